@@ -1,0 +1,163 @@
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef extern from "gpt2c.h" nogil:
+    enum:
+        GPT2C_NUMERICS_VERSION
+        GPT2C_LANES
+        GPT2C_PANEL
+        GPT2C_KEY_BLOCK
+        GPT2C_TILE_ROWS
+        GPT2C_CHUNK
+
+    ctypedef enum gpt2c_function:
+        GPT2C_IDENTITY
+        GPT2C_GELU_NEW
+        GPT2C_GELU
+        GPT2C_QUICK_GELU
+        GPT2C_RELU
+        GPT2C_SILU
+        GPT2C_TANH
+        GPT2C_EXP
+        GPT2C_ERF
+        GPT2C_SIGMOID
+
+    ctypedef struct gpt2c_dense:
+        const float *panels
+        const float *bias
+        ptrdiff_t n_in
+        ptrdiff_t n_out
+
+    ctypedef struct gpt2c_norm:
+        const float *gain
+        const float *bias
+
+    ctypedef struct gpt2c_layer:
+        gpt2c_norm ln_1
+        gpt2c_norm ln_2
+        gpt2c_dense c_attn
+        gpt2c_dense attn_proj
+        gpt2c_dense c_fc
+        gpt2c_dense mlp_proj
+        float attn_scale
+
+    ctypedef struct gpt2c_model:
+        ptrdiff_t n_layer
+        ptrdiff_t n_head
+        ptrdiff_t d_head
+        ptrdiff_t n_embd
+        ptrdiff_t n_inner
+        ptrdiff_t n_ctx
+        ptrdiff_t n_vocab
+        gpt2c_function activation
+        float epsilon
+        const gpt2c_layer *layers
+        const float *wte
+        ptrdiff_t wte_panel
+        ptrdiff_t wte_row
+        ptrdiff_t wte_col
+        const float *wpe
+        gpt2c_norm ln_f
+        gpt2c_dense head
+
+    ctypedef struct gpt2c_cache:
+        float *k
+        float *v
+        ptrdiff_t capacity
+
+    ctypedef struct gpt2c_epilogue:
+        gpt2c_function function
+        const float *residual
+
+    ctypedef struct gpt2c_sampling:
+        float temperature
+        float top_p
+        float min_p
+        float repetition_penalty
+        ptrdiff_t top_k
+        const int32_t *seen
+        ptrdiff_t n_seen
+        const int32_t *bias_ids
+        const float *bias_values
+        ptrdiff_t n_bias
+        const int32_t *forbidden
+        ptrdiff_t n_forbidden
+        uint64_t seed
+        uint64_t stream
+        uint64_t position
+
+    ctypedef struct gpt2c_kernels:
+        const char *name
+        void (*apply)(float *, const float *, ptrdiff_t, gpt2c_function) noexcept nogil
+        void (*epilogue)(float *, ptrdiff_t, const float *, ptrdiff_t, const float *, const gpt2c_epilogue *,
+                         ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*layer_norm)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_norm *, float, ptrdiff_t,
+                           ptrdiff_t) noexcept nogil
+        void (*linear)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_dense *, const gpt2c_epilogue *,
+                       ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
+        void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const float *, const float *, ptrdiff_t,
+                          ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
+        ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
+        ptrdiff_t (*sample)(const float *, ptrdiff_t, const gpt2c_sampling *, float *, int32_t *) noexcept nogil
+
+    const gpt2c_kernels *gpt2c_compiled(ptrdiff_t)
+    int gpt2c_supported(const gpt2c_kernels *)
+    void gpt2c_pack(float *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t)
+
+    ctypedef enum gpt2c_phase:
+        GPT2C_C_ATTN
+        GPT2C_ATTN_PROJ
+        GPT2C_C_FC
+        GPT2C_MLP_PROJ
+        GPT2C_HEAD
+
+    ctypedef struct gpt2c_step:
+        int phase
+        ptrdiff_t layer
+        ptrdiff_t row0
+        ptrdiff_t rows
+        ptrdiff_t origin
+
+    ctypedef struct gpt2c_call:
+        const gpt2c_model *model
+        const gpt2c_kernels *kernels
+        int threads
+        int dense_done
+        ptrdiff_t n_sequences
+        const gpt2c_cache *caches
+        const ptrdiff_t *lengths
+        const ptrdiff_t *row_start
+        const int32_t *ids
+        ptrdiff_t n_out
+        const ptrdiff_t *out_rows
+        float *logits
+        const int32_t *targets
+        ptrdiff_t score_block
+        float *target_logit
+        float *maximum
+        double *total
+        double *moment
+        int64_t *greater
+        float *x
+        float *norm
+        float *mixed
+        float *qkv
+        float *hidden
+        float *sums
+        float *scratch
+        ptrdiff_t scratch_size
+        int (*poll)(void *) noexcept with gil
+        void *poll_argument
+
+    ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t)
+    ptrdiff_t gpt2c_plan(const gpt2c_call *, gpt2c_step *)
+    const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *, const gpt2c_step *, const float **)
+    int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
+    void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
+                            void *)
+    int gpt2c_team_size(int)
+    const char *gpt2c_team_kind()
+
+
+cdef const gpt2c_kernels *find_kernels(object isa) except NULL

@@ -1,0 +1,39 @@
+"""The errors gpt2c raises on purpose. Each message says what was given, what is allowed and what to do."""
+
+__all__ = [
+    "CacheInUseError",
+    "CheckpointError",
+    "ConfigError",
+    "ContextLengthError",
+    "GPT2CError",
+    "TokenizerError",
+    "UnsupportedISAError",
+]
+
+
+class GPT2CError(Exception):
+    """Base class of every error that gpt2c raises on purpose."""
+
+
+class CheckpointError(GPT2CError, OSError):
+    """A model file is missing, damaged, or does not hold the tensors that its configuration asks for."""
+
+
+class ConfigError(GPT2CError, ValueError):
+    """A configuration asks for something that is invalid or that gpt2c cannot honour."""
+
+
+class ContextLengthError(GPT2CError, ValueError):
+    """A text has more tokens than the model has positions (or a cache has room for)."""
+
+
+class TokenizerError(GPT2CError, ValueError):
+    """The tokenizer files are missing, damaged, or of a kind that the base install cannot run exactly."""
+
+
+class UnsupportedISAError(GPT2CError, RuntimeError):
+    """The requested instruction set is unknown, not compiled in, or missing from this CPU."""
+
+
+class CacheInUseError(GPT2CError, RuntimeError):
+    """A KVCache was given to two calls at once, or twice to one call."""

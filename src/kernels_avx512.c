@@ -1,0 +1,15 @@
+#define GPT2C_ISA_AVX512
+#include "gpt2c.h"
+#include "vec.h"
+
+#include "k_elementwise.inc.c"
+#include "k_layer_norm.inc.c"
+#include "k_linear_f32.inc.c"
+
+#include "k_attention.inc.c"
+#include "k_sampler.inc.c"
+
+extern const gpt2c_kernels gpt2c_kernels_avx512;
+const gpt2c_kernels gpt2c_kernels_avx512 = {
+    "avx512", apply, epilogue, layer_norm, linear, attention, log_sum, sample,
+};

@@ -1,0 +1,234 @@
+/* vec.h: the SIMD vocabulary. One virtual vector `vf` of 16 floats on every ISA, so that every kernel is
+ * written once and gives the same bits everywhere:
+ *   - lanes never mix except in v_sum and v_max_lane, whose tree is fixed (i with i+8, then i+4, i+2, i+1);
+ *   - fma happens only through v_fma (the build forbids contraction); the generic body emulates it exactly;
+ *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN.
+ * The including file defines exactly one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512.
+ *
+ * TILE_COLS(rows) is the widest column strip, in vectors, that a tile of so many rows keeps in registers;
+ * it divides 4, the vectors in a panel of 64 outputs.
+ */
+#ifndef GPT2C_VEC_H
+#define GPT2C_VEC_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VEC_INLINE static inline __attribute__((always_inline))
+#define VEC_LANES 16
+
+#if defined(GPT2C_ISA_AVX512)
+#include <immintrin.h>
+
+#define TILE_COLS(rows) 4
+
+typedef __m512 vf;
+
+VEC_INLINE __mmask16 v_first_lanes(ptrdiff_t n) {
+    return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1U << n) - 1U);
+}
+VEC_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
+VEC_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+VEC_INLINE vf v_load_first(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(v_first_lanes(n), p); }
+VEC_INLINE void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+VEC_INLINE void v_store_first(float *p, vf a, ptrdiff_t n) { _mm512_mask_storeu_ps(p, v_first_lanes(n), a); }
+VEC_INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+VEC_INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+VEC_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+VEC_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+VEC_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+VEC_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+VEC_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
+VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
+    const __m512i bit = _mm512_set1_epi32((int)0x80000000U);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, _mm512_castps_si512(sign),
+                                                         _mm512_castps_si512(magnitude), 0xCA));
+}
+VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { return _mm512_mask_blend_ps(v_first_lanes(n), fill, a); }
+VEC_INLINE unsigned v_mask_lt(vf a, vf b) { return (unsigned)_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+VEC_INLINE vf v_pow2(vf n) {
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
+
+VEC_INLINE __m256 v_upper_half(vf a) {
+    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+}
+#define V_FOLD8(a, op) op(_mm512_castps512_ps256(a), v_upper_half(a))
+
+#elif defined(GPT2C_ISA_AVX2)
+#include <immintrin.h>
+
+#define TILE_COLS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+
+typedef struct {
+    __m256 lo, hi;
+} vf;
+
+#define V_EACH(op, a, b) ((vf){op((a).lo, (b).lo), op((a).hi, (b).hi)})
+
+VEC_INLINE __m256i v_first_lanes(ptrdiff_t n) { /* lane i is all ones where i < n */
+    const int count = n <= 0 ? 0 : n >= 8 ? 8 : (int)n;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VEC_INLINE vf v_set1(float x) { return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+VEC_INLINE vf v_load(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+VEC_INLINE vf v_load_first(const float *p, ptrdiff_t n) {
+    const float *second = n > 8 ? p + 8 : p; /* never form an address past the caller's array */
+    return (vf){_mm256_maskload_ps(p, v_first_lanes(n)), _mm256_maskload_ps(second, v_first_lanes(n - 8))};
+}
+VEC_INLINE void v_store(float *p, vf a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+}
+VEC_INLINE void v_store_first(float *p, vf a, ptrdiff_t n) {
+    _mm256_maskstore_ps(p, v_first_lanes(n), a.lo);
+    if (n > 8) _mm256_maskstore_ps(p + 8, v_first_lanes(n - 8), a.hi);
+}
+VEC_INLINE vf v_add(vf a, vf b) { return V_EACH(_mm256_add_ps, a, b); }
+VEC_INLINE vf v_sub(vf a, vf b) { return V_EACH(_mm256_sub_ps, a, b); }
+VEC_INLINE vf v_mul(vf a, vf b) { return V_EACH(_mm256_mul_ps, a, b); }
+VEC_INLINE vf v_div(vf a, vf b) { return V_EACH(_mm256_div_ps, a, b); }
+VEC_INLINE vf v_fma(vf a, vf b, vf c) {
+    return (vf){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+VEC_INLINE vf v_max(vf a, vf b) { return V_EACH(_mm256_max_ps, a, b); }
+VEC_INLINE vf v_abs(vf a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return (vf){_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
+    const __m256 bit = _mm256_set1_ps(-0.0f);
+    return (vf){_mm256_or_ps(_mm256_andnot_ps(bit, magnitude.lo), _mm256_and_ps(bit, sign.lo)),
+                _mm256_or_ps(_mm256_andnot_ps(bit, magnitude.hi), _mm256_and_ps(bit, sign.hi))};
+}
+VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
+    return (vf){_mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+                _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
+}
+VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) {
+    return (vf){_mm256_blendv_ps(fill.lo, a.lo, _mm256_castsi256_ps(v_first_lanes(n))),
+                _mm256_blendv_ps(fill.hi, a.hi, _mm256_castsi256_ps(v_first_lanes(n - 8)))};
+}
+VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)) |
+           (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)) << 8;
+}
+VEC_INLINE __m256 v_pow2_half(__m256 n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+VEC_INLINE vf v_pow2(vf n) { return (vf){v_pow2_half(n.lo), v_pow2_half(n.hi)}; }
+
+#define V_FOLD8(a, op) op((a).lo, (a).hi)
+
+#elif defined(GPT2C_ISA_GENERIC)
+
+#define TILE_COLS(rows) 1
+
+typedef struct {
+    float lane[VEC_LANES];
+} vf;
+
+#define V_LANES(result, expression)                                                                                    \
+    vf result;                                                                                                         \
+    for (int i = 0; i < VEC_LANES; i++) (result).lane[i] = (expression);                                               \
+    return result
+
+/* a * b + c rounded once. The product of two floats is exact in double; the sum is rounded to odd (the discarded
+ * part, which the two-sum recovers exactly, sets the last bit), so that the final rounding to float sees it
+ * (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded sums", 2008). */
+VEC_INLINE float fma_exact(float a, float b, float c) {
+    const double product = (double)a * (double)b, addend = (double)c;
+    const double sum = product + addend;
+    const double of_addend = sum - product;
+    const double lost = (product - (sum - of_addend)) + (addend - of_addend);
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if (lost != 0.0 && (bits & 1U) == 0 && isfinite(sum)) {
+        bits = (lost > 0.0) == (sum > 0.0) ? bits + 1 : bits - 1;
+        double odd;
+        memcpy(&odd, &bits, sizeof odd);
+        return (float)odd;
+    }
+    return (float)sum;
+}
+
+VEC_INLINE vf v_set1(float x) { V_LANES(r, x); }
+VEC_INLINE vf v_load(const float *p) { V_LANES(r, p[i]); }
+VEC_INLINE vf v_load_first(const float *p, ptrdiff_t n) { V_LANES(r, i < n ? p[i] : 0.0f); }
+VEC_INLINE void v_store(float *p, vf a) { memcpy(p, a.lane, sizeof a.lane); }
+VEC_INLINE void v_store_first(float *p, vf a, ptrdiff_t n) {
+    for (int i = 0; i < VEC_LANES && i < n; i++) p[i] = a.lane[i];
+}
+VEC_INLINE vf v_add(vf a, vf b) { V_LANES(r, a.lane[i] + b.lane[i]); }
+VEC_INLINE vf v_sub(vf a, vf b) { V_LANES(r, a.lane[i] - b.lane[i]); }
+VEC_INLINE vf v_mul(vf a, vf b) { V_LANES(r, a.lane[i] * b.lane[i]); }
+VEC_INLINE vf v_div(vf a, vf b) { V_LANES(r, a.lane[i] / b.lane[i]); }
+VEC_INLINE vf v_fma(vf a, vf b, vf c) { V_LANES(r, fma_exact(a.lane[i], b.lane[i], c.lane[i])); }
+VEC_INLINE vf v_max(vf a, vf b) { V_LANES(r, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+VEC_INLINE vf v_abs(vf a) { V_LANES(r, __builtin_fabsf(a.lane[i])); }
+VEC_INLINE vf v_copysign(vf magnitude, vf sign) { V_LANES(r, __builtin_copysignf(magnitude.lane[i], sign.lane[i])); }
+VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
+    V_LANES(r, a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i]);
+}
+VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { V_LANES(r, i < n ? a.lane[i] : fill.lane[i]); }
+VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
+    unsigned mask = 0;
+    for (int i = 0; i < VEC_LANES; i++) mask |= (unsigned)(a.lane[i] < b.lane[i]) << i;
+    return mask;
+}
+VEC_INLINE vf v_pow2(vf n) {
+    vf r;
+    for (int i = 0; i < VEC_LANES; i++) {
+        const float x = n.lane[i];
+        const int32_t exponent = x >= -127.0f && x <= 128.0f ? (int32_t)x + 127 : 255; /* a NaN has no integer */
+        const uint32_t bits = (uint32_t)exponent << 23;
+        memcpy(&r.lane[i], &bits, sizeof bits);
+    }
+    return r;
+}
+
+#else
+#error "define one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512 before including vec.h"
+#endif
+
+#ifdef V_FOLD8
+VEC_INLINE float v_sum(vf a) {
+    const __m256 eight = V_FOLD8(a, _mm256_add_ps);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+VEC_INLINE float v_max_lane(vf a) {
+    const __m256 eight = V_FOLD8(a, _mm256_max_ps);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+#else
+VEC_INLINE float v_sum(vf a) {
+    for (int width = VEC_LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) a.lane[i] += a.lane[i + width];
+    return a.lane[0];
+}
+VEC_INLINE float v_max_lane(vf a) {
+    for (int width = VEC_LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
+    return a.lane[0];
+}
+#endif
+
+/* The nearest integer, ties to even, for |x| < 2^22. */
+VEC_INLINE vf v_round(vf x) {
+    const vf magic = v_set1(12582912.0f); /* 1.5 * 2^23: adding it leaves no fraction bits */
+    return v_sub(v_add(x, magic), magic);
+}
+
+#endif
