@@ -15,7 +15,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion"] + (["-Werror"] if os.environ.get("GPT2C_WERROR") else [])
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
 ISAS = {"generic": []}
@@ -66,7 +66,7 @@ def extension(name):
         include_dirs=["src"],
         depends=[*CORE, *HEADERS, *KERNELS.values(), "gpt2c/_engine.pxd"],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
-        extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
+        extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
         py_limited_api=True,
     )
 

@@ -160,4 +160,9 @@ cdef extern from "gpt2c.h" nogil:
     const char *gpt2c_team_kind()
 
 
+cdef dict FUNCTIONS
+
 cdef const gpt2c_kernels *find_kernels(object isa) except NULL
+cdef void pack_panels(float *, const float *, ptrdiff_t, bint, ptrdiff_t, ptrdiff_t) noexcept nogil
+cdef void parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
+                       void *) noexcept nogil

@@ -22,7 +22,7 @@ BACKENDS = ("native", "blas")
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
 
-cdef dict FUNCTIONS = {
+FUNCTIONS = {
     "gelu_new": GPT2C_GELU_NEW,
     "gelu": GPT2C_GELU,
     "quick_gelu": GPT2C_QUICK_GELU,
@@ -114,6 +114,19 @@ cdef float *data_of(array) except? NULL:
 cdef const float *floats(array) except? NULL:
     cdef const float[::1] flat = array.reshape(-1)
     return &flat[0]
+
+
+# ---- what _ops.pyx shares, so that the C core exists once ----
+
+
+cdef void pack_panels(float *panels, const float *source, ptrdiff_t ld, bint transposed, ptrdiff_t n_in,
+                      ptrdiff_t n_out) noexcept nogil:
+    gpt2c_pack(panels, source, ld, transposed, n_in, n_out, 0, (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL)
+
+
+cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
+                       void *argument) noexcept nogil:
+    gpt2c_parallel_for(threads, n, body, argument)
 
 
 # ---- weights ----
@@ -249,7 +262,7 @@ cdef class Weights:
         cdef const float *source = floats(matrix)
         cdef float *target = data_of(packed)
         with nogil:
-            gpt2c_pack(target, source, ld, transposed, dense.n_in, dense.n_out, 0, panels)
+            pack_panels(target, source, ld, transposed, dense.n_in, dense.n_out)
         packed.flags.writeable = False
         dense.panels = target
         return 0

@@ -1,2 +1,245 @@
 # cython: language_level=3
-"""placeholder until the kernels' test door is written"""
+"""One thin, checked function per kernel, for tests, benchmarks and the curious.
+
+Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
+instruction set out of ``gpt2c._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work; neither
+changes a bit of any result. ``out`` may be given, else a new array is returned.
+"""
+
+import numpy as np
+
+from gpt2c._engine import aligned_empty
+
+from gpt2c._engine cimport (
+    FUNCTIONS, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PANEL, GPT2C_TILE_ROWS, find_kernels, gpt2c_dense, gpt2c_epilogue,
+    gpt2c_function, gpt2c_kernels, gpt2c_norm, pack_panels, parallel_for,
+)
+
+
+cdef int check(bint fits, message) except -1:
+    if not fits:
+        raise ValueError(message)
+    return 0
+
+
+cdef ptrdiff_t row_distance(array, name) except -1:
+    """Floats from one row to the next of a matrix whose rows are contiguous."""
+    check(array.dtype == np.float32 and array.ndim == 2, f"{name} must be a float32 matrix")
+    check(array.shape[1] <= 1 or array.strides[1] == 4, f"elements of a row of {name} must be adjacent")
+    check(array.strides[0] >= 0 and array.strides[0] % 4 == 0, f"rows of {name} must lie in ascending order")
+    return array.strides[0] // 4
+
+
+cdef float *address(array) except? NULL:
+    return <float *><size_t>array.ctypes.data
+
+
+cdef fresh(out, shape):
+    if out is None:
+        return np.empty(shape, np.float32)
+    check(out.shape == shape and out.flags.writeable, f"out must be writable, with shape {shape}")
+    return out
+
+
+# ---- elementwise ----
+
+cdef struct ApplyWork:
+    const gpt2c_kernels *kernels
+    float *out
+    const float *x
+    gpt2c_function function
+
+
+cdef void apply_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef ApplyWork *w = <ApplyWork *>work
+    w.kernels.apply(w.out + begin, w.x + begin, end - begin, w.function)
+
+
+def apply(str name, const float[::1] x, float[::1] out=None, *, isa=None, int threads=1):
+    """``name`` (an activation, or "exp", "tanh", "erf", "sigmoid") of every element of the vector ``x``."""
+    check(name in FUNCTIONS, f"function is {name!r}; allowed: {', '.join(FUNCTIONS)}")
+    cdef gpt2c_function function = FUNCTIONS[name]
+    result = np.empty(x.shape[0], np.float32) if out is None else np.asarray(out)
+    cdef float[::1] y = result
+    check(y.shape[0] == x.shape[0], "out must be as long as x")
+    if x.shape[0] == 0:
+        return result
+    cdef ApplyWork work = ApplyWork(find_kernels(isa), &y[0], &x[0], function)
+    with nogil:
+        parallel_for(threads, x.shape[0], apply_range, &work)
+    return result
+
+
+# ---- LayerNorm ----
+
+cdef struct NormWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const float *x
+    ptrdiff_t ld_x
+    gpt2c_norm norm
+    float epsilon
+    ptrdiff_t n
+
+
+cdef void norm_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef NormWork *w = <NormWork *>work
+    w.kernels.layer_norm(w.out + begin * w.ld_out, w.ld_out, w.x + begin * w.ld_x, w.ld_x, &w.norm, w.epsilon,
+                         end - begin, w.n)
+
+
+def layer_norm(x, const float[::1] gain, const float[::1] bias, float epsilon, out=None, *, isa=None, int threads=1):
+    """LayerNorm of each row of ``x`` [rows, n]."""
+    rows, n = x.shape
+    check(n >= 1 and gain.shape[0] == n and bias.shape[0] == n, f"gain and bias need the {n} columns of x, at least one")
+    out = fresh(out, (rows, n))
+    cdef NormWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.x, work.ld_x = address(x), row_distance(x, "x")
+    work.norm.gain, work.norm.bias = &gain[0], &bias[0]
+    work.epsilon, work.n = epsilon, n
+    cdef ptrdiff_t count = rows
+    with nogil:
+        parallel_for(threads, count, norm_range, &work)
+    return out
+
+
+# ---- dense layer ----
+
+cdef struct LinearWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const float *x
+    ptrdiff_t ld_x
+    gpt2c_dense dense
+    gpt2c_epilogue epilogue
+    ptrdiff_t rows
+    float *scratch
+
+
+cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef LinearWork *w = <LinearWork *>work
+    w.kernels.linear(w.out, w.ld_out, w.x, w.ld_x, &w.dense, &w.epilogue, w.rows, begin, end,
+                     w.scratch + thread * w.rows * GPT2C_PANEL)
+
+
+def pack(weight, *, bint transposed=False):
+    """Panels [n_out / 64 rounded up, n_in, 64] of ``weight`` [n_in, n_out] (transposed: [n_out, n_in])."""
+    cdef ptrdiff_t n_in, n_out, ld = row_distance(weight, "weight")
+    n_in, n_out = weight.shape[::-1] if transposed else weight.shape
+    cdef ptrdiff_t count = (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+    panels = aligned_empty((count, n_in, GPT2C_PANEL))
+    pack_panels(address(panels), address(weight), ld, transposed, n_in, n_out)
+    return panels
+
+
+def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function="identity", residual=None, out=None, *,
+           isa=None, int threads=1):
+    """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
+
+    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself.
+    """
+    rows, n_in = x.shape
+    check(panels.shape == ((n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, n_in, GPT2C_PANEL) and panels.flags.c_contiguous,
+          f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs")
+    check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
+    check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")
+    out = fresh(out, (rows, n_out))
+    check(residual is None or (residual.shape == out.shape and residual.strides == out.strides),
+          "residual must have the shape and strides of out")
+    scratch = np.empty(max(1, threads) * max(1, rows) * GPT2C_PANEL, np.float32)
+    cdef LinearWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.x, work.ld_x = address(x), row_distance(x, "x")
+    work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
+    work.dense.bias = &bias[0] if bias is not None else NULL
+    work.epilogue.function, work.epilogue.residual = FUNCTIONS[function], NULL
+    if residual is not None:
+        work.epilogue.residual = address(residual)
+    work.rows, work.scratch = rows, address(scratch)
+    cdef ptrdiff_t count = panels.shape[0]
+    with nogil:
+        parallel_for(threads, count, linear_range, &work)
+    return out
+
+
+# ---- attention ----
+
+cdef struct AttentionWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const float *q
+    ptrdiff_t ld_q
+    const float *k
+    const float *v
+    ptrdiff_t rows
+    ptrdiff_t tile
+    ptrdiff_t first
+    ptrdiff_t d_head
+    float scale
+    float *scratch
+    ptrdiff_t scratch_size
+
+
+cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef AttentionWork *w = <AttentionWork *>work
+    cdef ptrdiff_t i, row, height
+    for i in range(begin, end):
+        row = i * w.tile
+        height = min(w.tile, w.rows - row)
+        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, w.k, w.v, height, w.first + row,
+                            w.d_head, w.scale, w.scratch + thread * w.scratch_size)
+
+
+def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_TILE_ROWS, float beyond=float("nan"), isa=None,
+              int threads=1):
+    """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
+
+    The first query stands at position ``positions - rows``. ``tile`` (1 to 6) queries are handled together, ``beyond`` is
+    what the cache holds where nothing was written.
+    """
+    rows, d = q.shape
+    positions = k.shape[0]
+    check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
+    check(positions >= rows, "there must be at least as many keys as queries")
+    check(1 <= tile <= GPT2C_TILE_ROWS, f"tile is {tile}; allowed: 1 to {GPT2C_TILE_ROWS}")
+    capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
+    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    keys = np.full((capacity, d), beyond, np.float32)
+    keys[:positions] = k
+    keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
+    values = np.full((capacity, d_pad), beyond, np.float32)
+    values[:positions, :d] = v
+    values[:positions, d:] = 0
+    out = fresh(out, (rows, d))
+    cdef AttentionWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.q, work.ld_q = address(q), row_distance(q, "q")
+    work.k, work.v = address(keys), address(values)
+    work.rows, work.tile, work.first = rows, tile, positions - rows
+    work.d_head, work.scale = d, scale
+    work.scratch_size = GPT2C_TILE_ROWS * (GPT2C_KEY_BLOCK + 2 * d_pad)
+    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
+    work.scratch = address(scratch)
+    cdef ptrdiff_t count = (rows + tile - 1) // tile
+    with nogil:
+        parallel_for(threads, count, attention_range, &work)
+    return out
+
+
+# ---- rows of logits (to draw from one: gpt2c._engine.sample) ----
+
+def log_sum(const float[::1] logits, float threshold, *, isa=None):
+    """(maximum, sum of exp(l - maximum), sum of exp(l - maximum) (l - maximum), how many logits exceed threshold)."""
+    check(logits.shape[0] >= 1, "at least one logit is needed")
+    cdef float maximum
+    cdef double total, moment
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    greater = kernels.log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
+    return maximum, total, moment, greater

@@ -1,0 +1,444 @@
+"""The engine: right within the error model, equal bit for bit however the work is cut, and unharmed by misuse."""
+
+import ctypes
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tolerance
+from gpt2c import _engine, reference
+from gpt2c.config import Config
+from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
+from strategies import models, random_model, seeds
+
+ISAS = _engine.isas()
+
+
+def make(config, weights, **options):
+    return _engine.Weights(config, weights.__getitem__, **options)
+
+
+def small_config(**changes):
+    sizes = dict(n_layer=2, n_head=3, n_embd=48, n_inner=100, n_ctx=400, n_vocab=131, activation="gelu_new",
+                 layer_norm_epsilon=1e-5, tie_word_embeddings=True, bos_token_id=0, eos_token_ids=(0,))  # fmt: skip
+    return Config(**(sizes | changes))
+
+
+CONFIG = small_config()
+TENSORS = random_model(CONFIG, np.random.default_rng(0), std=0.2)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return make(CONFIG, TENSORS)
+
+
+def ids_of(n, seed=0, n_vocab=CONFIG.n_vocab):
+    return np.random.default_rng(seed).integers(n_vocab, size=n).astype(np.int32)
+
+
+def logits_of(weights, ids, *, pieces=None, threads=1):
+    """All logits of a text that is given in pieces of these lengths, the last one repeated to the end."""
+    cache, parts, done = _engine.KVCache(weights), [], 0
+    pieces = list(pieces or [len(ids)])
+    while done < len(ids):
+        n = pieces.pop(0) if len(pieces) > 1 else pieces[0]
+        parts.append(_engine.forward(weights, [(cache, ids[done : done + n])], threads=threads))
+        done += n
+    assert len(cache) == len(ids)
+    return np.concatenate(parts)
+
+
+# ---- right ----
+
+
+@given(models(), st.sampled_from(_engine.BACKENDS), st.integers(1, 3))
+def test_agrees_with_the_reference(model, backend, threads):
+    config, tensors, ids = model
+    actual = logits_of(make(config, tensors, backend=backend), ids.astype(np.int32), threads=threads)
+    exact = reference.forward(config, tensors, ids)
+    tolerance.check_logits(actual, exact, tolerance.model_bound(config, tensors, ids))
+
+
+@given(models())
+def test_scores_agree_with_the_reference(model):
+    config, tensors, ids = model
+    weights, ids = make(config, tensors), ids.astype(np.int32)
+    targets = np.roll(ids, -1)
+    targets[::3] = -1
+    if (targets < 0).all():
+        targets[0] = 0
+    wanted = targets >= 0
+    logprobs, ranks, entropies = _engine.score(weights, [(_engine.KVCache(weights), ids)], [targets])
+    logits = logits_of(weights, ids)[wanted]
+    chosen = logits[np.arange(len(logits)), targets[wanted]]
+    assert np.array_equal(ranks, (logits > chosen[:, None]).sum(axis=1))
+    exact = reference.log_softmax(logits.astype(np.float64))
+    relative = (tolerance.U * (logits.max() - logits.min()) + 32 * tolerance.U) * 2
+    assert np.abs(logprobs - exact[np.arange(len(logits)), targets[wanted]]).max() <= relative + 1e-6 * np.abs(exact).max()
+    entropy = -(np.exp(exact) * exact).sum(axis=1)
+    assert np.abs(entropies - entropy).max() <= 1e-5 * (1 + entropy.max())
+
+
+# ---- equal ----
+
+
+@given(models(), seeds)
+@settings(max_examples=50)
+def test_every_isa_gives_the_same_bytes(model, seed):
+    config, tensors, ids = model
+    ids = ids.astype(np.int32)
+    results = {logits_of(make(config, tensors, isa=isa), ids, threads=1 + seed % 3).tobytes() for isa in ISAS}
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pieces", [[1], [2], [5, 16], [17], [127, 1], [128, 1, 127], [129], [255, 2], [256, 1], [257], [64]])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_prompt_equals_steps_and_threads(pieces, threads, isa):
+    if isa == "generic" and threads == 5:
+        pytest.skip("the plain build is slow; two threads show as much")
+    n = 300 if isa != "generic" or pieces[0] > 5 else 140
+    ids = ids_of(n)
+    whole = logits_of(make(CONFIG, TENSORS, isa=ISAS[-1]), ids)
+    assert logits_of(make(CONFIG, TENSORS, isa=isa), ids, pieces=pieces, threads=threads).tobytes() == whole.tobytes()
+
+
+@given(st.lists(st.integers(1, 150), min_size=1, max_size=12), seeds, st.integers(1, 4))
+@settings(max_examples=40)
+def test_company_changes_nothing(lengths, seed, threads):
+    """Sequences of different lengths in one call, some of them with a past, equal the same sequences alone."""
+    weights = make(CONFIG, TENSORS)
+    texts = [ids_of(n + 40, seed + i) for i, n in enumerate(lengths)]
+    pasts = [(seed >> i) % 40 for i in range(len(lengths))]
+    caches = [_engine.KVCache(weights) for _ in texts]
+    for cache, text, past in zip(caches, texts, pasts, strict=True):
+        if past:
+            _engine.forward(weights, [(cache, text[:past])])
+    news = [text[past : past + n] for text, past, n in zip(texts, pasts, lengths, strict=True)]
+    together = _engine.forward(weights, list(zip(caches, news, strict=True)), threads=threads)
+    alone = [logits_of(weights, text[: past + n])[past:] for text, past, n in zip(texts, pasts, lengths, strict=True)]
+    assert together.tobytes() == np.concatenate(alone).tobytes()
+    assert [len(cache) for cache in caches] == [past + n for past, n in zip(pasts, lengths, strict=True)]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=4), st.integers(1, 310), seeds)
+@settings(max_examples=25)
+def test_keep_returns_the_last_rows(lengths, keep, seed):
+    weights = make(CONFIG, TENSORS)
+    texts = [ids_of(n, seed + i) for i, n in enumerate(lengths)]
+    kept = _engine.forward(weights, [(_engine.KVCache(weights), t) for t in texts], keep=keep)
+    expected = np.concatenate([logits_of(weights, t)[-keep:] for t in texts])
+    assert kept.tobytes() == expected.tobytes()
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=4), seeds, st.integers(1, 3))
+@settings(max_examples=25)
+def test_scores_do_not_depend_on_blocks_or_company(lengths, seed, threads):
+    weights = make(CONFIG, TENSORS)
+    texts = [ids_of(n + 1, seed + i) for i, n in enumerate(lengths)]
+
+    def scored(some, threads=1):
+        sequences = [(_engine.KVCache(weights), t[:-1]) for t in some]
+        return _engine.score(weights, sequences, [t[1:] for t in some], threads=threads)
+
+    alone = [scored([t]) for t in texts]
+    for together, parts in zip(scored(texts, threads), zip(*alone, strict=True), strict=True):
+        assert together.tobytes() == np.concatenate(parts).tobytes()
+
+
+def test_truncated_and_forked_caches_go_on_as_if_new(weights):
+    ids, other = ids_of(300), ids_of(300, 1)
+    cache = _engine.KVCache(weights)
+    _engine.forward(weights, [(cache, ids[:250])])
+    fork = cache.fork()
+    cache.truncate(130)
+    assert (len(cache), len(fork)) == (130, 250)
+    went_back = _engine.forward(weights, [(cache, other[130:])])
+    mixed = np.concatenate([ids[:130], other[130:]])
+    assert went_back.tobytes() == logits_of(weights, mixed)[130:].tobytes()
+    went_on = _engine.forward(weights, [(fork, ids[250:])])
+    assert went_on.tobytes() == logits_of(weights, ids)[250:].tobytes()
+
+
+def test_one_chunk_of_many_equals_large_calls():
+    """More rows than a chunk (256), from many sequences: chunk borders fall inside sequences."""
+    weights = make(CONFIG, TENSORS)
+    texts = [ids_of(n, n) for n in (100, 200, 1, 55, 300, 2, 90)]
+    together = _engine.forward(weights, [(_engine.KVCache(weights), t) for t in texts], threads=2)
+    assert together.tobytes() == np.concatenate([logits_of(weights, t) for t in texts]).tobytes()
+
+
+def test_values_left_behind_in_a_cache_do_not_matter(weights):
+    """A cache that was filled, poisoned and truncated equals a new one."""
+    ids = ids_of(200)
+    cache = _engine.KVCache(weights)
+    poisoned = make(CONFIG, TENSORS | {"wpe.weight": np.full((CONFIG.n_ctx, CONFIG.n_embd), np.nan, np.float32)})
+    bad = _engine.KVCache(poisoned)
+    assert np.isnan(_engine.forward(poisoned, [(bad, ids)])).all()
+    _engine.forward(weights, [(cache, ids[::-1].copy())])
+    cache.truncate(0)
+    assert _engine.forward(weights, [(cache, ids)]).tobytes() == logits_of(weights, ids).tobytes()
+
+
+# ---- surroundings ----
+
+
+def test_fork_and_threads_in_children():
+    """A forked child works, with a parent whose team is running; and so do caches that were busy when it forked."""
+    script = """
+        import os, sys, numpy as np
+        sys.path[:0] = {path!r}
+        import test_engine as t
+        weights = t.make(t.CONFIG, t.TENSORS)
+        ids = t.ids_of(300)
+        expected = t.logits_of(weights, ids, threads=2).tobytes()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                same = t.logits_of(weights, ids, threads=2).tobytes() == expected
+                os._exit(0 if same else 3)
+            _, status = os.waitpid(child, 0)
+            assert status == 0, status
+        print("fine")
+    """
+    script = textwrap.dedent(script).format(path=[p for p in sys.path if p])
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.stdout == "fine\n", result.stderr
+
+
+def test_a_cache_busy_at_fork_is_free_in_the_child():
+    weights, ids = slow_model()
+    cache = _engine.KVCache(weights)
+    worker = threading.Thread(target=lambda: _engine.forward(weights, [(cache, ids)], keep=1))
+    worker.start()
+    time.sleep(0.05)
+    child = os.fork()
+    if child == 0:
+        try:
+            cache.truncate(0)
+            _engine.forward(weights, [(cache, ids[:3])])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    busy = worker.is_alive()
+    _, status = os.waitpid(child, 0)
+    worker.join()
+    assert busy, "the call was over too soon to show anything"
+    assert status == 0
+
+
+def slow_model():
+    """A call that takes some tenths of a second on one thread."""
+    config = small_config(n_layer=8, n_embd=768, n_head=12, n_inner=3072, n_ctx=2048, n_vocab=64)
+    rng = np.random.default_rng(1)
+    return make(config, random_model(config, rng, std=0.02)), ids_of(1500, 0, 64)
+
+
+def test_ctrl_c_interrupts_a_long_call_and_leaves_everything_usable():
+    weights, ids = slow_model()
+    cache = _engine.KVCache(weights)
+    first = _engine.forward(weights, [(cache, ids[:10])], threads=2)
+    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    started = time.perf_counter()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        _engine.forward(weights, [(cache, ids[10:])], keep=1, threads=2)
+    assert time.perf_counter() - started < 2.0  # generous: some 20 ms are usual
+    assert len(cache) == 10
+    cache.truncate(0)
+    again = _engine.forward(weights, [(cache, ids[:10])], threads=2)
+    assert again.tobytes() == first.tobytes()
+
+
+def test_signal_handlers_run_inside_a_call_and_their_errors_come_out():
+    class Alarm(Exception):
+        pass
+
+    def handler(number, frame):
+        raise Alarm("rang")
+
+    weights, ids = slow_model()
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Alarm, match="rang"):
+            _engine.forward(weights, [(_engine.KVCache(weights), ids)], keep=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_other_python_threads_run_during_a_call():
+    weights, ids = slow_model()
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begin = time.perf_counter()
+    _engine.forward(weights, [(_engine.KVCache(weights), ids)], keep=1)
+    end = time.perf_counter()
+    stop.set()
+    ticker.join()
+    assert sum(begin < t < end for t in ticks) > 10
+
+
+def test_many_python_threads_share_the_weights(weights):
+    ids = ids_of(120)
+    expected = logits_of(weights, ids).tobytes()
+    wrong = []
+
+    def work():
+        for pieces in ([1], [50], [120]):
+            if logits_of(weights, ids, pieces=pieces, threads=2).tobytes() != expected:
+                wrong.append(pieces)
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.uname().machine != "x86_64", reason="sets x86 MXCSR via libm")
+def test_floating_point_state_is_neither_used_nor_changed(weights):
+    """Another library left flush-to-zero and downward rounding on: results keep their bits, the state stays."""
+    ids = ids_of(60)
+    tiny = make(CONFIG, {k: v * np.float32(1e-3) if k.endswith("c_fc.weight") else v for k, v in TENSORS.items()})
+    expected = logits_of(tiny, ids, threads=2).tobytes()
+    libm = ctypes.CDLL("libm.so.6")
+    FE_DOWNWARD = 0x400
+    found = libm.fegetround()
+    try:
+        assert libm.fesetround(FE_DOWNWARD) == 0
+        actual = logits_of(tiny, ids, threads=2).tobytes()
+        assert libm.fegetround() == FE_DOWNWARD
+    finally:
+        libm.fesetround(found)
+    assert actual == expected
+
+
+def test_memory_is_returned():
+    weights = make(CONFIG, TENSORS)
+    assert weights.nbytes >= sum(t.nbytes for t in TENSORS.values())
+    caches = [_engine.KVCache(weights) for _ in range(3)]
+    count = sys.getrefcount(weights)
+    del caches
+    gc.collect()
+    assert sys.getrefcount(weights) == count - 3
+
+
+# ---- misuse ----
+
+
+def test_cache_used_twice_in_a_call(weights):
+    cache = _engine.KVCache(weights)
+    with pytest.raises(CacheInUseError, match="given twice to one call"):
+        _engine.forward(weights, [(cache, ids_of(2)), (cache, ids_of(2))])
+    assert len(cache) == 0
+    _engine.forward(weights, [(cache, ids_of(2))])  # it is free again
+
+
+def test_cache_used_by_two_threads_at_once():
+    weights, ids = slow_model()
+    cache = _engine.KVCache(weights)
+    worker = threading.Thread(target=lambda: _engine.forward(weights, [(cache, ids)], keep=1))
+    worker.start()
+    time.sleep(0.05)
+    assert worker.is_alive(), "the call was over too soon to show anything"
+    for misuse in (lambda: _engine.forward(weights, [(cache, ids[:1])]), lambda: cache.truncate(0), cache.fork):
+        with pytest.raises(CacheInUseError, match="in use by another call"):
+            misuse()
+    worker.join()
+    assert len(cache) == len(ids)
+
+
+def test_cache_of_another_model(weights):
+    other = make(CONFIG, TENSORS)
+    with pytest.raises(ValueError, match=r"made by another model; use model.new_cache\(\)"):
+        _engine.forward(other, [(_engine.KVCache(weights), ids_of(2))])
+
+
+def test_too_long(weights):
+    cache = _engine.KVCache(weights, 20)
+    _engine.forward(weights, [(cache, ids_of(15))])
+    with pytest.raises(ContextLengthError, match="15 positions in the cache and 6 new tokens are more than the 20"):
+        _engine.forward(weights, [(cache, ids_of(6))])
+    assert len(cache) == 15
+    _engine.forward(weights, [(cache, ids_of(5))])
+
+
+@pytest.mark.parametrize("bad", [-1, 131, 2**31 - 1])
+def test_ids_outside_the_vocabulary(weights, bad):
+    with pytest.raises(ValueError, match=f"token id {bad} is outside the vocabulary; allowed: 0 to 130"):
+        _engine.forward(weights, [(_engine.KVCache(weights), np.array([1, bad], np.int32))])
+
+
+def test_nothing_given(weights):
+    with pytest.raises(ValueError, match="no sequences given"):
+        _engine.forward(weights, [])
+    with pytest.raises(ValueError, match="no token ids given"):
+        _engine.forward(weights, [(_engine.KVCache(weights), ids_of(0))])
+    with pytest.raises(ValueError, match="nothing to score"):
+        _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.full(2, -1, np.int32)])
+    with pytest.raises(ValueError, match="target id 131 is outside the vocabulary"):
+        _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.array([0, 131], np.int32)])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, None])
+def test_threads(weights, threads):
+    with pytest.raises(ValueError, match=f"threads is {threads!r}; allowed: a whole number from 1 to 1024"):
+        _engine.forward(weights, [(_engine.KVCache(weights), ids_of(2))], threads=threads)
+
+
+@pytest.mark.parametrize("n", [0, -3, 401, 2.0, True])
+def test_cache_sizes(weights, n):
+    with pytest.raises(ValueError, match=f"n_ctx of a cache is {n!r}; allowed: 1 to 400"):
+        _engine.KVCache(weights, n)
+
+
+@pytest.mark.parametrize("n", [-1, 4, 1.0, None])
+def test_truncate_checks(weights, n):
+    cache = _engine.KVCache(weights)
+    _engine.forward(weights, [(cache, ids_of(3))])
+    with pytest.raises(ValueError, match=f"truncate\\({n!r}\\); allowed: 0 to 3"):
+        cache.truncate(n)
+
+
+def test_fork_needs_room(weights):
+    cache = _engine.KVCache(weights)
+    _engine.forward(weights, [(cache, ids_of(3))])
+    with pytest.raises(ValueError, match="allowed: 3 .* or more"):
+        cache.fork(2)
+    assert len(cache.fork(3)) == 3
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="backend is 'cuda'; allowed: 'native', 'blas'"):
+        make(CONFIG, TENSORS, backend="cuda")
+    with pytest.raises(UnsupportedISAError, match="isa is 'mmx'"):
+        make(CONFIG, TENSORS, isa="mmx")
+
+
+def test_tensors_of_another_kind():
+    with pytest.raises(CheckpointError, match=r"tensor h.1.mlp.c_fc.weight is float64.*needed: a contiguous float32\[48, 100\]"):
+        make(CONFIG, TENSORS | {"h.1.mlp.c_fc.weight": np.zeros((48, 100))})
+    with pytest.raises(CheckpointError, match=r"tensor ln_f.bias is float32\[47\]"):
+        make(CONFIG, TENSORS | {"ln_f.bias": np.zeros(47, np.float32)})

@@ -1,0 +1,377 @@
+"""Every kernel against float64, within the error model, and bit for bit against itself: on every instruction set, for every
+split of the work, and whatever lies around its arguments."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2c import _engine, _ops, reference
+import tolerance
+from strategies import families, guarded, misaligned, offsets, seeds, sizes, values
+
+ISAS = _engine.isas()
+FUNCTIONS = ("gelu_new", "gelu", "quick_gelu", "relu", "silu", "tanh", "exp", "erf", "sigmoid")
+
+
+def exact_function(name, x):
+    """The function in float64, with libm's exp and erf as the source of truth."""
+    x = np.asarray(x, np.float64)
+    with np.errstate(all="ignore"):
+        if name == "exp":
+            return np.exp(x)
+        if name == "sigmoid":
+            return np.where(x < -700, 0.0, 1 / (1 + np.exp(-np.maximum(x, -700))))
+        if name == "erf":
+            return np.array([math.erf(v) for v in x])
+        if name == "tanh":
+            return np.tanh(x)
+        return reference.activation(name, x)
+
+
+def same_bytes(a, b):
+    return a.tobytes() == b.tobytes()
+
+
+def on_every_isa(compute):
+    """The result on the first instruction set, after checking that all others give the same bytes."""
+    first = compute(ISAS[0])
+    for isa in ISAS[1:]:
+        assert same_bytes(first, compute(isa)), f"{isa} differs from {ISAS[0]}"
+    return first
+
+
+def all_exponents(per_exponent=48, seed=0):
+    """Finite floats of both signs and every exponent, subnormals included, with edge and random mantissas."""
+    rng = np.random.default_rng(seed)
+    exponents = np.arange(255, dtype=np.uint32)
+    edges = np.tile(np.array([0, 1, 2**22, 2**23 - 1], np.uint32), (255, 1))
+    mantissas = np.concatenate([edges, rng.integers(0, 2**23, (255, per_exponent), dtype=np.uint32)], axis=1)
+    bits = (exponents[:, None] << 23 | mantissas).ravel()
+    return np.concatenate([bits, bits | np.uint32(1 << 31)]).view(np.float32)
+
+
+# ---- elementwise ----
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_within_the_bound_over_all_exponents(name):
+    ordinary = np.random.default_rng(1).uniform(-20, 20, 20_000).astype(np.float32)
+    x = np.concatenate([all_exponents(), ordinary])
+    actual = on_every_isa(lambda isa: _ops.apply(name, x, isa=isa))
+    exact = exact_function(name, x)
+    overflows = np.abs(exact) > np.finfo(np.float32).max
+    assert np.array_equal(actual[overflows], np.where(exact[overflows] > 0, np.inf, -np.inf))
+    error = np.abs(actual[~overflows].astype(np.float64) - exact[~overflows])
+    bound = tolerance.elementwise_bound(x[~overflows], exact[~overflows])
+    worst = np.argmax(error / bound)
+    assert error[worst] <= bound[worst], f"{name}({x[~overflows][worst]!r}): {error[worst]} > {bound[worst]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "at_minus_inf", "at_inf"),
+    [("exp", 0, np.inf), ("tanh", -1, 1), ("erf", -1, 1), ("sigmoid", 0, 1), ("relu", 0, np.inf),
+     ("gelu_new", np.nan, np.inf), ("gelu", np.nan, np.inf), ("quick_gelu", np.nan, np.inf), ("silu", np.nan, np.inf)],
+)  # fmt: skip
+def test_functions_of_infinities_and_nan(name, at_minus_inf, at_inf):
+    for isa in ISAS:
+        actual = _ops.apply(name, np.array([-np.inf, np.inf, np.nan], np.float32), isa=isa)
+        assert np.array_equal(actual, np.array([at_minus_inf, at_inf, np.nan], np.float32), equal_nan=True), isa
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_element_does_not_depend_on_where_it_stands(name):
+    x = np.random.default_rng(2).standard_normal(70).astype(np.float32) * 3
+    whole = _ops.apply(name, x, isa=ISAS[0])
+    for isa in ISAS:
+        for n in range(1, 71):
+            with guarded((n,), offset=n % 4) as out:
+                _ops.apply(name, misaligned(x[:n], n % 4), out, isa=isa, threads=1 + n % 3)
+                assert same_bytes(out.copy(), whole[:n]), (isa, n)
+
+
+# ---- LayerNorm ----
+
+
+@given(st.integers(1, 5), sizes(1, 1601), families, seeds, offsets)
+def test_layer_norm(rows, n, family, seed, offset):
+    rng = np.random.default_rng(seed)
+    x = misaligned(values(family, (rows, n), rng), offset)
+    gain, bias = values("normal", n, rng), values("normal", n, rng)
+
+    def compute(isa, threads=1):
+        with guarded((rows, n), offset) as out:
+            return _ops.layer_norm(x, gain, bias, 1e-5, out, isa=isa, threads=threads).copy()
+
+    actual = on_every_isa(compute)
+    exact = reference.layer_norm(x.astype(np.float64), gain, bias, 1e-5)
+    bound = tolerance.layer_norm_bound(x, gain, bias, 1e-5, sum_steps=-(-n // 16) + 4)
+    assert (np.abs(actual - exact) <= bound).all()
+    for threads in (2, 3):
+        assert same_bytes(actual, compute(ISAS[-1], threads))
+    in_place = x.copy()
+    assert same_bytes(_ops.layer_norm(in_place, gain, bias, 1e-5, in_place), actual)
+
+
+# ---- dense layers ----
+
+
+@given(st.integers(1, 14), sizes(1, 600), sizes(1, 200), families, seeds, offsets, st.booleans(), st.booleans())
+@settings(max_examples=60)
+def test_linear(rows, n_in, n_out, family, seed, offset, with_bias, with_residual):
+    rng = np.random.default_rng(seed)
+    wide = misaligned(values(family, (rows, n_in + 3), rng, exponents=20), offset)
+    x = wide[:, :n_in]  # rows further apart than they are long
+    weight = values("normal", (n_in, n_out), rng)
+    bias = values("normal", n_out, rng) if with_bias else None
+    residual = values("normal", (rows, n_out), rng) if with_residual else None
+    panels = _ops.pack(weight)
+
+    def compute(isa, threads=1):
+        with guarded((rows, n_out), offset) as out:
+            return _ops.linear(x, panels, n_out, bias, "identity", residual, out, isa=isa, threads=threads).copy()
+
+    actual = on_every_isa(compute)
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    exact += 0 if bias is None else bias
+    exact += 0 if residual is None else residual
+    assert (np.abs(actual - exact) <= tolerance.dense_bound(x, weight, bias, residual)).all()
+    assert same_bytes(actual, compute(ISAS[-1], threads=3))
+    for row in range(rows):  # a row alone has the bits it has in company
+        alone = _ops.linear(x[row : row + 1], panels, n_out, bias, "identity", residual[row : row + 1] if with_residual else None)
+        assert same_bytes(alone[0], actual[row])
+
+
+@given(st.integers(1, 7), sizes(1, 70), st.sampled_from(("identity", *FUNCTIONS)), seeds)
+def test_linear_epilogue_is_bias_then_function_then_residual(rows, n_out, function, seed):
+    rng = np.random.default_rng(seed)
+    x, weight = values("normal", (rows, 9), rng), values("normal", (9, n_out), rng)
+    bias, residual = values("normal", n_out, rng), values("normal", (rows, n_out), rng)
+    panels = _ops.pack(weight)
+    sums = _ops.linear(x, panels, n_out)
+    expected = residual + _ops.apply(function, (sums + bias).ravel()).reshape(sums.shape)
+
+    def compute(isa):
+        in_place = residual.copy()  # as the residual stream is updated
+        return _ops.linear(x, panels, n_out, bias, function, in_place, in_place, isa=isa)
+
+    assert same_bytes(on_every_isa(compute), expected)
+
+
+@given(sizes(1, 70), sizes(1, 200), st.booleans(), seeds)
+def test_pack(n_in, n_out, transposed, seed):
+    weight = np.random.default_rng(seed).standard_normal((n_in, n_out), dtype=np.float32)
+    panels = _ops.pack(np.ascontiguousarray(weight.T) if transposed else weight, transposed=transposed)
+    assert panels.ctypes.data % 64 == 0
+    unpacked = panels.swapaxes(0, 1).reshape(n_in, -1)
+    assert same_bytes(np.ascontiguousarray(unpacked[:, :n_out]), weight)
+    assert not unpacked[:, n_out:].any()
+
+
+# ---- attention ----
+
+
+def attention_case(positions, d, seed, family="normal"):
+    rng = np.random.default_rng(seed)
+    return [values(family, (positions, d), rng, exponents=4) for _ in range(3)]
+
+
+@given(sizes(1, 300), sizes(1, 80), families, seeds, st.integers(1, 6))
+@settings(max_examples=60)
+def test_attention(positions, d, family, seed, tile):
+    q, k, v = attention_case(positions, d, seed, family)
+    scale = 1 / math.sqrt(d)
+
+    def compute(isa, tile=6, threads=1, beyond=math.nan, rows=positions):
+        with guarded((rows, d), seed % 4) as out:
+            queries = misaligned(q[positions - rows :], seed % 3)
+            return _ops.attention(queries, k, v, scale, out, isa=isa, tile=tile, threads=threads, beyond=beyond).copy()
+
+    actual = on_every_isa(compute)
+    future = np.triu(np.ones((positions, positions), bool), 1)
+    scores = np.where(future, -np.inf, q.astype(np.float64) @ k.T.astype(np.float64) * np.float32(scale))
+    exact = reference.softmax(scores) @ v.astype(np.float64)
+    assert (np.abs(actual - exact) <= tolerance.attention_bound(q, k, v, scale)).all()
+
+    best = ISAS[-1]
+    assert same_bytes(actual, compute(best, tile=tile, threads=2)), "queries taken together change nothing"
+    assert same_bytes(actual, compute(best, beyond=0.0)), "what lies beyond the cache's end is never used"
+    rows = 1 + seed % positions
+    assert same_bytes(actual[-rows:], compute(best, rows=rows)), "earlier queries change nothing"
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [1, 2, 5, 127, 128, 130, 200])
+def test_attention_never_touches_later_tokens(poison, at):
+    q, k, v = attention_case(257, 24, 3)
+    clean = _ops.attention(q, k, v, 0.2)
+    k[at], v[at], q[at] = poison, poison, poison
+    for isa in ISAS:
+        assert same_bytes(_ops.attention(q, k, v, 0.2, isa=isa)[:at], clean[:at]), isa
+
+
+def test_attention_weights_survive_huge_scores():
+    q, k, v = attention_case(200, 16, 5)
+    actual = on_every_isa(lambda isa: _ops.attention(q * 1e9, k * 1e9, v, 1.0, isa=isa))
+    winner = [np.argmax((q[i].astype(np.float64) @ k[: i + 1].T.astype(np.float64))) for i in range(200)]
+    assert np.array_equal(actual, v[winner]), "one weight is 1, the others 0"
+
+
+# ---- rows of logits ----
+
+
+@given(sizes(1, 600), families, seeds)
+def test_log_sum(n, family, seed):
+    logits = values(family, n, np.random.default_rng(seed), exponents=5)
+    threshold = float(logits[seed % n])
+    results = [_ops.log_sum(logits, threshold, isa=isa) for isa in ISAS]
+    assert len(set(results)) == 1
+    maximum, total, moment, greater = results[0]
+    below = logits.astype(np.float64) - logits.max()
+    relative = tolerance.U * np.abs(below) + 2 * tolerance.FUNCTION_ULP * tolerance.U + tolerance.gamma(16 + 4)
+    terms = np.exp(below)
+    assert maximum == logits.max()
+    assert greater == (logits > threshold).sum()
+    assert abs(total - terms.sum()) <= (terms * relative).sum() + n * tolerance.TINY
+    sizes_of_terms = np.abs(terms * below)
+    assert abs(moment - (terms * below).sum()) <= (sizes_of_terms * (relative + 2 * tolerance.U)).sum() + n * 1e-36
+
+
+def philox(seed, stream, position):
+    """The number that NumPy's Philox gives; it steps its counter before the first block."""
+    generator = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=(position - 1) % 2**256)
+    return int(generator.random_raw() >> 11) * 2.0**-53
+
+
+DEFAULTS = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0, stream=0, position=0)
+
+
+def draw(logits, *, isa=None, seen=(), bias=None, forbidden=(), **options):
+    bias = bias or {}
+    return _engine.sample(
+        np.asarray(logits, np.float32), seen=np.array(seen, np.int32), bias_ids=np.array(list(bias), np.int32),
+        bias_values=np.array(list(bias.values()), np.float32), forbidden=np.array(forbidden, np.int32), isa=isa,
+        **{**DEFAULTS, **options},
+    )  # fmt: skip
+
+
+def weights_by_definition(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """Weights (greatest 1) of every id that stays, by sorting; ties at an edge go to the lowest id."""
+    logits = np.asarray(logits, np.float64)
+    order = np.lexsort((np.arange(logits.size), -logits))
+    stays = np.zeros(logits.size, bool)
+    stays[order[: top_k or logits.size]] = True
+    weights = np.where(stays, np.exp((logits - logits.max()) / temperature), 0)
+    mass = np.cumsum(weights[order])
+    last = np.searchsorted(mass, top_p * mass[-1])  # the first whose mass reaches the share
+    weights[order[last + 1 :]] = 0
+    return np.where(weights >= min_p, weights, 0)
+
+
+@given(
+    sizes(1, 300), seeds, st.sampled_from((0.3, 1.0, 2.5)), st.one_of(st.just(0), st.integers(1, 310)),
+    st.sampled_from((1.0, 0.95, 0.5, 0.05, 1e-6)), st.sampled_from((0.0, 0.02, 0.3, 1.0)),
+)  # fmt: skip
+def test_sample_draws_by_definition(n, seed, temperature, top_k, top_p, min_p):
+    rng = np.random.default_rng(seed)
+    logits = (rng.standard_normal(n) * 2).astype(np.float32)
+    if seed % 3 == 0:
+        logits = np.round(logits)  # many equal
+    filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    key = dict(seed=seed * 7919, stream=seed % 5, position=seed % 1000)
+    drawn = {draw(logits, isa=isa, **filters, **key) for isa in ISAS}
+    assert len(drawn) == 1
+    (token, logprob) = drawn.pop()
+    logprobs = reference.log_softmax(logits.astype(np.float64))
+    assert abs(logprob - logprobs[token]) < 1e-5
+
+    # Float32 weights differ by some units in the last place, which can move an id across an edge or a border.
+    slack = 1e-5
+    candidates = [
+        weights_by_definition(logits, temperature=temperature, top_k=top_k, top_p=p, min_p=m)
+        for p in {top_p, min(top_p * (1 + slack), 1.0), top_p * (1 - slack)}
+        for m in {min_p, min_p * (1 - slack), min_p * (1 + slack)}
+    ]
+
+    def allows(weights):
+        total = weights.sum()
+        before = weights[:token].sum()
+        target = philox(**key) * total
+        return weights[token] > 0 and before - slack * total <= target <= before + weights[token] + slack * total
+
+    assert any(allows(weights) for weights in candidates if weights.any())
+
+
+def test_sample_frequencies():
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.125]))
+    n = 20_000
+    counts = np.bincount([draw(logits, position=i)[0] for i in range(n)], minlength=4)
+    expected = n * np.array([0.5, 0.25, 0.125, 0.125])
+    assert ((counts - expected) ** 2 / expected).sum() < 21.1  # chi-squared, 3 degrees of freedom, 1 in 10,000
+
+
+def test_sample_random_numbers_are_philox():
+    logits = np.zeros(1000, np.float32)
+    for key in (dict(seed=0, stream=0, position=0), dict(seed=2**64 - 1, stream=3, position=7), dict(seed=42, stream=0, position=1)):
+        assert draw(logits, **key)[0] == int(philox(**key) * 1000)
+
+
+@given(sizes(1, 100), seeds)
+def test_sample_greedy_takes_the_lowest_of_equals(n, seed):
+    logits = np.round(np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+    for isa in ISAS:
+        assert draw(logits, temperature=0.0, isa=isa)[0] == np.argmax(logits)
+
+
+def test_sample_adjusts_before_it_chooses():
+    logits = np.array([2.0, 1.5, -1.0, 1.0], np.float32)
+    raw = reference.log_softmax(logits.astype(np.float64))
+    greedy = dict(temperature=0.0)
+    assert draw(logits, seen=[0, 0, 0], repetition_penalty=1.5, **greedy)[0] == 1  # 2 / 1.5, once however often seen
+    assert draw([-2.0, -1.5], seen=[1], repetition_penalty=1.5, **greedy)[0] == 0  # -1.5 * 1.5 < -2
+    token, logprob = draw(logits, bias={3: 5.0}, **greedy)
+    assert token == 3 and abs(logprob - raw[3]) < 1e-6  # log-probabilities are of the raw logits
+    assert draw(logits, forbidden=[0, 1], **greedy)[0] == 3
+    assert draw(logits, bias={0: -math.inf}, **greedy)[0] == 1
+    assert draw(logits, bias={2: 30.0}, forbidden=[2], **greedy)[0] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("logits", [[math.nan], [-math.inf, -math.inf], [math.inf, 0.0]])
+def test_sample_says_when_nothing_can_be_chosen(logits, temperature):
+    with pytest.raises(ValueError, match="no token can be chosen"):
+        draw(logits, temperature=temperature)
+
+
+def test_sample_survives_extreme_temperatures():
+    logits = np.array([1.0, 3.0, -3e38, 3.0], np.float32)
+    assert draw(logits, temperature=1e-45)[0] in (1, 3)
+    seen = {draw(logits, temperature=3e38, position=i)[0] for i in range(200)}
+    assert {0, 1, 3} <= seen
+
+
+def test_sample_checks_ids():
+    for where in ("seen", "forbidden"):
+        with pytest.raises(ValueError, match="token id 4 is outside the vocabulary; allowed: 0 to 3"):
+            draw(np.zeros(4), **{where: [4]})
+    with pytest.raises(ValueError, match="token id -1 is outside"):
+        draw(np.zeros(4), bias={-1: 1.0})
+
+
+# ---- choosing an instruction set ----
+
+
+def test_unknown_isa_is_refused():
+    with pytest.raises(_engine.UnsupportedISAError, match=r"isa is 'sse9'.*does not have.*compiled in: generic"):
+        _ops.apply("exp", np.zeros(1, np.float32), isa="sse9")
+
+
+def test_environment_names_the_isa(monkeypatch):
+    for isa in ISAS:
+        monkeypatch.setenv("GPT2C_ISA", isa)
+        assert _engine.default_isa() == isa
+    monkeypatch.setenv("GPT2C_ISA", "avx1024")
+    with pytest.raises(_engine.UnsupportedISAError, match="GPT2C_ISA is 'avx1024'"):
+        _engine.default_isa()
