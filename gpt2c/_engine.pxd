@@ -100,6 +100,8 @@ cdef extern from "gpt2c.h" nogil:
                           ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
         ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
         ptrdiff_t (*sample)(const float *, ptrdiff_t, const gpt2c_sampling *, float *, int32_t *) noexcept nogil
+        float (*read_all)(const float *, ptrdiff_t) noexcept nogil
+        double (*multiply_add)(ptrdiff_t, float *) noexcept nogil
 
     const gpt2c_kernels *gpt2c_compiled(ptrdiff_t)
     int gpt2c_supported(const gpt2c_kernels *)
@@ -147,7 +149,7 @@ cdef extern from "gpt2c.h" nogil:
         float *sums
         float *scratch
         ptrdiff_t scratch_size
-        int (*poll)(void *) noexcept with gil
+        int (*poll)(void *) noexcept nogil
         void *poll_argument
 
     ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t)

@@ -243,3 +243,44 @@ def log_sum(const float[::1] logits, float threshold, *, isa=None):
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     greater = kernels.log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
     return maximum, total, moment, greater
+
+
+# ---- roofs ----
+
+cdef struct RoofWork:
+    const gpt2c_kernels *kernels
+    const float *x
+    ptrdiff_t steps
+    float *sums
+    double *operations
+
+
+cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef RoofWork *w = <RoofWork *>work
+    w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
+
+
+cdef void fma_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef RoofWork *w = <RoofWork *>work
+    w.operations[8 * thread] = w.kernels.multiply_add(w.steps, &w.sums[16 * thread])
+
+
+def read_all(const float[::1] x, *, isa=None, int threads=1):
+    """Read the vector once, each thread its part; returns the sum, so that nothing is left out."""
+    sums = np.zeros(16 * threads, np.float32)
+    cdef RoofWork work
+    work.kernels, work.x, work.sums = find_kernels(isa), &x[0], address(sums)
+    with nogil:
+        parallel_for(threads, x.shape[0], read_range, &work)
+    return float(sums.sum())
+
+
+def multiply_add(ptrdiff_t steps, *, isa=None, int threads=1):
+    """Run ``steps`` steps of independent multiply-adds on every thread; returns the floating-point operations done."""
+    sums, operations = np.zeros(16 * threads, np.float32), np.zeros(8 * threads)
+    cdef double[::1] view = operations
+    cdef RoofWork work
+    work.kernels, work.sums, work.operations, work.steps = find_kernels(isa), address(sums), &view[0], steps
+    with nogil:
+        parallel_for(threads, threads, fma_range, &work)
+    return float(operations.sum())

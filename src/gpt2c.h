@@ -142,6 +142,11 @@ typedef struct {
     /* Draws one token. work: n floats, ids: n int32. Returns the id, or -1 if no token can be chosen (all forbidden, or
      * NaN). No sort: thresholds are found by radix selection. */
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
+
+    /* Roofs: the sum of n floats read in order; and `steps` steps of multiply-adds that touch no memory, returning the
+     * number of floating-point operations (*result is read and written, so that none is left out). */
+    float (*read_all)(const float *x, ptrdiff_t n);
+    double (*multiply_add)(ptrdiff_t steps, float *result);
 } gpt2c_kernels;
 
 #define GPT2C_ATTENTION_SCRATCH(d_pad) (GPT2C_TILE_ROWS * (GPT2C_KEY_BLOCK + 2 * (d_pad)))

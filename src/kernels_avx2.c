@@ -8,8 +8,9 @@
 
 #include "k_attention.inc.c"
 #include "k_sampler.inc.c"
+#include "k_roofline.inc.c"
 
 extern const gpt2c_kernels gpt2c_kernels_avx2;
 const gpt2c_kernels gpt2c_kernels_avx2 = {
-    "avx2", apply, epilogue, layer_norm, linear, attention, log_sum, sample,
+    "avx2", apply, epilogue, layer_norm, linear, attention, log_sum, sample, read_all, multiply_add,
 };

@@ -34,11 +34,11 @@ static void team_wait(team_barrier *barrier, int threads) {
         return;
     }
     for (int spins = 0; atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation; spins++) {
-        if (spins < 20000) {
+        if (spins < 1000) {
 #if defined(__SSE__)
             _mm_pause();
 #endif
-        } else if (spins < 20200) {
+        } else if (spins < 3000) {
             sched_yield();
         } else {
             const struct timespec nap = {0, 50000};

@@ -1,0 +1,65 @@
+from collections.abc import Callable, Sequence
+
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import Config
+
+NUMERICS_VERSION: int
+TEAM: str
+BACKENDS: tuple[str, ...]
+FUNCTIONS: dict[str, int]
+
+def isas() -> list[str]: ...
+def default_isa() -> str: ...
+def team_size(threads: int) -> int: ...
+def aligned_empty(shape: int | tuple[int, ...]) -> NDArray[np.float32]: ...
+
+class Weights:
+    config: Config
+    backend: str
+    isa: str
+    nbytes: int
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[str], NDArray[np.float32]],
+        *,
+        backend: str = "native",
+        isa: str | None = None,
+    ) -> None: ...
+
+class KVCache:
+    weights: Weights
+    n_ctx: int
+    @property
+    def nbytes(self) -> int: ...
+    def __init__(self, weights: Weights, n_ctx: int | None = None) -> None: ...
+    def __len__(self) -> int: ...
+    def truncate(self, n: int) -> None: ...
+    def fork(self, n_ctx: int | None = None) -> KVCache: ...
+
+Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
+
+def forward(weights: Weights, sequences: Sequences, *, keep: int = 0, threads: int = 1) -> NDArray[np.float32]: ...
+def score(
+    weights: Weights, sequences: Sequences, targets: Sequence[NDArray[np.int32]], *, threads: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]: ...
+def sample(
+    logits: NDArray[np.float32],
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seen: NDArray[np.int32],
+    bias_ids: NDArray[np.int32],
+    bias_values: NDArray[np.float32],
+    forbidden: NDArray[np.int32],
+    seed: int,
+    stream: int,
+    position: int,
+    isa: str | None = None,
+) -> tuple[int, float]: ...

@@ -1,0 +1,44 @@
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+def apply(name: str, x: Floats, out: Floats | None = None, *, isa: str | None = None, threads: int = 1) -> Floats: ...
+def layer_norm(
+    x: Floats,
+    gain: Floats,
+    bias: Floats,
+    epsilon: float,
+    out: Floats | None = None,
+    *,
+    isa: str | None = None,
+    threads: int = 1,
+) -> Floats: ...
+def pack(weight: Floats, *, transposed: bool = False) -> Floats: ...
+def linear(
+    x: Floats,
+    panels: Floats,
+    n_out: int,
+    bias: Floats | None = None,
+    function: str = "identity",
+    residual: Floats | None = None,
+    out: Floats | None = None,
+    *,
+    isa: str | None = None,
+    threads: int = 1,
+) -> Floats: ...
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    scale: float,
+    out: Floats | None = None,
+    *,
+    tile: int = 6,
+    beyond: float = ...,
+    isa: str | None = None,
+    threads: int = 1,
+) -> Floats: ...
+def log_sum(logits: Floats, threshold: float, *, isa: str | None = None) -> tuple[float, float, float, int]: ...
+def read_all(x: Floats, *, isa: str | None = None, threads: int = 1) -> float: ...
+def multiply_add(steps: int, *, isa: str | None = None, threads: int = 1) -> float: ...
