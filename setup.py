@@ -1,7 +1,7 @@
 """Builds the compiled core; everything declarative is in pyproject.toml.
 
-The kernels are compiled once per instruction set, each with its own flags; all else stays at the platform's baseline. No
-link-time optimisation: it could let code of a wider instruction set leak into what every CPU runs.
+The kernels are compiled once per instruction set, each with its own flags; all else stays at the platform's
+baseline. No link-time optimisation: code of a wider instruction set could leak into what every CPU runs.
 
 Environment: GPT2C_NO_OPENMP=1 builds the C11-threads body of team.h; GPT2C_WERROR=1 makes warnings errors.
 """
@@ -15,7 +15,15 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion"] + (["-Werror"] if os.environ.get("GPT2C_WERROR") else [])
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
 ISAS = {"generic": []}
@@ -33,7 +41,9 @@ class BuildCore(build_ext):
         if ext.name == "gpt2c._engine":
             openmp = [] if os.environ.get("GPT2C_NO_OPENMP") or not self.has_openmp() else ["-fopenmp"]
             macros = [("GPT2C_HAVE_X86", "1")] if X86 else []
-            for source, flags in [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [(c, openmp) for c in CORE]:
+            for source, flags in [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [
+                (c, openmp) for c in CORE
+            ]:
                 ext.extra_objects += self.compiler.compile(
                     [source],
                     output_dir=self.build_temp,
@@ -52,7 +62,9 @@ class BuildCore(build_ext):
                 file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
             try:
                 objects = self.compiler.compile([source], output_dir=folder, extra_postargs=["-fopenmp"])
-                self.compiler.link_executable(objects, os.path.join(folder, "probe"), extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(
+                    objects, os.path.join(folder, "probe"), extra_postargs=["-fopenmp"]
+                )
             except Exception:
                 print("gpt2c: this compiler has no OpenMP; building with C11 threads")
                 return False

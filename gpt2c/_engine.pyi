@@ -1,6 +1,5 @@
 from collections.abc import Callable, Sequence
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +41,9 @@ class KVCache:
 
 Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
 
-def forward(weights: Weights, sequences: Sequences, *, keep: int = 0, threads: int = 1) -> NDArray[np.float32]: ...
+def forward(
+    weights: Weights, sequences: Sequences, *, keep: int = 0, threads: int = 1
+) -> NDArray[np.float32]: ...
 def score(
     weights: Weights, sequences: Sequences, targets: Sequence[NDArray[np.int32]], *, threads: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]: ...

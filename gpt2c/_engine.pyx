@@ -2,8 +2,8 @@
 """The compiled engine: weights, caches, and one call that runs the model over the rows of any mix of sequences.
 
 The only door between Python and the C core. Python owns every buffer; one call releases the GIL once (back end
-``native``) and serves signals while it runs. Results of the native back end depend on the ids and the weights alone: not
-on threads, chunks, the other sequences of a call, reuse of a cache, or the instruction set.
+``native``) and serves signals while it runs. Results of the native back end depend on the ids and the weights alone:
+not on threads, chunks, the other sequences of a call, reuse of a cache, or the instruction set.
 """
 
 import os
@@ -92,10 +92,11 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
         if name == isa:
             if name in usable:
                 return gpt2c_compiled(i)
-            raise UnsupportedISAError(f"{origin} is {isa!r}, which this CPU does not support; usable here: {', '.join(usable)}")
+            raise UnsupportedISAError(f"{origin} is {isa!r}, which this CPU does not support; "
+                                      f"usable here: {', '.join(usable)}")
         i += 1
-    raise UnsupportedISAError(f"{origin} is {isa!r}, which this build does not have; compiled in: {', '.join(compiled)}; "
-                              f"usable here: {', '.join(usable)}")
+    raise UnsupportedISAError(f"{origin} is {isa!r}, which this build does not have; "
+                              f"compiled in: {', '.join(compiled)}; usable here: {', '.join(usable)}")
 
 
 def aligned_empty(shape):
@@ -516,15 +517,11 @@ cdef class Call:
 
 cdef wanted_rows(Call call, keep):
     """Indices of the last ``keep`` rows of every sequence (0: all)."""
-    cdef ptrdiff_t i
-    if keep == 0:
+    if keep == 0 or call.c.n_sequences == call.rows:
         return np.arange(call.rows, dtype=np.intp)
-    if call.c.n_sequences == call.rows:
-        return np.arange(call.rows, dtype=np.intp)
-    return np.concatenate([
-        np.arange(max(call.c.row_start[i], call.c.row_start[i + 1] - <ptrdiff_t>keep), call.c.row_start[i + 1], dtype=np.intp)
-        for i in range(call.c.n_sequences)
-    ])
+    starts = np.asarray(<const ptrdiff_t[:call.c.n_sequences + 1]>call.c.row_start)
+    return np.concatenate([np.arange(max(first, end - keep), end, dtype=np.intp)
+                           for first, end in zip(starts[:-1], starts[1:])])
 
 
 def forward(Weights weights, sequences, *, keep=0, threads=1):
@@ -589,7 +586,8 @@ def score(Weights weights, sequences, targets, *, threads=1):
     if n == 0:
         raise ValueError("no targets given: every entry is -1, so there is nothing to score")
     if wanted.max() >= weights.config.n_vocab:
-        raise ValueError(f"target id {wanted.max()} is outside the vocabulary; allowed: 0 to {weights.config.n_vocab - 1}")
+        raise ValueError(f"target id {wanted.max()} is outside the vocabulary; "
+                         f"allowed: 0 to {weights.config.n_vocab - 1}")
     cdef ptrdiff_t[::1] row_view = rows
     cdef const int32_t[::1] target_view = wanted
     logits = aligned_empty((min(n, SCORE_BLOCK, GPT2C_CHUNK), weights.config.n_vocab))
@@ -613,8 +611,8 @@ def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t t
            uint64_t position, isa=None):
     """Draw one token from a row of logits. Options are those of gpt2c.sampling, checked there.
 
-    The order is: repetition penalty on ``seen`` ids, ``logit_bias`` added, ``forbidden`` ids removed, temperature, top_k,
-    top_p, min_p; then one random number keyed by (seed, stream, position). temperature 0 takes the greatest.
+    The order is: repetition penalty on ``seen`` ids, ``logit_bias`` added, ``forbidden`` ids removed, temperature,
+    top_k, top_p, min_p; then one random number keyed by (seed, stream, position). temperature 0 takes the greatest.
 
     Returns
     -------

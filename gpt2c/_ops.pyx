@@ -2,8 +2,8 @@
 """One thin, checked function per kernel, for tests, benchmarks and the curious.
 
 Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
-instruction set out of ``gpt2c._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work; neither
-changes a bit of any result. ``out`` may be given, else a new array is returned.
+instruction set out of ``gpt2c._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work;
+neither changes a bit of any result. ``out`` may be given, else a new array is returned.
 """
 
 import numpy as np
@@ -92,7 +92,8 @@ cdef void norm_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noe
 def layer_norm(x, const float[::1] gain, const float[::1] bias, float epsilon, out=None, *, isa=None, int threads=1):
     """LayerNorm of each row of ``x`` [rows, n]."""
     rows, n = x.shape
-    check(n >= 1 and gain.shape[0] == n and bias.shape[0] == n, f"gain and bias need the {n} columns of x, at least one")
+    check(n >= 1 and gain.shape[0] == n and bias.shape[0] == n,
+          f"gain and bias need the {n} columns of x, at least one")
     out = fresh(out, (rows, n))
     cdef NormWork work
     work.kernels = find_kernels(isa)
@@ -192,16 +193,16 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
     for i in range(begin, end):
         row = i * w.tile
         height = min(w.tile, w.rows - row)
-        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, w.k, w.v, height, w.first + row,
-                            w.d_head, w.scale, w.scratch + thread * w.scratch_size)
+        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, w.k, w.v, height,
+                            w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_TILE_ROWS, float beyond=float("nan"), isa=None,
               int threads=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
-    The first query stands at position ``positions - rows``. ``tile`` (1 to 6) queries are handled together, ``beyond`` is
-    what the cache holds where nothing was written.
+    The first query stands at position ``positions - rows``. ``tile`` (1 to 6) queries are handled together, ``beyond``
+    is what the cache holds where nothing was written.
     """
     rows, d = q.shape
     positions = k.shape[0]

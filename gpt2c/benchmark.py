@@ -1,7 +1,8 @@
 """How fast this machine runs a model, beside how fast it could: `gpt2c bench`.
 
-Every rate stands next to a roof that was measured in the same run, alternating with it: decoding reads all weights and
-the cache once per token, so its roof is the read bandwidth; a prompt is arithmetic, so its roof is the multiply-add rate.
+Every rate stands next to a roof that was measured in the same run, alternating with it: decoding reads all
+weights and the cache once per token, so its roof is the read bandwidth; a prompt is arithmetic, so its roof
+is the multiply-add rate.
 """
 
 from __future__ import annotations
@@ -88,10 +89,11 @@ def bench(model: GPT2, *, load_seconds: float | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``machine`` and ``model`` describe what was measured. ``roofs``: ``read`` (bytes per second) and ``fma``
-        (floating-point operations per second). ``rates``: for ``pp512`` (tokens of a prompt per second until its last
-        logits are there) and ``tg128`` (tokens per second, one after the other): ``median``, ``low``, ``high``, and
-        ``share`` of the roof named in ``roof``. Texts are shorter where the model has fewer positions, and named so.
+        ``machine`` and ``model`` describe what was measured. ``roofs``: ``read`` (bytes per second) and
+        ``fma`` (floating-point operations per second). ``rates``: for ``pp512`` (tokens of a prompt per second
+        until its last logits are there) and ``tg128`` (tokens per second, one after the other): ``median``, ``low``,
+        ``high``, and ``share`` of the roof named in ``roof``. Texts are shorter where the model has fewer
+        positions, and named so.
     """
     threads, config = model.threads, model.config
     prompt = min(PROMPT, config.n_ctx)
@@ -136,14 +138,14 @@ def bench(model: GPT2, *, load_seconds: float | None = None) -> dict[str, Any]:
 
 
 def bytes_per_token(config: Config, context: float) -> float:
-    """Bytes of float32 that decoding one token reads: every matrix and bias once, and the keys and values so far."""
+    """Bytes that decoding one token reads: every matrix and bias once, and the keys and values so far."""
     n, inner = config.n_embd, config.n_inner
     layer = 4 * n * n + 2 * n * inner + 9 * n + inner + 2 * n * context
     return 4.0 * (config.n_layer * layer + config.n_vocab * n + 4 * n)
 
 
 def flop_of_prompt(config: Config, tokens: int) -> float:
-    """Floating-point operations of a prompt until its last logits: matrices, attention, and one row of the head."""
+    """Operations of a prompt until its last logits: matrices, attention, and one row of the head."""
     n = config.n_embd
     dense = 2 * tokens * (4 * n * n + 2 * n * config.n_inner)
     attention = 4 * n * tokens * (tokens + 1) / 2
@@ -182,7 +184,9 @@ def _check_answers(model: GPT2, ids: np.ndarray) -> None:
     same = np.array_equal(at_once, in_pieces) if model.weights.backend == "native" else np.allclose(
         at_once, in_pieces, rtol=0, atol=1e-4 * max(1.0, float(np.abs(at_once).max())))  # fmt: skip
     if not same:
-        raise RuntimeError("the model answers differently in pieces than at once; its speed means nothing. Please report this")
+        raise RuntimeError(
+            "the model answers differently in pieces than at once: its speed means nothing; please report this"
+        )
 
 
 def _steps_for(seconds: float, threads: int) -> int:
@@ -203,7 +207,13 @@ def _rate(work) -> float:
 
 def _summary(rates: list[float], roof: str, share_of_one: float) -> dict[str, Any]:
     median = statistics.median(rates)
-    return {"median": median, "low": min(rates), "high": max(rates), "roof": roof, "share": median * share_of_one}
+    return {
+        "median": median,
+        "low": min(rates),
+        "high": max(rates),
+        "roof": roof,
+        "share": median * share_of_one,
+    }
 
 
 def _cpu_name() -> str:
@@ -222,10 +232,10 @@ def _table(result: dict[str, Any]) -> str:
         + (f", loaded in {model['load_seconds']:.2f} s" if model["load_seconds"] is not None else ""),
         f"roofs: reads {roofs['read'] / 1e9:.1f} GB/s, multiply-adds {roofs['fma'] / 1e9:.0f} GFLOP/s",
         "",
-        f"{'test':<8}{'tokens/s':>10}{'low – high':>19}{'share of roof':>16}",
+        f"{'test':<8}{'tokens/s':>10}{'low to high':>21}{'share of roof':>16}",
     ]
     for name, rate in result["rates"].items():
-        spread = f"{rate['low']:.1f} – {rate['high']:.1f}"
+        spread = f"{rate['low']:.1f} to {rate['high']:.1f}"
         roof = {"read": "reads", "fma": "multiply-adds"}[rate["roof"]]
-        lines.append(f"{name:<8}{rate['median']:>10.1f}{spread:>19}{rate['share']:>9.0%} of {roof}")
+        lines.append(f"{name:<8}{rate['median']:>10.1f}{spread:>21}{rate['share']:>9.0%} of {roof}")
     return "\n".join(lines)

@@ -15,8 +15,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 def default_threads() -> int:
     """The number of threads for this process: OMP_NUM_THREADS, or the cores that it may really use.
 
-    Without OMP_NUM_THREADS: the physical cores among the CPUs that the process is allowed to run on (two hardware
-    threads of a core share its arithmetic units), but no more than the CPU quota of its control group (containers).
+    Without OMP_NUM_THREADS: the physical cores among the CPUs that the process is allowed to run on (two
+    hardware threads of a core share its arithmetic units), but no more than the CPU quota of its control
+    group (containers).
 
     Returns
     -------
@@ -36,7 +37,7 @@ def _physical_cores(cpus) -> int:
 
 
 def _cgroup_quota() -> int:
-    """CPUs that the control group may use, rounded up, version 2 or 1; a huge number where there is no limit."""
+    """CPUs that the control group (version 2 or 1) may use, rounded up; a huge number without a limit."""
     quota, period = [*(_read(_CGROUP / "cpu.max") or "").split(), "", ""][:2]
     if not quota:
         quota = _read(_CGROUP / "cpu" / "cpu.cfs_quota_us") or ""

@@ -1,4 +1,4 @@
-"""Prints the polynomial coefficients of k_elementwise.inc.c (needs mpmath; run by hand when a polynomial changes).
+"""Prints the polynomial coefficients of k_elementwise.inc.c (needs mpmath; run by hand).
 
 Each fit minimises the largest error on an interval with Lawson's iteratively re-weighted least squares
 (C. L. Lawson, 1961), in float64, on Chebyshev points; the coefficients are then rounded to float32.
@@ -38,16 +38,32 @@ def show(name, coefficients, error):
 def main():
     mpmath.mp.prec = 120
     half_ln2 = float(mpmath.log(2) / 2) * 1.0001
-    show("exp: (exp(r) - 1 - r) / r^2", *minimax(
-        lambda r: (mpmath.exp(r) - 1 - r) / r**2 if r else mpmath.mpf(1) / 2,
-        -half_ln2, half_ln2, 5, lambda r: r * r))
-    show("tanh: (tanh(x) / x - 1) / x^2 in z = x^2", *minimax(
-        lambda z: (mpmath.tanh(mpmath.sqrt(z)) / mpmath.sqrt(z) - 1) / z, 1e-9, 0.625**2, 5, lambda z: z))
-    show("erf: erf(x) / x in z = x^2, x <= 1", *minimax(
-        lambda z: mpmath.erf(mpmath.sqrt(z)) / mpmath.sqrt(z), 1e-9, 1.0, 7))
-    show("erf: -log(erfc(x)) in t = x - 2.5, 1 <= x <= 4", *minimax(
-        lambda t: -mpmath.log(mpmath.erfc(t + 2.5)), -1.5, 1.5, 8,
-        lambda t: np.exp(-((t + 2.5) ** 2))))
+    show(
+        "exp: (exp(r) - 1 - r) / r^2",
+        *minimax(
+            lambda r: (mpmath.exp(r) - 1 - r) / r**2 if r else mpmath.mpf(1) / 2,
+            -half_ln2,
+            half_ln2,
+            5,
+            lambda r: r * r,
+        ),
+    )
+    show(
+        "tanh: (tanh(x) / x - 1) / x^2 in z = x^2",
+        *minimax(
+            lambda z: (mpmath.tanh(mpmath.sqrt(z)) / mpmath.sqrt(z) - 1) / z, 1e-9, 0.625**2, 5, lambda z: z
+        ),
+    )
+    show(
+        "erf: erf(x) / x in z = x^2, x <= 1",
+        *minimax(lambda z: mpmath.erf(mpmath.sqrt(z)) / mpmath.sqrt(z), 1e-9, 1.0, 7),
+    )
+    show(
+        "erf: -log(erfc(x)) in t = x - 2.5, 1 <= x <= 4",
+        *minimax(
+            lambda t: -mpmath.log(mpmath.erfc(t + 2.5)), -1.5, 1.5, 8, lambda t: np.exp(-((t + 2.5) ** 2))
+        ),
+    )
 
 
 if __name__ == "__main__":

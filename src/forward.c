@@ -61,8 +61,10 @@ static ptrdiff_t first_sequence(const gpt2c_call *c, ptrdiff_t row) {
     ptrdiff_t low = 0, high = c->n_sequences; /* row_start[low] <= row < row_start[high] */
     while (high - low > 1) {
         const ptrdiff_t middle = low + (high - low) / 2;
-        if (c->row_start[middle] <= row) low = middle;
-        else high = middle;
+        if (c->row_start[middle] <= row)
+            low = middle;
+        else
+            high = middle;
     }
     return low;
 }
@@ -132,10 +134,10 @@ static void attend(region *r, const gpt2c_step *step, int thread, int threads, f
             if (item % threads != thread) continue;
             if (!go_on(r, thread)) return;
             const ptrdiff_t at = row - step->row0;
-            c->kernels->attention(c->mixed + at * m->n_embd + head * d, m->n_embd, c->qkv + at * 3 * m->n_embd + head * d,
-                                  3 * m->n_embd, keys_of(c, sequence, step->layer, head),
-                                  values_of(c, sequence, step->layer, head), rows, position_of(c, row, sequence), d,
-                                  m->layers[step->layer].attn_scale, scratch);
+            c->kernels->attention(c->mixed + at * m->n_embd + head * d, m->n_embd,
+                                  c->qkv + at * 3 * m->n_embd + head * d, 3 * m->n_embd,
+                                  keys_of(c, sequence, step->layer, head), values_of(c, sequence, step->layer, head),
+                                  rows, position_of(c, row, sequence), d, m->layers[step->layer].attn_scale, scratch);
         }
     }
 }
@@ -205,8 +207,8 @@ static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, 
         const ptrdiff_t row = step->row0 + r;
         const float logit = logits[c->targets[row]];
         c->target_logit[row] = logit;
-        c->greater[row] = c->kernels->log_sum(logits, c->model->n_vocab, logit, &c->maximum[row], &c->total[row],
-                                              &c->moment[row]);
+        c->greater[row] =
+            c->kernels->log_sum(logits, c->model->n_vocab, logit, &c->maximum[row], &c->total[row], &c->moment[row]);
     }
 }
 
@@ -224,13 +226,14 @@ static void run_phase(region *r, const gpt2c_step *step, int thread, int threads
     case GPT2C_LN_2:
         if (go_on(r, thread))
             c->kernels->layer_norm(c->norm + begin * n, n, c->x + begin * n, n,
-                                   step->phase == GPT2C_LN_1 ? &m->layers[step->layer].ln_1 : &m->layers[step->layer].ln_2,
+                                   step->phase == GPT2C_LN_1 ? &m->layers[step->layer].ln_1
+                                                             : &m->layers[step->layer].ln_2,
                                    m->epsilon, end - begin, n);
         break;
     case GPT2C_LN_F: /* of the wanted rows only */
         for (ptrdiff_t i = begin; i < end && go_on(r, thread); i++)
-            c->kernels->layer_norm(c->norm + i * n, n, c->x + (c->out_rows[step->row0 + i] - step->origin) * n, n, &m->ln_f,
-                                   m->epsilon, 1, n);
+            c->kernels->layer_norm(c->norm + i * n, n, c->x + (c->out_rows[step->row0 + i] - step->origin) * n, n,
+                                   &m->ln_f, m->epsilon, 1, n);
         break;
     case GPT2C_APPEND:
         if (begin < end && go_on(r, thread)) append(c, step, begin, end);
@@ -264,7 +267,8 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 /* ---- the plan ---- */
 
 ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk) {
-    const ptrdiff_t linear = smaller(chunk, ROW_BLOCK) * GPT2C_PANEL, attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
+    const ptrdiff_t linear = smaller(chunk, ROW_BLOCK) * GPT2C_PANEL,
+                    attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
     return ((linear > attention ? linear : attention) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
 }
 

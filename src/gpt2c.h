@@ -29,8 +29,8 @@
 
 typedef enum {
     GPT2C_IDENTITY,
-    GPT2C_GELU_NEW, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) */
-    GPT2C_GELU,     /* x/2 (1 + erf(x / sqrt(2))) */
+    GPT2C_GELU_NEW,   /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) */
+    GPT2C_GELU,       /* x/2 (1 + erf(x / sqrt(2))) */
     GPT2C_QUICK_GELU, /* x sigmoid(1.702 x) */
     GPT2C_RELU,
     GPT2C_SILU, /* x sigmoid(x) */
@@ -93,7 +93,7 @@ typedef struct {
 typedef struct {
     float temperature; /* 0: the greatest logit, the lowest id among equals */
     float top_p, min_p, repetition_penalty;
-    ptrdiff_t top_k; /* 0: all */
+    ptrdiff_t top_k;     /* 0: all */
     const int32_t *seen; /* ids that the repetition penalty applies to; repeats allowed */
     ptrdiff_t n_seen;
     const int32_t *bias_ids; /* distinct ids */
@@ -182,8 +182,8 @@ typedef enum {
     GPT2C_SCORE
 } gpt2c_phase;
 
-/* One phase over rows [row0, row0 + rows): rows of the call up to MLP_PROJ, indices into out_rows from LN_F on. origin is
- * what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. */
+/* One phase over rows [row0, row0 + rows): rows of the call up to MLP_PROJ, indices into out_rows from LN_F on. origin
+ * is what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. */
 typedef struct {
     int phase;
     ptrdiff_t layer, row0, rows, origin;

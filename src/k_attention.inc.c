@@ -6,8 +6,8 @@ VEC_INLINE float exp_scalar(float x) {
     return lanes[0];
 }
 
-/* scores[0 … valid) become weights exp(scale * score - maximum), with zeros up to a multiple of 16. Scores beyond are of
- * keys that this query may not see (or that nobody wrote): they are replaced, never computed with. */
+/* scores[0 … valid) become weights exp(scale * score - maximum), with zeros up to a multiple of 16. Scores beyond are
+ * of keys that this query may not see (or that nobody wrote): they are replaced, never computed with. */
 VEC_INLINE float softmax_weights(float *scores, ptrdiff_t valid, float scale, float *maximum) {
     const vf factor = v_set1(scale), nothing = v_set1(-INFINITY);
     vf greatest = nothing;
@@ -30,9 +30,9 @@ VEC_INLINE float softmax_weights(float *scores, ptrdiff_t valid, float scale, fl
 static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const float *k, const float *v,
                       ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch) {
     const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
-    float *scores = scratch;                                  /* [rows][128] */
+    float *scores = scratch;                                   /* [rows][128] */
     float *block = scores + GPT2C_TILE_ROWS * GPT2C_KEY_BLOCK; /* [rows][d_pad] weighted values of one block */
-    float *total = block + GPT2C_TILE_ROWS * d_pad;           /* [rows][d_pad] of all blocks so far */
+    float *total = block + GPT2C_TILE_ROWS * d_pad;            /* [rows][d_pad] of all blocks so far */
     float maximum[GPT2C_TILE_ROWS] = {0}, sum[GPT2C_TILE_ROWS] = {0};
     const ptrdiff_t last = first + rows - 1;
 
@@ -49,8 +49,7 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
             const ptrdiff_t seen = first + i + 1 - key;
             valid[i] = seen < 0 ? 0 : seen < keys ? seen : keys;
             if (valid[i] > 0)
-                block_sum[i] =
-                    softmax_weights(scores + i * GPT2C_KEY_BLOCK, valid[i], scale, &block_maximum[i]);
+                block_sum[i] = softmax_weights(scores + i * GPT2C_KEY_BLOCK, valid[i], scale, &block_maximum[i]);
         }
 
         /* The keys that all queries see, together; then each query's own rest. A weight of zero is not good enough:

@@ -5,10 +5,10 @@
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. The scaling is done in two steps, so that results that
  * are subnormal or overflow are rounded once. */
 VEC_INLINE vf v_exp(vf x) {
-    x = v_max(v_set1(-105.0f), x);                                  /* exp(-105) rounds to 0 */
-    x = v_select_lt(v_set1(90.0f), x, v_set1(90.0f), x);            /* exp(90) is infinite */
-    const vf n = v_round(v_mul(x, v_set1(1.442695041e+00f)));       /* 1 / ln 2 */
-    vf r = v_fma(n, v_set1(-6.931471825e-01f), x);                  /* ln 2 in two parts */
+    x = v_max(v_set1(-105.0f), x);                            /* exp(-105) rounds to 0 */
+    x = v_select_lt(v_set1(90.0f), x, v_set1(90.0f), x);      /* exp(90) is infinite */
+    const vf n = v_round(v_mul(x, v_set1(1.442695041e+00f))); /* 1 / ln 2 */
+    vf r = v_fma(n, v_set1(-6.931471825e-01f), x);            /* ln 2 in two parts */
     r = v_fma(n, v_set1(1.904654323e-09f), r);
     vf p = v_set1(1.991838508e-04f);
     p = v_fma(p, r, v_set1(1.394607360e-03f));
@@ -68,9 +68,7 @@ VEC_INLINE vf v_erf(vf x) {
 }
 
 /* x sigmoid(s) without the cancellation of 1 + tanh. */
-VEC_INLINE vf v_gate(vf x, vf s) {
-    return v_div(x, v_add(v_set1(1.0f), v_exp(v_sub(v_set1(0.0f), s))));
-}
+VEC_INLINE vf v_gate(vf x, vf s) { return v_div(x, v_add(v_set1(1.0f), v_exp(v_sub(v_set1(0.0f), s)))); }
 
 VEC_INLINE vf v_function(const gpt2c_function function, vf x) {
     switch (function) {

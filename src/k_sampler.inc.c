@@ -7,8 +7,8 @@ static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, floa
     ptrdiff_t greater = 0;
     for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
         const ptrdiff_t left = n - i;
-        const vf logit = left >= GPT2C_LANES ? v_load(logits + i)
-                                             : v_keep_first(v_load_first(logits + i, left), left, nothing);
+        const vf logit =
+            left >= GPT2C_LANES ? v_load(logits + i) : v_keep_first(v_load_first(logits + i, left), left, nothing);
         greatest = v_max(greatest, logit);
         greater += __builtin_popcount(v_mask_lt(limit, logit));
     }
@@ -20,8 +20,8 @@ static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, floa
         const ptrdiff_t end = n - block < 256 ? n : block + 256;
         for (ptrdiff_t i = block; i < end; i += GPT2C_LANES) {
             const ptrdiff_t left = end - i;
-            vf logit = left >= GPT2C_LANES ? v_load(logits + i)
-                                           : v_keep_first(v_load_first(logits + i, left), left, nothing);
+            vf logit =
+                left >= GPT2C_LANES ? v_load(logits + i) : v_keep_first(v_load_first(logits + i, left), left, nothing);
             logit = v_max(least, v_sub(logit, shift));
             const vf weight = v_exp(logit);
             sums = v_add(sums, weight);
@@ -77,7 +77,8 @@ static ptrdiff_t keep_greatest(float *value, int32_t *id, ptrdiff_t n, double wa
         memset(measure, 0, buckets * sizeof measure[0]);
         for (ptrdiff_t i = 0; i < n; i++) {
             const uint32_t key = order_of(value[i]);
-            if (digit == 0 || key >> shared == found) measure[key >> shifts[digit] & mask] += by_mass ? (double)value[i] : 1.0;
+            if (digit == 0 || key >> shared == found)
+                measure[key >> shifts[digit] & mask] += by_mass ? (double)value[i] : 1.0;
         }
         uint32_t bucket = buckets - 1U, lowest = bucket; /* lowest: the last bucket with anything in it */
         for (;; bucket--) {
@@ -139,8 +140,8 @@ static ptrdiff_t sample(const float *logits, ptrdiff_t n, const gpt2c_sampling *
     double total = 0.0;
     for (ptrdiff_t i = 0; i < kept; i += GPT2C_LANES) {
         const ptrdiff_t left = kept - i;
-        const vf weight = v_keep_first(v_exp(v_div(v_sub(v_load_first(work + i, left), shift), temperature)), left,
-                                       v_set1(0.0f));
+        const vf weight =
+            v_keep_first(v_exp(v_div(v_sub(v_load_first(work + i, left), shift), temperature)), left, v_set1(0.0f));
         v_store_first(work + i, weight, left);
         total += (double)v_sum(weight);
     }

@@ -26,9 +26,7 @@
 
 typedef __m512 vf;
 
-VEC_INLINE __mmask16 v_first_lanes(ptrdiff_t n) {
-    return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1U << n) - 1U);
-}
+VEC_INLINE __mmask16 v_first_lanes(ptrdiff_t n) { return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1U << n) - 1U); }
 VEC_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
 VEC_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 VEC_INLINE vf v_load_first(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(v_first_lanes(n), p); }
@@ -43,8 +41,8 @@ VEC_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 VEC_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
 VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
     const __m512i bit = _mm512_set1_epi32((int)0x80000000U);
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, _mm512_castps_si512(sign),
-                                                         _mm512_castps_si512(magnitude), 0xCA));
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(bit, _mm512_castps_si512(sign), _mm512_castps_si512(magnitude), 0xCA));
 }
 VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
@@ -56,9 +54,7 @@ VEC_INLINE vf v_pow2(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
 }
 
-VEC_INLINE __m256 v_upper_half(vf a) {
-    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
-}
+VEC_INLINE __m256 v_upper_half(vf a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
 #define V_FOLD8(a, op) op(_mm512_castps512_ps256(a), v_upper_half(a))
 
 #elif defined(GPT2C_ISA_AVX2)
@@ -174,9 +170,7 @@ VEC_INLINE vf v_fma(vf a, vf b, vf c) { V_LANES(r, fma_exact(a.lane[i], b.lane[i
 VEC_INLINE vf v_max(vf a, vf b) { V_LANES(r, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
 VEC_INLINE vf v_abs(vf a) { V_LANES(r, __builtin_fabsf(a.lane[i])); }
 VEC_INLINE vf v_copysign(vf magnitude, vf sign) { V_LANES(r, __builtin_copysignf(magnitude.lane[i], sign.lane[i])); }
-VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
-    V_LANES(r, a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i]);
-}
+VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) { V_LANES(r, a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i]); }
 VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { V_LANES(r, i < n ? a.lane[i] : fill.lane[i]); }
 VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
     unsigned mask = 0;
@@ -219,8 +213,7 @@ VEC_INLINE float v_sum(vf a) {
 }
 VEC_INLINE float v_max_lane(vf a) {
     for (int width = VEC_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
+        for (int i = 0; i < width; i++) a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
     return a.lane[0];
 }
 #endif

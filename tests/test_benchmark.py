@@ -25,15 +25,25 @@ CONFIG_124M = Config(
 
 def test_bytes_and_operations_of_124m():
     """Against the parameter count of the 124M model: 124,439,808, of which 786,432 are positions."""
-    assert benchmark.bytes_per_token(CONFIG_124M, 0) == 4 * (124_439_808 - 786_432 + 2 * 768)  # + one embedding row, one position
-    assert benchmark.bytes_per_token(CONFIG_124M, 100) - benchmark.bytes_per_token(CONFIG_124M, 0) == 12 * 2 * 768 * 100 * 4
+    assert benchmark.bytes_per_token(CONFIG_124M, 0) == 4 * (
+        124_439_808 - 786_432 + 2 * 768
+    )  # + one embedding row, one position
+    assert (
+        benchmark.bytes_per_token(CONFIG_124M, 100) - benchmark.bytes_per_token(CONFIG_124M, 0)
+        == 12 * 2 * 768 * 100 * 4
+    )
     dense = 2 * 12 * 12 * 768 * 768  # per token: two per weight of the layers
     assert benchmark.flop_of_prompt(CONFIG_124M, 1) == dense + 12 * 4 * 768 + 2 * 768 * 50257
-    assert benchmark.flop_of_prompt(CONFIG_124M, 512) == 512 * dense + 12 * 4 * 768 * 512 * 513 / 2 + 2 * 768 * 50257
+    assert (
+        benchmark.flop_of_prompt(CONFIG_124M, 512)
+        == 512 * dense + 12 * 4 * 768 * 512 * 513 / 2 + 2 * 768 * 50257
+    )
 
 
 def test_bench_reports_rates_beside_roofs(quick, capsys):
-    arguments = argparse.Namespace(shape=None, model=None, backend="native", threads=1, revision=None, offline=True, json=True)
+    arguments = argparse.Namespace(
+        shape=None, model=None, backend="native", threads=1, revision=None, offline=True, json=True
+    )
     assert benchmark.main_bench(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["rates"]) == {"pp512", "tg8"}
@@ -53,7 +63,9 @@ def test_bench_reports_rates_beside_roofs(quick, capsys):
 def test_wrong_answers_get_no_speed(quick, monkeypatch):
     model = GPT2.from_pretrained(threads=1)
     right = benchmark._engine.forward
-    monkeypatch.setattr(benchmark._engine, "forward", lambda *a, **k: right(*a, **k) + (0.01 if k.get("keep") else 0))
+    monkeypatch.setattr(
+        benchmark._engine, "forward", lambda *a, **k: right(*a, **k) + (0.01 if k.get("keep") else 0)
+    )
     with pytest.raises(RuntimeError, match="its speed means nothing"):
         benchmark.bench(model)
 

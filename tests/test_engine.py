@@ -1,4 +1,4 @@
-"""The engine: right within the error model, equal bit for bit however the work is cut, and unharmed by misuse."""
+"""The engine: right within the error model, equal bit for bit however work is cut, unharmed by misuse."""
 
 import ctypes
 import gc
@@ -12,14 +12,14 @@ import time
 
 import numpy as np
 import pytest
+import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import models, random_model, seeds
 
-import tolerance
 from gpt2c import _engine, reference
 from gpt2c.config import Config
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
-from strategies import models, random_model, seeds
 
 ISAS = _engine.isas()
 
@@ -30,7 +30,7 @@ def make(config, weights, **options):
 
 def small_config(**changes):
     sizes = dict(n_layer=2, n_head=3, n_embd=48, n_inner=100, n_ctx=400, n_vocab=131, activation="gelu_new",
-                 layer_norm_epsilon=1e-5, tie_word_embeddings=True, bos_token_id=0, eos_token_ids=(0,))  # fmt: skip
+                 layer_norm_epsilon=1e-5, bos_token_id=0, eos_token_ids=(0,))  # fmt: skip
     return Config(**(sizes | changes))
 
 
@@ -85,7 +85,10 @@ def test_scores_agree_with_the_reference(model):
     assert np.array_equal(ranks, (logits > chosen[:, None]).sum(axis=1))
     exact = reference.log_softmax(logits.astype(np.float64))
     relative = (tolerance.U * (logits.max() - logits.min()) + 32 * tolerance.U) * 2
-    assert np.abs(logprobs - exact[np.arange(len(logits)), targets[wanted]]).max() <= relative + 1e-6 * np.abs(exact).max()
+    assert (
+        np.abs(logprobs - exact[np.arange(len(logits)), targets[wanted]]).max()
+        <= relative + 1e-6 * np.abs(exact).max()
+    )
     entropy = -(np.exp(exact) * exact).sum(axis=1)
     assert np.abs(entropies - entropy).max() <= 1e-5 * (1 + entropy.max())
 
@@ -102,22 +105,26 @@ def test_every_isa_gives_the_same_bytes(model, seed):
     assert len(results) == 1
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("pieces", [[1], [2], [5, 16], [17], [127, 1], [128, 1, 127], [129], [255, 2], [256, 1], [257], [64]])
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("isa", "threads"), [(i, t) for i in ISAS for t in (1, 2, 5) if i != "generic" or t < 5]
+)
+@pytest.mark.parametrize(
+    "pieces", [[1], [2], [5, 16], [17], [127, 1], [128, 1, 127], [129], [255, 2], [256, 1], [257], [64]]
+)
 def test_prompt_equals_steps_and_threads(pieces, threads, isa):
-    if isa == "generic" and threads == 5:
-        pytest.skip("the plain build is slow; two threads show as much")
     n = 300 if isa != "generic" or pieces[0] > 5 else 140
     ids = ids_of(n)
     whole = logits_of(make(CONFIG, TENSORS, isa=ISAS[-1]), ids)
-    assert logits_of(make(CONFIG, TENSORS, isa=isa), ids, pieces=pieces, threads=threads).tobytes() == whole.tobytes()
+    assert (
+        logits_of(make(CONFIG, TENSORS, isa=isa), ids, pieces=pieces, threads=threads).tobytes()
+        == whole.tobytes()
+    )
 
 
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=12), seeds, st.integers(1, 4))
 @settings(max_examples=40)
 def test_company_changes_nothing(lengths, seed, threads):
-    """Sequences of different lengths in one call, some of them with a past, equal the same sequences alone."""
+    """Sequences of different lengths in one call, some with a past, equal the same sequences alone."""
     weights = make(CONFIG, TENSORS)
     texts = [ids_of(n + 40, seed + i) for i, n in enumerate(lengths)]
     pasts = [(seed >> i) % 40 for i in range(len(lengths))]
@@ -127,7 +134,10 @@ def test_company_changes_nothing(lengths, seed, threads):
             _engine.forward(weights, [(cache, text[:past])])
     news = [text[past : past + n] for text, past, n in zip(texts, pasts, lengths, strict=True)]
     together = _engine.forward(weights, list(zip(caches, news, strict=True)), threads=threads)
-    alone = [logits_of(weights, text[: past + n])[past:] for text, past, n in zip(texts, pasts, lengths, strict=True)]
+    alone = [
+        logits_of(weights, text[: past + n])[past:]
+        for text, past, n in zip(texts, pasts, lengths, strict=True)
+    ]
     assert together.tobytes() == np.concatenate(alone).tobytes()
     assert [len(cache) for cache in caches] == [past + n for past, n in zip(pasts, lengths, strict=True)]
 
@@ -183,7 +193,9 @@ def test_values_left_behind_in_a_cache_do_not_matter(weights):
     """A cache that was filled, poisoned and truncated equals a new one."""
     ids = ids_of(200)
     cache = _engine.KVCache(weights)
-    poisoned = make(CONFIG, TENSORS | {"wpe.weight": np.full((CONFIG.n_ctx, CONFIG.n_embd), np.nan, np.float32)})
+    poisoned = make(
+        CONFIG, TENSORS | {"wpe.weight": np.full((CONFIG.n_ctx, CONFIG.n_embd), np.nan, np.float32)}
+    )
     bad = _engine.KVCache(poisoned)
     assert np.isnan(_engine.forward(poisoned, [(bad, ids)])).all()
     _engine.forward(weights, [(cache, ids[::-1].copy())])
@@ -195,7 +207,7 @@ def test_values_left_behind_in_a_cache_do_not_matter(weights):
 
 
 def test_fork_and_threads_in_children():
-    """A forked child works, with a parent whose team is running; and so do caches that were busy when it forked."""
+    """A forked child works although its parent has a running team."""
     script = """
         import os, sys, numpy as np
         sys.path[:0] = {path!r}
@@ -305,9 +317,8 @@ def test_many_python_threads_share_the_weights(weights):
     wrong = []
 
     def work():
-        for pieces in ([1], [50], [120]):
-            if logits_of(weights, ids, pieces=pieces, threads=2).tobytes() != expected:
-                wrong.append(pieces)
+        results = {logits_of(weights, ids, pieces=p, threads=2).tobytes() for p in ([1], [50], [120])}
+        wrong.extend(results - {expected})
 
     workers = [threading.Thread(target=work) for _ in range(6)]
     for worker in workers:
@@ -317,11 +328,15 @@ def test_many_python_threads_share_the_weights(weights):
     assert not wrong
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux") or os.uname().machine != "x86_64", reason="sets x86 MXCSR via libm")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.uname().machine != "x86_64", reason="sets x86 MXCSR via libm"
+)
 def test_floating_point_state_is_neither_used_nor_changed(weights):
-    """Another library left flush-to-zero and downward rounding on: results keep their bits, the state stays."""
+    """Another library left downward rounding on: results keep their bits, the state stays."""
     ids = ids_of(60)
-    tiny = make(CONFIG, {k: v * np.float32(1e-3) if k.endswith("c_fc.weight") else v for k, v in TENSORS.items()})
+    tiny = make(
+        CONFIG, {k: v * np.float32(1e-3) if k.endswith("c_fc.weight") else v for k, v in TENSORS.items()}
+    )
     expected = logits_of(tiny, ids, threads=2).tobytes()
     libm = ctypes.CDLL("libm.so.6")
     FE_DOWNWARD = 0x400
@@ -363,7 +378,11 @@ def test_cache_used_by_two_threads_at_once():
     worker.start()
     time.sleep(0.05)
     assert worker.is_alive(), "the call was over too soon to show anything"
-    for misuse in (lambda: _engine.forward(weights, [(cache, ids[:1])]), lambda: cache.truncate(0), cache.fork):
+    for misuse in (
+        lambda: _engine.forward(weights, [(cache, ids[:1])]),
+        lambda: cache.truncate(0),
+        cache.fork,
+    ):
         with pytest.raises(CacheInUseError, match="in use by another call"):
             misuse()
     worker.join()
@@ -379,7 +398,9 @@ def test_cache_of_another_model(weights):
 def test_too_long(weights):
     cache = _engine.KVCache(weights, 20)
     _engine.forward(weights, [(cache, ids_of(15))])
-    with pytest.raises(ContextLengthError, match="15 positions in the cache and 6 new tokens are more than the 20"):
+    with pytest.raises(
+        ContextLengthError, match="15 positions in the cache and 6 new tokens are more than the 20"
+    ):
         _engine.forward(weights, [(cache, ids_of(6))])
     assert len(cache) == 15
     _engine.forward(weights, [(cache, ids_of(5))])
@@ -425,7 +446,7 @@ def test_truncate_checks(weights, n):
 def test_fork_needs_room(weights):
     cache = _engine.KVCache(weights)
     _engine.forward(weights, [(cache, ids_of(3))])
-    with pytest.raises(ValueError, match="allowed: 3 .* or more"):
+    with pytest.raises(ValueError, match=r"allowed: 3 .* or more"):
         cache.fork(2)
     assert len(cache.fork(3)) == 3
 
@@ -438,7 +459,10 @@ def test_unknown_names():
 
 
 def test_tensors_of_another_kind():
-    with pytest.raises(CheckpointError, match=r"tensor h.1.mlp.c_fc.weight is float64.*needed: a contiguous float32\[48, 100\]"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"tensor h.1.mlp.c_fc.weight is float64.*needed: a contiguous float32\[48, 100\]",
+    ):
         make(CONFIG, TENSORS | {"h.1.mlp.c_fc.weight": np.zeros((48, 100))})
     with pytest.raises(CheckpointError, match=r"tensor ln_f.bias is float32\[47\]"):
         make(CONFIG, TENSORS | {"ln_f.bias": np.zeros(47, np.float32)})

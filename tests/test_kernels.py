@@ -1,16 +1,16 @@
-"""Every kernel against float64, within the error model, and bit for bit against itself: on every instruction set, for every
-split of the work, and whatever lies around its arguments."""
+"""Every kernel against float64, within the error model, and bit for bit against itself: on every instruction
+set, for every split of the work, and whatever lies around its arguments."""
 
 import math
 
 import numpy as np
 import pytest
+import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import families, guarded, misaligned, offsets, seeds, sizes, values
 
 from gpt2c import _engine, _ops, reference
-import tolerance
-from strategies import families, guarded, misaligned, offsets, seeds, sizes, values
 
 ISAS = _engine.isas()
 FUNCTIONS = ("gelu_new", "gelu", "quick_gelu", "relu", "silu", "tanh", "exp", "erf", "sigmoid")
@@ -73,12 +73,14 @@ def test_functions_are_within_the_bound_over_all_exponents(name):
 @pytest.mark.parametrize(
     ("name", "at_minus_inf", "at_inf"),
     [("exp", 0, np.inf), ("tanh", -1, 1), ("erf", -1, 1), ("sigmoid", 0, 1), ("relu", 0, np.inf),
-     ("gelu_new", np.nan, np.inf), ("gelu", np.nan, np.inf), ("quick_gelu", np.nan, np.inf), ("silu", np.nan, np.inf)],
+     *((gate, np.nan, np.inf) for gate in ("gelu_new", "gelu", "quick_gelu", "silu"))],
 )  # fmt: skip
 def test_functions_of_infinities_and_nan(name, at_minus_inf, at_inf):
     for isa in ISAS:
         actual = _ops.apply(name, np.array([-np.inf, np.inf, np.nan], np.float32), isa=isa)
-        assert np.array_equal(actual, np.array([at_minus_inf, at_inf, np.nan], np.float32), equal_nan=True), isa
+        assert np.array_equal(actual, np.array([at_minus_inf, at_inf, np.nan], np.float32), equal_nan=True), (
+            isa
+        )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -118,7 +120,9 @@ def test_layer_norm(rows, n, family, seed, offset):
 # ---- dense layers ----
 
 
-@given(st.integers(1, 14), sizes(1, 600), sizes(1, 200), families, seeds, offsets, st.booleans(), st.booleans())
+@given(
+    st.integers(1, 14), sizes(1, 600), sizes(1, 200), families, seeds, offsets, st.booleans(), st.booleans()
+)
 @settings(max_examples=60)
 def test_linear(rows, n_in, n_out, family, seed, offset, with_bias, with_residual):
     rng = np.random.default_rng(seed)
@@ -131,7 +135,9 @@ def test_linear(rows, n_in, n_out, family, seed, offset, with_bias, with_residua
 
     def compute(isa, threads=1):
         with guarded((rows, n_out), offset) as out:
-            return _ops.linear(x, panels, n_out, bias, "identity", residual, out, isa=isa, threads=threads).copy()
+            return _ops.linear(
+                x, panels, n_out, bias, "identity", residual, out, isa=isa, threads=threads
+            ).copy()
 
     actual = on_every_isa(compute)
     exact = x.astype(np.float64) @ weight.astype(np.float64)
@@ -140,7 +146,14 @@ def test_linear(rows, n_in, n_out, family, seed, offset, with_bias, with_residua
     assert (np.abs(actual - exact) <= tolerance.dense_bound(x, weight, bias, residual)).all()
     assert same_bytes(actual, compute(ISAS[-1], threads=3))
     for row in range(rows):  # a row alone has the bits it has in company
-        alone = _ops.linear(x[row : row + 1], panels, n_out, bias, "identity", residual[row : row + 1] if with_residual else None)
+        alone = _ops.linear(
+            x[row : row + 1],
+            panels,
+            n_out,
+            bias,
+            "identity",
+            residual[row : row + 1] if with_residual else None,
+        )
         assert same_bytes(alone[0], actual[row])
 
 
@@ -187,7 +200,9 @@ def test_attention(positions, d, family, seed, tile):
     def compute(isa, tile=6, threads=1, beyond=math.nan, rows=positions):
         with guarded((rows, d), seed % 4) as out:
             queries = misaligned(q[positions - rows :], seed % 3)
-            return _ops.attention(queries, k, v, scale, out, isa=isa, tile=tile, threads=threads, beyond=beyond).copy()
+            return _ops.attention(
+                queries, k, v, scale, out, isa=isa, tile=tile, threads=threads, beyond=beyond
+            ).copy()
 
     actual = on_every_isa(compute)
     future = np.triu(np.ones((positions, positions), bool), 1)
@@ -215,7 +230,7 @@ def test_attention_never_touches_later_tokens(poison, at):
 def test_attention_weights_survive_huge_scores():
     q, k, v = attention_case(200, 16, 5)
     actual = on_every_isa(lambda isa: _ops.attention(q * 1e9, k * 1e9, v, 1.0, isa=isa))
-    winner = [np.argmax((q[i].astype(np.float64) @ k[: i + 1].T.astype(np.float64))) for i in range(200)]
+    winner = [np.argmax(q[i].astype(np.float64) @ k[: i + 1].T.astype(np.float64)) for i in range(200)]
     assert np.array_equal(actual, v[winner]), "one weight is 1, the others 0"
 
 
@@ -230,13 +245,18 @@ def test_log_sum(n, family, seed):
     assert len(set(results)) == 1
     maximum, total, moment, greater = results[0]
     below = logits.astype(np.float64) - logits.max()
-    relative = tolerance.U * np.abs(below) + 2 * tolerance.FUNCTION_ULP * tolerance.U + tolerance.gamma(16 + 4)
+    relative = (
+        tolerance.U * np.abs(below) + 2 * tolerance.FUNCTION_ULP * tolerance.U + tolerance.gamma(16 + 4)
+    )
     terms = np.exp(below)
     assert maximum == logits.max()
     assert greater == (logits > threshold).sum()
     assert abs(total - terms.sum()) <= (terms * relative).sum() + n * tolerance.TINY
     sizes_of_terms = np.abs(terms * below)
-    assert abs(moment - (terms * below).sum()) <= (sizes_of_terms * (relative + 2 * tolerance.U)).sum() + n * 1e-36
+    assert (
+        abs(moment - (terms * below).sum())
+        <= (sizes_of_terms * (relative + 2 * tolerance.U)).sum() + n * 1e-36
+    )
 
 
 def philox(seed, stream, position):
@@ -245,16 +265,22 @@ def philox(seed, stream, position):
     return int(generator.random_raw() >> 11) * 2.0**-53
 
 
-DEFAULTS = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0, stream=0, position=0)
+DEFAULTS = dict(
+    temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0, stream=0, position=0
+)
 
 
 def draw(logits, *, isa=None, seen=(), bias=None, forbidden=(), **options):
     bias = bias or {}
     return _engine.sample(
-        np.asarray(logits, np.float32), seen=np.array(seen, np.int32), bias_ids=np.array(list(bias), np.int32),
-        bias_values=np.array(list(bias.values()), np.float32), forbidden=np.array(forbidden, np.int32), isa=isa,
+        np.asarray(logits, np.float32),
+        seen=np.array(seen, np.int32),
+        bias_ids=np.array(list(bias), np.int32),
+        bias_values=np.array(list(bias.values()), np.float32),
+        forbidden=np.array(forbidden, np.int32),
+        isa=isa,
         **{**DEFAULTS, **options},
-    )  # fmt: skip
+    )
 
 
 def weights_by_definition(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -299,7 +325,9 @@ def test_sample_draws_by_definition(n, seed, temperature, top_k, top_p, min_p):
         total = weights.sum()
         before = weights[:token].sum()
         target = philox(**key) * total
-        return weights[token] > 0 and before - slack * total <= target <= before + weights[token] + slack * total
+        return (
+            weights[token] > 0 and before - slack * total <= target <= before + weights[token] + slack * total
+        )
 
     assert any(allows(weights) for weights in candidates if weights.any())
 
@@ -309,12 +337,18 @@ def test_sample_frequencies():
     n = 20_000
     counts = np.bincount([draw(logits, position=i)[0] for i in range(n)], minlength=4)
     expected = n * np.array([0.5, 0.25, 0.125, 0.125])
-    assert ((counts - expected) ** 2 / expected).sum() < 21.1  # chi-squared, 3 degrees of freedom, 1 in 10,000
+    assert (
+        (counts - expected) ** 2 / expected
+    ).sum() < 21.1  # chi-squared, 3 degrees of freedom, 1 in 10,000
 
 
 def test_sample_random_numbers_are_philox():
     logits = np.zeros(1000, np.float32)
-    for key in (dict(seed=0, stream=0, position=0), dict(seed=2**64 - 1, stream=3, position=7), dict(seed=42, stream=0, position=1)):
+    for key in (
+        dict(seed=0, stream=0, position=0),
+        dict(seed=2**64 - 1, stream=3, position=7),
+        dict(seed=42, stream=0, position=1),
+    ):
         assert draw(logits, **key)[0] == int(philox(**key) * 1000)
 
 
@@ -329,7 +363,9 @@ def test_sample_adjusts_before_it_chooses():
     logits = np.array([2.0, 1.5, -1.0, 1.0], np.float32)
     raw = reference.log_softmax(logits.astype(np.float64))
     greedy = dict(temperature=0.0)
-    assert draw(logits, seen=[0, 0, 0], repetition_penalty=1.5, **greedy)[0] == 1  # 2 / 1.5, once however often seen
+    assert (
+        draw(logits, seen=[0, 0, 0], repetition_penalty=1.5, **greedy)[0] == 1
+    )  # 2 / 1.5, once however often seen
     assert draw([-2.0, -1.5], seen=[1], repetition_penalty=1.5, **greedy)[0] == 0  # -1.5 * 1.5 < -2
     token, logprob = draw(logits, bias={3: 5.0}, **greedy)
     assert token == 3 and abs(logprob - raw[3]) < 1e-6  # log-probabilities are of the raw logits
@@ -364,7 +400,9 @@ def test_sample_checks_ids():
 
 
 def test_unknown_isa_is_refused():
-    with pytest.raises(_engine.UnsupportedISAError, match=r"isa is 'sse9'.*does not have.*compiled in: generic"):
+    with pytest.raises(
+        _engine.UnsupportedISAError, match=r"isa is 'sse9'.*does not have.*compiled in: generic"
+    ):
         _ops.apply("exp", np.zeros(1, np.float32), isa="sse9")
 
 

@@ -23,7 +23,9 @@ def machine(tmp_path, monkeypatch):
         monkeypatch.setattr(threads, "_CPU", tmp_path / "cpu")
         monkeypatch.setattr(threads, "_CGROUP", tmp_path / "cgroup")
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(len(siblings)) if allowed is None else allowed))
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda pid: set(range(len(siblings)) if allowed is None else allowed)
+        )
         return threads.default_threads()
 
     return lay_out
@@ -56,7 +58,9 @@ def test_unknown_topology_counts_cpus(machine):
     assert machine([], allowed=[0, 1, 2]) == 3
 
 
-@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("5,2", 5), ("0", None), ("-2", None), ("many", None), ("", None)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("3", 3), ("5,2", 5), ("0", None), ("-2", None), ("many", None), ("", None)]
+)
 def test_omp_num_threads_wins(machine, monkeypatch, value, expected):
     found = machine(["0", "1"])
     monkeypatch.setenv("OMP_NUM_THREADS", value)
