@@ -266,7 +266,7 @@ def test_ctrl_c_interrupts_a_long_call_and_leaves_everything_usable():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         _engine.forward(weights, [(cache, ids[10:])], keep=1, threads=2)
-    assert time.perf_counter() - started < 2.0  # generous: some 20 ms are usual
+    assert time.perf_counter() - started < 20  # only against hanging: some 0.12 s are usual
     assert len(cache) == 10
     cache.truncate(0)
     again = _engine.forward(weights, [(cache, ids[:10])], threads=2)

@@ -1,0 +1,129 @@
+"""Breaks the C core on purpose, one place at a time, and demands that a test notices.
+
+    python tests/mutations.py [word …]
+
+Works on a copy of the tree in a temporary directory (needs a compiler and the build requirements); with words,
+only the mutations whose description contains one of them. Takes half an hour. Status 1 if a mutation survived.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ["tests/test_kernels.py", "tests/test_engine.py"]
+
+# (what is broken, file, text, replacement)
+MUTATIONS = [
+    ("exp: a coefficient", "k_elementwise.inc.c", "8.333263919e-03f", "8.433263919e-03f"),
+    ("exp: results that are subnormal", "k_elementwise.inc.c", "v_set1(-105.0f)", "v_set1(-87.0f)"),
+    ("tanh: a coefficient", "k_elementwise.inc.c", "2.170296945e-02f", "2.190296945e-02f"),
+    ("tanh: sign of large arguments", "k_elementwise.inc.c", "small, v_copysign(large, x));\n}\n\n/* x p", "small, large);\n}\n\n/* x p"),
+    ("erf: a coefficient", "k_elementwise.inc.c", "5.221074913e-03f", "5.222074913e-03f"),
+    ("sigmoid: the sign", "k_elementwise.inc.c", "v_add(one, v_exp(v_sub(v_set1(0.0f), x)))", "v_add(one, v_exp(x))"),
+    ("gelu_new: a constant", "k_elementwise.inc.c", "7.135481628e-02f", "7.136481628e-02f"),
+    ("gelu: 1 / sqrt(2)", "k_elementwise.inc.c", "7.071067812e-01f", "7.071167812e-01f"),
+    ("quick_gelu: the constant", "k_elementwise.inc.c", "1.702f", "1.7021f"),
+    ("relu: of NaN", "k_elementwise.inc.c", "v_max(v_set1(0.0f), x);", "v_max(x, v_set1(0.0f));"),
+    ("silu: the gate", "k_elementwise.inc.c", "return v_gate(x, x);", "return v_gate(x, v_abs(x));"),
+    ("epilogue: bias of the last columns", "k_elementwise.inc.c", "v_load_first(bias + c, n - c)", "v_load_first(bias, n - c)"),
+    ("epilogue: residual after the function", "k_elementwise.inc.c", "value = v_add(v_load(base + c), value);", "value = v_add(value, value);"),
+    ("layer_norm: epsilon", "k_layer_norm.inc.c", "/ count + epsilon", "/ count"),
+    ("layer_norm: lanes beyond the row", "k_layer_norm.inc.c", "v_keep_first(v_sub(v_load_first(row + whole, tail), mean), tail, v_set1(0.0f))", "v_sub(v_load_first(row + whole, tail), mean)"),
+    ("layer_norm: the centre", "k_layer_norm.inc.c", "v_set1(v_sum(sum) / count)", "v_set1(v_sum(sum) / (count + 1.0f))"),
+    ("tile: sums of earlier blocks", "k_linear_f32.inc.c", "mode == TILE_ADD ?", "mode == TILE_ADD && k > 300 ?"),
+    ("tile: going on with a chain", "k_linear_f32.inc.c", "mode == TILE_CONTINUE ?", "mode == TILE_CONTINUE && k > 300 ?"),
+    ("tile: fused multiply-add on one ISA", "vec.h", "return _mm512_fmadd_ps(a, b, c);", "return _mm512_add_ps(_mm512_mul_ps(a, b), c);"),
+    ("fma_exact: rounding to odd", "vec.h", "if (lost != 0.0 &&", "if (lost > 1e300 &&"),
+    ("v_sum: order of the tree on one ISA", "vec.h", "const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));\n    return _mm_cvtss_f32(_mm_add_ss", "const __m128 two = _mm_add_ps(four, _mm_shuffle_ps(four, four, 0xB1));\n    return _mm_cvtss_f32(_mm_add_ss"),
+    ("linear: the panel's bias", "k_linear_f32.inc.c", "dense->bias ? dense->bias + column : NULL", "dense->bias"),
+    ("linear: length of blocks on one ISA", "k_linear_f32.inc.c", "#define TILE_INSTANCE(rows)", """#ifdef GPT2C_ISA_AVX2
+#undef GPT2C_K_BLOCK
+#define GPT2C_K_BLOCK 128
+#endif
+#define TILE_INSTANCE(rows)"""),
+    ("linear: width of the last panel", "k_linear_f32.inc.c", "left < GPT2C_PANEL ? left : GPT2C_PANEL", "GPT2C_PANEL"),
+    ("pack: zeros beyond the last output", "pack.c", "j++) to[k * GPT2C_PANEL + j] = 0.0f;", "j++) to[k * GPT2C_PANEL + j] = 1.0f;"),
+    ("pack: the transposed source", "pack.c", "step_in = transposed ? 1 : ld", "step_in = ld"),
+    ("attention: the mask", "k_attention.inc.c", "first + i + 1 - key", "first + i + 2 - key"),
+    ("attention: rescaling of earlier blocks", "k_attention.inc.c", "exp_scalar(maximum[i] - greatest)", "exp_scalar(0.0f)"),
+    ("attention: sum of later blocks", "k_attention.inc.c", "sum[i] = merged[0];", ""),
+    ("attention: zero times infinity", "k_attention.inc.c", "GPT2C_LANES, valid[0], strips,", "GPT2C_LANES, keys, strips,"),
+    ("attention: the scale", "k_attention.inc.c", "const vf factor = v_set1(scale)", "const vf factor = v_set1(scale * 1.001f)"),
+    ("log_sum: the moment", "k_sampler.inc.c", "products = v_fma(weight, logit, products);", "products = v_add(weight, products);"),
+    ("log_sum: the rank", "k_sampler.inc.c", "v_mask_lt(limit, logit)", "v_mask_lt(v_sub(limit, v_set1(1e-3f)), logit)"),
+    ("log_sum: the last block", "k_sampler.inc.c", "n - block < 256 ? n : block + 256", "n - block < 256 ? n - (n > 300) : block + 256"),
+    ("sample: random numbers", "k_sampler.inc.c", "0xBB67AE8584CAA73BU", "0xBB67AE8584CAA73DU"),
+    ("sample: penalty of positive logits", "k_sampler.inc.c", "logit / s->repetition_penalty", "logit * s->repetition_penalty"),
+    ("sample: penalty of repeats", "k_sampler.inc.c", "const float logit = logits[s->seen[i]];", "const float logit = work[s->seen[i]];"),
+    ("sample: forbidden ids", "k_sampler.inc.c", "work[s->forbidden[i]] = -INFINITY;", "work[s->forbidden[i]] = -3.0f;"),
+    ("sample: top_k", "k_sampler.inc.c", "(double)s->top_k, 0)", "(double)s->top_k + 1.0, 0)"),
+    ("sample: top_p", "k_sampler.inc.c", "(double)s->top_p * total, 1)", "(double)s->top_p * total * 0.9, 1)"),
+    ("sample: min_p", "k_sampler.inc.c", "if (work[i] >= s->min_p) total", "if (work[i] >= 2.0f * s->min_p) total"),
+    ("sample: ties at the edge", "k_sampler.inc.c", "(key == found && above >= wanted)", "(key == found && above > wanted)"),
+    ("sample: greedy ties", "k_sampler.inc.c", "for (ptrdiff_t i = 0; i < n; i++)\n            if (work[i] == maximum) return i;", "for (ptrdiff_t i = n - 1; i >= 0; i--)\n            if (work[i] == maximum) return i;"),
+    ("forward: position of an embedding", "forward.c", "m->wpe + position_of(c, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
+    ("forward: sequences of a chunk", "forward.c", "ptrdiff_t sequence = first_sequence(c, step->row0 + begin);\n    for (ptrdiff_t r = begin; r < end; r++) {\n        const ptrdiff_t row", "ptrdiff_t sequence = 0 * begin;\n    for (ptrdiff_t r = begin; r < end; r++) {\n        const ptrdiff_t row"),
+    ("forward: lane of a key", "forward.c", "position % GPT2C_LANES;", "(position + 1) % GPT2C_LANES;"),
+    ("forward: residual of a block of rows", "forward.c", "if (here.residual) here.residual += row * n_out;", ""),
+    ("forward: which rows are wanted", "forward.c", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n * (i > 0)"),
+    ("forward: second LayerNorm", "forward.c", ": &m->layers[step->layer].ln_2", ": &m->layers[step->layer].ln_1"),
+    ("forward: the final LayerNorm", "forward.c", "&m->ln_f, m->epsilon", "&m->layers[0].ln_1, m->epsilon"),
+    ("forward: threads share the heads", "forward.c", "if (item % threads != thread) continue;", "if (item % threads != thread && item > 40) continue; if (item % threads != thread && thread) continue;"),
+    ("forward: interrupts", "forward.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
+    ("team: floating-point state", "team.h", "fesetenv(FE_DFL_ENV);", ""),
+]  # fmt: skip
+
+
+def survived(folder: Path) -> bool:
+    build = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    if build.returncode:
+        raise SystemExit(f"does not build:\n{build.stderr[-3000:]}")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", *TESTS],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    last = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    print("   ", last[0][:150] if last else "no test noticed", flush=True)
+    return result.returncode == 0
+
+
+def main(words):
+    alive = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "gpt2c"
+        shutil.copytree(
+            ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.so", "dist")
+        )
+        for what, file, text, replacement in MUTATIONS:
+            if words and not any(word in what for word in words):
+                continue
+            path = folder / "src" / file
+            original = path.read_text()
+            words_of = re.findall(r"\w+|[^\w\s]", text)  # where the formatter breaks lines does not matter
+            broken, found = re.subn(
+                r"\s*".join(map(re.escape, words_of)), lambda _, r=replacement: r, original, count=1
+            )
+            if not found:
+                raise SystemExit(f"{what}: {text!r} is not in {file}")
+            print(what, flush=True)
+            path.write_text(broken)
+            if survived(folder):
+                alive.append(what)
+            path.write_text(original)
+    print(f"{len(alive)} survived: {alive}" if alive else "every mutation was noticed")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
