@@ -1,4 +1,4 @@
-"""The dense layer alone, by number of rows: its share of the roofs measured in the same run, beside NumPy's BLAS.
+"""The dense layer alone, by number of rows: shares of the roofs of the same run, and NumPy's BLAS beside it.
 
     python bench/kernels.py [--threads N] [--isa ISA]
 
@@ -41,9 +41,7 @@ def main() -> None:
     weights = [rng.standard_normal((N_IN, N_OUT), dtype=np.float32) for _ in range(COPIES)]
     panels = [_ops.pack(w) for w in weights]
     memory = np.ones(64 << 20, np.float32)
-    print(
-        f"{N_IN} inputs, {N_OUT} outputs, {options.threads} threads, {options.isa}; medians of {ROUNDS} rounds"
-    )
+    print(f"{N_IN} inputs, {N_OUT} outputs, {options.threads} threads, {options.isa}; {ROUNDS} rounds")
     print(f"{'rows':>5}{'GFLOP/s':>10}{'GB/s':>8}{'of fma':>8}{'of reads':>10}{'NumPy GFLOP/s':>15}")
     for rows in ROWS:
         x = rng.standard_normal((rows, N_IN), dtype=np.float32)
