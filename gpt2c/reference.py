@@ -1,0 +1,237 @@
+"""GPT-2 in plain NumPy: the specification of the compiled engine and the oracle of its tests.
+
+Everything is computed in float64, nothing is cached or clever, and every line says what shape it makes. Read
+it from top to bottom beside any illustrated explanation of GPT-2; `forward` at the end is the whole model.
+
+Letters used for shapes::
+
+    T           tokens in the text                n_vocab     tokens in the vocabulary
+    n_embd      width of the model                n_inner     width inside the feed-forward network
+    n_head      attention heads per layer         head_dim    n_embd / n_head
+
+`weights` maps the canonical tensor names to arrays of any float type. Dense matrices are stored as (inputs,
+outputs), the way OpenAI published them, so a layer is ``x @ weight + bias``::
+
+    wte.weight                  [n_vocab, n_embd]       wpe.weight              [n_ctx, n_embd]
+    h.{i}.ln_1.weight .bias     [n_embd]                h.{i}.ln_2.weight .bias [n_embd]
+    h.{i}.attn.c_attn.weight    [n_embd, 3 n_embd]      .bias                   [3 n_embd]
+    h.{i}.attn.c_proj.weight    [n_embd, n_embd]        .bias                   [n_embd]
+    h.{i}.mlp.c_fc.weight       [n_embd, n_inner]       .bias                   [n_inner]
+    h.{i}.mlp.c_proj.weight     [n_inner, n_embd]       .bias                   [n_embd]
+    ln_f.weight .bias           [n_embd]                lm_head.weight          [n_vocab, n_embd], if not tied
+
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and the code published
+with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .config import Config
+from .errors import ContextLengthError
+
+__all__ = [
+    "activation",
+    "causal_attention",
+    "embed",
+    "feed_forward",
+    "forward",
+    "generate",
+    "joint_log_probability",
+    "layer_norm",
+    "log_probabilities",
+    "log_softmax",
+    "softmax",
+]
+
+Weights = Mapping[str, np.ndarray]
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Scores to probabilities (last axis): ``[..., n] -> [..., n]``. Minus infinity gets exactly 0."""
+    x = _float64(x)
+    largest = x.max(axis=-1, keepdims=True)  # [..., 1]  subtracted so that exp cannot overflow
+    e = np.exp(x - largest)  # [..., n]
+    return e / e.sum(axis=-1, keepdims=True)  # [..., n]  each row sums to 1
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """The natural logarithm of `softmax`, exact also where that is tiny: ``[..., n] -> [..., n]``."""
+    x = _float64(x)
+    x = x - x.max(axis=-1, keepdims=True)  # [..., n]
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))  # [..., n]
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> np.ndarray:
+    """Each row to mean 0 and variance 1, then a learned scale and shift: ``[T, n_embd] -> [T, n_embd]``."""
+    x = _float64(x)
+    centred = x - x.mean(axis=-1, keepdims=True)  # [T, n_embd]
+    variance = (centred**2).mean(axis=-1, keepdims=True)  # [T, 1]  divided by n, not n - 1
+    return centred / np.sqrt(variance + epsilon) * weight + bias  # [T, n_embd]
+
+
+def activation(name: str, x: np.ndarray) -> np.ndarray:
+    """The bend between the two layers of the feed-forward network, element by element: ``[...] -> [...]``.
+
+    GELU is x times the probability that a standard normal number is below x (Hendrycks & Gimpel 2016). GPT-2
+    uses ``gelu_new``, its approximation by tanh; ``gelu`` is the exact one and ``quick_gelu`` a cruder one.
+    """
+    x = _float64(x)
+    if name == "gelu_new":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    if name == "gelu":
+        return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+    if name == "quick_gelu":
+        return x * _sigmoid(1.702 * x)
+    if name == "silu":
+        return x * _sigmoid(x)
+    if name == "relu":
+        return np.maximum(x, 0)
+    if name == "tanh":
+        return np.tanh(x)
+    raise ValueError(f"unknown activation {name!r}: use gelu_new, gelu, quick_gelu, silu, relu or tanh")
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), but never overflows
+
+
+def embed(weights: Weights, ids: np.ndarray) -> np.ndarray:
+    """What each token is plus where it stands: ``[T] -> [T, n_embd]``."""
+    token = _float64(weights["wte.weight"][ids])  # [T, n_embd]
+    position = _float64(weights["wpe.weight"][: len(ids)])  # [T, n_embd]
+    return token + position  # [T, n_embd]
+
+
+def causal_attention(
+    config: Config, weights: Weights, layer: int, x: np.ndarray, maps: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """Self-attention: every position gathers from itself and those before it: ``[T, n_embd] -> [T, n_embd]``.
+
+    If `maps` is a list, the layer's attention weights ``[n_head, T, T]`` are appended to it.
+    """
+    n_head, T = config.n_head, len(x)
+    w = _part(weights, f"h.{layer}.attn")
+    w_q, w_k, w_v = np.split(w["c_attn.weight"], 3, axis=1)  # 3 x [n_embd, n_embd]  stored side by side
+    b_q, b_k, b_v = np.split(w["c_attn.bias"], 3)  # 3 x [n_embd]
+
+    q = _split_heads(x @ w_q + b_q, n_head)  # [n_head, T, head_dim]  query: what this position looks for
+    k = _split_heads(x @ w_k + b_k, n_head)  # [n_head, T, head_dim]  key:   what this position offers
+    v = _split_heads(x @ w_v + b_v, n_head)  # [n_head, T, head_dim]  value: what it hands over
+
+    scores = q @ k.transpose(0, 2, 1)  # [n_head, T, T]  row: who asks, column: who answers
+    scores = scores * config.attention_scale(layer)  # [n_head, T, T]  usually 1 / sqrt(head_dim)
+    future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [T, T]  True above the diagonal
+    masked = np.where(future, -np.inf, scores)  # [n_head, T, T]  before softmax: minus infinity ...
+    a = softmax(masked)  # [n_head, T, T]  ... after softmax: exactly 0
+    if maps is not None:
+        maps.append(a)
+
+    mixed = a @ v  # [n_head, T, head_dim]  weighted sum of the values
+    joined = mixed.transpose(1, 0, 2).reshape(T, config.n_embd)  # [T, n_embd]  heads side by side
+    return joined @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
+
+
+def feed_forward(config: Config, weights: Weights, layer: int, x: np.ndarray) -> np.ndarray:
+    """Two dense layers with a bend between them, on each position alone: ``[T, n_embd] -> [T, n_embd]``."""
+    w = _part(weights, f"h.{layer}.mlp")
+    hidden = x @ w["c_fc.weight"] + w["c_fc.bias"]  # [T, n_inner]
+    hidden = activation(config.activation, hidden)  # [T, n_inner]
+    return hidden @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
+
+
+def forward(
+    config: Config, weights: Weights, ids: Sequence[int] | np.ndarray, maps: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """The whole model: for each position, one number per token of the vocabulary for what may follow.
+
+    Parameters
+    ----------
+    config : Config
+    weights : mapping of str to array
+        Canonical names (see the top of this file); converted to float64 as they are used.
+    ids : sequence of int, shape [T]
+        Token ids, 0 <= id < n_vocab, at most n_ctx of them.
+    maps : list, optional
+        Receives the attention weights of each layer, float64 [n_head, T, T].
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits, float64 [T, n_vocab]. Row t depends on ids[: t + 1] alone; softmax makes it probabilities.
+
+    Raises
+    ------
+    ContextLengthError
+        More ids than the model has positions.
+    ValueError
+        No ids, or an id outside the vocabulary.
+    """
+    ids = _check_ids(config, ids)  # [T]
+    epsilon = config.layer_norm_epsilon
+
+    x = embed(weights, ids)  # [T, n_embd]  the residual stream, to which every layer adds
+    for layer in range(config.n_layer):
+        h = layer_norm(x, **_part(weights, f"h.{layer}.ln_1"), epsilon=epsilon)  # [T, n_embd]
+        x = x + causal_attention(config, weights, layer, h, maps)  # [T, n_embd]
+        h = layer_norm(x, **_part(weights, f"h.{layer}.ln_2"), epsilon=epsilon)  # [T, n_embd]
+        x = x + feed_forward(config, weights, layer, h)  # [T, n_embd]
+
+    x = layer_norm(x, **_part(weights, "ln_f"), epsilon=epsilon)  # [T, n_embd]
+    head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
+    return x @ _float64(weights[head]).T  # [T, n_vocab]
+
+
+def generate(config: Config, weights: Weights, ids: Sequence[int], n_new: int) -> list[int]:
+    """The greedy continuation: `n_new` times the most probable next token (the lowest id on ties).
+
+    The whole text is computed again for every token, and no end-of-text token stops it. Returns the new ids.
+    """
+    text = [int(i) for i in ids]
+    for _ in range(n_new):
+        logits = forward(config, weights, text)  # [T, n_vocab]
+        text.append(int(logits[-1].argmax()))
+    return text[len(text) - n_new :]
+
+
+def log_probabilities(config: Config, weights: Weights, ids: Sequence[int]) -> np.ndarray:
+    """log p(ids[t] | ids[:t]) for t = 1 ... T-1, in nats; the first token is given: ``[T] -> [T - 1]``."""
+    ids = _check_ids(config, ids)  # [T]
+    logp = log_softmax(forward(config, weights, ids))  # [T, n_vocab]  row t is about token t + 1
+    return np.take_along_axis(logp[:-1], ids[1:, None], axis=1)[:, 0]  # [T - 1]
+
+
+def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int]) -> float:
+    """log p(ids[1], ids[2], ... | ids[0]) in nats: how probable the whole text is, given its first token."""
+    return float(log_probabilities(config, weights, ids).sum())
+
+
+def _split_heads(x: np.ndarray, n_head: int) -> np.ndarray:
+    T, n_embd = x.shape
+    return x.reshape(T, n_head, n_embd // n_head).transpose(1, 0, 2)  # [n_head, T, head_dim]
+
+
+def _part(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
+    """The tensors whose names begin with `prefix`, in float64, under what is left of their names."""
+    prefix += "."
+    return {name.removeprefix(prefix): _float64(w) for name, w in weights.items() if name.startswith(prefix)}
+
+
+def _float64(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, np.float64)  # float32 anywhere would silently lower the precision of what follows
+
+
+def _check_ids(config: Config, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    ids = np.asarray(ids, np.int64)  # [T]
+    if ids.ndim != 1 or len(ids) == 0:
+        raise ValueError(f"ids must be one sequence of at least one token id, got shape {ids.shape}")
+    if len(ids) > config.n_ctx:
+        raise ContextLengthError(f"{len(ids)} tokens are more than the model's {config.n_ctx} positions")
+    if ids.min() < 0 or ids.max() >= config.n_vocab:
+        raise ValueError(f"token ids must lie in 0 ... {config.n_vocab - 1}, got {ids.min()} ... {ids.max()}")
+    return ids

@@ -1,0 +1,240 @@
+"""The error model: how far float32 arithmetic may be from the exact result, derived from the inputs.
+
+Every bound is an absolute one per element, in float64, and is meant for
+``np.abs(result.astype(np.float64) - exact) <= bound``, where `exact` was computed in float64 from the same
+float32 inputs. (The float64 result is itself off by about 2^-29 of the bound: not counted.)
+
+One rounding to float32 turns a number y into y (1 + d) + e with |d| <= U = 2^-24, and |e| <= 2^-150 where y
+is denormal. A number that goes through n roundings is off by at most gamma(n) = n U / (1 - n U) of the size
+of what was added up on the way (Higham, "Accuracy and Stability of Numerical Algorithms", chapter 3). So a
+bound is a count of roundings times a sum of absolute values, and a tolerance is never a matter of taste.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt2c import reference
+
+U = 2.0**-24  # unit roundoff of float32: half the distance from 1 to the next number
+TINY = 2.0**-150  # largest rounding error of a denormal result: half the smallest denormal
+BLOCK = 256  # the native dense kernel's fma chains are this long; blocks are added in order
+FUNCTION_ULP = 4  # exp, tanh, erf and sigmoid are within so many units in the last place
+
+
+def gamma(n):
+    """The relative error that n roundings can build up (n may be an array)."""
+    return n * U / (1 - n * U)
+
+
+def ulp32(x) -> np.ndarray:
+    """From |x|, rounded to float32, to the next larger float32; 2^-149 at 0 and for denormals."""
+    x = np.minimum(np.abs(np.asarray(x, np.float64)), np.finfo(np.float32).max)
+    return np.spacing(x.astype(np.float32)).astype(np.float64)
+
+
+def ulp_difference(actual, exact) -> np.ndarray:
+    """|actual - exact| in units of the last place of `exact`: for reports."""
+    return np.abs(np.asarray(actual, np.float64) - exact) / ulp32(exact)
+
+
+# -------------------------------------------------------------------------------- one operation
+
+
+def chain_steps(k: int, block: int | None = BLOCK) -> int:
+    """Roundings between a product and the finished sum of k products.
+
+    The native kernels add k products as fma chains of at most `block`, then the ceil(k / block) partial sums
+    in order. `block` None is for sums in an unknown order without fma (BLAS): k additions and the product
+    itself.
+    """
+    if block is None:
+        return k + 1
+    return min(k, block) + -(-k // block)
+
+
+def dense_bound(x, w, bias=None, residual=None, *, block: int | None = BLOCK) -> np.ndarray:
+    """For ``x @ w (+ bias) (+ residual)``: x [..., K], w [K, N] -> bound [..., N].
+
+    steps U sum(|x| |w|), where adding a bias or a residual is one more step for everything under it.
+    """
+    x, w = np.abs(np.asarray(x, np.float64)), np.abs(np.asarray(w, np.float64))
+    size = x @ w
+    steps = chain_steps(w.shape[0], block)
+    for term in (bias, residual):
+        if term is not None:
+            size = size + np.abs(np.asarray(term, np.float64))
+            steps += 1
+    return gamma(steps) * size + steps * TINY
+
+
+def elementwise_bound(x, exact) -> np.ndarray:
+    """For gelu_new, gelu, quick_gelu, silu, relu, tanh and exp of x: max(4 ulp of the result, 2^-23 |x|)."""
+    return np.maximum(FUNCTION_ULP * ulp32(exact), 2.0**-23 * np.abs(np.asarray(x, np.float64)))
+
+
+def layer_norm_bound(x, weight, bias, epsilon: float, *, sum_steps: int | None = None) -> np.ndarray:
+    """For ``(x - mean) / sqrt(variance + epsilon) * weight + bias``: x [..., n] -> bound [..., n].
+
+    The variance is that of the centred values. `sum_steps` is the number of roundings between a term and the
+    sum over n terms: n for any order of summation, about n / 16 + 4 in 16 lanes.
+
+    With s = sum_steps + 1 (the division by n), the computed mean is off by dm <= gamma(s) mean|x|. That moves
+    every centred value alike, and the mean of their squares by only dm^2, because they add up to 0. The
+    squares and their sum add s + 4 roundings; a relative error r of (variance + epsilon) becomes one of 1 /
+    sqrt(1 - r) - 1 after the root, which costs 3 more roundings with the division and the product.
+    """
+    x = np.asarray(x, np.float64)
+    weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
+    s = (x.shape[-1] if sum_steps is None else sum_steps) + 1
+    mean = x.mean(axis=-1, keepdims=True)
+    d_mean = gamma(s) * np.abs(x).mean(axis=-1, keepdims=True) + s * TINY
+    centred = np.abs(x - mean)
+    d_centred = d_mean + U * (centred + d_mean) + TINY
+    variance = (centred**2).mean(axis=-1, keepdims=True)
+    total = variance + epsilon
+    d_total = d_mean**2 + gamma(s + 4) * (variance + d_mean**2) + 2 * U * total + s * TINY
+    r = np.minimum(d_total / total, 1 - 2.0**-50)  # 1: the root may be of anything, the bound becomes huge
+    d_scale = 1 / np.sqrt(1 - r) - 1 + 3 * U
+    scaled = np.abs(weight) / np.sqrt(total)
+    product = scaled * (centred + d_centred) * (1 + d_scale)
+    error = scaled * (d_centred + (centred + d_centred) * d_scale)
+    return error + gamma(3) * (product + np.abs(bias)) + (3 + np.abs(weight)) * TINY
+
+
+def softmax_bound(x, *, sum_steps: int | None = None) -> np.ndarray:
+    """For ``exp(x - max) / sum`` over the last axis, with exp within 4 ulp: x [..., n] -> bound [..., n].
+
+    The difference x - max is rounded once, which the exponential turns into a relative error of U |x - max|;
+    4 ulp are at most 8 U. The sum has the errors of its terms, weighted by their share, and its own
+    sum_steps. Results under the smallest normal number may be rounded to 0.
+    """
+    x = np.asarray(x, np.float64)
+    n = x.shape[-1] if sum_steps is None else sum_steps
+    below = x.max(axis=-1, keepdims=True) - x
+    p = reference.softmax(x)
+    relative = U * np.where(p > 0, below, 0) + 2 * FUNCTION_ULP * U
+    of_sum = (p * relative).sum(axis=-1, keepdims=True) + gamma(n)
+    error = np.minimum(relative + of_sum + gamma(2), 1e9)
+    return p * error * (1 + error) + 2.0**-126
+
+
+def attention_bound(q, k, v, scale: float, *, key_block: int = 128) -> np.ndarray:
+    """For causal attention ``softmax(q k^T scale) v``: q, k, v [T, head_dim] -> bound [T, head_dim].
+
+    A score is a dense sum of head_dim products and one rounding for the scale; its absolute error d becomes a
+    relative error of the weight. Keys are taken in blocks of `key_block`; a merge multiplies what is there by
+    an exponential of its own and adds: 2 exponentials' errors and 3 roundings for each block.
+    """
+    q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
+    T, head_dim = q.shape
+    future = np.triu(np.ones((T, T), dtype=bool), k=1)
+    scores = np.where(future, -np.inf, q @ k.T * scale)
+    p = reference.softmax(scores)
+    below = np.where(future, 0, scores.max(axis=-1, keepdims=True) - scores)
+    size = np.abs(q) @ np.abs(k).T * abs(scale)
+    d_score = gamma(head_dim + 2) * size + head_dim * TINY
+    d_max = np.where(future, 0, d_score).max(axis=-1, keepdims=True)
+    blocks = -(-T // key_block)
+    merges = blocks * (2 * (2 * FUNCTION_ULP * U + U * below.max(axis=-1, keepdims=True)) + 3 * U)
+    relative = d_score + d_max + U * below + 2 * FUNCTION_ULP * U + merges
+    relative = np.expm1(np.minimum(relative, 50))
+    of_sum = (p * relative).sum(axis=-1, keepdims=True) + gamma(min(T, key_block) + blocks)
+    error = relative + of_sum * (1 + relative) + gamma(min(T, key_block) + blocks + 2)
+    return (p * error) @ np.abs(v) + 2.0**-126 * np.abs(v).max(initial=0) + T * TINY
+
+
+# -------------------------------------------------------------------------------- a whole model
+
+MODEL_SAFETY = 4.0
+
+
+def model_bound(config, weights, ids, *, unit: float = U, trials: int = 3, seed: int = 0) -> float:
+    """How far the logits of a correct float32 engine may be from the exact ones: one number for all.
+
+    Bounds of single operations, multiplied through many layers, are astronomically larger than what ever
+    happens. So this asks the model itself how it passes errors on. A dense sum with rounding errors is the
+    exact sum with slightly other weights, w (1 + d); s roundings of random sign add up to |d| of about
+    sqrt(s) unit. The exact model is computed again with every weight disturbed so, at random, and with gains,
+    biases and embeddings disturbed by 4 units for the operations on single elements. The bound is the largest
+    change of any logit in `trials` disturbed models, times MODEL_SAFETY for what this leaves out (errors
+    differ from row to row; the largest of many is not the largest elsewhere), plus 8 roundings of the head's
+    sum of absolute values.
+
+    Measured with NumPy's float32 as the engine, on 5,000 models of strategies.models(): its error was at most
+    1 / 2.3 of the bound, in the median 1 / 15. Not for LayerNorm over two or three values, which is nearly a
+    sign function. ``unit=2**-53`` gives the bound for another float64 implementation.
+    """
+    exact = reference.forward(config, weights, ids)
+    rng = np.random.default_rng(seed)
+    largest = 0.0
+    for _ in range(trials):
+        disturbed = {}
+        for name, w in weights.items():
+            steps = 16
+            if w.ndim == 2 and name not in ("wte.weight", "wpe.weight"):
+                steps = chain_steps(config.n_embd if name == "lm_head.weight" else w.shape[0])
+            noise = rng.uniform(-1, 1, w.shape) * (math.sqrt(steps) * unit)
+            disturbed[name] = np.asarray(w, np.float64) * (1 + noise)
+        largest = max(largest, float(np.abs(reference.forward(config, disturbed, ids) - exact).max()))
+    head = weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    size = np.abs(weights["ln_f.weight"]) + np.abs(weights["ln_f.bias"])  # of what the head multiplies
+    return MODEL_SAFETY * largest + 8 * unit * float((np.abs(head) @ size).max())
+
+
+class Comparison(NamedTuple):
+    """What `compare_logits` found."""
+
+    largest: float  # max |actual - exact|
+    rms: float  # root mean square of actual - exact
+    relative: float  # largest, over the standard deviation of the exact logits
+    kl: float  # largest Kullback-Leibler divergence of any row, in nats
+    other_choices: int  # rows whose most probable token differs
+    widest_gap: float  # largest distance of the exact top two among those rows; 0 if there are none
+
+
+def compare_logits(actual, exact) -> Comparison:
+    """Logits of an engine beside the exact ones: both [rows, n_vocab]."""
+    exact = np.asarray(exact, np.float64)
+    error = np.asarray(actual, np.float64) - exact
+    p, q = reference.log_softmax(exact), reference.log_softmax(np.asarray(actual, np.float64))
+    kl = (np.exp(p) * (p - q)).sum(axis=-1)
+    differs = np.argmax(actual, axis=-1) != exact.argmax(axis=-1)
+    return Comparison(
+        largest=float(np.abs(error).max()),
+        rms=float(np.sqrt((error**2).mean())),
+        relative=float(np.abs(error).max() / max(exact.std(), 1e-300)),
+        kl=float(kl.max()),
+        other_choices=int(differs.sum()),
+        widest_gap=float(top_two_gap(exact)[differs].max(initial=0)),
+    )
+
+
+def top_two_gap(logits) -> np.ndarray:
+    """How far the largest logit is above the second largest: [rows, n_vocab] -> [rows]."""
+    logits = np.asarray(logits, np.float64)
+    if logits.shape[-1] == 1:
+        return np.full(logits.shape[:-1], np.inf)
+    top = np.partition(logits, -2, axis=-1)[..., -2:]
+    return top[..., 1] - top[..., 0]
+
+
+def check_logits(actual, exact, bound: float, *, what: str = "logits") -> Comparison:
+    """Fail unless `actual` is float32, finite, within `bound` of `exact`, and chooses the same tokens.
+
+    The most probable token may differ where the exact top two are closer than twice the bound. The divergence
+    of two distributions whose logits differ by at most b is below 2 b: their log-probabilities differ by no
+    more.
+    """
+    actual = np.asarray(actual)
+    assert actual.dtype == np.float32, f"{what}: {actual.dtype} instead of float32"
+    assert actual.shape == exact.shape, f"{what}: shape {actual.shape} instead of {exact.shape}"
+    assert np.isfinite(actual).all(), f"{what}: not finite in {(~np.isfinite(actual)).sum()} places"
+    found = compare_logits(actual, exact)
+    assert found.largest <= bound, f"{what}: off by {found.largest:.3g}, allowed {bound:.3g}; {found}"
+    assert found.kl <= 2 * bound, f"{what}: {found}"
+    assert found.widest_gap <= 2 * bound, f"{what}: another token chosen where it was not close; {found}"
+    return found
