@@ -31,6 +31,7 @@ if X86:
     ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f"]}
 CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
+CYTHON = ["gpt2c/_engine.pxd", "gpt2c/_weights.pxi", "gpt2c/_call.pxi"]
 KERNELS = {isa: f"src/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512")}
 
 
@@ -76,7 +77,7 @@ def extension(name):
         f"gpt2c.{name}",
         [f"gpt2c/{name}.pyx"],
         include_dirs=["src"],
-        depends=[*CORE, *HEADERS, *KERNELS.values(), "gpt2c/_engine.pxd"],
+        depends=[*CORE, *HEADERS, *KERNELS.values(), *CYTHON],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
         py_limited_api=True,

@@ -90,10 +90,10 @@ def bench(model: GPT2, *, load_seconds: float | None = None) -> dict[str, Any]:
     -------
     dict
         ``machine`` and ``model`` describe what was measured. ``roofs``: ``read`` (bytes per second) and
-        ``fma`` (floating-point operations per second). ``rates``: for ``pp512`` (tokens of a prompt per second
-        until its last logits are there) and ``tg128`` (tokens per second, one after the other): ``median``, ``low``,
-        ``high``, and ``share`` of the roof named in ``roof``. Texts are shorter where the model has fewer
-        positions, and named so.
+        ``fma`` (floating-point operations per second). ``rates``: for ``pp512`` (tokens of a prompt per
+        second until its last logits are there) and ``tg128`` (tokens per second, one after the other):
+        ``median``, ``low``, ``high``, and ``share`` of the roof named in ``roof``. Texts are shorter where
+        the model has fewer positions, and named so.
     """
     threads, config = model.threads, model.config
     prompt = min(PROMPT, config.n_ctx)
@@ -185,7 +185,7 @@ def _check_answers(model: GPT2, ids: np.ndarray) -> None:
         at_once, in_pieces, rtol=0, atol=1e-4 * max(1.0, float(np.abs(at_once).max())))  # fmt: skip
     if not same:
         raise RuntimeError(
-            "the model answers differently in pieces than at once: its speed means nothing; please report this"
+            "the model answers otherwise in pieces than at once: its speed means nothing; please report this"
         )
 
 

@@ -1,0 +1,147 @@
+# Included by _engine.pyx: one call of the engine, its buffers, and how it is run.
+
+cdef int poll_signals(void *errors) noexcept with gil:
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<list>errors).append(error)
+        return 1
+    return 0
+
+
+cdef class Call:
+    """The buffers and the C struct of one call; private to it."""
+
+    cdef gpt2c_call c
+    cdef Weights weights
+    cdef list caches
+    cdef list buffers  # keeps alive what the pointers point to
+    cdef ptrdiff_t rows
+    cdef bytearray steps
+    cdef ptrdiff_t n_steps
+
+    def __cinit__(self, Weights weights not None, sequences, threads):
+        cdef gpt2c_model *m = &weights.model
+        cdef KVCache cache
+        cdef ptrdiff_t i, j, n = len(sequences), row = 0
+        cdef const int32_t[::1] one
+        if n == 0:
+            raise ValueError("no sequences given; at least one (cache, ids) is needed")
+        self.weights = weights
+        self.caches = []
+        self.buffers = []
+        # NumPy's BLAS has threads of its own; a second team would fight them for the cores
+        self.c.threads = 1 if weights.backend == "blas" else threads_now(threads)
+
+        starts = np.empty(n + 1, np.intp)
+        lengths = np.empty(n, np.intp)
+        structs = bytearray(n * sizeof(gpt2c_cache))
+        cdef ptrdiff_t[::1] start_view = starts, length_view = lengths
+        cdef unsigned char[::1] struct_view = structs
+        cdef gpt2c_cache *cache_structs = <gpt2c_cache *>&struct_view[0]
+        parts = []
+        for i in range(n):
+            cache, ids = sequences[i]
+            if cache is None:
+                raise TypeError("a sequence needs a KVCache")
+            if cache.weights is not weights:
+                raise ValueError("this KVCache was made by another model; use model.new_cache() of this one")
+            one = ids
+            if one.shape[0] == 0:
+                raise ValueError("no token ids given; at least one is needed")
+            for j in range(one.shape[0]):
+                if not 0 <= one[j] < m.n_vocab:
+                    raise ValueError(f"token id {one[j]} is outside the vocabulary; allowed: 0 to {m.n_vocab - 1}")
+            if cache.length + one.shape[0] > cache.n_ctx:
+                raise ContextLengthError(
+                    f"{cache.length} positions in the cache and {one.shape[0]} new tokens are more than the "
+                    f"{cache.n_ctx} there is room for (the model has {m.n_ctx} positions); shorten the text")
+            self.caches.append(cache)
+            parts.append(ids)
+            start_view[i] = row
+            length_view[i] = cache.length
+            cache_structs[i] = cache.c
+            row += one.shape[0]
+        start_view[n] = row
+        self.rows = row
+        all_ids = parts[0] if n == 1 else np.concatenate(parts)
+        cdef const int32_t[::1] id_view = all_ids
+        self.buffers += [starts, lengths, structs, all_ids]
+
+        cdef gpt2c_call *c = &self.c
+        c.model, c.kernels = m, weights.kernels
+        c.dense_done = weights.backend == "blas"
+        c.n_sequences, c.caches, c.lengths = n, cache_structs, &length_view[0]
+        c.row_start, c.ids = &start_view[0], &id_view[0]
+
+        cdef ptrdiff_t chunk = min(row, <ptrdiff_t>GPT2C_CHUNK)
+        c.scratch_size = gpt2c_scratch_size(m, chunk)
+        c.x = self.buffer(chunk * m.n_embd)
+        c.norm = self.buffer(chunk * m.n_embd)
+        c.mixed = self.buffer(chunk * m.n_embd)
+        c.qkv = self.buffer(chunk * 3 * m.n_embd)
+        c.hidden = self.buffer(chunk * m.n_inner)
+        c.scratch = self.buffer(c.threads * c.scratch_size)
+        if c.dense_done:
+            c.sums = self.buffer(chunk * max(3 * m.n_embd, m.n_inner))
+
+    cdef float *buffer(self, ptrdiff_t size) except NULL:
+        array = aligned_empty(size)
+        self.buffers.append(array)
+        return data_of(array)
+
+    cdef int run(self) except -1:
+        """Run all steps; the caches grow only if every one was done."""
+        cdef KVCache cache
+        cdef ptrdiff_t i, taken = 0
+        cdef gpt2c_call *c = &self.c
+        cdef gpt2c_step *steps
+        cdef unsigned char[::1] view
+        cdef int stopped = 0
+        errors = []
+        c.poll, c.poll_argument = poll_signals, <void *>errors
+        self.n_steps = gpt2c_plan(c, NULL)
+        self.steps = bytearray(self.n_steps * sizeof(gpt2c_step))
+        view = self.steps
+        steps = <gpt2c_step *>&view[0]
+        gpt2c_plan(c, steps)
+        try:
+            for i in range(len(self.caches)):
+                (<KVCache>self.caches[i]).take()
+                taken += 1
+            if c.dense_done:
+                for i in range(self.n_steps):
+                    stopped = self.run_with_blas(&steps[i])
+                    if stopped:
+                        break
+            else:
+                with nogil:
+                    stopped = gpt2c_run(c, steps, self.n_steps)
+            if stopped:
+                raise errors[0]
+            for i in range(len(self.caches)):
+                cache = self.caches[i]
+                cache.length += c.row_start[i + 1] - c.row_start[i]
+        finally:
+            for i in range(taken):
+                (<KVCache>self.caches[i]).give_back()
+        return 0
+
+    cdef int run_with_blas(self, const gpt2c_step *step) except -1:
+        cdef const float *source
+        cdef float *target = self.c.sums
+        cdef const gpt2c_dense *dense = gpt2c_step_dense(&self.c, step, &source)
+        cdef int stopped
+        cdef const gpt2c_call *c = &self.c
+        if dense != NULL:
+            if step.phase == GPT2C_HEAD:
+                target = c.logits if c.targets != NULL else c.logits + step.row0 * dense.n_out
+            np.matmul(np.asarray(<float[:step.rows, :dense.n_in]>(<float *>source)),
+                      self.weights.matrices[step.phase, step.layer],
+                      out=np.asarray(<float[:step.rows, :dense.n_out]>target))
+            PyErr_CheckSignals()
+            if step.phase == GPT2C_HEAD:
+                return 0
+        with nogil:
+            stopped = gpt2c_run(c, step, 1)
+        return stopped

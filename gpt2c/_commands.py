@@ -1,0 +1,309 @@
+"""What the commands of the command line do, each with the parsed arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TextIO
+
+from . import GPT2, _engine
+from ._terminal import bold, dim, is_terminal, note, open_output, raise_at_interrupt, read_text
+from .sampling import SamplingOptions
+
+if TYPE_CHECKING:
+    from .generation import Generation
+    from .scoring import Suggestion
+
+__all__ = ["generate", "info", "score", "suggest"]
+
+
+def generate(arguments: Namespace) -> None:
+    """Continue a text."""
+    options = {name: getattr(arguments, name) for name in SamplingOptions.__dataclass_fields__}
+    options["logit_bias"] = dict(arguments.logit_bias)
+    SamplingOptions(**options)  # bad options are told before anything is loaded
+    prompt = read_text(arguments.prompt)
+    with open_output(arguments.output) as out:
+        begin = perf_counter()
+        model = _load(arguments)
+        load_seconds = perf_counter() - begin
+        if prompt is None:
+            prompt = ""
+            note("no prompt: from the beginning of a text")
+        shown = "" if arguments.no_prompt else prompt
+        begin, first_seconds = perf_counter(), None
+        if arguments.json or arguments.num_return_sequences > 1:
+            results = model.generate([prompt], **options)
+            if arguments.json:
+                _print_json(
+                    {
+                        "model": model.name,
+                        "numerics": model.numerics,
+                        "prompt": prompt,
+                        "seed": results[0].seed,
+                        "generations": [asdict(result) for result in results],
+                    },
+                    out,
+                )
+            else:
+                for number, result in enumerate(results, 1):
+                    print(dim(f"--- {number} of {len(results)} ---", out), file=out)
+                    print(bold(shown, out) + result.text, file=out)
+        else:
+            with model.stream(prompt, **options) as stream:
+                print(bold(shown, out), end="", file=out, flush=True)
+                for piece in stream:
+                    print(piece, end="", file=out, flush=True)
+            print(file=out)
+            results, first_seconds = [stream.result], stream.first_token_seconds
+        seconds = perf_counter() - begin
+    if arguments.stats:
+        _print_stats(results, load_seconds, first_seconds, seconds)
+    elif (
+        arguments.seed is None
+        and results[0].seed is not None
+        and is_terminal(sys.stderr)
+        and not arguments.json
+    ):
+        note(f"seed {results[0].seed}")
+
+
+def _print_stats(
+    results: list[Generation], load_seconds: float, first_seconds: float | None, seconds: float
+) -> None:
+    n_new = sum(len(result.token_ids) for result in results)
+    parts = [f"load {load_seconds:.2f} s", f"prompt {len(results[0].prompt_token_ids)} tokens"]
+    if first_seconds is None:
+        parts.append(
+            f"{n_new} new tokens in {seconds:.2f} s ({n_new / seconds:.1f} tokens/s with the prompt)"
+        )
+    else:
+        parts.append(f"first token after {first_seconds * 1000:.0f} ms")
+        rate = f" ({(n_new - 1) / (seconds - first_seconds):.1f} tokens/s)" if n_new > 1 else ""
+        parts.append(f"{n_new} new tokens in {seconds:.2f} s{rate}")
+    parts.append("greedy" if results[0].seed is None else f"seed {results[0].seed}")
+    parts.append("ended by " + ", ".join(sorted({result.finish_reason for result in results})))
+    note(" · ".join(parts))
+
+
+def suggest(arguments: Namespace) -> None:
+    """Say what could come next, once or again and again."""
+    if arguments.k < 1:
+        raise ValueError(f"-k must be at least 1; got {arguments.k}")
+    text = read_text(arguments.text)
+    if text is None:
+        if arguments.json or arguments.output or not is_terminal(sys.stdout):
+            text = ""
+        else:
+            _keyboard(_load(arguments), arguments.k)
+            return
+    with open_output(arguments.output) as out:
+        suggestions = _load(arguments).suggest(text, arguments.k)
+        if arguments.json:
+            found = [
+                {"text": s.text, "probability": s.probability, "token_id": s.token_id, "bytes": s.bytes.hex()}
+                for s in suggestions
+            ]
+            _print_json({"text": text, "suggestions": found}, out)
+        else:
+            for suggestion in suggestions:
+                print(_shown(suggestion), file=out)
+
+
+def _keyboard(model: GPT2, k: int) -> None:
+    """Suggestions for a text that grows by what is typed and picked."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (editing of the typed line, where Python has it)
+    note(
+        "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
+        "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
+    )
+    text, suggestions = "", []
+    while True:
+        try:
+            with raise_at_interrupt():
+                line = input("> ")
+        except EOFError:
+            print()
+            return
+        _decodable(line)
+        if suggestions and not line:
+            text += suggestions[0].text
+        elif line.isdecimal() and 1 <= int(line) <= len(suggestions):
+            text += suggestions[int(line) - 1].text
+        else:
+            text = text + line if line.startswith(" ") else line
+        try:
+            suggestions = model.suggest(text, k)
+        except ValueError as error:  # the text has outgrown the context, say
+            note(str(error))
+            continue
+        print(bold(text, sys.stdout))
+        for number, suggestion in enumerate(suggestions, 1):
+            print(f"{number:3} {_shown(suggestion)}")
+
+
+def _decodable(line: str) -> None:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the typed line is not UTF-8 text") from None
+
+
+def _shown(suggestion: Suggestion) -> str:
+    return f"{suggestion.probability:7.2%}  {_quoted(suggestion.text)}"
+
+
+def _quoted(text: str) -> str:
+    """A token so that its spaces and line breaks can be seen."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def score(arguments: Namespace) -> None:
+    """Judge a text token by token."""
+    if arguments.text is not None and arguments.file is not None:
+        raise ValueError("give a text or a file (-f), not both")
+    text = read_text(arguments.text, arguments.file)
+    if text is None:
+        raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
+    with open_output(arguments.output) as out:
+        model = _load(arguments)
+        result = model.score(text, bos=not arguments.no_bos)
+        tokens = [model.token_bytes(token).decode("utf-8", "replace") for token in result.token_ids]
+        totals = {
+            "tokens": len(result),
+            "logprob": result.logprob,
+            "perplexity": result.perplexity,
+            "bits": result.bits,
+            "bits_per_byte": result.bits_per_byte,
+        }
+        columns = [
+            result.token_ids,
+            result.logprobs.tolist(),
+            result.ranks.tolist(),
+            result.entropies.tolist(),
+        ]
+        if arguments.json:
+            names = ("token_id", "logprob", "rank", "entropy", "text", "offsets")
+            rows = zip(*columns, tokens, result.offsets, strict=True)
+            totals["per_token"] = [dict(zip(names, row, strict=True)) for row in rows]
+            _print_json(totals, out)
+            return
+        print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
+        for _, logprob, rank, entropy, token in zip(*columns, tokens, strict=True):
+            print(f"{logprob:9.4f} {rank:6} {entropy:8.4f}  {_quoted(token)}", file=out)
+        print(
+            f"\n{len(result)} tokens · log-probability {result.logprob:.4f} · "
+            f"perplexity {result.perplexity:.2f} · {result.bits:.1f} bits, "
+            f"{result.bits_per_byte:.4f} per byte",
+            file=out,
+        )
+
+
+def info(arguments: Namespace) -> None:
+    """Tell what a model is, and how it runs here."""
+    if arguments.source is not None:
+        if arguments.model is not None:
+            raise ValueError("give the model once: as an argument or with -m")
+        arguments.model = arguments.source
+    with open_output(arguments.output) as out:
+        model = _load(arguments)
+        tokenizer = model.tokenizer if model.has_tokenizer else None
+        told = {
+            "model": model.name,
+            "config": [setting._asdict() for setting in model.config.report],
+            "generation_config": model.generation_config,
+            "parameters": _n_parameters(model),
+            "vocabulary": {
+                "kind": tokenizer.kind,
+                "tokens": tokenizer.n_vocab,
+                "special_tokens": tokenizer.special_tokens,
+            }
+            if tokenizer
+            else None,
+            "notes": model.notes,
+            "memory": model.memory_plan(),
+            "numerics": model.numerics,
+            "isa": model.weights.isa,
+            "isas": _engine.isas(),
+            "threads": model.threads,
+        }
+        if arguments.json:
+            _print_json(told, out)
+        else:
+            _print_info(told, out)
+
+
+def _n_parameters(model: GPT2) -> int:
+    c = model.config
+    layer = 4 * c.n_embd**2 + 2 * c.n_embd * c.n_inner + 9 * c.n_embd + c.n_inner
+    embeddings = (c.n_vocab * (1 if c.tie_word_embeddings else 2) + c.n_ctx) * c.n_embd
+    return c.n_layer * layer + embeddings + 2 * c.n_embd
+
+
+def _print_info(told: dict[str, Any], out: TextIO) -> None:
+    def section(title: str) -> None:
+        print("\n" + bold(title, out), file=out)
+
+    def line(name: str, value: object) -> None:
+        print(f"  {name:<32} {value}", file=out)
+
+    print(f"{bold(told['model'], out)}: GPT-2 with {told['parameters']:,} parameters", file=out)
+    section("Configuration")
+    for setting in told["config"]:
+        remark = setting["status"] + (f": {setting['note']}" if setting["note"] else "")
+        line(setting["key"], f"{_short(setting['value']):<12} {remark}")
+    if told["generation_config"]:
+        section("Its defaults for generation (not applied, but for bos and eos ids)")
+        for name, value in told["generation_config"].items():
+            line(name, _short(value))
+    section("Vocabulary")
+    if told["vocabulary"]:
+        line("kind", told["vocabulary"]["kind"])
+        line("tokens", f"{told['vocabulary']['tokens']:,}")
+        for token, number in told["vocabulary"]["special_tokens"].items():
+            line(f"special token {number}", _quoted(token))
+    else:
+        print("  none: token ids only", file=out)
+    section("What was read")
+    for remark in told["notes"] or ["nothing remarkable"]:
+        print(f"  {remark}", file=out)
+    section("Memory")
+    for name, size in told["memory"].items():
+        line(name.replace("_", " "), _size(size))
+    section("Here")
+    line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
+    line("threads", told["threads"])
+    line("numerics", told["numerics"])
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _size(n: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= scale:
+            return f"{n / scale:.1f} {unit}"
+    return f"{n} bytes"
+
+
+def _load(arguments: Namespace) -> GPT2:
+    return GPT2.from_pretrained(
+        arguments.model,
+        backend=arguments.backend,
+        threads=arguments.threads,
+        revision=arguments.revision,
+        local_files_only=arguments.offline,
+    )
+
+
+def _print_json(value: object, out: TextIO) -> None:
+    # Escapes where the output's encoding might lack a character: a question mark would be another text.
+    unicode = (out.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not unicode, indent=2), file=out)

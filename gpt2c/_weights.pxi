@@ -1,0 +1,229 @@
+# Included by _engine.pyx: what a model keeps (Weights) and what a text keeps (KVCache).
+
+cdef class Weights:
+    """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
+
+    Parameters
+    ----------
+    config : gpt2c.config.Config
+    read : callable
+        ``read(name)`` gives the tensor of that canonical name (see gpt2c.checkpoint.names) as a C-contiguous float32
+        array. It is called once per tensor, and nothing it returned is kept where a packed copy takes its place.
+    backend : {"native", "blas"}
+        ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, outside the promise of bit-equal results.
+    isa : str or None
+        An instruction set out of ``isas()``; None takes GPT2C_ISA or the widest.
+
+    Attributes
+    ----------
+    config, backend, isa : as given or chosen (a CPU without fused multiply-add hardware takes ``blas``)
+    nbytes : int
+        Bytes held.
+    """
+
+    cdef gpt2c_model model
+    cdef gpt2c_layer *layers
+    cdef const gpt2c_kernels *kernels
+    cdef readonly object config
+    cdef readonly str backend
+    cdef readonly str isa
+    cdef readonly Py_ssize_t nbytes
+    cdef list arrays      # keeps alive what the pointers point to
+    cdef dict matrices    # blas: (phase, layer) -> [n_in, n_out]
+    cdef object __weakref__
+
+    def __cinit__(self, config, read, *, backend="native", isa=None):
+        self.layers = NULL
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
+        self.kernels = find_kernels(isa)
+        self.isa = self.kernels.name.decode()
+        if self.isa == "generic" and isa is None and not os.environ.get("GPT2C_ISA"):
+            backend = "blas"  # exact emulation of fma is a proof, not a product
+        self.backend = backend
+        self.config = config
+        self.arrays = []
+        self.matrices = {}
+        self.layers = <gpt2c_layer *>PyMem_Calloc(config.n_layer, sizeof(gpt2c_layer))
+        if self.layers == NULL:
+            raise MemoryError
+
+        cdef gpt2c_model *m = &self.model
+        m.n_layer, m.n_head, m.d_head = config.n_layer, config.n_head, config.head_dim
+        m.n_embd, m.n_inner, m.n_ctx, m.n_vocab = config.n_embd, config.n_inner, config.n_ctx, config.n_vocab
+        m.activation = FUNCTIONS[config.activation]
+        m.epsilon = config.layer_norm_epsilon
+        m.layers = self.layers
+
+        cdef gpt2c_layer *layer
+        cdef ptrdiff_t i
+        for i in range(config.n_layer):
+            layer = &self.layers[i]
+            prefix = f"h.{i}."
+            self.norm(&layer.ln_1, read, prefix + "ln_1")
+            self.norm(&layer.ln_2, read, prefix + "ln_2")
+            self.dense(&layer.c_attn, read, prefix + "attn.c_attn", (GPT2C_C_ATTN, i))
+            self.dense(&layer.attn_proj, read, prefix + "attn.c_proj", (GPT2C_ATTN_PROJ, i))
+            self.dense(&layer.c_fc, read, prefix + "mlp.c_fc", (GPT2C_C_FC, i))
+            self.dense(&layer.mlp_proj, read, prefix + "mlp.c_proj", (GPT2C_MLP_PROJ, i))
+            layer.attn_scale = config.attention_scale(i)
+        self.norm(&m.ln_f, read, "ln_f")
+        m.wpe = self.vector(read, "wpe.weight", (config.n_ctx, config.n_embd))
+
+        head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
+        matrix = self.checked(read, head, (config.n_vocab, config.n_embd))
+        self.fill(&m.head, matrix, True, (GPT2C_HEAD, 0))
+        m.wte_panel, m.wte_row, m.wte_col = GPT2C_PANEL * m.n_embd, m.n_embd, 1
+        if not config.tie_word_embeddings:
+            m.wte = self.vector(read, "wte.weight", (config.n_vocab, config.n_embd))
+        elif self.backend == "blas":
+            m.wte = floats(self.keep(matrix))
+        else:
+            m.wte = m.head.panels  # no second copy: an embedding is gathered from the panels of the head
+            m.wte_row, m.wte_col = 1, GPT2C_PANEL
+
+    def __dealloc__(self):
+        PyMem_Free(self.layers)
+
+    cdef keep(self, array):
+        self.arrays.append(array)
+        self.nbytes += array.nbytes
+        return array
+
+    cdef checked(self, read, name, shape):
+        array = read(name)
+        if array.dtype != np.float32 or not array.flags.c_contiguous or array.shape != shape:
+            raise CheckpointError(f"tensor {name} is {array.dtype}{list(array.shape)}; "
+                                  f"needed: a contiguous float32{list(shape)}")
+        return array
+
+    cdef const float *vector(self, read, name, shape) except NULL:
+        return floats(self.keep(self.checked(read, name, shape)))
+
+    cdef int norm(self, gpt2c_norm *norm, read, name) except -1:
+        norm.gain = self.vector(read, name + ".weight", (self.config.n_embd,))
+        norm.bias = self.vector(read, name + ".bias", (self.config.n_embd,))
+        return 0
+
+    cdef int dense(self, gpt2c_dense *dense, read, name, key) except -1:
+        c = self.config
+        shape = {
+            GPT2C_C_ATTN: (c.n_embd, 3 * c.n_embd),
+            GPT2C_ATTN_PROJ: (c.n_embd, c.n_embd),
+            GPT2C_C_FC: (c.n_embd, c.n_inner),
+            GPT2C_MLP_PROJ: (c.n_inner, c.n_embd),
+        }[key[0]]
+        self.fill(dense, self.checked(read, name + ".weight", shape), False, key)
+        dense.bias = self.vector(read, name + ".bias", (shape[1],))
+        return 0
+
+    cdef int fill(self, gpt2c_dense *dense, matrix, bint transposed, key) except -1:
+        rows, columns = matrix.shape
+        dense.n_in, dense.n_out = (columns, rows) if transposed else (rows, columns)
+        if self.backend == "blas":
+            self.matrices[key] = matrix.T if transposed else matrix
+            if not transposed:
+                self.keep(matrix)
+            return 0
+        cdef ptrdiff_t panels = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, ld = columns
+        packed = self.keep(aligned_empty((panels, dense.n_in, GPT2C_PANEL)))
+        cdef const float *source = floats(matrix)
+        cdef float *target = data_of(packed)
+        with nogil:
+            pack_panels(target, source, ld, transposed, dense.n_in, dense.n_out)
+        packed.flags.writeable = False
+        dense.panels = target
+        return 0
+
+
+cdef class KVCache:
+    """Keys and values of one sequence, so that no earlier token is ever computed again.
+
+    ``len(cache)`` is the number of positions filled.
+
+    Parameters
+    ----------
+    weights : Weights
+        The model it belongs to; other models refuse it.
+    n_ctx : int or None
+        Positions it has room for, 1 to the model's n_ctx (the default). Memory is taken as positions are filled.
+
+    Attributes
+    ----------
+    n_ctx : int
+    nbytes : int
+        Bytes set aside (2 * n_layer * n_embd * 4 per position, n_ctx rounded up to 128).
+    """
+
+    cdef readonly Weights weights
+    cdef readonly Py_ssize_t n_ctx
+    cdef gpt2c_cache c
+    cdef Py_ssize_t length
+    cdef object k, v      # [n_layer * n_head, capacity / 16, d_head, 16], [n_layer * n_head, capacity, d_pad]
+    cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
+    cdef object __weakref__
+
+    def __cinit__(self, Weights weights not None, n_ctx=None):
+        config = weights.config
+        if n_ctx is None:
+            n_ctx = config.n_ctx
+        if isinstance(n_ctx, bool) or not isinstance(n_ctx, (int, np.integer)) or not 1 <= n_ctx <= config.n_ctx:
+            raise ValueError(f"n_ctx of a cache is {n_ctx!r}; allowed: 1 to {config.n_ctx}, the positions of the model")
+        cdef ptrdiff_t d_head = config.head_dim
+        cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+        cdef ptrdiff_t capacity = (n_ctx + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
+        heads = config.n_layer * config.n_head
+        self.weights = weights
+        self.n_ctx = n_ctx
+        self.k = aligned_empty((heads, capacity // GPT2C_LANES, d_head * GPT2C_LANES))
+        self.v = aligned_empty((heads, capacity, d_pad))
+        self.c.k, self.c.v, self.c.capacity = data_of(self.k), data_of(self.v), capacity
+
+    def __len__(self):
+        return self.length
+
+    def __repr__(self):
+        return f"KVCache({self.length} of {self.n_ctx} positions)"
+
+    @property
+    def nbytes(self):
+        return self.k.nbytes + self.v.nbytes
+
+    cdef int take(self) except -1:
+        if self.busy_in is not None and self.busy_in == os.getpid():
+            raise CacheInUseError("this KVCache is in use by another call (or given twice to one call); "
+                                  "give every sequence a cache of its own, e.g. cache.fork()")
+        self.busy_in = os.getpid()
+        return 0
+
+    cdef void give_back(self):
+        self.busy_in = None
+
+    def truncate(self, n):
+        """Forget all but the first ``n`` positions, 0 <= n <= len(cache)."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 0 <= n <= self.length:
+            raise ValueError(f"truncate({n!r}); allowed: 0 to {self.length}, the positions filled")
+        self.take()
+        self.length = n
+        self.give_back()
+
+    def fork(self, n_ctx=None):
+        """A copy that goes its own way from here on.
+
+        Parameters
+        ----------
+        n_ctx : int or None
+            Positions that the copy has room for, at least len(cache); None: as many as this one.
+        """
+        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx)
+        if copy.n_ctx < self.length:
+            raise ValueError(f"fork(n_ctx={n_ctx!r}); allowed: {self.length} (the positions filled) or more")
+        self.take()
+        try:
+            groups = (self.length + GPT2C_LANES - 1) // GPT2C_LANES
+            copy.k[:, :groups] = self.k[:, :groups]
+            copy.v[:, :self.length] = self.v[:, :self.length]
+            copy.length = self.length
+        finally:
+            self.give_back()
+        return copy

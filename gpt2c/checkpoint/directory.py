@@ -1,0 +1,147 @@
+"""A checkpoint on disk: a directory as transformers writes it, or a .safetensors file and its config.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, shown
+from ..errors import CheckpointError, ConfigError
+from .files import read_object
+from .safetensors import TensorInfo, read_header
+from .validate import listed
+
+__all__ = ["INDEX", "WEIGHTS", "advice", "read_config", "read_generation_config", "read_tensors", "shards"]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def read_config(directory: Path) -> Config:
+    """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path."""
+    path = directory / "config.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{directory} has no config.json: a model's weights cannot be understood without it"
+        )
+    values = read_object(path)
+    try:
+        return Config.from_hf(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_generation_config(directory: Path, config: Config) -> tuple[Config, dict[str, Any]]:
+    """The Config with the bos and eos ids of generation_config.json; the contents, {} if there is none."""
+    path = directory / "generation_config.json"
+    if not path.exists():
+        return config, {}
+    values = read_object(path)
+    try:
+        return config.with_generation_config(values), values
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_tensors(path: Path) -> tuple[list[TensorInfo], str]:
+    """All tensors of a .safetensors file, or of a directory's model.safetensors or its shards.
+
+    Returns
+    -------
+    tensors : list of TensorInfo
+    what : str
+        A few words on what was read, for people.
+
+    Raises
+    ------
+    CheckpointError
+        There are no weights that can be read (the message says what is there instead), or a file is damaged.
+    """
+    if path.is_dir():
+        if not (path / WEIGHTS).exists() and (path / INDEX).exists():
+            return _read_shards(path)
+        if not (path / WEIGHTS).exists():
+            raise CheckpointError(
+                f"{path} has no {WEIGHTS} and no {INDEX}: {advice(os.listdir(path), str(path))}"
+            )
+        path = path / WEIGHTS
+    elif path.suffix == ".json":
+        raise CheckpointError(
+            f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
+        )
+    elif path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a .safetensors file: {advice([path.name], str(path.parent))}")
+    tensors = list(read_header(path).values())
+    return tensors, f"{path.name}: {_count(tensors)}"
+
+
+def shards(index: Path) -> dict[str, list[str]]:
+    """The shards that an index names: file -> names of its tensors. Only files beside it are accepted."""
+    table = read_object(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f"{index} has no weight_map that says which file holds which tensor")
+    files: dict[str, list[str]] = {}
+    for name, file in table.items():
+        # A plain name cannot lead out of the directory, on any system.
+        plain = isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\:\0")
+        if not plain:
+            raise CheckpointError(
+                f"{index} says that tensor {shown(name)} is in {shown(file)}; the plain name of a "
+                ".safetensors file beside the index is needed"
+            )
+        files.setdefault(file, []).append(name)
+    return files
+
+
+def _read_shards(directory: Path) -> tuple[list[TensorInfo], str]:
+    tensors: dict[str, TensorInfo] = {}
+    files = shards(directory / INDEX)
+    for file, names in files.items():
+        path = directory / file
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing: {INDEX} says it holds {listed(names)}")
+        header = read_header(path)
+        absent = [name for name in names if name not in header]
+        if absent:
+            raise CheckpointError(f"{path} does not hold what {INDEX} says it does: {listed(absent)}")
+        unlisted = sorted(set(header) - set(names))
+        if unlisted:
+            raise CheckpointError(f"{path} holds what {INDEX} does not say it does: {listed(unlisted)}")
+        tensors |= header
+    return list(tensors.values()), f"{len(files)} shards: {_count(list(tensors.values()))}"
+
+
+def _count(tensors: list[TensorInfo]) -> str:
+    dtypes = sorted({tensor.dtype for tensor in tensors})
+    return f"{len(tensors)} tensors of {' and '.join(dtypes) or 'no dtype'}"
+
+
+def advice(names: Iterable[str], source: str) -> str:
+    """What to do with a model that has no model.safetensors but these files.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The files that are there.
+    source : str
+        What transformers would be given to load the model: a directory or a hub name.
+    """
+    names = sorted(names)
+    others = [name for name in names if name.endswith(".safetensors")]
+    if others:
+        return f"it has {', '.join(others[:4])}; to load one of them, give the path of that file"
+    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if pickled:
+        return (
+            f"{pickled[0]} is a pickle, which can run any code when it is opened, so gpt2c does not. Convert "
+            f"it where transformers and torch are installed: python -c \"s, d = {source!r}, 'converted'; "
+            "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+            'M.from_pretrained(s).save_pretrained(d); T.from_pretrained(s).save_pretrained(d)"; '
+            "then load the directory 'converted'"
+        )
+    foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
+    if foreign:
+        return f"{foreign[0]} is in a format that gpt2c does not read; it needs the model as safetensors"
+    return "nothing that looks like weights is there"

@@ -1,0 +1,196 @@
+"""Models from the Hugging Face Hub: only the files that are needed, through huggingface_hub and its cache.
+
+``huggingface_hub`` (0.3x to 2.x) is imported when a hub name is given, and not before. Its environment
+variables hold: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from ..errors import CheckpointError
+from .directory import INDEX, WEIGHTS, advice, read_config, shards
+
+__all__ = ["fetch", "looks_like_name"]
+
+# Beside config.json and the weights; each is fetched if it is there.
+_SMALL_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+_WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_WORD}(?:/{_WORD})?")
+
+
+def looks_like_name(source: str) -> bool:
+    """Whether a source that is no existing path can be a hub name: "gpt2" or "owner/name"."""
+    return (
+        len(source) <= 96
+        and _NAME.fullmatch(source) is not None
+        and not source.endswith((".safetensors", ".json", ".bin", ".gguf", ".git"))
+        and ".." not in source
+        and "--" not in source
+    )
+
+
+def fetch(
+    name: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> tuple[Path, list[str]]:
+    """Bring a model into the cache and return the directory that it is in there, and notes for people.
+
+    First comes config.json, which must describe a GPT-2; then the small files that the model has, then its
+    weights: model.safetensors, or the shards and their index. Without a connection, what the cache holds is
+    used.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such model, revision or file, access is refused, or the cache lacks a file and cannot get
+        it.
+    ConfigError
+        The model is not a GPT-2, or not one that gpt2c can honour. Nothing large was fetched.
+    """
+    repository = _Repository(name, revision, subfolder, cache_dir, token, local_files_only)
+    there = repository.files()
+    directory = repository.get("config.json", revision).parent
+    read_config(directory)
+    # From here on every file is of the commit that config.json was found at, whatever happens to the branch
+    # meanwhile.
+    commit = directory.parents[len(repository.folder) - 1].name if repository.folder else directory.name
+    notes = [f"from the Hub: {name} at commit {commit[:12]}"]
+    if repository.offline:
+        there = set(os.listdir(directory))
+        notes.append(f"the cached copy was used as it is: {repository.offline}")
+
+    for file in _SMALL_FILES:
+        if file in there:
+            repository.get(file, commit)
+    if WEIGHTS in there:
+        repository.get(WEIGHTS, commit)
+    elif INDEX in there:
+        for file in shards(repository.get(INDEX, commit)):
+            repository.get(file, commit)
+    elif repository.offline and not any(file.endswith(".bin") for file in there):
+        raise CheckpointError(repository.not_cached("the weights"))
+    else:
+        raise CheckpointError(
+            f"{name!r} has no {WEIGHTS} at revision {revision or 'main'}: {advice(there, name)}. If its page "
+            "shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
+        )
+    return directory, notes
+
+
+class _Repository:
+    """One model on the Hub: what every request has in common, and what its failures mean."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        subfolder: str | None,
+        cache_dir: str | os.PathLike[str] | None,
+        token: str | bool | None,
+        local_files_only: bool,
+    ) -> None:
+        try:
+            import huggingface_hub
+            from huggingface_hub import errors
+        except ImportError as error:
+            raise CheckpointError(
+                f"there is no file or directory {name!r}; to look for it on the Hub, gpt2c needs the package "
+                f"huggingface_hub, which cannot be imported ({error}): pip install huggingface_hub"
+            ) from error
+        self.library, self.errors = huggingface_hub, errors
+        self.name, self.revision, self.token, self.cache_dir = name, revision, token, cache_dir
+        self.folder = PurePosixPath(subfolder or "").parts
+        self.offline = "local_files_only is set" if local_files_only else ""  # why only the cache is used
+        self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
+
+    def files(self) -> set[str]:
+        """The names of the files in the model's folder. Empty, with ``offline`` set, if it cannot be had."""
+        if self.offline:
+            return set()
+        try:
+            api = self.library.HfApi(token=self.token, library_name="gpt2c")
+            siblings = api.model_info(self.name, revision=self.revision, timeout=30).siblings or []
+        except Exception as error:  # those of the HTTP library too, which differs between versions
+            self.problem = error
+            if isinstance(error, self.errors.OfflineModeIsEnabled):
+                self.offline = "HF_HUB_OFFLINE is set"
+            elif isinstance(error, self.errors.HfHubHTTPError):
+                self.offline = f"the Hub answered: {_first_line(error)}"
+            else:
+                self.offline = f"the Hub cannot be reached ({type(error).__name__}: {_first_line(error)})"
+            return set()
+        paths = [PurePosixPath(sibling.rfilename) for sibling in siblings]
+        return {path.name for path in paths if path.parts[:-1] == self.folder}
+
+    def get(self, file: str, revision: str | None) -> Path:
+        """The path of a file in the cache, where it is brought if it is not there."""
+        try:
+            path = self.library.hf_hub_download(
+                self.name,
+                file,
+                subfolder="/".join(self.folder) or None,
+                revision=revision,
+                cache_dir=self.cache_dir,
+                token=self.token,
+                local_files_only=bool(self.offline),
+                library_name="gpt2c",
+            )
+        except Exception as error:
+            raise CheckpointError(self.explain(self.problem or error, file)) from error
+        return Path(path)
+
+    def explain(self, error: Exception, file: str) -> str:
+        """What to tell people when a file cannot be had."""
+        errors, name = self.errors, self.name
+        if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
+            return (
+                f"access to {name!r} is restricted: ask for it on the model's page on the Hub, then {_LOG_IN}"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return (
+                f"there is neither a file or directory {name!r} here nor a model of that name on the Hub: "
+                f"check the spelling (most names are OWNER/NAME). If the model is private, {_LOG_IN}"
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"{name!r} has no revision {self.revision!r}: give a branch, tag or commit of its page"
+        if self.offline:
+            return self.not_cached("/".join((*self.folder, file)))
+        lost = isinstance(
+            error, errors.LocalEntryNotFoundError
+        )  # a kind of EntryNotFoundError: no connection
+        if isinstance(error, errors.EntryNotFoundError) and not lost:
+            where = f" in its subfolder {'/'.join(self.folder)!r}" if self.folder else ""
+            return f"{name!r} has no {file}{where}: it does not hold a model as transformers saves it"
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        return f"{file} of {name!r} could not be fetched from the Hub: {what}"
+
+    def not_cached(self, what: str) -> str:
+        return (
+            f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. Run this "
+            f"once with a connection; or fetch the model on another machine (`hf download {self.name} "
+            "--local-dir DIRECTORY`), copy the directory here and give its path"
+        )
+
+
+_LOG_IN = "log in (`hf auth login`), set HF_TOKEN, or pass token="
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines() or ["no more is known"]
+    return text[0] if len(text[0]) <= 200 else text[0][:197] + "..."

@@ -1,0 +1,70 @@
+"""The one table of GPT-2's tensors: their names, their shapes, and how the names are written in files.
+
+A Conv1D weight of GPT-2 is stored as [in, out] (``y = x @ w + b``), and is kept so. Nothing is transposed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..config import Config
+
+__all__ = ["canonical", "expected", "head_of_another_task", "is_mask"]
+
+_EMBEDDINGS = {
+    "wte.weight": ("n_vocab", "n_embd"),
+    "wpe.weight": ("n_ctx", "n_embd"),
+}
+_LAYER = {
+    "ln_1.weight": ("n_embd",),
+    "ln_1.bias": ("n_embd",),
+    "attn.c_attn.weight": ("n_embd", "3 * n_embd"),
+    "attn.c_attn.bias": ("3 * n_embd",),
+    "attn.c_proj.weight": ("n_embd", "n_embd"),
+    "attn.c_proj.bias": ("n_embd",),
+    "ln_2.weight": ("n_embd",),
+    "ln_2.bias": ("n_embd",),
+    "mlp.c_fc.weight": ("n_embd", "n_inner"),
+    "mlp.c_fc.bias": ("n_inner",),
+    "mlp.c_proj.weight": ("n_inner", "n_embd"),
+    "mlp.c_proj.bias": ("n_embd",),
+}
+_END = {
+    "ln_f.weight": ("n_embd",),
+    "ln_f.bias": ("n_embd",),
+}
+_HEAD = {"lm_head.weight": ("n_vocab", "n_embd")}
+
+_PREFIX = "transformer."
+_MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.attn\.(bias|masked_bias)")
+
+
+def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+    """Every tensor that a model of this configuration has: canonical name, shape in words and in numbers.
+
+    ``lm_head.weight`` is among them only where the head is not tied to ``wte.weight``.
+    """
+    sizes = {name: getattr(config, name) for name in ("n_vocab", "n_ctx", "n_embd", "n_inner")}
+    sizes["3 * n_embd"] = 3 * config.n_embd
+    layers = {f"h.{i}.{name}": dims for i in range(config.n_layer) for name, dims in _LAYER.items()}
+    head = {} if config.tie_word_embeddings else _HEAD
+    for name, dims in (_EMBEDDINGS | layers | _END | head).items():
+        yield name, dims, tuple(sizes[dim] for dim in dims)
+
+
+def canonical(stored: str) -> str:
+    """The canonical name of a stored tensor. Files write those of the body with or without "transformer."."""
+    name = stored.removeprefix(_PREFIX)
+    return stored if name in _HEAD else name  # the head stands beside the body, never in it
+
+
+def is_mask(name: str, n_layer: int) -> bool:
+    """Whether a canonical name is a causal mask or its fill value, which old files store for every layer."""
+    found = _MASK.fullmatch(name)
+    return bool(found) and int(found[1]) < n_layer
+
+
+def head_of_another_task(name: str) -> bool:
+    """Whether a canonical name belongs to a head beside the language model that takes no part in it."""
+    return name in ("multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias")

@@ -1,0 +1,196 @@
+"""A reader of safetensors files that believes nothing it has not checked.
+
+The format: the length of the header (8 bytes, little-endian), the header (a JSON object: tensor name ->
+dtype, shape and the [begin, end) of its bytes in the data; ``__metadata__`` is free text), the data. Files
+are read, never mapped: a mapped file that is truncated meanwhile kills the process. Specification: the
+safetensors library, whose verdict on any file is never milder than this reader's.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..config import shown
+from ..errors import CheckpointError
+from .files import MAX_JSON, open_regular, parse_object, reading
+
+__all__ = ["FLOAT_DTYPES", "TensorInfo", "read_header", "read_tensor"]
+
+# Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
+_ITEMSIZE = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
+    **dict.fromkeys(("I32", "U32", "F32"), 4),
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+}
+FLOAT_DTYPES = ("F32", "F16", "BF16")  # those that read_tensor converts
+_MAX_BYTES = 2**62  # of one tensor as declared; far above any file, far below an overflow
+_LFS_POINTER = b"version https://git-lfs"
+_BLOCK = 2**20  # elements that are read, converted and checked at a time, while they are in the cache
+
+
+class TensorInfo(NamedTuple):
+    """Where a tensor lies: all that the header says about it, checked against the file's size."""
+
+    name: str  # as stored
+    dtype: str  # "F32", "F16", "BF16", ...
+    shape: tuple[int, ...]
+    file: Path
+    offset: int  # of its first byte, from the start of the file
+    nbytes: int
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of a safetensors file, name -> TensorInfo, in the order of their bytes. Reads no data.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not safetensors, is truncated, or says anything about itself that is not so.
+    """
+    path = Path(path)
+    with reading(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(len(_LFS_POINTER))
+        if start == _LFS_POINTER:
+            raise CheckpointError(
+                f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` beside it"
+            )
+        if size < 10:  # the length and "{}"
+            raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
+        length = int.from_bytes(start[:8], "little")
+        if not 2 <= length <= size - 8:
+            raise CheckpointError(
+                f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes "
+                f"and has {size} bytes in all"
+            )
+        if length > MAX_JSON:
+            raise CheckpointError(
+                f"{path} announces a header of {length} bytes; for a GPT-2 at most {MAX_JSON} are accepted"
+            )
+        file.seek(8)
+        data = file.read(length)
+    if data[:1] != b"{":
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    header = parse_object(data, f"the header of {path}", integers_only=True)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise CheckpointError(f"the header of {path}: __metadata__ is not a table of texts")
+    tensors = [_tensor(name, entry, path, start=8 + length) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    end = 8 + length
+    for tensor in tensors:
+        if tensor.offset != end:
+            raise CheckpointError(
+                f"{path}: the data of tensor {shown(tensor.name)} begins at byte "
+                f"{tensor.offset - 8 - length}, but the tensor before it ends at byte {end - 8 - length}"
+            )
+        end += tensor.nbytes
+    if end != size:
+        raise CheckpointError(
+            f"{path} {'is truncated' if end > size else 'has bytes that belong to no tensor'}: by its header "
+            f"it has {end} bytes, in fact {size}"
+        )
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def read_tensor(info: TensorInfo) -> np.ndarray:
+    """Read one F32, F16 or BF16 tensor as float32.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        From :func:`read_header`.
+
+    Returns
+    -------
+    ndarray
+        float32, C-contiguous, of the tensor's shape. The only array of that size that is made; the widening
+        of F16 and BF16 is exact.
+
+    Raises
+    ------
+    CheckpointError
+        The file has changed since its header was read, the tensor has another dtype, or it holds NaN or
+        infinity.
+    """
+    if info.dtype not in FLOAT_DTYPES:
+        raise CheckpointError(
+            f"{info.file}: tensor {shown(info.name)} has dtype {info.dtype}; weights are read from "
+            f"{', '.join(FLOAT_DTYPES)}"
+        )
+    count = info.nbytes // _ITEMSIZE[info.dtype]
+    out = np.empty(count, np.float32)
+    narrow = np.empty(0 if info.dtype == "F32" else min(count, _BLOCK), np.uint16)
+    flags = np.empty(min(count, _BLOCK), np.bool_)
+    bad = 0
+    with reading(info.file), open_regular(info.file) as file:
+        file.seek(info.offset)
+        for start in range(0, count, _BLOCK):
+            block = out[start : start + _BLOCK]
+            if info.dtype == "F32":
+                _fill(file, block, info)
+            else:
+                _fill(file, narrow[: block.size], info)
+                _widen(block, narrow[: block.size], info.dtype)
+            bad += block.size - np.count_nonzero(np.isfinite(block, out=flags[: block.size]))
+    if bad:
+        raise CheckpointError(
+            f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
+            "file is damaged, or the training of the model diverged"
+        )
+    return out.reshape(info.shape)
+
+
+def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
+    """One entry of the header, checked but for its place among the others."""
+    where = f"the header of {path}: tensor {shown(name)}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where} needs dtype, shape and data_offsets, and has {shown(entry)}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEMSIZE:
+        raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(_ITEMSIZE)}")
+    if not _naturals(shape):
+        raise CheckpointError(f"{where} has the shape {shown(shape)}; a list of integers from 0 is needed")
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; a [begin, end] is needed")
+    nbytes = _ITEMSIZE[dtype]
+    for size in (
+        shape
+    ):  # checked at every step, as a product in 64 bits would have to be: [2**40, 2**40, 0] is refused
+        nbytes *= size
+        if nbytes > _MAX_BYTES:
+            raise CheckpointError(f"{where} has the shape {shown(shape)}: larger than any file")
+    begin, end = offsets
+    if end - begin != nbytes:
+        raise CheckpointError(
+            f"{where} has {end - begin} bytes of data, but its shape {shown(shape)} of {dtype} takes {nbytes}"
+        )
+    return TensorInfo(name, dtype, tuple(shape), path, start + begin, nbytes)
+
+
+def _naturals(value: Any) -> bool:
+    # The parser lets no negative numbers and no fractions through; true and false are ints to Python.
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _fill(file: BinaryIO, array: np.ndarray, info: TensorInfo) -> None:
+    """Read exactly the bytes of a contiguous array."""
+    if file.readinto(memoryview(array).cast("B")) != array.nbytes:
+        raise CheckpointError(
+            f"{info.file} has been truncated since it was opened: it ends inside tensor {shown(info.name)}"
+        )
+
+
+def _widen(out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
+    """Convert F16 or BF16, given as uint16, to float32."""
+    if dtype == "F16":
+        np.copyto(out, raw.view(np.float16))
+    else:  # bfloat16 is the upper half of a float32
+        bits = out.view(np.uint32)
+        bits[...] = raw
+        bits <<= 16

@@ -1,0 +1,111 @@
+"""Do the files hold exactly the tensors that the configuration asks for? Decided before any is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..config import Config, shown
+from ..errors import CheckpointError
+from .names import canonical, expected, head_of_another_task, is_mask
+from .safetensors import FLOAT_DTYPES, TensorInfo
+
+__all__ = ["listed", "match"]
+
+_SHOWN = 4  # names in a message
+
+
+def match(
+    stored: Iterable[TensorInfo], config: Config, where: str
+) -> tuple[dict[str, TensorInfo], list[str]]:
+    """Find every tensor of a model among the stored ones; all must be there, and no others.
+
+    Parameters
+    ----------
+    stored : iterable of TensorInfo
+        All tensors of the checkpoint.
+    config : Config
+        What they are held against.
+    where : str
+        The checkpoint's name for messages.
+
+    Returns
+    -------
+    tensors : dict
+        Canonical name -> TensorInfo, in the order of the model.
+    notes : list of str
+        What was left aside, for people.
+
+    Raises
+    ------
+    CheckpointError
+        Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
+        are named.
+    """
+    found: dict[str, TensorInfo] = {}
+    masks, other_heads = 0, []
+    for tensor in stored:
+        name = canonical(tensor.name)
+        if is_mask(name, config.n_layer):
+            masks += 1
+        elif head_of_another_task(name):
+            other_heads.append(name)
+        elif name in found:
+            raise CheckpointError(
+                f"{where} holds {name} twice, as {shown(found[name].name)} and as {shown(tensor.name)}"
+            )
+        else:
+            found[name] = tensor
+    notes = []
+    if masks:
+        notes.append(f"{masks} stored attention masks were skipped: the mask is always causal")
+    if other_heads:
+        notes.append(f"{listed(other_heads)} skipped: the language model does not use this head")
+
+    if config.tie_word_embeddings and "lm_head.weight" in found:
+        notes.append(_tie(found, where))
+
+    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
+    missing = [name for name in wanted if name not in found]
+    unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
+    if missing or unexpected:
+        parts = [f"{listed(missing)} missing"] if missing else []
+        parts += [f"{listed(unexpected)} not expected"] if unexpected else []
+        raise CheckpointError(f"{where} does not hold the GPT-2 of its config.json: {'; '.join(parts)}")
+    for name, (dims, shape) in wanted.items():
+        tensor = found[name]
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
+                f"for {list(shape)}, that is [{', '.join(dims)}]"
+            )
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise CheckpointError(
+                f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
+                f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"
+            )
+    return {name: found[name] for name in wanted}, notes
+
+
+def _tie(found: dict[str, TensorInfo], where: str) -> str:
+    """Settle a head that is stored although it is tied to the embedding. Returns the note on it."""
+    head = found.pop("lm_head.weight")
+    if "wte.weight" not in found:
+        # safetensors' save_model keeps one name of a matrix that has several, and it may be this one.
+        found["wte.weight"] = head
+        return "wte.weight is stored under the name of the head that it is tied to, lm_head.weight"
+    if head.shape != found["wte.weight"].shape:
+        raise CheckpointError(
+            f"{where}: tie_word_embeddings is true, but lm_head.weight has the shape {list(head.shape)} and "
+            f"wte.weight {list(found['wte.weight'].shape)}"
+        )
+    return (
+        "lm_head.weight is stored, but tie_word_embeddings is true: wte.weight is used, as transformers does"
+    )
+
+
+def listed(names: list[str]) -> str:
+    """A few names for a message: "tensor 'a'", "tensors 'a', 'b'", "149 tensors 'a', 'b', 'c', 'd', …"."""
+    first = ", ".join(shown(name) for name in names[:_SHOWN])
+    if len(names) == 1:
+        return f"tensor {first}"
+    return f"{len(names)} tensors {first}{', …' if len(names) > _SHOWN else ''}"

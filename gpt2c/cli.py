@@ -1,0 +1,253 @@
+"""The command ``gpt2c``: its arguments, and how it ends.
+
+Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
+2 for a command line that is not understood, and 130 after Ctrl-C. What the commands do stands in
+``_commands``; it is imported, and with it NumPy and the engine, once the arguments are known to make sense.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import GPT2CError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: this process's) and return the exit status.
+
+    For the whole process: it decides what Ctrl-C does.
+    """
+    from . import _terminal
+
+    try:
+        try:
+            _terminal.leave_at_interrupt()
+            _terminal.make_streams_safe()
+            status = _run(argv)
+        except SystemExit as exit:  # of argparse: --help, --version, errors
+            status = exit.code if isinstance(exit.code, int) else 1
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        _terminal.silence_stdout()
+        return 0
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (GPT2CError, ValueError, ImportError) as error:
+        _complain(str(error))
+    except MemoryError:
+        _complain(
+            "not enough memory for this model and context; a shorter text or a smaller model needs less"
+        )
+    _terminal.silence_stdout()
+    return 1
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:
+        print(f"gpt2c: error: {message}", file=sys.stderr)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    arguments, extra = parser.parse_known_args(argv)
+    if extra:
+        words = [word for word in extra if not word.startswith("-")]
+        hint = f"; put a text of several words in quotes: {words[0]!r} came extra" if words == extra else ""
+        parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments.command == "bench":
+        from .benchmark import main_bench
+
+        return main_bench(arguments) or 0
+
+    from . import _commands
+
+    return getattr(_commands, arguments.command)(arguments) or 0
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of the command line."""
+    import argparse
+
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="gpt2c",
+        description="GPT-2 on CPUs: continue texts, suggest words, judge texts.",
+        epilog="gpt2c COMMAND --help says more. Without -m, the small model that comes with gpt2c is used.",
+    )
+    parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, summary: str, details: str = "") -> ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {details}".strip(),
+            allow_abbrev=False,
+        )
+
+    generate = command(
+        "generate",
+        "continue a text",
+        "Prints the prompt and its continuation as it comes. Chance plays a part: --seed N repeats a text, "
+        "--temperature 0 always takes the most probable token.",
+    )
+    generate.add_argument(
+        "prompt",
+        nargs="?",
+        help="the text to continue; - or nothing: stdin, without its final line break; on a terminal nothing "
+        "means the beginning of a text",
+    )
+    _model_options(generate)
+    _sampling_options(generate)
+    generate.add_argument("--no-prompt", action="store_true", help="print the continuation only")
+    generate.add_argument(
+        "--stats", action="store_true", help="then tell on stderr how fast it was, the seed, and why it ended"
+    )
+    _output_options(generate)
+
+    suggest = command(
+        "suggest",
+        "what could come next, with probabilities",
+        "On a terminal without a text it asks for one again and again, as a keyboard would.",
+    )
+    suggest.add_argument("text", nargs="?", help="the text so far; - is stdin")
+    _model_options(suggest)
+    suggest.add_argument("-k", type=int, default=5, metavar="N", help="how many suggestions (5)")
+    _output_options(suggest)
+
+    score = command(
+        "score",
+        "how probable a text is, token by token",
+        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice.",
+    )
+    score.add_argument("text", nargs="?", help="the text; - or nothing: stdin")
+    score.add_argument(
+        "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
+    )
+    _model_options(score)
+    score.add_argument(
+        "--no-bos",
+        action="store_true",
+        help="do not score the first token (otherwise: as what follows the begin-of-text token)",
+    )
+    _output_options(score)
+
+    info = command(
+        "info", "what a model is and how it would run here", "Loads it, so every tensor is checked."
+    )
+    info.add_argument("source", nargs="?", metavar="MODEL", help="as for -m")
+    _model_options(info)
+    _output_options(info)
+
+    bench = command("bench", "how fast this machine runs a model, and how fast it could")
+    bench.add_argument(
+        "--shape", metavar="SHAPE", help="random weights of this shape instead of a model, such as 124M"
+    )
+    _model_options(bench)
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _model_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="a directory, a .safetensors file or a name on the Hugging Face hub",
+    )
+    group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
+    group.add_argument("--offline", action="store_true", help="never download")
+    group.add_argument(
+        "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
+    )
+    group.add_argument(
+        "--backend",
+        choices=("native", "blas"),
+        default="native",
+        help="gpt2c's own arithmetic, or NumPy's BLAS (native)",
+    )
+
+
+def _sampling_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+
+    def option(*names: str, **settings: object) -> None:
+        group.add_argument(*names, **settings)  # type: ignore[arg-type]
+
+    option(
+        "-n",
+        "--max-new-tokens",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how many tokens to add, at most (60)",
+    )
+    option("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
+    option("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy, above 1 daring (0.8)")
+    option(
+        "--top-k", type=int, default=40, metavar="K", help="draw among the K most probable; 0: no limit (40)"
+    )
+    option(
+        "--top-p",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="draw among the most probable that make up P (0.95)",
+    )
+    option("--min-p", type=float, default=0.0, metavar="P", help="none below P times the most probable (0)")
+    option(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="above 1: tokens of the text count less (1)",
+    )
+    option(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before TEXT; may be given several times",
+    )
+    option(
+        "--logit-bias",
+        action="append",
+        default=[],
+        type=_bias,
+        metavar="ID=BIAS",
+        help="add BIAS to the logit of token ID; -inf forbids it; may be given several times",
+    )
+    option("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
+    option("--num-return-sequences", type=int, default=1, metavar="N", help="so many continuations (1)")
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    return int(token), float(bias)
+
+
+_bias.__name__ = "ID=BIAS"  # argparse says: invalid ID=BIAS value
+
+
+def _output_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write to FILE, which appears once it is complete"
+    )

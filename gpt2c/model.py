@@ -1,0 +1,481 @@
+"""The public face: a GPT-2 with its tokenizer, ready to continue, suggest and judge texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from . import _engine, generation, scoring
+from .config import Config
+from .errors import ConfigError, TokenizerError
+from .generation import Generation, Stream
+from .prompts import Prompt, separate, token_ids
+from .sampling import SamplingOptions, check_integer
+from .scoring import Score, Suggestion
+from .threads import default_threads
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
+
+__all__ = ["GPT2"]
+
+BACKENDS = ("native", "blas")
+MOST_THREADS = 1024
+
+
+class GPT2:
+    """A GPT-2 language model. Make one with :meth:`from_pretrained`.
+
+    **Prompts and texts** are strings, or token ids as a list, tuple or one-dimensional array of integers.
+    Where several are allowed, give a list or tuple of them: a list whose first item is an integer is one
+    prompt made of token ids, any other list holds several prompts. One prompt gives one result, a list of
+    prompts a list, in order. The empty string stands for the beginning of a text: the model then sees the
+    begin-of-text token alone. In strings, "<|endoftext|>" and its like are ordinary text; their effect as
+    special tokens is to be had with token ids.
+
+    A model may be used from several Python threads at once.
+
+    Attributes
+    ----------
+    config : Config
+        The architecture.
+    weights : _engine.Weights
+        The packed weights: immutable, they may be shared.
+    name : str
+        Where the model comes from.
+    notes : list of str
+        What was read from the checkpoint, and what was left aside.
+    generation_config : dict
+        The checkpoint's own defaults for generation. They are not applied, except for the bos and eos ids.
+    """
+
+    def __init__(
+        self,
+        weights: _engine.Weights,
+        tokenizer: Tokenizer | None = None,
+        *,
+        threads: int | None = None,
+        name: str = "GPT-2",
+        notes: Iterable[str] = (),
+        generation_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.weights = weights
+        self.config: Config = weights.config
+        self.name = name
+        self.notes = list(notes)
+        self.generation_config = dict(generation_config or {})
+        self.threads = threads
+        self._tokenizer = tokenizer
+        self._no_tokenizer = "this model was made without a tokenizer: give token ids, or a tokenizer"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        dtype: str | None = None,
+        backend: str = "native",
+        threads: int | None = None,
+        tokenizer: Any = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> GPT2:
+        """Load a model.
+
+        Parameters
+        ----------
+        source : str or path, optional
+            A directory in Hugging Face layout, a .safetensors file with config.json and the tokenizer's files
+            beside it, or the name of a model on the Hugging Face hub such as "gpt2". None is the small model
+            that comes with gpt2c.
+        dtype : str, optional
+            How weights are kept in memory: "float32", which is also the default.
+        backend : str
+            "native" is gpt2c's own arithmetic, with results that are equal bit by bit for any number of
+            threads and any batch. "blas" multiplies matrices with NumPy's BLAS, without that promise.
+        threads : int, optional
+            1 to 1024; the default is OMP_NUM_THREADS, else the physical cores this process may use.
+        tokenizer : object, optional
+            Used instead of the checkpoint's own: anything with ``encode(text)`` and ``decode(ids)``.
+        revision, subfolder, cache_dir, token, local_files_only
+            For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
+            repository; where downloads are kept; an access token; never download. ``subfolder`` works for
+            directories too.
+
+        Raises
+        ------
+        CheckpointError, ConfigError
+            The files are missing, damaged or ask for something that gpt2c does not do.
+        ValueError
+            An option is not one of the values above.
+
+        Notes
+        -----
+        Tokenizer files that are missing or of an unknown kind are no error before text is needed: token ids
+        always work.
+        """
+        if dtype not in (None, "float32"):
+            raise ValueError(f"dtype must be 'float32' or None; got {dtype!r} (no other format is available)")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+        threads = _checked_threads(threads)  # before the long work
+
+        from .checkpoint import open_checkpoint
+        from .tokenizer import as_tokenizer, load_tokenizer
+
+        checkpoint = open_checkpoint(
+            source,
+            revision=revision,
+            subfolder=subfolder,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        found, problem = None, ""
+        try:
+            found = (
+                load_tokenizer(checkpoint.directory, checkpoint.config)
+                if tokenizer is None
+                else as_tokenizer(tokenizer)
+            )
+        except TokenizerError as error:
+            if tokenizer is not None:
+                raise
+            problem = str(error)
+        weights = _engine.Weights(checkpoint.config, checkpoint.read, backend=backend)
+        model = cls(
+            weights,
+            found,
+            threads=threads,
+            name=checkpoint.name,
+            notes=checkpoint.notes,
+            generation_config=checkpoint.generation_config,
+        )
+        if problem:
+            model._no_tokenizer = problem
+            model.notes.append(f"no tokenizer: {problem}")
+        return model
+
+    # What the model is
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call uses, 1 to 1024; may be set (None: the default)."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int | None) -> None:
+        self._threads = _checked_threads(threads)
+
+    @property
+    def dtype(self) -> str:
+        """How the weights are kept: "float32"."""
+        return "float32"
+
+    @property
+    def backend(self) -> str:
+        """Which arithmetic the dense layers use: "native" or "blas"."""
+        return self.weights.backend
+
+    @property
+    def numerics(self) -> str:
+        """What results depend on besides the weights: dtype, back end, version of gpt2c's arithmetic."""
+        return f"{self.dtype}-{self.backend}-{_engine.NUMERICS_VERSION}"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the model can turn text into tokens and back."""
+        return self._tokenizer is not None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; a TokenizerError says why where there is none."""
+        if self._tokenizer is None:
+            raise TokenizerError(self._no_tokenizer)
+        return self._tokenizer
+
+    @property
+    def bos_token_id(self) -> int:
+        """The token that stands for the beginning of a text: the configuration's bos, else its first eos.
+
+        GPT-2 has one token, <|endoftext|>, for both. Without either there is a ConfigError.
+        """
+        if self.config.bos_token_id is not None:
+            return self.config.bos_token_id
+        if self.config.eos_token_ids:
+            return self.config.eos_token_ids[0]
+        raise ConfigError(
+            "the configuration names neither a bos_token_id nor an eos_token_id, so there is no token for "
+            "the beginning of a text: give a prompt that is not empty, and score with bos=False"
+        )
+
+    @property
+    def n_text_tokens(self) -> int:
+        """How many ids, from 0, the model may write.
+
+        Those past the tokenizer's end, which pad the embedding to a round size in some models, are left out.
+        """
+        n_vocab = self.config.n_vocab
+        return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
+
+    def memory_plan(self) -> dict[str, int]:
+        """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
+        full = (
+            self.new_cache().nbytes
+        )  # room for the whole context, of which the system gives what is touched
+        plan = {
+            "weights": self.weights.nbytes,
+            "cache_per_token": -(-full // self.config.n_ctx),
+            "cache_full_context": full,
+            "logits_per_row": 4 * self.config.n_vocab,
+        }
+        plan["one_text_of_full_context"] = (
+            plan["weights"] + plan["cache_full_context"] + plan["logits_per_row"]
+        )
+        return plan
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"<GPT2 {self.name}: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context "
+            f"{c.n_ctx}, vocabulary {c.n_vocab}; "
+            f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
+        )
+
+    # What it does
+
+    def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
+        """An empty cache with room for ``n_ctx`` tokens, 1 to the model's context, which is the default.
+
+        ``len(cache)`` is the number of tokens in it, ``cache.truncate(n)`` keeps the first n,
+        ``cache.fork()`` copies.
+        """
+        if n_ctx is not None:
+            n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
+        return _engine.KVCache(self.weights, n_ctx)
+
+    def forward(
+        self,
+        ids: Sequence[int] | np.ndarray,
+        cache: _engine.KVCache | None = None,
+        *,
+        logits_to_keep: int = 0,
+    ) -> np.ndarray:
+        """Compute the logits that follow each of ``ids``.
+
+        Parameters
+        ----------
+        ids : sequence of int, [n]
+            At least one token id.
+        cache : KVCache, optional
+            What stands before ``ids``; they are added to it. None: nothing does.
+        logits_to_keep : int
+            0 gives the logits of all n tokens, m those of the last m.
+
+        Returns
+        -------
+        np.ndarray, float32 [n or min(m, n), n_vocab]
+
+        Raises
+        ------
+        ContextLengthError
+            The tokens do not fit behind those in the cache; the cache is as it was.
+        """
+        keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
+        if isinstance(ids, str):
+            raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
+        tokens = token_ids(ids, self.config.n_vocab, "ids")
+        if cache is None:
+            cache = self.new_cache(min(len(tokens), self.config.n_ctx))
+        return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> Generation: ...
+    @overload
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], **options: Any
+    ) -> Generation | list[Generation]: ...
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        max_new_tokens: int = 50,
+        min_new_tokens: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: str | Iterable[str] = (),
+        logit_bias: Mapping[int, float] | None = None,
+        seed: int | None = None,
+        num_return_sequences: int = 1,
+        batch_size: int | None = None,
+    ) -> Generation | list[Generation]:
+        """Continue one prompt or several.
+
+        The text is the same in any company: neither the other prompts of a list, nor ``batch_size``,
+        ``threads`` or the number of continuations change it. The same prompt twice in one list therefore
+        comes out twice the same; for different continuations use ``num_return_sequences``.
+
+        Parameters
+        ----------
+        prompts : str, token ids, or a list of either
+            See :class:`GPT2`.
+        max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop,
+        logit_bias, seed
+            See :class:`gpt2c.sampling.SamplingOptions`. The default is greedy: no chance, 50 tokens at most.
+        num_return_sequences : int
+            Continuations per prompt. They differ where chance plays a part.
+        batch_size : int, optional
+            How many texts advance together, at most: more is faster and takes more memory for caches. By
+            default as many as fit into 1 GiB of caches, and no more than 64.
+
+        Returns
+        -------
+        Generation, or list of Generation
+            One for a single prompt; for a list of prompts, or ``num_return_sequences`` above 1, a flat list
+            with the continuations of each prompt next to each other.
+
+        Raises
+        ------
+        ContextLengthError
+            A prompt and ``max_new_tokens`` together pass the model's context. Nothing has been computed then.
+        ValueError, TypeError
+            A prompt or an option is not what it should be.
+        """
+        options = SamplingOptions(
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop,
+            logit_bias=logit_bias,
+            seed=seed,
+            num_return_sequences=num_return_sequences,
+        )
+        if batch_size is not None:
+            batch_size = check_integer("batch_size", batch_size, 1)
+        several, given = separate(prompts)
+        results = generation.generate(self, self._encode_all(given), options, batch_size)
+        return results if several or options.num_return_sequences > 1 else results[0]
+
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
+
+        Parameters
+        ----------
+        prompt : str or token ids
+        **options
+            As for :meth:`generate`, but one continuation only.
+
+        Returns
+        -------
+        Stream
+            An iterator of str; its ``result`` is the Generation, once it has ended.
+        """
+        several, given = separate(prompt)
+        if several:
+            raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
+        checked = SamplingOptions(**options)
+        if checked.num_return_sequences != 1:
+            raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
+        return Stream(self, self._encode_all(given)[0], checked)
+
+    @overload
+    def suggest(self, prompt: str, k: int = 5) -> list[Suggestion]: ...
+    @overload
+    def suggest(
+        self, prompt: Prompt | Sequence[Prompt], k: int = 5
+    ) -> list[Suggestion] | list[list[Suggestion]]: ...
+    def suggest(
+        self, prompt: Prompt | Sequence[Prompt], k: int = 5
+    ) -> list[Suggestion] | list[list[Suggestion]]:
+        """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
+
+        Parameters
+        ----------
+        prompt : str, token ids, or a list of either
+            A list of prompts gives a list of lists.
+        k : int
+            1 to the size of the vocabulary.
+        """
+        k = check_integer("k", k, 1, self.n_text_tokens, note=", the size of the vocabulary")
+        several, given = separate(prompt)
+        results = scoring.suggest(self, self._encode_all(given), k)
+        return results if several else results[0]
+
+    @overload
+    def score(self, texts: str, *, bos: bool = True) -> Score: ...
+    @overload
+    def score(self, texts: Prompt | Sequence[Prompt], *, bos: bool = True) -> Score | list[Score]: ...
+    def score(self, texts: Prompt | Sequence[Prompt], *, bos: bool = True) -> Score | list[Score]:
+        """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
+
+        Parameters
+        ----------
+        texts : str, token ids, or a list of either
+        bos : bool
+            True (the default) scores the first token as what follows the begin-of-text token, as GPT-2 was
+            trained to see it. False does not score the first token: nothing stands before it.
+
+        Returns
+        -------
+        Score, or list of Score
+
+        Raises
+        ------
+        ContextLengthError
+            A text has more tokens than the model has positions.
+        ValueError
+            A text without a token to score.
+        """
+        if not isinstance(bos, bool | np.bool_):
+            raise TypeError(f"bos must be True or False; got {bos!r}")
+        several, given = separate(texts)
+        documents = [
+            self._document(text, f"text {i}" if several else "the text") for i, text in enumerate(given)
+        ]
+        results = scoring.score(self, documents, bool(bos))
+        return results if several else results[0]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The text of a token as bytes; empty for a token without text, or without a tokenizer."""
+        if self._tokenizer is None or token >= self.n_text_tokens:
+            return b""
+        return self._tokenizer.token_bytes(token)
+
+    def _encode_all(self, prompts: Sequence[Any]) -> list[np.ndarray]:
+        """The token ids of prompts, int32 [at least 1] each, checked."""
+        arrays = []
+        for index, prompt in enumerate(prompts):
+            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
+            if isinstance(prompt, str):
+                prompt = self.tokenizer.encode(prompt) or [self.bos_token_id]
+            arrays.append(token_ids(prompt, self.config.n_vocab, name))
+        return arrays
+
+    def _document(self, text: Any, name: str) -> tuple[str | None, np.ndarray]:
+        """A text to score (None if given as token ids) and its token ids, int32 [at least 1], checked."""
+        if not isinstance(text, str):
+            return None, token_ids(text, self.config.n_vocab, name)
+        ids = self.tokenizer.encode(text)
+        before = self.tokenizer.encode("")  # what some tokenizers put before every text is not part of it
+        if before and ids[: len(before)] == before:
+            ids = ids[len(before) :]
+        if not ids:
+            raise ValueError(f"{name} is empty: there is nothing to score")
+        return text, token_ids(ids, self.config.n_vocab, name)
+
+
+def _checked_threads(threads: int | None) -> int:
+    return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)

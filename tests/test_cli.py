@@ -1,0 +1,298 @@
+"""The command line as a user meets it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+from command_line import GREEDY, TIMEOUT, command, environment, run
+
+import gpt2c
+from gpt2c import GPT2
+from gpt2c.checkpoint import BUNDLED
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return GPT2.from_pretrained(threads=1)
+
+
+# ---- generate
+
+
+def test_generate_prints_prompt_and_continuation_and_nothing_else(bundled):
+    done = run("generate", "Once upon a time", *GREEDY)
+    assert done.returncode == 0 and done.stderr == ""
+    text = bundled.generate("Once upon a time", max_new_tokens=8).text
+    assert done.stdout == f"Once upon a time{text}\n"
+    assert run("generate", "Once upon a time", *GREEDY, "--no-prompt").stdout == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (["Once upon a time"], b""),
+        ([], b"Once upon a time\n"),
+        ([], b"Once upon a time"),
+        (["-"], b"Once upon a time\r\n"),
+    ],
+)
+def test_the_prompt_comes_from_the_argument_or_stdin(arguments, stdin):
+    assert run("generate", *arguments, *GREEDY, stdin=stdin).stdout.startswith("Once upon a time there was")
+
+
+def test_only_one_line_break_is_taken_off_stdin():
+    found = run("generate", *GREEDY, "--json", stdin=b"A\n\n").stdout
+    assert json.loads(found)["prompt"] == "A\n"
+
+
+def test_an_empty_stdin_is_the_beginning_of_a_text(bundled):
+    text = bundled.generate("", max_new_tokens=8).text
+    assert run("generate", *GREEDY, stdin=b"").stdout == f"{text}\n"
+
+
+def test_every_option_arrives(bundled):
+    done = run(
+        "generate",
+        "The king",
+        "-n",
+        20,
+        "--min-new-tokens",
+        2,
+        "--temperature",
+        1.1,
+        "--top-k",
+        50,
+        "--top-p",
+        0.9,
+        "--min-p",
+        0.01,
+        "--repetition-penalty",
+        1.2,
+        "--seed",
+        5,
+        "--stop",
+        "xyzzy",
+        "--stop",
+        ".",
+        "--logit-bias",
+        "308=-inf",
+        "--logit-bias",
+        "259=0.5",
+        "--json",
+    )
+    expected = bundled.generate(
+        "The king",
+        max_new_tokens=20,
+        min_new_tokens=2,
+        temperature=1.1,
+        top_k=50,
+        top_p=0.9,
+        min_p=0.01,
+        repetition_penalty=1.2,
+        seed=5,
+        stop=["xyzzy", "."],
+        logit_bias={308: -math.inf, 259: 0.5},
+    )
+    found = json.loads(done.stdout)
+    assert found["generations"][0]["token_ids"] == expected.token_ids
+    assert found["generations"][0]["finish_reason"] == expected.finish_reason
+    assert (found["seed"], found["prompt"], found["numerics"]) == (5, "The king", bundled.numerics)
+
+
+def test_the_command_line_samples_and_tells_its_seed(bundled):
+    done = run("generate", "The king", "--stats", "-n", "20")
+    seed = int(re.search(r"seed (\d+)", done.stderr)[1])
+    assert run("generate", "The king", "--seed", seed, "-n", "20").stdout == done.stdout
+    expected = bundled.generate(
+        "The king", max_new_tokens=20, temperature=0.8, top_k=40, top_p=0.95, seed=seed
+    )
+    assert done.stdout == f"The king{expected.text}\n"
+    assert re.fullmatch(
+        r"load [\d.]+ s · prompt 2 tokens · first token after \d+ ms · 20 new tokens in [\d.]+ s "
+        r"\([\d.]+ tokens/s\) · seed \d+ · ended by length\n",
+        done.stderr,
+    )
+
+
+def test_stats_of_one_greedy_token():
+    done = run("generate", "The king", "--stats", "--temperature", "0", "-n", "1")
+    assert "1 new tokens" in done.stderr and "greedy" in done.stderr and "nan" not in done.stderr
+
+
+def test_several_continuations_are_told_apart(bundled):
+    done = run("generate", "The king", "-n", "5", "--seed", "3", "--num-return-sequences", "2", "--stats")
+    options = {"max_new_tokens": 5, "temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 3}
+    one, two = bundled.generate("The king", num_return_sequences=2, **options)
+    assert done.stdout == f"--- 1 of 2 ---\nThe king{one.text}\n--- 2 of 2 ---\nThe king{two.text}\n"
+    assert "10 new tokens" in done.stderr
+
+
+def test_text_comes_as_it_is_made():
+    process = subprocess.Popen(
+        command("generate", "The king", "-n", "500", "--min-new-tokens", "500", "--seed", "1"),
+        stdout=subprocess.PIPE,
+        env=environment(),
+    )
+    seen, times = b"", []
+    while data := os.read(process.stdout.fileno(), 4096):
+        seen += data
+        times.append(time.monotonic())
+        if seen == b"The king":
+            times.clear()  # the clock starts with the last piece that is prompt only
+            times.append(time.monotonic())
+    prompt, first, last = times[0], times[1], times[-1]
+    assert last - first > first - prompt  # most of the time passes between the first piece and the last
+    assert process.wait(TIMEOUT) == 0
+    process.stdout.close()
+
+
+# ---- suggest, score, info
+
+
+def test_suggest(bundled):
+    best = bundled.suggest("Once upon a", k=3)
+    done = run("suggest", "Once upon a", "-k", "3")
+    assert done.stdout.splitlines() == [f"{s.probability:7.2%}  {json.dumps(s.text)}" for s in best]
+    assert run("suggest", "-k", "3", stdin=b"Once upon a\n").stdout == done.stdout
+    found = json.loads(run("suggest", "Once upon a", "-k", "3", "--json").stdout)
+    assert found["text"] == "Once upon a"
+    assert [s["token_id"] for s in found["suggestions"]] == [s.token_id for s in best]
+    assert bytes.fromhex(found["suggestions"][0]["bytes"]) == b" time"
+
+
+def test_score(bundled, tmp_path):
+    text = "Once upon a time, a fée"
+    score = bundled.score(text)
+    done = run("score", text)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["logprob", "rank", "entropy", "token"]
+    assert len(lines) == len(score) + 3
+    assert lines[2].split() == [
+        f"{score.logprobs[1]:.4f}",
+        str(score.ranks[1]),
+        f"{score.entropies[1]:.4f}",
+        '"',
+        'upon"',
+    ]
+    assert (
+        f"perplexity {score.perplexity:.2f}" in lines[-1]
+        and f"{score.bits_per_byte:.4f} per byte" in lines[-1]
+    )
+    (tmp_path / "text").write_text(text + "\n", encoding="utf-8")
+    assert run("score", "-f", tmp_path / "text").stdout == done.stdout
+    assert run("score", stdin=text.encode() + b"\n").stdout == done.stdout
+    found = json.loads(run("score", text, "--json", "--no-bos").stdout)
+    rest = bundled.score(text, bos=False)
+    assert found["perplexity"] == pytest.approx(rest.perplexity) and found["tokens"] == len(rest)
+    assert [row["token_id"] for row in found["per_token"]] == rest.token_ids
+    assert found["per_token"][0]["text"] == " upon" and found["per_token"][0]["offsets"] == [4, 9]
+
+
+@pytest.mark.parametrize("arguments", [[], [BUNDLED], ["-m", BUNDLED]])
+def test_info(bundled, arguments):
+    done = run("info", *arguments)
+    assert done.returncode == 0 and done.stderr == ""
+    for part in (
+        "5,918,720 parameters",
+        "scale_attn_by_inverse_layer_idx",
+        "honoured",
+        "ignored: for training only",
+        "4,096",
+        "<|endoftext|>",
+        "76 tensors of F16",
+        "cache full context",
+        "6.0 MiB",
+        "instruction set",
+        bundled.weights.isa,
+        "threads",
+        bundled.numerics,
+    ):
+        assert part in done.stdout, part
+    found = json.loads(run("info", *arguments, "--json").stdout)
+    assert found["memory"] == bundled.memory_plan() and found["parameters"] == 5_918_720
+    assert {"key": "n_layer", "value": 6, "status": "honoured", "note": ""} in found["config"]
+
+
+def test_info_shows_sampling_defaults_that_are_not_applied(tmp_path):
+    for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt"):
+        shutil.copy(BUNDLED / name, tmp_path)
+    (tmp_path / "generation_config.json").write_text(
+        '{"temperature": 0.123, "do_sample": true, "eos_token_id": [0, 5]}'
+    )
+    out = run("info", tmp_path).stdout
+    assert "not applied" in out and "0.123" in out
+
+
+# ---- the command itself
+
+
+def test_help_version_and_no_command():
+    assert run("--version").stdout == f"gpt2c {gpt2c.__version__}\n"
+    done = run()
+    assert done.returncode == 2 and done.stdout == "" and "usage: gpt2c" in done.stderr
+    help = run("--help")
+    assert help.returncode == 0
+    for name in ("generate", "suggest", "score", "info", "bench"):
+        assert f"    {name} " in help.stdout
+        assert run(name, "--help").stdout.startswith(f"usage: gpt2c {name}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["write"], 2, "invalid choice: 'write'"),
+        (["generate", "Once", "upon"], 2, "put a text of several words in quotes: 'upon' came extra"),
+        (["generate", "--temprature", "1"], 2, "unrecognized arguments: --temprature"),
+        (["generate", "-n", "many"], 2, "argument -n/--max-new-tokens: invalid int value: 'many'"),
+        (["generate", "--logit-bias", "3"], 2, "argument --logit-bias: invalid ID=BIAS value: '3'"),
+        (["generate", "--backend", "cuda"], 2, "invalid choice: 'cuda'"),
+        (["generate", "x", "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
+        (
+            ["generate", "x", "--temperature", "nan"],
+            1,
+            "temperature must be 0 (greedy) or above, and finite; got nan",
+        ),
+        (["generate", "x", "--top-p", "2", "-m", "/nowhere"], 1, "got 2"),  # before anything is loaded
+        (["generate", "x", "--top-p", "0"], 1, "top_p must be above 0"),
+        (["generate", "x", "--top-k", "-1"], 1, "top_k must be at least 0"),
+        (["generate", "x", "--seed", "-1"], 1, "seed must be from 0"),
+        (["generate", "x", "--stop", ""], 1, "stop must not hold an empty string"),
+        (["generate", "x", "--logit-bias", "5000=1"], 1, "logit_bias names token 5000"),
+        (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024; got 0"),
+        (["generate", "x", "-n", "600"], 1, "at most 511 new tokens fit after it"),
+        (["generate", "x", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (["generate", "x", "-o", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (["generate", "x", "-o", "/"], 1, "/ is a directory: -o takes a file"),
+        (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
+        (["score", ""], 1, "the text is empty: there is nothing to score"),
+        (["score", "x", "-f", "y"], 1, "give a text or a file (-f), not both"),
+        (["score", "-f", "/nowhere/at/all"], 1, "/nowhere/at/all: No such file or directory"),
+        (["info", "/nowhere", "-m", "/nowhere"], 1, "give the model once"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_explained(arguments, status, message):
+    done = run(*arguments)
+    assert done.returncode == status
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(("gpt2c: error: ", "gpt2c generate: error: "))
+    assert done.stdout == ""
+
+
+def test_input_that_is_no_utf8_is_refused():
+    done = run("generate", stdin=b"caf\xe9")
+    assert done.returncode == 1
+    assert "stdin is not UTF-8 text: byte 3 is 0xe9; convert it first, for example with iconv" in done.stderr
+    done = run("generate", b"caf\xe9".decode("utf-8", "surrogateescape"))
+    assert (
+        done.returncode == 1
+        and "the text on the command line is not UTF-8 text: byte 3 is 0xe9" in done.stderr
+    )

@@ -1,0 +1,475 @@
+"""Models by their hub name, from a small hub on this machine: what is asked for, what every failure says.
+
+huggingface_hub reads its environment when it is imported, so a process of its own opens the models; the hub
+is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote
+
+import pytest
+from tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
+
+import gpt2c
+from gpt2c import CheckpointError
+from gpt2c.checkpoint import hub, open_checkpoint
+
+pytest.importorskip("huggingface_hub")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMALL_FILES = {name: b'{"x": "%s"}' % name.encode() for name in hub._SMALL_FILES}  # all different
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The part of the Hub's interface that loading a model uses."""
+
+    repositories: ClassVar[dict[str, dict[str, bytes]]] = {}
+    requests: ClassVar[list[str]] = []
+    no_lists = False  # requests for the list of files are answered with 500
+    withheld = ""  # this file is announced but not delivered
+    foreign = False  # answers to questions for files lack what the Hub says with them
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        path = unquote(self.path.split("?")[0]).strip("/")
+        self.requests.append(f"{self.command} {path}")
+        if path.startswith("api/models/"):
+            name, _, revision = path.removeprefix("api/models/").partition("/revision/")
+            revision, file = revision or "main", None
+        else:
+            name, _, rest = path.partition("/resolve/")
+            revision = next((r for r in (COMMIT, "main", "v1", "refs/pr/1") if rest.startswith(r + "/")), "?")
+            file = rest.removeprefix(revision + "/")
+        if name == "old-name":  # renamed, as "gpt2" is "openai-community/gpt2" today
+            location = self.path.replace("old-name", "owner/tiny")
+            return self.reply(307, b"", {"Location": location})
+        if name == "owner/private" and self.headers.get("Authorization") != "Bearer secret":
+            return self.reply(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if name == "owner/gated" and (file or self.no_lists):  # on the real Hub the list is public
+            return self.reply(
+                403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
+            )
+        files = self.repositories.get(name)
+        if files is None:
+            return self.reply(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if revision not in (COMMIT, "main", "v1", "refs/pr/1"):
+            return self.reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        if file is None:
+            if self.no_lists:
+                return self.reply(500, b"", {})
+            siblings = [{"rfilename": file} for file in files]
+            info = {"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+            return self.reply(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        if file not in files:
+            return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        if self.withheld == file and self.command == "GET":
+            return self.reply(403, b"", {})
+        etag = f'"{hashlib.sha1(files[file]).hexdigest()}"'
+        if self.foreign:
+            return self.reply(200, files[file], {})
+        self.reply(200, files[file], {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, body)
+
+    def reply(self, status: int, data: bytes, headers: dict[str, str], body: bool = True) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body and self.command == "GET":
+            self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+WORKER = """
+import json, sys
+from gpt2c.checkpoint import open_checkpoint
+assert "huggingface_hub" not in sys.modules
+open_checkpoint()
+assert "huggingface_hub" not in sys.modules, "imported although no hub name was given"
+for line in sys.stdin:
+    try:
+        checkpoint = open_checkpoint(**json.loads(line))
+        answer = {"directory": str(checkpoint.directory), "name": checkpoint.name, "notes": checkpoint.notes}
+        answer["read"] = all(checkpoint.read(name).size for name in checkpoint.tensors)
+    except Exception as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Client:
+    """A process that opens checkpoints, one after the other."""
+
+    def __init__(self, endpoint: str, home: Path, **environment: str) -> None:
+        kept = {
+            key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HUGGING"))
+        }
+        kept = {key: value for key, value in kept.items() if not key.upper().endswith("_PROXY")}
+        paths = [str(Path(gpt2c.__file__).parent.parent), kept.get("PYTHONPATH", "")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=home,
+            env=kept
+            | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+            | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            | environment,
+        )
+
+    def __call__(self, source: str, **options: object) -> dict:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps({"source": source, **options}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, bytes]:
+    """The files of a good model."""
+    write_model(tmp_path / "source")
+    return {path.name: path.read_bytes() for path in (tmp_path / "source").iterdir()}
+
+
+@pytest.fixture
+def shards(tmp_path) -> dict[str, bytes]:
+    """The files of a good model in two shards."""
+    write_shards(tmp_path / "shards", tiny_tensors())
+    (tmp_path / "shards" / "config.json").write_text(json.dumps(TINY))
+    return {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def client(endpoint, home) -> Iterator[Client]:
+    client = Client(endpoint, home)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def ask(client, tmp_path, monkeypatch):
+    """Open a model with an empty cache; returns the answer and the sorted requests."""
+    monkeypatch.setattr(Hub, "repositories", {})
+
+    def ask(
+        source: str, repository: dict[str, bytes] | None = None, **options: object
+    ) -> tuple[dict, list[str]]:
+        if repository is not None:
+            Hub.repositories[source] = repository
+        Hub.requests.clear()
+        answer = client(source, **{"cache_dir": str(tmp_path / "cache"), **options})
+        return answer, sorted(Hub.requests)
+
+    return ask
+
+
+def fetched(requests: list[str]) -> list[str]:
+    """The names of the files that were fetched, sorted."""
+    return sorted(
+        request.split("/")[-1] for request in requests if request.startswith("GET") and "/resolve/" in request
+    )
+
+
+def test_only_the_files_that_are_needed(ask, files, tmp_path):
+    others = [
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "README.md",
+        "onnx/model.onnx",
+        "model.fp16.safetensors",
+        "64.tflite",
+    ]
+    answer, requests = ask("owner/tiny", files | SMALL_FILES | dict.fromkeys(others, b"x" * 1000))
+    assert answer["name"] == "owner/tiny"
+    assert answer["read"]
+    assert answer["notes"] == [
+        f"from the Hub: owner/tiny at commit {COMMIT[:12]}",
+        "model.safetensors: 28 tensors of F32",
+    ]
+    assert fetched(requests) == [
+        "added_tokens.json", "config.json", "generation_config.json", "merges.txt", "model.safetensors",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    ]  # fmt: skip
+    assert {path.name for path in Path(answer["directory"]).iterdir()} == set(fetched(requests))
+    assert Path(answer["directory"]).is_relative_to(tmp_path / "cache")
+    assert not any("resolve" in request and request.split("/")[-1] in others for request in requests)
+
+    answer, requests = ask("owner/tiny")  # again: two small questions, no file
+    assert answer["read"]
+    assert requests == ["GET api/models/owner/tiny", "HEAD owner/tiny/resolve/main/config.json"]
+
+
+def test_shards(ask, shards):
+    answer, requests = ask("owner/tiny", shards | {"model-00003-of-00003.safetensors": b"not in the index"})
+    assert answer["notes"][1] == "2 shards: 28 tensors of F32"
+    assert fetched(requests) == sorted(shards)
+
+
+def test_one_file_comes_before_shards(ask, files, shards):
+    answer, requests = ask("tiny", shards | files)
+    assert answer["notes"][1] == "model.safetensors: 28 tensors of F32"
+    assert fetched(requests) == ["config.json", "model.safetensors"]
+
+
+def test_renamed_models_are_found(ask, files):
+    Hub.repositories["owner/tiny"] = files
+    answer, _ = ask("old-name")
+    assert answer["name"] == "old-name"
+    assert answer["read"]
+
+
+def test_revision_and_subfolder(ask, files):
+    deep = {f"a/b/{name}": data for name, data in files.items()} | {"vocab.json": b"{}", "a/merges.txt": b""}
+    answer, requests = ask("owner/tiny", deep, revision="refs/pr/1", subfolder="a/b")
+    assert answer["directory"].endswith(f"{COMMIT}/a/b")
+    assert fetched(requests) == ["config.json", "model.safetensors"]
+    assert "HEAD owner/tiny/resolve/refs/pr/1/a/b/config.json" in requests
+    assert "GET api/models/owner/tiny/revision/refs/pr/1" in requests
+    answer, _ = ask("owner/tiny", subfolder="a")
+    assert answer["message"] == (
+        "'owner/tiny' has no config.json in its subfolder 'a': it does not hold a model as transformers "
+        "saves it"
+    )
+
+
+def test_token(ask, files):
+    Hub.repositories["owner/private"] = files
+    answer, _ = ask("owner/private")
+    assert (
+        "If the model is private, log in (`hf auth login`), set HF_TOKEN, or pass token=" in answer["message"]
+    )
+    answer, _ = ask("owner/private", token="secret")
+    assert answer["read"]
+    answer, _ = ask("owner/private")  # what was fetched once stays usable, as huggingface_hub has it
+    assert answer["read"]
+    assert answer["notes"][1].startswith("the cached copy was used as it is: the Hub answered: ")
+    assert "401" in answer["notes"][1]
+    assert "secret" not in json.dumps(answer)
+
+
+def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
+    first, _ = ask("owner/tiny", files | SMALL_FILES)
+    again, requests = ask("owner/tiny", local_files_only=True)
+    assert requests == []
+    assert again["directory"] == first["directory"]
+    assert again["notes"][1] == "the cached copy was used as it is: local_files_only is set"
+
+    offline = Client(endpoint, home, HF_HUB_OFFLINE="1")
+    Hub.requests.clear()
+    again = offline("owner/tiny", cache_dir=str(tmp_path / "cache"))
+    assert again["directory"] == first["directory"]
+    assert again["notes"][1] == "the cached copy was used as it is: HF_HUB_OFFLINE is set"
+    again = offline("owner/other", cache_dir=str(tmp_path / "cache"))
+    assert again["error"] == "CheckpointError"
+    assert again["message"] == (
+        "config.json of 'owner/other': not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set. "
+        "Run this once with a connection; or fetch the model on another machine (`hf download owner/other "
+        "--local-dir DIRECTORY`), copy the directory here and give its path"
+    )
+    offline.close()
+    assert Hub.requests == []
+
+
+def test_offline_and_not_cached(ask, files):
+    answer, requests = ask("owner/tiny", files, local_files_only=True)
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only is set. "
+        "Run this once"
+    )
+    assert requests == []
+
+
+def test_offline_and_only_partly_cached(ask, files, shards):
+    """A download that was interrupted, or one by another program that needed less."""
+    for source, repository, missing in (
+        ("one", files, "model.safetensors"),
+        ("two", shards, sorted(shards)[1]),
+    ):
+        answer, _ = ask(source, repository)
+        (Path(answer["directory"]) / missing).unlink()
+        answer, _ = ask(source, local_files_only=True)
+        assert answer["error"] == "CheckpointError"
+        assert "and local_files_only is set. Run this once with a connection" in answer["message"]
+        assert (
+            missing in answer["message"] if source == "two" else "the weights of 'one'" in answer["message"]
+        )
+        answer, requests = ask(source)
+        assert answer["read"]
+        assert fetched(requests) == [] or fetched(requests) == [missing]
+
+
+def test_hub_down_after_the_first_use(ask, files, monkeypatch):
+    ask("owner/tiny", files)
+    monkeypatch.setattr(Hub, "no_lists", True)
+    answer, _ = ask("owner/tiny")
+    assert answer["read"]
+    assert answer["notes"][1].startswith("the cached copy was used as it is: the Hub answered: ")
+    assert "500" in answer["notes"][1]
+
+
+def test_no_connection(files, home, tmp_path):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]  # nobody listens there
+    client = Client(f"http://127.0.0.1:{port}", home)
+    answer = client("owner/tiny", cache_dir=str(tmp_path / "cache"))
+    client.close()
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "config.json of 'owner/tiny': not in the Hub's cache on this machine, and the Hub cannot be reached "
+        "(Conn"
+    )
+
+
+def test_not_found(ask):
+    answer, requests = ask("owner/typo")
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "there is neither a file or directory 'owner/typo' here nor a model of that name on the Hub: check "
+        "the spelling"
+    )
+    assert len(requests) <= 2
+
+
+def test_no_such_revision(ask, files):
+    answer, _ = ask("owner/tiny", files, revision="v9")
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith("'owner/tiny' has no revision 'v9': give a branch, tag or commit")
+
+
+@pytest.mark.parametrize("no_lists", [False, True])
+def test_gated(ask, files, monkeypatch, no_lists):
+    monkeypatch.setattr(Hub, "no_lists", no_lists)
+    answer, _ = ask("owner/gated", files)
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "access to 'owner/gated' is restricted: ask for it on the model's page on the Hub, then log"
+    )
+
+
+def test_file_that_does_not_arrive(ask, files, monkeypatch):
+    monkeypatch.setattr(Hub, "withheld", "model.safetensors")
+    answer, _ = ask("owner/tiny", files)
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "model.safetensors of 'owner/tiny' could not be fetched from the Hub: HfHubHTTPError: "
+    )
+    monkeypatch.setattr(Hub, "withheld", "")
+    answer, _ = ask("owner/tiny", files)
+    assert answer["read"]
+
+
+def test_server_that_is_no_hub(ask, files, monkeypatch):
+    monkeypatch.setattr(Hub, "foreign", True)
+    answer, _ = ask("owner/tiny", files)
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith("config.json of 'owner/tiny' could not be fetched from the Hub: ")
+
+
+def test_no_config(ask, files):
+    answer, _ = ask("owner/tiny", {"model.safetensors": files["model.safetensors"]})
+    assert (
+        answer["message"]
+        == "'owner/tiny' has no config.json: it does not hold a model as transformers saves it"
+    )
+
+
+def test_only_pickled_weights(ask, files):
+    answer, requests = ask(
+        "owner/tiny", {"config.json": files["config.json"], "pytorch_model.bin": b"x" * 100}
+    )
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "'owner/tiny' has no model.safetensors at revision main: pytorch_model.bin is a pickle, which can "
+        "run any code when "
+    )
+    assert "s, d = 'owner/tiny', 'converted'" in answer["message"]
+    assert answer["message"].endswith("adds safetensors, revision='refs/pr/NUMBER' loads that")
+    assert fetched(requests) == ["config.json"]
+
+
+def test_another_architecture_is_refused_before_its_weights_are_fetched(ask, files):
+    answer, requests = ask("owner/llama", files | {"config.json": b'{"model_type": "llama"}'})
+    assert answer["error"] == "ConfigError"
+    assert answer["message"].endswith("config.json: model_type is 'llama'; gpt2c runs \"gpt2\" only")
+    assert fetched(requests) == ["config.json"]
+
+
+def test_index_that_leads_elsewhere(ask, shards):
+    index = json.loads(shards["model.safetensors.index.json"])
+    index["weight_map"]["wte.weight"] = "../../secret.safetensors"
+    answer, requests = ask(
+        "owner/tiny", shards | {"model.safetensors.index.json": json.dumps(index).encode()}
+    )
+    assert answer["error"] == "CheckpointError"
+    assert "the plain name of a .safetensors file beside the index is needed" in answer["message"]
+    assert fetched(requests) == ["config.json", "model.safetensors.index.json"]
+
+
+def test_damaged_weights_on_the_hub(ask, files):
+    answer, _ = ask("owner/tiny", files | {"model.safetensors": safetensors_bytes(tiny_tensors())[:-4]})
+    assert answer["error"] == "CheckpointError"
+    assert "model.safetensors is truncated" in answer["message"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-xl", "microsoft/DialoGPT-small", "a", "a.b/c_d-1"])
+def test_names(name):
+    assert hub.looks_like_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "./gpt2", "/gpt2", "a/b/c", "a//b", "a/", "~/x", "-a", "a b", "a\\b", "C:/x",
+        "a..b", "a--b", "a.", "a-/b", "a.git", "x.safetensors", "a/x.bin", "x" * 97, "gpt2\n", "é",
+    ],
+)  # fmt: skip
+def test_names_that_are_paths(name):
+    assert not hub.looks_like_name(name)
+
+
+def test_without_huggingface_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = (
+        r"^there is no file or directory 'no/such'; .* needs the package .*: pip install huggingface_hub$"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint("no/such")

@@ -1,0 +1,117 @@
+"""The options of generation: what is allowed passes unchanged, what is not is refused in words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2c.sampling import SamplingOptions
+
+
+def test_defaults_are_greedy_and_change_nothing():
+    options = SamplingOptions()
+    assert options.greedy
+    assert (options.max_new_tokens, options.min_new_tokens, options.num_return_sequences) == (50, 0, 1)
+    assert (options.top_k, options.top_p, options.min_p, options.repetition_penalty) == (0, 1.0, 0.0, 1.0)
+    assert options.stop == () and dict(options.logit_bias) == {} and options.seed is None
+
+
+@given(
+    temperature=st.floats(0, 1e30),
+    top_k=st.integers(0, 10**9),
+    top_p=st.floats(1e-30, 1),
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.floats(1e-6, 1e6),
+    seed=st.one_of(st.none(), st.integers(0, 2**64 - 1)),
+    max_new_tokens=st.integers(1, 10**9),
+)
+def test_allowed_values_are_kept(**values):
+    options = SamplingOptions(**values)
+    for name, value in values.items():
+        assert getattr(options, name) == value
+
+
+def test_numpy_numbers_are_numbers():
+    options = SamplingOptions(max_new_tokens=np.int64(7), temperature=np.float32(0.5), top_k=np.uint8(3))
+    assert (options.max_new_tokens, options.temperature, options.top_k) == (7, 0.5, 3)
+    assert type(options.max_new_tokens) is int and type(options.temperature) is float
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("max_new_tokens", 0, "at least 1; got 0"),
+        ("max_new_tokens", -3, "at least 1; got -3"),
+        ("min_new_tokens", -1, "at least 0; got -1"),
+        ("min_new_tokens", 51, "must not be above max_new_tokens (50)"),
+        ("temperature", math.nan, "0 (greedy) or above, and finite; got nan"),
+        ("temperature", math.inf, "got inf"),
+        ("temperature", -0.1, "got -0.1"),
+        ("top_k", -1, "at least 0 (0 is no limit); got -1"),
+        ("top_p", 0, "above 0 and at most 1 (1 is no limit); got 0"),
+        ("top_p", 1.01, "got 1.01"),
+        ("top_p", math.nan, "got nan"),
+        ("min_p", -0.1, "from 0 (no limit) to 1; got -0.1"),
+        ("min_p", 1.5, "got 1.5"),
+        ("min_p", math.nan, "got nan"),
+        ("repetition_penalty", 0, "from 1e-6 to 1e6 (1 is none); got 0"),
+        ("repetition_penalty", -1, "got -1"),
+        ("repetition_penalty", math.inf, "got inf"),
+        ("num_return_sequences", 0, "at least 1; got 0"),
+        ("seed", -1, "2**64 - 1"),
+        ("seed", 2**64, "got 18446744073709551616"),
+        ("stop", "", "empty string"),
+        ("stop", ["a", ""], "empty string"),
+        (
+            "logit_bias",
+            {3: math.nan},
+            "logit_bias[3] must be a finite float32, or -inf to forbid the token; got nan",
+        ),
+        ("logit_bias", {3: math.inf}, "got inf"),
+        ("logit_bias", {3: 1e300}, "got 1e+300"),
+        ("logit_bias", {-1: 0.5}, "token id in logit_bias must be at least 0; got -1"),
+    ],
+)
+def test_bad_values_are_refused(option, value, allowed):
+    with pytest.raises(ValueError) as caught:
+        SamplingOptions(**{option: value})
+    assert option in str(caught.value) and allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wrong"),
+    [
+        ("max_new_tokens", 5.0, "must be an integer, at least 1; got 5.0 (float)"),
+        ("max_new_tokens", True, "got True (bool)"),
+        ("max_new_tokens", "5", "got '5' (str)"),
+        ("max_new_tokens", None, "got None (NoneType)"),
+        ("temperature", "hot", "must be a number, 0 (greedy) or above, and finite; got 'hot' (str)"),
+        ("temperature", True, "got True (bool)"),
+        ("top_p", None, "got None"),
+        ("seed", 1.5, "got 1.5 (float)"),
+        ("stop", 5, "a string or several strings; got 5"),
+        ("stop", b"end", "got b'end'"),
+        ("stop", ["a", 5], "strings only; got 5"),
+        ("logit_bias", [1, 2], "must map token ids to numbers, such as {42: -100}; got list"),
+        ("logit_bias", {"a": 1.0}, "token id in logit_bias must be an integer"),
+        ("logit_bias", {3: "x"}, "logit_bias[3] must be a number; got 'x'"),
+    ],
+)
+def test_wrong_types_are_refused(option, value, wrong):
+    with pytest.raises(TypeError) as caught:
+        SamplingOptions(**{option: value})
+    assert option in str(caught.value) and wrong in str(caught.value)
+
+
+def test_stop_strings_come_in_any_collection_once_each():
+    assert SamplingOptions(stop="ab").stop == ("ab",)
+    assert SamplingOptions(stop=["b", "a", "b"]).stop == ("b", "a")
+    assert SamplingOptions(stop=(text for text in "xy")).stop == ("x", "y")
+
+
+def test_a_bias_below_all_float32_forbids():
+    assert SamplingOptions(logit_bias={1: -1e300, 2: -100}).logit_bias == {1: -math.inf, 2: -100.0}
