@@ -1,5 +1,5 @@
-/* The model as a list of phases. Work inside a phase is split into items; item i of n belongs to exactly one thread, so
- * results do not depend on how many there are. */
+/* The model as a list of phases, each split into items that any thread may take. An item's result does not depend on
+ * who takes it or when, so results do not depend on the number of threads. */
 #define _POSIX_C_SOURCE 200809L
 #include "gpt2c.h"
 #include "team.h"
@@ -12,7 +12,7 @@ typedef struct {
     const gpt2c_call *call;
     const gpt2c_step *steps;
     ptrdiff_t n_steps;
-    team_barrier barrier;
+    team_queue queue;
     atomic_int stopped; /* what poll returned */
     struct timespec polled;
 } region;
@@ -32,7 +32,7 @@ static struct timespec coarse_now(void) {
 }
 
 /* Whether to go on. Thread 0 looks at the (coarse, cheap) clock and asks the caller every few milliseconds. After a
- * stop all phases are still walked through, with nothing done, so that every thread meets every barrier. */
+ * stop all items are still taken, with nothing done. */
 static int go_on(region *r, int thread) {
     if (atomic_load_explicit(&r->stopped, memory_order_relaxed)) return 0;
     if (thread == 0 && r->call->poll) {
@@ -120,25 +120,19 @@ static void append(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin,
     }
 }
 
-/* Items are (head, up to six consecutive rows of one sequence), dealt in turn: a later tile has more keys to see. */
-static void attend(region *r, const gpt2c_step *step, int thread, int threads, float *scratch) {
-    const gpt2c_call *c = r->call;
+/* Rows [begin, end) of the step attend with one head; rows of one sequence go together. */
+static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                   float *scratch) {
     const gpt2c_model *m = c->model;
-    const ptrdiff_t d = m->d_head, end = step->row0 + step->rows;
-    ptrdiff_t item = 0;
-    for (ptrdiff_t head = 0; head < m->n_head; head++) {
-        ptrdiff_t sequence = first_sequence(c, step->row0);
-        for (ptrdiff_t row = step->row0, rows; row < end; row += rows, item++) {
-            sequence = sequence_of(c, row, sequence);
-            rows = smaller(smaller(end, c->row_start[sequence + 1]) - row, GPT2C_TILE_ROWS);
-            if (item % threads != thread) continue;
-            if (!go_on(r, thread)) return;
-            const ptrdiff_t at = row - step->row0;
-            c->kernels->attention(c->mixed + at * m->n_embd + head * d, m->n_embd,
-                                  c->qkv + at * 3 * m->n_embd + head * d, 3 * m->n_embd,
-                                  keys_of(c, sequence, step->layer, head), values_of(c, sequence, step->layer, head),
-                                  rows, position_of(c, row, sequence), d, m->layers[step->layer].attn_scale, scratch);
-        }
+    const ptrdiff_t d = m->d_head;
+    ptrdiff_t sequence = first_sequence(c, step->row0 + begin);
+    for (ptrdiff_t r = begin, rows; r < end; r += rows) {
+        sequence = sequence_of(c, step->row0 + r, sequence);
+        rows = smaller(end, c->row_start[sequence + 1] - step->row0) - r;
+        c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, c->qkv + r * 3 * m->n_embd + head * d,
+                              3 * m->n_embd, keys_of(c, sequence, step->layer, head),
+                              values_of(c, sequence, step->layer, head), rows, position_of(c, step->row0 + r, sequence),
+                              d, m->layers[step->layer].attn_scale, scratch);
     }
 }
 
@@ -176,85 +170,94 @@ const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *st
     return work.dense;
 }
 
-/* Items are (panel, block of rows); each thread takes a contiguous part. */
-static void dense_phase(region *r, const gpt2c_step *step, int thread, int threads, float *scratch) {
-    const gpt2c_call *c = r->call;
+static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t panel, ptrdiff_t begin, ptrdiff_t end,
+                       float *scratch) {
     const dense_work work = work_of(c, step);
     const ptrdiff_t n_in = work.dense->n_in, n_out = work.dense->n_out;
-    if (c->dense_done) {
-        const ptrdiff_t begin = step->rows * thread / threads, end = step->rows * (thread + 1) / threads;
-        gpt2c_epilogue here = work.epilogue;
-        if (here.residual) here.residual += begin * n_out;
-        c->kernels->epilogue(work.out + begin * n_out, n_out, c->sums + begin * n_out, n_out, work.dense->bias, &here,
-                             end - begin, n_out);
-        return;
-    }
-    const ptrdiff_t panels = panels_of(n_out), blocks = (step->rows + ROW_BLOCK - 1) / ROW_BLOCK;
-    const ptrdiff_t items = panels * blocks, end = items * (thread + 1) / threads;
-    for (ptrdiff_t item = items * thread / threads; item < end && go_on(r, thread); item++) {
-        const ptrdiff_t panel = item / blocks, block = item % blocks;
-        const ptrdiff_t row = step->rows * block / blocks, rows = step->rows * (block + 1) / blocks - row;
-        gpt2c_epilogue here = work.epilogue;
-        if (here.residual) here.residual += row * n_out;
-        c->kernels->linear(work.out + row * n_out, n_out, work.input + row * n_in, n_in, work.dense, &here, rows, panel,
+    float *out = work.out + begin * n_out;
+    gpt2c_epilogue here = work.epilogue;
+    if (here.residual) here.residual += begin * n_out;
+    if (c->dense_done)
+        c->kernels->epilogue(out, n_out, c->sums + begin * n_out, n_out, work.dense->bias, &here, end - begin, n_out);
+    else
+        c->kernels->linear(out, n_out, work.input + begin * n_in, n_in, work.dense, &here, end - begin, panel,
                            panel + 1, scratch);
-    }
 }
 
-static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
-    for (ptrdiff_t r = begin; r < end; r++) {
-        const float *logits = c->logits + r * c->model->n_vocab;
-        const ptrdiff_t row = step->row0 + r;
-        const float logit = logits[c->targets[row]];
-        c->target_logit[row] = logit;
-        c->greater[row] =
-            c->kernels->log_sum(logits, c->model->n_vocab, logit, &c->maximum[row], &c->total[row], &c->moment[row]);
-    }
+static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r) {
+    const float *logits = c->logits + r * c->model->n_vocab;
+    const ptrdiff_t row = step->row0 + r;
+    const float logit = logits[c->targets[row]];
+    c->target_logit[row] = logit;
+    c->greater[row] =
+        c->kernels->log_sum(logits, c->model->n_vocab, logit, &c->maximum[row], &c->total[row], &c->moment[row]);
 }
 
-static void run_phase(region *r, const gpt2c_step *step, int thread, int threads) {
-    const gpt2c_call *c = r->call;
+/* ---- items ---- */
+
+/* How a phase is split: its items are (slice, part), a slice being a head or a panel, a part some of the rows. */
+typedef struct {
+    ptrdiff_t slices, parts;
+} split;
+
+static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
+    const ptrdiff_t tiles = (step->rows + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
+    const float *unused;
+    const gpt2c_dense *dense = gpt2c_step_dense(c, step, &unused);
+    if (dense && !c->dense_done) return (split){panels_of(dense->n_out), (step->rows + ROW_BLOCK - 1) / ROW_BLOCK};
+    if (step->phase == GPT2C_ATTENTION) return (split){c->model->n_head, tiles};
+    if (step->phase == GPT2C_SCORE) return (split){1, step->rows};
+    return (split){1, tiles};
+}
+
+static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, float *scratch) {
     const gpt2c_model *m = c->model;
-    float *scratch = c->scratch + thread * c->scratch_size;
-    const ptrdiff_t begin = step->rows * thread / threads, end = step->rows * (thread + 1) / threads;
-    const ptrdiff_t n = m->n_embd;
+    const ptrdiff_t n = m->n_embd, slice = item / s.parts, part = item % s.parts;
+    const ptrdiff_t begin = step->rows * part / s.parts, end = step->rows * (part + 1) / s.parts;
     switch (step->phase) {
     case GPT2C_EMBED:
-        if (begin < end && go_on(r, thread)) embed(c, step, begin, end);
+        embed(c, step, begin, end);
         break;
     case GPT2C_LN_1:
     case GPT2C_LN_2:
-        if (go_on(r, thread))
-            c->kernels->layer_norm(c->norm + begin * n, n, c->x + begin * n, n,
-                                   step->phase == GPT2C_LN_1 ? &m->layers[step->layer].ln_1
-                                                             : &m->layers[step->layer].ln_2,
-                                   m->epsilon, end - begin, n);
+        c->kernels->layer_norm(c->norm + begin * n, n, c->x + begin * n, n,
+                               step->phase == GPT2C_LN_1 ? &m->layers[step->layer].ln_1 : &m->layers[step->layer].ln_2,
+                               m->epsilon, end - begin, n);
         break;
     case GPT2C_LN_F: /* of the wanted rows only */
-        for (ptrdiff_t i = begin; i < end && go_on(r, thread); i++)
+        for (ptrdiff_t i = begin; i < end; i++)
             c->kernels->layer_norm(c->norm + i * n, n, c->x + (c->out_rows[step->row0 + i] - step->origin) * n, n,
                                    &m->ln_f, m->epsilon, 1, n);
         break;
     case GPT2C_APPEND:
-        if (begin < end && go_on(r, thread)) append(c, step, begin, end);
+        append(c, step, begin, end);
         break;
     case GPT2C_ATTENTION:
-        attend(r, step, thread, threads, scratch);
+        attend(c, step, slice, begin, end, scratch);
         break;
     case GPT2C_SCORE:
-        if (go_on(r, thread)) score(c, step, begin, end);
+        score(c, step, part);
         break;
     default:
-        dense_phase(r, step, thread, threads, scratch);
+        dense_rows(c, step, slice, begin, end, scratch);
         break;
     }
 }
 
 static void run_steps(void *pointer, int thread, int threads) {
     region *r = pointer;
+    const gpt2c_call *c = r->call;
+    ptrdiff_t first = 0, item; /* items of all phases are numbered through */
+    (void)threads;
     for (ptrdiff_t i = 0; i < r->n_steps; i++) {
-        run_phase(r, &r->steps[i], thread, threads);
-        if (i + 1 < r->n_steps) team_wait(&r->barrier, threads);
+        const split s = split_of(c, &r->steps[i]);
+        const ptrdiff_t end = first + s.slices * s.parts;
+        while ((item = team_take(&r->queue, end)) >= 0) {
+            if (go_on(r, thread)) run_item(c, &r->steps[i], s, item - first, c->scratch + thread * c->scratch_size);
+            team_done(&r->queue);
+        }
+        team_wait(&r->queue, end);
+        first = end;
     }
 }
 

@@ -1,5 +1,5 @@
-/* team.h: the parallel region and its barrier. Two bodies, chosen when compiling: OpenMP (the default), or C11 threads
- * where the compiler has no OpenMP. Included by forward.c only. */
+/* team.h: the parallel region and the queue of its work. Two bodies, chosen when compiling: OpenMP (the default), or
+ * C11 threads where the compiler has no OpenMP. Included by forward.c only. */
 #ifndef GPT2C_TEAM_H
 #define GPT2C_TEAM_H
 
@@ -18,22 +18,29 @@
 
 typedef void (*team_body)(void *argument, int thread, int threads);
 
-/* Every member waits until all have arrived. It spins for some microseconds (the usual wait), then yields, then sleeps,
- * so that more threads than free cores do not collapse. */
+/* The work of a region: items numbered through all its phases. There is no barrier: a phase is over when its items are
+ * done, so a member that the system has put aside holds up the others only if it was in the middle of an item. */
 typedef struct {
-    atomic_int arrived;
-    atomic_uint generation;
-} team_barrier;
+    _Alignas(64) atomic_ptrdiff_t taken;
+    _Alignas(64) atomic_ptrdiff_t done;
+} team_queue;
 
-static void team_wait(team_barrier *barrier, int threads) {
-    if (threads == 1) return;
-    const unsigned generation = atomic_load_explicit(&barrier->generation, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == threads - 1) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->generation, generation + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation; spins++) {
+/* The next item below `end` that nobody has taken, or -1. */
+static ptrdiff_t team_take(team_queue *queue, ptrdiff_t end) {
+    ptrdiff_t next = atomic_load_explicit(&queue->taken, memory_order_relaxed);
+    while (next < end)
+        if (atomic_compare_exchange_weak_explicit(&queue->taken, &next, next + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return next;
+    return -1;
+}
+
+static void team_done(team_queue *queue) { atomic_fetch_add_explicit(&queue->done, 1, memory_order_release); }
+
+/* Waits until all items below `end` are done, and sees what they wrote. It spins for some microseconds (the usual
+ * wait), then yields, then sleeps, so that more threads than free cores do not collapse. */
+static void team_wait(team_queue *queue, ptrdiff_t end) {
+    for (int spins = 0; atomic_load_explicit(&queue->done, memory_order_acquire) < end; spins++) {
         if (spins < 1000) {
 #if defined(__SSE__)
             _mm_pause();
