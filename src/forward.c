@@ -247,17 +247,16 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
 static void run_steps(void *pointer, int thread, int threads) {
     region *r = pointer;
     const gpt2c_call *c = r->call;
-    ptrdiff_t first = 0, item; /* items of all phases are numbered through */
-    (void)threads;
+    ptrdiff_t finished = 0, item;
     for (ptrdiff_t i = 0; i < r->n_steps; i++) {
         const split s = split_of(c, &r->steps[i]);
-        const ptrdiff_t end = first + s.slices * s.parts;
-        while ((item = team_take(&r->queue, end)) >= 0) {
-            if (go_on(r, thread)) run_item(c, &r->steps[i], s, item - first, c->scratch + thread * c->scratch_size);
+        const ptrdiff_t items = s.slices * s.parts;
+        while ((item = team_take(&r->queue, i + 1, items, thread, threads)) >= 0) {
+            if (go_on(r, thread)) run_item(c, &r->steps[i], s, item, c->scratch + thread * c->scratch_size);
             team_done(&r->queue);
         }
-        team_wait(&r->queue, end);
-        first = end;
+        finished += items;
+        team_wait(&r->queue, finished);
     }
 }
 

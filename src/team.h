@@ -18,26 +18,38 @@
 
 typedef void (*team_body)(void *argument, int thread, int threads);
 
-/* The work of a region: items numbered through all its phases. There is no barrier: a phase is over when its items are
- * done, so a member that the system has put aside holds up the others only if it was in the middle of an item. */
+/* The work of a region: phases of items. Every member first takes the items of its own share, which lie together in
+ * memory, then what is left of the others' shares. There is no barrier: a phase is over when its items are done, so a
+ * member that the system has put aside holds up the others only if it was in the middle of an item. */
+enum { TEAM_MOST = 1024 };
+
 typedef struct {
-    _Alignas(64) atomic_ptrdiff_t taken;
-    _Alignas(64) atomic_ptrdiff_t done;
+    atomic_ptrdiff_t done;                 /* items, counted through all phases */
+    atomic_uint_fast64_t share[TEAM_MOST]; /* phase << 32 | the next item; an older phase: nothing taken yet */
 } team_queue;
 
-/* The next item below `end` that nobody has taken, or -1. */
-static ptrdiff_t team_take(team_queue *queue, ptrdiff_t end) {
-    ptrdiff_t next = atomic_load_explicit(&queue->taken, memory_order_relaxed);
-    while (next < end)
-        if (atomic_compare_exchange_weak_explicit(&queue->taken, &next, next + 1, memory_order_relaxed,
-                                                  memory_order_relaxed))
-            return next;
+/* An item that nobody has taken, of the `items` that phase number `phase` has, or -1. */
+static ptrdiff_t team_take(team_queue *queue, ptrdiff_t phase, ptrdiff_t items, int thread, int threads) {
+    const uint_fast64_t now = (uint_fast64_t)phase << 32;
+    for (int i = 0; i < threads; i++) {
+        const int owner = (thread + i) % threads;
+        const uint_fast64_t begin = now + (uint_fast64_t)(items * owner / threads);
+        const uint_fast64_t end = now + (uint_fast64_t)(items * (owner + 1) / threads);
+        uint_fast64_t found = atomic_load_explicit(&queue->share[owner], memory_order_relaxed);
+        for (;;) {
+            const uint_fast64_t next = found < begin ? begin : found;
+            if (next >= end) break; /* all taken, or a later phase has begun */
+            if (atomic_compare_exchange_weak_explicit(&queue->share[owner], &found, next + 1, memory_order_relaxed,
+                                                      memory_order_relaxed))
+                return (ptrdiff_t)(next - now);
+        }
+    }
     return -1;
 }
 
 static void team_done(team_queue *queue) { atomic_fetch_add_explicit(&queue->done, 1, memory_order_release); }
 
-/* Waits until all items below `end` are done, and sees what they wrote. It spins for some microseconds (the usual
+/* Waits until `end` items are done, and sees what they wrote. It spins for some microseconds (the usual
  * wait), then yields, then sleeps, so that more threads than free cores do not collapse. */
 static void team_wait(team_queue *queue, ptrdiff_t end) {
     for (int spins = 0; atomic_load_explicit(&queue->done, memory_order_acquire) < end; spins++) {
@@ -100,12 +112,11 @@ static int team_member_main(void *pointer) {
 }
 
 static void team_run(int threads, team_body body, void *argument) {
-    enum { MOST = 256 };
-    thrd_t handles[MOST];
-    team_member members[MOST];
+    thrd_t handles[TEAM_MOST];
+    team_member members[TEAM_MOST];
     atomic_int known = 0;
     int started = 1;
-    while (started < threads && started < MOST) {
+    while (started < threads && started < TEAM_MOST) {
         members[started] = (team_member){body, argument, started, &known};
         if (thrd_create(&handles[started], team_member_main, &members[started]) != thrd_success) break;
         started++;
