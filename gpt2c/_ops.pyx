@@ -124,7 +124,7 @@ cdef struct LinearWork:
 cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
     cdef LinearWork *w = <LinearWork *>work
     w.kernels.linear(w.out, w.ld_out, w.x, w.ld_x, &w.dense, &w.epilogue, w.rows, begin, end,
-                     w.scratch + thread * w.rows * GPT2C_PANEL)
+                     w.scratch + thread * 2 * w.rows * GPT2C_PANEL)
 
 
 def pack(weight, *, bint transposed=False):
@@ -151,7 +151,7 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     out = fresh(out, (rows, n_out))
     check(residual is None or (residual.shape == out.shape and residual.strides == out.strides),
           "residual must have the shape and strides of out")
-    scratch = np.empty(max(1, threads) * max(1, rows) * GPT2C_PANEL, np.float32)
+    scratch = np.empty(max(1, threads) * 2 * max(1, rows) * GPT2C_PANEL, np.float32)
     cdef LinearWork work
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")

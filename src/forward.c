@@ -269,7 +269,7 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 /* ---- the plan ---- */
 
 ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk) {
-    const ptrdiff_t linear = smaller(chunk, ROW_BLOCK) * GPT2C_PANEL,
+    const ptrdiff_t linear = 2 * smaller(chunk, ROW_BLOCK) * GPT2C_PANEL,
                     attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
     return ((linear > attention ? linear : attention) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
 }

@@ -123,7 +123,7 @@ typedef struct {
 
     /* Columns [64 panel0, min(64 panel1, n_out)) of `rows` rows of the dense layer, then the epilogue. Each sum is
      * one fma chain over k in ascending order per block of 256 inputs; blocks are added in ascending order.
-     * x does not alias out. scratch: rows * 64 floats. */
+     * x does not alias out. scratch: 2 * rows * 64 floats. */
     void (*linear)(float *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, const gpt2c_dense *dense,
                    const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0, ptrdiff_t panel1, float *scratch);
 

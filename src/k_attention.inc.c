@@ -40,8 +40,8 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
         const ptrdiff_t keys = last + 1 - key < GPT2C_KEY_BLOCK ? last + 1 - key : GPT2C_KEY_BLOCK;
         float *values = key == 0 ? total : block;
 
-        tile_any(rows, scores, GPT2C_KEY_BLOCK, q, ld_q, k + key * d_head, GPT2C_LANES, d_head * GPT2C_LANES, d_head,
-                 (keys + GPT2C_LANES - 1) / GPT2C_LANES, TILE_STORE);
+        tile_any(rows, scores, NULL, NULL, GPT2C_KEY_BLOCK, q, ld_q, k + key * d_head, GPT2C_LANES,
+                 d_head * GPT2C_LANES, d_head, (keys + GPT2C_LANES - 1) / GPT2C_LANES);
 
         float block_maximum[GPT2C_TILE_ROWS], block_sum[GPT2C_TILE_ROWS];
         ptrdiff_t valid[GPT2C_TILE_ROWS] = {0}; /* keys of this block that query i may see; ascending in i */
@@ -55,12 +55,13 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
         /* The keys that all queries see, together; then each query's own rest. A weight of zero is not good enough:
          * zero times an infinite value of a later token is NaN. */
         const float *rows_of_v = v + key * d_pad;
-        tile_any(rows, values, d_pad, scores, GPT2C_KEY_BLOCK, rows_of_v, d_pad, GPT2C_LANES, valid[0], strips,
-                 TILE_STORE);
+        tile_any(rows, values, NULL, NULL, d_pad, scores, GPT2C_KEY_BLOCK, rows_of_v, d_pad, GPT2C_LANES, valid[0],
+                 strips);
         for (ptrdiff_t i = 1; i < rows; i++)
             if (valid[i] > valid[0])
-                tile_any(1, values + i * d_pad, d_pad, scores + i * GPT2C_KEY_BLOCK + valid[0], GPT2C_KEY_BLOCK,
-                         rows_of_v + valid[0] * d_pad, d_pad, GPT2C_LANES, valid[i] - valid[0], strips, TILE_CONTINUE);
+                tile_any(1, values + i * d_pad, values + i * d_pad, NULL, d_pad,
+                         scores + i * GPT2C_KEY_BLOCK + valid[0], GPT2C_KEY_BLOCK, rows_of_v + valid[0] * d_pad, d_pad,
+                         GPT2C_LANES, valid[i] - valid[0], strips);
 
         for (ptrdiff_t i = 0; i < rows; i++) {
             if (key == 0) {

@@ -34,17 +34,14 @@ MUTATIONS = [
     ("layer_norm: epsilon", "k_layer_norm.inc.c", "/ count + epsilon", "/ count"),
     ("layer_norm: lanes beyond the row", "k_layer_norm.inc.c", "v_keep_first(v_sub(v_load_first(row + whole, tail), mean), tail, v_set1(0.0f))", "v_sub(v_load_first(row + whole, tail), mean)"),
     ("layer_norm: the centre", "k_layer_norm.inc.c", "v_set1(v_sum(sum) / count)", "v_set1(v_sum(sum) / (count + 1.0f))"),
-    ("tile: sums of earlier blocks", "k_linear_f32.inc.c", "mode == TILE_ADD ?", "mode == TILE_ADD && k > 300 ?"),
-    ("tile: going on with a chain", "k_linear_f32.inc.c", "mode == TILE_CONTINUE ?", "mode == TILE_CONTINUE && k > 300 ?"),
+    ("tile: sums of earlier blocks", "k_linear_f32.inc.c", "add ? v_add(", "add && k > 300 ? v_add("),
+    ("tile: going on with a chain", "k_linear_f32.inc.c", "from ? v_load(from +", "from && k > 300 ? v_load(from +"),
     ("tile: fused multiply-add on one ISA", "vec.h", "return _mm512_fmadd_ps(a, b, c);", "return _mm512_add_ps(_mm512_mul_ps(a, b), c);"),
     ("fma_exact: rounding to odd", "vec.h", "if (lost != 0.0 &&", "if (lost > 1e300 &&"),
     ("v_sum: order of the tree on one ISA", "vec.h", "const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));\n    return _mm_cvtss_f32(_mm_add_ss", "const __m128 two = _mm_add_ps(four, _mm_shuffle_ps(four, four, 0xB1));\n    return _mm_cvtss_f32(_mm_add_ss"),
     ("linear: the panel's bias", "k_linear_f32.inc.c", "dense->bias ? dense->bias + column : NULL", "dense->bias"),
-    ("linear: length of blocks on one ISA", "k_linear_f32.inc.c", "#define TILE_INSTANCE(rows)", """#ifdef GPT2C_ISA_AVX2
-#undef GPT2C_K_BLOCK
-#define GPT2C_K_BLOCK 128
-#endif
-#define TILE_INSTANCE(rows)"""),
+    ("linear: length of blocks on one ISA", "k_linear_f32.inc.c", "enum { K_PART = 128 };", "enum { K_PART = 128 };\n#ifdef GPT2C_ISA_AVX2\n#undef GPT2C_K_BLOCK\n#define GPT2C_K_BLOCK 128\n#endif\n"),
+    ("linear: a chain between two parts", "k_linear_f32.inc.c", "begins ? NULL : chain + at", "NULL"),
     ("linear: width of the last panel", "k_linear_f32.inc.c", "left < GPT2C_PANEL ? left : GPT2C_PANEL", "GPT2C_PANEL"),
     ("pack: zeros beyond the last output", "pack.c", "j++) to[k * GPT2C_PANEL + j] = 0.0f;", "j++) to[k * GPT2C_PANEL + j] = 1.0f;"),
     ("pack: the transposed source", "pack.c", "step_in = transposed ? 1 : ld", "step_in = ld"),
@@ -72,8 +69,9 @@ MUTATIONS = [
     ("forward: which rows are wanted", "forward.c", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n * (i > 0)"),
     ("forward: second LayerNorm", "forward.c", ": &m->layers[step->layer].ln_2", ": &m->layers[step->layer].ln_1"),
     ("forward: the final LayerNorm", "forward.c", "&m->ln_f, m->epsilon", "&m->layers[0].ln_1, m->epsilon"),
-    ("forward: threads share the heads", "forward.c", "if (item % threads != thread) continue;", "if (item % threads != thread && item > 40) continue; if (item % threads != thread && thread) continue;"),
+    ("forward: the parts of a phase", "forward.c", "step->rows * (part + 1) / s.parts", "step->rows * (part + 1) / s.parts - (part > 2)"),
     ("forward: interrupts", "forward.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
+    ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
     ("team: floating-point state", "team.h", "fesetenv(FE_DFL_ENV);", ""),
 ]  # fmt: skip
 
