@@ -19,6 +19,7 @@ FLAGS = [
     "-std=c11",
     "-O3",
     "-g0",
+    "-fno-lto",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -53,7 +54,7 @@ class BuildCore(build_ext):
                     depends=HEADERS,
                     extra_postargs=FLAGS + WARNINGS + flags,
                 )
-            ext.extra_link_args += openmp or ["-pthread"]
+            ext.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
         super().build_extension(ext)
 
     def has_openmp(self):

@@ -23,7 +23,7 @@ cdef class Call:
     def __cinit__(self, Weights weights not None, sequences, threads):
         cdef gpt2c_model *m = &weights.model
         cdef KVCache cache
-        cdef ptrdiff_t i, j, n = len(sequences), row = 0
+        cdef ptrdiff_t i, n = len(sequences), row = 0
         cdef const int32_t[::1] one
         if n == 0:
             raise ValueError("no sequences given; at least one (cache, ids) is needed")
@@ -49,9 +49,6 @@ cdef class Call:
             one = ids
             if one.shape[0] == 0:
                 raise ValueError("no token ids given; at least one is needed")
-            for j in range(one.shape[0]):
-                if not 0 <= one[j] < m.n_vocab:
-                    raise ValueError(f"token id {one[j]} is outside the vocabulary; allowed: 0 to {m.n_vocab - 1}")
             if cache.length + one.shape[0] > cache.n_ctx:
                 raise ContextLengthError(
                     f"{cache.length} positions in the cache and {one.shape[0]} new tokens are more than the "
@@ -64,8 +61,11 @@ cdef class Call:
             row += one.shape[0]
         start_view[n] = row
         self.rows = row
-        all_ids = parts[0] if n == 1 else np.concatenate(parts)
+        all_ids = np.concatenate(parts)  # a copy, even of one: whoever owns the ids may change them meanwhile
         cdef const int32_t[::1] id_view = all_ids
+        for i in range(row):
+            if not 0 <= id_view[i] < m.n_vocab:
+                raise ValueError(f"token id {id_view[i]} is outside the vocabulary; allowed: 0 to {m.n_vocab - 1}")
         self.buffers += [starts, lengths, structs, all_ids]
 
         cdef gpt2c_call *c = &self.c
@@ -107,8 +107,12 @@ cdef class Call:
         gpt2c_plan(c, steps)
         try:
             for i in range(len(self.caches)):
-                (<KVCache>self.caches[i]).take()
+                cache = self.caches[i]
+                cache.take()
                 taken += 1
+                if cache.length != c.lengths[i]:  # another call came between the checks and here
+                    raise CacheInUseError("this KVCache was changed by another call while this one began; "
+                                          "give every sequence a cache of its own, e.g. cache.fork()")
             if c.dense_done:
                 for i in range(self.n_steps):
                     stopped = self.run_with_blas(&steps[i])

@@ -76,15 +76,15 @@ def _print_stats(
     results: list[Generation], load_seconds: float, first_seconds: float | None, seconds: float
 ) -> None:
     n_new = sum(len(result.token_ids) for result in results)
-    parts = [f"load {load_seconds:.2f} s", f"prompt {len(results[0].prompt_token_ids)} tokens"]
+    n_prompt = len(results[0].prompt_token_ids)
+    parts = [f"load {load_seconds:.2f} s", f"prompt {_counted(n_prompt, 'token')}"]
+    new = f"{_counted(n_new, 'new token')} in {seconds:.2f} s"
     if first_seconds is None:
-        parts.append(
-            f"{n_new} new tokens in {seconds:.2f} s ({n_new / seconds:.1f} tokens/s with the prompt)"
-        )
+        parts.append(f"{new} ({n_new / seconds:.1f} tokens/s with the prompt)")
     else:
         parts.append(f"first token after {first_seconds * 1000:.0f} ms")
         rate = f" ({(n_new - 1) / (seconds - first_seconds):.1f} tokens/s)" if n_new > 1 else ""
-        parts.append(f"{n_new} new tokens in {seconds:.2f} s{rate}")
+        parts.append(f"{new}{rate}")
     parts.append("greedy" if results[0].seed is None else f"seed {results[0].seed}")
     parts.append("ended by " + ", ".join(sorted({result.finish_reason for result in results})))
     note(" · ".join(parts))
@@ -135,6 +135,9 @@ def _keyboard(model: GPT2, k: int) -> None:
             text += suggestions[0].text
         elif line.isdecimal() and 1 <= int(line) <= len(suggestions):
             text += suggestions[int(line) - 1].text
+        elif suggestions and line.isdecimal() and len(line) <= 3:  # a longer one may be a text, such as 1001
+            note(f"there is no suggestion {line}: 1 to {len(suggestions)}")
+            continue
         else:
             text = text + line if line.startswith(" ") else line
         try:
@@ -189,17 +192,18 @@ def score(arguments: Namespace) -> None:
         ]
         if arguments.json:
             names = ("token_id", "logprob", "rank", "entropy", "text", "offsets")
-            rows = zip(*columns, tokens, result.offsets, strict=True)
+            offsets = result.offsets or [None] * len(result)  # some tokenizers change the text
+            rows = zip(*columns, tokens, offsets, strict=True)
             totals["per_token"] = [dict(zip(names, row, strict=True)) for row in rows]
             _print_json(totals, out)
             return
         print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
         for _, logprob, rank, entropy, token in zip(*columns, tokens, strict=True):
             print(f"{logprob:9.4f} {rank:6} {entropy:8.4f}  {_quoted(token)}", file=out)
+        per_byte = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.4f} per byte"
         print(
-            f"\n{len(result)} tokens · log-probability {result.logprob:.4f} · "
-            f"perplexity {result.perplexity:.2f} · {result.bits:.1f} bits, "
-            f"{result.bits_per_byte:.4f} per byte",
+            f"\n{_counted(len(result), 'token')} · log-probability {result.logprob:.4f} · "
+            f"perplexity {result.perplexity:.2f} · {result.bits:.1f} bits{per_byte}",
             file=out,
         )
 
@@ -284,6 +288,10 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _size(n: int) -> str:

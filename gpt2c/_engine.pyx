@@ -6,6 +6,7 @@ The only door between Python and the C core. Python owns every buffer; one call 
 not on threads, chunks, the other sequences of a call, reuse of a cache, or the instruction set.
 """
 
+import math
 import os
 
 import numpy as np
@@ -102,9 +103,9 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
 
 def aligned_empty(shape):
     """An uninitialised float32 array whose data starts on a cache line (64 bytes)."""
-    size = int(np.prod(shape))
+    size = math.prod(shape) if isinstance(shape, tuple) else shape
     raw = np.empty(size + 16, np.float32)
-    start = (-raw.ctypes.data // 4) % 16
+    start = -(<ptrdiff_t>data_of(raw) // 4) % 16
     return raw[start:start + size].reshape(shape)
 
 
@@ -128,7 +129,9 @@ cdef void pack_panels(float *panels, const float *source, ptrdiff_t ld, bint tra
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *argument) noexcept nogil:
-    gpt2c_parallel_for(threads, n, body, argument)
+    global team_used
+    team_used = team_used or threads > 1
+    gpt2c_parallel_for(1 if one_thread_only else threads, n, body, argument)
 
 
 include "_weights.pxi"
@@ -142,7 +145,7 @@ cdef wanted_rows(Call call, keep):
     """Indices of the last ``keep`` rows of every sequence (0: all)."""
     if keep == 0 or call.c.n_sequences == call.rows:
         return np.arange(call.rows, dtype=np.intp)
-    starts = np.asarray(<const ptrdiff_t[:call.c.n_sequences + 1]>call.c.row_start)
+    starts = np.asarray(<const ptrdiff_t[:call.c.n_sequences + 1]>call.c.row_start).tolist()
     return np.concatenate([np.arange(max(first, end - keep), end, dtype=np.intp)
                            for first, end in zip(starts[:-1], starts[1:])])
 
@@ -172,7 +175,7 @@ def forward(Weights weights, sequences, *, keep=0, threads=1):
     if isinstance(keep, bool) or not isinstance(keep, (int, np.integer)) or keep < 0:
         raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number")
     cdef Call call = Call(weights, sequences, threads)
-    rows = wanted_rows(call, keep)
+    rows = wanted_rows(call, int(keep))
     cdef ptrdiff_t[::1] row_view = rows
     logits = np.empty((rows.shape[0], weights.config.n_vocab), np.float32)
     call.c.n_out, call.c.out_rows = rows.shape[0], &row_view[0]
@@ -202,7 +205,7 @@ def score(Weights weights, sequences, targets, *, threads=1):
     cdef Call call = Call(weights, sequences, threads)
     if len(targets) != len(sequences) or any(len(t) != len(s[1]) for t, s in zip(targets, sequences)):
         raise ValueError("targets must have the lengths of the ids: one target, or -1, for each token")
-    flat = np.concatenate(targets).astype(np.int32, copy=False)
+    flat = np.concatenate(targets, dtype=np.int32, casting="safe")
     rows = np.flatnonzero(flat >= 0).astype(np.intp, copy=False)
     wanted = np.ascontiguousarray(flat[rows])
     n = rows.shape[0]
@@ -247,7 +250,7 @@ def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t t
     ValueError
         If no token can be chosen: all are forbidden, or the logits hold NaN or infinities.
     """
-    cdef ptrdiff_t n = logits.shape[0], i, chosen
+    cdef ptrdiff_t n = logits.shape[0], i, chosen = -1
     cdef gpt2c_sampling s
     cdef float maximum
     cdef double total, moment
@@ -270,9 +273,9 @@ def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t t
     cdef float[::1] work = np.empty(n, np.float32)
     cdef int32_t[::1] ids = np.empty(n, np.int32)
     with nogil:
-        chosen = kernels.sample(&logits[0], n, &s, &work[0], &ids[0])
-        if chosen >= 0:
-            kernels.log_sum(&logits[0], n, logits[chosen], &maximum, &total, &moment)
+        kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment)
+        if total == total:  # else NaN or +inf is among them
+            chosen = kernels.sample(&logits[0], n, &s, &work[0], &ids[0])
     if chosen < 0:
         raise ValueError("no token can be chosen: every one is forbidden, or the logits hold NaN or infinities")
     return chosen, <double>logits[chosen] - maximum - log(total)

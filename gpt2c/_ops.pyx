@@ -144,7 +144,8 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself.
     """
     rows, n_in = x.shape
-    check(panels.shape == ((n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, n_in, GPT2C_PANEL) and panels.flags.c_contiguous,
+    check(panels.dtype == np.float32 and panels.flags.c_contiguous and
+          panels.shape == ((n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, n_in, GPT2C_PANEL),
           f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs")
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
     check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")

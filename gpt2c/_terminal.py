@@ -109,7 +109,10 @@ def open_output(path: str | None) -> Iterator[TextIO]:
             yield sys.stdout
             sys.stdout.flush()
         return
+    if not path:
+        raise ValueError("-o takes the name of a file, and got an empty one")
     target = os.path.realpath(path)  # a link stays a link
+    mode = None
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(target).st_mode
         if stat.S_ISDIR(mode):
@@ -119,9 +122,15 @@ def open_output(path: str | None) -> Iterator[TextIO]:
                 yield file
             return
     unfinished = f"{target}.{os.getpid()}.part"
-    with open(unfinished, "x", encoding="utf-8") as file:
+    try:
+        file = open(unfinished, "x", encoding="utf-8")  # noqa: SIM115  (closed by the with statement below)
+    except OSError as error:  # the name that was asked for is the one to tell
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+    with file:
         _unfinished.add(unfinished)
         try:
+            if mode is not None:  # who may read the file that is replaced, may read this one
+                os.chmod(unfinished, stat.S_IMODE(mode))
             yield file
             file.flush()
             os.replace(unfinished, target)

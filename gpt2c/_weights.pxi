@@ -152,7 +152,8 @@ cdef class KVCache:
     ----------
     n_ctx : int
     nbytes : int
-        Bytes set aside (2 * n_layer * n_embd * 4 per position, n_ctx rounded up to 128).
+        Bytes set aside: 2 * n_layer * n_embd * 4 per position, n_ctx rounded up to 128; some more where the width of
+        a head is no multiple of 16.
     """
 
     cdef readonly Weights weights

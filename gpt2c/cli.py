@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _terminal.silence_stdout()
         return 0
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        # A CheckpointError is an OSError too, with a message and nothing else.
+        _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
     except (GPT2CError, ValueError, ImportError) as error:
         _complain(str(error))
     except MemoryError:
@@ -63,8 +64,8 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     arguments, extra = parser.parse_known_args(argv)
     if extra:
-        words = [word for word in extra if not word.startswith("-")]
-        hint = f"; put a text of several words in quotes: {words[0]!r} came extra" if words == extra else ""
+        parser = getattr(arguments, "parser", parser)
+        hint = _hint(parser, extra, vars(arguments))
         parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
     if arguments.command is None:
         parser.print_help(sys.stderr)
@@ -77,6 +78,23 @@ def _run(argv: Sequence[str] | None) -> int:
     from . import _commands
 
     return getattr(_commands, arguments.command)(arguments) or 0
+
+
+def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
+    """What was probably meant by the arguments ``extra``, as the end of a message; may be empty."""
+    if not any(word.startswith("-") for word in extra):
+        takes_text = "prompt" in understood or "text" in understood
+        return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
+    from difflib import get_close_matches
+
+    option = next(word for word in extra if word.startswith("-")).partition("=")[0]
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    begun = [name for name in known if option.startswith("--") and name.startswith(option)]
+    meant = begun or get_close_matches(option, known, n=1)
+    if meant:
+        return f"; is {' or '.join(meant)} meant?"
+    no_text = understood.get("prompt", understood.get("text", "")) is None
+    return "; a text that begins with - comes last, after --" if no_text else ""
 
 
 def build_parser() -> ArgumentParser:
@@ -94,12 +112,14 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, summary: str, details: str = "") -> ArgumentParser:
-        return commands.add_parser(
+        added = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}. {details}".strip(),
             allow_abbrev=False,
         )
+        added.set_defaults(parser=added)
+        return added
 
     generate = command(
         "generate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from . import _engine, generation, scoring
 from .config import Config
 from .errors import ConfigError, TokenizerError
 from .generation import Generation, Stream
-from .prompts import Prompt, separate, token_ids
-from .sampling import SamplingOptions, check_integer
+from .prompts import Prompt, Prompts, separate, token_ids
+from .sampling import Options, SamplingOptions, check_integer
 from .scoring import Score, Suggestion
 from .threads import default_threads
 
@@ -262,7 +262,7 @@ class GPT2:
 
     def forward(
         self,
-        ids: Sequence[int] | np.ndarray,
+        ids: list[int] | tuple[int, ...] | np.ndarray,
         cache: _engine.KVCache | None = None,
         *,
         logits_to_keep: int = 0,
@@ -271,7 +271,7 @@ class GPT2:
 
         Parameters
         ----------
-        ids : sequence of int, [n]
+        ids : list, tuple or array of int, [n]
             At least one token id.
         cache : KVCache, optional
             What stands before ``ids``; they are added to it. None: nothing does.
@@ -295,15 +295,37 @@ class GPT2:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
 
+    # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
-    def generate(self, prompts: str, **options: Any) -> Generation: ...
+    def generate(  # type: ignore[overload-overlap]
+        self,
+        prompts: Prompt,
+        *,
+        num_return_sequences: Literal[1] = 1,
+        batch_size: int | None = None,
+        **options: Unpack[Options],
+    ) -> Generation: ...
     @overload
-    def generate(
-        self, prompts: Prompt | Sequence[Prompt], **options: Any
+    def generate(  # type: ignore[overload-overlap]
+        self,
+        prompts: Prompt,
+        *,
+        num_return_sequences: int,
+        batch_size: int | None = None,
+        **options: Unpack[Options],
     ) -> Generation | list[Generation]: ...
+    @overload
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
+        *,
+        num_return_sequences: int = 1,
+        batch_size: int | None = None,
+        **options: Unpack[Options],
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompts: Prompt | Prompts,
         *,
         max_new_tokens: int = 50,
         min_new_tokens: int = 0,
@@ -328,11 +350,34 @@ class GPT2:
         ----------
         prompts : str, token ids, or a list of either
             See :class:`GPT2`.
-        max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop,
-        logit_bias, seed
-            See :class:`gpt2c.sampling.SamplingOptions`. The default is greedy: no chance, 50 tokens at most.
+        max_new_tokens : int
+            At most so many tokens are added, at least 1. The whole text must fit into the model's context.
+        min_new_tokens : int
+            End-of-text tokens are forbidden until so many tokens were added. Stop strings are not affected.
+        temperature : float
+            0, the default, is greedy: always the most probable token, the lowest id where several are equal.
+            Above 0, the logits are divided by it before the draw: below 1 is more careful, above 1 more
+            daring.
+        top_k : int
+            Draw among the k most probable tokens only; 0 is no limit.
+        top_p : float
+            Draw among the fewest most probable tokens whose probabilities add up to at least ``top_p``,
+            0 < top_p <= 1; 1 is no limit.
+        min_p : float
+            Leave out tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1;
+            0 is no limit.
+        repetition_penalty : float
+            Tokens that already stand in the text, the prompt included, have their logit divided by this if it
+            is positive and multiplied if it is negative (as transformers does, Keskar et al. 2019); 1 changes
+            nothing.
+        stop : str or iterable of str
+            The text ends before the first of these strings, which may span tokens.
+        logit_bias : mapping of int to float, optional
+            Added to the logits of these token ids; ``-inf`` forbids a token, -100 nearly does.
+        seed : int, optional
+            0 to 2**64 - 1. None draws a fresh seed, which the result reports.
         num_return_sequences : int
-            Continuations per prompt. They differ where chance plays a part.
+            Continuations per prompt, at least 1. They differ where chance plays a part.
         batch_size : int, optional
             How many texts advance together, at most: more is faster and takes more memory for caches. By
             default as many as fit into 1 GiB of caches, and no more than 64.
@@ -369,7 +414,7 @@ class GPT2:
         results = generation.generate(self, self._encode_all(given), options, batch_size)
         return results if several or options.num_return_sequences > 1 else results[0]
 
-    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
         Parameters
@@ -392,14 +437,12 @@ class GPT2:
         return Stream(self, self._encode_all(given)[0], checked)
 
     @overload
-    def suggest(self, prompt: str, k: int = 5) -> list[Suggestion]: ...
+    def suggest(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, k: int = 5
+    ) -> list[Suggestion]: ...
     @overload
-    def suggest(
-        self, prompt: Prompt | Sequence[Prompt], k: int = 5
-    ) -> list[Suggestion] | list[list[Suggestion]]: ...
-    def suggest(
-        self, prompt: Prompt | Sequence[Prompt], k: int = 5
-    ) -> list[Suggestion] | list[list[Suggestion]]:
+    def suggest(self, prompt: Prompts, k: int = 5) -> list[list[Suggestion]]: ...
+    def suggest(self, prompt: Prompt | Prompts, k: int = 5) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
         Parameters
@@ -415,10 +458,12 @@ class GPT2:
         return results if several else results[0]
 
     @overload
-    def score(self, texts: str, *, bos: bool = True) -> Score: ...
+    def score(  # type: ignore[overload-overlap]
+        self, texts: Prompt, *, bos: bool = True
+    ) -> Score: ...
     @overload
-    def score(self, texts: Prompt | Sequence[Prompt], *, bos: bool = True) -> Score | list[Score]: ...
-    def score(self, texts: Prompt | Sequence[Prompt], *, bos: bool = True) -> Score | list[Score]:
+    def score(self, texts: Prompts, *, bos: bool = True) -> list[Score]: ...
+    def score(self, texts: Prompt | Prompts, *, bos: bool = True) -> Score | list[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
         Parameters

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Prompt", "separate", "token_ids"]
+__all__ = ["Prompt", "Prompts", "separate", "token_ids"]
 
-Prompt = str | Sequence[int] | np.ndarray
+Prompt = str | list[int] | tuple[int, ...] | np.ndarray
 """A text, or its token ids."""
+
+Prompts = Sequence[Prompt]
+"""Several of them, as type checkers see it; what is one and what are several is decided by ``separate``."""
 
 
 def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:

@@ -14,12 +14,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
-__all__ = ["SamplingOptions", "check_integer"]
+__all__ = ["Options", "SamplingOptions", "check_integer"]
 
 SEEDS = 2**64
 LARGEST_BIAS = 3.4e38  # still finite as float32
+
+
+class Options(TypedDict, total=False):
+    """The options of :class:`SamplingOptions` as keyword arguments, for type checkers.
+
+    Without ``num_return_sequences``, which decides the type of the result.
+    """
+
+    max_new_tokens: int
+    min_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: str | Iterable[str]
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,33 +46,9 @@ class SamplingOptions:
 
     Attributes
     ----------
-    max_new_tokens : int
-        At most so many tokens are added, at least 1. The whole text must fit into the model's context.
-    min_new_tokens : int
-        End-of-text tokens are forbidden until so many tokens were added. Stop strings are not affected.
-    temperature : float
-        0 is greedy: the most probable token, the lowest id where several are equal. Above 0, the logits are
-        divided by it before the draw: below 1 is more careful, above 1 more daring.
-    top_k : int
-        Draw among the k most probable tokens only; 0 is no limit.
-    top_p : float
-        Draw among the fewest most probable tokens whose probabilities add up to at least ``top_p``, 0 < top_p
-        <= 1; 1 is no limit.
-    min_p : float
-        Leave out tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1; 0
-        is no limit.
-    repetition_penalty : float
-        Tokens that already stand in the text, the prompt included, have their logit divided by this if it is
-        positive and multiplied if it is negative (as transformers does, Keskar et al. 2019); 1 changes
-        nothing.
-    stop : str or iterable of str
-        The text ends before the first of these strings, which may span tokens.
-    logit_bias : mapping of int to float, optional
-        Added to the logits of these token ids; ``-inf`` forbids a token. A bias of -100 nearly forbids one.
-    seed : int, optional
-        0 to 2**64 - 1. None draws a fresh seed, which the result reports.
-    num_return_sequences : int
-        So many different continuations of every prompt, at least 1.
+    max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, logit_bias,
+    seed, num_return_sequences
+        As explained at :meth:`gpt2c.GPT2.generate`.
 
     Raises
     ------

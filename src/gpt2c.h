@@ -139,8 +139,8 @@ typedef struct {
     ptrdiff_t (*log_sum)(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
                          double *moment);
 
-    /* Draws one token. work: n floats, ids: n int32. Returns the id, or -1 if no token can be chosen (all forbidden, or
-     * NaN). No sort: thresholds are found by radix selection. */
+    /* Draws one token; the logits hold no NaN. work: n floats, ids: n int32. Returns the id, or -1 if no token can be
+     * chosen (all forbidden, or the greatest is infinite). No sort: thresholds are found by radix selection. */
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
 
     /* Roofs: the sum of n floats read in order; and `steps` steps of multiply-adds that touch no memory, returning the

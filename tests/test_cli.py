@@ -14,7 +14,7 @@ import pytest
 from command_line import GREEDY, TIMEOUT, command, environment, run
 
 import gpt2c
-from gpt2c import GPT2
+from gpt2c import GPT2, cli
 from gpt2c.checkpoint import BUNDLED
 
 
@@ -123,7 +123,7 @@ def test_the_command_line_samples_and_tells_its_seed(bundled):
 
 def test_stats_of_one_greedy_token():
     done = run("generate", "The king", "--stats", "--temperature", "0", "-n", "1")
-    assert "1 new tokens" in done.stderr and "greedy" in done.stderr and "nan" not in done.stderr
+    assert "1 new token" in done.stderr and "greedy" in done.stderr and "nan" not in done.stderr
 
 
 def test_several_continuations_are_told_apart(bundled):
@@ -249,7 +249,15 @@ def test_help_version_and_no_command():
     [
         (["write"], 2, "invalid choice: 'write'"),
         (["generate", "Once", "upon"], 2, "put a text of several words in quotes: 'upon' came extra"),
-        (["generate", "--temprature", "1"], 2, "unrecognized arguments: --temprature"),
+        (
+            ["generate", "--temprature", "1"],
+            2,
+            "gpt2c generate: error: unrecognized arguments: --temprature; is --temperature meant?",
+        ),
+        (["generate", "x", "--top", "1"], 2, "unrecognized arguments: --top 1; is --top-k or --top-p meant?"),
+        (["generate", "-dash"], 2, "-dash; a text that begins with - comes last, after --"),
+        (["generate", "x", "-k", "3"], 2, "gpt2c generate: error: unrecognized arguments: -k 3$"),
+        (["info", "/nowhere", "x"], 2, "gpt2c info: error: unrecognized arguments: x$"),
         (["generate", "-n", "many"], 2, "argument -n/--max-new-tokens: invalid int value: 'many'"),
         (["generate", "--logit-bias", "3"], 2, "argument --logit-bias: invalid ID=BIAS value: '3'"),
         (["generate", "--backend", "cuda"], 2, "invalid choice: 'cuda'"),
@@ -268,7 +276,13 @@ def test_help_version_and_no_command():
         (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024; got 0"),
         (["generate", "x", "-n", "600"], 1, "at most 511 new tokens fit after it"),
         (["generate", "x", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
-        (["generate", "x", "-o", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (
+            ["generate", "x", "-o", "/nowhere/at/all"],
+            1,
+            "/nowhere/at/all: cannot be written: No such file or directory",
+        ),
+        (["generate", "x", "-o", ""], 1, "-o takes the name of a file, and got an empty one"),
+        (["generate", "x", "-m", __file__], 1, "test_cli.py is not a .safetensors file"),
         (["generate", "x", "-o", "/"], 1, "/ is a directory: -o takes a file"),
         (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),
@@ -281,9 +295,9 @@ def test_help_version_and_no_command():
 def test_mistakes_are_explained(arguments, status, message):
     done = run(*arguments)
     assert done.returncode == status
-    assert message in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split()) + "$"
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(("gpt2c: error: ", "gpt2c generate: error: "))
+    assert done.stderr.splitlines()[-1].startswith(("gpt2c: error: ", f"gpt2c {arguments[0]}: error: "))
     assert done.stdout == ""
 
 
@@ -296,3 +310,24 @@ def test_input_that_is_no_utf8_is_refused():
         done.returncode == 1
         and "the text on the command line is not UTF-8 text: byte 3 is 0xe9" in done.stderr
     )
+
+
+def test_score_with_a_tokenizer_that_changes_the_text(monkeypatch, capsys):
+    class Lower:
+        def encode(self, text):
+            return list(text.lower().encode())
+
+        def decode(self, ids):
+            return bytes(ids).decode("utf-8", "replace")
+
+    load = GPT2.from_pretrained
+
+    def with_lower(*arguments, **settings):
+        return load(*arguments, **settings, tokenizer=Lower())
+
+    monkeypatch.setattr(GPT2, "from_pretrained", with_lower)
+    monkeypatch.setattr("gpt2c._terminal.leave_at_interrupt", lambda: None)
+    assert cli.main(["score", "AB", "--no-bos"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" bits")  # bytes are not known, so no rate
+    assert cli.main(["score", "AB", "--json"]) == 0
+    assert [row["offsets"] for row in json.loads(capsys.readouterr().out)["per_token"]] == [None, None]

@@ -65,6 +65,9 @@ def test_output_to_a_file_appears_complete_or_not_at_all(tmp_path):
     before = os.umask(0)
     os.umask(before)
     assert target.stat().st_mode & 0o777 == 0o666 & ~before
+    target.chmod(0o600)
+    assert run("generate", "Ça alors", *GREEDY, "-o", target).returncode == 0
+    assert target.stat().st_mode & 0o777 == 0o600  # what was private stays private
     assert run("generate", "x", "-n", "600", "-o", target).returncode == 1
     assert target.read_text(encoding="utf-8") == expected  # an error keeps what was there
     link = tmp_path / "link"
@@ -112,7 +115,7 @@ def test_a_full_disk_is_an_error():
             env=environment(),
         )
     assert done.returncode == 1
-    assert done.stderr == b"gpt2c: error: [Errno 28] No space left on device\n"
+    assert done.stderr == b"gpt2c: error: No space left on device\n"
 
 
 def test_stdin_and_stdout_may_be_closed():
@@ -283,6 +286,8 @@ def test_suggest_on_a_terminal_works_as_a_keyboard(terminal, bundled):
     keyboard.until(re.escape(text.splitlines()[-1]) + r"(.|\n)*3 +[\d.]+%.*\n(.*)> ")
     keyboard.type(" king\n")
     keyboard.until(re.escape((text + " king").splitlines()[-1]) + r"(.|\n)*3 +[\d.]+%.*\n(.*)> ")
+    keyboard.type("4\n")  # no suggestion: the text stays
+    keyboard.until("there is no suggestion 4: 1 to 3(.|\n)*> ")
     keyboard.type("The\n")  # a new text
     keyboard.until(r"\x1b\[1mThe\x1b\[0m(.|\n)*3 +[\d.]+%.*\n(.*)> ")
     keyboard.type("\x04")

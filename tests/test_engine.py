@@ -1,14 +1,17 @@
 """The engine: right within the error model, equal bit for bit however work is cut, unharmed by misuse."""
 
+import contextlib
 import ctypes
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +155,13 @@ def test_keep_returns_the_last_rows(lengths, keep, seed):
     assert kept.tobytes() == expected.tobytes()
 
 
+def test_keep_may_be_any_whole_number(weights):
+    texts = [ids_of(3), ids_of(5)]
+    for keep in (10**30, np.uint64(20), np.int8(6)):
+        kept = _engine.forward(weights, [(_engine.KVCache(weights), t) for t in texts], keep=keep)
+        assert len(kept) == 8
+
+
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4), seeds, st.integers(1, 3))
 @settings(max_examples=25)
 def test_scores_do_not_depend_on_blocks_or_company(lengths, seed, threads):
@@ -229,6 +239,32 @@ def test_fork_and_threads_in_children():
     assert result.stdout == "fine\n", result.stderr
 
 
+def test_a_team_used_by_the_kernels_alone_does_not_hang_children():
+    script = """
+        import os, sys, numpy as np
+        sys.path[:0] = {path!r}
+        import test_engine as t
+        from gpt2c import _ops
+        x = np.zeros(1000, np.float32)
+        _ops.apply("exp", x, threads=2)
+        child = os.fork()
+        if child == 0:
+            _ops.apply("exp", x, threads=2)
+            t.logits_of(t.make(t.CONFIG, t.TENSORS), t.ids_of(20), threads=2)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    """
+    script = textwrap.dedent(script).format(path=[p for p in sys.path if p])
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.communicate(timeout=60)[0] == "0\n"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a child that hangs, too
+
+
 def test_a_cache_busy_at_fork_is_free_in_the_child():
     weights, ids = slow_model()
     cache = _engine.KVCache(weights)
@@ -291,6 +327,20 @@ def test_signal_handlers_run_inside_a_call_and_their_errors_come_out():
         signal.signal(signal.SIGALRM, previous)
 
 
+def test_ids_that_change_during_a_call_do_not_matter():
+    weights, ids = slow_model()
+    expected = _engine.forward(weights, [(_engine.KVCache(weights), ids)], keep=1)
+    previous = signal.signal(signal.SIGALRM, lambda *_: ids.fill(0))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        actual = _engine.forward(weights, [(_engine.KVCache(weights), ids)], keep=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not ids.any(), "the call was over too soon to show anything"
+    assert actual.tobytes() == expected.tobytes()
+
+
 def test_other_python_threads_run_during_a_call():
     weights, ids = slow_model()
     ticks = []
@@ -350,6 +400,12 @@ def test_floating_point_state_is_neither_used_nor_changed(weights):
     assert actual == expected
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere libm may be part of libc")
+def test_the_engine_names_the_library_of_its_mathematics():
+    """An interpreter that has not loaded libm itself can import it, too."""
+    assert b"\0libm.so." in Path(_engine.__file__).read_bytes()
+
+
 def test_memory_is_returned():
     weights = make(CONFIG, TENSORS)
     assert weights.nbytes >= sum(t.nbytes for t in TENSORS.values())
@@ -389,6 +445,22 @@ def test_cache_used_by_two_threads_at_once():
     assert len(cache) == len(ids)
 
 
+def test_cache_that_grows_while_another_call_begins(weights):
+    """As if a second thread came in between the checks of a call and its work."""
+    cache, other = _engine.KVCache(weights), _engine.KVCache(weights)
+
+    class Sequences(list):
+        def __getitem__(self, index):
+            if index == 1:
+                _engine.forward(weights, [(cache, ids_of(5))])
+            return super().__getitem__(index)
+
+    with pytest.raises(CacheInUseError, match="changed by another call while this one began"):
+        _engine.forward(weights, Sequences([(cache, ids_of(2)), (other, ids_of(2))]))
+    assert (len(cache), len(other)) == (5, 0)
+    _engine.forward(weights, [(cache, ids_of(2)), (other, ids_of(2))])  # both are free again
+
+
 def test_cache_of_another_model(weights):
     other = make(CONFIG, TENSORS)
     with pytest.raises(ValueError, match=r"made by another model; use model.new_cache\(\)"):
@@ -421,6 +493,9 @@ def test_nothing_given(weights):
         _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.full(2, -1, np.int32)])
     with pytest.raises(ValueError, match="target id 131 is outside the vocabulary"):
         _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.array([0, 131], np.int32)])
+    for targets in (np.array([0, 2**32]), np.array([0.5, 1.0])):  # never cut down to int32
+        with pytest.raises(TypeError, match=f"from dtype\\('{targets.dtype}'\\)"):
+            _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [targets])
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, None])

@@ -299,6 +299,7 @@ def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
     again = offline("owner/other", cache_dir=str(tmp_path / "cache"))
     assert again["error"] == "CheckpointError"
     assert again["message"] == (
+        "there is no file or directory 'owner/other' here, so it is looked for on the Hub: "
         "config.json of 'owner/other': not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set. "
         "Run this once with a connection; or fetch the model on another machine (`hf download owner/other "
         "--local-dir DIRECTORY`), copy the directory here and give its path"
@@ -311,6 +312,7 @@ def test_offline_and_not_cached(ask, files):
     answer, requests = ask("owner/tiny", files, local_files_only=True)
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
+        "there is no file or directory 'owner/tiny' here, so it is looked for on the Hub: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only is set. "
         "Run this once"
     )
@@ -354,6 +356,7 @@ def test_no_connection(files, home, tmp_path):
     client.close()
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
+        "there is no file or directory 'owner/tiny' here, so it is looked for on the Hub: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and the Hub cannot be reached "
         "(Conn"
     )

@@ -183,6 +183,12 @@ def test_pack(n_in, n_out, transposed, seed):
     assert not unpacked[:, n_out:].any()
 
 
+def test_linear_refuses_panels_of_another_kind():
+    panels = _ops.pack(np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match=r"panels must come from pack\(\)"):
+        _ops.linear(np.ones((1, 3), np.float32), panels.astype(np.float64), 2)
+
+
 # ---- attention ----
 
 
@@ -379,6 +385,17 @@ def test_sample_adjusts_before_it_chooses():
 def test_sample_says_when_nothing_can_be_chosen(logits, temperature):
     with pytest.raises(ValueError, match="no token can be chosen"):
         draw(logits, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_sample_refuses_a_row_with_one_bad_logit(bad, temperature):
+    for at in range(40):
+        logits = np.arange(40, dtype=np.float32)
+        logits[at] = bad
+        for forbidden in ([], [at]):  # of a bad row no log-probability is a number
+            with pytest.raises(ValueError, match="logits hold NaN or infinities"):
+                draw(logits, temperature=temperature, forbidden=forbidden)
 
 
 def test_sample_survives_extreme_temperatures():

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2c.sampling import SamplingOptions
+from gpt2c import GPT2
+from gpt2c.sampling import Options, SamplingOptions
 
 
 def test_defaults_are_greedy_and_change_nothing():
@@ -115,3 +116,10 @@ def test_stop_strings_come_in_any_collection_once_each():
 
 def test_a_bias_below_all_float32_forbids():
     assert SamplingOptions(logit_bias={1: -1e300, 2: -100}).logit_bias == {1: -math.inf, 2: -100.0}
+
+
+def test_type_checkers_and_readers_know_every_option():
+    names = set(SamplingOptions.__dataclass_fields__)
+    assert set(Options.__annotations__) == names - {"num_return_sequences"}
+    for name in names:
+        assert f"        {name} : " in GPT2.generate.__doc__

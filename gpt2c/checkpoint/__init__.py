@@ -15,7 +15,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from .directory import read_config, read_generation_config, read_tensors
+from .directory import check_file, read_config, read_generation_config, read_tensors
 from .files import reading
 from .hub import fetch, looks_like_name
 from .safetensors import TensorInfo, read_tensor
@@ -132,6 +132,8 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent
+    if directory != path:
+        check_file(path)
     config = read_config(directory)
     stored, what = read_tensors(path)
     config, generation_config = read_generation_config(directory, config)

@@ -13,7 +13,16 @@ from .files import read_object
 from .safetensors import TensorInfo, read_header
 from .validate import listed
 
-__all__ = ["INDEX", "WEIGHTS", "advice", "read_config", "read_generation_config", "read_tensors", "shards"]
+__all__ = [
+    "INDEX",
+    "WEIGHTS",
+    "advice",
+    "check_file",
+    "read_config",
+    "read_generation_config",
+    "read_tensors",
+    "shards",
+]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -45,8 +54,18 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
         raise ConfigError(f"{path}: {error}") from None
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that is given as a model and, by its name, cannot be one."""
+    if path.suffix == ".json":
+        raise CheckpointError(
+            f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
+        )
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a .safetensors file: {advice([path.name], str(path.parent))}")
+
+
 def read_tensors(path: Path) -> tuple[list[TensorInfo], str]:
-    """All tensors of a .safetensors file, or of a directory's model.safetensors or its shards.
+    """All tensors of a .safetensors file (see check_file), or of a directory's model.safetensors or shards.
 
     Returns
     -------
@@ -67,12 +86,6 @@ def read_tensors(path: Path) -> tuple[list[TensorInfo], str]:
                 f"{path} has no {WEIGHTS} and no {INDEX}: {advice(os.listdir(path), str(path))}"
             )
         path = path / WEIGHTS
-    elif path.suffix == ".json":
-        raise CheckpointError(
-            f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
-        )
-    elif path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a .safetensors file: {advice([path.name], str(path.parent))}")
     tensors = list(read_header(path).values())
     return tensors, f"{path.name}: {_count(tensors)}"
 

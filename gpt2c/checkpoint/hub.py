@@ -170,7 +170,12 @@ class _Repository:
         if isinstance(error, errors.RevisionNotFoundError):
             return f"{name!r} has no revision {self.revision!r}: give a branch, tag or commit of its page"
         if self.offline:
-            return self.not_cached("/".join((*self.folder, file)))
+            missing = self.not_cached("/".join((*self.folder, file)))
+            if file == "config.json":  # nothing of the model is here: was a directory meant?
+                return (
+                    f"there is no file or directory {name!r} here, so it is looked for on the Hub: {missing}"
+                )
+            return missing
         lost = isinstance(
             error, errors.LocalEntryNotFoundError
         )  # a kind of EntryNotFoundError: no connection
