@@ -6,6 +6,7 @@ Works on a copy of the tree in a temporary directory (needs a compiler and the b
 only the mutations whose description contains one of them. Takes twenty minutes. Status 1 if a mutation survived.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -108,6 +109,7 @@ def survived(folder: Path) -> bool:
         cwd=folder,
         capture_output=True,
         text=True,
+        env=os.environ | {"COLUMNS": "160"},
     )
     last = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     print("   ", last[0][:150] if last else "no test noticed", flush=True)

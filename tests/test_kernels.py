@@ -94,6 +94,24 @@ def test_an_element_does_not_depend_on_where_it_stands(name):
                 assert same_bytes(out.copy(), whole[:n]), (isa, n)
 
 
+# ---- fused multiply-add ----
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("start", "a", "b", "expected"),
+    [  # the product is a hair above or below half a unit, where rounding to double first loses the hair
+        (1.0, 1 + 2**-12, 1 - 2**-12 + 2**-24, 1 + 2**-23),
+        (1 + 2**-23, 1 - 2**-11, 1 + 2**-11 + 2**-22, 1 + 2**-23),
+    ],
+)
+def test_multiply_add_is_rounded_once(start, a, b, expected, sign):
+    x = np.array([[sign * start, sign * a * 2**-12]], np.float32)
+    panels = _ops.pack(np.array([[1.0], [b * 2**-12]], np.float32))
+    for isa in ISAS:
+        assert _ops.linear(x, panels, 1, isa=isa)[0, 0] == np.float32(sign * expected), isa
+
+
 # ---- LayerNorm ----
 
 
