@@ -387,15 +387,15 @@ def test_sample_adjusts_before_it_chooses():
     logits = np.array([2.0, 1.5, -1.0, 1.0], np.float32)
     raw = reference.log_softmax(logits.astype(np.float64))
     greedy = dict(temperature=0.0)
-    assert (
-        draw(logits, seen=[0, 0, 0], repetition_penalty=1.5, **greedy)[0] == 1
-    )  # 2 / 1.5, once however often seen
+    assert draw(logits, seen=[0], repetition_penalty=1.5, **greedy)[0] == 1  # 2 / 1.5 < 1.5
+    assert draw(logits, seen=[0, 0, 0], repetition_penalty=1.2, **greedy)[0] == 0  # 2 / 1.2 > 1.5: once only
     assert draw([-2.0, -1.5], seen=[1], repetition_penalty=1.5, **greedy)[0] == 0  # -1.5 * 1.5 < -2
     token, logprob = draw(logits, bias={3: 5.0}, **greedy)
     assert token == 3 and abs(logprob - raw[3]) < 1e-6  # log-probabilities are of the raw logits
     assert draw(logits, forbidden=[0, 1], **greedy)[0] == 3
     assert draw(logits, bias={0: -math.inf}, **greedy)[0] == 1
     assert draw(logits, bias={2: 30.0}, forbidden=[2], **greedy)[0] == 0
+    assert draw([-20.0, -30.0], forbidden=[0], **greedy)[0] == 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
