@@ -238,4 +238,8 @@ def _table(result: dict[str, Any]) -> str:
         spread = f"{rate['low']:.1f} to {rate['high']:.1f}"
         roof = {"read": "reads", "fma": "multiply-adds"}[rate["roof"]]
         lines.append(f"{name:<8}{rate['median']:>10.1f}{spread:>21}{rate['share']:>9.0%} of {roof}")
+    if any(rate["share"] > 1 for rate in result["rates"].values()):
+        lines.append(
+            "above 100%: the weights stay in a cache, or other work disturbed the measurement of the roof"
+        )
     return "\n".join(lines)
