@@ -65,7 +65,7 @@ MUTATIONS = [
     ("sample: ties at the edge", "k_sampler.inc.c", "(key == found && above >= wanted)", "(key == found && above > wanted)"),
     ("sample: greedy ties", "k_sampler.inc.c", "for (ptrdiff_t i = 0; i < n; i++)\n            if (work[i] == maximum) return i;", "for (ptrdiff_t i = n - 1; i >= 0; i--)\n            if (work[i] == maximum) return i;"),
     ("forward: position of an embedding", "forward.c", "m->wpe + position_of(c, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
-    ("forward: sequences of a chunk", "forward.c", "ptrdiff_t sequence = first_sequence(c, step->row0 + begin);\n    for (ptrdiff_t r = begin; r < end; r++) {\n        const ptrdiff_t row", "ptrdiff_t sequence = 0 * begin;\n    for (ptrdiff_t r = begin; r < end; r++) {\n        const ptrdiff_t row"),
+    ("forward: where a sequence ends", "forward.c", "while (row >= c->row_start[sequence + 1])", "while (row > c->row_start[sequence + 1])"),
     ("forward: lane of a key", "forward.c", "position % GPT2C_LANES;", "(position + 1) % GPT2C_LANES;"),
     ("forward: residual of a block of rows", "forward.c", "if (here.residual) here.residual += begin * n_out;", ""),
     ("forward: which rows are wanted", "forward.c", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n * (i > 0)"),

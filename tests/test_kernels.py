@@ -356,6 +356,15 @@ def test_sample_draws_by_definition(n, seed, temperature, top_k, top_p, min_p):
     assert any(allows(weights) for weights in candidates if weights.any())
 
 
+def test_sample_keeps_the_lowest_ids_of_equals_at_the_edge():
+    logits = [1.0, 3.0, 1.0, 1.0, 0.0]
+    for isa in ISAS:
+        drawn = {draw(logits, top_k=3, temperature=9.0, position=i, isa=isa)[0] for i in range(200)}
+        assert drawn == {0, 1, 2}
+        drawn = {draw([0.0] * 4, top_p=0.5, position=i, isa=isa)[0] for i in range(200)}
+        assert drawn == {0, 1}
+
+
 def test_sample_frequencies():
     logits = np.log(np.array([0.5, 0.25, 0.125, 0.125]))
     n = 20_000
