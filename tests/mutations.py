@@ -65,7 +65,7 @@ MUTATIONS = [
     ("sample: ties at the edge", "k_sampler.inc.c", "(key == found && above >= wanted)", "(key == found && above > wanted)"),
     ("sample: greedy ties", "k_sampler.inc.c", "for (ptrdiff_t i = 0; i < n; i++)\n            if (work[i] == maximum) return i;", "for (ptrdiff_t i = n - 1; i >= 0; i--)\n            if (work[i] == maximum) return i;"),
     ("forward: position of an embedding", "forward.c", "m->wpe + position_of(c, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
-    ("forward: where a sequence ends", "forward.c", "while (row >= c->row_start[sequence + 1])", "while (row > c->row_start[sequence + 1])"),
+    ("forward: sequences of a tile", "forward.c", "sequence = sequence_of(c, row, sequence);\n        const ptrdiff_t id", "const ptrdiff_t id"),
     ("forward: lane of a key", "forward.c", "position % GPT2C_LANES;", "(position + 1) % GPT2C_LANES;"),
     ("forward: residual of a block of rows", "forward.c", "if (here.residual) here.residual += begin * n_out;", ""),
     ("forward: which rows are wanted", "forward.c", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n", "c->x + (c->out_rows[step->row0 + i] - step->origin) * n * (i > 0)"),
@@ -74,7 +74,7 @@ MUTATIONS = [
     ("forward: the parts of a phase", "forward.c", "step->rows * (part + 1) / s.parts", "step->rows * (part + 1) / s.parts - (part > 2)"),
     ("forward: interrupts", "forward.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
     ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
-    ("team: floating-point state", "team.h", "fesetenv(FE_DFL_ENV);", ""),
+    ("team: floating-point state", "team.h", "fesetenv(FE_DFL_ENV);\n#if defined(__SSE__)\n    _mm_setcsr(0x1F80U);", "#if defined(__SSE__)\n"),
 ]  # fmt: skip
 
 
