@@ -158,7 +158,6 @@ cdef extern from "gpt2c.h" nogil:
     int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
     void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                             void *)
-    int gpt2c_team_size(int)
     const char *gpt2c_team_kind()
 
 

@@ -279,8 +279,3 @@ def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t t
     if chosen < 0:
         raise ValueError("no token can be chosen: every one is forbidden, or the logits hold NaN or infinities")
     return chosen, <double>logits[chosen] - maximum - log(total)
-
-
-def team_size(threads):
-    """How many threads a call gets that asks for ``threads``."""
-    return gpt2c_team_size(threads_now(threads))

@@ -319,14 +319,4 @@ void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t
     team_run(threads, run_loop, &l);
 }
 
-static void read_size(void *pointer, int thread, int threads) {
-    if (thread == 0) *(int *)pointer = threads;
-}
-
-int gpt2c_team_size(int threads) {
-    int size = 1;
-    team_run(threads, read_size, &size);
-    return size;
-}
-
 const char *gpt2c_team_kind(void) { return team_kind(); }

@@ -236,8 +236,6 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 /* Calls body(argument, begin, end, thread) for equal parts of [0, n), one per thread (for tests and benchmarks). */
 void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int), void *argument);
 
-/* The team OpenMP (or the C11 threads body) gives when so many threads are asked for. */
-int gpt2c_team_size(int threads);
 /* "openmp" or "c11": the body of team.h that was compiled. */
 const char *gpt2c_team_kind(void);
 

@@ -91,7 +91,7 @@ static void linear(float *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x,
         }
         const ptrdiff_t column = p * GPT2C_PANEL, left = dense->n_out - column;
         const gpt2c_epilogue here = {what->function, what->residual ? what->residual + column : NULL};
-        epilogue(out + column, ld_out, scratch, GPT2C_PANEL, dense->bias ? dense->bias + column : NULL, &here, rows,
+        epilogue(out + column, ld_out, total, GPT2C_PANEL, dense->bias ? dense->bias + column : NULL, &here, rows,
                  left < GPT2C_PANEL ? left : GPT2C_PANEL);
     }
 }

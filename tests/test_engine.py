@@ -265,12 +265,18 @@ def test_a_team_used_by_the_kernels_alone_does_not_hang_children():
                 os.killpg(process.pid, signal.SIGKILL)  # a child that hangs, too
 
 
-def test_a_cache_busy_at_fork_is_free_in_the_child():
+def call_under_way():
+    """A long call in a thread of its own, begun, with what it uses."""
     weights, ids = slow_model()
     cache = _engine.KVCache(weights)
     worker = threading.Thread(target=lambda: _engine.forward(weights, [(cache, ids)], keep=1))
     worker.start()
     time.sleep(0.05)
+    return weights, ids, cache, worker
+
+
+def test_a_cache_busy_at_fork_is_free_in_the_child():
+    weights, ids, cache, worker = call_under_way()
     child = os.fork()
     if child == 0:
         try:
@@ -428,11 +434,7 @@ def test_cache_used_twice_in_a_call(weights):
 
 
 def test_cache_used_by_two_threads_at_once():
-    weights, ids = slow_model()
-    cache = _engine.KVCache(weights)
-    worker = threading.Thread(target=lambda: _engine.forward(weights, [(cache, ids)], keep=1))
-    worker.start()
-    time.sleep(0.05)
+    weights, ids, cache, worker = call_under_way()
     assert worker.is_alive(), "the call was over too soon to show anything"
     for misuse in (
         lambda: _engine.forward(weights, [(cache, ids[:1])]),
