@@ -29,11 +29,22 @@ WARNINGS = ["-Wall", "-Wextra", "-Wconversion"] + (["-Werror"] if os.environ.get
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
 ISAS = {"generic": []}
 if X86:
-    ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", "-mavx512f"]}
+    AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+    AVX512 = [*AVX2, "-mavx512f", "-mavx512bw"]
+    ISAS |= {
+        "avx2": AVX2,
+        "avxvnni": [*AVX2, "-mavxvnni"],
+        "avx512": AVX512,
+        "avx512vnni": [*AVX512, "-mavx512vnni"],
+        "avx512bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
+    }
 CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
 CYTHON = ["gpt2c/_engine.pxd", "gpt2c/_weights.pxi", "gpt2c/_call.pxi"]
-KERNELS = {isa: f"src/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512")}
+KERNELS = {
+    isa: f"src/kernels_{isa}.c"
+    for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16")
+}
 
 
 class BuildCore(build_ext):

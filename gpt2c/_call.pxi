@@ -80,7 +80,11 @@ cdef class Call:
         c.norm = self.buffer(chunk * m.n_embd)
         c.mixed = self.buffer(chunk * m.n_embd)
         c.qkv = self.buffer(chunk * 3 * m.n_embd)
-        c.hidden = self.buffer(chunk * m.n_inner)
+        c.hidden = self.buffer(chunk * (m.n_inner + GPT2C_GROUP))  # encoded rows are never larger, but padded
+        c.coded = self.buffer(chunk * (m.n_embd + GPT2C_GROUP)) if weights.dtype != "float32" else NULL
+        c.key_blocks = gpt2c_key_blocks(c)
+        if c.key_blocks:
+            c.partial = self.buffer(row * m.n_head * c.key_blocks * (m.d_head + 2 * GPT2C_LANES))
         c.scratch = self.buffer(c.threads * c.scratch_size)
         if c.dense_done:
             c.sums = self.buffer(chunk * max(3 * m.n_embd, m.n_inner))

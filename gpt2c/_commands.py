@@ -304,6 +304,7 @@ def _size(n: int) -> str:
 def _load(arguments: Namespace) -> GPT2:
     return GPT2.from_pretrained(
         arguments.model,
+        dtype=arguments.dtype,
         backend=arguments.backend,
         threads=arguments.threads,
         revision=arguments.revision,

@@ -1,5 +1,5 @@
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
 
 cdef extern from "gpt2c.h" nogil:
@@ -8,8 +8,10 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_LANES
         GPT2C_PANEL
         GPT2C_KEY_BLOCK
-        GPT2C_TILE_ROWS
+        GPT2C_QUERIES
         GPT2C_CHUNK
+        GPT2C_GROUP
+        GPT2C_K_PART
 
     ctypedef enum gpt2c_function:
         GPT2C_IDENTITY
@@ -23,11 +25,18 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_ERF
         GPT2C_SIGMOID
 
+    ctypedef enum gpt2c_dtype:
+        GPT2C_FLOAT32
+        GPT2C_BFLOAT16
+        GPT2C_INT8
+        GPT2C_INT4
+
     ctypedef struct gpt2c_dense:
-        const float *panels
+        const void *panels
         const float *bias
         ptrdiff_t n_in
         ptrdiff_t n_out
+        gpt2c_dtype dtype
 
     ctypedef struct gpt2c_norm:
         const float *gain
@@ -54,17 +63,20 @@ cdef extern from "gpt2c.h" nogil:
         float epsilon
         const gpt2c_layer *layers
         const float *wte
-        ptrdiff_t wte_panel
-        ptrdiff_t wte_row
-        ptrdiff_t wte_col
         const float *wpe
         gpt2c_norm ln_f
         gpt2c_dense head
 
     ctypedef struct gpt2c_cache:
-        float *k
-        float *v
+        void *k
+        void *v
         ptrdiff_t capacity
+        int half
+
+    ctypedef struct gpt2c_keys:
+        const void *k
+        const void *v
+        int half
 
     ctypedef struct gpt2c_epilogue:
         gpt2c_function function
@@ -94,18 +106,27 @@ cdef extern from "gpt2c.h" nogil:
                          ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*layer_norm)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_norm *, float, ptrdiff_t,
                            ptrdiff_t) noexcept nogil
-        void (*linear)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_dense *, const gpt2c_epilogue *,
+        void (*encode)(gpt2c_dtype, void *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        ptrdiff_t encoded_group[4]
+        void (*linear)(float *, ptrdiff_t, const void *, ptrdiff_t, const gpt2c_dense *, const gpt2c_epilogue *,
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
-        void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const float *, const float *, ptrdiff_t,
-                          ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
+        void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
+                          ptrdiff_t, float, float *) noexcept nogil
+        void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
+                                ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
+        void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
+        void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
         ptrdiff_t (*sample)(const float *, ptrdiff_t, const gpt2c_sampling *, float *, int32_t *) noexcept nogil
         float (*read_all)(const float *, ptrdiff_t) noexcept nogil
-        double (*multiply_add)(ptrdiff_t, float *) noexcept nogil
+        double (*operations)(gpt2c_dtype, ptrdiff_t, float *) noexcept nogil
 
     const gpt2c_kernels *gpt2c_compiled(ptrdiff_t)
     int gpt2c_supported(const gpt2c_kernels *)
-    void gpt2c_pack(float *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t)
+    int gpt2c_preferred(const gpt2c_kernels *)
+    void gpt2c_pack(const gpt2c_dense *, void *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t)
+    void gpt2c_unpack(const gpt2c_dense *, ptrdiff_t, float *)
+    ptrdiff_t gpt2c_panel_size(gpt2c_dtype, ptrdiff_t)
 
     ctypedef enum gpt2c_phase:
         GPT2C_C_ATTN
@@ -120,6 +141,7 @@ cdef extern from "gpt2c.h" nogil:
         ptrdiff_t row0
         ptrdiff_t rows
         ptrdiff_t origin
+        int fold
 
     ctypedef struct gpt2c_call:
         const gpt2c_model *model
@@ -145,14 +167,18 @@ cdef extern from "gpt2c.h" nogil:
         float *norm
         float *mixed
         float *qkv
-        float *hidden
+        void *coded
+        void *hidden
         float *sums
         float *scratch
         ptrdiff_t scratch_size
+        ptrdiff_t key_blocks
+        float *partial
         int (*poll)(void *) noexcept nogil
         void *poll_argument
 
     ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t)
+    ptrdiff_t gpt2c_key_blocks(const gpt2c_call *)
     ptrdiff_t gpt2c_plan(const gpt2c_call *, gpt2c_step *)
     const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *, const gpt2c_step *, const float **)
     int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
@@ -162,8 +188,11 @@ cdef extern from "gpt2c.h" nogil:
 
 
 cdef dict FUNCTIONS
+cdef dict DTYPE_NUMBERS
 
 cdef const gpt2c_kernels *find_kernels(object isa) except NULL
-cdef void pack_panels(float *, const float *, ptrdiff_t, bint, ptrdiff_t, ptrdiff_t) noexcept nogil
+cdef void pack_panels(const gpt2c_dense *, void *, const float *, ptrdiff_t, bint, int) noexcept nogil
+cdef void unpack_column(const gpt2c_dense *, ptrdiff_t, float *) noexcept nogil
+cdef ptrdiff_t panel_size(gpt2c_dtype, ptrdiff_t) noexcept nogil
 cdef void parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *) noexcept nogil

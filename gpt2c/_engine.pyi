@@ -8,6 +8,8 @@ from .config import Config
 NUMERICS_VERSION: int
 TEAM: str
 BACKENDS: tuple[str, ...]
+DTYPES: tuple[str, ...]
+CACHE_DTYPES: tuple[str, ...]
 FUNCTIONS: dict[str, int]
 
 def isas() -> list[str]: ...
@@ -17,6 +19,7 @@ def aligned_empty(shape: int | tuple[int, ...]) -> NDArray[np.float32]: ...
 class Weights:
     config: Config
     backend: str
+    dtype: str
     isa: str
     nbytes: int
     def __init__(
@@ -25,15 +28,18 @@ class Weights:
         read: Callable[[str], NDArray[np.float32]],
         *,
         backend: str = "native",
+        dtype: str = "float32",
         isa: str | None = None,
+        threads: int = 1,
     ) -> None: ...
 
 class KVCache:
     weights: Weights
     n_ctx: int
+    dtype: str
     @property
     def nbytes(self) -> int: ...
-    def __init__(self, weights: Weights, n_ctx: int | None = None) -> None: ...
+    def __init__(self, weights: Weights, n_ctx: int | None = None, dtype: str = "float32") -> None: ...
     def __len__(self) -> int: ...
     def truncate(self, n: int) -> None: ...
     def fork(self, n_ctx: int | None = None) -> KVCache: ...

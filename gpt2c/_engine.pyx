@@ -20,6 +20,8 @@ from libc.math cimport log
 NUMERICS_VERSION = GPT2C_NUMERICS_VERSION
 TEAM = gpt2c_team_kind().decode()
 BACKENDS = ("native", "blas")
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+CACHE_DTYPES = ("float32", "float16")
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
 
@@ -35,6 +37,8 @@ FUNCTIONS = {
     "erf": GPT2C_ERF,
     "sigmoid": GPT2C_SIGMOID,
 }
+
+DTYPE_NUMBERS = {"float32": GPT2C_FLOAT32, "bfloat16": GPT2C_BFLOAT16, "int8": GPT2C_INT8, "int4": GPT2C_INT4}
 
 # libgomp hangs when a forked child enters a region after its parent has used a team: such a child works on one thread.
 cdef bint team_used = False
@@ -75,7 +79,11 @@ def isas():
 
 
 def default_isa():
-    """The instruction set used unless one is named: that of the environment variable GPT2C_ISA, else the widest."""
+    """The instruction set used unless one is named: that of the environment variable GPT2C_ISA, else the fastest.
+
+    That is the widest, but for "avx512bf16" on Intel processors, whose instruction for bfloat16 is slower than two
+    multiply-adds.
+    """
     return find_kernels(None).name.decode()
 
 
@@ -84,18 +92,19 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
     if isa is None:
         isa = os.environ.get("GPT2C_ISA") or None
         origin = "GPT2C_ISA"
-    cdef const gpt2c_kernels *widest = NULL
+    cdef const gpt2c_kernels *fastest = NULL
     cdef ptrdiff_t i = 0
     compiled = []
     while gpt2c_compiled(i) != NULL:
         compiled.append(gpt2c_compiled(i).name.decode())
         if gpt2c_supported(gpt2c_compiled(i)):
-            widest = gpt2c_compiled(i)
             if compiled[i] == isa:
-                return widest
+                return gpt2c_compiled(i)
+            if gpt2c_preferred(gpt2c_compiled(i)):
+                fastest = gpt2c_compiled(i)
         i += 1
     if isa is None:
-        return widest
+        return fastest
     problem = "this CPU does not support" if isa in compiled else "this build does not have"
     raise UnsupportedISAError(f"{origin} is {isa!r}, which {problem}; compiled in: {', '.join(compiled)}; "
                               f"usable here: {', '.join(isas())}")
@@ -104,13 +113,23 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
 def aligned_empty(shape):
     """An uninitialised float32 array whose data starts on a cache line (64 bytes)."""
     size = math.prod(shape) if isinstance(shape, tuple) else shape
-    raw = np.empty(size + 16, np.float32)
-    start = -(<ptrdiff_t>data_of(raw) // 4) % 16
-    return raw[start:start + size].reshape(shape)
+    return aligned_bytes(4 * size).view(np.float32).reshape(shape)
+
+
+cdef aligned_bytes(size):
+    raw = np.empty(size + 64, np.uint8)
+    cdef unsigned char[::1] view = raw
+    start = -<ptrdiff_t>&view[0] % 64
+    return raw[start:start + size]
 
 
 cdef float *data_of(array) except? NULL:
     cdef float[::1] flat = array.reshape(-1)
+    return &flat[0]
+
+
+cdef void *bytes_of(array) except? NULL:
+    cdef unsigned char[::1] flat = array
     return &flat[0]
 
 
@@ -122,9 +141,31 @@ cdef const float *floats(array) except? NULL:
 # ---- what _ops.pyx shares, so that the C core exists once ----
 
 
-cdef void pack_panels(float *panels, const float *source, ptrdiff_t ld, bint transposed, ptrdiff_t n_in,
-                      ptrdiff_t n_out) noexcept nogil:
-    gpt2c_pack(panels, source, ld, transposed, n_in, n_out, 0, (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL)
+cdef struct PackWork:
+    const gpt2c_dense *dense
+    void *panels
+    const float *source
+    ptrdiff_t ld
+    bint transposed
+
+
+cdef void pack_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef PackWork *w = <PackWork *>work
+    gpt2c_pack(w.dense, w.panels, w.source, w.ld, w.transposed, begin, end)
+
+
+cdef void pack_panels(const gpt2c_dense *dense, void *panels, const float *source, ptrdiff_t ld, bint transposed,
+                      int threads) noexcept nogil:
+    cdef PackWork work = PackWork(dense, panels, source, ld, transposed)
+    parallel_for(threads, (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, pack_range, &work)
+
+
+cdef void unpack_column(const gpt2c_dense *dense, ptrdiff_t n, float *out) noexcept nogil:
+    gpt2c_unpack(dense, n, out)
+
+
+cdef ptrdiff_t panel_size(gpt2c_dtype dtype, ptrdiff_t n_in) noexcept nogil:
+    return gpt2c_panel_size(dtype, n_in)
 
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
@@ -270,12 +311,12 @@ def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t t
     s.forbidden = &forbidden[0] if s.n_forbidden else NULL
     s.seed, s.stream, s.position = seed, stream, position
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
-    cdef float[::1] work = np.empty(n, np.float32)
-    cdef int32_t[::1] ids = np.empty(n, np.int32)
+    cdef ptrdiff_t n_work = 2 * n + 16
+    cdef float[::1] work = np.empty(n_work + n, np.float32)  # few of its pages are touched; the ids lie at the end
     with nogil:
         kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment)
         if total == total:  # else NaN or +inf is among them
-            chosen = kernels.sample(&logits[0], n, &s, &work[0], &ids[0])
+            chosen = kernels.sample(&logits[0], n, &s, &work[0], <int32_t *>&work[n_work])
     if chosen < 0:
         raise ValueError("no token can be chosen: every one is forbidden, or the logits hold NaN or infinities")
     return chosen, <double>logits[chosen] - maximum - log(total)

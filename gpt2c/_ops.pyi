@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,16 +18,21 @@ def layer_norm(
     isa: str | None = None,
     threads: int = 1,
 ) -> Floats: ...
-def pack(weight: Floats, *, transposed: bool = False) -> Floats: ...
+def pack(
+    weight: Floats, *, transposed: bool = False, dtype: str = "float32", threads: int = 1
+) -> NDArray[Any]: ...
+def unpack(panels: NDArray[Any], n_in: int, n_out: int, dtype: str = "float32") -> Floats: ...
+def encode(x: Floats, dtype: str, *, isa: str | None = None) -> NDArray[np.uint8]: ...
 def linear(
     x: Floats,
-    panels: Floats,
+    panels: NDArray[Any],
     n_out: int,
     bias: Floats | None = None,
     function: str = "identity",
     residual: Floats | None = None,
     out: Floats | None = None,
     *,
+    dtype: str = "float32",
     isa: str | None = None,
     threads: int = 1,
 ) -> Floats: ...
@@ -45,4 +52,4 @@ def log_sum(
     logits: Floats, threshold: float, *, isa: str | None = None
 ) -> tuple[float, float, float, int]: ...
 def read_all(x: Floats, *, isa: str | None = None, threads: int = 1) -> float: ...
-def multiply_add(steps: int, *, isa: str | None = None, threads: int = 1) -> float: ...
+def operations(dtype: str, steps: int, *, isa: str | None = None, threads: int = 1) -> float: ...

@@ -11,8 +11,9 @@ import numpy as np
 from gpt2c._engine import aligned_empty
 
 from gpt2c._engine cimport (
-    FUNCTIONS, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PANEL, GPT2C_TILE_ROWS, find_kernels, gpt2c_dense, gpt2c_epilogue,
-    gpt2c_function, gpt2c_kernels, gpt2c_norm, pack_panels, parallel_for,
+    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_K_PART, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
+    find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys, gpt2c_norm,
+    pack_panels, panel_size, parallel_for, unpack_column,
 )
 
 
@@ -32,6 +33,11 @@ cdef ptrdiff_t row_distance(array, name) except -1:
 
 cdef float *address(array) except? NULL:
     return <float *><size_t>array.ctypes.data
+
+
+cdef gpt2c_dtype dtype_of(name) except *:
+    check(name in DTYPE_NUMBERS, f"dtype is {name!r}; allowed: {', '.join(DTYPE_NUMBERS)}")
+    return DTYPE_NUMBERS[name]
 
 
 cdef fresh(out, shape):
@@ -113,56 +119,109 @@ cdef struct LinearWork:
     const gpt2c_kernels *kernels
     float *out
     ptrdiff_t ld_out
-    const float *x
+    const void *x
     ptrdiff_t ld_x
     gpt2c_dense dense
     gpt2c_epilogue epilogue
     ptrdiff_t rows
     float *scratch
+    ptrdiff_t scratch_size
 
 
 cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
     cdef LinearWork *w = <LinearWork *>work
-    w.kernels.linear(w.out, w.ld_out, w.x, w.ld_x, &w.dense, &w.epilogue, w.rows, begin, end,
-                     w.scratch + thread * 2 * w.rows * GPT2C_PANEL)
+    cdef gpt2c_epilogue here = w.epilogue
+    if here.residual != NULL:
+        here.residual += begin * GPT2C_PANEL
+    w.kernels.linear(w.out + begin * GPT2C_PANEL, w.ld_out, w.x, w.ld_x, &w.dense, &here, w.rows, begin, end,
+                     w.scratch + thread * w.scratch_size)
 
 
-def pack(weight, *, bint transposed=False):
-    """Panels [n_out / 64 rounded up, n_in, 64] of ``weight`` [n_in, n_out] (transposed: [n_out, n_in])."""
-    cdef ptrdiff_t n_in, n_out, ld = row_distance(weight, "weight")
-    n_in, n_out = weight.shape[::-1] if transposed else weight.shape
-    cdef ptrdiff_t count = (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
-    panels = aligned_empty((count, n_in, GPT2C_PANEL))
-    pack_panels(address(panels), address(weight), ld, transposed, n_in, n_out)
-    return panels
+def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
+    """Panels of ``weight`` [n_in, n_out] (transposed: [n_out, n_in]) in a number format.
+
+    Returns
+    -------
+    array [n_out / 64 rounded up, …]
+        float32: [n_in, 64] floats in each panel; other formats: the bytes of each panel (laid out in gpt2c.h).
+    """
+    cdef ptrdiff_t ld = row_distance(weight, "weight")
+    cdef gpt2c_dense dense
+    cdef ptrdiff_t size
+    dense.n_in, dense.n_out = weight.shape[::-1] if transposed else weight.shape
+    dense.dtype = dtype_of(dtype)
+    count = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+    size = panel_size(dense.dtype, dense.n_in)
+    panels = aligned_empty((count, size // 4))
+    pack_panels(&dense, address(panels), address(weight), ld, transposed, threads)
+    return panels.reshape(count, dense.n_in, GPT2C_PANEL) if dtype == "float32" else panels.view(np.uint8)
+
+
+cdef check_panels(panels, dtype, ptrdiff_t n_in, ptrdiff_t n_out):
+    cdef ptrdiff_t size = panel_size(dtype_of(dtype), n_in)
+    check(panels.flags.c_contiguous and panels.nbytes == (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL * size,
+          f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs, with dtype={dtype!r}")
+
+
+def unpack(panels, ptrdiff_t n_in, ptrdiff_t n_out, str dtype="float32"):
+    """The weight [n_in, n_out] that the panels stand for."""
+    check_panels(panels, dtype, n_in, n_out)
+    cdef gpt2c_dense dense
+    cdef float[:, ::1] rows = np.empty((n_out, n_in), np.float32)
+    cdef ptrdiff_t n
+    dense.panels, dense.n_in, dense.n_out, dense.dtype = address(panels), n_in, n_out, dtype_of(dtype)
+    for n in range(n_out):
+        unpack_column(&dense, n, &rows[n, 0])
+    return np.ascontiguousarray(np.asarray(rows).T)
+
+
+def encode(x, str dtype, *, isa=None):
+    """What a dense layer of this dtype multiplies instead of the rows of ``x`` [rows, n]: bytes [rows, …]."""
+    rows, n = x.shape
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    cdef gpt2c_dtype number = dtype_of(dtype)
+    check(dtype != "float32", "float32 is multiplied as it is")
+    cdef ptrdiff_t size = (n + GPT2C_GROUP - 1) // GPT2C_GROUP * kernels.encoded_group[<int>number]
+    out = aligned_empty((rows, size // 4))
+    cdef float *to = address(out)
+    cdef ptrdiff_t ld = row_distance(x, "x"), count = rows, width = n
+    cdef const float *source = address(x)
+    with nogil:
+        kernels.encode(number, to, size, source, ld, count, width)
+    return out.view(np.uint8)
 
 
 def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function="identity", residual=None, out=None, *,
-           isa=None, int threads=1):
+           str dtype="float32", isa=None, int threads=1):
     """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
 
-    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself.
+    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
+    dtypes than float32 the rows of x are encoded first.
     """
     rows, n_in = x.shape
-    check(panels.dtype == np.float32 and panels.flags.c_contiguous and
-          panels.shape == ((n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, n_in, GPT2C_PANEL),
-          f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs")
+    check_panels(panels, dtype, n_in, n_out)
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
     check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")
     out = fresh(out, (rows, n_out))
     check(residual is None or (residual.shape == out.shape and residual.strides == out.strides),
           "residual must have the shape and strides of out")
-    scratch = np.empty(max(1, threads) * 2 * max(1, rows) * GPT2C_PANEL, np.float32)
     cdef LinearWork work
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
-    work.x, work.ld_x = address(x), row_distance(x, "x")
+    if dtype == "float32":
+        work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
+    else:
+        x = encode(x, dtype, isa=isa)
+        work.x, work.ld_x = address(x), x.shape[1]
     work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
+    work.dense.dtype = dtype_of(dtype)
     work.dense.bias = &bias[0] if bias is not None else NULL
     work.epilogue.function, work.epilogue.residual = FUNCTIONS[function], NULL
     if residual is not None:
         work.epilogue.residual = address(residual)
-    work.rows, work.scratch = rows, address(scratch)
+    work.rows, work.scratch_size = rows, (2 * max(1, rows) + GPT2C_K_PART) * GPT2C_PANEL
+    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
+    work.scratch = address(scratch)
     cdef ptrdiff_t count = panels.shape[0]
     with nogil:
         parallel_for(threads, count, linear_range, &work)
@@ -177,8 +236,7 @@ cdef struct AttentionWork:
     ptrdiff_t ld_out
     const float *q
     ptrdiff_t ld_q
-    const float *k
-    const float *v
+    gpt2c_keys keys
     ptrdiff_t rows
     ptrdiff_t tile
     ptrdiff_t first
@@ -194,22 +252,22 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
     for i in range(begin, end):
         row = i * w.tile
         height = min(w.tile, w.rows - row)
-        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, w.k, w.v, height,
+        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, &w.keys, height,
                             w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
 
 
-def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_TILE_ROWS, float beyond=float("nan"), isa=None,
+def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"), isa=None,
               int threads=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
-    The first query stands at position ``positions - rows``. ``tile`` (1 to 6) queries are handled together, ``beyond``
+    The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
     is what the cache holds where nothing was written.
     """
     rows, d = q.shape
     positions = k.shape[0]
     check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
     check(positions >= rows, "there must be at least as many keys as queries")
-    check(1 <= tile <= GPT2C_TILE_ROWS, f"tile is {tile}; allowed: 1 to {GPT2C_TILE_ROWS}")
+    check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
     capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
     d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
     keys = np.full((capacity, d), beyond, np.float32)
@@ -223,10 +281,10 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_TILE_ROWS,
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
-    work.k, work.v = address(keys), address(values)
+    work.keys.k, work.keys.v, work.keys.half = address(keys), address(values), False
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
-    work.scratch_size = GPT2C_TILE_ROWS * (GPT2C_KEY_BLOCK + 2 * d_pad)
+    work.scratch_size = GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
     cdef ptrdiff_t count = (rows + tile - 1) // tile
@@ -252,9 +310,10 @@ def log_sum(const float[::1] logits, float threshold, *, isa=None):
 cdef struct RoofWork:
     const gpt2c_kernels *kernels
     const float *x
+    gpt2c_dtype dtype
     ptrdiff_t steps
     float *sums
-    double *operations
+    double *done
 
 
 cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -262,9 +321,9 @@ cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noe
     w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
 
 
-cdef void fma_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
     cdef RoofWork *w = <RoofWork *>work
-    w.operations[8 * thread] = w.kernels.multiply_add(w.steps, &w.sums[16 * thread])
+    w.done[8 * thread] = w.kernels.operations(w.dtype, w.steps, &w.sums[16 * thread])
 
 
 def read_all(const float[::1] x, *, isa=None, int threads=1):
@@ -277,12 +336,16 @@ def read_all(const float[::1] x, *, isa=None, int threads=1):
     return float(sums.sum())
 
 
-def multiply_add(ptrdiff_t steps, *, isa=None, int threads=1):
-    """Run ``steps`` steps of independent multiply-adds on every thread; returns the floating-point operations done."""
-    sums, operations = np.zeros(16 * threads, np.float32), np.zeros(8 * threads)
-    cdef double[::1] view = operations
+def operations(str dtype, ptrdiff_t steps, *, isa=None, int threads=1):
+    """Run ``steps`` steps of a number format's arithmetic on every thread, without reading memory.
+
+    Returns the operations done, two per weight multiplied.
+    """
+    sums, done = np.zeros(16 * threads, np.float32), np.zeros(8 * threads)
+    cdef double[::1] view = done
     cdef RoofWork work
-    work.kernels, work.sums, work.operations, work.steps = find_kernels(isa), address(sums), &view[0], steps
+    work.kernels, work.sums, work.done, work.steps = find_kernels(isa), address(sums), &view[0], steps
+    work.dtype = dtype_of(dtype)
     with nogil:
-        parallel_for(threads, threads, fma_range, &work)
-    return float(operations.sum())
+        parallel_for(threads, threads, operations_range, &work)
+    return float(done.sum())

@@ -11,12 +11,17 @@ cdef class Weights:
         array. It is called once per tensor, and nothing it returned is kept where a packed copy takes its place.
     backend : {"native", "blas"}
         ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, outside the promise of bit-equal results.
+    dtype : {"float32", "bfloat16", "int8", "int4"}
+        How the weights of dense layers (the head and so a tied embedding among them) are kept; others than float32
+        are for ``native`` only. With int4 the head is int8. The rest of the model is float32.
     isa : str or None
-        An instruction set out of ``isas()``; None takes GPT2C_ISA or the widest.
+        An instruction set out of ``isas()``; None takes GPT2C_ISA or the fastest.
+    threads : int
+        How many threads pack.
 
     Attributes
     ----------
-    config, backend, isa : as given or chosen (a CPU without fused multiply-add hardware takes ``blas``)
+    config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware takes ``blas``)
     nbytes : int
         Bytes held.
     """
@@ -27,18 +32,31 @@ cdef class Weights:
     cdef readonly object config
     cdef readonly str backend
     cdef readonly str isa
+    cdef readonly str dtype
     cdef readonly Py_ssize_t nbytes
+    cdef object arena     # all panels, in the order in which a pass reads them
+    cdef ptrdiff_t filled  # bytes of it
+    cdef gpt2c_dtype kind, head_kind
+    cdef int threads
     cdef list arrays      # keeps alive what the pointers point to
     cdef dict matrices    # blas: (phase, layer) -> [n_in, n_out]
     cdef object __weakref__
 
-    def __cinit__(self, config, read, *, backend="native", isa=None):
+    def __cinit__(self, config, read, *, backend="native", dtype="float32", isa=None, threads=1):
         self.layers = NULL
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(map(repr, DTYPES))}")
+        if backend == "blas" and dtype != "float32":
+            raise ValueError(f"backend 'blas' multiplies float32 only; dtype {dtype!r} needs backend 'native'")
+        self.threads = threads_now(threads)
+        self.dtype = dtype
+        self.kind = DTYPE_NUMBERS[dtype]
+        self.head_kind = GPT2C_INT8 if dtype == "int4" else self.kind  # most of the loss, little of the size
         self.kernels = find_kernels(isa)
         self.isa = self.kernels.name.decode()
-        if self.isa == "generic" and isa is None and not os.environ.get("GPT2C_ISA"):
+        if self.isa == "generic" and dtype == "float32" and isa is None and not os.environ.get("GPT2C_ISA"):
             backend = "blas"  # exact emulation of fma is a proof, not a product
         self.backend = backend
         self.config = config
@@ -54,6 +72,15 @@ cdef class Weights:
         m.activation = FUNCTIONS[config.activation]
         m.epsilon = config.layer_norm_epsilon
         m.layers = self.layers
+
+        if self.backend == "native":
+            # One block for all: large enough for huge pages, without which memory is read at half the speed here.
+            self.arena = self.keep(aligned_bytes(sum(
+                count * self.panels_of(n_out) * panel_size(kind, n_in) for count, kind, n_in, n_out in (
+                    (config.n_layer, self.kind, m.n_embd, 3 * m.n_embd),
+                    (config.n_layer, self.kind, m.n_embd, m.n_embd),
+                    (config.n_layer, self.kind, m.n_embd, m.n_inner), (config.n_layer, self.kind, m.n_inner, m.n_embd),
+                    (1, self.head_kind, m.n_embd, m.n_vocab)))))
 
         cdef gpt2c_layer *layer
         cdef ptrdiff_t i
@@ -73,14 +100,13 @@ cdef class Weights:
         head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
         matrix = self.checked(read, head, (config.n_vocab, config.n_embd))
         self.fill(&m.head, matrix, True, (GPT2C_HEAD, 0))
-        m.wte_panel, m.wte_row, m.wte_col = GPT2C_PANEL * m.n_embd, m.n_embd, 1
         if not config.tie_word_embeddings:
             m.wte = self.vector(read, "wte.weight", (config.n_vocab, config.n_embd))
         elif self.backend == "blas":
             m.wte = floats(self.keep(matrix))
         else:
-            m.wte = m.head.panels  # no second copy: an embedding is gathered from the panels of the head
-            m.wte_row, m.wte_col = 1, GPT2C_PANEL
+            m.wte = NULL  # no second copy: an embedding is read from the panels of the head
+            self.arena.flags.writeable = False
 
     def __dealloc__(self):
         PyMem_Free(self.layers)
@@ -117,21 +143,26 @@ cdef class Weights:
         dense.bias = self.vector(read, name + ".bias", (shape[1],))
         return 0
 
+    @staticmethod
+    def panels_of(n_out):
+        return (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+
     cdef int fill(self, gpt2c_dense *dense, matrix, bint transposed, key) except -1:
         rows, columns = matrix.shape
         dense.n_in, dense.n_out = (columns, rows) if transposed else (rows, columns)
+        dense.dtype = self.head_kind if key[0] == GPT2C_HEAD else self.kind
         if self.backend == "blas":
             self.matrices[key] = matrix.T if transposed else matrix
             if not transposed:
                 self.keep(matrix)
             return 0
-        cdef ptrdiff_t panels = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL, ld = columns
-        packed = self.keep(aligned_empty((panels, dense.n_in, GPT2C_PANEL)))
+        cdef unsigned char[::1] arena = self.arena
+        cdef ptrdiff_t size = self.panels_of(dense.n_out) * panel_size(dense.dtype, dense.n_in), ld = columns
         cdef const float *source = floats(matrix)
-        cdef float *target = data_of(packed)
+        cdef void *target = &arena[self.filled]
         with nogil:
-            pack_panels(target, source, ld, transposed, dense.n_in, dense.n_out)
-        packed.flags.writeable = False
+            pack_panels(dense, target, source, ld, transposed, self.threads)
+        self.filled += size
         dense.panels = target
         return 0
 
@@ -147,38 +178,48 @@ cdef class KVCache:
         The model it belongs to; other models refuse it.
     n_ctx : int or None
         Positions it has room for, 1 to the model's n_ctx (the default). Memory is taken as positions are filled.
+    dtype : {"float32", "float16"}
+        How keys and values are kept. float16 takes half the memory and rounds them (to nearest, beyond 65520 to
+        infinity); sums are float32 in both.
 
     Attributes
     ----------
     n_ctx : int
     nbytes : int
-        Bytes set aside: 2 * n_layer * n_embd * 4 per position, n_ctx rounded up to 128; some more where the width of
-        a head is no multiple of 16.
+        Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 128; some more
+        where the width of a head is no multiple of 16.
     """
 
     cdef readonly Weights weights
     cdef readonly Py_ssize_t n_ctx
+    cdef readonly str dtype
     cdef gpt2c_cache c
     cdef Py_ssize_t length
     cdef object k, v      # [n_layer * n_head, capacity / 16, d_head, 16], [n_layer * n_head, capacity, d_pad]
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
     cdef object __weakref__
 
-    def __cinit__(self, Weights weights not None, n_ctx=None):
+    def __cinit__(self, Weights weights not None, n_ctx=None, dtype="float32"):
         config = weights.config
         if n_ctx is None:
             n_ctx = config.n_ctx
         if isinstance(n_ctx, bool) or not isinstance(n_ctx, (int, np.integer)) or not 1 <= n_ctx <= config.n_ctx:
             raise ValueError(f"n_ctx of a cache is {n_ctx!r}; allowed: 1 to {config.n_ctx}, the positions of the model")
+        if dtype not in CACHE_DTYPES:
+            raise ValueError(f"dtype of a cache is {dtype!r}; allowed: {', '.join(map(repr, CACHE_DTYPES))}")
         cdef ptrdiff_t d_head = config.head_dim
         cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
         cdef ptrdiff_t capacity = (n_ctx + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
         heads = config.n_layer * config.n_head
         self.weights = weights
         self.n_ctx = n_ctx
-        self.k = aligned_empty((heads, capacity // GPT2C_LANES, d_head * GPT2C_LANES))
-        self.v = aligned_empty((heads, capacity, d_pad))
-        self.c.k, self.c.v, self.c.capacity = data_of(self.k), data_of(self.v), capacity
+        self.dtype = dtype
+        size = np.dtype(dtype).itemsize
+        keys, values = aligned_bytes(heads * capacity * d_head * size), aligned_bytes(heads * capacity * d_pad * size)
+        self.k = keys.view(dtype).reshape(heads, capacity // GPT2C_LANES, d_head * GPT2C_LANES)
+        self.v = values.view(dtype).reshape(heads, capacity, d_pad)
+        self.c.k, self.c.v, self.c.capacity = bytes_of(keys), bytes_of(values), capacity
+        self.c.half = dtype == "float16"
 
     def __len__(self):
         return self.length
@@ -216,7 +257,7 @@ cdef class KVCache:
         n_ctx : int or None
             Positions that the copy has room for, at least len(cache); None: as many as this one.
         """
-        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx)
+        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype)
         if copy.n_ctx < self.length:
             raise ValueError(f"fork(n_ctx={n_ctx!r}); allowed: {self.length} (the positions filled) or more")
         self.take()

@@ -198,6 +198,11 @@ def _model_options(parser: ArgumentParser) -> None:
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
     )
     group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8", "int4"),
+        help="how weights are kept: each smaller, faster and less exact than the one before (float32)",
+    )
+    group.add_argument(
         "--backend",
         choices=("native", "blas"),
         default="native",

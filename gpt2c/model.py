@@ -61,6 +61,7 @@ class GPT2:
         name: str = "GPT-2",
         notes: Iterable[str] = (),
         generation_config: Mapping[str, Any] | None = None,
+        cache_dtype: str = "float32",
     ) -> None:
         self.weights = weights
         self.config: Config = weights.config
@@ -68,6 +69,7 @@ class GPT2:
         self.notes = list(notes)
         self.generation_config = dict(generation_config or {})
         self.threads = threads
+        self.cache_dtype = cache_dtype
         self._tokenizer = tokenizer
         self._no_tokenizer = "this model was made without a tokenizer: give token ids, or a tokenizer"
 
@@ -77,6 +79,7 @@ class GPT2:
         source: str | os.PathLike[str] | None = None,
         *,
         dtype: str | None = None,
+        cache_dtype: str = "float32",
         backend: str = "native",
         threads: int | None = None,
         tokenizer: Any = None,
@@ -95,7 +98,12 @@ class GPT2:
             beside it, or the name of a model on the Hugging Face hub such as "gpt2". None is the small model
             that comes with gpt2c.
         dtype : str, optional
-            How weights are kept in memory: "float32", which is also the default.
+            How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
+            "bfloat16", "int8" or "int4", each about half as large as the one before, faster, and a little
+            further from the checkpoint's numbers (README: number formats).
+        cache_dtype : str
+            How keys and values are kept: "float32", or "float16" in half the memory, which reads faster in
+            long texts.
         backend : str
             "native" is gpt2c's own arithmetic, with results that are equal bit by bit for any number of
             threads and any batch. "blas" multiplies matrices with NumPy's BLAS, without that promise.
@@ -120,8 +128,10 @@ class GPT2:
         Tokenizer files that are missing or of an unknown kind are no error before text is needed: token ids
         always work.
         """
-        if dtype not in (None, "float32"):
-            raise ValueError(f"dtype must be 'float32' or None; got {dtype!r} (no other format is available)")
+        if dtype is not None and dtype not in _engine.DTYPES:
+            raise ValueError(
+                f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}"
+            )
         if backend not in BACKENDS:
             raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
         threads = _checked_threads(threads)  # before the long work
@@ -148,7 +158,9 @@ class GPT2:
             if tokenizer is not None:
                 raise
             problem = str(error)
-        weights = _engine.Weights(checkpoint.config, checkpoint.read, backend=backend)
+        weights = _engine.Weights(
+            checkpoint.config, checkpoint.read, backend=backend, dtype=dtype or "float32", threads=threads
+        )
         model = cls(
             weights,
             found,
@@ -156,6 +168,7 @@ class GPT2:
             name=checkpoint.name,
             notes=checkpoint.notes,
             generation_config=checkpoint.generation_config,
+            cache_dtype=cache_dtype,
         )
         if problem:
             model._no_tokenizer = problem
@@ -175,8 +188,17 @@ class GPT2:
 
     @property
     def dtype(self) -> str:
-        """How the weights are kept: "float32"."""
-        return "float32"
+        """How the weights of dense layers are kept: "float32", "bfloat16", "int8" or "int4"."""
+        return self.weights.dtype
+
+    @property
+    def cache_dtype(self) -> str:
+        """How new caches keep keys and values: "float32" or "float16"; may be set."""
+        return self._cache_dtype
+
+    @cache_dtype.setter
+    def cache_dtype(self, dtype: str) -> None:
+        self._cache_dtype = _checked_cache_dtype(dtype)
 
     @property
     def backend(self) -> str:
@@ -185,8 +207,9 @@ class GPT2:
 
     @property
     def numerics(self) -> str:
-        """What results depend on besides the weights: dtype, back end, version of gpt2c's arithmetic."""
-        return f"{self.dtype}-{self.backend}-{_engine.NUMERICS_VERSION}"
+        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic."""
+        cache = "" if self.cache_dtype == "float32" else f"-cache-{self.cache_dtype}"
+        return f"{self.dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
 
     @property
     def has_tokenizer(self) -> bool:
@@ -258,7 +281,7 @@ class GPT2:
         """
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
-        return _engine.KVCache(self.weights, n_ctx)
+        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype)
 
     def forward(
         self,
@@ -524,3 +547,10 @@ class GPT2:
 
 def _checked_threads(threads: int | None) -> int:
     return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)
+
+
+def _checked_cache_dtype(dtype: str) -> str:
+    if dtype not in _engine.CACHE_DTYPES:
+        allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
+        raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
+    return dtype

@@ -6,7 +6,10 @@
 
 #include <string.h>
 
-enum { ROW_BLOCK = 96 }; /* rows that a thread takes through a panel at a time */
+enum {
+    ROW_BLOCK = 96, /* rows that a thread takes through a panel at a time */
+    FOLD_ROWS = 8   /* so few rows of input every thread prepares for itself, rather than wait for another phase */
+};
 
 typedef struct {
     const gpt2c_call *call;
@@ -73,14 +76,23 @@ static ptrdiff_t position_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t seque
     return c->lengths[sequence] + row - c->row_start[sequence];
 }
 
-static float *keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
-    const gpt2c_cache *cache = &c->caches[sequence];
-    return cache->k + (layer * c->model->n_head + head) * cache->capacity * c->model->d_head;
+/* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded (never larger, but
+ * padded), and room for merging. */
+static ptrdiff_t fold_size(const gpt2c_model *m) {
+    return FOLD_ROWS * (2 * m->n_embd + GPT2C_GROUP) + GPT2C_PARTIAL(d_pad_of(m));
 }
 
-static float *values_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+/* Keys and values of one head of a layer. */
+static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
     const gpt2c_cache *cache = &c->caches[sequence];
-    return cache->v + (layer * c->model->n_head + head) * cache->capacity * d_pad_of(c->model);
+    const ptrdiff_t size = cache->half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float);
+    const ptrdiff_t before = (layer * c->model->n_head + head) * cache->capacity * size;
+    return (gpt2c_keys){(const char *)cache->k + before * c->model->d_head,
+                        (const char *)cache->v + before * d_pad_of(c->model), cache->half};
+}
+
+static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptrdiff_t block) {
+    return c->partial + ((row * c->model->n_head + head) * c->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
 }
 
 /* ---- phases ---- */
@@ -92,76 +104,139 @@ static void embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, 
     for (ptrdiff_t r = begin; r < end; r++) {
         const ptrdiff_t row = step->row0 + r;
         sequence = sequence_of(c, row, sequence);
-        const ptrdiff_t id = c->ids[row];
-        const float *token = m->wte + id / GPT2C_PANEL * m->wte_panel + id % GPT2C_PANEL * m->wte_row;
         const float *place = m->wpe + position_of(c, row, sequence) * m->n_embd;
         float *x = c->x + r * m->n_embd;
-        for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] = token[k * m->wte_col] + place[k];
+        if (m->wte)
+            memcpy(x, m->wte + c->ids[row] * m->n_embd, (size_t)m->n_embd * sizeof *x);
+        else
+            gpt2c_unpack(&m->head, c->ids[row], x);
+        for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] += place[k];
     }
 }
 
-/* Keys and values of rows [begin, end) of the step into their caches. */
-static void append(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+/* to[i][r] or, not transposed, to[r][i] = from[r][i] for r < rows <= 16, i < width <= 64, in the cache's format. */
+static void store(const gpt2c_kernels *kernels, void *to, int half, int transposed, ptrdiff_t ld_to, const float *from,
+                  ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t width) {
+    uint16_t halves[GPT2C_LANES][GPT2C_PANEL];
+    float *floats = to;
+    if (half)
+        for (ptrdiff_t r = 0; r < rows; r++) kernels->narrow(halves[r], from + r * ld, width);
+    if (!transposed)
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            if (half)
+                memcpy((uint16_t *)to + r * ld_to, halves[r], (size_t)width * sizeof halves[r][0]);
+            else
+                memcpy(floats + r * ld_to, from + r * ld, (size_t)width * sizeof *floats);
+        }
+    else if (half)
+        for (ptrdiff_t i = 0; i < width; i++)
+            for (ptrdiff_t r = 0; r < rows; r++) ((uint16_t *)to)[i * ld_to + r] = halves[r][i];
+    else
+        for (ptrdiff_t i = 0; i < width; i++)
+            for (ptrdiff_t r = 0; r < rows; r++) floats[i * ld_to + r] = from[r * ld + i];
+}
+
+/* Keys and values among columns [column0, column1) of C_ATTN's output for rows [begin, end) of the step, into their
+ * caches. qkv is where the first column of the first row is, ld the distance of rows. */
+static void append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
+                   ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_model *m = c->model;
-    const ptrdiff_t d = m->d_head, d_pad = d_pad_of(m);
-    ptrdiff_t sequence = first_sequence(c, step->row0 + begin);
-    for (ptrdiff_t r = begin; r < end; r++) {
-        sequence = sequence_of(c, step->row0 + r, sequence);
-        const ptrdiff_t position = position_of(c, step->row0 + r, sequence);
-        for (ptrdiff_t head = 0; head < m->n_head; head++) {
-            const float *k = c->qkv + r * 3 * m->n_embd + m->n_embd + head * d, *v = k + m->n_embd;
-            float *to_k = keys_of(c, sequence, step->layer, head) + position / GPT2C_LANES * GPT2C_LANES * d +
-                          position % GPT2C_LANES;
-            float *to_v = values_of(c, sequence, step->layer, head) + position * d_pad;
-            for (ptrdiff_t i = 0; i < d; i++) to_k[i * GPT2C_LANES] = k[i];
-            memcpy(to_v, v, (size_t)d * sizeof *v);
-            memset(to_v + d, 0, (size_t)(d_pad - d) * sizeof *v);
+    const ptrdiff_t n = m->n_embd, d = m->d_head, d_pad = d_pad_of(m), first = first_sequence(c, step->row0 + begin);
+    for (ptrdiff_t column = column0 > n ? column0 : n, next; column < column1; column = next) {
+        const ptrdiff_t head = column % n / d, i0 = column % n % d;
+        next = smaller(smaller(column1, column - i0 + d), column + GPT2C_PANEL);
+        const ptrdiff_t width = next - column;
+        ptrdiff_t sequence = first;
+        for (ptrdiff_t r = begin, rows; r < end; r += rows) { /* up to 16 rows, which share the lines of the keys */
+            sequence = sequence_of(c, step->row0 + r, sequence);
+            const ptrdiff_t position = position_of(c, step->row0 + r, sequence), lane = position % GPT2C_LANES;
+            rows = smaller(smaller(end, c->row_start[sequence + 1] - step->row0) - r, GPT2C_LANES - lane);
+            const float *from = qkv + (r - begin) * ld + column - column0;
+            const gpt2c_keys to = keys_of(c, sequence, step->layer, head);
+            const ptrdiff_t size = to.half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float);
+            if (column < 2 * n) {
+                char *k = (char *)(uintptr_t)to.k + ((position - lane) * d + i0 * GPT2C_LANES + lane) * size;
+                store(c->kernels, k, to.half, 1, GPT2C_LANES, from, ld, rows, width);
+            } else {
+                char *v = (char *)(uintptr_t)to.v + position * d_pad * size;
+                store(c->kernels, v + i0 * size, to.half, 0, d_pad, from, ld, rows, width);
+                if (i0 + width == d) /* a zero has the same bytes in both formats */
+                    for (ptrdiff_t row = 0; row < rows; row++)
+                        memset(v + (row * d_pad + d) * size, 0, (size_t)((d_pad - d) * size));
+            }
         }
     }
 }
 
-/* Rows [begin, end) of the step attend with one head; rows of one sequence go together. */
-static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
-                   float *scratch) {
+/* Rows [begin, end) of the step attend with one head: to all keys, or to one block of them. Rows of one sequence go
+ * together. */
+static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
+                   ptrdiff_t end, float *scratch) {
     const gpt2c_model *m = c->model;
     const ptrdiff_t d = m->d_head;
     ptrdiff_t sequence = first_sequence(c, step->row0 + begin);
     for (ptrdiff_t r = begin, rows; r < end; r += rows) {
         sequence = sequence_of(c, step->row0 + r, sequence);
         rows = smaller(end, c->row_start[sequence + 1] - step->row0) - r;
-        c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, c->qkv + r * 3 * m->n_embd + head * d,
-                              3 * m->n_embd, keys_of(c, sequence, step->layer, head),
-                              values_of(c, sequence, step->layer, head), rows, position_of(c, step->row0 + r, sequence),
-                              d, m->layers[step->layer].attn_scale, scratch);
+        const float *q = c->qkv + r * 3 * m->n_embd + head * d, scale = m->layers[step->layer].attn_scale;
+        const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        const ptrdiff_t first = position_of(c, step->row0 + r, sequence);
+        if (c->key_blocks == 0)
+            c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, q, 3 * m->n_embd, &keys, rows, first,
+                                  d, scale, scratch);
+        else if (block * GPT2C_KEY_BLOCK < first + rows)
+            c->kernels->attention_block(partial_of(c, r, head, block), partial_of(c, 1, 0, 0) - c->partial, q,
+                                        3 * m->n_embd, &keys, rows, first, d, scale, block, scratch);
     }
 }
 
 typedef struct {
     const gpt2c_dense *dense;
-    const float *input;
+    const gpt2c_norm *norm; /* what the input comes from x by; NULL: something else */
+    const float *source;    /* the input in float32; NULL: written in the dense layer's format at once */
+    const void *input;      /* in the dense layer's format */
     float *out;
     gpt2c_epilogue epilogue;
 } dense_work;
+
+static ptrdiff_t row_size(const gpt2c_call *c, const gpt2c_dense *dense) {
+    if (dense->dtype == GPT2C_FLOAT32) return dense->n_in * (ptrdiff_t)sizeof(float);
+    return (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * c->kernels->encoded_group[dense->dtype];
+}
 
 static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
     const gpt2c_model *m = c->model;
     const gpt2c_layer *layer = &m->layers[step->layer];
     const gpt2c_epilogue plain = {GPT2C_IDENTITY, NULL}, activate = {m->activation, NULL}, add = {GPT2C_IDENTITY, c->x};
+    dense_work work = {.epilogue = plain};
     switch (step->phase) {
     case GPT2C_C_ATTN:
-        return (dense_work){&layer->c_attn, c->norm, c->qkv, plain};
+        work = (dense_work){&layer->c_attn, &layer->ln_1, c->norm, c->coded, c->qkv, plain};
+        break;
     case GPT2C_ATTN_PROJ:
-        return (dense_work){&layer->attn_proj, c->mixed, c->x, add};
+        work = (dense_work){&layer->attn_proj, NULL, c->mixed, c->coded, c->x, add};
+        break;
     case GPT2C_C_FC:
-        return (dense_work){&layer->c_fc, c->norm, c->hidden, activate};
+        work = (dense_work){&layer->c_fc, &layer->ln_2, c->norm, c->coded, c->hidden, activate};
+        break;
     case GPT2C_MLP_PROJ:
-        return (dense_work){&layer->mlp_proj, c->hidden, c->x, add};
-    case GPT2C_HEAD: /* LN_F left its rows in order from the first wanted row of the chunk on */
-        return (dense_work){&m->head, c->norm + (step->row0 - step->origin) * m->n_embd,
-                            c->targets ? c->logits : c->logits + step->row0 * m->n_vocab, plain};
-    default:
-        return (dense_work){NULL, NULL, NULL, plain};
+        work = (dense_work){&layer->mlp_proj, NULL, NULL, c->hidden, c->x, add};
+        break;
+    case GPT2C_HEAD: { /* LN_F left its rows in order from the first wanted row of the chunk on */
+        const ptrdiff_t first = step->fold ? 0 : step->row0 - step->origin;
+        work = (dense_work){&m->head,
+                            &m->ln_f,
+                            c->norm + first * m->n_embd,
+                            (const char *)c->coded + first * row_size(c, &m->head),
+                            c->targets ? c->logits : c->logits + step->row0 * m->n_vocab,
+                            plain};
+        break;
     }
+    default:
+        return work;
+    }
+    if (work.source && work.dense->dtype == GPT2C_FLOAT32) work.input = work.source;
+    return work;
 }
 
 const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *step, const float **input) {
@@ -170,18 +245,89 @@ const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *st
     return work.dense;
 }
 
-static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t panel, ptrdiff_t begin, ptrdiff_t end,
-                       float *scratch) {
+/* LayerNorm of row `r` of a step, into `out`. */
+static void normalise(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_norm *norm, ptrdiff_t r, float *out) {
+    const ptrdiff_t n = c->model->n_embd;
+    const int wanted_only = step->phase == GPT2C_LN_F || step->phase == GPT2C_HEAD;
+    const ptrdiff_t row = wanted_only ? c->out_rows[step->row0 + r] - step->origin : r;
+    c->kernels->layer_norm(out, n, c->x + row * n, n, norm, c->model->epsilon, 1, n);
+}
+
+/* A phase that writes norm and, in the format of the dense layers that follow, coded. */
+static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_norm *norm = step->phase == GPT2C_LN_1   ? &m->layers[step->layer].ln_1
+                             : step->phase == GPT2C_LN_2 ? &m->layers[step->layer].ln_2
+                                                         : &m->ln_f;
+    const gpt2c_dense *dense = step->phase == GPT2C_LN_F ? &m->head : &m->layers[step->layer].c_attn;
+    const ptrdiff_t n = m->n_embd, size = row_size(c, dense);
+    for (ptrdiff_t r = begin; r < end; r++) {
+        normalise(c, step, norm, r, c->norm + r * n);
+        if (dense->dtype != GPT2C_FLOAT32)
+            c->kernels->encode(dense->dtype, (char *)c->coded + r * size, size, c->norm + r * n, n, 1, n);
+    }
+}
+
+/* The input of a folded dense phase, all rows of it, prepared in `scratch` (fold_size) where it takes
+ * preparing; returns where it is. */
+static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *scratch) {
+    const gpt2c_model *m = c->model;
     const dense_work work = work_of(c, step);
-    const ptrdiff_t n_in = work.dense->n_in, n_out = work.dense->n_out;
+    const ptrdiff_t n = m->n_embd;
+    if (!work.source) return work.input;
+    const float *source = scratch;
+    if (work.norm)
+        for (ptrdiff_t r = 0; r < step->rows; r++) normalise(c, step, work.norm, r, scratch + r * n);
+    else if (c->key_blocks > 0) {
+        ptrdiff_t sequence = first_sequence(c, step->row0);
+        for (ptrdiff_t r = 0; r < step->rows; r++) {
+            sequence = sequence_of(c, step->row0 + r, sequence);
+            const ptrdiff_t blocks = position_of(c, step->row0 + r, sequence) / GPT2C_KEY_BLOCK + 1;
+            for (ptrdiff_t head = 0; head < m->n_head; head++)
+                c->kernels->attention_merge(scratch + r * n + head * m->d_head, partial_of(c, r, head, 0), blocks,
+                                            m->d_head, scratch + fold_size(m) - GPT2C_PARTIAL(d_pad_of(m)));
+        }
+    } else
+        source = work.source;
+    if (work.dense->dtype == GPT2C_FLOAT32) return source;
+    float *coded = scratch + FOLD_ROWS * n;
+    c->kernels->encode(work.dense->dtype, coded, row_size(c, work.dense), source, n, step->rows, n);
+    return coded;
+}
+
+/* Rows [begin, end) of one panel of a dense layer, or with dense_done of all of them. */
+static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, const void *input, ptrdiff_t panel, ptrdiff_t begin,
+                       ptrdiff_t end, float *scratch) {
+    const dense_work work = work_of(c, step);
+    const gpt2c_dense *dense = work.dense;
+    const ptrdiff_t n_out = dense->n_out, rows = end - begin, size = row_size(c, dense);
     float *out = work.out + begin * n_out;
     gpt2c_epilogue here = work.epilogue;
     if (here.residual) here.residual += begin * n_out;
-    if (c->dense_done)
-        c->kernels->epilogue(out, n_out, c->sums + begin * n_out, n_out, work.dense->bias, &here, end - begin, n_out);
-    else
-        c->kernels->linear(out, n_out, work.input + begin * n_in, n_in, work.dense, &here, end - begin, panel,
-                           panel + 1, scratch);
+    if (c->dense_done) {
+        c->kernels->epilogue(out, n_out, c->sums + begin * n_out, n_out, dense->bias, &here, rows, n_out);
+        if (step->phase == GPT2C_C_ATTN) append(c, step, out, n_out, 0, n_out, begin, end);
+        return;
+    }
+    input = (const char *)input + begin * size;
+    out += panel * GPT2C_PANEL;
+    if (here.residual) here.residual += panel * GPT2C_PANEL;
+    const ptrdiff_t column = panel * GPT2C_PANEL, columns = smaller(n_out - column, GPT2C_PANEL);
+    const gpt2c_dense *next = &c->model->layers[step->layer].mlp_proj;
+    const int encodes = step->phase == GPT2C_C_FC && next->dtype != GPT2C_FLOAT32;
+    ptrdiff_t ld = n_out;
+    if (encodes ||
+        (step->phase == GPT2C_C_ATTN && column >= c->model->n_embd)) { /* the output goes elsewhere at once */
+        out = scratch + GPT2C_LINEAR_SCRATCH(rows);
+        ld = GPT2C_PANEL;
+    }
+    c->kernels->linear(out, ld, input, size, dense, &here, rows, panel, panel + 1, scratch);
+    if (step->phase == GPT2C_C_ATTN) append(c, step, out, ld, column, column + columns, begin, end);
+    if (encodes) { /* 64 outputs are a group of the next layer's inputs */
+        const ptrdiff_t next_size = row_size(c, next);
+        char *to = (char *)c->hidden + begin * next_size + panel * c->kernels->encoded_group[next->dtype];
+        c->kernels->encode(next->dtype, to, next_size, out, ld, rows, columns);
+    }
 }
 
 static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r) {
@@ -195,24 +341,28 @@ static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r) {
 
 /* ---- items ---- */
 
-/* How a phase is split: its items are (slice, part), a slice being a head or a panel, a part some of the rows. */
+/* How a phase is split: its items are (slice, part), a slice being a head, a panel or a block of keys of a head, a part
+ * some of the rows. */
 typedef struct {
     ptrdiff_t slices, parts;
 } split;
 
 static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
     const ptrdiff_t tiles = (step->rows + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
-    const float *unused;
-    const gpt2c_dense *dense = gpt2c_step_dense(c, step, &unused);
+    const gpt2c_dense *dense = work_of(c, step).dense;
     if (dense && !c->dense_done) return (split){panels_of(dense->n_out), (step->rows + ROW_BLOCK - 1) / ROW_BLOCK};
-    if (step->phase == GPT2C_ATTENTION) return (split){c->model->n_head, tiles};
+    if (step->phase == GPT2C_ATTENTION)
+        return (split){c->model->n_head * (c->key_blocks ? c->key_blocks : 1),
+                       (step->rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES};
     if (step->phase == GPT2C_SCORE) return (split){1, step->rows};
     return (split){1, tiles};
 }
 
-static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, float *scratch) {
+/* input: what `prepare` gave, for a folded phase. */
+static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
+                     float *scratch) {
     const gpt2c_model *m = c->model;
-    const ptrdiff_t n = m->n_embd, slice = item / s.parts, part = item % s.parts;
+    const ptrdiff_t slice = item / s.parts, part = item % s.parts;
     const ptrdiff_t begin = step->rows * part / s.parts, end = step->rows * (part + 1) / s.parts;
     switch (step->phase) {
     case GPT2C_EMBED:
@@ -220,26 +370,24 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         break;
     case GPT2C_LN_1:
     case GPT2C_LN_2:
-        c->kernels->layer_norm(c->norm + begin * n, n, c->x + begin * n, n,
-                               step->phase == GPT2C_LN_1 ? &m->layers[step->layer].ln_1 : &m->layers[step->layer].ln_2,
-                               m->epsilon, end - begin, n);
-        break;
-    case GPT2C_LN_F: /* of the wanted rows only */
-        for (ptrdiff_t i = begin; i < end; i++)
-            c->kernels->layer_norm(c->norm + i * n, n, c->x + (c->out_rows[step->row0 + i] - step->origin) * n, n,
-                                   &m->ln_f, m->epsilon, 1, n);
-        break;
-    case GPT2C_APPEND:
-        append(c, step, begin, end);
+    case GPT2C_LN_F:
+        normalise_rows(c, step, begin, end);
         break;
     case GPT2C_ATTENTION:
-        attend(c, step, slice, begin, end, scratch);
+        attend(c, step, slice % m->n_head, slice / m->n_head, begin, end, scratch);
         break;
+    case GPT2C_ENCODE: {
+        const gpt2c_dense *dense = &m->layers[step->layer].attn_proj;
+        const ptrdiff_t size = row_size(c, dense);
+        c->kernels->encode(dense->dtype, (char *)c->coded + begin * size, size, c->mixed + begin * m->n_embd, m->n_embd,
+                           end - begin, m->n_embd);
+        break;
+    }
     case GPT2C_SCORE:
         score(c, step, part);
         break;
     default:
-        dense_rows(c, step, slice, begin, end, scratch);
+        dense_rows(c, step, input, slice, begin, end, scratch);
         break;
     }
 }
@@ -247,12 +395,19 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
 static void run_steps(void *pointer, int thread, int threads) {
     region *r = pointer;
     const gpt2c_call *c = r->call;
+    float *scratch = c->scratch + thread * c->scratch_size,
+          *fold_scratch = scratch + c->scratch_size - fold_size(c->model);
     ptrdiff_t finished = 0, item;
     for (ptrdiff_t i = 0; i < r->n_steps; i++) {
-        const split s = split_of(c, &r->steps[i]);
+        const gpt2c_step *step = &r->steps[i];
+        const split s = split_of(c, step);
         const ptrdiff_t items = s.slices * s.parts;
+        const void *input = step->fold ? NULL : work_of(c, step).input;
         while ((item = team_take(&r->queue, i + 1, items, thread, threads)) >= 0) {
-            if (go_on(r, thread)) run_item(c, &r->steps[i], s, item, c->scratch + thread * c->scratch_size);
+            if (go_on(r, thread)) {
+                if (step->fold && !input) input = prepare(c, step, fold_scratch);
+                run_item(c, step, s, item, input, scratch);
+            }
             team_done(&r->queue);
         }
         finished += items;
@@ -269,12 +424,25 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 /* ---- the plan ---- */
 
 ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk) {
-    const ptrdiff_t linear = 2 * smaller(chunk, ROW_BLOCK) * GPT2C_PANEL,
+    const ptrdiff_t rows = smaller(chunk, ROW_BLOCK);
+    const ptrdiff_t linear = GPT2C_LINEAR_SCRATCH(rows) + rows * GPT2C_PANEL,
                     attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
-    return ((linear > attention ? linear : attention) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
+    return ((linear > attention ? linear : attention) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES + fold_size(model);
+}
+
+ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
+    const ptrdiff_t rows = call->row_start[call->n_sequences], parts = (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES;
+    ptrdiff_t most = 0;
+    if (rows > FOLD_ROWS || call->dense_done || call->model->n_head * parts >= 4 * call->threads) return 0;
+    for (ptrdiff_t i = 0; i < call->n_sequences; i++) {
+        const ptrdiff_t last = call->lengths[i] + call->row_start[i + 1] - call->row_start[i] - 1;
+        if (last / GPT2C_KEY_BLOCK + 1 > most) most = last / GPT2C_KEY_BLOCK + 1;
+    }
+    return most > 1 ? most : 0;
 }
 
 ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
+    const gpt2c_model *model = call->model;
     const ptrdiff_t rows = call->row_start[call->n_sequences];
     ptrdiff_t n = 0, wanted = 0;
 #define STEP(...)                                                                                                      \
@@ -284,17 +452,23 @@ ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
     } while (0)
     for (ptrdiff_t row = 0; row < rows; row += GPT2C_CHUNK) {
         const ptrdiff_t count = smaller(rows - row, GPT2C_CHUNK);
-        STEP(GPT2C_EMBED, 0, row, count, row);
-        for (ptrdiff_t layer = 0; layer < call->model->n_layer; layer++)
-            for (int phase = GPT2C_LN_1; phase <= GPT2C_MLP_PROJ; phase++) STEP(phase, layer, row, count, row);
+        const int fold = !call->dense_done && count <= FOLD_ROWS;
+        STEP(GPT2C_EMBED, 0, row, count, row, 0);
+        for (ptrdiff_t layer = 0; layer < model->n_layer; layer++)
+            for (int phase = GPT2C_LN_1; phase <= GPT2C_MLP_PROJ; phase++) {
+                if (fold && (phase == GPT2C_LN_1 || phase == GPT2C_LN_2)) continue;
+                if (phase == GPT2C_ENCODE && (fold || model->layers[layer].attn_proj.dtype == GPT2C_FLOAT32)) continue;
+                STEP(phase, layer, row, count, row, fold && phase != GPT2C_ATTENTION);
+            }
         ptrdiff_t first = wanted;
         while (wanted < call->n_out && call->out_rows[wanted] < row + count) wanted++;
         if (wanted == first) continue;
-        STEP(GPT2C_LN_F, 0, first, wanted - first, row);
-        const ptrdiff_t block = call->targets ? call->score_block : wanted - first;
+        const int fold_head = !call->dense_done && wanted - first <= FOLD_ROWS;
+        if (!fold_head) STEP(GPT2C_LN_F, 0, first, wanted - first, row, 0);
+        const ptrdiff_t block = call->targets && !fold_head ? call->score_block : wanted - first;
         for (ptrdiff_t out = first; out < wanted; out += block) {
-            STEP(GPT2C_HEAD, 0, out, smaller(wanted - out, block), first);
-            if (call->targets) STEP(GPT2C_SCORE, 0, out, smaller(wanted - out, block), out);
+            STEP(GPT2C_HEAD, 0, out, smaller(wanted - out, block), fold_head ? row : first, fold_head);
+            if (call->targets) STEP(GPT2C_SCORE, 0, out, smaller(wanted - out, block), out, 0);
         }
     }
 #undef STEP

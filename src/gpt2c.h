@@ -18,14 +18,18 @@
 #include <stdint.h>
 
 /* The recipe of every sum and function below. It changes whenever any result may change by a bit. */
-#define GPT2C_NUMERICS_VERSION 1
+#define GPT2C_NUMERICS_VERSION 2
 
 #define GPT2C_LANES 16      /* floats in a virtual vector */
 #define GPT2C_PANEL 64      /* outputs in a panel of packed weights */
 #define GPT2C_K_BLOCK 256   /* inputs summed in one fma chain */
+#define GPT2C_GROUP 64      /* inputs that are rounded together; encoded rows and int8 weights have one scale each */
+#define GPT2C_HALF_GROUP 32 /* inputs that share a scale in int4 weights */
+#define GPT2C_K_PART 128    /* inputs taken at a time by many rows: their weights stay in a first-level cache */
 #define GPT2C_KEY_BLOCK 128 /* keys in one softmax block, at absolute positions */
 #define GPT2C_TILE_ROWS 6   /* rows that a register tile holds at most */
-#define GPT2C_CHUNK 256     /* rows that go through the layers together */
+#define GPT2C_QUERIES 24    /* queries that attend together at most */
+#define GPT2C_CHUNK 512     /* rows that go through the layers together */
 
 typedef enum {
     GPT2C_IDENTITY,
@@ -41,12 +45,23 @@ typedef enum {
     GPT2C_N_FUNCTIONS
 } gpt2c_function;
 
-/* A dense layer y[n_out] = W^T x[n_in] + bias, packed: panels[p][k][j] = W[k][64 p + j], zero where 64 p + j >= n_out.
- * bias has n_out floats or is NULL. */
+/* Number formats of the weights of dense layers. */
+typedef enum { GPT2C_FLOAT32, GPT2C_BFLOAT16, GPT2C_INT8, GPT2C_INT4, GPT2C_N_DTYPES } gpt2c_dtype;
+
+/* A dense layer y[n_out] = W^T x[n_in] + bias. W is packed into panels of 64 outputs, each of which is read from its
+ * first byte to its last (gpt2c_panel_size of them); outputs beyond n_out and inputs beyond n_in are zero. With
+ * w(k, j) = W[k][64 p + j], panel p is
+ *   float32   float    [n_in][64]                         w(k, j)
+ *   bfloat16  uint16_t [n_in / 2][64][2]                  w(2i + 1, j), w(2i, j): the order in which vdpbf16ps adds
+ *   int8      groups of 64 inputs: uint16_t scale[64] (bfloat16), uint8_t [16][64][4]: q(4i + …, j) + 128
+ *   int4      groups of 32 inputs: uint16_t scale[64] (bfloat16), uint8_t [4][64][4]: q(8i + …, j) + 8 in the low
+ *             four bits, q(8i + 4 + …, j) + 8 in the high ones
+ * where w = scale * q, -127 <= q <= 127 or -8 <= q <= 7. bias has n_out floats or is NULL. */
 typedef struct {
-    const float *panels;
+    const void *panels;
     const float *bias;
     ptrdiff_t n_in, n_out;
+    gpt2c_dtype dtype;
 } gpt2c_dense;
 
 /* gain and bias have n_embd floats. */
@@ -60,28 +75,33 @@ typedef struct {
     float attn_scale; /* what a query times a key is multiplied by */
 } gpt2c_layer;
 
-/* One model. wte[v][k] is at wte[(v / 64) * wte_panel + (v % 64) * wte_row + k * wte_col]: the head's panels where head
- * and embedding are one matrix, else plain rows. */
+/* One model. wte is plain rows, or NULL where embedding and head are one matrix: rows are then read from the panels. */
 typedef struct {
     ptrdiff_t n_layer, n_head, d_head, n_embd, n_inner, n_ctx, n_vocab;
     gpt2c_function activation;
     float epsilon;
     const gpt2c_layer *layers; /* [n_layer] */
-    const float *wte;
-    ptrdiff_t wte_panel, wte_row, wte_col;
-    const float *wpe; /* [n_ctx][n_embd] */
+    const float *wte;          /* [n_vocab][n_embd] or NULL */
+    const float *wpe;          /* [n_ctx][n_embd] */
     gpt2c_norm ln_f;
     gpt2c_dense head; /* n_embd to n_vocab */
 } gpt2c_model;
 
-/* The keys and values of one sequence.
+/* The keys and values of one sequence, as float (half: as float16).
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
  * capacity is a multiple of GPT2C_KEY_BLOCK. Entries from the length on hold anything, NaN included. */
 typedef struct {
-    float *k, *v;
+    void *k, *v;
     ptrdiff_t capacity;
+    int half;
 } gpt2c_cache;
+
+/* The part of a cache that attention of one head reads. */
+typedef struct {
+    const void *k, *v;
+    int half;
+} gpt2c_keys;
 
 /* What the linear kernel does to its sums before it writes them: out = residual + function(sums + bias). */
 typedef struct {
@@ -121,58 +141,101 @@ typedef struct {
     void (*layer_norm)(float *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, const gpt2c_norm *norm,
                        float epsilon, ptrdiff_t rows, ptrdiff_t n);
 
-    /* Columns [64 panel0, min(64 panel1, n_out)) of `rows` rows of the dense layer, then the epilogue. Each sum is
-     * one fma chain over k in ascending order per block of 256 inputs; blocks are added in ascending order.
-     * x does not alias out. scratch: 2 * rows * 64 floats. */
-    void (*linear)(float *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, const gpt2c_dense *dense,
+    /* Rows x[rows][n] as a dense layer of this dtype (not float32) multiplies them, n_in rounded up to groups of 64
+     * with zeros; row r goes to (char *)out + r * ld_out, in a layout of the ISA's own. int8 and int4: per group
+     * of 64, q = inputs / scale rounded to nearest even, scale = greatest magnitude / 127, or NaN if any input is not
+     * finite. bfloat16: rounded to nearest even. n may end a row only. */
+    void (*encode)(gpt2c_dtype dtype, void *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
+                   ptrdiff_t n);
+    ptrdiff_t encoded_group[GPT2C_N_DTYPES]; /* bytes that 64 inputs take, float32 included */
+
+    /* Columns [64 panel0, min(64 panel1, n_out)) of `rows` rows of the dense layer, then the epilogue. x holds rows of
+     * floats (float32) or what encode made of them, ld_x bytes apart.
+     *   float32   each sum is one fma chain over k in ascending order per block of 256 inputs; blocks are added in
+     *             ascending order
+     *   bfloat16  the same over rounded inputs and weights; the table "avx512bf16" takes subnormals for zero
+     *   int8      per group of 64 inputs the exact integer sum s; groups in ascending order:
+     *             total = fma(float(s), weight scale * x scale, total)
+     *   int4      the same per group of 32 inputs
+     * out and the residual point to the first column asked for; x does not alias out. scratch:
+     * GPT2C_LINEAR_SCRATCH(rows) floats. */
+    void (*linear)(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, const gpt2c_dense *dense,
                    const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0, ptrdiff_t panel1, float *scratch);
 
-    /* Causal attention of `rows` <= 6 consecutive queries of one head, at positions first, first + 1, …, over the
-     * keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head (gpt2c_cache).
-     * Per block of 128 keys: scores = scale * (fma chain over d), weights exp(score - block maximum), weighted values
-     * as an fma chain over the keys; blocks merge left to right. scratch: GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
-    void (*attention)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const float *k, const float *v,
+    /* Causal attention of `rows` <= GPT2C_QUERIES consecutive queries of one head, at positions first, first + 1, …,
+     * over the keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head
+     * (gpt2c_cache). Per block of 128 keys: scores = scale * (fma chain over d), weights exp(score - block maximum),
+     * weighted values as an fma chain over the keys; blocks merge left to right. scratch:
+     * GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
+    void (*attention)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
                       ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch);
+
+    /* The same for one block of keys, of which the last query sees at least one: row i of partial (ld_partial floats
+     * apart) gets weighted values [d_pad], then their maximum score and sum of weights, unless query i sees none. */
+    void (*attention_block)(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
+                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
+                            ptrdiff_t block, float *scratch);
+    /* float16 of n floats: to nearest, ties to even. */
+    void (*narrow)(uint16_t *out, const float *x, ptrdiff_t n);
+    /* out[d_head] of one query from its blocks, partial[blocks][GPT2C_PARTIAL(d_pad)], one after the other. scratch:
+     * GPT2C_PARTIAL(d_pad) floats. */
+    void (*attention_merge)(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch);
 
     /* Of one row of logits: max_i, sum of exp(l_i - max) in *total, sum of exp(l_i - max) (l_i - max) in *moment, and
      * the number of logits greater than `threshold`. Sums of 256 terms in float32, these in float64. */
     ptrdiff_t (*log_sum)(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
                          double *moment);
 
-    /* Draws one token; the logits hold no NaN. work: n floats, ids: n int32. Returns the id, or -1 if no token can be
-     * chosen (all forbidden, or the greatest is infinite). No sort: thresholds are found by radix selection. */
+    /* Draws one token; the logits hold no NaN. work: 2 n + 16 floats, ids: n int32. Returns the id, or -1 if no token
+     * can be chosen (all forbidden, or the greatest is infinite). Weights are float32, the greatest 1, those below
+     * exp(-87) are 0; their sums are float64, 16 at a time as in v_sum. No sort: edges are found by selection. */
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
 
-    /* Roofs: the sum of n floats read in order; and `steps` steps of multiply-adds that touch no memory, returning the
-     * number of floating-point operations (*result is read and written, so that none is left out). */
+    /* Roofs: the sum of n floats, each read once; and `steps` steps of the arithmetic of dense layers of this dtype on
+     * values in registers (bfloat16: vdpbf16ps where the table uses it, else as float32), returning the number of
+     * operations, two per weight multiplied (*result is read and written, so that none is left out). */
     float (*read_all)(const float *x, ptrdiff_t n);
-    double (*multiply_add)(ptrdiff_t steps, float *result);
+    double (*operations)(gpt2c_dtype dtype, ptrdiff_t steps, float *result);
 } gpt2c_kernels;
 
-#define GPT2C_ATTENTION_SCRATCH(d_pad) (GPT2C_TILE_ROWS * (GPT2C_KEY_BLOCK + 2 * (d_pad)))
+#define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
+#define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
+/* Scores, two sets of partial results, and a block of keys and values widened from float16. */
+#define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
+    (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
 
 /* dispatch.c: the tables compiled in, from the plainest to the widest ISA. Returns NULL past the last. */
 const gpt2c_kernels *gpt2c_compiled(ptrdiff_t index);
 /* Whether this CPU and operating system run exactly the features that the table was compiled for. */
 int gpt2c_supported(const gpt2c_kernels *kernels);
+/* Whether it should be chosen before plainer ones where it is supported. */
+int gpt2c_preferred(const gpt2c_kernels *kernels);
 
 /* pack.c: panels of W[n_in][n_out] (source[k * ld + n]) or, transposed, of W[n_out][n_in] (source[n * ld + k]), for
- * panels [panel0, panel1). */
-void gpt2c_pack(float *panels, const float *source, ptrdiff_t ld, int transposed, ptrdiff_t n_in, ptrdiff_t n_out,
+ * panels [panel0, panel1) of `dense`, whose panels it writes. int8: scale = greatest magnitude of the group / 127 as
+ * bfloat16; int4: the bfloat16 scale among INT4_CANDIDATES that has the least squared error. */
+void gpt2c_pack(const gpt2c_dense *dense, void *panels, const float *source, ptrdiff_t ld, int transposed,
                 ptrdiff_t panel0, ptrdiff_t panel1);
+/* out[k] = W[k][n] as the panels hold it, k < n_in. */
+void gpt2c_unpack(const gpt2c_dense *dense, ptrdiff_t n, float *out);
+/* Bytes of a panel, a multiple of 64. */
+ptrdiff_t gpt2c_panel_size(gpt2c_dtype dtype, ptrdiff_t n_in);
 
 /* forward.c: one call over the rows of any mix of sequences.
  *
  * Rows are numbered through all sequences, in their order. out_rows (ascending) lists the rows whose logits are
  * wanted. A chunk of up to GPT2C_CHUNK rows goes through all layers before the next one, so the steps are
- *   per chunk: EMBED, per layer LN_1 C_ATTN APPEND ATTENTION ATTN_PROJ LN_2 C_FC MLP_PROJ, then LN_F and, per block of
- *   wanted rows, HEAD and (if scores are wanted) SCORE. */
+ *   per chunk: EMBED, per layer LN_1 C_ATTN ATTENTION ENCODE ATTN_PROJ LN_2 C_FC MLP_PROJ, then LN_F and, per block of
+ *   wanted rows, HEAD and (if scores are wanted) SCORE.
+ * LN_1, LN_2 and LN_F write their rows in float32 and in the number format of the weights they are multiplied by;
+ * C_ATTN also appends keys and values to the caches; C_FC writes in the format of MLP_PROJ; ENCODE (unless all is
+ * float32) does so for what attention wrote. With few rows there are no LN and ENCODE steps: dense steps are folded. */
 typedef enum {
     GPT2C_EMBED,
     GPT2C_LN_1,
     GPT2C_C_ATTN,
-    GPT2C_APPEND,
     GPT2C_ATTENTION,
+    GPT2C_ENCODE,
     GPT2C_ATTN_PROJ,
     GPT2C_LN_2,
     GPT2C_C_FC,
@@ -183,10 +246,12 @@ typedef enum {
 } gpt2c_phase;
 
 /* One phase over rows [row0, row0 + rows): rows of the call up to MLP_PROJ, indices into out_rows from LN_F on. origin
- * is what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. */
+ * is what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. fold:
+ * every thread prepares the dense layer's input for itself (origin of HEAD is then the chunk's first row, too). */
 typedef struct {
     int phase;
     ptrdiff_t layer, row0, rows, origin;
+    int fold;
 } gpt2c_step;
 
 typedef struct {
@@ -215,10 +280,13 @@ typedef struct {
     /* Workspace for chunk = min(rows, GPT2C_CHUNK) rows. */
     float *x, *norm, *mixed; /* [chunk][n_embd] residual stream; LayerNorm's output; attention's output */
     float *qkv;              /* [chunk][3 n_embd] */
-    float *hidden;           /* [chunk][n_inner] */
-    float *sums;             /* [chunk][largest n_out] with dense_done, else unused */
-    float *scratch;          /* [threads][scratch_size] */
-    ptrdiff_t scratch_size;  /* gpt2c_scratch_size */
+    void *coded;            /* [chunk] rows of n_embd inputs as gpt2c_kernels.encode writes them; unused with float32 */
+    void *hidden;           /* [chunk] rows of n_inner inputs, likewise, or floats */
+    float *sums;            /* [chunk][largest n_out] with dense_done, else unused */
+    float *scratch;         /* [threads][scratch_size] */
+    ptrdiff_t scratch_size; /* gpt2c_scratch_size */
+    ptrdiff_t key_blocks;   /* gpt2c_key_blocks */
+    float *partial;         /* [rows][n_head][key_blocks][GPT2C_PARTIAL(d_pad)] */
 
     /* Called by the calling thread at least every 10 ms; non-zero abandons the call. NULL for never. */
     int (*poll)(void *);
@@ -226,6 +294,9 @@ typedef struct {
 } gpt2c_call;
 
 ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk);
+/* Into how many blocks of keys attention is split, each an item of its own, so that few heads over a long cache keep
+ * many threads busy; 0: not at all. */
+ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call);
 /* Writes the steps of the call and returns their number; steps may be NULL to count. */
 ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps);
 /* The dense layer that a step multiplies by, with its input; NULL for other phases. */

@@ -1,9 +1,8 @@
-/* Causal attention over a cache, for up to six consecutive queries of one head. */
+/* Causal attention over a cache, for some consecutive queries of one head. */
 
-VEC_INLINE float exp_scalar(float x) {
-    float lanes[GPT2C_LANES];
-    v_store(lanes, v_exp(v_set1(x)));
-    return lanes[0];
+/* How many keys of the block that begins at `key` the query at `position` may see. */
+VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
+    return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key : GPT2C_KEY_BLOCK;
 }
 
 /* scores[0 … valid) become weights exp(scale * score - maximum), with zeros up to a multiple of 16. Scores beyond are
@@ -27,64 +26,94 @@ VEC_INLINE float softmax_weights(float *scores, ptrdiff_t valid, float scale, fl
     return v_sum(sum);
 }
 
-static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const float *k, const float *v,
-                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch) {
+/* Row i of partial: the weighted values over the keys of one block that query i sees, the greatest score, the sum of
+ * the weights; left alone where query i sees none. scores: [rows][128]. All queries go over the keys and then over the
+ * values, so that both come from a first-level cache. */
+static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q, const gpt2c_keys *from,
+                          ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, ptrdiff_t key,
+                          float *scores) {
     const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
-    float *scores = scratch;                                   /* [rows][128] */
-    float *block = scores + GPT2C_TILE_ROWS * GPT2C_KEY_BLOCK; /* [rows][d_pad] weighted values of one block */
-    float *total = block + GPT2C_TILE_ROWS * d_pad;            /* [rows][d_pad] of all blocks so far */
-    float maximum[GPT2C_TILE_ROWS] = {0}, sum[GPT2C_TILE_ROWS] = {0};
-    const ptrdiff_t last = first + rows - 1;
+    const ptrdiff_t begin = key > first ? key - first : 0;
+    const float *k = (const float *)from->k + (from->half ? 0 : key * d_head);
+    const float *v = (const float *)from->v + (from->half ? 0 : key * d_pad);
+    if (from->half) {
+        const ptrdiff_t most = keys_seen(first + rows - 1, key);
+        float *wide = scores + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
+        k = wide, v = wide + GPT2C_KEY_BLOCK * d_pad;
+        widen_halves(wide, (const uint16_t *)from->k + key * d_head,
+                     (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES * d_head);
+        widen_halves(wide + GPT2C_KEY_BLOCK * d_pad, (const uint16_t *)from->v + key * d_pad, most * d_pad);
+    }
+    const stream keys = {(uintptr_t)(k + 4 * GPT2C_LANES * d_head), 64}; /* the strips after those of one tile */
+    const stream values = {(uintptr_t)v + STREAM_DISTANCE, 64};
 
-    for (ptrdiff_t key = 0; key <= last; key += GPT2C_KEY_BLOCK) {
-        const ptrdiff_t keys = last + 1 - key < GPT2C_KEY_BLOCK ? last + 1 - key : GPT2C_KEY_BLOCK;
-        float *values = key == 0 ? total : block;
-
-        tile_any(rows, scores, NULL, NULL, GPT2C_KEY_BLOCK, q, ld_q, k + key * d_head, GPT2C_LANES,
-                 d_head * GPT2C_LANES, d_head, (keys + GPT2C_LANES - 1) / GPT2C_LANES);
-
-        float block_maximum[GPT2C_TILE_ROWS], block_sum[GPT2C_TILE_ROWS];
-        ptrdiff_t valid[GPT2C_TILE_ROWS] = {0}; /* keys of this block that query i may see; ascending in i */
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            const ptrdiff_t seen = first + i + 1 - key;
-            valid[i] = seen < 0 ? 0 : seen < keys ? seen : keys;
-            if (valid[i] > 0)
-                block_sum[i] = softmax_weights(scores + i * GPT2C_KEY_BLOCK, valid[i], scale, &block_maximum[i]);
-        }
-
-        /* The keys that all queries see, together; then each query's own rest. A weight of zero is not good enough:
-         * zero times an infinite value of a later token is NaN. */
-        const float *rows_of_v = v + key * d_pad;
-        tile_any(rows, values, NULL, NULL, d_pad, scores, GPT2C_KEY_BLOCK, rows_of_v, d_pad, GPT2C_LANES, valid[0],
-                 strips);
-        for (ptrdiff_t i = 1; i < rows; i++)
-            if (valid[i] > valid[0])
-                tile_any(1, values + i * d_pad, values + i * d_pad, NULL, d_pad,
-                         scores + i * GPT2C_KEY_BLOCK + valid[0], GPT2C_KEY_BLOCK, rows_of_v + valid[0] * d_pad, d_pad,
-                         GPT2C_LANES, valid[i] - valid[0], strips);
-
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            if (key == 0) {
-                maximum[i] = block_maximum[i];
-                sum[i] = block_sum[i];
-            } else if (valid[i] > 0) {
-                const float greatest = maximum[i] > block_maximum[i] ? maximum[i] : block_maximum[i];
-                const vf keep = v_set1(exp_scalar(maximum[i] - greatest));
-                const vf join = v_set1(exp_scalar(block_maximum[i] - greatest));
-                float *to = total + i * d_pad;
-                const float *from = block + i * d_pad;
-                for (ptrdiff_t c = 0; c < d_pad; c += GPT2C_LANES)
-                    v_store(to + c, v_fma(v_load(to + c), keep, v_mul(v_load(from + c), join)));
-                float merged[GPT2C_LANES];
-                v_store(merged, v_fma(v_set1(sum[i]), keep, v_mul(v_set1(block_sum[i]), join)));
-                sum[i] = merged[0];
-                maximum[i] = greatest;
-            }
+    for (ptrdiff_t row = begin, height; row < rows; row += height) {
+        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
+        const ptrdiff_t seen = keys_seen(first + row + height - 1, key);
+        tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k,
+                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, keys);
+    }
+    for (ptrdiff_t i = begin; i < rows; i++) {
+        float *state = partial + i * ld_partial + d_pad;
+        state[1] = softmax_weights(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), scale, &state[0]);
+    }
+    for (ptrdiff_t row = begin, height; row < rows; row += height) {
+        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
+        /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
+         * enough: zero times an infinite value of a later token is NaN. */
+        const ptrdiff_t common = keys_seen(first + row, key);
+        tile_any(height, partial + row * ld_partial, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK,
+                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, values);
+        for (ptrdiff_t i = row + 1; i < row + height; i++) {
+            float *to = partial + i * ld_partial;
+            const ptrdiff_t rest = keys_seen(first + i, key) - common;
+            if (rest > 0)
+                tile_any(1, to, to, NULL, ld_partial, scores + i * GPT2C_KEY_BLOCK + common, GPT2C_KEY_BLOCK,
+                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, values);
         }
     }
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        const vf divisor = v_set1(sum[i]);
-        for (ptrdiff_t c = 0; c < d_head; c += GPT2C_LANES)
-            v_store_first(out + i * ld_out + c, v_div(v_load(total + i * d_pad + c), divisor), d_head - c);
+}
+
+/* total = total and then block, both as keys_of_block leaves a row. */
+static void merge_block(float *total, const float *block, ptrdiff_t d_pad) {
+    const float greatest = total[d_pad] > block[d_pad] ? total[d_pad] : block[d_pad];
+    float lanes[GPT2C_LANES] = {total[d_pad] - greatest, block[d_pad] - greatest};
+    v_store(lanes, v_exp(v_load(lanes)));
+    const vf keep = v_set1(lanes[0]), join = v_set1(lanes[1]);
+    for (ptrdiff_t c = 0; c < d_pad; c += GPT2C_LANES)
+        v_store(total + c, v_fma(v_load(total + c), keep, v_mul(v_load(block + c), join)));
+    v_store(lanes, v_fma(v_set1(total[d_pad + 1]), keep, v_mul(v_set1(block[d_pad + 1]), join)));
+    total[d_pad] = greatest;
+    total[d_pad + 1] = lanes[0];
+}
+
+static void finish_row(float *out, const float *total, ptrdiff_t d_head, ptrdiff_t d_pad) {
+    const vf divisor = v_set1(total[d_pad + 1]);
+    for (ptrdiff_t c = 0; c < d_head; c += GPT2C_LANES)
+        v_store_first(out + c, v_div(v_load(total + c), divisor), d_head - c);
+}
+
+static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
+                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch) {
+    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, ld = GPT2C_PARTIAL(d_pad);
+    float *scores = scratch, *total = scores + GPT2C_QUERIES * GPT2C_KEY_BLOCK, *block = total + GPT2C_QUERIES * ld;
+    for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
+        keys_of_block(key == 0 ? total : block, ld, q, ld_q, keys, rows, first, d_head, scale, key, scores);
+        for (ptrdiff_t i = 0; i < rows && key > 0; i++)
+            if (first + i >= key) merge_block(total + i * ld, block + i * ld, d_pad);
     }
+    for (ptrdiff_t i = 0; i < rows; i++) finish_row(out + i * ld_out, total + i * ld, d_head, d_pad);
+}
+
+static void attention_block(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
+                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
+                            ptrdiff_t block, float *scratch) {
+    keys_of_block(partial, ld_partial, q, ld_q, keys, rows, first, d_head, scale, block * GPT2C_KEY_BLOCK, scratch);
+}
+
+static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch) {
+    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, ld = GPT2C_PARTIAL(d_pad);
+    memcpy(scratch, partial, (size_t)ld * sizeof *scratch);
+    for (ptrdiff_t b = 1; b < blocks; b++) merge_block(scratch, partial + b * ld, d_pad);
+    finish_row(out, scratch, d_head, d_pad);
 }

@@ -2,8 +2,8 @@
  * epilogue of a dense layer. NaN gives NaN; exp(-inf) = 0, exp(inf) = inf, tanh and erf of ±inf = ±1; an activation of
  * -inf is NaN where its formula is -inf * 0, as in PyTorch. */
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. The scaling is done in two steps, so that results that
- * are subnormal or overflow are rounded once. */
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. Results that are subnormal or overflow are rounded once.
+ */
 VEC_INLINE vf v_exp(vf x) {
     x = v_max(v_set1(-105.0f), x);                            /* exp(-105) rounds to 0 */
     x = v_select_lt(v_set1(90.0f), x, v_set1(90.0f), x);      /* exp(90) is infinite */
@@ -17,9 +17,7 @@ VEC_INLINE vf v_exp(vf x) {
     p = v_fma(p, r, v_set1(1.666666716e-01f));
     p = v_fma(p, r, v_set1(5.000000000e-01f));
     p = v_fma(p, v_mul(r, r), r);
-    p = v_add(p, v_set1(1.0f));
-    const vf half = v_round(v_mul(n, v_set1(0.5f)));
-    return v_mul(v_mul(p, v_pow2(half)), v_pow2(v_sub(n, half)));
+    return v_scale(v_add(p, v_set1(1.0f)), n);
 }
 
 VEC_INLINE vf v_sigmoid(vf x) {
@@ -38,7 +36,7 @@ VEC_INLINE vf v_tanh(vf x) {
     p = v_fma(p, z, v_set1(-3.333333135e-01f));
     const vf small = v_fma(v_mul(p, z), x, x);
     const vf large = v_sub(one, v_div(v_set1(2.0f), v_add(v_exp(v_add(size, size)), one)));
-    return v_select_lt(size, v_set1(0.625f), small, v_copysign(large, x));
+    return v_copysign(v_select_lt(size, v_set1(0.625f), small, large), x); /* small, too: fma gives +0 for -0 */
 }
 
 /* x p(x^2) below 1, else 1 - exp(-q(|x|)), with q = -log(erfc); beyond 4 the result is 1 to the last bit. */

@@ -1,14 +1,24 @@
 /* One row of logits: its log-sum-exp, and one token drawn from it. */
 
+/* The vector at x[i] of n floats, with `fill` in the lanes past the end. */
+VEC_INLINE vf v_load_or(const float *x, ptrdiff_t i, ptrdiff_t n, vf fill) {
+    return n - i >= GPT2C_LANES ? v_load(x + i) : v_keep_first(v_load_first(x + i, n - i), n - i, fill);
+}
+
+/* exp(x) for x <= 0, with 0 below `least`. There v_exp is not called: results that underflow cost a hundred cycles. */
+VEC_INLINE vf v_weight(vf x, float least) {
+    const vf bound = v_set1(least), zero = v_set1(0.0f);
+    if (v_mask_lt(x, bound) == 0) return v_exp(x);
+    return v_select_lt(x, bound, zero, v_exp(v_select_lt(x, bound, zero, x)));
+}
+
 static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
                          double *moment) {
     const vf nothing = v_set1(-INFINITY), limit = v_set1(threshold);
     vf greatest = nothing;
     ptrdiff_t greater = 0;
     for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
-        const ptrdiff_t left = n - i;
-        const vf logit =
-            left >= GPT2C_LANES ? v_load(logits + i) : v_keep_first(v_load_first(logits + i, left), left, nothing);
+        const vf logit = v_load_or(logits, i, n, nothing);
         greatest = v_max(greatest, logit);
         greater += __builtin_popcount(v_mask_lt(limit, logit));
     }
@@ -19,11 +29,8 @@ static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, floa
         vf sums = v_set1(0.0f), products = v_set1(0.0f);
         const ptrdiff_t end = n - block < 256 ? n : block + 256;
         for (ptrdiff_t i = block; i < end; i += GPT2C_LANES) {
-            const ptrdiff_t left = end - i;
-            vf logit =
-                left >= GPT2C_LANES ? v_load(logits + i) : v_keep_first(v_load_first(logits + i, left), left, nothing);
-            logit = v_max(least, v_sub(logit, shift));
-            const vf weight = v_exp(logit);
+            const vf logit = v_max(least, v_sub(v_load_or(logits, i, end, nothing), shift));
+            const vf weight = v_weight(logit, -104.0f); /* exp(-104) rounds to 0 */
             sums = v_add(sums, weight);
             products = v_fma(weight, logit, products);
         }
@@ -55,109 +62,184 @@ static double philox_uniform(uint64_t seed, uint64_t stream, uint64_t position) 
     return (double)(c[0] >> 11) * 0x1p-53;
 }
 
-/* Unsigned integers in the order of the floats. */
-VEC_INLINE uint32_t order_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits & 0x80000000U ? ~bits : bits | 0x80000000U;
+/* out[16 j + lane] = the maximum of that lane over the vectors j, j + columns, j + 2 columns, … of x. Returns the
+ * maximum of all. columns is at most the number of vectors in x. */
+static float column_maxima(float *out, ptrdiff_t columns, const float *x, ptrdiff_t n) {
+    const vf nothing = v_set1(-INFINITY);
+    const ptrdiff_t width = columns * GPT2C_LANES;
+    for (ptrdiff_t i = 0; i < width; i += GPT2C_LANES) v_store(out + i, v_load_or(x, i, n, nothing));
+    for (ptrdiff_t row = width; row < n; row += width)
+        for (ptrdiff_t i = 0; i < width && row + i < n; i += GPT2C_LANES)
+            v_store(out + i, v_max(v_load(out + i), v_load_or(x, row + i, n, nothing)));
+    vf greatest = nothing;
+    for (ptrdiff_t i = 0; i < width; i += GPT2C_LANES) greatest = v_max(greatest, v_load(out + i));
+    return v_max_lane(greatest);
 }
 
-/* Keeps, in place and in order of id, the smallest set of the greatest values whose measure reaches `wanted`: their
- * number, or with by_mass the sum of the values. Of equal values at the edge the lowest ids stay. Returns how many. The
- * threshold is found digit by digit (11, 11 and 10 bits) from the greatest down, among those that share the digits
- * found so far. */
-static ptrdiff_t keep_greatest(float *value, int32_t *id, ptrdiff_t n, double wanted, int by_mass) {
-    static const int shifts[3] = {21, 10, 0}, widths[3] = {11, 11, 10};
-    double measure[2048];
-    uint32_t found = 0;
-    double above = 0.0; /* the measure of all that is greater than the threshold's digits so far */
-    for (int digit = 0; digit < 3; digit++) {
-        const uint32_t buckets = 1U << widths[digit], mask = buckets - 1U;
-        const int shared = shifts[digit] + widths[digit];
-        memset(measure, 0, buckets * sizeof measure[0]);
-        for (ptrdiff_t i = 0; i < n; i++) {
-            const uint32_t key = order_of(value[i]);
-            if (digit == 0 || key >> shared == found)
-                measure[key >> shifts[digit] & mask] += by_mass ? (double)value[i] : 1.0;
-        }
-        uint32_t bucket = buckets - 1U, lowest = bucket; /* lowest: the last bucket with anything in it */
-        for (;; bucket--) {
-            if (measure[bucket] > 0.0) {
-                lowest = bucket;
-                if (above + measure[bucket] >= wanted) break;
-                above += measure[bucket];
-            }
-            if (bucket == 0) { /* rounding left the sum short of wanted: everything stays */
-                above -= measure[lowest];
-                bucket = lowest;
-                break;
-            }
-        }
-        found = found << widths[digit] | bucket;
+/* Copies the values strictly between `low` and `high`, in order; returns how many. `out` has room for 16 more than it
+ * gets, and may be `value`. */
+static ptrdiff_t copy_between(float *out, const float *value, ptrdiff_t n, float low, float high) {
+    const vf bottom = v_set1(low), top = v_set1(high);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
+        const vf v = v_load_or(value, i, n, top);
+        const unsigned mask = v_mask_lt(bottom, v) & v_mask_lt(v, top);
+        if (mask) count += v_compress(out + count, mask, v);
     }
-    ptrdiff_t kept = 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const uint32_t key = order_of(value[i]);
-        if (key < found || (key == found && above >= wanted)) continue;
-        if (key == found) above += by_mass ? (double)value[i] : 1.0;
-        value[kept] = value[i];
-        id[kept++] = id[i];
+    return count;
+}
+
+/* The lanes in which a and b are equal; neither holds NaN. */
+VEC_INLINE unsigned v_mask_equal(vf a, vf b) { return 0xFFFFU & ~(v_mask_lt(a, b) | v_mask_lt(b, a)); }
+
+/* Where to cut a set of values: those greater than `edge` stay, and of its equals the first `ties`. */
+typedef struct {
+    float edge;
+    ptrdiff_t ties;
+} value_cut;
+
+/* The cut that leaves the smallest set of the greatest values whose measure reaches `wanted`: their number, or with
+ * by_mass their sum. The pool holds those values in any order; -inf counts as none. Of the values that may be the edge
+ * one is picked, blindly, and those on the wrong side of it leave the pool, until the one picked is the edge. */
+VEC_INLINE value_cut find_cut(float *pool, ptrdiff_t n, double wanted, const int by_mass) {
+    const vf nothing = v_set1(-INFINITY), zero = v_set1(0.0f);
+    value_cut cut = {-INFINITY, 0};
+    while (n > 0) {
+        const float picked = pool[((uint64_t)n * 0x9E3779B97F4A7C15U >> 32) % (uint64_t)n];
+        const vf edge = v_set1(picked);
+        double above = 0.0; /* the measure of what is greater */
+        ptrdiff_t equal = 0;
+        for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
+            const vf v = v_load_or(pool, i, n, nothing);
+            above += by_mass ? v_sum_double(v_select_lt(edge, v, v, zero)) : __builtin_popcount(v_mask_lt(edge, v));
+            equal += __builtin_popcount(v_mask_equal(v, edge));
+        }
+        const double unit = by_mass ? (double)picked : 1.0, ties = (wanted - above) / unit;
+        if (ties <= 0.0) {
+            cut.edge = picked;
+            n = copy_between(pool, pool, n, picked, INFINITY);
+        } else if (ties > (double)equal) {
+            wanted -= above + unit * (double)equal;
+            n = copy_between(pool, pool, n, -INFINITY, picked);
+        } else {
+            cut = (value_cut){picked, (ptrdiff_t)ties};
+            cut.ties += (double)cut.ties < ties; /* rounded up */
+            break;
+        }
     }
-    return kept;
+    return cut;
+}
+
+/* Replaces by `nothing` what the cut leaves out. */
+static void apply_cut(float *value, ptrdiff_t n, value_cut cut, float nothing) {
+    const vf edge = v_set1(cut.edge), out = v_set1(nothing);
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
+        const vf v = v_load_or(value, i, n, out);
+        unsigned equal = v_mask_equal(v, edge);
+        const int all = __builtin_popcount(equal) <= cut.ties;
+        v_store_first(value + i, all ? v_select_lt(v, edge, out, v) : v_select_lt(edge, v, v, out), n - i);
+        if (all)
+            cut.ties -= __builtin_popcount(equal);
+        else
+            for (; cut.ties > 0; cut.ties--, equal &= equal - 1) value[i + __builtin_ctz(equal)] = cut.edge;
+    }
+}
+
+/* The ids, ascending, of the logits greater than `bound` and of at least the first k that equal it; none of -inf.
+ * Returns how many. */
+static ptrdiff_t candidates(int32_t *ids, const float *x, ptrdiff_t n, float bound, ptrdiff_t k) {
+    const vf edge = v_set1(bound), nothing = v_set1(-INFINITY);
+    ptrdiff_t count = 0, ties = bound > -INFINITY ? k : 0;
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
+        const vf logit = v_load_or(x, i, n, nothing);
+        unsigned mask = v_mask_lt(edge, logit);
+        if (ties > 0) {
+            const unsigned equal = v_mask_equal(logit, edge);
+            ties -= __builtin_popcount(equal);
+            mask |= equal;
+        }
+        for (; mask; mask &= mask - 1) ids[count++] = (int32_t)i + __builtin_ctz(mask);
+    }
+    return count;
+}
+
+/* The sum of the weights. */
+static double mass_of(const float *weight, ptrdiff_t n) {
+    const vf zero = v_set1(0.0f);
+    double mass = 0.0;
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) mass += v_sum_double(v_load_or(weight, i, n, zero));
+    return mass;
+}
+
+/* The first index at which the sum of the weights up to it exceeds `target`, else the last whose weight is not 0, else
+ * -1. */
+static ptrdiff_t find_target(const float *weight, ptrdiff_t n, double target) {
+    const vf zero = v_set1(0.0f);
+    double before = 0.0, passed = 0.0; /* at the start and the end of the latest vector that is not all zeros */
+    ptrdiff_t at = n, chosen = -1;
+    for (ptrdiff_t i = 0; i < n && passed <= target; i += GPT2C_LANES) {
+        const double mass = v_sum_double(v_load_or(weight, i, n, zero));
+        if (mass > 0.0) {
+            before = passed;
+            passed += mass;
+            at = i;
+        }
+    }
+    for (ptrdiff_t i = at; i < n && i < at + GPT2C_LANES && (chosen < 0 || before <= target); i++)
+        if (weight[i] > 0.0f) {
+            before += (double)weight[i];
+            chosen = i;
+        }
+    return chosen;
 }
 
 static ptrdiff_t sample(const float *logits, ptrdiff_t n, const gpt2c_sampling *s, float *work, int32_t *ids) {
-    memcpy(work, logits, (size_t)n * sizeof work[0]);
-    if (s->repetition_penalty != 1.0f)
+    const float *x = logits;
+    float *pool = work + n;
+    if (s->n_seen || s->n_bias || s->n_forbidden) {
+        x = memcpy(work, logits, (size_t)n * sizeof work[0]);
         for (ptrdiff_t i = 0; i < s->n_seen; i++) { /* from the raw logit, so that repeats of an id count once */
             const float logit = logits[s->seen[i]];
             work[s->seen[i]] = logit > 0.0f ? logit / s->repetition_penalty : logit * s->repetition_penalty;
         }
-    for (ptrdiff_t i = 0; i < s->n_bias; i++) work[s->bias_ids[i]] += s->bias_values[i];
-    for (ptrdiff_t i = 0; i < s->n_forbidden; i++) work[s->forbidden[i]] = -INFINITY;
+        for (ptrdiff_t i = 0; i < s->n_bias; i++) work[s->bias_ids[i]] += s->bias_values[i];
+        for (ptrdiff_t i = 0; i < s->n_forbidden; i++) work[s->forbidden[i]] = -INFINITY;
+    }
 
-    vf greatest = v_set1(-INFINITY);
-    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES)
-        greatest = v_max(greatest, n - i >= GPT2C_LANES ? v_load(work + i)
-                                                        : v_keep_first(v_load_first(work + i, n - i), n - i, greatest));
-    const float maximum = v_max_lane(greatest);
+    /* Several columns for each of the top_k, so that few of these share one. */
+    const ptrdiff_t top_k = s->top_k > 0 && s->top_k < n ? s->top_k : 0;
+    const ptrdiff_t vectors = (n + GPT2C_LANES - 1) / GPT2C_LANES, enough = top_k > 256 ? top_k / 4 : 64;
+    const ptrdiff_t columns = enough < vectors ? enough : vectors;
+    const float maximum = column_maxima(pool, columns, x, n);
     if (!(maximum > -INFINITY && maximum < INFINITY)) return -1;
     if (s->temperature == 0.0f) {
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (work[i] == maximum) return i;
-        return -1;
+        candidates(ids, x, n, maximum, 1);
+        return ids[0];
     }
 
-    ptrdiff_t kept = 0;
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (work[i] > -INFINITY) {
-            work[kept] = work[i];
-            ids[kept++] = (int32_t)i;
-        }
-    if (s->top_k > 0 && s->top_k < kept) kept = keep_greatest(work, ids, kept, (double)s->top_k, 0);
-
-    const vf temperature = v_set1(s->temperature), shift = v_set1(maximum);
-    double total = 0.0;
-    for (ptrdiff_t i = 0; i < kept; i += GPT2C_LANES) {
-        const ptrdiff_t left = kept - i;
-        const vf weight =
-            v_keep_first(v_exp(v_div(v_sub(v_load_first(work + i, left), shift), temperature)), left, v_set1(0.0f));
-        v_store_first(work + i, weight, left);
-        total += (double)v_sum(weight);
+    ptrdiff_t count = n;
+    if (top_k) { /* the k-th greatest of the maxima is at most the k-th greatest of all */
+        const float bound = find_cut(pool, columns * GPT2C_LANES, (double)top_k, 0).edge;
+        count = candidates(ids, x, n, bound, top_k);
+        for (ptrdiff_t i = 0; i < count; i++) work[i] = pool[i] = x[ids[i]]; /* x may be work: i <= ids[i] */
+        if (top_k < count) apply_cut(work, count, find_cut(pool, count, (double)top_k, 0), -INFINITY);
+        x = work;
     }
-    if (s->top_p < 1.0f) kept = keep_greatest(work, ids, kept, (double)s->top_p * total, 1);
 
-    total = 0.0;
-    for (ptrdiff_t i = 0; i < kept; i++) /* the greatest weight is 1, so min_p is a plain threshold */
-        if (work[i] >= s->min_p) total += (double)work[i];
-    const double target = philox_uniform(s->seed, s->stream, s->position) * total;
-    double passed = 0.0;
-    ptrdiff_t last = -1;
-    for (ptrdiff_t i = 0; i < kept; i++)
-        if (work[i] >= s->min_p && work[i] > 0.0f) {
-            passed += (double)work[i];
-            last = ids[i];
-            if (passed > target) break;
-        }
-    return last;
+    const vf temperature = v_set1(s->temperature), shift = v_set1(maximum), nothing = v_set1(-INFINITY);
+    for (ptrdiff_t i = 0; i < count; i += GPT2C_LANES) {
+        const vf logit = v_load_or(x, i, count, nothing);
+        v_store_first(work + i, v_weight(v_div(v_sub(logit, shift), temperature), -87.0f), count - i);
+    }
+    double total = mass_of(work, count);
+    if (s->top_p < 1.0f) {
+        /* All weights up to `low` are together half of what is left out at most: the edge is not among them. */
+        const double share = (double)s->top_p, low = 0.5 * (1.0 - share) * total / (double)count;
+        const ptrdiff_t pooled = copy_between(pool, work, count, (float)low, INFINITY);
+        apply_cut(work, count, find_cut(pool, pooled, share * total, 1), 0.0f);
+    }
+    if (s->min_p > 0.0f) apply_cut(work, count, (value_cut){s->min_p, count}, 0.0f); /* the greatest weight is 1 */
+    if (s->top_p < 1.0f || s->min_p > 0.0f) total = mass_of(work, count);
+    const ptrdiff_t chosen = find_target(work, count, philox_uniform(s->seed, s->stream, s->position) * total);
+    return chosen >= 0 && top_k ? ids[chosen] : chosen;
 }

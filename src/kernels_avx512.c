@@ -1,16 +1,3 @@
+#define GPT2C_ISA avx512
 #define GPT2C_ISA_AVX512
-#include "gpt2c.h"
-#include "vec.h"
-
-#include "k_elementwise.inc.c"
-#include "k_layer_norm.inc.c"
-#include "k_linear_f32.inc.c"
-
-#include "k_attention.inc.c"
-#include "k_sampler.inc.c"
-#include "k_roofline.inc.c"
-
-extern const gpt2c_kernels gpt2c_kernels_avx512;
-const gpt2c_kernels gpt2c_kernels_avx512 = {
-    "avx512", apply, epilogue, layer_norm, linear, attention, log_sum, sample, read_all, multiply_add,
-};
+#include "kernels.inc.c"

@@ -1,12 +1,16 @@
 /* vec.h: the SIMD vocabulary. One virtual vector `vf` of 16 floats on every ISA, so that every kernel is
  * written once and gives the same bits everywhere:
- *   - lanes never mix except in v_sum and v_max_lane, whose tree is fixed (i with i+8, then i+4, i+2, i+1);
+ *   - lanes never mix except in v_compress, v_sum, v_sum_double (the same in float64) and v_max_lane; the tree of these
+ *     three is fixed (i with i+8, then i+4, i+2, i+1);
  *   - fma happens only through v_fma (the build forbids contraction); the generic body emulates it exactly;
- *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN.
+ *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN;
+ *   - v_scale(a, n) is a * 2^n rounded once, for 0.5 < a < 2 and integers -252 <= n <= 254;
+ *   - v_compress(p, mask, a) writes the lanes named by the mask to p, in order and close together; returns how many.
+ *     All 16 floats at p may be written.
  * The including file defines exactly one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512.
  *
  * TILE_COLS(rows) is the widest column strip, in vectors, that a tile of so many rows keeps in registers;
- * it divides 4, the vectors in a panel of 64 outputs.
+ * it divides 4, the vectors in a panel of 64 outputs. QUAD_COLS and QUAD_ROWS are the same for tiles of integers.
  */
 #ifndef GPT2C_VEC_H
 #define GPT2C_VEC_H
@@ -23,6 +27,8 @@
 #include <immintrin.h>
 
 #define TILE_COLS(rows) 4
+#define QUAD_COLS(rows) 4
+#define QUAD_ROWS 6
 
 typedef __m512 vf;
 
@@ -49,18 +55,30 @@ VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
 }
 VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { return _mm512_mask_blend_ps(v_first_lanes(n), fill, a); }
 VEC_INLINE unsigned v_mask_lt(vf a, vf b) { return (unsigned)_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-VEC_INLINE vf v_pow2(vf n) {
-    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+VEC_INLINE vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+VEC_INLINE ptrdiff_t v_compress(float *p, unsigned mask, vf a) {
+    v_store(p, _mm512_maskz_compress_ps((__mmask16)mask, a));
+    return __builtin_popcount(mask);
 }
 
 VEC_INLINE __m256 v_upper_half(vf a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
 #define V_FOLD8(a, op) op(_mm512_castps512_ps256(a), v_upper_half(a))
+VEC_INLINE __m256d v_fold4_double(vf a) {
+    const __m512d eight = _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(a)), _mm512_cvtps_pd(v_upper_half(a)));
+    return _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd(eight, 1));
+}
 
 #elif defined(GPT2C_ISA_AVX2)
 #include <immintrin.h>
 
 #define TILE_COLS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#if defined(GPT2C_ISA_VNNI)
+#define QUAD_COLS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#define QUAD_ROWS 6
+#else
+#define QUAD_COLS(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define QUAD_ROWS 4
+#endif
 
 typedef struct {
     __m256 lo, hi;
@@ -122,10 +140,19 @@ VEC_INLINE __m256 v_pow2_half(__m256 n) {
 VEC_INLINE vf v_pow2(vf n) { return (vf){v_pow2_half(n.lo), v_pow2_half(n.hi)}; }
 
 #define V_FOLD8(a, op) op((a).lo, (a).hi)
+VEC_INLINE __m256d v_fold4_double(vf a) {
+    const __m256d low =
+        _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(a.lo)), _mm256_cvtps_pd(_mm256_castps256_ps128(a.hi)));
+    const __m256d high =
+        _mm256_add_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(a.lo, 1)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.hi, 1)));
+    return _mm256_add_pd(low, high);
+}
 
 #elif defined(GPT2C_ISA_GENERIC)
 
 #define TILE_COLS(rows) 1
+#define QUAD_COLS(rows) 1
+#define QUAD_ROWS 6
 
 typedef struct {
     float lane[VEC_LANES];
@@ -192,7 +219,25 @@ VEC_INLINE vf v_pow2(vf n) {
 #error "define one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512 before including vec.h"
 #endif
 
+#ifndef GPT2C_ISA_AVX512
+VEC_INLINE ptrdiff_t v_compress(float *p, unsigned mask, vf a) {
+    float lane[VEC_LANES];
+    ptrdiff_t count = 0;
+    v_store(lane, a);
+    for (int i = 0; i < VEC_LANES; i++) { /* no branch on the mask: it would be mispredicted */
+        p[count] = lane[i];
+        count += mask >> i & 1U;
+    }
+    return count;
+}
+#endif
+
 #ifdef V_FOLD8
+VEC_INLINE double v_sum_double(vf a) {
+    const __m256d four = v_fold4_double(a);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
 VEC_INLINE float v_sum(vf a) {
     const __m256 eight = V_FOLD8(a, _mm256_add_ps);
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -206,6 +251,13 @@ VEC_INLINE float v_max_lane(vf a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 #else
+VEC_INLINE double v_sum_double(vf a) {
+    double sum[VEC_LANES];
+    for (int i = 0; i < VEC_LANES; i++) sum[i] = (double)a.lane[i];
+    for (int width = VEC_LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) sum[i] += sum[i + width];
+    return sum[0];
+}
 VEC_INLINE float v_sum(vf a) {
     for (int width = VEC_LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++) a.lane[i] += a.lane[i + width];
@@ -218,10 +270,42 @@ VEC_INLINE float v_max_lane(vf a) {
 }
 #endif
 
+/* Memory that will be read next, asked for a little at every step of a loop: step i asks for from + i * step. It may
+ * lie beyond the array. */
+typedef struct {
+    uintptr_t from;
+    ptrdiff_t step; /* bytes */
+} stream;
+
+VEC_INLINE void v_prefetch(uintptr_t from, ptrdiff_t offset) {
+#ifdef V_FOLD8
+    _mm_prefetch((const char *)(from + (uintptr_t)offset), _MM_HINT_T0);
+#else
+    (void)from, (void)offset;
+#endif
+}
+
+enum { STREAM_DISTANCE = 8192 }; /* bytes; of 1 to 16 KB the fastest */
+
+/* For tile t of `tiles` that go over the weights at `now`, `lines` steps each: a tile alone runs a little ahead of
+ * itself; several ask each for their share of what follows at `next`. */
+VEC_INLINE stream stream_ahead(uintptr_t now, uintptr_t next, ptrdiff_t lines, ptrdiff_t t, ptrdiff_t tiles) {
+    enum { LINE = 64 };
+    const ptrdiff_t step = (LINE + tiles - 1) / tiles;
+    return tiles == 1 ? (stream){now + STREAM_DISTANCE, LINE} : (stream){next + (uintptr_t)(t * lines * step), step};
+}
+
 /* The nearest integer, ties to even, for |x| < 2^22. */
 VEC_INLINE vf v_round(vf x) {
     const vf magic = v_set1(12582912.0f); /* 1.5 * 2^23: adding it leaves no fraction bits */
     return v_sub(v_add(x, magic), magic);
 }
+
+#ifndef GPT2C_ISA_AVX512
+VEC_INLINE vf v_scale(vf a, vf n) { /* in two steps, of which the first is exact: 2^n alone may not be a float */
+    const vf half = v_round(v_mul(n, v_set1(0.5f)));
+    return v_mul(v_mul(a, v_pow2(half)), v_pow2(v_sub(n, half)));
+}
+#endif
 
 #endif

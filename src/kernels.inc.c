@@ -1,0 +1,40 @@
+/* All kernels and their table, for the instruction set that the including file names. */
+#include "gpt2c.h"
+#include "vec.h"
+#include "vec_int.h"
+
+#include "k_elementwise.inc.c"
+#include "k_encode.inc.c"
+#include "k_layer_norm.inc.c"
+#include "k_linear_f32.inc.c"
+#include "k_linear_q.inc.c"
+
+#include "k_attention.inc.c"
+#include "k_linear.inc.c"
+#include "k_sampler.inc.c"
+
+#include "k_roofline.inc.c"
+
+#define TABLE_OF(isa) gpt2c_kernels_##isa
+#define TABLE(isa) TABLE_OF(isa)
+#define NAME_OF(isa) #isa
+#define NAME(isa) NAME_OF(isa)
+
+extern const gpt2c_kernels TABLE(GPT2C_ISA);
+const gpt2c_kernels TABLE(GPT2C_ISA) = {
+    .name = NAME(GPT2C_ISA),
+    .apply = apply,
+    .epilogue = epilogue,
+    .layer_norm = layer_norm,
+    .encode = encode,
+    .encoded_group = {GPT2C_GROUP * sizeof(float), BFLOAT16_GROUP, sizeof(integer_group), sizeof(integer_group)},
+    .linear = linear,
+    .attention = attention,
+    .attention_block = attention_block,
+    .attention_merge = attention_merge,
+    .narrow = narrow,
+    .log_sum = log_sum,
+    .sample = sample,
+    .read_all = read_all,
+    .operations = operations,
+};
