@@ -220,6 +220,23 @@ def test_info(bundled, arguments):
     assert {"key": "n_layer", "value": 6, "status": "honoured", "note": ""} in found["config"]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
+def test_every_command_takes_a_dtype(dtype):
+    model = GPT2.from_pretrained(dtype=dtype, threads=1)
+    text = model.generate("Once upon a time", max_new_tokens=8).text
+    assert (
+        run("generate", "Once upon a time", *GREEDY, "--dtype", dtype).stdout == f"Once upon a time{text}\n"
+    )
+    found = json.loads(run("suggest", "Once upon a", "-k", 2, "--json", "--dtype", dtype).stdout)
+    assert [s["probability"] for s in found["suggestions"]] == [
+        s.probability for s in model.suggest("Once upon a", k=2)
+    ]
+    found = json.loads(run("score", "Once upon a time", "--json", "--dtype", dtype).stdout)
+    assert found["logprob"] == model.score("Once upon a time").logprob
+    found = json.loads(run("info", "--json", "--dtype", dtype).stdout)
+    assert found["numerics"] == model.numerics and found["memory"] == model.memory_plan()
+
+
 def test_info_shows_sampling_defaults_that_are_not_applied(tmp_path):
     for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt"):
         shutil.copy(BUNDLED / name, tmp_path)
@@ -261,6 +278,8 @@ def test_help_version_and_no_command():
         (["generate", "-n", "many"], 2, "argument -n/--max-new-tokens: invalid int value: 'many'"),
         (["generate", "--logit-bias", "3"], 2, "argument --logit-bias: invalid ID=BIAS value: '3'"),
         (["generate", "--backend", "cuda"], 2, "invalid choice: 'cuda'"),
+        (["info", "--dtype", "int2"], 2, "argument --dtype: invalid choice: 'int2'"),
+        (["score", "x", "--dtype", "int8", "--backend", "blas"], 1, "dtype 'int8' needs backend 'native'"),
         (["generate", "x", "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
         (
             ["generate", "x", "--temperature", "nan"],

@@ -1,6 +1,7 @@
 """Every kernel against float64, within the error model, and bit for bit against itself: on every instruction
 set, for every split of the work, and whatever lies around its arguments."""
 
+import bisect
 import math
 
 import numpy as np
@@ -81,6 +82,13 @@ def test_functions_of_infinities_and_nan(name, at_minus_inf, at_inf):
         assert np.array_equal(actual, np.array([at_minus_inf, at_inf, np.nan], np.float32), equal_nan=True), (
             isa
         )
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "gelu_new", "gelu", "quick_gelu", "silu"])
+def test_functions_of_zero_keep_its_sign(name):
+    zeros = np.array([0.0, -0.0], np.float32)
+    for isa in ISAS:
+        assert same_bytes(_ops.apply(name, zeros, isa=isa), zeros), isa
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -283,6 +291,22 @@ def test_log_sum(n, family, seed):
     )
 
 
+@pytest.mark.parametrize("below", [-86, -88, -95, -100, -103, -105, -250, -math.inf])
+@pytest.mark.parametrize("n", [2, 16, 17, 300])
+def test_log_sum_of_logits_far_below_the_greatest(below, n):
+    logits = np.full(n, below, np.float32)
+    logits[n // 2] = 0
+    results = {_ops.log_sum(logits, below, isa=isa) for isa in ISAS}
+    assert len(results) == 1
+    maximum, total, moment, greater = results.pop()
+    assert (maximum, total, greater) == (0, 1, 1)
+    weight = float(np.float32(math.exp(below)))
+    if weight:
+        assert moment == pytest.approx((n - 1) * weight * below, rel=1e-4 + 2.0**-149 / weight)
+    else:
+        assert moment == 0
+
+
 def philox(seed, stream, position):
     """The number that NumPy's Philox gives; it steps its counter before the first block."""
     generator = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=(position - 1) % 2**256)
@@ -354,6 +378,123 @@ def test_sample_draws_by_definition(n, seed, temperature, top_k, top_p, min_p):
         )
 
     assert any(allows(weights) for weights in candidates if weights.any())
+
+
+def uniform_for(share, margin, tries=20_000):
+    """A position whose random number lies within ``margin`` above ``share``, None if that is too rare."""
+    if not NUMBERS:
+        NUMBERS.extend(sorted((philox(0, 0, position), position) for position in range(tries)))
+    number, position = NUMBERS[min(bisect.bisect_left(NUMBERS, (share, 0)), tries - 1)]
+    return position if share < number < share + margin else None
+
+
+NUMBERS = []
+
+
+def hard_rows(n):
+    """Rows whose greatest values lie, or tie, where a shortcut could lose them."""
+    rng = np.random.default_rng(n)
+    normal = (3 * rng.standard_normal(n)).astype(np.float32)
+    few = np.full(n, -np.inf, np.float32)
+    few[rng.integers(0, n, 20)] = normal[:1] + np.arange(20, dtype=np.float32) // 3
+    crowded = normal - 100
+    crowded[5::1024] += 100  # the greatest meet in one column of maxima
+    last = np.zeros(n, np.float32)
+    last[-3:] = 1
+    signed = np.zeros(n, np.float32)
+    signed[::2] = -0.0
+    return {
+        "normal": normal,
+        "ascending": np.sort(normal),
+        "descending": np.sort(normal)[::-1].copy(),
+        "pipe": np.minimum(np.arange(n), np.arange(n)[::-1]).astype(np.float32),
+        "equal": np.full(n, 2.5, np.float32),
+        "ties": np.round(normal),
+        "negative": np.round(normal) - 50,
+        "few": few,
+        "crowded": crowded,
+        "last": last,
+        "zeros of both signs": signed,
+        "subnormal": normal * np.float32(1e-39),
+    }
+
+
+def greatest_ids(logits, k):
+    order = np.lexsort((np.arange(logits.size), -logits.astype(np.float64)))[:k]
+    return np.sort(order[np.isfinite(logits[order])])
+
+
+ROW_SIZES = (1, 2, 15, 16, 17, 1023, 1024, 1025, 1040, 2047, 2048, 2049, 50_257)
+
+
+@pytest.mark.parametrize("n", ROW_SIZES)
+def test_sample_top_k_keeps_exactly_the_greatest(n):
+    for name, logits in hard_rows(n).items():
+        for k in {1, 2, 3, 15, 16, 17, 50, 256, 257, 300, 1024, n // 2, n - 1, n, n + 1} - {0}:
+            kept = greatest_ids(logits, k)
+            # At this temperature all weights are 1: each random number has its id.
+            edge = int(np.argmin(logits[kept]))
+            for rank in {0, edge, kept.size // 2, kept.size - 1}:
+                position = uniform_for((rank + 0.001) / kept.size, 0.998 / kept.size)
+                if position is not None:
+                    for isa in ISAS if n < 3000 or k == 50 else ISAS[-1:]:
+                        token = draw(logits, temperature=1e30, top_k=k, position=position, isa=isa)[0]
+                        assert token == kept[rank], (name, k, rank, isa)
+
+
+def kept_weights(logits, *, temperature, top_k, top_p, min_p):
+    """As weights_by_definition, but of the float32 weights: no doubt is left about ties and edges."""
+    scaled = (logits - logits.max()) / np.float32(temperature)
+    weights = _ops.apply("exp", scaled).astype(np.float64)
+    weights[np.setdiff1d(np.arange(logits.size), greatest_ids(logits, top_k or logits.size))] = 0
+    order = np.argsort(-weights, kind="stable")
+    mass = np.cumsum(weights[order])
+    weights[order[np.searchsorted(mass, np.float32(top_p) * mass[-1] * (1 - 1e-13)) + 1 :]] = 0
+    return np.where(weights >= np.float32(min_p), weights, 0)
+
+
+@pytest.mark.parametrize("n", ROW_SIZES)
+@pytest.mark.parametrize("top_k", [0, 50])
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "min_p"),
+    [(0.8, 0.95, 0.0), (3.0, 0.95, 0.0), (50.0, 0.3, 0.0), (3.0, 1e-6, 0.0), (3.0, 0.999, 0.0),
+     (3.0, 1.0, 0.0), (1e30, 0.5, 0.0), (5.0, 0.9, 0.3), (1.0, 1.0, 1.0)],
+)  # fmt: skip
+def test_sample_draws_by_definition_on_long_rows(n, top_k, temperature, top_p, min_p):
+    filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    for name, logits in hard_rows(n).items():
+        weights = kept_weights(logits, **filters)
+        mass = np.cumsum(weights) / weights.sum()
+        kept = np.flatnonzero(weights)
+        edge = kept[::-1][np.argmin(weights[kept[::-1]])]
+        for token in {kept[0], kept[kept.size // 2], kept[-1], edge}:
+            share = weights[token] / weights.sum()
+            position = uniform_for(mass[token] - share * 0.999, share * 0.998)
+            if position is not None:
+                for isa in ISAS if n < 3000 or name == "normal" else ISAS[-1:]:
+                    assert draw(logits, position=position, isa=isa, **filters)[0] == token, (name, isa)
+
+
+@pytest.mark.parametrize("n", ROW_SIZES)
+def test_sample_greedy_on_long_rows(n):
+    for name, logits in hard_rows(n).items():
+        for isa in ISAS:
+            assert draw(logits, temperature=0.0, isa=isa)[0] == np.argmax(logits), (name, isa)
+
+
+@pytest.mark.parametrize("n", [16, 17, 1025, 50_257])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_sample_adjusts_a_copy(n, temperature):
+    logits = np.zeros(n, np.float32)
+    before = logits.copy()
+    forbidden = np.delete(np.arange(n), [n - 2, 3])
+    for top_k in (0, 1, 2, 50):
+        for isa in ISAS:
+            options = dict(temperature=temperature, top_k=top_k, isa=isa)
+            assert draw(logits, forbidden=forbidden, bias={3: -math.inf}, **options)[0] == n - 2
+            assert draw(logits, bias={n - 1: 200.0}, **options)[0] == n - 1
+            assert draw(logits, bias={n - 1: 200.0, 5: 200.0}, top_p=1e-6, **options)[0] == 5
+    assert same_bytes(logits, before)
 
 
 def test_sample_keeps_the_lowest_ids_of_equals_at_the_edge():

@@ -9,6 +9,8 @@ import threading
 
 import numpy as np
 import pytest
+import tolerance
+from tiny_checkpoints import write_model
 from toys import bundled_tokenizer, random_gpt2
 
 import gpt2c
@@ -55,15 +57,58 @@ def test_the_back_ends_agree(bundled):
     np.testing.assert_allclose(blas.forward([1, 2, 3]), bundled.forward([1, 2, 3]), atol=1e-4)
 
 
+# How far the mean log-probability of the texts below may be from that of float32, in nats per token: two to
+# four times what the bundled model shows. (Its 256 inputs are few to average over; larger models lose less.)
+LOSS = {"bfloat16": 0.002, "int8": 0.015, "int4": 0.08}
+TEXTS = (
+    "Once upon a time there was a king who had three daughters, and the youngest was very beautiful.",
+    "The old man went into the wood to gather sticks, and when he came home his wife said: what is that?",
+    "A mouse and a cat lived together in a small house by the river.",
+)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 0.52), ("int8", 0.28), ("int4", 0.19)])
+def test_the_bundled_model_in_every_format(bundled, dtype, share):
+    model = GPT2.from_pretrained(dtype=dtype, threads=1)
+    assert model.dtype == dtype and model.weights.dtype == dtype and f"; {dtype}, native" in repr(model)
+    assert model.numerics == f"{dtype}-native-{_engine.NUMERICS_VERSION}"
+    assert model.memory_plan()["weights"] == model.weights.nbytes < share * bundled.weights.nbytes
+    losses = [-np.concatenate([s.logprobs for s in some.score(TEXTS)]).mean() for some in (model, bundled)]
+    assert abs(losses[0] - losses[1]) < LOSS[dtype]
+    assert losses[0] != losses[1]
+    text = model.generate("Once upon a time", max_new_tokens=12).text
+    assert text.startswith(", and then he was a" if dtype == "int4" else " there was a man who had a son. He")
+
+
+def test_a_checkpoint_of_bfloat16_is_kept_as_it_is(tmp_path):
+    tensors = write_model(tmp_path / "half", dtypes="BF16")
+    rounded = {name: (w.view(np.uint32) & 0xFFFF0000).view(np.float32) for name, w in tensors.items()}
+    write_model(tmp_path / "whole", tensors=rounded)
+    half = GPT2.from_pretrained(tmp_path / "half", dtype="bfloat16", threads=1)
+    whole = GPT2.from_pretrained(tmp_path / "whole", dtype="bfloat16", threads=1)
+    assert half.dtype == whole.dtype == "bfloat16"
+    np.testing.assert_array_equal(half.forward([1, 2, 3]), whole.forward([1, 2, 3]))
+    exact = reference.forward(half.config, rounded, [1, 2, 3])  # inputs are rounded, weights are not
+    bound = tolerance.format_bound(half.config, rounded, [1, 2, 3], "bfloat16")
+    tolerance.check_logits(half.forward([1, 2, 3]), exact, bound)
+    assert GPT2.from_pretrained(tmp_path / "half", threads=1).dtype == "float32"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         (
-            {"dtype": "int8"},
+            {"dtype": "float16"},
             ValueError,
-            "dtype must be 'float32' or None; got 'int8' (no other format is available)",
+            "dtype must be None or one of 'float32', 'bfloat16', 'int8', 'int4'; got 'float16'",
         ),
-        ({"dtype": np.float32}, ValueError, "dtype must be 'float32' or None"),
+        ({"dtype": np.float32}, ValueError, "one of 'float32', 'bfloat16', 'int8', 'int4'; got <class"),
+        (
+            {"dtype": "int8", "backend": "blas"},
+            ValueError,
+            "backend 'blas' multiplies float32 only; dtype 'int8' needs backend 'native'",
+        ),
+        ({"cache_dtype": "int8"}, ValueError, "cache_dtype must be 'float32' or 'float16'; got 'int8'"),
         ({"backend": "cuda"}, ValueError, "backend must be 'native' or 'blas'; got 'cuda'"),
         ({"threads": 0}, ValueError, "threads must be from 1 to 1024; got 0"),
         ({"threads": 1025}, ValueError, "threads must be from 1 to 1024; got 1025"),

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import rounding
 import strategies
 import tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2c import reference
+from gpt2c.config import Config
 
 FINITE = st.sampled_from(strategies.FAMILIES)
 
@@ -137,6 +139,38 @@ def test_model_bound_holds_and_is_not_empty(model):
     wrong = dict(weights)  # one bias forgotten
     wrong["h.0.attn.c_proj.bias"] = np.zeros_like(weights["h.0.attn.c_proj.bias"])
     assert np.abs(reference.forward(config, wrong, ids) - exact).max() > bound
+
+
+@given(strategies.models())
+def test_rounding_nothing_is_the_reference(model):
+    config, weights, ids = model
+    exact = reference.forward(config, weights, ids)
+    same = tolerance.forward_rounding_inputs(config, weights, ids, lambda x: x)
+    np.testing.assert_allclose(same, exact, rtol=1e-9, atol=1e-9 * np.abs(exact).max())
+
+
+def test_half_steps_are_what_rounding_moves_at_most():
+    x = strategies.values("normal", (50, 130), np.random.default_rng(0))
+    moved = np.abs(rounding.bfloat16(x) - x.astype(np.float64)) / tolerance.half_steps(x, "bfloat16")
+    assert 0.95 < moved.max() <= 1
+    q, scale = rounding.activations_int8(x)
+    moved = np.abs((q * np.float64(scale[..., None])).reshape(50, -1)[:, :130] - x)
+    share = moved / tolerance.half_steps(x.astype(np.float64), "int8")
+    assert 0.95 < share.max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("dtype", rounding.PACKED)
+def test_format_bound_is_not_empty(dtype):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        config = Config(n_layer=2, n_head=2, n_embd=70, n_inner=100, n_ctx=12, n_vocab=33)
+        weights, ids = strategies.random_model(config, rng), rng.integers(33, size=9)
+        exact = reference.forward(config, weights, ids)
+        bound = tolerance.format_bound(config, weights, ids, dtype)
+        assert 0 < bound < exact.std()
+        name = "h.0.mlp.c_proj.weight"
+        wrong = reference.forward(config, weights | {name: weights[name][::-1]}, ids)
+        assert np.abs(wrong - exact).max() > bound
 
 
 # -------------------------------------------------------------------------------- strategies

@@ -1,0 +1,459 @@
+"""bfloat16, int8 and int4: what is packed, what inputs are rounded to, and sums exact to the last bit."""
+
+import numpy as np
+import pytest
+import rounding
+import tolerance
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rounding import GROUP, PACKED, PANEL, PARSE, WEIGHTS_PER_SCALE, from_bfloat16, to_bfloat16
+from strategies import FAMILIES, guarded, misaligned, offsets, seeds, sizes, values
+from test_kernels import FUNCTIONS, ISAS, all_exponents, same_bytes
+
+from gpt2c import _ops
+
+# Equal bit for bit, in every format: all but the instruction for pairs of bfloat16, which has no subnormals.
+EQUAL = {
+    "bfloat16": [isa for isa in ISAS if isa != "avx512bf16"],
+    "int8": ISAS,
+    "int4": ISAS,
+}
+HARD = (*FAMILIES, "zero", "outliers", "tiny_groups", "integers", "halves")
+formats = st.sampled_from(PACKED)
+integer_formats = st.sampled_from(("int8", "int4"))
+hard = st.sampled_from(HARD)
+
+
+def hard_values(family, shape, rng, axis):
+    """Families of strategies.values, and some that are about groups along an axis (0 or 1).
+
+    zero         all of them
+    outliers     an element 2^12 times as large as usual in some of the groups
+    tiny_groups  groups around 2^-100, under which inputs count as zeros, and around 2^-120, where weights do
+    integers     whole numbers that reach 127 in every group: everything is exact
+    halves       of a scale that is a power of two: most quotients are ties
+    """
+    if family in FAMILIES:
+        return values(family, shape, rng, exponents=20)
+    x = rng.standard_normal(shape).astype(np.float32)
+    groups = -(-shape[axis] // 32)
+    other = shape[1 - axis]
+
+    def spread(per_group):  # [groups, other] along the axis
+        long = np.repeat(per_group, 32, axis=0)[: shape[axis]]
+        return long if axis == 0 else long.T
+
+    if family == "zero":
+        return np.zeros(shape, np.float32)
+    if family == "outliers":
+        at = np.arange(shape[axis]) % 32 == rng.integers(32)
+        hit = spread(rng.random((groups, other)) < 0.5) & (at[:, None] if axis == 0 else at)
+        return np.where(hit, x * np.float32(4096), x).astype(np.float32)
+    if family == "tiny_groups":
+        exponents = rng.choice(
+            (-130, -121, -120, -119, -114, -113, -112, -102, -101, -100, -99, 0), (groups, other)
+        )
+        return np.ldexp(x, spread(exponents)).astype(np.float32)
+    x = rng.integers(-127, 128, shape).astype(np.float32)
+    edge = np.arange(shape[axis]) % 32 == rng.integers(32)
+    x[edge if axis == 0 else (slice(None), edge)] = 127
+    return x if family == "integers" else x / 2
+
+
+def padded(x, rows, columns):
+    wide = np.zeros((rows, columns), x.dtype)
+    wide[: x.shape[0], : x.shape[1]] = x
+    return wide
+
+
+def in_panels(weight, per_scale):
+    """The weight with zeros up to whole panels and groups: [groups, per_scale, outputs]."""
+    n_in, n_out = weight.shape
+    wide = padded(weight, -(-n_in // GROUP) * GROUP, -(-n_out // PANEL) * PANEL)
+    return wide.reshape(-1, per_scale, wide.shape[1])
+
+
+# ---- bfloat16
+
+
+def every_rounding():
+    """Every upper half, NaN among them, with lower halves at and beside zero, the middle and the end."""
+    upper = np.arange(2**16, dtype=np.uint32)[:, None] << 16
+    return (upper | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).view(np.float32)
+
+
+def test_weights_are_rounded_to_the_nearest_bfloat16():
+    x = np.ascontiguousarray(every_rounding().T)
+    bits = rounding.parse_bfloat16(_ops.pack(x, dtype="bfloat16"), len(x))
+    number = ~np.isnan(x)
+    assert np.array_equal(bits[number], to_bfloat16(x)[number])
+    assert np.isnan(from_bfloat16(bits[~number])).all()
+    assert np.isinf(from_bfloat16(bits[np.abs(x) == np.finfo(np.float32).max])).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_inputs_are_rounded_to_the_nearest_bfloat16(isa):
+    x = every_rounding().reshape(-1, GROUP)
+    coded = _ops.encode(x, "bfloat16", isa=isa)
+    if isa == "avx512bf16":  # words of two, the first of them in the upper half
+        bits = coded.view(np.uint16).reshape(len(x), -1, 2)[..., ::-1].reshape(x.shape)
+    else:  # floats
+        assert not (coded.view(np.uint32) & 0xFFFF)[~np.isnan(x)].any()
+        bits = (coded.view(np.uint32) >> 16).astype(np.uint16)
+    number = ~np.isnan(x.reshape(-1, 2)).any(
+        axis=1
+    )  # what stands beside a NaN does not matter: the sum is NaN
+    number = np.repeat(number, 2).reshape(x.shape)
+    assert np.array_equal(bits[number], to_bfloat16(x)[number])
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00001, 0x7F800001, 0x7F80FFFF, 0x7FBFFFFF])
+def test_a_bfloat16_sum_over_any_nan_is_nan(bits):
+    nan = np.array([bits], np.uint32).view(np.float32)
+    panels = _ops.pack(np.ones((4, 3), np.float32), dtype="bfloat16")
+    for isa in ISAS:
+        for at in range(4):
+            x = np.ones((2, 4), np.float32)
+            x[0, at] = nan[0]
+            x.view(np.uint32)[0, at] = bits
+            sums = _ops.linear(x, panels, 3, dtype="bfloat16", isa=isa)
+            assert np.isnan(sums[0]).all() and (sums[1] == 4).all(), (isa, at)
+
+
+# ---- packing
+
+
+@given(sizes(1, 150), sizes(1, 150), hard, seeds, st.booleans())
+@settings(max_examples=40)
+def test_pack_bfloat16(n_in, n_out, family, seed, transposed):
+    weight = hard_values(family, (n_in, n_out), np.random.default_rng(seed), 0)
+    source = np.ascontiguousarray(weight.T) if transposed else weight
+    panels = _ops.pack(source, transposed=transposed, dtype="bfloat16", threads=1 + seed % 3)
+    assert panels.ctypes.data % 64 == 0 and panels.dtype == np.uint8
+    bits = rounding.parse_bfloat16(panels, n_in)
+    assert np.array_equal(bits, to_bfloat16(padded(weight, *bits.shape)))
+    assert same_bytes(_ops.unpack(panels, n_in, n_out, "bfloat16"), rounding.bfloat16(weight))
+
+
+@given(sizes(1, 200), sizes(1, 150), hard, seeds, st.booleans())
+@settings(max_examples=100)
+def test_pack_int8(n_in, n_out, family, seed, transposed):
+    weight = hard_values(family, (n_in, n_out), np.random.default_rng(seed), 0)
+    source = misaligned(weight.T if transposed else weight, seed % 4)
+    panels = _ops.pack(source, transposed=transposed, dtype="int8", threads=1 + seed % 3)
+    assert panels.ctypes.data % 64 == 0
+    q, scale_bits = rounding.parse_int8(panels, n_in)
+    wide = in_panels(weight, GROUP)
+    greatest = np.abs(wide).max(axis=1)
+    expected = to_bfloat16(greatest / np.float32(127))
+    counts = from_bfloat16(expected) >= np.float32(2.0**-120)
+    expected = np.where(counts, expected, 0)
+    assert np.array_equal(scale_bits, expected)
+    scales = from_bfloat16(scale_bits)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(counts, np.float32(1) / scales, np.float32(0))
+    q = q.reshape(wide.shape)
+    assert np.array_equal(q, np.clip(np.rint(wide * inverse[:, None]), -127, 127))
+    lost = np.abs(wide - q * scales[:, None].astype(np.float64))
+    # half a step; a scale rounded down leaves up to 127 * 2^-9 of a step above the greatest q
+    assert (lost <= scales[:, None] * 0.5001 + np.where(counts, 0, greatest)[:, None]).all()
+    unpacked = _ops.unpack(panels, n_in, n_out, "int8")
+    exact = (q * scales[:, None].astype(np.float64)).reshape(-1, q.shape[-1])
+    assert np.array_equal(unpacked, exact[:n_in, :n_out])
+
+
+@given(sizes(1, 200), sizes(1, 150), hard, seeds, st.booleans())
+@settings(max_examples=100)
+def test_pack_int4(n_in, n_out, family, seed, transposed):
+    weight = hard_values(family, (n_in, n_out), np.random.default_rng(seed), 0)
+    source = misaligned(weight.T if transposed else weight, seed % 4)
+    panels = _ops.pack(source, transposed=transposed, dtype="int4", threads=1 + seed % 3)
+    q, scale_bits = rounding.parse_int4(panels, n_in)
+    wide, scales = in_panels(weight, 32), from_bfloat16(scale_bits)
+    q = q.reshape(wide.shape)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scales != 0, np.float32(1) / scales, np.float32(0))
+    assert np.array_equal(q, np.clip(np.rint(wide * inverse[:, None]), -8, 7))
+
+    def squared_error(q, scales):
+        return ((wide - q * scales[:, None].astype(np.float64)) ** 2).sum(axis=1)
+
+    index = np.abs(wide).argmax(axis=1)
+    extreme = np.take_along_axis(wide, index[:, None], axis=1)[:, 0]  # with its sign: it becomes -8 or less
+    plain = least = None
+    for quotient in np.arange(-8.5, -6.5, 0.125):
+        scale = from_bfloat16(to_bfloat16(extreme / np.float32(quotient)))
+        counts = np.abs(scale) >= np.float32(2.0**-120)
+        some = np.clip(np.rint(wide / np.where(counts, scale, np.inf)[:, None]), -8, 7)
+        error = squared_error(some, np.where(counts, scale, 0))
+        plain = error if quotient == -8 else plain
+        least = error if least is None else np.minimum(least, error)
+    actual = squared_error(q, scales)
+    # Errors are compared in float32, where squares below 2^-149 are nothing: such a loss is below 2^-74.
+    assert (actual <= least * (1 + 1e-5) + 32 * 2.0**-148).all()
+    assert (actual <= plain * (1 + 1e-5) + 32 * 2.0**-148).all()
+    unpacked = _ops.unpack(panels, n_in, n_out, "int4")
+    exact = (q * scales[:, None].astype(np.float64)).reshape(-1, q.shape[-1])
+    assert np.array_equal(unpacked, exact[:n_in, :n_out])
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+def test_what_was_packed_is_packed_again_without_loss(dtype):
+    """Values on the grid of a format stay what they are."""
+    rng = np.random.default_rng(3)
+    q = rng.integers(-8, 8, (128, 70)) if dtype == "int4" else rng.integers(-127, 128, (128, 70))
+    q[::32] = -8 if dtype == "int4" else 127
+    scale = np.ldexp(1.0, rng.integers(-9, 9, (2, 70)))
+    weight = (np.repeat(scale, 64, axis=0) * q).astype(np.float32)
+    assert same_bytes(_ops.unpack(_ops.pack(weight, dtype=dtype), 128, 70, dtype), weight)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_a_group_of_weights_that_are_no_numbers(dtype, poison):
+    """All of it is NaN, so that nobody mistakes it for numbers; its neighbours are untouched."""
+    per_scale = WEIGHTS_PER_SCALE[dtype]
+    weight = np.random.default_rng(1).standard_normal((200, 70)).astype(np.float32)
+    clean = _ops.unpack(_ops.pack(weight, dtype=dtype), 200, 70, dtype)
+    for k in (0, 77, 199):
+        broken = weight.copy()
+        broken[k, 66] = poison
+        panels = _ops.pack(broken, dtype=dtype)
+        group = slice(k // per_scale * per_scale, (k // per_scale + 1) * per_scale)
+        expected = clean.copy()
+        expected[group, 66] = np.nan
+        assert np.array_equal(_ops.unpack(panels, 200, 70, dtype), expected, equal_nan=True)
+        x = np.ones((9, 200), np.float32)
+        sums = [_ops.linear(x, panels, 70, dtype=dtype, isa=isa) for isa in ISAS]
+        for some in sums:
+            assert np.isnan(some[:, 66]).all() and np.isfinite(np.delete(some, 66, axis=1)).all()
+
+
+def test_other_shapes_of_panels_are_refused():
+    for dtype in PACKED:
+        panels = _ops.pack(np.ones((65, 2), np.float32), dtype=dtype)
+        with pytest.raises(ValueError, match=rf"65 inputs and 65 outputs, with dtype='{dtype}'"):
+            _ops.unpack(panels, 65, 65, dtype)
+        with pytest.raises(ValueError, match=r"panels must come from pack\(\).*with dtype='float32'"):
+            _ops.linear(np.ones((1, 65), np.float32), panels, 2)
+    with pytest.raises(ValueError, match="dtype is 'int2'; allowed: float32, bfloat16, int8, int4"):
+        _ops.pack(np.ones((3, 2), np.float32), dtype="int2")
+    with pytest.raises(ValueError, match="float32 is multiplied as it is"):
+        _ops.encode(np.ones((3, 2), np.float32), "float32")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 16), ("int8", 8.25), ("int4", 4.5)])
+def test_size_of_panels(dtype, bits):
+    assert _ops.pack(np.ones((256, 640), np.float32), dtype=dtype).nbytes == 256 * 640 * bits / 8
+    one_more = _ops.pack(np.ones((257, 640), np.float32), dtype=dtype).nbytes
+    assert one_more == (256 + (2 if dtype == "bfloat16" else GROUP)) * 640 * bits / 8
+
+
+# ---- inputs as integers
+
+
+def parse_encoded(coded, isa):
+    """(q [rows, groups, 64], starts [rows, groups, 3], scale [rows, groups]): integer_group, parsed."""
+    wide = isa in ("avx2", "avx512")  # 16-bit integers, of each four in the order 0, 2, 1, 3
+    kind = np.dtype(
+        [("q", np.int16 if wide else np.int8, GROUP), ("start", np.int32, 3), ("scale", np.float32)]
+    )
+    parsed = coded.view(kind)
+    q = parsed["q"].astype(np.int64)
+    if wide:
+        q = q.reshape(*q.shape[:-1], -1, 4)[..., [0, 2, 1, 3]].reshape(q.shape)
+    return q, parsed["start"].astype(np.int64), parsed["scale"]
+
+
+@given(st.integers(1, 7), sizes(1, 300), hard, seeds, offsets, integer_formats)
+@settings(max_examples=100)
+def test_encode_integers(rows, n, family, seed, offset, dtype):
+    rng = np.random.default_rng(seed)
+    wide = misaligned(hard_values(family, (rows, n + 3), rng, 1), offset)
+    wide[:, n:] = np.nan  # not part of the rows
+    x = wide[:, :n]
+    q, scale = rounding.activations_int8(x)
+    for isa in ISAS:
+        coded = _ops.encode(x, dtype, isa=isa)
+        q_here, starts, scale_here = parse_encoded(coded, isa)
+        assert np.array_equal(q_here, q), isa
+        assert same_bytes(np.ascontiguousarray(scale_here), scale), isa
+        halves = q.reshape(*scale.shape, 2, 32).sum(axis=-1)
+        assert np.array_equal(
+            starts, np.concatenate([-128 * halves.sum(-1, keepdims=True), -8 * halves], -1)
+        ), isa
+        for row in range(rows):
+            assert same_bytes(_ops.encode(x[row : row + 1], dtype, isa=isa)[0], coded[row])
+    lost = np.abs(rounding.grouped(x) - q * scale[..., None].astype(np.float64))
+    assert (lost <= scale[..., None] * 0.50001 + 2.0**-100).all(), "half a step"
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", PACKED)
+def test_inputs_that_are_no_numbers(dtype, poison):
+    """They make all of their row NaN (bfloat16: or infinite, as products say), and no other row."""
+    rng = np.random.default_rng(5)
+    x, weight = (
+        rng.standard_normal((9, 130)).astype(np.float32),
+        rng.standard_normal((130, 66)).astype(np.float32),
+    )
+    weight[:, 3] = 0
+    panels = _ops.pack(weight, dtype=dtype)
+    clean = _ops.linear(x, panels, 66, dtype=dtype)
+    for at in (0, 63, 64, 129):
+        broken = x.copy()
+        broken[4, at] = poison
+        for isa in EQUAL[dtype]:
+            sums = _ops.linear(broken, panels, 66, dtype=dtype, isa=isa)
+            assert same_bytes(np.delete(sums, 4, axis=0), np.delete(clean, 4, axis=0)), isa
+            if dtype == "bfloat16" and not np.isnan(poison):
+                expected = np.where(weight[at] < 0, -poison, poison)
+                assert np.array_equal(sums[4], np.where(weight[at] == 0, np.nan, expected), equal_nan=True), (
+                    isa
+                )
+            else:
+                assert np.isnan(sums[4]).all(), isa
+
+
+# ---- dense layers
+
+
+def exact_sums(dtype, x, panels, n_out):
+    """What every instruction set must give, bit by bit, and the weight that it stands for."""
+    n_in = x.shape[1]
+    weight = _ops.unpack(panels, n_in, n_out, dtype)
+    if dtype == "bfloat16":
+        return rounding.linear_bfloat16(x, weight), weight
+    q, scales = PARSE[dtype](panels, n_in)
+    return rounding.linear_integers(x, q[:, :n_out], from_bfloat16(scales[:, :n_out])), weight
+
+
+def sum_bound(dtype, x, weight):
+    """How far correct sums may be from the exact product of rounded inputs and weights.
+
+    bfloat16: the bound of float32, over rounded numbers. Integers: a rounding for the product of the scales,
+    one for each group that is added; sums of integers are exact.
+    """
+    if dtype == "bfloat16":
+        return tolerance.dense_bound(rounding.bfloat16(x), weight)
+    q, scale = rounding.activations_int8(x)
+    size = np.abs((q * scale[..., None].astype(np.float64)).reshape(len(x), -1)[:, : x.shape[1]])
+    groups = -(-x.shape[1] // WEIGHTS_PER_SCALE[dtype])
+    factors = (
+        2.0**-149 * groups * 64 * 127 * 127
+    )  # a product of scales that is subnormal is off by half of that
+    return tolerance.gamma(groups + 1) * (size @ np.abs(weight.astype(np.float64))) + factors
+
+
+def rounded_inputs(dtype, x):
+    if dtype == "bfloat16":
+        return rounding.bfloat16(x).astype(np.float64)
+    q, scale = rounding.activations_int8(x)
+    return (q * scale[..., None].astype(np.float64)).reshape(len(x), -1)[:, : x.shape[1]]
+
+
+@given(
+    formats,
+    st.one_of(st.integers(1, 20), st.just(97)),
+    sizes(1, 600),
+    sizes(1, 140),
+    hard,
+    hard,
+    seeds,
+    offsets,
+)
+@settings(max_examples=250)
+def test_linear_is_exact_to_the_last_bit(dtype, rows, n_in, n_out, family, of_weights, seed, offset):
+    if rows == 97:
+        n_in, n_out = n_in % 300 + 1, n_out % 66 + 1
+    rng = np.random.default_rng(seed)
+    wide = misaligned(hard_values(family, (rows, n_in + 3), rng, 1), offset)
+    x = wide[:, :n_in]  # rows further apart than they are long
+    panels = _ops.pack(hard_values(of_weights, (n_in, n_out), rng, 0), dtype=dtype)
+    bias = values("normal", n_out, rng) if seed % 2 else None
+    residual = values("normal", (rows, n_out), rng) if seed % 3 else None
+    sums, weight = exact_sums(dtype, x, panels, n_out)
+    expected = sums if bias is None else sums + bias
+    expected = expected if residual is None else residual + expected
+
+    def compute(isa, rows=slice(None), threads=1):
+        some = x[rows]
+        with guarded((len(some), n_out), offset) as out:
+            return _ops.linear(
+                some, panels, n_out, bias, "identity", None if residual is None else residual[rows], out,
+                dtype=dtype, isa=isa, threads=threads,
+            ).copy()  # fmt: skip
+
+    for isa in EQUAL[dtype]:
+        assert same_bytes(compute(isa), expected), isa
+    product = rounded_inputs(dtype, x) @ weight.astype(np.float64)
+    assert (np.abs(sums - product) <= sum_bound(dtype, x, weight)).all()
+    best = EQUAL[dtype][-1]
+    assert same_bytes(compute(best, threads=3), expected)
+    row = seed % rows
+    assert same_bytes(compute(best, slice(row, row + 1)), np.ascontiguousarray(expected[row : row + 1]))
+    some = slice(row, row + 1 + seed % 7)
+    assert same_bytes(compute(best, some), np.ascontiguousarray(expected[some]))
+
+
+@pytest.mark.skipif("avx512bf16" not in ISAS, reason="this CPU has no instruction for bfloat16")
+@given(st.integers(1, 26), sizes(1, 600), sizes(1, 140), hard, seeds)
+@settings(max_examples=30)
+def test_pairs_of_bfloat16(rows, n_in, n_out, family, seed):
+    """The instruction takes subnormals for zero; its rows are equal to themselves in any company."""
+    rng = np.random.default_rng(seed)
+    x, weight = hard_values(family, (rows, n_in), rng, 1), values("normal", (n_in, n_out), rng)
+    panels = _ops.pack(weight, dtype="bfloat16")
+    actual = _ops.linear(x, panels, n_out, dtype="bfloat16", isa="avx512bf16")
+    expected, weight = exact_sums("bfloat16", x, panels, n_out)
+    nothing = 2.0**-126 * 3 * n_in * (1 + np.abs(weight).max())  # inputs, products and sums that became zero
+    assert (
+        np.abs(actual - rounded_inputs("bfloat16", x) @ weight.astype(np.float64))
+        <= sum_bound("bfloat16", x, weight) + nothing
+    ).all()
+    if family in ("normal", "integers", "halves", "outliers"):
+        assert same_bytes(actual, expected), "no subnormal was near: nothing else differs"
+    for count in (1, 2, 7, 13, 20):
+        some = _ops.linear(x[:count], panels, n_out, dtype="bfloat16", isa="avx512bf16", threads=2)
+        assert same_bytes(some, actual[:count])
+
+
+@given(formats, st.integers(1, 26), sizes(1, 70), st.sampled_from(("identity", *FUNCTIONS)), seeds)
+@settings(max_examples=40)
+def test_epilogue(dtype, rows, n_out, function, seed):
+    rng = np.random.default_rng(seed)
+    x, weight = values("normal", (rows, 70), rng), values("normal", (70, n_out), rng) / np.float32(8)
+    bias, residual = values("normal", n_out, rng), values("normal", (rows, n_out), rng)
+    panels = _ops.pack(weight, dtype=dtype)
+    sums = _ops.linear(x, panels, n_out, dtype=dtype, isa=EQUAL[dtype][-1])
+    expected = residual + _ops.apply(function, (sums + bias).ravel()).reshape(sums.shape)
+    for isa in EQUAL[dtype]:
+        in_place = residual.copy()
+        _ops.linear(x, panels, n_out, bias, function, in_place, in_place, dtype=dtype, isa=isa)
+        assert same_bytes(in_place, expected), isa
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("n_in", [64, 256, 4096])
+def test_sums_of_extreme_integers(dtype, n_in):
+    """Nothing saturates or overflows: every product as large as it can be, of either sign."""
+    least = -127 if dtype == "int8" else -8
+    for sign in (1, -1):
+        weight = np.full((n_in, 65), least, np.float32)
+        weight[:, 1::2] *= -1
+        x = np.full((7, n_in), sign * 127, np.float32)
+        panels = _ops.pack(weight, dtype=dtype)
+        expected = (x.astype(np.float64) @ _ops.unpack(panels, n_in, 65, dtype)).astype(np.float32)
+        for isa in ISAS:
+            actual = _ops.linear(x, panels, 65, dtype=dtype, isa=isa)
+            # whole numbers below 2^24 for one group, exact float32 sums of multiples for more
+            assert np.allclose(actual, expected, rtol=2e-6, atol=0), isa
+
+
+def test_rows_of_all_exponents_as_bfloat16():
+    """One input each, times one: every finite float comes out as its bfloat16."""
+    x = all_exponents(per_exponent=4).reshape(-1, 1)
+    panels = _ops.pack(np.ones((1, 1), np.float32), dtype="bfloat16")
+    expected = rounding.bfloat16(x) + np.float32(0)
+    for isa in EQUAL["bfloat16"]:
+        assert same_bytes(_ops.linear(x, panels, 1, dtype="bfloat16", isa=isa), expected), isa
