@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -54,10 +55,11 @@ class BuildCore(build_ext):
         if ext.name == "gpt2c._engine":
             openmp = [] if os.environ.get("GPT2C_NO_OPENMP") or not self.has_openmp() else ["-fopenmp"]
             macros = [("GPT2C_HAVE_X86", "1")] if X86 else []
-            for source, flags in [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [
-                (c, openmp) for c in CORE
-            ]:
-                ext.extra_objects += self.compiler.compile(
+            jobs = [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [(c, openmp) for c in CORE]
+
+            def compile_one(job):
+                source, flags = job
+                return self.compiler.compile(
                     [source],
                     output_dir=self.build_temp,
                     macros=macros,
@@ -65,6 +67,10 @@ class BuildCore(build_ext):
                     depends=HEADERS,
                     extra_postargs=FLAGS + WARNINGS + flags,
                 )
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # each kernel file takes a quarter of a minute
+                for objects in pool.map(compile_one, jobs):
+                    ext.extra_objects += objects
             ext.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
         super().build_extension(ext)
 

@@ -1,0 +1,229 @@
+"""What a number format costs: each dtype against float32 on the same text, and the gates it has to pass.
+
+    python bench/quality.py --text FILE [--model DIR] [--dtypes bfloat16 int8 int4] [--json]
+
+The documents of the text stand between lines of <|endoftext|> and are read in windows of up to n_ctx tokens,
+each after the begin-of-text token, as `model.score` reads them. The gates are meant for the bundled model on
+its validation text: the last 2 % of each of its books (gpt2c/data/model/README.md), which the repository does
+not hold. With another model or text they are no more than a hint.
+
+Measured on the model and on a second one with planted outliers, which trained models often have: three
+channels of the residual stream carry a large constant, at every position and before every layer.
+
+Exit status 1 if a gate does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gpt2c import GPT2, reference
+from gpt2c.checkpoint import Checkpoint, open_checkpoint
+
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+GATES = {  # (model, dtype): at most this Δ of the log-loss in %, at least this agreement in %
+    ("plain", "float32"): (0.0, 100.0),
+    ("plain", "bfloat16"): (0.1, 99.0),
+    ("plain", "int8"): (0.1, 97.5),
+    ("planted", "float32"): (0.0, 100.0),
+    ("planted", "int8"): (0.5, 97.0),
+}
+OUTLIER = 40.0  # standard deviations of the stream at the embeddings
+ROWS = 128  # of logits at a time
+
+
+def windows(model: GPT2, text: str) -> list[np.ndarray]:
+    """The text as windows of token ids, int32 [2 to n_ctx + 1] each; the first is the begin-of-text token."""
+    size, found = model.config.n_ctx, []
+    for document in text.split("<|endoftext|>"):
+        ids = model.tokenizer.encode(document.strip("\n"))
+        found += [[model.bos_token_id, *ids[i : i + size]] for i in range(0, len(ids), size)]
+    return [np.array(ids, np.int32) for ids in found]
+
+
+def logits(model: GPT2, ids: np.ndarray) -> Iterator[np.ndarray]:
+    """The logits after each token of a window, float32 [up to ROWS, n_vocab] at a time."""
+    cache = model.new_cache(len(ids))
+    for start in range(0, len(ids), ROWS):
+        yield model.forward(ids[start : start + ROWS], cache)
+
+
+def compare(texts: list[np.ndarray], expected: GPT2, others: dict[str, GPT2]) -> tuple[float, dict]:
+    """Run models side by side.
+
+    Parameters
+    ----------
+    texts : list of int32 arrays
+        See `windows`.
+    expected : GPT2
+        The model in float32.
+    others : dict
+        Name -> the same model in another format.
+
+    Returns
+    -------
+    loss : float
+        Of the float32 model: the mean of -log p(token), in nats.
+    found : dict
+        Name -> delta_percent (of the mean loss), agreement_percent (how often both hold the same token for
+        the most probable), kl (mean of the divergence from float32, in nats).
+    """
+    n, loss = 0, 0.0
+    sums = {name: np.zeros(3) for name in others}
+    for text in texts:
+        targets = text[1:]
+        streams = [logits(model, text[:-1]) for model in (expected, *others.values())]
+        for start, chunks in zip(range(0, len(targets), ROWS), zip(*streams, strict=True), strict=True):
+            wanted = targets[start : start + ROWS, None]
+            log_p, *log_qs = (reference.log_softmax(chunk) for chunk in chunks)
+            p, top = np.exp(log_p), log_p.argmax(-1)
+            right = np.take_along_axis(log_p, wanted, -1)
+            loss -= float(right.sum())
+            for name, log_q in zip(others, log_qs, strict=True):
+                worse = (right - np.take_along_axis(log_q, wanted, -1)).sum()
+                sums[name] += worse, np.count_nonzero(log_q.argmax(-1) == top), (p * (log_p - log_q)).sum()
+        n += len(targets)
+    return loss / n, {
+        name: {"delta_percent": 100 * worse / loss, "agreement_percent": 100 * same / n, "kl": kl / n}
+        for name, (worse, same, kl) in ((name, values.tolist()) for name, values in sums.items())
+    }
+
+
+def variances(checkpoint: Checkpoint, weights: reference.Weights, ids: np.ndarray) -> dict[str, float]:
+    """The variance of the residual stream over its channels before each layer norm, the mean over ``ids``."""
+    config, found = checkpoint.config, {}
+
+    def norm(name: str, x: np.ndarray) -> np.ndarray:
+        found[name] = float(x.var(axis=-1).mean())
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return reference.layer_norm(x, weight, bias, config.layer_norm_epsilon)
+
+    x = reference.embed(weights, ids)
+    for i in range(config.n_layer):
+        x = x + reference.causal_attention(config, weights, i, norm(f"h.{i}.ln_1", x))
+        x = x + reference.feed_forward(config, weights, i, norm(f"h.{i}.ln_2", x))
+    norm("ln_f", x)
+    return found
+
+
+def plant(checkpoint: Checkpoint, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of a model like the given one, with outliers; ``ids`` are a text to measure the stream on.
+
+    The position embedding puts the constant into three channels. It inflates what every layer norm divides
+    by, so the gains of the other channels grow until their outputs have their size again; those of the three
+    stay. What the constant then adds to the output of a dense layer is taken from its bias (after the last
+    layer norm, from the norm's own), or little would be left of the model.
+    """
+    weights = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    stream = variances(checkpoint, weights, ids)
+    n_embd = checkpoint.config.n_embd
+    planted = np.zeros(n_embd, bool)
+    planted[[n_embd // 6, n_embd // 2, 5 * n_embd // 6]] = True
+    constant = np.where(planted, OUTLIER * math.sqrt(stream["h.0.ln_1"]), 0.0)
+    weights["wpe.weight"] += constant.astype(np.float32)
+    for name, variance in stream.items():
+        gain = weights[f"{name}.weight"]
+        deviation = math.sqrt(variance + constant.var())
+        gain[~planted] *= deviation / math.sqrt(variance)
+        shift = (constant - constant.mean()) / deviation * gain
+        if name == "ln_f":
+            weights["ln_f.bias"] -= shift.astype(np.float32)
+        else:
+            dense = name.replace("ln_1", "attn.c_attn").replace("ln_2", "mlp.c_fc")
+            weights[f"{dense}.bias"] -= (shift @ weights[f"{dense}.weight"]).astype(np.float32)
+    return weights
+
+
+def write(directory: Path, checkpoint: Checkpoint, weights: dict[str, np.ndarray]) -> None:
+    """Write a checkpoint without a tokenizer: the configuration of one, other weights, in float32."""
+    header, end = {}, 0
+    for name, tensor in weights.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with open(directory / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in weights.values():
+            file.write(tensor.astype("<f4").tobytes())
+    shutil.copy(checkpoint.directory / "config.json", directory)
+
+
+def measure(
+    kind: str, source: str | Path | None, texts: list[np.ndarray], dtypes: list[str]
+) -> dict[str, object]:
+    """All that is printed about one model, "plain" or "planted"."""
+    expected = GPT2.from_pretrained(source, dtype="float32")
+    others = {dtype: GPT2.from_pretrained(source, dtype=dtype) for dtype in dtypes}
+    loss, found = compare(texts, expected, others)
+    for dtype, row in found.items():
+        row["bytes"] = others[dtype].weights.nbytes
+        row["gate"] = row["holds"] = None
+        if (kind, dtype) in GATES:
+            delta, agreement = row["gate"] = GATES[kind, dtype]
+            row["holds"] = row["delta_percent"] <= delta and row["agreement_percent"] >= agreement
+    return {"model": kind, "loss": loss, "bytes": expected.weights.nbytes, "dtypes": found}
+
+
+def show(result: dict) -> None:
+    print(f"\n{result['model']}: float32 {result['loss']:.4f} nats per token, {result['bytes'] / 1e6:.1f} MB")
+    print(f"{'dtype':<10}{'MB':>8}{'Δ loss %':>11}{'top-1 %':>9}{'KL nats':>10}  gate")
+    for dtype, row in result["dtypes"].items():
+        verdict = "none"
+        if row["gate"]:
+            delta, agreement = row["gate"]
+            verdict = f"{'holds' if row['holds'] else 'FAILS'} (≤ {delta:g} %, ≥ {agreement:g} %)"
+        print(
+            f"{dtype:<10}{row['bytes'] / 1e6:>8.1f}{row['delta_percent']:>+11.4f}"
+            f"{row['agreement_percent']:>9.2f}{row['kl']:>10.2e}  {verdict}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--text", type=Path, required=True, help="the text to judge on, UTF-8")
+    parser.add_argument("--model", help="directory, file or hub name; default: the bundled model")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[1:])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args()
+
+    checkpoint = open_checkpoint(options.model)
+    texts = windows(
+        GPT2.from_pretrained(options.model, dtype="float32"), options.text.read_text(encoding="utf-8")
+    )
+    if not texts:
+        parser.error(f"{options.text} is empty")
+    n_tokens = sum(len(ids) - 1 for ids in texts)
+    if not options.json:
+        print(f"{checkpoint.name} on {options.text.name}: {n_tokens} tokens in {len(texts)} windows")
+    with tempfile.TemporaryDirectory() as directory:
+        longest = max(texts, key=len)[:-1]
+        write(Path(directory), checkpoint, plant(checkpoint, longest))
+        results = []
+        for kind, source in (("plain", options.model), ("planted", directory)):
+            results.append(measure(kind, source, texts, options.dtypes))
+            if not options.json:
+                show(results[-1])
+    if options.json:
+        about = {
+            "name": checkpoint.name,
+            "text": options.text.name,
+            "windows": len(texts),
+            "tokens": n_tokens,
+        }
+        print(json.dumps(about | {"results": results}, indent=1))
+    return int(any(row["holds"] is False for result in results for row in result["dtypes"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

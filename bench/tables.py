@@ -1,0 +1,315 @@
+"""Where the time goes: tables in markdown, with the roofs of the same run beside every time.
+
+    python bench/tables.py [--quick] [--json FILE] [--only NAME ...]
+
+Random weights of GPT-2's shapes. A share is the time that the machine needs at best, for reading the bytes or
+for the arithmetic of a call, whichever is longer (gpt2c/benchmark.py says how both are counted and measured),
+divided by the time the call took. Times are medians of alternating rounds. The whole takes about a quarter of
+an hour, --quick a few minutes with fewer rounds and models; keep the machine quiet meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2c import GPT2, _engine
+from gpt2c.benchmark import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
+from gpt2c.config import Config
+from gpt2c.threads import default_threads
+
+Table = dict[str, Any]
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+    return {"title": title, "header": list(header), "rows": [list(row) for row in rows], "note": note}
+
+
+def markdown(found: Table) -> str:
+    lines = [f"### {found['title']}", ""]
+    lines += [
+        "| " + " | ".join(row) + " |"
+        for row in [found["header"], ["---"] * len(found["header"]), *found["rows"]]
+    ]
+    return "\n".join([*lines, *(["", found["note"]] if found["note"] else []), ""])
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
+
+
+def share(result: Result) -> str:
+    return f"{result.share:.0%} {result.roof}"
+
+
+def gb(rate: float) -> str:
+    return f"{rate / 1e9:.1f}"
+
+
+def roofs_of(results: Sequence[Result]) -> str:
+    """Arithmetic roofs in words."""
+    rates = {dtype: rate for result in results for dtype, rate in result.rates.items()}
+    return "Arithmetic roofs in Gop/s: " + ", ".join(f"{d} {r / 1e9:.0f}" for d, r in rates.items()) + "."
+
+
+class Tables:
+    """Makes the tables; models are kept from one to the next, and checked before any speed is told."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.o = options
+        self.quick, self.dtypes = options.quick, options.dtypes
+        self.rounds = options.rounds or (3 if self.quick else 5)
+        self.team = f"{options.threads} thread{'s' * (options.threads != 1)}"
+        self.seconds = 0.05 if self.quick else 0.1
+        self.model = functools.lru_cache(maxsize=4)(self._model)
+
+    def _model(self, dtype: str, shape: str = "124M") -> GPT2:
+        model = random_model(shape, dtype=dtype, threads=self.o.threads)
+        check_answers(model, 64)
+        return model
+
+    def case(self, name: str, model: GPT2, past: Sequence[int], rows: int = 1, **settings: Any) -> Case:
+        return Case(name, model, past, rows, seconds=self.seconds, **settings)
+
+    def measure(self, cases: Sequence[Case]) -> list[Result]:
+        return measure(cases, self.rounds)
+
+    def three(self, model: GPT2) -> list[Case]:
+        """Decoding one sequence, decoding eight, and a prompt."""
+        calls = 32 if self.quick else 128
+        return [
+            self.case("decode", model, [32], calls=calls),
+            self.case("batch 8", model, [32] * 8, calls=calls // 4),
+            self.case("prompt", model, [0], 512, keep=1),
+        ]
+
+    def formats(self) -> Table:
+        cases = [case for dtype in self.dtypes for case in self.three(self.model(dtype))]
+        results, rows = self.measure(cases), []
+        for i, dtype in enumerate(self.dtypes):
+            mine = results[3 * i : 3 * i + 3]
+            cells = [c for r in mine for c in (f"{r.tokens_per_second:.0f}", share(r))]
+            rows.append([dtype, f"{mine[0].bytes / 1e6:.0f}", *cells, gb(mine[0].read)])
+        return table(
+            f"Number formats, shape 124M, {self.team}, {_engine.default_isa()}",
+            ("format", "MB per token", "decode tokens/s", "share", "batch 8 tokens/s", "share",
+             "prompt of 512 tokens/s", "share", "reads GB/s"), rows, roofs_of(results))  # fmt: skip
+
+    def context(self) -> Table:
+        pasts, rows = (1, 30, 128, 256, 512, 1000), []
+        dtypes = [d for d in ("float32", "int8") if d in self.dtypes]
+        results = self.measure([self.case("", self.model(d), [past]) for d in dtypes for past in pasts])
+        for i, dtype in enumerate(dtypes):
+            mine = results[len(pasts) * i : len(pasts) * (i + 1)]
+            base = mine[1]
+            for past, r in zip(pasts, mine, strict=True):
+                predicted = base.seconds * r.bytes / base.bytes
+                rows.append([dtype, str(past), ms(r.seconds), ms(predicted), f"{r.seconds / predicted:.2f}",
+                             f"{r.bytes / 1e6:.0f}", share(r), gb(r.read)])  # fmt: skip
+        return table(f"One token after a context, shape 124M, {self.team}",
+                     ("format", "past", "ms", "predicted ms", "ratio", "MB", "share", "reads GB/s"), rows,
+                     "Predicted: the time after 30 times the ratio of the bytes read.")  # fmt: skip
+
+    def batch(self) -> Table:
+        return self._wide(
+            "Sequences decoded together (past 64), shape 124M",
+            "sequences",
+            (1, 2, 4, 8, 16, 32),
+            lambda model, n: self.case("", model, [64] * n),
+        )
+
+    def rows(self) -> Table:
+        return self._wide(
+            "Rows of one sequence (past 128; drafted tokens to verify), shape 124M",
+            "rows",
+            (1, 2, 4, 8, 16, 32, 64),
+            lambda model, n: self.case("", model, [128], n),
+        )
+
+    def _wide(self, title: str, what: str, counts: Sequence[int], make: Callable[[GPT2, int], Case]) -> Table:
+        rows = []
+        for dtype in self.dtypes:
+            results = self.measure([make(self.model(dtype), n) for n in counts])
+            for n, r in zip(counts, results, strict=True):
+                rows.append([dtype, str(n), ms(r.seconds), f"{r.tokens_per_second:.0f}",
+                             f"{r.seconds / results[0].seconds:.2f}", share(r)])  # fmt: skip
+        return table(f"{title}, {self.team}",
+                     ("format", what, "ms", "tokens/s", "times one", "share"), rows)  # fmt: skip
+
+    def threads(self) -> Table:
+        counts, rows = sorted({1, self.o.threads}), []
+        for dtype in self.dtypes:
+            model = self.model(dtype)
+            results = self.measure(
+                [
+                    self.case("", model, past, new, keep=1, threads=n)
+                    for past, new in (([64], 1), ([64] * 8, 1), ([0], 512))
+                    for n in counts
+                ]
+            )
+            for i, name in enumerate(("decode", "batch 8", "prompt of 512")):
+                mine = results[i * len(counts) : (i + 1) * len(counts)]
+                cells = [c for r in mine for c in (ms(r.seconds), share(r), gb(r.read))]
+                rows.append([dtype, name, *cells, f"{mine[0].seconds / mine[-1].seconds:.2f}"])
+        header = [c for n in counts for c in (f"ms, {n} thread{'s' * (n != 1)}", "share", "reads GB/s")]
+        return table("Threads, shape 124M", ("format", "call", *header, "speed-up"), rows)
+
+    def shapes(self) -> Table:
+        names = ("124M", "355M") if self.quick else ("124M", "355M", "774M", "1558M")
+        rows = [row for shape in names for row in self._shape(shape)]
+        return table(f"Shapes, {self.team}",
+                     ("shape", "format", "MB per token", "decode tokens/s", "share",
+                      "prompt of 512 tokens/s", "share", "reads GB/s", "s to make it"), rows)  # fmt: skip
+
+    def _shape(self, shape: str) -> list[list[str]]:
+        self.model.cache_clear()  # the larger ones take gigabytes
+        models, times = [], []
+        for dtype in (d for d in ("int8", "int4") if d in self.dtypes):
+            begin = time.perf_counter()
+            models.append(random_model(shape, dtype=dtype, threads=self.o.threads))
+            times.append(time.perf_counter() - begin)
+            check_answers(models[-1], 64)
+        results = self.measure(
+            [self.case("", m, past, n, keep=1) for m in models for past, n in (([64], 1), ([0], 512))]
+        )
+        rows = []
+        for model, seconds, one, prompt in zip(models, times, results[::2], results[1::2], strict=True):
+            cells = [c for r in (one, prompt) for c in (f"{r.tokens_per_second:.1f}", share(r))]
+            rows.append(
+                [shape, model.dtype, f"{one.bytes / 1e6:.0f}", *cells, gb(one.read), f"{seconds:.0f}"]
+            )
+        return rows
+
+    def isas(self) -> Table:
+        rows = []
+        for isa in _engine.isas()[1:]:  # the generic one is a proof, not a product
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "tables.json"
+                command = [sys.executable, __file__, "--only", "formats", "--json", str(path)]
+                command += ["--rounds", "3", "--threads", str(self.o.threads), "--quick"]
+                command += ["--dtypes", *(["int8"] if self.quick else self.dtypes)]
+                environment = {**os.environ, "GPT2C_ISA": isa}
+                subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+                found = json.loads(path.read_text())["tables"]["formats"]
+            rows += [[isa, *row] for row in found["rows"]]
+        header = ("instruction set", *found["header"])
+        return table("Instruction sets, shape 124M, each in a process of its own", header, rows)
+
+    def sampling(self) -> Table:
+        model = self.model("int8")
+        token = self.measure([self.case("", model, [64])])[0]
+        ids = np.arange(64, dtype=np.int32)
+        logits = model.forward(ids, logits_to_keep=1)[0]
+        none, rows = np.empty(0, np.int32), []
+        settings = {
+            "greedy": {"temperature": 0.0, "top_k": 0, "top_p": 1.0},
+            "temperature 0.8": {"temperature": 0.8, "top_k": 0, "top_p": 1.0},
+            "0.8, top_p 0.95": {"temperature": 0.8, "top_k": 0, "top_p": 0.95},
+            "0.8, top_k 50, top_p 0.95": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
+            "the same, repetition penalty 1.1": {
+                "temperature": 0.8,
+                "top_k": 50,
+                "top_p": 0.95,
+                "penalty": 1.1,
+            },
+        }
+        for name, setting in settings.items():
+            setting = dict(setting)
+            penalty = setting.pop("penalty", 1.0)
+            times = []
+            for position in range(200):
+                begin = time.perf_counter()
+                _engine.sample(
+                    logits, **setting, min_p=0.0, repetition_penalty=penalty,
+                    seen=ids if penalty != 1 else none, bias_ids=none, bias_values=np.empty(0, np.float32),
+                    forbidden=none, seed=1, stream=0, position=position)  # fmt: skip
+                times.append(time.perf_counter() - begin)
+            median = statistics.median(times)
+            rows.append([name, f"{median * 1e6:.0f}", f"{median / token.seconds:.1%}"])
+        note = f"A token takes {ms(token.seconds)} ms. The log-probability of the token drawn is part of it."
+        return table(
+            f"Drawing a token of {len(logits)}, beside decoding it: 124M, int8, {self.team}",
+            ("options", "µs", "of a token's time"),
+            rows,
+            note,
+        )
+
+    def sizes(self) -> Table:
+        rng, rows, worst = np.random.default_rng(1), [], (2.0, "")
+        for number in range(4 if self.quick else 12):
+            dtype = self.dtypes[number % len(self.dtypes)]
+            head = int(rng.choice([32, 48, 64, 80, 96, 100]))
+            heads = int(rng.integers(4, 1 + 1100 // head))
+            config = Config(
+                n_layer=int(rng.integers(3, 9)),
+                n_head=heads,
+                n_embd=head * heads,
+                n_inner=int(rng.integers(2, 5)) * head * heads + int(rng.integers(0, 2)) * 24,
+                n_ctx=1024,
+                n_vocab=int(rng.integers(5_000, 50_258)),
+                activation=str(rng.choice(["gelu_new", "gelu", "relu", "silu"])),
+            )
+            prompt, new = int(rng.integers(200, 701)), int(rng.integers(1, 13))
+            model = GPT2(
+                random_weights(config, dtype=dtype, threads=self.o.threads, seed=number),
+                threads=self.o.threads,
+            )
+            check_answers(model, 64)
+            cases = [self.case("prompt", model, [0], prompt, keep=1), self.case("rows", model, [prompt], new)]
+            results = self.measure(cases)
+            name = (
+                f"{config.n_layer} layers, {heads} heads of {head}, {config.n_inner} inner, "
+                f"{config.n_vocab} tokens, {config.activation}"
+            )
+            cells = [c for r in results for c in (ms(r.seconds), share(r))]
+            rows.append([dtype, name, f"{prompt}", *cells[:2], f"{new}", *cells[2:]])
+            for what, r in zip((f"prompt of {prompt}", f"{new} rows after {prompt}"), results, strict=True):
+                worst = min(worst, (r.share, f"{dtype}, {name}: {what} at {share(r)}"))
+        return table(f"Random sizes, {self.team}",
+                     ("format", "model", "prompt", "ms", "share", "rows after it", "ms", "share"), rows,
+                     f"The worst: {worst[1]}.")  # fmt: skip
+
+
+NAMES = ("formats", "context", "batch", "rows", "threads", "sampling", "sizes", "isas", "shapes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and models")
+    parser.add_argument("--json", metavar="FILE", help="write everything to FILE, too")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--dtypes", nargs="+", choices=_engine.DTYPES, default=list(_engine.DTYPES))
+    parser.add_argument("--rounds", type=int, help="alternating rounds of each measurement (5; quick: 3)")
+    options = parser.parse_args()
+    tables = Tables(options)
+    begin = time.perf_counter()
+    print(f"{cpu_name()}, {_engine.TEAM}, {_engine.default_isa()}\n", flush=True)
+    found = {}
+    for name in options.only or NAMES:
+        found[name] = getattr(tables, name)()
+        print(markdown(found[name]), flush=True)
+        print(f"{name} done after {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    if options.json:
+        machine = {"cpu": cpu_name(), "isa": _engine.default_isa(), "threads": options.threads}
+        Path(options.json).write_text(
+            json.dumps({"machine": machine, "tables": found}, indent=1), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
