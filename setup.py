@@ -38,13 +38,14 @@ if X86:
         "avx512": AVX512,
         "avx512vnni": [*AVX512, "-mavx512vnni"],
         "avx512bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
+        "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
     }
 CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
 CYTHON = ["gpt2c/_engine.pxd", "gpt2c/_weights.pxi", "gpt2c/_call.pxi"]
 KERNELS = {
     isa: f"src/kernels_{isa}.c"
-    for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16")
+    for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
 }
 
 

@@ -81,8 +81,8 @@ def isas():
 def default_isa():
     """The instruction set used unless one is named: that of the environment variable GPT2C_ISA, else the fastest.
 
-    That is the widest, but for "avx512bf16" on Intel processors, whose instruction for bfloat16 is slower than two
-    multiply-adds.
+    That is the last of ``isas()``, but for "avx512bf16" on Intel processors, whose instruction for bfloat16 is slower
+    than two multiply-adds.
     """
     return find_kernels(None).name.decode()
 

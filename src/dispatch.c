@@ -1,14 +1,19 @@
 /* The kernel tables and the probe of the CPU: exactly the features that setup.py compiles each table with. */
+#define _DEFAULT_SOURCE
 #include "gpt2c.h"
 
 #ifdef GPT2C_HAVE_X86
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 extern const gpt2c_kernels gpt2c_kernels_generic;
 #ifdef GPT2C_HAVE_X86
 extern const gpt2c_kernels gpt2c_kernels_avx2, gpt2c_kernels_avxvnni, gpt2c_kernels_avx512, gpt2c_kernels_avx512vnni,
-    gpt2c_kernels_avx512bf16;
+    gpt2c_kernels_avx512bf16, gpt2c_kernels_amx;
 #endif
 
 const gpt2c_kernels *gpt2c_compiled(ptrdiff_t index) {
@@ -16,7 +21,7 @@ const gpt2c_kernels *gpt2c_compiled(ptrdiff_t index) {
         &gpt2c_kernels_generic,
 #ifdef GPT2C_HAVE_X86
         &gpt2c_kernels_avx2,       &gpt2c_kernels_avxvnni,    &gpt2c_kernels_avx512,
-        &gpt2c_kernels_avx512vnni, &gpt2c_kernels_avx512bf16,
+        &gpt2c_kernels_avx512vnni, &gpt2c_kernels_avx512bf16, &gpt2c_kernels_amx,
 #endif
     };
     return index >= 0 && index < (ptrdiff_t)(sizeof tables / sizeof tables[0]) ? tables[index] : NULL;
@@ -32,6 +37,18 @@ static int has_avxvnni(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1U);
 }
+/* Leaf 7, EDX, bits 22 (bfloat16), 24 (tiles), 25 (int8). Linux lets a process use tiles only after it has asked. */
+static int has_amx(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    const unsigned needed = 1U << 22 | 1U << 24 | 1U << 25;
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & needed) != needed) return 0;
+#if defined(__linux__)
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return 0;
+#endif
+}
 #endif
 
 int gpt2c_supported(const gpt2c_kernels *kernels) {
@@ -44,6 +61,7 @@ int gpt2c_supported(const gpt2c_kernels *kernels) {
     if (kernels == &gpt2c_kernels_avxvnni) return avx2 && has_avxvnni();
     if (kernels == &gpt2c_kernels_avx512) return avx512;
     if (kernels == &gpt2c_kernels_avx512vnni) return vnni;
+    if (kernels == &gpt2c_kernels_amx) return vnni && has_amx();
     if (kernels == &gpt2c_kernels_avx512bf16) return vnni && __builtin_cpu_supports("avx512bf16");
 #endif
     return kernels == &gpt2c_kernels_generic;

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 /* The recipe of every sum and function below. It changes whenever any result may change by a bit. */
-#define GPT2C_NUMERICS_VERSION 2
+#define GPT2C_NUMERICS_VERSION 3
 
 #define GPT2C_LANES 16      /* floats in a virtual vector */
 #define GPT2C_PANEL 64      /* outputs in a panel of packed weights */
@@ -153,7 +153,8 @@ typedef struct {
      * floats (float32) or what encode made of them, ld_x bytes apart.
      *   float32   each sum is one fma chain over k in ascending order per block of 256 inputs; blocks are added in
      *             ascending order
-     *   bfloat16  the same over rounded inputs and weights; the table "avx512bf16" takes subnormals for zero
+     *   bfloat16  the same over rounded inputs and weights. The tables "avx512bf16" and "amx" take subnormals for zero;
+     *             "amx" adds, in ascending order per 32 inputs, the sum of two chains: of the even and of the odd ones
      *   int8      per group of 64 inputs the exact integer sum s; groups in ascending order:
      *             total = fma(float(s), weight scale * x scale, total)
      *   int4      the same per group of 32 inputs
@@ -192,7 +193,7 @@ typedef struct {
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
 
     /* Roofs: the sum of n floats, each read once; and `steps` steps of the arithmetic of dense layers of this dtype on
-     * values in registers (bfloat16: vdpbf16ps where the table uses it, else as float32), returning the number of
+     * values in registers (bfloat16: as float32 where the table has no instruction for it), returning the number of
      * operations, two per weight multiplied (*result is read and written, so that none is left out). */
     float (*read_all)(const float *x, ptrdiff_t n);
     double (*operations)(gpt2c_dtype dtype, ptrdiff_t steps, float *result);

@@ -38,7 +38,7 @@ static void encode_int8(integer_group *to, const float *x, ptrdiff_t n) {
     to->start[0] = 16 * (to->start[1] + to->start[2]);
 }
 
-#if defined(GPT2C_ISA_BF16)
+#if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
 enum { BFLOAT16_PAIRS = 1 }; /* in words, the first of each in the upper half, as vdpbf16ps adds */
 #else
 enum { BFLOAT16_PAIRS = 0 }; /* floats with 16 bits that are zero */
@@ -49,7 +49,7 @@ static void encode_bfloat16(void *to, const float *x, ptrdiff_t n) {
     vf part[4];
     load_group(part, x, n);
     for (int v = 0; v < 4; v++) part[v] = v_to_bfloat16(part[v]);
-#if defined(GPT2C_ISA_BF16)
+#if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
     uint32_t bits[GPT2C_GROUP], pair[GPT2C_GROUP / 2];
     memcpy(bits, part, sizeof bits);
     for (int i = 0; i < GPT2C_GROUP / 2; i++) pair[i] = bits[2 * i] | bits[2 * i + 1] >> 16;

@@ -7,7 +7,14 @@ static void linear(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, 
     float *total = scratch;
     for (ptrdiff_t p = panel0; p < panel1; p++) {
         const char *panel = (const char *)dense->panels + p * size;
-        if (integers)
+#if defined(GPT2C_ISA_AMX)
+        if (integers && rows >= AMX_SMALL)
+            amx_sums_of_integers(total, x, ld_x, (const uint8_t *)panel, dense->dtype, dense->n_in, rows);
+        else if (dense->dtype == GPT2C_BFLOAT16)
+            amx_sums_of_pairs(total, x, ld_x, (const uint8_t *)panel, dense->n_in, rows);
+        else
+#endif
+            if (integers)
             sums_of_integers(total, x, ld_x, (const uint8_t *)panel, dense->dtype, dense->n_in, rows);
         else
             sums_of_floats(total, x, ld_x, panel, dense->dtype, dense->n_in, rows, scratch + rows * GPT2C_PANEL);

@@ -17,15 +17,19 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) sum[i][v] = from ? v_load(from + i * ldc + v * GPT2C_LANES) : v_set1(0.0f);
-    for (ptrdiff_t j = 0; j < k; j++) {
+    const float *a3 = a + 3 * lda; /* six rows by two addresses and multiples of lda */
+    v_hide(a3);
+    uintptr_t next = ahead.from;
+    const ptrdiff_t next_k = ldb / GPT2C_LANES * ahead.step;
+    for (ptrdiff_t j = 0; j < k; j++, b += ldb, next += (uintptr_t)next_k) {
         if (rows > 3 && j % GPT2C_LANES == 0) /* the next tile's a, whose rows are short and far apart */
 #pragma GCC unroll 6
-            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)a, 4 * ((i + rows) * lda + j));
+            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)a, 4 * (i + rows) * lda);
         vf wide[4], second[4];
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) {
-            const float *words = b + j * ldb + v * step;
-            v_prefetch(ahead.from, (j * ldb + v * step) / GPT2C_LANES * ahead.step);
+            const float *words = b + v * step;
+            if (v == 0) v_prefetch(next, 0);
             if (kind == HALVES) {
                 const vb halves = v_load_bytes((const uint8_t *)(const void *)words);
                 wide[v] = v_high_halves(halves);
@@ -35,18 +39,20 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
         }
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
-            const vf one = v_set1(a[i * lda + (kind == HALVES ? 2 * j : j)]);
+            const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
 #pragma GCC unroll 4
             for (int v = 0; v < cols; v++)
                 sum[i][v] = kind == PAIRS ? v_dot2(one, wide[v], sum[i][v]) : v_fma(one, wide[v], sum[i][v]);
         }
+        a++, a3++;
         if (kind != HALVES) continue;
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++) {
-            const vf one = v_set1(a[i * lda + 2 * j + 1]);
+            const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
 #pragma GCC unroll 4
             for (int v = 0; v < cols; v++) sum[i][v] = v_fma(one, second[v], sum[i][v]);
         }
+        a++, a3++;
     }
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)

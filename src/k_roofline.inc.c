@@ -57,7 +57,31 @@ static double integer_operations(ptrdiff_t steps, float *result) {
     return 8.0 * INTEGER_CHAINS * GPT2C_LANES * (double)steps;
 }
 
+#if defined(GPT2C_ISA_AMX)
+/* Four tiles of sums a step; zeros are multiplied, which takes as long as any numbers. */
+static double amx_operations(gpt2c_dtype dtype, ptrdiff_t steps) {
+    amx_shape(AMX_ROWS, AMX_BYTES);
+    for (ptrdiff_t i = 0; i < steps; i++)
+        if (dtype == GPT2C_BFLOAT16) {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 6);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_dpbf16ps(3, 4, 5);
+        } else {
+            _tile_dpbsud(0, 4, 5);
+            _tile_dpbsud(1, 4, 6);
+            _tile_dpbsud(2, 4, 7);
+            _tile_dpbsud(3, 4, 5);
+        }
+    _tile_release();
+    return (dtype == GPT2C_BFLOAT16 ? 4.0 : 8.0) * AMX_ROWS * AMX_BYTES / 4 * GPT2C_PANEL * (double)steps;
+}
+#endif
+
 static double operations(gpt2c_dtype dtype, ptrdiff_t steps, float *result) {
+#if defined(GPT2C_ISA_AMX)
+    if (dtype != GPT2C_FLOAT32) return amx_operations(dtype, steps);
+#endif
     if (dtype == GPT2C_INT8 || dtype == GPT2C_INT4) return integer_operations(steps, result);
     return dtype == GPT2C_BFLOAT16 && BFLOAT16_PAIRS ? float_operations(1, steps, result)
                                                      : float_operations(0, steps, result);

@@ -8,6 +8,9 @@
 #include "k_layer_norm.inc.c"
 #include "k_linear_f32.inc.c"
 #include "k_linear_q.inc.c"
+#if defined(GPT2C_ISA_AMX)
+#include "k_linear_amx.inc.c"
+#endif
 
 #include "k_attention.inc.c"
 #include "k_linear.inc.c"

@@ -277,6 +277,8 @@ typedef struct {
     ptrdiff_t step; /* bytes */
 } stream;
 
+#define v_hide(pointer) __asm__("" : "+r"(pointer)) /* the compiler shall not compute it anew */
+
 VEC_INLINE void v_prefetch(uintptr_t from, ptrdiff_t offset) {
 #ifdef V_FOLD8
     _mm_prefetch((const char *)(from + (uintptr_t)offset), _MM_HINT_T0);

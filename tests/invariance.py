@@ -22,6 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+from rounding import OWN_BFLOAT16
 from strategies import ACTIVATIONS, AROUND_VECTOR, random_model
 
 from gpt2c import _engine
@@ -33,7 +34,6 @@ EDGES = (0, 127, 128, 129, 255, 256, 257)  # 0: none in particular
 CASES_PER_MODEL = 25
 WIDE_EVERY = 16  # one model of so many is wide
 TEXTS = 3
-OWN_BFLOAT16 = ("avx512bf16",)  # instruction sets whose bfloat16 arithmetic is their own
 
 
 def kin(dtype, isa):

@@ -151,7 +151,7 @@ def test_unknown_shape():
 
 @pytest.mark.parametrize("isa", _engine.isas())
 def test_operations_are_counted(isa):
-    wide = isa.startswith("avx512")
+    wide = isa.startswith(("avx512", "amx"))
     chains = {"float32": 16 if wide else 6, "int8": 16 if wide else 6 if isa == "avxvnni" else 3}
     pairs = 2 if isa == "avx512bf16" else 1
     expected = {
@@ -160,6 +160,8 @@ def test_operations_are_counted(isa):
         "int8": 8 * 16 * chains["int8"],
         "int4": 8 * 16 * chains["int8"],
     }
+    if isa == "amx":  # a step multiplies four tiles of 16 by 16 sums, each of 64 bytes of inputs
+        expected |= {"bfloat16": 2 * 4 * 16 * 16 * 32, "int8": 2 * 4 * 16 * 16 * 64, "int4": 2 * 4 * 16 * 16 * 64}
     for dtype in _engine.DTYPES:
         assert _ops.operations(dtype, 1, isa=isa) == expected[dtype]
         assert _ops.operations(dtype, 10, isa=isa, threads=2) == 20 * expected[dtype]

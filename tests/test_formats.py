@@ -6,15 +6,15 @@ import rounding
 import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rounding import GROUP, PACKED, PANEL, PARSE, WEIGHTS_PER_SCALE, from_bfloat16, to_bfloat16
+from rounding import GROUP, OWN_BFLOAT16, PACKED, PANEL, PARSE, WEIGHTS_PER_SCALE, from_bfloat16, to_bfloat16
 from strategies import FAMILIES, guarded, misaligned, offsets, seeds, sizes, values
 from test_kernels import FUNCTIONS, ISAS, all_exponents, same_bytes
 
 from gpt2c import _ops
 
-# Equal bit for bit, in every format: all but the instruction for pairs of bfloat16, which has no subnormals.
+# Equal bit for bit, in every format: all but those with an instruction for pairs of bfloat16.
 EQUAL = {
-    "bfloat16": [isa for isa in ISAS if isa != "avx512bf16"],
+    "bfloat16": [isa for isa in ISAS if isa not in OWN_BFLOAT16],
     "int8": ISAS,
     "int4": ISAS,
 }
@@ -95,7 +95,7 @@ def test_weights_are_rounded_to_the_nearest_bfloat16():
 def test_inputs_are_rounded_to_the_nearest_bfloat16(isa):
     x = every_rounding().reshape(-1, GROUP)
     coded = _ops.encode(x, "bfloat16", isa=isa)
-    if isa == "avx512bf16":  # words of two, the first of them in the upper half
+    if isa in OWN_BFLOAT16:  # words of two, the first of them in the upper half
         bits = coded.view(np.uint16).reshape(len(x), -1, 2)[..., ::-1].reshape(x.shape)
     else:  # floats
         assert not (coded.view(np.uint32) & 0xFFFF)[~np.isnan(x)].any()
@@ -299,7 +299,7 @@ def test_inputs_that_are_no_numbers(dtype, poison):
     )
     weight[:, 3] = 0
     panels = _ops.pack(weight, dtype=dtype)
-    clean = _ops.linear(x, panels, 66, dtype=dtype)
+    clean = _ops.linear(x, panels, 66, dtype=dtype, isa=EQUAL[dtype][-1])
     for at in (0, 63, 64, 129):
         broken = x.copy()
         broken[4, at] = poison
@@ -396,16 +396,20 @@ def test_linear_is_exact_to_the_last_bit(dtype, rows, n_in, n_out, family, of_we
     assert same_bytes(compute(best, some), np.ascontiguousarray(expected[some]))
 
 
-@pytest.mark.skipif("avx512bf16" not in ISAS, reason="this CPU has no instruction for bfloat16")
-@given(st.integers(1, 26), sizes(1, 600), sizes(1, 140), hard, seeds)
-@settings(max_examples=30)
-def test_pairs_of_bfloat16(rows, n_in, n_out, family, seed):
-    """The instruction takes subnormals for zero; its rows are equal to themselves in any company."""
+OWN = [isa for isa in ISAS if isa in OWN_BFLOAT16]
+
+
+@pytest.mark.skipif(not OWN, reason="this CPU has no instruction for bfloat16")
+@given(st.sampled_from(OWN or [None]), st.integers(1, 40), sizes(1, 600), sizes(1, 140), hard, seeds)
+@settings(max_examples=60)
+def test_pairs_of_bfloat16(isa, rows, n_in, n_out, family, seed):
+    """The instructions take subnormals for zero; rows are equal to themselves in any company."""
     rng = np.random.default_rng(seed)
     x, weight = hard_values(family, (rows, n_in), rng, 1), values("normal", (n_in, n_out), rng)
     panels = _ops.pack(weight, dtype="bfloat16")
-    actual = _ops.linear(x, panels, n_out, dtype="bfloat16", isa="avx512bf16")
-    expected, weight = exact_sums("bfloat16", x, panels, n_out)
+    actual = _ops.linear(x, panels, n_out, dtype="bfloat16", isa=isa)
+    weight = _ops.unpack(panels, n_in, n_out, "bfloat16")
+    expected = (rounding.linear_bfloat16_tiles if isa == "amx" else rounding.linear_bfloat16)(x, weight)
     nothing = 2.0**-126 * 3 * n_in * (1 + np.abs(weight).max())  # inputs, products and sums that became zero
     assert (
         np.abs(actual - rounded_inputs("bfloat16", x) @ weight.astype(np.float64))
@@ -413,8 +417,8 @@ def test_pairs_of_bfloat16(rows, n_in, n_out, family, seed):
     ).all()
     if family in ("normal", "integers", "halves", "outliers"):
         assert same_bytes(actual, expected), "no subnormal was near: nothing else differs"
-    for count in (1, 2, 7, 13, 20):
-        some = _ops.linear(x[:count], panels, n_out, dtype="bfloat16", isa="avx512bf16", threads=2)
+    for count in (1, 2, 7, 13, 20, 33):
+        some = _ops.linear(x[:count], panels, n_out, dtype="bfloat16", isa=isa, threads=2)
         assert same_bytes(some, actual[:count])
 
 
