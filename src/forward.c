@@ -7,8 +7,9 @@
 #include <string.h>
 
 enum {
-    ROW_BLOCK = 96, /* rows that a thread takes through a panel at a time */
-    FOLD_ROWS = 8   /* so few rows of input every thread prepares for itself, rather than wait for another phase */
+    ROW_BLOCK = 256, /* rows that a thread takes through a panel at a time at most, */
+    ROW_LEAST = 48,  /* and at least, if that keeps more threads busy */
+    FOLD_ROWS = 8    /* so few rows of input every thread prepares for itself, rather than wait for another phase */
 };
 
 typedef struct {
@@ -350,7 +351,12 @@ typedef struct {
 static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
     const ptrdiff_t tiles = (step->rows + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS;
     const gpt2c_dense *dense = work_of(c, step).dense;
-    if (dense && !c->dense_done) return (split){panels_of(dense->n_out), (step->rows + ROW_BLOCK - 1) / ROW_BLOCK};
+    if (dense && !c->dense_done) {
+        const ptrdiff_t panels = panels_of(dense->n_out), wanted = (4 * c->threads + panels - 1) / panels;
+        const ptrdiff_t fewest = (step->rows + ROW_BLOCK - 1) / ROW_BLOCK,
+                        most = (step->rows + ROW_LEAST - 1) / ROW_LEAST;
+        return (split){panels, wanted < fewest ? fewest : smaller(wanted, most)};
+    }
     if (step->phase == GPT2C_ATTENTION)
         return (split){c->model->n_head * (c->key_blocks ? c->key_blocks : 1),
                        (step->rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES};

@@ -5,18 +5,28 @@ VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
     return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key : GPT2C_KEY_BLOCK;
 }
 
-/* scores[0 … valid) become weights exp(scale * score - maximum), with zeros up to a multiple of 16. Scores beyond are
+/* scores[0 … valid) are multiplied by scale, with -inf up to a multiple of 16; returns the greatest. Scores beyond are
  * of keys that this query may not see (or that nobody wrote): they are replaced, never computed with. */
-VEC_INLINE float softmax_weights(float *scores, ptrdiff_t valid, float scale, float *maximum) {
+VEC_INLINE float scale_scores(float *scores, ptrdiff_t valid, float scale) {
     const vf factor = v_set1(scale), nothing = v_set1(-INFINITY);
+    const ptrdiff_t whole = valid - valid % GPT2C_LANES;
     vf greatest = nothing;
-    for (ptrdiff_t j = 0; j < valid; j += GPT2C_LANES) {
-        const vf score = v_keep_first(v_mul(v_load(scores + j), factor), valid - j, nothing);
+    for (ptrdiff_t j = 0; j < whole; j += GPT2C_LANES) {
+        const vf score = v_mul(v_load(scores + j), factor);
         v_store(scores + j, score);
         greatest = v_max(greatest, score);
     }
-    *maximum = v_max_lane(greatest);
-    const vf shift = v_set1(*maximum);
+    if (whole < valid) {
+        const vf score = v_keep_first(v_mul(v_load(scores + whole), factor), valid - whole, nothing);
+        v_store(scores + whole, score);
+        greatest = v_max(greatest, score);
+    }
+    return v_max_lane(greatest);
+}
+
+/* Scaled scores become weights exp(score - maximum); returns their sum. */
+VEC_INLINE float exponentials(float *scores, ptrdiff_t valid, float maximum) {
+    const vf shift = v_set1(maximum);
     vf sum = v_set1(0.0f);
     for (ptrdiff_t j = 0; j < valid; j += GPT2C_LANES) {
         const vf weight = v_exp(v_sub(v_load(scores + j), shift));
@@ -44,47 +54,65 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
                      (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES * d_head);
         widen_halves(wide + GPT2C_KEY_BLOCK * d_pad, (const uint16_t *)from->v + key * d_pad, most * d_pad);
     }
-    const stream keys = {(uintptr_t)(k + 4 * GPT2C_LANES * d_head), 64}; /* the strips after those of one tile */
-    const stream values = {(uintptr_t)v + STREAM_DISTANCE, 64};
+    /* The first rows ask for keys and values on behalf of all. */
+    stream keys = {(uintptr_t)k + STREAM_DISTANCE, 64}, values = {(uintptr_t)v + STREAM_DISTANCE, 64};
 
     for (ptrdiff_t row = begin, height; row < rows; row += height) {
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
         const ptrdiff_t seen = keys_seen(first + row + height - 1, key);
         tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k,
-                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, keys);
+                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, &keys);
+        keys.share = 0;
     }
-    for (ptrdiff_t i = begin; i < rows; i++) {
-        float *state = partial + i * ld_partial + d_pad;
-        state[1] = softmax_weights(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), scale, &state[0]);
-    }
+    for (ptrdiff_t i = begin; i < rows; i++) /* in two loops: the rows of each do not wait for one another */
+        partial[i * ld_partial + d_pad] = scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), scale);
+    for (ptrdiff_t i = begin; i < rows; i++)
+        partial[i * ld_partial + d_pad + 1] =
+            exponentials(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), partial[i * ld_partial + d_pad]);
     for (ptrdiff_t row = begin, height; row < rows; row += height) {
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
         /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
          * enough: zero times an infinite value of a later token is NaN. */
         const ptrdiff_t common = keys_seen(first + row, key);
         tile_any(height, partial + row * ld_partial, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK,
-                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, values);
+                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, &values);
+        values.share = 0;
         for (ptrdiff_t i = row + 1; i < row + height; i++) {
             float *to = partial + i * ld_partial;
             const ptrdiff_t rest = keys_seen(first + i, key) - common;
             if (rest > 0)
                 tile_any(1, to, to, NULL, ld_partial, scores + i * GPT2C_KEY_BLOCK + common, GPT2C_KEY_BLOCK,
-                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, values);
+                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, &values);
         }
     }
 }
 
-/* total = total and then block, both as keys_of_block leaves a row. */
-static void merge_block(float *total, const float *block, ptrdiff_t d_pad) {
-    const float greatest = total[d_pad] > block[d_pad] ? total[d_pad] : block[d_pad];
-    float lanes[GPT2C_LANES] = {total[d_pad] - greatest, block[d_pad] - greatest};
-    v_store(lanes, v_exp(v_load(lanes)));
-    const vf keep = v_set1(lanes[0]), join = v_set1(lanes[1]);
-    for (ptrdiff_t c = 0; c < d_pad; c += GPT2C_LANES)
-        v_store(total + c, v_fma(v_load(total + c), keep, v_mul(v_load(block + c), join)));
-    v_store(lanes, v_fma(v_set1(total[d_pad + 1]), keep, v_mul(v_set1(block[d_pad + 1]), join)));
-    total[d_pad] = greatest;
-    total[d_pad + 1] = lanes[0];
+/* total = total and then block, both rows as keys_of_block leaves them. */
+static void merge_rows(float *total, const float *block, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t d_pad) {
+    for (ptrdiff_t row = 0; row < rows; row += GPT2C_LANES, total += GPT2C_LANES * ld, block += GPT2C_LANES * ld) {
+        const ptrdiff_t n = rows - row < GPT2C_LANES ? rows - row : GPT2C_LANES;
+        float state[4][GPT2C_LANES] = {{0}}, keep[GPT2C_LANES], join[GPT2C_LANES]; /* a row in each lane */
+        for (ptrdiff_t i = 0; i < n; i++) {
+            state[0][i] = total[i * ld + d_pad];
+            state[1][i] = block[i * ld + d_pad];
+            state[2][i] = total[i * ld + d_pad + 1];
+            state[3][i] = block[i * ld + d_pad + 1];
+        }
+        const vf before = v_load(state[0]), here = v_load(state[1]), greatest = v_max(before, here);
+        const vf kept = v_exp(v_sub(before, greatest)), joined = v_exp(v_sub(here, greatest));
+        v_store(keep, kept);
+        v_store(join, joined);
+        v_store(state[0], greatest);
+        v_store(state[2], v_fma(v_load(state[2]), kept, v_mul(v_load(state[3]), joined)));
+        for (ptrdiff_t i = 0; i < n; i++) {
+            float *to = total + i * ld;
+            const float *from = block + i * ld;
+            for (ptrdiff_t c = 0; c < d_pad; c += GPT2C_LANES)
+                v_store(to + c, v_fma(v_load(to + c), v_set1(keep[i]), v_mul(v_load(from + c), v_set1(join[i]))));
+            to[d_pad] = state[0][i];
+            to[d_pad + 1] = state[2][i];
+        }
+    }
 }
 
 static void finish_row(float *out, const float *total, ptrdiff_t d_head, ptrdiff_t d_pad) {
@@ -99,8 +127,8 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
     float *scores = scratch, *total = scores + GPT2C_QUERIES * GPT2C_KEY_BLOCK, *block = total + GPT2C_QUERIES * ld;
     for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
         keys_of_block(key == 0 ? total : block, ld, q, ld_q, keys, rows, first, d_head, scale, key, scores);
-        for (ptrdiff_t i = 0; i < rows && key > 0; i++)
-            if (first + i >= key) merge_block(total + i * ld, block + i * ld, d_pad);
+        const ptrdiff_t begin = key > first ? key - first : 0; /* the first query that sees this block */
+        if (key > 0) merge_rows(total + begin * ld, block + begin * ld, ld, rows - begin, d_pad);
     }
     for (ptrdiff_t i = 0; i < rows; i++) finish_row(out + i * ld_out, total + i * ld, d_head, d_pad);
 }
@@ -114,6 +142,6 @@ static void attention_block(float *partial, ptrdiff_t ld_partial, const float *q
 static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch) {
     const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, ld = GPT2C_PARTIAL(d_pad);
     memcpy(scratch, partial, (size_t)ld * sizeof *scratch);
-    for (ptrdiff_t b = 1; b < blocks; b++) merge_block(scratch, partial + b * ld, d_pad);
+    for (ptrdiff_t b = 1; b < blocks; b++) merge_rows(scratch, partial + b * ld, ld, 1, d_pad);
     finish_row(out, scratch, d_head, d_pad);
 }

@@ -87,7 +87,7 @@ static void narrow(uint16_t *out, const float *x, ptrdiff_t n) {
 /* n is a multiple of 16. */
 static void widen_halves(float *out, const uint16_t *x, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
-        v_prefetch((uintptr_t)x, 2 * i + STREAM_DISTANCE);
+        v_prefetch((uintptr_t)(x + i) + STREAM_DISTANCE);
         v_store(out + i, v_load_float16(x + i));
     }
 }

@@ -54,10 +54,6 @@ static void amx_shape(ptrdiff_t rows, ptrdiff_t bytes) {
         _tile_zero(3);                                                                                                 \
     } while (0)
 
-static void amx_prefetch(const uint8_t *from, ptrdiff_t lines) {
-    for (ptrdiff_t i = 0; i < lines; i++) v_prefetch((uintptr_t)from, i * 64);
-}
-
 /* ---- int8 and int4 ---- */
 
 /* What is multiplied for one scale: a group of int8 weights, or half a group of int4 weights as bytes; and the inputs.
@@ -134,22 +130,22 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
     int32_t products[2][AMX_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
     uint8_t bytes[AMX_STEPS * GPT2C_HALF_GROUP * GPT2C_PANEL] __attribute__((aligned(64)));
     const ptrdiff_t tiles = (rows + AMX_ROWS - 1) / AMX_ROWS, per_group = dtype == GPT2C_INT8 ? 1 : 2;
-    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : INT4_BYTES, lines = (size / 64 + tiles - 1) / tiles;
+    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : INT4_BYTES, share = (64 + tiles - 1) / tiles;
     const ptrdiff_t last = (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * per_group;
     ptrdiff_t shaped = 0;
     for (ptrdiff_t first = 0; first < last; first += AMX_STEPS) {
         amx_step steps[AMX_STEPS];
         const ptrdiff_t n = amx_plan(steps, dtype, panel, bytes, first, last);
-        const uint8_t *next = panel + (first + n) * size;
+        stream ahead = {(uintptr_t)(panel + (first + n) * size), share};
         if (dtype == GPT2C_INT4) amx_unpack(bytes, panel + first * size, n);
         for (ptrdiff_t t = 0; t < tiles; t++) {
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
             const char *from = x + row * ld_x;
             if (height != shaped) amx_shape(shaped = height, GPT2C_GROUP / per_group);
             amx_multiply(products[0], &steps[0], from, ld_x);
-            for (ptrdiff_t i = 0; i < n; i++, next += lines * 64) {
+            for (ptrdiff_t i = 0; i < n; i++) {
                 if (i + 1 < n) amx_multiply(products[(i + 1) % 2], &steps[i + 1], from, ld_x);
-                amx_prefetch(next, lines);
+                stream_on(&ahead, size / 64);
                 amx_scale(total + row * GPT2C_PANEL, products[i % 2], &steps[i], from, ld_x, height, first + i == 0);
             }
         }
@@ -169,8 +165,8 @@ static void amx_sums_of_pairs(float *total, const char *x, ptrdiff_t ld_x, const
               : size - k > AMX_BYTES ? k + (size - k) / AMX_BYTES * AMX_BYTES
                                      : size;
         const ptrdiff_t width = end - k < AMX_BYTES ? end - k : AMX_BYTES, steps = (end - k) / width;
-        const uint8_t *part = panel + k * GPT2C_PANEL, *next = panel + end * GPT2C_PANEL;
-        const ptrdiff_t lines = (width + tiles - 1) / tiles;
+        const uint8_t *part = panel + k * GPT2C_PANEL;
+        stream ahead = {(uintptr_t)(panel + end * GPT2C_PANEL), (64 + tiles - 1) / tiles};
         for (ptrdiff_t t = 0; t < tiles; t++) {
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
             float *sums = total + row * GPT2C_PANEL;
@@ -186,10 +182,10 @@ static void amx_sums_of_pairs(float *total, const char *x, ptrdiff_t ld_x, const
                 _tile_loadd(2, sums + 32, AMX_LINE);
                 _tile_loadd(3, sums + 48, AMX_LINE);
             }
-            for (ptrdiff_t i = 0; i < steps; i++, next += lines * 64) {
+            for (ptrdiff_t i = 0; i < steps; i++) {
                 const uint8_t *weights = part + i * AMX_BYTES / 4 * AMX_LINE;
                 AMX_MULTIPLY(_tile_dpbf16ps, from + i * AMX_BYTES, ld_x, weights);
-                amx_prefetch(next, lines);
+                stream_on(&ahead, width);
             }
             AMX_STORE(sums);
         }

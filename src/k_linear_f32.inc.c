@@ -4,55 +4,61 @@
  * themselves (for vdpbf16ps); the same, with an a of floats. */
 enum { FLOATS, PAIRS, HALVES };
 
+enum { TILE_STEPS = 16 }; /* taken at a time */
+
 /* c[i][16 v + lane] = add[…] + (from[…] + sum over k of a[i][k] * b[k][v][lane]) for i < rows, v < cols, the sum being
  * one fma chain that starts from `from` (NULL: zero); without `add` nothing is added. Row i of a starts at a + i lda;
  * rows of c, from and add at i ldc; b[k][v] is the 16 floats at b + k ldb + v step. from and add may be c. rows and
- * cols are constants in every instance, so that the accumulators live in registers. Every line of b that is read asks
- * for one of what is read later, from ahead.from on. */
+ * cols are constants in every instance, so that the accumulators live in registers. What is
+ * read next is asked for from `ahead`. */
 VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, const float *from, const float *add,
                      ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
-                     ptrdiff_t k, stream ahead) {
+                     ptrdiff_t k, stream *ahead) {
     vf sum[GPT2C_TILE_ROWS][4];
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) sum[i][v] = from ? v_load(from + i * ldc + v * GPT2C_LANES) : v_set1(0.0f);
+    const ptrdiff_t a_step = kind == HALVES ? 2 : 1;
     const float *a3 = a + 3 * lda; /* six rows by two addresses and multiples of lda */
     v_hide(a3);
-    uintptr_t next = ahead.from;
-    const ptrdiff_t next_k = ldb / GPT2C_LANES * ahead.step;
-    for (ptrdiff_t j = 0; j < k; j++, b += ldb, next += (uintptr_t)next_k) {
-        if (rows > 3 && j % GPT2C_LANES == 0) /* the next tile's a, whose rows are short and far apart */
+    uintptr_t next = ahead->from;
+    const ptrdiff_t share = ahead->share;
+    ahead->from += (uintptr_t)(rows < GPT2C_TILE_ROWS ? k * cols * share : 0);
+    for (ptrdiff_t begin = 0; begin < k; begin += TILE_STEPS) {
+        const ptrdiff_t end = k - begin < TILE_STEPS ? k - begin : TILE_STEPS;
+        if (rows == GPT2C_TILE_ROWS) stream_on(ahead, end * cols);
+        if (rows > 3) /* the next tile's a, whose rows are short and far apart */
 #pragma GCC unroll 6
-            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)a, 4 * (i + rows) * lda);
-        vf wide[4], second[4];
+            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)a + 4 * (uintptr_t)((i + rows) * lda));
+        for (ptrdiff_t j = 0; j < end; j++, b += ldb, a += a_step, a3 += a_step, next += (uintptr_t)(cols * share)) {
+            vf wide[4], second[4];
 #pragma GCC unroll 4
-        for (int v = 0; v < cols; v++) {
-            const float *words = b + v * step;
-            if (v == 0) v_prefetch(next, 0);
-            if (kind == HALVES) {
-                const vb halves = v_load_bytes((const uint8_t *)(const void *)words);
-                wide[v] = v_high_halves(halves);
-                second[v] = v_low_halves(halves);
-            } else
-                wide[v] = v_load(words);
-        }
+            for (int v = 0; v < cols; v++) {
+                const float *words = b + v * step;
+                if (rows < GPT2C_TILE_ROWS) v_prefetch(next + (uintptr_t)(v * share));
+                if (kind == HALVES) {
+                    const vb halves = v_load_bytes((const uint8_t *)(const void *)words);
+                    wide[v] = v_high_halves(halves);
+                    second[v] = v_low_halves(halves);
+                } else
+                    wide[v] = v_load(words);
+            }
 #pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
+            for (int i = 0; i < rows; i++) {
+                const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
 #pragma GCC unroll 4
-            for (int v = 0; v < cols; v++)
-                sum[i][v] = kind == PAIRS ? v_dot2(one, wide[v], sum[i][v]) : v_fma(one, wide[v], sum[i][v]);
-        }
-        a++, a3++;
-        if (kind != HALVES) continue;
+                for (int v = 0; v < cols; v++)
+                    sum[i][v] = kind == PAIRS ? v_dot2(one, wide[v], sum[i][v]) : v_fma(one, wide[v], sum[i][v]);
+            }
+            if (kind != HALVES) continue;
 #pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
+            for (int i = 0; i < rows; i++) {
+                const vf one = v_set1(i < 3 ? a[i * lda + 1] : a3[(i - 3) * lda + 1]);
 #pragma GCC unroll 4
-            for (int v = 0; v < cols; v++) sum[i][v] = v_fma(one, second[v], sum[i][v]);
+                for (int v = 0; v < cols; v++) sum[i][v] = v_fma(one, second[v], sum[i][v]);
+            }
         }
-        a++, a3++;
     }
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
@@ -66,17 +72,17 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
 /* The strips of a tile, as wide as the registers allow; the columns that are left over one vector at a time. */
 VEC_INLINE void tile_strips(const int kind, const int rows, float *c, const float *from, const float *add,
                             ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
-                            ptrdiff_t k, ptrdiff_t strips, stream ahead) {
+                            ptrdiff_t k, ptrdiff_t strips, stream *ahead) {
+    stream none = {0, 0};
     for (ptrdiff_t v = 0; v < strips;) {
         const ptrdiff_t at = v * GPT2C_LANES;
-        const stream here = {ahead.from + (uintptr_t)(v * step / GPT2C_LANES * ahead.step), ahead.step};
         const float *from_here = from ? from + at : NULL, *add_here = add ? add + at : NULL;
         if (v + TILE_COLS(rows) <= strips) {
             tile(kind, rows, TILE_COLS(rows), c + at, from_here, add_here, ldc, a, lda, b + v * step, ldb, step, k,
-                 here);
+                 ahead);
             v += TILE_COLS(rows);
         } else {
-            tile(kind, rows, 1, c + at, from_here, add_here, ldc, a, lda, b + v * step, ldb, step, k, here);
+            tile(kind, rows, 1, c + at, from_here, add_here, ldc, a, lda, b + v * step, ldb, step, k, &none);
             v++;
         }
     }
@@ -85,7 +91,7 @@ VEC_INLINE void tile_strips(const int kind, const int rows, float *c, const floa
 /* The same for any number of rows up to GPT2C_TILE_ROWS, and `strips` vectors of columns. */
 VEC_INLINE void tile_rows(const int kind, ptrdiff_t rows, float *c, const float *from, const float *add, ptrdiff_t ldc,
                           const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step, ptrdiff_t k,
-                          ptrdiff_t strips, stream ahead) {
+                          ptrdiff_t strips, stream *ahead) {
 #define TILE_CASE(n)                                                                                                   \
     case n:                                                                                                            \
         tile_strips(kind, n, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);                               \
@@ -105,14 +111,14 @@ VEC_INLINE void tile_rows(const int kind, ptrdiff_t rows, float *c, const float 
 
 static void tile_any(ptrdiff_t rows, float *c, const float *from, const float *add, ptrdiff_t ldc, const float *a,
                      ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step, ptrdiff_t k, ptrdiff_t strips,
-                     stream ahead) {
+                     stream *ahead) {
     tile_rows(FLOATS, rows, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);
 }
 
 /* Over words that are two bfloat16 weights each. */
 static void tile_bfloat16(ptrdiff_t rows, float *c, const float *from, const float *add, ptrdiff_t ldc, const float *a,
                           ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step, ptrdiff_t k, ptrdiff_t strips,
-                          stream ahead) {
+                          stream *ahead) {
     tile_rows(BFLOAT16_PAIRS ? PAIRS : HALVES, rows, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);
 }
 
@@ -154,11 +160,11 @@ static void sums_of_floats(float *total, const char *x, ptrdiff_t ld_x, const ch
         }
         for (ptrdiff_t t = 0; t < tiles; t++) { /* tiles of nearly equal height: 7 rows are 4 + 3, not 6 + 1 */
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row, at = row * GPT2C_PANEL;
-            const stream ahead = stream_ahead((uintptr_t)b, (uintptr_t)next, steps * GPT2C_PANEL / GPT2C_LANES, t,
-                                              widened ? 2 * tiles : tiles); /* half as many lines as steps */
+            stream ahead = stream_ahead((uintptr_t)b, (uintptr_t)next, steps * GPT2C_PANEL / GPT2C_LANES, t,
+                                        widened ? 2 * tiles : tiles); /* half as many lines as steps */
             (pairs ? tile_bfloat16 : tile_any)(height, ends ? total + at : chain + at, begins ? NULL : chain + at,
                                                ends && k >= block ? total + at : NULL, GPT2C_PANEL, a + row * ld, ld, b,
-                                               GPT2C_PANEL, GPT2C_LANES, steps, GPT2C_PANEL / GPT2C_LANES, ahead);
+                                               GPT2C_PANEL, GPT2C_LANES, steps, GPT2C_PANEL / GPT2C_LANES, &ahead);
         }
     }
 }

@@ -11,7 +11,7 @@ enum {
  * the last step one fma. The integer sum starts from what the weights' offset of 128 or 8 makes of the inputs. */
 VEC_INLINE void tile_group(const gpt2c_dtype dtype, const int rows, const int cols, float *total, const char *x,
                            ptrdiff_t ld_x, const uint8_t *weights, const int strip, const int half, const int begins,
-                           stream ahead) {
+                           stream *ahead) {
     const int per_load = dtype == GPT2C_INT8 ? 4 : 8;
     const int first = half * GPT2C_HALF_GROUP, last = dtype == GPT2C_INT8 ? GPT2C_GROUP : first + GPT2C_HALF_GROUP;
     const uint16_t *scales = (const uint16_t *)(const void *)weights + strip * GPT2C_LANES;
@@ -25,14 +25,19 @@ VEC_INLINE void tile_group(const gpt2c_dtype dtype, const int rows, const int co
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) sum[i][v] = start;
     }
-    ahead.from += (uintptr_t)(strip * ahead.step);
-    for (int k = first; k < last; k += per_load, from += 4 * GPT2C_PANEL, ahead.from += (uintptr_t)(4 * ahead.step)) {
+    uintptr_t next = ahead->from;
+    const ptrdiff_t share = ahead->share;
+    if (rows == GPT2C_TILE_ROWS)
+        stream_on(ahead, (last - first) / per_load * cols);
+    else
+        ahead->from += (uintptr_t)((last - first) / per_load * cols * share);
+    for (int k = first; k < last; k += per_load, from += 4 * GPT2C_PANEL, next += (uintptr_t)(cols * share)) {
         vb bytes[4];
         vq wide[4];
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) {
             bytes[v] = v_load_bytes(from + 4 * v * GPT2C_LANES);
-            v_prefetch(ahead.from, v * ahead.step);
+            if (rows < GPT2C_TILE_ROWS) v_prefetch(next + (uintptr_t)(v * share));
             wide[v] = dtype == GPT2C_INT8 ? v_bytes(bytes[v]) : v_low_nibbles(bytes[v]);
         }
 #pragma GCC unroll 6
@@ -65,23 +70,21 @@ VEC_INLINE void tile_group(const gpt2c_dtype dtype, const int rows, const int co
 
 /* One group of 64 inputs of all columns of the panel. */
 VEC_INLINE void tile_quads(const gpt2c_dtype dtype, const int rows, float *total, const char *x, ptrdiff_t ld_x,
-                           const uint8_t *weights, const int begins, stream ahead) {
+                           const uint8_t *weights, const int begins, stream *ahead) {
     for (int strip = 0; strip < GPT2C_PANEL / GPT2C_LANES; strip += QUAD_COLS(rows)) {
         tile_group(dtype, rows, QUAD_COLS(rows), total, x, ld_x, weights, strip, 0, begins, ahead);
         if (dtype == GPT2C_INT4)
-            tile_group(dtype, rows, QUAD_COLS(rows), total, x, ld_x, weights + INT4_BYTES, strip, 1, 0,
-                       (stream){ahead.from + (uintptr_t)(16 * ahead.step), ahead.step});
+            tile_group(dtype, rows, QUAD_COLS(rows), total, x, ld_x, weights + INT4_BYTES, strip, 1, 0, ahead);
     }
 }
 
 /* Groups [group0, group1) for any number of rows up to QUAD_ROWS. */
 VEC_INLINE void tile_groups(const gpt2c_dtype dtype, ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x,
-                            const uint8_t *panel, ptrdiff_t group0, ptrdiff_t group1, stream ahead) {
+                            const uint8_t *panel, ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
     const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : 2 * INT4_BYTES;
-    const ptrdiff_t step = (dtype == GPT2C_INT8 ? 64 : 32) * ahead.step;
 #define QUAD_CASE(n)                                                                                                   \
     case n:                                                                                                            \
-        for (ptrdiff_t g = group0; g < group1; g++, ahead.from += (uintptr_t)step)                                     \
+        for (ptrdiff_t g = group0; g < group1; g++)                                                                    \
             tile_quads(dtype, n, total, x + g * (ptrdiff_t)sizeof(integer_group), ld_x, panel + g * size, g == 0,      \
                        ahead);                                                                                         \
         break
@@ -101,12 +104,12 @@ VEC_INLINE void tile_groups(const gpt2c_dtype dtype, ptrdiff_t rows, float *tota
 }
 
 static void tile_int8(ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
-                      ptrdiff_t group0, ptrdiff_t group1, stream ahead) {
+                      ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
     tile_groups(GPT2C_INT8, rows, total, x, ld_x, panel, group0, group1, ahead);
 }
 
 static void tile_int4(ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
-                      ptrdiff_t group0, ptrdiff_t group1, stream ahead) {
+                      ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
     tile_groups(GPT2C_INT4, rows, total, x, ld_x, panel, group0, group1, ahead);
 }
 
@@ -121,10 +124,10 @@ static void sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, const 
         end = tiles > 1 && g + PART_GROUPS < groups ? g + PART_GROUPS : groups;
         for (ptrdiff_t t = 0; t < tiles; t++) {
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-            const stream ahead = stream_ahead((uintptr_t)(panel + g * size), (uintptr_t)(panel + end * size),
-                                              lines * (end - g), t, tiles);
+            stream ahead = stream_ahead((uintptr_t)(panel + g * size), (uintptr_t)(panel + end * size),
+                                        lines * (end - g), t, tiles);
             (dtype == GPT2C_INT8 ? tile_int8 : tile_int4)(height, total + row * GPT2C_PANEL, x + row * ld_x, ld_x,
-                                                          panel, g, end, ahead);
+                                                          panel, g, end, &ahead);
         }
     }
 }

@@ -18,7 +18,7 @@ static float read_all(const float *x, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < part; i += GPT2C_LANES)
 #pragma GCC unroll 4
         for (int j = 0; j < PLACES; j++) {
-            v_prefetch((uintptr_t)(x + j * part + i), AHEAD);
+            v_prefetch((uintptr_t)(x + j * part + i) + AHEAD);
             sum[j] = v_add(sum[j], v_load(x + j * part + i));
         }
     for (ptrdiff_t i = PLACES * part; i < n; i += GPT2C_LANES) sum[0] = v_add(sum[0], v_load_first(x + i, n - i));

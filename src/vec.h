@@ -270,31 +270,36 @@ VEC_INLINE float v_max_lane(vf a) {
 }
 #endif
 
-/* Memory that will be read next, asked for a little at every step of a loop: step i asks for from + i * step. It may
- * lie beyond the array. */
-typedef struct {
-    uintptr_t from;
-    ptrdiff_t step; /* bytes */
-} stream;
-
 #define v_hide(pointer) __asm__("" : "+r"(pointer)) /* the compiler shall not compute it anew */
 
-VEC_INLINE void v_prefetch(uintptr_t from, ptrdiff_t offset) {
+/* Memory that will be read next: for every line (64 bytes) read now, so many bytes of it are asked for. It may lie
+ * beyond the array. */
+typedef struct {
+    uintptr_t from;
+    ptrdiff_t share;
+} stream;
+
+VEC_INLINE void v_prefetch(uintptr_t from) {
 #ifdef V_FOLD8
-    _mm_prefetch((const char *)(from + (uintptr_t)offset), _MM_HINT_T0);
+    _mm_prefetch((const char *)from, _MM_HINT_T0);
 #else
-    (void)from, (void)offset;
+    (void)from;
 #endif
+}
+
+/* As `lines` lines are read: one at a time in loops that wait for memory, many at once in those that calculate. */
+VEC_INLINE void stream_on(stream *ahead, ptrdiff_t lines) {
+    for (ptrdiff_t i = 0; i < lines * ahead->share; i += 64) v_prefetch(ahead->from + (uintptr_t)i);
+    ahead->from += (uintptr_t)(lines * ahead->share);
 }
 
 enum { STREAM_DISTANCE = 8192 }; /* bytes; of 1 to 16 KB the fastest */
 
-/* For tile t of `tiles` that go over the weights at `now`, `lines` steps each: a tile alone runs a little ahead of
- * itself; several ask each for their share of what follows at `next`. */
+/* For tile t of `tiles` that go over the `lines` lines of weights at `now`: a tile alone runs a little ahead of itself;
+ * several ask each for their share of what follows at `next`. */
 VEC_INLINE stream stream_ahead(uintptr_t now, uintptr_t next, ptrdiff_t lines, ptrdiff_t t, ptrdiff_t tiles) {
-    enum { LINE = 64 };
-    const ptrdiff_t step = (LINE + tiles - 1) / tiles;
-    return tiles == 1 ? (stream){now + STREAM_DISTANCE, LINE} : (stream){next + (uintptr_t)(t * lines * step), step};
+    const ptrdiff_t share = (64 + tiles - 1) / tiles;
+    return tiles == 1 ? (stream){now + STREAM_DISTANCE, 64} : (stream){next + (uintptr_t)(t * lines * share), share};
 }
 
 /* The nearest integer, ties to even, for |x| < 2^22. */
