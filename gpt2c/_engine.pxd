@@ -77,6 +77,7 @@ cdef extern from "gpt2c.h" nogil:
         const void *k
         const void *v
         int half
+        const void *next
 
     ctypedef struct gpt2c_epilogue:
         gpt2c_function function

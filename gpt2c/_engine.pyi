@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from .config import Config
 
 NUMERICS_VERSION: int
+OWN_BFLOAT16: tuple[str, ...]
 TEAM: str
 BACKENDS: tuple[str, ...]
 DTYPES: tuple[str, ...]

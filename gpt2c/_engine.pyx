@@ -18,6 +18,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.math cimport log
 
 NUMERICS_VERSION = GPT2C_NUMERICS_VERSION
+OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bfloat16 products in their own way
 TEAM = gpt2c_team_kind().decode()
 BACKENDS = ("native", "blas")
 DTYPES = ("float32", "bfloat16", "int8", "int4")

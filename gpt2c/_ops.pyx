@@ -281,7 +281,7 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
-    work.keys.k, work.keys.v, work.keys.half = address(keys), address(values), False
+    work.keys.k, work.keys.v, work.keys.half, work.keys.next = address(keys), address(values), False, NULL
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
     work.scratch_size = GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad

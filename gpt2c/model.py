@@ -207,9 +207,14 @@ class GPT2:
 
     @property
     def numerics(self) -> str:
-        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic."""
+        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic.
+
+        With bfloat16 also the instruction set, where that has an arithmetic of its own for it.
+        """
         cache = "" if self.cache_dtype == "float32" else f"-cache-{self.cache_dtype}"
-        return f"{self.dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
+        own = self.dtype == "bfloat16" and self.weights.isa in _engine.OWN_BFLOAT16
+        dtype = f"{self.dtype}-{self.weights.isa}" if own else self.dtype
+        return f"{dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
 
     @property
     def has_tokenizer(self) -> bool:

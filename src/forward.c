@@ -89,7 +89,7 @@ static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t lay
     const ptrdiff_t size = cache->half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float);
     const ptrdiff_t before = (layer * c->model->n_head + head) * cache->capacity * size;
     return (gpt2c_keys){(const char *)cache->k + before * c->model->d_head,
-                        (const char *)cache->v + before * d_pad_of(c->model), cache->half};
+                        (const char *)cache->v + before * d_pad_of(c->model), cache->half, NULL};
 }
 
 static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptrdiff_t block) {
@@ -180,7 +180,11 @@ static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, 
         sequence = sequence_of(c, step->row0 + r, sequence);
         rows = smaller(end, c->row_start[sequence + 1] - step->row0) - r;
         const float *q = c->qkv + r * 3 * m->n_embd + head * d, scale = m->layers[step->layer].attn_scale;
-        const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        if (r + rows < end)
+            keys.next = keys_of(c, sequence_of(c, step->row0 + r + rows, sequence), step->layer, head).k;
+        else if (head + 1 < m->n_head)
+            keys.next = keys_of(c, first_sequence(c, step->row0 + begin), step->layer, head + 1).k;
         const ptrdiff_t first = position_of(c, step->row0 + r, sequence);
         if (c->key_blocks == 0)
             c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, q, 3 * m->n_embd, &keys, rows, first,

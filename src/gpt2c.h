@@ -97,10 +97,11 @@ typedef struct {
     int half;
 } gpt2c_cache;
 
-/* The part of a cache that attention of one head reads. */
+/* The part of a cache that attention of one head reads; next: the keys that will be read after it, or NULL (a hint). */
 typedef struct {
     const void *k, *v;
     int half;
+    const void *next;
 } gpt2c_keys;
 
 /* What the linear kernel does to its sums before it writes them: out = residual + function(sums + bias). */

@@ -54,15 +54,19 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
                      (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES * d_head);
         widen_halves(wide + GPT2C_KEY_BLOCK * d_pad, (const uint16_t *)from->v + key * d_pad, most * d_pad);
     }
-    /* The first rows ask for keys and values on behalf of all. */
-    stream keys = {(uintptr_t)k + STREAM_DISTANCE, 64}, values = {(uintptr_t)v + STREAM_DISTANCE, 64};
+    /* The first rows ask for what is read a little later: the block after this; or after the last one, while its keys
+     * are read, its values, and then the keys that come next. */
+    const int last = first + rows <= key + GPT2C_KEY_BLOCK;
+    stream after_keys = {last ? (uintptr_t)v : (uintptr_t)k + STREAM_DISTANCE, from->half ? 0 : 64};
+    stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)v + STREAM_DISTANCE,
+                           from->half || (last && !from->next) ? 0 : 64};
 
     for (ptrdiff_t row = begin, height; row < rows; row += height) {
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
         const ptrdiff_t seen = keys_seen(first + row + height - 1, key);
         tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k,
-                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, &keys);
-        keys.share = 0;
+                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, &after_keys);
+        after_keys.share = 0;
     }
     for (ptrdiff_t i = begin; i < rows; i++) /* in two loops: the rows of each do not wait for one another */
         partial[i * ld_partial + d_pad] = scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), scale);
@@ -75,14 +79,14 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
          * enough: zero times an infinite value of a later token is NaN. */
         const ptrdiff_t common = keys_seen(first + row, key);
         tile_any(height, partial + row * ld_partial, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK,
-                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, &values);
-        values.share = 0;
+                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, &after_values);
+        after_values.share = 0;
         for (ptrdiff_t i = row + 1; i < row + height; i++) {
             float *to = partial + i * ld_partial;
             const ptrdiff_t rest = keys_seen(first + i, key) - common;
             if (rest > 0)
                 tile_any(1, to, to, NULL, ld_partial, scores + i * GPT2C_KEY_BLOCK + common, GPT2C_KEY_BLOCK,
-                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, &values);
+                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, &after_values);
         }
     }
 }

@@ -11,7 +11,8 @@ static void linear(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, 
         if (integers && rows >= AMX_SMALL)
             amx_sums_of_integers(total, x, ld_x, (const uint8_t *)panel, dense->dtype, dense->n_in, rows);
         else if (dense->dtype == GPT2C_BFLOAT16)
-            amx_sums_of_pairs(total, x, ld_x, (const uint8_t *)panel, dense->n_in, rows);
+            (rows <= 2 ? amx_sums_of_few_pairs : amx_sums_of_pairs)(total, x, ld_x, (const uint8_t *)panel, dense->n_in,
+                                                                    rows);
         else
 #endif
             if (integers)

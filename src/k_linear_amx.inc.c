@@ -130,13 +130,14 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
     int32_t products[2][AMX_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
     uint8_t bytes[AMX_STEPS * GPT2C_HALF_GROUP * GPT2C_PANEL] __attribute__((aligned(64)));
     const ptrdiff_t tiles = (rows + AMX_ROWS - 1) / AMX_ROWS, per_group = dtype == GPT2C_INT8 ? 1 : 2;
-    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : INT4_BYTES, share = (64 + tiles - 1) / tiles;
+    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : INT4_BYTES;
     const ptrdiff_t last = (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * per_group;
     ptrdiff_t shaped = 0;
     for (ptrdiff_t first = 0; first < last; first += AMX_STEPS) {
         amx_step steps[AMX_STEPS];
         const ptrdiff_t n = amx_plan(steps, dtype, panel, bytes, first, last);
-        stream ahead = {(uintptr_t)(panel + (first + n) * size), share};
+        stream ahead =
+            stream_ahead((uintptr_t)(panel + first * size), (uintptr_t)(panel + (first + n) * size), 0, 0, tiles);
         if (dtype == GPT2C_INT4) amx_unpack(bytes, panel + first * size, n);
         for (ptrdiff_t t = 0; t < tiles; t++) {
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
@@ -144,8 +145,8 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
             if (height != shaped) amx_shape(shaped = height, GPT2C_GROUP / per_group);
             amx_multiply(products[0], &steps[0], from, ld_x);
             for (ptrdiff_t i = 0; i < n; i++) {
-                if (i + 1 < n) amx_multiply(products[(i + 1) % 2], &steps[i + 1], from, ld_x);
                 stream_on(&ahead, size / 64);
+                if (i + 1 < n) amx_multiply(products[(i + 1) % 2], &steps[i + 1], from, ld_x);
                 amx_scale(total + row * GPT2C_PANEL, products[i % 2], &steps[i], from, ld_x, height, first + i == 0);
             }
         }
@@ -154,6 +155,66 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
 }
 
 /* ---- bfloat16 ---- */
+
+/* The same sums as tiles make of one or two rows, faster: the instruction is defined as fma with subnormals taken for
+ * zero
+ * ("Architecture Instruction Set Extensions Programming Reference", TDPBF16PS), and lines are read in order. */
+VEC_INLINE void amx_pairs_as_fma(float *total, const int rows, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
+                                 ptrdiff_t words) {
+    vf sum[2][4], even[2][4], odd[2][4];
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) sum[i][v] = v_set1(0.0f);
+    for (ptrdiff_t begin = 0; begin < words; begin += AMX_BYTES / 4) {
+        const ptrdiff_t end = words - begin < AMX_BYTES / 4 ? words : begin + AMX_BYTES / 4;
+#pragma GCC unroll 2
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) even[i][v] = odd[i][v] = v_set1(0.0f);
+        for (ptrdiff_t k = begin; k < end; k++, panel += AMX_LINE) {
+            vf first[2], second[2];
+#pragma GCC unroll 2
+            for (int i = 0; i < rows; i++) {
+                const vi pair = broadcast_word(x + i * ld_x + 4 * k);
+                first[i] = v_high_halves(pair);
+                second[i] = v_low_halves(pair);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) {
+                const vb pairs = v_load_bytes(panel + 64 * v);
+                v_prefetch((uintptr_t)panel + 64 * (uintptr_t)v + STREAM_DISTANCE);
+#pragma GCC unroll 2
+                for (int i = 0; i < rows; i++) {
+                    even[i][v] = v_fma(first[i], v_high_halves(pairs), even[i][v]);
+                    odd[i][v] = v_fma(second[i], v_low_halves(pairs), odd[i][v]);
+                }
+            }
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) sum[i][v] = v_add(sum[i][v], v_add(even[i][v], odd[i][v]));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) v_store(total + i * GPT2C_PANEL + v * GPT2C_LANES, sum[i][v]);
+}
+
+static void amx_sums_of_few_pairs(float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel, ptrdiff_t n_in,
+                                  ptrdiff_t rows) {
+    enum { SUBNORMALS_ARE_ZERO = 0x8040 }; /* in and out */
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | SUBNORMALS_ARE_ZERO);
+    __asm__ volatile("" : : : "memory"); /* what is computed from memory stays between the two */
+    if (rows == 1)
+        amx_pairs_as_fma(total, 1, x, ld_x, panel, (n_in + 1) / 2);
+    else
+        amx_pairs_as_fma(total, 2, x, ld_x, panel, (n_in + 1) / 2);
+    __asm__ volatile("" : : : "memory");
+    _mm_setcsr(before);
+}
 
 /* total[rows][64] = the sums of one panel of bfloat16 weights. */
 static void amx_sums_of_pairs(float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel, ptrdiff_t n_in,
@@ -166,7 +227,7 @@ static void amx_sums_of_pairs(float *total, const char *x, ptrdiff_t ld_x, const
                                      : size;
         const ptrdiff_t width = end - k < AMX_BYTES ? end - k : AMX_BYTES, steps = (end - k) / width;
         const uint8_t *part = panel + k * GPT2C_PANEL;
-        stream ahead = {(uintptr_t)(panel + end * GPT2C_PANEL), (64 + tiles - 1) / tiles};
+        stream ahead = stream_ahead((uintptr_t)part, (uintptr_t)(panel + end * GPT2C_PANEL), 0, 0, tiles);
         for (ptrdiff_t t = 0; t < tiles; t++) {
             const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
             float *sums = total + row * GPT2C_PANEL;

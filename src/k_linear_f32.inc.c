@@ -42,7 +42,7 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
                     wide[v] = v_high_halves(halves);
                     second[v] = v_low_halves(halves);
                 } else
-                    wide[v] = v_load(words);
+                    wide[v] = rows > 1 ? v_load_once(words) : v_load(words);
             }
 #pragma GCC unroll 6
             for (int i = 0; i < rows; i++) {

@@ -96,7 +96,11 @@ typedef quads vq;
 
 VEC_INLINE vi v_int_set1(int32_t x) { return _mm512_set1_epi32(x); }
 VEC_INLINE vf v_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
-VEC_INLINE vb v_load_bytes(const uint8_t *p) { return _mm512_loadu_si512(p); }
+VEC_INLINE vb v_load_bytes(const uint8_t *p) {
+    __m512i bytes = _mm512_loadu_si512(p);
+    v_keep(bytes);
+    return bytes;
+}
 VEC_INLINE vq v_bytes(vb bytes) { return quads_unsigned(bytes); }
 VEC_INLINE vq v_low_nibbles(vb bytes) { return quads_unsigned(low_nibbles(bytes)); }
 VEC_INLINE vq v_high_nibbles(vb bytes) { return quads_unsigned(high_nibbles(bytes)); }
@@ -137,7 +141,10 @@ typedef struct {
 VEC_INLINE vi v_int_set1(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 VEC_INLINE vf v_to_float(vi a) { return (vf){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 VEC_INLINE vb v_load_bytes(const uint8_t *p) {
-    return (vb){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
+    vb bytes = {_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
+    v_keep(bytes.lo);
+    v_keep(bytes.hi);
+    return bytes;
 }
 VEC_INLINE vq v_bytes(vb b) { return (vq){quads_unsigned(b.lo), quads_unsigned(b.hi)}; }
 VEC_INLINE vq v_low_nibbles(vb b) { return (vq){quads_unsigned(low_nibbles(b.lo)), quads_unsigned(low_nibbles(b.hi))}; }

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+import rounding
 import tolerance
 from tiny_checkpoints import write_model
 from toys import bundled_tokenizer, random_gpt2
@@ -71,7 +72,9 @@ TEXTS = (
 def test_the_bundled_model_in_every_format(bundled, dtype, share):
     model = GPT2.from_pretrained(dtype=dtype, threads=1)
     assert model.dtype == dtype and model.weights.dtype == dtype and f"; {dtype}, native" in repr(model)
-    assert model.numerics == f"{dtype}-native-{_engine.NUMERICS_VERSION}"
+    own = dtype == "bfloat16" and model.weights.isa in rounding.OWN_BFLOAT16
+    isa = f"-{model.weights.isa}" if own else ""
+    assert model.numerics == f"{dtype}{isa}-native-{_engine.NUMERICS_VERSION}"
     assert model.memory_plan()["weights"] == model.weights.nbytes < share * bundled.weights.nbytes
     losses = [-np.concatenate([s.logprobs for s in some.score(TEXTS)]).mean() for some in (model, bundled)]
     assert abs(losses[0] - losses[1]) < LOSS[dtype]
