@@ -13,6 +13,7 @@ import numpy as np
 
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.math cimport log

@@ -428,6 +428,24 @@ def test_values_left_behind_in_a_cache_do_not_matter(weights):
     assert _engine.forward(weights, [(cache, ids)]).tobytes() == logits_of(weights, ids).tobytes()
 
 
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+def test_memory_of_a_dropped_cache_brings_nothing_along(weights, dtype):
+    """The next cache of its size begins in the same memory."""
+    ids = ids_of(200)
+    expected = _engine.forward(weights, [(_engine.KVCache(weights, dtype=dtype), ids)]).tobytes()
+    for _ in range(3):
+        old, other = _engine.KVCache(weights, dtype=dtype), _engine.KVCache(weights, 130, dtype=dtype)
+        _engine.forward(weights, [(old, ids_of(250, 1)), (other, ids_of(130, 2))])
+        del other, old
+        new, second = _engine.KVCache(weights, dtype=dtype), _engine.KVCache(weights, dtype=dtype)
+        assert len(new) == 0
+        for cache in (new, second):
+            assert _engine.forward(weights, [(cache, ids)]).tobytes() == expected
+    with pytest.raises(ValueError, match="dtype of a cache"):  # one whose making failed leaves nothing
+        _engine.KVCache(weights, dtype="int8")
+    assert _engine.forward(weights, [(_engine.KVCache(weights, dtype=dtype), ids)]).tobytes() == expected
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", _engine.DTYPES)
 def test_weights_that_are_no_numbers_give_logits_that_are_none(dtype, poison):
