@@ -69,12 +69,21 @@ cdef int threads_now(threads) except -1:
 # ---- instruction sets ----
 
 
+cdef dict probed = {}  # asking the CPU takes a hundred microseconds on a virtual machine
+
+
+cdef bint supported(ptrdiff_t i) except *:
+    if i not in probed:
+        probed[i] = bool(gpt2c_supported(gpt2c_compiled(i)))
+    return probed[i]
+
+
 def isas():
     """Names of the instruction sets that are compiled in and run on this CPU, from the plainest to the widest."""
     names = []
     cdef ptrdiff_t i = 0
     while gpt2c_compiled(i) != NULL:
-        if gpt2c_supported(gpt2c_compiled(i)):
+        if supported(i):
             names.append(gpt2c_compiled(i).name.decode())
         i += 1
     return names
@@ -99,7 +108,7 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
     compiled = []
     while gpt2c_compiled(i) != NULL:
         compiled.append(gpt2c_compiled(i).name.decode())
-        if gpt2c_supported(gpt2c_compiled(i)):
+        if supported(i):
             if compiled[i] == isa:
                 return gpt2c_compiled(i)
             if gpt2c_preferred(gpt2c_compiled(i)):
