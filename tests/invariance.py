@@ -1,6 +1,6 @@
 """Thousands of random calls that must give the same bytes as one plain call, counted by stratum.
 
-    python tests/invariance.py [--cases 5000] [--seed s] [--dtypes …] [--model i]
+    python tests/invariance.py [--cases 5000] [--seed s] [--dtypes …] [--isas …] [--model i]
 
 For each random model some texts are computed at once: alone, on one thread. Every case is another call over
 pieces of these texts, and must give the same logits (or scores) bit for bit: with another cut, in company, on
@@ -11,7 +11,8 @@ its own for it, else among all.
 Every stratum gets the same number of cases, for each dtype: rows of the call {1, 2 to 16, 17 and more} x
 threads {1, 2, 3} x an edge of blocks {none, 127, 128, 129, 255, 256, 257} that a sequence begins or ends at
 (or that is the number of rows) x instruction set. Prints the counts; at the first difference a reproducer,
-and status 1. 5,000 cases take six to eight minutes on two cores, most of it for `generic`.
+and status 1. 5,000 cases take six to eight minutes on two cores, most of it for `generic`:
+leave that out with --isas when time is short.
 """
 
 import argparse
@@ -265,9 +266,8 @@ class Model:
                 )
 
 
-def run(dtype, cases, seed, models):
+def run(dtype, cases, seed, models, isas):
     """The cases of these models with one dtype; returns whether all were equal."""
-    isas = _engine.isas()
     strata = list(itertools.product(ROWS, THREADS, EDGES, isas))
     np.random.default_rng(seed).shuffle(strata)
     counts, circumstances, calls, started = Counter(), Counter(), 0, time.perf_counter()
@@ -280,7 +280,7 @@ def run(dtype, cases, seed, models):
                 circumstances.update(model.case(*stratum))
                 counts[stratum] += 1
         except Different as difference:
-            again = f"--cases {cases} --seed {seed}"
+            again = f"--cases {cases} --seed {seed} --isas {' '.join(isas)}"
             print(f"DIFFERENT: {difference}")
             print(f"again: python tests/invariance.py --dtypes {dtype} {again} --model {index}")
             return False
@@ -309,6 +309,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes, metavar="DTYPE",
                         help=f"out of {', '.join(dtypes)}; default: all")  # fmt: skip
+    parser.add_argument("--isas", nargs="+", choices=_engine.isas(), default=_engine.isas(), metavar="ISA",
+                        help="instruction sets of the calls; default: all")  # fmt: skip
     parser.add_argument("--model", type=int, help="only the cases of this model, as a reproducer names it")
     options = parser.parse_args()
     models = range(-(-options.cases // CASES_PER_MODEL))
@@ -316,7 +318,7 @@ def main():
         parser.error(f"--cases is at least 1, --seed at least 0 and --model below {len(models)}")
     if options.model is not None:
         models = [options.model]
-    equal = [run(dtype, options.cases, options.seed, models) for dtype in options.dtypes]
+    equal = [run(dtype, options.cases, options.seed, models, options.isas) for dtype in options.dtypes]
     return 0 if all(equal) else 1
 
 

@@ -48,8 +48,20 @@ MUTATIONS = [
     ("pack: zeros beyond the last output", "pack.c", "if (n < GROUP || width < WIDTH) memset(w, 0, sizeof w);", "memset(w, 63, sizeof w);"),
     ("pack: the transposed source", "pack.c", "step_in = transposed ? 1 : ld", "step_in = ld"),
     ("attention: the mask", "k_attention.inc.c", "return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key", "return position + 2 - key < GPT2C_KEY_BLOCK ? position + 2 - key"),
-    ("attention: rescaling of earlier blocks", "k_attention.inc.c", "{total[d_pad] - greatest,", "{0.0f,"),
-    ("attention: sum of later blocks", "k_attention.inc.c", "total[d_pad + 1] = lanes[0];", ""),
+    ("attention: rescaling of earlier blocks", "k_attention.inc.c", "kept = v_exp(v_sub(before, greatest))", "kept = v_exp(v_sub(greatest, greatest))"),
+    ("attention: sum of later blocks", "k_attention.inc.c", "to[d_pad + 1] = state[2][i];", ""),
+    ("attention: rows that merge", "k_attention.inc.c", "begin = key > first ? key - first : 0; /* the first query", "begin = 0; /* the first query"),
+    ("attention: scores of the last keys", "k_attention.inc.c", "if (whole < valid) {", "if (whole < valid - 1) {"),
+    ("amx: the offset of weights", "k_linear_amx.inc.c", "_mm512_add_epi32(start,", "_mm512_add_epi32(v_int_set1(0),"),
+    ("amx: the second half of a group of int4", "k_linear_amx.inc.c", "at + half * GPT2C_HALF_GROUP", "at"),
+    ("amx: order of nibbles", "k_linear_amx.inc.c", "_mm512_storeu_si512(to + c, low_nibbles(bytes));", "_mm512_storeu_si512(to + c, high_nibbles(bytes));"),
+    ("amx: the steps that are left", "k_linear_amx.inc.c", "last - first < AMX_STEPS ? last - first : AMX_STEPS", "AMX_STEPS"),
+    ("amx: products of two steps", "k_linear_amx.inc.c", "products[(i + 1) % 2], &steps", "products[0], &steps"),
+    ("amx: going on with sums of pairs", "k_linear_amx.inc.c", "if (k > 0) {", "if (k > 512) {"),
+    ("amx: inputs that do not fill a tile", "k_linear_amx.inc.c", "shape.rows[i] = (uint8_t)(i <= 4 ? rows : bytes / 4);", "shape.rows[i] = (uint8_t)(i <= 4 ? rows : 16);"),
+    ("amx: few rows, order of sums", "k_linear_amx.inc.c", "v_add(sum[i][v], v_add(even[i][v], odd[i][v]))", "v_add(v_add(sum[i][v], even[i][v]), odd[i][v])"),
+    ("amx: few rows, subnormals", "k_linear_amx.inc.c", "_mm_setcsr(before | SUBNORMALS_ARE_ZERO);", "_mm_setcsr(before | (SUBNORMALS_ARE_ZERO & 0));"),
+    ("amx: few rows, the state is put back", "k_linear_amx.inc.c", "_mm_setcsr(before);", ""),
     ("attention: zero times infinity", "k_attention.inc.c", "GPT2C_LANES, common, strips,", "GPT2C_LANES, keys_seen(first + rows - 1, key), strips,"),
     ("attention: the scale", "k_attention.inc.c", "const vf factor = v_set1(scale)", "const vf factor = v_set1(scale * 1.001f)"),
     ("log_sum: the moment", "k_sampler.inc.c", "products = v_fma(weight, logit, products);", "products = v_add(weight, products);"),
@@ -119,8 +131,9 @@ class Build:
         (self.link,) = [command for command in commands if any("_engine.abi3.so" in word for word in command)]
         self.built = Path(self.link[self.link.index("-o") + 1])
 
-    def again(self):
-        for command in [*self.compile, self.link]:
+    def again(self, file):
+        only = "kernels_amx" if "amx" in file else ""
+        for command in [*(c for c in self.compile if only in " ".join(c)), self.link]:
             self.run(command)
         shutil.copy(self.folder / self.built, self.folder / "gpt2c" / self.built.name)
 
@@ -165,7 +178,7 @@ def main(words):
                 raise SystemExit(f"{what}: {text!r} is not in {file}")
             print(what, flush=True)
             path.write_text(broken)
-            build.again()
+            build.again(file)
             if survived(folder):
                 alive.append(what)
             path.write_text(original)

@@ -161,7 +161,11 @@ def test_operations_are_counted(isa):
         "int4": 8 * 16 * chains["int8"],
     }
     if isa == "amx":  # a step multiplies four tiles of 16 by 16 sums, each of 64 bytes of inputs
-        expected |= {"bfloat16": 2 * 4 * 16 * 16 * 32, "int8": 2 * 4 * 16 * 16 * 64, "int4": 2 * 4 * 16 * 16 * 64}
+        expected |= {
+            "bfloat16": 2 * 4 * 16 * 16 * 32,
+            "int8": 2 * 4 * 16 * 16 * 64,
+            "int4": 2 * 4 * 16 * 16 * 64,
+        }
     for dtype in _engine.DTYPES:
         assert _ops.operations(dtype, 1, isa=isa) == expected[dtype]
         assert _ops.operations(dtype, 10, isa=isa, threads=2) == 20 * expected[dtype]
