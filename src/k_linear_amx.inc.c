@@ -56,8 +56,7 @@ static void amx_shape(ptrdiff_t rows, ptrdiff_t bytes) {
 
 /* ---- int8 and int4 ---- */
 
-/* What is multiplied for one scale: a group of int8 weights, or half a group of int4 weights as bytes; and the inputs.
- */
+/* What is multiplied for one scale: a group of int8 weights, or half of one of int4 weights as bytes. */
 typedef struct {
     const uint8_t *weights;
     const uint16_t *scales;
@@ -156,9 +155,8 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
 
 /* ---- bfloat16 ---- */
 
-/* The same sums as tiles make of one or two rows, faster: the instruction is defined as fma with subnormals taken for
- * zero
- * ("Architecture Instruction Set Extensions Programming Reference", TDPBF16PS), and lines are read in order. */
+/* One or two rows with the bits that tiles would give, faster, since lines are read in order: TDPBF16PS is defined as
+ * fma with subnormals taken for zero (Intel, "Architecture Instruction Set Extensions Programming Reference"). */
 VEC_INLINE void amx_pairs_as_fma(float *total, const int rows, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
                                  ptrdiff_t words) {
     vf sum[2][4], even[2][4], odd[2][4];
