@@ -153,7 +153,8 @@ def survived(folder: Path) -> bool:
         env=os.environ | {"COLUMNS": "160"},
     )
     last = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    print("   ", last[0][:150] if last else "no test noticed", flush=True)
+    ended = "no test noticed" if result.returncode == 0 else f"pytest ended with status {result.returncode}"
+    print("   ", last[0][:150] if last else ended, flush=True)
     return result.returncode == 0
 
 

@@ -437,6 +437,21 @@ def test_epilogue(dtype, rows, n_out, function, seed):
         assert same_bytes(in_place, expected), isa
 
 
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("rows", [1, 2, 3, 20])
+def test_subnormals_count_outside_the_sums(dtype, rows):
+    """An instruction may take them for zero within a sum; bias and residual keep theirs."""
+    panels = _ops.pack(np.ones((64, 70), np.float32), dtype=dtype)
+    residual = np.full((rows, 70), 1e-40, np.float32)
+    for isa in ISAS:
+        for threads in (1, 2):
+            x = np.zeros((rows, 64), np.float32)
+            out = _ops.linear(
+                x, panels, 70, residual[0], "identity", residual, dtype=dtype, isa=isa, threads=threads
+            )
+            assert same_bytes(out, residual + residual), isa
+
+
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 @pytest.mark.parametrize("n_in", [64, 256, 4096])
 def test_sums_of_extreme_integers(dtype, n_in):
