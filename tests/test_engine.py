@@ -439,8 +439,12 @@ def test_memory_of_a_dropped_cache_brings_nothing_along(weights, dtype):
         del other, old
         new, second = _engine.KVCache(weights, dtype=dtype), _engine.KVCache(weights, dtype=dtype)
         assert len(new) == 0
-        for cache in (new, second):
-            assert _engine.forward(weights, [(cache, ids)]).tobytes() == expected
+        begun = _engine.forward(weights, [(new, ids[:150])]).tobytes()
+        assert _engine.forward(weights, [(second, ids)]).tobytes() == expected
+        _engine.forward(weights, [(second, ids_of(40, 3))])
+        second.truncate(0)
+        _engine.forward(weights, [(second, ids_of(160, 4))])  # in memory of its own: the first one can go on
+        assert begun + _engine.forward(weights, [(new, ids[150:])]).tobytes() == expected
     with pytest.raises(ValueError, match="dtype of a cache"):  # one whose making failed leaves nothing
         _engine.KVCache(weights, dtype="int8")
     assert _engine.forward(weights, [(_engine.KVCache(weights, dtype=dtype), ids)]).tobytes() == expected
