@@ -4,7 +4,7 @@ enum {
     AMX_ROWS = 16,                /* of a tile at most */
     AMX_BYTES = 64,               /* of inputs in a row of a tile at most */
     AMX_LINE = 4 * GPT2C_PANEL,   /* bytes of a panel that four bytes of inputs are multiplied by */
-    AMX_SMALL = 4,                /* fewer rows of integers are left to v_dot4, which gives the same sums */
+    AMX_SMALL = 9,                /* fewer rows of integers are left to v_dot4, which gives the same sums */
     AMX_PAIRS = GPT2C_K_BLOCK * 2 /* bytes of bfloat16 inputs taken at a time by many rows: 32 KB of weights */
 };
 
