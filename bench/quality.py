@@ -21,13 +21,13 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gpt2c import GPT2, reference
 from gpt2c.checkpoint import Checkpoint, open_checkpoint
+from gpt2c.comparison import compare, windows
 
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 GATES = {  # (model, dtype): at most this Δ of the log-loss in %, at least this agreement in %
@@ -38,64 +38,6 @@ GATES = {  # (model, dtype): at most this Δ of the log-loss in %, at least this
     ("planted", "int8"): (0.5, 97.0),
 }
 OUTLIER = 40.0  # standard deviations of the stream at the embeddings
-ROWS = 128  # of logits at a time
-
-
-def windows(model: GPT2, text: str) -> list[np.ndarray]:
-    """The text as windows of token ids, int32 [2 to n_ctx + 1] each; the first is the begin-of-text token."""
-    size, found = model.config.n_ctx, []
-    for document in text.split("<|endoftext|>"):
-        ids = model.tokenizer.encode(document.strip("\n"))
-        found += [[model.bos_token_id, *ids[i : i + size]] for i in range(0, len(ids), size)]
-    return [np.array(ids, np.int32) for ids in found]
-
-
-def logits(model: GPT2, ids: np.ndarray) -> Iterator[np.ndarray]:
-    """The logits after each token of a window, float32 [up to ROWS, n_vocab] at a time."""
-    cache = model.new_cache(len(ids))
-    for start in range(0, len(ids), ROWS):
-        yield model.forward(ids[start : start + ROWS], cache)
-
-
-def compare(texts: list[np.ndarray], expected: GPT2, others: dict[str, GPT2]) -> tuple[float, dict]:
-    """Run models side by side.
-
-    Parameters
-    ----------
-    texts : list of int32 arrays
-        See `windows`.
-    expected : GPT2
-        The model in float32.
-    others : dict
-        Name -> the same model in another format.
-
-    Returns
-    -------
-    loss : float
-        Of the float32 model: the mean of -log p(token), in nats.
-    found : dict
-        Name -> delta_percent (of the mean loss), agreement_percent (how often both hold the same token for
-        the most probable), kl (mean of the divergence from float32, in nats).
-    """
-    n, loss = 0, 0.0
-    sums = {name: np.zeros(3) for name in others}
-    for text in texts:
-        targets = text[1:]
-        streams = [logits(model, text[:-1]) for model in (expected, *others.values())]
-        for start, chunks in zip(range(0, len(targets), ROWS), zip(*streams, strict=True), strict=True):
-            wanted = targets[start : start + ROWS, None]
-            log_p, *log_qs = (reference.log_softmax(chunk) for chunk in chunks)
-            p, top = np.exp(log_p), log_p.argmax(-1)
-            right = np.take_along_axis(log_p, wanted, -1)
-            loss -= float(right.sum())
-            for name, log_q in zip(others, log_qs, strict=True):
-                worse = (right - np.take_along_axis(log_q, wanted, -1)).sum()
-                sums[name] += worse, np.count_nonzero(log_q.argmax(-1) == top), (p * (log_p - log_q)).sum()
-        n += len(targets)
-    return loss / n, {
-        name: {"delta_percent": 100 * worse / loss, "agreement_percent": 100 * same / n, "kl": kl / n}
-        for name, (worse, same, kl) in ((name, values.tolist()) for name, values in sums.items())
-    }
 
 
 def variances(checkpoint: Checkpoint, weights: reference.Weights, ids: np.ndarray) -> dict[str, float]:

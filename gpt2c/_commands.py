@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from .generation import Generation
     from .scoring import Suggestion
 
-__all__ = ["generate", "info", "score", "suggest"]
+__all__ = ["convert", "generate", "info", "score", "suggest"]
 
 
 def generate(arguments: Namespace) -> None:
@@ -216,6 +218,8 @@ def info(arguments: Namespace) -> None:
         arguments.model = arguments.source
     with open_output(arguments.output) as out:
         model = _load(arguments)
+        if arguments.check:
+            _check(arguments.model, model)
         tokenizer = model.tokenizer if model.has_tokenizer else None
         told = {
             "model": model.name,
@@ -240,6 +244,60 @@ def info(arguments: Namespace) -> None:
             _print_json(told, out)
         else:
             _print_info(told, out)
+
+
+def _check(source: str | None, model: GPT2) -> None:
+    from .packed import is_packed, open_packed
+
+    path = Path(os.path.expanduser(source or ""))
+    if not is_packed(path):
+        raise ValueError(f"--check is for packed files, which hold a checksum; {model.name} is none")
+    open_packed(path).check()
+    model.notes.append("the checksum of its contents is right")
+
+
+def convert(arguments: Namespace) -> None:
+    """Write a packed file."""
+    from .comparison import SAMPLE, compare, windows
+    from .packed import is_packed
+
+    if is_packed(Path(os.path.expanduser(arguments.source))):
+        raise ValueError(
+            f"{arguments.source} is a packed file already: convert the model that it was made from"
+        )
+    if arguments.no_comparison and arguments.text is not None:
+        raise ValueError("--text is for the comparison that --no-comparison leaves out: give one of them")
+    text = read_text(None, arguments.text or str(SAMPLE)) or ""  # before the long work
+    arguments.model, arguments.backend = arguments.source, "native"
+    model = _load(arguments)
+    model.save(arguments.destination)
+    size = os.stat(arguments.destination).st_size
+    told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}
+    if not arguments.json:
+        print(f"{arguments.destination}: {_size(size)}, {model.dtype}")
+    texts = []
+    if not arguments.no_comparison and model.dtype != "float32":
+        if model.has_tokenizer:
+            texts = windows(model, text)
+        else:
+            note("no comparison with float32: the model has no tokenizer")
+    if texts:
+        arguments.dtype = "float32"
+        written = GPT2.from_pretrained(arguments.destination, threads=arguments.threads)
+        loss, found = compare(texts, _load(arguments), {model.dtype: written})
+        cost = found[model.dtype]
+        n = sum(len(ids) - 1 for ids in texts)
+        told["comparison"] = {"text": arguments.text, "tokens": n, "float32_loss": loss, **cost}
+        if not arguments.json:
+            what = arguments.text or "gpt2c's sample text"
+            print(
+                f"against float32 on {what} ({_counted(n, 'token')}; {loss:.4f} nats each): "
+                f"log-loss {cost['delta_percent']:+.3f} %, "
+                f"same most probable token {cost['agreement_percent']:.2f} %, "
+                f"KL divergence {cost['kl']:.2e} nats"
+            )
+    if arguments.json:
+        _print_json(told, sys.stdout)
 
 
 def _n_parameters(model: GPT2) -> int:
@@ -309,6 +367,7 @@ def _load(arguments: Namespace) -> GPT2:
         threads=arguments.threads,
         revision=arguments.revision,
         local_files_only=arguments.offline,
+        progress=is_terminal(sys.stderr),
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,14 @@ class Weights:
     dtype: str
     isa: str
     nbytes: int
+    tensors: dict[str, NDArray[Any]]
     def __init__(
         self,
         config: Config,
         read: Callable[[str], NDArray[np.float32]],
         *,
+        read_rows: Callable[[str, int, int], NDArray[np.float32]] | None = None,
+        panels: Callable[[str], NDArray[np.uint8]] | None = None,
         backend: str = "native",
         dtype: str = "float32",
         isa: str | None = None,

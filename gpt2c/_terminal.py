@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def _decoded(data: bytes, name: str, line_break: bool = True) -> str:
 
 @contextlib.contextmanager
 def open_output(path: str | None) -> Iterator[TextIO]:
-    """Stdout, or the file ``path``: written under another name beside it and renamed once it is complete."""
+    """Stdout, or the file ``path``: see `replacing`."""
     if path is None or path == "-":
         if sys.stdout is None:
             with open(os.devnull, "w") as nowhere:
@@ -111,19 +111,27 @@ def open_output(path: str | None) -> Iterator[TextIO]:
         return
     if not path:
         raise ValueError("-o takes the name of a file, and got an empty one")
+    with replacing(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replacing(path: str, *, binary: bool = False) -> Iterator[Any]:
+    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete."""
+    kind, how = ("b", {}) if binary else ("", {"encoding": "utf-8"})
     target = os.path.realpath(path)  # a link stays a link
     mode = None
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(target).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(f"{path} is a directory: -o takes a file")
+            raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
         if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
-            with open(target, "w", encoding="utf-8") as file:
+            with open(target, "w" + kind, **how) as file:
                 yield file
             return
     unfinished = f"{target}.{os.getpid()}.part"
     try:
-        file = open(unfinished, "x", encoding="utf-8")  # noqa: SIM115  (closed by the with statement below)
+        file = open(unfinished, "x" + kind, **how)  # noqa: SIM115  (closed by the with statement below)
     except OSError as error:  # the name that was asked for is the one to tell
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
     with file:

@@ -119,6 +119,10 @@ class Tokenizer:
         starts = np.where(sizes > 0, begun[np.minimum(ends - sizes + 1, len(data))] - 1, stops)
         return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
+    def packed(self) -> dict[str, Any] | None:
+        """All that `gpt2c.tokenizer.unpack` needs, for JSON; None where it cannot be put in words."""
+        return None
+
     def __repr__(self) -> str:
         return f"<{self.kind}: {self.name}>"
 

@@ -40,6 +40,13 @@ class ForeignTokenizer(Tokenizer):
         self.n_vocab = _size(obj) or n_vocab or _UNKNOWN_SIZE
         self.special_tokens = _special_tokens(obj, library)
 
+    description: dict[str, Any] | None = None  # of a tokenizer.json, where it was made from one
+
+    def packed(self) -> dict[str, Any] | None:
+        return None if self.description is None else {"tokenizers": self.description}
+
+    packed.__doc__ = Tokenizer.packed.__doc__
+
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         check_text(text)
         obj = self._object

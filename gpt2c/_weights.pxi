@@ -1,5 +1,8 @@
 # Included by _engine.pyx: what a model keeps (Weights) and what a text keeps (KVCache).
 
+cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # of the head that are read and packed at a time
+
+
 cdef class Weights:
     """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
 
@@ -9,6 +12,13 @@ cdef class Weights:
     read : callable
         ``read(name)`` gives the tensor of that canonical name (see gpt2c.checkpoint.names) as a C-contiguous float32
         array. It is called once per tensor, and nothing it returned is kept where a packed copy takes its place.
+    read_rows : callable, optional
+        ``read_rows(name, begin, end)`` gives some rows of the head's matrix, the largest there is: then it never
+        exists as a whole.
+    panels : callable, optional
+        ``panels(name)`` gives the weights of a dense layer as ``tensors`` of another Weights of this configuration
+        and dtype holds them: uint8 [panels, bytes], C-contiguous, at a multiple of 64 bytes. They are used in place
+        of packing, where they are; ``read`` is called for the rest.
     backend : {"native", "blas"}
         ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, outside the promise of bit-equal results.
     dtype : {"float32", "bfloat16", "int8", "int4"}
@@ -24,6 +34,9 @@ cdef class Weights:
     config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware takes ``blas``)
     nbytes : int
         Bytes held.
+    tensors : dict
+        Canonical name -> read-only array: of the head and the weights of dense layers the panels (with ``native``),
+        in the order in which a pass reads them; of all else float32.
     """
 
     cdef gpt2c_model model
@@ -38,14 +51,16 @@ cdef class Weights:
     cdef ptrdiff_t filled  # bytes of it
     cdef gpt2c_dtype kind, head_kind
     cdef int threads
-    cdef list arrays      # keeps alive what the pointers point to
+    cdef readonly dict tensors  # keeps alive what the pointers point to
+    cdef object panels
     cdef dict matrices    # blas: (phase, layer) -> [n_in, n_out]
     # Keys and values of the cache dropped last, for the next of that size: new memory is cleared by the system first,
     # which takes a tenth of the time of a prompt.
     cdef list dropped
     cdef object __weakref__
 
-    def __cinit__(self, config, read, *, backend="native", dtype="float32", isa=None, threads=1):
+    def __cinit__(self, config, read, *, read_rows=None, panels=None, backend="native", dtype="float32", isa=None,
+                  threads=1):
         self.layers = NULL
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
@@ -53,17 +68,21 @@ cdef class Weights:
             raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(map(repr, DTYPES))}")
         if backend == "blas" and dtype != "float32":
             raise ValueError(f"backend 'blas' multiplies float32 only; dtype {dtype!r} needs backend 'native'")
+        if backend == "blas" and panels is not None:
+            raise ValueError("backend 'blas' multiplies matrices as they are; packed weights need backend 'native'")
         self.threads = threads_now(threads)
         self.dtype = dtype
         self.kind = DTYPE_NUMBERS[dtype]
         self.head_kind = GPT2C_INT8 if dtype == "int4" else self.kind  # most of the loss, little of the size
         self.kernels = find_kernels(isa)
         self.isa = self.kernels.name.decode()
-        if self.isa == "generic" and dtype == "float32" and isa is None and not os.environ.get("GPT2C_ISA"):
+        chosen = isa is not None or bool(os.environ.get("GPT2C_ISA"))
+        if self.isa == "generic" and dtype == "float32" and not chosen and panels is None:
             backend = "blas"  # exact emulation of fma is a proof, not a product
         self.backend = backend
         self.config = config
-        self.arrays = []
+        self.tensors = {}
+        self.panels = panels
         self.matrices = {}
         self.dropped = []
         self.layers = <gpt2c_layer *>PyMem_Calloc(config.n_layer, sizeof(gpt2c_layer))
@@ -77,14 +96,14 @@ cdef class Weights:
         m.epsilon = config.layer_norm_epsilon
         m.layers = self.layers
 
-        if self.backend == "native":
+        if self.backend == "native" and panels is None:
             # One block for all: large enough for huge pages, without which memory is read at half the speed here.
-            self.arena = self.keep(aligned_bytes(sum(
+            self.arena = aligned_bytes(sum(
                 count * self.panels_of(n_out) * panel_size(kind, n_in) for count, kind, n_in, n_out in (
                     (config.n_layer, self.kind, m.n_embd, 3 * m.n_embd),
                     (config.n_layer, self.kind, m.n_embd, m.n_embd),
                     (config.n_layer, self.kind, m.n_embd, m.n_inner), (config.n_layer, self.kind, m.n_inner, m.n_embd),
-                    (1, self.head_kind, m.n_embd, m.n_vocab)))))
+                    (1, self.head_kind, m.n_embd, m.n_vocab))))
 
         cdef gpt2c_layer *layer
         cdef ptrdiff_t i
@@ -102,15 +121,24 @@ cdef class Weights:
         m.wpe = self.vector(read, "wpe.weight", (config.n_ctx, config.n_embd))
 
         head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
-        matrix = self.checked(read, head, (config.n_vocab, config.n_embd))
-        self.fill(&m.head, matrix, True, (GPT2C_HEAD, 0))
+        shape = (config.n_vocab, config.n_embd)
+        self.shape_dense(&m.head, shape[1], shape[0], self.head_kind)
+        if self.backend == "blas":
+            matrix = self.checked(read, head, shape)
+            self.keep(head, matrix)
+            self.matrices[GPT2C_HEAD, 0] = matrix.T
+        elif panels is not None:
+            self.take(&m.head, head)
+        elif read_rows is None:
+            self.pack(&m.head, head, self.checked(read, head, shape), True)
+        else:
+            self.pack_rows(&m.head, head, read_rows, shape)
         if not config.tie_word_embeddings:
-            m.wte = self.vector(read, "wte.weight", (config.n_vocab, config.n_embd))
+            m.wte = self.vector(read, "wte.weight", shape)
         elif self.backend == "blas":
-            m.wte = floats(self.keep(matrix))
+            m.wte = floats(matrix)
         else:
             m.wte = NULL  # no second copy: an embedding is read from the panels of the head
-            self.arena.flags.writeable = False
 
     def __dealloc__(self):
         PyMem_Free(self.layers)
@@ -121,20 +149,24 @@ cdef class Weights:
                 return self.dropped.pop(i)
         return aligned_bytes(size)
 
-    cdef keep(self, array):
-        self.arrays.append(array)
+    cdef keep(self, name, array):
+        array = array.view()
+        array.flags.writeable = False
+        self.tensors[name] = array
         self.nbytes += array.nbytes
         return array
 
     cdef checked(self, read, name, shape):
-        array = read(name)
+        return self.check(name, read(name), shape)
+
+    cdef check(self, name, array, shape):
         if array.dtype != np.float32 or not array.flags.c_contiguous or array.shape != shape:
             raise CheckpointError(f"tensor {name} is {array.dtype}{list(array.shape)}; "
                                   f"needed: a contiguous float32{list(shape)}")
         return array
 
     cdef const float *vector(self, read, name, shape) except NULL:
-        return floats(self.keep(self.checked(read, name, shape)))
+        return floats(self.keep(name, self.checked(read, name, shape)))
 
     cdef int norm(self, gpt2c_norm *norm, read, name) except -1:
         norm.gain = self.vector(read, name + ".weight", (self.config.n_embd,))
@@ -149,7 +181,14 @@ cdef class Weights:
             GPT2C_C_FC: (c.n_embd, c.n_inner),
             GPT2C_MLP_PROJ: (c.n_inner, c.n_embd),
         }[key[0]]
-        self.fill(dense, self.checked(read, name + ".weight", shape), False, key)
+        weight = name + ".weight"
+        self.shape_dense(dense, shape[0], shape[1], self.kind)
+        if self.backend == "blas":
+            self.matrices[key] = self.keep(weight, self.checked(read, weight, shape))
+        elif self.panels is not None:
+            self.take(dense, weight)
+        else:
+            self.pack(dense, weight, self.checked(read, weight, shape), False)
         dense.bias = self.vector(read, name + ".bias", (shape[1],))
         return 0
 
@@ -157,23 +196,54 @@ cdef class Weights:
     def panels_of(n_out):
         return (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
 
-    cdef int fill(self, gpt2c_dense *dense, matrix, bint transposed, key) except -1:
-        rows, columns = matrix.shape
-        dense.n_in, dense.n_out = (columns, rows) if transposed else (rows, columns)
-        dense.dtype = self.head_kind if key[0] == GPT2C_HEAD else self.kind
-        if self.backend == "blas":
-            self.matrices[key] = matrix.T if transposed else matrix
-            if not transposed:
-                self.keep(matrix)
-            return 0
-        cdef unsigned char[::1] arena = self.arena
-        cdef ptrdiff_t size = self.panels_of(dense.n_out) * panel_size(dense.dtype, dense.n_in), ld = columns
+    cdef void shape_dense(self, gpt2c_dense *dense, ptrdiff_t n_in, ptrdiff_t n_out, gpt2c_dtype dtype):
+        dense.n_in, dense.n_out, dense.dtype = n_in, n_out, dtype
+
+    cdef int take(self, gpt2c_dense *dense, name) except -1:
+        """Panels that somebody else has packed."""
+        array = self.panels(name)
+        shape = (self.panels_of(dense.n_out), panel_size(dense.dtype, dense.n_in))
+        if array.dtype != np.uint8 or not array.flags.c_contiguous or array.shape != shape:
+            raise CheckpointError(f"the panels of {name} are {array.dtype}{list(array.shape)}; "
+                                  f"needed: contiguous uint8{list(shape)}")
+        cdef const unsigned char[:, ::1] view = self.keep(name, array)
+        if <ptrdiff_t>&view[0, 0] % 64:
+            raise CheckpointError(f"the panels of {name} do not begin at a multiple of 64 bytes")
+        dense.panels = &view[0, 0]
+        return 0
+
+    cdef void *room(self, gpt2c_dense *dense, name) except NULL:
+        """The next part of the arena, for the panels of a dense layer."""
+        shape = (self.panels_of(dense.n_out), panel_size(dense.dtype, dense.n_in))
+        cdef ptrdiff_t size = shape[0] * shape[1]
+        part = self.arena[self.filled:self.filled + size]
+        cdef unsigned char[::1] view = part
+        self.filled += size
+        self.keep(name, part.reshape(shape))
+        dense.panels = &view[0]
+        return &view[0]
+
+    cdef int pack(self, gpt2c_dense *dense, name, matrix, bint transposed) except -1:
+        cdef void *target = self.room(dense, name)
+        cdef ptrdiff_t ld = matrix.shape[1]
         cdef const float *source = floats(matrix)
-        cdef void *target = &arena[self.filled]
         with nogil:
             pack_panels(dense, target, source, ld, transposed, self.threads)
-        self.filled += size
-        dense.panels = target
+        return 0
+
+    cdef int pack_rows(self, gpt2c_dense *dense, name, read_rows, shape) except -1:
+        """The head's matrix, a few rows at a time."""
+        cdef char *target = <char *>self.room(dense, name)
+        cdef gpt2c_dense part = dense[0]
+        cdef ptrdiff_t row, ld = dense.n_in, rows = dense.n_out
+        cdef const float *source
+        for row in range(0, rows, HEAD_ROWS):
+            part.n_out = min(HEAD_ROWS, rows - row)
+            block = self.check(name, read_rows(name, row, row + part.n_out), (part.n_out, shape[1]))
+            source = floats(block)
+            with nogil:
+                pack_panels(&part, target, source, ld, True, self.threads)
+            target += HEAD_ROWS // GPT2C_PANEL * panel_size(part.dtype, part.n_in)
         return 0
 
 

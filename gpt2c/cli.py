@@ -173,7 +173,25 @@ def build_parser() -> ArgumentParser:
     )
     info.add_argument("source", nargs="?", metavar="MODEL", help="as for -m")
     _model_options(info)
+    info.add_argument(
+        "--check", action="store_true", help="read all of a packed file and compare its checksum"
+    )
     _output_options(info)
+
+    convert = command(
+        "convert",
+        "write a model into one packed file, which starts at once",
+        "Then tells what the number format costs against float32: on passages of old books that come with "
+        "gpt2c, or better on a text of yours.",
+    )
+    convert.add_argument("source", metavar="SRC", help="a model, as for -m of the other commands")
+    convert.add_argument("destination", metavar="DST", help="the file to write, usually NAME.gpt2c")
+    convert.add_argument("--text", metavar="FILE", help="tell what the format costs on this text")
+    convert.add_argument(
+        "--no-comparison", action="store_true", help="do not compare with float32, which takes its memory"
+    )
+    convert.add_argument("--json", action="store_true", help="print JSON")
+    _model_options(convert, model=False)
 
     bench = command("bench", "how fast this machine runs a model, and how fast it could")
     bench.add_argument(
@@ -184,14 +202,16 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _model_options(parser: ArgumentParser) -> None:
+def _model_options(parser: ArgumentParser, model: bool = True) -> None:
+    """The options of every command that loads a model; without ``model``, of one that is named already."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="a directory, a .safetensors file or a name on the Hugging Face hub",
-    )
+    if model:
+        group.add_argument(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="a directory, a .safetensors file, a packed file or a name on the Hugging Face hub",
+        )
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(
@@ -202,6 +222,8 @@ def _model_options(parser: ArgumentParser) -> None:
         choices=("float32", "bfloat16", "int8", "int4"),
         help="how weights are kept: each smaller, faster and less exact than the one before (float32)",
     )
+    if not model:
+        return
     group.add_argument(
         "--backend",
         choices=("native", "blas"),

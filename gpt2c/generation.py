@@ -8,7 +8,7 @@ continuation, position), so a text comes out the same alone and in any company.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -185,7 +185,7 @@ class _Job:
         self.penalised = options.repetition_penalty != 1
         self.seed = options.seed
         if self.seed is None and not options.greedy:
-            self.seed = secrets.randbits(32)  # short enough to be typed again
+            self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
         self.constants = {
             "temperature": options.temperature,
             "top_k": min(options.top_k, config.n_vocab),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -18,6 +20,7 @@ from .scoring import Score, Suggestion
 from .threads import default_threads
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
     from .tokenizer import Tokenizer
 
 __all__ = ["GPT2"]
@@ -70,6 +73,7 @@ class GPT2:
         self.generation_config = dict(generation_config or {})
         self.threads = threads
         self.cache_dtype = cache_dtype
+        self._source_sha256: Callable[[], str] = str  # "": not from a file
         self._tokenizer = tokenizer
         self._no_tokenizer = "this model was made without a tokenizer: give token ids, or a tokenizer"
 
@@ -88,6 +92,7 @@ class GPT2:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        progress: bool = False,
     ) -> GPT2:
         """Load a model.
 
@@ -95,12 +100,13 @@ class GPT2:
         ----------
         source : str or path, optional
             A directory in Hugging Face layout, a .safetensors file with config.json and the tokenizer's files
-            beside it, or the name of a model on the Hugging Face hub such as "gpt2". None is the small model
-            that comes with gpt2c.
+            beside it, a packed file (see :meth:`save`), or the name of a model on the Hugging Face hub such
+            as "gpt2". None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
             "bfloat16", "int8" or "int4", each about half as large as the one before, faster, and a little
-            further from the checkpoint's numbers (README: number formats).
+            further from the checkpoint's numbers (README: number formats). A packed file has its own, and
+            no other can be made of it.
         cache_dtype : str
             How keys and values are kept: "float32", or "float16" in half the memory, which reads faster in
             long texts.
@@ -115,6 +121,8 @@ class GPT2:
             For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; where downloads are kept; an access token; never download. ``subfolder`` works for
             directories too.
+        progress : bool
+            Show a bar on stderr if loading takes longer than a second or two.
 
         Raises
         ------
@@ -135,6 +143,12 @@ class GPT2:
         if backend not in BACKENDS:
             raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
         threads = _checked_threads(threads)  # before the long work
+        if source is not None and revision is None and not subfolder:
+            from .packed import is_packed
+
+            path = Path(os.path.expanduser(source))
+            if is_packed(path):
+                return cls._from_packed(path, dtype, cache_dtype, backend, threads, tokenizer)
 
         from .checkpoint import open_checkpoint
         from .tokenizer import as_tokenizer, load_tokenizer
@@ -158,9 +172,15 @@ class GPT2:
             if tokenizer is not None:
                 raise
             problem = str(error)
-        weights = _engine.Weights(
-            checkpoint.config, checkpoint.read, backend=backend, dtype=dtype or "float32", threads=threads
-        )
+        with _counting(checkpoint, progress) as (read, read_rows):
+            weights = _engine.Weights(
+                checkpoint.config,
+                read,
+                read_rows=read_rows,
+                backend=backend,
+                dtype=dtype or "float32",
+                threads=threads,
+            )
         model = cls(
             weights,
             found,
@@ -170,10 +190,91 @@ class GPT2:
             generation_config=checkpoint.generation_config,
             cache_dtype=cache_dtype,
         )
+        model._source_sha256 = checkpoint.sha256
         if problem:
             model._no_tokenizer = problem
             model.notes.append(f"no tokenizer: {problem}")
         return model
+
+    @classmethod
+    def _from_packed(
+        cls, path: Path, dtype: str | None, cache_dtype: str, backend: str, threads: int, tokenizer: Any
+    ) -> GPT2:
+        from .packed import open_packed
+        from .tokenizer import as_tokenizer, unpack
+
+        packed = open_packed(path)
+        if dtype not in (None, packed.dtype):
+            raise ValueError(
+                f"dtype is {dtype!r}, but {path} holds {packed.dtype!r} and no more: leave dtype out, or "
+                "load the model that it was made from"
+            )
+        if backend != "native":
+            raise ValueError(f"backend is {backend!r}, but {path} is packed for backend 'native'")
+        found = None
+        if tokenizer is not None:
+            found = as_tokenizer(tokenizer)
+        elif packed.vocabulary is not None:
+            found = unpack(packed.vocabulary, str(path), packed.config.n_vocab)
+        metadata = packed.metadata
+        model = cls(
+            packed.weights(threads=threads),
+            found,
+            threads=threads,
+            name=str(path),
+            notes=[
+                f"packed file of version {metadata['version']}, mapped and used in place: {packed.dtype}",
+                f"made from {metadata.get('name')}, SHA-256 of its weights "
+                f"{metadata.get('source_sha256') or 'unknown'}, with numerics {metadata.get('numerics')}",
+            ],
+            generation_config=packed.generation_config,
+            cache_dtype=cache_dtype,
+        )
+        model._source_sha256 = lambda: metadata.get("source_sha256", "")
+        if found is None:
+            model._no_tokenizer = f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer="
+            model.notes.append("no tokenizer in it")
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into one packed file, with its configuration and tokenizer.
+
+        :meth:`from_pretrained` maps such a file and uses it in place: in milliseconds, and in memory that all
+        processes share. The weights are those of :attr:`dtype`; results are the same, bit for bit. The file
+        appears once it is complete. Layout: docs/packed-files.md.
+
+        Parameters
+        ----------
+        path : str or path
+            Any name; .gpt2c is usual. A file of that name is replaced; who uses it keeps the old one.
+
+        Raises
+        ------
+        ValueError
+            The model is of back end "blas".
+        TokenizerError
+            Its tokenizer is an object of another library that was given: it cannot be written.
+        """
+        from ._terminal import replacing
+        from .packed import write_packed
+
+        vocabulary = None
+        if self._tokenizer is not None:
+            vocabulary = self._tokenizer.packed()
+            if vocabulary is None:
+                raise TokenizerError(
+                    f"the tokenizer {self._tokenizer.name} cannot be written into a file: save the model "
+                    "without it (load it with its own), and give tokenizer= again when it is used"
+                )
+        with replacing(os.fspath(path), binary=True) as file:
+            write_packed(
+                file,
+                self.weights,
+                vocabulary=vocabulary,
+                name=self.name,
+                generation_config=self.generation_config,
+                source_sha256=self._source_sha256(),
+            )
 
     # What the model is
 
@@ -548,6 +649,30 @@ class GPT2:
         if not ids:
             raise ValueError(f"{name} is empty: there is nothing to score")
         return text, token_ids(ids, self.config.n_vocab, name)
+
+
+@contextlib.contextmanager
+def _counting(
+    checkpoint: Checkpoint, progress: bool
+) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The checkpoint's two ways to read; with a bar of the bytes that they have read."""
+    if not progress:
+        yield checkpoint.read, checkpoint.read_rows
+        return
+    from tqdm import tqdm
+
+    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc="loading", delay=1.5, leave=False) as bar:
+
+        def counted(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+            def reading(name: str, *rows: int) -> np.ndarray:
+                found = read(name, *rows)
+                bar.update(found.size * checkpoint.tensors[name].itemsize)
+                return found
+
+            return reading
+
+        yield counted(checkpoint.read), counted(checkpoint.read_rows)
 
 
 def _checked_threads(threads: int | None) -> int:

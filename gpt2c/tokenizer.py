@@ -22,7 +22,15 @@ from .errors import TokenizerError
 if TYPE_CHECKING:
     from .config import Config
 
-__all__ = ["BPETokenizer", "StreamDecoder", "Tokenizer", "as_tokenizer", "gpt2_tokenizer", "load_tokenizer"]
+__all__ = [
+    "BPETokenizer",
+    "StreamDecoder",
+    "Tokenizer",
+    "as_tokenizer",
+    "gpt2_tokenizer",
+    "load_tokenizer",
+    "unpack",
+]
 
 # tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
 # _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.
@@ -94,7 +102,35 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
             raise TokenizerError(
                 f"{where}: the added token {shown(entry['content'])} has the id {entry['id']}, not the next"
             )
-    return as_tokenizer(found, name=where, n_vocab=n_vocab)
+    tokenizer = as_tokenizer(found, name=where, n_vocab=n_vocab)
+    tokenizer.description = description
+    return tokenizer
+
+
+def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
+    """The tokenizer that `Tokenizer.packed` has put in words, for a model of ``n_vocab`` tokens.
+
+    Raises
+    ------
+    TokenizerError
+        The words are damaged, do not belong to the model, or need ``tokenizers``, which is not installed.
+    """
+    if "tokenizers" in packed:
+        return _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
+    try:
+        tokens = [token.encode("latin-1") for token in packed["tokens"]]
+        ids = [operator.index(index) for index in packed["ids"]]
+        prefix = [operator.index(index) for index in packed["prefix"]]
+        added = [AddedToken(*token) for token in packed["added"]]
+        if min([0, *ids, *prefix]) < 0 or not {*prefix, *(token.id for token in added)} <= {
+            *range(len(tokens))
+        }:
+            raise IndexError("an id is outside the vocabulary")
+        ranks = {tokens[index]: rank for rank, index in enumerate(ids)}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"the vocabulary in {where} is damaged: {error}") from None
+    vocabulary = Vocabulary(tokens, ranks, ids, added, prefix)
+    return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=n_vocab)
 
 
 @lru_cache(maxsize=1)
@@ -153,6 +189,7 @@ class BPETokenizer(Tokenizer):
 
     def __init__(self, vocabulary: Vocabulary, *, name: str, kind: str, n_ids: int | None = None) -> None:
         self.name, self.kind = name, kind
+        self._vocabulary = vocabulary
         self.n_vocab = len(vocabulary.tokens)
         self.special_tokens = {token.text: token.id for token in vocabulary.added if token.special}
         self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
@@ -202,6 +239,18 @@ class BPETokenizer(Tokenizer):
         raise ValueError(f"token id {index} is outside the vocabulary: 0 to {last} are allowed")
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
+
+    def packed(self) -> dict[str, Any]:
+        v = self._vocabulary
+        tokens = [token.decode("latin-1") for token in v.tokens]
+        return {
+            "tokens": tokens,
+            "ids": v.ids,
+            "added": [list(token) for token in v.added],
+            "prefix": v.prefix,
+        }
+
+    packed.__doc__ = Tokenizer.packed.__doc__
 
     def _cut_out(self, pattern: re.Pattern[str], piece: str | int) -> Iterator[str | int]:
         """The parts of a text between the matches of a pattern, and the matches as ids."""

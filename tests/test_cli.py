@@ -302,7 +302,7 @@ def test_help_version_and_no_command():
         ),
         (["generate", "x", "-o", ""], 1, "-o takes the name of a file, and got an empty one"),
         (["generate", "x", "-m", __file__], 1, "test_cli.py is not a .safetensors file"),
-        (["generate", "x", "-o", "/"], 1, "/ is a directory: -o takes a file"),
+        (["generate", "x", "-o", "/"], 1, "/ is a directory: the name of a file is needed"),
         (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),
         (["score", "x", "-f", "y"], 1, "give a text or a file (-f), not both"),

@@ -394,3 +394,13 @@ def test_the_message_names_at_most_what_a_line_holds(file):
         read_header(file(with_header({name: 1})))
     assert len(re.sub(r"\S*model\.safetensors", "", str(caught.value))) < 300
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_some_rows_of_a_tensor(tmp_path, dtype):
+    path = tmp_path / "m.safetensors"
+    array = np.arange(7 * 3 * 2, dtype=np.float32).reshape(7, 3, 2)
+    path.write_bytes(safetensors_bytes({"before": np.ones(5), "a": array}, dtype))
+    info = read_header(path)["a"]
+    for begin, end in [(0, 7), (0, 1), (2, 5), (6, 7), (6, 99), (3, 3)]:
+        assert np.array_equal(read_tensor(info, begin, end), array[begin:end])

@@ -16,7 +16,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError
 from .directory import check_file, read_config, read_generation_config, read_tensors
-from .files import reading
+from .files import open_regular, reading
 from .hub import fetch, looks_like_name
 from .safetensors import TensorInfo, read_tensor
 from .validate import match
@@ -66,6 +66,21 @@ class Checkpoint:
             There is no tensor of that name.
         """
         return read_tensor(self.tensors[name])
+
+    def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Rows ``begin`` to ``end`` of a matrix; else as `read`."""
+        return read_tensor(self.tensors[name], begin, end)
+
+    def sha256(self) -> str:
+        """Hash of the files of weights, one after the other, in the order of their names."""
+        import hashlib  # takes longer than opening a model
+
+        found = hashlib.sha256()
+        for path in sorted({tensor.file for tensor in self.tensors.values()}):
+            with reading(path), open_regular(path) as file:
+                while block := file.read(2**20):
+                    found.update(block)
+        return found.hexdigest()
 
 
 def open_checkpoint(

@@ -8,6 +8,7 @@ safetensors library, whose verdict on any file is never milder than this reader'
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,7 +19,7 @@ from ..config import shown
 from ..errors import CheckpointError
 from .files import MAX_JSON, open_regular, parse_object, reading
 
-__all__ = ["FLOAT_DTYPES", "TensorInfo", "read_header", "read_tensor"]
+__all__ = ["FLOAT_DTYPES", "TensorInfo", "read_header", "read_header_and_metadata", "read_tensor"]
 
 # Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
 _ITEMSIZE = {
@@ -43,6 +44,11 @@ class TensorInfo(NamedTuple):
     offset: int  # of its first byte, from the start of the file
     nbytes: int
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE[self.dtype]
+
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file, name -> TensorInfo, in the order of their bytes. Reads no data.
@@ -52,6 +58,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     CheckpointError
         The file is not safetensors, is truncated, or says anything about itself that is not so.
     """
+    return read_header_and_metadata(path)[0]
+
+
+def read_header_and_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The same, and the texts of its ``__metadata__``."""
     path = Path(path)
     with reading(path), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -95,22 +106,24 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             f"{path} {'is truncated' if end > size else 'has bytes that belong to no tensor'}: by its header "
             f"it has {end} bytes, in fact {size}"
         )
-    return {tensor.name: tensor for tensor in tensors}
+    return {tensor.name: tensor for tensor in tensors}, metadata
 
 
-def read_tensor(info: TensorInfo) -> np.ndarray:
-    """Read one F32, F16 or BF16 tensor as float32.
+def read_tensor(info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:
+    """Read one F32, F16 or BF16 tensor as float32, or some of its rows.
 
     Parameters
     ----------
     info : TensorInfo
         From :func:`read_header`.
+    begin, end : int
+        Along the first dimension, as in a slice; all by default.
 
     Returns
     -------
     ndarray
-        float32, C-contiguous, of the tensor's shape. The only array of that size that is made; the widening
-        of F16 and BF16 is exact.
+        float32, C-contiguous, of the tensor's shape or [end - begin, ...]. The only array of that
+        size that is made; the widening of F16 and BF16 is exact.
 
     Raises
     ------
@@ -123,13 +136,17 @@ def read_tensor(info: TensorInfo) -> np.ndarray:
             f"{info.file}: tensor {shown(info.name)} has dtype {info.dtype}; weights are read from "
             f"{', '.join(FLOAT_DTYPES)}"
         )
-    count = info.nbytes // _ITEMSIZE[info.dtype]
+    shape = info.shape
+    if shape:
+        begin, end, _ = slice(begin, end).indices(shape[0])
+        shape = (max(0, end - begin), *shape[1:])
+    count = math.prod(shape)
     out = np.empty(count, np.float32)
     narrow = np.empty(0 if info.dtype == "F32" else min(count, _BLOCK), np.uint16)
     flags = np.empty(min(count, _BLOCK), np.bool_)
     bad = 0
     with reading(info.file), open_regular(info.file) as file:
-        file.seek(info.offset)
+        file.seek(info.offset + begin * math.prod(shape[1:]) * info.itemsize)
         for start in range(0, count, _BLOCK):
             block = out[start : start + _BLOCK]
             if info.dtype == "F32":
@@ -143,7 +160,7 @@ def read_tensor(info: TensorInfo) -> np.ndarray:
             f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
             "file is damaged, or the training of the model diverged"
         )
-    return out.reshape(info.shape)
+    return out.reshape(shape)
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
