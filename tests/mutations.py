@@ -75,7 +75,7 @@ MUTATIONS = [
     ("sample: top_p", "k_sampler.inc.c", "share * total, 1)", "share * total * 0.9, 1)"),
     ("sample: min_p", "k_sampler.inc.c", "(value_cut){s->min_p, count}", "(value_cut){2.0f * s->min_p, count}"),
     ("sample: ties at the edge", "k_sampler.inc.c", "cut.ties += (double)cut.ties < ties;", ""),
-    ("sample: which ties stay", "k_sampler.inc.c", "cut.ties -= __builtin_popcount(equal);", ""),
+    ("sample: which ties stay", "k_sampler.inc.c", "cut.ties -= __builtin_popcount(equal);", ";"),
     ("sample: no tie stays", "k_sampler.inc.c", "for (; cut.ties > 0; cut.ties--, equal &= equal - 1)", "for (; cut.ties > 0; cut.ties = 0)"),
     ("sample: a bound too high", "k_sampler.inc.c", "(double)top_k, 0).edge", "(double)top_k * 0.9, 0).edge"),
     ("sample: ties at the bound", "k_sampler.inc.c", "ties = bound > -INFINITY ? k : 0", "ties = bound > -INFINITY ? k - 16 : 0"),

@@ -1,0 +1,349 @@
+"""gpt2c beside other engines, on the same weights, in one run: GPT-2 124M of random weights, two threads.
+
+    python bench/against_peers.py prepare                    once: the engines and their models, several GB
+    python bench/against_peers.py run [--rounds 5] [--json FILE] [--engines "gpt2c int8" llama …]
+    python bench/against_peers.py show FILE                  the tables of a run again
+
+prefill   a prompt of 512 tokens to the logits after its last
+decode    128 greedy tokens after a prompt of 32, without the prompt's time
+batch 8   the same of 8 prompts together, the sum
+score     the log-probability of each token of a text of 512
+start     a new process: Python, imports, the model's file (in the page cache), the first token after a
+          prompt of 32; and the memory of that process at its end: all, and of it what is no file's, so
+          that every further process needs it again
+install   what the engine and all it needs take on the disk, without Python and what makes the models
+
+Every engine is a process of its own; a round runs each of them once, every second round in reverse order, and
+medians over rounds are shown. An engine's answers are held against transformers in float32 before its speed
+counts: float32 has to agree in the greedy tokens or to 1e-3 in all logits, and of 128 next tokens after given
+ones bfloat16 must find 95 %, int8 90 % and int4 60 %. One that does not is refused.
+
+`prepare` needs a C++ compiler and cmake (llama.cpp is built for this machine) and the network. Everything
+lies in --work, by default build/peers; the versions are those of bench/peers/requirements.txt. Details and
+how to read the result: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+BENCH = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCH))
+from peers.engines import BATCH, DECODE, ENGINES, PROMPT, THREADS, now  # noqa: E402
+
+RATES = ("prefill", "decode", "batch 8", "score")
+AGREEMENT = {"float32": 1.0, "bfloat16": 0.95, "int8": 0.9, "int4": 0.6}  # shares of 128 next tokens
+LLAMA = "llama-cpp-python==0.3.36"
+LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF " + " ".join(
+    f"-DLLAMA_{part}=OFF" for part in ("BUILD_TOOLS", "BUILD_EXAMPLES", "BUILD_TESTS", "BUILD_SERVER", "CURL")
+)
+# What is installed to make the models, and for which engine alone each package counts.
+ROOTS = {
+    "gpt2c": ["gpt2c"],
+    "transformers": ["transformers", "torch"],
+    "CTranslate2": ["ctranslate2"],
+    "ONNX Runtime": ["onnxruntime"],
+    "OpenVINO": ["openvino"],
+    "llama.cpp": ["llama_cpp_python"],
+}
+
+
+# ---- setting up
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Engines and models, as far as they are missing."""
+    work = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    python = work / "venv/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    subprocess.run([*pip, *index, "-r", BENCH / "peers/requirements.txt"], check=True)
+    if subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode:
+        environment = os.environ | {"CMAKE_ARGS": LLAMA_FLAGS}
+        subprocess.run([*pip, _llama_source(python, work)], check=True, env=environment)
+    subprocess.run([python, BENCH / "peers/models.py"], check=True, cwd=work)
+    import gpt2c
+
+    (work / "gpt2c").mkdir(exist_ok=True)
+    for dtype in ("float32", "bfloat16", "int8", "int4"):
+        gpt2c.GPT2.from_pretrained(work / "model", dtype=dtype).save(work / f"gpt2c/{dtype}.gpt2c")
+
+
+def _llama_source(python: Path, work: Path) -> Path:
+    """llama.cpp's source with a compiler barrier that GCC 12 needs on AMX.
+
+    Without it the compiler drops the stores of the tile configuration as dead, and the process dies at the
+    first prompt of a quantised model.
+    """
+    command = [
+        python,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        work / "source",
+        LLAMA,
+    ]
+    subprocess.run(command, check=True)
+    (archive,) = (work / "source").glob("llama_cpp_python-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(work / "source", filter="data")
+    folder = work / "source" / archive.name.removesuffix(".tar.gz")
+    file = folder / "vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp"
+    text, call = file.read_text(), "    _tile_loadconfig(&tc);"
+    if call not in text:
+        raise SystemExit(f"{file} has changed: look whether it still needs a barrier before _tile_loadconfig")
+    file.write_text(text.replace(call, '    __asm__ volatile("" : : "r"(&tc) : "memory");\n' + call))
+    return folder
+
+
+# ---- one process
+
+
+def check(engine, fmt: str, ref) -> dict:
+    """Hold an engine's answers against the reference; SystemExit if they are not of its format."""
+    forced = engine.forced(ref["forced"], PROMPT).astype(np.float32)
+    argmax = float((forced.argmax(-1) == ref["forced_logits"].argmax(-1)).mean())
+    last = engine.numpy(engine.start(ref["long"][None]))[0]
+    error = max(float(np.abs(a - b).max()) for a, b in
+                ((forced, ref["forced_logits"]), (last, ref["long_logits"])))  # fmt: skip
+    scores = float(np.abs(engine.score(ref["long"]) - ref["long_logprobs"]).mean())
+    batch = engine.decode(ref["prompts"], 15)[0]
+    greedy = float((batch == ref["greedy"]).mean())
+    fine = argmax >= AGREEMENT[fmt] and scores < 0.5
+    if fmt == "float32":
+        fine = scores < 1e-3 and (error < 1e-3 or greedy == 1)
+    if not fine:
+        raise SystemExit(
+            f"refused: {argmax:.0%} of next tokens as the reference, logits off by up to {error:.1e}, "
+            f"log-probabilities by {scores:.1e} on average, {greedy:.0%} of the greedy tokens of a batch"
+        )
+    return {"argmax": argmax, "error": error, "score_error": scores, "greedy": greedy}
+
+
+def measure(name: str, repeats: int) -> dict:
+    """All rates of an engine, in this process."""
+    kind, arguments, fmt = ENGINES[name]
+    ref = np.load("reference.npz")
+    begin = now()
+    engine = kind(*arguments)
+    found = {
+        "load": now() - begin,
+        "settings": engine.settings,
+        "check": check(engine, fmt, ref),
+        "choices": {},
+    }
+    prompts, long = ref["prompts"], ref["long"]
+
+    def timed(run) -> float:
+        begin = now()
+        run()
+        return now() - begin
+
+    cases = {
+        "prefill": lambda: len(long) / timed(lambda: engine.prefill(long)),
+        "decode": lambda: DECODE / engine.decode(prompts[:1], DECODE)[1],
+        "batch 8": lambda: BATCH * DECODE / engine.decode(prompts, DECODE)[1],
+        "score": lambda: (len(long) - 1) / timed(lambda: engine.score(long)),
+    }
+    for case, run in cases.items():
+        n = repeats if case in ("decode", "batch 8") else 3 * repeats
+        tried = {}
+        for choice in engine.choices:
+            engine.choose(choice, case)
+            run()  # warms up
+            tried[choice] = max(run() for _ in range(n if case in ("prefill", "score") else 1))
+        best = max(tried, key=tried.get)
+        engine.choose(best, case)
+        found["choices"][case] = best
+        found[case] = [run() for _ in range(n)]
+    return found
+
+
+def first_token(name: str) -> dict:
+    """What a new process does for its first token, and the memory it then has."""
+    kind, arguments, _ = ENGINES[name]
+    prompts = np.load("prompts.npy")
+    engine = kind(*arguments)
+    engine.argmax(engine.start(prompts[:1]))
+    memory = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    kib = {key: int(value.split()[0]) for key, value in memory.items()}
+    return {"rss": 1024 * kib["Rss"], "own": 1024 * kib["Anonymous"]}
+
+
+def install_size(roots: list[str]) -> int:
+    """Bytes of these packages and of all they require."""
+    from importlib import metadata
+    from re import match
+
+    left, seen, size = list(roots), set(), 0
+    while left:
+        name = left.pop().lower().replace("-", "_")
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # asked for on other systems only
+        required = (r for r in package.requires or () if "extra ==" not in r)
+        left += [match(r"[\w.-]+", requirement)[0] for requirement in required]
+        paths = {Path(str(package.locate_file(file))) for file in package.files or ()}
+        if name == "gpt2c":  # an editable install lists none of it
+            import gpt2c
+
+            paths |= {p for p in Path(gpt2c.__file__).parent.rglob("*") if "__pycache__" not in p.parts}
+        size += sum(path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc")
+    return size
+
+
+# ---- all of them
+
+
+def call(name: str, what: str, options: argparse.Namespace) -> dict:
+    """Run this file in a new process for one engine."""
+    python = sys.executable if name.startswith("gpt2c") else str(options.work / "venv/bin/python")
+    environment = os.environ | {
+        "GPT2C_PEERS": str(options.work),
+        "OMP_NUM_THREADS": str(THREADS),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OPENVINO_TELEMETRY": "0",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [python, __file__, what, name, "--repeats", str(options.repeats)],
+        env=environment, cwd=options.work, capture_output=True, text=True, timeout=options.timeout,
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            return json.loads(line[7:]) | {"seconds": seconds}
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    raise RuntimeError(" ".join(lines[-2:]) or f"exit status {done.returncode}")
+
+
+def run(options: argparse.Namespace) -> dict:
+    """Measure in alternating rounds."""
+    names = [n for n in ENGINES if not options.engines or any(n.startswith(g) for g in options.engines)]
+    if not names:
+        raise SystemExit(f"no engine begins so; there are: {', '.join(ENGINES)}")
+    np.save(options.work / "prompts.npy", np.load(options.work / "reference.npz")["prompts"])
+    results: dict = {name: {"rates": [], "starts": []} for name in names}
+    failed: dict = {}
+    for number in range(options.rounds):
+        for name in names if number % 2 == 0 else names[::-1]:
+            if name in failed:
+                continue
+            try:
+                found = results[name]
+                found["rates"].append(call(name, "--measure", options))
+                found["starts"].append(call(name, "--start", options))  # its files are in the page cache now
+                if number == 0:
+                    found["install"] = call(name, "--install", options)["bytes"]
+                rates = (f"{c} {statistics.median(found['rates'][-1][c]):,.0f}" for c in RATES)
+                start = found["starts"][-1]["seconds"]
+                print(
+                    f"round {number + 1}, {name}: {', '.join(rates)}, start {start:.2f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                failed[name] = str(error)
+                print(f"round {number + 1}, {name}: FAILED, {error}", file=sys.stderr, flush=True)
+        if options.json:
+            unfinished = options.json.with_suffix(".part")
+            unfinished.write_text(json.dumps({"results": results, "failed": failed}, indent=1) + "\n")
+            os.replace(unfinished, options.json)
+    return {"results": results, "failed": failed}
+
+
+def tables(found: dict) -> str:
+    """Markdown: speeds and sizes; then how each engine was set and how near its answers are."""
+    lines = [
+        "| engine | prefill | decode | batch 8 | score | start | memory | of it own | install |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    about = [
+        "| engine | next tokens as float32 | greatest difference of a logit | settings |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, of in found["results"].items():
+        if not of["rates"]:
+            continue
+        rates = [f"{statistics.median(statistics.median(r[c]) for r in of['rates']):,.0f}" for c in RATES]
+        start = statistics.median(s["seconds"] for s in of["starts"])
+        rss, own = (statistics.median(s[key] for s in of["starts"]) / 2**20 for key in ("rss", "own"))
+        install = of.get("install", 0) / 1e6
+        lines.append(
+            f"| {name} | {' | '.join(rates)} | {start:.2f} s | {rss:.0f} | {own:.0f} | {install:.0f} |"
+        )
+        last = of["rates"][-1]
+        chosen = ", ".join(f"{case} {how}" for case, how in last["choices"].items() if how)
+        checked = last["check"]
+        how = "; ".join(filter(None, (last["settings"], chosen)))
+        about.append(f"| {name} | {checked['argmax']:.0%} | {checked['error']:.0e} | {how} |")
+    n = max((len(of["rates"]) for of in found["results"].values()), default=0)
+    lines.append(f"\nTokens per second; memory in MiB, install in MB; medians of {n} rounds.\n")
+    return "\n".join([*lines, *about, *(f"\n{name}: {why}" for name, why in found["failed"].items())])
+
+
+def main() -> None:
+    """Parse and do."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("prepare", "run", "show"))
+    parser.add_argument("file", nargs="?", type=Path, help="for show")
+    parser.add_argument("--work", type=Path, default=BENCH.parent / "build/peers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="in each process; prefill and score 3 times as often"
+    )
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help="those whose names begin so")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one process")
+    parser.add_argument("--json", type=Path, help="keep all that was measured")
+    for hidden in ("--measure", "--start", "--install"):
+        parser.add_argument(hidden, metavar="NAME", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.work = options.work.resolve()
+    if options.measure:
+        print("RESULT " + json.dumps(measure(options.measure, options.repeats)))
+    elif options.start:
+        print("RESULT " + json.dumps(first_token(options.start)))
+    elif options.install:
+        family = next(root for root in ROOTS if options.install.startswith(root))
+        print("RESULT " + json.dumps({"bytes": install_size(ROOTS[family])}))
+    elif options.what == "prepare":
+        prepare(options)
+    elif options.what == "run":
+        if not (options.work / "reference.npz").exists():
+            parser.error(f"{options.work} holds no models: run `prepare` first")
+        print(tables(run(options)))
+    elif options.what == "show":
+        if options.file is None:
+            parser.error("show needs the file of a run's --json")
+        print(tables(json.loads(options.file.read_text())))
+    else:
+        parser.error("say what: prepare, run or show")
+
+
+if __name__ == "__main__":
+    main()
