@@ -862,3 +862,24 @@ def test_a_float16_cache_is_smaller_and_close(weights):
     assert np.abs(rounded - exact).max() < 0.02 * np.abs(exact).max()  # float16 has 11 bits
     with pytest.raises(ValueError, match="allowed: 'float32', 'float16'"):
         _engine.KVCache(weights, dtype="int8")
+
+
+def test_a_float16_cache_keeps_subnormal_values():
+    """Values of about 1e-6: rounded to multiples of 2^-24, the same on every instruction set."""
+    tensors = dict(TENSORS)
+    for i in range(CONFIG.n_layer):
+        for kind in ("weight", "bias"):
+            name = f"h.{i}.attn.c_attn.{kind}"
+            tensors[name] = tensors[name].copy()
+            tensors[name][..., 2 * CONFIG.n_embd :] *= 1e-6
+        tensors[f"h.{i}.attn.c_proj.weight"] = tensors[f"h.{i}.attn.c_proj.weight"] * np.float32(1e6)
+    ids = ids_of(60)
+    exact = logits_of(make(CONFIG, tensors), ids)
+    results = set()
+    for isa in ISAS:
+        weights = make(CONFIG, tensors, isa=isa)
+        found = _engine.forward(weights, [(_engine.KVCache(weights, dtype="float16"), ids)])
+        results.add(found.tobytes())
+        assert np.abs(found - exact).max() < 0.2 * np.abs(exact).max()
+    assert len(results) == 1
+    assert not np.array_equal(found, exact)
