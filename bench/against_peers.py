@@ -47,7 +47,7 @@ LLAMA = "llama-cpp-python==0.3.36"
 LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF " + " ".join(
     f"-DLLAMA_{part}=OFF" for part in ("BUILD_TOOLS", "BUILD_EXAMPLES", "BUILD_TESTS", "BUILD_SERVER", "CURL")
 )
-# What is installed to make the models, and for which engine alone each package counts.
+# What each engine needs to be installed; with what that requires it is its size.
 ROOTS = {
     "gpt2c": ["gpt2c"],
     "transformers": ["transformers", "torch"],
@@ -220,7 +220,6 @@ def call(name: str, what: str, options: argparse.Namespace) -> dict:
     """Run this file in a new process for one engine."""
     python = sys.executable if name.startswith("gpt2c") else str(options.work / "venv/bin/python")
     environment = os.environ | {
-        "GPT2C_PEERS": str(options.work),
         "OMP_NUM_THREADS": str(THREADS),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -27,6 +27,7 @@ import numpy as np
 
 from gpt2c import GPT2, reference
 from gpt2c.checkpoint import Checkpoint, open_checkpoint
+from gpt2c.checkpoint.safetensors import write_tensors
 from gpt2c.comparison import compare, windows
 
 DTYPES = ("float32", "bfloat16", "int8", "int4")
@@ -87,15 +88,8 @@ def plant(checkpoint: Checkpoint, ids: np.ndarray) -> dict[str, np.ndarray]:
 
 def write(directory: Path, checkpoint: Checkpoint, weights: dict[str, np.ndarray]) -> None:
     """Write a checkpoint without a tokenizer: the configuration of one, other weights, in float32."""
-    header, end = {}, 0
-    for name, tensor in weights.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
     with open(directory / "model.safetensors", "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in weights.values():
-            file.write(tensor.astype("<f4").tobytes())
+        write_tensors(file, weights, {"format": "pt"})
     shutil.copy(checkpoint.directory / "config.json", directory)
 
 

@@ -8,7 +8,6 @@ import os
 import sys
 from argparse import Namespace
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -247,10 +246,10 @@ def info(arguments: Namespace) -> None:
 
 
 def _check(source: str | None, model: GPT2) -> None:
-    from .packed import is_packed, open_packed
+    from .packed import open_packed, packed_path
 
-    path = Path(os.path.expanduser(source or ""))
-    if not is_packed(path):
+    path = packed_path(source)
+    if path is None:
         raise ValueError(f"--check is for packed files, which hold a checksum; {model.name} is none")
     open_packed(path).check()
     model.notes.append("the checksum of its contents is right")
@@ -259,9 +258,9 @@ def _check(source: str | None, model: GPT2) -> None:
 def convert(arguments: Namespace) -> None:
     """Write a packed file."""
     from .comparison import SAMPLE, compare, windows
-    from .packed import is_packed
+    from .packed import packed_path
 
-    if is_packed(Path(os.path.expanduser(arguments.source))):
+    if packed_path(arguments.source) is not None:
         raise ValueError(
             f"{arguments.source} is a packed file already: convert the model that it was made from"
         )

@@ -143,12 +143,11 @@ class GPT2:
         if backend not in BACKENDS:
             raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
         threads = _checked_threads(threads)  # before the long work
-        if source is not None and revision is None and not subfolder:
-            from .packed import is_packed
+        from .packed import packed_path
 
-            path = Path(os.path.expanduser(source))
-            if is_packed(path):
-                return cls._from_packed(path, dtype, cache_dtype, backend, threads, tokenizer)
+        path = None if revision is not None or subfolder else packed_path(source)
+        if path is not None:
+            return cls._from_packed(path, dtype, cache_dtype, backend, threads, tokenizer)
 
         from .checkpoint import open_checkpoint
         from .tokenizer import as_tokenizer, load_tokenizer

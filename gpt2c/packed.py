@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,11 +19,11 @@ import numpy as np
 from . import _engine
 from .checkpoint.files import open_regular, parse_object, reading
 from .checkpoint.names import expected
-from .checkpoint.safetensors import TensorInfo, read_header_and_metadata
+from .checkpoint.safetensors import TensorInfo, read_header_and_metadata, write_tensors
 from .config import Config, Setting, shown
 from .errors import CheckpointError, ConfigError
 
-__all__ = ["SUFFIX", "VERSION", "Packed", "is_packed", "open_packed", "write_packed"]
+__all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "write_packed"]
 
 SUFFIX = ".gpt2c"  # usual, not needed
 FORMAT = "gpt2c packed"
@@ -75,34 +76,18 @@ def write_packed(
         checksum.update(array)
     config = {f.name: getattr(weights.config, f.name) for f in fields(Config)}
     config["report"] = [list(setting) for setting in weights.config.report]
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "format": FORMAT,
-            "version": str(VERSION),
-            "dtype": weights.dtype,
-            "numerics": str(_engine.NUMERICS_VERSION),
-            "name": name,
-            "source_sha256": source_sha256,
-            "payload_sha256": checksum.hexdigest(),
-            "config": json.dumps(config),
-            "generation_config": json.dumps(dict(generation_config)),
-        }
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "dtype": weights.dtype,
+        "numerics": str(_engine.NUMERICS_VERSION),
+        "name": name,
+        "source_sha256": source_sha256,
+        "payload_sha256": checksum.hexdigest(),
+        "config": json.dumps(config),
+        "generation_config": json.dumps(dict(generation_config)),
     }
-    end = 0
-    for key, array in arrays.items():
-        dtype = "F32" if array.dtype == np.float32 else "U8"
-        header[key] = {
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    data = json.dumps(header, separators=(",", ":")).encode()
-    data += b" " * (-(8 + len(data)) % ALIGNMENT)
-    file.write(len(data).to_bytes(8, "little"))
-    file.write(data)
-    for array in arrays.values():
-        file.write(memoryview(array).cast("B"))
+    write_tensors(file, arrays, metadata, ALIGNMENT)
 
 
 def _in_order(tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, np.ndarray]]:
@@ -190,17 +175,20 @@ def _sha256() -> Any:
     return hashlib.sha256()
 
 
-def is_packed(path: Path) -> bool:
-    """Whether a path is a packed file, by its name or by what it says of itself."""
+def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
+    """The path of a packed file, known by its name or its header; None for any other source."""
+    if source is None:
+        return None
+    path = Path(os.path.expanduser(source))
     try:
         if not path.is_file():
-            return False
+            return None
         if path.suffix == SUFFIX:
-            return True
+            return path
         with open_regular(path) as file:
-            return f'"format":"{FORMAT}"'.encode() in file.read(200)
+            return path if f'"format":"{FORMAT}"'.encode() in file.read(200) else None
     except OSError:
-        return False
+        return None
 
 
 def open_packed(path: Path) -> Packed:
@@ -244,14 +232,11 @@ def open_packed(path: Path) -> Packed:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if len(mapped) != max(info.offset + info.nbytes for info in tensors.values()):
             raise CheckpointError(f"{path} was changed while it was opened")
-    found = Packed(
-        path, config, dtype, generation_config, None, metadata, tensors, np.frombuffer(mapped, np.uint8)
-    )
+    whole, vocabulary = np.frombuffer(mapped, np.uint8), None
     if VOCABULARY in tensors:
         info = tensors[VOCABULARY]
-        text = found._bytes[info.offset : info.offset + info.nbytes].tobytes()
-        object.__setattr__(found, "vocabulary", _parse_vocabulary(text, path))
-    return found
+        vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes(), path)
+    return Packed(path, config, dtype, generation_config, vocabulary, metadata, tensors, whole)
 
 
 def _parse_vocabulary(text: bytes, path: Path) -> dict[str, Any]:

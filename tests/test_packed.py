@@ -185,14 +185,14 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_the_old_file(packed, monkeypatch):
-    import gpt2c.packed
+    from gpt2c.checkpoint import safetensors
 
     before = packed.read_bytes()
 
     def full(array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(gpt2c.packed, "memoryview", full, raising=False)
+    monkeypatch.setattr(safetensors, "memoryview", full, raising=False)
     with pytest.raises(OSError, match="No space"):
         GPT2.from_pretrained(dtype="int4").save(packed)
     assert packed.read_bytes() == before

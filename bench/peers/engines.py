@@ -3,13 +3,12 @@
 import ctypes
 import functools
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
-HERE = Path(os.environ.get("GPT2C_PEERS", "."))  # what models.py has made
+HERE = Path.cwd()  # with what models.py has made
 MODEL = HERE / "model"
 THREADS, LAYERS, HEADS, WIDTH, N_VOCAB = 2, 12, 12, 64, 50257
 DECODE, PROMPT, BATCH = 128, 32, 8

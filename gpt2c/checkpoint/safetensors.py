@@ -1,4 +1,4 @@
-"""A reader of safetensors files that believes nothing it has not checked.
+"""Safetensors files: a reader that believes nothing it has not checked, and a writer.
 
 The format: the length of the header (8 bytes, little-endian), the header (a JSON object: tensor name ->
 dtype, shape and the [begin, end) of its bytes in the data; ``__metadata__`` is free text), the data. Files
@@ -8,8 +8,10 @@ safetensors library, whose verdict on any file is never milder than this reader'
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,7 +21,14 @@ from ..config import shown
 from ..errors import CheckpointError
 from .files import MAX_JSON, open_regular, parse_object, reading
 
-__all__ = ["FLOAT_DTYPES", "TensorInfo", "read_header", "read_header_and_metadata", "read_tensor"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "TensorInfo",
+    "read_header",
+    "read_header_and_metadata",
+    "read_tensor",
+    "write_tensors",
+]
 
 # Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
 _ITEMSIZE = {
@@ -161,6 +170,36 @@ def read_tensor(info: TensorInfo, begin: int = 0, end: int | None = None) -> np.
             "file is damaged, or the training of the model diverged"
         )
     return out.reshape(shape)
+
+
+def write_tensors(
+    file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], alignment: int = 8
+) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for writing, at its beginning.
+    tensors : mapping
+        Name -> float32 or uint8 array, C-contiguous, written in this order without holes.
+    metadata : mapping
+        The texts of ``__metadata__``.
+    alignment : int
+        The data begins at a multiple of so many bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in tensors.items():
+        begin, end = end, end + array.nbytes
+        dtype = {"float32": "F32", "uint8": "U8"}[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-(8 + len(data)) % alignment)
+    file.write(len(data).to_bytes(8, "little"))
+    file.write(data)
+    for array in tensors.values():
+        file.write(memoryview(array).cast("B"))
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
