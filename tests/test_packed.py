@@ -268,7 +268,7 @@ def of_another_config(path):
         (metadata(config="[]"), CheckpointError, "a JSON object is needed"),
         (metadata(dtype="float32"), CheckpointError, "needed: contiguous uint8"),
         (renamed, CheckpointError, "h.0.ln_1.weight is missing"),
-        (shifted, CheckpointError, "at a multiple of 64"),
+        (shifted, CheckpointError, "needed: F32 at a multiple of 64"),
         (of_another_config, CheckpointError, "the panels of h.0.mlp.c_fc.weight are"),
     ],
 )
