@@ -3,9 +3,9 @@
     python bench/tables.py [--quick] [--json FILE] [--only NAME ...]
 
 Random weights of GPT-2's shapes. A share is the time that the machine needs at best, for reading the bytes or
-for the arithmetic of a call, whichever is longer (gpt2c/benchmark.py says how both are counted and measured),
-divided by the time the call took. Times are medians of alternating rounds. The whole takes about a quarter of
-an hour, --quick a few minutes with fewer rounds and models; keep the machine quiet meanwhile.
+for the arithmetic of a call, whichever is longer (gpt2c/benchmark/cases.py says how both are counted and
+measured), divided by the time the call took. Times are medians of alternating rounds. The whole takes about
+half an hour, --quick a few minutes with fewer rounds and models; keep the machine quiet meanwhile.
 """
 
 from __future__ import annotations
@@ -27,14 +27,28 @@ import numpy as np
 
 from gpt2c import GPT2, _engine
 from gpt2c.benchmark import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
+from gpt2c.benchmark.kernels import FEW_ROWS, KernelCase, dense
 from gpt2c.config import Config
 from gpt2c.threads import default_threads
 
 Table = dict[str, Any]
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
-    return {"title": title, "header": list(header), "rows": [list(row) for row in rows], "note": note}
+def table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str = "",
+    points: Sequence[tuple[str, float, Result]] = (),
+) -> Table:
+    """``points``: what bench/plots.py draws: name of a line, place along it, what was measured."""
+    return {
+        "title": title,
+        "header": list(header),
+        "rows": [list(row) for row in rows],
+        "note": note,
+        "points": [{"line": line, "at": at, **result.report()} for line, at, result in points],
+    }
 
 
 def markdown(found: Table) -> str:
@@ -62,6 +76,13 @@ def roofs_of(results: Sequence[Result]) -> str:
     """Arithmetic roofs in words."""
     rates = {dtype: rate for result in results for dtype, rate in result.rates.items()}
     return "Arithmetic roofs in Gop/s: " + ", ".join(f"{d} {r / 1e9:.0f}" for d, r in rates.items()) + "."
+
+
+def parameters(config: Config) -> float:
+    """Weights and biases, all of them."""
+    n, inner = config.n_embd, config.n_inner
+    layer = 4 * n * n + 2 * n * inner + 9 * n + inner
+    return (config.n_vocab + config.n_ctx + 2) * n + config.n_layer * layer
 
 
 class Tables:
@@ -109,18 +130,19 @@ class Tables:
 
     def context(self) -> Table:
         pasts, rows = (1, 30, 128, 256, 512, 1000), []
-        dtypes = [d for d in ("float32", "int8") if d in self.dtypes]
+        dtypes, points = self.dtypes, []
         results = self.measure([self.case("", self.model(d), [past]) for d in dtypes for past in pasts])
         for i, dtype in enumerate(dtypes):
             mine = results[len(pasts) * i : len(pasts) * (i + 1)]
             base = mine[1]
             for past, r in zip(pasts, mine, strict=True):
+                points.append((dtypes[i], past, r))
                 predicted = base.seconds * r.bytes / base.bytes
                 rows.append([dtype, str(past), ms(r.seconds), ms(predicted), f"{r.seconds / predicted:.2f}",
                              f"{r.bytes / 1e6:.0f}", share(r), gb(r.read)])  # fmt: skip
         return table(f"One token after a context, shape 124M, {self.team}",
                      ("format", "past", "ms", "predicted ms", "ratio", "MB", "share", "reads GB/s"), rows,
-                     "Predicted: the time after 30 times the ratio of the bytes read.")  # fmt: skip
+                     "Predicted: the time after 30 times the ratio of the bytes read.", points)  # fmt: skip
 
     def batch(self) -> Table:
         return self._wide(
@@ -139,14 +161,52 @@ class Tables:
         )
 
     def _wide(self, title: str, what: str, counts: Sequence[int], make: Callable[[GPT2, int], Case]) -> Table:
-        rows = []
+        rows, points = [], []
         for dtype in self.dtypes:
             results = self.measure([make(self.model(dtype), n) for n in counts])
             for n, r in zip(counts, results, strict=True):
+                points.append((dtype, n, r))
                 rows.append([dtype, str(n), ms(r.seconds), f"{r.tokens_per_second:.0f}",
                              f"{r.seconds / results[0].seconds:.2f}", share(r)])  # fmt: skip
         return table(f"{title}, {self.team}",
-                     ("format", what, "ms", "tokens/s", "times one", "share"), rows)  # fmt: skip
+                     ("format", what, "ms", "tokens/s", "times one", "share"), rows, "", points)  # fmt: skip
+
+    def linear(self) -> Table:
+        """The dense layer alone; 768 inputs and 3,072 outputs, with few rows of twelve layers."""
+        n_in, n_out, copies, counts = 768, 3072, 12, (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        how, rng, rows = (
+            {"isa": _engine.default_isa(), "threads": self.o.threads},
+            np.random.default_rng(0),
+            [],
+        )
+        weights = rng.standard_normal((n_in, copies * n_out), dtype=np.float32)
+
+        def blas(count: int) -> KernelCase:
+            layers = copies if count <= FEW_ROWS else 1
+            w = np.ascontiguousarray(weights[:, : layers * n_out])
+            x, out = np.ones((count, n_in), np.float32), np.empty((count, layers * n_out), np.float32)
+
+            def work(n: int) -> None:
+                for _ in range(n):
+                    np.matmul(x, w, out=out)
+
+            size = float(w.nbytes + x.nbytes)
+            # The pause: until threads of ours have stopped spinning.
+            return KernelCase("NumPy", count, work, **how, bytes=size, pause=0.02,
+                              operations={"float32": 2.0 * layers * count * n_in * n_out})  # fmt: skip
+
+        for dtype in self.dtypes:
+            ours = dense(dtype, n_in, n_out, copies, dtype, how, counts)
+            theirs = [blas(n) for n in counts] if dtype == "float32" else []
+            results = self.measure([*ours, *theirs])
+            names = [dtype] * len(ours) + ["NumPy's BLAS"] * len(theirs)
+            rows += [[name, str(r.tokens), ms(r.seconds), gb(r.bytes / r.seconds),
+                      f"{sum(r.operations.values()) / r.seconds / 1e9:.0f}", share(r)]
+                     for name, r in zip(names, results, strict=True)]  # fmt: skip
+        return table(f"The dense layer alone, {n_in} to {n_out}, {self.team}",
+                     ("format", "rows", "ms", "GB/s", "Gop/s", "share"), rows,
+                     f"Up to {FEW_ROWS} rows, {copies} layers side by side. Rows are rounded to the number "
+                     "format before. The roof of reads is that of a cache where weights fit into one.")  # fmt: skip
 
     def threads(self) -> Table:
         counts, rows = sorted({1, self.o.threads}), []
@@ -168,15 +228,22 @@ class Tables:
 
     def shapes(self) -> Table:
         names = ("124M", "355M") if self.quick else ("124M", "355M", "774M", "1558M")
-        rows = [row for shape in names for row in self._shape(shape)]
+        rows, points = [], []
+        for shape in names:
+            for row, point in self._shape(shape):
+                rows.append(row)
+                points.append(point)
         return table(f"Shapes, {self.team}",
                      ("shape", "format", "MB per token", "decode tokens/s", "share",
-                      "prompt of 512 tokens/s", "share", "reads GB/s", "s to make it"), rows)  # fmt: skip
+                      "prompt of 512 tokens/s", "share", "reads GB/s", "s to make it"), rows, "",
+                     points)  # fmt: skip
 
-    def _shape(self, shape: str) -> list[list[str]]:
+    def _shape(self, shape: str) -> list[tuple[list[str], tuple[str, float, Result]]]:
         self.model.cache_clear()  # the larger ones take gigabytes
         models, times = [], []
-        for dtype in (d for d in ("int8", "int4") if d in self.dtypes):
+        for dtype in (
+            d for d in self.dtypes if d != "float32"
+        ):  # the greatest would take 12 GB with its roof
             begin = time.perf_counter()
             models.append(random_model(shape, dtype=dtype, threads=self.o.threads))
             times.append(time.perf_counter() - begin)
@@ -187,9 +254,8 @@ class Tables:
         rows = []
         for model, seconds, one, prompt in zip(models, times, results[::2], results[1::2], strict=True):
             cells = [c for r in (one, prompt) for c in (f"{r.tokens_per_second:.1f}", share(r))]
-            rows.append(
-                [shape, model.dtype, f"{one.bytes / 1e6:.0f}", *cells, gb(one.read), f"{seconds:.0f}"]
-            )
+            row = [shape, model.dtype, f"{one.bytes / 1e6:.0f}", *cells, gb(one.read), f"{seconds:.0f}"]
+            rows.append((row, (model.dtype, parameters(model.config), one)))
         return rows
 
     def isas(self) -> Table:
@@ -282,7 +348,7 @@ class Tables:
                      f"The worst: {worst[1]}.")  # fmt: skip
 
 
-NAMES = ("formats", "context", "batch", "rows", "threads", "sampling", "sizes", "isas", "shapes")
+NAMES = ("formats", "linear", "context", "batch", "rows", "threads", "sampling", "sizes", "isas", "shapes")
 
 
 def main() -> None:

@@ -185,6 +185,7 @@ cdef extern from "gpt2c.h" nogil:
     int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
     void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                             void *)
+    void gpt2c_empty_phases(int, ptrdiff_t)
     const char *gpt2c_team_kind()
 
 
@@ -197,3 +198,4 @@ cdef void unpack_column(const gpt2c_dense *, ptrdiff_t, float *) noexcept nogil
 cdef ptrdiff_t panel_size(gpt2c_dtype, ptrdiff_t) noexcept nogil
 cdef void parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *) noexcept nogil
+cdef void empty_phases(int, ptrdiff_t) noexcept nogil

@@ -186,6 +186,12 @@ cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t,
     gpt2c_parallel_for(1 if one_thread_only else threads, n, body, argument)
 
 
+cdef void empty_phases(int threads, ptrdiff_t phases) noexcept nogil:
+    global team_used
+    team_used = team_used or threads > 1
+    gpt2c_empty_phases(1 if one_thread_only else threads, phases)
+
+
 include "_weights.pxi"
 include "_call.pxi"
 

@@ -24,7 +24,7 @@ def pack(
 def unpack(panels: NDArray[Any], n_in: int, n_out: int, dtype: str = "float32") -> Floats: ...
 def encode(x: Floats, dtype: str, *, isa: str | None = None) -> NDArray[np.uint8]: ...
 def linear(
-    x: Floats,
+    x: Floats | NDArray[np.uint8],
     panels: NDArray[Any],
     n_out: int,
     bias: Floats | None = None,
@@ -33,6 +33,7 @@ def linear(
     out: Floats | None = None,
     *,
     dtype: str = "float32",
+    n_in: int | None = None,
     isa: str | None = None,
     threads: int = 1,
 ) -> Floats: ...
@@ -47,9 +48,11 @@ def attention(
     beyond: float = ...,
     isa: str | None = None,
     threads: int = 1,
+    repeats: int = 1,
 ) -> Floats: ...
 def log_sum(
     logits: Floats, threshold: float, *, isa: str | None = None
 ) -> tuple[float, float, float, int]: ...
-def read_all(x: Floats, *, isa: str | None = None, threads: int = 1) -> float: ...
+def read_all(x: Floats, *, passes: int = 1, isa: str | None = None, threads: int = 1) -> float: ...
+def phases(n: int, *, threads: int = 1) -> None: ...
 def operations(dtype: str, steps: int, *, isa: str | None = None, threads: int = 1) -> float: ...

@@ -12,8 +12,8 @@ from gpt2c._engine import aligned_empty
 
 from gpt2c._engine cimport (
     DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_K_PART, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
-    find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys, gpt2c_norm,
-    pack_panels, panel_size, parallel_for, unpack_column,
+    empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys,
+    gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
 )
 
 
@@ -192,13 +192,16 @@ def encode(x, str dtype, *, isa=None):
 
 
 def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function="identity", residual=None, out=None, *,
-           str dtype="float32", isa=None, int threads=1):
+           str dtype="float32", n_in=None, isa=None, int threads=1):
     """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
 
     A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
-    dtypes than float32 the rows of x are encoded first.
+    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave (of ``n_in`` columns).
     """
-    rows, n_in = x.shape
+    rows = len(x)
+    encoded = x.dtype == np.uint8
+    n_in = n_in if encoded else x.shape[1]
+    check(not encoded or (n_in is not None and dtype != "float32"), "rows of bytes need n_in and a dtype of bytes")
     check_panels(panels, dtype, n_in, n_out)
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
     check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")
@@ -211,7 +214,11 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     if dtype == "float32":
         work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
     else:
-        x = encode(x, dtype, isa=isa)
+        if encoded:
+            wanted = (n_in + GPT2C_GROUP - 1) // GPT2C_GROUP * work.kernels.encoded_group[<int>dtype_of(dtype)]
+            check(x.shape[1] == wanted and x.flags.c_contiguous, f"rows of {n_in} encoded numbers have {wanted} bytes")
+        else:
+            x = encode(x, dtype, isa=isa)
         work.x, work.ld_x = address(x), x.shape[1]
     work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
     work.dense.dtype = dtype_of(dtype)
@@ -257,11 +264,11 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"), isa=None,
-              int threads=1):
+              int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
     The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
-    is what the cache holds where nothing was written.
+    is what the cache holds where nothing was written. Done ``repeats`` times, to be timed without laying out the keys.
     """
     rows, d = q.shape
     positions = k.shape[0]
@@ -289,7 +296,8 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     work.scratch = address(scratch)
     cdef ptrdiff_t count = (rows + tile - 1) // tile
     with nogil:
-        parallel_for(threads, count, attention_range, &work)
+        for _ in range(repeats):
+            parallel_for(threads, count, attention_range, &work)
     return out
 
 
@@ -318,7 +326,9 @@ cdef struct RoofWork:
 
 cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
     cdef RoofWork *w = <RoofWork *>work
-    w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
+    cdef ptrdiff_t i
+    for i in range(w.steps):
+        w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
 
 
 cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -326,14 +336,20 @@ cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int threa
     w.done[8 * thread] = w.kernels.operations(w.dtype, w.steps, &w.sums[16 * thread])
 
 
-def read_all(const float[::1] x, *, isa=None, int threads=1):
-    """Read the vector once, each thread its part; returns the sum, so that nothing is left out."""
+def read_all(const float[::1] x, *, ptrdiff_t passes=1, isa=None, int threads=1):
+    """Read the vector again and again, each thread its part; returns the sum, so that nothing is left out."""
     sums = np.zeros(16 * threads, np.float32)
     cdef RoofWork work
-    work.kernels, work.x, work.sums = find_kernels(isa), &x[0], address(sums)
+    work.kernels, work.x, work.sums, work.steps = find_kernels(isa), &x[0], address(sums), passes
     with nogil:
         parallel_for(threads, x.shape[0], read_range, &work)
     return float(sums.sum())
+
+
+def phases(ptrdiff_t n, *, int threads=1):
+    """A parallel region of ``n`` phases without work, after each of which all threads wait for one another."""
+    with nogil:
+        empty_phases(threads, n)
 
 
 def operations(str dtype, ptrdiff_t steps, *, isa=None, int threads=1):

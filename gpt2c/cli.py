@@ -16,7 +16,9 @@ from .errors import GPT2CError
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-__all__ = ["main"]
+__all__ = ["BENCH_PARTS", "main"]
+
+BENCH_PARTS = ("load", "roofline", "kernels", "model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +97,15 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
         return f"; is {' or '.join(meant)} meant?"
     no_text = understood.get("prompt", understood.get("text", "")) is None
     return "; a text that begins with - comes last, after --" if no_text else ""
+
+
+def _part(word: str) -> str:
+    """A part of `bench`. (`choices` refuses that none is given.)"""
+    from argparse import ArgumentTypeError
+
+    if word not in BENCH_PARTS:
+        raise ArgumentTypeError(f"there is no part {word!r}; choose from {', '.join(BENCH_PARTS)}")
+    return word
 
 
 def build_parser() -> ArgumentParser:
@@ -193,7 +204,16 @@ def build_parser() -> ArgumentParser:
     convert.add_argument("--json", action="store_true", help="print JSON")
     _model_options(convert, model=False)
 
-    bench = command("bench", "how fast this machine runs a model, and how fast it could")
+    bench = command(
+        "bench",
+        "how fast this machine runs a model, and how fast it could",
+        "load: new processes, to the first token, and their memory. roofline: what the machine could do. "
+        "kernels: the model's, one by one. model: prompts (pp), decoding (tg), eight texts together (bg). "
+        "Answers are checked before a speed is told, and every speed stands beside its share of the roof.",
+    )
+    bench.add_argument(
+        "parts", nargs="*", type=_part, metavar="PART", help=f"{', '.join(BENCH_PARTS)} (all of them)"
+    )
     bench.add_argument(
         "--shape", metavar="SHAPE", help="random weights of this shape instead of a model, such as 124M"
     )

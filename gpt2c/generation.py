@@ -181,7 +181,8 @@ class _Job:
         self.new_decoder = None if tokenizer is None else tokenizer.decoder
         self.eos = frozenset(config.eos_token_ids)
         self.forbidden = padding
-        self.forbidden_early = np.union1d(padding, np.array(config.eos_token_ids, np.int32)).astype(np.int32)
+        # (np.union1d imports numpy.ma, which takes as long as the first token.)
+        self.forbidden_early = np.array(sorted({*padding.tolist(), *config.eos_token_ids}), np.int32)
         self.penalised = options.repetition_penalty != 1
         self.seed = options.seed
         if self.seed is None and not options.greedy:

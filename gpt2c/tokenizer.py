@@ -32,6 +32,8 @@ __all__ = [
     "unpack",
 ]
 
+SEPARATOR = "\u0100"  # of tokens in a packed vocabulary: beyond Latin-1, in which their bytes are written
+
 # tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
 # _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.
 _LONG_RUN = 20_000
@@ -118,15 +120,17 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     if "tokenizers" in packed:
         return _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
     try:
-        tokens = [token.encode("latin-1") for token in packed["tokens"]]
-        ids = [operator.index(index) for index in packed["ids"]]
+        tokens = [token.encode("latin-1") for token in packed["tokens"].split(SEPARATOR)]
+        every = range(len(tokens))
+        in_order = isinstance(packed["ids"], int)
+        ids = every[: packed["ids"]] if in_order else [operator.index(index) for index in packed["ids"]]
         prefix = [operator.index(index) for index in packed["prefix"]]
         added = [AddedToken(*token) for token in packed["added"]]
-        if min([0, *ids, *prefix]) < 0 or not {*prefix, *(token.id for token in added)} <= {
-            *range(len(tokens))
-        }:
+        asked = [packed["ids"] - 1] if in_order else ids
+        if not all(index in every for index in (*asked, *prefix, *(token.id for token in added))):
             raise IndexError("an id is outside the vocabulary")
-        ranks = {tokens[index]: rank for rank, index in enumerate(ids)}
+        ranks = {tokens[i]: rank for rank, i in enumerate(ids)}
+        ids = list(ids)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"the vocabulary in {where} is damaged: {error}") from None
     vocabulary = Vocabulary(tokens, ranks, ids, added, prefix)
@@ -242,10 +246,10 @@ class BPETokenizer(Tokenizer):
 
     def packed(self) -> dict[str, Any]:
         v = self._vocabulary
-        tokens = [token.decode("latin-1") for token in v.tokens]
+        in_order = v.ids == list(range(len(v.ids)))
         return {
-            "tokens": tokens,
-            "ids": v.ids,
+            "tokens": SEPARATOR.join(token.decode("latin-1") for token in v.tokens),
+            "ids": len(v.ids) if in_order else v.ids,
             "added": [list(token) for token in v.added],
             "prefix": v.prefix,
         }

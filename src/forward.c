@@ -503,4 +503,22 @@ void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t
     team_run(threads, run_loop, &l);
 }
 
+typedef struct {
+    ptrdiff_t phases;
+    team_queue queue;
+} empty_region;
+
+static void run_empty(void *pointer, int thread, int threads) {
+    empty_region *r = pointer;
+    for (ptrdiff_t i = 1; i <= r->phases; i++) {
+        while (team_take(&r->queue, i, threads, thread, threads) >= 0) team_done(&r->queue);
+        team_wait(&r->queue, i * threads);
+    }
+}
+
+void gpt2c_empty_phases(int threads, ptrdiff_t phases) {
+    empty_region r = {.phases = phases};
+    team_run(threads, run_empty, &r);
+}
+
 const char *gpt2c_team_kind(void) { return team_kind(); }

@@ -308,6 +308,8 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 
 /* Calls body(argument, begin, end, thread) for equal parts of [0, n), one per thread (for tests and benchmarks). */
 void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int), void *argument);
+/* A region of so many phases of one empty item per thread: what bringing threads together costs (for benchmarks). */
+void gpt2c_empty_phases(int threads, ptrdiff_t phases);
 
 /* "openmp" or "c11": the body of team.h that was compiled. */
 const char *gpt2c_team_kind(void);

@@ -1,21 +1,30 @@
 """The benchmark's arithmetic, and that it measures something; no speed is asserted."""
 
-import argparse
 import json
 
 import numpy as np
 import pytest
 
-from gpt2c import GPT2, _engine, _ops, benchmark
+from gpt2c import GPT2, GPT2CError, _engine, _ops, benchmark, cli
+from gpt2c.benchmark import cases, kernels, load, roofs
 from gpt2c.config import Config
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(benchmark, "ROUNDS", 2)
-    monkeypatch.setattr(benchmark, "ROOF_SECONDS", 0.001)
-    monkeypatch.setattr(benchmark, "ROOF_STEPS", 1000)
-    monkeypatch.setattr(benchmark, "DECODE", 8)
+    for module in (cases, roofs, load):
+        monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setattr(roofs, "ROOF_SECONDS", 0.001)
+    monkeypatch.setattr(roofs, "ROOF_STEPS", 1000)
+    monkeypatch.setattr(roofs, "MEMORY", 1 << 22)
+    monkeypatch.setattr(roofs, "PHASES", 100)
+    monkeypatch.setattr(kernels, "SECONDS", 1e-4)
+    monkeypatch.setattr(kernels, "ROWS", (1, 17))
+    monkeypatch.setattr(cases, "DECODE", 8)
+
+
+def arguments(*words):
+    return cli.build_parser().parse_args(["bench", *words])
 
 
 CONFIG_124M = Config(
@@ -53,10 +62,10 @@ def test_bytes_that_a_call_reads(dtype, layer, head, tied):
     weights = benchmark.random_weights(small(tie_word_embeddings=tied), dtype=dtype, threads=1)
     floats = 2 * (4 * 40 + 120 + 40 + 100 + 40) + 2 * 40  # LayerNorms and biases
     expected = 2 * layer + head + 4 * floats
-    assert benchmark.bytes_of_call(weights, []) == expected
+    assert cases.bytes_of_call(weights, []) == expected
     # A head of 20 is padded to 32 in values; keys are read in blocks of 16 positions.
-    assert benchmark.bytes_of_call(weights, [(16, 1)]) == expected + 4 * 2 * 2 * (20 * 32 + 32 * 17)
-    assert benchmark.bytes_of_call(weights, [(16, 1), (0, 3)]) == expected + 4 * 2 * 2 * (
+    assert cases.bytes_of_call(weights, [(16, 1)]) == expected + 4 * 2 * 2 * (20 * 32 + 32 * 17)
+    assert cases.bytes_of_call(weights, [(16, 1), (0, 3)]) == expected + 4 * 2 * 2 * (
         20 * 32 + 32 * 17 + 20 * 16 + 32 * 3
     )
 
@@ -66,24 +75,22 @@ def test_operations_of_124m():
     matrices = (
         PARAMETERS_124M - 50257 * 768 - 1024 * 768 - 12 * (13 * 768) - 2 * 768
     )  # 13: biases, LayerNorms
-    one = benchmark.operations_of_call(CONFIG_124M, "int8", [(0, 1)], 1)
+    one = cases.operations_of_call(CONFIG_124M, "int8", [(0, 1)], 1)
     assert one["int8"] == 2 * (matrices + 50257 * 768)
-    prompt = benchmark.operations_of_call(CONFIG_124M, "int4", [(0, 512)], 1)
+    prompt = cases.operations_of_call(CONFIG_124M, "int4", [(0, 512)], 1)
     assert prompt["int4"] == 2 * 512 * matrices and prompt["int8"] == 2 * 50257 * 768
-    row = 12 * (2 * benchmark.NORM * 768 + benchmark.ACTIVATION * 3072)
-    pair = 12 * (4 * 768 + 12 * benchmark.SOFTMAX)  # of a query and a key, its own included
+    row = 12 * (2 * cases.NORM * 768 + cases.ACTIVATION * 3072)
+    pair = 12 * (4 * 768 + 12 * cases.SOFTMAX)  # of a query and a key, its own included
     assert one["float32"] == row + pair
     assert prompt["float32"] == 512 * row + 512 * 513 / 2 * pair
-    later = benchmark.operations_of_call(CONFIG_124M, "int8", [(100, 1)], 1)
-    assert later["float32"] - one["float32"] == 12 * 100 * (4 * 768 + 12 * benchmark.SOFTMAX)
-    eight = benchmark.operations_of_call(CONFIG_124M, "float32", [(9, 1)] * 8, 8)
-    assert eight == {
-        "float32": 8 * benchmark.operations_of_call(CONFIG_124M, "float32", [(9, 1)], 1)["float32"]
-    }
+    later = cases.operations_of_call(CONFIG_124M, "int8", [(100, 1)], 1)
+    assert later["float32"] - one["float32"] == 12 * 100 * (4 * 768 + 12 * cases.SOFTMAX)
+    eight = cases.operations_of_call(CONFIG_124M, "float32", [(9, 1)] * 8, 8)
+    assert eight == {"float32": 8 * cases.operations_of_call(CONFIG_124M, "float32", [(9, 1)], 1)["float32"]}
     in_parts = [
-        benchmark.operations_of_call(CONFIG_124M, "bfloat16", [(n, 1)], n == 9)["float32"] for n in range(10)
+        cases.operations_of_call(CONFIG_124M, "bfloat16", [(n, 1)], n == 9)["float32"] for n in range(10)
     ]
-    assert sum(in_parts) == benchmark.operations_of_call(CONFIG_124M, "bfloat16", [(0, 10)], 1)["float32"]
+    assert sum(in_parts) == cases.operations_of_call(CONFIG_124M, "bfloat16", [(0, 10)], 1)["float32"]
 
 
 def test_shares_are_of_the_time_that_nothing_could_do_without():
@@ -97,30 +104,128 @@ def test_shares_are_of_the_time_that_nothing_could_do_without():
 
 @pytest.mark.parametrize("dtype", _engine.DTYPES)
 def test_bench_reports_rates_beside_roofs(quick, capsys, dtype):
-    arguments = argparse.Namespace(
-        shape=None,
-        model=None,
-        dtype=dtype,
-        backend="native",
-        threads=1,
-        revision=None,
-        offline=True,
-        json=True,
-    )
-    assert benchmark.main_bench(arguments) == 0
+    assert benchmark.main_bench(arguments("model", "kernels", "--dtype", dtype, "-t1", "--json")) == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result["rates"]) == ["pp512", "tg8", "bg8"]
-    for rate in result["rates"].values():
+    assert list(result) == ["machine", "model", "kernels", "rates"]
+    assert [rate["name"] for rate in result["rates"]] == ["pp512", "tg8", "bg8"]
+    for rate in [*result["rates"], *result["kernels"]]:
         assert 0 < rate["low"] <= rate["median"] <= rate["high"]
         assert rate["share"] > 0 and rate["roof"] in ("read", "arithmetic")
-    heads = {"int4": ["int8"]}.get(dtype, [])
-    assert set(result["roofs"]) == {"read", "float32", dtype, *heads}
-    assert min(result["roofs"].values()) > 1e8
-    assert result["model"]["load_seconds"] > 0 and result["model"]["dtype"] == dtype
-    arguments.json = False
-    benchmark.main_bench(arguments)
+        assert min(rate["rates"].values()) > 1e8 and rate["read"] > 1e8
+    assert result["model"]["dtype"] == dtype and result["machine"]["threads"] == 1
+    dense = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "head"]
+    others = ["LayerNorm", "gelu_new", "attention, a head", "attention, a head"]
+    names = [name for few in dense for name in (few if few == "head" else f"{few}, 6 layers", few)]
+    assert [k["name"] for k in result["kernels"]] == [*names, *others]
+
+
+def test_bench_tells_all_of_a_packed_file(quick, capsys, tmp_path):
+    path = str(tmp_path / "small.gpt2c")
+    GPT2.from_pretrained(dtype="int8").save(path)
+    assert benchmark.main_bench(arguments("-m", path, "-t2")) == 0
     text = capsys.readouterr().out
-    assert "roofs: reads" in text and "of arithmetic" in text and "Gop/s" in text
+    for words in ("load: a new process, ms", "of it in the page cache", "import gpt2c", "first token",
+                  "MiB together", "roofline, by threads", "wait for one another, ns", "mlp.c_fc", "pp512",
+                  "of arithmetic"):  # fmt: skip
+        assert words in text, words
+
+
+def test_roofs_by_threads(quick):
+    one, two, three = roofs.roofline(_engine.default_isa(), 3)
+    assert [of["threads"] for of in (one, two, three)] == [1, 2, 3]
+    for of in (one, two, three):
+        assert list(of) == [
+            "threads",
+            "read_memory",
+            "read_cache",
+            "float32",
+            "bfloat16",
+            "int8",
+            "region",
+            "phase",
+        ]
+        assert all(0 <= of[name]["low"] <= of[name]["median"] <= of[name]["high"] for name in list(of)[1:])
+    assert roofs.median_and_spread([3.0, 1.0, 7.0]) == {"median": 3.0, "low": 1.0, "high": 7.0}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_empty_phases_end(threads):
+    _ops.phases(0, threads=threads)
+    _ops.phases(300, threads=threads)
+
+
+def test_what_a_new_process_takes(quick, tmp_path):
+    path = str(tmp_path / "small.gpt2c")
+    GPT2.from_pretrained(dtype="int8").save(path)
+    found = load.load(path, threads=1)
+    for state in ("cached", "uncached"):
+        of = found[state]
+        parts = [of[step]["low"] for step in load.STEPS]
+        assert min(parts) > 0 and sum(parts) < of["process"]["high"]
+    assert found["cached"]["cached_share"] in (1.0, None)
+    memory = found["processes"]
+    assert memory["count"] == 4 and memory["private"] < memory["resident"]
+    assert memory["private"] < memory["together"] < 4 * memory["resident"]
+
+
+def test_a_process_that_fails_says_why(quick, tmp_path):
+    path = tmp_path / "model.gpt2c"
+    GPT2.from_pretrained().save(path)
+    with pytest.raises(GPT2CError, match="could not use the model: ValueError: dtype is 'int8'"):
+        load.load(str(path), dtype="int8")
+
+
+def test_what_of_a_file_is_in_the_page_cache(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    load._read([path])
+    share = load.cached_share([path])
+    if share is None:
+        pytest.skip("this file system cannot read without waiting")
+    assert share == 1
+    load._drop([path])
+    assert load.cached_share([path]) <= 1
+    (tmp_path / "empty").touch()
+    assert load.cached_share([tmp_path / "empty"]) == 1
+
+
+def test_files_of_models(tmp_path):
+    (bundled,) = load.files_of(None)
+    assert bundled.name == "model.safetensors"
+    GPT2.from_pretrained().save(tmp_path / "packed")
+    assert load.files_of(tmp_path / "packed") == [tmp_path / "packed"]
+
+
+@pytest.mark.parametrize("dtype", _engine.DTYPES)
+def test_a_wrong_dense_layer_is_found(dtype):
+    """By less than two standard deviations of one product of the 200, and one output only."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((3, 200), np.float32), rng.standard_normal((200, 70), np.float32)
+    packed = _ops.pack(weight, dtype=dtype)
+    stored = weight if dtype == "float32" else _ops.unpack(packed, 200, 70, dtype)
+    result = _ops.linear(x, packed, 70, dtype=dtype)
+    kernels.dense_check(x, stored, result, dtype)
+    wrong = result.astype(np.float64)
+    wrong[2, 69] += {"float32": 2e-3, "bfloat16": 1.0, "int8": 3.0, "int4": 3.0}[dtype]
+    with pytest.raises(RuntimeError, match="its speed means nothing"):
+        kernels.dense_check(x, stored, wrong, dtype)
+    wrong[2, 69] = np.nan
+    with pytest.raises(RuntimeError, match="not what float64 says"):
+        kernels.dense_check(x, stored, wrong, dtype)
+
+
+@pytest.mark.parametrize("function", ["layer_norm", "apply", "attention", "linear"])
+def test_a_wrong_kernel_gets_no_speed(quick, monkeypatch, function):
+    right = getattr(_ops, function)
+
+    def wrong(*args, **how):
+        result = right(*args, **how)
+        result *= np.float32(1.001)
+        return result
+
+    monkeypatch.setattr(_ops, function, wrong)
+    with pytest.raises(RuntimeError, match="its speed means nothing"):
+        kernels.kernels(small(n_embd=64, n_ctx=300), "float32", isa=_engine.default_isa(), threads=1)
 
 
 def test_a_case_leaves_its_caches_as_they_were():
@@ -134,19 +239,19 @@ def test_a_case_leaves_its_caches_as_they_were():
 
 def test_wrong_answers_get_no_speed(quick, monkeypatch):
     model = GPT2.from_pretrained(threads=1)
-    right = benchmark._engine.forward
-    monkeypatch.setattr(
-        benchmark._engine, "forward", lambda *a, **k: right(*a, **k) + (0.01 if k.get("keep") else 0)
-    )
+    right = _engine.forward
+    monkeypatch.setattr(_engine, "forward", lambda *a, **k: right(*a, **k) + (0.01 if k.get("keep") else 0))
     with pytest.raises(RuntimeError, match="its speed means nothing"):
-        benchmark.bench(model)
+        cases.rates(model)
 
 
 def test_unknown_shape():
     with pytest.raises(ValueError, match="shape is '125M'; allowed: 124M, 355M, 774M, 1558M"):
         benchmark.random_model("125M")
+    with pytest.raises(SystemExit):
+        arguments("kernel")
     with pytest.raises(ValueError, match="not both"):
-        benchmark.main_bench(argparse.Namespace(shape="124M", model="gpt2"))
+        benchmark.main_bench(arguments("--shape", "124M", "-m", "gpt2"))
 
 
 @pytest.mark.parametrize("isa", _engine.isas())

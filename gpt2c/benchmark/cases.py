@@ -1,4 +1,4 @@
-"""How fast this machine runs a model, beside how fast it could: `gpt2c bench`.
+"""How long calls of a model take, beside how long they would have to.
 
 Every time stands next to a roof that was measured in the same run, alternating with it. A call reads all
 weights once, and the keys and values of its sequences (`bytes_of_call`); it multiplies and adds
@@ -11,106 +11,33 @@ shared cache then keeps as much of the buffer as it may keep of the model.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
-import re
 import statistics
-import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from . import _engine, _ops
-from .config import Config
-from .model import GPT2
-from .threads import default_threads
+from .. import _engine
+from ..config import Config
+from ..model import GPT2
+from .roofs import ROUNDS, operation_rate, read_rate
 
-__all__ = ["SHAPES", "Case", "Result", "bench", "main_bench", "measure", "random_model", "random_weights"]
+__all__ = [
+    "Case",
+    "Measurable",
+    "Result",
+    "bytes_of_call",
+    "check_answers",
+    "measure",
+    "operations_of_call",
+    "rates",
+]
 
-# n_layer, n_head, n_embd of OpenAI's four models (their config.json on the Hugging Face hub).
-SHAPES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), "1558M": (48, 25, 1600)}
-ROUNDS = 5  # alternating runs; medians are reported
 PROMPT, DECODE, DECODE_PROMPT, BATCH, BATCH_DECODE = 512, 128, 32, 8, 32
-ROOF_SECONDS = 0.05  # that each measurement of a roof takes
-ROOF_STEPS = 400_000  # long beside what it takes to bring the threads together
 # Operations per element, counted in our own recipes; small beside the matrices.
 NORM, ACTIVATION, SOFTMAX = 8, 35, 30
-
-
-# ---- models
-
-
-def random_model(
-    shape: str, *, dtype: str = "float32", backend: str = "native", threads: int | None = None, seed: int = 0
-) -> GPT2:
-    """A model of one of the `SHAPES` with random weights: as fast as the real one, and as wise as a die.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not in `SHAPES`.
-    """
-    if shape not in SHAPES:
-        raise ValueError(f"shape is {shape!r}; allowed: {', '.join(SHAPES)}")
-    n_layer, n_head, n_embd = SHAPES[shape]
-    config = Config(
-        n_layer=n_layer,
-        n_head=n_head,
-        n_embd=n_embd,
-        n_inner=4 * n_embd,
-        n_ctx=1024,
-        n_vocab=50257,
-        activation="gelu_new",
-        layer_norm_epsilon=1e-5,
-        bos_token_id=50256,
-        eos_token_ids=(),
-    )
-    weights = random_weights(config, dtype=dtype, backend=backend, threads=threads, seed=seed)
-    return GPT2(weights, threads=threads, name=f"random weights, shape {shape}")
-
-
-def random_weights(
-    config: Config,
-    *,
-    dtype: str = "float32",
-    backend: str = "native",
-    threads: int | None = None,
-    seed: int = 0,
-) -> _engine.Weights:
-    """Random weights of any configuration, one tensor at a time: no more memory than the packed ones take."""
-    n_embd = config.n_embd
-    shapes = {
-        "wte": (config.n_vocab, n_embd),
-        "lm_head": (config.n_vocab, n_embd),
-        "wpe": (config.n_ctx, n_embd),
-        "attn.c_attn": (n_embd, 3 * n_embd),
-        "attn.c_proj": (n_embd, n_embd),
-        "mlp.c_fc": (n_embd, config.n_inner),
-        "mlp.c_proj": (config.n_inner, n_embd),
-    }
-    rng = np.random.default_rng(seed)
-    # Repeated: drawing a thousand million numbers takes longer than measuring. An odd length, so that no two
-    # columns are the same.
-    numbers = rng.standard_normal((1 << 20) + 7, dtype=np.float32) * np.float32(0.02)
-
-    def read(name: str) -> np.ndarray:
-        part, kind = re.sub(r"^h\.\d+\.", "", name).rsplit(".", 1)
-        if part not in shapes:  # a LayerNorm
-            return np.full(n_embd, float(kind == "weight"), np.float32)
-        shape = shapes[part] if kind == "weight" else shapes[part][1:]
-        found, mine = np.empty(shape, np.float32), np.roll(numbers, rng.integers(len(numbers)))
-        flat = found.reshape(-1)
-        for i in range(0, flat.size, len(mine)):
-            flat[i : i + len(mine)] = mine[: flat.size - i]
-        return found
-
-    threads = default_threads() if threads is None else threads
-    return _engine.Weights(config, read, dtype=dtype, backend=backend, threads=threads)
 
 
 # ---- what a call has to do
@@ -169,40 +96,21 @@ def operations_of_call(
 # ---- roofs
 
 
-def read_rate(memory: np.ndarray, *, isa: str | None = None, threads: int = 1) -> float:
-    """Bytes per second of reading all of `memory` (float32) again and again."""
-    _ops.read_all(
-        memory, isa=isa, threads=threads
-    )  # whoever ran before has filled the caches with something else
-    begin, passes = time.perf_counter(), 0
-    while passes == 0 or time.perf_counter() - begin < ROOF_SECONDS:
-        _ops.read_all(memory, isa=isa, threads=threads)
-        passes += 1
-    return passes * memory.nbytes / (time.perf_counter() - begin)
-
-
-def operation_rate(dtype: str, *, isa: str | None = None, threads: int = 1) -> float:
-    """Operations per second in a number format, two per weight multiplied, out of registers.
-
-    bfloat16 has two ways, as pairs with an instruction of their own or widened to float32: the faster counts.
-    """
-    if dtype == "bfloat16":
-        instruction = _rate_of_steps(dtype, isa, threads)
-        return max(instruction, _rate_of_steps("float32", isa, threads))
-    return _rate_of_steps(dtype, isa, threads)
-
-
-def _rate_of_steps(dtype: str, isa: str | None, threads: int) -> float:
-    """The best of many short runs: registers have no neighbours, so what is slower was disturbed."""
-    until, best = time.perf_counter() + ROOF_SECONDS, 0.0
-    while best == 0 or time.perf_counter() < until:
-        begin = time.perf_counter()
-        done = _ops.operations(dtype, ROOF_STEPS, isa=isa, threads=threads)
-        best = max(best, done / (time.perf_counter() - begin))
-    return best
-
-
 # ---- measuring
+
+
+class Measurable(Protocol):
+    """What `measure` times: a call that can be repeated, and what it cannot do without."""
+
+    name: str
+    tokens: int
+    bytes: float
+    operations: dict[str, float]
+    isa: str
+    threads: int
+
+    def run(self) -> float:
+        """Seconds of one call."""
 
 
 class Case:
@@ -239,7 +147,7 @@ class Case:
         threads: int | None = None,
     ) -> None:
         self.name, self.model, self.past, self.rows, self.keep = name, model, past, rows, keep
-        self.threads = threads or model.threads
+        self.threads, self.isa = threads or model.threads, model.weights.isa
         ids = np.random.default_rng(0).integers(
             model.config.n_vocab, size=max(past) + rows * calls, dtype=np.int32
         )
@@ -288,7 +196,7 @@ class Case:
 
 
 class Result(NamedTuple):
-    """What was measured of a `Case`: seconds of a call, and beside them the roofs of the same run."""
+    """What was measured of a `Measurable`: seconds of a call, and beside them the roofs of the same run."""
 
     name: str
     tokens: int
@@ -325,8 +233,15 @@ class Result(NamedTuple):
         """Which one it is: "read" or "arithmetic"."""
         return "read" if self.read_share >= self.arithmetic_share else "arithmetic"
 
+    def report(self) -> dict[str, Any]:
+        """All of it, for JSON: ``median``, ``low`` and ``high`` are tokens (rows) per second."""
+        speeds = {"median": self.seconds, "low": self.high, "high": self.low}
+        rest = {"name": self.name, "tokens": self.tokens, **{k: self.tokens / v for k, v in speeds.items()}}
+        keep = ("seconds", "share", "roof", "bytes", "operations", "read", "rates")
+        return rest | {key: getattr(self, key) for key in keep}
 
-def measure(cases: Sequence[Case], rounds: int | None = None) -> list[Result]:
+
+def measure(cases: Sequence[Measurable], rounds: int | None = None) -> list[Result]:
     """Time all cases in alternating rounds, each after the roof of reading its bytes; medians.
 
     Arithmetic roofs are measured once per round for every instruction set, format and number of threads, and
@@ -336,7 +251,7 @@ def measure(cases: Sequence[Case], rounds: int | None = None) -> list[Result]:
     memory = _engine.aligned_empty(max(1, int(max(case.bytes for case in cases)) // 4))
     memory.fill(1)
     kinds: dict[tuple[str, str, int], list[float]] = {
-        (dtype, case.model.weights.isa, case.threads): [] for case in cases for dtype in case.operations
+        (dtype, case.isa, case.threads): [] for case in cases for dtype in case.operations
     }
     times: list[list[float]] = [[] for _ in cases]
     reads: list[list[float]] = [[] for _ in cases]
@@ -345,7 +260,7 @@ def measure(cases: Sequence[Case], rounds: int | None = None) -> list[Result]:
             found.append(operation_rate(dtype, isa=isa, threads=threads))
         for case, seconds, read in zip(cases, times, reads, strict=True):
             part = memory[: max(1, int(case.bytes) // 4)]
-            read.append(read_rate(part, isa=case.model.weights.isa, threads=case.threads))
+            read.append(read_rate(part, isa=case.isa, threads=case.threads))
             seconds.append(case.run())
     return [
         Result(
@@ -357,30 +272,18 @@ def measure(cases: Sequence[Case], rounds: int | None = None) -> list[Result]:
             case.bytes,
             case.operations,
             statistics.median(read),
-            {dtype: max(kinds[dtype, case.model.weights.isa, case.threads]) for dtype in case.operations},
+            {dtype: max(kinds[dtype, case.isa, case.threads]) for dtype in case.operations},
         )
         for case, seconds, read in zip(cases, times, reads, strict=True)
     ]
 
 
-def bench(model: GPT2, *, load_seconds: float | None = None) -> dict[str, Any]:
-    """Measure a model and the machine's roofs, in `ROUNDS` alternating rounds.
+def rates(model: GPT2) -> list[Result]:
+    """The speeds that llama-bench made customary, after a check of the answers, in alternating rounds.
 
-    Parameters
-    ----------
-    model : GPT2
-    load_seconds : float, optional
-        How long loading took, to be reported with the rest.
-
-    Returns
-    -------
-    dict
-        ``machine`` and ``model`` describe what was measured. ``roofs``: ``read`` (bytes per second, over as
-        many bytes as one token of tg128 reads) and, by number format, operations per second. ``rates`` in
-        tokens per second: ``pp512`` (of a prompt, until its last logits are there), ``tg128`` (one after the
-        other) and ``bg8`` (of 8 sequences decoded together), each with ``median``, ``low``, ``high``, the
-        ``share`` of the roof, which roof it is, and what the share is made of. Texts are shorter where the
-        model has fewer positions, and named so.
+    ``pp512``: a prompt, until its last logits are there. ``tg128``: tokens one after the other, behind 32
+    others. ``bg8``: the same of 8 sequences together. Texts are shorter where the model has fewer positions,
+    and named so.
 
     Raises
     ------
@@ -392,58 +295,13 @@ def bench(model: GPT2, *, load_seconds: float | None = None) -> dict[str, Any]:
     start = min(DECODE_PROMPT, config.n_ctx // 2)
     decode = min(DECODE, config.n_ctx - start)
     check_answers(model, prompt)
-    results = measure(
+    return measure(
         [
+            Case(f"pp{prompt}", model, [0], prompt, keep=1),
             Case(f"tg{decode}", model, [start], calls=decode),
             Case(f"bg{BATCH}", model, [start] * BATCH, calls=min(BATCH_DECODE, decode)),
-            Case(f"pp{prompt}", model, [0], prompt, keep=1),
         ]
     )
-    return {
-        "machine": {"cpu": cpu_name(), "isa": model.weights.isa, "threads": model.threads,
-                    "team": _engine.TEAM},
-        "model": {"name": model.name, "dtype": model.dtype, "backend": model.weights.backend,
-                  "bytes": model.weights.nbytes, "load_seconds": load_seconds},
-        "roofs": {"read": results[0].read, **results[0].rates},
-        "rates": {r.name: _rate(r) for r in (results[2], results[0], results[1])},
-    }  # fmt: skip
-
-
-def _rate(result: Result) -> dict[str, Any]:
-    return {
-        "median": result.tokens_per_second,
-        "low": result.tokens / result.high,
-        "high": result.tokens / result.low,
-        "roof": result.roof,
-        "share": result.share,
-        "bytes": result.bytes,
-        "operations": result.operations,
-        "read": result.read,
-    }
-
-
-def main_bench(arguments: Namespace) -> int:
-    """`gpt2c bench`: loads or makes the model, measures, prints a table or JSON."""
-    begin = time.perf_counter()
-    if arguments.shape and arguments.model:
-        raise ValueError("give --shape or --model, not both")
-    how: dict[str, Any] = {"backend": arguments.backend, "threads": arguments.threads}
-    if arguments.shape:
-        model = random_model(arguments.shape, dtype=arguments.dtype or "float32", **how)
-        load_seconds = None
-    else:
-        model = GPT2.from_pretrained(
-            arguments.model,
-            dtype=arguments.dtype,
-            revision=arguments.revision,
-            local_files_only=arguments.offline,
-            **how,
-        )
-        load_seconds = time.perf_counter() - begin
-    print(f"measuring {ROUNDS} rounds; keep the machine quiet …", file=sys.stderr)
-    result = bench(model, load_seconds=load_seconds)
-    print(json.dumps(result, indent=2) if arguments.json else _table(result))
-    return 0
 
 
 def check_answers(model: GPT2, tokens: int) -> None:
@@ -465,33 +323,3 @@ def check_answers(model: GPT2, tokens: int) -> None:
         raise RuntimeError(
             "the model answers otherwise in pieces than at once: its speed means nothing; please report this"
         )
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def _table(result: dict[str, Any]) -> str:
-    machine, model, roofs, rates = result["machine"], result["model"], result["roofs"], result["rates"]
-    token = next(rate for name, rate in rates.items() if name.startswith("tg"))
-    lines = [
-        f"{machine['cpu']}, {machine['threads']} threads ({machine['team']}), {machine['isa']}",
-        f"{model['name']}: {model['dtype']}, {model['backend']}, {model['bytes'] / 1e6:.0f} MB"
-        + (f", loaded in {model['load_seconds']:.2f} s" if model["load_seconds"] is not None else ""),
-        f"roofs: reads {roofs['read'] / 1e9:.1f} GB/s (of {token['bytes'] / 1e6:.0f} MB), "
-        + ", ".join(f"{name} {rate / 1e9:.0f} Gop/s" for name, rate in roofs.items() if name != "read"),
-        "",
-        f"{'test':<8}{'tokens/s':>10}{'low to high':>21}{'share of roof':>16}",
-    ]
-    for name, rate in rates.items():
-        spread = f"{rate['low']:.1f} to {rate['high']:.1f}"
-        roof = {"read": "reads", "arithmetic": "arithmetic"}[rate["roof"]]
-        lines.append(f"{name:<8}{rate['median']:>10.1f}{spread:>21}{rate['share']:>9.0%} of {roof}")
-    if any(rate["share"] > 1 for rate in rates.values()):
-        lines.append("above 100%: other work disturbed the measurement of the roof")
-    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""Memory and speed of the four-worker example (docs/deployment.md), with GPT-2 124M of random weights.
+
+    python bench/deployment.py [--model FILE] [--dtype int8] [--workers 4] [--requests 40] [--json FILE]
+
+Starts gunicorn (pip install gunicorn) with docs/deployment/app.py as the Dockerfile does, sends requests from
+as many clients as there are workers, and tells the most that all processes took together while they worked:
+the sum of their proportional set sizes, in which pages that several share count once. Exit status 1 if that
+is more than --limit MiB (1024).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+APP = Path(__file__).resolve().parent.parent / "docs/deployment"
+
+
+def ask(port: int, path: str, request: dict | None = None) -> dict:
+    data = None if request is None else json.dumps(request).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=120) as answer:
+        return json.load(answer)
+
+
+def memory(pid: int) -> dict[str, float]:
+    """MiB of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, rest in (line.split(":", 1) for line in lines)}
+    return {name: kib[name] / 1024 for name in ("Rss", "Pss", "Private_Clean", "Private_Dirty")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="a packed file instead of random weights")
+    parser.add_argument("--dtype", default="int8")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--limit", type=float, default=1024, help="MiB of all processes")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model and str(Path(options.model).resolve())
+        if model is None:
+            from gpt2c.benchmark import random_model
+
+            model = os.path.join(folder, "model.gpt2c")
+            random_model("124M", dtype=options.dtype).save(model)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "gunicorn", "--workers", str(options.workers), "--timeout", "120",
+                   "--bind", f"127.0.0.1:{port}", "--chdir", str(APP), "app:app"]  # fmt: skip
+        environment = os.environ | {
+            "GPT2C_MODEL": model,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        begin = time.perf_counter()
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+            try:
+                found = measure(server, port, options)
+            finally:
+                server.terminate()
+    found["first_answer_seconds"] = found["first_answer"] - begin
+    del found["first_answer"]
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        f"first answer {found['first_answer_seconds']:.2f} s after the start of the server; page cache warm"
+    )
+    print(f"{options.workers} workers, {found['requests']} requests of 400 tokens after a prompt of 600: "
+          f"{found['tokens_per_second']:.0f} tokens/s together")  # fmt: skip
+    print(f"memory: {found['together']:.0f} MiB together ({found['processes']} processes), "
+          f"each at most {found['resident']:.0f} resident and {found['private']:.0f} private")  # fmt: skip
+    return int(found["together"] > options.limit)
+
+
+def measure(server: subprocess.Popen, port: int, options: argparse.Namespace) -> dict:
+    for attempt in range(600):
+        try:
+            ask(port, "/health")
+            break
+        except OSError:
+            if server.poll() is not None or attempt == 599:
+                raise SystemExit(f"the server did not start: {server.stderr.read()[-500:]}") from None
+            time.sleep(0.05)
+    first = time.perf_counter()
+    words = (
+        " the king and the queen" * 120
+    )  # 600 tokens: most of the context, so caches are as large as they get
+
+    def one(number: int) -> int:
+        request = {"prompt": words, "max_new_tokens": 400, "temperature": 0.8, "seed": number}
+        return ask(port, "/generate", request)["tokens"]
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(options.workers) as pool:
+        # Watched while all of them work: that is when caches exist.
+        answers, together = [pool.submit(one, i) for i in range(options.requests)], []
+        while not all(answer.done() for answer in answers):
+            workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            of = [memory(int(pid)) for pid in (server.pid, *workers)]
+            together.append((sum(m["Pss"] for m in of), of))
+            time.sleep(0.5)
+        tokens = sum(answer.result() for answer in answers)
+    seconds = time.perf_counter() - begin
+    most, of = max(together, key=lambda pair: pair[0])
+    return {
+        "first_answer": first,
+        "requests": options.requests,
+        "tokens_per_second": tokens / seconds,
+        "together": most,
+        "processes": len(of),
+        "resident": max(m["Rss"] for m in of),
+        "private": max(m["Private_Clean"] + m["Private_Dirty"] for m in of),
+        "median_together": statistics.median(pss for pss, _ in together),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
