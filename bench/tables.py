@@ -203,10 +203,12 @@ class Tables:
             rows += [[name, str(r.tokens), ms(r.seconds), gb(r.bytes / r.seconds),
                       f"{sum(r.operations.values()) / r.seconds / 1e9:.0f}", share(r)]
                      for name, r in zip(names, results, strict=True)]  # fmt: skip
-        return table(f"The dense layer alone, {n_in} to {n_out}, {self.team}",
-                     ("format", "rows", "ms", "GB/s", "Gop/s", "share"), rows,
-                     f"Up to {FEW_ROWS} rows, {copies} layers side by side. Rows are rounded to the number "
-                     "format before. The roof of reads is that of a cache where weights fit into one.")  # fmt: skip
+        note = (
+            f"Up to {FEW_ROWS} rows, {copies} layers side by side. Rows are rounded to the number format "
+            "before. The roof of reads is that of a cache where weights fit into one."
+        )
+        header = ("format", "rows", "ms", "GB/s", "Gop/s", "share")
+        return table(f"The dense layer alone, {n_in} to {n_out}, {self.team}", header, rows, note)
 
     def threads(self) -> Table:
         counts, rows = sorted({1, self.o.threads}), []
