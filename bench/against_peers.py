@@ -287,7 +287,10 @@ def tables(found: dict) -> str:
     for name, of in found["results"].items():
         if not of["rates"]:
             continue
-        rates = [f"{statistics.median(statistics.median(r[c]) for r in of['rates']):,.0f}" for c in RATES]
+        rates = []
+        for case in RATES:
+            rounds = [statistics.median(r[case]) for r in of["rates"]]
+            rates.append(f"{statistics.median(rounds):,.0f} ({min(rounds):,.0f} to {max(rounds):,.0f})")
         start = statistics.median(s["seconds"] for s in of["starts"])
         rss, own = (statistics.median(s[key] for s in of["starts"]) / 2**20 for key in ("rss", "own"))
         install = of.get("install", 0) / 1e6
@@ -300,7 +303,10 @@ def tables(found: dict) -> str:
         how = "; ".join(filter(None, (last["settings"], chosen)))
         about.append(f"| {name} | {checked['argmax']:.0%} | {checked['error']:.0e} | {how} |")
     n = max((len(of["rates"]) for of in found["results"].values()), default=0)
-    lines.append(f"\nTokens per second; memory in MiB, install in MB; medians of {n} rounds.\n")
+    lines.append(
+        "\nTokens per second; start in seconds; memory in MiB, install in MB; medians of "
+        f"{n} rounds, in brackets those of the slowest and of the fastest round.\n"
+    )
     return "\n".join([*lines, *about, *(f"\n{name}: {why}" for name, why in found["failed"].items())])
 
 

@@ -37,6 +37,7 @@ def draw(name: str, found: dict, machine: dict, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "gpt2c"  # the same points give the same file
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     lines = dict.fromkeys(point["line"] for point in found["points"])
@@ -52,8 +53,10 @@ def draw(name: str, found: dict, machine: dict, path: Path) -> None:
         ticks = sorted({p["at"] for p in found["points"]})
         labels = [f"{t / 1e6:.0f}M" if name == "shapes" else f"{t:g}" for t in ticks]
         axes.set_xticks(ticks, labels)
-        axes.minorticks_off()
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel(AXES[name])

@@ -235,7 +235,7 @@ class Tables:
             for row, point in self._shape(shape):
                 rows.append(row)
                 points.append(point)
-        return table(f"Shapes, {self.team}",
+        return table(f"Model sizes, decoding after 64 tokens, {self.team}",
                      ("shape", "format", "MB per token", "decode tokens/s", "share",
                       "prompt of 512 tokens/s", "share", "reads GB/s", "s to make it"), rows, "",
                      points)  # fmt: skip
