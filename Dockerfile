@@ -8,7 +8,7 @@ ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY . /src
-RUN pip wheel --no-cache-dir --wheel-dir /wheels /src "gunicorn>=22"
+RUN pip wheel --no-cache-dir --wheel-dir /wheels /src "gunicorn>=27"
 ARG MODEL=gpt2
 ARG DTYPE=int8
 RUN pip install --no-cache-dir --no-index --find-links /wheels gpt2c \
@@ -27,4 +27,5 @@ USER gpt2c
 # One thread for each worker: four workers keep four cores busy.
 ENV GPT2C_MODEL=/model.gpt2c OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8000
-CMD ["gunicorn", "--workers", "4", "--bind", "0.0.0.0:8000", "--worker-tmp-dir", "/dev/shm", "--timeout", "120", "app:app"]
+CMD ["gunicorn", "--workers", "4", "--bind", "0.0.0.0:8000", "--timeout", "120", \
+     "--worker-tmp-dir", "/dev/shm", "--no-control-socket", "app:app"]
