@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("--format", default="svg", choices=("svg", "png", "pdf"))
     options = parser.parse_args()
     found = json.loads(options.file.read_text(encoding="utf-8"))
-    names = [name for name in AXES if found["tables"].get(name, {}).get("points")]
+    measured = found.get("tables", {})
+    names = [name for name in AXES if measured.get(name, {}).get("points")]
     if not names:
         parser.error(
             f"{options.file} has no points of {', '.join(AXES)}: make it with bench/tables.py --json"
@@ -86,7 +87,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = options.output / f"{name}.{options.format}"
-        draw(name, found["tables"][name], found["machine"], path)
+        draw(name, measured[name], found["machine"], path)
         print(path)
 
 

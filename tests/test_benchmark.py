@@ -250,6 +250,10 @@ def test_unknown_shape():
         benchmark.random_model("125M")
     with pytest.raises(SystemExit):
         arguments("kernel")
+    with pytest.raises(ValueError, match="kernels cannot be measured with --backend blas: leave out"):
+        benchmark.main_bench(arguments("kernels", "model", "--backend", "blas"))
+    with pytest.raises(ValueError, match="load cannot be measured with --backend blas and --shape"):
+        benchmark.main_bench(arguments("load", "--backend", "blas", "--shape", "124M"))
     with pytest.raises(ValueError, match="not both"):
         benchmark.main_bench(arguments("--shape", "124M", "-m", "gpt2"))
 

@@ -36,7 +36,14 @@ def main_bench(arguments: Namespace) -> int:
         raise ValueError("give --shape or --model, not both")
     wanted = [part for part in BENCH_PARTS if part in (arguments.parts or BENCH_PARTS)]
     if arguments.backend == "blas":  # its dense layers are NumPy's, and packed files are not for it
-        wanted = [part for part in wanted if part != "kernels" and (part != "load" or not arguments.shape)]
+        without = ("kernels", "load") if arguments.shape else ("kernels",)
+        if refused := [part for part in arguments.parts if part in without]:
+            raise ValueError(
+                f"{' and '.join(refused)} cannot be measured with --backend blas"
+                + (" and --shape" if "load" in refused else "")
+                + ": leave out one or the other"
+            )
+        wanted = [part for part in wanted if part not in without]
     print(f"measuring {', '.join(wanted)}; keep the machine quiet …", file=sys.stderr, flush=True)
     found: dict[str, Any] = {}
     how = {"dtype": arguments.dtype, "backend": arguments.backend, "threads": arguments.threads}
