@@ -176,7 +176,7 @@ def score(arguments: Namespace) -> None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
         model = _load(arguments)
-        result = model.score(text, bos=not arguments.no_bos)
+        result = model.score(text, bos=not arguments.no_bos, stride=arguments.stride)
         tokens = [model.token_bytes(token).decode("utf-8", "replace") for token in result.token_ids]
         totals = {
             "tokens": len(result),
@@ -190,16 +190,17 @@ def score(arguments: Namespace) -> None:
             result.logprobs.tolist(),
             result.ranks.tolist(),
             result.entropies.tolist(),
+            result.contexts.tolist(),
         ]
         if arguments.json:
-            names = ("token_id", "logprob", "rank", "entropy", "text", "offsets")
+            names = ("token_id", "logprob", "rank", "entropy", "context", "text", "offsets")
             offsets = result.offsets or [None] * len(result)  # some tokenizers change the text
             rows = zip(*columns, tokens, offsets, strict=True)
             totals["per_token"] = [dict(zip(names, row, strict=True)) for row in rows]
             _print_json(totals, out)
             return
         print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
-        for _, logprob, rank, entropy, token in zip(*columns, tokens, strict=True):
+        for _, logprob, rank, entropy, _, token in zip(*columns, tokens, strict=True):
             print(f"{logprob:9.4f} {rank:6} {entropy:8.4f}  {_quoted(token)}", file=out)
         per_byte = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.4f} per byte"
         print(

@@ -177,6 +177,12 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="do not score the first token (otherwise: as what follows the begin-of-text token)",
     )
+    score.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="score a text longer than the model's positions in overlapping windows, N tokens each",
+    )
     _output_options(score)
 
     info = command(

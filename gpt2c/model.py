@@ -587,11 +587,20 @@ class GPT2:
 
     @overload
     def score(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, bos: bool = True
+        self, texts: Prompt, *, bos: bool = True, window: int | None = None, stride: int | None = None
     ) -> Score: ...
     @overload
-    def score(self, texts: Prompts, *, bos: bool = True) -> list[Score]: ...
-    def score(self, texts: Prompt | Prompts, *, bos: bool = True) -> Score | list[Score]:
+    def score(
+        self, texts: Prompts, *, bos: bool = True, window: int | None = None, stride: int | None = None
+    ) -> list[Score]: ...
+    def score(
+        self,
+        texts: Prompt | Prompts,
+        *,
+        bos: bool = True,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> Score | list[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
         Parameters
@@ -600,6 +609,14 @@ class GPT2:
         bos : bool
             True (the default) scores the first token as what follows the begin-of-text token, as GPT-2 was
             trained to see it. False does not score the first token: nothing stands before it.
+        window : int, optional
+            How many tokens the model sees at once, at most; default: its number of positions.
+        stride : int, optional
+            1 to ``window``: texts longer than the window are scored in overlapping windows. The first scores
+            all of its tokens, each other the next ``stride``, so that every token is scored once, and those
+            beyond the first window with at least ``window - stride + 1`` tokens before them. A small stride
+            judges more truly and takes longer: a window of work for ``stride`` tokens. Without a stride such
+            texts are an error.
 
         Returns
         -------
@@ -608,17 +625,21 @@ class GPT2:
         Raises
         ------
         ContextLengthError
-            A text has more tokens than the model has positions.
+            A text is longer than the window, and there is no stride.
         ValueError
-            A text without a token to score.
+            A text without a token to score; a window or stride outside what is allowed.
         """
         if not isinstance(bos, bool | np.bool_):
             raise TypeError(f"bos must be True or False; got {bos!r}")
+        if window is not None:
+            window = check_integer("window", window, 1, self.config.n_ctx, ", the model's positions")
+        if stride is not None:
+            stride = check_integer("stride", stride, 1, window or self.config.n_ctx, ", the window")
         several, given = separate(texts)
         documents = [
             self._document(text, f"text {i}" if several else "the text") for i, text in enumerate(given)
         ]
-        results = scoring.score(self, documents, bool(bos))
+        results = scoring.score(self, documents, bool(bos), window, stride)
         return results if several else results[0]
 
     def token_bytes(self, token: int) -> bytes:

@@ -48,11 +48,14 @@ class Score:
     token_ids : list of int
         The scored tokens: all of the text with ``bos=True``, all but the first otherwise.
     logprobs : np.ndarray, float32 [n]
-        The natural logarithm of each token's probability, given all tokens before it.
+        The natural logarithm of each token's probability, given the tokens before it: all of them, or with a
+        stride those that `contexts` counts.
     ranks : np.ndarray, int64 [n]
         How many tokens the model held for more probable; 0 is its first choice.
     entropies : np.ndarray, float32 [n]
         How undecided the model was at each token, in nats.
+    contexts : np.ndarray, int64 [n]
+        How many tokens before it the model saw, the begin-of-text token included.
     offsets : list of (int, int), optional
         Where each token stands in the text, in characters [start, end); a token that is part of a character
         spans the whole character. None for a text given as token ids.
@@ -64,6 +67,7 @@ class Score:
     logprobs: np.ndarray
     ranks: np.ndarray
     entropies: np.ndarray
+    contexts: np.ndarray
     offsets: list[tuple[int, int]] | None = None
     n_bytes: int | None = None
 
@@ -103,7 +107,13 @@ class Score:
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
 
 
-def score(model: GPT2, texts: Sequence[tuple[str | None, np.ndarray]], bos: bool) -> list[Score]:
+def score(
+    model: GPT2,
+    texts: Sequence[tuple[str | None, np.ndarray]],
+    bos: bool,
+    window: int | None = None,
+    stride: int | None = None,
+) -> list[Score]:
     """Score documents, several in one call of the engine.
 
     Parameters
@@ -113,10 +123,12 @@ def score(model: GPT2, texts: Sequence[tuple[str | None, np.ndarray]], bos: bool
         The text, None if it was given as tokens, and its token ids, int32 [at least 1].
     bos : bool
         Whether the first token is scored too, as what follows the begin-of-text token.
+    window, stride : int, optional
+        As for ``GPT2.score``.
     """
-    n_ctx = model.config.n_ctx
+    window = model.config.n_ctx if window is None else window
     start = np.array([model.bos_token_id], np.int32) if bos else np.empty(0, np.int32)
-    rows, targets = [], []
+    pieces: list[_Piece] = []
     for index, (_, ids) in enumerate(texts):
         name = f"text {index}" if len(texts) > 1 else "the text"
         n_rows = len(ids) - (not bos)
@@ -125,33 +137,58 @@ def score(model: GPT2, texts: Sequence[tuple[str | None, np.ndarray]], bos: bool
                 f"{name} is a single token, and without bos nothing stands before it: nothing can be "
                 "scored; use bos=True or a longer text"
             )
-        if n_rows > n_ctx:
+        if n_rows > window and stride is None:
+            n_ctx = model.config.n_ctx
+            seen = f"the model has {n_ctx} positions" if window == n_ctx else f"the window is {window}"
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions: at most "
-                f"{n_ctx + (not bos)} tokens can be scored in one piece; split the text"
+                f"{name} has {len(ids)} tokens, but {seen}: at most {window + (not bos)} tokens can be "
+                "scored in one piece; give a stride, or split the text"
             )
-        rows.append(np.concatenate([start, ids[:-1]]))  # the last token predicts nothing that is asked for
-        targets.append(ids if bos else ids[1:])
+        rows = np.concatenate([start, ids[:-1]])  # the last token predicts nothing that is asked for
+        pieces += _pieces(index, rows, ids if bos else ids[1:], window, stride or window)
 
-    logprobs, ranks, entropies = [], [], []
-    for part in _calls([len(ids) for ids in rows]):
-        found = _engine.score(
+    found: list[list[list[np.ndarray]]] = [[[], [], [], []] for _ in texts]
+    for part in _calls([len(piece.rows) for piece in pieces]):
+        values = _engine.score(
             model.weights,
-            [(model.new_cache(len(ids)), ids) for ids in rows[part]],
-            targets[part],
+            [(model.new_cache(len(piece.rows)), piece.rows) for piece in pieces[part]],
+            [piece.targets for piece in pieces[part]],
             threads=model.threads,
         )
-        ends = np.cumsum([len(wanted) for wanted in targets[part]])[:-1]
-        for all_values, values in zip((logprobs, ranks, entropies), found, strict=True):
-            all_values += [piece.copy() for piece in np.split(values, ends)]
+        ends = np.cumsum([len(piece.contexts) for piece in pieces[part]])[:-1]
+        cut = zip(*(np.split(array, ends) for array in values), strict=True)
+        for piece, arrays in zip(pieces[part], cut, strict=True):
+            for column, array in zip(found[piece.text], (*arrays, piece.contexts), strict=True):
+                column.append(array)
 
     results = []
-    for index, (text, ids) in enumerate(texts):
-        offsets, n_bytes = _extent(model, text, ids, first=0 if bos else 1)
-        results.append(
-            Score(targets[index].tolist(), logprobs[index], ranks[index], entropies[index], offsets, n_bytes)
-        )
+    for (text, ids), columns in zip(texts, found, strict=True):
+        logprobs, ranks, entropies, contexts = (np.concatenate(column) for column in columns)
+        first = 0 if bos else 1
+        offsets, n_bytes = _extent(model, text, ids, first)
+        results.append(Score(ids[first:].tolist(), logprobs, ranks, entropies, contexts, offsets, n_bytes))
     return results
+
+
+class _Piece(NamedTuple):
+    """A window of a text."""
+
+    text: int  # its index
+    rows: np.ndarray
+    targets: np.ndarray  # -1 where an earlier window has scored the token
+    contexts: np.ndarray  # of the others: how many rows each has seen
+
+
+def _pieces(text: int, rows: np.ndarray, targets: np.ndarray, window: int, stride: int) -> Iterator[_Piece]:
+    """Windows that score every target once: the first all of its own, each other the next ``stride``."""
+    done = 0
+    while done < len(rows):
+        end = min(len(rows), done + stride if done else window)
+        begin = max(0, end - window)
+        wanted = targets[begin:end].copy()
+        wanted[: done - begin] = -1
+        yield _Piece(text, rows[begin:end], wanted, np.arange(done - begin + 1, end - begin + 1))
+        done = end
 
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:

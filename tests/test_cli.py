@@ -331,6 +331,18 @@ def test_input_that_is_no_utf8_is_refused():
     )
 
 
+def test_score_of_a_long_text(bundled, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("The king went into the wood. " * 150)
+    done = run("score", "-f", str(path))
+    assert done.returncode == 1
+    assert "give a stride, or split the text" in done.stderr
+    found = json.loads(run("score", "-f", str(path), "--stride", "100", "--json").stdout)
+    score = bundled.score(path.read_text(), stride=100)
+    assert found["logprob"] == score.logprob and found["tokens"] > 512
+    assert [token["context"] for token in found["per_token"]] == score.contexts.tolist()
+
+
 def test_score_with_a_tokenizer_that_changes_the_text(monkeypatch, capsys):
     class Lower:
         def encode(self, text):

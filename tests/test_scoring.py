@@ -75,7 +75,7 @@ def test_the_numbers_made_from_logprobs(bundled):
 
 def test_an_astronomic_perplexity_is_infinite():
     nothing = np.zeros(1, np.int64)
-    assert scoring.Score([1], np.array([-1000], np.float32), nothing, nothing).perplexity == math.inf
+    assert scoring.Score([1], np.array([-1000], np.float32), nothing, nothing, nothing).perplexity == math.inf
 
 
 @settings(max_examples=40, deadline=None)
@@ -285,3 +285,59 @@ def test_a_prompt_of_the_whole_context_still_has_a_next_token(bundled):
         bundled.suggest([1] * 513)
     with pytest.raises(ContextLengthError, match="prompt 1 has 513 tokens"):
         bundled.suggest([[1], [1] * 513])
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize(("window", "stride"), [(10, 10), (10, 1), (10, 3), (7, 5), (40, 40), (None, 20)])
+@pytest.mark.parametrize("n", [1, 9, 10, 11, 12, 39, 40, 41, 150])
+def test_long_texts_in_windows(window, stride, n, bos):
+    """Every token once, with the numbers of its window alone."""
+    model, _ = random_gpt2(3)
+    ids = np.random.default_rng(n).integers(61, size=n + (not bos)).tolist()
+    size = window or model.config.n_ctx
+    sequence = [model.bos_token_id, *ids] if bos else ids
+    found = model.score(ids, bos=bos, window=window, stride=stride)
+    assert found.token_ids == sequence[1:] and len(found) == n
+    at = 0  # tokens scored
+    while at < n:
+        new = min(n - at, stride if at else size)
+        begin = max(0, at + new - size)
+        alone = model.score(sequence[begin : at + new + 1], bos=False)
+        for name in ("logprobs", "ranks", "entropies"):
+            part = getattr(found, name)[at : at + new]
+            assert part.tobytes() == getattr(alone, name)[-new:].tobytes(), (name, at)
+        assert found.contexts[at : at + new].tolist() == [at + i + 1 - begin for i in range(new)]
+        at += new
+    beyond = found.contexts[size:]
+    assert np.all(beyond >= size - stride + 1) and np.all(found.contexts <= size)
+
+
+def test_windows_of_several_texts():
+    model, _ = random_gpt2(3)
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(61, size=n).tolist() for n in (70, 3, 200, 40, 1)]
+    together = model.score(texts, stride=17)
+    for ids, found in zip(texts, together, strict=True):
+        alone = model.score(ids, stride=17)
+        for name in ("logprobs", "ranks", "entropies", "contexts"):
+            assert getattr(found, name).tobytes() == getattr(alone, name).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride must be from 1 to 40, the window; got 0"),
+        ({"stride": 41}, "stride must be from 1 to 40, the window; got 41"),
+        ({"stride": 9, "window": 8}, "stride must be from 1 to 8, the window; got 9"),
+        ({"window": 41}, "window must be from 1 to 40, the model's positions; got 41"),
+        ({"window": 0}, "window must be from 1"),
+    ],
+)
+def test_wrong_windows(options, message):
+    model, _ = random_gpt2(3)
+    with pytest.raises(ValueError, match=message):
+        model.score([1, 2], **options)
+    with pytest.raises(ContextLengthError, match="give a stride, or split the text"):
+        model.score([1] * 100)
+    with pytest.raises(ContextLengthError, match="the window is 8: at most 8 tokens"):
+        model.score([1] * 9, window=8)
