@@ -19,7 +19,7 @@ ROWS = (1, 8, 256)  # a token; a few; a block of a prompt
 COPIES = 12  # at most so many layers side by side
 FEW_ROWS = 16  # beyond these, arithmetic takes longer than reading, wherever the weights are
 SECONDS = 0.02  # that a run repeats a kernel for
-HEAD_PART = 16384  # columns of the head that are enough to be slower than any cache
+HEAD_PART = 16384  # columns of the head that are measured: all of them take long to make
 U = 2.0**-24  # unit roundoff of float32
 
 
@@ -201,8 +201,7 @@ def kernels(config: Config, dtype: str, *, isa: str, threads: int) -> list[Resul
     """Measure the kernels of a model's sizes, on numbers of their own, in alternating rounds.
 
     Dense layers have 1, 8 and 256 rows that are already rounded to the number format; with 1 and 8, up to 12
-    layers stand side by side. The roof of reads is that of as many bytes, so of
-    a cache where they fit.
+    layers stand side by side. The roof of reads is that of as many bytes, so of a cache where they fit.
 
     Raises
     ------

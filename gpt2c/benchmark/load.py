@@ -161,7 +161,7 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
     -------
     dict
         ``cached`` and ``uncached``: the part of the model's files that was in the page cache
-        (``cached_share``; None: the system cannot tell), and in seconds ``process`` (from start to end) and
+        (``cached_share``, the worst round's; None: the system cannot tell), and in seconds ``process`` (from start to end) and
         its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first token``, each with
         ``median``, ``low`` and ``high``. The system is asked to forget the files before every uncached
         process; a disk's or a virtual machine's own cache is out of its reach. ``processes``: the memory of
@@ -180,9 +180,9 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
             shares[state].append(cached_share(paths))
             rounds[state].append(_one(source, how))
     found: dict[str, Any] = {"files": sum(path.stat().st_size for path in paths)}
-    for state, times in rounds.items():
+    for (state, times), worst in zip(rounds.items(), (min, max), strict=True):
         known = [share for share in shares[state] if share is not None]
-        found[state] = {"cached_share": max(known) if known else None} | {
+        found[state] = {"cached_share": worst(known) if known else None} | {
             step: median_and_spread([of[step] for of in times]) for step in times[0]
         }
     with contextlib.suppress(FileNotFoundError, PermissionError), _several(source, how, PROCESSES) as pids:
