@@ -161,13 +161,13 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
     -------
     dict
         ``cached`` and ``uncached``: the part of the model's files that was in the page cache
-        (``cached_share``, the worst round's; None: the system cannot tell), and in seconds ``process`` (from start to end) and
-        its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first token``, each with
-        ``median``, ``low`` and ``high``. The system is asked to forget the files before every uncached
-        process; a disk's or a virtual machine's own cache is out of its reach. ``processes``: the memory of
-        4 of them at once, in bytes: ``together`` (what they take in all, shared pages once), and of each
-        the ``resident`` memory, and the ``private`` that nobody shares; the greatest of the four. Missing
-        where the system has no /proc/PID/smaps_rollup.
+        (``cached_share``, the worst round's; None: the system cannot tell), and in seconds ``process`` (from
+        start to end) and its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first
+        token``, each with ``median``, ``low`` and ``high``. The system is asked to forget the files before
+        every uncached process; a disk's or a virtual machine's own cache is out of its reach.
+        ``processes``: the memory of 4 of them at once, in bytes: ``together`` (what they take in all, shared
+        pages once), and of each the ``resident`` memory, and the ``private`` that nobody shares; the greatest
+        of the four. Missing where the system has no /proc/PID/smaps_rollup.
     """
     paths = files_of(source)
     rounds: dict[str, list[dict[str, float]]] = {"cached": [], "uncached": []}
