@@ -326,8 +326,8 @@ cdef struct RoofWork:
 
 cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
     cdef RoofWork *w = <RoofWork *>work
-    cdef ptrdiff_t i
-    for i in range(w.steps):
+    cdef ptrdiff_t _
+    for _ in range(w.steps):
         w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
 
 
