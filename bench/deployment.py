@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,9 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gpt2c.benchmark import random_model
+from gpt2c.benchmark.load import memory_of
+
 APP = Path(__file__).resolve().parent.parent / "docs/deployment"
 
 
@@ -30,13 +32,6 @@ def ask(port: int, path: str, request: dict | None = None) -> dict:
     data = None if request is None else json.dumps(request).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=120) as answer:
         return json.load(answer)
-
-
-def memory(pid: int) -> dict[str, float]:
-    """MiB of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    kib = {name: int(rest.split()[0]) for name, rest in (line.split(":", 1) for line in lines)}
-    return {name: kib[name] / 1024 for name in ("Rss", "Pss", "Private_Clean", "Private_Dirty")}
 
 
 def main() -> int:
@@ -53,8 +48,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = options.model and str(Path(options.model).resolve())
         if model is None:
-            from gpt2c.benchmark import random_model
-
             model = os.path.join(folder, "model.gpt2c")
             random_model("124M", dtype=options.dtype).save(model)
         with socket.socket() as probe:
@@ -77,14 +70,15 @@ def main() -> int:
     del found["first_answer"]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(
-        f"first answer {found['first_answer_seconds']:.2f} s after the start of the server; page cache warm"
-    )
-    print(f"{options.workers} workers, {found['requests']} requests of 400 tokens after a prompt of 600: "
-          f"{found['tokens_per_second']:.0f} tokens/s together")  # fmt: skip
-    print(f"memory: {found['together']:.0f} MiB together ({found['processes']} processes), "
-          f"each at most {found['resident']:.0f} resident and {found['private']:.0f} private")  # fmt: skip
-    return int(found["together"] > options.limit)
+    memory = found["memory"]
+    mib = {name: memory[name] / 2**20 for name in ("together", "resident", "private")}
+    seconds, rate = found["first_answer_seconds"], found["tokens_per_second"]
+    print(f"first answer {seconds:.2f} s after the start of the server; page cache warm")
+    print(f"{options.workers} workers, {found['requests']} requests of up to 400 tokens after prompts of 600 "
+          f"words: {rate:.0f} tokens/s together")  # fmt: skip
+    print(f"memory: {mib['together']:.0f} MiB together ({memory['count']} processes), each at most "
+          f"{mib['resident']:.0f} resident and {mib['private']:.0f} private")  # fmt: skip
+    return int(mib["together"] > options.limit)
 
 
 def measure(server: subprocess.Popen, port: int, options: argparse.Namespace) -> dict:
@@ -97,9 +91,7 @@ def measure(server: subprocess.Popen, port: int, options: argparse.Namespace) ->
                 raise SystemExit(f"the server did not start: {server.stderr.read()[-500:]}") from None
             time.sleep(0.05)
     first = time.perf_counter()
-    words = (
-        " the king and the queen" * 120
-    )  # 600 tokens: most of the context, so caches are as large as they get
+    words = " the king and the queen" * 120  # most of the context: caches are as large as they get
 
     def one(number: int) -> int:
         request = {"prompt": words, "max_new_tokens": 400, "temperature": 0.8, "seed": number}
@@ -108,24 +100,18 @@ def measure(server: subprocess.Popen, port: int, options: argparse.Namespace) ->
     begin = time.perf_counter()
     with ThreadPoolExecutor(options.workers) as pool:
         # Watched while all of them work: that is when caches exist.
-        answers, together = [pool.submit(one, i) for i in range(options.requests)], []
+        answers, seen = [pool.submit(one, i) for i in range(options.requests)], []
         while not all(answer.done() for answer in answers):
             workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-            of = [memory(int(pid)) for pid in (server.pid, *workers)]
-            together.append((sum(m["Pss"] for m in of), of))
+            seen.append(memory_of([server.pid, *map(int, workers)]))
             time.sleep(0.5)
         tokens = sum(answer.result() for answer in answers)
     seconds = time.perf_counter() - begin
-    most, of = max(together, key=lambda pair: pair[0])
     return {
         "first_answer": first,
         "requests": options.requests,
         "tokens_per_second": tokens / seconds,
-        "together": most,
-        "processes": len(of),
-        "resident": max(m["Rss"] for m in of),
-        "private": max(m["Private_Clean"] + m["Private_Dirty"] for m in of),
-        "median_together": statistics.median(pss for pss, _ in together),
+        "memory": max(seen, key=lambda found: found["together"]),
     }
 
 

@@ -78,13 +78,6 @@ def roofs_of(results: Sequence[Result]) -> str:
     return "Arithmetic roofs in Gop/s: " + ", ".join(f"{d} {r / 1e9:.0f}" for d, r in rates.items()) + "."
 
 
-def parameters(config: Config) -> float:
-    """Weights and biases, all of them."""
-    n, inner = config.n_embd, config.n_inner
-    layer = 4 * n * n + 2 * n * inner + 9 * n + inner
-    return (config.n_vocab + config.n_ctx + 2) * n + config.n_layer * layer
-
-
 class Tables:
     """Makes the tables; models are kept from one to the next, and checked before any speed is told."""
 
@@ -130,13 +123,13 @@ class Tables:
 
     def context(self) -> Table:
         pasts, rows = (1, 30, 128, 256, 512, 1000), []
-        dtypes, points = self.dtypes, []
-        results = self.measure([self.case("", self.model(d), [past]) for d in dtypes for past in pasts])
-        for i, dtype in enumerate(dtypes):
+        points = []
+        results = self.measure([self.case("", self.model(d), [past]) for d in self.dtypes for past in pasts])
+        for i, dtype in enumerate(self.dtypes):
             mine = results[len(pasts) * i : len(pasts) * (i + 1)]
             base = mine[1]
             for past, r in zip(pasts, mine, strict=True):
-                points.append((dtypes[i], past, r))
+                points.append((dtype, past, r))
                 predicted = base.seconds * r.bytes / base.bytes
                 rows.append([dtype, str(past), ms(r.seconds), ms(predicted), f"{r.seconds / predicted:.2f}",
                              f"{r.bytes / 1e6:.0f}", share(r), gb(r.read)])  # fmt: skip
@@ -174,12 +167,9 @@ class Tables:
     def linear(self) -> Table:
         """The dense layer alone; 768 inputs and 3,072 outputs, with few rows of twelve layers."""
         n_in, n_out, copies, counts = 768, 3072, 12, (1, 2, 4, 8, 16, 32, 64, 128, 256)
-        how, rng, rows = (
-            {"isa": _engine.default_isa(), "threads": self.o.threads},
-            np.random.default_rng(0),
-            [],
-        )
-        weights = rng.standard_normal((n_in, copies * n_out), dtype=np.float32)
+        how = {"isa": _engine.default_isa(), "threads": self.o.threads}
+        rows = []
+        weights = np.random.default_rng(0).standard_normal((n_in, copies * n_out), dtype=np.float32)
 
         def blas(count: int) -> KernelCase:
             layers = copies if count <= FEW_ROWS else 1
@@ -243,9 +233,8 @@ class Tables:
     def _shape(self, shape: str) -> list[tuple[list[str], tuple[str, float, Result]]]:
         self.model.cache_clear()  # the larger ones take gigabytes
         models, times = [], []
-        for dtype in (
-            d for d in self.dtypes if d != "float32"
-        ):  # the greatest would take 12 GB with its roof
+        # Not float32: the greatest would take 12 GB with its roof.
+        for dtype in (d for d in self.dtypes if d != "float32"):
             begin = time.perf_counter()
             models.append(random_model(shape, dtype=dtype, threads=self.o.threads))
             times.append(time.perf_counter() - begin)
@@ -257,7 +246,7 @@ class Tables:
         for model, seconds, one, prompt in zip(models, times, results[::2], results[1::2], strict=True):
             cells = [c for r in (one, prompt) for c in (f"{r.tokens_per_second:.1f}", share(r))]
             row = [shape, model.dtype, f"{one.bytes / 1e6:.0f}", *cells, gb(one.read), f"{seconds:.0f}"]
-            rows.append((row, (model.dtype, parameters(model.config), one)))
+            rows.append((row, (model.dtype, model.config.n_parameters, one)))
         return rows
 
     def isas(self) -> Table:

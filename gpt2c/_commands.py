@@ -225,7 +225,7 @@ def info(arguments: Namespace) -> None:
             "model": model.name,
             "config": [setting._asdict() for setting in model.config.report],
             "generation_config": model.generation_config,
-            "parameters": _n_parameters(model),
+            "parameters": model.config.n_parameters,
             "vocabulary": {
                 "kind": tokenizer.kind,
                 "tokens": tokenizer.n_vocab,
@@ -298,13 +298,6 @@ def convert(arguments: Namespace) -> None:
             )
     if arguments.json:
         _print_json(told, sys.stdout)
-
-
-def _n_parameters(model: GPT2) -> int:
-    c = model.config
-    layer = 4 * c.n_embd**2 + 2 * c.n_embd * c.n_inner + 9 * c.n_embd + c.n_inner
-    embeddings = (c.n_vocab * (1 if c.tie_word_embeddings else 2) + c.n_ctx) * c.n_embd
-    return c.n_layer * layer + embeddings + 2 * c.n_embd
 
 
 def _print_info(told: dict[str, Any], out: TextIO) -> None:

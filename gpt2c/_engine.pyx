@@ -55,15 +55,17 @@ def _after_fork_in_child():
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-cdef int threads_now(threads) except -1:
+cdef int team_size(int threads) noexcept nogil:
+    """How many of these threads a region may really use here; remembers that there was a team."""
     global team_used
+    team_used = team_used or threads > 1
+    return 1 if one_thread_only else threads
+
+
+cdef int threads_now(threads) except -1:
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
         raise ValueError(f"threads is {threads!r}; allowed: a whole number from 1 to 1024")
-    if one_thread_only:
-        return 1
-    if threads > 1:
-        team_used = True
-    return threads
+    return team_size(threads)
 
 
 # ---- instruction sets ----
@@ -181,15 +183,11 @@ cdef ptrdiff_t panel_size(gpt2c_dtype dtype, ptrdiff_t n_in) noexcept nogil:
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *argument) noexcept nogil:
-    global team_used
-    team_used = team_used or threads > 1
-    gpt2c_parallel_for(1 if one_thread_only else threads, n, body, argument)
+    gpt2c_parallel_for(team_size(threads), n, body, argument)
 
 
 cdef void empty_phases(int threads, ptrdiff_t phases) noexcept nogil:
-    global team_used
-    team_used = team_used or threads > 1
-    gpt2c_empty_phases(1 if one_thread_only else threads, phases)
+    gpt2c_empty_phases(team_size(threads), phases)
 
 
 include "_weights.pxi"

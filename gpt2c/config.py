@@ -221,6 +221,13 @@ class Config:
         """The width of one attention head, ``n_embd / n_head``."""
         return self.n_embd // self.n_head
 
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases of the whole model; a head that is tied to the embedding counts once."""
+        layer = 4 * self.n_embd**2 + 2 * self.n_embd * self.n_inner + 9 * self.n_embd + self.n_inner
+        rows = self.n_vocab * (1 if self.tie_word_embeddings else 2) + self.n_ctx
+        return self.n_layer * layer + (rows + 2) * self.n_embd
+
     def attention_scale(self, layer: int) -> float:
         """The factor on the attention scores ``q . k`` of a layer, counted from 0.
 

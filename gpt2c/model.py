@@ -631,10 +631,12 @@ class GPT2:
         """
         if not isinstance(bos, bool | np.bool_):
             raise TypeError(f"bos must be True or False; got {bos!r}")
-        if window is not None:
-            window = check_integer("window", window, 1, self.config.n_ctx, ", the model's positions")
+        n_ctx = self.config.n_ctx
+        window = (
+            n_ctx if window is None else check_integer("window", window, 1, n_ctx, ", the model's positions")
+        )
         if stride is not None:
-            stride = check_integer("stride", stride, 1, window or self.config.n_ctx, ", the window")
+            stride = check_integer("stride", stride, 1, window, ", the window")
         several, given = separate(texts)
         documents = [
             self._document(text, f"text {i}" if several else "the text") for i, text in enumerate(given)

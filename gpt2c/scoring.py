@@ -111,8 +111,8 @@ def score(
     model: GPT2,
     texts: Sequence[tuple[str | None, np.ndarray]],
     bos: bool,
-    window: int | None = None,
-    stride: int | None = None,
+    window: int,
+    stride: int | None,
 ) -> list[Score]:
     """Score documents, several in one call of the engine.
 
@@ -123,10 +123,11 @@ def score(
         The text, None if it was given as tokens, and its token ids, int32 [at least 1].
     bos : bool
         Whether the first token is scored too, as what follows the begin-of-text token.
-    window, stride : int, optional
+    window : int
+        How many tokens the model sees at once.
+    stride : int or None
         As for ``GPT2.score``.
     """
-    window = model.config.n_ctx if window is None else window
     start = np.array([model.bos_token_id], np.int32) if bos else np.empty(0, np.int32)
     pieces: list[_Piece] = []
     for index, (_, ids) in enumerate(texts):

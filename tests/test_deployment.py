@@ -28,17 +28,10 @@ def packed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(packed):
-    previous = os.environ.get("GPT2C_MODEL")
-    os.environ["GPT2C_MODEL"] = str(packed)
-    sys.path.insert(0, str(FOLDER))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2C_MODEL", str(packed))
+        patch.syspath_prepend(FOLDER)
         import app
-    finally:
-        sys.path.remove(str(FOLDER))
-        if previous is None:
-            del os.environ["GPT2C_MODEL"]
-        else:
-            os.environ["GPT2C_MODEL"] = previous
     return app
 
 

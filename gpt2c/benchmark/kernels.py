@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _ops
+from .. import _ops, reference
 from ..config import Config
-from ..reference import activation
 from .cases import ACTIVATION, NORM, SOFTMAX, Result, measure
 
 __all__ = ["KernelCase", "dense", "dense_check", "kernels"]
@@ -143,10 +142,7 @@ def _norm(config: Config, rows: int, how: dict[str, Any]) -> KernelCase:
             _ops.layer_norm(x, gain, bias, config.layer_norm_epsilon, out, **how)
         return out
 
-    wide = x.astype(np.float64)
-    normal = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(
-        wide.var(-1, keepdims=True) + config.layer_norm_epsilon
-    )
+    normal = reference.layer_norm(x, np.float64(1), np.float64(0), config.layer_norm_epsilon)
     _check(
         work(1), normal * gain + bias, (n + 8) * U * (np.abs(normal * gain) + np.abs(bias) + 1), "LayerNorm"
     )
@@ -164,7 +160,7 @@ def _activation(config: Config, rows: int, how: dict[str, Any]) -> KernelCase:
             _ops.apply(config.activation, x, out, **how)
         return out
 
-    expected = activation(config.activation, x.astype(np.float64))
+    expected = reference.activation(config.activation, x.astype(np.float64))
     _check(work(1), expected, 8 * U * np.maximum(np.abs(expected), np.abs(x)), config.activation)
     return KernelCase(
         config.activation, rows, work, **how,
@@ -185,8 +181,7 @@ def _attention(config: Config, rows: int, positions: int, isa: str) -> KernelCas
     scores = q.astype(np.float64) @ k.T.astype(np.float64) * scale
     first = positions - rows
     scores[np.arange(positions) > first + np.arange(rows)[:, None]] = -np.inf
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
+    weights = reference.softmax(scores)
     size = np.abs(q).astype(np.float64) @ np.abs(k.T) * scale  # an error of a score is one of its weight
     relative = (2 * (d + 8) * size.max() + 2 * positions + 64) * U
     _check(work(1), weights @ v, relative * (weights @ np.abs(v)), "attention")

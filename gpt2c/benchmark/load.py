@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GPT2CError
-from .roofs import median_and_spread
+from .roofs import ROUNDS, median_and_spread
 
-__all__ = ["cached_share", "files_of", "load"]
+__all__ = ["cached_share", "files_of", "load", "memory_of"]
 
-ROUNDS = 5
 PROCESSES = 4  # at once, to see what they share
 PAGE = 4096
 
@@ -136,15 +135,30 @@ def _several(source: str | None, how: dict[str, Any], count: int) -> Iterator[li
             process.communicate()  # closes its input
 
 
-def _memory(pid: int) -> dict[str, int]:
-    """Bytes of a process: resident; its share of what it shares with others; what it has for itself alone."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    kib = {name: int(rest.split()[0]) for name, rest in (line.split(":", 1) for line in lines)}
-    return {
-        "resident": 1024 * kib["Rss"],
-        "proportional": 1024 * kib["Pss"],
-        "private": 1024 * (kib["Private_Clean"] + kib["Private_Dirty"]),
-    }
+def memory_of(pids: Sequence[int]) -> dict[str, int]:
+    """The memory of processes, in bytes.
+
+    Returns
+    -------
+    dict
+        ``count`` of the processes; what they take ``together``, shared pages once (the sum of their
+        proportional set sizes); and the greatest ``resident`` memory of one, and ``private``, that it shares
+        with nobody.
+
+    Raises
+    ------
+    OSError
+        There is no such process, or the system has no /proc/PID/smaps_rollup.
+    """
+    found = {"count": len(pids), "together": 0, "resident": 0, "private": 0}
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        kib = {name: int(rest.split()[0]) for name, rest in (line.split(":", 1) for line in lines)}
+        found["together"] += 1024 * kib["Pss"]
+        found["resident"] = max(found["resident"], 1024 * kib["Rss"])
+        private = kib["Private_Clean"] + kib["Private_Dirty"]
+        found["private"] = max(found["private"], 1024 * private)
+    return found
 
 
 def load(source: str | None, **how: Any) -> dict[str, Any]:
@@ -165,9 +179,8 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
         start to end) and its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first
         token``, each with ``median``, ``low`` and ``high``. The system is asked to forget the files before
         every uncached process; a disk's or a virtual machine's own cache is out of its reach.
-        ``processes``: the memory of 4 of them at once, in bytes: ``together`` (what they take in all, shared
-        pages once), and of each the ``resident`` memory, and the ``private`` that nobody shares; the greatest
-        of the four. Missing where the system has no /proc/PID/smaps_rollup.
+        ``processes``: the memory of 4 of them at once (`memory_of`). Missing where the system has no
+        /proc/PID/smaps_rollup.
     """
     paths = files_of(source)
     rounds: dict[str, list[dict[str, float]]] = {"cached": [], "uncached": []}
@@ -186,11 +199,5 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
             step: median_and_spread([of[step] for of in times]) for step in times[0]
         }
     with contextlib.suppress(FileNotFoundError, PermissionError), _several(source, how, PROCESSES) as pids:
-        memory = [_memory(pid) for pid in pids]
-        found["processes"] = {
-            "count": len(pids),
-            "together": sum(of["proportional"] for of in memory),
-            "resident": max(of["resident"] for of in memory),
-            "private": max(of["private"] for of in memory),
-        }
+        found["processes"] = memory_of(pids)
     return found

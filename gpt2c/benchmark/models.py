@@ -10,6 +10,7 @@ from .. import _engine
 from ..config import Config
 from ..model import GPT2
 from ..threads import default_threads
+from ..tokenizer import gpt2_tokenizer
 
 __all__ = ["SHAPES", "random_model", "random_weights"]
 
@@ -27,8 +28,6 @@ def random_model(
     ValueError
         If the shape is not in `SHAPES`.
     """
-    from ..tokenizer import gpt2_tokenizer
-
     if shape not in SHAPES:
         raise ValueError(f"shape is {shape!r}; allowed: {', '.join(SHAPES)}")
     n_layer, n_head, n_embd = SHAPES[shape]
