@@ -27,7 +27,7 @@ __all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "write_p
 
 SUFFIX = ".gpt2c"  # usual, not needed
 FORMAT = "gpt2c packed"
-VERSION = 1  # of the layout and of how weights are rounded; another version is refused
+VERSION = 2  # of the layout and of how weights are rounded; another version is refused
 ALIGNMENT = 64  # bytes, at which every array but the last begins
 VOCABULARY = "vocabulary"  # the name of the last one, JSON
 

@@ -73,7 +73,7 @@ def test_arrays_are_aligned_in_pass_order_and_used_where_they_lie(tmp_path, dtyp
     assert list(tensors)[: len(panels)] == panels
     dense = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     assert panels == [f"h.{i}.{name}.weight" for i in range(3) for name in dense] + ["wte.weight"]
-    assert (metadata["dtype"], metadata["version"]) == (dtype, "1")
+    assert (metadata["dtype"], metadata["version"]) == (dtype, "2")
     opened = open_packed(tmp_path / "m.gpt2c")
     weights = opened.weights()
     whole = opened._bytes
@@ -263,7 +263,8 @@ def of_another_config(path):
     [
         (cut, CheckpointError, "is truncated"),
         (lambda path: path.write_bytes(b""), CheckpointError, "too short"),
-        (metadata(version="2"), CheckpointError, "version '2'; this gpt2c reads version 1"),
+        (metadata(version="1"), CheckpointError, "version '1'; this gpt2c reads version 2: make it anew"),
+        (metadata(version="3"), CheckpointError, "version '3'; this gpt2c reads version 2"),
         (metadata(format="pt"), CheckpointError, "not a packed one"),
         (metadata(dtype="int3"), CheckpointError, "has the dtype 'int3'"),
         (lacking("config"), CheckpointError, "lacks config"),
