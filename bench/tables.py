@@ -181,8 +181,7 @@ class Tables:
                     np.matmul(x, w, out=out)
 
             size = float(w.nbytes + x.nbytes)
-            # The pause: until threads of ours have stopped spinning.
-            return KernelCase("NumPy", count, work, **how, bytes=size, pause=0.02,
+            return KernelCase("NumPy", count, work, **how, bytes=size, pause=0.1,
                               operations={"float32": 2.0 * layers * count * n_in * n_out})  # fmt: skip
 
         for dtype in self.dtypes:

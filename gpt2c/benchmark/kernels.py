@@ -23,7 +23,11 @@ U = 2.0**-24  # unit roundoff of float32
 
 
 class KernelCase:
-    """A kernel that can be timed again and again: `work(n)` calls it n times, after a pause in seconds."""
+    """A kernel that can be timed again and again: `work(n)` calls it n times.
+
+    ``pause`` in seconds, before and after: another library's threads and ours spin for a while when they have
+    nothing to do, and would slow down each other.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,9 @@ class KernelCase:
         time.sleep(self._pause)
         begin = time.perf_counter()
         self._work(self.repeats)
-        return (time.perf_counter() - begin) / self.repeats
+        seconds = time.perf_counter() - begin
+        time.sleep(self._pause)
+        return seconds / self.repeats
 
 
 def dense_check(
