@@ -29,6 +29,8 @@ from gpt2c import GPT2, _engine
 from gpt2c.benchmark import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
 from gpt2c.benchmark.kernels import FEW_ROWS, KernelCase, dense
 from gpt2c.config import Config
+from gpt2c.processors import LogitsProcessors
+from gpt2c.sampling import SamplingOptions
 from gpt2c.threads import default_threads
 
 Table = dict[str, Any]
@@ -268,29 +270,29 @@ class Tables:
         token = self.measure([self.case("", model, [64])])[0]
         ids = np.arange(64, dtype=np.int32)
         logits = model.forward(ids, logits_to_keep=1)[0]
-        none, rows = np.empty(0, np.int32), []
-        settings = {
-            "greedy": {"temperature": 0.0, "top_k": 0, "top_p": 1.0},
-            "temperature 0.8": {"temperature": 0.8, "top_k": 0, "top_p": 1.0},
-            "0.8, top_p 0.95": {"temperature": 0.8, "top_k": 0, "top_p": 0.95},
+        rows = []
+        settings: dict[str, dict[str, float]] = {
+            "greedy": {"temperature": 0.0},
+            "temperature 0.8": {"temperature": 0.8},
+            "0.8, top_p 0.95": {"temperature": 0.8, "top_p": 0.95},
             "0.8, top_k 50, top_p 0.95": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
             "the same, repetition penalty 1.1": {
                 "temperature": 0.8,
                 "top_k": 50,
                 "top_p": 0.95,
-                "penalty": 1.1,
+                "repetition_penalty": 1.1,
             },
         }
         for name, setting in settings.items():
-            setting = dict(setting)
-            penalty = setting.pop("penalty", 1.0)
+            options = SamplingOptions(seed=1, **setting)
+            processors = LogitsProcessors(model, options)
             times = []
             for position in range(200):
                 begin = time.perf_counter()
                 _engine.sample(
-                    logits, **setting, min_p=0.0, repetition_penalty=penalty,
-                    seen=ids if penalty != 1 else none, bias_ids=none, bias_values=np.empty(0, np.float32),
-                    forbidden=none, seed=1, stream=0, position=position)  # fmt: skip
+                    logits, processors(logits, ids, len(ids)), temperature=options.temperature,
+                    top_k=options.top_k, top_p=options.top_p, min_p=0.0,
+                    seed=1, stream=0, position=position)  # fmt: skip
                 times.append(time.perf_counter() - begin)
             median = statistics.median(times)
             rows.append([name, f"{median * 1e6:.0f}", f"{median / token.seconds:.1%}"])

@@ -112,7 +112,7 @@ cdef class Call:
         try:
             for i in range(len(self.caches)):
                 cache = self.caches[i]
-                cache.take()
+                cache.change()
                 taken += 1
                 if cache.length != c.lengths[i]:  # another call came between the checks and here
                     raise CacheInUseError("this KVCache was changed by another call while this one began; "

@@ -24,7 +24,11 @@ __all__ = ["convert", "generate", "info", "score", "suggest"]
 
 def generate(arguments: Namespace) -> None:
     """Continue a text."""
-    options = {name: getattr(arguments, name) for name in SamplingOptions.__dataclass_fields__}
+    if arguments.temperature is None:
+        arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+    arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
+    given = vars(arguments)
+    options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
     options["logit_bias"] = dict(arguments.logit_bias)
     SamplingOptions(**options)  # bad options are told before anything is loaded
     prompt = read_text(arguments.prompt)
@@ -37,7 +41,7 @@ def generate(arguments: Namespace) -> None:
             note("no prompt: from the beginning of a text")
         shown = "" if arguments.no_prompt else prompt
         begin, first_seconds = perf_counter(), None
-        if arguments.json or arguments.num_return_sequences > 1:
+        if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
             results = model.generate([prompt], **options)
             if arguments.json:
                 _print_json(
@@ -50,6 +54,8 @@ def generate(arguments: Namespace) -> None:
                     },
                     out,
                 )
+            elif len(results) == 1:
+                print(bold(shown, out) + results[0].text, file=out)
             else:
                 for number, result in enumerate(results, 1):
                     print(dim(f"--- {number} of {len(results)} ---", out), file=out)
@@ -62,6 +68,9 @@ def generate(arguments: Namespace) -> None:
             print(file=out)
             results, first_seconds = [stream.result], stream.first_token_seconds
         seconds = perf_counter() - begin
+    if arguments.trace:
+        for trace in {id(result.trace): result.trace for result in results}.values():  # a search has one
+            note(str(trace))
     if arguments.stats:
         _print_stats(results, load_seconds, first_seconds, seconds)
     elif (

@@ -71,11 +71,18 @@ cdef extern from "gpt2c.h" nogil:
         void *k
         void *v
         ptrdiff_t capacity
+        const void *k0
+        const void *v0
+        ptrdiff_t capacity0
+        ptrdiff_t shared
         int half
 
     ctypedef struct gpt2c_keys:
         const void *k
         const void *v
+        const void *k0
+        const void *v0
+        ptrdiff_t shared
         int half
         const void *next
 
@@ -87,15 +94,7 @@ cdef extern from "gpt2c.h" nogil:
         float temperature
         float top_p
         float min_p
-        float repetition_penalty
         ptrdiff_t top_k
-        const int32_t *seen
-        ptrdiff_t n_seen
-        const int32_t *bias_ids
-        const float *bias_values
-        ptrdiff_t n_bias
-        const int32_t *forbidden
-        ptrdiff_t n_forbidden
         uint64_t seed
         uint64_t stream
         uint64_t position

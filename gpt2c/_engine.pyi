@@ -44,9 +44,16 @@ class KVCache:
     dtype: str
     @property
     def nbytes(self) -> int: ...
-    def __init__(self, weights: Weights, n_ctx: int | None = None, dtype: str = "float32") -> None: ...
+    def __init__(
+        self,
+        weights: Weights,
+        n_ctx: int | None = None,
+        dtype: str = "float32",
+        prefix: KVCache | None = None,
+    ) -> None: ...
     def __len__(self) -> int: ...
     def truncate(self, n: int) -> None: ...
+    def follow(self, other: KVCache, n: int) -> None: ...
     def fork(self, n_ctx: int | None = None) -> KVCache: ...
 
 Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
@@ -57,18 +64,16 @@ def forward(
 def score(
     weights: Weights, sequences: Sequences, targets: Sequence[NDArray[np.int32]], *, threads: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]: ...
+def log_sum_exp(logits: NDArray[np.float32]) -> float: ...
+def top(values: NDArray[np.float32], n: int) -> NDArray[np.intp]: ...
 def sample(
     logits: NDArray[np.float32],
+    processed: NDArray[np.float32] | None = None,
     *,
     temperature: float,
     top_k: int,
     top_p: float,
     min_p: float,
-    repetition_penalty: float,
-    seen: NDArray[np.int32],
-    bias_ids: NDArray[np.int32],
-    bias_values: NDArray[np.float32],
-    forbidden: NDArray[np.int32],
     seed: int,
     stream: int,
     position: int,

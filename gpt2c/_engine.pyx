@@ -287,51 +287,66 @@ def score(Weights weights, sequences, targets, *, threads=1):
     return logprobs.astype(np.float32), greater, (log_total - moment / total).astype(np.float32)
 
 
-def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t top_k, double top_p, double min_p,
-           double repetition_penalty, const int32_t[::1] seen not None, const int32_t[::1] bias_ids not None,
-           const float[::1] bias_values not None, const int32_t[::1] forbidden not None, uint64_t seed, uint64_t stream,
-           uint64_t position, isa=None):
-    """Draw one token from a row of logits. Options are those of gpt2c.sampling, checked there.
-
-    The order is: repetition penalty on ``seen`` ids, ``logit_bias`` added, ``forbidden`` ids removed, temperature,
-    top_k, top_p, min_p; then one random number keyed by (seed, stream, position). temperature 0 takes the greatest.
-
-    Returns
-    -------
-    (token_id, logprob) : (int, float)
-        The log-probability is that of the raw logits.
+def log_sum_exp(const float[::1] logits not None):
+    """The logarithm of the sum of exp(logits): log-probabilities are logits minus this number.
 
     Raises
     ------
     ValueError
-        If no token can be chosen: all are forbidden, or the logits hold NaN or infinities.
+        If it is not finite: the logits hold NaN or infinities.
     """
-    cdef ptrdiff_t n = logits.shape[0], i, chosen = -1
-    cdef gpt2c_sampling s
     cdef float maximum
-    cdef double total, moment
-    cdef const int32_t[::1] some
-    for some in (seen, bias_ids, forbidden):
-        for i in range(some.shape[0]):
-            if not 0 <= some[i] < n:
-                raise ValueError(f"token id {some[i]} is outside the vocabulary; allowed: 0 to {n - 1}")
-    if bias_ids.shape[0] != bias_values.shape[0]:
-        raise ValueError("bias_ids and bias_values differ in length")
-    s.temperature, s.top_p, s.min_p, s.repetition_penalty = temperature, top_p, min_p, repetition_penalty
-    s.top_k = top_k
-    s.n_seen, s.n_bias, s.n_forbidden = seen.shape[0], bias_ids.shape[0], forbidden.shape[0]
-    s.seen = &seen[0] if s.n_seen else NULL
-    s.bias_ids = &bias_ids[0] if s.n_bias else NULL
-    s.bias_values = &bias_values[0] if s.n_bias else NULL
-    s.forbidden = &forbidden[0] if s.n_forbidden else NULL
+    cdef double total, moment, result
+    find_kernels(None).log_sum(&logits[0], logits.shape[0], 0, &maximum, &total, &moment)
+    result = maximum + log(total)
+    if not math.isfinite(result):
+        raise ValueError("the logits hold NaN or infinities: no token can be chosen")
+    return result
+
+
+def top(values, n):
+    """Indices of the ``n`` greatest, the greatest first, equal ones in ascending order."""
+    n = min(n, len(values))
+    limit = np.partition(values, -n)[-n]
+    some = np.flatnonzero(values >= limit)
+    return some[np.argsort(-values[some], kind="stable")][:n]
+
+
+def sample(const float[::1] logits not None, const float[::1] processed=None, *, double temperature, Py_ssize_t top_k,
+           double top_p, double min_p, uint64_t seed, uint64_t stream, uint64_t position, isa=None):
+    """Draw one token from a row of logits. Options are those of gpt2c.sampling, checked there.
+
+    ``processed``, if given, is what the token is drawn from instead. The order is: temperature, top_k, top_p, min_p;
+    then one random number keyed by (seed, stream, position). temperature 0 takes the greatest.
+
+    Returns
+    -------
+    (token_id, logprob) : (int, float)
+        The log-probability is that of ``logits``.
+
+    Raises
+    ------
+    ValueError
+        If no token can be chosen: all are forbidden (-inf), or there is NaN or +inf among them.
+    """
+    cdef const float[::1] row = logits if processed is None else processed
+    cdef ptrdiff_t n = logits.shape[0], chosen = -1
+    cdef gpt2c_sampling s
+    cdef float maximum, other
+    cdef double total, moment, sound = 0.0, unused
+    if row.shape[0] != n:
+        raise ValueError(f"processed has {row.shape[0]} logits, but there are {n}")
+    s.temperature, s.top_p, s.min_p, s.top_k = temperature, top_p, min_p, top_k
     s.seed, s.stream, s.position = seed, stream, position
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     cdef ptrdiff_t n_work = 2 * n + 16
     cdef float[::1] work = np.empty(n_work + n, np.float32)  # few of its pages are touched; the ids lie at the end
     with nogil:
         kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment)
-        if total == total:  # else NaN or +inf is among them
-            chosen = kernels.sample(&logits[0], n, &s, &work[0], <int32_t *>&work[n_work])
+        if processed is not None:
+            kernels.log_sum(&row[0], n, 0, &other, &sound, &unused)
+        if total == total and sound == sound:  # else NaN or +inf is among them
+            chosen = kernels.sample(&row[0], n, &s, &work[0], <int32_t *>&work[n_work])
     if chosen < 0:
         raise ValueError("no token can be chosen: every one is forbidden, or the logits hold NaN or infinities")
     return chosen, <double>logits[chosen] - maximum - log(total)

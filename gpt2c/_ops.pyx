@@ -263,18 +263,21 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
                             w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
 
 
-def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"), isa=None,
-              int threads=1, int repeats=1):
+def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
+              ptrdiff_t shared=0, isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
     The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
-    is what the cache holds where nothing was written. Done ``repeats`` times, to be timed without laying out the keys.
+    is what the cache holds where nothing was written, ``shared`` (a multiple of 16 before the first query) positions lie
+    in another cache. Done ``repeats`` times, to be timed without laying out the keys.
     """
     rows, d = q.shape
     positions = k.shape[0]
     check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
     check(positions >= rows, "there must be at least as many keys as queries")
     check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
+    check(0 <= shared <= positions - rows and shared % GPT2C_LANES == 0,
+          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {positions - rows}, where the first query is")
     capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
     d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
     keys = np.full((capacity, d), beyond, np.float32)
@@ -288,7 +291,12 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
-    work.keys.k, work.keys.v, work.keys.half, work.keys.next = address(keys), address(values), False, NULL
+    work.keys.half, work.keys.next, work.keys.shared = False, NULL, shared
+    shared_keys, shared_values = keys.copy(), values.copy()
+    shared_keys[shared // GPT2C_LANES:], shared_values[shared:] = beyond, beyond
+    work.keys.k0, work.keys.v0 = address(shared_keys), address(shared_values)
+    own_keys, own_values = keys[shared // GPT2C_LANES:].copy(), values[shared:].copy()
+    work.keys.k, work.keys.v = address(own_keys), address(own_values)
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
     work.scratch_size = GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad

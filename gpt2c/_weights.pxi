@@ -262,6 +262,9 @@ cdef class KVCache:
     dtype : {"float32", "float16"}
         How keys and values are kept. float16 takes half the memory and rounds them (to nearest, beyond 65520 to
         infinity); sums are float32 in both.
+    prefix : KVCache or None
+        The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
+        to 15). From then on it is frozen: it may be the prefix of others, but neither grow nor shrink.
 
     Attributes
     ----------
@@ -277,10 +280,12 @@ cdef class KVCache:
     cdef gpt2c_cache c
     cdef Py_ssize_t length
     cdef object k, v      # [n_layer * n_head, capacity / 16, d_head, 16], [n_layer * n_head, capacity, d_pad]
+    cdef KVCache prefix   # what c.k0 and c.v0 belong to
+    cdef bint frozen      # whether it is the prefix of another
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
     cdef object __weakref__
 
-    def __cinit__(self, Weights weights not None, n_ctx=None, dtype="float32"):
+    def __cinit__(self, Weights weights not None, n_ctx=None, dtype="float32", KVCache prefix=None):
         config = weights.config
         if n_ctx is None:
             n_ctx = config.n_ctx
@@ -290,7 +295,14 @@ cdef class KVCache:
             raise ValueError(f"dtype of a cache is {dtype!r}; allowed: {', '.join(map(repr, CACHE_DTYPES))}")
         cdef ptrdiff_t d_head = config.head_dim
         cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
-        cdef ptrdiff_t capacity = (n_ctx + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
+        cdef ptrdiff_t shared = 0
+        if prefix is not None:
+            if prefix.weights is not weights or prefix.dtype != dtype or prefix.prefix is not None:
+                raise ValueError("the prefix of a cache must be of the same model and dtype, and have none itself")
+            if n_ctx < prefix.length:
+                raise ValueError(f"n_ctx of a cache is {n_ctx!r}, but its prefix has {prefix.length} positions")
+            shared = prefix.length - prefix.length % GPT2C_LANES
+        cdef ptrdiff_t capacity = max(1, (n_ctx - shared + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK) * GPT2C_KEY_BLOCK
         heads = config.n_layer * config.n_head
         self.weights = weights
         self.n_ctx = n_ctx
@@ -302,6 +314,15 @@ cdef class KVCache:
         self.v = values.view(dtype).reshape(heads, capacity, d_pad)
         self.c.k, self.c.v, self.c.capacity = bytes_of(keys), bytes_of(values), capacity
         self.c.half = dtype == "float16"
+        if prefix is not None:
+            prefix.take()
+            try:
+                prefix.frozen = True
+                self.prefix, self.length = prefix, shared
+                self.c.k0, self.c.v0, self.c.capacity0, self.c.shared = prefix.c.k, prefix.c.v, prefix.c.capacity, shared
+                self.copy_positions(prefix)
+            finally:
+                prefix.give_back()
 
     def __dealloc__(self):
         if self.v is not None:  # else its making failed
@@ -327,13 +348,50 @@ cdef class KVCache:
     cdef void give_back(self):
         self.busy_in = None
 
+    cdef int change(self) except -1:
+        if self.frozen:
+            raise ValueError("this KVCache is the prefix of others and cannot change any more; use a fork() of it")
+        return self.take()
+
+    cdef int copy_positions(self, KVCache other) except -1:
+        """Take over the positions of ``other`` from one's own length on."""
+        cdef ptrdiff_t mine = self.length // GPT2C_LANES, groups = (other.length + GPT2C_LANES - 1) // GPT2C_LANES
+        cdef ptrdiff_t here = self.c.shared, there = other.c.shared
+        self.k[:, mine - here // GPT2C_LANES:groups - here // GPT2C_LANES] = \
+            other.k[:, mine - there // GPT2C_LANES:groups - there // GPT2C_LANES]
+        self.v[:, self.length - here:other.length - here] = other.v[:, self.length - there:other.length - there]
+        self.length = other.length
+        return 0
+
     def truncate(self, n):
-        """Forget all but the first ``n`` positions, 0 <= n <= len(cache)."""
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 0 <= n <= self.length:
-            raise ValueError(f"truncate({n!r}); allowed: 0 to {self.length}, the positions filled")
-        self.take()
+        """Forget all but the first ``n`` positions, 0 <= n <= len(cache); not less than are read from a prefix."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not self.c.shared <= n <= self.length:
+            raise ValueError(f"truncate({n!r}); allowed: {self.c.shared} to {self.length}, the positions filled"
+                             f"{' (a prefix has the others)' if self.c.shared else ''}")
+        self.change()
         self.length = n
         self.give_back()
+
+    def follow(self, KVCache other not None, n):
+        """Become what ``other`` is; the two agree in the first ``n`` positions, which are not copied.
+
+        Both must have the same prefix, or none; ``n`` is at most the length of either.
+        """
+        if other is self or other.weights is not self.weights or other.dtype != self.dtype or \
+                other.prefix is not self.prefix or other.length > self.n_ctx:
+            raise ValueError("a cache can follow another of the same model, dtype and prefix, if it has the room")
+        if not self.c.shared <= n <= min(self.length, other.length):
+            raise ValueError(f"n is {n}; allowed: {self.c.shared} to {min(self.length, other.length)}")
+        self.change()
+        try:
+            other.take()
+            try:
+                self.length = n
+                self.copy_positions(other)
+            finally:
+                other.give_back()
+        finally:
+            self.give_back()
 
     def fork(self, n_ctx=None):
         """A copy that goes its own way from here on.
@@ -343,15 +401,13 @@ cdef class KVCache:
         n_ctx : int or None
             Positions that the copy has room for, at least len(cache); None: as many as this one.
         """
-        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype)
+        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype, self.prefix)
         if copy.n_ctx < self.length:
             raise ValueError(f"fork(n_ctx={n_ctx!r}); allowed: {self.length} (the positions filled) or more")
         self.take()
         try:
-            groups = (self.length + GPT2C_LANES - 1) // GPT2C_LANES
-            copy.k[:, :groups] = self.k[:, :groups]
-            copy.v[:, :self.length] = self.v[:, :self.length]
-            copy.length = self.length
+            copy.length = self.c.shared
+            copy.copy_positions(self)
         finally:
             self.give_back()
         return copy

@@ -150,6 +150,9 @@ def build_parser() -> ArgumentParser:
     generate.add_argument(
         "--stats", action="store_true", help="then tell on stderr how fast it was, the seed, and why it ended"
     )
+    generate.add_argument(
+        "--trace", action="store_true", help="then tell on stderr what was weighed at every step"
+    )
     _output_options(generate)
 
     suggest = command(
@@ -273,7 +276,12 @@ def _sampling_options(parser: ArgumentParser) -> None:
         help="how many tokens to add, at most (60)",
     )
     option("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
-    option("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy, above 1 daring (0.8)")
+    option(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 is greedy, above 1 daring (0.8; with --num-beams 0, which draws nothing)",
+    )
     option(
         "--top-k", type=int, default=40, metavar="K", help="draw among the K most probable; 0: no limit (40)"
     )
@@ -309,6 +317,71 @@ def _sampling_options(parser: ArgumentParser) -> None:
     )
     option("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
     option("--num-return-sequences", type=int, default=1, metavar="N", help="so many continuations (1)")
+    option(
+        "--presence-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="off the logits of tokens that came (0)",
+    )
+    option(
+        "--frequency-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="off the logits of tokens as often as they came (0)",
+    )
+    option(
+        "--no-repeat-ngram-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="no N tokens in a row twice; 0: any (0)",
+    )
+    option(
+        "--bad-word",
+        action="append",
+        default=[],
+        dest="bad_words",
+        metavar="TEXT",
+        help="never write TEXT; may be given several times",
+    )
+    option(
+        "--suppress-token",
+        action="append",
+        default=[],
+        type=int,
+        dest="suppress_tokens",
+        metavar="ID",
+        help="never write token ID; may be given several times",
+    )
+    option(
+        "--num-beams", type=int, default=1, metavar="N", help="search the most probable text with N beams (1)"
+    )
+    option(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of a search: above 0 favours length (1)",
+    )
+    option(
+        "--early-stopping",
+        choices=("false", "true", "never"),
+        default="false",
+        help="of a search: 'true' ends it once N texts have ended, 'never' only when no better one can come "
+        "(false: when the best live text would not be better as it is)",
+    )
+    option(
+        "--overflow",
+        choices=("error", "truncate_left", "slide"),
+        default="error",
+        help="when the text passes the model's positions: an error; leave out the beginning of the prompt; "
+        "go on and forget the beginning (error)",
+    )
+    option(
+        "--hop", type=int, metavar="N", help="how many tokens 'slide' forgets at a time (half the positions)"
+    )
 
 
 def _bias(text: str) -> tuple[int, float]:

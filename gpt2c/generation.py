@@ -14,16 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import _engine
 from .errors import ContextLengthError
+from .processors import LogitsProcessors
 from .sampling import SamplingOptions
+from .writing import Writer
 
 if TYPE_CHECKING:
+    from .beam import Search
     from .model import GPT2
+    from .trace import Trace
 
 __all__ = ["Generation", "Stream", "generate"]
 
@@ -60,6 +64,11 @@ class Generation:
         The prompt as the model saw it.
     seed : int or None
         What makes the text come out again; None where nothing was left to chance.
+    score : float or None
+        Of beam search: the sum of the log-probabilities after the options that change logits, divided by the
+        number of new tokens to the power of ``length_penalty``.
+    trace : Trace or None
+        Of ``trace=True``: what was weighed at every step.
     """
 
     text: str
@@ -70,6 +79,8 @@ class Generation:
     sample_index: int
     prompt_token_ids: list[int]
     seed: int | None
+    score: float | None = None
+    trace: Trace | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -90,20 +101,26 @@ def generate(
         How many texts advance together, at most. It changes speed and memory, never a result. By default as
         many as keep their caches within 1 GiB, and no more than 64.
     """
-    job = _Job(model, options)
-    texts = [
-        _Text(job, shared, index, sample)
-        for index, ids in enumerate(prompts)
-        for shared in [_Prompt(job, ids, f"prompt {index}" if len(prompts) > 1 else "the prompt")]
-        for sample in range(options.num_return_sequences)
-    ]
+    job = Job(model, options)
+    texts: list[Text] | list[Search]
+    several = len(prompts) > 1
+    shared = [Prompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)]
+    if options.num_beams > 1:
+        from .beam import Search
+
+        texts = [Search(job, prompt, index) for index, prompt in enumerate(shared)]
+    else:
+        samples = range(options.num_return_sequences)
+        texts = [
+            Text(job, prompt, index, sample) for index, prompt in enumerate(shared) for sample in samples
+        ]
     if batch_size is None:
-        longest = max(text.prompt.capacity for text in texts)
+        longest = max(prompt.capacity for prompt in shared)
         per_text = model.new_cache(longest).nbytes
         batch_size = max(1, min(TEXTS_AT_ONCE, CACHE_BYTES // per_text))
-    for _ in _advance(job, texts, batch_size):
+    for _ in _advance(job, texts, max(1, batch_size // options.num_beams)):
         pass
-    return [text.result() for text in texts]
+    return [result for text in texts for result in text.results()]
 
 
 class Stream:
@@ -115,8 +132,8 @@ class Stream:
     """
 
     def __init__(self, model: GPT2, prompt: np.ndarray, options: SamplingOptions) -> None:
-        job = _Job(model, options)
-        self._text = _Text(job, _Prompt(job, prompt), 0, 0)
+        job = Job(model, options)
+        self._text = Text(job, Prompt(job, prompt), 0, 0)
         self._steps = _advance(job, [self._text], 1)
         self._started: float | None = None
         self.first_token_seconds: float | None = None
@@ -158,235 +175,229 @@ class Stream:
             raise RuntimeError(
                 "the stream has not ended: iterate to its end, or close() it, before asking for the result"
             )
-        return self._text.result()
+        return self._text.results()[0]
 
 
-class _Job:
-    """What all texts of one call share: the model, the options, the sampler's arguments made from them."""
+class Job:
+    """What all texts of one call share: the model, the options, and what was made from them."""
 
     def __init__(self, model: GPT2, options: SamplingOptions) -> None:
-        config = model.config
         tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
-        outside = [token for token in options.logit_bias if token >= config.n_vocab]
-        if outside:
-            raise ValueError(
-                f"logit_bias names token {outside[0]}, but the vocabulary has {config.n_vocab} tokens: 0 to "
-                f"{config.n_vocab - 1}"
-            )
-        # Ids past the tokenizer's end only pad the embedding to a round size: never chosen.
-        padding = np.arange(model.n_text_tokens, config.n_vocab, dtype=np.int32)
-
         self.model = model
         self.options = options
+        self.process = LogitsProcessors(model, options)
         self.new_decoder = None if tokenizer is None else tokenizer.decoder
-        self.eos = frozenset(config.eos_token_ids)
-        self.forbidden = padding
-        # (np.union1d imports numpy.ma, which takes as long as the first token.)
-        self.forbidden_early = np.array(sorted({*padding.tolist(), *config.eos_token_ids}), np.int32)
-        self.penalised = options.repetition_penalty != 1
+        self.eos = frozenset(model.config.eos_token_ids)
+        self.n_ctx = model.config.n_ctx
+        self.hop = max(1, self.n_ctx // 2) if options.hop is None else options.hop
+        if self.hop > self.n_ctx:
+            raise ValueError(f"hop is {self.hop}; allowed: 1 to {self.n_ctx}, the model's positions")
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
         self.constants = {
             "temperature": options.temperature,
-            "top_k": min(options.top_k, config.n_vocab),
+            "top_k": min(options.top_k, model.config.n_vocab),
             "top_p": max(options.top_p, 1e-30),  # not 0 as float32
             "min_p": options.min_p,
-            "repetition_penalty": options.repetition_penalty,
-            "bias_ids": np.fromiter(options.logit_bias.keys(), np.int32),
-            "bias_values": np.fromiter(options.logit_bias.values(), np.float32),
             "seed": self.seed or 0,
         }
 
+    def new_writer(self) -> Writer:
+        return Writer(self.new_decoder, self.options.stop)
 
-class _Prompt:
-    """A prompt: computed once, its cache then forked by each of its continuations."""
+    def window(self, length: int) -> int:
+        """Which token is the first that the model sees of a text of ``length`` tokens.
 
-    def __init__(self, job: _Job, ids: np.ndarray, name: str = "the prompt") -> None:
-        n_ctx, new = job.model.config.n_ctx, job.options.max_new_tokens
+        It depends on the length alone: however a text was come by, it goes on in the same way.
+        """
+        return max(0, -((self.n_ctx - length) // self.hop)) * self.hop
+
+
+class Prompt:
+    """A prompt: computed once, its cache then read by each of its continuations."""
+
+    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
+        n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
+        if overflow == "truncate_left" and new < n_ctx:
+            ids = ids[-(n_ctx - new) :]
         room = n_ctx - len(ids)
-        if new > room:
-            advice = (
-                f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower max_new_tokens "
-                "or shorten the prompt"
-                if room > 0
-                else f"shorten the prompt to fewer than {n_ctx} tokens"
-            )
+        if new > room and overflow != "slide":
+            if overflow == "truncate_left":
+                advice = f"lower max_new_tokens to at most {n_ctx - 1}, or use overflow='slide'"
+            elif room > 0:
+                advice = (
+                    f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
+                    "max_new_tokens, shorten the prompt, or choose an overflow"
+                )
+            else:
+                advice = f"shorten the prompt to fewer than {n_ctx} tokens, or choose an overflow"
             raise ContextLengthError(
                 f"{name} has {len(ids)} tokens and max_new_tokens is {new}, together {len(ids) + new}, but "
                 f"the model has {n_ctx} positions; {advice}"
             )
         self.ids = ids
-        self.capacity = len(ids) + new
+        self.visible = ids[job.window(len(ids)) :]
+        self.capacity = min(len(ids) + new, n_ctx)
         self.cache: _engine.KVCache | None = None
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
-        self.unstarted = job.options.num_return_sequences
+        self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
+        self.shared = max(self.unstarted, job.options.num_beams) > 1
+
+    def take_cache(self) -> _engine.KVCache:
+        """A cache that holds the prompt, for one of those that continue it."""
+        self.unstarted -= 1
+        cache = self.cache
+        if self.shared:
+            cache = _engine.KVCache(cache.weights, self.capacity, cache.dtype, prefix=cache)
+        if self.unstarted == 0:
+            self.cache = self.logits = None
+        return cache
 
 
-class _Text:
+class Text:
     """One continuation in the making."""
 
-    def __init__(self, job: _Job, prompt: _Prompt, prompt_index: int, sample_index: int) -> None:
+    def __init__(self, job: Job, prompt: Prompt, prompt_index: int, sample_index: int) -> None:
         self.job, self.prompt = job, prompt
         self.prompt_index, self.sample_index = prompt_index, sample_index
         self.cache: _engine.KVCache | None = None
         self.finish_reason: FinishReason | None = None
         self.piece = ""  # what the last token added to the text
         self.logprobs: list[float] = []
-        self._pieces: list[str] = []
+        self.trace = new_trace(job)
         self._tokens = _NO_IDS
         self._length = len(prompt.ids)
-        self._decoder = job.new_decoder() if job.new_decoder else None
-        self._filter = _StopFilter(job.options.stop)
+        self._writer = job.new_writer()
+
+    @property
+    def done(self) -> bool:
+        return self.finish_reason is not None
 
     def start(self) -> None:
         """Take the first token from the prompt's logits, and a cache of one's own for those to come."""
-        prompt = self.prompt
-        self._tokens = np.empty(prompt.capacity, np.int32)
-        self._tokens[: self._length] = prompt.ids
-        prompt.unstarted -= 1
-        self.take(prompt.logits)
-        if prompt.unstarted == 0:
-            self.cache, prompt.cache, prompt.logits = prompt.cache, None, None
-        elif self.finish_reason is None:
-            self.cache = prompt.cache.fork()
+        self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
+        self._tokens[: self._length] = self.prompt.ids
+        logits = self.prompt.logits
+        self.cache = self.prompt.take_cache()
+        self.take([logits])
 
-    @property
-    def pending(self) -> np.ndarray:
-        """The token that the engine has not seen yet, int32 [1]."""
-        return self._tokens[self._length - 1 : self._length]
+    def pending(self) -> list[tuple[_engine.KVCache, np.ndarray]]:
+        """The cache, and the tokens that are to be computed with it next."""
+        begin, seen = self.job.window(self._length), self._length - 1
+        if begin != self.job.window(seen):  # the positions of all that is kept change
+            self.cache, seen = self.job.model.new_cache(), begin
+        return [(self.cache, self._tokens[seen : self._length])]
 
-    def take(self, logits: np.ndarray) -> None:
-        """Choose the next token from ``logits``, float32 [n_vocab], and see whether the text ends with it."""
-        job, position = self.job, self._length
+    def take(self, rows: Sequence[np.ndarray]) -> None:
+        """Choose the next token from its logits, float32 [n_vocab], and see whether the text ends with it."""
+        job, position, logits = self.job, self._length, rows[0]
         n_new = position + 1 - len(self.prompt.ids)
+        ids = self._tokens[:position]
+        removed = None if self.trace is None else {}
+        processed = job.process(logits, ids, len(self.prompt.ids), removed)
         token, logprob = _engine.sample(
-            logits,
-            seen=self._tokens[:position] if job.penalised else _NO_IDS,
-            forbidden=job.forbidden_early if n_new <= job.options.min_new_tokens else job.forbidden,
-            stream=self.sample_index,
-            position=position,
-            **job.constants,
+            logits, processed, stream=self.sample_index, position=position, **job.constants
         )
+        if self.trace is not None:
+            self.trace.add_choice(
+                job, ids[len(self.prompt.ids) :], position, logits, processed, removed, token
+            )
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)
 
-        piece = ""
+        self.piece = ""
         if token in job.eos:
             self.finish_reason = "eos"
         else:
-            if self._decoder:
-                piece = self._filter.push(self._decoder.push(token))
+            self.piece = self._writer.push(token)
             if n_new == job.options.max_new_tokens:
                 self.finish_reason = "length"
-        if self.finish_reason and self._decoder and not self._filter.stopped:
-            piece += self._filter.push(self._decoder.flush())
-            piece += self._filter.flush()
-        if self._filter.stopped:
+        if self.finish_reason:
+            self.piece += self._writer.finish()
+        if self._writer.stopped:
             self.finish_reason = "stop"
-        self.piece = piece
-        if piece:
-            self._pieces.append(piece)
+        if self.finish_reason:
+            self.cache = None
 
     def cancel(self) -> None:
         """End the text as it is, unless it has ended already, and let its caches go."""
         if self.finish_reason is None:
             self.finish_reason = "cancelled"
-            self._pieces.append(self._filter.flush())
+            self._writer.cancel()
         self.cache = self.prompt.cache = self.prompt.logits = None
 
-    def result(self) -> Generation:
+    def results(self) -> list[Generation]:
         assert self.finish_reason is not None
         n_prompt = len(self.prompt.ids)
-        return Generation(
-            text="".join(self._pieces),
-            token_ids=self._tokens[n_prompt : self._length].tolist(),
-            logprobs=self.logprobs,
-            finish_reason=self.finish_reason,
-            prompt_index=self.prompt_index,
-            sample_index=self.sample_index,
-            prompt_token_ids=self.prompt.ids.tolist(),
-            seed=self.job.seed,
-        )
+        return [
+            Generation(
+                text=self._writer.text,
+                token_ids=self._tokens[n_prompt : self._length].tolist(),
+                logprobs=self.logprobs,
+                finish_reason=self.finish_reason,
+                prompt_index=self.prompt_index,
+                sample_index=self.sample_index,
+                prompt_token_ids=self.prompt.ids.tolist(),
+                seed=self.job.seed,
+                trace=self.trace,
+            )
+        ]
 
 
-class _StopFilter:
-    """Lets text through up to the first stop string, holding back what could be the beginning of one."""
+def new_trace(job: Job) -> Trace | None:
+    """A record to fill, if one is wanted."""
+    if not job.options.trace:
+        return None
+    from .trace import Trace
 
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        self.stopped = False
-        self._stop = stop
-        self._reach = (
-            max(map(len, stop), default=1) - 1
-        )  # a stop string can have begun so many characters ago
-        self._held = ""
-
-    def push(self, text: str) -> str:
-        """Add ``text``; what is certain to belong to the result comes back."""
-        if not self._stop:
-            return text
-        text = self._held + text
-        found = [at for at in map(text.find, self._stop) if at >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
-        certain = len(text)
-        for at in range(max(0, len(text) - self._reach), len(text)):
-            if any(stop.startswith(text[at:]) for stop in self._stop):
-                certain = at
-                break
-        self._held = text[certain:]
-        return text[:certain]
-
-    def flush(self) -> str:
-        """What was held back, once it is known that no stop string follows."""
-        held, self._held = self._held, ""
-        return held
+    return Trace()
 
 
-def _advance(job: _Job, texts: Sequence[_Text], places: int) -> Iterator[_Text]:
+def _advance(job: Job, texts: Sequence[Text] | Sequence[Search], places: int) -> Iterator[Any]:
     """Continue all ``texts``, at most ``places`` at once; yield a text whenever it has got a token.
 
     Continuations of one prompt stand next to each other in ``texts``.
     """
     model = job.model
     waiting = deque(texts)
-    active: list[_Text] = []
+    active: list[Any] = []
     while waiting or active:
         # Texts whose prompt has been computed begin, as far as there are places.
         while waiting and len(active) < places and waiting[0].prompt.logits is not None:
             text = waiting.popleft()
             text.start()
             yield text
-            if text.finish_reason is None:
+            if not text.done:
                 active.append(text)
 
-        # The prompts of those that could begin next are computed together with the next token of the others.
-        fresh: list[_Prompt] = []
-        rows = len(active)
+        # The prompts of those that could begin next are computed together with the next tokens of the others.
+        pending = [text.pending() for text in active]
+        sequences = [sequence for of_text in pending for sequence in of_text]
+        fresh: list[Prompt] = []
+        rows = sum(len(ids) for _, ids in sequences)
         for text in islice(waiting, places - len(active)):
             prompt = text.prompt
             if prompt.logits is None and prompt not in fresh:
-                if fresh and rows + len(prompt.ids) > ROWS_PER_CALL:
+                if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
                     break
                 prompt.cache = model.new_cache(prompt.capacity)
                 fresh.append(prompt)
-                rows += len(prompt.ids)
+                rows += len(prompt.visible)
         if rows == 0:
             continue
         logits = _engine.forward(
             model.weights,
-            [(text.cache, text.pending) for text in active]
-            + [(prompt.cache, prompt.ids) for prompt in fresh],
+            sequences + [(prompt.cache, prompt.visible) for prompt in fresh],
             keep=1,
             threads=model.threads,
         )
-        for prompt, row in zip(fresh, logits[len(active) :], strict=True):
+        for prompt, row in zip(fresh, logits[len(sequences) :], strict=True):
             prompt.logits = row
-        for text, row in zip(active, logits, strict=False):
-            text.take(row)
+        done = 0
+        for text, of_text in zip(active, pending, strict=True):
+            text.take(logits[done : done + len(of_text)])
+            done += len(of_text)
             yield text
-            if text.finish_reason is not None:
-                text.cache = None
-        active = [text for text in active if text.finish_reason is None]
+        active = [text for text in active if not text.done]

@@ -455,18 +455,9 @@ class GPT2:
         self,
         prompts: Prompt | Prompts,
         *,
-        max_new_tokens: int = 50,
-        min_new_tokens: int = 0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        stop: str | Iterable[str] = (),
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
         num_return_sequences: int = 1,
         batch_size: int | None = None,
+        **options: Unpack[Options],
     ) -> Generation | list[Generation]:
         """Continue one prompt or several.
 
@@ -478,43 +469,83 @@ class GPT2:
         ----------
         prompts : str, token ids, or a list of either
             See :class:`GPT2`.
-        max_new_tokens : int
-            At most so many tokens are added, at least 1. The whole text must fit into the model's context.
-        min_new_tokens : int
+        max_new_tokens : int, default 50
+            At most so many tokens are added, at least 1.
+        min_new_tokens : int, default 0
             End-of-text tokens are forbidden until so many tokens were added. Stop strings are not affected.
-        temperature : float
-            0, the default, is greedy: always the most probable token, the lowest id where several are equal.
-            Above 0, the logits are divided by it before the draw: below 1 is more careful, above 1 more
-            daring.
-        top_k : int
+        temperature : float, default 0
+            0 is greedy: always the most probable token, the lowest id where several are equal. Above 0, the
+            logits are divided by it before the draw: below 1 is more careful, above 1 more daring.
+        top_k : int, default 0
             Draw among the k most probable tokens only; 0 is no limit.
-        top_p : float
+        top_p : float, default 1
             Draw among the fewest most probable tokens whose probabilities add up to at least ``top_p``,
             0 < top_p <= 1; 1 is no limit.
-        min_p : float
+        min_p : float, default 0
             Leave out tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1;
             0 is no limit.
-        repetition_penalty : float
+        repetition_penalty : float, default 1
             Tokens that already stand in the text, the prompt included, have their logit divided by this if it
             is positive and multiplied if it is negative (as transformers does, Keskar et al. 2019); 1 changes
             nothing.
-        stop : str or iterable of str
-            The text ends before the first of these strings, which may span tokens.
+        presence_penalty, frequency_penalty : float, default 0
+            Subtracted from the logits of tokens that were added already: once, and as often as they were (as
+            OpenAI does). The prompt does not count.
+        no_repeat_ngram_size : int, default 0
+            No n tokens in a row stand twice in the text, the prompt included; 0 allows all.
+        bad_words : iterable of str or of token ids, default ()
+            What must not be added. A string stands for its tokens, alone and after a space. Of several tokens
+            the last is forbidden where the others have come.
+        suppress_tokens : iterable of int, default ()
+            Token ids that are never chosen.
         logit_bias : mapping of int to float, optional
             Added to the logits of these token ids; ``-inf`` forbids a token, -100 nearly does.
+        sequence_bias : mapping of tuple of int to float, optional
+            Added to the logit of the last token of each tuple where the text ends with the others.
+        logits_processor : function or iterable of functions, default ()
+            Each is called at every step as ``processor(token_ids, logits)`` with the text so far, int32, and
+            the logits after the options above, float32 [n_vocab]; it returns the logits to go on with, and
+            may change those given. To forbid a token, make its logit -inf. Beam search gives
+            log-probabilities.
+        token_bitmask : function, optional
+            Called at every step with the new token ids, int32; returns which tokens may come next as int32
+            [at least n_vocab / 32], bit i % 32 of word i // 32 for token i, or None for all of them.
+            Libraries for grammars (llguidance, xgrammar) fill such masks.
+        stop : str or iterable of str, default ()
+            The text ends before the first of these strings, which may span tokens.
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
         num_return_sequences : int
-            Continuations per prompt, at least 1. They differ where chance plays a part.
+            Continuations per prompt, at least 1. They differ where chance plays a part, and in beam search,
+            which gives its best ones.
+        num_beams : int, default 1
+            Above 1: beam search for the most probable text, keeping so many texts at every step; with a
+            temperature, their continuations are drawn.
+        length_penalty : float, default 1
+            Of beam search: texts are compared by their log-probability divided by their number of new tokens
+            to this power. Above 0 favours longer texts, 0 is the joint probability itself.
+        early_stopping : bool or "never", default False
+            Of beam search: True ends it once ``num_beams`` texts have ended; False when the best live text
+            would not beat the worst of these if it ended now; "never" when it could not at any length.
+        overflow : {"error", "truncate_left", "slide"}
+            What to do when prompt and ``max_new_tokens`` together pass the model's positions: raise an error;
+            leave out the beginning of the prompt; or go on without end, the model seeing the latest part of
+            the text, which is computed anew every ``hop`` tokens.
+        hop : int, optional
+            With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
+            1 to their number; default: half of them. A small hop remembers more and takes longer.
+        trace : bool, default False
+            Record what was weighed at every step, as ``Generation.trace``: for reading, it takes time.
         batch_size : int, optional
             How many texts advance together, at most: more is faster and takes more memory for caches. By
-            default as many as fit into 1 GiB of caches, and no more than 64.
+            default as many as fit into 1 GiB of caches, and no more than 64. Of beam search each text counts.
 
         Returns
         -------
         Generation, or list of Generation
             One for a single prompt; for a list of prompts, or ``num_return_sequences`` above 1, a flat list
-            with the continuations of each prompt next to each other.
+            with the continuations of each prompt next to each other. (Beam search gives fewer where the
+            options allow fewer texts.)
 
         Raises
         ------
@@ -523,24 +554,12 @@ class GPT2:
         ValueError, TypeError
             A prompt or an option is not what it should be.
         """
-        options = SamplingOptions(
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            stop=stop,
-            logit_bias=logit_bias,
-            seed=seed,
-            num_return_sequences=num_return_sequences,
-        )
+        checked = SamplingOptions(num_return_sequences=num_return_sequences, **options)
         if batch_size is not None:
             batch_size = check_integer("batch_size", batch_size, 1)
         several, given = separate(prompts)
-        results = generation.generate(self, self._encode_all(given), options, batch_size)
-        return results if several or options.num_return_sequences > 1 else results[0]
+        results = generation.generate(self, self._encode_all(given), checked, batch_size)
+        return results if several or num_return_sequences > 1 else results[0]
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
@@ -562,6 +581,8 @@ class GPT2:
         checked = SamplingOptions(**options)
         if checked.num_return_sequences != 1:
             raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
+        if checked.num_beams != 1:
+            raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
         return Stream(self, self._encode_all(given)[0], checked)
 
     @overload

@@ -1,25 +1,30 @@
 """The options of text generation: their defaults, and the one place where they are checked.
 
-How the next token is then drawn is the engine's business (``_engine.sample``); in order: repetition penalty,
-logit bias and forbidden tokens change the logits; temperature 0 takes the largest; otherwise the logits are
-divided by the temperature and ``top_k``, ``top_p`` and ``min_p`` leave out the improbable tokens before one
-is drawn.
+What they do: ``processors`` changes the logits of a step; ``_engine.sample`` then takes the largest
+(temperature 0), or divides them by the temperature, leaves out the improbable by ``top_k``, ``top_p`` and
+``min_p``, and draws one. ``beam`` searches for the most probable text instead.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+import numpy as np
 
 __all__ = ["Options", "SamplingOptions", "check_integer"]
 
 SEEDS = 2**64
 LARGEST_BIAS = 3.4e38  # still finite as float32
+OVERFLOWS = ("error", "truncate_left", "slide")
+
+LogitsProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Options(TypedDict, total=False):
@@ -35,9 +40,23 @@ class Options(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
-    stop: str | Iterable[str]
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram_size: int
+    bad_words: Iterable[str | Sequence[int]]
+    suppress_tokens: Iterable[int]
     logit_bias: Mapping[int, float] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | None
+    logits_processor: LogitsProcessor | Iterable[LogitsProcessor]
+    token_bitmask: TokenBitmask | None
+    stop: str | Iterable[str]
     seed: int | None
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    overflow: Literal["error", "truncate_left", "slide"]
+    hop: int | None
+    trace: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +65,7 @@ class SamplingOptions:
 
     Attributes
     ----------
-    max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, logit_bias,
-    seed, num_return_sequences
-        As explained at :meth:`gpt2c.GPT2.generate`.
+    All of them, by name, are explained at :meth:`gpt2c.GPT2.generate`.
 
     Raises
     ------
@@ -63,10 +80,24 @@ class SamplingOptions:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    stop: str | Iterable[str] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    bad_words: Iterable[str | Sequence[int]] = ()
+    suppress_tokens: Iterable[int] = ()
     logit_bias: Mapping[int, float] | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | None = None
+    logits_processor: LogitsProcessor | Iterable[LogitsProcessor] = ()
+    token_bitmask: TokenBitmask | None = None
+    stop: str | Iterable[str] = ()
     seed: int | None = None
     num_return_sequences: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    overflow: Literal["error", "truncate_left", "slide"] = "error"
+    hop: int | None = None
+    trace: bool = False
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -104,8 +135,56 @@ class SamplingOptions:
                 "from 1e-6 to 1e6 (1 is none)",
             ),
         )
+        for name in ("presence_penalty", "frequency_penalty"):
+            put(
+                name,
+                _number(name, getattr(self, name), lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)"),
+            )
+        put(
+            "no_repeat_ngram_size",
+            check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)"),
+        )
+        put("bad_words", _bad_words(self.bad_words))
+        put("suppress_tokens", _tokens("suppress_tokens", self.suppress_tokens, "a collection of token ids"))
+        put("logit_bias", _biases("logit_bias", self.logit_bias, _token))
+        put("sequence_bias", _biases("sequence_bias", self.sequence_bias, _sequence))
+        put("logits_processor", _processors(self.logits_processor))
+        if self.token_bitmask is not None and not callable(self.token_bitmask):
+            raise TypeError(
+                "token_bitmask must be a function of the new token ids, or None; got "
+                f"{type(self.token_bitmask).__name__}"
+            )
         put("stop", _stop_strings(self.stop))
-        put("logit_bias", _biases(self.logit_bias))
+        if self.overflow not in OVERFLOWS:
+            raise ValueError(
+                f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}; got {self.overflow!r}"
+            )
+        if self.hop is not None:
+            if self.overflow != "slide":
+                raise ValueError(f"hop goes with overflow='slide' only; overflow is {self.overflow!r}")
+            put("hop", check_integer("hop", self.hop, 1))
+        if not isinstance(self.trace, bool | np.bool_):
+            raise TypeError(f"trace must be True or False; got {self.trace!r}")
+        self._check_beams(put)
+
+    def _check_beams(self, put: Callable[[str, object], None]) -> None:
+        put("num_beams", check_integer("num_beams", self.num_beams, 1))
+        put(
+            "length_penalty",
+            _number("length_penalty", self.length_penalty, lambda p: abs(p) <= 100, "from -100 to 100"),
+        )
+        if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
+            raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
+        if self.num_beams > 1:
+            if self.num_return_sequences > self.num_beams:
+                raise ValueError(
+                    f"num_return_sequences ({self.num_return_sequences}) must not be above num_beams "
+                    f"({self.num_beams}): a search ends with so many texts"
+                )
+            return
+        for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} is for beam search: give num_beams above 1 with it")
 
     @property
     def greedy(self) -> bool:
@@ -138,6 +217,50 @@ def _number(name: str, value: Any, fits, allowed: str) -> float:
     return number
 
 
+def _token(name: str, token: Any) -> int:
+    return check_integer(f"a token id in {name}", token, 0)
+
+
+def _tokens(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
+    if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
+        raise TypeError(f"{name} must be {wanted}; got {tokens!r} ({type(tokens).__name__})")
+    return tuple(_token(name, token) for token in tokens)
+
+
+def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
+    sequence = _tokens(f"a key of {name}", tokens, "a tuple of token ids")
+    if not sequence:
+        raise ValueError(f"{name} must not hold an empty sequence of tokens")
+    return sequence
+
+
+def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
+        raise TypeError(f"bad_words must be a list of words; got {words!r} ({type(words).__name__})")
+    checked: list[str | tuple[int, ...]] = []
+    for word in words:
+        if not isinstance(word, str):
+            word = _tokens("bad_words", word, "a list of strings or of lists of token ids")
+        if not word:
+            raise ValueError("bad_words must not hold an empty word")
+        checked.append(word)
+    return tuple(checked)
+
+
+def _processors(processors: Any) -> tuple[LogitsProcessor, ...]:
+    several = (processors,) if callable(processors) else processors
+    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
+        raise TypeError(
+            "logits_processor must be a function of (token_ids, logits), or several; got "
+            f"{type(processors).__name__}"
+        )
+    several = tuple(several)
+    for processor in several:
+        if not callable(processor):
+            raise TypeError(f"logits_processor must hold functions only; got {type(processor).__name__}")
+    return several
+
+
 def _stop_strings(stop: Any) -> tuple[str, ...]:
     if isinstance(stop, bytes) or not isinstance(stop, Iterable):
         raise TypeError(f"stop must be a string or several strings; got {stop!r} ({type(stop).__name__})")
@@ -150,22 +273,23 @@ def _stop_strings(stop: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(strings))
 
 
-def _biases(bias: Any) -> Mapping[int, float]:
+def _biases(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[Any, float]:
     if bias is None:
         return MappingProxyType({})
     if not isinstance(bias, Mapping):
-        raise TypeError(
-            f"logit_bias must map token ids to numbers, such as {{42: -100}}; got {type(bias).__name__}"
+        what, example = (
+            ("token ids", "{42: -100}") if key is _token else ("tuples of token ids", "{(42, 7): -5}")
         )
+        raise TypeError(f"{name} must map {what} to numbers, such as {example}; got {type(bias).__name__}")
     checked = {}
-    for token, value in bias.items():
-        token = check_integer("a token id in logit_bias", token, 0)
+    for of, value in bias.items():
+        of = key(name, of)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"logit_bias[{token}] must be a number; got {value!r} ({type(value).__name__})")
+            raise TypeError(f"{name}[{of}] must be a number; got {value!r} ({type(value).__name__})")
         value = float(value)
         if not value <= LARGEST_BIAS:  # also true of NaN
             raise ValueError(
-                f"logit_bias[{token}] must be a finite float32, or -inf to forbid the token; got {value:g}"
+                f"{name}[{of}] must be a finite float32, or -inf to forbid the token; got {value:g}"
             )
-        checked[token] = value if value >= -LARGEST_BIAS else -math.inf
+        checked[of] = value if value >= -LARGEST_BIAS else -math.inf
     return MappingProxyType(checked)

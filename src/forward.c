@@ -87,9 +87,21 @@ static ptrdiff_t fold_size(const gpt2c_model *m) {
 static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
     const gpt2c_cache *cache = &c->caches[sequence];
     const ptrdiff_t size = cache->half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float);
-    const ptrdiff_t before = (layer * c->model->n_head + head) * cache->capacity * size;
-    return (gpt2c_keys){(const char *)cache->k + before * c->model->d_head,
-                        (const char *)cache->v + before * d_pad_of(c->model), cache->half, NULL};
+    const ptrdiff_t before = (layer * c->model->n_head + head) * size, d = c->model->d_head, d_pad = d_pad_of(c->model);
+    gpt2c_keys keys = {.k = (const char *)cache->k + before * cache->capacity * d,
+                       .v = (const char *)cache->v + before * cache->capacity * d_pad,
+                       .half = cache->half};
+    if (cache->shared) {
+        keys.k0 = (const char *)cache->k0 + before * cache->capacity0 * d;
+        keys.v0 = (const char *)cache->v0 + before * cache->capacity0 * d_pad;
+        keys.shared = cache->shared;
+    }
+    return keys;
+}
+
+static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+    const gpt2c_keys keys = keys_of(c, sequence, layer, head);
+    return keys.shared ? keys.k0 : keys.k;
 }
 
 static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptrdiff_t block) {
@@ -155,11 +167,12 @@ static void append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv
             const float *from = qkv + (r - begin) * ld + column - column0;
             const gpt2c_keys to = keys_of(c, sequence, step->layer, head);
             const ptrdiff_t size = to.half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float);
+            const ptrdiff_t own = position - to.shared;
             if (column < 2 * n) {
-                char *k = (char *)(uintptr_t)to.k + ((position - lane) * d + i0 * GPT2C_LANES + lane) * size;
+                char *k = (char *)(uintptr_t)to.k + ((own - lane) * d + i0 * GPT2C_LANES + lane) * size;
                 store(c->kernels, k, to.half, 1, GPT2C_LANES, from, ld, rows, width);
             } else {
-                char *v = (char *)(uintptr_t)to.v + position * d_pad * size;
+                char *v = (char *)(uintptr_t)to.v + own * d_pad * size;
                 store(c->kernels, v + i0 * size, to.half, 0, d_pad, from, ld, rows, width);
                 if (i0 + width == d) /* a zero has the same bytes in both formats */
                     for (ptrdiff_t row = 0; row < rows; row++)
@@ -182,9 +195,9 @@ static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, 
         const float *q = c->qkv + r * 3 * m->n_embd + head * d, scale = m->layers[step->layer].attn_scale;
         gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
         if (r + rows < end)
-            keys.next = keys_of(c, sequence_of(c, step->row0 + r + rows, sequence), step->layer, head).k;
+            keys.next = first_keys(c, sequence_of(c, step->row0 + r + rows, sequence), step->layer, head);
         else if (head + 1 < m->n_head)
-            keys.next = keys_of(c, first_sequence(c, step->row0 + begin), step->layer, head + 1).k;
+            keys.next = first_keys(c, first_sequence(c, step->row0 + begin), step->layer, head + 1);
         const ptrdiff_t first = position_of(c, step->row0 + r, sequence);
         if (c->key_blocks == 0)
             c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, q, 3 * m->n_embd, &keys, rows, first,

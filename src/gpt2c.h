@@ -90,16 +90,21 @@ typedef struct {
 /* The keys and values of one sequence, as float (half: as float16).
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
- * capacity is a multiple of GPT2C_KEY_BLOCK. Entries from the length on hold anything, NaN included. */
+ * capacity is a multiple of GPT2C_KEY_BLOCK. Entries from the length on hold anything, NaN included.
+ * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, that nobody
+ * writes to; k and v then begin with position `shared`. */
 typedef struct {
     void *k, *v;
     ptrdiff_t capacity;
+    const void *k0, *v0;
+    ptrdiff_t capacity0, shared;
     int half;
 } gpt2c_cache;
 
 /* The part of a cache that attention of one head reads; next: the keys that will be read after it, or NULL (a hint). */
 typedef struct {
-    const void *k, *v;
+    const void *k, *v, *k0, *v0;
+    ptrdiff_t shared;
     int half;
     const void *next;
 } gpt2c_keys;
@@ -113,15 +118,8 @@ typedef struct {
 /* What the sampler needs to know besides the logits (../gpt2c/sampling.py explains each option). */
 typedef struct {
     float temperature; /* 0: the greatest logit, the lowest id among equals */
-    float top_p, min_p, repetition_penalty;
-    ptrdiff_t top_k;     /* 0: all */
-    const int32_t *seen; /* ids that the repetition penalty applies to; repeats allowed */
-    ptrdiff_t n_seen;
-    const int32_t *bias_ids; /* distinct ids */
-    const float *bias_values;
-    ptrdiff_t n_bias;
-    const int32_t *forbidden;
-    ptrdiff_t n_forbidden;
+    float top_p, min_p;
+    ptrdiff_t top_k;                 /* 0: all */
     uint64_t seed, stream, position; /* the key of the one random number drawn */
 } gpt2c_sampling;
 
@@ -189,7 +187,7 @@ typedef struct {
                          double *moment);
 
     /* Draws one token; the logits hold no NaN. work: 2 n + 16 floats, ids: n int32. Returns the id, or -1 if no token
-     * can be chosen (all forbidden, or the greatest is infinite). Weights are float32, the greatest 1, those below
+     * can be chosen (all are -inf, or the greatest is infinite). Weights are float32, the greatest 1, those below
      * exp(-87) are 0; their sums are float64, 16 at a time as in v_sum. No sort: edges are found by selection. */
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
 

@@ -44,28 +44,44 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
                           float *scores) {
     const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
     const ptrdiff_t begin = key > first ? key - first : 0;
-    const float *k = (const float *)from->k + (from->half ? 0 : key * d_head);
-    const float *v = (const float *)from->v + (from->half ? 0 : key * d_pad);
+    /* The block's first keys lie in the shared part of the cache, the others in its own. */
+    const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
+    ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
+    const float *k = (const float *)from->k + (from->half ? 0 : own * d_head), *k0 = k;
+    const float *v = (const float *)from->v + (from->half ? 0 : own * d_pad), *v0 = v;
     if (from->half) {
         const ptrdiff_t most = keys_seen(first + rows - 1, key);
+        const ptrdiff_t groups = (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
         float *wide = scores + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
-        k = wide, v = wide + GPT2C_KEY_BLOCK * d_pad;
-        widen_halves(wide, (const uint16_t *)from->k + key * d_head,
-                     (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES * d_head);
-        widen_halves(wide + GPT2C_KEY_BLOCK * d_pad, (const uint16_t *)from->v + key * d_pad, most * d_pad);
+        float *wide_values = wide + GPT2C_KEY_BLOCK * d_pad;
+        if (shared > 0) {
+            widen_halves(wide, (const uint16_t *)from->k0 + key * d_head, shared * d_head);
+            widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);
+        }
+        widen_halves(wide + shared * d_head, (const uint16_t *)from->k + own * d_head, (groups - shared) * d_head);
+        widen_halves(wide_values + shared * d_pad, (const uint16_t *)from->v + own * d_pad, (most - shared) * d_pad);
+        k = k0 = wide, v = v0 = wide_values;
+        shared = 0;
+    } else if (shared > 0) {
+        k0 = (const float *)from->k0 + key * d_head;
+        v0 = (const float *)from->v0 + key * d_pad;
     }
     /* The first rows ask for what is read a little later: the block after this; or after the last one, while its keys
      * are read, its values, and then the keys that come next. */
     const int last = first + rows <= key + GPT2C_KEY_BLOCK;
-    stream after_keys = {last ? (uintptr_t)v : (uintptr_t)k + STREAM_DISTANCE, from->half ? 0 : 64};
-    stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)v + STREAM_DISTANCE,
+    stream after_keys = {last ? (uintptr_t)v0 : (uintptr_t)k0 + STREAM_DISTANCE, from->half ? 0 : 64};
+    stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)v0 + STREAM_DISTANCE,
                            from->half || (last && !from->next) ? 0 : 64};
 
     for (ptrdiff_t row = begin, height; row < rows; row += height) {
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
-        const ptrdiff_t seen = keys_seen(first + row + height - 1, key);
-        tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k,
-                 GPT2C_LANES, d_head * GPT2C_LANES, d_head, (seen + GPT2C_LANES - 1) / GPT2C_LANES, &after_keys);
+        const ptrdiff_t seen = keys_seen(first + row + height - 1, key), rest = seen - shared;
+        if (shared > 0)
+            tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k0,
+                     GPT2C_LANES, d_head * GPT2C_LANES, d_head, shared / GPT2C_LANES, &after_keys);
+        if (rest > 0)
+            tile_any(height, scores + row * GPT2C_KEY_BLOCK + shared, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q,
+                     k, GPT2C_LANES, d_head * GPT2C_LANES, d_head, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &after_keys);
         after_keys.share = 0;
     }
     for (ptrdiff_t i = begin; i < rows; i++) /* in two loops: the rows of each do not wait for one another */
@@ -78,15 +94,20 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
         /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
          * enough: zero times an infinite value of a later token is NaN. */
         const ptrdiff_t common = keys_seen(first + row, key);
-        tile_any(height, partial + row * ld_partial, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK,
-                 GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common, strips, &after_values);
+        float *sums = partial + row * ld_partial;
+        if (shared > 0)
+            tile_any(height, sums, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK, GPT2C_KEY_BLOCK, v0, d_pad,
+                     GPT2C_LANES, shared, strips, &after_values);
+        if (common > shared)
+            tile_any(height, sums, shared > 0 ? sums : NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK + shared,
+                     GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common - shared, strips, &after_values);
         after_values.share = 0;
         for (ptrdiff_t i = row + 1; i < row + height; i++) {
             float *to = partial + i * ld_partial;
             const ptrdiff_t rest = keys_seen(first + i, key) - common;
             if (rest > 0)
                 tile_any(1, to, to, NULL, ld_partial, scores + i * GPT2C_KEY_BLOCK + common, GPT2C_KEY_BLOCK,
-                         v + common * d_pad, d_pad, GPT2C_LANES, rest, strips, &after_values);
+                         v + (common - shared) * d_pad, d_pad, GPT2C_LANES, rest, strips, &after_values);
         }
     }
 }

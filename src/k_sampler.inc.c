@@ -196,15 +196,6 @@ static ptrdiff_t find_target(const float *weight, ptrdiff_t n, double target) {
 static ptrdiff_t sample(const float *logits, ptrdiff_t n, const gpt2c_sampling *s, float *work, int32_t *ids) {
     const float *x = logits;
     float *pool = work + n;
-    if (s->n_seen || s->n_bias || s->n_forbidden) {
-        x = memcpy(work, logits, (size_t)n * sizeof work[0]);
-        for (ptrdiff_t i = 0; i < s->n_seen; i++) { /* from the raw logit, so that repeats of an id count once */
-            const float logit = logits[s->seen[i]];
-            work[s->seen[i]] = logit > 0.0f ? logit / s->repetition_penalty : logit * s->repetition_penalty;
-        }
-        for (ptrdiff_t i = 0; i < s->n_bias; i++) work[s->bias_ids[i]] += s->bias_values[i];
-        for (ptrdiff_t i = 0; i < s->n_forbidden; i++) work[s->forbidden[i]] = -INFINITY;
-    }
 
     /* Several columns for each of the top_k, so that few of these share one. */
     const ptrdiff_t top_k = s->top_k > 0 && s->top_k < n ? s->top_k : 0;

@@ -301,7 +301,7 @@ def test_a_text_may_fill_the_context_and_not_pass_it(calls):
         model.generate([1] * 10, max_new_tokens=31)
     assert str(caught.value) == (
         "the prompt has 10 tokens and max_new_tokens is 31, together 41, but the model has 40 positions; "
-        "at most 30 new tokens fit after it: lower max_new_tokens or shorten the prompt"
+        "at most 30 new tokens fit after it: lower max_new_tokens, shorten the prompt, or choose an overflow"
     )
     with pytest.raises(
         ContextLengthError, match=r"prompt 1 has 39 tokens .* at most 1 new token fits after it"

@@ -249,6 +249,20 @@ def test_attention(positions, d, family, seed, tile):
     assert same_bytes(actual[-rows:], compute(best, rows=rows)), "earlier queries change nothing"
 
 
+@pytest.mark.parametrize("positions", [17, 40, 128, 129, 150, 257, 300])
+@pytest.mark.parametrize("d", [8, 24, 64])
+def test_attention_over_a_shared_part_is_the_same(positions, d):
+    q, k, v = attention_case(positions, d, 1)
+    for shared in {16, 32, 112, 128, 144, 240, 256, positions // 16 * 16}:
+        for rows in {1, 5, positions - shared}:
+            if not 1 <= rows <= positions - shared:
+                continue
+            for isa in ISAS:
+                expected = _ops.attention(q[-rows:], k, v, 0.2, isa=isa)
+                actual = _ops.attention(q[-rows:], k, v, 0.2, isa=isa, shared=shared)
+                assert same_bytes(actual, expected), (shared, rows, isa)
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [1, 2, 5, 127, 128, 130, 200])
 def test_attention_never_touches_later_tokens(poison, at):
@@ -313,22 +327,13 @@ def philox(seed, stream, position):
     return int(generator.random_raw() >> 11) * 2.0**-53
 
 
-DEFAULTS = dict(
-    temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0, stream=0, position=0
-)
+DEFAULTS = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, stream=0, position=0)
 
 
-def draw(logits, *, isa=None, seen=(), bias=None, forbidden=(), **options):
-    bias = bias or {}
-    return _engine.sample(
-        np.asarray(logits, np.float32),
-        seen=np.array(seen, np.int32),
-        bias_ids=np.array(list(bias), np.int32),
-        bias_values=np.array(list(bias.values()), np.float32),
-        forbidden=np.array(forbidden, np.int32),
-        isa=isa,
-        **{**DEFAULTS, **options},
-    )
+def draw(logits, processed=None, *, isa=None, **options):
+    if processed is not None:
+        processed = np.asarray(processed, np.float32)
+    return _engine.sample(np.asarray(logits, np.float32), processed, isa=isa, **{**DEFAULTS, **options})
 
 
 def weights_by_definition(logits, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
@@ -484,17 +489,18 @@ def test_sample_greedy_on_long_rows(n):
 
 @pytest.mark.parametrize("n", [16, 17, 1025, 50_257])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_sample_adjusts_a_copy(n, temperature):
-    logits = np.zeros(n, np.float32)
-    before = logits.copy()
-    forbidden = np.delete(np.arange(n), [n - 2, 3])
+def test_sample_draws_from_the_processed_row(n, temperature):
+    logits, one, two = np.zeros(n, np.float32), np.full(n, -np.inf, np.float32), np.zeros(n, np.float32)
+    one[n - 2], two[[n - 1, 5]] = 0, 200
+    before = [row.copy() for row in (logits, one, two)]
     for top_k in (0, 1, 2, 50):
         for isa in ISAS:
             options = dict(temperature=temperature, top_k=top_k, isa=isa)
-            assert draw(logits, forbidden=forbidden, bias={3: -math.inf}, **options)[0] == n - 2
-            assert draw(logits, bias={n - 1: 200.0}, **options)[0] == n - 1
-            assert draw(logits, bias={n - 1: 200.0, 5: 200.0}, top_p=1e-6, **options)[0] == 5
-    assert same_bytes(logits, before)
+            token, logprob = draw(logits, one, **options)
+            assert token == n - 2
+            assert abs(logprob + math.log(n)) < 1e-6, "the log-probability is that of the raw logits"
+            assert draw(logits, two, top_p=1e-6, **options)[0] == 5
+    assert all(map(same_bytes, (logits, one, two), before))
 
 
 def test_sample_keeps_the_lowest_ids_of_equals_at_the_edge():
@@ -533,21 +539,6 @@ def test_sample_greedy_takes_the_lowest_of_equals(n, seed):
         assert draw(logits, temperature=0.0, isa=isa)[0] == np.argmax(logits)
 
 
-def test_sample_adjusts_before_it_chooses():
-    logits = np.array([2.0, 1.5, -1.0, 1.0], np.float32)
-    raw = reference.log_softmax(logits.astype(np.float64))
-    greedy = dict(temperature=0.0)
-    assert draw(logits, seen=[0], repetition_penalty=1.5, **greedy)[0] == 1  # 2 / 1.5 < 1.5
-    assert draw(logits, seen=[0, 0, 0], repetition_penalty=1.2, **greedy)[0] == 0  # 2 / 1.2 > 1.5: once only
-    assert draw([-2.0, -1.5], seen=[1], repetition_penalty=1.5, **greedy)[0] == 0  # -1.5 * 1.5 < -2
-    token, logprob = draw(logits, bias={3: 5.0}, **greedy)
-    assert token == 3 and abs(logprob - raw[3]) < 1e-6  # log-probabilities are of the raw logits
-    assert draw(logits, forbidden=[0, 1], **greedy)[0] == 3
-    assert draw(logits, bias={0: -math.inf}, **greedy)[0] == 1
-    assert draw(logits, bias={2: 30.0}, forbidden=[2], **greedy)[0] == 0
-    assert draw([-20.0, -30.0], forbidden=[0], **greedy)[0] == 1
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("logits", [[math.nan], [-math.inf, -math.inf], [math.inf, 0.0]])
 def test_sample_says_when_nothing_can_be_chosen(logits, temperature):
@@ -561,9 +552,9 @@ def test_sample_refuses_a_row_with_one_bad_logit(bad, temperature):
     for at in range(40):
         logits = np.arange(40, dtype=np.float32)
         logits[at] = bad
-        for forbidden in ([], [at]):  # of a bad row no log-probability is a number
+        for rows in ((logits,), (logits, np.zeros(40)), (np.zeros(40), logits)):
             with pytest.raises(ValueError, match="logits hold NaN or infinities"):
-                draw(logits, temperature=temperature, forbidden=forbidden)
+                draw(*rows, temperature=temperature)
 
 
 def test_sample_survives_extreme_temperatures():
@@ -573,12 +564,9 @@ def test_sample_survives_extreme_temperatures():
     assert {0, 1, 3} <= seen
 
 
-def test_sample_checks_ids():
-    for where in ("seen", "forbidden"):
-        with pytest.raises(ValueError, match="token id 4 is outside the vocabulary; allowed: 0 to 3"):
-            draw(np.zeros(4), **{where: [4]})
-    with pytest.raises(ValueError, match="token id -1 is outside"):
-        draw(np.zeros(4), bias={-1: 1.0})
+def test_sample_refuses_rows_of_different_lengths():
+    with pytest.raises(ValueError, match="processed has 5 logits, but there are 4"):
+        draw(np.zeros(4), np.zeros(5))
 
 
 # ---- choosing an instruction set ----
