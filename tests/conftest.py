@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("gpt2c", deadline=None)  # the first example may build a model
@@ -10,6 +11,14 @@ settings.load_profile("gpt2c")
 
 # Tests started in the background may inherit that SIGINT is ignored; Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """The model that comes with gpt2c."""
+    from gpt2c import GPT2
+
+    return GPT2.from_pretrained(threads=1)
 
 
 def pytest_addoption(parser):

@@ -17,12 +17,6 @@ import gpt2c
 from gpt2c import GPT2, cli
 from gpt2c.checkpoint import BUNDLED
 
-
-@pytest.fixture(scope="module")
-def bundled():
-    return GPT2.from_pretrained(threads=1)
-
-
 # ---- generate
 
 

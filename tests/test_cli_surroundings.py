@@ -18,14 +18,6 @@ import time
 import pytest
 from command_line import GREEDY, TIMEOUT, command, environment, run
 
-from gpt2c import GPT2
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    return GPT2.from_pretrained(threads=1)
-
-
 # ---- files and pipes
 
 

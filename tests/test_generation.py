@@ -72,59 +72,6 @@ def test_min_new_tokens_takes_the_best_token_that_is_no_eos():
     assert free.finish_reason == "eos", "without the minimum this text ends"
 
 
-def drawn_first_tokens(model, n, **options):
-    results = model.generate([7, 7, 2], max_new_tokens=1, num_return_sequences=n, seed=11, **options)
-    return np.array([result.token_ids[0] for result in results])
-
-
-def expected_distribution(model, weights, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """Probabilities after temperature, then top_k, then top_p, then min_p, each renormalised."""
-    logits = reference.forward(model.config, weights, np.array([7, 7, 2]))[-1] / temperature
-    order = np.argsort(-logits, kind="stable")
-    p = reference.softmax(logits)[order]
-    if top_k:
-        p[top_k:] = 0
-        p /= p.sum()
-    if top_p < 1:
-        before = np.cumsum(p) - p
-        p[before >= top_p] = 0
-        p /= p.sum()
-    p[p < min_p * p[0]] = 0
-    p /= p.sum()
-    result = np.empty_like(p)
-    result[order] = p
-    return result
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"temperature": 1.0},
-        {"temperature": 0.5},
-        {"temperature": 2.5},
-        {"temperature": 1.5, "top_k": 4},
-        {"temperature": 1.5, "top_p": 0.6},
-        {"temperature": 1.5, "min_p": 0.2},
-        {"temperature": 2.0, "top_k": 12, "top_p": 0.8, "min_p": 0.05},
-    ],
-    ids=str,
-)
-def test_draws_follow_the_filtered_distribution(options):
-    model, weights = random_gpt2(3, n_vocab=24)
-    n = 4000
-    expected = expected_distribution(model, weights, **options)
-    counts = np.bincount(drawn_first_tokens(model, n, **options), minlength=24)
-    assert counts[expected == 0].sum() == 0
-    # Pearson's statistic over the tokens of at least 5 expected draws and the others as one; mean + 6 sigma
-    common = expected * n >= 5
-    observed = np.append(counts[common], counts[~common].sum())
-    wanted = np.append(expected[common] * n, expected[~common].sum() * n)
-    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
-    statistic = ((observed - wanted) ** 2 / wanted).sum()
-    freedom = len(wanted) - 1
-    assert statistic < freedom + 6 * math.sqrt(2 * max(freedom, 1)) + 10
-
-
 @pytest.mark.parametrize(
     "options", [{"top_k": 1}, {"top_p": 1e-30}, {"min_p": 1.0}, {"temperature": 1e-30}], ids=str
 )

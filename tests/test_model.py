@@ -26,12 +26,6 @@ from gpt2c import (
 )
 from gpt2c.checkpoint import BUNDLED
 
-
-@pytest.fixture(scope="module")
-def bundled():
-    return GPT2.from_pretrained(threads=1)
-
-
 # ---- loading
 
 

@@ -15,7 +15,14 @@ from gpt2c.tokenizer import load_tokenizer
 
 
 def random_gpt2(
-    seed: int = 0, *, n_vocab: int = 61, n_ctx: int = 40, tokenizer=None, std: float = 0.4, **settings
+    seed: int = 0,
+    *,
+    n_vocab: int = 61,
+    n_ctx: int = 40,
+    tokenizer=None,
+    std: float = 0.4,
+    dtype: str = "float32",
+    **settings,
 ) -> tuple[GPT2, dict[str, np.ndarray]]:
     """A two-layer model with random weights, and the weights."""
     config = Config(
@@ -28,7 +35,7 @@ def random_gpt2(
         **{"bos_token_id": 0, **settings},
     )
     weights = random_model(config, np.random.default_rng(seed), std)
-    return GPT2(_engine.Weights(config, weights.__getitem__), tokenizer, threads=1), weights
+    return GPT2(_engine.Weights(config, weights.__getitem__, dtype=dtype), tokenizer, threads=1), weights
 
 
 @cache

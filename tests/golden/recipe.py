@@ -173,3 +173,9 @@ BUNDLED_TEXT = (
     " among people, and you shall soon be helped.” And the king\u2019s daughter looked out of the"
     " window of the castle by the sea, for it was the 24th of December, and she had waited 7 years."
 )
+
+# Of small vocabularies, in which ends of text are found among the best.
+SEARCH_CASES = [
+    Case(f"search_{name}", {"vocab_size": 61, "n_positions": 64, "n_head": heads, "n_embd": width}, std=std)
+    for name, heads, width, std in (("sharp", 4, 64, 0.4), ("usual", 2, 48, 0.2), ("flat", 2, 32, 0.1))
+]
