@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from . import _engine
 from .errors import ContextLengthError
 from .generation import ROWS_PER_CALL
+from .sampling import check_integer
 
 if TYPE_CHECKING:
+    from .config import Config
     from .model import GPT2
 
-__all__ = ["Score", "Suggestion", "score", "suggest"]
+__all__ = [
+    "Item",
+    "Options",
+    "Score",
+    "ScoringOptions",
+    "Suggestion",
+    "check_options",
+    "score",
+    "suggest",
+]
 
 
 class Suggestion(NamedTuple):
@@ -98,6 +109,11 @@ class Score:
             return math.inf
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether every token was the model's first choice (or no other was more probable)."""
+        return not self.ranks.any()
+
+    @property
     def bits_per_byte(self) -> float | None:
         """Bits of surprisal per byte of UTF-8: comparable between models with different vocabularies."""
         return self.bits / self.n_bytes if self.n_bytes else None
@@ -107,89 +123,164 @@ class Score:
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
 
 
-def score(
-    model: GPT2,
-    texts: Sequence[tuple[str | None, np.ndarray]],
-    bos: bool,
-    window: int,
-    stride: int | None,
-) -> list[Score]:
-    """Score documents, several in one call of the engine.
+class Options(TypedDict, total=False):
+    """The options of ``GPT2.score`` as keyword arguments, for type checkers."""
+
+    bos: bool
+    window: int | None
+    stride: int | None
+    min_context: int | None
+
+
+class ScoringOptions(NamedTuple):
+    """How texts are scored, checked."""
+
+    bos: bool
+    window: int
+    stride: int | None
+    n_ctx: int  # of the model, for errors
+
+
+def check_options(config: Config, bos: Any, window: Any, stride: Any, min_context: Any) -> ScoringOptions:
+    """The options of ``GPT2.score``, or an error that says what is allowed."""
+    if not isinstance(bos, bool | np.bool_):
+        raise TypeError(f"bos must be True or False; got {bos!r}")
+    n_ctx = config.n_ctx
+    if window is None:
+        window = n_ctx
+    window = check_integer("window", window, 1, n_ctx, ", the model's positions")
+    if min_context is not None:
+        if stride is not None:
+            raise ValueError("stride and min_context are two ways to say one thing: give one of them")
+        stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
+    if stride is not None:
+        stride = check_integer("stride", stride, 1, window, ", the window")
+    return ScoringOptions(bool(bos), window, stride, n_ctx)
+
+
+class Item:
+    """A text to score after what stands before it, which may be nothing.
 
     Parameters
     ----------
-    model : GPT2
-    texts : sequence of (text, ids)
-        The text, None if it was given as tokens, and its token ids, int32 [at least 1].
-    bos : bool
-        Whether the first token is scored too, as what follows the begin-of-text token.
-    window : int
-        How many tokens the model sees at once.
-    stride : int or None
-        As for ``GPT2.score``.
+    name : str
+        What errors call it.
+    before : np.ndarray
+        The tokens before the text: int32 [any].
+    text : str or None
+        None if the text was given as tokens.
+    ids : np.ndarray
+        Its tokens, int32 [any].
+    options : ScoringOptions
+
+    Raises
+    ------
+    ValueError, ContextLengthError
+        There is nothing to score, or more than the window holds and no stride.
     """
-    start = np.array([model.bos_token_id], np.int32) if bos else np.empty(0, np.int32)
-    pieces: list[_Piece] = []
-    for index, (_, ids) in enumerate(texts):
-        name = f"text {index}" if len(texts) > 1 else "the text"
-        n_rows = len(ids) - (not bos)
-        if n_rows == 0:
+
+    def __init__(
+        self, name: str, before: np.ndarray, text: str | None, ids: np.ndarray, options: ScoringOptions
+    ) -> None:
+        self.text, self.ids, self.options = text, ids, options
+        self.tokens = np.concatenate([before, ids])
+        self.first = max(1, len(before))  # which of the tokens is the first to be scored
+        self.skipped = self.first - len(before)  # tokens of the text before it
+        n_rows = len(self.tokens) - 1  # the last token predicts nothing that is asked for
+        window, n_ctx = options.window, options.n_ctx
+        if len(ids) == 0:
+            raise ValueError(f"{name} is empty: there is nothing to score")
+        if n_rows < self.first:
             raise ValueError(
                 f"{name} is a single token, and without bos nothing stands before it: nothing can be "
-                "scored; use bos=True or a longer text"
+                "scored; use bos=True, a context or a longer text"
             )
-        if n_rows > window and stride is None:
-            n_ctx = model.config.n_ctx
+        if n_rows > window and options.stride is None:
             seen = f"the model has {n_ctx} positions" if window == n_ctx else f"the window is {window}"
+            n_context = len(before) - options.bos
+            after, together = (f" after a context of {n_context}", "together ") if n_context else ("", "")
+            most = window + (not options.bos)
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but {seen}: at most {window + (not bos)} tokens can be "
+                f"{name} has {len(ids)} tokens{after}, but {seen}: {together}at most {most} tokens can be "
                 "scored in one piece; give a stride, or split the text"
             )
-        rows = np.concatenate([start, ids[:-1]])  # the last token predicts nothing that is asked for
-        pieces += _pieces(index, rows, ids if bos else ids[1:], window, stride or window)
 
-    found: list[list[list[np.ndarray]]] = [[[], [], [], []] for _ in texts]
-    for part in _calls([len(piece.rows) for piece in pieces]):
-        values = _engine.score(
-            model.weights,
-            [(model.new_cache(len(piece.rows)), piece.rows) for piece in pieces[part]],
-            [piece.targets for piece in pieces[part]],
-            threads=model.threads,
-        )
-        ends = np.cumsum([len(piece.contexts) for piece in pieces[part]])[:-1]
-        cut = zip(*(np.split(array, ends) for array in values), strict=True)
-        for piece, arrays in zip(pieces[part], cut, strict=True):
-            for column, array in zip(found[piece.text], (*arrays, piece.contexts), strict=True):
-                column.append(array)
-
-    results = []
-    for (text, ids), columns in zip(texts, found, strict=True):
-        logprobs, ranks, entropies, contexts = (np.concatenate(column) for column in columns)
-        first = 0 if bos else 1
-        offsets, n_bytes = _extent(model, text, ids, first)
-        results.append(Score(ids[first:].tolist(), logprobs, ranks, entropies, contexts, offsets, n_bytes))
-    return results
+    def pieces(self) -> Iterator[Piece]:
+        """Windows that score every token once: the first all of its own, each other the next ``stride``."""
+        window, stride = self.options.window, self.options.stride or self.options.window
+        n_rows = len(self.tokens) - 1
+        done = self.first - 1
+        while done < n_rows:
+            end = min(n_rows, window if done < window else done + stride)
+            begin = max(0, end - window)
+            targets = np.full(end - begin, -1, np.int32)
+            targets[done - begin :] = self.tokens[done + 1 : end + 1]
+            contexts = np.arange(done - begin + 1, end - begin + 1)
+            yield Piece(self, self.tokens[begin:end], targets, contexts, end == n_rows)
+            done = end
 
 
-class _Piece(NamedTuple):
-    """A window of a text."""
+class Piece(NamedTuple):
+    """A window of an item."""
 
-    text: int  # its index
+    item: Item
     rows: np.ndarray
     targets: np.ndarray  # -1 where an earlier window has scored the token
     contexts: np.ndarray  # of the others: how many rows each has seen
+    last: bool
 
 
-def _pieces(text: int, rows: np.ndarray, targets: np.ndarray, window: int, stride: int) -> Iterator[_Piece]:
-    """Windows that score every target once: the first all of its own, each other the next ``stride``."""
-    done = 0
-    while done < len(rows):
-        end = min(len(rows), done + stride if done else window)
-        begin = max(0, end - window)
-        wanted = targets[begin:end].copy()
-        wanted[: done - begin] = -1
-        yield _Piece(text, rows[begin:end], wanted, np.arange(done - begin + 1, end - begin + 1))
-        done = end
+def score(model: GPT2, items: Iterable[Item]) -> Iterator[Score]:
+    """The scores of items, in order; several share a call of the engine. No more is taken than it needs."""
+    found: list[tuple[np.ndarray, ...]] = []  # what the pieces of the item in work gave
+    for pieces in _batches(piece for item in items for piece in item.pieces()):
+        values = _engine.score(
+            model.weights,
+            [(model.new_cache(len(piece.rows)), piece.rows) for piece in pieces],
+            [piece.targets for piece in pieces],
+            threads=model.threads,
+        )
+        ends = np.cumsum([len(piece.contexts) for piece in pieces])[:-1]
+        for piece, *arrays in zip(pieces, *(np.split(array, ends) for array in values), strict=True):
+            found.append((*arrays, piece.contexts))
+            if piece.last:
+                yield _finished(model, piece.item, *map(np.concatenate, zip(*found, strict=True)))
+                found = []
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Neighbours that share a call: ``ROWS_PER_CALL`` rows at most, or one piece.
+
+    An error is raised after what came before it.
+    """
+    batch: list[Piece] = []
+    rows = 0
+    try:
+        for piece in pieces:
+            if rows + len(piece.rows) > ROWS_PER_CALL and batch:
+                yield batch
+                batch, rows = [], 0
+            batch.append(piece)
+            rows += len(piece.rows)
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _finished(
+    model: GPT2,
+    item: Item,
+    logprobs: np.ndarray,
+    ranks: np.ndarray,
+    entropies: np.ndarray,
+    contexts: np.ndarray,
+) -> Score:
+    offsets, n_bytes = _extent(model, item.text, item.ids, item.skipped)
+    token_ids = item.ids[item.skipped :].tolist()
+    return Score(token_ids, logprobs, ranks, entropies, contexts, offsets, n_bytes)
 
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:

@@ -168,9 +168,172 @@ def test_a_list_gives_a_list_and_a_text_its_score(bundled):
     assert [len(score) for score in bundled.score(["Once", "Once upon a", [1, 2]])] == [1, 3, 2]
 
 
+# ---- pairs
+
+VALUES = ("logprobs", "ranks", "entropies", "contexts")
+
+
+def same(one, other, first=0):
+    """Whether a score is the same, to the bit, as the end of another, from token ``first`` on."""
+    assert one.token_ids == other.token_ids[first:]
+    for name in VALUES:
+        assert getattr(one, name).tobytes() == getattr(other, name)[first:].tobytes(), name
+    return True
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(_engine.DTYPES), st.booleans(), st.sampled_from((1, 20, 50, 2048)))
+def test_a_continuation_has_the_scores_of_the_whole_text(data, dtype, bos, rows):
+    """Whatever shares its context, and whatever is computed with it."""
+    model = model_of(dtype)
+    ids = st.lists(st.integers(0, 60), max_size=20)
+    contexts = data.draw(st.lists(ids, min_size=1, max_size=3))
+    pairs = data.draw(
+        st.lists(st.tuples(st.sampled_from(contexts), ids.filter(bool)), min_size=1, max_size=8).filter(
+            lambda pairs: bos or all(len(context) + len(rest) > 1 for context, rest in pairs)
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "ROWS_PER_CALL", rows)
+        found = model.score(pairs, bos=bos)
+    for (context, rest), one in zip(pairs, found, strict=True):
+        assert len(one) == len(rest) - (not bos and not context)
+        assert same(one, model.score(context + rest, bos=bos), max(0, len(context) - (not bos)))
+
+
+def model_of(dtype):
+    if dtype not in _models:
+        config = Config(n_layer=2, n_head=2, n_embd=24, n_inner=None, n_ctx=40, n_vocab=61, bos_token_id=0)
+        weights = random_model(config, np.random.default_rng(5), 0.4)
+        _models[dtype] = GPT2(_engine.Weights(config, weights.__getitem__, dtype=dtype), threads=1)
+    return _models[dtype]
+
+
+_models: dict[str, GPT2] = {}
+
+
+def test_context_and_continuation_are_tokenised_apart(bundled):
+    tokenizer = bundled.tokenizer
+    context, rest = "Once upon a ti", "me there was"
+    (one,) = bundled.score([(context, rest)])
+    assert one.token_ids == tokenizer.encode(rest)
+    assert same(
+        one, bundled.score(tokenizer.encode(context) + tokenizer.encode(rest)), len(tokenizer.encode(context))
+    )
+    assert one.offsets == tokenizer.offsets(rest, one.token_ids) and one.n_bytes == len(rest)
+    (mixed,) = bundled.score([(tokenizer.encode(context), rest)])
+    assert same(mixed, one) and mixed.offsets == one.offsets
+    (ids,) = bundled.score([(np.array(tokenizer.encode(context)), tuple(one.token_ids))])
+    assert same(ids, one) and ids.offsets is None
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_what_is_a_pair(bundled, bos):
+    text, ids = "Once upon a time", (300, 301)
+    alone = bundled.score(text, bos=bos)
+    assert all(same(one, alone) for one in bundled.score([("", text), ([], text), ((), text)], bos=bos))
+    assert alone.offsets == bundled.score([("", text)], bos=bos)[0].offsets
+    assert len(bundled.score((text, text))) == 2  # two texts
+    assert len(bundled.score(ids)) == 2 and [len(s) for s in bundled.score([ids, ids])] == [2, 2]
+    assert [len(s) for s in bundled.score([[300, 301], ([300], [301]), text])] == [
+        2,
+        1,
+        len(bundled.score(text)),
+    ]
+
+
+def test_a_long_context_is_cut_by_the_window():
+    model, _ = random_gpt2(3)
+    ids = np.random.default_rng(0).integers(61, size=100).tolist()
+    for n in (1, 3, 20, 60, 95):
+        (one,) = model.score([(ids[:-n], ids[-n:])], stride=7)
+        sequence, at = [0, *ids], 100 - n  # the row that predicts the first token of the continuation
+        while at < 100:
+            end = min(100, 40 if at < 40 else at + 7)
+            alone = model.score(sequence[max(0, end - 40) : end + 1], bos=False)
+            first = at - (100 - n)
+            for name in ("logprobs", "ranks", "entropies"):
+                part = getattr(one, name)[first : first + end - at]
+                assert part.tobytes() == getattr(alone, name)[at - end :].tobytes()
+            at = end
+        assert one.contexts.min() >= min(100 - n + 1, 34)
+    with pytest.raises(
+        ContextLengthError,
+        match="text 1 has 1 tokens after a context of 40, but the model has 40 positions: together at most",
+    ):
+        model.score([[1], ([1] * 40, [2])])
+
+
+def test_greedy_means_first_choices(bundled):
+    result = bundled.generate("Once upon a", max_new_tokens=8)
+    context = bundled.tokenizer.encode("Once upon a")
+    other = [*result.token_ids[:-1], 7]
+    yes, no = bundled.score([(context, result.token_ids), (context, other)], bos=False)
+    assert yes.is_greedy is True and no.is_greedy is False
+
+
+# ---- iterators
+
+
+def test_an_iterator_gives_an_iterator(bundled):
+    texts = ["Once upon a time", ("The king", " was dead."), [300, 301], "The end."]
+    expected = bundled.score(texts)
+    found = bundled.score(iter(texts))
+    assert iter(found) is found
+    for one, other in zip(found, expected, strict=True):
+        assert same(one, other) and one.offsets == other.offsets and one.n_bytes == other.n_bytes
+    assert list(bundled.score(iter([]))) == []
+    assert [len(score) for score in bundled.score(text for text in texts)] == list(map(len, expected))
+
+
+def test_an_iterator_is_read_as_far_as_it_is_needed():
+    model, _ = random_gpt2()
+    taken = []
+
+    def texts():
+        for i in range(10**9):
+            taken.append(i)
+            yield [1] * 40
+
+    found = model.score(texts())
+    assert taken == []
+    next(found)
+    first = len(taken)
+    assert 2 <= first <= 2048 // 40 + 1
+    for _ in range(first):
+        next(found)
+    assert first < len(taken) <= 2 * first
+    found.close()
+
+
+def test_results_before_an_error_come_first():
+    model, _ = random_gpt2()
+    found = model.score(iter([[1, 2], [3], [4, 61], [5]]))
+    assert len(next(found)) == 2 and len(next(found)) == 1
+    with pytest.raises(ValueError, match="text 2 has token id 61"):
+        next(found)
+
+    def broken():
+        yield [1, 2]
+        raise OSError("the disk is gone")
+
+    found = model.score(broken())
+    assert len(next(found)) == 2
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(found)
+    with pytest.raises(ValueError, match="stride must be from 1"):  # at once
+        model.score(iter([[1]]), stride=0)
+
+
 @pytest.mark.parametrize(
     ("texts", "bos", "error", "message"),
     [
+        ([("a", "")], True, ValueError, "text 0 is empty"),
+        ([("a", [])], True, ValueError, "text 0 is empty"),
+        ([("", [3])], False, ValueError, "nothing can be scored; use bos=True, a context or"),
+        (["a", ([3, 4096], "a")], True, ValueError, "the context of text 1 has token id 4096"),
+        ([("a", "b", "c")], True, TypeError, "text 0 must hold integers only; got 'a'"),
+        ([(1, "b")], True, TypeError, "text 0 must hold integers only; got 'b'"),
         ("", True, ValueError, "the text is empty: there is nothing to score"),
         (["Once", ""], True, ValueError, "text 1 is empty"),
         ([], True, ValueError, "empty list"),
@@ -323,6 +486,15 @@ def test_windows_of_several_texts():
             assert getattr(found, name).tobytes() == getattr(alone, name).tobytes()
 
 
+@pytest.mark.parametrize("n", [1, 25, 40])
+def test_min_context_is_another_way_to_say_stride(n):
+    model, _ = random_gpt2(3)
+    ids = np.random.default_rng(0).integers(61, size=200).tolist()
+    found = model.score(ids, min_context=n)
+    assert same(found, model.score(ids, stride=41 - n))
+    assert found.contexts[40:].min() == n
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -331,6 +503,9 @@ def test_windows_of_several_texts():
         ({"stride": 9, "window": 8}, "stride must be from 1 to 8, the window; got 9"),
         ({"window": 41}, "window must be from 1 to 40, the model's positions; got 41"),
         ({"window": 0}, "window must be from 1"),
+        ({"min_context": 0}, "min_context must be from 1 to 40, the window; got 0"),
+        ({"min_context": 9, "window": 8}, "min_context must be from 1 to 8, the window; got 9"),
+        ({"min_context": 9, "stride": 9}, "give one of them"),
     ],
 )
 def test_wrong_windows(options, message):
