@@ -319,7 +319,8 @@ cdef class KVCache:
             try:
                 prefix.frozen = True
                 self.prefix, self.length = prefix, shared
-                self.c.k0, self.c.v0, self.c.capacity0, self.c.shared = prefix.c.k, prefix.c.v, prefix.c.capacity, shared
+                self.c.k0, self.c.v0, self.c.capacity0 = prefix.c.k, prefix.c.v, prefix.c.capacity
+                self.c.shared = shared
                 self.copy_positions(prefix)
             finally:
                 prefix.give_back()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -14,7 +15,7 @@ from . import _engine, generation, scoring
 from .config import Config
 from .errors import ConfigError, TokenizerError
 from .generation import Generation, Stream
-from .prompts import Prompt, Prompts, separate, token_ids
+from .prompts import Item, Prompt, Prompts, separate, split_pair, token_ids
 from .sampling import Options, SamplingOptions, check_integer
 from .scoring import Score, Suggestion
 from .threads import default_threads
@@ -352,6 +353,15 @@ class GPT2:
         n_vocab = self.config.n_vocab
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
+    @cached_property
+    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
+
+        Both hold for the tokens that stand for the beginning and the end of a text. A TokenizerError tells
+        where no token begins with white space.
+        """
+        return scoring.word_edges(self)
+
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
         full = (
@@ -608,28 +618,35 @@ class GPT2:
 
     @overload
     def score(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, bos: bool = True, window: int | None = None, stride: int | None = None
+        self, texts: Prompt, **options: Unpack[scoring.Options]
     ) -> Score: ...
     @overload
-    def score(
-        self, texts: Prompts, *, bos: bool = True, window: int | None = None, stride: int | None = None
-    ) -> list[Score]: ...
+    def score(self, texts: Sequence[Item], **options: Unpack[scoring.Options]) -> list[Score]: ...
+    @overload
+    def score(self, texts: Iterator[Item], **options: Unpack[scoring.Options]) -> Iterator[Score]: ...
     def score(
         self,
-        texts: Prompt | Prompts,
+        texts: Prompt | Sequence[Item] | Iterator[Item],
         *,
         bos: bool = True,
         window: int | None = None,
         stride: int | None = None,
-    ) -> Score | list[Score]:
+        min_context: int | None = None,
+        top: int = 0,
+        mask: np.ndarray | None = None,
+        words: bool = False,
+    ) -> Score | list[Score] | Iterator[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
         Parameters
         ----------
-        texts : str, token ids, or a list of either
+        texts : str, token ids, a list of items, or an iterator of them
+            An item is a text (a string or token ids) or a pair ``(context, continuation)`` of these: a tuple
+            of two. Of a pair the continuation alone is scored, given the context, which may be empty; the
+            two are tokenised apart. (A single pair must stand in a list: two texts are two texts.)
         bos : bool
-            True (the default) scores the first token as what follows the begin-of-text token, as GPT-2 was
-            trained to see it. False does not score the first token: nothing stands before it.
+            True (the default) lets the begin-of-text token stand before everything, as GPT-2 was trained to
+            see it. False does not, and leaves a first token without context unscored: nothing stands before.
         window : int, optional
             How many tokens the model sees at once, at most; default: its number of positions.
         stride : int, optional
@@ -638,32 +655,53 @@ class GPT2:
             beyond the first window with at least ``window - stride + 1`` tokens before them. A small stride
             judges more truly and takes longer: a window of work for ``stride`` tokens. Without a stride such
             texts are an error.
+        min_context : int, optional
+            1 to ``window``, another way to give the stride: how many tokens those beyond the first window
+            have before them at least, ``stride = window - min_context + 1``.
+        top : int
+            How many of the most probable tokens to report in the place of each token: ``top_ids`` and
+            ``top_logprobs``.
+        mask : array of bool, [n_vocab], optional
+            A subset of the vocabulary, of which ``masses`` is to tell the probability in the place of each
+            token.
+        words : bool
+            Also find the probabilities of whole words: :meth:`Score.words`. It takes one more row for each
+            text, for what can follow its last token; if the text fills the window, that is a window of work.
 
         Returns
         -------
-        Score, or list of Score
+        Score, list of Score, or iterator of Score
+            For a text, a list, or an iterator. The iterator takes items as it needs them, some thousand
+            tokens ahead, and keeps none: any number of texts can be scored in constant memory. An error in
+            an item, or in taking the next one, is raised after the results of all items before it.
 
         Raises
         ------
         ContextLengthError
             A text is longer than the window, and there is no stride.
         ValueError
-            A text without a token to score; a window or stride outside what is allowed.
+            A text without a token to score; a window, a stride or a mask that is not what is allowed.
+        TokenizerError
+            ``words``, and a tokenizer whose tokens do not tell where words begin.
         """
-        if not isinstance(bos, bool | np.bool_):
-            raise TypeError(f"bos must be True or False; got {bos!r}")
-        n_ctx = self.config.n_ctx
-        window = (
-            n_ctx if window is None else check_integer("window", window, 1, n_ctx, ", the model's positions")
+        options = scoring.ScoringOptions.checked(
+            self,
+            bos=bos,
+            window=window,
+            stride=stride,
+            min_context=min_context,
+            top=top,
+            mask=mask,
+            words=words,
         )
-        if stride is not None:
-            stride = check_integer("stride", stride, 1, window, ", the window")
+        if hasattr(texts, "__next__"):
+            items = (self._passage(item, f"text {i}", options) for i, item in enumerate(texts))
+            return scoring.score(self, items)
         several, given = separate(texts)
-        documents = [
-            self._document(text, f"text {i}" if several else "the text") for i, text in enumerate(given)
-        ]
-        results = scoring.score(self, documents, bool(bos), window, stride)
-        return results if several else results[0]
+        if not several:
+            return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
+        items = [self._passage(item, f"text {i}", options) for i, item in enumerate(given)]
+        return list(scoring.score(self, items))
 
     def token_bytes(self, token: int) -> bytes:
         """The text of a token as bytes; empty for a token without text, or without a tokenizer."""
@@ -681,17 +719,22 @@ class GPT2:
             arrays.append(token_ids(prompt, self.config.n_vocab, name))
         return arrays
 
-    def _document(self, text: Any, name: str) -> tuple[str | None, np.ndarray]:
-        """A text to score (None if given as token ids) and its token ids, int32 [at least 1], checked."""
-        if not isinstance(text, str):
-            return None, token_ids(text, self.config.n_vocab, name)
-        ids = self.tokenizer.encode(text)
-        before = self.tokenizer.encode("")  # what some tokenizers put before every text is not part of it
-        if before and ids[: len(before)] == before:
-            ids = ids[len(before) :]
-        if not ids:
-            raise ValueError(f"{name} is empty: there is nothing to score")
-        return text, token_ids(ids, self.config.n_vocab, name)
+    def _passage(self, item: Any, name: str, options: scoring.ScoringOptions) -> scoring.Passage:
+        """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
+        context, text = split_pair(item)
+        before, ids = self._ids(context, f"the context of {name}"), self._ids(text, name)
+        if options.bos:
+            before = np.concatenate([np.array([self.bos_token_id], np.int32), before])
+        return scoring.Passage(name, before, text if isinstance(text, str) else None, ids, options)
+
+    def _ids(self, text: Any, name: str) -> np.ndarray:
+        """The token ids of a text, or of what should be token ids: int32 [any], checked."""
+        if isinstance(text, str) and text:
+            ids = self.tokenizer.encode(text)
+            before = self.tokenizer.encode("")  # what some tokenizers put before every text is not part of it
+            text = ids[len(before) :] if before and ids[: len(before)] == before else ids
+        empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
+        return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
 
 
 @contextlib.contextmanager

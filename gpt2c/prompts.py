@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Prompt", "Prompts", "separate", "token_ids"]
+__all__ = ["Item", "Prompt", "Prompts", "separate", "split_pair", "token_ids"]
 
 Prompt = str | list[int] | tuple[int, ...] | np.ndarray
 """A text, or its token ids."""
 
 Prompts = Sequence[Prompt]
 """Several of them, as type checkers see it; what is one and what are several is decided by ``separate``."""
+
+Item = Prompt | tuple[Prompt, Prompt]
+"""What can be scored: a text, or a pair (context, continuation); ``split_pair`` decides which."""
+
+_TEXT = str | list | tuple | np.ndarray
 
 
 def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
@@ -31,9 +36,21 @@ def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
         )
     if not prompts:
         raise ValueError("got an empty list; for the beginning of a text, the prompt is the empty string")
-    if isinstance(prompts[0], str | list | tuple | np.ndarray):
+    if isinstance(prompts[0], _TEXT):
         return True, prompts
     return False, [prompts]
+
+
+def split_pair(item: Any) -> tuple[Any, Any]:
+    """The context and the text of an item: that of a text alone is empty.
+
+    A tuple of two strings or lists of token ids (in any mixture) is a pair; one of two integers is a text.
+    """
+    if isinstance(item, tuple) and len(item) == 2:
+        context, text = item
+        if isinstance(context, _TEXT) and isinstance(text, _TEXT):
+            return context, text
+    return (), item
 
 
 def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
