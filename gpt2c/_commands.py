@@ -239,7 +239,7 @@ def _score_files(arguments: Namespace) -> None:
     from .corpus import Options, Totals, claim, is_input, plan, score_file, survey
     from .sampling import check_integer
 
-    directory = arguments.output
+    directory = arguments.output and (arguments.output.rstrip("/") or "/")
     if not arguments.text:
         raise ValueError(f"{directory} is a directory: give the files whose scores it is for, or -o FILE")
     if (
@@ -255,9 +255,6 @@ def _score_files(arguments: Namespace) -> None:
         )
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
-    for name in ("max_tokens", "stride"):
-        if getattr(arguments, name) is not None:
-            check_integer(name, getattr(arguments, name), 1)
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
     options = Options(bos=not arguments.no_bos, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
@@ -266,7 +263,7 @@ def _score_files(arguments: Namespace) -> None:
         check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
     _ = model.tokenizer, options.bos and model.bos_token_id  # what is missing is told before the long work
     os.makedirs(directory, exist_ok=True)
-    claim(directory, model, options)
+    claim(directory, model, options, jobs)
     todo = [job for job in jobs if not os.path.isfile(job.target)]
     if len(todo) < len(jobs):
         rest = "" if todo else ": nothing to do"

@@ -136,7 +136,7 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
             with open(target, "w" + kind, **how) as file:
                 yield file
             return
-    unfinished = f"{target}.part" if take_over else f"{target}.{os.getpid()}.part"
+    unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
     try:
         opened, how_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
         file = open(opened, how_opened + kind, **how)  # noqa: SIM115  (closed by the with statement below)
