@@ -240,6 +240,8 @@ def _score_files(arguments: Namespace) -> None:
     from .sampling import check_integer
 
     directory = arguments.output and (arguments.output.rstrip("/") or "/")
+    if directory == "":
+        raise ValueError("-o takes the name of a directory, and got an empty one")
     if not arguments.text:
         raise ValueError(f"{directory} is a directory: give the files whose scores it is for, or -o FILE")
     if (
@@ -267,7 +269,7 @@ def _score_files(arguments: Namespace) -> None:
     todo = [job for job in jobs if not os.path.isfile(job.target)]
     if len(todo) < len(jobs):
         rest = "" if todo else ": nothing to do"
-        note(f"{len(jobs) - len(todo)} of {_counted(len(jobs), 'output')} in {directory} there already{rest}")
+        note(f"already in {directory}: {len(jobs) - len(todo)} of {_counted(len(jobs), 'output')}{rest}")
     if not todo:
         return
 
@@ -311,7 +313,7 @@ def _work(totals: Totals) -> str:
     some = ", ".join(f"{n:,} {what}" for n, what in counts if n)
     return (
         f"{totals.records:,} record{'s' * (totals.records != 1)}{f' ({some})' * bool(some)} · "
-        f"{totals.tokens:,} tokens · {totals.bytes / 1e6:,.2f} MB in {totals.seconds:,.1f} s · "
+        f"{totals.tokens:,} tokens · {totals.bytes / 1e6:,.3f} MB in {totals.seconds:,.1f} s · "
         f"{totals.tokens / totals.seconds:,.0f} tokens/s · {totals.bytes / 1e6 / totals.seconds:,.3f} MB/s"
     )
 

@@ -224,7 +224,7 @@ def test_parquet_keeps_schema_row_groups_and_compression(compression, model, tmp
     assert new == [with_prefix(told(model, text)) for text in TABLE["text"].to_pylist()]
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_parquet_with_other_kinds_of_text(kind, model, tmp_path):
     table = pa.table(
         {"text": pa.array(TEXTS).cast(kind) if kind != pa.string_view() else pa.array(TEXTS, kind)}
@@ -509,11 +509,11 @@ def test_kill_and_resume(corpus, tmp_path):
     assert sorted(contents(tmp_path / "out")) == ["_gpt2c.json", "a.jsonl", "b.jsonl.gz.part"]
     first = (tmp_path / "out" / "a.jsonl").stat()
     done = run("score", *corpus, "-o", "out")
-    assert done.returncode == 0 and done.stderr.startswith("1 of 3 outputs in out there already\n")
+    assert done.returncode == 0 and done.stderr.startswith("already in out: 1 of 3 outputs\n")
     assert contents(tmp_path / "out") == whole
     assert (tmp_path / "out" / "a.jsonl").stat().st_ino == first.st_ino  # not made again
     done = run("score", *corpus, "-o", "out")
-    assert (done.returncode, done.stderr) == (0, "3 of 3 outputs in out there already: nothing to do\n")
+    assert (done.returncode, done.stderr) == (0, "already in out: 3 of 3 outputs: nothing to do\n")
     assert contents(tmp_path / "out") == whole
 
 
@@ -603,6 +603,7 @@ def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
         (["The", "king"], 1, "scores of files go to a directory"),
         (["The", "king", "-o", "out"], 1, "there is no file The: several arguments, or any with -o DIR"),
         (["The king", "-o", "."], 1, "there is no file The king"),
+        (["a.jsonl", "-o", ""], 1, "-o takes the name of a directory, and got an empty one"),
         (["-o", "."], 1, ". is a directory: give the files whose scores it is for, or -o FILE"),
         (["The king", "--max-tokens", "3"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["-f", "a.jsonl", "--text-field", "x"], 1, "--text-field is for files of texts"),
