@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import gzip
 import io
@@ -28,6 +29,7 @@ from toys import bundled_tokenizer, random_gpt2
 
 import gpt2c
 from gpt2c import GPT2, _records
+from gpt2c._terminal import replacing
 from gpt2c.corpus import Options, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
@@ -224,7 +226,9 @@ def test_parquet_keeps_schema_row_groups_and_compression(compression, model, tmp
     assert new == [with_prefix(told(model, text)) for text in TABLE["text"].to_pylist()]
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
 def test_parquet_with_other_kinds_of_text(kind, model, tmp_path):
     table = pa.table(
         {"text": pa.array(TEXTS).cast(kind) if kind != pa.string_view() else pa.array(TEXTS, kind)}
@@ -507,6 +511,8 @@ def test_kill_and_resume(corpus, tmp_path):
     process.communicate(timeout=TIMEOUT)
     assert process.returncode == -signal.SIGKILL
     assert sorted(contents(tmp_path / "out")) == ["_gpt2c.json", "a.jsonl", "b.jsonl.gz.part"]
+    with open("out/b.jsonl.gz.part", "ab") as file:  # a killed run may have come further than this one's end
+        file.write(bytes(100_000))
     first = (tmp_path / "out" / "a.jsonl").stat()
     done = run("score", *corpus, "-o", "out")
     assert done.returncode == 0 and done.stderr.startswith("already in out: 1 of 3 outputs\n")
@@ -536,6 +542,34 @@ def test_two_processes_do_not_write_one_file(corpus, tmp_path):
         assert done.returncode == 1
         assert "out/a.jsonl is being written by another process: let one of them do it" in done.stderr
         assert (tmp_path / "out" / "a.jsonl.part").read_text() == "of another process"
+
+
+def test_a_file_that_gets_its_name_meanwhile_is_not_emptied(tmp_path, monkeypatch):
+    target, part = tmp_path / "a", tmp_path / "a.part"
+    part.write_bytes(b"whole")
+    flock = fcntl.flock
+
+    def late(descriptor, operation):
+        if not target.exists():
+            part.rename(target)  # by the process that had the lock until now
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with replacing(str(target), binary=True, take_over=True) as file:
+        file.write(b"again")
+        assert target.read_bytes() == b"whole"
+    assert target.read_bytes() == b"again" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / "a.part").write_bytes(b"of a killed process")
+    with replacing(str(tmp_path / "a"), binary=True, take_over=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_what_is_told(corpus, tmp_path):
