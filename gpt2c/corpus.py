@@ -101,7 +101,9 @@ def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) ->
     path = os.path.join(directory, SETTINGS)
     try:
         with open(path, "rb") as file:
-            found = json.load(file)
+            found = dict(json.load(file))
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} is damaged: choose another directory, or remove {directory}") from None
     except FileNotFoundError:
         for job in jobs:
             if os.path.lexists(job.target):

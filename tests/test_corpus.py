@@ -443,6 +443,10 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
     other = GPT2.from_pretrained(threads=1)
     with pytest.raises(ValueError, match="weights_sha256 was"):
         claims(other, max_tokens=5, stride=20)
+    for damage in ("", "{", "3", "[1]"):
+        (tmp_path / "_gpt2c.json").write_text(damage)
+        with pytest.raises(ValueError, match=r"_gpt2c\.json is damaged"):
+            claims()
     (tmp_path / "_gpt2c.json").unlink()
     job = _records.Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
     with pytest.raises(ValueError, match=r"a\.jsonl is there, but was not made by this command"):
