@@ -31,6 +31,7 @@ COLUMNS = {
     "logprob": float,
     "perplexity": float,
     "bits_per_byte": float,
+    "bits_per_char": float,
     "truncated": bool,
 }
 """What is told of every record, and its type; names in outputs begin with the prefix."""

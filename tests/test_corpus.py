@@ -38,7 +38,7 @@ else:
     from backports import zstd
 
 TEXTS = ["Once upon a time", "déjà 🙂\nzwei Zeilen", "", "x", "The king went out. " * 30, "a, \"b\"; 'c'\t"]
-COLUMNS = ["n_tokens", "n_bytes", "logprob", "perplexity", "bits_per_byte", "truncated"]
+COLUMNS = ["n_tokens", "n_bytes", "logprob", "perplexity", "bits_per_byte", "bits_per_char", "truncated"]
 N_CTX = 40
 
 
@@ -53,11 +53,14 @@ def told(model, text, *, max_tokens=None, **options):
     ids = model.tokenizer.encode(text) if text else []
     scored = min(len(ids), max_tokens or len(ids)) - (not options.get("bos", True))
     if scored < 1:
-        return dict(zip(COLUMNS, [0, 0, None, None, None, False], strict=True))
+        return dict(zip(COLUMNS, [0, 0, None, None, None, None, False], strict=True))
     cut = max_tokens is not None and len(ids) > max_tokens
     score = model.score(ids[:max_tokens] if cut else text, **options)
-    values = [scored, score.n_bytes, score.logprob, score.perplexity, score.bits_per_byte, cut]
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "n_tokens": scored,
+        **{name: getattr(score, name) for name in COLUMNS[1:-1]},
+        "truncated": cut,
+    }
 
 
 def scored(model, source, tmp_path, **options):
@@ -220,9 +223,9 @@ def test_parquet_keeps_schema_row_groups_and_compression(compression, model, tmp
         used = file.metadata.row_group(0).column(0).compression
     for i in range(metadata.num_columns):
         assert metadata.row_group(0).column(i).compression == used
-    kinds = [pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.float64(), pa.bool_()]
+    kinds = [pa.int64(), pa.int64(), *[pa.float64()] * 4, pa.bool_()]
     assert found.schema.types[4:] == kinds
-    new = found.select(range(4, 10)).to_pylist()
+    new = found.select(range(4, 11)).to_pylist()
     assert new == [with_prefix(told(model, text)) for text in TABLE["text"].to_pylist()]
 
 
