@@ -365,15 +365,18 @@ class Item:
     def pieces(self) -> Iterator[Piece]:
         """Windows that score every token once: the first all of its own, each other the next ``stride``."""
         window, stride = self.options.window, self.options.stride or 1
-        n_rows = len(self.tokens) - (not self.options.words)
+        n_rows = len(self.tokens) - 1
+        all_rows = n_rows + self.options.words  # one more for what can follow the last word
         targets = np.append(self.tokens[1:], np.int32(-1))
         done = self.first - 1
-        while done < n_rows:
-            end = min(n_rows, window if done < window else done + stride)
+        while done < all_rows:
+            end = min(n_rows, window if done < window else done + stride) if done < n_rows else all_rows
+            if end == n_rows < window:
+                end = all_rows
             begin = max(0, end - window)
             shared = self.first if len(self.context) and begin == 0 and done < self.first else 0
             rows = np.arange(done - begin, end - begin)
-            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == n_rows)
+            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == all_rows)
             done = end
 
 
