@@ -16,6 +16,7 @@ from ._terminal import bold, dim, is_terminal, note, open_output, raise_at_inter
 from .sampling import SamplingOptions
 
 if TYPE_CHECKING:
+    from .corpus import Totals
     from .generation import Generation
     from .scoring import Suggestion
 
@@ -177,10 +178,18 @@ def _quoted(text: str) -> str:
 
 
 def score(arguments: Namespace) -> None:
-    """Judge a text token by token."""
-    if arguments.text is not None and arguments.file is not None:
+    """Judge a text token by token, or files of texts."""
+    if arguments.text and arguments.file is not None:
         raise ValueError("give a text or a file (-f), not both")
-    text = read_text(arguments.text, arguments.file)
+    if arguments.file is None and _scores_files(arguments):
+        _score_files(arguments)
+        return
+    given = [name for name in _FILES_ONLY if getattr(arguments, name) not in (None, False)]
+    if given:
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
+        )
+    text = read_text(arguments.text[0] if arguments.text else None, arguments.file)
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
@@ -217,6 +226,105 @@ def score(arguments: Namespace) -> None:
             f"perplexity {result.perplexity:.2f} · {result.bits:.1f} bits{per_byte}",
             file=out,
         )
+
+
+_FILES_ONLY = ("text_field", "lines", "max_tokens", "shard", "prefix")
+
+
+def _scores_files(arguments: Namespace) -> bool:
+    """Whether the arguments of `score` are names of files rather than a text."""
+    from .corpus import is_input
+
+    given, output = arguments.text, arguments.output or ""
+    return (
+        len(given) > 1
+        or output.endswith("/")
+        or os.path.isdir(output)
+        or (len(given) == 1 and is_input(given[0]) and os.path.isfile(given[0]))
+    )
+
+
+def _score_files(arguments: Namespace) -> None:
+    from .corpus import Options, Totals, claim, is_input, plan, score_file, survey
+    from .sampling import check_integer
+
+    directory = arguments.output and (arguments.output.rstrip("/") or "/")
+    if directory == "":
+        raise ValueError("-o takes the name of a directory, and got an empty one")
+    if not arguments.text:
+        raise ValueError(f"{directory} is a directory: give the files whose scores it is for, or -o FILE")
+    if (
+        directory is None
+        or os.path.isfile(directory)
+        or (is_input(directory) and not os.path.isdir(directory))
+    ):
+        name = arguments.text[0]
+        got = "" if directory is None else f"; {directory} is the name of a file"
+        raise ValueError(
+            f"scores of files go to a directory: give it with -o DIR{got} (for one text token by token: -f "
+            f"{name})"
+        )
+    if arguments.json:
+        raise ValueError("--json is for a single text; scores of files are in the format of the files")
+    given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
+    options = Options(bos=not arguments.no_bos, stride=arguments.stride, **given)
+    jobs = plan(arguments.text, directory, options)
+    model = _load(arguments)
+    if options.stride is not None:
+        check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
+    _ = model.tokenizer, options.bos and model.bos_token_id  # what is missing is told before the long work
+    os.makedirs(directory, exist_ok=True)
+    claim(directory, model, options, jobs)
+    todo = [job for job in jobs if not os.path.isfile(job.target)]
+    if len(todo) < len(jobs):
+        rest = "" if todo else ": nothing to do"
+        note(f"already in {directory}: {len(jobs) - len(todo)} of {_counted(len(jobs), 'output')}{rest}")
+    if not todo:
+        return
+
+    from tqdm import tqdm
+
+    quiet = not is_terminal(sys.stderr)
+    size, problems = 0, []
+    for job in tqdm(todo, "reading", unit="file", delay=1.5, leave=False, disable=quiet):
+        try:
+            size += survey(job, options)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    totals = Totals()
+    with tqdm(total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
+        begin = perf_counter()
+        tokens = 0
+
+        def advance(n_bytes: int, n_tokens: int) -> None:
+            nonlocal tokens
+            tokens += n_tokens
+            bar.set_postfix_str(f"{tokens / (perf_counter() - begin):,.0f} tokens/s", refresh=False)
+            bar.update(n_bytes)
+
+        for job in todo:
+            done = score_file(model, job, options, advance)
+            totals.add(done)
+            with tqdm.external_write_mode(sys.stderr):
+                note(f"{job.target}: {_work(done)}")
+    cost = ""
+    if totals.bytes:
+        hours = model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
+        cost = f" · {hours:,.1f} vCPU-hours per GB with {_counted(model.threads, 'thread')}"
+    note(f"{_counted(len(todo), 'file')}: {_work(totals)}{cost}")
+
+
+def _work(totals: Totals) -> str:
+    """What was done, and how fast."""
+    counts = [(totals.unscored, "without a score"), (totals.truncated, "cut")]
+    some = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    return (
+        f"{totals.records:,} record{'s' * (totals.records != 1)}{f' ({some})' * bool(some)} · "
+        f"{totals.tokens:,} tokens · {totals.bytes / 1e6:,.3f} MB in {totals.seconds:,.1f} s · "
+        f"{totals.tokens / totals.seconds:,.0f} tokens/s · {totals.bytes / 1e6 / totals.seconds:,.3f} MB/s"
+    )
 
 
 def info(arguments: Namespace) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bold",
+    "decoded",
     "dim",
     "is_terminal",
     "leave_at_interrupt",
@@ -23,6 +24,7 @@ __all__ = [
     "open_output",
     "raise_at_interrupt",
     "read_text",
+    "replacing",
     "silence_stdout",
 ]
 
@@ -75,17 +77,18 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
     """
     if file is not None and file != "-":
         with open(file, "rb") as data:
-            return _decoded(data.read(), file)
+            return decoded(data.read(), file)
     if argument is not None and argument != "-":
         # Python marks bytes of the command line that its locale cannot decode: they are meant as UTF-8.
-        return _decoded(os.fsencode(argument), "the text on the command line", line_break=False)
+        return decoded(os.fsencode(argument), "the text on the command line", line_break=False)
     asked = argument == "-" or file == "-"
     if sys.stdin is None or (is_terminal(sys.stdin) and not asked):
         return None
-    return _decoded(sys.stdin.buffer.read(), "stdin")
+    return decoded(sys.stdin.buffer.read(), "stdin")
 
 
-def _decoded(data: bytes, name: str, line_break: bool = True) -> str:
+def decoded(data: bytes, name: str, line_break: bool = True) -> str:
+    """UTF-8 text, without its final line break unless ``line_break`` is false; errors call it ``name``."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -116,8 +119,12 @@ def open_output(path: str | None) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def replacing(path: str, *, binary: bool = False) -> Iterator[Any]:
-    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete."""
+def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> Iterator[Any]:
+    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete.
+
+    With ``take_over`` that name is always ``path`` + ".part": what a killed process left is overwritten, and
+    if a living one is at work on it, this one fails.
+    """
     kind, how = ("b", {}) if binary else ("", {"encoding": "utf-8"})
     target = os.path.realpath(path)  # a link stays a link
     mode = None
@@ -129,9 +136,12 @@ def replacing(path: str, *, binary: bool = False) -> Iterator[Any]:
             with open(target, "w" + kind, **how) as file:
                 yield file
             return
-    unfinished = f"{target}.{os.getpid()}.part"
+    unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
     try:
-        file = open(unfinished, "x" + kind, **how)  # noqa: SIM115  (closed by the with statement below)
+        opened, how_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
+        file = open(opened, how_opened + kind, **how)  # noqa: SIM115  (closed by the with statement below)
+    except BlockingIOError:
+        raise OSError(f"{path} is being written by another process: let one of them do it") from None
     except OSError as error:  # the name that was asked for is the one to tell
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
     with file:
@@ -147,6 +157,30 @@ def replacing(path: str, *, binary: bool = False) -> Iterator[Any]:
             raise
         finally:
             _unfinished.discard(unfinished)
+
+
+def _locked(path: str) -> int:
+    """A descriptor of the file ``path``, new or emptied, which no other process has got in this way."""
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:  # a file system without locks
+                pass
+            # Whoever had the lock before may meanwhile have given the file its final name.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def leave_at_interrupt() -> None:

@@ -65,7 +65,9 @@ def _complain(message: str) -> None:
 def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     arguments, extra = parser.parse_known_args(argv)
-    if extra:
+    if arguments.command == "score" and not any(word.startswith("-") for word in extra):
+        arguments.text += extra  # argparse takes only files that stand side by side
+    elif extra:
         parser = getattr(arguments, "parser", parser)
         hint = _hint(parser, extra, vars(arguments))
         parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
@@ -95,7 +97,7 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     meant = begun or get_close_matches(option, known, n=1)
     if meant:
         return f"; is {' or '.join(meant)} meant?"
-    no_text = understood.get("prompt", understood.get("text", "")) is None
+    no_text = understood.get("prompt", understood.get("text", "")) in (None, [])
     return "; a text that begins with - comes last, after --" if no_text else ""
 
 
@@ -167,10 +169,15 @@ def build_parser() -> ArgumentParser:
 
     score = command(
         "score",
-        "how probable a text is, token by token",
-        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice.",
+        "how probable texts are: one token by token, or files of them",
+        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. With -o DIR, every "
+        "file IN (.txt .jsonl .csv, also with .gz or .zst, and .parquet) gives a file in DIR with the scores "
+        "beside each record. Those that are there already are left alone, so the same command resumes.",
     )
-    score.add_argument("text", nargs="?", help="the text; - or nothing: stdin")
+    score.usage = "gpt2c score [TEXT | -f FILE] [options]\n       gpt2c score IN... -o DIR [options]"
+    score.add_argument(
+        "text", nargs="*", metavar="TEXT | IN", help="the text; - or nothing: stdin. Or files of texts"
+    )
     score.add_argument(
         "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
     )
@@ -184,9 +191,31 @@ def build_parser() -> ArgumentParser:
         "--stride",
         type=int,
         metavar="N",
-        help="score a text longer than the model's positions in overlapping windows, N tokens each",
+        help="score a text longer than the model's positions in overlapping windows, N tokens each (files of "
+        "texts: half of the positions)",
     )
-    _output_options(score)
+    files = score.add_argument_group("files of texts")
+    files.add_argument("--text-field", metavar="NAME", help="the field or column that holds the text (text)")
+    files.add_argument(
+        "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
+    )
+    files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
+    files.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="take records I, I + N, I + 2 N, ... of every file: one of N processes, I from 1 to N",
+    )
+    files.add_argument(
+        "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
+    )
+    score.add_argument("--json", action="store_true", help="print JSON")
+    score.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE | DIR",
+        help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
+    )
 
     info = command(
         "info", "what a model is and how it would run here", "Loads it, so every tensor is checked."
@@ -382,6 +411,15 @@ def _sampling_options(parser: ArgumentParser) -> None:
     option(
         "--hop", type=int, metavar="N", help="how many tokens 'slide' forgets at a time (half the positions)"
     )
+
+
+def _shard(word: str) -> tuple[int, int]:
+    from argparse import ArgumentTypeError
+
+    shard, _, shards = word.partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise ArgumentTypeError(f"{word!r} is no I/N with I from 1 to N, such as 1/4")
+    return int(shard), int(shards)
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -1,0 +1,233 @@
+"""Scores for whole files: each gives a file of the same format, every record with its scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ._records import COLUMNS, Job, Options, Record, Scored, read, require, write
+from ._terminal import replacing
+
+if TYPE_CHECKING:
+    from .model import GPT2
+    from .scoring import Score
+
+__all__ = ["Job", "Options", "Totals", "claim", "is_input", "plan", "score_file", "survey"]
+
+SETTINGS = (
+    "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
+)
+
+
+def is_input(path: str) -> bool:
+    """Whether a file of this name can be scored record by record."""
+    return _kind(path) is not None
+
+
+def _kind(path: str) -> tuple[str, str, str] | None:
+    """The name without its endings, format and compression."""
+    stem, compression = path, ""
+    if path.endswith((".gz", ".zst")):
+        stem, compression = os.path.splitext(path)
+    stem, format = os.path.splitext(stem)
+    if format in (".txt", ".jsonl", ".csv") or (format == ".parquet" and not compression):
+        return os.path.basename(stem), format, compression
+    return None
+
+
+def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
+    """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
+    shard, shards = options.shard
+    jobs: dict[str, Job] = {}
+    for source in inputs:
+        if source == "-":
+            raise ValueError("stdin has no name to call an output by: give files")
+        if os.path.isdir(source):
+            raise IsADirectoryError(
+                f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
+            )
+        if not os.path.exists(source):
+            raise FileNotFoundError(
+                f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
+                "text stands in quotes, without -o DIR"
+            )
+        if not os.path.isfile(source):
+            raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+        kind = _kind(source)
+        if kind is None:
+            raise ValueError(
+                f"{source} is of no known kind: names end with .txt, .jsonl or .csv, alone or with .gz or "
+                ".zst, or with .parquet"
+            )
+        stem, format, compression = kind
+        part = f".{shard}-of-{shards}" if shards > 1 else ""
+        name = f"{stem}{part}{'.jsonl' if format == '.txt' else format}{compression}"
+        job = Job(source, os.path.join(directory, name), format, compression)
+        if name in jobs:
+            raise ValueError(
+                f"{jobs[name].source} and {source} would both be written to {job.target}: score them into "
+                "different directories"
+            )
+        jobs[name] = job
+        require(job)
+    sources = {os.path.realpath(job.source): job.source for job in jobs.values()}
+    for job in jobs.values():
+        overwritten = sources.get(os.path.realpath(job.target))
+        if overwritten is not None:
+            raise ValueError(
+                f"the output {job.target} would replace the input {overwritten}: give another directory"
+            )
+    return list(jobs.values())
+
+
+def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) -> None:
+    """Note in ``directory`` how its scores are made; raise ValueError if others are there already.
+
+    Outputs that exist are taken for finished, so all in a directory must be made alike.
+    """
+    mine = {
+        "weights_sha256": model._source_sha256(),
+        "numerics": model.numerics,
+        **{name: getattr(options, name) for name in Options.__dataclass_fields__ if name != "shard"},
+        "stride": _stride(model, options),
+        "shards": options.shard[1],
+    }
+    path = os.path.join(directory, SETTINGS)
+    try:
+        with open(path, "rb") as file:
+            found = dict(json.load(file))
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} is damaged: choose another directory, or remove {directory}") from None
+    except FileNotFoundError:
+        for job in jobs:
+            if os.path.lexists(job.target):
+                raise ValueError(
+                    f"{job.target} is there, but was not made by this command: choose another directory"
+                ) from None
+    else:
+        different = [name for name, value in mine.items() if name not in found or found[name] != value]
+        if not different:
+            return
+        if os.listdir(directory) != [SETTINGS]:
+            told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in different)
+            raise ValueError(
+                f"{directory} holds scores made otherwise ({told}): choose another directory, or remove it"
+            )
+    with replacing(path) as out:
+        json.dump({"model": model.name, **mine}, out, ensure_ascii=False, indent=2)
+        out.write("\n")
+
+
+def survey(job: Job, options: Options) -> int:
+    """Read and check a file, and return its size of text in bytes, as far as it will be scored."""
+    return sum(_weight(record.text, options) for record in read(job, options, text_only=True))
+
+
+def _weight(text: str | None, options: Options) -> int:
+    """Roughly how much of a text will be scored, in bytes; for the time that is left."""
+    size = len((text or "").encode("utf-8"))
+    return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
+
+
+@dataclass
+class Totals:
+    """What has been done."""
+
+    records: int = 0
+    unscored: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        """Add all counts and times of ``other``."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def score_file(
+    model: GPT2, job: Job, options: Options, advance: Callable[[int, int], object] = lambda *_: None
+) -> Totals:
+    """Score the records of a file and write them with their scores; the output appears once it is complete.
+
+    Parameters
+    ----------
+    model : GPT2
+    job : Job
+        From `plan`. Any output of that name is replaced.
+    options : Options
+    advance : callable, optional
+        Told after every record how many bytes of text, as `survey` counts, and tokens it had.
+
+    Raises
+    ------
+    ValueError, OSError
+        As from `survey`, or the output cannot be written. There is no output then.
+    """
+    totals, begin = Totals(), perf_counter()
+
+    def counted() -> Scored:
+        for record, row in _scored(model, read(job, options), options):
+            yield record, row
+            totals.records += 1
+            totals.unscored += row["logprob"] is None
+            totals.truncated += row["truncated"]
+            totals.tokens += row["n_tokens"]
+            totals.bytes += row["n_bytes"] or 0
+            advance(_weight(record.text, options), row["n_tokens"])
+
+    with replacing(job.target, binary=True, take_over=True) as out:
+        write(out, job, options, counted())
+        out.flush()
+        os.fsync(out.fileno())  # a name that is there after a crash stands for all of the contents
+    totals.seconds = perf_counter() - begin
+    return totals
+
+
+def _scored(model: GPT2, records: Iterable[Record], options: Options) -> Scored:
+    """Every record with what is told of it, in order."""
+    waiting: deque[tuple[Record, bool | None]] = deque()  # truncated; None: nothing to score
+
+    def texts() -> Iterator[Any]:
+        for record in records:
+            ids = model._ids(record.text or "", "the text")
+            truncated = options.max_tokens is not None and len(ids) > options.max_tokens
+            ids = ids[: options.max_tokens]
+            if len(ids) <= (not options.bos):
+                waiting.append((record, None))
+                continue
+            waiting.append((record, truncated))
+            yield ids if truncated else record.text
+
+    def unscored() -> Scored:
+        while waiting and waiting[0][1] is None:
+            yield waiting.popleft()[0], _row(None, False)
+
+    for score in model.score(texts(), bos=options.bos, stride=_stride(model, options)):
+        yield from unscored()
+        record, truncated = waiting.popleft()
+        yield record, _row(score, bool(truncated))
+    yield from unscored()
+
+
+def _stride(model: GPT2, options: Options) -> int:
+    return options.stride or max(1, model.config.n_ctx // 2)
+
+
+def _row(score: Score | None, truncated: bool) -> dict[str, Any]:
+    """What is told of a text, by `COLUMNS`; numbers that are not finite are None, for JSON has none."""
+    if score is None:
+        return {**dict.fromkeys(COLUMNS), "n_tokens": 0, "n_bytes": 0, "truncated": truncated}
+    row = {"n_tokens": len(score), "truncated": truncated}
+    for name in COLUMNS:
+        if name not in row:
+            value = getattr(score, name)
+            row[name] = None if value is None or not math.isfinite(value) else value
+    return {name: row[name] for name in COLUMNS}
