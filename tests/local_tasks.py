@@ -74,17 +74,22 @@ TASKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 def write_tasks(folder: Path) -> None:
     """Write the tasks into a folder, for lm-eval's ``include_path``."""
     for name, (rows, settings) in TASKS.items():
-        data = folder / f"{name}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        values = {
-            "task": name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")},
-            "test_split": "test",
-            "metadata": {"version": 1},
-            **settings,
-        }
-        (folder / f"{name}.yaml").write_text(json.dumps(values))  # JSON is YAML
+        write_task(folder, name, rows, settings)
+
+
+def write_task(folder: Path, name: str, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """Write a task and its documents."""
+    data = folder / f"{name}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")},
+        "test_split": "test",
+        "metadata": {"version": 1},
+        **settings,
+    }
+    (folder / f"{name}.yaml").write_text(json.dumps(values))  # JSON is YAML
 
 
 def evaluate(folder: Path, model: Any, **model_args: Any) -> tuple[dict[str, Any], dict[str, Any]]:

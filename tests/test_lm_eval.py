@@ -25,6 +25,8 @@ from golden import recipe
 from local_tasks import TASKS, TEXT, evaluate, prompts, write_tasks
 from toys import recite
 
+from gpt2c import ContextLengthError
+
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "lm_eval.models"
 BOUND = 1e-4
@@ -186,6 +188,8 @@ def test_shorter_windows(lm):
     assert math.isclose(rolling, sum(exact(*window) for window in windows), rel_tol=1e-6)
     ((found, _),) = short.loglikelihood(instances("loglikelihood", (document, " the king")))
     assert math.isclose(found, exact(ids, lm.tok_encode(" the king")), rel_tol=1e-6)
+    with pytest.raises(ContextLengthError, match="the window is 20"):
+        short.loglikelihood(instances("loglikelihood", ("A", document)))
 
 
 @pytest.mark.plugins

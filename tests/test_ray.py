@@ -62,6 +62,11 @@ def test_texts_of_any_length(model):
     assert narrow == [model.score(long, window=64, stride=32).logprob]
 
 
+def test_number_format():
+    found = Scorer(dtype="int8", columns=["logprob"])({"text": TEXTS[:1]})
+    assert found["logprob"] == [GPT2.from_pretrained(dtype="int8", threads=1).score(TEXTS[0]).logprob]
+
+
 def test_arrow_table(model):
     pa = pytest.importorskip("pyarrow")
     table = pa.table({"text": ["The king", None, ""], "n": [1, 2, 3]})
