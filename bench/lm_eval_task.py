@@ -6,7 +6,7 @@ Needs gpt2c, torch, transformers and lm-eval in one Python: pip install "gpt2c[l
 transformers==4.57.6. The model is that of against_peers.py, made in --work if it is missing, or --model DIR.
 
 A document is a context and some endings of it, all of random letters, each letter about a token. Every back
-end is a process of its own with --threads threads; hf is one for each batch size, of which the fastest counts.
+end is a process of its own with --threads threads; hf is one for each batch size, and its fastest counts.
 Measured is the whole evaluation without loading the model, after a shorter one that warms up; rounds
 alternate, and medians are shown. Before any speed counts, gpt2c's float32 answers have to be those of hf's
 float32 to 1e-4 (and to the rounding of hf's own sums, see tests/test_lm_eval.py).
