@@ -20,7 +20,7 @@ cdef class Call:
     cdef bytearray steps
     cdef ptrdiff_t n_steps
 
-    def __cinit__(self, Weights weights not None, sequences, threads):
+    def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False):
         cdef gpt2c_model *m = &weights.model
         cdef KVCache cache
         cdef ptrdiff_t i, n = len(sequences), row = 0
@@ -75,7 +75,7 @@ cdef class Call:
         c.row_start, c.ids = &start_view[0], &id_view[0]
 
         cdef ptrdiff_t chunk = min(row, <ptrdiff_t>GPT2C_CHUNK)
-        c.scratch_size = gpt2c_scratch_size(m, chunk)
+        c.scratch_size = gpt2c_scratch_size(m, chunk, with_top)
         c.x = self.buffer(chunk * m.n_embd)
         c.norm = self.buffer(chunk * m.n_embd)
         c.mixed = self.buffer(chunk * m.n_embd)
@@ -143,7 +143,7 @@ cdef class Call:
         cdef const gpt2c_call *c = &self.c
         if dense != NULL:
             if step.phase == GPT2C_HEAD:
-                target = c.logits if c.targets != NULL else c.logits + step.row0 * dense.n_out
+                target = c.logits if c.target_start != NULL else c.logits + step.row0 * dense.n_out
             np.matmul(np.asarray(<float[:step.rows, :dense.n_in]>(<float *>source)),
                       self.weights.matrices[step.phase, step.layer],
                       out=np.asarray(<float[:step.rows, :dense.n_out]>target))

@@ -13,6 +13,8 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_GROUP
         GPT2C_K_PART
 
+    ptrdiff_t GPT2C_TOP_SCRATCH(ptrdiff_t)
+
     ctypedef enum gpt2c_function:
         GPT2C_IDENTITY
         GPT2C_GELU_NEW
@@ -118,6 +120,9 @@ cdef extern from "gpt2c.h" nogil:
         void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
         void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
+        void (*subset_sum)(const float *, ptrdiff_t, const uint16_t *, float *, double *) noexcept nogil
+        ptrdiff_t (*count_greater)(const float *, ptrdiff_t, float) noexcept nogil
+        void (*top)(int32_t *, float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         ptrdiff_t (*sample)(const float *, ptrdiff_t, const gpt2c_sampling *, float *, int32_t *) noexcept nogil
         float (*read_all)(const float *, ptrdiff_t) noexcept nogil
         double (*operations)(gpt2c_dtype, ptrdiff_t, float *) noexcept nogil
@@ -157,13 +162,22 @@ cdef extern from "gpt2c.h" nogil:
         ptrdiff_t n_out
         const ptrdiff_t *out_rows
         float *logits
-        const int32_t *targets
         ptrdiff_t score_block
+        const ptrdiff_t *target_start
+        const int32_t *targets
         float *target_logit
+        int64_t *greater
         float *maximum
         double *total
         double *moment
-        int64_t *greater
+        ptrdiff_t top
+        ptrdiff_t n_text
+        int32_t *top_ids
+        float *top_logits
+        ptrdiff_t n_masks
+        const uint16_t *masks
+        float *mask_maximum
+        double *mask_total
         float *x
         float *norm
         float *mixed
@@ -178,7 +192,7 @@ cdef extern from "gpt2c.h" nogil:
         int (*poll)(void *) noexcept nogil
         void *poll_argument
 
-    ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t)
+    ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t, int)
     ptrdiff_t gpt2c_key_blocks(const gpt2c_call *)
     ptrdiff_t gpt2c_plan(const gpt2c_call *, gpt2c_step *)
     const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *, const gpt2c_step *, const float **)

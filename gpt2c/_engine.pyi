@@ -54,9 +54,24 @@ Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
 def forward(
     weights: Weights, sequences: Sequences, *, keep: int = 0, threads: int = 1
 ) -> NDArray[np.float32]: ...
+def mask_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint16]: ...
 def score(
-    weights: Weights, sequences: Sequences, targets: Sequence[NDArray[np.int32]], *, threads: int = 1
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]: ...
+    weights: Weights,
+    sequences: Sequences,
+    wanted: Sequence[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]],
+    *,
+    top: int = 0,
+    n_text: int | None = None,
+    masks: NDArray[np.uint16] | None = None,
+    threads: int = 1,
+) -> tuple[
+    NDArray[np.float32],
+    NDArray[np.int64],
+    NDArray[np.float32],
+    NDArray[np.int32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+]: ...
 def sample(
     logits: NDArray[np.float32],
     *,

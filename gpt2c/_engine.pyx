@@ -240,51 +240,117 @@ def forward(Weights weights, sequences, *, keep=0, threads=1):
     return logits
 
 
-def score(Weights weights, sequences, targets, *, threads=1):
-    """Log-probability, rank and entropy of given next tokens, without a rows × n_vocab array.
+def mask_bits(masks):
+    """What ``score`` takes for ``masks``, bool [n, n_vocab]: their bits in words of 16, the first the lowest."""
+    packed = np.packbits(masks, axis=1, bitorder="little")
+    return np.pad(packed, ((0, 0), (0, packed.shape[1] % 2))).view("<u2").astype(np.uint16, copy=False)
+
+
+def score(Weights weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1):
+    """What the model holds of given next tokens, and of all of them, without a rows × n_vocab array.
 
     Parameters
     ----------
     weights, sequences, threads : as for ``forward``
-    targets : list of int32 arrays
-        One per sequence, as long as its ids: the token that follows each row, or -1 where none is wanted.
+    wanted : list of (rows, targets)
+        One pair per sequence: indices of its ids, ascending, a row any number of times (or never), and for each the
+        token that follows, or -1 for no token in particular. A row is computed once, however often it is named.
+    top : int
+        How many of the most probable next tokens are wanted.
+    n_text : int or None
+        The top is taken from the first ``n_text`` ids; None: from all.
+    masks : uint16 array [n_masks, n_vocab / 16 rounded up], or None
+        Subsets of the vocabulary, from ``mask_bits``.
 
     Returns
     -------
-    logprobs : float32 array [wanted]
-        Natural logarithms.
-    ranks : int64 array [wanted]
+    logprobs : float32 array [n]
+        Natural logarithms; NaN where there is no target. n is how many pairs are wanted of all sequences.
+    ranks : int64 array [n]
         How many tokens have a strictly greater logit; 0 is the most probable.
-    entropies : float32 array [wanted]
+    entropies : float32 array [n]
         Of the distribution that the token was drawn from, in nats.
+    top_ids, top_logprobs : int32 and float32 arrays [n, top]
+        The most probable first, equal ones by id. Where logits are not finite, ids may be -1.
+    masses : float32 array [n, n_masks]
+        Logarithm of the probability that the next token is one of the subset.
     """
-    cdef Call call = Call(weights, sequences, threads)
-    if len(targets) != len(sequences) or any(len(t) != len(s[1]) for t, s in zip(targets, sequences)):
-        raise ValueError("targets must have the lengths of the ids: one target, or -1, for each token")
-    flat = np.concatenate(targets, dtype=np.int32, casting="safe")
-    rows = np.flatnonzero(flat >= 0).astype(np.intp, copy=False)
-    wanted = np.ascontiguousarray(flat[rows])
-    n = rows.shape[0]
+    config = weights.config
+    n_text = config.n_vocab if n_text is None else n_text
+    if not 0 <= top <= n_text <= config.n_vocab:
+        raise ValueError(f"top is {top} of {n_text} ids; allowed: 0 to n_text, and that up to {config.n_vocab}")
+    cdef Call call = Call(weights, sequences, threads, top > 0)
+    starts = np.asarray(<const ptrdiff_t[:call.c.n_sequences + 1]>call.c.row_start)
+    if len(wanted) != len(sequences):
+        raise ValueError(f"wanted has {len(wanted)} items; needed is one (rows, targets) for each of the "
+                         f"{len(sequences)} sequences")
+    parts = []
+    for (some, these), start, end in zip(wanted, starts[:-1], starts[1:]):
+        some = np.asarray(some, np.intp) + start
+        if some.shape != these.shape or some.ndim != 1:
+            raise ValueError(f"rows have the shape {some.shape}, targets {these.shape}; needed: a target for each row")
+        if some.size and not (start <= some[0] and some[-1] < end and (some[1:] >= some[:-1]).all()):
+            raise ValueError(f"rows must ascend from 0 to {end - start - 1}, the last of the sequence")
+        parts.append(some)
+    flat_rows = np.concatenate(parts)
+    targets = np.concatenate([these for _, these in wanted], dtype=np.int32, casting="safe")
+    cdef ptrdiff_t n = targets.shape[0], n_out
     if n == 0:
-        raise ValueError("no targets given: every entry is -1, so there is nothing to score")
-    if wanted.max() >= weights.config.n_vocab:
-        raise ValueError(f"target id {wanted.max()} is outside the vocabulary; "
-                         f"allowed: 0 to {weights.config.n_vocab - 1}")
-    cdef ptrdiff_t[::1] row_view = rows
-    cdef const int32_t[::1] target_view = wanted
-    logits = aligned_empty((min(n, SCORE_BLOCK, GPT2C_CHUNK), weights.config.n_vocab))
-    target_logit, maximum = np.empty(n, np.float32), np.empty(n, np.float32)
-    total, moment, greater = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    cdef double[::1] total_view = total, moment_view = moment
+        raise ValueError("nothing is wanted of any row, so there is nothing to score")
+    if targets.max() >= config.n_vocab or targets.min() < -1:
+        raise ValueError(f"target ids from {targets.min()} to {targets.max()} are outside the vocabulary; "
+                         f"allowed: 0 to {config.n_vocab - 1}, or -1 for none")
+    if masks is None:
+        masks = np.empty((0, (config.n_vocab + GPT2C_LANES - 1) // GPT2C_LANES), np.uint16)
+    cdef const uint16_t[:, ::1] mask_view = masks
+    if mask_view.shape[1] != (config.n_vocab + GPT2C_LANES - 1) // GPT2C_LANES:
+        raise ValueError(f"masks have {mask_view.shape[1]} words each; mask_bits makes those of {config.n_vocab} ids")
+
+    first = np.flatnonzero(np.diff(flat_rows, prepend=-1)).astype(np.intp, copy=False)  # of each row
+    rows, ends = flat_rows[first], np.append(first, n)
+    n_out = rows.shape[0]
+    logits = aligned_empty((min(n_out, SCORE_BLOCK, GPT2C_CHUNK), config.n_vocab))
+    target_logit, greater = np.empty(n, np.float32), np.empty(n, np.int64)
+    maximum, total, moment = np.empty(n_out, np.float32), np.empty(n_out), np.empty(n_out)
+    top_ids, top_logits = np.empty((n_out, top), np.int32), np.empty((n_out, top), np.float32)
+    mask_maximum, mask_total = np.empty((n_out, len(masks)), np.float32), np.empty((n_out, len(masks)))
+    cdef const ptrdiff_t[::1] row_view = rows, end_view = ends
+    cdef const int32_t[::1] target_view = targets
     cdef int64_t[::1] greater_view = greater
-    call.c.n_out, call.c.out_rows, call.c.targets = n, &row_view[0], &target_view[0]
+    cdef double[::1] total_view = total, moment_view = moment
+    cdef int32_t[:, ::1] top_view = top_ids
+    cdef double[:, ::1] mask_total_view = mask_total
+    call.c.n_out, call.c.out_rows = n_out, &row_view[0]
+    call.c.target_start, call.c.targets = &end_view[0], &target_view[0]
     call.c.logits, call.c.score_block = data_of(logits), logits.shape[0]
-    call.c.target_logit, call.c.maximum = data_of(target_logit), data_of(maximum)
-    call.c.total, call.c.moment, call.c.greater = &total_view[0], &moment_view[0], &greater_view[0]
+    call.c.target_logit, call.c.greater = data_of(target_logit), &greater_view[0]
+    call.c.maximum, call.c.total, call.c.moment = data_of(maximum), &total_view[0], &moment_view[0]
+    call.c.top, call.c.n_text, call.c.n_masks = top, n_text, len(masks)
+    if top:
+        call.c.top_ids, call.c.top_logits = &top_view[0, 0], data_of(top_logits)
+    if len(masks):
+        call.c.masks, call.c.mask_maximum = &mask_view[0, 0], data_of(mask_maximum)
+        call.c.mask_total = &mask_total_view[0, 0]
     call.run()
+
     log_total = np.log(total)
-    logprobs = (target_logit.astype(np.float64) - maximum) - log_total
-    return logprobs.astype(np.float32), greater, (log_total - moment / total).astype(np.float32)
+    entropies = (log_total - moment / total).astype(np.float32)
+    order = np.argsort(-top_logits, axis=1, kind="stable")  # ids ascend
+    top_ids, top_logits = np.take_along_axis(top_ids, order, 1), np.take_along_axis(top_logits, order, 1)
+    with np.errstate(divide="ignore"):  # a subset without probability
+        log_mask_total = np.log(mask_total)
+
+    def logprob(logits, maximum, log_total):
+        return ((logits.astype(np.float64) - maximum) - log_total).astype(np.float32)
+
+    top_logprobs = logprob(top_logits, maximum[:, None], log_total[:, None])
+    masses = ((mask_maximum.astype(np.float64) - maximum[:, None]) + (log_mask_total - log_total[:, None]))
+    found = maximum, log_total, entropies, top_ids, top_logprobs, masses.astype(np.float32)
+    if n_out < n:
+        each = np.repeat(np.arange(n_out), np.diff(ends))
+        found = tuple(array[each] for array in found)
+    maximum, log_total, *others = found
+    return logprob(target_logit, maximum, log_total), greater, *others
 
 
 def sample(const float[::1] logits not None, *, double temperature, Py_ssize_t top_k, double top_p, double min_p,

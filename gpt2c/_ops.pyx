@@ -8,12 +8,14 @@ neither changes a bit of any result. ``out`` may be given, else a new array is r
 
 import numpy as np
 
-from gpt2c._engine import aligned_empty
+from gpt2c._engine import aligned_empty, mask_bits
+
+from libc.stdint cimport int32_t, uint16_t
 
 from gpt2c._engine cimport (
-    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_K_PART, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
-    empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys,
-    gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
+    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_KEY_BLOCK, GPT2C_K_PART, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
+    GPT2C_TOP_SCRATCH, empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function,
+    gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
 )
 
 
@@ -311,6 +313,34 @@ def log_sum(const float[::1] logits, float threshold, *, isa=None):
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     greater = kernels.log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
     return maximum, total, moment, greater
+
+
+def subset_sum(const float[::1] logits, mask, *, isa=None):
+    """(maximum, sum of exp(l - maximum)) of the logits that ``mask``, bool [n], chooses."""
+    check(logits.shape[0] >= 1 and np.shape(mask) == (logits.shape[0],), "a mask as long as the logits is needed")
+    cdef const uint16_t[:, ::1] bits = mask_bits(np.asarray(mask, bool)[None])
+    cdef float maximum
+    cdef double total
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    kernels.subset_sum(&logits[0], logits.shape[0], &bits[0, 0], &maximum, &total)
+    return maximum, total
+
+
+def count_greater(const float[::1] logits, float threshold, *, isa=None):
+    """How many logits exceed ``threshold``."""
+    check(logits.shape[0] >= 1, "at least one logit is needed")
+    return find_kernels(isa).count_greater(&logits[0], logits.shape[0], threshold)
+
+
+def top(const float[::1] logits, ptrdiff_t k, *, isa=None):
+    """(ids, values) of the ``k`` greatest logits, the lowest ids among equals; ids ascend."""
+    check(1 <= k <= logits.shape[0], f"k is {k}; allowed: 1 to {logits.shape[0]}")
+    cdef int32_t[::1] ids = np.empty(k, np.int32)
+    cdef float[::1] value = np.empty(k, np.float32), scratch = np.empty(
+        GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    kernels.top(&ids[0], &value[0], &logits[0], logits.shape[0], k, &scratch[0])
+    return np.asarray(ids), np.asarray(value)
 
 
 # ---- roofs ----

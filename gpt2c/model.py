@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -352,6 +353,15 @@ class GPT2:
         n_vocab = self.config.n_vocab
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
+    @cached_property
+    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
+
+        Both hold for the tokens that stand for the beginning and the end of a text. A TokenizerError tells
+        where no token begins with white space.
+        """
+        return scoring.word_edges(self)
+
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
         full = (
@@ -601,6 +611,9 @@ class GPT2:
         window: int | None = None,
         stride: int | None = None,
         min_context: int | None = None,
+        top: int = 0,
+        mask: np.ndarray | None = None,
+        words: bool = False,
     ) -> Score | list[Score] | Iterator[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
@@ -624,6 +637,15 @@ class GPT2:
         min_context : int, optional
             1 to ``window``, another way to give the stride: how many tokens those beyond the first window
             have before them at least, ``stride = window - min_context + 1``.
+        top : int
+            How many of the most probable tokens to report in the place of each token: ``top_ids`` and
+            ``top_logprobs``.
+        mask : array of bool, [n_vocab], optional
+            A subset of the vocabulary, of which ``masses`` is to tell the probability in the place of each
+            token.
+        words : bool
+            Also find the probabilities of whole words: :meth:`Score.words`. It takes one more row for each
+            text, for what can follow its last token; if the text fills the window, that is a window of work.
 
         Returns
         -------
@@ -637,9 +659,20 @@ class GPT2:
         ContextLengthError
             A text is longer than the window, and there is no stride.
         ValueError
-            A text without a token to score; a window or stride outside what is allowed.
+            A text without a token to score; a window, a stride or a mask that is not what is allowed.
+        TokenizerError
+            ``words``, and a tokenizer whose tokens do not tell where words begin.
         """
-        options = scoring.check_options(self.config, bos, window, stride, min_context)
+        options = scoring.ScoringOptions.checked(
+            self,
+            bos=bos,
+            window=window,
+            stride=stride,
+            min_context=min_context,
+            top=top,
+            mask=mask,
+            words=words,
+        )
         if hasattr(texts, "__next__"):
             items = (self._to_score(item, f"text {i}", options) for i, item in enumerate(texts))
             return scoring.score(self, items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from . import _engine
-from .errors import ContextLengthError
-from .generation import ROWS_PER_CALL
+from .errors import ContextLengthError, TokenizerError
+from .generation import CACHE_BYTES, ROWS_PER_CALL
 from .sampling import check_integer
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ __all__ = [
     "Score",
     "ScoringOptions",
     "Suggestion",
-    "check_options",
+    "Word",
     "score",
     "suggest",
+    "word_edges",
 ]
 
 
@@ -50,6 +52,32 @@ class Suggestion(NamedTuple):
     bytes: bytes
 
 
+class Word(NamedTuple):
+    """A word of a text: a piece without white space, as long as can be.
+
+    Attributes
+    ----------
+    text : str
+    start, end : int
+        Where it stands in the text, in characters [start, end).
+    logprob : float
+        The natural logarithm of the probability that this word, and no longer one, comes after what stands
+        before it.
+    surprisal : float
+        The same in bits: -log2 of the probability.
+    first_token, n_tokens : int
+        Its tokens, with the white space before it: ``n_tokens`` of the scored tokens from ``first_token`` on.
+    """
+
+    text: str
+    start: int
+    end: int
+    logprob: float
+    surprisal: float
+    first_token: int
+    n_tokens: int
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """What the model thinks of a text; ``len()`` is n, the number of tokens that were scored.
@@ -57,7 +85,7 @@ class Score:
     Attributes
     ----------
     token_ids : list of int
-        The scored tokens: all of the text with ``bos=True``, all but the first otherwise.
+        The scored tokens: all of the text, or all but the first where nothing stands before it.
     logprobs : np.ndarray, float32 [n]
         The natural logarithm of each token's probability, given the tokens before it: all of them, or with a
         stride those that `contexts` counts.
@@ -70,8 +98,19 @@ class Score:
     offsets : list of (int, int), optional
         Where each token stands in the text, in characters [start, end); a token that is part of a character
         spans the whole character. None for a text given as token ids.
-    n_bytes : int, optional
-        The size of the scored tokens' text in UTF-8. None where it is not known: token ids and no tokenizer.
+    n_bytes, n_chars : int, optional
+        The size of the scored tokens' text in UTF-8 and in characters. None where it is not known: token ids
+        and no tokenizer.
+    text : str, optional
+        What was scored, as it was given; None for token ids.
+    top_ids : np.ndarray, int32 [n, top], optional
+        The tokens that the model held for most probable in the place of each token, the best first, equal
+        ones by id.
+    top_logprobs : np.ndarray, float32 [n, top], optional
+        The natural logarithms of their probabilities.
+    masses : np.ndarray, float32 [n], optional
+        The natural logarithm of the probability that a token of the ``mask`` stands in the place of each
+        token; None without a mask.
     """
 
     token_ids: list[int]
@@ -81,6 +120,12 @@ class Score:
     contexts: np.ndarray
     offsets: list[tuple[int, int]] | None = None
     n_bytes: int | None = None
+    n_chars: int | None = None
+    text: str | None = None
+    top_ids: np.ndarray | None = None
+    top_logprobs: np.ndarray | None = None
+    masses: np.ndarray | None = None
+    _words: tuple[Word, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -118,6 +163,60 @@ class Score:
         """Bits of surprisal per byte of UTF-8: comparable between models with different vocabularies."""
         return self.bits / self.n_bytes if self.n_bytes else None
 
+    @property
+    def bits_per_char(self) -> float | None:
+        """Bits of surprisal per character (Unicode code point)."""
+        return self.bits / self.n_chars if self.n_chars else None
+
+    def words(self) -> list[Word]:
+        """The words of the text with their probabilities, if it was scored with ``words=True``.
+
+        Words are the stretches between white space; punctuation belongs to the word that it touches. A
+        word's probability is the product of those of its tokens and of the white space before it, corrected
+        for where words end: times the probability that the next token begins with white space or ends the
+        text, given the word, over that of the same, given what stands before the word (T. Pimentel and C.
+        Meister, "How to Compute the Probability of a Word", 2024). So it is the probability of this word
+        among all, however many tokens they take. Where no word has to end, nothing is divided by: at the
+        beginning of a text, after white space, and where the scored text goes on with a word of its context
+        (the first word is then the part that was scored).
+
+        Raises
+        ------
+        ValueError
+            The text was scored without ``words=True``.
+        """
+        if self._words is None:
+            raise ValueError("the probabilities of words were not asked for: score with words=True")
+        return list(self._words)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per token, for ``pandas.DataFrame(score.rows())`` and its like.
+
+        The keys: ``token_id``, ``text``, ``start``, ``end`` (None where there are no `offsets`), ``logprob``,
+        ``surprisal`` (bits), ``rank``, ``entropy``, ``context``; ``mass`` with a mask; ``top_ids`` and
+        ``top_logprobs`` (lists) with a top.
+        """
+        starts = ends = texts = [None] * len(self)
+        if self.offsets is not None:
+            starts, ends = zip(*self.offsets, strict=True)
+            texts = [self.text[start:end] for start, end in self.offsets]
+        columns = {
+            "token_id": self.token_ids,
+            "text": texts,
+            "start": starts,
+            "end": ends,
+            "logprob": self.logprobs.tolist(),
+            "surprisal": self.surprisals.tolist(),
+            "rank": self.ranks.tolist(),
+            "entropy": self.entropies.tolist(),
+            "context": self.contexts.tolist(),
+        }
+        if self.masses is not None:
+            columns["mass"] = self.masses.tolist()
+        if self.top_ids is not None and self.top_ids.size:
+            columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
@@ -130,6 +229,9 @@ class Options(TypedDict, total=False):
     window: int | None
     stride: int | None
     min_context: int | None
+    top: int
+    mask: np.ndarray | None
+    words: bool
 
 
 class ScoringOptions(NamedTuple):
@@ -139,23 +241,76 @@ class ScoringOptions(NamedTuple):
     window: int
     stride: int | None
     n_ctx: int  # of the model, for errors
+    top: int
+    masks: np.ndarray  # of the engine: that of the user, if there is one, and that of the ends of words
+    masked: bool  # whether there is one
+    words: bool
 
-
-def check_options(config: Config, bos: Any, window: Any, stride: Any, min_context: Any) -> ScoringOptions:
-    """The options of ``GPT2.score``, or an error that says what is allowed."""
-    if not isinstance(bos, bool | np.bool_):
-        raise TypeError(f"bos must be True or False; got {bos!r}")
-    n_ctx = config.n_ctx
-    if window is None:
-        window = n_ctx
-    window = check_integer("window", window, 1, n_ctx, ", the model's positions")
-    if min_context is not None:
+    @classmethod
+    def checked(
+        cls,
+        model: GPT2,
+        *,
+        bos: Any,
+        window: Any,
+        stride: Any,
+        min_context: Any,
+        top: Any,
+        mask: Any,
+        words: Any,
+    ) -> ScoringOptions:
+        """The options of ``GPT2.score``, or an error that says what is allowed."""
+        for name, flag in (("bos", bos), ("words", words)):
+            if not isinstance(flag, bool | np.bool_):
+                raise TypeError(f"{name} must be True or False; got {flag!r}")
+        n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
+        if window is None:
+            window = n_ctx
+        window = check_integer("window", window, 1, n_ctx, ", the model's positions")
+        if min_context is not None:
+            if stride is not None:
+                raise ValueError("stride and min_context are two ways to say one thing: give one of them")
+            stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
         if stride is not None:
-            raise ValueError("stride and min_context are two ways to say one thing: give one of them")
-        stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
-    if stride is not None:
-        stride = check_integer("stride", stride, 1, window, ", the window")
-    return ScoringOptions(bool(bos), window, stride, n_ctx)
+            stride = check_integer("stride", stride, 1, window, ", the window")
+        top = check_integer("top", top, 0, model.n_text_tokens, ", the size of the vocabulary")
+        masks = []
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
+                raise ValueError(
+                    f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
+                    f"{list(mask.shape)}"
+                )
+            masks.append(mask)
+        if words:
+            masks.append(model.word_edges[0])
+        bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
+        return cls(bool(bos), window, stride, n_ctx, top, bits, mask is not None, bool(words))
+
+
+def word_edges(model: GPT2) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
+
+    Both are said of the tokens that stand for the beginning and the end of a text, too.
+    """
+    starts, ends = np.zeros((2, model.config.n_vocab), bool)
+    for token in range(model.n_text_tokens):
+        text = model.tokenizer.token_bytes(token).decode("utf-8", "replace")
+        starts[token], ends[token] = text[:1].isspace(), text[-1:].isspace()
+    if not starts.any():
+        raise TokenizerError(
+            f"no token of {model.tokenizer.name} begins with white space: where words begin cannot be told; "
+            "score without words=True"
+        )
+    limits = list(_limits(model.config))
+    starts[limits] = ends[limits] = True
+    return starts, ends
+
+
+def _limits(config: Config) -> set[int]:
+    """The tokens that stand for the beginning and the end of a text."""
+    return {*config.eos_token_ids, config.bos_token_id} - {None}
 
 
 class Item:
@@ -166,7 +321,8 @@ class Item:
     name : str
         What errors call it.
     before : np.ndarray
-        The tokens before the text: int32 [any].
+        The tokens before the text: int32 [any], the first of them for the beginning of the text if there is
+        ``options.bos``.
     text : str or None
         None if the text was given as tokens.
     ids : np.ndarray
@@ -182,12 +338,12 @@ class Item:
     def __init__(
         self, name: str, before: np.ndarray, text: str | None, ids: np.ndarray, options: ScoringOptions
     ) -> None:
-        self.text, self.ids, self.options = text, ids, options
+        self.name, self.text, self.ids, self.options = name, text, ids, options
         self.tokens = np.concatenate([before, ids])
         self.first = max(1, len(before))  # which of the tokens is the first to be scored
         self.skipped = self.first - len(before)  # tokens of the text before it
-        n_rows = len(self.tokens) - 1  # the last token predicts nothing that is asked for
-        window, n_ctx = options.window, options.n_ctx
+        self.context = before[options.bos :]
+        n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted
         if len(ids) == 0:
             raise ValueError(f"{name} is empty: there is nothing to score")
         if n_rows < self.first:
@@ -195,9 +351,10 @@ class Item:
                 f"{name} is a single token, and without bos nothing stands before it: nothing can be "
                 "scored; use bos=True, a context or a longer text"
             )
+        window, n_ctx = options.window, options.n_ctx
         if n_rows > window and options.stride is None:
             seen = f"the model has {n_ctx} positions" if window == n_ctx else f"the window is {window}"
-            n_context = len(before) - options.bos
+            n_context = len(self.context)
             after, together = (f" after a context of {n_context}", "together ") if n_context else ("", "")
             most = window + (not options.bos)
             raise ContextLengthError(
@@ -207,16 +364,16 @@ class Item:
 
     def pieces(self) -> Iterator[Piece]:
         """Windows that score every token once: the first all of its own, each other the next ``stride``."""
-        window, stride = self.options.window, self.options.stride or self.options.window
-        n_rows = len(self.tokens) - 1
+        window, stride = self.options.window, self.options.stride or 1
+        n_rows = len(self.tokens) - (not self.options.words)
+        targets = np.append(self.tokens[1:], np.int32(-1))
         done = self.first - 1
         while done < n_rows:
             end = min(n_rows, window if done < window else done + stride)
             begin = max(0, end - window)
-            targets = np.full(end - begin, -1, np.int32)
-            targets[done - begin :] = self.tokens[done + 1 : end + 1]
-            contexts = np.arange(done - begin + 1, end - begin + 1)
-            yield Piece(self, self.tokens[begin:end], targets, contexts, end == n_rows)
+            shared = self.first if len(self.context) and begin == 0 and done < self.first else 0
+            rows = np.arange(done - begin, end - begin)
+            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == n_rows)
             done = end
 
 
@@ -224,44 +381,43 @@ class Piece(NamedTuple):
     """A window of an item."""
 
     item: Item
-    rows: np.ndarray
-    targets: np.ndarray  # -1 where an earlier window has scored the token
-    contexts: np.ndarray  # of the others: how many rows each has seen
+    shared: int  # how many ids at its beginning are the item's context, whole
+    ids: np.ndarray
+    rows: np.ndarray  # those of the ids whose targets no earlier window has scored
+    targets: np.ndarray  # the token that follows each row; -1: none does
     last: bool
 
 
 def score(model: GPT2, items: Iterable[Item]) -> Iterator[Score]:
     """The scores of items, in order; several share a call of the engine. No more is taken than it needs."""
-    found: list[tuple[np.ndarray, ...]] = []  # what the pieces of the item in work gave
+    found, contexts = [], []  # of the pieces of the item in work
     for pieces in _batches(piece for item in items for piece in item.pieces()):
-        values = _engine.score(
-            model.weights,
-            [(model.new_cache(len(piece.rows)), piece.rows) for piece in pieces],
-            [piece.targets for piece in pieces],
-            threads=model.threads,
-        )
-        ends = np.cumsum([len(piece.contexts) for piece in pieces])[:-1]
-        for piece, *arrays in zip(pieces, *(np.split(array, ends) for array in values), strict=True):
-            found.append((*arrays, piece.contexts))
+        for piece, values in zip(pieces, _computed(model, pieces), strict=True):
+            found += values
+            contexts.append(piece.rows + 1)
             if piece.last:
-                yield _finished(model, piece.item, *map(np.concatenate, zip(*found, strict=True)))
-                found = []
+                columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+                yield _finished(model, piece.item, np.concatenate(contexts), columns)
+                found, contexts = [], []
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Neighbours that share a call: ``ROWS_PER_CALL`` rows at most, or one piece.
+    """Neighbours that are computed together: ``ROWS_PER_CALL`` rows, or one piece.
 
-    An error is raised after what came before it.
+    Neighbours with one context stay together, up to as many rows again. An error comes after what was before.
     """
     batch: list[Piece] = []
-    rows = 0
+    rows = own = 0  # of all, and of those after the latest context
     try:
         for piece in pieces:
-            if rows + len(piece.rows) > ROWS_PER_CALL and batch:
+            goes_on = bool(batch) and _same_context(batch[-1], piece)
+            new = max(1, len(piece.ids) - goes_on * piece.shared)
+            if batch and rows + new > ROWS_PER_CALL and not (goes_on and own + new <= ROWS_PER_CALL):
                 yield batch
-                batch, rows = [], 0
+                batch, rows, own, goes_on, new = [], 0, 0, False, len(piece.ids)
             batch.append(piece)
-            rows += len(piece.rows)
+            rows += new
+            own = own + new if goes_on else max(1, len(piece.ids) - piece.shared)
     except Exception:
         if batch:
             yield batch
@@ -270,17 +426,139 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _finished(
-    model: GPT2,
-    item: Item,
-    logprobs: np.ndarray,
-    ranks: np.ndarray,
-    entropies: np.ndarray,
-    contexts: np.ndarray,
-) -> Score:
-    offsets, n_bytes = _extent(model, item.text, item.ids, item.skipped)
-    token_ids = item.ids[item.skipped :].tolist()
-    return Score(token_ids, logprobs, ranks, entropies, contexts, offsets, n_bytes)
+def _same_context(one: Piece, other: Piece) -> bool:
+    n = one.shared
+    return 0 < n == other.shared and np.array_equal(one.ids[:n], other.ids[:n])
+
+
+def _computed(model: GPT2, pieces: Sequence[Piece]) -> list[list[tuple[np.ndarray, ...]]]:
+    """What the engine gives for the rows of every piece, in one or two parts.
+
+    A context that neighbours share is computed once; each goes on with a copy of its cache.
+    """
+    found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in pieces]
+
+    def compute(parts: list[_Part]) -> None:
+        options = pieces[0].item.options
+        runs = [run for part in parts for run in part.runs]
+        values = _engine.score(
+            model.weights,
+            [(part.cache, part.ids) for part in parts],
+            [tuple(map(np.concatenate, list(zip(*part.runs, strict=True))[1:])) for part in parts],
+            top=options.top,
+            n_text=model.n_text_tokens,
+            masks=options.masks,
+            threads=model.threads,
+        )
+        ends = np.cumsum([len(rows) for _, rows, _ in runs])[:-1]
+        cut = zip(*(np.split(array, ends) for array in values), strict=True)
+        for (index, _, _), arrays in zip(runs, cut, strict=True):
+            found[index].append(arrays)
+
+    groups: list[list[int]] = []
+    for i, piece in enumerate(pieces):
+        if i > 0 and _same_context(pieces[i - 1], piece):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    parts, forks = [], []
+    for first, *others in groups:
+        piece = pieces[first]
+        if not others:
+            cache = model.new_cache(len(piece.ids))
+            parts.append(_Part(cache, piece.ids, [(first, piece.rows, piece.targets)]))
+            continue
+        cache = model.new_cache(piece.shared)
+        both = [(i, pieces[i]) for i in (first, *others)]  # the context's last row is the first of each
+        runs = [(i, piece.rows[:1], piece.targets[:1]) for i, piece in both]
+        parts.append(_Part(cache, piece.ids[: piece.shared], runs))
+        forks += [(cache, i, piece) for i, piece in both if len(piece.ids) > piece.shared]
+    compute(parts)
+
+    parts, rows, size = [], 0, 0
+    for cache, i, piece in forks:
+        fork = cache.fork(len(piece.ids))
+        new = len(piece.ids) - piece.shared
+        if parts and (rows + new > ROWS_PER_CALL or size + fork.nbytes > CACHE_BYTES):
+            compute(parts)
+            parts, rows, size = [], 0, 0
+        run = (i, piece.rows[1:] - piece.shared, piece.targets[1:])
+        parts.append(_Part(fork, piece.ids[piece.shared :], [run]))
+        rows, size = rows + new, size + fork.nbytes
+    if parts:
+        compute(parts)
+    return found
+
+
+class _Part(NamedTuple):
+    """What goes through the engine in one piece."""
+
+    cache: _engine.KVCache
+    ids: np.ndarray
+    runs: list[tuple[int, np.ndarray, np.ndarray]]  # of each piece: its index, rows and targets
+
+
+def _finished(model: GPT2, item: Item, contexts: np.ndarray, columns: Sequence[np.ndarray]) -> Score:
+    n = len(item.tokens) - item.first
+    logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    offsets, n_bytes, n_chars = _extent(model, item.text, item.ids, item.skipped)
+    return Score(
+        item.ids[item.skipped :].tolist(),
+        logprobs,
+        ranks,
+        entropies,
+        contexts[:n],
+        offsets,
+        n_bytes,
+        n_chars,
+        item.text,
+        top_ids,
+        top_logprobs,
+        masses[:, 0] if item.options.masked else None,
+        _words(model, item, logprobs, columns[-1][:, -1]) if item.options.words else None,
+    )
+
+
+def _words(model: GPT2, item: Item, logprobs: np.ndarray, ends: np.ndarray) -> tuple[Word, ...]:
+    """The words of an item; ends[i] is the log-probability that token i begins with white space, [n + 1]."""
+    ids, tokenizer = item.ids[item.skipped :], model.tokenizer
+    text = tokenizer.decode(item.ids) if item.text is None else item.text
+    offsets = tokenizer.offsets(text, item.ids)
+    starts, stops = model.word_edges
+    if offsets is None or any(
+        text[start:end][:1].isspace() and not starts[token] and not _is_partial(tokenizer.token_bytes(token))
+        for token, (start, end) in zip(item.ids, offsets, strict=True)
+    ):
+        raise TokenizerError(
+            f"{item.name}: {tokenizer.name} does not tell which of its tokens begin with white space: where "
+            "words begin cannot be told; score without words=True"
+        )
+    offsets = offsets[item.skipped :]
+    # Before token i, and after the last: whether a word ends, and the probability with which it had to.
+    before = item.tokens[item.first - 1 :]
+    ended = stops[before]
+    begins = np.append(starts[ids], True)
+    gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)
+    cuts = np.flatnonzero(begins | ended).tolist()
+
+    limits = _limits(model.config)
+    words, first = [], 0  # the first token of the next word, or of the white space before it
+    for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
+        start, piece = offsets[begin][0], text[offsets[begin][0] : offsets[end - 1][1]]
+        word = piece.strip()
+        if not word or ids[begin] in limits:
+            continue
+        start += len(piece) - len(piece.lstrip())
+        logprob = float(logprobs[first:end].sum(dtype=np.float64) + gains[end] - gains[first])
+        surprisal = logprob / -math.log(2)
+        words.append(Word(word, start, start + len(word), logprob, surprisal, first, end - first))
+        first = end
+    return tuple(words)
+
+
+def _is_partial(token: bytes) -> bool:
+    """Whether it begins with part of a character only."""
+    return token.decode("utf-8", "replace").startswith("\ufffd")
 
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:
@@ -328,13 +606,16 @@ def _calls(lengths: Sequence[int]) -> Iterator[slice]:
 
 def _extent(
     model: GPT2, text: str | None, ids: np.ndarray, first: int
-) -> tuple[list[tuple[int, int]] | None, int | None]:
-    """Character offsets of the tokens from ``first`` on, and their number of bytes."""
+) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
+    """Character offsets of the tokens from ``first`` on, and their number of bytes and of characters."""
     if text is not None:
         offsets = model.tokenizer.offsets(text, ids.tolist())
-        if offsets is None:  # a wrapped tokenizer that changes the text
-            return None, None if first else len(text.encode("utf-8"))
-        return offsets[first:], len(text[offsets[first][0] :].encode("utf-8"))
+        if offsets is not None:
+            text, offsets = text[offsets[first][0] :], offsets[first:]
+        elif first:  # a wrapped tokenizer that changes the text
+            return None, None, None
+        return offsets, len(text.encode("utf-8")), len(text)
     if model.has_tokenizer:
-        return None, sum(len(model.tokenizer.token_bytes(token)) for token in ids[first:].tolist())
-    return None, None
+        data = b"".join(model.tokenizer.token_bytes(token) for token in ids[first:].tolist())
+        return None, len(data), len(data.decode("utf-8", "replace"))
+    return None, None, None

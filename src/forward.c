@@ -4,6 +4,7 @@
 #include "gpt2c.h"
 #include "team.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -22,6 +23,7 @@ typedef struct {
 } region;
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static ptrdiff_t d_pad_of(const gpt2c_model *m) { return (m->d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES; }
 static ptrdiff_t panels_of(ptrdiff_t n_out) { return (n_out + GPT2C_PANEL - 1) / GPT2C_PANEL; }
 
@@ -233,7 +235,7 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
                             &m->ln_f,
                             c->norm + first * m->n_embd,
                             (const char *)c->coded + first * row_size(c, &m->head),
-                            c->targets ? c->logits : c->logits + step->row0 * m->n_vocab,
+                            c->target_start ? c->logits : c->logits + step->row0 * m->n_vocab,
                             plain};
         break;
     }
@@ -335,13 +337,27 @@ static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, const void *
     }
 }
 
-static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r) {
-    const float *logits = c->logits + r * c->model->n_vocab;
-    const ptrdiff_t row = step->row0 + r;
-    const float logit = logits[c->targets[row]];
-    c->target_logit[row] = logit;
-    c->greater[row] =
-        c->kernels->log_sum(logits, c->model->n_vocab, logit, &c->maximum[row], &c->total[row], &c->moment[row]);
+static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, float *scratch) {
+    const gpt2c_kernels *kernels = c->kernels;
+    const ptrdiff_t n = c->model->n_vocab, words = (n + GPT2C_LANES - 1) / GPT2C_LANES, row = step->row0 + r;
+    const ptrdiff_t first = c->target_start[row], last = c->target_start[row + 1];
+    const float *logits = c->logits + r * n;
+    for (ptrdiff_t t = first; t < last; t++) c->target_logit[t] = c->targets[t] < 0 ? NAN : logits[c->targets[t]];
+    c->greater[first] =
+        kernels->log_sum(logits, n, c->target_logit[first], &c->maximum[row], &c->total[row], &c->moment[row]);
+    for (ptrdiff_t t = first + 1; t < last; t++) c->greater[t] = kernels->count_greater(logits, n, c->target_logit[t]);
+    for (ptrdiff_t i = row * c->n_masks; i < (row + 1) * c->n_masks; i++)
+        kernels->subset_sum(logits, n, c->masks + i % c->n_masks * words, &c->mask_maximum[i], &c->mask_total[i]);
+    if (c->top == 0) return;
+    int32_t *ids = c->top_ids + row * c->top;
+    float *greatest = c->top_logits + row * c->top;
+    if (c->total[row] == c->total[row])
+        kernels->top(ids, greatest, logits, c->n_text, c->top, scratch);
+    else
+        for (ptrdiff_t i = 0; i < c->top; i++) {
+            ids[i] = -1;
+            greatest[i] = NAN;
+        }
 }
 
 /* ---- items ---- */
@@ -394,7 +410,7 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         break;
     }
     case GPT2C_SCORE:
-        score(c, step, part);
+        score(c, step, part, scratch);
         break;
     default:
         dense_rows(c, step, input, slice, begin, end, scratch);
@@ -433,11 +449,13 @@ int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps
 
 /* ---- the plan ---- */
 
-ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk) {
+ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with_top) {
     const ptrdiff_t rows = smaller(chunk, ROW_BLOCK);
     const ptrdiff_t linear = GPT2C_LINEAR_SCRATCH(rows) + rows * GPT2C_PANEL,
-                    attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
-    return ((linear > attention ? linear : attention) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES + fold_size(model);
+                    attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model)),
+                    greatest = with_top ? GPT2C_TOP_SCRATCH(model->n_vocab) : 0;
+    const ptrdiff_t most = larger(larger(linear, attention), greatest);
+    return (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES + fold_size(model);
 }
 
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
@@ -475,10 +493,10 @@ ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
         if (wanted == first) continue;
         const int fold_head = !call->dense_done && wanted - first <= FOLD_ROWS;
         if (!fold_head) STEP(GPT2C_LN_F, 0, first, wanted - first, row, 0);
-        const ptrdiff_t block = call->targets && !fold_head ? call->score_block : wanted - first;
+        const ptrdiff_t block = call->target_start && !fold_head ? call->score_block : wanted - first;
         for (ptrdiff_t out = first; out < wanted; out += block) {
             STEP(GPT2C_HEAD, 0, out, smaller(wanted - out, block), fold_head ? row : first, fold_head);
-            if (call->targets) STEP(GPT2C_SCORE, 0, out, smaller(wanted - out, block), out, 0);
+            if (call->target_start) STEP(GPT2C_SCORE, 0, out, smaller(wanted - out, block), out, 0);
         }
     }
 #undef STEP

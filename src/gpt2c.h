@@ -188,6 +188,17 @@ typedef struct {
     ptrdiff_t (*log_sum)(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
                          double *moment);
 
+    /* max and sum of exp(l_i - max) like these, of the logits l_i whose bit i % 16 of mask[i / 16] is set (no bit is
+     * beyond n); -inf and 0 where there are none. All bits set: the same numbers as of log_sum. */
+    void (*subset_sum)(const float *logits, ptrdiff_t n, const uint16_t *mask, float *maximum, double *total);
+
+    /* How many logits are greater than `threshold`. */
+    ptrdiff_t (*count_greater)(const float *logits, ptrdiff_t n, float threshold);
+
+    /* The k <= n greatest logits, the lowest ids among equals: their ids, ascending, and themselves. Where fewer are
+     * above -inf, -1 and -inf follow. The logits hold no NaN. scratch: GPT2C_TOP_SCRATCH(n) floats. */
+    void (*top)(int32_t *ids, float *value, const float *logits, ptrdiff_t n, ptrdiff_t k, float *scratch);
+
     /* Draws one token; the logits hold no NaN. work: 2 n + 16 floats, ids: n int32. Returns the id, or -1 if no token
      * can be chosen (all forbidden, or the greatest is infinite). Weights are float32, the greatest 1, those below
      * exp(-87) are 0; their sums are float64, 16 at a time as in v_sum. No sort: edges are found by selection. */
@@ -202,6 +213,7 @@ typedef struct {
 
 #define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
 #define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
+#define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
 /* Scores, two sets of partial results, and a block of keys and values widened from float16. */
 #define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
     (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
@@ -270,14 +282,26 @@ typedef struct {
     ptrdiff_t n_out;
     const ptrdiff_t *out_rows; /* [n_out] */
 
-    /* Logits: n_out rows of n_vocab in `logits`; or, if targets is not NULL, blocks of up to score_block rows that are
-     * reduced at once to what gpt2c_kernels.log_sum gives, and the logit of the target. */
+    /* Logits: n_out rows of n_vocab in `logits`; or, if target_start is not NULL, blocks of up to score_block rows that
+     * are reduced at once to what gpt2c_kernels.log_sum gives and, for each target of row i, from target_start[i] to
+     * target_start[i + 1], of which there is at least one, its logit and how many are greater (-1: NaN and 0). */
     float *logits;
-    const int32_t *targets; /* [n_out] or NULL */
     ptrdiff_t score_block;
-    float *target_logit, *maximum; /* [n_out] */
+    const ptrdiff_t *target_start; /* [n_out + 1] or NULL */
+    const int32_t *targets;        /* ids, or -1 for no token */
+    float *target_logit;           /* as many as targets */
+    int64_t *greater;              /* as many as targets */
+    float *maximum;                /* [n_out] */
     double *total, *moment;        /* [n_out] */
-    int64_t *greater;              /* [n_out] */
+    /* What else is wanted of each row: the greatest among the logits of the first n_text ids (-1 and NaN for all, if
+     * the total is no number), and sums over subsets of all. */
+    ptrdiff_t top, n_text; /* how many; 0: none */
+    int32_t *top_ids;      /* [n_out][top] */
+    float *top_logits;     /* [n_out][top] */
+    ptrdiff_t n_masks;
+    const uint16_t *masks; /* [n_masks][n_vocab / 16, rounded up] */
+    float *mask_maximum;   /* [n_out][n_masks] */
+    double *mask_total;    /* [n_out][n_masks] */
 
     /* Workspace for chunk = min(rows, GPT2C_CHUNK) rows. */
     float *x, *norm, *mixed; /* [chunk][n_embd] residual stream; LayerNorm's output; attention's output */
@@ -295,7 +319,8 @@ typedef struct {
     void *poll_argument;
 } gpt2c_call;
 
-ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk);
+/* Floats of scratch that a thread needs; with_top: where the greatest logits are wanted. */
+ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with_top);
 /* Into how many blocks of keys attention is split, each an item of its own, so that few heads over a long cache keep
  * many threads busy; 0: not at all. */
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call);

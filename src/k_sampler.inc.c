@@ -1,4 +1,4 @@
-/* One row of logits: its log-sum-exp, and one token drawn from it. */
+/* One row of logits: its log-sum-exp and that of a subset, its greatest, and one token drawn from it. */
 
 /* The vector at x[i] of n floats, with `fill` in the lanes past the end. */
 VEC_INLINE vf v_load_or(const float *x, ptrdiff_t i, ptrdiff_t n, vf fill) {
@@ -12,13 +12,19 @@ VEC_INLINE vf v_weight(vf x, float least) {
     return v_select_lt(x, bound, zero, v_exp(v_select_lt(x, bound, zero, x)));
 }
 
-static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
-                         double *moment) {
-    const vf nothing = v_set1(-INFINITY), limit = v_set1(threshold);
-    vf greatest = nothing;
+/* The vector at logits[i], -inf where the mask (NULL: there is none) or the row ends. */
+VEC_INLINE vf v_load_logits(const float *logits, ptrdiff_t i, ptrdiff_t n, const uint16_t *mask) {
+    const vf nothing = v_set1(-INFINITY), logit = v_load_or(logits, i, n, nothing);
+    return mask ? v_select_mask(mask[i / GPT2C_LANES], logit, nothing) : logit;
+}
+
+VEC_INLINE ptrdiff_t sums_of(const float *logits, ptrdiff_t n, const uint16_t *mask, float threshold, float *maximum,
+                             double *total, double *moment) {
+    const vf limit = v_set1(threshold);
+    vf greatest = v_set1(-INFINITY);
     ptrdiff_t greater = 0;
     for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
-        const vf logit = v_load_or(logits, i, n, nothing);
+        const vf logit = v_load_logits(logits, i, n, mask);
         greatest = v_max(greatest, logit);
         greater += __builtin_popcount(v_mask_lt(limit, logit));
     }
@@ -29,7 +35,8 @@ static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, floa
         vf sums = v_set1(0.0f), products = v_set1(0.0f);
         const ptrdiff_t end = n - block < 256 ? n : block + 256;
         for (ptrdiff_t i = block; i < end; i += GPT2C_LANES) {
-            const vf logit = v_max(least, v_sub(v_load_or(logits, i, end, nothing), shift));
+            if (mask && mask[i / GPT2C_LANES] == 0) continue;
+            const vf logit = v_max(least, v_sub(v_load_logits(logits, i, end, mask), shift));
             const vf weight = v_weight(logit, -104.0f); /* exp(-104) rounds to 0 */
             sums = v_add(sums, weight);
             products = v_fma(weight, logit, products);
@@ -39,6 +46,25 @@ static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, floa
     }
     *total = sum;
     *moment = product;
+    return greater;
+}
+
+static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
+                         double *moment) {
+    return sums_of(logits, n, NULL, threshold, maximum, total, moment);
+}
+
+static void subset_sum(const float *logits, ptrdiff_t n, const uint16_t *mask, float *maximum, double *total) {
+    double moment;
+    sums_of(logits, n, mask, INFINITY, maximum, total, &moment);
+    if (*maximum == -INFINITY) *total = 0.0;
+}
+
+static ptrdiff_t count_greater(const float *logits, ptrdiff_t n, float threshold) {
+    const vf limit = v_set1(threshold);
+    ptrdiff_t greater = 0;
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES)
+        greater += __builtin_popcount(v_mask_lt(limit, v_load_or(logits, i, n, limit)));
     return greater;
 }
 
@@ -163,6 +189,44 @@ static ptrdiff_t candidates(int32_t *ids, const float *x, ptrdiff_t n, float bou
     return count;
 }
 
+/* How many columns of maxima are enough for the k greatest of n (0: for one): several for each of them, so that few
+ * share one. */
+static ptrdiff_t columns_for(ptrdiff_t k, ptrdiff_t n) {
+    const ptrdiff_t vectors = (n + GPT2C_LANES - 1) / GPT2C_LANES, enough = k > 256 ? k / 4 : 64;
+    return enough < vectors ? enough : vectors;
+}
+
+/* The k greatest of x, of equals the first, from its columns of maxima in `pool`: candidates for them, their ids
+ * ascending, and their values, or -inf for those that are not among the greatest. Returns how many candidates; `value`
+ * may be x. */
+static ptrdiff_t greatest_of(int32_t *ids, float *value, const float *x, ptrdiff_t n, ptrdiff_t k, float *pool,
+                             ptrdiff_t columns) {
+    /* the k-th greatest of the maxima is at most the k-th greatest of all */
+    const float bound = find_cut(pool, columns * GPT2C_LANES, (double)k, 0).edge;
+    const ptrdiff_t count = candidates(ids, x, n, bound, k);
+    for (ptrdiff_t i = 0; i < count; i++) value[i] = pool[i] = x[ids[i]]; /* i <= ids[i] */
+    if (k < count) apply_cut(value, count, find_cut(pool, count, (double)k, 0), -INFINITY);
+    return count;
+}
+
+static void top(int32_t *ids, float *value, const float *logits, ptrdiff_t n, ptrdiff_t k, float *scratch) {
+    const ptrdiff_t columns = columns_for(k, n);
+    float *values = scratch, *pool = scratch + n;
+    int32_t *found = (int32_t *)(void *)(pool + n + GPT2C_LANES);
+    column_maxima(pool, columns, logits, n);
+    const ptrdiff_t count = greatest_of(found, values, logits, n, k, pool, columns);
+    ptrdiff_t kept = 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (values[i] > -INFINITY) {
+            ids[kept] = found[i];
+            value[kept++] = logits[found[i]]; /* values has lost the signs of zeros */
+        }
+    for (; kept < k; kept++) {
+        ids[kept] = -1;
+        value[kept] = -INFINITY;
+    }
+}
+
 /* The sum of the weights. */
 static double mass_of(const float *weight, ptrdiff_t n) {
     const vf zero = v_set1(0.0f);
@@ -206,10 +270,7 @@ static ptrdiff_t sample(const float *logits, ptrdiff_t n, const gpt2c_sampling *
         for (ptrdiff_t i = 0; i < s->n_forbidden; i++) work[s->forbidden[i]] = -INFINITY;
     }
 
-    /* Several columns for each of the top_k, so that few of these share one. */
-    const ptrdiff_t top_k = s->top_k > 0 && s->top_k < n ? s->top_k : 0;
-    const ptrdiff_t vectors = (n + GPT2C_LANES - 1) / GPT2C_LANES, enough = top_k > 256 ? top_k / 4 : 64;
-    const ptrdiff_t columns = enough < vectors ? enough : vectors;
+    const ptrdiff_t top_k = s->top_k > 0 && s->top_k < n ? s->top_k : 0, columns = columns_for(top_k, n);
     const float maximum = column_maxima(pool, columns, x, n);
     if (!(maximum > -INFINITY && maximum < INFINITY)) return -1;
     if (s->temperature == 0.0f) {
@@ -218,11 +279,8 @@ static ptrdiff_t sample(const float *logits, ptrdiff_t n, const gpt2c_sampling *
     }
 
     ptrdiff_t count = n;
-    if (top_k) { /* the k-th greatest of the maxima is at most the k-th greatest of all */
-        const float bound = find_cut(pool, columns * GPT2C_LANES, (double)top_k, 0).edge;
-        count = candidates(ids, x, n, bound, top_k);
-        for (ptrdiff_t i = 0; i < count; i++) work[i] = pool[i] = x[ids[i]]; /* x may be work: i <= ids[i] */
-        if (top_k < count) apply_cut(work, count, find_cut(pool, count, (double)top_k, 0), -INFINITY);
+    if (top_k) {
+        count = greatest_of(ids, work, x, n, top_k, pool, columns);
         x = work;
     }
 

@@ -5,6 +5,7 @@
  *   - fma happens only through v_fma (the build forbids contraction); the generic body emulates it exactly;
  *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN;
  *   - v_scale(a, n) is a * 2^n rounded once, for 0.5 < a < 2 and integers -252 <= n <= 254;
+ *   - v_select_mask(mask, yes, no) takes the lanes named by the mask from `yes`;
  *   - v_compress(p, mask, a) writes the lanes named by the mask to p, in order and close together; returns how many.
  *     All 16 floats at p may be written.
  * The including file defines exactly one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512.
@@ -63,6 +64,7 @@ VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) {
 }
 VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { return _mm512_mask_blend_ps(v_first_lanes(n), fill, a); }
 VEC_INLINE unsigned v_mask_lt(vf a, vf b) { return (unsigned)_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+VEC_INLINE vf v_select_mask(unsigned mask, vf yes, vf no) { return _mm512_mask_blend_ps((__mmask16)mask, no, yes); }
 VEC_INLINE vf v_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 VEC_INLINE ptrdiff_t v_compress(float *p, unsigned mask, vf a) {
     v_store(p, _mm512_maskz_compress_ps((__mmask16)mask, a));
@@ -147,6 +149,14 @@ VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)) |
            (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)) << 8;
 }
+VEC_INLINE __m256 v_lanes_of(unsigned mask, int first) { /* the sign of lane i is bit first + i */
+    const __m256i places = _mm256_sub_epi32(_mm256_set1_epi32(31 - first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_castsi256_ps(_mm256_sllv_epi32(_mm256_set1_epi32((int)mask), places));
+}
+VEC_INLINE vf v_select_mask(unsigned mask, vf yes, vf no) {
+    return (vf){_mm256_blendv_ps(no.lo, yes.lo, v_lanes_of(mask, 0)),
+                _mm256_blendv_ps(no.hi, yes.hi, v_lanes_of(mask, 8))};
+}
 VEC_INLINE __m256 v_pow2_half(__m256 n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -219,6 +229,7 @@ VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
     for (int i = 0; i < VEC_LANES; i++) mask |= (unsigned)(a.lane[i] < b.lane[i]) << i;
     return mask;
 }
+VEC_INLINE vf v_select_mask(unsigned mask, vf yes, vf no) { V_LANES(r, mask >> i & 1U ? yes.lane[i] : no.lane[i]); }
 VEC_INLINE vf v_pow2(vf n) {
     vf r;
     for (int i = 0; i < VEC_LANES; i++) {

@@ -42,6 +42,11 @@ def kin(dtype, isa):
     return isa if dtype == "bfloat16" and isa in OWN_BFLOAT16 else "all"
 
 
+def extras(weights):
+    """What scores have besides: the two most probable tokens, the mass of every third id."""
+    return {"top": 2, "masks": _engine.mask_bits(np.arange(weights.config.n_vocab)[None] % 3 == 0)}
+
+
 def random_config(rng, wide):
     """Small, of any shape; or so wide that sums are made of several blocks of 256 inputs."""
     n_head = int(rng.choice((1, 2, 3, 4, 12)))
@@ -136,12 +141,15 @@ class Model:
             stand.living.append(Living(cache, 0))
 
     def at_once(self, weights):
-        """Logits of every text, and scores (log-probability, rank, entropy) of the tokens that follow."""
+        """Logits of every text, and scores (log-probability, rank, entropy, …) of the tokens that follow."""
         logits, scores = [], []
         for text in self.texts:
             logits.append(_engine.forward(weights, [(_engine.KVCache(weights), text)]))
             assert np.isfinite(logits[-1]).all()
-            scores.append(_engine.score(weights, [(_engine.KVCache(weights), text)], [np.roll(text, -1)]))
+            wanted = (np.arange(len(text)), np.roll(text, -1))
+            scores.append(
+                _engine.score(weights, [(_engine.KVCache(weights), text)], [wanted], **extras(weights))
+            )
         return logits, scores
 
     # ---- drawing a case ----
@@ -249,8 +257,9 @@ class Model:
         places = [(p.text, slice(p.past + max(0, p.n - (keep or p.n)), p.past + p.n)) for p in pieces]
         if what == "scores":
             targets = [np.roll(self.texts[p.text], -1)[p.past : p.past + p.n] for p in pieces]
-            actual = _engine.score(stand.weights, sequences, targets, threads=threads)
-            expected = [np.concatenate([scores[t][i][at] for t, at in places]) for i in range(3)]
+            wanted = [(np.arange(len(some)), some) for some in targets]
+            actual = _engine.score(stand.weights, sequences, wanted, threads=threads, **extras(stand.weights))
+            expected = [np.concatenate([scores[t][i][at] for t, at in places]) for i in range(len(actual))]
         else:
             actual = [_engine.forward(stand.weights, sequences, keep=keep, threads=threads)]
             expected = [np.concatenate([logits[t][at] for t, at in places])]

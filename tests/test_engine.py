@@ -124,7 +124,9 @@ def test_scores_agree_with_the_reference(model):
     if (targets < 0).all():
         targets[0] = 0
     wanted = targets >= 0
-    logprobs, ranks, entropies = _engine.score(weights, [(_engine.KVCache(weights), ids)], [targets])
+    logprobs, ranks, entropies, *_ = _engine.score(
+        weights, [(_engine.KVCache(weights), ids)], [(np.flatnonzero(wanted), targets[wanted])]
+    )
     logits = logits_of(weights, ids)[wanted]
     chosen = logits[np.arange(len(logits)), targets[wanted]]
     assert np.array_equal(ranks, (logits > chosen[:, None]).sum(axis=1))
@@ -364,10 +366,12 @@ def test_keep_may_be_any_whole_number(weights):
 def test_scores_do_not_depend_on_blocks_or_company(lengths, seed, threads, dtype):
     weights = weights_of(dtype)
     texts = [ids_of(n + 1, seed + i) for i, n in enumerate(lengths)]
+    masks = _engine.mask_bits(np.random.default_rng(seed).random((2, weights.config.n_vocab)) < 0.3)
 
     def scored(some, threads=1):
         sequences = [(_engine.KVCache(weights), t[:-1]) for t in some]
-        return _engine.score(weights, sequences, [t[1:] for t in some], threads=threads)
+        wanted = [(np.arange(len(t) - 1), t[1:]) for t in some]
+        return _engine.score(weights, sequences, wanted, top=3, masks=masks, threads=threads)
 
     alone = [scored([t]) for t in texts]
     for together, parts in zip(scored(texts, threads), zip(*alone, strict=True), strict=True):
@@ -379,14 +383,15 @@ def test_scores_do_not_depend_on_blocks_or_company(lengths, seed, threads, dtype
 def test_scores_are_those_of_the_logits(wanted, dtype):
     """Few and many rows that are wanted, of a long text: one is ranked by the logits that forward gives."""
     weights, ids = weights_of(dtype), ids_of(200, 4)
-    targets = np.full(200, -1, np.int32)
     rows = np.sort(np.random.default_rng(wanted).choice(200, wanted, replace=False))
-    targets[rows] = ids_of(wanted, 5)
-    logprobs, ranks, _ = _engine.score(weights, [(_engine.KVCache(weights), ids)], [targets], threads=2)
+    targets = ids_of(wanted, 5)
+    logprobs, ranks, *_ = _engine.score(
+        weights, [(_engine.KVCache(weights), ids)], [(rows, targets)], threads=2
+    )
     logits = logits_of(weights, ids)[rows].astype(np.float64)
-    chosen = logits[np.arange(wanted), targets[rows]]
+    chosen = logits[np.arange(wanted), targets]
     assert np.array_equal(ranks, (logits > chosen[:, None]).sum(axis=1))
-    exact = reference.log_softmax(logits)[np.arange(wanted), targets[rows]]
+    exact = reference.log_softmax(logits)[np.arange(wanted), targets]
     assert np.abs(logprobs - exact).max() <= 1e-5 * (1 + np.abs(exact).max())
 
 
@@ -763,13 +768,99 @@ def test_nothing_given(weights):
         _engine.forward(weights, [])
     with pytest.raises(ValueError, match="no token ids given"):
         _engine.forward(weights, [(_engine.KVCache(weights), ids_of(0))])
+
+
+def test_score_refuses_what_is_not_wanted_properly(weights):
+    def score(*wanted, **options):
+        return _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], wanted, **options)
+
+    def targets(*ids):
+        return np.array(ids, np.int32)
+
+    none = np.empty(0, np.int32)
     with pytest.raises(ValueError, match="nothing to score"):
-        _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.full(2, -1, np.int32)])
-    with pytest.raises(ValueError, match="target id 131 is outside the vocabulary"):
-        _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [np.array([0, 131], np.int32)])
-    for targets in (np.array([0, 2**32]), np.array([0.5, 1.0])):  # never cut down to int32
-        with pytest.raises(TypeError, match=f"from dtype\\('{targets.dtype}'\\)"):
-            _engine.score(weights, [(_engine.KVCache(weights), ids_of(2))], [targets])
+        score((none, none))
+    with pytest.raises(ValueError, match="wanted has 2 items; needed is one"):
+        score((none, none), (none, none))
+    for wrong in (131, -2):
+        with pytest.raises(ValueError, match="outside the vocabulary; allowed: 0 to 130, or -1 for none"):
+            score((targets(0, 1), targets(0, wrong)))
+    for other in (np.array([0, 2**32]), np.array([0.5, 1.0])):  # never cut down to int32
+        with pytest.raises(TypeError, match=f"from dtype\\('{other.dtype}'\\)"):
+            score((targets(0, 1), other))
+    for rows in ((1, 0), (-1, 1), (0, 2)):
+        with pytest.raises(ValueError, match="rows must ascend from 0 to 1"):
+            score((targets(*rows), targets(0, 0)))
+    with pytest.raises(ValueError, match=r"rows have the shape \(1,\), targets \(2,\)"):
+        score((targets(0), targets(0, 0)))
+    for top, n_text in ((132, None), (-1, None), (5, 4), (1, 132)):
+        with pytest.raises(ValueError, match=f"top is {top} of "):
+            score((targets(0), targets(0)), top=top, n_text=n_text)
+    with pytest.raises(ValueError, match="masks have 8 words each; mask_bits makes those of 131 ids"):
+        score((targets(0), targets(0)), masks=np.zeros((1, 8), np.uint16))
+
+
+@given(
+    st.lists(st.lists(st.integers(-1, 12), max_size=8), min_size=1, max_size=4),
+    seeds,
+    st.integers(1, 3),
+    dtypes,
+)
+@settings(max_examples=40)
+def test_a_row_may_be_wanted_any_number_of_times(counts, seed, threads, dtype):
+    """Each (row, target) has the results that it has alone; rows with no target, too."""
+    weights, n_vocab = weights_of(dtype), CONFIG.n_vocab
+    rng = np.random.default_rng(seed)
+    options = {"top": 4, "n_text": 100, "masks": _engine.mask_bits(rng.random((1, n_vocab)) < 0.2)}
+    texts, wanted = [], []
+    for i, times in enumerate(counts):
+        rows = np.repeat(np.arange(len(times)), np.abs(times))
+        targets = rng.integers(n_vocab, size=rows.size).astype(np.int32)
+        targets[np.array(times, int)[rows] < 0] = -1
+        texts.append(ids_of(len(times) + 1, seed + i))
+        wanted.append((rows, targets))
+    if not sum(rows.size for rows, _ in wanted):
+        return
+    sequences = [(_engine.KVCache(weights), text) for text in texts]
+    together = _engine.score(weights, sequences, wanted, threads=threads, **options)
+    alone = [
+        _engine.score(
+            weights, [(_engine.KVCache(weights), text)], [(rows[i : i + 1], targets[i : i + 1])], **options
+        )
+        for text, (rows, targets) in zip(texts, wanted, strict=True)
+        for i in range(rows.size)
+    ]
+    for mine, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert mine.tobytes() == np.concatenate(parts).tobytes()
+    no_target = np.concatenate([targets for _, targets in wanted]) < 0
+    assert np.array_equal(np.isnan(together[0]), no_target) and not together[1][no_target].any()
+
+
+@pytest.mark.parametrize("n_text", [None, 100])
+@pytest.mark.parametrize("dtype", _engine.DTYPES)
+def test_top_and_masses_are_those_of_the_logits(dtype, n_text):
+    weights, ids, n_vocab = weights_of(dtype), ids_of(70, 4), CONFIG.n_vocab
+    rng = np.random.default_rng(1)
+    masks = np.array([rng.random(n_vocab) < 0.3, np.ones(n_vocab, bool), np.zeros(n_vocab, bool)])
+    logits = logits_of(weights, ids)
+    exact = reference.log_softmax(logits.astype(np.float64))
+    expected = np.argsort(-logits[:, :n_text], axis=1, kind="stable")[:, :9].astype(np.int32)
+    logprobs, _, _, top_ids, top_logprobs, masses = _engine.score(
+        weights,
+        [(_engine.KVCache(weights), ids)],
+        [(np.arange(70), expected[:, 3])],
+        top=9,
+        n_text=n_text,
+        masks=_engine.mask_bits(masks),
+        threads=2,
+    )
+    assert np.array_equal(top_ids, expected) and top_ids.dtype == np.int32
+    bound = 1e-5 * (1 + np.abs(exact).max())
+    assert np.abs(top_logprobs - np.take_along_axis(exact, expected, 1)).max() <= bound
+    assert np.array_equal(top_logprobs[:, 3], logprobs)
+    inside = np.log(np.where(masks[0], np.exp(exact), 0).sum(axis=1))
+    assert np.abs(masses[:, 0] - inside).max() <= bound
+    assert np.array_equal(masses[:, 1], np.zeros(70)) and np.array_equal(masses[:, 2], np.full(70, -np.inf))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, None])

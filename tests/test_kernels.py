@@ -307,6 +307,44 @@ def test_log_sum_of_logits_far_below_the_greatest(below, n):
         assert moment == 0
 
 
+@given(sizes(1, 600), families, seeds, st.sampled_from((0.0, 0.01, 0.5, 1.0)))
+def test_subset_sum(n, family, seed, share):
+    rng = np.random.default_rng(seed)
+    logits = values(family, n, rng, exponents=5)
+    mask = rng.random(n) < share
+    results = {_ops.subset_sum(logits, mask, isa=isa) for isa in ISAS}
+    assert len(results) == 1
+    maximum, total = results.pop()
+    if not mask.any():
+        assert (maximum, total) == (-math.inf, 0)
+        return
+    below = logits[mask].astype(np.float64) - logits[mask].max()
+    relative = (
+        tolerance.U * np.abs(below) + 2 * tolerance.FUNCTION_ULP * tolerance.U + tolerance.gamma(16 + 4)
+    )
+    assert maximum == logits[mask].max()
+    assert abs(total - np.exp(below).sum()) <= (np.exp(below) * relative).sum() + n * tolerance.TINY
+    alone = np.where(mask, logits, np.float32(-math.inf))  # in the order of all, whatever is left out
+    assert (maximum, total) == _ops.log_sum(alone, 0.0)[:2]
+
+
+def test_subset_sum_does_not_depend_on_what_is_left_out():
+    logits, mask = np.full(50, 700, np.float32), np.zeros(50, bool)
+    logits[[3, 40]], mask[[3, 40]] = (-300, -301), True
+    for other in (-math.inf, 0, 3e38, math.inf, math.nan):
+        logits[~mask] = other
+        for isa in ISAS:
+            assert _ops.subset_sum(logits, mask, isa=isa) == (-300, pytest.approx(1 + math.exp(-1), rel=1e-6))
+
+
+@given(sizes(1, 600), families, seeds)
+def test_count_greater(n, family, seed):
+    logits = values(family, n, np.random.default_rng(seed), exponents=5)
+    for threshold in (float(logits[seed % n]), math.inf, -math.inf, math.nan):
+        for isa in ISAS:
+            assert _ops.count_greater(logits, threshold, isa=isa) == (logits > threshold).sum()
+
+
 def philox(seed, stream, position):
     """The number that NumPy's Philox gives; it steps its counter before the first block."""
     generator = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=(position - 1) % 2**256)
@@ -440,6 +478,26 @@ def test_sample_top_k_keeps_exactly_the_greatest(n):
                     for isa in ISAS if n < 3000 or k == 50 else ISAS[-1:]:
                         token = draw(logits, temperature=1e30, top_k=k, position=position, isa=isa)[0]
                         assert token == kept[rank], (name, k, rank, isa)
+
+
+@pytest.mark.parametrize("n", ROW_SIZES)
+def test_top_is_exactly_the_greatest(n):
+    for name, logits in hard_rows(n).items():
+        for k in {1, 2, 3, 15, 16, 17, 50, 256, 257, 300, 1024, n // 2, n - 1, n} & set(range(1, n + 1)):
+            kept = greatest_ids(logits, k)
+            for isa in ISAS if n < 3000 or k == 50 else ISAS[-1:]:
+                ids, value = _ops.top(logits, k, isa=isa)
+                assert np.array_equal(ids[: kept.size], kept), (name, k, isa)
+                assert value[: kept.size].tobytes() == logits[kept].tobytes()
+                assert (ids[kept.size :] == -1).all() and (value[kept.size :] == -math.inf).all()
+
+
+@given(sizes(1, 600), families, seeds, st.integers(1, 600))
+def test_top(n, family, seed, k):
+    logits, k = values(family, n, np.random.default_rng(seed)), min(k, n)
+    for isa in ISAS:
+        ids, value = _ops.top(logits, k, isa=isa)
+        assert np.array_equal(ids, greatest_ids(logits, k)) and value.tobytes() == logits[ids].tobytes()
 
 
 def kept_weights(logits, *, temperature, top_k, top_p, min_p):
