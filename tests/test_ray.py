@@ -14,7 +14,7 @@ import pytest
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import BUNDLED
-from gpt2c.ray import COLUMNS, Scorer
+from gpt2c.ray import Scorer
 
 TEXT = (BUNDLED / "sample.txt").read_text(encoding="utf-8")
 TEXTS = [TEXT[at : at + 40 + 7 * (at % 23)] for at in range(0, 6000, 50)]  # 120 of 40 to 194 characters
@@ -32,48 +32,60 @@ def packed(model, tmp_path_factory):
     return str(path)
 
 
+NUMBERS = ("n_bytes", "logprob", "perplexity", "bits_per_byte", "bits_per_char")
+NAMES = ["gpt2c_n_tokens", *(f"gpt2c_{name}" for name in NUMBERS)]
+
+
 def test_dict_of_arrays(model):
     batch = {"id": np.arange(4), "text": np.array(["The king", "", None, "The queen was"], object)}
-    found = Scorer(columns=COLUMNS)(batch)
-    assert list(found) == ["id", "text", *COLUMNS] and list(batch) == ["id", "text"]
+    found = Scorer()(batch)
+    assert list(found) == ["id", "text", *NAMES] and list(batch) == ["id", "text"]
     for row, text in ((0, "The king"), (3, "The queen was")):
         score = model.score(text)
-        assert found["n_tokens"][row] == len(score)
-        assert [found[name][row] for name in COLUMNS if name != "n_tokens"] == [
-            score.logprob, score.bits, score.perplexity, score.bits_per_byte,
-        ]  # fmt: skip
-    assert found["n_tokens"][1:3].tolist() == [0, 0]
-    assert all(np.isnan(found[name][1:3]).all() for name in COLUMNS if name != "n_tokens")
-    assert {name: found[name].dtype.type for name in COLUMNS} == COLUMNS
+        assert found["gpt2c_n_tokens"][row] == len(score)
+        for name in NUMBERS:
+            assert found[f"gpt2c_{name}"][row] == getattr(score, name)
+    assert found["gpt2c_n_tokens"][1:3].tolist() == found["gpt2c_n_bytes"][1:3].tolist() == [0, 0]
+    assert all(np.isnan(found[name][1:3]).all() for name in NAMES[2:])
+    assert [found[name].dtype for name in NAMES] == ["int64"] * 2 + ["float64"] * 4
 
 
 def test_dict_of_lists_with_nothing_to_score():
-    found = Scorer(columns="bits", prefix="gpt2_", text_column="body")({"body": ["", None]})
-    assert found["body"] == ["", None] and np.isnan(found["gpt2_bits"]).all()
+    found = Scorer(prefix="small_", text_column="body")({"body": ["", None]})
+    assert found["body"] == ["", None] and np.isnan(found["small_logprob"]).all()
 
 
 def test_texts_of_any_length(model):
     long = TEXT[:4000]
-    by_default = Scorer(columns=["logprob"])({"text": [long]})["logprob"]
+    by_default = Scorer()({"text": [long]})["gpt2c_logprob"]
     assert by_default == [model.score(long, stride=256).logprob]
-    asked = Scorer(columns=["logprob"], window=64, min_context=40, bos=False)({"text": [long]})["logprob"]
+    asked = Scorer(window=64, min_context=40, bos=False)({"text": [long]})["gpt2c_logprob"]
     assert asked == [model.score(long, window=64, min_context=40, bos=False).logprob] != by_default
-    narrow = Scorer(columns=["logprob"], window=64)({"text": [long]})["logprob"]
+    narrow = Scorer(window=64)({"text": [long]})["gpt2c_logprob"]
     assert narrow == [model.score(long, window=64, stride=32).logprob]
+    asked = Scorer(window=64, stride=9)({"text": [long]})["gpt2c_logprob"]
+    assert asked == [model.score(long, window=64, stride=9).logprob]
+
+
+def test_a_single_token_without_bos(model):
+    assert len(model.tokenizer.encode("The")) == 1
+    assert Scorer(bos=False)({"text": ["The", "The king"]})["gpt2c_n_tokens"].tolist() == [0, 1]
+    assert Scorer()({"text": ["The", "The king"]})["gpt2c_n_tokens"].tolist() == [1, 2]
 
 
 def test_number_format():
-    found = Scorer(dtype="int8", columns=["logprob"])({"text": TEXTS[:1]})
-    assert found["logprob"] == [GPT2.from_pretrained(dtype="int8", threads=1).score(TEXTS[0]).logprob]
+    found = Scorer(dtype="int8")({"text": TEXTS[:1]})
+    expected = GPT2.from_pretrained(dtype="int8", threads=1).score(TEXTS[0])
+    assert found["gpt2c_logprob"] == [expected.logprob]
 
 
 def test_arrow_table(model):
     pa = pytest.importorskip("pyarrow")
     table = pa.table({"text": ["The king", None, ""], "n": [1, 2, 3]})
     found = Scorer()(table)
-    assert found.column_names == ["text", "n", "n_tokens", "logprob", "perplexity", "bits_per_byte"]
-    assert found["n_tokens"].to_pylist() == [2, 0, 0]
-    assert found["logprob"].to_pylist() == [model.score("The king").logprob, None, None]
+    assert found.column_names == ["text", "n", *NAMES]
+    assert found["gpt2c_n_tokens"].to_pylist() == [2, 0, 0]
+    assert found["gpt2c_logprob"].to_pylist() == [model.score("The king").logprob, None, None]
     nothing = Scorer()(table.slice(1))
     assert nothing.schema == found.schema  # a file of nulls has the same types as others
     assert Scorer()(table.slice(3)).schema == found.schema
@@ -81,40 +93,32 @@ def test_arrow_table(model):
 
 def test_data_frame(model):
     pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame({"text": ["The king", None]}, index=[7, 9])
-    found = Scorer(columns=["perplexity"])(frame)
-    assert list(found.index) == [7, 9] and list(frame) == ["text"]
-    assert found["perplexity"][7] == model.score("The king").perplexity and np.isnan(found["perplexity"][9])
+    frame = pd.DataFrame({"text": ["The king", None, float("nan")]}, index=[7, 9, 11])
+    found = Scorer()(frame)
+    assert list(found.index) == [7, 9, 11] and list(frame) == ["text"]
+    assert found["gpt2c_perplexity"][7] == model.score("The king").perplexity
+    assert found["gpt2c_perplexity"].isna().tolist() == [False, True, True]
 
 
 def test_pickle_leaves_the_model_out(packed):
-    scorer = Scorer(packed, columns=["bits"], min_context=100)
+    scorer = Scorer(packed, min_context=100)
     before = pickle.dumps(scorer)
     expected = scorer({"text": TEXTS[:3]})
     assert scorer.model.threads == 1
     assert pickle.dumps(scorer) == before and len(before) < 1000
-    assert (pickle.loads(before)({"text": TEXTS[:3]})["bits"] == expected["bits"]).all()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"columns": ["bits", "ppl"]}, "unknown column ppl; allowed: n_tokens, logprob"),
-        ({"strides": 3}, "unknown option strides; allowed: bos, window"),
-    ],
-)
-def test_wrong_settings(settings, message):
-    with pytest.raises(ValueError, match=message):
-        Scorer(**settings)
+    again = pickle.loads(before)({"text": TEXTS[:3]})
+    assert (again["gpt2c_logprob"] == expected["gpt2c_logprob"]).all()
 
 
 def test_wrong_batches():
     with pytest.raises(ValueError, match="no column 'body'; there are: text, n"):
         Scorer(text_column="body")({"text": ["a"], "n": [1]})
-    with pytest.raises(ValueError, match="the rows have logprob already: choose another prefix="):
-        Scorer()({"text": ["a"], "logprob": [1.0]})
+    with pytest.raises(ValueError, match="the rows have gpt2c_logprob already: choose another prefix="):
+        Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
     with pytest.raises(TypeError, match="text 1 must be a string or token ids"):
         Scorer()({"text": ["a", 3]})
+    with pytest.raises(ValueError, match="stride and min_context are two ways"):
+        Scorer(stride=3, min_context=4)({"text": ["a"]})
 
 
 # -------------------------------------------------------------------------------- inside others
@@ -192,9 +196,9 @@ def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(model, packed, tmp
     assert found["id"].to_pylist() == list(range(len(TEXTS)))
     assert found["text"].to_pylist() == TEXTS
     scores = model.score(TEXTS)
-    for name in ("logprob", "perplexity", "bits_per_byte"):
-        assert found[name].to_pylist() == [getattr(score, name) for score in scores]
-    assert found["n_tokens"].to_pylist() == [len(score) for score in scores]
+    for name in NUMBERS:
+        assert found[f"gpt2c_{name}"].to_pylist() == [getattr(score, name) for score in scores]
+    assert found["gpt2c_n_tokens"].to_pylist() == [len(score) for score in scores]
 
 
 @pytest.mark.plugins
@@ -205,6 +209,7 @@ def test_datasets_with_two_processes(model, packed, tmp_path):
     model.score(TEXTS[0])  # a model in use before the fork does no harm
     found = rows.map(scorer, batched=True, batch_size=16, num_proc=2)
     scores = model.score(TEXTS)
-    assert found.column_names == ["text", "n_tokens", "logprob", "perplexity", "bits_per_byte"]
-    assert found["logprob"][:-1] == [score.logprob for score in scores] and np.isnan(found["logprob"][-1])
-    assert found["n_tokens"][:] == [*map(len, scores), 0]
+    assert found.column_names == ["text", *NAMES]
+    logprobs = found["gpt2c_logprob"][:]
+    assert logprobs[:-1] == [score.logprob for score in scores] and np.isnan(logprobs[-1])
+    assert found["gpt2c_n_tokens"][:] == [*map(len, scores), 0]
