@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .generation import Generation, Stream
     from .model import GPT2
-    from .scoring import Score, Suggestion
+    from .scoring import Score, Suggestion, Word
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
 __version__ = "0.1.0"
@@ -46,6 +46,7 @@ __all__ = [
     "Suggestion",
     "TokenizerError",
     "UnsupportedISAError",
+    "Word",
     "__version__",
     "as_tokenizer",
     "gpt2_tokenizer",
@@ -59,6 +60,7 @@ _HOMES = {
     "Score": "scoring",
     "Stream": "generation",
     "Suggestion": "scoring",
+    "Word": "scoring",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",
 }

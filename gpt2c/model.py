@@ -674,12 +674,12 @@ class GPT2:
             words=words,
         )
         if hasattr(texts, "__next__"):
-            items = (self._to_score(item, f"text {i}", options) for i, item in enumerate(texts))
+            items = (self._passage(item, f"text {i}", options) for i, item in enumerate(texts))
             return scoring.score(self, items)
         several, given = separate(texts)
         if not several:
-            return next(scoring.score(self, [self._to_score(("", given[0]), "the text", options)]))
-        items = [self._to_score(item, f"text {i}", options) for i, item in enumerate(given)]
+            return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
+        items = [self._passage(item, f"text {i}", options) for i, item in enumerate(given)]
         return list(scoring.score(self, items))
 
     def token_bytes(self, token: int) -> bytes:
@@ -698,13 +698,13 @@ class GPT2:
             arrays.append(token_ids(prompt, self.config.n_vocab, name))
         return arrays
 
-    def _to_score(self, item: Any, name: str, options: scoring.ScoringOptions) -> scoring.Item:
+    def _passage(self, item: Any, name: str, options: scoring.ScoringOptions) -> scoring.Passage:
         """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
         context, text = split_pair(item)
         before, ids = self._ids(context, f"the context of {name}"), self._ids(text, name)
         if options.bos:
             before = np.concatenate([np.array([self.bos_token_id], np.int32), before])
-        return scoring.Item(name, before, text if isinstance(text, str) else None, ids, options)
+        return scoring.Passage(name, before, text if isinstance(text, str) else None, ids, options)
 
     def _ids(self, text: Any, name: str) -> np.ndarray:
         """The token ids of a text, or of what should be token ids: int32 [any], checked."""

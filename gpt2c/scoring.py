@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .model import GPT2
 
 __all__ = [
-    "Item",
     "Options",
+    "Passage",
     "Score",
     "ScoringOptions",
     "Suggestion",
@@ -313,7 +313,7 @@ def _limits(config: Config) -> set[int]:
     return {*config.eos_token_ids, config.bos_token_id} - {None}
 
 
-class Item:
+class Passage:
     """A text to score after what stands before it, which may be nothing.
 
     Parameters
@@ -365,39 +365,47 @@ class Item:
     def pieces(self) -> Iterator[Piece]:
         """Windows that score every token once: the first all of its own, each other the next ``stride``."""
         window, stride = self.options.window, self.options.stride or 1
-        n_rows = len(self.tokens) - (not self.options.words)
+        n_rows = len(self.tokens) - 1
+        all_rows = n_rows + self.options.words  # one more for what can follow the last word
         targets = np.append(self.tokens[1:], np.int32(-1))
         done = self.first - 1
-        while done < n_rows:
-            end = min(n_rows, window if done < window else done + stride)
+        while done < all_rows:
+            end = min(n_rows, window if done < window else done + stride) if done < n_rows else all_rows
+            if end == n_rows < window:
+                end = all_rows
             begin = max(0, end - window)
             shared = self.first if len(self.context) and begin == 0 and done < self.first else 0
             rows = np.arange(done - begin, end - begin)
-            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == n_rows)
+            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == all_rows)
             done = end
 
 
 class Piece(NamedTuple):
-    """A window of an item."""
+    """A window of a passage."""
 
-    item: Item
-    shared: int  # how many ids at its beginning are the item's context, whole
+    passage: Passage
+    shared: int  # how many ids at its beginning are the context, whole
     ids: np.ndarray
     rows: np.ndarray  # those of the ids whose targets no earlier window has scored
     targets: np.ndarray  # the token that follows each row; -1: none does
     last: bool
 
+    def between(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows from ``begin`` to ``end``, counted from ``begin``, and their targets."""
+        here = slice(*np.searchsorted(self.rows, (begin, end)))
+        return self.rows[here] - begin, self.targets[here]
 
-def score(model: GPT2, items: Iterable[Item]) -> Iterator[Score]:
-    """The scores of items, in order; several share a call of the engine. No more is taken than it needs."""
-    found, contexts = [], []  # of the pieces of the item in work
-    for pieces in _batches(piece for item in items for piece in item.pieces()):
+
+def score(model: GPT2, passages: Iterable[Passage]) -> Iterator[Score]:
+    """The scores of passages, in order. Those that share a call of the engine are taken together."""
+    found, contexts = [], []  # of the pieces of the passage in work
+    for pieces in _batches(piece for passage in passages for piece in passage.pieces()):
         for piece, values in zip(pieces, _computed(model, pieces), strict=True):
             found += values
             contexts.append(piece.rows + 1)
             if piece.last:
                 columns = [np.concatenate(column) for column in zip(*found, strict=True)]
-                yield _finished(model, piece.item, np.concatenate(contexts), columns)
+                yield _finished(model, piece.passage, np.concatenate(contexts), columns)
                 found, contexts = [], []
 
 
@@ -439,21 +447,25 @@ def _computed(model: GPT2, pieces: Sequence[Piece]) -> list[list[tuple[np.ndarra
     found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in pieces]
 
     def compute(parts: list[_Part]) -> None:
-        options = pieces[0].item.options
-        runs = [run for part in parts for run in part.runs]
+        options = pieces[0].passage.options
+        owners, sizes, wanted = [], [], []
+        for part in parts:
+            runs = [pieces[i].between(part.begin, part.begin + len(part.ids)) for i in part.owners]
+            owners += part.owners
+            sizes += [len(rows) for rows, _ in runs]
+            wanted.append(tuple(map(np.concatenate, zip(*runs, strict=True))))
         values = _engine.score(
             model.weights,
             [(part.cache, part.ids) for part in parts],
-            [tuple(map(np.concatenate, list(zip(*part.runs, strict=True))[1:])) for part in parts],
+            wanted,
             top=options.top,
             n_text=model.n_text_tokens,
             masks=options.masks,
             threads=model.threads,
         )
-        ends = np.cumsum([len(rows) for _, rows, _ in runs])[:-1]
-        cut = zip(*(np.split(array, ends) for array in values), strict=True)
-        for (index, _, _), arrays in zip(runs, cut, strict=True):
-            found[index].append(arrays)
+        ends = np.cumsum(sizes)[:-1]
+        for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
+            found[i].append(tuple(arrays))
 
     groups: list[list[int]] = []
     for i, piece in enumerate(pieces):
@@ -461,30 +473,25 @@ def _computed(model: GPT2, pieces: Sequence[Piece]) -> list[list[tuple[np.ndarra
             groups[-1].append(i)
         else:
             groups.append([i])
-    parts, forks = [], []
-    for first, *others in groups:
-        piece = pieces[first]
-        if not others:
-            cache = model.new_cache(len(piece.ids))
-            parts.append(_Part(cache, piece.ids, [(first, piece.rows, piece.targets)]))
-            continue
-        cache = model.new_cache(piece.shared)
-        both = [(i, pieces[i]) for i in (first, *others)]  # the context's last row is the first of each
-        runs = [(i, piece.rows[:1], piece.targets[:1]) for i, piece in both]
-        parts.append(_Part(cache, piece.ids[: piece.shared], runs))
-        forks += [(cache, i, piece) for i, piece in both if len(piece.ids) > piece.shared]
+    parts, rest = [], []
+    for group in groups:
+        first = pieces[group[0]]
+        end = first.shared if len(group) > 1 else len(first.ids)
+        cache = model.new_cache(end)
+        parts.append(_Part(cache, first.ids[:end], 0, group))
+        rest += [(cache, i) for i in group if len(pieces[i].ids) > end]
     compute(parts)
 
     parts, rows, size = [], 0, 0
-    for cache, i, piece in forks:
-        fork = cache.fork(len(piece.ids))
-        new = len(piece.ids) - piece.shared
-        if parts and (rows + new > ROWS_PER_CALL or size + fork.nbytes > CACHE_BYTES):
+    for cache, i in rest:
+        done = len(cache)
+        ids = pieces[i].ids[done:]
+        fork = cache.fork(done + len(ids))
+        if parts and (rows + len(ids) > ROWS_PER_CALL or size + fork.nbytes > CACHE_BYTES):
             compute(parts)
             parts, rows, size = [], 0, 0
-        run = (i, piece.rows[1:] - piece.shared, piece.targets[1:])
-        parts.append(_Part(fork, piece.ids[piece.shared :], [run]))
-        rows, size = rows + new, size + fork.nbytes
+        parts.append(_Part(fork, ids, done, [i]))
+        rows, size = rows + len(ids), size + fork.nbytes
     if parts:
         compute(parts)
     return found
@@ -495,15 +502,16 @@ class _Part(NamedTuple):
 
     cache: _engine.KVCache
     ids: np.ndarray
-    runs: list[tuple[int, np.ndarray, np.ndarray]]  # of each piece: its index, rows and targets
+    begin: int  # which of their pieces' ids is the first of these
+    owners: list[int]  # indices of the pieces that want rows of it
 
 
-def _finished(model: GPT2, item: Item, contexts: np.ndarray, columns: Sequence[np.ndarray]) -> Score:
-    n = len(item.tokens) - item.first
+def _finished(model: GPT2, passage: Passage, contexts: np.ndarray, columns: Sequence[np.ndarray]) -> Score:
+    n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
-    offsets, n_bytes, n_chars = _extent(model, item.text, item.ids, item.skipped)
+    offsets, n_bytes, n_chars = _extent(model, passage.text, passage.ids, passage.skipped)
     return Score(
-        item.ids[item.skipped :].tolist(),
+        passage.ids[passage.skipped :].tolist(),
         logprobs,
         ranks,
         entropies,
@@ -511,31 +519,31 @@ def _finished(model: GPT2, item: Item, contexts: np.ndarray, columns: Sequence[n
         offsets,
         n_bytes,
         n_chars,
-        item.text,
+        passage.text,
         top_ids,
         top_logprobs,
-        masses[:, 0] if item.options.masked else None,
-        _words(model, item, logprobs, columns[-1][:, -1]) if item.options.words else None,
+        masses[:, 0] if passage.options.masked else None,
+        _words(model, passage, logprobs, columns[-1][:, -1]) if passage.options.words else None,
     )
 
 
-def _words(model: GPT2, item: Item, logprobs: np.ndarray, ends: np.ndarray) -> tuple[Word, ...]:
-    """The words of an item; ends[i] is the log-probability that token i begins with white space, [n + 1]."""
-    ids, tokenizer = item.ids[item.skipped :], model.tokenizer
-    text = tokenizer.decode(item.ids) if item.text is None else item.text
-    offsets = tokenizer.offsets(text, item.ids)
+def _words(model: GPT2, passage: Passage, logprobs: np.ndarray, ends: np.ndarray) -> tuple[Word, ...]:
+    """The words; ends[i] is the log-probability that scored token i begins with white space, [n + 1]."""
+    ids, tokenizer = passage.ids[passage.skipped :], model.tokenizer
+    text = tokenizer.decode(passage.ids) if passage.text is None else passage.text
+    offsets = tokenizer.offsets(text, passage.ids)
     starts, stops = model.word_edges
     if offsets is None or any(
         text[start:end][:1].isspace() and not starts[token] and not _is_partial(tokenizer.token_bytes(token))
-        for token, (start, end) in zip(item.ids, offsets, strict=True)
+        for token, (start, end) in zip(passage.ids, offsets, strict=True)
     ):
         raise TokenizerError(
-            f"{item.name}: {tokenizer.name} does not tell which of its tokens begin with white space: where "
-            "words begin cannot be told; score without words=True"
+            f"{passage.name}: {tokenizer.name} does not tell which of its tokens begin with white space: "
+            "where words begin cannot be told; score without words=True"
         )
-    offsets = offsets[item.skipped :]
+    offsets = offsets[passage.skipped :]
     # Before token i, and after the last: whether a word ends, and the probability with which it had to.
-    before = item.tokens[item.first - 1 :]
+    before = passage.tokens[passage.first - 1 :]
     ended = stops[before]
     begins = np.append(starts[ids], True)
     gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)

@@ -801,7 +801,7 @@ def test_score_refuses_what_is_not_wanted_properly(weights):
 
 
 @given(
-    st.lists(st.lists(st.integers(-1, 12), max_size=8), min_size=1, max_size=4),
+    st.lists(st.lists(st.integers(-1, 12), min_size=1, max_size=8), min_size=1, max_size=4),
     seeds,
     st.integers(1, 3),
     dtypes,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +23,12 @@ from gpt2c import (
     Suggestion,
     TokenizerError,
     _engine,
+    as_tokenizer,
     reference,
     scoring,
 )
+from gpt2c._bpe import Vocabulary
+from gpt2c.tokenizer import BPETokenizer
 
 
 @pytest.fixture(scope="module")
@@ -145,17 +152,10 @@ def test_company_changes_no_score(monkeypatch, rows, expected_calls, bos):
     rng = np.random.default_rng(0)
     texts = [rng.integers(61, size=n + (not bos)).tolist() for n in (5, 40, 2, 9, 3, 16, 2)]
     alone = [model.score(text, bos=bos) for text in texts]
-    calls = []
-    score = _engine.score
-
-    def counting(weights, sequences, targets, **settings):
-        calls.append(sum(len(ids) for _, ids in sequences))
-        return score(weights, sequences, targets, **settings)
-
-    monkeypatch.setattr(_engine, "score", counting)
+    calls = engine_calls(monkeypatch)
     monkeypatch.setattr(scoring, "ROWS_PER_CALL", rows)
     together = model.score(texts, bos=bos)
-    assert calls == expected_calls
+    assert [sum(rows) for rows in calls] == expected_calls
     for one, other in zip(alone, together, strict=True):
         assert one.token_ids == other.token_ids
         for name in ("logprobs", "ranks", "entropies"):
@@ -170,7 +170,7 @@ def test_a_list_gives_a_list_and_a_text_its_score(bundled):
 
 # ---- pairs
 
-VALUES = ("logprobs", "ranks", "entropies", "contexts")
+VALUES = ("logprobs", "ranks", "entropies", "contexts", "top_ids", "top_logprobs")
 
 
 def same(one, other, first=0):
@@ -182,8 +182,14 @@ def same(one, other, first=0):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(_engine.DTYPES), st.booleans(), st.sampled_from((1, 20, 50, 2048)))
-def test_a_continuation_has_the_scores_of_the_whole_text(data, dtype, bos, rows):
+@given(
+    st.data(),
+    st.sampled_from(_engine.DTYPES),
+    st.booleans(),
+    st.sampled_from((1, 20, 50, 2048)),
+    st.sampled_from((0, 2**30)),
+)
+def test_a_continuation_has_the_scores_of_the_whole_text(data, dtype, bos, rows, cache):
     """Whatever shares its context, and whatever is computed with it."""
     model = model_of(dtype)
     ids = st.lists(st.integers(0, 60), max_size=20)
@@ -193,12 +199,15 @@ def test_a_continuation_has_the_scores_of_the_whole_text(data, dtype, bos, rows)
             lambda pairs: bos or all(len(context) + len(rest) > 1 for context, rest in pairs)
         )
     )
+    options = {"bos": bos, "top": 3, "mask": np.arange(61) % 3 == 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "ROWS_PER_CALL", rows)
-        found = model.score(pairs, bos=bos)
+        patch.setattr(scoring, "CACHE_BYTES", cache)
+        found = model.score(pairs, **options)
     for (context, rest), one in zip(pairs, found, strict=True):
         assert len(one) == len(rest) - (not bos and not context)
-        assert same(one, model.score(context + rest, bos=bos), max(0, len(context) - (not bos)))
+        whole, first = model.score(context + rest, **options), max(0, len(context) - (not bos))
+        assert same(one, whole, first) and one.masses.tobytes() == whole.masses[first:].tobytes()
 
 
 def model_of(dtype):
@@ -210,6 +219,54 @@ def model_of(dtype):
 
 
 _models: dict[str, GPT2] = {}
+
+
+def engine_calls(monkeypatch):
+    """A list to which every call of the engine's score adds the rows of its sequences."""
+    calls = []
+    score = _engine.score
+
+    def counting(weights, sequences, wanted, **settings):
+        calls.append([len(ids) for _, ids in sequences])
+        return score(weights, sequences, wanted, **settings)
+
+    monkeypatch.setattr(_engine, "score", counting)
+    return calls
+
+
+@pytest.mark.parametrize("several", [list, iter])
+def test_a_context_is_computed_once(monkeypatch, several):
+    model, _ = random_gpt2()
+    calls = engine_calls(monkeypatch)
+    c, d = [1] * 20, [2] * 10
+    pairs = [(c, [3, 4, 5]), (c, [6]), (c, [7, 8]), (d, [1]), (d, [2]), [1, 2, 3], ([], [9, 9])]
+    list(model.score(several(pairs)))
+    assert calls == [[21, 11, 3, 2], [2, 1]]  # the begin-of-text token and the context; what is left of each
+    calls.clear()
+    model.score([(c, [token]) for token in range(61)])
+    assert calls == [[21]]
+    calls.clear()
+    model.score([(c, [1, 2]), (d, [1, 2]), (c, [1, 2])])  # no neighbours
+    assert calls == [[22, 12, 22]]
+    calls.clear()
+    model.score(
+        [(c, [1, 2]), (c, [3])], words=False, stride=5, window=10
+    )  # nor the whole context in a window
+    assert calls == [[10, 10]]
+
+
+def test_many_continuations_take_bounded_memory(monkeypatch):
+    model, _ = random_gpt2()
+    calls = engine_calls(monkeypatch)
+    one = model.new_cache(25).nbytes
+    monkeypatch.setattr(scoring, "CACHE_BYTES", 3 * one)
+    pairs = [([1] * 20, [2, 3, 4])] * 8
+    model.score(pairs)
+    assert calls == [[21], [2] * 3, [2] * 3, [2] * 2]
+    calls.clear()
+    monkeypatch.setattr(scoring, "ROWS_PER_CALL", 30)
+    list(model.score(iter(pairs * 4)))  # a context is computed again after 30 rows that follow it
+    assert calls == [[21], *[[2] * 3] * 5] * 2 + [[21], [2] * 2]
 
 
 def test_context_and_continuation_are_tokenised_apart(bundled):
@@ -378,6 +435,247 @@ def test_without_any_token_for_the_beginning_bos_is_an_error():
     assert len(model.score([1, 2], bos=False)) == 1
     other, _ = random_gpt2(bos_token_id=None, eos_token_ids=(4, 5))
     assert other.bos_token_id == 4
+
+
+# ---- the most probable tokens, and subsets of the vocabulary
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_top_and_masses_equal_the_reference(bos):
+    model, weights = random_gpt2(1)
+    rng = np.random.default_rng(2)
+    ids, mask = rng.integers(61, size=30).tolist(), rng.random(61) < 0.2
+    score = model.score(ids, bos=bos, top=5, mask=mask)
+    context = np.array([0, *ids] if bos else ids)
+    logp = reference.log_softmax(reference.forward(model.config, weights, context[:-1]))
+    best = np.argsort(-logp, axis=1, kind="stable")[:, :5]
+    assert (score.top_ids.dtype, score.top_logprobs.dtype, score.masses.dtype) == (
+        np.int32,
+        np.float32,
+        np.float32,
+    )
+    np.testing.assert_array_equal(score.top_ids, best)
+    np.testing.assert_allclose(score.top_logprobs, np.take_along_axis(logp, best, 1), atol=1e-4)
+    np.testing.assert_allclose(score.masses, np.log(np.exp(logp[:, mask]).sum(axis=1)), atol=1e-4)
+    first = score.ranks == 0
+    assert np.array_equal(score.top_ids[first, 0], np.array(score.token_ids)[first])
+    plain = model.score(ids, bos=bos)
+    assert plain.top_ids.shape == plain.top_logprobs.shape == (len(plain), 0) and plain.masses is None
+    for name in ("logprobs", "ranks", "entropies"):  # what else is wanted changes nothing
+        assert getattr(plain, name).tobytes() == getattr(score, name).tobytes()
+
+
+def test_ids_without_text_are_not_in_the_top():
+    n_text = bundled_tokenizer().n_vocab
+    model, _ = random_gpt2(0, n_vocab=n_text + 100, tokenizer=bundled_tokenizer())
+    score = model.score([5, 7], top=n_text, mask=np.arange(n_text + 100) >= n_text, words=True)
+    assert [sorted(ids) for ids in score.top_ids.tolist()] == [list(range(n_text))] * 2
+    inside = np.exp(score.top_logprobs.astype(np.float64)).sum(axis=1)
+    np.testing.assert_allclose(inside + np.exp(score.masses.astype(np.float64)), 1, atol=1e-5)
+    with pytest.raises(ValueError, match=f"top must be from 0 to {n_text}, the size of the vocabulary; got"):
+        model.score([5], top=n_text + 1)
+
+
+@pytest.mark.parametrize(
+    "mask", [[True] * 60, np.ones(62, bool), np.ones((1, 61), bool), np.ones(61), list(range(61))]
+)
+def test_a_mask_is_a_bool_for_every_id(mask):
+    model, _ = random_gpt2()
+    with pytest.raises(ValueError, match="mask must be an array of 61 bool, one for each token id; got "):
+        model.score([1, 2], mask=mask)
+
+
+def test_rows_are_ready_for_a_table(bundled):
+    text = "Très petite"
+    score = bundled.score(text, top=2, mask=np.arange(4096) < 100)
+    rows = score.rows()
+    assert len(rows) == len(score) and "".join(text[r["start"] : r["end"]] for r in rows[-2:]) in text
+    for i, row in enumerate(rows):
+        assert row == {
+            "token_id": score.token_ids[i],
+            "text": text[slice(*score.offsets[i])],
+            "start": score.offsets[i][0],
+            "end": score.offsets[i][1],
+            "logprob": float(score.logprobs[i]),
+            "surprisal": score.surprisals[i],
+            "rank": score.ranks[i],
+            "entropy": float(score.entropies[i]),
+            "context": i + 1,
+            "mass": float(score.masses[i]),
+            "top_ids": score.top_ids[i].tolist(),
+            "top_logprobs": score.top_logprobs[i].tolist(),
+        }
+    (row,) = bundled.score([5]).rows()
+    assert (row["text"], row["start"], row["end"]) == (None, None, None) and "mass" not in row
+    assert "top_ids" not in row and all(type(value) in (int, float, type(None)) for value in row.values())
+
+
+# ---- words
+
+PIECES = ["<|end|>", "a", "b", "ab", " a", " b", " ", "\n", "b ", "é", "\u3000c", ",", "a b"]
+MIXED = PIECES.index("a b")
+ENDS = [0, 4, 5, 6, 7, 10]  # those that begin with white space or end the text
+
+
+def wordy(seed=0):
+    """A model whose tokens are PIECES and some without text, and what follows any ids, in float64."""
+    pieces = [piece.encode() for piece in PIECES]
+    vocabulary = Vocabulary(
+        pieces, {piece: i for i, piece in enumerate(pieces)}, [*range(len(pieces))], [], []
+    )
+    n_vocab = len(PIECES) + 3
+    tokenizer = BPETokenizer(vocabulary, name="pieces", kind="pieces", n_ids=n_vocab)
+    model, weights = random_gpt2(seed, n_vocab=n_vocab, tokenizer=tokenizer, eos_token_ids=(0,))
+
+    def follows(ids):
+        return reference.softmax(reference.forward(model.config, weights, np.array(ids)))[-1]
+
+    return model, follows
+
+
+def test_probabilities_of_words_add_up():
+    """Words of up to three tokens, longer ones, and what is no word have all of the probability."""
+    model, follows = wordy()
+    before = [0, 1, 4, 2]
+    at_once = follows(before)[ENDS].sum()
+    inner = [1, 2, 3, 9, 11]  # without white space
+    words = [
+        [first, *rest]
+        for first in (4, 5, 10)
+        for n in range(3)
+        for rest in itertools.product(inner, repeat=n)
+    ]
+    scores = model.score([(before[1:], ids) for ids in words], words=True)
+    total = 0.0
+    for ids, score in zip(words, scores, strict=True):
+        (word,) = score.words()
+        assert (word.first_token, word.n_tokens) == (0, len(ids))
+        assert word.surprisal == pytest.approx(-word.logprob / math.log(2), rel=1e-12)
+        p = math.prod(follows(before + ids[:i])[token] for i, token in enumerate(ids))
+        here = follows(before + ids)
+        assert word.logprob == pytest.approx(math.log(p * here[ENDS].sum() / at_once), abs=1e-4)
+        goes_on = here[inner].sum() if len(ids) == 3 else 0.0
+        total += math.exp(word.logprob) + p * (goes_on + here[[8, MIXED, -3, -2, -1]].sum()) / at_once
+    total += follows(before)[[0, 6, 7]].sum() / at_once
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.integers(0, MIXED - 1), max_size=8),
+    st.lists(st.integers(0, MIXED - 1), min_size=1, max_size=20),
+    st.booleans(),
+)
+def test_words_by_definition(context, ids, bos):
+    """Found in the characters instead of the tokens, and multiplied in float64."""
+    if not bos and not context and len(ids) == 1:
+        return
+    model, follows = wordy(1)
+    sequence = [0] * bos + context + ids
+    first = max(1, len(sequence) - len(ids))
+    blank = ["       ", *PIECES[1:]]  # as if the end of a text were white space
+    pieces = [blank[token] for token in sequence]
+    text, ends = "".join(pieces[first:]), np.cumsum([len(piece) for piece in pieces[first:]])
+    hidden = 0 if len(sequence) - first == len(ids) else len(pieces[0])  # of the text, not scored
+
+    def gain(i):  # of the boundary before token i of the sequence
+        nothing_ends = i < len(sequence) and sequence[i] not in ENDS
+        if pieces[i - 1][-1].isspace() or nothing_ends:
+            return 0.0
+        return math.log(follows(sequence[:i])[ENDS].sum())
+
+    expected, begin = [], 0
+    for match in re.finditer(r"\S+", text):
+        end = int(np.searchsorted(ends, match.end())) + 1
+        tokens = range(first + begin, first + end)
+        logprob = sum(math.log(follows(sequence[:i])[sequence[i]]) for i in tokens)
+        logprob += gain(first + end) - gain(first + begin)
+        expected.append((match[0], match.start() + hidden, match.end() + hidden, begin, end - begin, logprob))
+        begin = end
+    (score,) = model.score([(context, ids)], bos=bos, words=True)
+    found = score.words()
+    assert [(w.text, w.start, w.end, w.first_token, w.n_tokens) for w in found] == [e[:5] for e in expected]
+    np.testing.assert_allclose([w.logprob for w in found], [e[5] for e in expected], atol=2e-4)
+
+
+def test_words_of_tokens_with_white_space_inside():
+    model, _ = wordy()
+    (score,) = model.score([[1, MIXED, 2, 4, 9]], words=True)
+    assert [(w.text, w.first_token, w.n_tokens) for w in score.words()] == [("aa bb", 0, 3), ("aé", 3, 2)]
+
+
+def test_corrections_cancel_between_words(bundled):
+    text = "The king, who was old, had  three\n\ndaughters — très petites; one was “fair”."
+    score = bundled.score(text, words=True)
+    words = score.words()
+    assert " ".join(word.text for word in words) == " ".join(text.split())
+    assert all(text[word.start : word.end] == word.text for word in words)
+    assert sum(word.n_tokens for word in words) == len(score)
+    starts, _ = bundled.word_edges
+    (_, end) = bundled.score([text, (text, " ")], mask=starts)  # what can follow the text
+    total = sum(word.logprob for word in words)
+    assert total == pytest.approx(score.logprob + float(end.masses[0]), rel=1e-6)
+
+
+def test_the_last_word_of_a_text_that_fills_the_window():
+    """What can follow is seen from a window that begins one token later."""
+    model, follows = wordy()
+    ids = np.random.default_rng(0).integers(1, 4, size=40).tolist()
+    score = model.score(ids, words=True)
+    (word,) = score.words()
+    assert len(score) == 40 and word.n_tokens == 40
+    end = math.log(follows(ids)[ENDS].sum())  # without the begin-of-text token
+    assert word.logprob == pytest.approx(score.logprob + end, abs=1e-4)
+    (short,) = model.score(ids[:39], words=True).words()
+    assert short.logprob == pytest.approx(
+        model.score(ids[:39]).logprob + math.log(follows([0, *ids[:39]])[ENDS].sum()), abs=1e-4
+    )
+    long = model.score(ids * 3, stride=7, words=True)
+    plain = model.score(ids * 3, stride=7)
+    assert same(long, plain) and len(long.words()) == 1
+
+
+def test_words_are_those_of_minicons(bundled):
+    """Golden: minicons takes the tokens that begin with a space for those that begin words."""
+    golden = json.loads((Path(__file__).parent / "golden" / "word_scores.json").read_text("utf-8"))
+    model = GPT2.from_pretrained(threads=1)
+    space = [model.token_bytes(token).startswith(b" ") for token in range(4096)]
+    model.word_edges = np.array(space), bundled.word_edges[1]
+    for case in golden["texts"]:
+        words = model.score(case["text"], words=True).words()
+        assert [word.text for word in words] == [text for text, _ in case["words"]]
+        np.testing.assert_allclose(
+            [word.logprob for word in words], [logprob for _, logprob in case["words"]], atol=1e-4
+        )
+
+
+def test_where_words_cannot_be_told(bundled):
+    with pytest.raises(ValueError, match="score with words=True"):
+        bundled.score("Once upon").words()
+    with pytest.raises(TypeError, match="words must be True or False; got 1"):
+        bundled.score("Once upon", words=1)
+    model, _ = random_gpt2()
+    with pytest.raises(TokenizerError, match="made without a tokenizer"):
+        model.score([1, 2], words=True)
+
+    class Letters:
+        """Writes the first token of a text without its space."""
+
+        n_vocab, pieces = 3, ("a", " b", "  ")
+
+        def encode(self, text):
+            return [1] * len(text)
+
+        def decode(self, ids):
+            return "".join(self.pieces[token] for token in ids).removeprefix(" ")
+
+    model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
+    with pytest.raises(TokenizerError, match="does not tell which of its tokens begin with white space"):
+        model.score([0, 1], words=True)
+    Letters.pieces = ("a", "b", "c")
+    model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
+    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins with white space"):
+        model.score([0, 1], words=True)
 
 
 # ---- suggestions
