@@ -345,7 +345,8 @@ class Passage:
         self.context = before[options.bos :]
         n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted
         if len(ids) == 0:
-            raise ValueError(f"{name} is empty: there is nothing to score")
+            what = "is empty" if text is not None else "has no token ids"
+            raise ValueError(f"{name} {what}: there is nothing to score")
         if n_rows < self.first:
             raise ValueError(
                 f"{name} is a single token, and without bos nothing stands before it: nothing can be "

@@ -335,6 +335,8 @@ def test_subset_sum_does_not_depend_on_what_is_left_out():
         logits[~mask] = other
         for isa in ISAS:
             assert _ops.subset_sum(logits, mask, isa=isa) == (-300, pytest.approx(1 + math.exp(-1), rel=1e-6))
+    logits[mask], logits[~mask] = -math.inf, 1  # a subset without probability
+    assert {_ops.subset_sum(logits, mask, isa=isa) for isa in ISAS} == {(-math.inf, 0)}
 
 
 @given(sizes(1, 600), families, seeds)

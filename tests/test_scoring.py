@@ -238,16 +238,17 @@ def engine_calls(monkeypatch):
 def test_a_context_is_computed_once(monkeypatch, several):
     model, _ = random_gpt2()
     calls = engine_calls(monkeypatch)
-    c, d = [1] * 20, [2] * 10
+    c, d = [1] * 20, [2] * 20
     pairs = [(c, [3, 4, 5]), (c, [6]), (c, [7, 8]), (d, [1]), (d, [2]), [1, 2, 3], ([], [9, 9])]
-    list(model.score(several(pairs)))
-    assert calls == [[21, 11, 3, 2], [2, 1]]  # the begin-of-text token and the context; what is left of each
+    found = list(model.score(several(pairs)))
+    assert calls == [[21, 21, 3, 2], [2, 1]]  # the begin-of-text token and the context; what is left of each
+    assert all(same(one, model.score([pair])[0]) for one, pair in zip(found, pairs, strict=True))
     calls.clear()
     model.score([(c, [token]) for token in range(61)])
     assert calls == [[21]]
     calls.clear()
     model.score([(c, [1, 2]), (d, [1, 2]), (c, [1, 2])])  # no neighbours
-    assert calls == [[22, 12, 22]]
+    assert calls == [[22, 22, 22]]
     calls.clear()
     model.score(
         [(c, [1, 2]), (c, [3])], words=False, stride=5, window=10
@@ -386,7 +387,7 @@ def test_results_before_an_error_come_first():
     ("texts", "bos", "error", "message"),
     [
         ([("a", "")], True, ValueError, "text 0 is empty"),
-        ([("a", [])], True, ValueError, "text 0 is empty"),
+        ([("a", [])], True, ValueError, "text 0 has no token ids: there is nothing to score"),
         ([("", [3])], False, ValueError, "nothing can be scored; use bos=True, a context or"),
         (["a", ([3, 4096], "a")], True, ValueError, "the context of text 1 has token id 4096"),
         ([("a", "b", "c")], True, TypeError, "text 0 must hold integers only; got 'a'"),
@@ -604,6 +605,12 @@ def test_words_of_tokens_with_white_space_inside():
     assert [(w.text, w.first_token, w.n_tokens) for w in score.words()] == [("aa bb", 0, 3), ("aé", 3, 2)]
 
 
+def test_white_space_in_pieces_parts_no_words(bundled):
+    text = "one\u2009two three"
+    assert not any("\u2009" in bundled.token_bytes(i).decode("utf-8", "replace") for i in range(4096))
+    assert [word.text for word in bundled.score(text, words=True).words()] == ["one\u2009two", "three"]
+
+
 def test_corrections_cancel_between_words(bundled):
     text = "The king, who was old, had  three\n\ndaughters — très petites; one was “fair”."
     score = bundled.score(text, words=True)
@@ -617,9 +624,10 @@ def test_corrections_cancel_between_words(bundled):
     assert total == pytest.approx(score.logprob + float(end.masses[0]), rel=1e-6)
 
 
-def test_the_last_word_of_a_text_that_fills_the_window():
+def test_the_last_word_of_a_text_that_fills_the_window(monkeypatch):
     """What can follow is seen from a window that begins one token later."""
     model, follows = wordy()
+    calls = engine_calls(monkeypatch)
     ids = np.random.default_rng(0).integers(1, 4, size=40).tolist()
     score = model.score(ids, words=True)
     (word,) = score.words()
@@ -630,6 +638,7 @@ def test_the_last_word_of_a_text_that_fills_the_window():
     assert short.logprob == pytest.approx(
         model.score(ids[:39]).logprob + math.log(follows([0, *ids[:39]])[ENDS].sum()), abs=1e-4
     )
+    assert calls == [[40, 40], [40], [39]]
     long = model.score(ids * 3, stride=7, words=True)
     plain = model.score(ids * 3, stride=7)
     assert same(long, plain) and len(long.words()) == 1
