@@ -1,0 +1,215 @@
+"""gpt2c.ray.Scorer: by itself; in Ray Data with a worker that is killed; in datasets with two processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2c import GPT2
+from gpt2c.checkpoint import BUNDLED
+from gpt2c.ray import Scorer
+
+TEXT = (BUNDLED / "sample.txt").read_text(encoding="utf-8")
+TEXTS = [TEXT[at : at + 40 + 7 * (at % 23)] for at in range(0, 6000, 50)]  # 120 of 40 to 194 characters
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GPT2.from_pretrained(threads=1)
+
+
+@pytest.fixture(scope="module")
+def packed(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "model.gpt2c"
+    model.save(path)
+    return str(path)
+
+
+NUMBERS = ("n_bytes", "logprob", "perplexity", "bits_per_byte", "bits_per_char")
+NAMES = ["gpt2c_n_tokens", *(f"gpt2c_{name}" for name in NUMBERS)]
+
+
+def test_dict_of_arrays(model):
+    batch = {"id": np.arange(4), "text": np.array(["The king", "", None, "The queen was"], object)}
+    found = Scorer()(batch)
+    assert list(found) == ["id", "text", *NAMES] and list(batch) == ["id", "text"]
+    for row, text in ((0, "The king"), (3, "The queen was")):
+        score = model.score(text)
+        assert found["gpt2c_n_tokens"][row] == len(score)
+        for name in NUMBERS:
+            assert found[f"gpt2c_{name}"][row] == getattr(score, name)
+    assert found["gpt2c_n_tokens"][1:3].tolist() == found["gpt2c_n_bytes"][1:3].tolist() == [0, 0]
+    assert all(np.isnan(found[name][1:3]).all() for name in NAMES[2:])
+    assert [found[name].dtype for name in NAMES] == ["int64"] * 2 + ["float64"] * 4
+
+
+def test_dict_of_lists_with_nothing_to_score():
+    found = Scorer(prefix="small_", text_column="body")({"body": ["", None]})
+    assert found["body"] == ["", None] and np.isnan(found["small_logprob"]).all()
+
+
+def test_texts_of_any_length(model):
+    long = TEXT[:4000]
+    by_default = Scorer()({"text": [long]})["gpt2c_logprob"]
+    assert by_default == [model.score(long, stride=256).logprob]
+    asked = Scorer(window=64, min_context=40, bos=False)({"text": [long]})["gpt2c_logprob"]
+    assert asked == [model.score(long, window=64, min_context=40, bos=False).logprob] != by_default
+    narrow = Scorer(window=64)({"text": [long]})["gpt2c_logprob"]
+    assert narrow == [model.score(long, window=64, stride=32).logprob]
+    asked = Scorer(window=64, stride=9)({"text": [long]})["gpt2c_logprob"]
+    assert asked == [model.score(long, window=64, stride=9).logprob]
+
+
+def test_a_single_token_without_bos(model):
+    assert len(model.tokenizer.encode("The")) == 1
+    assert Scorer(bos=False)({"text": ["The", "The king"]})["gpt2c_n_tokens"].tolist() == [0, 1]
+    assert Scorer()({"text": ["The", "The king"]})["gpt2c_n_tokens"].tolist() == [1, 2]
+
+
+def test_number_format():
+    found = Scorer(dtype="int8")({"text": TEXTS[:1]})
+    expected = GPT2.from_pretrained(dtype="int8", threads=1).score(TEXTS[0])
+    assert found["gpt2c_logprob"] == [expected.logprob]
+
+
+def test_arrow_table(model):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"text": ["The king", None, ""], "n": [1, 2, 3]})
+    found = Scorer()(table)
+    assert found.column_names == ["text", "n", *NAMES]
+    assert found["gpt2c_n_tokens"].to_pylist() == [2, 0, 0]
+    assert found["gpt2c_logprob"].to_pylist() == [model.score("The king").logprob, None, None]
+    nothing = Scorer()(table.slice(1))
+    assert nothing.schema == found.schema  # a file of nulls has the same types as others
+    assert Scorer()(table.slice(3)).schema == found.schema
+
+
+def test_data_frame(model):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"text": ["The king", None, float("nan")]}, index=[7, 9, 11])
+    found = Scorer()(frame)
+    assert list(found.index) == [7, 9, 11] and list(frame) == ["text"]
+    assert found["gpt2c_perplexity"][7] == model.score("The king").perplexity
+    assert found["gpt2c_perplexity"].isna().tolist() == [False, True, True]
+
+
+def test_pickle_leaves_the_model_out(packed):
+    scorer = Scorer(packed, min_context=100)
+    before = pickle.dumps(scorer)
+    expected = scorer({"text": TEXTS[:3]})
+    assert scorer.model.threads == 1
+    assert pickle.dumps(scorer) == before and len(before) < 1000
+    again = pickle.loads(before)({"text": TEXTS[:3]})
+    assert (again["gpt2c_logprob"] == expected["gpt2c_logprob"]).all()
+
+
+def test_wrong_batches():
+    with pytest.raises(ValueError, match="no column 'body'; there are: text, n"):
+        Scorer(text_column="body")({"text": ["a"], "n": [1]})
+    with pytest.raises(ValueError, match="the rows have gpt2c_logprob already: choose another prefix="):
+        Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
+    with pytest.raises(TypeError, match="text 1 must be a string or token ids"):
+        Scorer()({"text": ["a", 3]})
+    with pytest.raises(ValueError, match="stride and min_context are two ways"):
+        Scorer(stride=3, min_context=4)({"text": ["a"]})
+
+
+# -------------------------------------------------------------------------------- inside others
+
+
+class Dying(Scorer):
+    """A Scorer that notes every batch, and once kills its process when a batch is done but not yet given.
+
+    It begins when a second process has begun too.
+    """
+
+    def __init__(self, notes: str, **settings) -> None:
+        super().__init__(**settings)
+        self.notes = Path(notes)
+        self.batches = 0
+
+    def __call__(self, batch):
+        first = batch["id"][0].as_py()
+        (self.notes / f"{os.getpid()}-{first}-begun").touch()
+        waited = time.monotonic()
+        while len(processes(self.notes)) < 2 and time.monotonic() < waited + 60:
+            time.sleep(0.05)
+        found = super().__call__(batch)
+        self.batches += 1
+        if self.batches == 3:
+            try:
+                (self.notes / "killed").touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        (self.notes / f"{os.getpid()}-{first}-done").touch()
+        return found
+
+
+def processes(notes: Path) -> set[str]:
+    """Those that have noted something."""
+    return {path.name.split("-")[0] for path in notes.glob("*-*")}
+
+
+@pytest.mark.plugins
+def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(model, packed, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    for name in ("in", "out", "notes"):
+        (tmp_path / name).mkdir()
+    rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
+    for i in range(0, len(rows), 12):
+        pq.write_table(pa.Table.from_pylist(rows[i : i + 12]), tmp_path / "in" / f"{i:03}.parquet")
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))  # workers find this file
+    settings = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    with ray.init("local", **settings):
+        rows = ray.data.read_parquet(str(tmp_path / "in")).repartition(target_num_rows_per_block=12)
+        rows.map_batches(
+            Dying,
+            fn_constructor_kwargs={"notes": str(tmp_path / "notes"), "model": packed},
+            compute=ray.data.ActorPoolStrategy(size=2),
+            num_cpus=1,
+            batch_size=6,
+            batch_format="pyarrow",
+        ).write_parquet(str(tmp_path / "out"))
+
+    notes = {path.name for path in (tmp_path / "notes").iterdir()} - {"killed"}
+    lost = {name for name in notes if name.endswith("begun") and name.replace("begun", "done") not in notes}
+    assert len(lost) == 1, "no worker was killed within a batch"
+    assert len(processes(tmp_path / "notes")) == 3, "two workers, and one that was started again"
+
+    found = pq.read_table(tmp_path / "out").sort_by("id")
+    assert found["id"].to_pylist() == list(range(len(TEXTS)))
+    assert found["text"].to_pylist() == TEXTS
+    scores = model.score(TEXTS)
+    for name in NUMBERS:
+        assert found[f"gpt2c_{name}"].to_pylist() == [getattr(score, name) for score in scores]
+    assert found["gpt2c_n_tokens"].to_pylist() == [len(score) for score in scores]
+
+
+@pytest.mark.plugins
+def test_datasets_with_two_processes(model, packed, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"text": [*TEXTS, ""]})
+    scorer = Scorer(packed)
+    model.score(TEXTS[0])  # a model in use before the fork does no harm
+    found = rows.map(scorer, batched=True, batch_size=16, num_proc=2)
+    scores = model.score(TEXTS)
+    assert found.column_names == ["text", *NAMES]
+    logprobs = found["gpt2c_logprob"][:]
+    assert logprobs[:-1] == [score.logprob for score in scores] and np.isnan(logprobs[-1])
+    assert found["gpt2c_n_tokens"][:] == [*map(len, scores), 0]
