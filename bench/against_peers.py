@@ -7,7 +7,8 @@
 prefill   a prompt of 512 tokens to the logits after its last
 decode    128 greedy tokens after a prompt of 32, without the prompt's time
 batch 8   the same of 8 prompts together, the sum
-score     the log-probability of each token of a text of 512
+score     the log-probability of each token of a text of 512;
+score 8   of 8 such texts; score ragged: of 32 texts of 20 to 512 tokens
 start     a new process: Python, imports, the model's file (in the page cache), the first token after a
           prompt of 32; and the memory of that process at its end: all, and of it what is no file's, so
           that every further process needs it again
@@ -39,9 +40,9 @@ import numpy as np
 
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH))
-from peers.engines import BATCH, DECODE, ENGINES, PROMPT, THREADS, now  # noqa: E402
+from peers.engines import BATCH, DECODE, ENGINES, PROMPT, SCORE_CASES, THREADS, now  # noqa: E402
 
-RATES = ("prefill", "decode", "batch 8", "score")
+RATES = ("prefill", "decode", "batch 8", "score", *SCORE_CASES)
 AGREEMENT = {"float32": 1.0, "bfloat16": 0.95, "int8": 0.9, "int4": 0.6}  # shares of 128 next tokens
 LLAMA = "llama-cpp-python==0.3.36"
 LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF " + " ".join(
@@ -124,6 +125,11 @@ def check(engine, fmt: str, ref) -> dict:
     error = max(float(np.abs(a - b).max()) for a, b in
                 ((forced, ref["forced_logits"]), (last, ref["long_logits"])))  # fmt: skip
     scores = float(np.abs(engine.score(ref["long"]) - ref["long_logprobs"]).mean())
+    several = [*ref["prompts"], ref["long"][:100]]
+    for choice in engine.score_choices:
+        engine.choose(choice, SCORE_CASES[0])
+        for ids, found in zip(several, engine.score_texts(several), strict=True):
+            scores = max(scores, float(np.abs(found - engine.score(ids)).mean()))
     batch = engine.decode(ref["prompts"], 15)[0]
     greedy = float((batch == ref["greedy"]).mean())
     fine = argmax >= AGREEMENT[fmt] and scores < 0.5
@@ -137,8 +143,15 @@ def check(engine, fmt: str, ref) -> dict:
     return {"argmax": argmax, "error": error, "score_error": scores, "greedy": greedy}
 
 
-def measure(name: str, repeats: int) -> dict:
-    """All rates of an engine, in this process."""
+def texts_to_score() -> dict[str, list]:
+    """Token ids of the texts of each of the SCORE_CASES."""
+    rng = np.random.default_rng(3)
+    lengths = {"score 8": [512] * 8, "score ragged": rng.integers(20, 513, size=32)}
+    return {case: [rng.integers(0, 50256, size=n) for n in lengths[case]] for case in SCORE_CASES}
+
+
+def measure(name: str, repeats: int, wanted: list[str]) -> dict:
+    """The wanted rates of an engine, in this process."""
     kind, arguments, fmt = ENGINES[name]
     ref = np.load("reference.npz")
     begin = now()
@@ -162,10 +175,14 @@ def measure(name: str, repeats: int) -> dict:
         "batch 8": lambda: BATCH * DECODE / engine.decode(prompts, DECODE)[1],
         "score": lambda: (len(long) - 1) / timed(lambda: engine.score(long)),
     }
-    for case, run in cases.items():
-        n = repeats if case in ("decode", "batch 8") else 3 * repeats
+    for case, texts in texts_to_score().items():
+        tokens = sum(len(ids) - 1 for ids in texts)
+        cases[case] = lambda texts=texts, tokens=tokens: tokens / timed(lambda: engine.score_texts(texts))
+    for case in wanted:
+        run = cases[case]
+        n = 3 * repeats if case in ("prefill", "score") else repeats
         tried = {}
-        for choice in engine.choices:
+        for choice in engine.score_choices if case in SCORE_CASES else engine.choices:
             engine.choose(choice, case)
             run()  # warms up
             tried[choice] = max(run() for _ in range(n if case in ("prefill", "score") else 1))
@@ -228,7 +245,7 @@ def call(name: str, what: str, options: argparse.Namespace) -> dict:
     }
     begin = time.perf_counter()
     done = subprocess.run(
-        [python, __file__, what, name, "--repeats", str(options.repeats)],
+        [python, __file__, what, name, "--repeats", str(options.repeats), "--cases", *options.cases],
         env=environment, cwd=options.work, capture_output=True, text=True, timeout=options.timeout,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
@@ -257,7 +274,7 @@ def run(options: argparse.Namespace) -> dict:
                 found["starts"].append(call(name, "--start", options))  # its files are in the page cache now
                 if number == 0:
                     found["install"] = call(name, "--install", options)["bytes"]
-                rates = (f"{c} {statistics.median(found['rates'][-1][c]):,.0f}" for c in RATES)
+                rates = (f"{c} {statistics.median(found['rates'][-1][c]):,.0f}" for c in options.cases)
                 start = found["starts"][-1]["seconds"]
                 print(
                     f"round {number + 1}, {name}: {', '.join(rates)}, start {start:.2f} s",
@@ -276,10 +293,11 @@ def run(options: argparse.Namespace) -> dict:
 
 def tables(found: dict) -> str:
     """Markdown: speeds and sizes; then how each engine was set and how near its answers are."""
-    lines = [
-        "| engine | prefill | decode | batch 8 | score | start | memory | of it own | install |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    cases = [
+        case for case in RATES if any(case in r for of in found["results"].values() for r in of["rates"])
     ]
+    head = ["engine", *cases, "start", "memory", "of it own", "install"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     about = [
         "| engine | next tokens as float32 | greatest difference of a logit | settings |",
         "| --- | --- | --- | --- |",
@@ -288,7 +306,7 @@ def tables(found: dict) -> str:
         if not of["rates"]:
             continue
         rates = []
-        for case in RATES:
+        for case in cases:
             rounds = [statistics.median(r[case]) for r in of["rates"]]
             rates.append(f"{statistics.median(rounds):,.0f} ({min(rounds):,.0f} to {max(rounds):,.0f})")
         start = statistics.median(s["seconds"] for s in of["starts"])
@@ -298,7 +316,7 @@ def tables(found: dict) -> str:
             f"| {name} | {' | '.join(rates)} | {start:.2f} s | {rss:.0f} | {own:.0f} | {install:.0f} |"
         )
         last = of["rates"][-1]
-        chosen = ", ".join(f"{case} {how}" for case, how in last["choices"].items() if how)
+        chosen = ", ".join(f"{case}: {how}" for case, how in last["choices"].items() if how)
         checked = last["check"]
         how = "; ".join(filter(None, (last["settings"], chosen)))
         about.append(f"| {name} | {checked['argmax']:.0%} | {checked['error']:.0e} | {how} |")
@@ -322,6 +340,9 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, help="in each process; prefill and score 3 times as often"
     )
+    parser.add_argument(
+        "--cases", nargs="+", choices=RATES, default=RATES, metavar="CASE", help=", ".join(RATES)
+    )
     parser.add_argument("--engines", nargs="+", metavar="NAME", help="those whose names begin so")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one process")
     parser.add_argument("--json", type=Path, help="keep all that was measured")
@@ -330,7 +351,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work = options.work.resolve()
     if options.measure:
-        print("RESULT " + json.dumps(measure(options.measure, options.repeats)))
+        print("RESULT " + json.dumps(measure(options.measure, options.repeats, options.cases)))
     elif options.start:
         print("RESULT " + json.dumps(first_token(options.start)))
     elif options.install:

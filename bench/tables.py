@@ -304,6 +304,32 @@ class Tables:
             note,
         )
 
+    def search(self) -> Table:
+        """Beam search beside as many greedy texts; with random weights beams change places often."""
+        rng, rows, new = np.random.default_rng(2), [], 16 if self.quick else 64
+        for dtype in self.dtypes:
+            model = self.model(dtype)
+            for n_prompt in (32, 500):
+                prompt = rng.integers(1000, 50000, size=n_prompt).tolist()
+                times: dict[str, list[float]] = {}
+                for _ in range(self.rounds):
+                    for name, options in (
+                        ("batch", {"num_return_sequences": 4}),
+                        ("search", {"num_beams": 4, "num_return_sequences": 4}),
+                    ):
+                        begin = time.perf_counter()
+                        model.generate(prompt, max_new_tokens=new, min_new_tokens=new, **options)
+                        times.setdefault(name, []).append(time.perf_counter() - begin)
+                batch, search = (statistics.median(times[name]) for name in ("batch", "search"))
+                ratios = [b / a for a, b in zip(times["batch"], times["search"], strict=True)]
+                rows.append([dtype, str(n_prompt), ms(batch), ms(search), f"{statistics.median(ratios):.2f}"])
+        return table(
+            f"Beam search with 4 beams over {new} tokens, beside 4 greedy texts: 124M, {self.team}",
+            ("format", "prompt", "4 texts, ms", "4 beams, ms", "ratio"),
+            rows,
+            "The prompt is part of both. The ratio is the median of the rounds' ratios.",
+        )
+
     def sizes(self) -> Table:
         rng, rows, worst = np.random.default_rng(1), [], (2.0, "")
         for number in range(4 if self.quick else 12):
@@ -340,7 +366,19 @@ class Tables:
                      f"The worst: {worst[1]}.")  # fmt: skip
 
 
-NAMES = ("formats", "linear", "context", "batch", "rows", "threads", "sampling", "sizes", "isas", "shapes")
+NAMES = (
+    "formats",
+    "linear",
+    "context",
+    "batch",
+    "rows",
+    "threads",
+    "sampling",
+    "search",
+    "sizes",
+    "isas",
+    "shapes",
+)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ HERE = Path.cwd()  # with what models.py has made
 MODEL = HERE / "model"
 THREADS, LAYERS, HEADS, WIDTH, N_VOCAB = 2, 12, 12, 64, 50257
 DECODE, PROMPT, BATCH = 128, 32, 8
+SCORE_CASES = ("score 8", "score ragged")
 now = time.perf_counter
 
 
@@ -24,9 +25,12 @@ class Engine:
 
     exact = False  # float32 throughout
     choices = (None,)  # settings left open: `choose(one)` sets it, the fastest of each case is taken
+    score_choices = ("text by text", "eight padded")  # the same for several texts to score
+    group = 1
 
     def choose(self, choice, case):
-        pass
+        if case in SCORE_CASES:
+            self.group = 8 if choice == "eight padded" else 1
 
     def prefill(self, ids):
         """From nothing to the last logits."""
@@ -54,7 +58,24 @@ class Engine:
 
     def score(self, ids):
         """Log-probabilities of ids[1:]."""
+        return self.score_rows(ids[None])[0]
+
+    def score_rows(self, ids):
+        """The same of every row of ids [n, T]: [n, T - 1]."""
         raise NotImplementedError
+
+    def score_texts(self, texts):
+        """Log-probabilities of several texts: those of similar length together, padded."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = [None] * len(texts)
+        for at in range(0, len(order), self.group):
+            some = order[at : at + self.group]
+            rows = np.zeros((len(some), len(texts[some[-1]])), np.int64)
+            for row, i in zip(rows, some, strict=True):
+                row[: len(texts[i])] = texts[i]
+            for i, logprobs in zip(some, self.score_rows(rows), strict=True):
+                found[i] = logprobs[: len(texts[i]) - 1]
+        return found
 
 
 # ---- gpt2c
@@ -84,8 +105,13 @@ class Gpt2c(Engine):
     def prefill(self, ids):
         self.model.forward(ids, logits_to_keep=1)
 
-    def score(self, ids):
-        return self.model.score(ids, bos=False).logprobs
+    score_choices = (None,)
+
+    def score_rows(self, ids):
+        return np.stack(self.score_texts(list(ids)))
+
+    def score_texts(self, texts):
+        return [score.logprobs for score in self.model.score(texts, bos=False)]
 
 
 # ---- transformers
@@ -123,10 +149,10 @@ class Torch(Engine):
     def numpy(self, logits):
         return logits.float().numpy()
 
-    def score(self, ids):
+    def score_rows(self, ids):
         ids = self.torch.as_tensor(ids)
-        logits = self.model(ids[None]).logits[0, :-1]
-        return -self.torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none").float().numpy()
+        logits = self.model(ids).logits[:, :-1].transpose(1, 2)
+        return -self.torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none").float().numpy()
 
 
 # ---- CTranslate2
@@ -162,9 +188,20 @@ class CTranslate2(Engine):
         tokens, seconds = self._generate(prompts, n + 1)
         return tokens, seconds - first
 
-    def score(self, ids):
-        found = self.generator.score_batch([[self.texts[i] for i in ids]])
-        return np.array(found[0].log_probs)
+    score_choices = (1024, 4096)  # tokens of a batch, which it makes of texts sorted by length
+
+    def choose(self, choice, case):
+        if case in SCORE_CASES:
+            self.group = choice
+
+    def score_rows(self, ids):
+        return np.stack(self.score_texts(list(ids)))
+
+    def score_texts(self, texts):
+        texts = [[self.texts[i] for i in ids] for ids in texts]
+        size = max(self.group, max(map(len, texts)))
+        found = self.generator.score_batch(texts, max_batch_size=size, batch_type="tokens")
+        return [np.array(of_text.log_probs) for of_text in found]
 
     def _logits(self, ids):
         import ctranslate2
@@ -210,19 +247,19 @@ class Ort(Engine):
     def scorer(self):
         return self._session("onnx/score.onnx")
 
-    def score(self, ids):
-        rows = ids[None, :-1]
-        n = rows.shape[1]
-        past = np.zeros((1, HEADS, n, WIDTH), np.float32)
+    def score_rows(self, ids):
+        rows = ids[:, :-1]
+        texts, n = rows.shape
+        past = np.zeros((texts, HEADS, n, WIDTH), np.float32)
         feeds = {
             "input_ids": rows.astype(np.int64),
-            "position_ids": np.arange(n)[None],
-            "seqlens_k": np.array([n - 1], np.int32),
+            "position_ids": np.tile(np.arange(n), (texts, 1)),
+            "seqlens_k": np.full(texts, n - 1, np.int32),
             "total": np.array([n], np.int32),
-            "targets": ids[None, 1:].astype(np.int64),
+            "targets": ids[:, 1:].astype(np.int64),
             **{"past." + name: past for name in self.names},
         }
-        return self.scorer.run(["logprobs"], feeds)[0][0, :, 0]
+        return self.scorer.run(["logprobs"], feeds)[0][:, :, 0]
 
     def value(self, array):
         return self.ort.OrtValue.ortvalue_from_numpy(array)
@@ -287,13 +324,13 @@ class OpenVino(Engine):
     def scorer(self):
         return self._compile("score.xml").create_infer_request()
 
-    def score(self, ids):
+    def score_rows(self, ids):
         feeds = {
-            "input_ids": ids[None, :-1],
-            "position_ids": np.arange(len(ids) - 1)[None],
-            "targets": ids[None, 1:],
+            "input_ids": ids[:, :-1],
+            "position_ids": np.tile(np.arange(ids.shape[1] - 1), (len(ids), 1)),
+            "targets": ids[:, 1:],
         }
-        return self.scorer.infer({k: v.astype(np.int64) for k, v in feeds.items()})["logprobs"][0]
+        return self.scorer.infer({k: v.astype(np.int64) for k, v in feeds.items()})["logprobs"].copy()
 
     def start(self, prompts):
         self.request.reset_state()
@@ -322,7 +359,7 @@ class OpenVino(Engine):
 
 
 class Llama(Engine):
-    choices = ("flash", "plain")
+    choices = score_choices = ("flash", "plain")
 
     def __init__(self, kind):
         import llama_cpp as c
@@ -386,6 +423,9 @@ class Llama(Engine):
             raise RuntimeError("llama_decode")
         first = self.c.llama_get_logits_ith(self.now, wanted[0])  # those asked for lie one after the other
         return np.ctypeslib.as_array(first, (len(wanted), N_VOCAB))
+
+    def score_texts(self, texts):
+        return [self.score(ids) for ids in texts]
 
     def score(self, ids):
         """Its API gives logits; what is left is done with NumPy, a few rows at a time."""
