@@ -270,8 +270,8 @@ cdef class KVCache:
     ----------
     n_ctx : int
     nbytes : int
-        Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 128; some more
-        where the width of a head is no multiple of 16.
+        Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 16 or 128;
+        some more where the width of a head is no multiple of 16.
     """
 
     cdef readonly Weights weights
@@ -302,7 +302,9 @@ cdef class KVCache:
             if n_ctx < prefix.length:
                 raise ValueError(f"n_ctx of a cache is {n_ctx!r}, but its prefix has {prefix.length} positions")
             shared = prefix.length - prefix.length % GPT2C_LANES
-        cdef ptrdiff_t capacity = max(1, (n_ctx - shared + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK) * GPT2C_KEY_BLOCK
+        # Few sizes, so that memory is used again, but small ones for the many caches of short texts.
+        cdef ptrdiff_t own = max(1, n_ctx - shared), step = GPT2C_LANES if own < GPT2C_KEY_BLOCK else GPT2C_KEY_BLOCK
+        cdef ptrdiff_t capacity = (own + step - 1) // step * step
         heads = config.n_layer * config.n_head
         self.weights = weights
         self.n_ctx = n_ctx
@@ -393,6 +395,10 @@ cdef class KVCache:
                 other.give_back()
         finally:
             self.give_back()
+
+    def branch(self, n_ctx):
+        """A text that goes on from this one's, with room for ``n_ctx`` positions: this is its ``prefix``."""
+        return KVCache(self.weights, n_ctx, self.dtype, self)
 
     def fork(self, n_ctx=None):
         """A copy that goes its own way from here on.

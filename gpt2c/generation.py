@@ -249,7 +249,7 @@ class Prompt:
         self.unstarted -= 1
         cache = self.cache
         if self.shared:
-            cache = _engine.KVCache(cache.weights, self.capacity, cache.dtype, prefix=cache)
+            cache = cache.branch(self.capacity)
         if self.unstarted == 0:
             self.cache = self.logits = None
         return cache

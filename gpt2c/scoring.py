@@ -443,7 +443,7 @@ def _same_context(one: Piece, other: Piece) -> bool:
 def _computed(model: GPT2, pieces: Sequence[Piece]) -> list[list[tuple[np.ndarray, ...]]]:
     """What the engine gives for the rows of every piece, in one or two parts.
 
-    A context that neighbours share is computed once; each goes on with a copy of its cache.
+    A context that neighbours share is computed once; each reads its cache and goes on in one of its own.
     """
     found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in pieces]
 
@@ -474,27 +474,35 @@ def _computed(model: GPT2, pieces: Sequence[Piece]) -> list[list[tuple[np.ndarra
             groups[-1].append(i)
         else:
             groups.append([i])
-    parts, rest = [], []
-    for group in groups:
-        first = pieces[group[0]]
-        end = first.shared if len(group) > 1 else len(first.ids)
-        cache = model.new_cache(end)
-        parts.append(_Part(cache, first.ids[:end], 0, group))
-        rest += [(cache, i) for i in group if len(pieces[i].ids) > end]
-    compute(parts)
 
-    parts, rows, size = [], 0, 0
-    for cache, i in rest:
-        done = len(cache)
-        ids = pieces[i].ids[done:]
-        fork = cache.fork(done + len(ids))
-        if parts and (rows + len(ids) > ROWS_PER_CALL or size + fork.nbytes > CACHE_BYTES):
-            compute(parts)
-            parts, rows, size = [], 0, 0
-        parts.append(_Part(fork, ids, done, [i]))
-        rows, size = rows + len(ids), size + fork.nbytes
-    if parts:
-        compute(parts)
+    def compute_all(parts: Iterable[_Part]) -> None:
+        """In as many calls as keep their rows and caches within bounds."""
+        some: list[_Part] = []
+        rows = size = 0
+        for part in parts:
+            if some and (rows + len(part.ids) > ROWS_PER_CALL or size + part.cache.nbytes > CACHE_BYTES):
+                compute(some)
+                some, rows, size = [], 0, 0
+            some.append(part)
+            rows, size = rows + len(part.ids), size + part.cache.nbytes
+        if some:
+            compute(some)
+
+    rest: list[tuple[_engine.KVCache, int]] = []
+
+    def beginnings() -> Iterator[_Part]:
+        for group in groups:
+            first = pieces[group[0]]
+            end = first.shared if len(group) > 1 else len(first.ids)
+            cache = model.new_cache(end)
+            rest.extend((cache, i) for i in group if len(pieces[i].ids) > end)
+            yield _Part(cache, first.ids[:end], 0, group)
+
+    compute_all(beginnings())
+    compute_all(
+        _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i])
+        for cache, i in rest
+    )
     return found
 
 

@@ -90,7 +90,7 @@ typedef struct {
 /* The keys and values of one sequence, as float (half: as float16).
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
- * capacity is a multiple of GPT2C_KEY_BLOCK. Entries from the length on hold anything, NaN included.
+ * capacity is a multiple of 16. Entries from the length on hold anything, NaN included.
  * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, that nobody
  * writes to; k and v then begin with position `shared`. */
 typedef struct {

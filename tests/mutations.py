@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["tests/test_kernels.py", "tests/test_formats.py", "tests/test_engine.py"]
+TESTS = ["tests/test_kernels.py", "tests/test_formats.py", "tests/test_engine.py", "tests/test_cache.py"]
 
 # (what is broken, file, text, replacement)
 MUTATIONS = [
@@ -52,6 +52,10 @@ MUTATIONS = [
     ("attention: sum of later blocks", "k_attention.inc.c", "to[d_pad + 1] = state[2][i];", ""),
     ("attention: rows that merge", "k_attention.inc.c", "begin = key > first ? key - first : 0; /* the first query", "begin = 0; /* the first query"),
     ("attention: scores of the last keys", "k_attention.inc.c", "if (whole < valid) {", "if (whole < valid - 1) {"),
+    ("attention: keys that are shared", "k_attention.inc.c", "k0 = (const float *)from->k0 + key * d_head;", "k0 = (const float *)from->k0;"),
+    ("attention: values of the block that is shared in part", "k_attention.inc.c", "if (common > shared)", "if (common > shared + 1)"),
+    ("attention: shared halves", "k_attention.inc.c", "widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);", ""),
+    ("cache: where one's own positions begin", "forward.c", "const ptrdiff_t own = position - to.shared;", "const ptrdiff_t own = position - to.shared / 2;"),
     ("amx: the offset of weights", "k_linear_amx.inc.c", "_mm512_add_epi32(start,", "_mm512_add_epi32(v_int_set1(0),"),
     ("amx: the second half of a group of int4", "k_linear_amx.inc.c", "at + half * GPT2C_HALF_GROUP", "at"),
     ("amx: order of nibbles", "k_linear_amx.inc.c", "_mm512_storeu_si512(to + c, low_nibbles(bytes));", "_mm512_storeu_si512(to + c, high_nibbles(bytes));"),
