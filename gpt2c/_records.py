@@ -161,7 +161,7 @@ def _jsonl_records(job: Job, options: Options, text_only: bool) -> Iterator[Reco
     first: dict[str, Any] = {}
     found = False
     for place, line in _lines(job):
-        line = line.strip(" \t\r\n")
+        line = line.rstrip(" \t\r\n")
         if not line:
             continue
         try:
@@ -217,12 +217,15 @@ def _csv_rows(job: Job) -> Iterator[tuple[str, list[str], str]]:
             raise ValueError(f"{lines[0][0]}: not CSV: {error}") from None
         if row is None:
             break
-        empty = False
         if row:  # an empty line is none
+            empty = False
             yield lines[0][0], row, "".join(line for _, line in lines)
         lines.clear()
     if empty:
-        raise ValueError(f"{job.source}: an empty file: a CSV file begins with the names of its columns")
+        raise ValueError(
+            f"{job.source}: an empty file, or one of empty lines: a CSV file begins with the names of its "
+            "columns"
+        )
 
 
 def _parquet_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
@@ -261,7 +264,11 @@ def _parquet_file(job: Job) -> Iterator[Any]:
         # Pages are read and decoded as they are needed.
         with _parquet(job.source).ParquetFile(job.source, buffer_size=1 << 20, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(f"{job.source}: pyarrow cannot read this kind of Parquet file: {error}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # not the file's fault
+            raise
         raise ValueError(f"{job.source}: not a whole Parquet file: {error}") from None
 
 
@@ -342,7 +349,9 @@ def _packed(out: IO[bytes], job: Job) -> Iterator[Any]:
 def _write_jsonl(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
     for record, row in scored:
         added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
-        out.write(f"{record.original[:-1]}, {added[1:]}\n".encode())
+        fields = record.original[:-1]
+        comma = "" if fields.strip(" \t") == "{" else ", "
+        out.write(f"{fields}{comma}{added[1:]}\n".encode())
 
 
 def _write_csv(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
