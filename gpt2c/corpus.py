@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .model import GPT2
     from .scoring import Score
 
-__all__ = ["Job", "Options", "Totals", "claim", "is_input", "plan", "score_file", "survey"]
+__all__ = ["Job", "Options", "Totals", "check_input", "claim", "is_input", "plan", "score_file", "survey"]
 
 SETTINGS = (
     "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
@@ -41,24 +41,29 @@ def _kind(path: str) -> tuple[str, str, str] | None:
     return None
 
 
+def check_input(source: str) -> None:
+    """Raise ValueError or OSError unless ``source`` names a file."""
+    if source == "-":
+        raise ValueError("stdin has no name to call an output by: give files")
+    if os.path.isdir(source):
+        raise IsADirectoryError(
+            f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
+        )
+    if not os.path.exists(source):
+        raise FileNotFoundError(
+            f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
+            "text stands in quotes, without -o DIR"
+        )
+    if not os.path.isfile(source):
+        raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+
+
 def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
     """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
     shard, shards = options.shard
     jobs: dict[str, Job] = {}
     for source in inputs:
-        if source == "-":
-            raise ValueError("stdin has no name to call an output by: give files")
-        if os.path.isdir(source):
-            raise IsADirectoryError(
-                f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
-            )
-        if not os.path.exists(source):
-            raise FileNotFoundError(
-                f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
-                "text stands in quotes, without -o DIR"
-            )
-        if not os.path.isfile(source):
-            raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+        check_input(source)
         kind = _kind(source)
         if kind is None:
             raise ValueError(
