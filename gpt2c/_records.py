@@ -22,18 +22,11 @@ from ._terminal import decoded
 from ._tokenizer_base import check_text
 from .errors import TokenizerError
 from .sampling import check_integer
+from .scoring import SUMMARY
 
 __all__ = ["COLUMNS", "Job", "Options", "Record", "Scored", "read", "require", "write"]
 
-COLUMNS = {
-    "n_tokens": int,
-    "n_bytes": int,
-    "logprob": float,
-    "perplexity": float,
-    "bits_per_byte": float,
-    "bits_per_char": float,
-    "truncated": bool,
-}
+COLUMNS = {**SUMMARY, "truncated": bool}
 """What is told of every record, and its type; names in outputs begin with the prefix."""
 
 BATCH = 128  # records of a Parquet file that are decoded at once

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._records import COLUMNS, Job, Options, Record, Scored, read, require, write
+from ._records import Job, Options, Scored, read, require, write
 from ._terminal import replacing
+from .scoring import default_stride, score_rows, summary
 
 if TYPE_CHECKING:
     from .model import GPT2
-    from .scoring import Score
 
 __all__ = ["Job", "Options", "Totals", "check_input", "claim", "is_input", "plan", "score_file", "survey"]
 
@@ -179,7 +177,12 @@ def score_file(
     totals, begin = Totals(), perf_counter()
 
     def counted() -> Scored:
-        for record, row in _scored(model, read(job, options), options):
+        rows = ((record, record.text) for record in read(job, options))
+        scores = score_rows(
+            model, rows, max_tokens=options.max_tokens, bos=options.bos, stride=_stride(model, options)
+        )
+        for record, score, cut in scores:
+            row = {**summary(score), "truncated": cut}
             yield record, row
             totals.records += 1
             totals.unscored += row["logprob"] is None
@@ -196,43 +199,5 @@ def score_file(
     return totals
 
 
-def _scored(model: GPT2, records: Iterable[Record], options: Options) -> Scored:
-    """Every record with what is told of it, in order."""
-    waiting: deque[tuple[Record, bool | None]] = deque()  # truncated; None: nothing to score
-
-    def texts() -> Iterator[Any]:
-        for record in records:
-            ids = model._ids(record.text or "", "the text")
-            truncated = options.max_tokens is not None and len(ids) > options.max_tokens
-            ids = ids[: options.max_tokens]
-            if len(ids) <= (not options.bos):
-                waiting.append((record, None))
-                continue
-            waiting.append((record, truncated))
-            yield ids if truncated else record.text
-
-    def unscored() -> Scored:
-        while waiting and waiting[0][1] is None:
-            yield waiting.popleft()[0], _row(None, False)
-
-    for score in model.score(texts(), bos=options.bos, stride=_stride(model, options)):
-        yield from unscored()
-        record, truncated = waiting.popleft()
-        yield record, _row(score, bool(truncated))
-    yield from unscored()
-
-
 def _stride(model: GPT2, options: Options) -> int:
-    return options.stride or max(1, model.config.n_ctx // 2)
-
-
-def _row(score: Score | None, truncated: bool) -> dict[str, Any]:
-    """What is told of a text, by `COLUMNS`; numbers that are not finite are None, for JSON has none."""
-    if score is None:
-        return {**dict.fromkeys(COLUMNS), "n_tokens": 0, "n_bytes": 0, "truncated": truncated}
-    row = {"n_tokens": len(score), "truncated": truncated}
-    for name in COLUMNS:
-        if name not in row:
-            value = getattr(score, name)
-            row[name] = None if value is None or not math.isfinite(value) else value
-    return {name: row[name] for name in COLUMNS}
+    return options.stride or default_stride(model)

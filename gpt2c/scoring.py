@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Options",
+    "SUMMARY",
     "Passage",
     "Score",
     "ScoringOptions",
     "Suggestion",
     "Word",
+    "default_stride",
     "score",
+    "score_rows",
     "suggest",
+    "summary",
     "word_edges",
 ]
 
@@ -220,6 +225,86 @@ class Score:
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
+
+
+SUMMARY = {
+    "n_tokens": int,
+    "n_bytes": int,
+    "logprob": float,
+    "perplexity": float,
+    "bits_per_byte": float,
+    "bits_per_char": float,
+}
+"""What is told of every row of a table of texts, and its type."""
+
+
+def summary(score: Score | None) -> dict[str, Any]:
+    """A score by `SUMMARY`. None, nothing to score, has no tokens; what is unknown or not finite is None."""
+    if score is None:
+        return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
+    values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
+    return {
+        name: None if value is None or not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+def default_stride(model: GPT2, window: int | None = None) -> int:
+    """The stride for texts of any length: half of the window, whose default is the model's positions."""
+    return max(1, (window or model.config.n_ctx) // 2)
+
+
+def score_rows(
+    model: GPT2,
+    rows: Iterable[tuple[Any, Any]],
+    *,
+    max_tokens: int | None = None,
+    bos: bool = True,
+    **options: Any,
+) -> Iterator[tuple[Any, Score | None, bool]]:
+    """The scores of the texts of a table, in order, some of which may have nothing to score.
+
+    Parameters
+    ----------
+    model : GPT2
+    rows : iterable of (key, text)
+        A text is a string, token ids or None.
+    max_tokens : int, optional
+        Longer texts are cut to their first tokens, so many.
+    bos, **options
+        As for ``GPT2.score``.
+
+    Yields
+    ------
+    (key, score, cut)
+        The score is None where there is nothing to score: no text, no tokens or, without ``bos``, a single
+        one. ``cut`` is whether the text had more than ``max_tokens``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As from ``GPT2.score``; texts are counted with those that have nothing to score.
+    """
+    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
+
+    def texts() -> Iterator[Any]:
+        for i, (key, text) in enumerate(rows):
+            ids = model._ids("" if text is None else text, f"text {i}")
+            cut = max_tokens is not None and len(ids) > max_tokens
+            ids = ids[:max_tokens]
+            waiting.append((key, len(ids) > (not bos), cut))
+            if waiting[-1][1]:
+                yield ids if cut else text
+
+    def unscored() -> Iterator[tuple[Any, None, bool]]:
+        while waiting and not waiting[0][1]:
+            key, _, cut = waiting.popleft()
+            yield key, None, cut
+
+    for score in model.score(texts(), bos=bos, **options):
+        yield from unscored()
+        key, _, cut = waiting.popleft()
+        yield key, score, cut
+    yield from unscored()
 
 
 class Options(TypedDict, total=False):
