@@ -671,9 +671,10 @@ class GPT2:
         Returns
         -------
         Score, list of Score, or iterator of Score
-            For a text, a list, or an iterator. The iterator takes items as it needs them, some thousand
-            tokens ahead, and keeps none: any number of texts can be scored in constant memory. An error in
-            an item, or in taking the next one, is raised after the results of all items before it.
+            For a text, a list (an empty one for an empty list), or an iterator. The iterator takes items as
+            it needs them, some thousand tokens ahead, and keeps none: any number of texts can be scored in
+            constant memory. An error in an item, or in taking the next one, is raised after the results of
+            all items before it.
 
         Raises
         ------
@@ -697,6 +698,8 @@ class GPT2:
         if hasattr(texts, "__next__"):
             items = (self._passage(item, f"text {i}", options) for i, item in enumerate(texts))
             return scoring.score(self, items)
+        if isinstance(texts, list | tuple) and not texts:
+            return []
         several, given = separate(texts)
         if not several:
             return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
