@@ -733,9 +733,7 @@ class GPT2:
     def _ids(self, text: Any, name: str) -> np.ndarray:
         """The token ids of a text, or of what should be token ids: int32 [any], checked."""
         if isinstance(text, str) and text:
-            ids = self.tokenizer.encode(text)
-            before = self.tokenizer.encode("")  # what some tokenizers put before every text is not part of it
-            text = ids[len(before) :] if before and ids[: len(before)] == before else ids
+            text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
         empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
         return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
 
