@@ -19,6 +19,7 @@ from .prompts import Item, Prompt, Prompts, separate, split_pair, token_ids
 from .sampling import Options, SamplingOptions, check_integer
 from .scoring import Score, Suggestion
 from .threads import default_threads
+from .words import word_edges
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -354,13 +355,13 @@ class GPT2:
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
     @cached_property
-    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+    def _word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
 
         Both hold for the tokens that stand for the beginning and the end of a text. A TokenizerError tells
         where no token begins with white space.
         """
-        return scoring.word_edges(self)
+        return word_edges(self)
 
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
