@@ -247,7 +247,7 @@ def _scores_files(arguments: Namespace) -> bool:
 
 
 def _score_files(arguments: Namespace) -> None:
-    from .corpus import Options, Totals, check_input, claim, is_input, plan, score_file, survey
+    from .corpus import FileOptions, Totals, check_input, claim, is_input, plan, score_file, survey
     from .sampling import check_integer
 
     directory = arguments.output and (arguments.output.rstrip("/") or "/")
@@ -271,7 +271,7 @@ def _score_files(arguments: Namespace) -> None:
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
-    options = Options(bos=not arguments.no_bos, stride=arguments.stride, **given)
+    options = FileOptions(bos=not arguments.no_bos, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
     model = _load(arguments)
     if options.stride is not None:

@@ -24,7 +24,7 @@ from .errors import TokenizerError
 from .sampling import check_integer
 from .scoring import SUMMARY
 
-__all__ = ["COLUMNS", "Job", "Options", "Record", "Scored", "read", "require", "write"]
+__all__ = ["COLUMNS", "FileOptions", "Job", "Record", "Scored", "read", "require", "write"]
 
 COLUMNS = {**SUMMARY, "truncated": bool}
 """What is told of every record, and its type; names in outputs begin with the prefix."""
@@ -34,7 +34,7 @@ ROW_GROUP = 64 << 20  # bytes: row groups are those of the input, divided where 
 
 
 @dataclass(frozen=True)
-class Options:
+class FileOptions:
     """How records are scored.
 
     Attributes
@@ -128,7 +128,7 @@ Scored = Iterator[tuple[Record, dict[str, Any]]]
 """Records, each with what is told of it by `COLUMNS`."""
 
 
-def read(job: Job, options: Options, *, text_only: bool = False) -> Iterator[Record]:
+def read(job: Job, options: FileOptions, *, text_only: bool = False) -> Iterator[Record]:
     """The records of a file that belong to this shard; all of the file is read and checked.
 
     Raises
@@ -141,7 +141,7 @@ def read(job: Job, options: Options, *, text_only: bool = False) -> Iterator[Rec
     return islice(records, shard - 1, None, shards)
 
 
-def _txt_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _txt_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     if options.lines:
         texts = (line.removesuffix("\n").removesuffix("\r") for _, line in _lines(job))
     else:
@@ -150,7 +150,7 @@ def _txt_records(job: Job, options: Options, text_only: bool) -> Iterator[Record
         yield Record(text, json.dumps({"text": text}, ensure_ascii=False))
 
 
-def _jsonl_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _jsonl_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     first: dict[str, Any] = {}
     found = False
     for place, line in _lines(job):
@@ -175,7 +175,7 @@ def _jsonl_records(job: Job, options: Options, text_only: bool) -> Iterator[Reco
         raise _no_field(job.source, "no record has a field", options.text_field, first)
 
 
-def _csv_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _csv_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     rows = _csv_rows(job)
     place, header, _ = next(rows)
     if header.count(options.text_field) != 1:
@@ -221,7 +221,7 @@ def _csv_rows(job: Job) -> Iterator[tuple[str, list[str], str]]:
         )
 
 
-def _parquet_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _parquet_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     import pyarrow as pa
 
     field = options.text_field
@@ -303,7 +303,7 @@ def _text(value: Any, field: str, place: str) -> str | None:
     return value
 
 
-def _refuse_collision(fields: Iterable[str], options: Options, place: str) -> None:
+def _refuse_collision(fields: Iterable[str], options: FileOptions, place: str) -> None:
     for name in options.names.values():
         if name in fields:
             raise ValueError(
@@ -319,7 +319,7 @@ def _no_field(place: str, what: str, field: str, fields: Iterable[str]) -> Value
 # ---- writing
 
 
-def write(out: IO[bytes], job: Job, options: Options, scored: Scored) -> None:
+def write(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
     """Write records with their scores, in the format and compression of the input."""
     with _packed(out, job) as packed:
         _FORMATS[job.format][1](packed, job, options.names, scored)

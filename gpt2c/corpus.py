@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ._records import Job, Options, Scored, read, require, write
+from ._records import FileOptions, Job, Scored, read, require, write
 from ._terminal import replacing
 from .scoring import default_stride, score_rows, summary
 
 if TYPE_CHECKING:
     from .model import GPT2
 
-__all__ = ["Job", "Options", "Totals", "check_input", "claim", "is_input", "plan", "score_file", "survey"]
+__all__ = [
+    "FileOptions",
+    "Job",
+    "Totals",
+    "check_input",
+    "claim",
+    "is_input",
+    "plan",
+    "score_file",
+    "survey",
+]
 
 SETTINGS = (
     "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
@@ -56,7 +66,7 @@ def check_input(source: str) -> None:
         raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
 
 
-def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
+def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
     """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
     shard, shards = options.shard
     jobs: dict[str, Job] = {}
@@ -89,7 +99,7 @@ def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
     return list(jobs.values())
 
 
-def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) -> None:
+def claim(directory: str, model: GPT2, options: FileOptions, jobs: Iterable[Job]) -> None:
     """Note in ``directory`` how its scores are made; raise ValueError if others are there already.
 
     Outputs that exist are taken for finished, so all in a directory must be made alike.
@@ -97,7 +107,7 @@ def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) ->
     mine = {
         "weights_sha256": model._source_sha256(),
         "numerics": model.numerics,
-        **{name: getattr(options, name) for name in Options.__dataclass_fields__ if name != "shard"},
+        **{name: getattr(options, name) for name in FileOptions.__dataclass_fields__ if name != "shard"},
         "stride": _stride(model, options),
         "shards": options.shard[1],
     }
@@ -127,12 +137,12 @@ def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) ->
         out.write("\n")
 
 
-def survey(job: Job, options: Options) -> int:
+def survey(job: Job, options: FileOptions) -> int:
     """Read and check a file, and return its size of text in bytes, as far as it will be scored."""
     return sum(_weight(record.text, options) for record in read(job, options, text_only=True))
 
 
-def _weight(text: str | None, options: Options) -> int:
+def _weight(text: str | None, options: FileOptions) -> int:
     """Roughly how much of a text will be scored, in bytes; for the time that is left."""
     size = len((text or "").encode("utf-8"))
     return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
@@ -156,7 +166,7 @@ class Totals:
 
 
 def score_file(
-    model: GPT2, job: Job, options: Options, advance: Callable[[int, int], object] = lambda *_: None
+    model: GPT2, job: Job, options: FileOptions, advance: Callable[[int, int], object] = lambda *_: None
 ) -> Totals:
     """Score the records of a file and write them with their scores; the output appears once it is complete.
 
@@ -165,7 +175,7 @@ def score_file(
     model : GPT2
     job : Job
         From `plan`. Any output of that name is replaced.
-    options : Options
+    options : FileOptions
     advance : callable, optional
         Told after every record how many bytes of text, as `survey` counts, and tokens it had.
 
@@ -199,5 +209,5 @@ def score_file(
     return totals
 
 
-def _stride(model: GPT2, options: Options) -> int:
+def _stride(model: GPT2, options: FileOptions) -> int:
     return options.stride or default_stride(model)

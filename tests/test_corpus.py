@@ -30,7 +30,7 @@ from toys import bundled_tokenizer, random_gpt2
 import gpt2c
 from gpt2c import GPT2, _records
 from gpt2c._terminal import replacing
-from gpt2c.corpus import Options, claim, plan, score_file, survey
+from gpt2c.corpus import FileOptions, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -67,7 +67,7 @@ def scored(model, source, tmp_path, **options):
     """Score one file; the path of the output."""
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    options = Options(**options)
+    options = FileOptions(**options)
     (job,) = plan([str(source)], str(out), options)
     survey(job, options)
     score_file(model, job, options)
@@ -361,7 +361,7 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
 def test_damages_are_told_with_their_place(name, data, options, message, model, tmp_path):
     (tmp_path / name).write_bytes(data)
     (tmp_path / "out").mkdir()
-    options = Options(**options)
+    options = FileOptions(**options)
     (job,) = plan([str(tmp_path / name)], str(tmp_path / "out"), options)
     for attempt in (lambda: survey(job, options), lambda: score_file(model, job, options)):
         with pytest.raises(ValueError) as error:
@@ -373,7 +373,7 @@ def test_damages_are_told_with_their_place(name, data, options, message, model, 
 def test_parquet_text_that_is_no_utf8(tmp_path):
     text = pa.array([b"a", b"caf\xe9"], pa.binary()).view(pa.string())
     parquet.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
-    options = Options()
+    options = FileOptions()
     (job,) = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"), options)
     with pytest.raises(ValueError, match=r"a\.parquet, row 2: 'text' is not UTF-8 text"):
         survey(job, options)
@@ -382,7 +382,7 @@ def test_parquet_text_that_is_no_utf8(tmp_path):
 def test_what_hinders_reading_is_no_damage(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(PARQUET)
-    options = Options()
+    options = FileOptions()
     (job,) = plan([str(path)], str(tmp_path / "out"), options)
     path.unlink()
     with pytest.raises(FileNotFoundError):
@@ -429,7 +429,7 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
     os.symlink("out/link.jsonl", "link.jsonl")
     os.mkfifo("pipe.jsonl")
     with pytest.raises(kind) as error:
-        plan(inputs, "out", Options())
+        plan(inputs, "out", FileOptions())
     assert message in str(error.value)
     assert (tmp_path / "out/c.jsonl").read_bytes() == LINE
 
@@ -459,7 +459,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
     directory = str(tmp_path)
 
     def claims(model=model, jobs=(), **options):
-        claim(directory, model, Options(**options), jobs)
+        claim(directory, model, FileOptions(**options), jobs)
 
     claims()
     claims()  # the same again
