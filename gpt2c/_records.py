@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import IO, Any, NamedTuple
 
-from ._terminal import decoded
+from ._files import decoded
 from ._tokenizer_base import check_text
 from .errors import TokenizerError
 from .sampling import check_integer

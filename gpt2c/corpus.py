@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from ._files import replacing
 from ._records import FileOptions, Job, Scored, read, require, write
-from ._terminal import replacing
 from .scoring import default_stride, score_rows, summary
 
 if TYPE_CHECKING:

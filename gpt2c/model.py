@@ -256,7 +256,7 @@ class GPT2:
         TokenizerError
             Its tokenizer is an object of another library that was given: it cannot be written.
         """
-        from ._terminal import replacing
+        from ._files import replacing
         from .packed import write_packed
 
         vocabulary = None

@@ -26,10 +26,10 @@ class Scorer:
     bit, not on its batch or the number of workers; so what is done again after a failure comes out the same.
 
     The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes, and
-    ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that is
-    null, has no tokens or, without bos, a single one has 0 tokens and bytes, and null for the rest. What is
-    not known or not finite is null, too. In NumPy and pandas null is NaN, and makes a column of integers one
-    of floats.
+    ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that
+    is null, has no tokens or, without bos, a single one has 0 tokens and bytes, and null for the rest. What
+    is not known or not finite is null, too. In NumPy and pandas null is NaN, and makes a column of integers
+    one of floats.
 
     Parameters
     ----------

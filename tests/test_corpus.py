@@ -29,7 +29,7 @@ from toys import bundled_tokenizer, random_gpt2
 
 import gpt2c
 from gpt2c import GPT2, _records
-from gpt2c._terminal import replacing
+from gpt2c._files import replacing
 from gpt2c.corpus import FileOptions, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
