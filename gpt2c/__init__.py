@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .config import Config
     from .generation import Generation, Stream
     from .model import GPT2
-    from .scoring import Score, Suggestion, Word
+    from .scoring import Score, Suggestion
     from .tokenizer import as_tokenizer, gpt2_tokenizer
+    from .words import Word
 
 __version__ = "0.1.0"
 
@@ -60,7 +61,7 @@ _HOMES = {
     "Score": "scoring",
     "Stream": "generation",
     "Suggestion": "scoring",
-    "Word": "scoring",
+    "Word": "words",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",
 }

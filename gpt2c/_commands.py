@@ -184,7 +184,8 @@ def score(arguments: Namespace) -> None:
     if arguments.file is None and _scores_files(arguments):
         _score_files(arguments)
         return
-    given = [name for name in _FILES_ONLY if getattr(arguments, name) not in (None, False)]
+    asked = {name: getattr(arguments, name) for name in _FILES_ONLY}
+    given = [name for name, value in asked.items() if value is not None and value is not False]
     if given:
         raise ValueError(
             f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
@@ -202,6 +203,7 @@ def score(arguments: Namespace) -> None:
             "perplexity": result.perplexity,
             "bits": result.bits,
             "bits_per_byte": result.bits_per_byte,
+            "bits_per_char": result.bits_per_char,
         }
         columns = [
             result.token_ids,
@@ -245,7 +247,7 @@ def _scores_files(arguments: Namespace) -> bool:
 
 
 def _score_files(arguments: Namespace) -> None:
-    from .corpus import Options, Totals, claim, is_input, plan, score_file, survey
+    from .corpus import FileOptions, Totals, check_input, claim, is_input, plan, score_file, survey
     from .sampling import check_integer
 
     directory = arguments.output and (arguments.output.rstrip("/") or "/")
@@ -258,6 +260,8 @@ def _score_files(arguments: Namespace) -> None:
         or os.path.isfile(directory)
         or (is_input(directory) and not os.path.isdir(directory))
     ):
+        for source in arguments.text:
+            check_input(source)
         name = arguments.text[0]
         got = "" if directory is None else f"; {directory} is the name of a file"
         raise ValueError(
@@ -267,7 +271,7 @@ def _score_files(arguments: Namespace) -> None:
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
-    options = Options(bos=not arguments.no_bos, stride=arguments.stride, **given)
+    options = FileOptions(bos=not arguments.no_bos, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
     model = _load(arguments)
     if options.stride is not None:

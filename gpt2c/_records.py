@@ -18,22 +18,15 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import IO, Any, NamedTuple
 
-from ._terminal import decoded
+from ._files import decoded
 from ._tokenizer_base import check_text
 from .errors import TokenizerError
 from .sampling import check_integer
+from .scoring import SUMMARY
 
-__all__ = ["COLUMNS", "Job", "Options", "Record", "Scored", "read", "require", "write"]
+__all__ = ["COLUMNS", "FileOptions", "Job", "Record", "Scored", "read", "require", "write"]
 
-COLUMNS = {
-    "n_tokens": int,
-    "n_bytes": int,
-    "logprob": float,
-    "perplexity": float,
-    "bits_per_byte": float,
-    "bits_per_char": float,
-    "truncated": bool,
-}
+COLUMNS = {**SUMMARY, "truncated": bool}
 """What is told of every record, and its type; names in outputs begin with the prefix."""
 
 BATCH = 128  # records of a Parquet file that are decoded at once
@@ -41,7 +34,7 @@ ROW_GROUP = 64 << 20  # bytes: row groups are those of the input, divided where 
 
 
 @dataclass(frozen=True)
-class Options:
+class FileOptions:
     """How records are scored.
 
     Attributes
@@ -135,7 +128,7 @@ Scored = Iterator[tuple[Record, dict[str, Any]]]
 """Records, each with what is told of it by `COLUMNS`."""
 
 
-def read(job: Job, options: Options, *, text_only: bool = False) -> Iterator[Record]:
+def read(job: Job, options: FileOptions, *, text_only: bool = False) -> Iterator[Record]:
     """The records of a file that belong to this shard; all of the file is read and checked.
 
     Raises
@@ -148,7 +141,7 @@ def read(job: Job, options: Options, *, text_only: bool = False) -> Iterator[Rec
     return islice(records, shard - 1, None, shards)
 
 
-def _txt_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _txt_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     if options.lines:
         texts = (line.removesuffix("\n").removesuffix("\r") for _, line in _lines(job))
     else:
@@ -157,11 +150,11 @@ def _txt_records(job: Job, options: Options, text_only: bool) -> Iterator[Record
         yield Record(text, json.dumps({"text": text}, ensure_ascii=False))
 
 
-def _jsonl_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _jsonl_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     first: dict[str, Any] = {}
     found = False
     for place, line in _lines(job):
-        line = line.strip(" \t\r\n")
+        line = line.rstrip(" \t\r\n")
         if not line:
             continue
         try:
@@ -182,7 +175,7 @@ def _jsonl_records(job: Job, options: Options, text_only: bool) -> Iterator[Reco
         raise _no_field(job.source, "no record has a field", options.text_field, first)
 
 
-def _csv_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _csv_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     rows = _csv_rows(job)
     place, header, _ = next(rows)
     if header.count(options.text_field) != 1:
@@ -217,15 +210,18 @@ def _csv_rows(job: Job) -> Iterator[tuple[str, list[str], str]]:
             raise ValueError(f"{lines[0][0]}: not CSV: {error}") from None
         if row is None:
             break
-        empty = False
         if row:  # an empty line is none
+            empty = False
             yield lines[0][0], row, "".join(line for _, line in lines)
         lines.clear()
     if empty:
-        raise ValueError(f"{job.source}: an empty file: a CSV file begins with the names of its columns")
+        raise ValueError(
+            f"{job.source}: an empty file, or one of empty lines: a CSV file begins with the names of its "
+            "columns"
+        )
 
 
-def _parquet_records(job: Job, options: Options, text_only: bool) -> Iterator[Record]:
+def _parquet_records(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     import pyarrow as pa
 
     field = options.text_field
@@ -261,7 +257,11 @@ def _parquet_file(job: Job) -> Iterator[Any]:
         # Pages are read and decoded as they are needed.
         with _parquet(job.source).ParquetFile(job.source, buffer_size=1 << 20, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(f"{job.source}: pyarrow cannot read this kind of Parquet file: {error}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # not the file's fault
+            raise
         raise ValueError(f"{job.source}: not a whole Parquet file: {error}") from None
 
 
@@ -303,7 +303,7 @@ def _text(value: Any, field: str, place: str) -> str | None:
     return value
 
 
-def _refuse_collision(fields: Iterable[str], options: Options, place: str) -> None:
+def _refuse_collision(fields: Iterable[str], options: FileOptions, place: str) -> None:
     for name in options.names.values():
         if name in fields:
             raise ValueError(
@@ -319,7 +319,7 @@ def _no_field(place: str, what: str, field: str, fields: Iterable[str]) -> Value
 # ---- writing
 
 
-def write(out: IO[bytes], job: Job, options: Options, scored: Scored) -> None:
+def write(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
     """Write records with their scores, in the format and compression of the input."""
     with _packed(out, job) as packed:
         _FORMATS[job.format][1](packed, job, options.names, scored)
@@ -342,7 +342,9 @@ def _packed(out: IO[bytes], job: Job) -> Iterator[Any]:
 def _write_jsonl(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
     for record, row in scored:
         added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
-        out.write(f"{record.original[:-1]}, {added[1:]}\n".encode())
+        fields = record.original[:-1]
+        comma = "" if fields.strip(" \t") == "{" else ", "
+        out.write(f"{fields}{comma}{added[1:]}\n".encode())
 
 
 def _write_csv(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:

@@ -1,13 +1,14 @@
-"""What the command line needs of its surroundings: input, output files, notes, colour, leaving at once."""
+"""What the command line needs of its surroundings: input, output, notes, colour, leaving at once."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._files import decoded, remove_unfinished, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bold",
-    "decoded",
     "dim",
     "is_terminal",
     "leave_at_interrupt",
@@ -24,11 +24,8 @@ __all__ = [
     "open_output",
     "raise_at_interrupt",
     "read_text",
-    "replacing",
     "silence_stdout",
 ]
-
-_unfinished: set[str] = set()  # output files that have not got their name yet
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -87,23 +84,9 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
     return decoded(sys.stdin.buffer.read(), "stdin")
 
 
-def decoded(data: bytes, name: str, line_break: bool = True) -> str:
-    """UTF-8 text, without its final line break unless ``line_break`` is false; errors call it ``name``."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; convert it first, "
-            "for example with iconv"
-        ) from None
-    if line_break and text.endswith("\n"):
-        text = text[:-1].removesuffix("\r")
-    return text
-
-
 @contextlib.contextmanager
 def open_output(path: str | None) -> Iterator[TextIO]:
-    """Stdout, or the file ``path``: see `replacing`."""
+    """Stdout, or the file ``path``: see `_files.replacing`."""
     if path is None or path == "-":
         if sys.stdout is None:
             with open(os.devnull, "w") as nowhere:
@@ -118,71 +101,6 @@ def open_output(path: str | None) -> Iterator[TextIO]:
         yield file
 
 
-@contextlib.contextmanager
-def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> Iterator[Any]:
-    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete.
-
-    With ``take_over`` that name is always ``path`` + ".part": what a killed process left is overwritten, and
-    if a living one is at work on it, this one fails.
-    """
-    kind, how = ("b", {}) if binary else ("", {"encoding": "utf-8"})
-    target = os.path.realpath(path)  # a link stays a link
-    mode = None
-    with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(target).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
-        if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
-            with open(target, "w" + kind, **how) as file:
-                yield file
-            return
-    unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
-    try:
-        opened, how_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
-        file = open(opened, how_opened + kind, **how)  # noqa: SIM115  (closed by the with statement below)
-    except BlockingIOError:
-        raise OSError(f"{path} is being written by another process: let one of them do it") from None
-    except OSError as error:  # the name that was asked for is the one to tell
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
-    with file:
-        _unfinished.add(unfinished)
-        try:
-            if mode is not None:  # who may read the file that is replaced, may read this one
-                os.chmod(unfinished, stat.S_IMODE(mode))
-            yield file
-            file.flush()
-            os.replace(unfinished, target)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
-        finally:
-            _unfinished.discard(unfinished)
-
-
-def _locked(path: str) -> int:
-    """A descriptor of the file ``path``, new or emptied, which no other process has got in this way."""
-    import fcntl
-
-    while True:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError:  # a file system without locks
-                pass
-            # Whoever had the lock before may meanwhile have given the file its final name.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    os.ftruncate(descriptor, 0)
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
 def leave_at_interrupt() -> None:
     """From now on Ctrl-C ends the process at once with status 130, whatever it is doing.
 
@@ -190,9 +108,7 @@ def leave_at_interrupt() -> None:
     """
 
     def leave(*_: object) -> None:
-        for path in _unfinished:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        remove_unfinished()
         if is_terminal(sys.stderr):
             os.write(sys.stderr.fileno(), b"\n")  # the shell's prompt begins on a line of its own
         os._exit(130)

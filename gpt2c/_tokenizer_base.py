@@ -61,6 +61,11 @@ class Tokenizer:
         """
         raise NotImplementedError
 
+    def without_prefix(self, ids: list[int]) -> list[int]:
+        """``ids``, which `encode` gave for a text, without what it puts before every text, if anything."""
+        before = self.encode("")
+        return ids[len(before) :] if ids[: len(before)] == before else ids
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token; perhaps a part of a UTF-8 character. Empty for an id without a token.
 

@@ -309,7 +309,7 @@ def _sampling_options(parser: ArgumentParser) -> None:
         "--temperature",
         type=float,
         metavar="T",
-        help="0 is greedy, above 1 daring (0.8; with --num-beams 0, which draws nothing)",
+        help="0 is greedy, above 1 daring (0.8; 0 with --num-beams, so that nothing is drawn)",
     )
     option(
         "--top-k", type=int, default=40, metavar="K", help="draw among the K most probable; 0: no limit (40)"

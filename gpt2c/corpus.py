@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._records import COLUMNS, Job, Options, Record, Scored, read, require, write
-from ._terminal import replacing
+from ._files import replacing
+from ._records import FileOptions, Job, Scored, read, require, write
+from .scoring import default_stride, score_rows, summary
 
 if TYPE_CHECKING:
     from .model import GPT2
-    from .scoring import Score
 
-__all__ = ["Job", "Options", "Totals", "claim", "is_input", "plan", "score_file", "survey"]
+__all__ = [
+    "FileOptions",
+    "Job",
+    "Totals",
+    "check_input",
+    "claim",
+    "is_input",
+    "plan",
+    "score_file",
+    "survey",
+]
 
 SETTINGS = (
     "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
@@ -41,24 +49,29 @@ def _kind(path: str) -> tuple[str, str, str] | None:
     return None
 
 
-def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
+def check_input(source: str) -> None:
+    """Raise ValueError or OSError unless ``source`` names a file."""
+    if source == "-":
+        raise ValueError("stdin has no name to call an output by: give files")
+    if os.path.isdir(source):
+        raise IsADirectoryError(
+            f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
+        )
+    if not os.path.exists(source):
+        raise FileNotFoundError(
+            f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
+            "text stands in quotes, without -o DIR"
+        )
+    if not os.path.isfile(source):
+        raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+
+
+def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
     """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
     shard, shards = options.shard
     jobs: dict[str, Job] = {}
     for source in inputs:
-        if source == "-":
-            raise ValueError("stdin has no name to call an output by: give files")
-        if os.path.isdir(source):
-            raise IsADirectoryError(
-                f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
-            )
-        if not os.path.exists(source):
-            raise FileNotFoundError(
-                f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
-                "text stands in quotes, without -o DIR"
-            )
-        if not os.path.isfile(source):
-            raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+        check_input(source)
         kind = _kind(source)
         if kind is None:
             raise ValueError(
@@ -86,7 +99,7 @@ def plan(inputs: Sequence[str], directory: str, options: Options) -> list[Job]:
     return list(jobs.values())
 
 
-def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) -> None:
+def claim(directory: str, model: GPT2, options: FileOptions, jobs: Iterable[Job]) -> None:
     """Note in ``directory`` how its scores are made; raise ValueError if others are there already.
 
     Outputs that exist are taken for finished, so all in a directory must be made alike.
@@ -94,7 +107,7 @@ def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) ->
     mine = {
         "weights_sha256": model._source_sha256(),
         "numerics": model.numerics,
-        **{name: getattr(options, name) for name in Options.__dataclass_fields__ if name != "shard"},
+        **{name: getattr(options, name) for name in FileOptions.__dataclass_fields__ if name != "shard"},
         "stride": _stride(model, options),
         "shards": options.shard[1],
     }
@@ -124,12 +137,12 @@ def claim(directory: str, model: GPT2, options: Options, jobs: Iterable[Job]) ->
         out.write("\n")
 
 
-def survey(job: Job, options: Options) -> int:
+def survey(job: Job, options: FileOptions) -> int:
     """Read and check a file, and return its size of text in bytes, as far as it will be scored."""
     return sum(_weight(record.text, options) for record in read(job, options, text_only=True))
 
 
-def _weight(text: str | None, options: Options) -> int:
+def _weight(text: str | None, options: FileOptions) -> int:
     """Roughly how much of a text will be scored, in bytes; for the time that is left."""
     size = len((text or "").encode("utf-8"))
     return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
@@ -153,7 +166,7 @@ class Totals:
 
 
 def score_file(
-    model: GPT2, job: Job, options: Options, advance: Callable[[int, int], object] = lambda *_: None
+    model: GPT2, job: Job, options: FileOptions, advance: Callable[[int, int], object] = lambda *_: None
 ) -> Totals:
     """Score the records of a file and write them with their scores; the output appears once it is complete.
 
@@ -162,7 +175,7 @@ def score_file(
     model : GPT2
     job : Job
         From `plan`. Any output of that name is replaced.
-    options : Options
+    options : FileOptions
     advance : callable, optional
         Told after every record how many bytes of text, as `survey` counts, and tokens it had.
 
@@ -174,7 +187,12 @@ def score_file(
     totals, begin = Totals(), perf_counter()
 
     def counted() -> Scored:
-        for record, row in _scored(model, read(job, options), options):
+        rows = ((record, record.text) for record in read(job, options))
+        scores = score_rows(
+            model, rows, max_tokens=options.max_tokens, bos=options.bos, stride=_stride(model, options)
+        )
+        for record, score, cut in scores:
+            row = {**summary(score), "truncated": cut}
             yield record, row
             totals.records += 1
             totals.unscored += row["logprob"] is None
@@ -191,43 +209,5 @@ def score_file(
     return totals
 
 
-def _scored(model: GPT2, records: Iterable[Record], options: Options) -> Scored:
-    """Every record with what is told of it, in order."""
-    waiting: deque[tuple[Record, bool | None]] = deque()  # truncated; None: nothing to score
-
-    def texts() -> Iterator[Any]:
-        for record in records:
-            ids = model._ids(record.text or "", "the text")
-            truncated = options.max_tokens is not None and len(ids) > options.max_tokens
-            ids = ids[: options.max_tokens]
-            if len(ids) <= (not options.bos):
-                waiting.append((record, None))
-                continue
-            waiting.append((record, truncated))
-            yield ids if truncated else record.text
-
-    def unscored() -> Scored:
-        while waiting and waiting[0][1] is None:
-            yield waiting.popleft()[0], _row(None, False)
-
-    for score in model.score(texts(), bos=options.bos, stride=_stride(model, options)):
-        yield from unscored()
-        record, truncated = waiting.popleft()
-        yield record, _row(score, bool(truncated))
-    yield from unscored()
-
-
-def _stride(model: GPT2, options: Options) -> int:
-    return options.stride or max(1, model.config.n_ctx // 2)
-
-
-def _row(score: Score | None, truncated: bool) -> dict[str, Any]:
-    """What is told of a text, by `COLUMNS`; numbers that are not finite are None, for JSON has none."""
-    if score is None:
-        return {**dict.fromkeys(COLUMNS), "n_tokens": 0, "n_bytes": 0, "truncated": truncated}
-    row = {"n_tokens": len(score), "truncated": truncated}
-    for name in COLUMNS:
-        if name not in row:
-            value = getattr(score, name)
-            row[name] = None if value is None or not math.isfinite(value) else value
-    return {name: row[name] for name in COLUMNS}
+def _stride(model: GPT2, options: FileOptions) -> int:
+    return options.stride or default_stride(model)

@@ -103,7 +103,6 @@ class GPT2LM(TemplateLM):
         self.max_gen_toks = check_integer("max_gen_toks", max_gen_toks, 1)
         self.seed = seed
         self.revision = revision
-        self._before = model.tokenizer.encode("")  # what some tokenizers put before every text
         self._bos_text = model.tokenizer.decode([self.prefix_token_id])
 
     @property
@@ -136,7 +135,7 @@ class GPT2LM(TemplateLM):
         ids = self.model.tokenizer.encode(string, allow_special=True)
         if add_special_tokens is None:
             add_special_tokens = not (self._bos_text and string.startswith(self._bos_text))
-        return ids if add_special_tokens else ids[len(self._before) :]
+        return ids if add_special_tokens else self.model.tokenizer.without_prefix(ids)
 
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, **_: Any

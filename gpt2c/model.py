@@ -19,6 +19,7 @@ from .prompts import Item, Prompt, Prompts, separate, split_pair, token_ids
 from .sampling import Options, SamplingOptions, check_integer
 from .scoring import Score, Suggestion
 from .threads import default_threads
+from .words import word_edges
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -255,7 +256,7 @@ class GPT2:
         TokenizerError
             Its tokenizer is an object of another library that was given: it cannot be written.
         """
-        from ._terminal import replacing
+        from ._files import replacing
         from .packed import write_packed
 
         vocabulary = None
@@ -354,13 +355,13 @@ class GPT2:
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
     @cached_property
-    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+    def _word_edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
 
         Both hold for the tokens that stand for the beginning and the end of a text. A TokenizerError tells
         where no token begins with white space.
         """
-        return scoring.word_edges(self)
+        return word_edges(self)
 
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
@@ -671,9 +672,10 @@ class GPT2:
         Returns
         -------
         Score, list of Score, or iterator of Score
-            For a text, a list, or an iterator. The iterator takes items as it needs them, some thousand
-            tokens ahead, and keeps none: any number of texts can be scored in constant memory. An error in
-            an item, or in taking the next one, is raised after the results of all items before it.
+            For a text, a list (an empty one for an empty list), or an iterator. The iterator takes items as
+            it needs them, some thousand tokens ahead, and keeps none: any number of texts can be scored in
+            constant memory. An error in an item, or in taking the next one, is raised after the results of
+            all items before it.
 
         Raises
         ------
@@ -697,6 +699,8 @@ class GPT2:
         if hasattr(texts, "__next__"):
             items = (self._passage(item, f"text {i}", options) for i, item in enumerate(texts))
             return scoring.score(self, items)
+        if isinstance(texts, list | tuple) and not texts:
+            return []
         several, given = separate(texts)
         if not several:
             return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
@@ -730,9 +734,7 @@ class GPT2:
     def _ids(self, text: Any, name: str) -> np.ndarray:
         """The token ids of a text, or of what should be token ids: int32 [any], checked."""
         if isinstance(text, str) and text:
-            ids = self.tokenizer.encode(text)
-            before = self.tokenizer.encode("")  # what some tokenizers put before every text is not part of it
-            text = ids[len(before) :] if before and ids[: len(before)] == before else ids
+            text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
         empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
         return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
 

@@ -5,25 +5,16 @@ Ray is not imported here, and not needed. docs/integrations.md has examples, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .model import GPT2
-from .scoring import Score
+from .scoring import SUMMARY, default_stride, score_rows, summary
 
 __all__ = ["Scorer"]
-
-COLUMNS = {
-    "n_tokens": np.int64,
-    "n_bytes": np.int64,
-    "logprob": np.float64,
-    "perplexity": np.float64,
-    "bits_per_byte": np.float64,
-    "bits_per_char": np.float64,
-}
-"""What is told of every text, and its type; as ``gpt2c score`` does of files."""
 
 
 class Scorer:
@@ -34,9 +25,11 @@ class Scorer:
     batch and never pickled: every process loads its own. What a row gets depends on its text alone, to the
     bit, not on its batch or the number of workers; so what is done again after a failure comes out the same.
 
-    The new columns are the number of scored tokens and of their bytes, and ``logprob``, ``perplexity``,
-    ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that is null, empty or, without
-    bos, a single token has 0 tokens and bytes, and null (NaN) for the rest.
+    The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes, and
+    ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that
+    is null, has no tokens or, without bos, a single one has 0 tokens and bytes, and null for the rest. What
+    is not known or not finite is null, too. In NumPy and pandas null is NaN, and makes a column of integers
+    one of floats.
 
     Parameters
     ----------
@@ -101,53 +94,46 @@ class Scorer:
         present = batch.column_names if is_arrow else list(batch)
         if self.text_column not in present:
             raise ValueError(f"there is no column {self.text_column!r}; there are: {', '.join(present)}")
-        taken = [self.prefix + name for name in COLUMNS if self.prefix + name in present]
+        taken = [self.prefix + name for name in SUMMARY if self.prefix + name in present]
         if taken:
             raise ValueError(f"the rows have {', '.join(taken)} already: choose another prefix=")
 
         texts = batch[self.text_column]
-        scores = self._scores(texts.to_pylist() if is_arrow else list(texts))
-        added = {
-            self.prefix + name: np.array([_value(score, name) for score in scores], dtype)
-            for name, dtype in COLUMNS.items()
-        }
+        rows = self._summaries(texts.to_pylist() if is_arrow else list(texts))
+        columns = {name: [row[name] for row in rows] for name in SUMMARY}
         if is_arrow:
-            import pyarrow
+            import pyarrow as pa
 
-            for name, values in added.items():
-                batch = batch.append_column(name, pyarrow.array(values, from_pandas=True))  # NaN is null
+            types = {int: pa.int64(), float: pa.float64()}
+            for name, values in columns.items():
+                batch = batch.append_column(self.prefix + name, pa.array(values, types[SUMMARY[name]]))
             return batch
+        added = {self.prefix + name: _numbers(values, SUMMARY[name]) for name, values in columns.items()}
         return batch.assign(**added) if hasattr(batch, "assign") else {**batch, **added}
 
-    def _scores(self, texts: list[Any]) -> list[Score | None]:
+    def _summaries(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
         stride = self.stride
         if stride is None and self.min_context is None:
-            stride = max(1, (self.window or self.model.config.n_ctx) // 2)
-        scores: list[Score | None] = [None] * len(texts)
-        scored = [i for i, text in enumerate(texts) if self._has_tokens(text)]
-        found = self.model.score(
-            (texts[i] for i in scored),
+            stride = default_stride(self.model, self.window)
+        scores = score_rows(
+            self.model,
+            ((i, None if _is_null(text) else text) for i, text in enumerate(texts)),
             bos=self.bos,
             window=self.window,
             stride=stride,
             min_context=self.min_context,
         )
-        for i, score in zip(scored, found, strict=True):
-            scores[i] = score
-        return scores
-
-    def _has_tokens(self, text: Any) -> bool:
-        """Whether there is something to score; what is no text is left to ``score`` to refuse."""
-        if text is None or (isinstance(text, float) and text != text):  # as pandas has nulls
-            return False
-        if not isinstance(text, str):
-            return True
-        return text != "" if self.bos else len(self.model.tokenizer.encode(text)) > 1
+        return [summary(score) for _, score, _ in scores]
 
 
-def _value(score: Score | None, column: str) -> float | None:
-    if column == "n_tokens":
-        return 0 if score is None else len(score)
-    if score is None:
-        return 0 if column == "n_bytes" else np.nan
-    return getattr(score, column)
+def _is_null(text: Any) -> bool:
+    """None, or what pandas has in its place: NaN or NA, which is known by name, for pandas may be missing."""
+    is_nan = isinstance(text, float | np.floating) and text != text
+    return text is None or is_nan or type(text).__name__ == "NAType"
+
+
+def _numbers(values: Sequence[Any], kind: type) -> np.ndarray:
+    """A column; float64 with NaN where something is not known, else int64 or float64 as ``kind`` says."""
+    if None in values:
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+    return np.array(values, np.int64 if kind is int else np.float64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from . import _engine
-from .errors import ContextLengthError, TokenizerError
+from .errors import ContextLengthError
 from .generation import CACHE_BYTES, ROWS_PER_CALL
 from .sampling import check_integer
+from .words import Word, find_words
 
 if TYPE_CHECKING:
-    from .config import Config
     from .model import GPT2
 
 __all__ = [
     "Options",
+    "SUMMARY",
     "Passage",
     "Score",
     "ScoringOptions",
     "Suggestion",
-    "Word",
+    "default_stride",
     "score",
+    "score_rows",
     "suggest",
-    "word_edges",
+    "summary",
 ]
 
 
@@ -50,32 +52,6 @@ class Suggestion(NamedTuple):
     probability: float
     token_id: int
     bytes: bytes
-
-
-class Word(NamedTuple):
-    """A word of a text: a piece without white space, as long as can be.
-
-    Attributes
-    ----------
-    text : str
-    start, end : int
-        Where it stands in the text, in characters [start, end).
-    logprob : float
-        The natural logarithm of the probability that this word, and no longer one, comes after what stands
-        before it.
-    surprisal : float
-        The same in bits: -log2 of the probability.
-    first_token, n_tokens : int
-        Its tokens, with the white space before it: ``n_tokens`` of the scored tokens from ``first_token`` on.
-    """
-
-    text: str
-    start: int
-    end: int
-    logprob: float
-    surprisal: float
-    first_token: int
-    n_tokens: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,6 +198,86 @@ class Score:
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
 
 
+SUMMARY = {
+    "n_tokens": int,
+    "n_bytes": int,
+    "logprob": float,
+    "perplexity": float,
+    "bits_per_byte": float,
+    "bits_per_char": float,
+}
+"""What is told of every row of a table of texts, and its type."""
+
+
+def summary(score: Score | None) -> dict[str, Any]:
+    """A score by `SUMMARY`. None, nothing to score, has no tokens; what is unknown or not finite is None."""
+    if score is None:
+        return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
+    values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
+    return {
+        name: None if value is None or not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+def default_stride(model: GPT2, window: int | None = None) -> int:
+    """The stride for texts of any length: half of the window, whose default is the model's positions."""
+    return max(1, (window or model.config.n_ctx) // 2)
+
+
+def score_rows(
+    model: GPT2,
+    rows: Iterable[tuple[Any, Any]],
+    *,
+    max_tokens: int | None = None,
+    bos: bool = True,
+    **options: Any,
+) -> Iterator[tuple[Any, Score | None, bool]]:
+    """The scores of the texts of a table, in order, some of which may have nothing to score.
+
+    Parameters
+    ----------
+    model : GPT2
+    rows : iterable of (key, text)
+        A text is a string, token ids or None.
+    max_tokens : int, optional
+        Longer texts are cut to their first tokens, so many.
+    bos, **options
+        As for ``GPT2.score``.
+
+    Yields
+    ------
+    (key, score, cut)
+        The score is None where there is nothing to score: no text, no tokens or, without ``bos``, a single
+        one. ``cut`` is whether the text had more than ``max_tokens``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As from ``GPT2.score``; texts are counted with those that have nothing to score.
+    """
+    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
+
+    def texts() -> Iterator[Any]:
+        for i, (key, text) in enumerate(rows):
+            ids = model._ids("" if text is None else text, f"text {i}")
+            cut = max_tokens is not None and len(ids) > max_tokens
+            ids = ids[:max_tokens]
+            waiting.append((key, len(ids) > (not bos), cut))
+            if waiting[-1][1]:
+                yield ids if cut else text
+
+    def unscored() -> Iterator[tuple[Any, None, bool]]:
+        while waiting and not waiting[0][1]:
+            key, _, cut = waiting.popleft()
+            yield key, None, cut
+
+    for score in model.score(texts(), bos=bos, **options):
+        yield from unscored()
+        key, _, cut = waiting.popleft()
+        yield key, score, cut
+    yield from unscored()
+
+
 class Options(TypedDict, total=False):
     """The options of ``GPT2.score`` as keyword arguments, for type checkers."""
 
@@ -284,33 +340,9 @@ class ScoringOptions(NamedTuple):
                 )
             masks.append(mask)
         if words:
-            masks.append(model.word_edges[0])
+            masks.append(model._word_edges[0])
         bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
         return cls(bool(bos), window, stride, n_ctx, top, bits, mask is not None, bool(words))
-
-
-def word_edges(model: GPT2) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
-
-    Both are said of the tokens that stand for the beginning and the end of a text, too.
-    """
-    starts, ends = np.zeros((2, model.config.n_vocab), bool)
-    for token in range(model.n_text_tokens):
-        text = model.tokenizer.token_bytes(token).decode("utf-8", "replace")
-        starts[token], ends[token] = text[:1].isspace(), text[-1:].isspace()
-    if not starts.any():
-        raise TokenizerError(
-            f"no token of {model.tokenizer.name} begins with white space: where words begin cannot be told; "
-            "score without words=True"
-        )
-    limits = list(_limits(model.config))
-    starts[limits] = ends[limits] = True
-    return starts, ends
-
-
-def _limits(config: Config) -> set[int]:
-    """The tokens that stand for the beginning and the end of a text."""
-    return {*config.eos_token_ids, config.bos_token_id} - {None}
 
 
 class Passage:
@@ -519,63 +551,22 @@ def _finished(model: GPT2, passage: Passage, contexts: np.ndarray, columns: Sequ
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
     offsets, n_bytes, n_chars = _extent(model, passage.text, passage.ids, passage.skipped)
+    wants_words = passage.options.words
     return Score(
-        passage.ids[passage.skipped :].tolist(),
-        logprobs,
-        ranks,
-        entropies,
-        contexts[:n],
-        offsets,
-        n_bytes,
-        n_chars,
-        passage.text,
-        top_ids,
-        top_logprobs,
-        masses[:, 0] if passage.options.masked else None,
-        _words(model, passage, logprobs, columns[-1][:, -1]) if passage.options.words else None,
+        token_ids=passage.ids[passage.skipped :].tolist(),
+        logprobs=logprobs,
+        ranks=ranks,
+        entropies=entropies,
+        contexts=contexts[:n],
+        offsets=offsets,
+        n_bytes=n_bytes,
+        n_chars=n_chars,
+        text=passage.text,
+        top_ids=top_ids,
+        top_logprobs=top_logprobs,
+        masses=masses[:, 0] if passage.options.masked else None,
+        _words=find_words(model, passage, logprobs, columns[-1][:, -1]) if wants_words else None,
     )
-
-
-def _words(model: GPT2, passage: Passage, logprobs: np.ndarray, ends: np.ndarray) -> tuple[Word, ...]:
-    """The words; ends[i] is the log-probability that scored token i begins with white space, [n + 1]."""
-    ids, tokenizer = passage.ids[passage.skipped :], model.tokenizer
-    text = tokenizer.decode(passage.ids) if passage.text is None else passage.text
-    offsets = tokenizer.offsets(text, passage.ids)
-    starts, stops = model.word_edges
-    if offsets is None or any(
-        text[start:end][:1].isspace() and not starts[token] and not _is_partial(tokenizer.token_bytes(token))
-        for token, (start, end) in zip(passage.ids, offsets, strict=True)
-    ):
-        raise TokenizerError(
-            f"{passage.name}: {tokenizer.name} does not tell which of its tokens begin with white space: "
-            "where words begin cannot be told; score without words=True"
-        )
-    offsets = offsets[passage.skipped :]
-    # Before token i, and after the last: whether a word ends, and the probability with which it had to.
-    before = passage.tokens[passage.first - 1 :]
-    ended = stops[before]
-    begins = np.append(starts[ids], True)
-    gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)
-    cuts = np.flatnonzero(begins | ended).tolist()
-
-    limits = _limits(model.config)
-    words, first = [], 0  # the first token of the next word, or of the white space before it
-    for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
-        start, piece = offsets[begin][0], text[offsets[begin][0] : offsets[end - 1][1]]
-        word = piece.strip()
-        if not word or ids[begin] in limits:
-            continue
-        start += len(piece) - len(piece.lstrip())
-        logprob = float(logprobs[first:end].sum(dtype=np.float64) + gains[end] - gains[first])
-        surprisal = logprob / -math.log(2)
-        words.append(Word(word, start, start + len(word), logprob, surprisal, first, end - first))
-        first = end
-    return tuple(words)
-
-
-def _is_partial(token: bytes) -> bool:
-    """Whether it begins with part of a character only."""
-    return token.decode("utf-8", "replace").startswith("\ufffd")
 
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:

@@ -185,6 +185,9 @@ def test_score(bundled, tmp_path):
     found = json.loads(run("score", text, "--json", "--no-bos").stdout)
     rest = bundled.score(text, bos=False)
     assert found["perplexity"] == pytest.approx(rest.perplexity) and found["tokens"] == len(rest)
+    n_bytes, n_chars = len(text.encode()) - 4, len(text) - 4  # without "Once"
+    assert found["bits_per_byte"] * n_bytes == pytest.approx(found["bits"])
+    assert found["bits_per_char"] * n_chars == pytest.approx(found["bits"]) and n_chars < n_bytes
     assert [row["token_id"] for row in found["per_token"]] == rest.token_ids
     assert found["per_token"][0]["text"] == " upon" and found["per_token"][0]["offsets"] == [4, 9]
 

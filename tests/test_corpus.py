@@ -29,8 +29,8 @@ from toys import bundled_tokenizer, random_gpt2
 
 import gpt2c
 from gpt2c import GPT2, _records
-from gpt2c._terminal import replacing
-from gpt2c.corpus import Options, claim, plan, score_file, survey
+from gpt2c._files import replacing
+from gpt2c.corpus import FileOptions, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -52,9 +52,9 @@ def told(model, text, *, max_tokens=None, **options):
     options = {"stride": N_CTX // 2, **options}
     ids = model.tokenizer.encode(text) if text else []
     scored = min(len(ids), max_tokens or len(ids)) - (not options.get("bos", True))
-    if scored < 1:
-        return dict(zip(COLUMNS, [0, 0, None, None, None, None, False], strict=True))
     cut = max_tokens is not None and len(ids) > max_tokens
+    if scored < 1:
+        return dict(zip(COLUMNS, [0, 0, None, None, None, None, cut], strict=True))
     score = model.score(ids[:max_tokens] if cut else text, **options)
     return {
         "n_tokens": scored,
@@ -67,7 +67,7 @@ def scored(model, source, tmp_path, **options):
     """Score one file; the path of the output."""
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    options = Options(**options)
+    options = FileOptions(**options)
     (job,) = plan([str(source)], str(out), options)
     survey(job, options)
     score_file(model, job, options)
@@ -96,7 +96,14 @@ def test_scores_of_jsonl_are_those_of_the_model(model, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"bos": False}, {"stride": 3}, {"max_tokens": 3}, {"max_tokens": 1}, {"max_tokens": 3, "bos": False}],
+    [
+        {"bos": False},
+        {"stride": 3},
+        {"max_tokens": 3},
+        {"max_tokens": 1},
+        {"max_tokens": 3, "bos": False},
+        {"max_tokens": 1, "bos": False},
+    ],
     ids=str,
 )
 def test_options_arrive(options, model, tmp_path):
@@ -162,6 +169,19 @@ def test_lines_of_json_are_copied_byte_for_byte(model, tmp_path_factory, found, 
     assert written == "".join(
         f"{line[:-1]}, {json.dumps(new)[1:]}\n" for line, new in zip(lines, added, strict=True)
     )
+
+
+def test_json_without_fields_and_with_spaces(model, tmp_path):
+    lines = ["{}", "{ }", '  {"a": 1 }\t', '{"text": "Once" , "b": "{" }']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    nothing, once = (json.dumps(with_prefix(told(model, text)))[1:] for text in (None, "Once"))
+    assert scored(model, tmp_path / "a.jsonl", tmp_path).read_text().split("\n") == [
+        "{" + nothing,
+        "{ " + nothing,
+        '  {"a": 1 , ' + nothing,
+        '{"text": "Once" , "b": "{" , ' + once,
+        "",
+    ]
 
 
 fields = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -317,7 +337,8 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.jsonl", b"[" * 100_000 + b"\n", {}, ":1: JSON too deep"),
         ("a.jsonl", b'{"Text": "a", "b": 1}\n', {}, "no record has a field 'text': choose with -"),
         ("a.jsonl", b'{"text": "a", "gpt2c_logprob": 1}', {}, ":1: there is a field 'gpt2c_logp"),
-        ("a.csv", b"", {}, ": an empty file: a CSV file begins with the names of its columns"),
+        ("a.csv", b"", {}, ": an empty file, or one of empty lines: a CSV file begins with the names of"),
+        ("a.csv", b"\n\r\n", {}, ": an empty file, or one of empty lines: a CSV file begins with the names"),
         ("a.csv", b"a,b\n1,2\n", {}, ":1: there is no column 'text': choose with --text-field"),
         ("a.csv", b"text,text\n1,2\n", {}, ":1: two columns are called 'text'"),
         ("a.csv", b"text,gpt2c_n_tokens\n", {}, ":1: there is a field 'gpt2c_n_tokens' already"),
@@ -340,7 +361,7 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
 def test_damages_are_told_with_their_place(name, data, options, message, model, tmp_path):
     (tmp_path / name).write_bytes(data)
     (tmp_path / "out").mkdir()
-    options = Options(**options)
+    options = FileOptions(**options)
     (job,) = plan([str(tmp_path / name)], str(tmp_path / "out"), options)
     for attempt in (lambda: survey(job, options), lambda: score_file(model, job, options)):
         with pytest.raises(ValueError) as error:
@@ -352,9 +373,19 @@ def test_damages_are_told_with_their_place(name, data, options, message, model, 
 def test_parquet_text_that_is_no_utf8(tmp_path):
     text = pa.array([b"a", b"caf\xe9"], pa.binary()).view(pa.string())
     parquet.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
-    options = Options()
+    options = FileOptions()
     (job,) = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"), options)
     with pytest.raises(ValueError, match=r"a\.parquet, row 2: 'text' is not UTF-8 text"):
+        survey(job, options)
+
+
+def test_what_hinders_reading_is_no_damage(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(PARQUET)
+    options = FileOptions()
+    (job,) = plan([str(path)], str(tmp_path / "out"), options)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
         survey(job, options)
 
 
@@ -398,7 +429,7 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
     os.symlink("out/link.jsonl", "link.jsonl")
     os.mkfifo("pipe.jsonl")
     with pytest.raises(kind) as error:
-        plan(inputs, "out", Options())
+        plan(inputs, "out", FileOptions())
     assert message in str(error.value)
     assert (tmp_path / "out/c.jsonl").read_bytes() == LINE
 
@@ -428,7 +459,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
     directory = str(tmp_path)
 
     def claims(model=model, jobs=(), **options):
-        claim(directory, model, Options(**options), jobs)
+        claim(directory, model, FileOptions(**options), jobs)
 
     claims()
     claims()  # the same again
@@ -641,12 +672,15 @@ def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
         (["a.jsonl", "-o", "new.jsonl"], 1, "with -o DIR; new.jsonl is the name of a file"),
         (["a.jsonl", "-o", "out", "--json"], 1, "--json is for a single text"),
         (["a.jsonl", "-f", "a.jsonl"], 1, "give a text or a file (-f), not both"),
-        (["The", "king"], 1, "scores of files go to a directory"),
+        (["The", "king"], 1, "there is no file The: several arguments, or any with -o DIR, are names of"),
+        (["The", "king", "-o", "new"], 1, "a text stands in quotes, without -o DIR"),
+        (["a.jsonl", "b.jsonl.gz"], 1, "scores of files go to a directory"),
         (["The", "king", "-o", "out"], 1, "there is no file The: several arguments, or any with -o DIR"),
         (["The king", "-o", "."], 1, "there is no file The king"),
         (["a.jsonl", "-o", ""], 1, "-o takes the name of a directory, and got an empty one"),
         (["-o", "."], 1, ". is a directory: give the files whose scores it is for, or -o FILE"),
         (["The king", "--max-tokens", "3"], 1, "--max-tokens is for files of texts: give them as arg"),
+        (["The king", "--max-tokens", "0"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["-f", "a.jsonl", "--text-field", "x"], 1, "--text-field is for files of texts"),
         (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1; got 0"),
         (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be at least 1; got 0"),

@@ -283,3 +283,37 @@ def test_other_tokenizer(lm, tmp_path):
     assert other.tok_encode("The king") == other.tok_encode("<|end|>The king") == [0, *ids]
     assert other.tok_encode("The king", add_special_tokens=False) == ids
     assert other.tok_encode("<|endoftext|>") != [0, *lm.tok_encode("<|endoftext|>")]
+
+
+@pytest.mark.plugins
+def test_what_stands_after_every_text_is_not_taken_off_its_beginning(lm, tmp_path):
+    """A tokenizer that ends every text with a token, so that no text at all has one, too."""
+    pytest.importorskip("tokenizers")
+    from gpt2c.checkpoint import BUNDLED
+    from gpt2c.lm_eval import GPT2LM
+
+    vocabulary = json.loads((BUNDLED / "vocab.json").read_text("utf-8"))
+    lines = (BUNDLED / "merges.txt").read_text("utf-8").splitlines()
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    end = {"id": "<|endoftext|>", "type_id": 0}
+    described = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "normalizer": None,
+        "added_tokens": [],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": end}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {end["id"]: {"id": end["id"], "ids": [0], "tokens": [end["id"]]}},
+        },
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": lines[lines[0].startswith("#") :]},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described), "utf-8")
+    other = GPT2LM(threads=1, tokenizer=str(tmp_path))
+    ids = lm.tok_encode("The king")
+    assert other.tok_encode("") == [0] and other.tok_encode("The king") == [*ids, 0]
+    assert other.tok_encode("The king", add_special_tokens=False) == [*ids, 0]

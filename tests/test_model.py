@@ -211,8 +211,6 @@ def test_special_tokens_in_text_are_text(bundled):
 @pytest.mark.parametrize(
     ("prompt", "error", "message"),
     [
-        ([], ValueError, "got an empty list; for the beginning of a text, the prompt is the empty string"),
-        ((), ValueError, "empty list"),
         ([[1], []], ValueError, "prompt 1 has no token ids"),
         (np.array([], np.int64), ValueError, "the prompt has no token ids"),
         (
@@ -244,6 +242,16 @@ def test_bad_prompts_are_refused(bundled, prompt, error, message):
         with pytest.raises(error) as caught:
             attempt(prompt)
         assert message.replace("prompt", "text") in str(caught.value).replace("prompt", "text")
+
+
+@pytest.mark.parametrize("nothing", [[], ()])
+def test_no_texts_have_no_scores_and_no_prompts_are_a_mistake(bundled, nothing):
+    assert bundled.score(nothing) == [] == bundled.score(nothing, words=True, bos=False)
+    with pytest.raises(ValueError, match="window must be"):
+        bundled.score(nothing, window=0)
+    for attempt in (bundled.generate, bundled.suggest):
+        with pytest.raises(ValueError, match="empty list; for the beginning of a text, the prompt is the em"):
+            attempt(nothing)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import BUNDLED
@@ -55,6 +56,53 @@ def test_dict_of_lists_with_nothing_to_score():
     assert found["body"] == ["", None] and np.isnan(found["small_logprob"]).all()
 
 
+def test_texts_without_tokens_and_the_numbers_of_rows(model):
+    pa = pytest.importorskip("pyarrow")
+    batch = {"text": [None, "", [], np.array([], np.int64), "The king"]}
+    assert Scorer()(batch)["gpt2c_n_tokens"].tolist() == [0, 0, 0, 0, 2]
+    with pytest.raises(TypeError, match="text 3 must be a string or token ids"):
+        Scorer()({"text": [None, "", "The king", 3]})
+    with pytest.raises(ValueError, match="text 1 has token id 4096"):
+        Scorer()(pa.table({"text": [None, [4096]]}))
+
+
+class Lower:
+    """A tokenizer that changes the text: what size the scored part had is not known."""
+
+    def encode(self, text):
+        return list(text.lower().encode())
+
+    def decode(self, ids):
+        return bytes(ids).decode("utf-8", "replace")
+
+
+@pytest.fixture
+def lower():
+    """A Scorer with it."""
+    scorer = Scorer(bos=False)
+    scorer.model = GPT2.from_pretrained(threads=1, tokenizer=Lower())
+    return scorer
+
+
+def test_sizes_that_are_not_known(lower):
+    found = lower({"text": ["ab", "AB", ""]})
+    assert found["gpt2c_n_tokens"].tolist() == [1, 1, 0]
+    assert np.array_equal(found["gpt2c_n_bytes"], [1, np.nan, 0], equal_nan=True)
+    assert np.isnan(found["gpt2c_bits_per_char"]).tolist() == [False, True, True]
+    pa = pytest.importorskip("pyarrow")
+    table = lower(pa.table({"text": ["ab", "AB", ""]}))
+    assert table["gpt2c_n_bytes"].to_pylist() == [1, None, 0]
+    assert table.schema == lower(pa.table({"text": ["ab"]})).schema
+
+
+def test_numbers_that_are_not_finite_are_null():
+    huge, _ = random_gpt2(n_vocab=4096, tokenizer=bundled_tokenizer(), std=60)
+    scorer = Scorer()
+    scorer.model = huge
+    assert huge.score("Once upon a time").perplexity == np.inf
+    assert np.isnan(scorer({"text": ["Once upon a time"]})["gpt2c_perplexity"]).all()
+
+
 def test_texts_of_any_length(model):
     long = TEXT[:4000]
     by_default = Scorer()({"text": [long]})["gpt2c_logprob"]
@@ -93,11 +141,13 @@ def test_arrow_table(model):
 
 def test_data_frame(model):
     pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame({"text": ["The king", None, float("nan")]}, index=[7, 9, 11])
+    frame = pd.DataFrame({"text": ["The king", None, float("nan"), pd.NA]}, index=[7, 9, 11, 12])
     found = Scorer()(frame)
-    assert list(found.index) == [7, 9, 11] and list(frame) == ["text"]
+    for column in (frame["text"].astype("string"), frame["text"].to_numpy()):
+        assert Scorer()({"text": column})["gpt2c_n_tokens"].tolist() == [2, 0, 0, 0]
+    assert list(found.index) == [7, 9, 11, 12] and list(frame) == ["text"]
     assert found["gpt2c_perplexity"][7] == model.score("The king").perplexity
-    assert found["gpt2c_perplexity"].isna().tolist() == [False, True, True]
+    assert found["gpt2c_perplexity"].isna().tolist() == [False, True, True, True]
 
 
 def test_pickle_leaves_the_model_out(packed):
