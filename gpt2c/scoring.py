@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .model import GPT2
 
 __all__ = [
-    "Options",
     "SUMMARY",
+    "Options",
     "Passage",
     "Score",
     "ScoringOptions",
