@@ -69,7 +69,7 @@ def generate(arguments: Namespace) -> None:
             print(file=out)
             results, first_seconds = [stream.result], stream.first_token_seconds
         seconds = perf_counter() - begin
-    if arguments.trace:
+    if arguments.trace and not arguments.json:  # which has it
         for trace in {id(result.trace): result.trace for result in results}.values():  # a search has one
             note(str(trace))
     if arguments.stats:

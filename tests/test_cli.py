@@ -147,6 +147,60 @@ def test_text_comes_as_it_is_made():
     process.stdout.close()
 
 
+def test_generate_searches_and_tells_what_it_weighed(bundled):
+    expected = bundled.generate(
+        "The king had", max_new_tokens=3, num_beams=3, num_return_sequences=2, trace=True
+    )
+    arguments = (
+        "generate",
+        "The king had",
+        "-n",
+        "3",
+        "--num-beams",
+        "3",
+        "--num-return-sequences",
+        "2",
+        "--trace",
+    )
+    done = run(*arguments)
+    assert done.returncode == 0
+    for result in expected:
+        assert f"The king had{result.text}\n" in done.stdout
+    assert done.stderr.strip() == str(expected[0].trace), "once, for both"
+    done = run(*arguments, "--json")
+    assert done.stderr == ""
+    found = json.loads(done.stdout)["generations"]
+    assert [result["score"] for result in found] == [result.score for result in expected]
+    assert found[0]["trace"] == expected[0].trace.to_dict()
+    one = run("generate", "The king had", "-n", "3", "--num-beams", "3")
+    assert one.stdout == f"The king had{expected[0].text}\n" and one.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (("--bad-word", "so", "--bad-word", "given"), {"bad_words": ["so", "given"]}),
+        (
+            ("--suppress-token", "13", "--no-repeat-ngram-size", "2"),
+            {"suppress_tokens": [13], "no_repeat_ngram_size": 2},
+        ),
+        (
+            ("--presence-penalty", "1.5", "--frequency-penalty", "0.5"),
+            {"presence_penalty": 1.5, "frequency_penalty": 0.5},
+        ),
+        (
+            ("--num-beams", "3", "--length-penalty", "0", "--early-stopping", "never"),
+            {"num_beams": 3, "length_penalty": 0.0, "early_stopping": "never"},
+        ),
+        (("--overflow", "slide", "--hop", "100"), {"overflow": "slide", "hop": 100}),
+    ],
+    ids=str,
+)
+def test_options_of_generate_are_those_of_the_api(bundled, options, same):
+    done = run("generate", "The king had", "-n", "12", "--temperature", "0", *options)
+    assert done.stdout == f"The king had{bundled.generate('The king had', max_new_tokens=12, **same).text}\n"
+
+
 # ---- suggest, score, info
 
 
