@@ -89,7 +89,8 @@ class Search:
         removed: list[dict[int, str] | None] = [None if self.trace is None else {} for _ in rows]
         logprobs = self._processed(rows, normalisers, removed)
 
-        beams, parents, ended = [], [], []
+        live: list[tuple[Beam, int]] = []  # with the place of the parent
+        ended: list[Hypothesis] = []
         fates: list[dict[int, str]] = [{} for _ in rows]
         for place, (score, at, token) in enumerate(self._candidates(logprobs)):
             parent = self._beams[at]
@@ -97,20 +98,22 @@ class Search:
             raw = [*parent.logprobs, float(rows[at][token]) - normalisers[at]]
             reason = self._end(new_ids)
             if reason is None:
-                if len(beams) < options.num_beams:
-                    fates[at][token] = f"beam {len(beams)}"
-                    beams.append(Beam(new_ids, raw, score, parent.cache))
-                    parents.append(at)
+                live.append((Beam(new_ids, raw, score, parent.cache), at))
             elif place < options.num_beams:
                 fates[at][token] = "ended"
                 ended.append(Hypothesis(score / n_new**options.length_penalty, new_ids, raw, reason))
+        live = sorted(live, key=lambda pair: -pair[0].score)[
+            : options.num_beams
+        ]  # if drawn, in another order
+        for number, (beam, at) in enumerate(live):
+            fates[at][beam.new_ids[-1]] = f"beam {number}"
         self._hypotheses = sorted(self._hypotheses + ended, key=lambda h: -h.score)[: options.num_beams]
         if self.trace is not None:
             position = len(self.prompt.ids) + n_new - 1
             self.trace.add_search(
                 self.job, position, self._beams, rows, normalisers, logprobs, removed, fates
             )
-        self.done = not beams or not self._can_improve(beams[0].score, n_new)
+        self.done = not live or not self._can_improve(live[0][0].score, n_new)
         if self.done:
             if not self._hypotheses:
                 raise ValueError(
@@ -118,8 +121,8 @@ class Search:
                 )
             self._beams = []
         else:
-            self._give_caches(beams, parents)
-            self._beams = beams
+            self._give_caches(live)
+            self._beams = [beam for beam, _ in live]
 
     def results(self) -> list[Generation]:
         """The best texts, the best first: as many as were asked for, if so many were found."""
@@ -210,11 +213,11 @@ class Search:
         length = options.max_new_tokens if longest else n_new
         return best / length**options.length_penalty > self._hypotheses[-1].score
 
-    def _give_caches(self, beams: list[Beam], parents: list[int]) -> None:
-        """A cache of its own for each of the ``beams``, which hold those of their parents."""
-        free = [index for index in range(len(self._beams)) if index not in parents]
+    def _give_caches(self, live: list[tuple[Beam, int]]) -> None:
+        """A cache of its own for each of the beams, which hold those of their parents."""
+        free = list(set(range(len(self._beams))) - {parent for _, parent in live})
         taken = set()
-        for beam, parent in zip(beams, parents, strict=True):
+        for beam, parent in live:
             if parent not in taken:
                 taken.add(parent)
                 continue

@@ -216,6 +216,15 @@ def test_continuations_are_drawn_without_replacement():
     assert statistic < 14 + 6 * math.sqrt(28) + 10  # mean of chi-squared with 14 degrees of freedom + 6 sigma
 
 
+def test_the_best_of_what_was_drawn_live_on_the_best_first():
+    """As in transformers: twice as many are drawn as live on, by their scores."""
+    model, _ = random_gpt2(2)
+    trace = model.generate([1, 2], max_new_tokens=12, num_beams=4, temperature=2.0, seed=4, trace=True).trace
+    for step in trace.steps:
+        scores = [branch.score for branch in step.branches]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_a_seed_makes_a_drawn_search_come_out_again():
     model, _ = random_gpt2(2)
     options = dict(num_beams=3, temperature=1.5, max_new_tokens=10)
