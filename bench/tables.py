@@ -80,6 +80,19 @@ def roofs_of(results: Sequence[Result]) -> str:
     return "Arithmetic roofs in Gop/s: " + ", ".join(f"{d} {r / 1e9:.0f}" for d, r in rates.items()) + "."
 
 
+class ScoreCase(Case):
+    """New texts, all of whose tokens are scored by one call."""
+
+    def run(self) -> float:
+        (ids,) = self.ids
+        wanted = [(np.arange(len(ids)), np.roll(ids, -1))] * len(self.past)
+        begin = time.perf_counter()
+        for _ in range(self.repeats):
+            sequences = [(self.model.new_cache(len(ids)), ids) for _ in self.past]
+            _engine.score(self.model.weights, sequences, wanted, threads=self.threads)
+        return (time.perf_counter() - begin) / self.repeats
+
+
 class Tables:
     """Makes the tables; models are kept from one to the next, and checked before any speed is told."""
 
@@ -304,6 +317,19 @@ class Tables:
             note,
         )
 
+    def score(self) -> Table:
+        rows = []
+        for dtype in self.dtypes:
+            case = ScoreCase("score", self.model(dtype), [0] * 4, 511, seconds=self.seconds)
+            (result,) = self.measure([case])
+            rows.append([dtype, f"{result.tokens / result.seconds:,.0f}", share(result)])
+        return table(
+            f"Four texts of 512 tokens scored by one call: 124M, {self.team}",
+            ("format", "tokens/s", "of the roof"),
+            rows,
+            "The roof is the arithmetic of layers, attention and head, without what follows the logits.",
+        )
+
     def search(self) -> Table:
         """Beam search beside as many greedy texts; with random weights beams change places often."""
         rng, rows, new = np.random.default_rng(2), [], 16 if self.quick else 64
@@ -374,6 +400,7 @@ NAMES = (
     "rows",
     "threads",
     "sampling",
+    "score",
     "search",
     "sizes",
     "isas",
