@@ -128,9 +128,7 @@ class Search:
         """The best texts, the best first: as many as were asked for, if so many were found."""
         results = []
         for index, found in enumerate(self._hypotheses[: self.job.options.num_return_sequences]):
-            writer = self.job.new_writer()
-            for token in found.new_ids[: -1 if found.finish_reason == "eos" else None]:
-                writer.push(token)
+            writer = self.job.written(found.new_ids)
             writer.finish()
             results.append(
                 Generation(
@@ -193,9 +191,7 @@ class Search:
         if new_ids[-1] in self.job.eos:
             return "eos"
         if options.stop:
-            writer = self.job.new_writer()
-            for token in new_ids:
-                writer.push(token)
+            writer = self.job.written(new_ids)
             if len(new_ids) == options.max_new_tokens:
                 writer.finish()
             if writer.stopped:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -205,6 +205,14 @@ class Job:
 
     def new_writer(self) -> Writer:
         return Writer(self.new_decoder, self.options.stop)
+
+    def written(self, new_ids: Iterable[int]) -> Writer:
+        """A writer that has got all of a continuation; an end-of-text token is no part of its text."""
+        writer = self.new_writer()
+        for token in new_ids:
+            if token not in self.eos:
+                writer.push(token)
+        return writer
 
     def window(self, length: int) -> int:
         """Which token is the first that the model sees of a text of ``length`` tokens.

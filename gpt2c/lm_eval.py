@@ -220,8 +220,6 @@ class GPT2LM(TemplateLM):
         options["stop"] = handle_stop_sequences(options.pop("until"), eos=end or None)
         options["max_new_tokens"] = options.pop("max_gen_toks")
         options.setdefault("seed", self.seed)
-        if options.get("num_beams") == 1:
-            del options["num_beams"]
         unknown = sorted(options.keys() - Options.__annotations__.keys())
         if unknown:
             raise ValueError(

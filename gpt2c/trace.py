@@ -183,9 +183,7 @@ def _branch(
 
 
 def _text(job: Job, new_ids: Iterable[int]) -> str:
-    writer = job.new_writer()
-    for token in new_ids:
-        writer.push(token)
+    writer = job.written(new_ids)
     writer.finish()
     return writer.text
 

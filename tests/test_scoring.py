@@ -31,11 +31,6 @@ from gpt2c._bpe import Vocabulary
 from gpt2c.tokenizer import BPETokenizer
 
 
-@pytest.fixture(scope="module")
-def bundled():
-    return GPT2.from_pretrained(threads=1)
-
-
 def expected_score(model, weights, ids, bos):
     context = [model.bos_token_id, *ids] if bos else list(ids)
     logits = reference.forward(model.config, weights, np.array(context[:-1]))
