@@ -52,7 +52,7 @@ def variances(checkpoint: Checkpoint, weights: reference.Weights, ids: np.ndarra
 
     x = reference.embed(weights, ids)
     for i in range(config.n_layer):
-        x = x + reference.causal_attention(config, weights, i, norm(f"h.{i}.ln_1", x))
+        x = x + reference.attention(config, weights, i, norm(f"h.{i}.ln_1", x))
         x = x + reference.feed_forward(config, weights, i, norm(f"h.{i}.ln_2", x))
     norm("ln_f", x)
     return found

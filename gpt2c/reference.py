@@ -27,7 +27,7 @@ with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from .errors import ContextLengthError
 
 __all__ = [
     "activation",
-    "causal_attention",
+    "attention",
     "embed",
     "feed_forward",
     "forward",
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 Weights = Mapping[str, np.ndarray]
+Look = Callable[[str, np.ndarray], np.ndarray]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -101,52 +102,66 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), but never overflows
 
 
-def embed(weights: Weights, ids: np.ndarray) -> np.ndarray:
+def unseen(name: str, value: np.ndarray) -> np.ndarray:
+    """The `look` of somebody who does not look."""
+    return value
+
+
+def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
     """What each token is plus where it stands: ``[T] -> [T, n_embd]``."""
-    token = _float64(weights["wte.weight"][ids])  # [T, n_embd]
-    position = _float64(weights["wpe.weight"][: len(ids)])  # [T, n_embd]
+    token = look("hook_embed", _float64(weights["wte.weight"][ids]))  # [T, n_embd]
+    position = look("hook_pos_embed", _float64(weights["wpe.weight"][: len(ids)]))  # [T, n_embd]
     return token + position  # [T, n_embd]
 
 
-def causal_attention(
-    config: Config, weights: Weights, layer: int, x: np.ndarray, maps: list[np.ndarray] | None = None
+def attention(
+    config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen, *, causal: bool = True
 ) -> np.ndarray:
     """Self-attention: every position gathers from itself and those before it: ``[T, n_embd] -> [T, n_embd]``.
 
-    If `maps` is a list, the layer's attention weights ``[n_head, T, T]`` are appended to it.
+    Not `causal`, it gathers from all positions, as in an auto-encoding model.
     """
     n_head, T = config.n_head, len(x)
+    name = f"blocks.{layer}.attn.hook_"
     w = _part(weights, f"h.{layer}.attn")
     w_q, w_k, w_v = np.split(w["c_attn.weight"], 3, axis=1)  # 3 x [n_embd, n_embd]  stored side by side
     b_q, b_k, b_v = np.split(w["c_attn.bias"], 3)  # 3 x [n_embd]
 
-    q = _split_heads(x @ w_q + b_q, n_head)  # [n_head, T, head_dim]  query: what this position looks for
-    k = _split_heads(x @ w_k + b_k, n_head)  # [n_head, T, head_dim]  key:   what this position offers
-    v = _split_heads(x @ w_v + b_v, n_head)  # [n_head, T, head_dim]  value: what it hands over
+    q = look(name + "q", _split_heads(x @ w_q + b_q, n_head))  # [T, n_head, head_dim]  what it looks for
+    k = look(name + "k", _split_heads(x @ w_k + b_k, n_head))  # [T, n_head, head_dim]  what it offers
+    v = look(name + "v", _split_heads(x @ w_v + b_v, n_head))  # [T, n_head, head_dim]  what it hands over
 
-    scores = q @ k.transpose(0, 2, 1)  # [n_head, T, T]  row: who asks, column: who answers
+    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, T]  row: who asks, column: who answers
     scores = scores * config.attention_scale(layer)  # [n_head, T, T]  usually 1 / sqrt(head_dim)
-    future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [T, T]  True above the diagonal
-    masked = np.where(future, -np.inf, scores)  # [n_head, T, T]  before softmax: minus infinity ...
-    a = softmax(masked)  # [n_head, T, T]  ... after softmax: exactly 0
-    if maps is not None:
-        maps.append(a)
+    if causal:
+        future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [T, T]  True above the diagonal
+        scores = np.where(future, -np.inf, scores)  # [n_head, T, T]  before softmax: minus infinity ...
+    scores = look(name + "attn_scores", scores)
+    a = look(name + "pattern", softmax(scores))  # [n_head, T, T]  ... after softmax: exactly 0
 
-    mixed = a @ v  # [n_head, T, head_dim]  weighted sum of the values
-    joined = mixed.transpose(1, 0, 2).reshape(T, config.n_embd)  # [T, n_embd]  heads side by side
+    mixed = look(name + "z", (a @ v.transpose(1, 0, 2)).transpose(1, 0, 2))  # [T, n_head, head_dim]
+    joined = mixed.reshape(T, config.n_embd)  # [T, n_embd]  heads side by side
     return joined @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
 
 
-def feed_forward(config: Config, weights: Weights, layer: int, x: np.ndarray) -> np.ndarray:
+def feed_forward(
+    config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
+) -> np.ndarray:
     """Two dense layers with a bend between them, on each position alone: ``[T, n_embd] -> [T, n_embd]``."""
+    name = f"blocks.{layer}.mlp.hook_"
     w = _part(weights, f"h.{layer}.mlp")
-    hidden = x @ w["c_fc.weight"] + w["c_fc.bias"]  # [T, n_inner]
-    hidden = activation(config.activation, hidden)  # [T, n_inner]
+    hidden = look(name + "pre", x @ w["c_fc.weight"] + w["c_fc.bias"])  # [T, n_inner]
+    hidden = look(name + "post", activation(config.activation, hidden))  # [T, n_inner]
     return hidden @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
 
 
 def forward(
-    config: Config, weights: Weights, ids: Sequence[int] | np.ndarray, maps: list[np.ndarray] | None = None
+    config: Config,
+    weights: Weights,
+    ids: Sequence[int] | np.ndarray,
+    look: Look = unseen,
+    *,
+    causal: bool = True,
 ) -> np.ndarray:
     """The whole model: for each position, one number per token of the vocabulary for what may follow.
 
@@ -157,8 +172,11 @@ def forward(
         Canonical names (see the top of this file); converted to float64 as they are used.
     ids : sequence of int, shape [T]
         Token ids, 0 <= id < n_vocab, at most n_ctx of them.
-    maps : list, optional
-        Receives the attention weights of each layer, float64 [n_head, T, T].
+    look : callable, optional
+        Called as ``look(name, value)`` with whatever has a name (those of :mod:`gpt2c.hooks`); what it returns
+        is used instead: to see, return ``value``; to intervene, return something else.
+    causal : bool
+        False lets every position attend to all others.
 
     Returns
     -------
@@ -175,12 +193,16 @@ def forward(
     ids = _check_ids(config, ids)  # [T]
     epsilon = config.layer_norm_epsilon
 
-    x = embed(weights, ids)  # [T, n_embd]  the residual stream, to which every layer adds
+    x = embed(weights, ids, look)  # [T, n_embd]  the residual stream, to which every layer adds
     for layer in range(config.n_layer):
+        name = f"blocks.{layer}.hook_"
+        x = look(name + "resid_pre", x)
         h = layer_norm(x, **_part(weights, f"h.{layer}.ln_1"), epsilon=epsilon)  # [T, n_embd]
-        x = x + causal_attention(config, weights, layer, h, maps)  # [T, n_embd]
+        h = attention(config, weights, layer, h, look, causal=causal)  # [T, n_embd]
+        x = look(name + "resid_mid", x + look(name + "attn_out", h))  # [T, n_embd]
         h = layer_norm(x, **_part(weights, f"h.{layer}.ln_2"), epsilon=epsilon)  # [T, n_embd]
-        x = x + feed_forward(config, weights, layer, h)  # [T, n_embd]
+        h = feed_forward(config, weights, layer, h, look)  # [T, n_embd]
+        x = look(name + "resid_post", x + look(name + "mlp_out", h))  # [T, n_embd]
 
     x = layer_norm(x, **_part(weights, "ln_f"), epsilon=epsilon)  # [T, n_embd]
     head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
@@ -213,7 +235,7 @@ def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int]) 
 
 def _split_heads(x: np.ndarray, n_head: int) -> np.ndarray:
     T, n_embd = x.shape
-    return x.reshape(T, n_head, n_embd // n_head).transpose(1, 0, 2)  # [n_head, T, head_dim]
+    return x.reshape(T, n_head, n_embd // n_head)  # [T, n_head, head_dim]
 
 
 def _part(weights: Weights, prefix: str) -> dict[str, np.ndarray]:

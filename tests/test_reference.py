@@ -50,7 +50,13 @@ def test_later_tokens_change_nothing_before_them(model, data):
 def test_attention_weights_are_averages_over_the_past(model):
     config, weights, ids = model
     maps = []
-    reference.forward(config, weights, ids, maps)
+
+    def look(name, value):
+        if name.endswith("hook_pattern"):
+            maps.append(value)
+        return value
+
+    reference.forward(config, weights, ids, look)
     T = len(ids)
     assert len(maps) == config.n_layer
     for a in maps:

@@ -1,0 +1,139 @@
+"""The named places of a forward pass: what can be looked at and edited.
+
+The names are TransformerLens's. T is the number of tokens, d_head the width of a head::
+
+    hook_embed                  [T, n_embd]           the token's row of wte
+    hook_pos_embed              [T, n_embd]           the position's row of wpe
+    blocks.{i}.hook_resid_pre   [T, n_embd]           the residual stream before layer i
+      .ln1.hook_scale           [T, 1]                what LayerNorm divides by: sqrt(variance + epsilon)
+      .ln1.hook_normalized      [T, n_embd]           (x - mean) / scale, before LayerNorm's gain and bias
+      .attn.hook_q .hook_k .hook_v  [T, n_head, d_head]   queries, keys and values
+      .attn.hook_attn_scores    [n_head, T, T]        query times key, scaled; -inf where the mask hides the key
+      .attn.hook_pattern        [n_head, T, T]        its softmax: row = who asks, column = who answers
+      .attn.hook_z              [T, n_head, d_head]   values weighted by the pattern, summed
+      .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
+      .hook_attn_out            [T, n_embd]           the sum of these, and the bias
+      .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
+      .ln2.hook_scale .ln2.hook_normalized            as for ln1
+      .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
+      .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
+      .hook_resid_post          [T, n_embd]           the residual stream after layer i
+    ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from .config import Config
+
+__all__ = ["Hook", "NamesFilter", "full_name", "hook_names", "matching"]
+
+BEFORE = ("hook_embed", "hook_pos_embed")
+OF_LAYER = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_attn_scores",
+    "attn.hook_pattern",
+    "attn.hook_z",
+    "attn.hook_result",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+AFTER = ("ln_final.hook_scale", "ln_final.hook_normalized")
+ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
+
+NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
+
+
+class Hook(NamedTuple):
+    """Where a value comes from: what an edit is told beside it.
+
+    Attributes
+    ----------
+    name : str
+        The full name, such as "blocks.3.attn.hook_pattern".
+    layer : int or None
+        3 of it; None outside layers.
+    positions : range
+        The positions in the text that the value's rows are of: all of them in one pass over a text; while
+        generating those of the prompt first, then one after the other.
+    """
+
+    name: str
+    layer: int | None
+    positions: range
+
+
+def hook_names(config: Config) -> list[str]:
+    """All names of a model, in the order in which the values come to be."""
+    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in OF_LAYER]
+    return [*BEFORE, *layers, *AFTER]
+
+
+def full_name(config: Config, short: str, layer: int | None = None) -> str:
+    """The full name of "pattern" in a layer, or of "embed": ``hook_`` and what stands before may be left out.
+
+    Layers count from 0; negative ones from the end. A KeyError says what there is.
+    """
+    if layer is None:
+        found = [name for name in (*BEFORE, *AFTER) if short in (name, name.removeprefix("hook_"))]
+        if found:
+            return found[0]
+    elif -config.n_layer <= layer < config.n_layer:
+        for name in OF_LAYER:
+            part, _, last = name.rpartition("hook_")
+            if short in (name, f"hook_{last}", part + last) or (short == last and not part.startswith("ln")):
+                return f"blocks.{layer % config.n_layer}.{name}"
+    names = ", ".join(name.replace("hook_", "") for name in (BEFORE if layer is None else OF_LAYER))
+    if layer is not None and not -config.n_layer <= layer < config.n_layer:
+        raise KeyError(f"layer {layer} of a model with layers 0 to {config.n_layer - 1}")
+    raise KeyError(
+        f"no value {short!r} {'outside layers' if layer is None else 'in a layer'}; there is {names}"
+    )
+
+
+def matching(config: Config, names_filter: NamesFilter) -> list[str]:
+    """The names that a filter chooses, in the order in which the values come to be.
+
+    Parameters
+    ----------
+    names_filter : str, iterable of str, function, or None
+        A name, with ``*``, ``?`` and ``[...]`` as in file names; several of them; or a function that is asked
+        about each name. None is everything but attn.hook_result.
+
+    Raises
+    ------
+    ValueError
+        A name that the model does not have, or a pattern that matches none.
+    """
+    names = hook_names(config)
+    if names_filter is None:
+        return [name for name in names if not name.endswith(ONLY_BY_NAME)]
+    if callable(names_filter):
+        return [name for name in names if names_filter(name)]
+    patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            close = get_close_matches(pattern, names, n=3)
+            hint = (
+                f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
+            )
+            raise ValueError(f"no place of this model is called {pattern!r}; {hint}")
+        chosen.update(found)
+    return [name for name in names if name in chosen]
