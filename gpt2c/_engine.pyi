@@ -2,7 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .config import Config
 
@@ -41,6 +41,8 @@ class Weights:
         isa: str | None = None,
         threads: int = 1,
     ) -> None: ...
+    def unembedding(self, ids: ArrayLike) -> NDArray[np.float32]: ...
+    def output_projection(self, layer: int) -> NDArray[np.float32]: ...
 
 class KVCache:
     weights: Weights
