@@ -251,6 +251,17 @@ def test_edits_of_texts_that_share_a_prompt(cache_dtype):
         assert all(same(cache[name], one.cache[name]) for name in cache)
 
 
+def test_a_head_that_sees_nothing_adds_nothing():
+    model, _ = random_gpt2()
+
+    def blind(value, hook):
+        value[1, 3] = -np.inf
+
+    _, cache = model.run_with_cache(list(range(20)), edits=[("blocks.0.attn.hook_attn_scores", blind)])
+    assert (cache["pattern", 0][1, 3] == 0).all() and (cache["z", 0][3, 1] == 0).all()
+    assert (cache["z", 0][3, 0] != 0).all() and (cache["z", 0][4, 1] != 0).all()
+
+
 # ---- what does not fit ----
 
 
