@@ -10,8 +10,8 @@ import pytest
 import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernelwise import unpacked
 from strategies import configs, models, random_model, seeds
-from test_engine import unpacked
 from toys import random_gpt2
 
 from gpt2c import GPT2, _engine, edits, reference
