@@ -153,8 +153,7 @@ def _counted(name: str, value: Any, n: int) -> int:
 
 
 def _document(data: dict[str, Any]) -> str:
-    text = "".join(data["pieces"][token] for token in data["tokens"])
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = data["text"]
     title = " ".join(text[: TITLE_CHARACTERS + 1].split())
     if len(text) > TITLE_CHARACTERS:
         title = title[:TITLE_CHARACTERS] + "…"

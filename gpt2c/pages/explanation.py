@@ -70,6 +70,7 @@ def about(model: GPT2, token_ids: np.ndarray) -> Json:
             "activation": c.activation,
         },
         "version": __version__,
+        "text": b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace"),
         "tokens": token_ids.tolist(),
     }
 
