@@ -23,12 +23,13 @@
     )
   );
   const told = data.attention;
+  const roughError = (x) => `${Number(x.toPrecision(1))}`;
   const layers = told.layers.length === model.n_layer ? "" : ` Attention is told for ${told.layers.length === 1 ? `layer ${told.layers[0]}` : `${told.layers.length} layers`} only.`;
   document.getElementById("foot").append(
     make(
       "p",
       {},
-      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${attention.error.toPrecision(1)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
+      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
     )
   );
 

@@ -39,7 +39,9 @@ function scoresView(panel) {
     const left = make("div", { class: "matrix-left", "aria-hidden": "true" }, labels());
     const top = make("div", { class: "matrix-top", "aria-hidden": "true" }, labels());
     const canvas = make("canvas", { tabindex: 0, role: "img", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
-    const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, "asks ↓ answers →"), top, left, canvas);
+    const cursor = make("span", { class: "cursor", "aria-hidden": "true" });
+    const cells = make("div", { class: "matrix-cells" }, canvas, cursor);
+    const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, "asks ↓ answers →"), top, left, cells);
     const scroll = make("div", { class: "scroll tall" }, matrix);
     const element = make("figure", {}, make("figcaption", {}, names[name]), scroll);
 
@@ -104,15 +106,17 @@ function scoresView(panel) {
           }
         }
       }
-      context.strokeStyle = ink;
-      context.lineWidth = 2;
-      context.strokeRect(cell.column * size + 1, cell.row * size + 1, size - 3, size - 3);
       canvas.setAttribute("aria-label", `${names[name]}, layer ${chosen.layer}, head ${chosen.head}: ${T} by ${T} cells`);
     }
-    return { name, element, left, redrawAt };
+    function point() {
+      cursor.style.setProperty("--column", cell.column);
+      cursor.style.setProperty("--row", cell.row);
+    }
+    return { name, element, left, redrawAt, point };
   }
 
   function tell() {
+    for (const one of figures) one.point();
     const { row, column } = cell;
     const weight = attention.weight(chosen.layer, chosen.head, row, column);
     const parts = [token(tokens[row]), " → ", token(tokens[column]), " · "];
@@ -148,7 +152,7 @@ function scoresView(panel) {
     if (row < 0 || column < 0 || row >= T || column >= T) return;
     if (row === cell.row && column === cell.column) return;
     cell = { row, column };
-    redraw();
+    tell();
   }
 
   function update() {
