@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven through its debugging pipe: real clicks and keys, and every complaint.
+"""A headless Chromium for tests, driven through its debugging pipe: real clicks and keys, all complaints.
 
 The protocol is Chrome's DevTools protocol: JSON messages, each ended by a zero byte, on descriptors 3 and 4.
 """
@@ -17,16 +17,8 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 30.0  # seconds until an answer has to come
-KEYS = {
-    "Tab": 9,
-    "Enter": 13,
-    "End": 35,
-    "Home": 36,
-    "ArrowLeft": 37,
-    "ArrowUp": 38,
-    "ArrowRight": 39,
-    "ArrowDown": 40,
-}
+KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36}
+KEYS |= {f"Arrow{name}": 37 + i for i, name in enumerate(("Left", "Up", "Right", "Down"))}
 
 
 def chromium() -> str | None:
@@ -154,6 +146,14 @@ class Browser:
                 raise AssertionError(f"not within {PATIENCE:g} s: {condition}")
             time.sleep(0.02)
 
+    def all(self, selector: str, expression: str = "e.textContent") -> list[Any]:
+        """The value of an expression of ``e`` for each element that a selector finds."""
+        return self.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => {expression})")
+
+    def focus(self, selector: str) -> None:
+        """Move the keyboard's focus to an element."""
+        self.js(f"document.querySelector({json.dumps(selector)}).focus()")
+
     def text(self, selector: str) -> str:
         """The text that an element shows."""
         return self.js(f"document.querySelector({json.dumps(selector)}).innerText")
@@ -187,13 +187,8 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=scale,
-            mobile=False,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def media(self, *, dark: bool = False, reduced_motion: bool = False) -> None:
         features = {

@@ -6,7 +6,6 @@ What is written here is read in data.js.
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import numpy as np
 
@@ -14,12 +13,12 @@ __all__ = ["DEPTH", "DIGITS", "KNEE", "digits", "hidden_codes", "packed", "visib
 
 # Codes of attention weights are evenly spaced in the weight from KNEE up, and in its logarithm below, down to
 # KNEE * exp(-DEPTH), which is code 0: large weights are right to an absolute error and small ones to a
-# relative error, from which the score before the softmax follows too. Both pieces have the same slope at KNEE.
+# relative error, from which the score before the softmax follows too. At KNEE both have the same slope.
 KNEE = 1 / 16
 DEPTH = 12.0
 
-# The printable characters that stand for themselves in HTML and in JSON: one says a number below 90, where two
-# thirds as much text as base64 needs for 8 bits are precise enough.
+# The printable characters that stand for themselves in HTML and in JSON: each says a number below 90, in
+# three quarters of the text that 8 bits take in base64.
 DIGITS = bytes(sorted(set(range(32, 127)) - set(b'"&<>\\'))).decode("ascii")
 
 

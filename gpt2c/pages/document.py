@@ -64,8 +64,9 @@ def explain_page(
     Returns
     -------
     str
-        The whole file. Its size grows with the square of the text: about 0.9 MB for 12 layers of 12 heads and 64
-        tokens. Of texts above some 300 tokens for such a model, one layer's attention is told only.
+        The whole file. It grows with the square of the text's length: 0.95 MB for 12 layers of 12 heads and
+        64 tokens. Beyond 117 tokens of such a model scores before the mask are told for one layer, beyond 333
+        attention is.
 
     Raises
     ------
@@ -139,8 +140,8 @@ def fragment(cache: ActivationCache) -> str:
     layers = [i for i in range(config.n_layer) if f"blocks.{i}.attn.hook_pattern" in cache]
     if not layers:
         raise ValueError(
-            "the page shows attention, but no pattern was captured: run_with_cache with a names_filter of None, "
-            'or one that matches "blocks.0.attn.hook_pattern"'
+            "the page shows attention, but no pattern was captured: leave names_filter of run_with_cache "
+            'out, or let it match "blocks.0.attn.hook_pattern"'
         )
     data = {
         **explanation.about(cache.model, cache.token_ids),
