@@ -485,8 +485,19 @@ CONTRASTS = """
 """
 
 
+# What sticks out of its panel, but for what can be scrolled.
+OUTSIDE = """
+[...document.querySelectorAll("[role=tabpanel]")].filter((panel) => panel.offsetHeight).flatMap((panel) => {
+  const edge = panel.getBoundingClientRect().right;
+  return [...panel.querySelectorAll("*")].filter((e) =>
+    e.offsetWidth && !e.closest(".scroll") && e.getBoundingClientRect().right > edge
+  ).map((e) => `${e.tagName} ${e.className} ${e.textContent.slice(0, 20)}`);
+})
+"""
+
+
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 700, 800, 1000, 1280])
 def test_fits_and_can_be_read(browser, files, told, width, dark):
     """No view is wider than the screen; text has a contrast of 4.5 (WCAG AA), but where it is to fade."""
     try:
@@ -498,6 +509,7 @@ def test_fits_and_can_be_read(browser, files, told, width, dark):
         for view in VIEWS:
             browser.click(f"#tab-{view}")
             assert browser.js("document.documentElement.scrollWidth") <= width, view
+            assert browser.js(OUTSIDE) == [], view
             contrasts = browser.js(CONTRASTS)
             assert len(contrasts) > 20 and min(contrasts)[0] >= 4.5, view
         unharmed(browser)

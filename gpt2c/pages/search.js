@@ -72,7 +72,7 @@ function searchView(panel) {
         { class: "told" },
         `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
         ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
-        node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · lives on as ${node.fate}` : " · not among the best: given up"
+        node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · kept: no. ${Number(node.fate.split(" ")[1]) + 1} of its step` : " · not among the best: given up"
       )
     );
   }

@@ -248,7 +248,7 @@ function walkView(panel) {
       }));
       const between = p.slice(10).reduce((a, b) => a + b, 0);
       const others = n_vocab - rows.length;
-      rows.push({ name: `${whole(others)} others`, p: Math.max(0, between + rest), kind: "others" });
+      rows.push({ name: "all others", p: Math.max(0, between + rest), kind: "others", note: plural(others, "token") });
       chart.replaceChildren(bars(rows, "Probability of the next token"));
     }
 
@@ -288,7 +288,7 @@ function walkView(panel) {
         ". A token is the number of a row in the embedding table. ", make("span", { class: "mark" }, "␣"), " is a space."
       ), chips()),
       step("Token row + position row", para(
-        `The token's row of the embedding table, ${whole(n_embd)} numbers of which ${vectors.embed.length / n} are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`
+        `The token's row of the embedding table, ${whole(n_embd)} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`
       ), embedding()),
       step("LayerNorm", para(
         `Layer ${layer} begins: each row is shifted to mean 0 and divided by its standard deviation. Every number then gets a learned gain and bias.`
