@@ -1,0 +1,191 @@
+"""The command `explain`: the inside of a pass as a page, as text for a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from ._commands import _load, _print_json, _size, _suggestion_told
+from ._terminal import note, open_output, read_text
+from .sampling import SamplingOptions, check_integer
+
+if TYPE_CHECKING:
+    from .generation import Generation
+    from .model import GPT2
+    from .scoring import Score
+
+__all__ = ["explain"]
+
+NEXT = 5  # next tokens that are told
+
+
+def explain(arguments: Namespace) -> None:
+    """Show how the model reads a text and goes on with it."""
+    options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
+    SamplingOptions(**options)  # bad options are told before anything is loaded
+    output = arguments.output
+    is_page = output is not None and not arguments.text_view and not arguments.json
+    if arguments.open and (not is_page or output == "-"):
+        raise ValueError("--open shows a page: name the file to write it to, with -o FILE")
+    text = read_text(arguments.text)
+    if not text:
+        raise ValueError("no text to explain: give it as an argument or on stdin")
+    with open_output(output) as out:
+        model = _load(arguments)
+        if is_page:
+            from .pages import explain_page
+
+            page = explain_page(model, text, layer=arguments.layer, head=arguments.head, **options).encode()
+            out.buffer.write(page)  # UTF-8 as it says, whatever the encoding of stdout
+        else:
+            story = _Story(model, text, arguments.layer, arguments.head, **options)
+            if arguments.json:
+                _print_json(story.to_dict(), out)
+            else:
+                width = shutil.get_terminal_size().columns if out is sys.stdout else 80
+                story.print(out, width)
+    if is_page and output != "-":
+        note(f"{output}: {_size(len(page))}")
+        if arguments.open:
+            import webbrowser
+
+            if not webbrowser.open(Path(output).resolve().as_uri()):
+                note(f"no browser was found: open {output} with one")
+
+
+class _Story:
+    """All that is told of a text besides the page."""
+
+    def __init__(
+        self,
+        model: GPT2,
+        text: str,
+        layer: int | None,
+        head: int | None,
+        *,
+        max_new_tokens: int,
+        num_beams: int,
+    ) -> None:
+        from .pages.explanation import opening_head
+
+        config = model.config
+        self.model, self.text = model, text
+        self.layer = 0 if layer is None else _counted("layer", layer, config.n_layer)
+        if head is not None:
+            head = _counted("head", head, config.n_head)
+        _, self.cache = model.run_with_cache(text, self._is_told)
+        self.head = opening_head(self.cache, self.layer) if head is None else head
+        ids = self.cache.token_ids.tolist()
+        self.lens = self.cache.logit_lens(NEXT)
+        self.attribution = self.cache.attribution()
+        self.head_scores = self.cache.head_scores()
+        self.next = model.suggest(ids, min(NEXT, model.n_text_tokens))
+        self.score: Score | None = model.score(text, bos=False) if len(ids) > 1 else None
+        self.generations: list[tuple[int, Generation]] = []
+        new = min(max_new_tokens, config.n_ctx - len(ids))
+        if new:
+            self.generations.append((1, model.generate(ids, max_new_tokens=new)))
+            if num_beams > 1:  # without a length penalty: texts are compared by their probability itself
+                found = model.generate(ids, max_new_tokens=new, num_beams=num_beams, length_penalty=0.0)
+                self.generations.append((num_beams, found))
+
+    def _is_told(self, name: str) -> bool:
+        """Whether a place of the pass is used: the largest are not, in most layers."""
+        place = name.rpartition(".")[2]
+        here = name.startswith(f"blocks.{self.layer}.")
+        return here or place not in (
+            "hook_q",
+            "hook_k",
+            "hook_v",
+            "hook_attn_scores",
+            "hook_pre",
+            "hook_post",
+        )
+
+    def print(self, out: TextIO, width: int) -> None:
+        """Print it for people."""
+        from . import views
+
+        screen, c = views.Screen(out, width), self.model.config
+        screen.line(
+            f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
+            f"{c.n_vocab:,} tokens to choose from"
+        )
+        views.print_embedding(screen, self.cache)
+        views.print_attention(screen, self.cache, self.layer, self.head)
+        views.print_pattern(screen, self.cache, self.layer, self.head)
+        views.print_attribution(screen, self.cache, self.attribution)
+        views.print_next(screen, self.next)
+        views.print_lens(screen, self.cache, self.lens)
+        if self.score is not None:
+            views.print_text(screen, self.score)
+        views.print_head_scores(screen, self.head_scores, self.layer, self.head)
+        if self.generations:
+            views.print_continuations(screen, self.generations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for `json.dumps`: arrays as lists; null stands for minus infinity and for no value."""
+        c, cache, lens = self.model.config, self.cache, self.lens
+        sizes = {"T": len(cache.token_ids), "n_layer": c.n_layer, "n_head": c.n_head, "d_head": c.head_dim}
+        of_head = {name: cache[name, self.layer][:, self.head] for name in ("q", "k", "v", "z")}
+        of_pairs = {name: cache[name, self.layer][self.head] for name in ("attn_scores", "pattern")}
+        lens_arrays = ("top_ids", "top_logprobs", "entropies", "token_ids", "ranks", "logprobs")
+        score_arrays = ("previous_token", "duplicate_token", "induction", "first_token", "entropy")
+        of_cells, of_heads = "[n_layer + 1, T]", "[n_layer, n_head]"
+        return {
+            "model": self.model.name,
+            "numerics": self.model.numerics,
+            "text": self.text,
+            "token_ids": cache.token_ids.tolist(),
+            "tokens": cache.tokens,
+            "layer": self.layer,
+            "head": self.head,
+            "sizes": {**sizes, "k": lens.top_ids.shape[2], "n_embd": c.n_embd, "n_vocab": c.n_vocab},
+            "shapes": {
+                **dict.fromkeys(of_head, "[T, d_head]"),
+                **dict.fromkeys(of_pairs, "[T, T]"),
+                **{f"logit_lens.{name}": of_cells for name in lens_arrays},
+                "logit_lens.top_ids": "[n_layer + 1, T, k]",
+                "logit_lens.top_logprobs": "[n_layer + 1, T, k]",
+                "logit_lens.token_ids": "[T]",
+                **{f"head_scores.{name}": of_heads for name in score_arrays},
+                "attribution.heads": of_heads,
+                "attribution.attn_bias": "[n_layer]",
+            },
+            **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
+            "next": [_suggestion_told(suggestion) for suggestion in self.next],
+            "logit_lens": {
+                "names": list(lens.names),
+                **{name: _listed(getattr(lens, name)) for name in lens_arrays},
+            },
+            "head_scores": {name: _listed(getattr(self.head_scores, name)) for name in score_arrays},
+            "attribution": {
+                "token_id": self.next[0].token_id,
+                "logit": self.attribution.logit,
+                "components": dict(self.attribution.components),
+                "heads": _listed(self.attribution.heads),
+                "attn_bias": _listed(self.attribution.attn_bias),
+            },
+            "score": None if self.score is None else self.score.rows(),
+            "generations": [
+                {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
+                for beams, g in self.generations
+            ],
+        }
+
+
+def _counted(name: str, value: int, n: int) -> int:
+    note = f": the model has {n}, counted from 0, negative ones from the end"
+    return check_integer(name, value, -n, n - 1, note=note) % n
+
+
+def _listed(array: np.ndarray) -> list[Any]:
+    """An array as lists of numbers, None for those that JSON does not have."""
+    if np.isfinite(array).all():
+        return array.tolist()
+    return np.where(np.isfinite(array), array.astype(object), None).tolist()
