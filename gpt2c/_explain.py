@@ -114,7 +114,7 @@ class _Story:
         screen, c = views.Screen(out, width), self.model.config
         screen.line(
             f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
-            f"{c.n_vocab:,} tokens to choose from"
+            f"{c.n_vocab:,} tokens"
         )
         views.print_embedding(screen, self.cache)
         views.print_attention(screen, self.cache, self.layer, self.head)

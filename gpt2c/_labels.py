@@ -10,20 +10,24 @@ if TYPE_CHECKING:
 
     from .scoring import Score
 
-__all__ = ["columns", "fitted", "label", "pieces"]
+__all__ = ["columns", "fitted", "label", "pieces", "visible"]
 
 
 def label(text: str, token_id: int | None = None) -> str:
-    """A token so that its spaces, line breaks and invisible characters are seen; one without text by its id.
-
-    Characters without a look of their own, such as zero-width ones and those that turn the direction of
-    writing, are escaped as in Python.
-    """
+    """A token so that its spaces and all that `visible` shows are seen; one without text by its id."""
     if not text:
         return f"token {token_id}"
     if unicodedata.combining(text[0]):
         text = "\u25cc" + text  # a dotted circle to stand on
-    return "".join("\u2423" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join("\u2423" if character == " " else visible(character) for character in text)
+
+
+def visible(character: str) -> str:
+    """A character, escaped as in Python if it has no look of its own.
+
+    Those are line breaks and tabs, zero-width characters, and those that turn the direction of writing.
+    """
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 def columns(text: str) -> int:
@@ -53,10 +57,10 @@ def fitted(text: str, width: int, more: str = "\u2026") -> str:
 def pieces(score: Score) -> Iterator[tuple[str, slice]]:
     """The scored text in pieces, each with its tokens: one, or all those that share a character.
 
-    Without the text (of token ids), each piece is the token's id.
+    Of token ids, or where it is not known where tokens stand in the text, the pieces are empty strings.
     """
     if score.offsets is None or score.text is None:
-        yield from ((label("", token), slice(i, i + 1)) for i, token in enumerate(score.token_ids))
+        yield from (("", slice(i, i + 1)) for i in range(len(score)))
         return
     begin, first, reached = None, 0, 0
     for i, (start, end) in enumerate(score.offsets):

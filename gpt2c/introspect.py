@@ -10,6 +10,9 @@ import numpy as np
 from .hooks import full_name
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .model import GPT2
 
 __all__ = ["ActivationCache"]
@@ -64,3 +67,34 @@ class ActivationCache(Mapping[str, np.ndarray]):
     def tokens(self) -> list[str]:
         """The text of each token."""
         return [self.model.token_bytes(token).decode("utf-8", "replace") for token in self.token_ids.tolist()]
+
+    def plot(self, layer: int, head: int | None = None, *, ax: Axes | None = None) -> Figure:
+        """Draw the attention pattern: who attends to whom, grey where the mask hides the key.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0, negative ones from the end. Its attn.hook_pattern must have been captured.
+        head : int, optional
+            The same; by default all heads of the layer, one map each.
+        ax : matplotlib axes, optional
+            To draw one head into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_attention
+
+        return plot_attention(self, layer, head, ax)
+
+    def _repr_html_(self) -> str:
+        from .pages import fragment
+
+        return fragment(self)

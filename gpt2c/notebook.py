@@ -9,7 +9,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from ._labels import label, pieces
+from ._labels import label, pieces, visible
 
 if TYPE_CHECKING:
     from .generation import Generation
@@ -29,22 +29,25 @@ def score_html(score: Score) -> str:
     if score.offsets and score.text is not None and score.offsets[0][0]:
         spans.append(f"<span>{_shown(score.text[: score.offsets[0][0]])}</span>")
     for text, span in pieces(score):
+        name = label(text, score.token_ids[span.start])
         probability = math.exp(score.logprobs[span].sum(dtype=float))
         numbers = [
-            f"{label(text)}: probability {probability:.3g}",
+            f"{name}: probability {probability:.3g}",
             *(
-                f"token {score.token_ids[i]}: log-probability {score.logprobs[i]:.4f}, rank {score.ranks[i]}, "
-                f"entropy {score.entropies[i]:.4f}"
+                f"token {score.token_ids[i]}: log-probability {score.logprobs[i]:.4f}, "
+                f"rank {score.ranks[i]}, entropy {score.entropies[i]:.4f}"
                 for i in range(span.start, span.stop)
             ),
         ]
         title = escape("\n".join(numbers))
-        spans.append(f'<span title="{title}" style="{_background(probability)}">{_shown(text)}</span>')
+        spans.append(
+            f'<span title="{title}" style="{_background(probability)}">{_shown(text or name + " ")}</span>'
+        )
     per_byte = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} per byte"
     return (
         f'<div dir="auto" style="{_TEXT}">{"".join(spans)}</div>'
-        f"<div><small>{len(score)} tokens, perplexity {score.perplexity:.4g}, {score.bits:.1f} bits{per_byte}; "
-        "the stronger the colour, the more probable the token</small></div>"
+        f"<div><small>{len(score)} tokens, perplexity {score.perplexity:.4g}, {score.bits:.1f} bits"
+        f"{per_byte}; the stronger the colour, the more probable the token</small></div>"
     )
 
 
@@ -65,8 +68,9 @@ def generation_html(generation: Generation) -> str:
 
 
 def lens_html(lens: LogitLens) -> str:
-    """The most probable token after each layer, the last layer first; the others of the cell when pointed at."""
-    head = "".join(f'<th style="{_CELL}">{_label(*token)}</th>' for token in zip(lens.tokens, lens.input_ids))
+    """The most probable token after each layer, the last layer first; the next ones when pointed at."""
+    tokens = zip(lens.tokens, lens.input_ids, strict=True)
+    head = "".join(f'<th style="{_CELL}">{_label(*token)}</th>' for token in tokens)
     rows = []
     for layer in reversed(range(len(lens.names))):
         cells = []
@@ -122,6 +126,5 @@ def _label(text: str, token_id: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text as it is, but with what cannot be seen, or would turn the direction of writing, as in `label`."""
-    visible = "".join(c if c in " \n\t" else label(c).replace("\u25cc", "") for c in text)
-    return escape(visible)
+    """Text as it is, except for characters that cannot be seen."""
+    return escape("".join(c if c in "\n\t" else visible(c) for c in text))

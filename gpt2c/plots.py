@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+try:
+    from matplotlib import colormaps, pyplot, rcParams
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+    from matplotlib.patches import Patch, Rectangle
+except ImportError as error:
+    raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
+
 from ._labels import label, pieces
 
 if TYPE_CHECKING:
@@ -74,7 +81,7 @@ def plot_attention(
     n_columns = min(n_head, 4)
     n_rows = math.ceil(n_head / n_columns)
     side = min(max(0.14 * n_tokens + 1.2, 2.2), 4)
-    figure, axes = _pyplot().subplots(
+    figure, axes = pyplot.subplots(
         n_rows,
         n_columns,
         figsize=(side * n_columns + 1, side * n_rows + 0.8),
@@ -99,8 +106,6 @@ def plot_attention(
 
 def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     """Draw each token's surprisal beside its expectation, the entropy; see ``Score.plot``."""
-    from matplotlib.patches import Patch
-
     n = len(score)
     figure, ax = _axes(ax, (min(max(0.3 * n + 1.5, 5), 24), 4))
     at = np.arange(n)
@@ -109,7 +114,7 @@ def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     ax.bar(at, score.surprisals, color=colours, width=0.85)
     (expected,) = ax.plot(
         at,
-        score.entropies / math.log(2),
+        score.entropies.astype(np.float64) / math.log(2),
         "_",
         color="black",
         markersize=8,
@@ -169,7 +174,7 @@ def plot_attribution(attribution: Attribution) -> Figure:
     """Draw what each component and each head adds to the logit; see ``Attribution.plot``."""
     components, heads = attribution.components, attribution.heads  # heads [n_layer, n_head]
     n_layer, n_head = heads.shape
-    figure, (left, right) = _pyplot().subplots(
+    figure, (left, right) = pyplot.subplots(
         1,
         2,
         figsize=(max(0.45 * n_head, 3) + 6, max(0.22 * len(components) + 1.4, 3.5)),
@@ -202,7 +207,7 @@ def plot_head_scores(scores: HeadScores) -> Figure:
     """Draw what each head does, as far as its pattern tells; see ``HeadScores.plot``."""
     names = ("previous_token", "duplicate_token", "induction", "first_token", "entropy")
     n_layer, n_head = scores.entropy.shape
-    figure, axes = _pyplot().subplots(
+    figure, axes = pyplot.subplots(
         1,
         len(names),
         figsize=(len(names) * max(0.24 * n_head + 1.3, 2.6), max(0.24 * n_layer + 1.8, 2.8)),
@@ -233,8 +238,6 @@ def plot_trace(trace: Trace, token_ids: Sequence[int] = (), ax: Axes | None = No
 
 def _plot_choices(trace: Trace, ax: Axes | None) -> Figure:
     """A column per step: the most probable tokens, and the chosen one in a frame."""
-    from matplotlib.patches import Rectangle
-
     columns = [step.branches[0].candidates for step in trace.steps]
     n_rows, n_steps = max(map(len, columns)), len(columns)
     probabilities = np.ma.masked_all((n_rows, n_steps))
@@ -330,17 +333,9 @@ _CENTRED = {"ha": "center", "va": "center"}
 _BAR = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
 
 
-def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise ImportError('figures need matplotlib: pip install "gpt2c[plot]"') from None
-    return pyplot
-
-
 def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     if ax is None:
-        return _pyplot().subplots(figsize=size, layout="constrained")
+        return pyplot.subplots(figsize=size, layout="constrained")
     return ax.figure, ax
 
 
@@ -357,8 +352,6 @@ def _heat_map(
     numbers: bool | None = None,
 ) -> Any:
     """``values`` [rows, columns] as an image with labels; ``numbers`` in the cells, by default if few."""
-    from matplotlib import colormaps
-
     image = ax.imshow(
         values,
         cmap=colormaps[cmap].with_extremes(bad=_MISSING),
@@ -422,9 +415,6 @@ def _drawn(character: str, known: frozenset[int]) -> str:
 
 
 def _families() -> tuple[str, ...]:
-    from matplotlib import rcParams
-    from matplotlib.font_manager import fontManager
-
     installed = {font.name for font in fontManager.ttflist}
     return (*rcParams["font.family"], *(name for name in _CJK if name in installed))
 
@@ -432,7 +422,5 @@ def _families() -> tuple[str, ...]:
 @lru_cache(maxsize=4)
 def _characters(families: tuple[str, ...]) -> frozenset[int]:
     """The characters of fonts."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
     fonts = (get_font(findfont(FontProperties(family=[family]))) for family in families)
     return frozenset(code for font in fonts for code in font.get_charmap())

@@ -17,6 +17,9 @@ from .sampling import check_integer
 from .words import Word, find_words
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .model import GPT2
 
 __all__ = [
@@ -192,6 +195,33 @@ class Score:
         if self.top_ids is not None and self.top_ids.size:
             columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the surprisal of each token in bits, coloured by its rank, beside the surprisal expected.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_score
+
+        return plot_score(self, ax)
+
+    def _repr_html_(self) -> str:
+        from .notebook import score_html
+
+        return score_html(self)
 
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from ._labels import columns, fitted, label, pieces
+from ._labels import columns, fitted, label, pieces, visible
 from ._terminal import bold, dim, paint
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Screen:
             self.plain = False
         except UnicodeEncodeError:
             self.plain = True
+        self.more = "~" if self.plain else "…"
+        self.blocks = "-:=+*#%@" if self.plain else _BLOCKS
 
     def line(self, text: str = "") -> None:
         print(text.translate(_PLAIN) if self.plain else text, file=self.out)
@@ -73,12 +75,16 @@ class Screen:
         self.line()
         self.line(bold(text, self.out))
 
-    def token(self, text: str, token_id: int, width: int) -> str:
-        """A token in exactly ``width`` columns."""
-        shown = label(text, token_id)
-        if self.plain:  # before its width is taken: what the encoding lacks becomes a question mark
-            shown = shown.translate(_PLAIN).encode(self._encoding, "replace").decode(self._encoding)
-        return fitted(shown, width, "~" if self.plain else "…")
+    def text(self, text: str) -> str:
+        """A text as it will appear: what the encoding lacks is a question mark before its width is taken."""
+        if not self.plain:
+            return text
+        return text.translate(_PLAIN).encode(self._encoding, "replace").decode(self._encoding)
+
+    def token(self, text: str, token_id: int, width: int | None = None) -> str:
+        """A token, in exactly ``width`` columns if it is given."""
+        shown = self.text(label(text, token_id))
+        return shown if width is None else fitted(shown, width, self.more)
 
     def bar(self, share: float, width: int) -> str:
         """A bar of up to ``width`` columns for a number from 0 to 1, or a lighter one for 0 to -1."""
@@ -90,9 +96,9 @@ class Screen:
         return ("█" * full + _EIGHTHS[rest - 1 : rest]).ljust(width)
 
     def block(self, share: float) -> str:
-        """One sign for a number from 0 to 1; a blank for exactly 0."""
-        level = math.ceil(min(max(share, 0), 1) * 8)
-        return " " if level == 0 else ("-:=+*#%@" if self.plain else _BLOCKS)[level - 1]
+        """One of `blocks` for a number from 0 to 1, by its square root: small ones differ. 0 is blank."""
+        level = math.ceil(math.sqrt(min(max(share, 0), 1)) * 8)
+        return self.blocks[level - 1] if level else " "
 
 
 def print_embedding(screen: Screen, cache: ActivationCache) -> None:
@@ -119,7 +125,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     query, keys, values, result = (cache[name, layer][:, head] for name in "qkvz")  # [T, d_head] each
     scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
     tokens = cache.tokens
-    last = screen.token(tokens[-1], cache.token_ids[-1], columns(label(tokens[-1], cache.token_ids[-1])))
+    last = screen.token(tokens[-1], cache.token_ids[-1])
     screen.title(f"Attention, layer {layer}, head {head}: what the last token, {last}, takes from which")
     n = max(1, (screen.width - 38) // 21)
     screen.line(f"its query: {_numbers(query[-1], 2 * n)} … ({len(query[-1])} numbers)")
@@ -143,14 +149,16 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
     pattern, tokens = cache["pattern", layer][head], cache.tokens
     size = min(len(tokens), (screen.width - 18) // 3, 32)
     first = len(tokens) - size
-    which = f", the last {size} tokens" if first else ""
-    screen.title(f"Pattern of layer {layer}, head {head}{which}: each row asks and has 100% to give")
+    which = f", last {size} tokens" if first else ""
+    screen.title(f"Pattern of layer {layer}, head {head}{which}: each row shares out 100%")
     screen.line(" " * 17 + "".join(f"{at % 100:3}" for at in range(first, len(tokens))))
     for at in range(first, len(tokens)):
         hidden = at + 1 if cache.causal else len(tokens)
         cells = [screen.block(weight) * 2 for weight in pattern[at, first:hidden]]
         cells += ["··"] * (len(tokens) - hidden)
         screen.line(f"{at:3} {screen.token(tokens[at], cache.token_ids[at], 12)}  " + " ".join(cells))
+    levels = (f"{block} {round(100 * (i / 8) ** 2)}%" for i, block in enumerate(screen.blocks, 1))
+    screen.line("up to " + "  ".join(levels))
     if cache.causal:
         screen.line("·· comes later: its score is minus infinity, its weight exactly 0")
 
@@ -158,7 +166,7 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
 def print_attribution(screen: Screen, cache: ActivationCache, attribution: Attribution) -> None:
     """What each attention and each feed-forward adds to the logit of the most probable next token."""
     parts, token = attribution.components, int(cache.logits[-1].argmax())
-    word = label(cache.model.token_bytes(token).decode("utf-8", "replace"), token)
+    word = _word(screen, cache, token)
     screen.title(f"What adds up to the logit of the next token, {word}: {attribution.logit:.2f}")
     most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // 2
     ends = [f"{name} {parts[name]:.2f}" for name in ("embed", "pos_embed", "bias")]
@@ -215,14 +223,12 @@ def print_text(screen: Screen, score: Score) -> None:
         used = 0
 
     unscored = score.text[: score.offsets[0][0]] if score.offsets and score.text is not None else ""
-    parts: list[tuple[str, slice | None]] = [(unscored, None)] if unscored else []
-    for text, span in [*parts, *pieces(score)]:
-        shown = label(text)
-        shown = screen.token(text, 0, columns(shown)).replace("_" if screen.plain else "␣", " ")
+    for text, span in [(unscored, slice(0, 0))] * bool(unscored) + list(pieces(score)):
+        shown = screen.text("".join(map(visible, text)) or label("", score.token_ids[span.start]) + " ")
         size = columns(shown)
         if used + size > screen.width and used:
             end_line()
-        if span is None:
+        if text is unscored:
             above.append(dim(shown, screen.out))
             below.append(" " * size)
         else:
@@ -242,24 +248,23 @@ def print_text(screen: Screen, score: Score) -> None:
 
 
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
-    """Which heads do most of what can be told from their patterns; and what the chosen one does."""
-    screen.title("Heads: mean weight on ... (L2H1 is layer 2, head 1)")
-    n = max(1, (screen.width - 20) // 15)
+    """What the chosen head does as far as its pattern tells, and which heads do most of it."""
+    own = f"L{layer}H{head}"
+    screen.title(
+        f"Heads: mean weight on ..., of {own} (layer {layer}, head {head}) and of those with most of it"
+    )
+    n = max(1, (screen.width - 24) // 14)
     for name in ("previous_token", "duplicate_token", "induction", "first_token"):
         values = getattr(scores, name)  # [n_layer, n_head]
-        order = [
-            int(i) for i in np.argsort(-values, axis=None, kind="stable") if not np.isnan(values.flat[i])
-        ]
+        order = np.argsort(-values, axis=None, kind="stable").tolist()
         best = [(*divmod(i, values.shape[1]), values.flat[i]) for i in order[:n]]
-        cells = [f"{f'L{i}H{j}':<7} {share:4.0%} {screen.block(share)}" for i, j, share in best]
-        screen.line(f"{name.replace('_', ' '):<18}" + "  ".join(cells or ["no token of this text qualifies"]))
-    own = [
-        f"{name.replace('_', ' ')} {value:.0%}"
-        for name in ("previous_token", "duplicate_token", "induction", "first_token")
-        if not math.isnan(value := getattr(scores, name)[layer, head])
-    ]
-    own.append(f"entropy {scores.entropy[layer, head]:.2f} nats")
-    screen.line(f"{f'L{layer}H{head}':<17} " + ", ".join(own))
+        cells = [f"{f'L{i}H{j}':<7} {share:4.0%}" for i, j, share in best if not math.isnan(share)]
+        if cells:
+            cells.insert(0, f"{own} {values[layer, head]:4.0%} ")
+        screen.line(
+            f"{name.replace('_', ' '):<16} " + "  ".join(cells or ["no token of this text qualifies"])
+        )
+    screen.line(f"{'entropy':<16} {own} {scores.entropy[layer, head]:.2f} nats")
 
 
 def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generation]]) -> None:
@@ -267,16 +272,14 @@ def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generat
     screen.title("Continued, and the log-probability of all new tokens together (nats)")
     for beams, generation in generations:
         name = "greedy" if beams == 1 else f"{beams} beams"
-        shown = label(generation.text, None) if generation.text else ""
-        shown = shown.replace("␣", " ")
-        width = screen.width - 22
-        shown = screen.token(shown, 0, width) if columns(shown) > width else shown
+        shown = screen.text("".join(map(visible, generation.text)))
+        shown = fitted(shown, min(columns(shown), screen.width - 22), screen.more)
         screen.line(f"{name:<10} {sum(generation.logprobs):9.4f}  {shown}")
 
 
 def _numbers(row: np.ndarray, n: int) -> str:
-    return " ".join(f"{value:6.2f}" for value in row[:n].tolist())
+    return " ".join(f"{value:z6.2f}" for value in row[:n].tolist())
 
 
-def _word(screen: Screen, cache: ActivationCache, token: int, width: int) -> str:
+def _word(screen: Screen, cache: ActivationCache, token: int, width: int | None = None) -> str:
     return screen.token(cache.model.token_bytes(token).decode("utf-8", "replace"), token, width)
