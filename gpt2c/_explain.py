@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -112,10 +113,12 @@ class _Story:
         from . import views
 
         screen, c = views.Screen(out, width), self.model.config
-        screen.line(
+        about = (
             f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
             f"{c.n_vocab:,} tokens"
         )
+        for line in textwrap.wrap(about, screen.width):
+            screen.line(line)
         views.print_embedding(screen, self.cache)
         views.print_attention(screen, self.cache, self.layer, self.head)
         views.print_pattern(screen, self.cache, self.layer, self.head)

@@ -54,11 +54,11 @@ class Screen:
         Colours appear if it is a terminal that wants them; blocks and other signs if its encoding has them,
         else plain ones.
     width : int
-        Its columns; at least 60 are used.
+        Its columns; at least 72 are used.
     """
 
     def __init__(self, out: TextIO, width: int) -> None:
-        self.out, self.width = out, max(width, 60)
+        self.out, self.width = out, max(width, 72)
         self._encoding = out.encoding or "utf-8"
         try:
             (_BLOCKS + _EIGHTHS + "░·…␣◌").encode(self._encoding)
@@ -81,10 +81,9 @@ class Screen:
             return text
         return text.translate(_PLAIN).encode(self._encoding, "replace").decode(self._encoding)
 
-    def token(self, text: str, token_id: int, width: int | None = None) -> str:
-        """A token, in exactly ``width`` columns if it is given."""
-        shown = self.text(label(text, token_id))
-        return shown if width is None else fitted(shown, width, self.more)
+    def token(self, text: str, token_id: int, width: int) -> str:
+        """A token in exactly ``width`` columns."""
+        return fitted(self.text(label(text, token_id)), width, self.more)
 
     def bar(self, share: float, width: int) -> str:
         """A bar of up to ``width`` columns for a number from 0 to 1, or a lighter one for 0 to -1."""
@@ -125,11 +124,11 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     query, keys, values, result = (cache[name, layer][:, head] for name in "qkvz")  # [T, d_head] each
     scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
     tokens = cache.tokens
-    last = screen.token(tokens[-1], cache.token_ids[-1])
+    last = screen.token(tokens[-1], cache.token_ids[-1], 16).rstrip()
     screen.title(f"Attention, layer {layer}, head {head}: what the last token, {last}, takes from which")
     n = max(1, (screen.width - 38) // 21)
     screen.line(f"its query: {_numbers(query[-1], 2 * n)} … ({len(query[-1])} numbers)")
-    heads = [f"{name:<{7 * n - 1}}" for name in ("key", "value", "weight · value")]
+    heads = [f"{name:<{7 * n - 1}}" for name in ("key", "value", "weighted")]
     screen.line(
         f"{'pos':>3} {'token':<10} {heads[0]}  {'score':>6} {'weight':>6}        {heads[1]} {heads[2]}"
     )
@@ -141,7 +140,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     if len(shown) < len(tokens):
         rest = 1 - float(weights[shown].sum(dtype=np.float64))
         screen.line(f"    {len(tokens) - len(shown)} others have {rest:.1%} together")
-    screen.line(f"{'the sum of weight · value':<{37 + 14 * n}}{_numbers(result[-1], n)}")
+    screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
 
 
 def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
@@ -166,7 +165,7 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
 def print_attribution(screen: Screen, cache: ActivationCache, attribution: Attribution) -> None:
     """What each attention and each feed-forward adds to the logit of the most probable next token."""
     parts, token = attribution.components, int(cache.logits[-1].argmax())
-    word = _word(screen, cache, token)
+    word = _word(screen, cache, token, 16).rstrip()
     screen.title(f"What adds up to the logit of the next token, {word}: {attribution.logit:.2f}")
     most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // 2
     ends = [f"{name} {parts[name]:.2f}" for name in ("embed", "pos_embed", "bias")]
@@ -194,7 +193,7 @@ def print_lens(screen: Screen, cache: ActivationCache, lens: LogitLens) -> None:
     n = min(len(cache.tokens), max(1, (screen.width - 10) // 14))
     width = (screen.width - 10) // n - 1 if n < len(cache.tokens) else 13
     at = range(len(cache.tokens) - n, len(cache.tokens))
-    screen.title("Logit lens: the most probable next token, if the model ended after the layer")
+    screen.title("Logit lens: the most probable next token if this layer were the last")
     screen.line(
         " " * 10 + " ".join(screen.token(cache.tokens[i], cache.token_ids[i], width) for i in at).rstrip()
     )
@@ -228,7 +227,7 @@ def print_text(screen: Screen, score: Score) -> None:
         size = columns(shown)
         if used + size > screen.width and used:
             end_line()
-        if text is unscored:
+        if span.start == span.stop:
             above.append(dim(shown, screen.out))
             below.append(" " * size)
         else:
@@ -242,17 +241,15 @@ def print_text(screen: Screen, score: Score) -> None:
         end_line()
     ranks = ", ".join(paint(name, colour, screen.out) for _, colour, name in _RANKS)
     coloured = paint("x", "1", screen.out) != "x"
-    screen.line(
-        f"{score.bits:.1f} bits, perplexity {score.perplexity:.2f}" + (f"; rank: {ranks}" if coloured else "")
-    )
+    screen.line(f"{score.bits:.1f} bits, perplexity {score.perplexity:.2f}")
+    if coloured:
+        screen.line(f"rank: {ranks}")
 
 
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
     """What the chosen head does as far as its pattern tells, and which heads do most of it."""
     own = f"L{layer}H{head}"
-    screen.title(
-        f"Heads: mean weight on ..., of {own} (layer {layer}, head {head}) and of those with most of it"
-    )
+    screen.title(f"Heads: mean weight on ..., in {own} (layer {layer}, head {head}) and where it is most")
     n = max(1, (screen.width - 24) // 14)
     for name in ("previous_token", "duplicate_token", "induction", "first_token"):
         values = getattr(scores, name)  # [n_layer, n_head]
@@ -281,5 +278,5 @@ def _numbers(row: np.ndarray, n: int) -> str:
     return " ".join(f"{value:z6.2f}" for value in row[:n].tolist())
 
 
-def _word(screen: Screen, cache: ActivationCache, token: int, width: int | None = None) -> str:
+def _word(screen: Screen, cache: ActivationCache, token: int, width: int) -> str:
     return screen.token(cache.model.token_bytes(token).decode("utf-8", "replace"), token, width)

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from toys import random_gpt2
+from toys import random_gpt2, recite
 
 ODD = (
     '</script><img src=x onerror="alert(1)"> \'quotes\' "double" &amp; <b>',
@@ -91,9 +91,7 @@ def test_a_score_of_token_ids_shows_the_ids():
 
 @pytest.mark.parametrize("text", ODD)
 def test_a_continuation_is_shown_escaped(text):
-    from toys import recite
-
-    result = recite(text).generate("x", max_new_tokens=200, trace=True)
+    result = recite(text).generate([0], max_new_tokens=len(text.encode()) + 1, trace=True)
     page = Page(result._repr_html_())
     assert result.text == text and page.all("div")[0]["text"] == escaped(text)
     assert not {element["tag"] for element in page.elements} - {
