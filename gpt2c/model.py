@@ -23,6 +23,9 @@ from .words import word_edges
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+    from .edits import Edit
+    from .hooks import NamesFilter
+    from .introspect import ActivationCache
     from .tokenizer import Tokenizer
 
 __all__ = ["GPT2"]
@@ -706,6 +709,55 @@ class GPT2:
             return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
         items = [self._passage(item, f"text {i}", options) for i, item in enumerate(given)]
         return list(scoring.score(self, items))
+
+    def run_with_cache(
+        self,
+        prompts: Prompt | Prompts,
+        names_filter: NamesFilter = None,
+        *,
+        edits: Iterable[tuple[str, Edit]] = (),
+        causal: bool = True,
+        logits_to_keep: int = 0,
+    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
+        """Run the model and keep what it computes on the way. Looking changes no number.
+
+        Parameters
+        ----------
+        prompts : str, token ids, or a list of either
+        names_filter : str, iterable of str, function, or None
+            What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
+            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``, or a function
+            that is asked about each name. None keeps everything but ``attn.hook_result``, which is n_head
+            times as large as the rest: it must be named.
+        edits : iterable of (str, function)
+            Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
+            are kept as they are after the edits.
+        causal : bool
+            False takes the mask away: every position attends to all of the text, later tokens included, as
+            in an auto-encoding model such as BERT. GPT-2 was not trained for it; it is a lesson.
+        logits_to_keep : int
+            How many last rows of logits are wanted; 0: all.
+
+        Returns
+        -------
+        logits : float32 array [kept, n_vocab], or a list of them
+        cache : ActivationCache, or a list of them
+
+        Raises
+        ------
+        ValueError
+            A name that the model does not have; an edit that does not fit.
+        """
+        from .introspect import run_with_cache
+
+        keep = check_integer("logits_to_keep", logits_to_keep, 0)
+        several, given = separate(prompts)
+        caches = run_with_cache(
+            self, self._encode_all(given), names_filter, edits, causal=causal, logits_to_keep=keep
+        )
+        if several:
+            return [cache.logits for cache in caches], caches
+        return caches[0].logits, caches[0]
 
     def token_bytes(self, token: int) -> bytes:
         """The text of a token as bytes; empty for a token without text, or without a tokenizer."""

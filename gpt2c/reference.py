@@ -173,8 +173,8 @@ def forward(
     ids : sequence of int, shape [T]
         Token ids, 0 <= id < n_vocab, at most n_ctx of them.
     look : callable, optional
-        Called as ``look(name, value)`` with whatever has a name (those of :mod:`gpt2c.hooks`); what it returns
-        is used instead: to see, return ``value``; to intervene, return something else.
+        Called as ``look(name, value)`` with what has a name (those of :mod:`gpt2c.hooks`); what it returns is
+        used instead: to see, return ``value``; to intervene, return something else.
     causal : bool
         False lets every position attend to all others.
 
