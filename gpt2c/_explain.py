@@ -96,16 +96,11 @@ class _Story:
                 self.generations.append((num_beams, found))
 
     def _is_told(self, name: str) -> bool:
-        """Whether a place of the pass is used: the largest are not, in most layers."""
-        place = name.rpartition(".")[2]
+        """Whether a place of the pass is used: the largest are in one layer at most."""
+        place = name.rpartition(".")[2].removeprefix("hook_")
         here = name.startswith(f"blocks.{self.layer}.")
-        return here or place not in (
-            "hook_q",
-            "hook_k",
-            "hook_v",
-            "hook_attn_scores",
-            "hook_pre",
-            "hook_post",
+        return place not in ("result", "pre", "post") and (
+            here or place not in ("q", "k", "v", "attn_scores")
         )
 
     def print(self, out: TextIO, width: int) -> None:

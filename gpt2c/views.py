@@ -69,7 +69,7 @@ class Screen:
         self.blocks = "-:=+*#%@" if self.plain else _BLOCKS
 
     def line(self, text: str = "") -> None:
-        print(text.translate(_PLAIN) if self.plain else text, file=self.out)
+        print((text.translate(_PLAIN) if self.plain else text).rstrip(), file=self.out)
 
     def title(self, text: str) -> None:
         self.line()
@@ -108,7 +108,7 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
     )
     n = max(1, (screen.width - 25) // 21)
     heads = [f"{name:<{7 * n + 1}}" for name in ("token row", "+ position row", "= into layer 0")]
-    screen.line(f"{'pos':>3} {'id':>6}  {'token':<12}  " + "".join(heads).rstrip())
+    screen.line(f"{'pos':>3} {'id':>6}  {'token':<12}  " + "".join(heads))
     tokens, first = cache.tokens, max(0, len(cache.tokens) - MOST_ROWS)
     if first:
         screen.line(f"    ({first} tokens before these)")
@@ -175,7 +175,7 @@ def print_attribution(screen: Screen, cache: ActivationCache, attribution: Attri
             f"{value:7.2f} {screen.bar(value / most, width)}"
             for value in (parts[f"attn {layer}"], parts[f"mlp {layer}"])
         ]
-        screen.line(f"{f'layer {layer}':<10} " + "  ".join(cells).rstrip())
+        screen.line(f"{f'layer {layer}':<10} " + "  ".join(cells))
     screen.line(f"{'besides':<10} " + ", ".join(ends))
 
 
@@ -184,7 +184,7 @@ def print_next(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
     screen.title(f"Next: the {len(suggestions)} most probable of all tokens")
     for suggestion in suggestions:
         token = screen.token(suggestion.text, suggestion.token_id, 16)
-        bar = screen.bar(suggestion.probability, screen.width - 30).rstrip()
+        bar = screen.bar(suggestion.probability, screen.width - 30)
         screen.line(f"{suggestion.probability:8.2%}  {token}  {bar}")
 
 
@@ -203,7 +203,7 @@ def print_lens(screen: Screen, cache: ActivationCache, lens: LogitLens) -> None:
             token, settled = int(ids[i, 0]), ids[i, 0] == lens.top_ids[-1, i, 0]
             cell = f"{_word(screen, cache, token, width - 6)} {math.exp(logprobs[i, 0]):4.0%} "
             cells.append(bold(cell, screen.out) if settled else cell)
-        screen.line(f"{name:<9} " + " ".join(cells).rstrip())
+        screen.line(f"{name:<9} " + " ".join(cells))
     after = [_word(screen, cache, token, width) for token in lens.token_ids[list(at)[:-1]].tolist()]
     screen.line(f"{'the text':<9} " + " ".join([*after, "?"]))
 
@@ -215,8 +215,8 @@ def print_text(screen: Screen, score: Score) -> None:
 
     def end_line() -> None:
         nonlocal used
-        screen.line("".join(above).rstrip())
-        screen.line("".join(below).rstrip())
+        screen.line("".join(above))
+        screen.line("".join(below))
         above.clear()
         below.clear()
         used = 0
