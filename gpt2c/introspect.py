@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .edits import Edit
+    from .lens import Attribution, HeadScores, LogitLens
     from .model import GPT2
 
 __all__ = ["ActivationCache", "Observer", "checked_edits", "run_with_cache"]
@@ -74,6 +75,66 @@ class ActivationCache(Mapping[str, np.ndarray]):
     def tokens(self) -> list[str]:
         """The text of each token."""
         return [self.model.token_bytes(token).decode("utf-8", "replace") for token in self.token_ids.tolist()]
+
+    def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
+        """What the model would say next if it ended after each layer.
+
+        The residual stream before the first layer and after every layer is what this needs captured.
+
+        Parameters
+        ----------
+        k : int
+            How many of the most probable tokens, 1 to the size of the vocabulary.
+        tokens : int or sequence of int, optional
+            The tokens whose probabilities and ranks are wanted: one for each position, or one for all. By
+            default the text's own next ones, and in the end the model's most probable.
+
+        Returns
+        -------
+        gpt2c.lens.LogitLens
+        """
+        from .lens import logit_lens
+
+        return logit_lens(self, k, tokens)
+
+    def attribution(
+        self, token: int | None = None, against: int | None = None, position: int = -1
+    ) -> Attribution:
+        """What each component of the model, and each head, adds to a logit (direct logit attribution).
+
+        Parameters
+        ----------
+        token : int, optional
+            Whose logit; the most probable one by default.
+        against : int, optional
+            The difference of two logits instead: that of ``token`` minus that of this one.
+        position : int
+            Which token of the text it comes after; negative ones count from the end.
+
+        Returns
+        -------
+        gpt2c.lens.Attribution
+
+        Raises
+        ------
+        ValueError
+            The position has no logits, for only the last ones were kept.
+        """
+        from .lens import attribution
+
+        return attribution(self, token, against, position)
+
+    def head_scores(self) -> HeadScores:
+        """How much each head attends to the token before, to earlier occurrences of the token, and so on.
+
+        Returns
+        -------
+        gpt2c.lens.HeadScores
+            With what the scores are, and where they come from.
+        """
+        from .lens import head_scores
+
+        return head_scores(self)
 
     def plot(self, layer: int, head: int | None = None, *, ax: Axes | None = None) -> Figure:
         """Draw the attention pattern: who attends to whom, grey where the mask hides the key.
