@@ -1,0 +1,71 @@
+"""Numbers inside a page: arrays as base64 text, attention in 8 or 16 bits a number.
+
+What is written here is read in data.js.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DEPTH", "KNEE", "hidden_codes", "packed", "visible_codes", "weight_codes"]
+
+# Codes of attention weights are evenly spaced in the weight from KNEE up, and in its logarithm below, down to
+# KNEE * exp(-DEPTH), which is code 0: large weights are right to an absolute error and small ones to a
+# relative error, from which the score before the softmax follows too. Both pieces have the same slope at KNEE.
+KNEE = 1 / 16
+DEPTH = 12.0
+
+
+def packed(array: np.ndarray) -> dict[str, str]:
+    """An array of unsigned integers or of float32 as a JSON value: its type and its bytes, without shape."""
+    little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return {"type": array.dtype.name, "data": base64.b64encode(little_endian.tobytes()).decode("ascii")}
+
+
+def weight_codes(weights: np.ndarray, bits: int) -> np.ndarray:
+    """Attention weights, 0 to 1, as codes from 0 to 2**bits - 1; any shape."""
+    exact = np.asarray(weights, np.float64)
+    with np.errstate(divide="ignore"):
+        place = np.where(exact >= KNEE, exact / KNEE - 1, np.log(exact / KNEE)) + DEPTH
+    largest = 2**bits - 1
+    codes = np.clip(place, 0, None) * (largest / (DEPTH + 1 / KNEE - 1))
+    return np.minimum(np.round(codes), largest).astype(f"uint{bits}")
+
+
+def visible_codes(pattern: np.ndarray, bits: int, causal: bool) -> np.ndarray:
+    """Codes of the weights of heads, [n_head, T, T] -> [n_head, cells]: rows up to the diagonal, or whole."""
+    T = pattern.shape[-1]
+    cells = np.tril_indices(T) if causal else np.divmod(np.arange(T * T), T)
+    return weight_codes(pattern[:, cells[0], cells[1]], bits)
+
+
+def hidden_codes(scores: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the scores that the mask hides, and what they mean.
+
+    Parameters
+    ----------
+    scores : np.ndarray, [n_head, T, T]
+        Before the mask.
+    bits : int
+
+    Returns
+    -------
+    codes : np.ndarray, [n_head, T (T - 1) / 2]
+        Row by row what stands right of the diagonal, evenly spaced between the two ends of each head.
+    ends : np.ndarray, float32 [n_head, 2]
+    """
+    later = scores[:, *np.triu_indices(scores.shape[-1], 1)]
+    if not later.size:
+        return later.astype(f"uint{bits}"), np.zeros((len(scores), 2), np.float32)
+    return _between_ends(later, bits)
+
+
+def _between_ends(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    ends = np.stack([values.min(axis=1), values.max(axis=1)], axis=1).astype(np.float32)
+    low, high = ends.astype(np.float64).T[:, :, None]
+    span = np.where(high > low, high - low, 1)
+    codes = np.round((values - low) / span * (2**bits - 1))
+    return np.clip(codes, 0, 2**bits - 1).astype(f"uint{bits}"), ends

@@ -1,0 +1,82 @@
+// The logit lens: what each layer would answer if it were the last.
+
+function lensView(panel) {
+  const told = data.lens;
+  const { k, names, asked } = told;
+  const [topIds, topLogprobs] = [unpacked(told.top_ids), unpacked(told.top_logprobs)];
+  const [entropies, ranks, logprobs] = [unpacked(told.entropies), unpacked(told.ranks), unpacked(told.logprobs)];
+  const mostEntropy = Math.log(data.model.n_vocab);
+
+  const shades = {
+    probability: (at) => Math.exp(topLogprobs[at * k]),
+    rank: (at) => 1 - Math.min(1, Math.log(ranks[at] + 1) / Math.log(data.model.n_vocab)),
+    entropy: (at) => entropies[at] / mostEntropy,
+  };
+  const meanings = {
+    probability: ["0", "1"],
+    rank: [`rank ${whole(data.model.n_vocab)} of the next token`, "rank 1"],
+    entropy: ["certain", "undecided"],
+  };
+  let shade = "probability";
+  const shadeChoice = choice(
+    "Colour",
+    [["probability", "probability of the first"], ["rank", "rank of the next token"], ["entropy", "entropy"]],
+    shade,
+    (value) => {
+      shade = value;
+      recolour();
+    }
+  );
+
+  const cells = [];
+  const rows = names.map((name, layer) => {
+    const line = tokens.map((_, position) => {
+      const at = layer * T + position;
+      const cell = make(
+        "td",
+        { role: "gridcell", "data-stop": true, "data-layer": layer, "data-position": position, onmouseenter: () => tell(layer, position), onfocus: () => tell(layer, position) },
+        token(topIds[at * k])
+      );
+      if (topIds[at * k] === asked[position]) cell.classList.add("hit");
+      cells.push([cell, at]);
+      return cell;
+    });
+    return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, name), line);
+  });
+  const header = (label, ids, cls) =>
+    make("tr", { role: "row", class: cls }, make("th", { scope: "row", role: "rowheader" }, label), ids.map((id) => make("th", { scope: "col", role: "columnheader" }, token(id))));
+  const table = make(
+    "table",
+    { class: "lens", role: "grid", "aria-label": "Logit lens" },
+    make("thead", {}, header("next", asked, "next")),
+    make("tbody", {}, rows.reverse()),
+    make("tfoot", {}, header("token", tokens, "given"))
+  );
+  roving(table, T);
+  const scaleBox = make("div");
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+
+  panel.append(
+    make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."),
+    make("div", { class: "controls" }, shadeChoice, scaleBox),
+    make("div", { class: "scroll" }, table),
+    readout
+  );
+
+  function tell(layer, position) {
+    const at = layer * T + position;
+    const top = Array.from({ length: k }, (_, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(Math.exp(topLogprobs[at * k + i]))}`]).flat();
+    readout.replaceChildren(
+      make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top,
+      make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at] + 1)), `, ${percent(Math.exp(logprobs[at]))}`)
+    );
+  }
+
+  function recolour() {
+    for (const [cell, at] of cells) cell.style.setProperty("--v", shades[shade](at).toFixed(4));
+    scaleBox.replaceChildren(scale(...meanings[shade]));
+  }
+  recolour();
+  tell(names.length - 1, T - 1);
+  return () => {};
+}
