@@ -13,7 +13,7 @@ import numpy as np
 
 from ._commands import _load, _print_json, _size, _suggestion_told
 from ._terminal import note, open_output, read_text
-from .sampling import SamplingOptions, check_integer
+from .sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from .generation import Generation
@@ -72,6 +72,7 @@ class _Story:
         max_new_tokens: int,
         num_beams: int,
     ) -> None:
+        from .pages.document import _counted
         from .pages.explanation import opening_head
 
         config = model.config
@@ -117,9 +118,9 @@ class _Story:
         views.print_embedding(screen, self.cache)
         views.print_attention(screen, self.cache, self.layer, self.head)
         views.print_pattern(screen, self.cache, self.layer, self.head)
-        views.print_attribution(screen, self.cache, self.attribution)
+        views.print_attribution(screen, self.attribution)
         views.print_next(screen, self.next)
-        views.print_lens(screen, self.cache, self.lens)
+        views.print_lens(screen, self.lens)
         if self.score is not None:
             views.print_text(screen, self.score)
         views.print_head_scores(screen, self.head_scores, self.layer, self.head)
@@ -128,13 +129,10 @@ class _Story:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; null stands for minus infinity and for no value."""
-        c, cache, lens = self.model.config, self.cache, self.lens
-        sizes = {"T": len(cache.token_ids), "n_layer": c.n_layer, "n_head": c.n_head, "d_head": c.head_dim}
+        c, cache = self.model.config, self.cache
         of_head = {name: cache[name, self.layer][:, self.head] for name in ("q", "k", "v", "z")}
         of_pairs = {name: cache[name, self.layer][self.head] for name in ("attn_scores", "pattern")}
-        lens_arrays = ("top_ids", "top_logprobs", "entropies", "token_ids", "ranks", "logprobs")
-        score_arrays = ("previous_token", "duplicate_token", "induction", "first_token", "entropy")
-        of_cells, of_heads = "[n_layer + 1, T]", "[n_layer, n_head]"
+        of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
         return {
             "model": self.model.name,
             "numerics": self.model.numerics,
@@ -143,43 +141,36 @@ class _Story:
             "tokens": cache.tokens,
             "layer": self.layer,
             "head": self.head,
-            "sizes": {**sizes, "k": lens.top_ids.shape[2], "n_embd": c.n_embd, "n_vocab": c.n_vocab},
+            "sizes": {
+                "T": len(cache.token_ids),
+                "n_layer": c.n_layer,
+                "n_head": c.n_head,
+                "n_embd": c.n_embd,
+                "d_head": c.head_dim,
+                "n_vocab": c.n_vocab,
+                "best": self.lens.top_ids.shape[2],
+            },
             "shapes": {
                 **dict.fromkeys(of_head, "[T, d_head]"),
                 **dict.fromkeys(of_pairs, "[T, T]"),
-                **{f"logit_lens.{name}": of_cells for name in lens_arrays},
-                "logit_lens.top_ids": "[n_layer + 1, T, k]",
-                "logit_lens.top_logprobs": "[n_layer + 1, T, k]",
+                **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
+                **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
                 "logit_lens.token_ids": "[T]",
-                **{f"head_scores.{name}": of_heads for name in score_arrays},
+                **{f"head_scores.{name}": of_heads for name in vars(self.head_scores)},
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
             **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
-            "next": [_suggestion_told(suggestion) for suggestion in self.next],
-            "logit_lens": {
-                "names": list(lens.names),
-                **{name: _listed(getattr(lens, name)) for name in lens_arrays},
-            },
-            "head_scores": {name: _listed(getattr(self.head_scores, name)) for name in score_arrays},
-            "attribution": {
-                "token_id": self.next[0].token_id,
-                "logit": self.attribution.logit,
-                "components": dict(self.attribution.components),
-                "heads": _listed(self.attribution.heads),
-                "attn_bias": _listed(self.attribution.attn_bias),
-            },
+            "next": list(map(_suggestion_told, self.next)),
+            "logit_lens": self.lens.to_dict(),
+            "attribution": self.attribution.to_dict(),
+            "head_scores": self.head_scores.to_dict(),
             "score": None if self.score is None else self.score.rows(),
             "generations": [
                 {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
                 for beams, g in self.generations
             ],
         }
-
-
-def _counted(name: str, value: int, n: int) -> int:
-    note = f": the model has {n}, counted from 0, negative ones from the end"
-    return check_integer(name, value, -n, n - 1, note=note) % n
 
 
 def _listed(array: np.ndarray) -> list[Any]:

@@ -146,7 +146,7 @@ def plot_lens(lens: LogitLens, ax: Axes | None = None) -> Figure:
     width, height = 0.7 if n_tokens <= 16 else 0.42, 0.3
     figure, ax = _axes(ax, (max(width * n_tokens + 2, 5), max(height * n_layers + 1.8, 3)))
     words = [
-        _labels(texts, ids)
+        _labels([best[0] for best in texts], ids)
         for texts, ids in zip(lens.top_tokens, lens.top_ids[:, :, 0].tolist(), strict=True)
     ]
     image = _heat_map(
@@ -186,7 +186,11 @@ def plot_attribution(attribution: Attribution) -> Figure:
     left.set_yticks(range(len(values)), list(components), fontsize=8)
     left.invert_yaxis()  # from the first component to the last
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(title=f"components; together {attribution.logit:.4g}", xlabel="adds to the logit")
+    token = _labels([attribution.token], [attribution.token_id])[0]
+    if attribution.against_id is not None:
+        token += " minus " + _labels([attribution.against or ""], [attribution.against_id])[0]
+    left.set_xlabel("adds to the logit")
+    left.set_title(f"logit of {token}: {attribution.logit:.4g}", **_text(11))
     limit = float(np.abs(heads).max()) or 1.0
     image = _heat_map(
         right,

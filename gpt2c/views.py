@@ -162,15 +162,15 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
         screen.line("·· comes later: its score is minus infinity, its weight exactly 0")
 
 
-def print_attribution(screen: Screen, cache: ActivationCache, attribution: Attribution) -> None:
+def print_attribution(screen: Screen, attribution: Attribution) -> None:
     """What each attention and each feed-forward adds to the logit of the most probable next token."""
-    parts, token = attribution.components, int(cache.logits[-1].argmax())
-    word = _word(screen, cache, token, 16).rstrip()
-    screen.title(f"What adds up to the logit of the next token, {word}: {attribution.logit:.2f}")
+    parts = attribution.components
+    token = screen.token(attribution.token, attribution.token_id, 16).rstrip()
+    screen.title(f"What adds up to the logit of the next token, {token}: {attribution.logit:.2f}")
     most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // 2
-    ends = [f"{name} {parts[name]:.2f}" for name in ("embed", "pos_embed", "bias")]
+    ends = [f"{name} {parts[name]:z.2f}" for name in ("embed", "pos_embed", "bias", "rest")]
     screen.line(f"{'':<10} {'attention':<{width + 9}}  feed-forward")
-    for layer in range(cache.model.config.n_layer):
+    for layer in range(len(attribution.heads)):
         cells = [
             f"{value:7.2f} {screen.bar(value / most, width)}"
             for value in (parts[f"attn {layer}"], parts[f"mlp {layer}"])
@@ -188,24 +188,24 @@ def print_next(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
         screen.line(f"{suggestion.probability:8.2%}  {token}  {bar}")
 
 
-def print_lens(screen: Screen, cache: ActivationCache, lens: LogitLens) -> None:
+def print_lens(screen: Screen, lens: LogitLens) -> None:
     """The most probable token after each layer, for the last positions."""
-    n = min(len(cache.tokens), max(1, (screen.width - 10) // 14))
-    width = (screen.width - 10) // n - 1 if n < len(cache.tokens) else 13
-    at = range(len(cache.tokens) - n, len(cache.tokens))
+    n_tokens = len(lens.tokens)
+    n = min(n_tokens, (screen.width - 10) // 14)
+    width = (screen.width - 10) // n - 1 if n < n_tokens else 13
+    at = range(n_tokens - n, n_tokens)
+    tokens = [screen.token(lens.tokens[i], lens.input_ids[i], width) for i in at]
     screen.title("Logit lens: the most probable next token if this layer were the last")
-    screen.line(
-        " " * 10 + " ".join(screen.token(cache.tokens[i], cache.token_ids[i], width) for i in at).rstrip()
-    )
-    for name, ids, logprobs in reversed(list(zip(lens.names, lens.top_ids, lens.top_logprobs, strict=True))):
+    screen.line(" " * 10 + " ".join(tokens))
+    for layer in reversed(range(len(lens.names))):
         cells = []
         for i in at:
-            token, settled = int(ids[i, 0]), ids[i, 0] == lens.top_ids[-1, i, 0]
-            cell = f"{_word(screen, cache, token, width - 6)} {math.exp(logprobs[i, 0]):4.0%} "
+            token = screen.token(lens.top_tokens[layer][i][0], lens.top_ids[layer, i, 0], width - 6)
+            cell = f"{token} {math.exp(lens.top_logprobs[layer, i, 0]):4.0%} "
+            settled = lens.top_ids[layer, i, 0] == lens.top_ids[-1, i, 0]
             cells.append(bold(cell, screen.out) if settled else cell)
-        screen.line(f"{name:<9} " + " ".join(cells))
-    after = [_word(screen, cache, token, width) for token in lens.token_ids[list(at)[:-1]].tolist()]
-    screen.line(f"{'the text':<9} " + " ".join([*after, "?"]))
+        screen.line(f"{lens.names[layer]:<9} " + " ".join(cells))
+    screen.line(f"{'the text':<9} " + " ".join([*tokens[1:], "?"]))
 
 
 def print_text(screen: Screen, score: Score) -> None:
@@ -249,23 +249,7 @@ def print_text(screen: Screen, score: Score) -> None:
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
     """What the chosen head does as far as its pattern tells, and which heads do most of it."""
     own = f"L{layer}H{head}"
-    screen.title(f"Heads: mean weight on ..., in {own} (layer {layer}, head {head}) and where it is most")
-    n = max(1, (screen.width - 24) // 14)
-    for name in ("previous_token", "duplicate_token", "induction", "first_token"):
-        values = getattr(scores, name)  # [n_layer, n_head]
-        order = np.argsort(-values, axis=None, kind="stable").tolist()
-        best = [(*divmod(i, values.shape[1]), values.flat[i]) for i in order[:n]]
-        cells = [f"{f'L{i}H{j}':<7} {share:4.0%}" for i, j, share in best if not math.isnan(share)]
-        if cells:
-            cells.insert(0, f"{own} {values[layer, head]:4.0%} ")
-        screen.line(
-            f"{name.replace('_', ' '):<16} " + "  ".join(cells or ["no token of this text qualifies"])
-        )
-    screen.line(f"{'entropy':<16} {own} {scores.entropy[layer, head]:.2f} nats")
-
-
-def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generation]]) -> None:
-    """Continuations, each with the beams it was found with and the logarithm of its joint probability."""
+    screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most"
     screen.title("Continued, and the log-probability of all new tokens together (nats)")
     for beams, generation in generations:
         name = "greedy" if beams == 1 else f"{beams} beams"
@@ -276,7 +260,3 @@ def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generat
 
 def _numbers(row: np.ndarray, n: int) -> str:
     return " ".join(f"{value:z6.2f}" for value in row[:n].tolist())
-
-
-def _word(screen: Screen, cache: ActivationCache, token: int, width: int) -> str:
-    return screen.token(cache.model.token_bytes(token).decode("utf-8", "replace"), token, width)

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 30.0  # seconds until an answer has to come
-KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 
 
 def chromium() -> str | None:
@@ -58,7 +67,9 @@ class Browser:
         os.close(write_answers)
         self._buffer, self._number, self._session = b"", 0, None
         (target,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
-        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.resize(width, height)
@@ -130,7 +141,9 @@ class Browser:
         """The value of a JavaScript expression; its exception is an AssertionError."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
-            raise AssertionError(result["exceptionDetails"].get("exception", {}).get("description", expression))
+            raise AssertionError(
+                result["exceptionDetails"].get("exception", {}).get("description", expression)
+            )
         return result["result"].get("value")
 
     def wait(self, condition: str) -> None:
@@ -175,7 +188,11 @@ class Browser:
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=False,
         )
 
     def media(self, *, dark: bool = False, reduced_motion: bool = False) -> None:
@@ -183,7 +200,9 @@ class Browser:
             "prefers-color-scheme": "dark" if dark else "light",
             "prefers-reduced-motion": "reduce" if reduced_motion else "no-preference",
         }
-        self.call("Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in features.items()])
+        self.call(
+            "Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in features.items()]
+        )
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """A PNG of what is seen, or of the whole page."""

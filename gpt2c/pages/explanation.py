@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from ..model import GPT2
     from ..trace import Branch, Candidate
 
-__all__ = ["about", "attention", "generation", "lens", "names", "opening_head", "pieces", "scores", "search", "walk"]
+__all__ = [
+    "about",
+    "attention",
+    "generation",
+    "lens",
+    "names",
+    "opening_head",
+    "pieces",
+    "scores",
+    "search",
+    "walk",
+]
 
 Json = dict[str, Any]
 
