@@ -249,7 +249,23 @@ def print_text(screen: Screen, score: Score) -> None:
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
     """What the chosen head does as far as its pattern tells, and which heads do most of it."""
     own = f"L{layer}H{head}"
-    screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most"
+    screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most")
+    n = max(1, (screen.width - 24) // 14)
+    for name in ("previous_token", "duplicate_token", "induction", "first_token"):
+        values = getattr(scores, name)  # [n_layer, n_head]
+        order = np.argsort(-values, axis=None, kind="stable").tolist()
+        best = [(*divmod(i, values.shape[1]), values.flat[i]) for i in order[:n]]
+        cells = [f"{f'L{i}H{j}':<7} {share:4.0%}" for i, j, share in best if not math.isnan(share)]
+        if cells:
+            cells.insert(0, f"{own} {values[layer, head]:4.0%} ")
+        screen.line(
+            f"{name.replace('_', ' '):<16} " + "  ".join(cells or ["no token of this text qualifies"])
+        )
+    screen.line(f"{'entropy':<16} {own} {scores.entropy[layer, head]:.2f} nats")
+
+
+def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generation]]) -> None:
+    """Continuations, each with the beams it was found with and the logarithm of its joint probability."""
     screen.title("Continued, and the log-probability of all new tokens together (nats)")
     for beams, generation in generations:
         name = "greedy" if beams == 1 else f"{beams} beams"
