@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _engine
 from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
+from .prompts import check_lengths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,6 +180,7 @@ def run_with_cache(
 ) -> list[ActivationCache]:
     """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
+    check_lengths(prompts, model.config.n_ctx)
     found = []
     for group in _groups(prompts):
         sequences = [(model.new_cache(len(ids)), ids) for ids in group]

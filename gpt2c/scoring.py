@@ -13,6 +13,7 @@ import numpy as np
 from . import _engine
 from .errors import ContextLengthError
 from .generation import CACHE_BYTES, ROWS_PER_CALL
+from .prompts import check_lengths
 from .sampling import check_integer
 from .words import Word, find_words
 
@@ -601,13 +602,7 @@ def _finished(model: GPT2, passage: Passage, contexts: np.ndarray, columns: Sequ
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:
     """The ``k`` most probable next tokens of every prompt (int32 ids), the best first, then by id."""
-    n_ctx = model.config.n_ctx
-    for index, ids in enumerate(prompts):
-        if len(ids) > n_ctx:
-            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
-            raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
-            )
+    check_lengths(prompts, model.config.n_ctx)
     results = []
     for part in _calls([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]

@@ -96,7 +96,7 @@ class Screen:
 
     def block(self, share: float) -> str:
         """One of `blocks` for a number from 0 to 1, by its square root: small ones differ. 0 is blank."""
-        level = math.ceil(math.sqrt(min(max(share, 0), 1)) * 8)
+        level = math.ceil(math.sqrt(min(share, 1)) * 8) if share > 0 else 0
         return self.blocks[level - 1] if level else " "
 
 
@@ -250,7 +250,7 @@ def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int)
     """What the chosen head does as far as its pattern tells, and which heads do most of it."""
     own = f"L{layer}H{head}"
     screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most")
-    n = max(1, (screen.width - 24) // 14)
+    n = (screen.width - 30) // 14
     for name in ("previous_token", "duplicate_token", "induction", "first_token"):
         values = getattr(scores, name)  # [n_layer, n_head]
         order = np.argsort(-values, axis=None, kind="stable").tolist()

@@ -6,8 +6,11 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from toys import random_gpt2, recite
+
+from gpt2c._labels import label
 
 ODD = (
     '</script><img src=x onerror="alert(1)"> \'quotes\' "double" &amp; <b>',
@@ -117,3 +120,33 @@ def test_the_trace_of_a_continuation_is_a_table(bundled):
     ]
     plain = bundled.generate("Once upon a", max_new_tokens=4, seed=2, temperature=1)
     assert Page(plain._repr_html_()).all("table") == [] and "seed 2" in plain._repr_html_()
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", *ODD])
+def test_the_lens_is_a_table_of_first_choices(bundled, text):
+    lens = bundled.run_with_cache(text)[1].logit_lens(3)
+    page = Page(lens._repr_html_())
+    assert not {element["tag"] for element in page.elements} - {
+        *("div", "table", "thead", "tbody", "tr", "th", "td", "bdi"),
+    }
+    heads = [head["text"] for head in page.all("th")]
+    assert heads == ["after", *map(label, lens.tokens, lens.input_ids), *reversed(lens.names)]
+    cells = iter(page.all("td"))
+    for layer in reversed(range(7)):
+        for i in range(len(lens.tokens)):
+            cell = next(cells)
+            best = list(map(label, lens.top_tokens[layer][i], lens.top_ids[layer, i]))
+            probabilities = np.exp(lens.top_logprobs[layer, i].astype(float))
+            assert cell["text"] == best[0]
+            assert strength(cell) == pytest.approx(0.65 * probabilities[0], abs=5e-4)
+            assert cell["title"].splitlines() == [
+                f"{probability:.1%} {name}" for probability, name in zip(probabilities, best, strict=True)
+            ]
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", *ODD])
+def test_a_cache_shows_its_attention_in_a_frame(bundled, text):
+    _, cache = bundled.run_with_cache(text, "*.hook_pattern")
+    elements = Page(cache._repr_html_()).elements
+    assert [element["tag"] for element in elements] == ["iframe"]
+    assert elements[0]["srcdoc"].lower().startswith("<!doctype html>")

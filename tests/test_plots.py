@@ -113,6 +113,51 @@ def test_heads_and_layers_that_are_not_there(bundled):
         ActivationCache(bundled, cache.token_ids, {}, cache.logits).plot(0)
 
 
+def test_the_lens_is_the_first_choices_on_their_log_probabilities(bundled):
+    text = "Once upon a time"
+    lens = bundled.run_with_cache(text)[1].logit_lens(3)
+    ax = lens.plot().axes[0]
+    assert np.array_equal(ax.images[0].get_array(), lens.top_logprobs[:, :, 0])
+    assert labels(ax.yaxis) == list(lens.names) and not ax.yaxis_inverted()  # the last layer on top
+    assert labels(ax.xaxis) == ["Once", "\u2423upon", "\u2423a", "\u2423time"]
+    texts = cell_texts(ax)
+    for layer, position in np.ndindex(7, 4):
+        word = bundled.token_bytes(int(lens.top_ids[layer, position, 0])).decode("utf-8", "replace")
+        assert texts[layer, position] == word.replace(" ", "\u2423")
+    figure, ax = pyplot.subplots()
+    assert lens.plot(ax=ax) is figure
+
+
+def test_attribution_is_bars_and_a_map(bundled):
+    _, cache = bundled.run_with_cache("Once upon a time")
+    found = cache.attribution()
+    left, right = cache.attribution().plot().axes[:2]
+    assert [bar.get_width() for bar in left.patches] == list(found.components.values())
+    assert labels(left.yaxis) == list(found.components)
+    assert left.get_title() == f"logit of \u2423there: {found.logit:.4g}"
+    assert np.array_equal(right.images[0].get_array(), found.heads)
+    limit = np.abs(found.heads).max()
+    assert right.images[0].get_clim() == (-limit, limit)
+    assert (right.get_xlabel(), right.get_ylabel()) == ("head", "layer")
+    token, against = (bundled.tokenizer.encode(word)[0] for word in (" king", " queen"))
+    title = cache.attribution(token, against).plot().axes[0].get_title()
+    assert title.startswith("logit of \u2423king minus \u2423queen: ")
+
+
+def test_head_scores_are_a_map_each_and_grey_where_there_is_none(bundled):
+    for text, nothing in (("a b a b", []), ("Once upon a", ["duplicate token", "induction"])):
+        scores = bundled.run_with_cache(text)[1].head_scores()
+        maps = [ax for ax in scores.plot().axes if ax.get_title()]
+        names = [ax.get_title() for ax in maps]
+        assert names == ["previous token", "duplicate token", "induction", "first token", "entropy"]
+        for ax in maps:
+            values = getattr(scores, ax.get_title().replace(" ", "_"))
+            drawn = ax.images[0].get_array()
+            assert np.array_equal(drawn.filled(np.nan), values, equal_nan=True)
+            assert drawn.mask.all() == (ax.get_title() in nothing)
+            assert ax.get_title() == "entropy" or ax.images[0].get_clim() == (0, 1)
+
+
 def test_the_bars_of_a_score_are_surprisals_coloured_by_rank(bundled):
     score = bundled.score("Once upon a time the queen xylophoned")
     ax = score.plot().axes[0]
@@ -191,7 +236,9 @@ def test_any_text_is_drawn_without_a_warning_and_a_dollar_is_a_dollar(bundled, t
     ids = bundled.tokenizer.encode(ODD)
     score = bundled.score(ODD)
     result = bundled.generate(ODD, max_new_tokens=3, num_beams=2, trace=True)
-    figures = [random_cache(bundled, ids).plot(0, 0), score.plot(), result.trace.plot()]
+    _, cache = bundled.run_with_cache(ids)
+    figures = [cache.plot(0, 0), score.plot(), result.trace.plot(), cache.logit_lens().plot()]
+    figures.append(cache.attribution(token=ids[2]).plot())
     assert "$" in labels(figures[1].axes[0].xaxis)
     assert all("\u200b" not in label and "\u202e" not in label for label in labels(figures[1].axes[0].xaxis))
     with warnings.catch_warnings():
