@@ -15,6 +15,7 @@ from command_line import TIMEOUT, command, environment, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli_surroundings import Terminal
+from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import _explain, views
 from gpt2c._labels import columns, fitted, label
@@ -287,6 +288,16 @@ def test_continuations_and_their_probabilities(bundled):
     two = bundled.generate(TEXT, max_new_tokens=4, num_beams=2, length_penalty=0.0)
     assert greedy.split(maxsplit=2) == ["greedy", f"{sum(one.logprobs):.4f}", one.text.strip()]
     assert search.split(maxsplit=3) == ["2", "beams", f"{sum(two.logprobs):.4f}", two.text.strip()]
+
+
+def test_the_search_is_for_the_most_probable_text_whatever_its_length():
+    ends = tuple(range(1500))  # many tokens end a text
+    model, _ = random_gpt2(0, n_vocab=4096, tokenizer=bundled_tokenizer(), eos_token_ids=ends, std=0.5)
+    _, search = section(view(model, "The king"), "Continued")
+    best = model.generate("The king", max_new_tokens=4, num_beams=2, length_penalty=0.0)
+    by_token = model.generate("The king", max_new_tokens=4, num_beams=2)
+    assert best.token_ids != by_token.token_ids
+    assert search.split() == ["2", "beams", f"{sum(best.logprobs):.4f}", *best.text.split()]
 
 
 def test_a_single_token_and_a_text_that_fills_the_model(bundled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -150,3 +151,17 @@ def test_a_cache_shows_its_attention_in_a_frame(bundled, text):
     elements = Page(cache._repr_html_()).elements
     assert [element["tag"] for element in elements] == ["iframe"]
     assert elements[0]["srcdoc"].lower().startswith("<!doctype html>")
+
+
+def test_tokens_that_look_like_html_are_text(bundled):
+    tags = '<b title="x">&amp;</b>'
+    score = replace(
+        bundled.score("a b"), text=f"{tags} b", offsets=[(0, len(tags)), (len(tags), len(tags) + 2)]
+    )
+    assert [span["text"] for span in Page(score._repr_html_()).all("span")] == [tags, " b"]
+    lens = bundled.run_with_cache("a")[1].logit_lens(1)
+    lens = replace(lens, tokens=[tags], top_tokens=[[[tags]]] * 7, names=[tags] * 7)
+    page = Page(lens._repr_html_())
+    assert [cell["text"] for cell in page.all("td")] == [label(tags)] * 7
+    assert [cell["title"].partition("% ")[2] for cell in page.all("td")] == [label(tags)] * 7
+    assert [head["text"] for head in page.all("th")] == ["after", label(tags), *[tags] * 7]
