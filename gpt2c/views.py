@@ -106,7 +106,7 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
     screen.title(
         f"Tokens: each is {cache.model.config.n_embd} numbers, and so is its position; they are added"
     )
-    n = max(1, (screen.width - 25) // 21)
+    n = max(1, (screen.width - 26) // 21)
     heads = [f"{name:<{7 * n + 1}}" for name in ("token row", "+ position row", "= into layer 0")]
     screen.line(f"{'pos':>3} {'id':>6}  {'token':<12}  " + "".join(heads))
     tokens, first = cache.tokens, max(0, len(cache.tokens) - MOST_ROWS)
@@ -126,7 +126,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     tokens = cache.tokens
     last = screen.token(tokens[-1], cache.token_ids[-1], 16).rstrip()
     screen.title(f"Attention, layer {layer}, head {head}: what the last token, {last}, takes from which")
-    n = max(1, (screen.width - 38) // 21)
+    n = max(1, (screen.width - 36) // 21)
     screen.line(f"its query: {_numbers(query[-1], 2 * n)} … ({len(query[-1])} numbers)")
     heads = [f"{name:<{7 * n - 1}}" for name in ("key", "value", "weighted")]
     screen.line(
