@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from kernelwise import unpacked
 from strategies import configs, random_model, seeds
-from test_engine import unpacked
 
 from gpt2c import _engine
 
