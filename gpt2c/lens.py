@@ -121,8 +121,8 @@ class Attribution:
     """What adds up to a logit, or to the difference of two; ``str()`` is a table.
 
     The residual stream is a sum, the head is linear, and so is the final LayerNorm once its scale is taken as
-    it came out (frozen): then the logit is the sum of what every component of the stream adds to it (Elhage et
-    al., "A Mathematical Framework for Transformer Circuits", 2021). A component c [n_embd] adds
+    it came out (frozen): then the logit is the sum of what every component of the stream adds to it (Elhage
+    et al., "A Mathematical Framework for Transformer Circuits", 2021). A component c [n_embd] adds
     ``((c - mean(c)) / scale * gain) @ W_U[token]``.
 
     Attributes
@@ -141,7 +141,7 @@ class Attribution:
         (some 1e-6), the rounding of what the head multiplies in packed formats, and edits of the residual
         stream itself or of the final LayerNorm.
     heads : np.ndarray, float32 [n_layer, n_head]
-        What each head's result adds.
+        What each head's result adds: attn.hook_result where it was captured, otherwise made of attn.hook_z.
     attn_bias : np.ndarray, float32 [n_layer]
         What the bias of each layer's attention adds. With it the heads of a layer sum up to its "attn", but
         for rounding, which in packed formats is that of what attention's last matrix multiplies, and for
@@ -221,8 +221,8 @@ class HeadScores:
     first_token : np.ndarray
         The weight of position 0, for later positions.
     entropy : np.ndarray
-        The mean entropy of the pattern's rows, in nats: 0 where all weight is on one token, log n where n tokens
-        share it.
+        The mean entropy of the pattern's rows, in nats: 0 where all weight is on one token, log n where n
+        tokens share it.
     """
 
     previous_token: np.ndarray
@@ -331,8 +331,8 @@ def attribution(
     row = position - n  # from the end: the first rows may have no logits
     if -row > len(cache.logits):
         raise ValueError(
-            f"position {position} has no logits: those of the last {len(cache.logits)} of {n} tokens were kept; "
-            "run with logits_to_keep=0, which keeps all"
+            f"position {position} has no logits: those of the last {len(cache.logits)} of {n} tokens were "
+            "kept; run with logits_to_keep=0, which keeps all"
         )
     if token is None:
         token = _most_probable(cache, row)
