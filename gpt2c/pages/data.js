@@ -7,6 +7,10 @@ const T = tokens.length;
 const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
 
 function unpacked(array) {
+  if (array.type === "digits") {
+    const values = new Map([...data.attention.digits].map((digit, value) => [digit, value]));
+    return Uint8Array.from(array.data, (digit) => values.get(digit));
+  }
   const bytes = Uint8Array.from(atob(array.data), (character) => character.charCodeAt(0));
   return new ARRAYS[array.type](bytes.buffer);
 }
@@ -39,12 +43,16 @@ const attention = (() => {
   }
 
   let score = null;
+  let hiddenError = 0;
   let hasScores = () => false;
   if (told.scores) {
     const scorePlace = new Map(told.scores.layers.map((layer, index) => [layer, index]));
     const sums = unpacked(told.scores.sums);
     const hidden = unpacked(told.scores.hidden);
     const ends = unpacked(told.scores.ends);
+    for (let i = 0; i < ends.length; i += 2) {
+      hiddenError = Math.max(hiddenError, (ends[i + 1] - ends[i]) / (told.scores.levels - 1) / 2);
+    }
     hasScores = (layer) => scorePlace.has(layer);
     // Before the mask and the softmax. Visible ones follow from the weight: softmax is exp(score - sum).
     score = (layer, head, row, column) => {
@@ -56,11 +64,11 @@ const attention = (() => {
       }
       const at = index * hiddenCells + row * T - (row * (row + 1)) / 2 + (column - row - 1);
       const low = ends[2 * index];
-      return low + (hidden[at] / largest) * (ends[2 * index + 1] - low);
+      return low + (hidden[at] / (told.scores.levels - 1)) * (ends[2 * index + 1] - low);
     };
   }
   const error = (told.knee * step) / 2;
-  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, error };
+  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, error, hiddenError };
 })();
 
 // The layer and the heads that are looked at, in all views.

@@ -97,8 +97,15 @@ def explain_page(
     new = min(max_new_tokens, config.n_ctx - len(ids))
     if new:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        result = model.generate(ids, max_new_tokens=new, seed=seed, trace=True, **options)
-        data["generation"] = explanation.generation(model, result, options, used)
+        result = model.generate(
+            ids,
+            max_new_tokens=new,
+            seed=seed,
+            trace=True,
+            names_filter="blocks.*.attn.hook_pattern",
+            **options,
+        )
+        data["generation"] = explanation.generation(result, options, used)
         if num_beams > 1:
             # Without a length penalty texts are compared by their probability itself.
             found = model.generate(
@@ -153,9 +160,9 @@ def _counted(name: str, value: Any, n: int) -> int:
 
 
 def _document(data: dict[str, Any]) -> str:
-    text = "".join(data["pieces"][token] for token in data["tokens"])
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    title = " ".join(text[: TITLE_CHARACTERS + 1].split())
+    text = data["text"]
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    title = " ".join(printable[: TITLE_CHARACTERS + 1].split())
     if len(text) > TITLE_CHARACTERS:
         title = title[:TITLE_CHARACTERS] + "…"
     parts = _parts()

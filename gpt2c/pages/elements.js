@@ -15,6 +15,10 @@ const make = (tag, attributes = {}, ...children) => fill(document.createElement(
 const draw = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
+// On paper everything is shown at once, as wide as a page.
+const printing = () => document.documentElement.classList.contains("printing");
+const PAGE_HEIGHT = 780; // CSS pixels that a picture may be high there
+
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // A choice of one: radio buttons in a row. `options` are [value, label].

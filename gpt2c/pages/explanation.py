@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import __version__
 from ..hooks import full_name
-from .codes import DEPTH, KNEE, hidden_codes, packed, visible_codes, weight_codes
+from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes, weight_codes
 
 if TYPE_CHECKING:
     from ..generation import Generation
@@ -81,6 +81,7 @@ def about(model: GPT2, token_ids: np.ndarray) -> Json:
             "activation": c.activation,
         },
         "version": __version__,
+        "text": b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace"),
         "tokens": token_ids.tolist(),
     }
 
@@ -118,33 +119,36 @@ def attention(cache: ActivationCache, layer: int, *, hidden: bool) -> Json:
         layers = [layer]
     cells = len(layers) * config.n_head * T * T
     bits = 16 if cells <= FINE_CELLS else 8
-    found = {
+    found: Json = {
         "causal": cache.causal,
         "layers": layers,
         "bits": bits,
         "knee": KNEE,
         "depth": DEPTH,
+        "digits": DIGITS,
         "weights": packed(np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in layers])),
     }
     if hidden:
         told = layers if cells <= HIDDEN_CELLS else [layer]
-        codes, ends, sums = zip(*(_scores(cache, i, bits) for i in told), strict=True)
+        levels, text = (2**16, packed) if bits == 16 else (len(DIGITS), digits)
+        codes, ends, sums = zip(*(_scores(cache, i, levels) for i in told), strict=True)
         found["scores"] = {
             "layers": told,
             "sums": packed(np.stack(sums)),
-            "hidden": packed(np.stack(codes)),
+            "levels": levels,
+            "hidden": text(np.stack(codes)),
             "ends": packed(np.stack(ends)),
         }
     return found
 
 
-def _scores(cache: ActivationCache, layer: int, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scores(cache: ActivationCache, layer: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of a layer: codes of the scores behind the mask, their ends, and log-sum-exp of the others by row."""
     scores = _all_scores(cache, layer)
     seen = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
     top = seen.max(axis=-1, keepdims=True)
     sums = top[..., 0] + np.log(np.exp(seen - top).sum(axis=-1))
-    return *hidden_codes(scores, bits), sums.astype(np.float32)
+    return *hidden_codes(scores, levels), sums.astype(np.float32)
 
 
 def _all_scores(cache: ActivationCache, layer: int, heads: Any = slice(None)) -> np.ndarray:
@@ -268,17 +272,16 @@ def scores(model: GPT2, token_ids: Sequence[int], used: set[int]) -> Json | None
 # Generation
 
 
-def generation(model: GPT2, result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:
-    """A traced generation, step by step, with how each step's new row attends, by layer."""
-    ids = [*result.prompt_token_ids, *result.token_ids]
+def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:
+    """A traced generation with its patterns, step by step: how each step's new row attends, by layer."""
     steps = []
     for step in result.trace.steps:
         (branch,) = step.branches
         steps.append([_candidate(candidate, used) for candidate in branch.candidates])
-    used.update(ids)
-    _, cache = model.run_with_cache(ids[:-1], "blocks.*.attn.hook_pattern")
+    used.update(result.token_ids)
     first = len(result.prompt_token_ids) - 1
-    rows = [cache["pattern", i][:, first:].mean(axis=0) for i in range(model.config.n_layer)]
+    layers = range(result.cache.model.config.n_layer)
+    rows = [result.cache["pattern", i][:, first:].mean(axis=0) for i in layers]
     return {
         "prompt": len(result.prompt_token_ids),
         "token_ids": result.token_ids,

@@ -1,5 +1,7 @@
 // Generation, step by step: what a step computes, and what it reuses of the steps before.
 
+const LATEST = 40; // tokens that the line above the picture shows
+
 function generationView(panel) {
   const told = data.generation;
   const { n_layer, n_embd } = data.model;
@@ -61,15 +63,31 @@ function generationView(panel) {
       make("span", {}, make("i", { class: "key kept" }), "keys and values, kept"),
       make("span", {}, make("i", { class: "key read" }), "read with much weight")),
     make("div", { class: "side-by-side" }, picture, chart),
-    readout
+    readout,
+    make(
+      "table",
+      { class: "plain paper" },
+      make("thead", {}, make("tr", {}, ["step", "chosen", "most probable"].map((name) => make("th", { scope: "col" }, name)))),
+      make("tbody", {}, told.steps.map((candidates, i) =>
+        make(
+          "tr",
+          {},
+          make("th", { scope: "row" }, `${i + 1}`),
+          make("td", {}, token(told.token_ids[i]), ` ${percent(Math.exp(told.logprobs[i]))}`),
+          make("td", {}, candidates.slice(0, 4).flatMap((one, j) => [j ? ", " : "", token(one.id), ` ${percent(Math.exp(one.logprob))}`]))
+        )
+      ))
+    )
   );
 
   function update() {
     back.disabled = step === 0;
     forth.disabled = step === steps - 1;
     const length = told.prompt + step; // tokens that are read in this step
+    const from = Math.max(0, length - LATEST);
     sentence.replaceChildren(
-      ...ids.slice(0, length).map((id, i) => make("span", { class: i < told.prompt ? "old" : "made" }, token(id))),
+      from ? "…" : "",
+      ...ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id))),
       make("span", { class: "new" }, token(told.token_ids[step]))
     );
     chart.replaceChildren(
@@ -96,7 +114,7 @@ function generationView(panel) {
   function drawPicture(length) {
     const cell = positions > 60 ? 14 : positions > 24 ? 20 : 30;
     const [left, labels, high] = [58, 84, n_layer > 16 ? 30 : 44];
-    const height = labels + (n_layer + 1) * high + 40;
+    const height = 34 + n_layer * high + 8 + labels;
     const width = left + positions * cell + 70;
     const active = length - 1;
     const x = (position) => left + position * cell;

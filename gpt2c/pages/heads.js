@@ -11,7 +11,7 @@ const headOptions = () => Array.from({ length: attention.heads }, (_, head) => [
 function headsView(panel) {
   let active = null; // the token that is looked at: { side, index }
   let held = null; // the one that was clicked
-  const rowHeight = T > 40 ? 18 : 26;
+  let rowHeight = 0;
 
   const layers = selection("Layer", layerOptions(), (layer) => choose(layer, chosen.head, chosen.heads));
   layers.list.id = "heads-layer";
@@ -59,12 +59,20 @@ function headsView(panel) {
     return { list, buttons };
   });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const board = make("div", { class: "board", "--row": `${rowHeight}px` }, sides[0].list, canvas, sides[1].list);
+  const board = make(
+    "div",
+    { class: "board" },
+    make("span", { class: "side-name asks" }, "asks (query)"),
+    make("span"),
+    make("span", { class: "side-name" }, "answers (key, value)"),
+    sides[0].list,
+    canvas,
+    sides[1].list
+  );
 
   panel.append(
     make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight. Point at a token, or move to it with the keyboard; a click keeps it."),
     make("div", { class: "controls" }, layers.element, group, every, one),
-    make("div", { class: "board-head" }, make("span", {}, "asks (query)"), make("span", {}, "answers (key, value)")),
     board,
     readout
   );
@@ -101,21 +109,28 @@ function headsView(panel) {
   }
 
   function redraw() {
+    rowHeight = T > 40 ? 18 : 26;
+    if (printing()) rowHeight = Math.min(rowHeight, PAGE_HEIGHT / T);
+    board.style.setProperty("--row", `${rowHeight}px`);
     const width = Math.max(60, canvas.parentElement.clientWidth - sides[0].list.offsetWidth - sides[1].list.offsetWidth);
     const context = sized(canvas, width, T * rowHeight);
     const middle = (index) => (index + 0.5) * rowHeight;
+    const heads = [...chosen.heads].sort((a, b) => a - b);
     const line = (head, row, column, strength) => {
       const weight = attention.weight(chosen.layer, head, row, column);
       if (weight < FAINTEST) return;
-      context.globalAlpha = Math.min(1, 0.08 + 0.92 * weight) * strength;
+      // Lines of several heads run side by side.
+      const aside = (heads.indexOf(head) - (heads.length - 1) / 2) * Math.min(3, (0.6 * rowHeight) / heads.length);
+      const [from, to] = [middle(row) + aside, middle(column) + aside];
+      context.globalAlpha = Math.min(1, active ? 0.2 + 0.8 * Math.sqrt(weight) : 0.08 + 0.92 * weight) * strength;
       context.strokeStyle = headColour(head);
       context.lineWidth = 0.75 + 3.5 * weight;
       context.beginPath();
-      context.moveTo(0, middle(row));
-      context.bezierCurveTo(width * 0.4, middle(row), width * 0.6, middle(column), width, middle(column));
+      context.moveTo(0, from);
+      context.bezierCurveTo(width * 0.4, from, width * 0.6, to, width, to);
       context.stroke();
     };
-    for (const head of chosen.heads) {
+    for (const head of heads) {
       for (let row = 0; row < T; row++) {
         for (let column = 0; column < (attention.causal ? row + 1 : T); column++) {
           const on = !active || (active.side === "asks" ? active.index === row : active.index === column);
@@ -138,7 +153,7 @@ function headsView(panel) {
         button.classList.toggle("active", Boolean(mine && active.index === index));
         const pressed = Boolean(held && (held.side === "asks") === (i === 0) && held.index === index);
         button.setAttribute("aria-pressed", `${pressed}`);
-        button.lastChild.textContent = share >= 0.005 ? percent(Number(share.toPrecision(2))) : "";
+        button.lastChild.textContent = share >= 0.005 ? roughly(share) : "";
       });
     });
     tell();
@@ -162,7 +177,7 @@ function overviewView(panel, open) {
   for (const layer of attention.layers) {
     grid.append(make("span", { class: "down", "aria-hidden": "true" }, `${layer}`));
     for (let head = 0; head < attention.heads; head++) {
-      const canvas = make("canvas", { width: T, height: T, "aria-hidden": "true" });
+      const canvas = make("canvas", { width: T, height: T, "aria-hidden": "true", class: T > 48 ? "" : "pixels" });
       const button = make(
         "button",
         {
@@ -192,7 +207,7 @@ function overviewView(panel, open) {
       first += attention.weight(layer, head, row, 0);
       itself += attention.weight(layer, head, row, row);
     }
-    const mean = (sum) => percent(Number((sum / Math.max(1, T - 1)).toPrecision(2)));
+    const mean = (sum) => roughly(sum / Math.max(1, T - 1));
     readout.replaceChildren(
       make("b", {}, `Layer ${layer}, head ${head}`),
       T > 1 ? ` · on average ${mean(itself)} to the token itself, ${mean(before)} to the one before, ${mean(first)} to the first` : ""

@@ -28,38 +28,56 @@ function lensView(panel) {
     }
   );
 
-  const cells = [];
-  const rows = names.map((name, layer) => {
-    const line = tokens.map((_, position) => {
-      const at = layer * T + position;
-      const cell = make(
-        "td",
-        { role: "gridcell", "data-stop": true, "data-layer": layer, "data-position": position, onmouseenter: () => tell(layer, position), onfocus: () => tell(layer, position) },
-        token(topIds[at * k])
-      );
-      if (topIds[at * k] === asked[position]) cell.classList.add("hit");
-      cells.push([cell, at]);
-      return cell;
+  // The table of some positions: all of them on a screen, as many as fit on paper.
+  const PAPER_COLUMNS = 9;
+  let cells = [];
+  function table(from, to) {
+    const positions = Array.from({ length: to - from }, (_, i) => from + i);
+    const rows = names.map((name, layer) => {
+      const line = positions.map((position) => {
+        const at = layer * T + position;
+        const cell = make(
+          "td",
+          { role: "gridcell", "data-stop": true, "data-layer": layer, "data-position": position, onmouseenter: () => tell(layer, position), onfocus: () => tell(layer, position) },
+          token(topIds[at * k])
+        );
+        if (topIds[at * k] === asked[position]) cell.classList.add("hit");
+        cells.push([cell, at]);
+        return cell;
+      });
+      return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, name), line);
     });
-    return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, name), line);
-  });
-  const header = (label, ids, cls) =>
-    make("tr", { role: "row", class: cls }, make("th", { scope: "row", role: "rowheader" }, label), ids.map((id) => make("th", { scope: "col", role: "columnheader" }, token(id))));
-  const table = make(
-    "table",
-    { class: "lens", role: "grid", "aria-label": "Logit lens" },
-    make("thead", {}, header("next", asked, "next")),
-    make("tbody", {}, rows.reverse()),
-    make("tfoot", {}, header("token", tokens, "given"))
-  );
-  roving(table, T);
+    const header = (label, ids) =>
+      make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, label), positions.map((position) => make("th", { scope: "col", role: "columnheader" }, token(ids[position]))));
+    const element = make(
+      "table",
+      { class: "lens", role: "grid", "aria-label": "Logit lens" },
+      make("thead", {}, header("next", asked)),
+      make("tbody", {}, rows.reverse()),
+      make("tfoot", {}, header("token", tokens))
+    );
+    roving(element, positions.length);
+    return element;
+  }
+  const tables = make("div", { class: "scroll" });
+
+  let columns = 0;
+  function arrange() {
+    const wanted = printing() ? PAPER_COLUMNS : T;
+    if (wanted === columns) return;
+    columns = wanted;
+    cells = [];
+    tables.replaceChildren();
+    for (let from = 0; from < T; from += columns) tables.append(table(from, Math.min(T, from + columns)));
+    recolour();
+  }
   const scaleBox = make("div");
   const readout = make("p", { class: "readout", "aria-live": "polite" });
 
   panel.append(
     make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."),
     make("div", { class: "controls" }, shadeChoice, scaleBox),
-    make("div", { class: "scroll" }, table),
+    tables,
     readout
   );
 
@@ -76,7 +94,7 @@ function lensView(panel) {
     for (const [cell, at] of cells) cell.style.setProperty("--v", shades[shade](at).toFixed(4));
     scaleBox.replaceChildren(scale(...meanings[shade]));
   }
-  recolour();
+  arrange();
   tell(names.length - 1, T - 1);
-  return () => {};
+  return arrange;
 }

@@ -15,7 +15,7 @@
 
   document.getElementById("top").append(
     ...(data.walk ? [make("p", { class: "brand" }, "gpt2c explain")] : []),
-    make("h1", { id: "title" }, tokens.map((id) => token(id))),
+    make("h1", {}, make("bdi", {}, visible(data.text, false))),
     make(
       "p",
       { class: "made" },
@@ -23,12 +23,13 @@
     )
   );
   const told = data.attention;
+  const roughError = (x) => `${Number(x.toPrecision(1))}`;
   const layers = told.layers.length === model.n_layer ? "" : ` Attention is told for ${told.layers.length === 1 ? `layer ${told.layers[0]}` : `${told.layers.length} layers`} only.`;
   document.getElementById("foot").append(
     make(
       "p",
       {},
-      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${attention.error.toPrecision(1)}, small ones to ${percent(Number(Math.expm1(attention.error / told.knee).toPrecision(1)))} of themselves; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
+      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
     )
   );
 
@@ -39,7 +40,7 @@
 
   for (const [id, name] of views) {
     const tab = make("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": `panel-${id}`, "aria-selected": "false", "data-stop": true, onclick: () => show(id) }, name);
-    const panel = make("section", { role: "tabpanel", id: `panel-${id}`, class: `panel ${id}`, "aria-labelledby": `tab-${id}`, hidden: true }, make("h2", {}, name));
+    const panel = make("section", { role: "tabpanel", id: `panel-${id}`, class: "panel", "aria-labelledby": `tab-${id}`, hidden: true }, make("h2", {}, name));
     list.append(tab);
     open[id] = { tab, panel };
   }
@@ -71,11 +72,12 @@
   const redraw = () => {
     for (const [id, { panel }] of Object.entries(open)) if (!panel.hidden) build(id)();
   };
-  let waiting = 0;
-  addEventListener("resize", () => {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(redraw);
-  });
+  let width = main.clientWidth;
+  new ResizeObserver(() => {
+    if (main.clientWidth === width || printing()) return;
+    width = main.clientWidth;
+    requestAnimationFrame(redraw);
+  }).observe(main);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
   // On paper all views stand one below the other, in light colours.

@@ -19,11 +19,12 @@ function mark(text) {
   return make("span", { class: "mark", "data-bytes": bytesOf(text) }, MARKS[text] ?? `⟨${hexadecimal(code, 4)}⟩`);
 }
 
-// The nodes of a text, with marks; each in the direction of its own letters.
-function visible(text) {
+// The nodes of a text, with marks; spaces may be left as they are.
+function visible(text, spaces = true) {
   const nodes = [];
   let end = 0;
   for (const found of text.matchAll(UNSEEN)) {
+    if (found[0] === " " && !spaces) continue;
     nodes.push(text.slice(end, found.index));
     if (/^\p{M}$/u.test(found[0])) nodes.push(make("span", { class: "mark", "data-bytes": "" }, "◌"), found[0]);
     else nodes.push(mark(found[0]));
@@ -48,7 +49,11 @@ const whole = (x) => x.toLocaleString("en");
 function percent(p) {
   if (p === 0) return "0%";
   if (p < 1e-6) return minus(`${(100 * p).toExponential(0)}%`);
-  return `${Number((100 * p).toPrecision(p > 0.99 ? 4 : 3))}%`;
+  if (p === 1) return "100%";
+  return `${p < 1e-4 ? Number((100 * p).toPrecision(2)) : (100 * p).toPrecision(p > 0.99 ? 4 : 3)}%`;
 }
+
+// The same with fewer digits, for what is not exact.
+const roughly = (p, digits = 2) => `${Number((100 * p).toPrecision(digits))}%`;
 
 const plural = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;

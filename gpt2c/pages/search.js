@@ -22,16 +22,32 @@ function searchView(panel) {
     }
   });
 
-  const [wide, high, left] = [138, 30, 64];
-  let rows = 0;
-  const nodes = [];
-  (function place(node) {
-    nodes.push(node);
-    for (const child of node.children) place(child);
-    node.y = node.children.length ? (node.children[0].y + node.children.at(-1).y) / 2 : rows++ * high + high / 2;
-    node.x = left + (node.depth - 1) * wide;
-  })(root);
-  root.x = 0;
+  // Greedy decoding can go where the search has given up.
+  let greedy = root;
+  told.greedy.ids.forEach((id, i) => {
+    let child = greedy.children.find((node) => node.id === id);
+    if (!child) {
+      child = { id, logprob: told.greedy.logprobs[i], ids: [...greedy.ids, id], children: [], depth: i + 1, parent: greedy, outside: true };
+      greedy.children.push(child);
+    }
+    greedy = child;
+  });
+
+  const [wide, high, left] = [126, 28, 64];
+  const NODE = 106; // as wide as a box is
+  // A column for each step: below each other in the order of where they come from, the best first.
+  const order = (node) => (begins(node.ids, best.ids) ? 0 : begins(node.ids, told.greedy.ids) ? 1 : node.lives ? 2 : 3);
+  const columns = [[root]];
+  while (columns.at(-1).length) {
+    columns.push(columns.at(-1).flatMap((node) => [...node.children].sort((a, b) => order(a) - order(b))));
+  }
+  columns.forEach((column, depth) =>
+    column.forEach((node, row) => {
+      node.x = depth ? left + (depth - 1) * wide : 0;
+      node.y = row * high + high / 2;
+    })
+  );
+  const nodes = columns.flat();
 
   const kindOf = (node) => {
     const kinds = [];
@@ -56,19 +72,19 @@ function searchView(panel) {
         { class: "told" },
         `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
         ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
-        node.fate === "ended" ? " · the text ends here" : node.lives ? ` · lives on as ${node.fate}` : " · not among the best: given up"
+        node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · lives on as ${node.fate}` : " · not among the best: given up"
       )
     );
   }
 
-  const height = rows * high;
+  const height = Math.max(...columns.map((column) => column.length)) * high;
   const width = left + told.steps.length * wide + 8;
   const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px` }, lines);
   // In order of drawing: what matters lies on top.
   for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
     if (node === root) continue;
-    const from = node.parent === root ? left - 16 : node.parent.x + wide - 22;
+    const from = node.parent === root ? left - 16 : node.parent.x + NODE;
     const middle = (from + node.x) / 2;
     lines.append(draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` }));
   }
@@ -98,7 +114,7 @@ function searchView(panel) {
     "table",
     { class: "plain found" },
     make("thead", {}, make("tr", {}, ["", "continuation", "joint log-probability", "probability"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
-    make("tbody", {}, told.found.map((result, i) => row(i ? `beam ${i + 1}` : "best found", result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
+    make("tbody", {}, told.found.map((result, i) => row(i ? `no. ${i + 1}` : "best found", result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
   );
   const verdict = same(best.ids, told.greedy.ids)
     ? "Here greedy decoding, the most probable token at every step, finds the same text."
@@ -110,7 +126,7 @@ function searchView(panel) {
     make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one.`),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Texts found" }, summary),
     make("p", { class: "verdict" }, verdict),
-    make("div", { class: "scroll tall" }, tree),
+    make("div", { class: "scroll" }, tree),
     readout
   );
   tell(nodes.find((node) => same(node.ids, best.ids.slice(0, 1))) ?? root);

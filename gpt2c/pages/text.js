@@ -36,7 +36,7 @@ function textView(panel) {
     if (data.pieces[tokens[position]]?.endsWith("\n")) running.append(make("br"));
   });
   roving(running);
-  const details = make("div", { class: "readout details", "aria-live": "polite" });
+  const details = make("div", { class: "details", "aria-live": "polite" });
   const scaleBox = make("div");
   const choices = choice("Colour", [["probability", "probability"], ["rank", "rank"], ["entropy", "entropy"]], shade, (value) => {
     shade = value;
@@ -47,8 +47,7 @@ function textView(panel) {
     make("p", {}, "How well the model foresaw each token, given those before it: orange is unexpected (or, by entropy, undecided). The first token has nothing before it and is not judged."),
     make("div", { class: "controls" }, choices, scaleBox),
     told ? make("p", { class: "note" }, `Perplexity ${Number(told.perplexity.toPrecision(5))}, over ${plural(T - 1, "token")}.`) : null,
-    running,
-    details
+    make("div", { class: "reading" }, running, details)
   );
 
   function tell(position) {

@@ -182,6 +182,7 @@ function walkView(panel) {
   function values() {
     const row = shown[focus];
     const lines = [];
+    const most = Math.max(...weights.slice(focus * n, focus * n + n));
     let others = row + 1;
     shown.forEach((position, at) => {
       if (position > row) return;
@@ -189,7 +190,7 @@ function walkView(panel) {
       const weight = weights[focus * n + at];
       const faded = line(lines.length ? "+" : "", [make("b", {}, fixed(weight, 3)), " × value of ", token(tokens[position])], strip("v", at));
       faded.classList.add("faded");
-      faded.style.setProperty("--v", weight);
+      faded.style.setProperty("--v", weight / most);
       lines.push(faded);
     });
     if (others) lines.push(line("+", plural(others, "other token"), make("span", { class: "more" }, "each with its weight")));
