@@ -91,6 +91,11 @@ class Generation:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_html_(self) -> str:
+        from .notebook import generation_html
+
+        return generation_html(self)
+
 
 def generate(
     model: GPT2, prompts: Sequence[np.ndarray], options: SamplingOptions, batch_size: int | None = None

@@ -10,8 +10,12 @@ import numpy as np
 
 from . import _engine
 from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
+from .prompts import check_lengths
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .edits import Edit
     from .lens import Attribution, HeadScores, LogitLens
     from .model import GPT2
@@ -133,6 +137,37 @@ class ActivationCache(Mapping[str, np.ndarray]):
 
         return head_scores(self)
 
+    def plot(self, layer: int, head: int | None = None, *, ax: Axes | None = None) -> Figure:
+        """Draw the attention pattern: who attends to whom, grey where the mask hides the key.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0, negative ones from the end. Its attn.hook_pattern must have been captured.
+        head : int, optional
+            The same; by default all heads of the layer, one map each.
+        ax : matplotlib axes, optional
+            To draw one head into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_attention
+
+        return plot_attention(self, layer, head, ax)
+
+    def _repr_html_(self) -> str:
+        from .pages import fragment
+
+        return fragment(self)
+
 
 def run_with_cache(
     model: GPT2,
@@ -145,6 +180,7 @@ def run_with_cache(
 ) -> list[ActivationCache]:
     """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
+    check_lengths(prompts, model.config.n_ctx)
     found = []
     for group in _groups(prompts):
         sequences = [(model.new_cache(len(ids)), ids) for ids in group]

@@ -15,6 +15,9 @@ from .prompts import token_ids
 from .sampling import check_integer
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .introspect import ActivationCache
     from .model import GPT2
 
@@ -70,6 +73,33 @@ class LogitLens:
     def to_dict(self) -> dict[str, Any]:
         """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
         return _plain(self)
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the first choice after each layer for each token, coloured by its log-probability.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_lens
+
+        return plot_lens(self, ax)
+
+    def _repr_html_(self) -> str:
+        from .notebook import lens_html
+
+        return lens_html(self)
 
     def __repr__(self) -> str:
         return f"<LogitLens of {len(self.tokens)} tokens: {len(self.names)} residual streams>"
@@ -132,6 +162,23 @@ class Attribution:
         """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
         return _plain(self)
 
+    def plot(self) -> Figure:
+        """Draw what each component adds as a bar, and what each head adds as a map.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_attribution
+
+        return plot_attribution(self)
+
     def __repr__(self) -> str:
         return f"<Attribution of {self._of()}: {self.logit:.4g}>"
 
@@ -187,6 +234,23 @@ class HeadScores:
     def to_dict(self) -> dict[str, Any]:
         """Lists of numbers by name, ready for ``json.dumps``; None in place of NaN."""
         return _plain(self)
+
+    def plot(self) -> Figure:
+        """Draw a map of layers and heads for each score; grey where no position has such a key.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_head_scores
+
+        return plot_head_scores(self)
 
     def __repr__(self) -> str:
         n_layer, n_head = self.entropy.shape

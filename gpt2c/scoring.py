@@ -13,10 +13,14 @@ import numpy as np
 from . import _engine
 from .errors import ContextLengthError
 from .generation import CACHE_BYTES, ROWS_PER_CALL
+from .prompts import check_lengths
 from .sampling import check_integer
 from .words import Word, find_words
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .model import GPT2
 
 __all__ = [
@@ -192,6 +196,33 @@ class Score:
         if self.top_ids is not None and self.top_ids.size:
             columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the surprisal of each token in bits, coloured by its rank, beside the surprisal expected.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_score
+
+        return plot_score(self, ax)
+
+    def _repr_html_(self) -> str:
+        from .notebook import score_html
+
+        return score_html(self)
 
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
@@ -571,13 +602,7 @@ def _finished(model: GPT2, passage: Passage, contexts: np.ndarray, columns: Sequ
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:
     """The ``k`` most probable next tokens of every prompt (int32 ids), the best first, then by id."""
-    n_ctx = model.config.n_ctx
-    for index, ids in enumerate(prompts):
-        if len(ids) > n_ctx:
-            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
-            raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
-            )
+    check_lengths(prompts, model.config.n_ctx)
     results = []
     for part in _calls([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
