@@ -19,8 +19,11 @@ cdef class Call:
     cdef ptrdiff_t rows
     cdef bytearray steps
     cdef ptrdiff_t n_steps
+    cdef object observer
+    cdef list views       # of scores, of pattern and of changed: an array of each sequence
 
-    def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False):
+    def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False, observer=None, start=None,
+                  bint both_ways=False):
         cdef gpt2c_model *m = &weights.model
         cdef KVCache cache
         cdef ptrdiff_t i, n = len(sequences), row = 0
@@ -49,6 +52,8 @@ cdef class Call:
             one = ids
             if one.shape[0] == 0:
                 raise ValueError("no token ids given; at least one is needed")
+            if both_ways and cache.length:
+                raise ValueError("without a mask all of a text is computed at once: its cache must be empty")
             if cache.length + one.shape[0] > cache.n_ctx:
                 raise ContextLengthError(
                     f"{cache.length} positions in the cache and {one.shape[0]} new tokens are more than the "
@@ -75,6 +80,9 @@ cdef class Call:
         c.row_start, c.ids = &start_view[0], &id_view[0]
 
         cdef ptrdiff_t chunk = min(row, <ptrdiff_t>GPT2C_CHUNK)
+        if observer is not None or start is not None or both_ways:
+            chunk = row
+        c.chunk, c.both_ways = chunk, both_ways
         c.scratch_size = gpt2c_scratch_size(m, chunk, with_top)
         c.x = self.buffer(chunk * m.n_embd)
         c.norm = self.buffer(chunk * m.n_embd)
@@ -82,12 +90,94 @@ cdef class Call:
         c.qkv = self.buffer(chunk * 3 * m.n_embd)
         c.hidden = self.buffer(chunk * (m.n_inner + GPT2C_GROUP))  # encoded rows are never larger, but padded
         c.coded = self.buffer(chunk * (m.n_embd + GPT2C_GROUP)) if weights.dtype != "float32" else NULL
+        if start is not None:
+            self.start_at(start)
+        if observer is not None:
+            self.watch(observer)
         c.key_blocks = gpt2c_key_blocks(c)
         if c.key_blocks:
             c.partial = self.buffer(row * m.n_head * c.key_blocks * (m.d_head + 2 * GPT2C_LANES))
         c.scratch = self.buffer(c.threads * c.scratch_size)
         if c.dense_done:
             c.sums = self.buffer(chunk * max(3 * m.n_embd, m.n_inner))
+
+    cdef int start_at(self, start) except -1:
+        cdef float *x = self.c.x
+        layer, given = start
+        if given.shape != (self.rows, self.c.model.n_embd):
+            raise ValueError(f"the residual stream given has the shape {given.shape}; "
+                             f"needed: {(self.rows, self.c.model.n_embd)}")
+        np.copyto(np.asarray(<float[:self.rows, :self.c.model.n_embd]>x), given)
+        self.c.started, self.c.first_layer = 1, layer
+        return 0
+
+    cdef int watch(self, observer) except -1:
+        cdef gpt2c_call *c = &self.c
+        cdef const gpt2c_model *m = c.model
+        cdef const unsigned char[::1] flags = observer.flags
+        cdef ptrdiff_t[::1] start_view
+        cdef unsigned char[::1] changed_view
+        cdef ptrdiff_t i
+        if flags.shape[0] != m.n_layer + 1:
+            raise ValueError(f"an observer of {m.n_layer} layers needs one flag more, not {flags.shape[0]}")
+        self.observer = observer
+        c.watched = &flags[0]
+        c.branch = self.buffer(c.chunk * m.n_embd)
+        c.pre, c.post = self.buffer(c.chunk * m.n_inner), self.buffer(c.chunk * m.n_inner)
+        rows = np.diff(np.asarray(<const ptrdiff_t[:c.n_sequences + 1]>c.row_start))
+        keys = rows + np.asarray(<const ptrdiff_t[:c.n_sequences]>c.lengths)
+        starts = np.concatenate(([0], np.cumsum(m.n_head * rows * keys))).astype(np.intp, copy=False)
+        changed = np.zeros(m.n_head * self.rows, np.uint8)
+        start_view, changed_view = starts, changed
+        c.pattern_start, c.changed = &start_view[0], &changed_view[0]
+        self.buffers += [observer.flags, starts, changed]
+        self.views = []
+        if any(flag & GPT2C_SEE_PATTERN for flag in observer.flags):
+            c.scores, c.pattern = self.buffer(starts[-1]), self.buffer(starts[-1])
+            for whole in self.buffers[-2:]:
+                self.views.append([whole[starts[i]:starts[i + 1]].reshape(m.n_head, rows[i], keys[i])
+                                   for i in range(c.n_sequences)])
+            ends = m.n_head * np.cumsum(rows)
+            self.views.append([changed[ends[i] - m.n_head * rows[i]:ends[i]].reshape(m.n_head, rows[i])
+                               for i in range(c.n_sequences)])
+        return 0
+
+    cdef int stop(self, const gpt2c_step *step) except -1:
+        """Show the observer what has been computed, as arrays that it may change."""
+        cdef gpt2c_call *c = &self.c
+        cdef ptrdiff_t n = c.model.n_embd, rows = step.rows
+        cdef float *data
+        if step.detail in (GPT2C_AT_SCORES, GPT2C_AT_PATTERN):
+            arrays = self.views[step.detail == GPT2C_AT_PATTERN]
+            changes = c.watched[step.layer] & GPT2C_CHANGE_PATTERN
+            before = [array.view(np.int32).copy() for array in arrays] if changes else []
+            self.observer.see(PLACES[step.detail], step.layer, arrays)
+            for old, array, changed in zip(before, arrays, self.views[2]):
+                changed |= (old != array.view(np.int32)).any(axis=2)
+            return 0
+        if step.detail in (GPT2C_AT_PRE, GPT2C_AT_POST):
+            data, n = c.pre if step.detail == GPT2C_AT_PRE else c.post, c.model.n_inner
+        elif step.detail == GPT2C_AT_QKV:
+            data, n = c.qkv, 3 * n
+        elif step.detail == GPT2C_AT_Z:
+            data = c.mixed
+        elif step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F):
+            data = c.norm
+        elif step.detail in (GPT2C_AT_POSITIONS, GPT2C_AT_ATTN_OUT, GPT2C_AT_MLP_OUT):
+            data = c.branch
+        else:
+            data = c.x
+        array = np.asarray(<float[:rows, :n]>data)
+        if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F):
+            x = np.asarray(<float[:self.rows, :n]>c.x)
+            if step.detail == GPT2C_AT_LN_F:
+                x = x[np.asarray(<const ptrdiff_t[:c.n_out]>c.out_rows)]
+            self.observer.see(PLACES[step.detail], step.layer, array, x)
+        elif step.detail == GPT2C_AT_ATTN_OUT:
+            self.observer.see(PLACES[step.detail], step.layer, array, np.asarray(<float[:rows, :n]>c.mixed))
+        else:
+            self.observer.see(PLACES[step.detail], step.layer, array)
+        return 0
 
     cdef float *buffer(self, ptrdiff_t size) except NULL:
         array = aligned_empty(size)
@@ -97,7 +187,7 @@ cdef class Call:
     cdef int run(self) except -1:
         """Run all steps; the caches grow only if every one was done."""
         cdef KVCache cache
-        cdef ptrdiff_t i, taken = 0
+        cdef ptrdiff_t i, n, taken = 0
         cdef gpt2c_call *c = &self.c
         cdef gpt2c_step *steps
         cdef unsigned char[::1] view
@@ -109,6 +199,13 @@ cdef class Call:
         view = self.steps
         steps = <gpt2c_step *>&view[0]
         gpt2c_plan(c, steps)
+        if self.observer is not None:  # leave out the stops at which there is nothing to see
+            n = 0
+            for i in range(self.n_steps):
+                if steps[i].phase != GPT2C_STOP or self.observer.wants(PLACES[steps[i].detail], steps[i].layer):
+                    steps[n] = steps[i]
+                    n += 1
+            self.n_steps = n
         try:
             for i in range(len(self.caches)):
                 cache = self.caches[i]
@@ -117,19 +214,25 @@ cdef class Call:
                 if cache.length != c.lengths[i]:  # another call came between the checks and here
                     raise CacheInUseError("this KVCache was changed by another call while this one began; "
                                           "give every sequence a cache of its own, e.g. cache.fork()")
-            if c.dense_done:
-                for i in range(self.n_steps):
+            i = 0
+            while i < self.n_steps and not stopped:
+                n = 1
+                if steps[i].phase == GPT2C_STOP:
+                    self.stop(&steps[i])
+                elif c.dense_done:
                     stopped = self.run_with_blas(&steps[i])
-                    if stopped:
-                        break
-            else:
-                with nogil:
-                    stopped = gpt2c_run(c, steps, self.n_steps)
+                else:
+                    while i + n < self.n_steps and steps[i + n].phase != GPT2C_STOP:
+                        n += 1
+                    with nogil:
+                        stopped = gpt2c_run(c, steps + i, n)
+                i += n
             if stopped:
                 raise errors[0]
-            for i in range(len(self.caches)):
-                cache = self.caches[i]
-                cache.length += c.row_start[i + 1] - c.row_start[i]
+            if not (c.started or c.both_ways):  # else the caches have got what no later token could use
+                for i in range(len(self.caches)):
+                    cache = self.caches[i]
+                    cache.length += c.row_start[i + 1] - c.row_start[i]
         finally:
             for i in range(taken):
                 (<KVCache>self.caches[i]).give_back()

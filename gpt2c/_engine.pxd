@@ -118,6 +118,11 @@ cdef extern from "gpt2c.h" nogil:
                                 ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
         void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
         void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
+        void (*attention_scores)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
+                                 ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
+        void (*softmax)(float *, const float *, ptrdiff_t) noexcept nogil
+        void (*attention_values)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
+                                 float *) noexcept nogil
         ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
         void (*subset_sum)(const float *, ptrdiff_t, const uint16_t *, float *, double *) noexcept nogil
         ptrdiff_t (*count_greater)(const float *, ptrdiff_t, float) noexcept nogil
@@ -139,6 +144,30 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_C_FC
         GPT2C_MLP_PROJ
         GPT2C_HEAD
+        GPT2C_STOP
+
+    ctypedef enum gpt2c_place:
+        GPT2C_AT_EMBED
+        GPT2C_AT_POSITIONS
+        GPT2C_AT_RESID_PRE
+        GPT2C_AT_LN_1
+        GPT2C_AT_QKV
+        GPT2C_AT_SCORES
+        GPT2C_AT_PATTERN
+        GPT2C_AT_Z
+        GPT2C_AT_ATTN_OUT
+        GPT2C_AT_RESID_MID
+        GPT2C_AT_LN_2
+        GPT2C_AT_PRE
+        GPT2C_AT_POST
+        GPT2C_AT_MLP_OUT
+        GPT2C_AT_RESID_POST
+        GPT2C_AT_LN_F
+
+    enum:
+        GPT2C_APART
+        GPT2C_SEE_PATTERN
+        GPT2C_CHANGE_PATTERN
 
     ctypedef struct gpt2c_step:
         int phase
@@ -147,6 +176,8 @@ cdef extern from "gpt2c.h" nogil:
         ptrdiff_t rows
         ptrdiff_t origin
         int fold
+        int apart
+        int detail
 
     ctypedef struct gpt2c_call:
         const gpt2c_model *model
@@ -160,6 +191,9 @@ cdef extern from "gpt2c.h" nogil:
         const int32_t *ids
         ptrdiff_t n_out
         const ptrdiff_t *out_rows
+        int both_ways
+        int started
+        ptrdiff_t first_layer
         float *logits
         ptrdiff_t score_block
         const ptrdiff_t *target_start
@@ -190,6 +224,15 @@ cdef extern from "gpt2c.h" nogil:
         float *partial
         int (*poll)(void *) noexcept nogil
         void *poll_argument
+        ptrdiff_t chunk
+        const unsigned char *watched
+        float *branch
+        float *pre
+        float *post
+        float *scores
+        float *pattern
+        const ptrdiff_t *pattern_start
+        unsigned char *changed
 
     ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t, int)
     ptrdiff_t gpt2c_key_blocks(const gpt2c_call *)

@@ -2,7 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .config import Config
 
@@ -13,6 +13,10 @@ BACKENDS: tuple[str, ...]
 DTYPES: tuple[str, ...]
 CACHE_DTYPES: tuple[str, ...]
 FUNCTIONS: dict[str, int]
+PLACES: tuple[str, ...]
+APART: int
+SEE_PATTERN: int
+CHANGE_PATTERN: int
 
 def isas() -> list[str]: ...
 def default_isa() -> str: ...
@@ -37,6 +41,8 @@ class Weights:
         isa: str | None = None,
         threads: int = 1,
     ) -> None: ...
+    def unembedding(self, ids: ArrayLike) -> NDArray[np.float32]: ...
+    def output_projection(self, layer: int) -> NDArray[np.float32]: ...
 
 class KVCache:
     weights: Weights
@@ -60,7 +66,14 @@ class KVCache:
 Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
 
 def forward(
-    weights: Weights, sequences: Sequences, *, keep: int = 0, threads: int = 1
+    weights: Weights,
+    sequences: Sequences,
+    *,
+    keep: int = 0,
+    threads: int = 1,
+    observer: Any = None,
+    start: tuple[int, NDArray[np.float32]] | None = None,
+    both_ways: bool = False,
 ) -> NDArray[np.float32]: ...
 def mask_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint16]: ...
 def score(
@@ -72,6 +85,7 @@ def score(
     n_text: int | None = None,
     masks: NDArray[np.uint16] | None = None,
     threads: int = 1,
+    start: tuple[int, NDArray[np.float32]] | None = None,
 ) -> tuple[
     NDArray[np.float32],
     NDArray[np.int64],

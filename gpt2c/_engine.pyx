@@ -25,6 +25,11 @@ BACKENDS = ("native", "blas")
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 CACHE_DTYPES = ("float32", "float16")
 
+# What an observer is shown, in the order of gpt2c_place.
+PLACES = ("embed", "pos_embed", "resid_pre", "ln1", "qkv", "attn_scores", "pattern", "z", "attn_out", "resid_mid", "ln2",
+          "pre", "post", "mlp_out", "resid_post", "ln_final")
+APART, SEE_PATTERN, CHANGE_PATTERN = GPT2C_APART, GPT2C_SEE_PATTERN, GPT2C_CHANGE_PATTERN
+
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
 
 FUNCTIONS = {
@@ -206,7 +211,7 @@ cdef wanted_rows(Call call, keep):
                            for first, end in zip(starts[:-1], starts[1:])])
 
 
-def forward(Weights weights, sequences, *, keep=0, threads=1):
+def forward(Weights weights, sequences, *, keep=0, threads=1, observer=None, start=None, both_ways=False):
     """Logits of the rows of several sequences, all in one call.
 
     Parameters
@@ -218,6 +223,17 @@ def forward(Weights weights, sequences, *, keep=0, threads=1):
     keep : int
         How many last rows of each sequence are wanted; 0: all.
     threads : int
+    observer : object, optional
+        Is shown what the pass computes, and may change it. ``flags``, uint8 [n_layer + 1]: what is watched of each
+        layer, and of what lies outside of layers: 0, or APART and besides SEE_PATTERN and CHANGE_PATTERN;
+        ``wants(place, layer)``: whether it wants to see the place, one of PLACES; ``see(place, layer, array)``: called
+        there with an array [rows of all sequences, width] that is the engine's own, or, for scores and pattern, a list
+        of arrays [n_head, rows, keys], one per sequence; of LayerNorm and "attn_out" also with their input.
+    start : (int, float32 array [rows, n_embd]), optional
+        The residual stream of all rows before a layer (n_layer: after the last), from which the pass goes on. The
+        caches keep their length.
+    both_ways : bool
+        Every row attends to all rows of its sequence. The caches must be empty, and stay so.
 
     Returns
     -------
@@ -230,7 +246,7 @@ def forward(Weights weights, sequences, *, keep=0, threads=1):
     """
     if isinstance(keep, bool) or not isinstance(keep, (int, np.integer)) or keep < 0:
         raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number")
-    cdef Call call = Call(weights, sequences, threads)
+    cdef Call call = Call(weights, sequences, threads, False, observer, start, both_ways)
     rows = wanted_rows(call, int(keep))
     cdef ptrdiff_t[::1] row_view = rows
     logits = np.empty((rows.shape[0], weights.config.n_vocab), np.float32)
@@ -246,12 +262,13 @@ def mask_bits(masks):
     return np.pad(packed, ((0, 0), (0, packed.shape[1] % 2))).view("<u2").astype(np.uint16, copy=False)
 
 
-def score(Weights weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1):
+def score(Weights weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1,
+          start=None):
     """What the model holds of given next tokens, and of all of them, without a rows × n_vocab array.
 
     Parameters
     ----------
-    weights, sequences, threads : as for ``forward``
+    weights, sequences, threads, start : as for ``forward``
     wanted : list of (rows, targets)
         One pair per sequence: indices of its ids, ascending, a row any number of times (or never), and for each the
         token that follows, or -1 for no token in particular. A row is computed once, however often it is named.
@@ -279,7 +296,7 @@ def score(Weights weights, sequences, wanted, *, top=0, n_text=None, masks=None,
     n_text = config.n_vocab if n_text is None else n_text
     if not 0 <= top <= n_text <= config.n_vocab:
         raise ValueError(f"top is {top} of {n_text} ids; allowed: 0 to n_text, and that up to {config.n_vocab}")
-    cdef Call call = Call(weights, sequences, threads, top > 0)
+    cdef Call call = Call(weights, sequences, threads, top > 0, None, start)
     starts = np.asarray(<const ptrdiff_t[:call.c.n_sequences + 1]>call.c.row_start)
     if len(wanted) != len(sequences):
         raise ValueError(f"wanted has {len(wanted)} items; needed is one (rows, targets) for each of the "

@@ -192,6 +192,52 @@ cdef class Weights:
         dense.bias = self.vector(read, name + ".bias", (shape[1],))
         return 0
 
+    def unembedding(self, ids):
+        """Rows of the head's matrix, as the panels stand for them.
+
+        Parameters
+        ----------
+        ids : int array [n]
+            Tokens of the vocabulary.
+
+        Returns
+        -------
+        float32 array [n, n_embd]
+            A token's logit is the product of its row and what comes out of the last LayerNorm.
+        """
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu" or ids.ndim != 1 or ((ids < 0) | (ids >= self.config.n_vocab)).any():
+            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}; "
+                             f"got {ids.tolist()!r}")
+        if self.backend == "blas":
+            return self.matrices[GPT2C_HEAD, 0].T[ids]
+        return self.columns(&self.model.head, ids.astype(np.intp))
+
+    def output_projection(self, layer):
+        """What each head's result is made with: float32 [n_head, d_head, n_embd].
+
+        A head adds to the residual stream the product of its values, weighted and summed, and its matrix; the bias of
+        the layer is added once.
+        """
+        c = self.config
+        if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not 0 <= layer < c.n_layer:
+            raise ValueError(f"layer is {layer!r}; allowed: 0 to {c.n_layer - 1}")
+        if self.backend == "blas":
+            matrix = self.matrices[GPT2C_ATTN_PROJ, layer].copy()
+        else:
+            columns = self.columns(&self.layers[<ptrdiff_t>layer].attn_proj, np.arange(c.n_embd, dtype=np.intp))
+            matrix = np.ascontiguousarray(columns.T)
+        return matrix.reshape(c.n_head, c.head_dim, c.n_embd)
+
+    cdef columns(self, const gpt2c_dense *dense, const ptrdiff_t[::1] which):
+        """Some outputs of a dense layer: float32 [which, inputs]."""
+        found = np.empty((which.shape[0], dense.n_in), np.float32)
+        cdef float[:, ::1] rows = found
+        cdef ptrdiff_t i
+        for i in range(which.shape[0]):
+            unpack_column(dense, which[i], &rows[i, 0])
+        return found
+
     @staticmethod
     def panels_of(n_out):
         return (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL

@@ -26,6 +26,7 @@ from .writing import Writer
 
 if TYPE_CHECKING:
     from .beam import Search
+    from .introspect import ActivationCache, Captured, Observer
     from .model import GPT2
     from .trace import Trace
 
@@ -69,6 +70,10 @@ class Generation:
         number of new tokens to the power of ``length_penalty``.
     trace : Trace or None
         Of ``trace=True``: what was weighed at every step.
+    cache : ActivationCache or None
+        Of ``names_filter``: what was computed of the prompt and of every new token but the last, which the
+        model has not seen; byte for byte what one pass over all of them computes (but for
+        ``attn.hook_result``, which NumPy multiplies).
     """
 
     text: str
@@ -81,6 +86,7 @@ class Generation:
     seed: int | None
     score: float | None = None
     trace: Trace | None = None
+    cache: ActivationCache | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -192,6 +198,14 @@ class Job:
         self.hop = max(1, self.n_ctx // 2) if options.hop is None else options.hop
         if self.hop > self.n_ctx:
             raise ValueError(f"hop is {self.hop}; allowed: 1 to {self.n_ctx}, the model's positions")
+        self.names: list[str] = []
+        self.edits: dict[str, list[Any]] = {}
+        if options.edits or options.names_filter != ():
+            from .hooks import matching
+            from .introspect import checked_edits
+
+            self.names = matching(model.config, options.names_filter)
+            self.edits = checked_edits(model, options.edits)
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
@@ -202,6 +216,14 @@ class Job:
             "min_p": options.min_p,
             "seed": self.seed or 0,
         }
+
+    def observer(self, sequences: Sequence[tuple[_engine.KVCache, np.ndarray]]) -> Observer | None:
+        """Who looks at a pass, if anybody does."""
+        if not (self.names or self.edits):
+            return None
+        from .introspect import Observer
+
+        return Observer(self.model, sequences, self.names, self.edits, keep=1)
 
     def new_writer(self) -> Writer:
         return Writer(self.new_decoder, self.options.stop)
@@ -249,6 +271,7 @@ class Prompt:
         self.capacity = min(len(ids) + new, n_ctx)
         self.cache: _engine.KVCache | None = None
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
+        self.captured: Captured | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
         self.shared = max(self.unstarted, job.options.num_beams) > 1
 
@@ -274,6 +297,7 @@ class Text:
         self.piece = ""  # what the last token added to the text
         self.logprobs: list[float] = []
         self.trace = new_trace(job)
+        self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = _NO_IDS
         self._length = len(prompt.ids)
         self._writer = job.new_writer()
@@ -287,8 +311,14 @@ class Text:
         self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
         self._tokens[: self._length] = self.prompt.ids
         logits = self.prompt.logits
+        if self.prompt.captured is not None:
+            self.keep(self.prompt.captured, logits)
         self.cache = self.prompt.take_cache()
         self.take([logits])
+
+    def keep(self, captured: Captured, logits: np.ndarray) -> None:
+        """Remember what was captured in a pass, and its row of logits."""
+        self._captured.append((captured, logits.copy()))
 
     def pending(self) -> list[tuple[_engine.KVCache, np.ndarray]]:
         """The cache, and the tokens that are to be computed with it next."""
@@ -350,8 +380,18 @@ class Text:
                 prompt_token_ids=self.prompt.ids.tolist(),
                 seed=self.job.seed,
                 trace=self.trace,
+                cache=self._cache(),
             )
         ]
+
+    def _cache(self) -> ActivationCache | None:
+        if not self._captured:
+            return None
+        from .introspect import ActivationCache, joined
+
+        parts = {name: [captured[name][0] for captured, _ in self._captured] for name in self.job.names}
+        logits = np.stack([row for _, row in self._captured])
+        return ActivationCache(self.job.model, self._tokens[: self._length - 1], joined(parts), logits)
 
 
 def new_trace(job: Job) -> Trace | None:
@@ -395,16 +435,17 @@ def _advance(job: Job, texts: Sequence[Text] | Sequence[Search], places: int) ->
                 rows += len(prompt.visible)
         if rows == 0:
             continue
-        logits = _engine.forward(
-            model.weights,
-            sequences + [(prompt.cache, prompt.visible) for prompt in fresh],
-            keep=1,
-            threads=model.threads,
-        )
-        for prompt, row in zip(fresh, logits[len(sequences) :], strict=True):
-            prompt.logits = row
+        done = len(sequences)
+        sequences += [(prompt.cache, prompt.visible) for prompt in fresh]
+        observer = job.observer(sequences)
+        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        for i, prompt in enumerate(fresh, done):
+            prompt.logits = logits[i]
+            prompt.captured = observer.captured[i] if job.names else None
         done = 0
         for text, of_text in zip(active, pending, strict=True):
+            if job.names:
+                text.keep(observer.captured[done], logits[done])
             text.take(logits[done : done + len(of_text)])
             done += len(of_text)
             yield text

@@ -8,7 +8,7 @@ The names are TransformerLens's. T is the number of tokens, d_head the width of 
       .ln1.hook_scale           [T, 1]                what LayerNorm divides by: sqrt(variance + epsilon)
       .ln1.hook_normalized      [T, n_embd]           (x - mean) / scale, before LayerNorm's gain and bias
       .attn.hook_q .hook_k .hook_v  [T, n_head, d_head]   queries, keys and values
-      .attn.hook_attn_scores    [n_head, T, T]        query times key, scaled; -inf where the mask hides the key
+      .attn.hook_attn_scores    [n_head, T, T]        query times key, scaled; -inf where a key is hidden
       .attn.hook_pattern        [n_head, T, T]        its softmax: row = who asks, column = who answers
       .attn.hook_z              [T, n_head, d_head]   values weighted by the pattern, summed
       .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
@@ -30,30 +30,31 @@ from typing import NamedTuple
 
 from .config import Config
 
-__all__ = ["Hook", "NamesFilter", "full_name", "hook_names", "matching"]
+__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "matching"]
 
-BEFORE = ("hook_embed", "hook_pos_embed")
-OF_LAYER = (
-    "hook_resid_pre",
-    "ln1.hook_scale",
-    "ln1.hook_normalized",
-    "attn.hook_q",
-    "attn.hook_k",
-    "attn.hook_v",
-    "attn.hook_attn_scores",
-    "attn.hook_pattern",
-    "attn.hook_z",
-    "attn.hook_result",
-    "hook_attn_out",
-    "hook_resid_mid",
-    "ln2.hook_scale",
-    "ln2.hook_normalized",
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "hook_mlp_out",
-    "hook_resid_post",
-)
-AFTER = ("ln_final.hook_scale", "ln_final.hook_normalized")
+# The places at which the engine can stop (_engine.PLACES) -> what can be seen there.
+OUTSIDE = ("embed", "pos_embed", "ln_final")
+PLACES = {
+    "embed": ("hook_embed",),
+    "pos_embed": ("hook_pos_embed",),
+    "resid_pre": ("hook_resid_pre",),
+    "ln1": ("ln1.hook_scale", "ln1.hook_normalized"),
+    "qkv": ("attn.hook_q", "attn.hook_k", "attn.hook_v"),
+    "attn_scores": ("attn.hook_attn_scores",),
+    "pattern": ("attn.hook_pattern",),
+    "z": ("attn.hook_z",),
+    "attn_out": ("attn.hook_result", "hook_attn_out"),
+    "resid_mid": ("hook_resid_mid",),
+    "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
+    "pre": ("mlp.hook_pre",),
+    "post": ("mlp.hook_post",),
+    "mlp_out": ("hook_mlp_out",),
+    "resid_post": ("hook_resid_post",),
+    "ln_final": ("ln_final.hook_scale", "ln_final.hook_normalized"),
+}
+BEFORE = (*PLACES["embed"], *PLACES["pos_embed"])
+OF_LAYER = tuple(name for place, names in PLACES.items() if place not in OUTSIDE for name in names)
+AFTER = PLACES["ln_final"]
 ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
 
 NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
@@ -85,25 +86,21 @@ def hook_names(config: Config) -> list[str]:
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
-    """The full name of "pattern" in a layer, or of "embed": ``hook_`` and what stands before may be left out.
+    """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer; without one of "embed".
 
     Layers count from 0; negative ones from the end. A KeyError says what there is.
     """
-    if layer is None:
-        found = [name for name in (*BEFORE, *AFTER) if short in (name, name.removeprefix("hook_"))]
-        if found:
-            return found[0]
-    elif -config.n_layer <= layer < config.n_layer:
-        for name in OF_LAYER:
-            part, _, last = name.rpartition("hook_")
-            if short in (name, f"hook_{last}", part + last) or (short == last and not part.startswith("ln")):
-                return f"blocks.{layer % config.n_layer}.{name}"
-    names = ", ".join(name.replace("hook_", "") for name in (BEFORE if layer is None else OF_LAYER))
     if layer is not None and not -config.n_layer <= layer < config.n_layer:
         raise KeyError(f"layer {layer} of a model with layers 0 to {config.n_layer - 1}")
-    raise KeyError(
-        f"no value {short!r} {'outside layers' if layer is None else 'in a layer'}; there is {names}"
-    )
+    names = BEFORE + AFTER if layer is None else OF_LAYER
+    prefix = "" if layer is None else f"blocks.{layer % config.n_layer}."
+    shorter = [name.replace("hook_", "") for name in names]
+    for name, part in zip(names, shorter, strict=True):
+        alone = part.rpartition(".")[2]
+        if short in (name, part) or (short == alone and not part.startswith("ln")):
+            return prefix + name
+    where = "outside layers" if layer is None else "in a layer"
+    raise KeyError(f"no value {short!r} {where}; there are {', '.join(shorter)}")
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:
@@ -137,3 +134,13 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
             raise ValueError(f"no place of this model is called {pattern!r}; {hint}")
         chosen.update(found)
     return [name for name in names if name in chosen]
+
+
+def axes(name: str) -> tuple[str, ...]:
+    """What the axes of a value are: "positions", "heads" and "units", in their order."""
+    last = name.rpartition("hook_")[2]
+    if last in ("attn_scores", "pattern"):
+        return "heads", "positions", "units"
+    return (
+        ("positions", "heads", "units") if last in ("q", "k", "v", "z", "result") else ("positions", "units")
+    )

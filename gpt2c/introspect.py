@@ -1,18 +1,25 @@
-"""Looking inside: a pass over texts that keeps what it computes."""
+"""Looking inside: passes over texts that keep what they compute, or change it on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .hooks import full_name
+from . import _engine
+from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
 
 if TYPE_CHECKING:
+    from .edits import Edit
     from .model import GPT2
 
-__all__ = ["ActivationCache"]
+__all__ = ["ActivationCache", "Observer", "checked_edits", "run_with_cache"]
+
+ROWS_PER_CALL = 2048  # tokens in one pass, unless one text alone has more
+
+Captured = dict[str, list[np.ndarray]]
 
 
 class ActivationCache(Mapping[str, np.ndarray]):
@@ -64,3 +71,216 @@ class ActivationCache(Mapping[str, np.ndarray]):
     def tokens(self) -> list[str]:
         """The text of each token."""
         return [self.model.token_bytes(token).decode("utf-8", "replace") for token in self.token_ids.tolist()]
+
+
+def run_with_cache(
+    model: GPT2,
+    prompts: Sequence[np.ndarray],
+    names_filter: NamesFilter = None,
+    edits: Iterable[tuple[str, Edit]] = (),
+    *,
+    causal: bool = True,
+    logits_to_keep: int = 0,
+) -> list[ActivationCache]:
+    """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
+    names, changes = matching(model.config, names_filter), checked_edits(model, edits)
+    found = []
+    for group in _groups(prompts):
+        sequences = [(model.new_cache(len(ids)), ids) for ids in group]
+        observer = Observer(model, sequences, names, changes, keep=logits_to_keep)
+        logits = _engine.forward(
+            model.weights,
+            sequences,
+            keep=logits_to_keep,
+            threads=model.threads,
+            observer=observer,
+            both_ways=not causal,
+        )
+        parts = np.split(logits, np.cumsum(observer.kept)[:-1])
+        found += [
+            ActivationCache(model, ids, joined(captured), part, causal=causal)
+            for ids, captured, part in zip(group, observer.captured, parts, strict=True)
+        ]
+    return found
+
+
+def checked_edits(model: GPT2, edits: Iterable[tuple[str, Edit]]) -> dict[str, list[Edit]]:
+    """The edits of each name, in their order."""
+    changes: dict[str, list[Edit]] = defaultdict(list)
+    for pair in edits:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+            raise TypeError(
+                "edits are pairs of a name and a function, such as "
+                f"('blocks.0.attn.hook_z', edits.zero(heads=1)); got {pair!r}"
+            )
+        for name in matching(model.config, pair[0]):
+            changes[name].append(pair[1])
+    return changes
+
+
+def joined(captured: Captured) -> dict[str, np.ndarray]:
+    """What was captured in several steps as if it had been in one pass: earlier rows lack the later keys."""
+    return {name: _joined(name, parts) for name, parts in captured.items()}
+
+
+def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
+    if len(parts) == 1:
+        return parts[0]
+    if axes(name)[0] != "heads":
+        return np.concatenate(parts)
+    n_keys = parts[-1].shape[2]
+    hidden = -np.inf if name.endswith("attn_scores") else 0
+    wide = [
+        np.pad(part, ((0, 0), (0, 0), (0, n_keys - part.shape[2])), constant_values=hidden) for part in parts
+    ]
+    return np.concatenate(wide, axis=1)
+
+
+def _groups(prompts: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    group: list[np.ndarray] = []
+    for ids in prompts:
+        if group and sum(map(len, group)) + len(ids) > ROWS_PER_CALL:
+            yield group
+            group = []
+        group.append(ids)
+    if group:
+        yield group
+
+
+class Observer:
+    """What the engine calls during one pass (see ``_engine.forward``): keeps copies, and applies edits.
+
+    Parameters
+    ----------
+    model : GPT2
+    sequences : sequence of (KVCache, ids)
+        Those of the pass.
+    names : sequence of str
+        What is captured, after the edits.
+    edits : mapping of str to list of functions, or a list of such mappings
+        The edits of each name: the same for all sequences, or those of each.
+    keep : int
+        How many last rows of each sequence have logits; 0: all.
+
+    Attributes
+    ----------
+    captured : list of dict
+        Of each sequence: name -> list of one array.
+    kept : list of int
+        How many rows of each sequence have logits.
+    """
+
+    def __init__(
+        self,
+        model: GPT2,
+        sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
+        names: Iterable[str] = (),
+        edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = (),
+        *,
+        keep: int = 0,
+    ) -> None:
+        self._model = model
+        self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
+        self._names = frozenset(names)
+        rows = [len(ids) for _, ids in sequences]
+        self.kept = [min(keep, n) if keep else n for n in rows]
+        self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
+        self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
+        self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
+
+        edited = {name for changes in self._edits for name in changes}
+        self._wanted: set[tuple[str, int]] = set()
+        self.flags = np.zeros(model.config.n_layer + 1, np.uint8)
+        for name in self._names | edited:
+            place, layer = _place_of(name)
+            self._wanted.add((place, layer or 0))
+            self.flags[-1 if layer is None else layer] |= _engine.APART
+            if place in ("attn_scores", "pattern"):
+                self.flags[layer] |= _engine.SEE_PATTERN | (_engine.CHANGE_PATTERN if name in edited else 0)
+
+    def wants(self, place: str, layer: int) -> bool:
+        return (place, layer) in self._wanted
+
+    def see(self, place: str, layer: int, found: Any, source: np.ndarray | None = None) -> None:
+        prefix = "" if place in OUTSIDE else f"blocks.{layer}."
+        names = [prefix + name for name in PLACES[place]]
+        parts = found if isinstance(found, list) else self._split(found, place)
+        sources = parts if source is None else self._split(source, place)
+        for index, (part, x) in enumerate(zip(parts, sources, strict=True)):
+            if place in ("ln1", "ln2", "ln_final"):
+                self._see_norm(index, layer, names, part, x)
+            elif place == "attn_out":
+                self._see_result(index, layer, names[0], part, x)
+                self._touch(index, names[1], part)
+            elif place == "qkv":
+                for name, value in zip(names, self._heads(part, 3), strict=True):
+                    self._touch(index, name, value)
+            elif place == "z":
+                self._touch(index, names[0], self._heads(part, 1)[0])
+            else:
+                self._touch(index, names[0], part)
+
+    def _split(self, rows: np.ndarray, place: str) -> list[np.ndarray]:
+        return np.split(rows, self._ends[place == "ln_final"][:-1])
+
+    def _heads(self, rows: np.ndarray, n: int) -> np.ndarray:
+        config = self._model.config
+        return rows.reshape(len(rows), n, config.n_head, config.head_dim).swapaxes(0, 1)
+
+    def _changes(self, index: int, name: str) -> list[Edit]:
+        return self._edits[index].get(name, []) if self._edits else []
+
+    def _touch(self, index: int, name: str, value: np.ndarray) -> np.ndarray:
+        """Edit a value in place and keep a copy, as far as wanted; returns which rows have changed."""
+        changes = self._changes(index, name)
+        before = value.copy() if changes else value
+        if changes:
+            positions = self._positions[index]
+            rows = value.shape[axes(name).index("positions")]  # of the last norm not all positions
+            hook = Hook(name, _place_of(name)[1], positions[len(positions) - rows :])
+            for edit in changes:
+                new = edit(value, hook)
+                if new is None:
+                    continue
+                if np.shape(new) != value.shape:
+                    raise ValueError(
+                        f"an edit of {name} returned an array {list(np.shape(new))}; needed: "
+                        f"{list(value.shape)}, or None after changing the array given"
+                    )
+                value[...] = new
+        if name in self._names:
+            self.captured[index][name].append(value.copy())
+        return (value != before).reshape(len(value), -1).any(axis=1)
+
+    def _see_norm(self, index: int, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray) -> None:
+        """LayerNorm, of which the engine has the input and the result alone."""
+        if not any(name in self._names or self._changes(index, name) for name in names):
+            return
+        tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2"}.get(names[0].split(".")[-2], "ln_f")
+        gain, bias = (self._model.weights.tensors[f"{tensor}.{part}"] for part in ("weight", "bias"))
+        centred = x - x.mean(axis=1, keepdims=True, dtype=np.float64)
+        variance = (centred**2).mean(axis=1, keepdims=True)
+        scale = np.sqrt(variance + self._model.config.layer_norm_epsilon).astype(np.float32)
+        changed = self._touch(index, names[0], scale)
+        normalized = (centred / scale).astype(np.float32)
+        changed |= self._touch(index, names[1], normalized)
+        normed[changed] = normalized[changed] * gain + bias
+
+    def _see_result(self, index: int, layer: int, name: str, out: np.ndarray, z: np.ndarray) -> None:
+        """What each head adds, of which the engine has the sum alone."""
+        if not (name in self._names or self._changes(index, name)):
+            return
+        heads = self._heads(z, 1)[0]
+        result = np.einsum("thd,hde->the", heads, self._model.weights.output_projection(layer), optimize=True)
+        before = result.copy()
+        changed = self._touch(index, name, result)
+        out[changed] += (result - before)[changed].sum(axis=1)
+
+
+def _place_of(name: str) -> tuple[str, int | None]:
+    """The place of the engine at which a name is seen, and its layer."""
+    layer = None
+    if name.startswith("blocks."):
+        _, number, name = name.split(".", 2)
+        layer = int(number)
+    return next(place for place, names in PLACES.items() if name in names), layer

@@ -23,6 +23,10 @@ from .words import word_edges
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
+    from .edits import Edit
+    from .hooks import NamesFilter
+    from .introspect import ActivationCache
+    from .patching import Metric
     from .tokenizer import Tokenizer
 
 __all__ = ["GPT2"]
@@ -547,6 +551,11 @@ class GPT2:
             1 to their number; default: half of them. A small hop remembers more and takes longer.
         trace : bool, default False
             Record what was weighed at every step, as ``Generation.trace``: for reading, it takes time.
+        edits : iterable of (str, function), default ()
+            Interventions in every pass, as for :meth:`run_with_cache`: an edit sees the prompt first, then
+            one position after the other.
+        names_filter : str, iterable of str, function, or None, default ()
+            What to keep of every pass, as for :meth:`run_with_cache`, in ``Generation.cache``.
         batch_size : int, optional
             How many texts advance together, at most: more is faster and takes more memory for caches. By
             default as many as fit into 1 GiB of caches, and no more than 64. Of beam search each text counts.
@@ -706,6 +715,97 @@ class GPT2:
             return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
         items = [self._passage(item, f"text {i}", options) for i, item in enumerate(given)]
         return list(scoring.score(self, items))
+
+    def run_with_cache(
+        self,
+        prompts: Prompt | Prompts,
+        names_filter: NamesFilter = None,
+        *,
+        edits: Iterable[tuple[str, Edit]] = (),
+        causal: bool = True,
+        logits_to_keep: int = 0,
+    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
+        """Run the model and keep what it computes on the way. Looking changes no number.
+
+        Parameters
+        ----------
+        prompts : str, token ids, or a list of either
+        names_filter : str, iterable of str, function, or None
+            What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
+            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``, or a function
+            that is asked about each name. None keeps everything but ``attn.hook_result``, which is n_head
+            times as large as the rest: it must be named.
+        edits : iterable of (str, function)
+            Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
+            are kept as they are after the edits.
+        causal : bool
+            False takes the mask away: every position attends to all of the text, later tokens included, as
+            in an auto-encoding model such as BERT. GPT-2 was not trained for it; it is a lesson.
+        logits_to_keep : int
+            How many last rows of logits are wanted; 0: all.
+
+        Returns
+        -------
+        logits : float32 array [kept, n_vocab], or a list of them
+        cache : ActivationCache, or a list of them
+
+        Raises
+        ------
+        ValueError
+            A name that the model does not have; an edit that does not fit.
+        """
+        from .introspect import run_with_cache
+
+        keep = check_integer("logits_to_keep", logits_to_keep, 0)
+        several, given = separate(prompts)
+        caches = run_with_cache(
+            self, self._encode_all(given), names_filter, edits, causal=causal, logits_to_keep=keep
+        )
+        if several:
+            return [cache.logits for cache in caches], caches
+        return caches[0].logits, caches[0]
+
+    def patch(
+        self,
+        clean: Prompt,
+        corrupted: Prompt,
+        over: tuple[Any, ...],
+        metric: Metric,
+        *,
+        logits_to_keep: int = 1,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
+
+        Only later positions and later layers are computed, many patches in one call; the answers are those
+        of whole runs with :func:`gpt2c.edits.replace`, bit for bit.
+
+        Parameters
+        ----------
+        clean, corrupted : str or token ids
+            Two texts with the same number of tokens.
+        over : tuple
+            ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
+            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.hooks`), and
+            which layers, positions and heads are patched, one by one: lists or ranges. Positions and heads
+            may be "all", which patches all of them at once and is the default.
+        metric : function
+            Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
+        logits_to_keep : int
+            How many last rows of logits the metric sees; 0: all.
+        progress : bool
+            Show a bar on stderr if it takes longer than a second or two.
+
+        Returns
+        -------
+        float64 array [layers], [layers, positions], [layers, heads] or [layers, positions, heads]
+            What the metric said.
+        """
+        from .patching import patch
+
+        keep = check_integer("logits_to_keep", logits_to_keep, 0)
+        [clean_ids], [corrupted_ids] = self._encode_all([clean]), self._encode_all([corrupted])
+        return patch(self, clean_ids, corrupted_ids, over, metric, logits_to_keep=keep, progress=progress)
 
     def token_bytes(self, token: int) -> bytes:
         """The text of a token as bytes; empty for a token without text, or without a tokenizer."""

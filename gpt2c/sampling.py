@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .edits import Edit
+    from .hooks import NamesFilter
 
 __all__ = ["Options", "SamplingOptions", "check_integer"]
 
@@ -57,6 +61,8 @@ class Options(TypedDict, total=False):
     overflow: Literal["error", "truncate_left", "slide"]
     hop: int | None
     trace: bool
+    edits: Iterable[tuple[str, Edit]]
+    names_filter: NamesFilter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,8 @@ class SamplingOptions:
     overflow: Literal["error", "truncate_left", "slide"] = "error"
     hop: int | None = None
     trace: bool = False
+    edits: Iterable[tuple[str, Edit]] = ()
+    names_filter: NamesFilter = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -165,6 +173,16 @@ class SamplingOptions:
             put("hop", check_integer("hop", self.hop, 1))
         if not isinstance(self.trace, bool | np.bool_):
             raise TypeError(f"trace must be True or False; got {self.trace!r}")
+        put("edits", tuple(self.edits))
+        if not callable(self.names_filter) and not isinstance(self.names_filter, str | None):
+            put("names_filter", tuple(self.names_filter))
+        if self.names_filter != ():
+            if self.num_beams != 1:
+                raise ValueError(
+                    "names_filter keeps what was computed of one text: it goes with num_beams=1 only"
+                )
+            if self.overflow == "slide":
+                raise ValueError("names_filter goes with overflow='error' or 'truncate_left' only")
         self._check_beams(put)
 
     def _check_beams(self, put: Callable[[str, object], None]) -> None:

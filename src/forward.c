@@ -106,26 +106,37 @@ static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t
     return keys.shared ? keys.k0 : keys.k;
 }
 
+/* The keys of a sequence, those of this call among them. */
+static ptrdiff_t keys_seen_by(const gpt2c_call *c, ptrdiff_t sequence) {
+    return c->lengths[sequence] + c->row_start[sequence + 1] - c->row_start[sequence];
+}
+
 static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptrdiff_t block) {
     return c->partial + ((row * c->model->n_head + head) * c->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
 }
 
 /* ---- phases ---- */
 
-/* x = wte[id] + wpe[position] for rows [begin, end) of the step. */
+/* x = wte[id] + wpe[position] for rows [begin, end) of the step; apart: x = wte[id], or branch = wpe[position]. */
 static void embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_model *m = c->model;
+    const size_t size = (size_t)m->n_embd * sizeof(float);
     ptrdiff_t sequence = first_sequence(c, step->row0 + begin);
     for (ptrdiff_t r = begin; r < end; r++) {
         const ptrdiff_t row = step->row0 + r;
         sequence = sequence_of(c, row, sequence);
         const float *place = m->wpe + position_of(c, row, sequence) * m->n_embd;
         float *x = c->x + r * m->n_embd;
+        if (step->phase == GPT2C_POSITIONS) {
+            memcpy(c->branch + r * m->n_embd, place, size);
+            continue;
+        }
         if (m->wte)
-            memcpy(x, m->wte + c->ids[row] * m->n_embd, (size_t)m->n_embd * sizeof *x);
+            memcpy(x, m->wte + c->ids[row] * m->n_embd, size);
         else
             gpt2c_unpack(&m->head, c->ids[row], x);
-        for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] += place[k];
+        if (!step->apart)
+            for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] += place[k];
     }
 }
 
@@ -185,7 +196,7 @@ static void append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv
 }
 
 /* Rows [begin, end) of the step attend with one head: to all keys, or to one block of them. Rows of one sequence go
- * together. */
+ * together, if each sees its own past only. */
 static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
                    ptrdiff_t end, float *scratch) {
     const gpt2c_model *m = c->model;
@@ -193,20 +204,46 @@ static void attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, 
     ptrdiff_t sequence = first_sequence(c, step->row0 + begin);
     for (ptrdiff_t r = begin, rows; r < end; r += rows) {
         sequence = sequence_of(c, step->row0 + r, sequence);
-        rows = smaller(end, c->row_start[sequence + 1] - step->row0) - r;
+        rows = c->both_ways ? 1 : smaller(end, c->row_start[sequence + 1] - step->row0) - r;
         const float *q = c->qkv + r * 3 * m->n_embd + head * d, scale = m->layers[step->layer].attn_scale;
         gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
         if (r + rows < end)
             keys.next = first_keys(c, sequence_of(c, step->row0 + r + rows, sequence), step->layer, head);
         else if (head + 1 < m->n_head)
             keys.next = first_keys(c, first_sequence(c, step->row0 + begin), step->layer, head + 1);
-        const ptrdiff_t first = position_of(c, step->row0 + r, sequence);
+        const ptrdiff_t first = c->both_ways ? keys_seen_by(c, sequence) - 1 : position_of(c, step->row0 + r, sequence);
         if (c->key_blocks == 0)
             c->kernels->attention(c->mixed + r * m->n_embd + head * d, m->n_embd, q, 3 * m->n_embd, &keys, rows, first,
                                   d, scale, scratch);
         else if (block * GPT2C_KEY_BLOCK < first + rows)
             c->kernels->attention_block(partial_of(c, r, head, block), partial_of(c, 1, 0, 0) - c->partial, q,
                                         3 * m->n_embd, &keys, rows, first, d, scale, block, scratch);
+    }
+}
+
+/* Of rows [begin, end) and one head what somebody looks at: scores, their softmax, or values by a changed pattern. */
+static void attend_apart(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                         float *scratch) {
+    const gpt2c_model *m = c->model;
+    const ptrdiff_t d = m->d_head;
+    ptrdiff_t sequence = first_sequence(c, begin);
+    for (ptrdiff_t r = begin; r < end; r++) {
+        sequence = sequence_of(c, r, sequence);
+        const ptrdiff_t start = c->row_start[sequence], rows = c->row_start[sequence + 1] - start;
+        const ptrdiff_t n_keys = keys_seen_by(c, sequence), i = head * rows + r - start;
+        const ptrdiff_t at = c->pattern_start[sequence] + i * n_keys;
+        const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        if (step->phase == GPT2C_SCORES)
+            c->kernels->attention_scores(c->scores + at, n_keys, c->qkv + r * 3 * m->n_embd + head * d, 3 * m->n_embd,
+                                         &keys, 1, c->both_ways ? n_keys - 1 : position_of(c, r, sequence), n_keys, d,
+                                         m->layers[step->layer].attn_scale, scratch);
+        else if (step->phase == GPT2C_SOFTMAX)
+            c->kernels->softmax(c->pattern + at, c->scores + at, n_keys);
+        else if (c->changed[m->n_head * start + i]) {
+            c->changed[m->n_head * start + i] = 0;
+            c->kernels->attention_values(c->mixed + r * m->n_embd + head * d, c->pattern + at, &keys, n_keys, d,
+                                         scratch);
+        }
     }
 }
 
@@ -238,9 +275,10 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
         break;
     case GPT2C_C_FC:
         work = (dense_work){&layer->c_fc, &layer->ln_2, c->norm, c->coded, c->hidden, activate};
+        if (step->apart) work.out = c->pre, work.epilogue = plain;
         break;
     case GPT2C_MLP_PROJ:
-        work = (dense_work){&layer->mlp_proj, NULL, NULL, c->hidden, c->x, add};
+        work = (dense_work){&layer->mlp_proj, NULL, step->apart ? c->post : NULL, c->hidden, c->x, add};
         break;
     case GPT2C_HEAD: { /* LN_F left its rows in order from the first wanted row of the chunk on */
         const ptrdiff_t first = step->fold ? 0 : step->row0 - step->origin;
@@ -255,6 +293,7 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
     default:
         return work;
     }
+    if (step->apart && work.out == c->x) work.out = c->branch, work.epilogue = plain;
     if (work.source && work.dense->dtype == GPT2C_FLOAT32) work.input = work.source;
     return work;
 }
@@ -283,7 +322,7 @@ static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_
     const ptrdiff_t n = m->n_embd, size = row_size(c, dense);
     for (ptrdiff_t r = begin; r < end; r++) {
         normalise(c, step, norm, r, c->norm + r * n);
-        if (dense->dtype != GPT2C_FLOAT32)
+        if (dense->dtype != GPT2C_FLOAT32 && !step->apart)
             c->kernels->encode(dense->dtype, (char *)c->coded + r * size, size, c->norm + r * n, n, 1, n);
     }
 }
@@ -326,7 +365,7 @@ static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, const void *
     if (here.residual) here.residual += begin * n_out;
     if (c->dense_done) {
         c->kernels->epilogue(out, n_out, c->sums + begin * n_out, n_out, dense->bias, &here, rows, n_out);
-        if (step->phase == GPT2C_C_ATTN) append(c, step, out, n_out, 0, n_out, begin, end);
+        if (step->phase == GPT2C_C_ATTN && !step->apart) append(c, step, out, n_out, 0, n_out, begin, end);
         return;
     }
     input = (const char *)input + begin * size;
@@ -334,15 +373,15 @@ static void dense_rows(const gpt2c_call *c, const gpt2c_step *step, const void *
     if (here.residual) here.residual += panel * GPT2C_PANEL;
     const ptrdiff_t column = panel * GPT2C_PANEL, columns = smaller(n_out - column, GPT2C_PANEL);
     const gpt2c_dense *next = &c->model->layers[step->layer].mlp_proj;
-    const int encodes = step->phase == GPT2C_C_FC && next->dtype != GPT2C_FLOAT32;
+    const int encodes = step->phase == GPT2C_C_FC && next->dtype != GPT2C_FLOAT32 && !step->apart;
+    const int appends = step->phase == GPT2C_C_ATTN && !step->apart;
     ptrdiff_t ld = n_out;
-    if (encodes ||
-        (step->phase == GPT2C_C_ATTN && column >= c->model->n_embd)) { /* the output goes elsewhere at once */
+    if (encodes || (appends && column >= c->model->n_embd)) { /* the output goes elsewhere at once */
         out = scratch + GPT2C_LINEAR_SCRATCH(rows);
         ld = GPT2C_PANEL;
     }
     c->kernels->linear(out, ld, input, size, dense, &here, rows, panel, panel + 1, scratch);
-    if (step->phase == GPT2C_C_ATTN) append(c, step, out, ld, column, column + columns, begin, end);
+    if (appends) append(c, step, out, ld, column, column + columns, begin, end);
     if (encodes) { /* 64 outputs are a group of the next layer's inputs */
         const ptrdiff_t next_size = row_size(c, next);
         char *to = (char *)c->hidden + begin * next_size + panel * c->kernels->encoded_group[next->dtype];
@@ -393,6 +432,8 @@ static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
     if (step->phase == GPT2C_ATTENTION)
         return (split){c->model->n_head * (c->key_blocks ? c->key_blocks : 1),
                        (step->rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES};
+    if (step->phase == GPT2C_SCORES || step->phase == GPT2C_SOFTMAX || step->phase == GPT2C_VALUES)
+        return (split){c->model->n_head, (step->rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES};
     if (step->phase == GPT2C_SCORE) return (split){1, step->rows};
     return (split){1, tiles};
 }
@@ -403,8 +444,10 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
     const gpt2c_model *m = c->model;
     const ptrdiff_t slice = item / s.parts, part = item % s.parts;
     const ptrdiff_t begin = step->rows * part / s.parts, end = step->rows * (part + 1) / s.parts;
+    const ptrdiff_t n = m->n_embd;
     switch (step->phase) {
     case GPT2C_EMBED:
+    case GPT2C_POSITIONS:
         embed(c, step, begin, end);
         break;
     case GPT2C_LN_1:
@@ -416,12 +459,31 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         attend(c, step, slice % m->n_head, slice / m->n_head, begin, end, scratch);
         break;
     case GPT2C_ENCODE: {
-        const gpt2c_dense *dense = &m->layers[step->layer].attn_proj;
-        const ptrdiff_t size = row_size(c, dense);
-        c->kernels->encode(dense->dtype, (char *)c->coded + begin * size, size, c->mixed + begin * m->n_embd, m->n_embd,
-                           end - begin, m->n_embd);
+        gpt2c_step next = *step;
+        next.phase = step->detail;
+        const dense_work work = work_of(c, &next);
+        const ptrdiff_t size = row_size(c, work.dense), n_in = work.dense->n_in;
+        c->kernels->encode(work.dense->dtype, (char *)(uintptr_t)work.input + begin * size, size,
+                           work.source + begin * n_in, n_in, end - begin, n_in);
         break;
     }
+    case GPT2C_ADD: {
+        const gpt2c_epilogue add = {GPT2C_IDENTITY, c->x + begin * n};
+        c->kernels->epilogue(c->x + begin * n, n, c->branch + begin * n, n, NULL, &add, end - begin, n);
+        break;
+    }
+    case GPT2C_APPEND:
+        append(c, step, c->qkv + begin * 3 * n, 3 * n, 0, 3 * n, begin, end);
+        break;
+    case GPT2C_SCORES:
+    case GPT2C_SOFTMAX:
+    case GPT2C_VALUES:
+        attend_apart(c, step, slice, begin, end, scratch);
+        break;
+    case GPT2C_ACTIVATE:
+        c->kernels->apply(c->post + begin * m->n_inner, c->pre + begin * m->n_inner, (end - begin) * m->n_inner,
+                          m->activation);
+        break;
     case GPT2C_SCORE:
         score(c, step, part, scratch);
         break;
@@ -474,7 +536,9 @@ ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
     const ptrdiff_t rows = call->row_start[call->n_sequences], parts = (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES;
     ptrdiff_t most = 0;
-    if (rows > FOLD_ROWS || call->dense_done || call->model->n_head * parts >= 4 * call->threads) return 0;
+    if (rows > FOLD_ROWS || call->dense_done || call->watched || call->both_ways ||
+        call->model->n_head * parts >= 4 * call->threads)
+        return 0;
     for (ptrdiff_t i = 0; i < call->n_sequences; i++) {
         const ptrdiff_t last = call->lengths[i] + call->row_start[i + 1] - call->row_start[i] - 1;
         if (last / GPT2C_KEY_BLOCK + 1 > most) most = last / GPT2C_KEY_BLOCK + 1;
@@ -482,38 +546,133 @@ ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
     return most > 1 ? most : 0;
 }
 
-ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
-    const gpt2c_model *model = call->model;
-    const ptrdiff_t rows = call->row_start[call->n_sequences];
-    ptrdiff_t n = 0, wanted = 0;
-#define STEP(...)                                                                                                      \
-    do {                                                                                                               \
-        if (steps) steps[n] = (gpt2c_step){__VA_ARGS__};                                                               \
-        n++;                                                                                                           \
-    } while (0)
-    for (ptrdiff_t row = 0; row < rows; row += GPT2C_CHUNK) {
-        const ptrdiff_t count = smaller(rows - row, GPT2C_CHUNK);
-        const int fold = !call->dense_done && count <= FOLD_ROWS;
-        STEP(GPT2C_EMBED, 0, row, count, row, 0);
-        for (ptrdiff_t layer = 0; layer < model->n_layer; layer++)
-            for (int phase = GPT2C_LN_1; phase <= GPT2C_MLP_PROJ; phase++) {
-                if (fold && (phase == GPT2C_LN_1 || phase == GPT2C_LN_2)) continue;
-                if (phase == GPT2C_ENCODE && (fold || model->layers[layer].attn_proj.dtype == GPT2C_FLOAT32)) continue;
-                STEP(phase, layer, row, count, row, fold && phase != GPT2C_ATTENTION);
-            }
-        ptrdiff_t first = wanted;
-        while (wanted < call->n_out && call->out_rows[wanted] < row + count) wanted++;
-        if (wanted == first) continue;
-        const int fold_head = !call->dense_done && wanted - first <= FOLD_ROWS;
-        if (!fold_head) STEP(GPT2C_LN_F, 0, first, wanted - first, row, 0);
-        const ptrdiff_t block = call->target_start && !fold_head ? call->score_block : wanted - first;
-        for (ptrdiff_t out = first; out < wanted; out += block) {
-            STEP(GPT2C_HEAD, 0, out, smaller(wanted - out, block), fold_head ? row : first, fold_head);
-            if (call->target_start) STEP(GPT2C_SCORE, 0, out, smaller(wanted - out, block), out, 0);
+/* A layer that is taken apart: its steps, and of what flags each is. */
+static const struct {
+    int phase, detail, flag;
+} APART[] = {
+    {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_APART},
+    {GPT2C_LN_1, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_APART},
+    {GPT2C_ENCODE, GPT2C_C_ATTN, GPT2C_APART},
+    {GPT2C_C_ATTN, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_QKV, GPT2C_APART},
+    {GPT2C_APPEND, 0, GPT2C_APART},
+    {GPT2C_SCORES, 0, GPT2C_SEE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_SCORES, GPT2C_SEE_PATTERN},
+    {GPT2C_SOFTMAX, 0, GPT2C_SEE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_PATTERN, GPT2C_SEE_PATTERN},
+    {GPT2C_ATTENTION, 0, GPT2C_APART},
+    {GPT2C_VALUES, 0, GPT2C_CHANGE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_Z, GPT2C_APART},
+    {GPT2C_ENCODE, GPT2C_ATTN_PROJ, GPT2C_APART},
+    {GPT2C_ATTN_PROJ, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_APART},
+    {GPT2C_ADD, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_APART},
+    {GPT2C_LN_2, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_APART},
+    {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_APART},
+    {GPT2C_C_FC, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_PRE, GPT2C_APART},
+    {GPT2C_ACTIVATE, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_POST, GPT2C_APART},
+    {GPT2C_ENCODE, GPT2C_MLP_PROJ, GPT2C_APART},
+    {GPT2C_MLP_PROJ, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_MLP_OUT, GPT2C_APART},
+    {GPT2C_ADD, 0, GPT2C_APART},
+    {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_APART},
+};
+
+/* The list that is being written, or with steps NULL counted. */
+typedef struct {
+    gpt2c_step *steps;
+    ptrdiff_t n;
+} plan;
+
+static void put(plan *p, gpt2c_step step) {
+    if (p->steps) p->steps[p->n] = step;
+    p->n++;
+}
+
+static void plan_embedding(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t rows) {
+    const int apart = call->watched && call->watched[call->model->n_layer];
+    gpt2c_step step = {.row0 = row, .rows = rows, .origin = row, .apart = apart};
+    step.phase = GPT2C_EMBED;
+    put(p, step);
+    if (!apart) return;
+    step.phase = GPT2C_STOP, step.detail = GPT2C_AT_EMBED;
+    put(p, step);
+    step.phase = GPT2C_POSITIONS;
+    put(p, step);
+    step.phase = GPT2C_STOP, step.detail = GPT2C_AT_POSITIONS;
+    put(p, step);
+    step.phase = GPT2C_ADD;
+    put(p, step);
+}
+
+static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t row, ptrdiff_t rows) {
+    const int watched = call->watched ? call->watched[layer] : 0;
+    const int fold = !call->dense_done && rows <= FOLD_ROWS,
+              plain = call->model->layers[layer].c_attn.dtype == GPT2C_FLOAT32;
+    gpt2c_step step = {.layer = layer, .row0 = row, .rows = rows, .origin = row};
+    if (watched) {
+        step.apart = 1;
+        for (size_t i = 0; i < sizeof APART / sizeof APART[0]; i++) {
+            if (!(watched & APART[i].flag) || (APART[i].phase == GPT2C_ENCODE && plain)) continue;
+            step.phase = APART[i].phase, step.detail = APART[i].detail;
+            put(p, step);
         }
+        return;
     }
-#undef STEP
-    return n;
+    for (int phase = GPT2C_LN_1; phase <= GPT2C_MLP_PROJ; phase++) {
+        if (fold && (phase == GPT2C_LN_1 || phase == GPT2C_LN_2)) continue;
+        if (phase == GPT2C_ENCODE && (fold || plain)) continue;
+        step.phase = phase, step.detail = GPT2C_ATTN_PROJ, step.fold = fold && phase != GPT2C_ATTENTION;
+        put(p, step);
+    }
+}
+
+/* Logits or scores of out_rows [first, first + rows), which lie in the chunk that begins at `row`. */
+static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
+    const int apart = call->watched && call->watched[call->model->n_layer];
+    const int fold = !call->dense_done && rows <= FOLD_ROWS && !apart;
+    gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .apart = apart};
+    if (!fold) {
+        step.phase = GPT2C_LN_F;
+        put(p, step);
+    }
+    step.origin = fold ? row : first, step.fold = fold;
+    if (apart) {
+        step.phase = GPT2C_STOP, step.detail = GPT2C_AT_LN_F;
+        put(p, step);
+        step.phase = GPT2C_ENCODE, step.detail = GPT2C_HEAD;
+        if (call->model->head.dtype != GPT2C_FLOAT32) put(p, step);
+    }
+    const ptrdiff_t block = call->target_start && !fold ? call->score_block : rows;
+    for (ptrdiff_t out = 0; out < rows; out += block) {
+        step.row0 = first + out, step.rows = smaller(rows - out, block);
+        step.phase = GPT2C_HEAD;
+        put(p, step);
+        if (!call->target_start) continue;
+        step.phase = GPT2C_SCORE;
+        put(p, step);
+    }
+}
+
+ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
+    const ptrdiff_t rows = call->row_start[call->n_sequences];
+    plan p = {steps, 0};
+    ptrdiff_t wanted = 0;
+    for (ptrdiff_t row = 0; row < rows; row += call->chunk) {
+        const ptrdiff_t count = smaller(rows - row, call->chunk);
+        if (!call->started) plan_embedding(&p, call, row, count);
+        for (ptrdiff_t layer = call->first_layer; layer < call->model->n_layer; layer++)
+            plan_layer(&p, call, layer, row, count);
+        const ptrdiff_t first = wanted;
+        while (wanted < call->n_out && call->out_rows[wanted] < row + count) wanted++;
+        if (wanted > first) plan_head(&p, call, first, wanted - first, row);
+    }
+    return p.n;
 }
 
 /* ---- helpers of tests and benchmarks ---- */

@@ -29,7 +29,7 @@
 #define GPT2C_KEY_BLOCK 128 /* keys in one softmax block, at absolute positions */
 #define GPT2C_TILE_ROWS 6   /* rows that a register tile holds at most */
 #define GPT2C_QUERIES 24    /* queries that attend together at most */
-#define GPT2C_CHUNK 512     /* rows that go through the layers together */
+#define GPT2C_CHUNK 512     /* rows that go through the layers together, unless somebody looks */
 
 typedef enum {
     GPT2C_IDENTITY,
@@ -181,6 +181,16 @@ typedef struct {
      * GPT2C_PARTIAL(d_pad) floats. */
     void (*attention_merge)(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch);
 
+    /* The scores of attention, the same bits: out[i][j] for keys j < n_keys, -inf where query i does not see key j. */
+    void (*attention_scores)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
+                             ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n_keys, ptrdiff_t d_head, float scale,
+                             float *scratch);
+    /* out[i] = exp(x[i] - maximum) / sum, i < n; exactly 0 where x[i] is -inf, also if all are. out may be x. */
+    void (*softmax)(float *out, const float *x, ptrdiff_t n);
+    /* out[d_head] = the sum of pattern[j] times the value of key j, an fma chain over j < n_keys. */
+    void (*attention_values)(float *out, const float *pattern, const gpt2c_keys *keys, ptrdiff_t n_keys,
+                             ptrdiff_t d_head, float *scratch);
+
     /* Of one row of logits: max_i, sum of exp(l_i - max) in *total, sum of exp(l_i - max) (l_i - max) in *moment, and
      * the number of logits greater than `threshold`. Sums of 256 terms in float32, these in float64. */
     ptrdiff_t (*log_sum)(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
@@ -241,7 +251,10 @@ ptrdiff_t gpt2c_panel_size(gpt2c_dtype dtype, ptrdiff_t n_in);
  *   wanted rows, HEAD and (if scores are wanted) SCORE.
  * LN_1, LN_2 and LN_F write their rows in float32 and in the number format of the weights they are multiplied by;
  * C_ATTN also appends keys and values to the caches; C_FC writes in the format of MLP_PROJ; ENCODE (unless all is
- * float32) does so for what attention wrote. With few rows there are no LN and ENCODE steps: dense steps are folded. */
+ * float32) does so for what attention wrote. With few rows there are no LN and ENCODE steps: dense steps are folded.
+ *
+ * What somebody looks at (gpt2c_call.watched) is taken apart, with the same results bit by bit: no step is folded or
+ * does a second thing, and between the steps are STOPs, at which the caller may read and change the buffers. */
 typedef enum {
     GPT2C_EMBED,
     GPT2C_LN_1,
@@ -254,16 +267,50 @@ typedef enum {
     GPT2C_MLP_PROJ,
     GPT2C_LN_F,
     GPT2C_HEAD,
-    GPT2C_SCORE
+    GPT2C_SCORE,
+    GPT2C_POSITIONS, /* from here on: of what is taken apart. branch = wpe[position] */
+    GPT2C_ADD,       /* x += branch */
+    GPT2C_APPEND,    /* keys and values to the caches */
+    GPT2C_SCORES,    /* scores = scaled and masked */
+    GPT2C_SOFTMAX,   /* pattern = softmax(scores) */
+    GPT2C_VALUES,    /* the heads of mixed that `changed` marks, from pattern; clears the mark */
+    GPT2C_ACTIVATE,  /* post = activation(pre) */
+    GPT2C_STOP       /* not for gpt2c_run */
 } gpt2c_phase;
+
+/* Where a STOP is, in the order of a pass: what has just been computed. */
+typedef enum {
+    GPT2C_AT_EMBED,      /* x: token embeddings alone */
+    GPT2C_AT_POSITIONS,  /* branch: position embeddings */
+    GPT2C_AT_RESID_PRE,  /* x, before layer */
+    GPT2C_AT_LN_1,       /* norm */
+    GPT2C_AT_QKV,        /* qkv */
+    GPT2C_AT_SCORES,     /* scores */
+    GPT2C_AT_PATTERN,    /* pattern */
+    GPT2C_AT_Z,          /* mixed */
+    GPT2C_AT_ATTN_OUT,   /* branch */
+    GPT2C_AT_RESID_MID,  /* x */
+    GPT2C_AT_LN_2,       /* norm */
+    GPT2C_AT_PRE,        /* pre */
+    GPT2C_AT_POST,       /* post */
+    GPT2C_AT_MLP_OUT,    /* branch */
+    GPT2C_AT_RESID_POST, /* x, after layer */
+    GPT2C_AT_LN_F,       /* norm, of the wanted rows */
+    GPT2C_N_PLACES
+} gpt2c_place;
+
+/* What is watched of a layer; of what lies outside of layers the first. */
+enum { GPT2C_APART = 1, GPT2C_SEE_PATTERN = 2, GPT2C_CHANGE_PATTERN = 4 };
 
 /* One phase over rows [row0, row0 + rows): rows of the call up to MLP_PROJ, indices into out_rows from LN_F on. origin
  * is what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. fold:
- * every thread prepares the dense layer's input for itself (origin of HEAD is then the chunk's first row, too). */
+ * every thread prepares the dense layer's input for itself (origin of HEAD is then the chunk's first row, too).
+ * apart: it does nothing besides (see above). detail: of ENCODE the phase of the dense layer that it encodes for, of
+ * STOP the place. */
 typedef struct {
     int phase;
     ptrdiff_t layer, row0, rows, origin;
-    int fold;
+    int fold, apart, detail;
 } gpt2c_step;
 
 typedef struct {
@@ -279,6 +326,9 @@ typedef struct {
     const int32_t *ids;         /* [rows] */
     ptrdiff_t n_out;
     const ptrdiff_t *out_rows; /* [n_out] */
+    int both_ways;             /* every row attends to all rows of its sequence, whose cache was empty; one chunk */
+    int started;               /* x holds the residual stream before first_layer for all rows, which are one chunk */
+    ptrdiff_t first_layer;     /* n_layer: what remains is LN_F */
 
     /* Logits: n_out rows of n_vocab in `logits`; or, if target_start is not NULL, blocks of up to score_block rows that
      * are reduced at once to what gpt2c_kernels.log_sum gives and, for each target of row i, from target_start[i] to
@@ -301,7 +351,8 @@ typedef struct {
     float *mask_maximum;   /* [n_out][n_masks] */
     double *mask_total;    /* [n_out][n_masks] */
 
-    /* Workspace for chunk = min(rows, GPT2C_CHUNK) rows. */
+    /* Workspace for chunk rows: min(rows, GPT2C_CHUNK), or all of them. */
+    ptrdiff_t chunk;
     float *x, *norm, *mixed; /* [chunk][n_embd] residual stream; LayerNorm's output; attention's output */
     float *qkv;              /* [chunk][3 n_embd] */
     void *coded;            /* [chunk] rows of n_embd inputs as gpt2c_kernels.encode writes them; unused with float32 */
@@ -311,6 +362,16 @@ typedef struct {
     ptrdiff_t scratch_size; /* gpt2c_scratch_size */
     ptrdiff_t key_blocks;   /* gpt2c_key_blocks */
     float *partial;         /* [rows][n_head][key_blocks][GPT2C_PARTIAL(d_pad)] */
+
+    /* For those who look; all rows are one chunk then. watched: flags [n_layer + 1], the last of what lies outside of
+     * layers; NULL: nobody looks. Sequence s of n rows and k keys, old and new, has scores and pattern [n_head][n][k]
+     * from pattern_start[s] on, and changed [n_head][n] from n_head * row_start[s] on. */
+    const unsigned char *watched;
+    float *branch;     /* [chunk][n_embd] */
+    float *pre, *post; /* [chunk][n_inner] */
+    float *scores, *pattern;
+    const ptrdiff_t *pattern_start; /* [n_sequences] */
+    unsigned char *changed;
 
     /* Called by the calling thread at least every 10 ms; non-zero abandons the call. NULL for never. */
     int (*poll)(void *);

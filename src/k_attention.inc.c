@@ -36,6 +36,34 @@ VEC_INLINE float exponentials(float *scores, ptrdiff_t valid, float maximum) {
     return v_sum(sum);
 }
 
+/* The keys and values of a block as float32: the first `shared` positions at k0 and v0, the others at k and v. */
+typedef struct {
+    const float *k0, *v0, *k, *v;
+    ptrdiff_t shared;
+} block_keys;
+
+/* Of the block that begins at `key`, its first `most` positions. wide: room for a block widened from float16. */
+VEC_INLINE block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most, ptrdiff_t d_head, ptrdiff_t d_pad,
+                               float *wide) {
+    /* The block's first keys lie in the shared part of the cache, the others in its own. */
+    const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
+    const ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
+    if (from->half) {
+        const ptrdiff_t groups = (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
+        float *wide_values = wide + GPT2C_KEY_BLOCK * d_pad;
+        if (shared > 0) {
+            widen_halves(wide, (const uint16_t *)from->k0 + key * d_head, shared * d_head);
+            widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);
+        }
+        widen_halves(wide + shared * d_head, (const uint16_t *)from->k + own * d_head, (groups - shared) * d_head);
+        widen_halves(wide_values + shared * d_pad, (const uint16_t *)from->v + own * d_pad, (most - shared) * d_pad);
+        return (block_keys){wide, wide_values, wide, wide_values, 0};
+    }
+    const float *k = (const float *)from->k + own * d_head, *v = (const float *)from->v + own * d_pad;
+    if (shared == 0) return (block_keys){k, v, k, v, 0};
+    return (block_keys){(const float *)from->k0 + key * d_head, (const float *)from->v0 + key * d_pad, k, v, shared};
+}
+
 /* Row i of partial: the weighted values over the keys of one block that query i sees, the greatest score, the sum of
  * the weights; left alone where query i sees none. scores: [rows][128]. All queries go over the keys and then over the
  * values, so that both come from a first-level cache. */
@@ -44,28 +72,10 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, 
                           float *scores) {
     const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
     const ptrdiff_t begin = key > first ? key - first : 0;
-    /* The block's first keys lie in the shared part of the cache, the others in its own. */
-    const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
-    ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
-    const float *k = (const float *)from->k + (from->half ? 0 : own * d_head), *k0 = k;
-    const float *v = (const float *)from->v + (from->half ? 0 : own * d_pad), *v0 = v;
-    if (from->half) {
-        const ptrdiff_t most = keys_seen(first + rows - 1, key);
-        const ptrdiff_t groups = (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
-        float *wide = scores + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
-        float *wide_values = wide + GPT2C_KEY_BLOCK * d_pad;
-        if (shared > 0) {
-            widen_halves(wide, (const uint16_t *)from->k0 + key * d_head, shared * d_head);
-            widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);
-        }
-        widen_halves(wide + shared * d_head, (const uint16_t *)from->k + own * d_head, (groups - shared) * d_head);
-        widen_halves(wide_values + shared * d_pad, (const uint16_t *)from->v + own * d_pad, (most - shared) * d_pad);
-        k = k0 = wide, v = v0 = wide_values;
-        shared = 0;
-    } else if (shared > 0) {
-        k0 = (const float *)from->k0 + key * d_head;
-        v0 = (const float *)from->v0 + key * d_pad;
-    }
+    const block_keys at = block_at(from, key, keys_seen(first + rows - 1, key), d_head, d_pad,
+                                   scores + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)));
+    const float *k = at.k, *k0 = at.k0, *v = at.v, *v0 = at.v0;
+    const ptrdiff_t shared = at.shared;
     /* The first rows ask for what is read a little later: the block after this; or after the last one, while its keys
      * are read, its values, and then the keys that come next. */
     const int last = first + rows <= key + GPT2C_KEY_BLOCK;
@@ -169,4 +179,75 @@ static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, 
     memcpy(scratch, partial, (size_t)ld * sizeof *scratch);
     for (ptrdiff_t b = 1; b < blocks; b++) merge_rows(scratch, partial + b * ld, ld, 1, d_pad);
     finish_row(out, scratch, d_head, d_pad);
+}
+
+/* ---- the same apart, for those who look ---- */
+
+static void attention_scores(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
+                             ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n_keys, ptrdiff_t d_head, float scale,
+                             float *scratch) {
+    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
+    float *wide = scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
+    stream none = {0, 0};
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = first + i + 1; j < n_keys; j++) out[i * ld_out + j] = -INFINITY;
+    for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
+        const block_keys at = block_at(keys, key, keys_seen(first + rows - 1, key), d_head, d_pad, wide);
+        for (ptrdiff_t i = key > first ? key - first : 0; i < rows; i++) {
+            const ptrdiff_t seen = keys_seen(first + i, key), rest = seen - at.shared;
+            if (at.shared > 0)
+                tile_any(1, scratch, NULL, NULL, GPT2C_KEY_BLOCK, q + i * ld_q, ld_q, at.k0, GPT2C_LANES,
+                         d_head * GPT2C_LANES, d_head, at.shared / GPT2C_LANES, &none);
+            if (rest > 0)
+                tile_any(1, scratch + at.shared, NULL, NULL, GPT2C_KEY_BLOCK, q + i * ld_q, ld_q, at.k, GPT2C_LANES,
+                         d_head * GPT2C_LANES, d_head, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &none);
+            scale_scores(scratch, seen, scale);
+            memcpy(out + i * ld_out + key, scratch, (size_t)seen * sizeof *scratch);
+        }
+    }
+}
+
+static void softmax(float *out, const float *x, ptrdiff_t n) {
+    const vf nothing = v_set1(-INFINITY);
+    vf greatest = nothing, sum = v_set1(0.0f);
+    for (ptrdiff_t j = 0; j < n; j += GPT2C_LANES) {
+        const ptrdiff_t left = n - j < GPT2C_LANES ? n - j : GPT2C_LANES;
+        greatest = v_max(greatest, v_keep_first(v_load_first(x + j, left), left, nothing));
+    }
+    const float most = v_max_lane(greatest);
+    const vf shift = v_set1(most == -INFINITY ? 0.0f : most);
+    for (ptrdiff_t j = 0; j < n; j += GPT2C_LANES) {
+        const ptrdiff_t left = n - j < GPT2C_LANES ? n - j : GPT2C_LANES;
+        const vf weight = v_exp(v_sub(v_keep_first(v_load_first(x + j, left), left, nothing), shift));
+        sum = v_add(sum, v_keep_first(weight, left, v_set1(0.0f)));
+        v_store_first(out + j, weight, left);
+    }
+    const float total = v_sum(sum);
+    const vf divisor = v_set1(total == 0.0f ? 1.0f : total);
+    for (ptrdiff_t j = 0; j < n; j += GPT2C_LANES) {
+        const ptrdiff_t left = n - j < GPT2C_LANES ? n - j : GPT2C_LANES;
+        v_store_first(out + j, v_div(v_load_first(out + j, left), divisor), left);
+    }
+}
+
+static void attention_values(float *out, const float *pattern, const gpt2c_keys *keys, ptrdiff_t n_keys,
+                             ptrdiff_t d_head, float *scratch) {
+    const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
+    float *wide = scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)), *sums = NULL;
+    stream none = {0, 0};
+    for (ptrdiff_t key = 0; key < n_keys; key += GPT2C_KEY_BLOCK) {
+        const ptrdiff_t seen = n_keys - key < GPT2C_KEY_BLOCK ? n_keys - key : GPT2C_KEY_BLOCK;
+        const block_keys at = block_at(keys, key, seen, d_head, d_pad, wide);
+        if (at.shared > 0) {
+            const ptrdiff_t shared = at.shared < seen ? at.shared : seen;
+            tile_any(1, scratch, sums, NULL, d_pad, pattern + key, n_keys, at.v0, d_pad, GPT2C_LANES, shared, strips,
+                     &none);
+            sums = scratch;
+        }
+        if (seen > at.shared)
+            tile_any(1, scratch, sums, NULL, d_pad, pattern + key + at.shared, n_keys, at.v, d_pad, GPT2C_LANES,
+                     seen - at.shared, strips, &none);
+        sums = scratch;
+    }
+    memcpy(out, scratch, (size_t)d_head * sizeof *out);
 }

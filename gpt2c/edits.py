@@ -1,0 +1,154 @@
+"""Interventions in a forward pass: what replaces a value that has a name (see :mod:`gpt2c.hooks`).
+
+An edit is a function ``edit(value, hook)``: it changes the array it is given in place and returns None, or
+returns another of the same shape. ``hook`` is a :class:`gpt2c.hooks.Hook`. The functions below make the usual
+ones. Each takes the same choice of what is edited, everything by default:
+
+positions
+    Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. While
+    generating the positions go on.
+heads
+    Attention heads: an int or an iterable of ints; for values that have heads.
+units
+    Along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .hooks import Hook, axes
+
+__all__ = ["Edit", "add", "mean", "replace", "scale", "zero"]
+
+Edit = Callable[[np.ndarray, Hook], np.ndarray | None]
+Choice = int | slice | Iterable[int] | None
+
+
+def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
+    """Set to 0: zero ablation."""
+    return scale(0.0, positions=positions, heads=heads, units=units)
+
+
+def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
+    """Multiply by a number. 0 gives 0 whatever the value was."""
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        chosen = _chosen(value, hook, positions, heads, units)
+        value[chosen] = value[chosen] * np.float32(factor) if factor else 0
+
+    return edit
+
+
+def add(
+    vector: np.ndarray | float, *, positions: Choice = None, heads: Choice = None, units: Choice = None
+) -> Edit:
+    """Add a vector, as in activation steering (Turner et al. 2023).
+
+    Parameters
+    ----------
+    vector : array or float
+        Whatever NumPy broadcasts to what is chosen: [n_embd] for the residual stream, for example.
+    """
+    vector = np.asarray(vector, np.float32)
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        chosen = _chosen(value, hook, positions, heads, units)
+        part = value[chosen]
+        if np.broadcast_shapes(part.shape, vector.shape) != part.shape:
+            raise ValueError(
+                f"an array {list(vector.shape)} cannot be added to {list(part.shape)} of {hook.name}"
+            )
+        value[chosen] = part + vector
+
+    return edit
+
+
+def mean(
+    *caches: Mapping[str, np.ndarray],
+    positions: Choice = None,
+    heads: Choice = None,
+    units: Choice = None,
+) -> Edit:
+    """Replace by the mean over all positions of all ``caches``: mean ablation.
+
+    Parameters
+    ----------
+    *caches : ActivationCache
+        At least one, in which the edited values were captured. Scores and patterns have no such mean.
+    """
+    if not caches:
+        raise ValueError("mean needs the ActivationCache of at least one text")
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        if axes(hook.name)[0] != "positions":
+            raise ValueError(f"{hook.name} has no mean over positions: its rows differ in what they may see")
+        average = np.concatenate([cache[hook.name] for cache in caches]).mean(axis=0, dtype=np.float64)
+        chosen = _chosen(value, hook, positions, heads, units)
+        value[chosen] = np.broadcast_to(average.astype(np.float32), value.shape)[chosen]
+
+    return edit
+
+
+def replace(
+    source: Mapping[str, np.ndarray] | np.ndarray,
+    *,
+    positions: Choice = None,
+    heads: Choice = None,
+    units: Choice = None,
+) -> Edit:
+    """Put in the value of another run at the same positions: activation patching.
+
+    Parameters
+    ----------
+    source : ActivationCache or array
+        Where the value is taken from under the same name; or the value itself, for all positions.
+    """
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        other = np.asarray(source[hook.name] if isinstance(source, Mapping) else source)
+        axis = axes(hook.name).index("positions")
+        chosen = _chosen(value, hook, positions, heads, units)
+        rows = np.asarray(hook.positions, np.intp)[chosen[axis]]
+        if rows.size and rows.max() >= other.shape[axis]:
+            raise ValueError(
+                f"the other {hook.name} has {other.shape[axis]} positions, not position {rows.max()}"
+            )
+        value[chosen] = other[(*chosen[:axis], rows, *chosen[axis + 1 :])]
+
+    return edit
+
+
+def _chosen(
+    value: np.ndarray, hook: Hook, positions: Choice, heads: Choice, units: Choice
+) -> tuple[np.ndarray, ...]:
+    """What is chosen of a value, as an open mesh of indices, one for each axis."""
+    names = axes(hook.name)
+    if heads is not None and "heads" not in names:
+        raise ValueError(f"{hook.name} has no heads; leave heads out")
+    choices = {"positions": positions, "heads": heads, "units": units}
+    return np.ix_(
+        *(
+            _indices(choices[name], hook.positions if name == "positions" else range(size), name, hook.name)
+            for name, size in zip(names, value.shape, strict=True)
+        )
+    )
+
+
+def _indices(choice: Choice, present: range, what: str, name: str) -> Any:
+    if choice is None:
+        return np.arange(len(present))
+    if isinstance(choice, slice):
+        if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
+            raise ValueError(f"{what} is {choice}; allowed: ends from 0 on")
+        chosen = list(range(present.stop)[choice])
+    else:
+        chosen = [int(choice)] if np.ndim(choice) == 0 and not isinstance(choice, Iterable) else list(choice)
+    low = min(chosen, default=0)
+    if low < 0 or (what != "positions" and max(chosen, default=0) >= present.stop):
+        most = "" if what == "positions" else f" to {present.stop - 1}"
+        raise ValueError(f"{what} of {name}: {chosen} chosen; allowed: 0{most or ' and above'}")
+    return np.array([i - present.start for i in chosen if i in present], np.intp)

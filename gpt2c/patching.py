@@ -1,0 +1,168 @@
+"""Activation patching: which value, put from one run into another, changes the answer.
+
+After Vig et al. (2020) and Meng et al. (2022): a clean text and a corrupted one, of the same length, differ
+in what matters. Each patch runs the corrupted text with one value of the clean one. What stands before a
+patch, in the text and in the layers, is as it was and not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from . import _engine
+from .edits import replace
+from .hooks import axes, full_name
+from .introspect import ROWS_PER_CALL, ActivationCache, Observer, run_with_cache
+from .sampling import check_integer
+
+if TYPE_CHECKING:
+    from .model import GPT2
+
+__all__ = ["Metric", "patch"]
+
+CACHE_BYTES = 2**30  # for the beginnings of the corrupted text that patches go on from
+
+Metric = Callable[[np.ndarray], float]
+
+
+class _Patch(NamedTuple):
+    """What is patched in each layer, and where its answer belongs: ``at`` in the result's further axes."""
+
+    at: tuple[int, ...]
+    positions: int | None  # None: all
+    heads: int | None
+
+    @property
+    def first(self) -> int:
+        return self.positions or 0
+
+
+def patch(
+    model: GPT2,
+    clean: np.ndarray,
+    corrupted: np.ndarray,
+    over: tuple[Any, ...],
+    metric: Metric,
+    *,
+    logits_to_keep: int = 1,
+    progress: bool = False,
+) -> np.ndarray:
+    """What :meth:`gpt2c.GPT2.patch` does, for token ids, int32 [T] each."""
+    if len(clean) != len(corrupted):
+        raise ValueError(
+            f"the clean text has {len(clean)} tokens and the corrupted one {len(corrupted)}; both must "
+            "have the same number, so that each position has its counterpart"
+        )
+    if not callable(metric):
+        raise TypeError(f"metric must be a function of the logits; got {type(metric).__name__}")
+    name, layers, positions, heads = _checked(model, over, len(clean))
+    places = [full_name(model.config, name, layer) for layer in layers]
+    streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
+    [source] = run_with_cache(model, [clean], places, logits_to_keep=1)
+    cache = model.new_cache(len(corrupted))
+    observer = Observer(model, [(cache, corrupted)], streams)
+    logits = _engine.forward(
+        model.weights, [(cache, corrupted)], keep=logits_to_keep, threads=model.threads, observer=observer
+    )
+
+    chosen = [[None] if several is None else several for several in (positions, heads)]
+    patches = [
+        _Patch(tuple(i for i, several in ((i, positions), (j, heads)) if several is not None), position, head)
+        for i, position in enumerate(chosen[0])
+        for j, head in enumerate(chosen[1])
+    ]
+    shape = [len(layers), *(len(several) for several in (positions, heads) if several is not None)]
+    result = np.empty(shape, np.float64)
+    at_once = max(1, CACHE_BYTES // cache.nbytes)
+    with tqdm(total=result.size, desc="patching", delay=1.5, leave=False, disable=not progress) as bar:
+        for begin in range(0, len(patches), at_once):
+            group = patches[begin : begin + at_once]
+            caches = [_beginning(model, cache, one.first) for one in group]
+            for i, layer in enumerate(layers):
+                start = layer, observer.captured[0][streams[i]][0]
+                for part in _calls(group, len(corrupted)):
+                    answers = _run(
+                        model, group[part], caches[part], corrupted, start, places[i], source, logits_to_keep
+                    )
+                    for one, answer in zip(group[part], answers, strict=True):
+                        whole = logits.copy()
+                        whole[len(whole) - len(answer) :] = answer
+                        result[(i, *one.at)] = metric(whole)
+                        bar.update()
+    return result
+
+
+def _checked(
+    model: GPT2, over: Any, length: int
+) -> tuple[str, list[int], list[int] | None, list[int] | None]:
+    if not (isinstance(over, tuple) and 2 <= len(over) <= 4 and isinstance(over[0], str)):
+        raise TypeError(
+            "over must be a tuple (name, layers), (name, layers, positions) or (name, layers, positions, "
+            f"heads), such as ('resid_pre', range(12), range(15)); got {over!r}"
+        )
+    name, *choices = over
+    config = model.config
+    has_heads = "heads" in axes(full_name(config, name, 0))
+    if len(choices) == 3 and not has_heads:
+        raise ValueError(f"{name} has no heads: leave them out of over")
+    choices += ["all"] * (3 - len(choices))
+    lists = []
+    for what, choice, size in zip(
+        ("layers", "positions", "heads"), choices, (config.n_layer, length, config.n_head), strict=True
+    ):
+        if isinstance(choice, str) and choice == "all" and what != "layers":
+            lists.append(None)
+            continue
+        if isinstance(choice, str) or not isinstance(choice, Iterable):
+            together = "" if what == "layers" else ", or 'all' for all at once"
+            raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
+        lists.append([check_integer(f"one of the {what}", item, 0, size - 1) for item in choice])
+        if not lists[-1]:
+            raise ValueError(f"there are no {what} to patch: the list is empty")
+    return name, *lists
+
+
+def _beginning(model: GPT2, cache: _engine.KVCache, n: int) -> _engine.KVCache:
+    """The first ``n`` positions of a cache, with room for the rest."""
+    if n == 0:
+        return model.new_cache(cache.n_ctx)
+    beginning = cache.fork()
+    beginning.truncate(n)
+    return beginning
+
+
+def _calls(patches: Sequence[_Patch], length: int) -> Iterator[slice]:
+    """Which patches go through the layers together."""
+    begin, rows = 0, 0
+    for i, one in enumerate(patches):
+        rows += length - one.first
+        if i > begin and rows > ROWS_PER_CALL:
+            yield slice(begin, i)
+            begin, rows = i, length - one.first
+    yield slice(begin, len(patches))
+
+
+def _run(
+    model: GPT2,
+    patches: Sequence[_Patch],
+    caches: Sequence[_engine.KVCache],
+    ids: np.ndarray,
+    start: tuple[int, np.ndarray],
+    place: str,
+    source: ActivationCache,
+    keep: int,
+) -> list[np.ndarray]:
+    """The logits of each patch, from a layer on."""
+    layer, stream = start
+    sequences = [(cache, ids[one.first :]) for one, cache in zip(patches, caches, strict=True)]
+    edits = [{place: [replace(source, positions=one.positions, heads=one.heads)]} for one in patches]
+    observer = Observer(model, sequences, edits=edits, keep=keep)
+    rows = np.concatenate([stream[one.first :] for one in patches])
+    logits = _engine.forward(
+        model.weights, sequences, keep=keep, threads=model.threads, observer=observer, start=(layer, rows)
+    )
+    return np.split(logits, np.cumsum(observer.kept)[:-1])
