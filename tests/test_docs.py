@@ -7,10 +7,13 @@ you believe it.
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import shlex
+import tempfile
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import command_line
 import numpy as np
@@ -38,7 +41,8 @@ def answered(page):
             return f"```{match[1]}\n{commands(match[2])}```"
         return match[0]
 
-    with np.printoptions():  # pages choose how arrays are printed
+    one_thread = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")  # the same numbers, sooner
+    with one_thread, np.printoptions():  # pages choose how arrays are printed
         return BLOCK.sub(block, page)
 
 
@@ -60,10 +64,11 @@ def python(text, session):
 def commands(text):
     """A block with what its commands write to stdout."""
     answer = []
-    for line in re.findall(r"^\$ gpt2c .*\n", text, re.MULTILINE):
-        done = command_line.run(*shlex.split(line)[2:])
-        assert done.returncode == 0, done.stderr
-        answer += [line, ended(done.stdout)]
+    with tempfile.TemporaryDirectory() as folder:  # for what they write
+        for line in re.findall(r"^\$ gpt2c .*\n", text, re.MULTILINE):
+            done = command_line.run(*shlex.split(line)[2:], cwd=folder)
+            assert done.returncode == 0, done.stderr
+            answer += [line, ended(done.stdout)]
     return "".join(answer)
 
 
