@@ -42,7 +42,7 @@ def answered(page):
         return match[0]
 
     one_thread = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")  # the same numbers, sooner
-    with one_thread, np.printoptions():  # pages choose how arrays are printed
+    with one_thread, contextlib.chdir(DOCS.parent), np.printoptions():  # pages set print options
         return BLOCK.sub(block, page)
 
 
