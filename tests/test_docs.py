@@ -22,7 +22,7 @@ import pytest
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 RUN = ("generation.md", "how-gpt2-works.md", "introspection.md", "scoring.md")  # whole pages of examples
 TRANSLATED = {"how-gpt2-works.zh.md": "how-gpt2-works.md"}
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
