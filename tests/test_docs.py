@@ -77,7 +77,9 @@ def ended(text):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_examples_print_what_the_page_shows(name):
+def test_examples_print_what_the_page_shows(name, bundled):
+    if bundled.backend != "native":
+        pytest.skip("that numbers are equal bit for bit is promised by the native back end alone")
     page = read(name)
     assert ">>> " in page
     assert answered(page) == page
