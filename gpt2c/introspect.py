@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from .generation import calls_of
 from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
 from .prompts import check_lengths
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .model import GPT2
 
 __all__ = ["ActivationCache", "Observer", "checked_edits", "run_with_cache"]
-
-ROWS_PER_CALL = 2048  # tokens in one pass, unless one text alone has more
 
 Captured = dict[str, list[np.ndarray]]
 
@@ -182,7 +181,8 @@ def run_with_cache(
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
     check_lengths(prompts, model.config.n_ctx)
     found = []
-    for group in _groups(prompts):
+    for part in calls_of([len(ids) for ids in prompts]):
+        group = prompts[part]
         sequences = [(model.new_cache(len(ids)), ids) for ids in group]
         observer = Observer(model, sequences, names, changes, keep=logits_to_keep)
         logits = _engine.forward(
@@ -193,10 +193,10 @@ def run_with_cache(
             observer=observer,
             both_ways=not causal,
         )
-        parts = np.split(logits, np.cumsum(observer.kept)[:-1])
+        kept = np.split(logits, np.cumsum(observer.kept)[:-1])
         found += [
-            ActivationCache(model, ids, joined(captured), part, causal=causal)
-            for ids, captured, part in zip(group, observer.captured, parts, strict=True)
+            ActivationCache(model, ids, joined(captured), rows, causal=causal)
+            for ids, captured, rows in zip(group, observer.captured, kept, strict=True)
         ]
     return found
 
@@ -231,17 +231,6 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
         np.pad(part, ((0, 0), (0, 0), (0, n_keys - part.shape[2])), constant_values=hidden) for part in parts
     ]
     return np.concatenate(wide, axis=1)
-
-
-def _groups(prompts: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    group: list[np.ndarray] = []
-    for ids in prompts:
-        if group and sum(map(len, group)) + len(ids) > ROWS_PER_CALL:
-            yield group
-            group = []
-        group.append(ids)
-    if group:
-        yield group
 
 
 class Observer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
-from .generation import ROWS_PER_CALL
+from .generation import calls_of
 from .prompts import token_ids
 from .sampling import check_integer
 
@@ -272,10 +272,9 @@ def logit_lens(cache: ActivationCache, k: int = 5, tokens: int | Sequence[int] |
     targets = _asked(cache, tokens)
     streams = [cache["resid_pre", 0], *(cache["resid_post", layer] for layer in range(n_layer))]
     rows = np.arange(len(ids))
-    per_call = max(1, ROWS_PER_CALL // len(ids))
     found = []
-    for begin in range(0, len(streams), per_call):
-        some = streams[begin : begin + per_call]
+    for part in calls_of([len(ids)] * len(streams)):
+        some = streams[part]
         found.append(
             _engine.score(
                 model.weights,

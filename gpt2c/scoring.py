@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _engine
 from .errors import ContextLengthError
-from .generation import CACHE_BYTES, ROWS_PER_CALL
+from .generation import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from .prompts import check_lengths
 from .sampling import check_integer
 from .words import Word, find_words
@@ -604,7 +604,7 @@ def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Sug
     """The ``k`` most probable next tokens of every prompt (int32 ids), the best first, then by id."""
     check_lengths(prompts, model.config.n_ctx)
     results = []
-    for part in _calls([len(ids) for ids in prompts]):
+    for part in calls_of([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads)
         results += [_most_probable(model, row, k) for row in logits]
@@ -624,17 +624,6 @@ def _most_probable(model: GPT2, logits: np.ndarray, k: int) -> list[Suggestion]:
         data = model.token_bytes(token)
         suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
     return suggestions
-
-
-def _calls(lengths: Sequence[int]) -> Iterator[slice]:
-    """Neighbouring documents that share a call of the engine: ``ROWS_PER_CALL`` rows at most, or one text."""
-    begin = rows = 0
-    for index, length in enumerate(lengths):
-        if rows + length > ROWS_PER_CALL and index > begin:
-            yield slice(begin, index)
-            begin, rows = index, 0
-        rows += length
-    yield slice(begin, len(lengths))
 
 
 def _extent(
