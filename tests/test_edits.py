@@ -335,7 +335,7 @@ PATCHES = [
 @pytest.mark.parametrize("keep", [1, 4, 0])
 @pytest.mark.parametrize("over", PATCHES, ids=lambda over: over[0])
 def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
-    monkeypatch.setattr("gpt2c.patching.ROWS_PER_CALL", 20)  # several calls
+    monkeypatch.setattr("gpt2c.generation.ROWS_PER_CALL", 20)  # several calls
     model, _ = random_gpt2(dtype=dtype)
     clean, corrupted = [3, 1, 4, 1, 5, 9, 2, 6, 5], [3, 1, 4, 7, 5, 9, 8, 6, 5]
     name, layers, positions, heads = (*over, "all", "all")[:4]

@@ -1,0 +1,83 @@
+// The data of the page: arrays and attention as codes.py writes them, and what the views show together.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const tokens = data.tokens;
+const T = tokens.length;
+
+const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+
+function unpacked(array) {
+  if (array.type === "digits") {
+    const values = new Map([...data.attention.digits].map((digit, value) => [digit, value]));
+    return Uint8Array.from(array.data, (digit) => values.get(digit));
+  }
+  const bytes = Uint8Array.from(atob(array.data), (character) => character.charCodeAt(0));
+  return new ARRAYS[array.type](bytes.buffer);
+}
+
+// Attention weights and scores of all heads. Row: who asks; column: who answers.
+const attention = (() => {
+  const told = data.attention;
+  const heads = data.model.n_head;
+  const codes = unpacked(told.weights);
+  const largest = 2 ** told.bits - 1;
+  const step = (told.depth + 1 / told.knee - 1) / largest;
+  const cells = told.causal ? (T * (T + 1)) / 2 : T * T;
+  const hiddenCells = (T * (T - 1)) / 2;
+  const place = new Map(told.layers.map((layer, index) => [layer, index]));
+
+  const weightOf = Float64Array.from({ length: largest + 1 }, (_, code) => {
+    const position = code * step - told.depth;
+    if (code === 0) return 0;
+    return told.knee * (position >= 0 ? position + 1 : Math.exp(position));
+  });
+
+  function codeAt(layer, head, row, column) {
+    const base = (place.get(layer) * heads + head) * cells;
+    return codes[base + (told.causal ? (row * (row + 1)) / 2 : row * T) + column];
+  }
+
+  function weight(layer, head, row, column) {
+    if (told.causal && column > row) return 0;
+    return weightOf[codeAt(layer, head, row, column)];
+  }
+
+  let score = null;
+  let hiddenError = 0;
+  let hasScores = () => false;
+  if (told.scores) {
+    const scorePlace = new Map(told.scores.layers.map((layer, index) => [layer, index]));
+    const sums = unpacked(told.scores.sums);
+    const hidden = unpacked(told.scores.hidden);
+    const ends = unpacked(told.scores.ends);
+    for (let i = 0; i < ends.length; i += 2) {
+      hiddenError = Math.max(hiddenError, (ends[i + 1] - ends[i]) / (told.scores.levels - 1) / 2);
+    }
+    hasScores = (layer) => scorePlace.has(layer);
+    // Before the mask and the softmax. Visible ones follow from the weight: softmax is exp(score - sum).
+    score = (layer, head, row, column) => {
+      const index = scorePlace.get(layer) * heads + head;
+      if (column <= row) {
+        const code = codeAt(layer, head, row, column);
+        const found = code === 0 ? told.knee * Math.exp(-told.depth) : weightOf[code];
+        return Math.log(found) + sums[index * T + row];
+      }
+      const at = index * hiddenCells + row * T - (row * (row + 1)) / 2 + (column - row - 1);
+      const low = ends[2 * index];
+      return low + (hidden[at] / (told.scores.levels - 1)) * (ends[2 * index + 1] - low);
+    };
+  }
+  const error = (told.knee * step) / 2;
+  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, error, hiddenError };
+})();
+
+// The layer and the heads that are looked at, in all views.
+const chosen = { layer: data.start.layer, head: data.start.head, heads: new Set([data.start.head]) };
+const watchers = [];
+
+function choose(layer, head, heads = [head]) {
+  chosen.layer = layer;
+  chosen.head = head;
+  chosen.heads = new Set(heads);
+  for (const watcher of watchers) watcher();
+}

@@ -1,0 +1,100 @@
+// The logit lens: what each layer would answer if it were the last.
+
+function lensView(panel) {
+  const told = data.lens;
+  const { k, names, asked } = told;
+  const [topIds, topLogprobs] = [unpacked(told.top_ids), unpacked(told.top_logprobs)];
+  const [entropies, ranks, logprobs] = [unpacked(told.entropies), unpacked(told.ranks), unpacked(told.logprobs)];
+  const mostEntropy = Math.log(data.model.n_vocab);
+
+  const shades = {
+    probability: (at) => Math.exp(topLogprobs[at * k]),
+    rank: (at) => 1 - Math.min(1, Math.log(ranks[at] + 1) / Math.log(data.model.n_vocab)),
+    entropy: (at) => entropies[at] / mostEntropy,
+  };
+  const meanings = {
+    probability: ["0", "1"],
+    rank: [`rank ${whole(data.model.n_vocab)} of the next token`, "rank 1"],
+    entropy: ["certain", "undecided"],
+  };
+  let shade = "probability";
+  const shadeChoice = choice(
+    "Colour",
+    [["probability", "probability of the first"], ["rank", "rank of the next token"], ["entropy", "entropy"]],
+    shade,
+    (value) => {
+      shade = value;
+      recolour();
+    }
+  );
+
+  // The table of some positions: all of them on a screen, as many as fit on paper.
+  const PAPER_COLUMNS = 9;
+  let cells = [];
+  function table(from, to) {
+    const positions = Array.from({ length: to - from }, (_, i) => from + i);
+    const rows = names.map((name, layer) => {
+      const line = positions.map((position) => {
+        const at = layer * T + position;
+        const cell = make(
+          "td",
+          { role: "gridcell", "data-stop": true, "data-layer": layer, "data-position": position, onmouseenter: () => tell(layer, position), onfocus: () => tell(layer, position) },
+          token(topIds[at * k])
+        );
+        if (topIds[at * k] === asked[position]) cell.classList.add("hit");
+        cells.push([cell, at]);
+        return cell;
+      });
+      return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, name), line);
+    });
+    const header = (label, ids) =>
+      make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, label), positions.map((position) => make("th", { scope: "col", role: "columnheader" }, token(ids[position]))));
+    const element = make(
+      "table",
+      { class: "lens", role: "grid", "aria-label": "Logit lens" },
+      make("thead", {}, header("next", asked)),
+      make("tbody", {}, rows.reverse()),
+      make("tfoot", {}, header("token", tokens))
+    );
+    roving(element, positions.length);
+    return element;
+  }
+  const tables = make("div", { class: "scroll" });
+
+  let columns = 0;
+  function arrange() {
+    const wanted = printing() ? PAPER_COLUMNS : T;
+    if (wanted === columns) return;
+    columns = wanted;
+    cells = [];
+    tables.replaceChildren();
+    for (let from = 0; from < T; from += columns) tables.append(table(from, Math.min(T, from + columns)));
+    recolour();
+  }
+  const scaleBox = make("div");
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+
+  panel.append(
+    make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."),
+    make("div", { class: "controls" }, shadeChoice, scaleBox),
+    tables,
+    readout
+  );
+
+  function tell(layer, position) {
+    const at = layer * T + position;
+    const top = Array.from({ length: k }, (_, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(Math.exp(topLogprobs[at * k + i]))}`]).flat();
+    readout.replaceChildren(
+      make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top,
+      make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at] + 1)), `, ${percent(Math.exp(logprobs[at]))}`)
+    );
+  }
+
+  function recolour() {
+    for (const [cell, at] of cells) cell.style.setProperty("--v", shades[shade](at).toFixed(4));
+    scaleBox.replaceChildren(scale(...meanings[shade]));
+  }
+  arrange();
+  tell(names.length - 1, T - 1);
+  return arrange;
+}

@@ -1,0 +1,181 @@
+// The matrix of one head: scores before the mask, behind it, and the weights after the softmax.
+
+function scoresView(panel) {
+  const names = { raw: "query · key", masked: "after the mask", weights: "after the softmax" };
+  const stages = attention.score ? ["raw", "masked", "weights"] : ["weights"];
+  let stage = stages[0];
+  let cell = { row: T - 1, column: 0 };
+
+  const layers = selection("Layer", layerOptions(), (layer) => choose(layer, chosen.head));
+  const heads = selection("Head", headOptions(), (head) => choose(chosen.layer, head));
+  layers.list.id = "scores-layer";
+  heads.list.id = "scores-head";
+  const stageChoice = choice("Show", stages.map((name) => [name, names[name]]), stage, (value) => {
+    stage = value;
+    redraw();
+  });
+  const figures = stages.map(figure);
+  const frame = make("div", { class: "matrices" }, figures.map((one) => one.element));
+  const readout = make("p", { class: "readout", id: "scores-readout", "aria-live": "polite" });
+  const note = make("p", { class: "note" });
+
+  panel.append(
+    make("p", {}, attention.score
+      ? "Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1. Point at a cell, or move with the arrow keys."
+      : "Rows ask, columns answer; each row sums to 1. Point at a cell, or move with the arrow keys."),
+    make("div", { class: "controls" }, layers.element, heads.element, stageChoice),
+    frame,
+    readout,
+    note
+  );
+
+  const hidden = (row, column) => attention.causal && column > row;
+  const hasScores = () => attention.hasScores(chosen.layer);
+
+  // One matrix with its labels: { element, draw(size) }.
+  function figure(name) {
+    let size = 0;
+    const labels = () => tokens.map((id) => make("span", {}, token(id)));
+    const left = make("div", { class: "matrix-left", "aria-hidden": "true" }, labels());
+    const top = make("div", { class: "matrix-top", "aria-hidden": "true" }, labels());
+    const canvas = make("canvas", { tabindex: 0, role: "img", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
+    const cursor = make("span", { class: "cursor", "aria-hidden": "true" });
+    const cells = make("div", { class: "matrix-cells" }, canvas, cursor);
+    const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, "asks ↓ answers →"), top, left, cells);
+    const scroll = make("div", { class: "scroll tall" }, matrix);
+    const element = make("figure", {}, make("figcaption", {}, names[name]), scroll);
+
+    canvas.addEventListener("mousemove", (event) => {
+      const box = canvas.getBoundingClientRect();
+      move(Math.floor((event.clientY - box.top) / size), Math.floor((event.clientX - box.left) / size));
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      move(cell.row + step[0], cell.column + step[1]);
+      scroll.scrollTo({ left: cell.column * size - scroll.clientWidth / 2, top: cell.row * size - scroll.clientHeight / 2 });
+    });
+
+    const value = (row, column) =>
+      name === "weights"
+        ? attention.weight(chosen.layer, chosen.head, row, column)
+        : attention.score(chosen.layer, chosen.head, row, column);
+
+    function strongest() {
+      let most = 1e-9;
+      for (let row = 0; row < T; row++) {
+        for (let column = 0; column < T; column++) {
+          if (name === "raw" || !hidden(row, column)) most = Math.max(most, Math.abs(value(row, column)));
+        }
+      }
+      return most;
+    }
+
+    function redrawAt(cellSize) {
+      size = cellSize;
+      matrix.style.setProperty("--cell", `${size}px`);
+      const context = sized(canvas, size * T, size * T);
+      const [heat, cold] = [colour("--heat-rgb"), colour("--cold-rgb")].map((triple) => triple.split(" ").map(Number));
+      const [ink, paper, line] = [colour("--ink"), colour("--panel"), colour("--line")];
+      const most = name === "weights" ? 1 : strongest();
+      context.font = `${Math.min(13, size / 3.4)}px ${colour("--mono")}`;
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.lineWidth = 1;
+      for (let row = 0; row < T; row++) {
+        for (let column = 0; column < T; column++) {
+          const [x, y] = [column * size, row * size];
+          let text = name === "masked" ? "−∞" : "0";
+          let letters = ink;
+          if (name === "raw" || !hidden(row, column)) {
+            const number = value(row, column);
+            const alpha = name === "weights" ? Math.sqrt(number) : Math.abs(number) / most;
+            const rgb = number < 0 ? cold : heat;
+            context.fillStyle = `rgb(${rgb.join(" ")} / ${alpha})`;
+            context.fillRect(x, y, size - 1, size - 1);
+            text = fixed(number);
+            letters = legible(rgb, alpha, ink, paper);
+          } else {
+            context.strokeStyle = line;
+            context.strokeRect(x + 0.5, y + 0.5, size - 2, size - 2);
+          }
+          if (size >= 34) {
+            context.fillStyle = letters;
+            context.fillText(text, x + (size - 1) / 2, y + size / 2);
+          }
+        }
+      }
+      canvas.setAttribute("aria-label", `${names[name]}, layer ${chosen.layer}, head ${chosen.head}: ${T} by ${T} cells`);
+    }
+    function point() {
+      cursor.style.setProperty("--column", cell.column);
+      cursor.style.setProperty("--row", cell.row);
+    }
+    return { name, element, left, redrawAt, point };
+  }
+
+  function tell() {
+    for (const one of figures) one.point();
+    const { row, column } = cell;
+    const weight = attention.weight(chosen.layer, chosen.head, row, column);
+    const parts = [token(tokens[row]), " → ", token(tokens[column]), " · "];
+    if (hasScores()) {
+      const score = attention.score(chosen.layer, chosen.head, row, column);
+      const least = weight === 0 && !hidden(row, column) ? "below " : "";
+      parts.push("score ", make("b", { "data-number": "score" }, `${least}${fixed(score)}`), " · masked ", make("b", { "data-number": "masked" }, hidden(row, column) ? "−∞" : `${least}${fixed(score)}`), " · ");
+    }
+    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : `${Number(weight.toPrecision(3))}`));
+    readout.replaceChildren(...parts);
+  }
+
+  // All stages side by side where there is room for them, else the one that was chosen.
+  function redraw() {
+    const usable = figures.filter((one) => one.name === "weights" || hasScores());
+    const gap = 32;
+    for (const one of figures) one.element.hidden = !usable.includes(one);
+    const labels = usable.at(-1).left.offsetWidth + 2;
+    const fitting = Math.floor(((frame.clientWidth - (usable.length - 1) * gap) / usable.length - labels) / T);
+    const together = usable.length === 1 || fitting >= 28;
+    const shown = together || printing() ? usable : usable.filter((one) => one.name === stage);
+    for (const one of figures) one.element.hidden = !shown.includes(one);
+    stageChoice.hidden = together;
+    const size = together ? fitting : (frame.clientWidth - labels) / T;
+    for (const one of shown) one.redrawAt(printing() ? Math.min(56, size) : Math.max(14, Math.min(56, Math.floor(size))));
+    note.textContent = attention.score && !hasScores()
+      ? "The text is long: scores are told for the layer of the walk alone, weights for every layer."
+      : "";
+    tell();
+  }
+
+  function move(row, column) {
+    if (row < 0 || column < 0 || row >= T || column >= T) return;
+    if (row === cell.row && column === cell.column) return;
+    cell = { row, column };
+    tell();
+  }
+
+  function update() {
+    layers.list.value = chosen.layer;
+    heads.list.value = chosen.head;
+    if (!panel.hidden) redraw();
+  }
+  watchers.push(update);
+  update();
+  return redraw;
+}
+
+// Of two colours the one that can be read on `rgb`, laid over the second with `alpha`.
+function legible(rgb, alpha, ink, paper) {
+  const parts = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const luminance = (triple) => {
+    const [red, green, blue] = triple.map((x) => (x <= 10 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const ground = luminance(parts(paper).map((x, i) => x + alpha * (rgb[i] - x)));
+  const contrast = (hex) => {
+    const other = luminance(parts(hex));
+    return (Math.max(ground, other) + 0.05) / (Math.min(ground, other) + 0.05);
+  };
+  return contrast(ink) >= contrast(paper) ? ink : paper;
+}

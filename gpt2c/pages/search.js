@@ -1,0 +1,134 @@
+// The tree of a beam search, and what greedy decoding finds beside it.
+
+function searchView(panel) {
+  const told = data.search;
+  const best = told.found[0];
+  const same = (a, b) => a.length === b.length && a.every((id, i) => id === b[i]);
+  const begins = (path, ids) => path.every((id, i) => id === ids[i]);
+
+  // Nodes by their path of tokens; the root is the text itself.
+  const root = { ids: [], children: [], depth: 0 };
+  const known = new Map([["", root]]);
+  told.steps.forEach((branches, depth) => {
+    for (const branch of branches) {
+      const parent = known.get(branch.ids.join(" "));
+      if (!parent) continue;
+      for (const candidate of branch.candidates) {
+        const node = { ...candidate, ids: [...branch.ids, candidate.id], children: [], depth: depth + 1, parent };
+        node.lives = Boolean(candidate.fate);
+        parent.children.push(node);
+        if (node.lives) known.set(node.ids.join(" "), node);
+      }
+    }
+  });
+
+  // Greedy decoding can go where the search has given up.
+  let greedy = root;
+  told.greedy.ids.forEach((id, i) => {
+    let child = greedy.children.find((node) => node.id === id);
+    if (!child) {
+      child = { id, logprob: told.greedy.logprobs[i], ids: [...greedy.ids, id], children: [], depth: i + 1, parent: greedy, outside: true };
+      greedy.children.push(child);
+    }
+    greedy = child;
+  });
+
+  const [wide, high, left] = [126, 28, 64];
+  const NODE = 106; // as wide as a box is
+  // A column for each step: below each other in the order of where they come from, the best first.
+  const order = (node) => (begins(node.ids, best.ids) ? 0 : begins(node.ids, told.greedy.ids) ? 1 : node.lives ? 2 : 3);
+  const columns = [[root]];
+  while (columns.at(-1).length) {
+    columns.push(columns.at(-1).flatMap((node) => [...node.children].sort((a, b) => order(a) - order(b))));
+  }
+  columns.forEach((column, depth) =>
+    column.forEach((node, row) => {
+      node.x = depth ? left + (depth - 1) * wide : 0;
+      node.y = row * high + high / 2;
+    })
+  );
+  const nodes = columns.flat();
+
+  const kindOf = (node) => {
+    const kinds = [];
+    if (node.lives || node === root) kinds.push("lives");
+    if (begins(node.ids, best.ids)) kinds.push("best");
+    if (begins(node.ids, told.greedy.ids)) kinds.push("greedy");
+    if (node.fate === "ended") kinds.push("ended");
+    return kinds.join(" ");
+  };
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const path = (ids) => ids.map((id) => token(id));
+
+  function tell(node) {
+    if (node === root) {
+      readout.replaceChildren("The text itself: the search goes on from here.");
+      return;
+    }
+    readout.replaceChildren(
+      ...path(node.ids),
+      make(
+        "span",
+        { class: "told" },
+        `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
+        ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
+        node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · kept: no. ${Number(node.fate.split(" ")[1]) + 1} of its step` : " · not among the best: given up"
+      )
+    );
+  }
+
+  const height = Math.max(...columns.map((column) => column.length)) * high;
+  const width = left + told.steps.length * wide + 8;
+  const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px` }, lines);
+  // In order of drawing: what matters lies on top.
+  for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
+    if (node === root) continue;
+    const from = node.parent === root ? left - 16 : node.parent.x + NODE;
+    const middle = (from + node.x) / 2;
+    lines.append(draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` }));
+  }
+  for (const node of nodes) {
+    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob)))];
+    const button = make(
+      "button",
+      { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
+      face
+    );
+    if (node === root) button.classList.add("root");
+    tree.append(button);
+  }
+  roving(tree);
+
+  const factor = Math.exp(best.joint - told.greedy.joint);
+  const row = (name, result, kind) =>
+    make(
+      "tr",
+      { class: kind },
+      make("th", { scope: "row" }, name),
+      make("td", { class: "path" }, path(result.ids), result.finish_reason === "eos" ? " (ends)" : ""),
+      make("td", { class: "number", "data-number": "joint" }, fixed(result.joint, 4)),
+      make("td", { class: "number" }, percent(Math.exp(result.joint)))
+    );
+  const summary = make(
+    "table",
+    { class: "plain found" },
+    make("thead", {}, make("tr", {}, ["", "continuation", "joint log-probability", "probability"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
+    make("tbody", {}, told.found.map((result, i) => row(i ? `no. ${i + 1}` : "best found", result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
+  );
+  const verdict = same(best.ids, told.greedy.ids)
+    ? "Here greedy decoding, the most probable token at every step, finds the same text."
+    : factor >= 1
+      ? `The best text found is ${Number(factor.toPrecision(3))} times as probable as the greedy one: the most probable next token need not begin the most probable text.`
+      : "Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.";
+
+  panel.append(
+    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one.`),
+    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Texts found" }, summary),
+    make("p", { class: "verdict" }, verdict),
+    make("div", { class: "scroll" }, tree),
+    readout
+  );
+  tell(nodes.find((node) => same(node.ids, best.ids.slice(0, 1))) ?? root);
+  return () => {};
+}

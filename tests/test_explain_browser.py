@@ -1,0 +1,613 @@
+"""The page of an explanation in a real browser: every view by mouse and keyboard, its numbers, its looks."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from browser import Browser, chromium
+from explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
+from toys import random_gpt2
+
+from gpt2c.pages import explain_page, fragment
+
+MINUS = "\N{MINUS SIGN}"
+HIDDEN = f"{MINUS}\N{INFINITY}"
+PERCENT = rf"[\d.e{MINUS}]+%"
+NUMBER = r"-?[\d,]*\.?\d+(?:e-?\d+)?"
+CODE_ERROR = 27 / 65535 / 32  # of an attention weight in 16 bits
+
+
+@pytest.fixture(scope="module")
+def told(bundled):
+    return explained(bundled)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if chromium() is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture
+def shown(browser, files, told):
+    """The page of TEXT, just opened; nobody may have complained in the end."""
+    yield opened(browser, files, told.page)
+    unharmed(browser)
+
+
+def opened(browser, files, html):
+    path = files / "page.html"
+    path.write_text(html, "utf-8")
+    browser.open(path)
+    assert browser.js("document.documentElement.classList.contains('ready')"), browser.complaints
+    return browser
+
+
+def unharmed(browser):
+    """No error in the console, nothing refused by the content security policy, nothing asked of a network."""
+    assert browser.complaints == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:"))] == []
+
+
+def numbers(text):
+    return [float(x.replace(",", "")) for x in re.findall(NUMBER, text.replace(MINUS, "-"))]
+
+
+def rounded(text, exact, error=0.0):
+    """Whether the first number in a text is another one, rounded where its digits end, after an error."""
+    text = re.search(NUMBER, text.replace(MINUS, "-"))[0].replace(",", "")
+    digits, _, exponent = text.partition("e")
+    places = len(digits.partition(".")[2]) - int(exponent or 0)
+    return abs(float(text) - exact) <= 0.5 * 10.0**-places + error + 1e-6 * abs(exact)
+
+
+# The bytes of a token as it is shown: letters are themselves, marks know theirs.
+BYTES = """[...e.childNodes].flatMap(node => {
+  if (node.nodeType === 3) return [...new TextEncoder().encode(node.data)];
+  if (node.className !== "mark") throw new Error(node.outerHTML);
+  return node.dataset.bytes.split(" ").filter(Boolean).map(x => parseInt(x, 16));
+})"""
+
+
+def token_bytes(browser, selector):
+    return [bytes(one) for one in browser.all(selector, BYTES)]
+
+
+def panels(browser):
+    """Which views are seen."""
+    return [
+        view
+        for view in browser.all("[role=tabpanel]", "e.offsetHeight && e.id.replace('panel-', '')")
+        if view
+    ]
+
+
+def test_every_view_by_mouse(shown):
+    assert panels(shown) == ["walk"]
+    for view in reversed(VIEWS):
+        shown.click(f"#tab-{view}")
+        assert panels(shown) == [view]
+        assert shown.all("[aria-selected=true]", "e.id") == [f"tab-{view}"]
+        assert len(shown.text(f"#panel-{view}")) > 150
+
+
+def test_every_view_by_keyboard(shown):
+    shown.press("Tab")
+    for view in [*VIEWS, VIEWS[0]]:
+        assert shown.js("document.activeElement.id") == f"tab-{view}"
+        assert panels(shown) == [view]
+        shown.press("Home" if view == VIEWS[-1] else "ArrowRight")
+    shown.press("End")
+    assert panels(shown) == [VIEWS[-1]]
+
+
+@pytest.mark.parametrize(
+    ("view", "stop"),
+    [
+        ("walk", "input[name=followed]"),
+        ("walk", "#walk-temperature"),
+        ("walk", "#walk-draw"),
+        ("heads", "#heads-layer"),
+        ("heads", ".head"),
+        ("heads", ".asks .side-token"),
+        ("heads", ".answers .side-token"),
+        ("overview", ".thumb"),
+        ("scores", "#scores-layer"),
+        ("scores", "canvas"),
+        ("lens", "input"),
+        ("lens", "td"),
+        ("text", ".word"),
+        ("generation", "#generation-next"),
+        ("generation", "#generation-step"),
+        ("search", ".node"),
+    ],
+)
+def test_everything_is_reached_with_the_tab_key_and_shows_it(shown, view, stop):
+    shown.focus(f"#tab-{view}")
+    for _ in range(25):
+        shown.press("Tab")
+        if shown.js(f"document.activeElement.matches('#panel-{view} {stop}')"):
+            break
+    else:
+        pytest.fail("not reached")
+    outline = "getComputedStyle({}).outlineStyle"
+    own, face = (
+        shown.js(outline.format(e))
+        for e in ("document.activeElement", "document.activeElement.nextElementSibling ?? document.body")
+    )
+    assert "solid" in (own, face)
+
+
+# The walk
+
+
+@pytest.mark.parametrize("position", [5, 2])
+def test_walk_shows_the_numbers_of_the_arrays(shown, told, position):
+    cache = told.cache
+    if position != told.T - 1:
+        shown.click(f".chips label:nth-child({position + 1})")
+    vectors = {
+        "embed": cache["embed"],
+        "pos_embed": cache["pos_embed"],
+        "resid_pre": cache["resid_pre", LAYER],
+        "normalized": cache["ln1.hook_normalized", LAYER],
+        "q": cache["q", LAYER][:, HEAD],
+        "k": cache["k", LAYER][:, HEAD],
+        "v": cache["v", LAYER][:, HEAD],
+        "z": cache["z", LAYER][:, HEAD],
+        "attn_out": cache["attn_out", LAYER],
+        "resid_mid": cache["resid_mid", LAYER],
+        "normalized2": cache["ln2.hook_normalized", LAYER],
+        "pre": cache["mlp.hook_pre", LAYER],
+        "post": cache["mlp.hook_post", LAYER],
+        "mlp_out": cache["mlp_out", LAYER],
+        "resid_post": cache["resid_post", LAYER],
+        "resid_last": cache["resid_post", -1],
+        "normalized_last": cache["ln_final.hook_normalized"],
+    }
+    for name, array in vectors.items():
+        strips = shown.all(
+            f'.strip[data-vector="{name}"][data-token="{position}"]',
+            "[...e.querySelectorAll('.cell')].map(c => c.textContent)",
+        )
+        assert strips
+        for cells in strips:
+            assert len(cells) in (4, 8)
+            assert all(map(rounded, cells, array[position])), name
+
+
+@pytest.mark.parametrize("position", [5, 2])
+def test_walk_shows_scores_mask_and_softmax(shown, told, position):
+    shown.focus("input[name=followed]:checked")
+    shown.press(*["ArrowLeft"] * (told.T - 1 - position))
+    q, k = (told.cache[name, LAYER][:, HEAD].astype(np.float64) for name in "qk")
+    scores = k @ q[position] / math.sqrt(q.shape[1])
+    masked = told.cache["attn_scores", LAYER][HEAD, position]
+    weights = told.cache["pattern", LAYER][HEAD, position]
+    rows = shown.all("#walk-softmax tbody tr", "[...e.querySelectorAll('.number')].map(c => c.textContent)")
+    assert len(rows) == told.T
+    for key, row in enumerate(rows):
+        assert rounded(row[0], scores[key], 1e-5)
+        if key > position:
+            assert row[1:] == [HIDDEN, "0", "0"] and masked[key] == -np.inf and weights[key] == 0
+        else:
+            assert rounded(row[1], masked[key], 1e-5)
+            assert rounded(row[2], np.exp(masked[key] - masked.max()), 1e-5)
+            assert rounded(row[3], weights[key])
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.7, None), (1.9, 3), (0.1, 40), (0, None)])
+def test_walk_samples_live(shown, told, temperature, top_k):
+    def slide(selector, to):
+        shown.focus(selector)
+        now = int(shown.js(f"document.querySelector('{selector}').value"))
+        shown.press(*["ArrowRight"] * (to - now), *["ArrowLeft"] * (now - to))
+
+    slide("#walk-temperature", round(10 * temperature))
+    if top_k:
+        slide("#walk-top-k", top_k)
+    logits = told.logits[-1].copy()
+    best = np.argsort(-logits, kind="stable")
+    if top_k:
+        logits[best[top_k:]] = -np.inf
+    p = softmax(logits / temperature) if temperature else np.eye(len(logits))[best[0]]
+    rows = shown.all(".distribution tbody .number")
+    tokens = token_bytes(shown, ".distribution tbody th .token")
+    assert tokens == [told.cache.model.token_bytes(int(token)) for token in best[:10]]
+    assert all(rounded(row, 100 * p[token], 1e-9) for row, token in zip(rows[:10], best[:10], strict=True))
+    assert rounded(rows[10], 100 * (1 - p[best[:10]].sum()), 1e-4)
+    shown.click("#walk-draw")
+    assert shown.text(".drawn").startswith("Drawn: ")
+
+
+# Attention
+
+
+@pytest.mark.parametrize("side", ["asks", "answers"])
+def test_heads_show_the_pattern(shown, told, side):
+    shown.click("#tab-heads")
+    shown.focus("#heads-layer")
+    shown.press("ArrowDown")  # layer 4
+    shown.click(f'.head[data-head="{HEAD}"]')  # the only one cannot be switched off
+    shown.click('.head[data-head="3"]')
+    assert shown.all(".head[aria-pressed=true]") == [f"{HEAD}", "3"]
+    pattern = told.cache["pattern", LAYER + 1][[HEAD, 3]].astype(np.float64)
+    if side == "answers":
+        pattern = pattern.transpose(0, 2, 1)
+    other = "answers" if side == "asks" else "asks"
+    for index in range(told.T):
+        shown.point(f".{side} .side-token[data-index='{index}']")
+        lines = shown.all("#panel-heads .told")
+        for line, weights in zip(lines, pattern[:, index], strict=True):
+            expected = sorted(weights[weights > 0], reverse=True)[:5]
+            found = zip(re.findall(PERCENT, line), expected, strict=True)
+            assert all(rounded(text, 100 * weight, 100 * CODE_ERROR) for text, weight in found)
+        shares = zip(shown.all(f".{other} .share"), pattern[:, index].mean(axis=0), strict=True)
+        for text, weight in shares:
+            assert rounded(text, 100 * weight, 100 * CODE_ERROR) if text else weight < 0.005 + CODE_ERROR
+
+
+def test_a_clicked_token_is_kept(shown):
+    shown.click("#tab-heads")
+    for kept in ("position 2", "No token is chosen"):
+        shown.click(".asks .side-token[data-index='2']")
+        shown.js("document.activeElement.blur()")
+        shown.point("h1")
+        assert kept in shown.text("#panel-heads .readout")
+
+
+def test_all_heads_are_pictures_of_the_pattern(shown, told):
+    shown.click("#tab-overview")
+    alphas = (
+        "[...e.getContext('2d').getImageData(0, 0, e.width, e.height).data].filter((_, i) => i % 4 === 3)"
+    )
+    pictures = np.array(shown.all(".thumb canvas", alphas))
+    exact = np.stack([told.cache["pattern", layer] for layer in range(6)]).reshape(24, -1)
+    assert np.abs(pictures - 255 * np.sqrt(exact)).max() <= 1
+    shown.click('.thumb[data-layer="4"][data-head="2"]')
+    assert panels(shown) == ["heads"]
+    assert shown.text("#panel-heads .readout").startswith("Layer 4, head 2")
+    shown.click("#tab-overview")
+    shown.focus(".thumb")
+    shown.press("ArrowDown", "ArrowRight", "Enter")
+    assert shown.text("#panel-heads .readout").startswith("Layer 1, head 1")
+
+
+def test_scores_before_and_after_mask_and_softmax(shown, told):
+    shown.click("#tab-scores")
+    shown.focus("#matrix-raw")
+    shown.press(*["ArrowUp"] * told.T, *["ArrowLeft"] * told.T)
+    q, k = (told.cache[name, LAYER][:, HEAD].astype(np.float64) for name in "qk")
+    scores = q @ k.T / math.sqrt(q.shape[1])
+    masked, weights = told.cache["attn_scores", LAYER][HEAD], told.cache["pattern", LAYER][HEAD]
+    for row in range(told.T):
+        for column in range(told.T):
+            score, after, weight = shown.all("#scores-readout b")
+            assert rounded(score, scores[row, column], 0.0005)
+            if column > row:
+                assert (after, weight) == (HIDDEN, "0") and masked[row, column] == -np.inf
+            else:
+                assert rounded(after, masked[row, column], 0.0005)
+                assert rounded(weight, weights[row, column], CODE_ERROR)
+            shown.press("ArrowRight")
+        shown.press("ArrowDown", *["ArrowLeft"] * told.T)
+
+
+def test_scores_follow_the_mouse(shown, told):
+    shown.click("#tab-scores")
+    shown.point("#matrix-weights", 1.5 / told.T, 4.5 / told.T)
+    weight = told.cache["pattern", LAYER][HEAD, 4, 1]
+    assert rounded(shown.text("#scores-readout [data-number=weight]"), weight, CODE_ERROR)
+
+
+# The logit lens and the text
+
+
+def test_logit_lens(shown, told):
+    shown.click("#tab-lens")
+    lens, model = told.lens, told.cache.model
+    for layer in range(7):
+        for position in range(told.T):
+            cell = f'#panel-lens td[data-layer="{layer}"][data-position="{position}"]'
+            shown.point(cell) if layer % 2 else shown.focus(cell)
+            top, asked = lens.top_ids[layer, position], lens.token_ids[position]
+            expected = [told.ids[position], *top, asked]
+            tokens = token_bytes(shown, "#panel-lens .readout .token")
+            assert tokens == [model.token_bytes(int(token)) for token in expected]
+            found = re.findall(PERCENT, shown.text("#panel-lens .readout").split(":", 1)[1])
+            exact = np.exp([*lens.top_logprobs[layer, position], lens.logprobs[layer, position]])
+            assert all(rounded(a, 100 * b) for a, b in zip(found, exact, strict=True))
+            entropy, rank = shown.all("#panel-lens .readout .told b")
+            assert rounded(entropy, lens.entropies[layer, position])
+            assert numbers(rank) == [lens.ranks[layer, position] + 1]
+            assert shown.all(cell, "e.classList.contains('hit')") == [top[0] == asked]
+
+
+def test_text_with_alternatives(shown, told):
+    shown.click("#tab-text")
+    score, model = told.score, told.cache.model
+    for i in range(len(score)):
+        shown.point(f'.word[data-position="{i + 1}"]')
+        probability, rank, entropy = shown.all(".details p b")
+        assert rounded(probability, 100 * math.exp(score.logprobs[i]))
+        assert numbers(rank) == [score.ranks[i] + 1]
+        assert rounded(entropy, score.entropies[i])
+        tokens = token_bytes(shown, ".details th .token")
+        assert tokens == [model.token_bytes(int(token)) for token in score.top_ids[i]]
+        rows = zip(shown.all(".details .number"), np.exp(score.top_logprobs[i]), strict=True)
+        assert all(rounded(text, 100 * p) for text, p in rows)
+    shown.focus(".word")
+    shown.press("ArrowRight", "ArrowRight")
+    assert rounded(shown.text(".details [data-number=probability]"), 100 * math.exp(score.logprobs[1]))
+    assert f"Perplexity {score.perplexity:.5g}" in shown.text("#panel-text")
+
+
+@pytest.mark.parametrize(("by", "place"), [("probability", 1), ("rank", 2), ("entropy", 3)])
+def test_text_is_coloured(shown, told, by, place):
+    shown.click("#tab-text")
+    shown.click(f"#panel-text .choice label:nth-child({place})")
+    exact = {
+        "probability": -told.score.logprobs,
+        "rank": np.log(told.score.ranks + 1),
+        "entropy": told.score.entropies,
+    }[by] / math.log(told.logits.shape[1])
+    first, *strengths = shown.all(".word", "Number(e.style.getPropertyValue('--v'))")
+    assert first == 0
+    assert np.abs(strengths - np.minimum(exact, 1)).max() < 0.0001
+
+
+# Generation and search
+
+
+def test_generation_step_by_step(shown, told, bundled):
+    shown.click("#tab-generation")
+    ids = [*told.ids, *told.sampled.token_ids]
+    _, cache = bundled.run_with_cache(ids[:-1], "*.hook_pattern")
+    for step, record in enumerate(told.sampled.trace.steps):
+        length, choice = told.T + step, told.sampled.token_ids[step]
+        assert token_bytes(shown, ".sentence .token") == list(map(bundled.token_bytes, ids[: length + 1]))
+        assert token_bytes(shown, ".sentence .new .token") == [bundled.token_bytes(choice)]
+
+        rows = shown.all(
+            "#panel-generation .bars tbody tr",
+            "[e.className, e.querySelector('.number').textContent, e.querySelector('.note').textContent]",
+        )
+        for (kind, number, note), one in zip(rows, record.branches[0].candidates, strict=True):
+            assert rounded(number, 100 * math.exp(one.logprob))
+            assert (kind == "chosen") == (one.token_id == choice)
+            removed = f"left out: {one.removed_by}" if one.removed_by else ""
+            assert note == ("chosen" if one.token_id == choice else removed)
+
+        readout = shown.text("#panel-generation .readout")
+        probability = re.search(r"\(([\d.]+%)\)", readout)[1]
+        assert rounded(probability, 100 * math.exp(told.sampled.logprobs[step]))
+        boxes = [len(shown.all(f".kv.{kind}")) for kind in ("computed", "kept")]
+        if step:
+            assert f"1 column computed; keys and values of {length - 1} tokens reused" in readout
+            assert boxes == [6, 6 * (length - 1)]
+            rows = [cache["pattern", layer][:, length - 1, : length - 1].mean(axis=0) for layer in range(6)]
+            read = shown.all(".kv.read", "Number(e.style.getPropertyValue('--v')) ** 2")
+            assert np.abs(read - np.stack(rows, axis=1).ravel()).max() < 27 / 255 / 32 + 1e-6
+        else:
+            assert f"{length} columns computed" in readout
+            assert boxes == [6 * length, 0]
+        shown.press("Enter") if step % 2 else shown.click("#generation-next")
+    assert shown.js("document.querySelector('#generation-next').disabled")
+
+
+def test_generation_by_slider(shown):
+    shown.click("#tab-generation")
+    shown.focus("#generation-step")
+    shown.press("ArrowRight", "ArrowRight")
+    assert shown.text("#panel-generation .readout").startswith("Step 3")
+
+
+def test_search_tree_and_greedy(shown, told, bundled):
+    shown.click("#tab-search")
+    results = [*told.found, told.greedy]
+    for i, (result, kind) in enumerate(zip(results, ["best", "", "", "greedy"], strict=True)):
+        row = f".found tbody tr:nth-child({i + 1})"
+        assert shown.all(row, "e.className") == [kind]
+        assert token_bytes(shown, f"{row} .path .token") == list(map(bundled.token_bytes, result.token_ids))
+        assert rounded(shown.text(f"{row} [data-number=joint]"), sum(result.logprobs))
+    ratio = math.exp(sum(told.found[0].logprobs) - sum(told.greedy.logprobs))
+    assert ratio > 1.1 and rounded(shown.text(".verdict"), ratio)
+    for step in told.found[0].trace.steps:
+        for branch in step.branches:
+            for one in branch.candidates:
+                if one.fate:
+                    path = " ".join(map(str, [*branch.token_ids, one.token_id]))
+                    shown.focus(f'.node[data-path="{path}"]')
+                    probability, joint = shown.all("#panel-search .readout b")
+                    assert rounded(probability, 100 * math.exp(one.logprob))
+                    assert rounded(joint, one.score)
+    for kind, result in (("best", told.found[0]), ("greedy", told.greedy)):
+        lit = shown.all(f".node.{kind}:not(.root)", "e.dataset.path.split(' ').map(Number)")
+        assert lit == [result.token_ids[: i + 1] for i in range(len(result.token_ids))]
+
+
+# Any text, any screen
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_nasty_texts_are_shown(browser, files, bundled, text):
+    opened(browser, files, explain_page(bundled, text, max_new_tokens=2, num_beams=2))
+    for view in VIEWS:
+        browser.click(f"#tab-{view}")
+    assert b"".join(token_bytes(browser, ".word .token")) == text.encode("utf-8")
+    assert b"".join(token_bytes(browser, ".asks .token")) == text.encode("utf-8")
+    assert browser.js("typeof pwned") == "undefined"
+    assert len(browser.all("script")) == 2 and browser.all("bdi :not(.mark)") == []
+    browser.click("#tab-text")
+    assert min(browser.all(".word .token", "e.getBoundingClientRect().width")) > 1  # nothing is invisible
+    unharmed(browser)
+
+
+CONTRASTS = """
+(() => {
+  const parse = (text) => {
+    const by = text.startsWith("color(") ? 255 : 1, [r, g, b, a] = text.match(/[\\d.]+/g).map(Number);
+    return [r * by, g * by, b * by, a ?? 1];
+  };
+  const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3]));
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((x) => (x <= 10 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    const below = e === document.documentElement ? [255, 255, 255] : ground(e.parentElement);
+    return over(parse(getComputedStyle(e).backgroundColor), below);
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    if (!e.offsetHeight || e.closest(".faded .strip, :disabled, noscript, svg")) continue;
+    if (![...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+    const under = ground(e), text = over(parse(getComputedStyle(e).color), under);
+    const [a, b] = [light(under), light(text)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), `${e.className}: ${e.textContent.slice(0, 20)}`]);
+  }
+  return found;
+})()
+"""
+
+
+# What sticks out of its panel, but for what can be scrolled.
+OUTSIDE = """
+[...document.querySelectorAll("[role=tabpanel]")].filter((panel) => panel.offsetHeight).flatMap((panel) => {
+  const edge = panel.getBoundingClientRect().right;
+  return [...panel.querySelectorAll("*")].filter((e) =>
+    e.offsetWidth && !e.closest(".scroll") && e.getBoundingClientRect().right > edge
+  ).map((e) => `${e.tagName} ${e.className} ${e.textContent.slice(0, 20)}`);
+})
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 700, 800, 1000, 1280])
+def test_fits_and_can_be_read(browser, files, told, width, dark):
+    """No view is wider than the screen; text has a contrast of 4.5 (WCAG AA), but where it is to fade."""
+    try:
+        browser.resize(width, 800)
+        browser.media(dark=dark)
+        opened(browser, files, told.page)
+        background = numbers(browser.js("getComputedStyle(document.body).backgroundColor"))
+        assert (sum(background[:3]) < 200) == dark
+        for view in VIEWS:
+            browser.click(f"#tab-{view}")
+            assert browser.js("document.documentElement.scrollWidth") <= width, view
+            assert browser.js(OUTSIDE) == [], view
+            contrasts = browser.js(CONTRASTS)
+            assert len(contrasts) > 20 and min(contrasts)[0] >= 4.5, view
+        unharmed(browser)
+    finally:
+        browser.resize(1200, 900)
+        browser.media()
+
+
+def test_paper_shows_everything_in_light_colours(browser, files, told):
+    browser.media(dark=True)
+    try:
+        opened(browser, files, told.page)
+        browser.click("#tab-lens")
+        browser.js("dispatchEvent(new Event('beforeprint')) && 0")
+        assert panels(browser) == VIEWS
+        assert sum(numbers(browser.js("getComputedStyle(document.body).backgroundColor"))[:3]) > 600
+        inks = browser.all(
+            "canvas", "e.getContext('2d').getImageData(0, 0, e.width, e.height).data.some(x => x)"
+        )
+        assert len(inks) > 24 and all(inks)
+        browser.js("dispatchEvent(new Event('afterprint')) && 0")
+        assert panels(browser) == ["lens"]
+        pdf = browser.pdf()
+        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) >= len(VIEWS)
+        assert panels(browser) == ["lens"]
+        unharmed(browser)
+    finally:
+        browser.media()
+
+
+def test_reduced_motion(browser, files, told):
+    try:
+        for reduced in (False, True):
+            browser.media(reduced_motion=reduced)
+            opened(browser, files, told.page)
+            moving = browser.all("*", "getComputedStyle(e).transitionDuration !== '0s'")
+            assert any(moving) == (not reduced)
+    finally:
+        browser.media()
+
+
+def test_a_long_text_stays_usable(browser, files, bundled):
+    ids = np.random.default_rng(1).integers(1, 4096, 200).tolist()
+    _, cache = bundled.run_with_cache(ids, "*.hook_pattern")
+    opened(browser, files, explain_page(bundled, ids, layer=2, head=0))
+    try:
+        for width in (1200, 360):
+            browser.resize(width, 800)
+            for view in VIEWS:
+                browser.click(f"#tab-{view}")
+                assert panels(browser) == [view]
+                assert browser.js("document.documentElement.scrollWidth") <= width, view
+    finally:
+        browser.resize(1200, 900)
+    browser.click("#tab-scores")
+    browser.click("#panel-scores .choice label:nth-child(3)")
+    browser.focus("#matrix-weights")
+    for column in range(20):
+        exact = float(cache["pattern", 2][0, 199, column])
+        error = max(27 / 255 / 32, exact * math.expm1(27 / 255 / 2))  # of 8 bits
+        assert rounded(browser.text("#scores-readout [data-number=weight]"), exact, error)
+        browser.press("ArrowRight")
+    assert b"".join(token_bytes(browser, ".word .token")) == b"".join(map(bundled.token_bytes, ids))
+    unharmed(browser)
+
+
+def test_one_token_and_a_full_context(browser, files, bundled):
+    opened(browser, files, explain_page(bundled, ""))
+    for view in VIEWS:
+        browser.click(f"#tab-{view}")
+    unharmed(browser)
+    model, _ = random_gpt2(n_vocab=61, n_ctx=12)  # and no tokenizer
+    opened(browser, files, explain_page(model, list(range(12))))
+    assert browser.all("[role=tab]", "e.id") == [f"tab-{view}" for view in VIEWS[:6]]
+    for view in VIEWS[:6]:
+        browser.click(f"#tab-{view}")
+    assert browser.all(".word") == [f"#{i}" for i in range(12)]
+    unharmed(browser)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_fragment(browser, files, bundled, causal):
+    _, cache = bundled.run_with_cache(TEXT, "blocks.[24].attn.hook_pattern", causal=causal)
+    html = fragment(cache)
+    ((tag, attributes),) = Page(html).elements
+    assert tag == "iframe" and attributes["sandbox"] == "allow-scripts"
+    inside = opened(browser, files, attributes["srcdoc"])  # as the frame shows it
+    assert inside.all("#heads-layer option", "e.value") == ["2", "4"]
+    inside.click("#tab-scores")
+    inside.focus("#matrix-weights")
+    inside.press(*["ArrowUp"] * 6, *["ArrowLeft"] * 6)
+    head = int(inside.js("document.querySelector('#scores-head').value"))
+    for column in range(len(cache.token_ids)):
+        weight = inside.text("#scores-readout [data-number=weight]")
+        assert rounded(weight, cache["pattern", 2][head, 0, column], CODE_ERROR)
+        inside.press("ArrowRight")
+    unharmed(inside)
+    path = files / "notebook.html"
+    path.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,>{html}", "utf-8")
+    browser.open(path)
+    unharmed(browser)

@@ -1,0 +1,144 @@
+"""The page of an explanation as a file: what it holds, how large it is, what it refuses."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from explained import NASTY, TEXT, Page, data_of, explained
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2c import GPT2, Config, __version__
+from gpt2c.benchmark.models import random_weights
+from gpt2c.pages import codes, explain_page, fragment
+from gpt2c.tokenizer import gpt2_tokenizer
+
+
+@pytest.fixture(scope="module")
+def told(bundled):
+    return explained(bundled)
+
+
+def test_nothing_is_loaded_and_nothing_foreign_can_run(told):
+    page = Page(told.page)
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        assert not {"src", "srcset", "action", "background", "style"} & set(attributes)
+        assert attributes.get("href", "data:,") == "data:,"
+    assert [tag for tag, _ in page.elements].count("script") == 2
+    assert not re.search(
+        r"\bimport\b|url\(|@import|innerHTML|insertAdjacent|document\.write|eval\(", told.page
+    )
+    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    for rule, text in (("script-src", page.text("script")), ("style-src", page.text("style"))):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[rule] == f"'sha256-{digest}'"
+
+
+def test_language_title_and_what_made_it(told, bundled):
+    page = Page(told.page)
+    assert ("html", {"lang": "en"}) in page.elements
+    assert page.text("title") == f"{TEXT} · gpt2c explain"
+    data = data_of(told.page)
+    assert data["version"] == __version__
+    assert data["model"]["numerics"] == bundled.numerics and data["model"]["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_text_is_only_text(bundled, text):
+    html = explain_page(bundled, text, max_new_tokens=1, num_beams=1)
+    page = Page(html)
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in Page(explain_page(bundled, "a")).elements]
+    raw = html[html.index('id="data">') + 10 : html.rindex("</script>\n<script>")]
+    assert raw.isascii() and not set("<>&") & set(raw)
+    assert data_of(html)["text"] == text
+
+
+def test_a_long_title_is_cut(bundled):
+    text = "word " * 40
+    title = Page(explain_page(bundled, text, max_new_tokens=1, num_beams=1)).text("title")
+    assert title.startswith("word word") and "…" in title and len(title) < 90
+
+
+def test_size_for_twelve_layers_of_twelve_heads_and_64_tokens():
+    config = Config(
+        n_layer=12, n_head=12, n_embd=192, n_inner=768, n_ctx=1024, n_vocab=50257, bos_token_id=50256
+    )
+    model = GPT2(random_weights(config), gpt2_tokenizer(), name="random")
+    ids = np.random.default_rng(0).integers(0, 50257, 64).tolist()
+    page = explain_page(model, ids)
+    assert len(page.encode("utf-8")) < 1_000_000
+    assert set(data_of(page)) >= {"attention", "walk", "lens", "scores", "generation", "search"}
+    assert data_of(page)["attention"]["scores"]["layers"] == list(range(12))
+
+
+def decoded(weights_codes, bits):
+    """The inverse of weight_codes by its description: even steps above the knee, even logarithms below."""
+    top = 12 + 16 - 1
+    place = np.asarray(weights_codes, np.float64) * (top / (2**bits - 1)) - 12
+    return np.where(
+        weights_codes == 0, 0, np.where(place >= 0, (place + 1) / 16, np.exp(np.minimum(place, 0)) / 16)
+    )
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.sampled_from([8, 16]))
+def test_weight_codes_are_as_precise_as_promised(weights, bits):
+    weights = np.array(weights)
+    found = decoded(codes.weight_codes(weights, bits), bits)
+    step = 27 / (2**bits - 1)
+    allowed = np.where(weights >= 1 / 16, step / 32, weights * math.expm1(step / 2))
+    # At the knee the two pieces have one slope; below the smallest code there is nothing.
+    assert (np.abs(found - weights) <= allowed * 1.06 + np.exp(-12) / 16).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_weight_codes_of_none_and_all(bits):
+    assert codes.weight_codes(np.array([0.0, 1.0]), bits).tolist() == [0, 2**bits - 1]
+
+
+@given(st.integers(2, 9), st.integers(0, 2**32 - 1), st.sampled_from([90, 65536]))
+def test_hidden_scores_lie_between_their_ends(T, seed, levels):
+    scores = np.random.default_rng(seed).normal(0, 4, (2, T, T))
+    found, ends = codes.hidden_codes(scores, levels)
+    later = [scores[:, row, column] for row in range(T) for column in range(row + 1, T)]
+    low, high = ends[:, :1], ends[:, 1:]
+    decoded = low + found / (levels - 1) * (high - low)
+    assert np.abs(decoded - np.stack(later, axis=1)).max() <= (high - low).max() / (levels - 1) / 2 + 1e-5
+
+
+def test_digits_stand_for_themselves():
+    assert len(codes.DIGITS) == 90 and json.dumps(codes.DIGITS) == f'"{codes.DIGITS}"'
+    assert (
+        codes.digits(np.array([[0, 89], [1, 2]]))["data"]
+        == codes.DIGITS[0] + codes.DIGITS[89] + codes.DIGITS[1:3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 6}, "layer must be from -6 to 5: the model has 6"),
+        ({"head": -5}, "head must be from -4 to 3: the model has 4"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"num_beams": 0}, "num_beams must be at least 1"),
+    ],
+)
+def test_bad_options(bundled, options, message):
+    with pytest.raises(ValueError, match=message):
+        explain_page(bundled, TEXT, **options)
+
+
+def test_layers_and_heads_count_from_the_end(bundled):
+    assert data_of(explain_page(bundled, TEXT, layer=-1, head=-2))["start"] == {"layer": 5, "head": 2}
+
+
+def test_a_fragment_needs_a_pattern(bundled):
+    _, cache = bundled.run_with_cache(TEXT, "hook_embed")
+    with pytest.raises(ValueError, match="no pattern was captured"):
+        fragment(cache)
