@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from ._labels import fitted, label
 from .generation import calls_of
 from .prompts import token_ids
 from .sampling import check_integer
@@ -105,15 +106,13 @@ class LogitLens:
         return f"<LogitLens of {len(self.tokens)} tokens: {len(self.names)} residual streams>"
 
     def __str__(self) -> str:
-        given = [_shown(text, token) for text, token in zip(self.tokens, self.input_ids, strict=True)]
-        lines = [" " * 5 + _cells(["", *self.names])]
-        for position, name in enumerate(given):
-            best = [
-                _shown(texts[position][0], ids[position, 0])
-                for texts, ids in zip(self.top_tokens, self.top_ids, strict=True)
-            ]
-            lines.append(f"{position:4} " + _cells([name, *best]))
-        return "\n".join(lines)
+        rows = [["", *self.names]]
+        for position, (text, token) in enumerate(zip(self.tokens, self.input_ids, strict=True)):
+            best = [texts[position][0] for texts in self.top_tokens]
+            rows.append([label(text, token), *map(label, best, self.top_ids[:, position, 0])])
+        lines = ["  ".join(fitted(cell, CELL) for cell in row).rstrip() for row in rows]
+        numbers = ["", *map(str, range(len(self.tokens)))]
+        return "\n".join(f"{number:>4} {line}" for number, line in zip(numbers, lines, strict=True))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,8 +189,10 @@ class Attribution:
         return "\n".join(lines + _matrix(values, [*map(str, range(self.heads.shape[1])), "bias"]))
 
     def _of(self) -> str:
-        name = f"logit of {_shown(self.token, self.token_id)}"
-        return name if self.against_id is None else f"{name} minus {_shown(self.against, self.against_id)}"
+        name = f"logit of {_quoted(self.token, self.token_id)}"
+        if self.against is not None and self.against_id is not None:
+            name += f" minus {_quoted(self.against, self.against_id)}"
+        return name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -413,13 +414,8 @@ def _text(model: GPT2, token: int) -> str:
     return model.token_bytes(token).decode("utf-8", "replace") if token >= 0 else ""
 
 
-def _shown(text: str | None, token: int) -> str:
-    return repr(text) if text else f"token {token}"
-
-
-def _cells(texts: Iterable[str]) -> str:
-    cut = (text if len(text) <= CELL else text[: CELL - 1] + "…" for text in texts)
-    return "  ".join(f"{text:<{CELL}}" for text in cut).rstrip()
+def _quoted(text: str, token: int) -> str:
+    return f'"{label(text)}"' if text else label(text, token)
 
 
 def _matrix(values: np.ndarray, columns: Iterable[str]) -> list[str]:

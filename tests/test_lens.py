@@ -428,12 +428,13 @@ def test_tables_show_the_numbers(bundled):
     head, *rows = str(lens).splitlines()
     assert re.split(r"\s{2,}", head.strip()) == lens.names and len(rows) == len(lens.tokens)
     for position, row in enumerate(rows):
-        words = [repr(word) for word in (lens.tokens[position], *(x[position][0] for x in lens.top_tokens))]
-        words = [word if len(word) <= 12 else word[:11] + "…" for word in words]
+        words = [lens.tokens[position], *(layer[position][0] for layer in lens.top_tokens)]
+        words = [word.replace(" ", "\u2423") for word in words]
+        words = [word if len(word) <= 12 else word[:11] + "\u2026" for word in words]
         assert row == f"{position:4} " + "  ".join(f"{word:<12}" for word in words).rstrip()
     found = cache.attribution(5, 6)
     head, *rows = str(found).splitlines()
-    title = f"logit of {found.token!r} minus {found.against!r}"
+    title = f'logit of "{found.token}" minus "{found.against}"'
     assert head == f"{title} after position {len(lens.tokens) - 1}: {found.logit:.4f}"
     n = len(found.components)
     expected = [f"  {name:<10} {value:9.4f}" for name, value in found.components.items()]
