@@ -1,7 +1,7 @@
 """gpt2c against TransformerLens: recorded answers (golden/), and a live comparison with ``pytest -m oracle``.
 
-Every name, every kind of intervention on each of them, the logit lens, attributions and scores of heads: all
-within 1e-4.
+Every name, every kind of intervention on each of them, activation patching, the logit lens, attributions and
+scores of heads: all within 1e-4.
 """
 
 from __future__ import annotations
@@ -129,6 +129,23 @@ def compare_head_scores(run):
         close(mine, run.theirs[f"scores/{kind}"])
 
 
+def compare_patches(run):
+    (first, second), config, T = run.theirs["tokens"].tolist(), run.model.config, len(run.ids)
+    clean = other_ids(run.key, run.ids, config.n_vocab)
+    layers, positions, heads = range(config.n_layer), range(T), range(config.n_head)
+    by_name = {name.removeprefix("patched/"): v for name, v in run.theirs.items() if "patched/" in name}
+    assert len(by_name) == 10
+    for name, theirs in by_name.items():
+        if name in ("resid_pre", "resid_mid", "attn_out", "mlp_out"):
+            over = (name, layers, positions)
+        elif name == "z by position":
+            over = ("z", layers, positions, heads)
+        else:
+            over = (name, layers, "all", heads)
+        mine = run.model.patch(clean, run.ids, over, lambda logits: logits[-1, first] - logits[-1, second])
+        close(mine, theirs)
+
+
 # -------------------------------------------------------------------------------- recorded
 
 
@@ -161,6 +178,10 @@ def test_attributions(recorded):
 
 def test_head_scores(recorded):
     compare_head_scores(recorded)
+
+
+def test_patches(recorded):
+    compare_patches(recorded)
 
 
 # -------------------------------------------------------------------------------- live
@@ -197,6 +218,7 @@ def test_live_random_models(oracle, model, activation):
     compare_lens(run)
     compare_attributions(run)
     compare_head_scores(run)
+    compare_patches(run)
 
 
 @pytest.mark.oracle

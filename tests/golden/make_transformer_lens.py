@@ -15,6 +15,8 @@ under "<case>/...":
     attn_bias, bias       [3, n_layer, T], [3]
     scores/<kind>         detect_head(error_measure="mul"), [n_layer, n_head]
     tokens                the two tokens
+    patched/<name>        activation patching from the other text: how far the first token's logit is above
+                          the second's at the last position, for each layer, position and head patched
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from golden import make_golden, recipe  # noqa: E402  (the tests' folder is not a package)
 from golden.interventions import Intervention, interventions, other_ids  # noqa: E402
-from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: E402
+from transformer_lens import HookedTransformer, HookedTransformerConfig, patching  # noqa: E402
 from transformer_lens.head_detector import detect_head  # noqa: E402
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: E402
 
@@ -39,11 +41,26 @@ from gpt2c.config import Config  # noqa: E402
 
 FOLDER = Path(__file__).parent
 KINDS_OF_HEADS = ("previous_token", "duplicate_token", "induction")
+PATCHES = {
+    "resid_pre": patching.get_act_patch_resid_pre,
+    "resid_mid": patching.get_act_patch_resid_mid,
+    "attn_out": patching.get_act_patch_attn_out,
+    "mlp_out": patching.get_act_patch_mlp_out,
+    "z by position": patching.get_act_patch_attn_head_out_by_pos,
+    "z": patching.get_act_patch_attn_head_out_all_pos,
+    "q": patching.get_act_patch_attn_head_q_all_pos,
+    "k": patching.get_act_patch_attn_head_k_all_pos,
+    "v": patching.get_act_patch_attn_head_v_all_pos,
+    "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
+}
 
 
-def build(values: dict, weights: dict[str, np.ndarray], *, fold_last: bool = False) -> HookedTransformer:
-    """HookedTransformer with these weights as they are, or with LayerNorm folded into what follows it."""
-    hf = make_golden.build(values, weights, torch.float32)
+def hooked(hf: torch.nn.Module, *, fold_last: bool = False, attn_result: bool = True) -> HookedTransformer:
+    """HookedTransformer with the weights of a GPT2LMHeadModel as they are.
+
+    With `fold_last` the gains and biases of LayerNorm become part of the weights after it; `attn_result` is
+    whether the heads are multiplied apart, so that hook_result exists.
+    """
     c = hf.config
     config = HookedTransformerConfig(
         n_layers=c.n_layer,
@@ -58,7 +75,7 @@ def build(values: dict, weights: dict[str, np.ndarray], *, fold_last: bool = Fal
         use_attn_scale=c.scale_attn_weights,
         scale_attn_by_inverse_layer_idx=c.scale_attn_by_inverse_layer_idx,
         normalization_type="LN",
-        use_attn_result=True,
+        use_attn_result=attn_result,
         default_prepend_bos=False,
         device="cpu",
         seed=0,
@@ -72,6 +89,11 @@ def build(values: dict, weights: dict[str, np.ndarray], *, fold_last: bool = Fal
         fold_value_biases=False,
     )
     return model.eval()
+
+
+def build(values: dict, weights: dict[str, np.ndarray], **options: bool) -> HookedTransformer:
+    """The same from weights."""
+    return hooked(make_golden.build(values, weights, torch.float32), **options)
 
 
 def hook_of(one: Intervention, own: dict, other: dict) -> Any:
@@ -136,6 +158,12 @@ def record(values: dict, weights: dict[str, np.ndarray], ids: np.ndarray, key: s
     folded.to_tokens = lambda ids: ids  # detect_head takes strings, and there is no tokenizer
     for kind in KINDS_OF_HEADS:
         found[f"scores/{kind}"] = detect_head(folded, tokens, f"{kind}_head", error_measure="mul").numpy()
+
+    patching.tqdm = lambda rows: rows  # no bars
+    _, clean = model.run_with_cache(others)
+    for name, patch in PATCHES.items():
+        patched = patch(model, tokens, clean, lambda logits: logits[0, -1, first] - logits[0, -1, second])
+        found[f"patched/{name}"] = patched.numpy()
     return found
 
 
