@@ -154,6 +154,11 @@ def test_bad_options(bundled, options, message):
         explain_page(bundled, TEXT, **options)
 
 
+def test_one_text_only(bundled):
+    with pytest.raises(TypeError, match="explains one text, but got a list of 2"):
+        explain_page(bundled, ["one", "two"])
+
+
 def test_layers_and_heads_count_from_the_end(bundled):
     assert data_of(explain_page(bundled, TEXT, layer=-1, head=-2))["start"] == {"layer": 5, "head": 2}
 
