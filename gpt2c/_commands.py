@@ -115,11 +115,7 @@ def suggest(arguments: Namespace) -> None:
     with open_output(arguments.output) as out:
         suggestions = _load(arguments).suggest(text, arguments.k)
         if arguments.json:
-            found = [
-                {"text": s.text, "probability": s.probability, "token_id": s.token_id, "bytes": s.bytes.hex()}
-                for s in suggestions
-            ]
-            _print_json({"text": text, "suggestions": found}, out)
+            _print_json({"text": text, "suggestions": list(map(_suggestion_told, suggestions))}, out)
         else:
             for suggestion in suggestions:
                 print(_shown(suggestion), file=out)
@@ -170,6 +166,10 @@ def _decodable(line: str) -> None:
 
 def _shown(suggestion: Suggestion) -> str:
     return f"{suggestion.probability:7.2%}  {_quoted(suggestion.text)}"
+
+
+def _suggestion_told(suggestion: Suggestion) -> dict[str, Any]:
+    return {**suggestion._asdict(), "bytes": suggestion.bytes.hex()}
 
 
 def _quoted(text: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "make_streams_safe",
     "note",
     "open_output",
+    "paint",
     "raise_at_interrupt",
     "read_text",
     "silence_stdout",
@@ -43,20 +44,21 @@ def make_streams_safe() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _paint(text: str, code: str, stream: TextIO) -> str:
+def paint(text: str, code: str, stream: TextIO) -> str:
+    """``text`` as the SGR ``code`` says, if ``stream`` is a terminal and wants it (https://no-color.org)."""
     if not text or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
 def bold(text: str, stream: TextIO) -> str:
-    """``text`` in bold, if ``stream`` is a terminal and colour is wanted (https://no-color.org)."""
-    return _paint(text, "1", stream)
+    """``text`` in bold, under the conditions of `paint`."""
+    return paint(text, "1", stream)
 
 
 def dim(text: str, stream: TextIO) -> str:
-    """``text`` in a fainter colour, under the same conditions."""
-    return _paint(text, "2", stream)
+    """``text`` in a fainter colour, under the conditions of `paint`."""
+    return paint(text, "2", stream)
 
 
 def note(message: str) -> None:

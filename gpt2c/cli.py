@@ -78,6 +78,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from .benchmark import main_bench
 
         return main_bench(arguments) or 0
+    if arguments.command == "explain":
+        from ._explain import explain
+
+        return explain(arguments) or 0
 
     from . import _commands
 
@@ -216,6 +220,56 @@ def build_parser() -> ArgumentParser:
         metavar="FILE | DIR",
         help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
     )
+
+    explain = command(
+        "explain",
+        "show how the model reads a text and goes on with it",
+        "With -o it writes a page for a browser: one file, which needs no network. Otherwise it prints the "
+        "same as text: tokens, the attention of one head in numbers, what every layer would say next, how "
+        "probable the text is, what each head does.",
+    )
+    explain.add_argument(
+        "text", nargs="?", help="the text; - or nothing: stdin, without its final line break"
+    )
+    explain.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the page to FILE, which appears once it is complete; - is stdout",
+    )
+    explain.add_argument("--open", action="store_true", help="then open the page in a browser")
+    forms = explain.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--text", action="store_true", dest="text_view", help="text instead of a page, also with -o"
+    )
+    forms.add_argument(
+        "--json", action="store_true", help="print JSON: the arrays themselves, and their shapes"
+    )
+    explain.add_argument(
+        "--layer", type=int, metavar="L", help="whose attention is told in numbers, from 0 (the first layer)"
+    )
+    explain.add_argument(
+        "--head",
+        type=int,
+        metavar="H",
+        help="and of which head, from 0 (the one whose last token attends most to one other)",
+    )
+    explain.add_argument(
+        "-n",
+        "--max-new-tokens",
+        type=int,
+        default=8,
+        metavar="N",
+        help="how many tokens to go on, at most (8)",
+    )
+    explain.add_argument(
+        "--num-beams",
+        type=int,
+        default=3,
+        metavar="N",
+        help="also search the most probable continuation with N beams; 1: do not (3)",
+    )
+    _model_options(explain)
 
     info = command(
         "info", "what a model is and how it would run here", "Loads it, so every tensor is checked."

@@ -58,11 +58,12 @@ def add(
     def edit(value: np.ndarray, hook: Hook) -> None:
         chosen = _chosen(value, hook, positions, heads, units)
         part = value[chosen]
-        if np.broadcast_shapes(part.shape, vector.shape) != part.shape:
+        try:
+            value[chosen] = part + vector
+        except ValueError:  # NumPy's says less
             raise ValueError(
                 f"an array {list(vector.shape)} cannot be added to {list(part.shape)} of {hook.name}"
-            )
-        value[chosen] = part + vector
+            ) from None
 
     return edit
 

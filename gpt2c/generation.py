@@ -91,6 +91,22 @@ class Generation:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_html_(self) -> str:
+        from .notebook import generation_html
+
+        return generation_html(self)
+
+
+def calls_of(lengths: Sequence[int]) -> Iterator[slice]:
+    """Neighbouring texts that share a call of the engine: ``ROWS_PER_CALL`` tokens at most, or one text."""
+    begin = rows = 0
+    for index, length in enumerate(lengths):
+        if rows + length > ROWS_PER_CALL and index > begin:
+            yield slice(begin, index)
+            begin, rows = index, 0
+        rows += length
+    yield slice(begin, len(lengths))
+
 
 def generate(
     model: GPT2, prompts: Sequence[np.ndarray], options: SamplingOptions, batch_size: int | None = None

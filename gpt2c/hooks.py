@@ -86,25 +86,21 @@ def hook_names(config: Config) -> list[str]:
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
-    """The full name of "pattern" in a layer, or of "embed": ``hook_`` and what stands before may be left out.
+    """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer; without one of "embed".
 
     Layers count from 0; negative ones from the end. A KeyError says what there is.
     """
-    if layer is None:
-        found = [name for name in (*BEFORE, *AFTER) if short in (name, name.removeprefix("hook_"))]
-        if found:
-            return found[0]
-    elif -config.n_layer <= layer < config.n_layer:
-        for name in OF_LAYER:
-            part, _, last = name.rpartition("hook_")
-            if short in (name, f"hook_{last}", part + last) or (short == last and not part.startswith("ln")):
-                return f"blocks.{layer % config.n_layer}.{name}"
-    names = ", ".join(name.replace("hook_", "") for name in (BEFORE if layer is None else OF_LAYER))
     if layer is not None and not -config.n_layer <= layer < config.n_layer:
         raise KeyError(f"layer {layer} of a model with layers 0 to {config.n_layer - 1}")
-    raise KeyError(
-        f"no value {short!r} {'outside layers' if layer is None else 'in a layer'}; there is {names}"
-    )
+    names = BEFORE + AFTER if layer is None else OF_LAYER
+    prefix = "" if layer is None else f"blocks.{layer % config.n_layer}."
+    shorter = [name.replace("hook_", "") for name in names]
+    for name, part in zip(names, shorter, strict=True):
+        alone = part.rpartition(".")[2]
+        if short in (name, part) or (short == alone and not part.startswith("ln")):
+            return prefix + name
+    where = "outside layers" if layer is None else "in a layer"
+    raise KeyError(f"no value {short!r} {where}; there are {', '.join(shorter)}")
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from .generation import calls_of
 from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
+from .prompts import check_lengths
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .edits import Edit
     from .lens import Attribution, HeadScores, LogitLens
     from .model import GPT2
 
 __all__ = ["ActivationCache", "Observer", "checked_edits", "run_with_cache"]
-
-ROWS_PER_CALL = 2048  # tokens in one pass, unless one text alone has more
 
 Captured = dict[str, list[np.ndarray]]
 
@@ -133,6 +136,37 @@ class ActivationCache(Mapping[str, np.ndarray]):
 
         return head_scores(self)
 
+    def plot(self, layer: int, head: int | None = None, *, ax: Axes | None = None) -> Figure:
+        """Draw the attention pattern: who attends to whom, grey where the mask hides the key.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0, negative ones from the end. Its attn.hook_pattern must have been captured.
+        head : int, optional
+            The same; by default all heads of the layer, one map each.
+        ax : matplotlib axes, optional
+            To draw one head into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_attention
+
+        return plot_attention(self, layer, head, ax)
+
+    def _repr_html_(self) -> str:
+        from .pages import fragment
+
+        return fragment(self)
+
 
 def run_with_cache(
     model: GPT2,
@@ -145,8 +179,10 @@ def run_with_cache(
 ) -> list[ActivationCache]:
     """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
+    check_lengths(prompts, model.config.n_ctx)
     found = []
-    for group in _groups(prompts):
+    for part in calls_of([len(ids) for ids in prompts]):
+        group = prompts[part]
         sequences = [(model.new_cache(len(ids)), ids) for ids in group]
         observer = Observer(model, sequences, names, changes, keep=logits_to_keep)
         logits = _engine.forward(
@@ -157,10 +193,10 @@ def run_with_cache(
             observer=observer,
             both_ways=not causal,
         )
-        parts = np.split(logits, np.cumsum(observer.kept)[:-1])
+        kept = np.split(logits, np.cumsum(observer.kept)[:-1])
         found += [
-            ActivationCache(model, ids, joined(captured), part, causal=causal)
-            for ids, captured, part in zip(group, observer.captured, parts, strict=True)
+            ActivationCache(model, ids, joined(captured), rows, causal=causal)
+            for ids, captured, rows in zip(group, observer.captured, kept, strict=True)
         ]
     return found
 
@@ -195,17 +231,6 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
         np.pad(part, ((0, 0), (0, 0), (0, n_keys - part.shape[2])), constant_values=hidden) for part in parts
     ]
     return np.concatenate(wide, axis=1)
-
-
-def _groups(prompts: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    group: list[np.ndarray] = []
-    for ids in prompts:
-        if group and sum(map(len, group)) + len(ids) > ROWS_PER_CALL:
-            yield group
-            group = []
-        group.append(ids)
-    if group:
-        yield group
 
 
 class Observer:

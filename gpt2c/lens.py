@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
-from .generation import ROWS_PER_CALL
+from .generation import calls_of
 from .prompts import token_ids
 from .sampling import check_integer
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .introspect import ActivationCache
     from .model import GPT2
 
@@ -70,6 +73,33 @@ class LogitLens:
     def to_dict(self) -> dict[str, Any]:
         """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
         return _plain(self)
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the first choice after each layer for each token, coloured by its log-probability.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_lens
+
+        return plot_lens(self, ax)
+
+    def _repr_html_(self) -> str:
+        from .notebook import lens_html
+
+        return lens_html(self)
 
     def __repr__(self) -> str:
         return f"<LogitLens of {len(self.tokens)} tokens: {len(self.names)} residual streams>"
@@ -132,6 +162,23 @@ class Attribution:
         """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
         return _plain(self)
 
+    def plot(self) -> Figure:
+        """Draw what each component adds as a bar, and what each head adds as a map.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_attribution
+
+        return plot_attribution(self)
+
     def __repr__(self) -> str:
         return f"<Attribution of {self._of()}: {self.logit:.4g}>"
 
@@ -188,6 +235,23 @@ class HeadScores:
         """Lists of numbers by name, ready for ``json.dumps``; None in place of NaN."""
         return _plain(self)
 
+    def plot(self) -> Figure:
+        """Draw a map of layers and heads for each score; grey where no position has such a key.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_head_scores
+
+        return plot_head_scores(self)
+
     def __repr__(self) -> str:
         n_layer, n_head = self.entropy.shape
         return f"<HeadScores of {n_layer} layers of {n_head} heads>"
@@ -208,10 +272,9 @@ def logit_lens(cache: ActivationCache, k: int = 5, tokens: int | Sequence[int] |
     targets = _asked(cache, tokens)
     streams = [cache["resid_pre", 0], *(cache["resid_post", layer] for layer in range(n_layer))]
     rows = np.arange(len(ids))
-    per_call = max(1, ROWS_PER_CALL // len(ids))
     found = []
-    for begin in range(0, len(streams), per_call):
-        some = streams[begin : begin + per_call]
+    for part in calls_of([len(ids)] * len(streams)):
+        some = streams[part]
         found.append(
             _engine.score(
                 model.weights,

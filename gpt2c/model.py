@@ -751,6 +751,8 @@ class GPT2:
 
         Raises
         ------
+        ContextLengthError
+            A prompt is longer than the model's positions.
         ValueError
             A name that the model does not have; an edit that does not fit.
         """

@@ -7,7 +7,7 @@ patch, in the text and in the layers, is as it was and not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from . import _engine
 from .edits import replace
+from .generation import calls_of
 from .hooks import axes, full_name
-from .introspect import ROWS_PER_CALL, ActivationCache, Observer, run_with_cache
+from .introspect import ActivationCache, Observer, run_with_cache
 from .sampling import check_integer
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def patch(
             caches = [_beginning(model, cache, one.first) for one in group]
             for i, layer in enumerate(layers):
                 start = layer, observer.captured[0][streams[i]][0]
-                for part in _calls(group, len(corrupted)):
+                for part in calls_of([len(corrupted) - one.first for one in group]):
                     answers = _run(
                         model, group[part], caches[part], corrupted, start, places[i], source, logits_to_keep
                     )
@@ -133,17 +134,6 @@ def _beginning(model: GPT2, cache: _engine.KVCache, n: int) -> _engine.KVCache:
     beginning = cache.fork()
     beginning.truncate(n)
     return beginning
-
-
-def _calls(patches: Sequence[_Patch], length: int) -> Iterator[slice]:
-    """Which patches go through the layers together."""
-    begin, rows = 0, 0
-    for i, one in enumerate(patches):
-        rows += length - one.first
-        if i > begin and rows > ROWS_PER_CALL:
-            yield slice(begin, i)
-            begin, rows = i, length - one.first
-    yield slice(begin, len(patches))
 
 
 def _run(

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Item", "Prompt", "Prompts", "separate", "split_pair", "token_ids"]
+from .errors import ContextLengthError
+
+__all__ = ["Item", "Prompt", "Prompts", "check_lengths", "separate", "split_pair", "token_ids"]
 
 Prompt = str | list[int] | tuple[int, ...] | np.ndarray
 """A text, or its token ids."""
@@ -78,3 +80,13 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
             f"{n_vocab - 1}"
         )
     return np.ascontiguousarray(ids, np.int32)
+
+
+def check_lengths(prompts: Sequence[np.ndarray], n_ctx: int) -> None:
+    """Raise unless each of the prompts, int32 [any], fits into the model's ``n_ctx`` positions."""
+    for index, ids in enumerate(prompts):
+        if len(ids) > n_ctx:
+            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
+            raise ContextLengthError(
+                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
+            )

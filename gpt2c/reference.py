@@ -68,12 +68,26 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))  # [..., n]
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> np.ndarray:
+def unseen(name: str, value: np.ndarray) -> np.ndarray:
+    """The `look` of somebody who does not look."""
+    return value
+
+
+def layer_norm(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    epsilon: float,
+    look: Look = unseen,
+    name: str = "ln",
+) -> np.ndarray:
     """Each row to mean 0 and variance 1, then a learned scale and shift: ``[T, n_embd] -> [T, n_embd]``."""
     x = _float64(x)
     centred = x - x.mean(axis=-1, keepdims=True)  # [T, n_embd]
     variance = (centred**2).mean(axis=-1, keepdims=True)  # [T, 1]  divided by n, not n - 1
-    return centred / np.sqrt(variance + epsilon) * weight + bias  # [T, n_embd]
+    scale = look(f"{name}.hook_scale", np.sqrt(variance + epsilon))  # [T, 1]
+    normalized = look(f"{name}.hook_normalized", centred / scale)  # [T, n_embd]
+    return normalized * weight + bias  # [T, n_embd]
 
 
 def activation(name: str, x: np.ndarray) -> np.ndarray:
@@ -100,11 +114,6 @@ def activation(name: str, x: np.ndarray) -> np.ndarray:
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), but never overflows
-
-
-def unseen(name: str, value: np.ndarray) -> np.ndarray:
-    """The `look` of somebody who does not look."""
-    return value
 
 
 def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
@@ -140,8 +149,11 @@ def attention(
     a = look(name + "pattern", softmax(scores))  # [n_head, T, T]  ... after softmax: exactly 0
 
     mixed = look(name + "z", (a @ v.transpose(1, 0, 2)).transpose(1, 0, 2))  # [T, n_head, head_dim]
-    joined = mixed.reshape(T, config.n_embd)  # [T, n_embd]  heads side by side
-    return joined @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
+    w_o = w["c_proj.weight"].reshape(
+        n_head, -1, config.n_embd
+    )  # [n_head, head_dim, n_embd]  one of each head
+    result = (mixed.transpose(1, 0, 2) @ w_o).transpose(1, 0, 2)  # [T, n_head, n_embd]
+    return look(name + "result", result).sum(axis=1) + w["c_proj.bias"]  # [T, n_embd]
 
 
 def feed_forward(
@@ -191,20 +203,22 @@ def forward(
         No ids, or an id outside the vocabulary.
     """
     ids = _check_ids(config, ids)  # [T]
-    epsilon = config.layer_norm_epsilon
+
+    def norm(x: np.ndarray, part: str, name: str) -> np.ndarray:
+        return layer_norm(x, **_part(weights, part), epsilon=config.layer_norm_epsilon, look=look, name=name)
 
     x = embed(weights, ids, look)  # [T, n_embd]  the residual stream, to which every layer adds
     for layer in range(config.n_layer):
-        name = f"blocks.{layer}.hook_"
-        x = look(name + "resid_pre", x)
-        h = layer_norm(x, **_part(weights, f"h.{layer}.ln_1"), epsilon=epsilon)  # [T, n_embd]
+        block = f"blocks.{layer}."
+        x = look(block + "hook_resid_pre", x)
+        h = norm(x, f"h.{layer}.ln_1", block + "ln1")  # [T, n_embd]
         h = attention(config, weights, layer, h, look, causal=causal)  # [T, n_embd]
-        x = look(name + "resid_mid", x + look(name + "attn_out", h))  # [T, n_embd]
-        h = layer_norm(x, **_part(weights, f"h.{layer}.ln_2"), epsilon=epsilon)  # [T, n_embd]
+        x = look(block + "hook_resid_mid", x + look(block + "hook_attn_out", h))  # [T, n_embd]
+        h = norm(x, f"h.{layer}.ln_2", block + "ln2")  # [T, n_embd]
         h = feed_forward(config, weights, layer, h, look)  # [T, n_embd]
-        x = look(name + "resid_post", x + look(name + "mlp_out", h))  # [T, n_embd]
+        x = look(block + "hook_resid_post", x + look(block + "hook_mlp_out", h))  # [T, n_embd]
 
-    x = layer_norm(x, **_part(weights, "ln_f"), epsilon=epsilon)  # [T, n_embd]
+    x = norm(x, "ln_f", "ln_final")  # [T, n_embd]
     head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
     return x @ _float64(weights[head]).T  # [T, n_vocab]
 

@@ -12,11 +12,15 @@ import numpy as np
 
 from . import _engine
 from .errors import ContextLengthError
-from .generation import CACHE_BYTES, ROWS_PER_CALL
+from .generation import CACHE_BYTES, ROWS_PER_CALL, calls_of
+from .prompts import check_lengths
 from .sampling import check_integer
 from .words import Word, find_words
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .model import GPT2
 
 __all__ = [
@@ -192,6 +196,33 @@ class Score:
         if self.top_ids is not None and self.top_ids.size:
             columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the surprisal of each token in bits, coloured by its rank, beside the surprisal expected.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        """
+        from .plots import plot_score
+
+        return plot_score(self, ax)
+
+    def _repr_html_(self) -> str:
+        from .notebook import score_html
+
+        return score_html(self)
 
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
@@ -571,15 +602,9 @@ def _finished(model: GPT2, passage: Passage, contexts: np.ndarray, columns: Sequ
 
 def suggest(model: GPT2, prompts: Sequence[np.ndarray], k: int) -> list[list[Suggestion]]:
     """The ``k`` most probable next tokens of every prompt (int32 ids), the best first, then by id."""
-    n_ctx = model.config.n_ctx
-    for index, ids in enumerate(prompts):
-        if len(ids) > n_ctx:
-            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
-            raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
-            )
+    check_lengths(prompts, model.config.n_ctx)
     results = []
-    for part in _calls([len(ids) for ids in prompts]):
+    for part in calls_of([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads)
         results += [_most_probable(model, row, k) for row in logits]
@@ -599,17 +624,6 @@ def _most_probable(model: GPT2, logits: np.ndarray, k: int) -> list[Suggestion]:
         data = model.token_bytes(token)
         suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
     return suggestions
-
-
-def _calls(lengths: Sequence[int]) -> Iterator[slice]:
-    """Neighbouring documents that share a call of the engine: ``ROWS_PER_CALL`` rows at most, or one text."""
-    begin = rows = 0
-    for index, length in enumerate(lengths):
-        if rows + length > ROWS_PER_CALL and index > begin:
-            yield slice(begin, index)
-            begin, rows = index, 0
-        rows += length
-    yield slice(begin, len(lengths))
 
 
 def _extent(

@@ -12,6 +12,9 @@ from . import _engine
 from .processors import filtered
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .beam import Beam
     from .generation import Job
 
@@ -94,6 +97,32 @@ class Trace:
     def to_dict(self) -> dict[str, Any]:
         """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
         return asdict(self)
+
+    def plot(self, token_ids: Sequence[int] = (), *, ax: Axes | None = None) -> Figure:
+        """Draw the candidates of every step with their probabilities; of beam search, the tree of its texts.
+
+        Parameters
+        ----------
+        token_ids : sequence of int
+            Of beam search: the continuation whose path is lit, such as that of a ``Generation``.
+        ax : matplotlib axes, optional
+            To draw into, instead of a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It is not shown: that is ``matplotlib.pyplot.show()``, or a notebook's affair.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib: ``pip install "gpt2c[plot]"``.
+        ValueError
+            The trace has no steps.
+        """
+        from .plots import plot_trace
+
+        return plot_trace(self, token_ids, ax)
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self.steps)} steps>"

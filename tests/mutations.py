@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["tests/test_kernels.py", "tests/test_formats.py", "tests/test_engine.py", "tests/test_cache.py"]
+TESTS = [f"tests/test_{room}.py" for room in ("kernels", "formats", "engine", "cache", "introspect", "edits")]
 
 # (what is broken, file, text, replacement)
 MUTATIONS = [
@@ -52,10 +52,21 @@ MUTATIONS = [
     ("attention: sum of later blocks", "k_attention.inc.c", "to[d_pad + 1] = state[2][i];", ""),
     ("attention: rows that merge", "k_attention.inc.c", "begin = key > first ? key - first : 0; /* the first query", "begin = 0; /* the first query"),
     ("attention: scores of the last keys", "k_attention.inc.c", "if (whole < valid) {", "if (whole < valid - 1) {"),
-    ("attention: keys that are shared", "k_attention.inc.c", "k0 = (const float *)from->k0 + key * d_head;", "k0 = (const float *)from->k0;"),
+    ("attention: keys that are shared", "k_attention.inc.c", "return (block_keys){(const float *)from->k0 + key * d_head,", "return (block_keys){(const float *)from->k0,"),
     ("attention: values of the block that is shared in part", "k_attention.inc.c", "if (common > shared)", "if (common > shared + 1)"),
     ("attention: shared halves", "k_attention.inc.c", "widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);", ""),
     ("cache: where one's own positions begin", "forward.c", "const ptrdiff_t own = position - to.shared;", "const ptrdiff_t own = position - to.shared / 2;"),
+    ("apart: scores of hidden keys", "k_attention.inc.c", "for (ptrdiff_t j = first + i + 1; j < n_keys; j++)", "for (ptrdiff_t j = first + i + 2; j < n_keys; j++)"),
+    ("apart: scores of shared keys", "k_attention.inc.c", "d_head * GPT2C_LANES, d_head, at.shared / GPT2C_LANES, &none);", "d_head * GPT2C_LANES, d_head, 0, &none);"),
+    ("apart: softmax of a row that sees nothing", "k_attention.inc.c", "most == -INFINITY ? 0.0f : most", "most"),
+    ("apart: lanes beyond a softmax", "k_attention.inc.c", "v_keep_first(weight, left, v_set1(0.0f))", "weight"),
+    ("apart: values by a pattern over shared keys", "k_attention.inc.c", "pattern + key + at.shared", "pattern + key"),
+    ("apart: marks of changed patterns stay", "forward.c", "c->changed[m->n_head * start + i] = 0;", ""),
+    ("apart: without a mask", "forward.c", "c->both_ways ? keys_seen_by(c, sequence) - 1 :", "0 ? 0 :"),
+    ("apart: the residual stream twice", "forward.c", "if (step->apart && work.out == c->x)", "if (0)"),
+    ("apart: what is encoded", "forward.c", "next.phase = step->detail;", "next.phase = GPT2C_ATTN_PROJ;"),
+    ("apart: position embeddings twice", "forward.c", "if (!step->apart)\n            for", "if (1)\n            for"),
+    ("apart: a pass that begins later", "forward.c", "if (!call->started) plan_embedding", "plan_embedding"),
     ("amx: the offset of weights", "k_linear_amx.inc.c", "_mm512_add_epi32(start,", "_mm512_add_epi32(v_int_set1(0),"),
     ("amx: the second half of a group of int4", "k_linear_amx.inc.c", "at + half * GPT2C_HALF_GROUP", "at"),
     ("amx: order of nibbles", "k_linear_amx.inc.c", "_mm512_storeu_si512(to + c, low_nibbles(bytes));", "_mm512_storeu_si512(to + c, high_nibbles(bytes));"),

@@ -20,9 +20,10 @@ import rounding
 import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernelwise import kernel_by_kernel, unpacked
 from strategies import models, random_model, seeds
 
-from gpt2c import _engine, _ops, reference
+from gpt2c import _engine, reference
 from gpt2c.config import Config
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
 
@@ -66,26 +67,6 @@ def weights_of(dtype, shape=None, isa=None):
     config = SHAPES[shape] if shape else CONFIG
     tensors = random_model(config, np.random.default_rng(1), std=0.2) if shape else TENSORS
     return make(config, tensors, dtype=dtype, isa=isa)
-
-
-def dtype_of(dtype, name, config):
-    """The number format of a tensor; None for those that are not the weights of a dense layer."""
-    if name == ("wte.weight" if config.tie_word_embeddings else "lm_head.weight"):
-        return "int8" if dtype == "int4" else dtype
-    dense = name.startswith("h.") and name.endswith(("attn.weight", "proj.weight", "fc.weight"))
-    return dtype if dense else None
-
-
-def unpacked(config, tensors, dtype):
-    """The tensors that a model of this dtype stands for."""
-    result = dict(tensors)
-    for name, w in tensors.items():
-        kind = dtype_of(dtype, name, config)
-        if kind is not None:
-            w = w if name.startswith("h.") else np.ascontiguousarray(w.T)
-            w = _ops.unpack(_ops.pack(w, dtype=kind), *w.shape, kind)
-            result[name] = w if name.startswith("h.") else np.ascontiguousarray(w.T)
-    return result
 
 
 def ids_of(n, seed=0, n_vocab=CONFIG.n_vocab):
@@ -174,36 +155,6 @@ def test_inputs_of_packed_models_are_rounded_as_documented(dtype):
         exact = tolerance.forward_rounding_inputs(config, tensors, ids, rounded)
         within += np.abs(actual - exact).max() <= tolerance.model_bound(config, tensors, ids)
     assert within >= 13
-
-
-def kernel_by_kernel(config, tensors, ids, dtype, isa=None):
-    """The whole model out of _ops: what the engine must give, bit by bit."""
-
-    def norm(name, x):
-        gain, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-        return _ops.layer_norm(x, gain, bias, config.layer_norm_epsilon, isa=isa)
-
-    def dense(name, x, function="identity", residual=None):
-        weight, kind = tensors[f"{name}.weight"], dtype_of(dtype, f"{name}.weight", config)
-        transposed = not name.startswith("h.")
-        panels = _ops.pack(weight, transposed=transposed, dtype=kind)
-        n_out, bias = weight.shape[0 if transposed else 1], tensors.get(f"{name}.bias")
-        return _ops.linear(x, panels, n_out, bias, function, residual, dtype=kind, isa=isa)
-
-    head = "wte" if config.tie_word_embeddings else "lm_head"
-    wte = unpacked(config, tensors, dtype)["wte.weight"]
-    x = wte[ids] + tensors["wpe.weight"][: len(ids)]
-    for layer in range(config.n_layer):
-        qkv = dense(f"h.{layer}.attn.c_attn", norm(f"h.{layer}.ln_1", x))
-        mixed = np.empty_like(x)
-        for i in range(config.n_head):
-            first, d = i * config.head_dim, config.head_dim
-            q, k, v = (qkv[:, n + first : n + first + d] for n in (0, config.n_embd, 2 * config.n_embd))
-            _ops.attention(q, k, v, config.attention_scale(layer), mixed[:, first : first + d], isa=isa)
-        x = dense(f"h.{layer}.attn.c_proj", mixed, residual=x)
-        hidden = dense(f"h.{layer}.mlp.c_fc", norm(f"h.{layer}.ln_2", x), config.activation)
-        x = dense(f"h.{layer}.mlp.c_proj", hidden, residual=x)
-    return dense(head, norm("ln_f", x))
 
 
 @given(models(), dtypes, st.sampled_from(ISAS), st.integers(1, 4), st.integers(1, 20))

@@ -10,23 +10,20 @@ import pytest
 import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernelwise import unpacked
 from strategies import configs, models, random_model, seeds
-from test_engine import unpacked
+from test_introspect import gpt2
 from toys import random_gpt2
 
-from gpt2c import GPT2, _engine, edits, reference
+from gpt2c import _engine, edits, reference
 from gpt2c.introspect import ActivationCache
 from gpt2c.lens import HeadScores
 
 HOW = {name: {"dtype": name} for name in _engine.DTYPES} | {"blas": {"backend": "blas"}}
 
 
-def built(config, tensors, how="float32", **tokenizer):
-    return GPT2(_engine.Weights(config, tensors.__getitem__, **HOW[how]), threads=1, **tokenizer)
-
-
 def looked(config, tensors, ids, how="float32", **options):
-    return built(config, tensors, how, tokenizer=None).run_with_cache(np.asarray(ids, np.int32), **options)[1]
+    return gpt2((config, tensors, ids), **HOW[how]).run_with_cache(np.asarray(ids, np.int32), **options)[1]
 
 
 def head_of(config, tensors):
@@ -39,7 +36,7 @@ def head_of(config, tensors):
 def test_weights_that_contributions_are_computed_with(how, config, seed):
     """Rows of the head and the heads' output matrices are exactly what the panels stand for."""
     tensors = random_model(config, np.random.default_rng(seed))
-    weights = built(config, tensors, how, tokenizer=None).weights
+    weights = gpt2((config, tensors, None), **HOW[how]).weights
     if how != "blas":
         tensors = unpacked(config, tensors, how)
     ids = np.random.default_rng(seed).integers(config.n_vocab, size=5)
@@ -67,7 +64,7 @@ def check_that_layers_are_shorter_models(how, config, tensors, ids, k):
     lens = looked(config, tensors, ids, how, names_filter="*.hook_resid_*").logit_lens(k)
     ids = np.asarray(ids, np.int32)
     for n_layer in range(1, config.n_layer + 1):
-        shorter = built(dataclasses.replace(config, n_layer=n_layer), tensors, how, tokenizer=None)
+        shorter = gpt2((dataclasses.replace(config, n_layer=n_layer), tensors, ids), **HOW[how])
         logprobs, ranks, entropies, top_ids, top_logprobs, _ = _engine.score(
             shorter.weights,
             [(shorter.new_cache(), ids)],

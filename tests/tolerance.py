@@ -153,7 +153,9 @@ def attention_bound(q, k, v, scale: float, *, key_block: int = 128) -> np.ndarra
 MODEL_SAFETY = 4.0
 
 
-def model_bound(config, weights, ids, *, unit: float = U, trials: int = 3, seed: int = 0) -> float:
+def model_bound(
+    config, weights, ids, *, unit: float = U, trials: int = 3, seed: int = 0, forward=reference.forward
+) -> float:
     """How far the logits of a correct float32 engine may be from the exact ones: one number for all.
 
     Bounds of single operations, multiplied through many layers, are astronomically larger than what ever
@@ -167,9 +169,10 @@ def model_bound(config, weights, ids, *, unit: float = U, trials: int = 3, seed:
 
     Measured with NumPy's float32 as the engine, on 5,000 models of strategies.models(): its error was at most
     1 / 2.3 of the bound, in the median 1 / 15. Not for LayerNorm over two or three values, which is nearly a
-    sign function. ``unit=2**-53`` gives the bound for another float64 implementation.
+    sign function. ``unit=2**-53`` gives the bound for another float64 implementation. ``forward`` is the
+    exact model, if it is not the plain one: with edits, without a mask.
     """
-    exact = reference.forward(config, weights, ids)
+    exact = forward(config, weights, ids)
     rng = np.random.default_rng(seed)
     largest = 0.0
     for _ in range(trials):
@@ -180,7 +183,7 @@ def model_bound(config, weights, ids, *, unit: float = U, trials: int = 3, seed:
                 steps = chain_steps(config.n_embd if name == "lm_head.weight" else w.shape[0])
             noise = rng.uniform(-1, 1, w.shape) * (math.sqrt(steps) * unit)
             disturbed[name] = np.asarray(w, np.float64) * (1 + noise)
-        largest = max(largest, float(np.abs(reference.forward(config, disturbed, ids) - exact).max()))
+        largest = max(largest, float(np.abs(forward(config, disturbed, ids) - exact).max()))
     head = weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
     size = np.abs(weights["ln_f.weight"]) + np.abs(weights["ln_f.bias"])  # of what the head multiplies
     return MODEL_SAFETY * largest + 8 * unit * float((np.abs(head) @ size).max())

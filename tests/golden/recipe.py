@@ -179,3 +179,38 @@ SEARCH_CASES = [
     Case(f"search_{name}", {"vocab_size": 61, "n_positions": 64, "n_head": heads, "n_embd": width}, std=std)
     for name, heads, width, std in (("sharp", 4, 64, 0.4), ("usual", 2, 48, 0.2), ("flat", 2, 32, 0.1))
 ]
+
+# Small enough to keep all that they compute; a vocabulary in which tokens come again.
+LENS_CASES = [
+    Case(
+        "lens_gelu_new",
+        {"n_layer": 3, "n_head": 3, "n_embd": 21, "n_inner": 33, "n_positions": 16, "vocab_size": 13},
+        length=10,
+    ),
+    Case(
+        "lens_relu",
+        {
+            "n_head": 2,
+            "n_embd": 32,
+            "n_positions": 16,
+            "vocab_size": 11,
+            "activation_function": "relu",
+            "scale_attn_by_inverse_layer_idx": True,
+            "tie_word_embeddings": False,
+        },
+        length=9,
+    ),
+    Case(
+        "lens_silu",
+        {
+            "n_head": 5,
+            "n_embd": 15,
+            "n_positions": 16,
+            "vocab_size": 9,
+            "activation_function": "silu",
+            "scale_attn_weights": False,
+            "layer_norm_epsilon": 1e-3,
+        },
+        length=8,
+    ),
+]

@@ -1,0 +1,180 @@
+"""The command `explain`: the inside of a pass as a page, as text for a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from ._commands import _load, _print_json, _size, _suggestion_told
+from ._terminal import note, open_output, read_text
+from .sampling import SamplingOptions
+
+if TYPE_CHECKING:
+    from .generation import Generation
+    from .model import GPT2
+    from .scoring import Score
+
+__all__ = ["explain"]
+
+NEXT = 5  # next tokens that are told
+
+
+def explain(arguments: Namespace) -> None:
+    """Show how the model reads a text and goes on with it."""
+    options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
+    SamplingOptions(**options)  # bad options are told before anything is loaded
+    output = arguments.output
+    is_page = output is not None and not arguments.text_view and not arguments.json
+    if arguments.open and (not is_page or output == "-"):
+        raise ValueError("--open shows a page: name the file to write it to, with -o FILE")
+    text = read_text(arguments.text)
+    if not text:
+        raise ValueError("no text to explain: give it as an argument or on stdin")
+    with open_output(output) as out:
+        model = _load(arguments)
+        if is_page:
+            from .pages import explain_page
+
+            page = explain_page(model, text, layer=arguments.layer, head=arguments.head, **options).encode()
+            out.buffer.write(page)  # UTF-8 as it says, whatever the encoding of stdout
+        else:
+            story = _Story(model, text, arguments.layer, arguments.head, **options)
+            if arguments.json:
+                _print_json(story.to_dict(), out)
+            else:
+                width = shutil.get_terminal_size().columns if out is sys.stdout else 80
+                story.print(out, width)
+    if is_page and output != "-":
+        note(f"{output}: {_size(len(page))}")
+        if arguments.open:
+            import webbrowser
+
+            if not webbrowser.open(Path(output).resolve().as_uri()):
+                note(f"no browser was found: open {output} with one")
+
+
+class _Story:
+    """All that is told of a text besides the page."""
+
+    def __init__(
+        self,
+        model: GPT2,
+        text: str,
+        layer: int | None,
+        head: int | None,
+        *,
+        max_new_tokens: int,
+        num_beams: int,
+    ) -> None:
+        from .pages.document import _counted
+        from .pages.explanation import opening_head
+
+        config = model.config
+        self.model, self.text = model, text
+        self.layer = 0 if layer is None else _counted("layer", layer, config.n_layer)
+        if head is not None:
+            head = _counted("head", head, config.n_head)
+        _, self.cache = model.run_with_cache(text, self._is_told)
+        self.head = opening_head(self.cache, self.layer) if head is None else head
+        ids = self.cache.token_ids.tolist()
+        self.lens = self.cache.logit_lens(NEXT)
+        self.attribution = self.cache.attribution()
+        self.head_scores = self.cache.head_scores()
+        self.next = model.suggest(ids, min(NEXT, model.n_text_tokens))
+        self.score: Score | None = model.score(text, bos=False) if len(ids) > 1 else None
+        self.generations: list[tuple[int, Generation]] = []
+        new = min(max_new_tokens, config.n_ctx - len(ids))
+        if new:
+            self.generations.append((1, model.generate(ids, max_new_tokens=new)))
+            if num_beams > 1:  # without a length penalty: texts are compared by their probability itself
+                found = model.generate(ids, max_new_tokens=new, num_beams=num_beams, length_penalty=0.0)
+                self.generations.append((num_beams, found))
+
+    def _is_told(self, name: str) -> bool:
+        """Whether a place of the pass is used: the largest are in one layer at most."""
+        place = name.rpartition(".")[2].removeprefix("hook_")
+        here = name.startswith(f"blocks.{self.layer}.")
+        return place not in ("result", "pre", "post") and (
+            here or place not in ("q", "k", "v", "attn_scores")
+        )
+
+    def print(self, out: TextIO, width: int) -> None:
+        """Print it for people."""
+        from . import views
+
+        screen, c = views.Screen(out, width), self.model.config
+        about = (
+            f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
+            f"{c.n_vocab:,} tokens"
+        )
+        for line in textwrap.wrap(about, screen.width):
+            screen.line(line)
+        views.print_embedding(screen, self.cache)
+        views.print_attention(screen, self.cache, self.layer, self.head)
+        views.print_pattern(screen, self.cache, self.layer, self.head)
+        views.print_attribution(screen, self.attribution)
+        views.print_next(screen, self.next)
+        views.print_lens(screen, self.lens)
+        if self.score is not None:
+            views.print_text(screen, self.score)
+        views.print_head_scores(screen, self.head_scores, self.layer, self.head)
+        if self.generations:
+            views.print_continuations(screen, self.generations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for `json.dumps`: arrays as lists; null stands for minus infinity and for no value."""
+        c, cache = self.model.config, self.cache
+        of_head = {name: cache[name, self.layer][:, self.head] for name in ("q", "k", "v", "z")}
+        of_pairs = {name: cache[name, self.layer][self.head] for name in ("attn_scores", "pattern")}
+        of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
+        return {
+            "model": self.model.name,
+            "numerics": self.model.numerics,
+            "text": self.text,
+            "token_ids": cache.token_ids.tolist(),
+            "tokens": cache.tokens,
+            "layer": self.layer,
+            "head": self.head,
+            "sizes": {
+                "T": len(cache.token_ids),
+                "n_layer": c.n_layer,
+                "n_head": c.n_head,
+                "n_embd": c.n_embd,
+                "d_head": c.head_dim,
+                "n_vocab": c.n_vocab,
+                "best": self.lens.top_ids.shape[2],
+            },
+            "shapes": {
+                **dict.fromkeys(of_head, "[T, d_head]"),
+                **dict.fromkeys(of_pairs, "[T, T]"),
+                **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
+                **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
+                "logit_lens.token_ids": "[T]",
+                **{f"head_scores.{name}": of_heads for name in vars(self.head_scores)},
+                "attribution.heads": of_heads,
+                "attribution.attn_bias": "[n_layer]",
+            },
+            **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
+            "next": list(map(_suggestion_told, self.next)),
+            "logit_lens": self.lens.to_dict(),
+            "attribution": self.attribution.to_dict(),
+            "head_scores": self.head_scores.to_dict(),
+            "score": None if self.score is None else self.score.rows(),
+            "generations": [
+                {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
+                for beams, g in self.generations
+            ],
+        }
+
+
+def _listed(array: np.ndarray) -> list[Any]:
+    """An array as lists of numbers, None for those that JSON does not have."""
+    if np.isfinite(array).all():
+        return array.tolist()
+    return np.where(np.isfinite(array), array.astype(object), None).tolist()

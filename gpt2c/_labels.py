@@ -1,0 +1,74 @@
+"""Tokens as labels: every character of them can be seen, and their width in columns is known."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .scoring import Score
+
+__all__ = ["columns", "fitted", "label", "pieces", "visible"]
+
+
+def label(text: str, token_id: int | None = None) -> str:
+    """A token so that its spaces and all that `visible` shows are seen; one without text by its id."""
+    if not text:
+        return f"token {token_id}"
+    if unicodedata.combining(text[0]):
+        text = "\u25cc" + text  # a dotted circle to stand on
+    return "".join("\u2423" if character == " " else visible(character) for character in text)
+
+
+def visible(character: str) -> str:
+    """A character, escaped as in Python if it has no look of its own.
+
+    Those are line breaks and tabs, zero-width characters, and those that turn the direction of writing.
+    """
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: two for wide characters, none for combining ones."""
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, width: int, more: str = "\u2026") -> str:
+    """A text in exactly ``width`` columns: spaces after it, or ``more`` (one column) where it was cut."""
+    if columns(text) > width:
+        kept, room = [], width - 1
+        for character in text:
+            room -= _columns(character)
+            if room < 0:
+                break
+            kept.append(character)
+        text = "".join(kept) + more
+    return text + " " * (width - columns(text))
+
+
+def pieces(score: Score) -> Iterator[tuple[str, slice]]:
+    """The scored text in pieces, each with its tokens: one, or all those that share a character.
+
+    Of token ids, or where it is not known where tokens stand in the text, the pieces are empty strings.
+    """
+    if score.offsets is None or score.text is None:
+        yield from (("", slice(i, i + 1)) for i in range(len(score)))
+        return
+    begin, first, reached = None, 0, 0
+    for i, (start, end) in enumerate(score.offsets):
+        if begin is not None and start >= reached:
+            yield score.text[begin:reached], slice(first, i)
+            begin = None
+        if begin is None:
+            begin, first = start, i
+        reached = max(reached, end)
+    if begin is not None:
+        yield score.text[begin:reached], slice(first, len(score))

@@ -1,0 +1,146 @@
+"""The pages in docs/ are true: what they show as printed is what is printed, their links lead somewhere.
+
+``python tests/test_docs.py`` writes into the pages what the examples print now; look at the difference before
+you believe it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import shlex
+import tempfile
+import traceback
+from pathlib import Path
+from unittest import mock
+
+import command_line
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+RUN = ("generation.md", "how-gpt2-works.md", "introspection.md", "scoring.md")  # whole pages of examples
+TRANSLATED = {"how-gpt2-works.zh.md": "how-gpt2-works.md"}
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(name):
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def answered(page):
+    """The page with what its examples print: ``>>>`` in one Python session, ``$ gpt2c`` as a process each."""
+    session = {"__name__": "__main__"}
+
+    def block(match):
+        if match[1] == "python" and match[2].startswith(">>> "):
+            return f"```python\n{python(match[2], session)}```"
+        if match[2].startswith("$ gpt2c "):
+            return f"```{match[1]}\n{commands(match[2])}```"
+        return match[0]
+
+    one_thread = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")  # the same numbers, sooner
+    with one_thread, contextlib.chdir(DOCS.parent), np.printoptions():  # pages set print options
+        return BLOCK.sub(block, page)
+
+
+def python(text, session):
+    """A block with what its statements print; one that fails prints the last line of its traceback."""
+    answer = []
+    for example in re.findall(r"^>>> .*\n(?:\.\.\..*\n)*", text, re.MULTILINE):
+        source = re.sub(r"^(>>>|\.\.\.) ?", "", example, flags=re.MULTILINE)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            try:
+                exec(compile(source, "<page>", "single"), session)
+            except Exception as error:
+                print(traceback.format_exception_only(error)[-1], end="")
+        answer += [example, ended(printed.getvalue())]
+    return "".join(answer)
+
+
+def commands(text):
+    """A block with what its commands write to stdout."""
+    answer = []
+    with tempfile.TemporaryDirectory() as folder:  # for what they write
+        for line in re.findall(r"^\$ gpt2c .*\n", text, re.MULTILINE):
+            done = command_line.run(*shlex.split(line)[2:], cwd=folder)
+            assert done.returncode == 0, done.stderr
+            answer += [line, ended(done.stdout)]
+    return "".join(answer)
+
+
+def ended(text):
+    return text.rstrip("\n") + "\n" if text.strip() else ""
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_examples_print_what_the_page_shows(name, bundled):
+    if bundled.backend != "native":
+        pytest.skip("that numbers are equal bit for bit is promised by the native back end alone")
+    page = read(name)
+    assert ">>> " in page
+    assert answered(page) == page
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_translations_have_the_same_examples_sections_and_links(name):
+    for parts in (BLOCK.findall, headings_by_level, pictures):
+        assert parts(read(name)) == parts(read(TRANSLATED[name]))
+
+
+def headings(page):
+    return re.findall(r"^(#+) (.*)$", BLOCK.sub("", page), re.MULTILINE)
+
+
+def headings_by_level(page):
+    return [level for level, _ in headings(page)]
+
+
+def pictures(page):
+    return re.findall(r"!\[[^\]]*\]\(([^)]*)\)", page)
+
+
+def anchors(page):
+    """The names that GitHub gives to headings."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for _, title in headings(page)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_inside_the_repository_lead_somewhere(path):
+    page = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_picture_of_heads_is_what_its_script_draws_and_the_captions_say():
+    spec = importlib.util.spec_from_file_location("attention_heads", DOCS / "pictures/attention_heads.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    drawing, chosen = script.draw()
+    assert drawing == read("pictures/attention-heads.svg")
+    for page in (*TRANSLATED, *TRANSLATED.values()):
+        caption = next(line for line in paragraphs(read(page)) if "attention_heads.py" in line)
+        said = re.findall(r"\d\.\d\d", caption)
+        assert said[:4] == [f"{score:.2f}" for _, _, score in chosen.values()], page
+
+
+def paragraphs(page):
+    return [" ".join(part.split()) for part in page.split("\n\n")]
+
+
+if __name__ == "__main__":
+    for name in RUN:
+        (DOCS / name).write_text(answered(read(name)), encoding="utf-8")
+    for name, original in TRANSLATED.items():
+        blocks = iter(BLOCK.finditer(read(original)))
+        page = BLOCK.sub(lambda match, blocks=blocks: next(blocks)[0], read(name))
+        (DOCS / name).write_text(page, encoding="utf-8")

@@ -1,0 +1,405 @@
+"""Interventions: they do what they say, to what they name, and to nothing else; patches are whole runs."""
+
+import functools
+
+import numpy as np
+import pytest
+import tolerance
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import models, seeds
+from test_introspect import gpt2, same
+from toys import random_gpt2
+
+from gpt2c import _engine, edits, reference
+from gpt2c.hooks import Hook, axes, full_name, hook_names
+
+EVERYTHING = "*"
+
+
+def changing(name, seed):
+    """A change of part of a value, as a function of a float array of any precision."""
+
+    def change(value):
+        rng = np.random.default_rng(seed)
+        chosen = rng.random(value.shape) < 0.3
+        other = np.where(
+            np.isfinite(value), value * rng.choice((0.5, -1.0, 1.5)) + rng.choice((0, 0.25)), value
+        )
+        if name.endswith("hook_scale"):
+            other = value * 1.5
+        if name.endswith("hook_pattern"):
+            other = np.where(value > 0, 0.25 * value, 0)
+        return np.where(chosen, other, value)
+
+    return change
+
+
+@given(models(max_ctx=20), st.data())
+@settings(max_examples=150)
+def test_edits_of_every_value_as_in_the_reference(model, data):
+    config, tensors, ids = model
+    names = data.draw(st.lists(st.sampled_from(hook_names(config)), min_size=1, max_size=3))
+    seed, causal = data.draw(seeds), data.draw(st.booleans())
+    changes = {name: changing(name, seed) for name in names}
+
+    def look(name, value):
+        return changes[name](value) if name in changes else value
+
+    edited = functools.partial(reference.forward, look=look, causal=causal)
+    pairs = [(name, lambda value, hook: changes[hook.name](value)) for name in changes]
+    logits, _ = gpt2(model).run_with_cache(ids, (), edits=pairs, causal=causal)
+    bound = tolerance.model_bound(config, tensors, ids, forward=edited)
+    tolerance.check_logits(logits, edited(config, tensors, ids), bound)
+
+
+@given(models(max_ctx=20), st.sampled_from(_engine.DTYPES))
+@settings(max_examples=40)
+def test_an_edit_that_changes_nothing_changes_nothing(model, dtype):
+    looked, ids = gpt2(model, dtype=dtype), model[2]
+    plain = looked.forward(ids)
+    for edit in (lambda value, hook: value, lambda value, hook: None, edits.scale(1.0)):
+        logits, cache = looked.run_with_cache(ids, EVERYTHING, edits=[(EVERYTHING, edit)])
+        assert same(logits, plain)
+    _, seen = looked.run_with_cache(ids, EVERYTHING)
+    assert all(same(cache[name], seen[name]) for name in seen)
+
+
+@given(models(max_ctx=30), st.data())
+@settings(max_examples=60)
+def test_an_edit_reaches_only_what_depends_on_it(model, data):
+    """Other heads and positions of a changed pattern keep their bits, and so do earlier positions."""
+    config, _, ids = model
+    looked = gpt2(model, dtype=data.draw(st.sampled_from(_engine.DTYPES)))
+    layer = data.draw(st.integers(0, config.n_layer - 1))
+    head, position = data.draw(st.integers(0, config.n_head - 1)), data.draw(st.integers(0, len(ids) - 1))
+    name = full_name(config, data.draw(st.sampled_from(["pattern", "attn_scores"])), layer)
+    logits, cache = looked.run_with_cache(ids)
+    changed, other = looked.run_with_cache(
+        ids, edits=[(name, edits.add(-0.5, heads=head, positions=position, units=0))]
+    )
+    same_z = np.array([[same(a, b) for a, b in zip(*rows, strict=True)] for rows in zip(
+        cache["z", layer], other["z", layer], strict=True)])  # fmt: skip
+    same_z[position, head] = True
+    assert same_z.all()
+    assert same(changed[:position], logits[:position])
+    for before in range(layer):
+        assert same(other["resid_post", before], cache["resid_post", before])
+
+
+# ---- the usual edits ----
+
+HOOKS = {
+    "blocks.1.hook_resid_pre": (7, 24),
+    "blocks.1.attn.hook_z": (7, 2, 12),
+    "blocks.1.attn.hook_pattern": (2, 7, 7),
+    "blocks.0.mlp.hook_post": (7, 96),
+}
+
+
+def applied(edit, name, value, start=0):
+    value = value.copy()
+    T = value.shape[axes(name).index("positions")]
+    assert edit(value, Hook(name, 0, range(start, start + T))) is None
+    return value
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_what_is_chosen(name):
+    value = np.random.default_rng(0).standard_normal(HOOKS[name]).astype(np.float32)
+    at = axes(name).index("positions")
+
+    def expect(change, **chosen):
+        """`change` of the same part, found with boolean masks instead of indices."""
+        part = np.ones(value.shape, bool)
+        for what, indices in chosen.items():
+            axis = axes(name).index(what)
+            along = np.isin(np.arange(value.shape[axis]), indices)
+            part &= along.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+        return np.where(part, change(value), value).astype(np.float32)
+
+    assert same(applied(edits.zero(), name, value), np.zeros_like(value))
+    assert same(applied(edits.zero(positions=3), name, value), expect(lambda v: 0, positions=[3]))
+    assert same(
+        applied(edits.scale(2, positions=[1, 5], units=range(3, 7)), name, value),
+        expect(lambda v: 2 * v, positions=[1, 5], units=[3, 4, 5, 6]),
+    )
+    assert same(
+        applied(edits.scale(-1, positions=slice(2, None)), name, value),
+        expect(lambda v: -v, positions=[2, 3, 4, 5, 6]),
+    )
+    if "heads" in axes(name):
+        assert same(applied(edits.zero(heads=1), name, value), expect(lambda v: 0, heads=[1]))
+        assert same(applied(edits.zero(heads=[0], positions=6), name, value), expect(
+            lambda v: 0, heads=[0], positions=[6]))  # fmt: skip
+    else:
+        with pytest.raises(ValueError, match=f"{name} has no heads; leave heads out"):
+            applied(edits.zero(heads=0), name, value)
+    vector = np.arange(value.shape[-1], dtype=np.float32)
+    assert same(applied(edits.add(vector), name, value), value + vector)
+    other = np.random.default_rng(1).standard_normal(HOOKS[name]).astype(np.float32)
+    for source in (other, {name: other}):
+        assert same(applied(edits.replace(source), name, value), other)
+        assert same(
+            applied(edits.replace(source, positions=[2, 4]), name, value),
+            expect(lambda v: other, positions=[2, 4]),
+        )
+    # Later rows of a text: positions are those of the text.
+    later = applied(edits.zero(positions=[12, 3]), name, value, start=10)
+    assert same(later, expect(lambda v: 0, positions=[2]))
+    longer = np.concatenate([np.zeros_like(other), other], axis=at)
+    assert same(applied(edits.replace(longer), name, value, start=7), other)
+
+
+def test_nan_is_ablated_too():
+    value = np.full((3, 4), np.nan, np.float32)
+    assert same(applied(edits.zero(positions=1), "blocks.0.hook_mlp_out", value)[1], np.zeros(4, np.float32))
+
+
+def test_means():
+    model, _ = random_gpt2()
+    _, [a, b] = model.run_with_cache([[1, 2, 3], [4, 5, 6, 7, 8]])
+    for name in ("blocks.1.attn.hook_z", "blocks.1.mlp.hook_post"):
+        mean = np.concatenate([a[name], b[name]]).astype(np.float64).mean(axis=0).astype(np.float32)
+        _, other = model.run_with_cache([9, 10], edits=[(name, edits.mean(a, b))])
+        assert same(other[name], np.stack([mean, mean]))
+    _, other = model.run_with_cache([9, 10], edits=[("*.hook_z", edits.mean(a, heads=1))])
+    _, plain = model.run_with_cache([9, 10])
+    assert same(other["z", 0][:, 0], plain["z", 0][:, 0])
+    with pytest.raises(ValueError, match="hook_pattern has no mean over positions"):
+        model.run_with_cache([9, 10], edits=[("*.hook_pattern", edits.mean(a))])
+    with pytest.raises(ValueError, match="at least one text"):
+        edits.mean()
+
+
+def test_edits_come_one_after_the_other_and_captures_after_them():
+    model, _ = random_gpt2()
+    seen = []
+
+    def note(value, hook):
+        seen.append((hook, value.copy()))
+
+    name = "blocks.1.hook_mlp_out"
+    pairs = [(name, edits.zero()), (name, edits.add(3)), (name, note)]
+    _, cache = model.run_with_cache([1, 2], edits=pairs)
+    assert seen[0][0] == Hook(name, 1, range(2))
+    assert (seen[0][1] == 3).all() and (cache[name] == 3).all()
+    model.run_with_cache([1, 2], edits=[("hook_embed", note)])
+    assert seen[1][0] == Hook("hook_embed", None, range(2))
+    model.run_with_cache([1, 2], edits=[("ln_final.hook_normalized", note)], logits_to_keep=1)
+    assert seen[2][0] == Hook("ln_final.hook_normalized", None, range(1, 2)) and seen[2][1].shape == (1, 24)
+
+
+def test_each_text_of_a_list_is_edited_alone():
+    model, _ = random_gpt2()
+    texts = [[1, 2, 3], [4, 5]]
+    shapes = []
+    edit = ("*.hook_resid_mid", lambda value, hook: shapes.append((value.shape, hook.positions)))
+    model.run_with_cache(texts, edits=[edit])
+    assert shapes == [((3, 24), range(3)), ((2, 24), range(2))] * 2
+    pairs = [("blocks.0.attn.hook_z", edits.zero(positions=1, heads=1))]
+    together, _ = model.run_with_cache(texts, edits=pairs)
+    for ids, logits in zip(texts, together, strict=True):
+        assert same(model.run_with_cache(ids, edits=pairs)[0], logits)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int4"])
+def test_edits_while_generating(dtype):
+    """Every step is what one pass over the whole text would be with the same edits."""
+    model, _ = random_gpt2(n_ctx=60, dtype=dtype)
+    steer = np.random.default_rng(0).standard_normal(24)
+    pairs = [
+        ("blocks.1.hook_resid_pre", edits.add(steer, positions=slice(4, None))),
+        ("*.attn.hook_pattern", edits.zero(units=0, heads=1)),
+    ]
+    prompts = [[5, 6, 7], [8]]
+    plain = model.generate(prompts, max_new_tokens=40)
+    steered = model.generate(prompts, max_new_tokens=40, edits=pairs, names_filter="*.hook_pattern")
+    for one, other in zip(plain, steered, strict=True):
+        assert one.token_ids != other.token_ids
+        logits, cache = model.run_with_cache(other.cache.token_ids, "*.hook_pattern", edits=pairs)
+        n = len(other.token_ids)
+        assert logits[-n:].argmax(axis=1).tolist() == other.token_ids
+        assert same(logits[-n:], other.cache.logits)
+        assert all(same(cache[name], other.cache[name]) for name in cache)
+    assert model.generate(prompts, max_new_tokens=40)[0].token_ids == plain[0].token_ids
+    beams = model.generate(prompts, max_new_tokens=5, edits=pairs, num_beams=3)
+    assert (
+        beams[0].score >= sum(model.generate(prompts[0], max_new_tokens=5, edits=pairs).logprobs) / 5 - 1e-6
+    )
+
+
+@pytest.mark.parametrize("cache_dtype", _engine.CACHE_DTYPES)
+def test_edits_of_texts_that_share_a_prompt(cache_dtype):
+    """Keys that lie in another cache, and several blocks of them."""
+    model, _ = random_gpt2(n_ctx=200)
+    model.cache_dtype = cache_dtype
+    halves = ("*.attn.hook_attn_scores", edits.scale(0.5, heads=1))
+    found = model.generate(
+        list(range(45)),
+        max_new_tokens=100,
+        num_return_sequences=3,
+        temperature=1.0,
+        seed=1,
+        edits=[halves],
+        names_filter=["*.hook_z", "*.hook_pattern"],
+    )
+    assert len({tuple(one.token_ids) for one in found}) == 3
+    for one in found:
+        logits, cache = model.run_with_cache(one.cache.token_ids, list(one.cache), edits=[halves])
+        assert same(logits[-100:], one.cache.logits)
+        assert all(same(cache[name], one.cache[name]) for name in cache)
+
+
+def test_a_head_that_sees_nothing_adds_nothing():
+    model, _ = random_gpt2()
+
+    def blind(value, hook):
+        value[1, 3] = -np.inf
+
+    _, cache = model.run_with_cache(list(range(20)), edits=[("blocks.0.attn.hook_attn_scores", blind)])
+    assert (cache["pattern", 0][1, 3] == 0).all() and (cache["z", 0][3, 1] == 0).all()
+    assert (cache["z", 0][3, 0] != 0).all() and (cache["z", 0][4, 1] != 0).all()
+
+
+# ---- what does not fit ----
+
+
+def test_errors_of_edits():
+    model, _ = random_gpt2()
+
+    def run(name, edit, ids=(1, 2, 3)):
+        return model.run_with_cache(list(ids), edits=[(name, edit)])
+
+    with pytest.raises(ValueError, match=r"returned an array \[3\]; needed: \[3, 24\], or None"):
+        run("hook_embed", lambda value, hook: value[:, 0])
+    with pytest.raises(TypeError, match=r"pairs of a name and a function.*got \('hook_embed', 0\)"):
+        run("hook_embed", 0)
+    with pytest.raises(TypeError, match="pairs of a name and a function"):
+        model.run_with_cache([1], edits=["hook_embed"])
+    with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.7"):
+        run("blocks.7.hook_resid_pre", edits.zero())
+    with pytest.raises(ValueError, match=r"heads of blocks.0.attn.hook_z: \[2\] chosen; allowed: 0 to 1"):
+        run("blocks.0.attn.hook_z", edits.zero(heads=2))
+    with pytest.raises(ValueError, match=r"units .*: \[24\] chosen; allowed: 0 to 23"):
+        run("hook_embed", edits.zero(units=24))
+    with pytest.raises(ValueError, match=r"positions .*: \[-1\] chosen; allowed: 0 and above"):
+        run("hook_embed", edits.zero(positions=-1))
+    with pytest.raises(ValueError, match=r"slice\(-2, None, None\); allowed: ends from 0 on"):
+        run("hook_embed", edits.zero(positions=slice(-2, None)))
+    with pytest.raises(ValueError, match=r"an array \[5\] cannot be added to \[3, 24\] of hook_embed"):
+        run("hook_embed", edits.add(np.ones(5)))
+    with pytest.raises(ValueError, match="has 2 positions, not position 2"):
+        run("hook_embed", edits.replace(np.zeros((2, 24))))
+    with pytest.raises(ValueError, match="no place of this model"):
+        model.generate([1], edits=[("nonsense", edits.zero())])
+
+
+def test_an_edit_that_fails_leaves_everything_usable():
+    model, _ = random_gpt2()
+    before = model.forward([1, 2, 3])
+
+    def fail(value, hook):
+        if hook.positions.start == 5:
+            raise RuntimeError("enough")
+
+    stream = model.stream([1, 2, 3], max_new_tokens=10, edits=[("*.hook_z", fail)])
+    with pytest.raises(RuntimeError, match="enough"):
+        for _ in stream:
+            pass
+    assert len(stream.result.token_ids) == 3 and stream.result.finish_reason == "cancelled"
+    assert same(model.forward([1, 2, 3]), before)
+
+
+# ---- patching ----
+
+PATCHES = [
+    ("resid_pre", [0, 1], range(9)),
+    ("resid_mid", [1], [0, 4, 8]),
+    ("resid_post", [0, 1], [3]),
+    ("attn_out", [0, 1]),
+    ("mlp_out", [0], "all"),
+    ("z", [0, 1], "all", [0, 1]),
+    ("q", [0], [2, 7], [1]),
+    ("k", [1], [2], "all"),
+    ("v", [0, 1], range(9), [0, 1]),
+    ("pattern", [1], "all", [1, 0]),
+    ("attn_scores", [0], [5, 6]),
+    ("mlp.post", [1], [8, 0]),
+    ("ln1.normalized", [1], [1]),
+    ("result", [0], [3], [1]),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("keep", [1, 4, 0])
+@pytest.mark.parametrize("over", PATCHES, ids=lambda over: over[0])
+def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
+    monkeypatch.setattr("gpt2c.generation.ROWS_PER_CALL", 20)  # several calls
+    model, _ = random_gpt2(dtype=dtype)
+    clean, corrupted = [3, 1, 4, 1, 5, 9, 2, 6, 5], [3, 1, 4, 7, 5, 9, 8, 6, 5]
+    name, layers, positions, heads = (*over, "all", "all")[:4]
+    seen = []
+
+    def metric(logits):
+        seen.append(logits.copy())
+        return logits[-1, 7] - logits[-1, 8]
+
+    found = model.patch(clean, corrupted, over, metric, logits_to_keep=keep)
+    places = [full_name(model.config, name, layer) for layer in layers]
+    _, source = model.run_with_cache(clean, places)
+    expected = []
+    for place in places:
+        for position in [None] if positions == "all" else positions:
+            for head in [None] if heads == "all" else heads:
+                edit = edits.replace(source, positions=position, heads=head)
+                expected.append(
+                    model.run_with_cache(corrupted, (), edits=[(place, edit)], logits_to_keep=keep)[0]
+                )
+    if name == "result":  # NumPy's own sums over more or fewer rows
+        assert np.abs(np.stack(seen) - np.stack(expected)).max() <= 1e-5
+    else:
+        assert all(same(a, b) for a, b in zip(seen, expected, strict=True))
+    shape = [len(layers), *(len(several) for several in (positions, heads) if several != "all")]
+    assert found.shape == tuple(shape) and found.dtype == np.float64
+    assert np.array_equal(found.ravel(), [logits[-1, 7] - logits[-1, 8] for logits in seen])
+
+
+def test_a_patch_of_everything_is_the_clean_run(monkeypatch):
+    monkeypatch.setattr("gpt2c.patching.CACHE_BYTES", 1)  # one patch after the other
+    model, _ = random_gpt2()
+    clean, corrupted = list(range(8)), list(range(8, 16))
+    found = model.patch(clean, corrupted, ("resid_pre", [0, 1]), lambda logits: logits[0, 5])
+    assert np.array_equal(found, np.full(2, model.forward(clean)[-1, 5]))
+    found = model.patch(clean, corrupted, ("resid_pre", [1], range(8)), lambda logits: logits[0, 5])
+    assert len(set(found.ravel())) == 8
+
+
+def test_errors_of_patching():
+    model, _ = random_gpt2()
+
+    def patch(over, clean=(1, 2, 3), corrupted=(1, 5, 3), metric=np.mean):
+        return model.patch(list(clean), list(corrupted), over, metric)
+
+    with pytest.raises(
+        ValueError, match="clean text has 3 tokens and the corrupted one 2; both must have the same"
+    ):
+        patch(("z", [0]), corrupted=(1, 2))
+    with pytest.raises(TypeError, match="over must be a tuple"):
+        patch("z")
+    with pytest.raises(TypeError, match="over must be a tuple"):
+        patch(("z",))
+    with pytest.raises(TypeError, match="layers must be a list or range of integers; got 'all'"):
+        patch(("z", "all"))
+    with pytest.raises(TypeError, match=r"positions must be a list or range .*, or 'all' .*; got 3"):
+        patch(("z", [0], 3))
+    with pytest.raises(ValueError, match="one of the positions must be from 0 to 2; got 3"):
+        patch(("z", [0], [3]))
+    with pytest.raises(ValueError, match="resid_pre has no heads: leave them out"):
+        patch(("resid_pre", [0], [1], [1]))
+    with pytest.raises(ValueError, match="there are no heads to patch"):
+        patch(("z", [0], [1], []))
+    with pytest.raises(KeyError, match="no value 'zz' in a layer"):
+        patch(("zz", [0]))
+    with pytest.raises(TypeError, match="metric must be a function"):
+        patch(("z", [0]), metric=3)
