@@ -66,8 +66,10 @@ def rounded(text, exact, error=0.0):
     """Whether the first number in a text is another one, rounded where its digits end, after an error."""
     text = re.search(NUMBER, text.replace(MINUS, "-"))[0].replace(",", "")
     digits, _, exponent = text.partition("e")
-    places = len(digits.partition(".")[2]) - int(exponent or 0)
-    return abs(float(text) - exact) <= 0.5 * 10.0**-places + error + 1e-6 * abs(exact)
+    unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
+    if unit == 1:  # zeros at the end are left out: 4 is 4.0, and 0 is nothing else
+        unit = 0.1 * abs(exact)
+    return abs(float(text) - exact) <= 0.5 * unit + error + 1e-6 * abs(exact)
 
 
 # The bytes of a token as it is shown: letters are themselves, marks know theirs.
