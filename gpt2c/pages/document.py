@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..prompts import separate
 from ..sampling import check_integer
 from . import explanation
 
@@ -81,6 +82,9 @@ def explain_page(
         head = _counted("head", head, config.n_head)
     max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1)
     num_beams = check_integer("num_beams", num_beams, 1)
+    several, given = separate(text)
+    if several:
+        raise TypeError(f"explain_page explains one text, but got a list of {len(given)}: make a page of each")
 
     _, activations = model.run_with_cache(text, explanation.names(layer))
     ids = activations.token_ids.tolist()
