@@ -183,12 +183,13 @@ def oracle():
 
 
 @pytest.mark.oracle
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(model=strategies.models(max_ctx=20), activation=st.sampled_from(ACTIVATIONS))
 def test_live_random_models(oracle, model, activation):
     config, weights, ids = model
     config = replace(config, activation=activation, reorder_and_upcast_attn=False)
     assume(1 < len(ids) < config.n_ctx)  # detect_head wants it so
+    assume(config.n_vocab != config.n_embd)  # TransformerLens 3.2.1 folds the last norm into the wrong axis
     assume(tolerance.model_bound(config, weights, ids) < BOUND / 4)  # what float32 computes is worth 1e-4
     run = looked(config, weights, ids, "live", oracle.record(hf_values(config), weights, ids, "live"))
     compare_names(run)

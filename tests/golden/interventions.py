@@ -57,7 +57,8 @@ def interventions(config: Config, n_tokens: int) -> dict[str, list[Intervention]
     What is chosen takes turns, so that every kind meets every choice: positions, heads, units and all.
     """
     last, some = n_tokens - 1, sorted({0, n_tokens // 2})
-    turns = list(product((None, [last], some), (None, [config.n_head - 1]), (None, [0], [0, 1])))
+    two = [0, 1][: min(config.head_dim, config.n_inner, n_tokens)]
+    turns = list(product((None, [last], some), (None, [config.n_head - 1]), (None, [0], two)))
     by_short: dict[str, list[str]] = {}
     for name in hook_names(config):
         by_short.setdefault(name.split(".", 2)[-1] if name.startswith("blocks.") else name, []).append(name)
@@ -69,7 +70,7 @@ def interventions(config: Config, n_tokens: int) -> dict[str, list[Intervention]
             one = Intervention(name, kind, positions, None, units)
             if (kind == "zero" and short.endswith("scale")) or (kind == "mean" and one.heads_first):
                 continue  # nothing can be divided by 0; rows of a pattern see different keys
-            if short.endswith("scale") or n_tokens == 1:
+            if short.endswith("scale"):
                 one = one._replace(units=None)  # there is one
             found[f"{kind} {name}"] = [one._replace(heads=heads) if one.has_heads else one]
     layer = config.n_layer - 1
