@@ -84,7 +84,9 @@ def explain_page(
     num_beams = check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
     if several:
-        raise TypeError(f"explain_page explains one text, but got a list of {len(given)}: make a page of each")
+        raise TypeError(
+            f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
+        )
 
     _, activations = model.run_with_cache(text, explanation.names(layer))
     ids = activations.token_ids.tolist()
