@@ -26,7 +26,7 @@ def told(bundled):
 @pytest.fixture(scope="module")
 def browser():
     if chromium() is None:
-        pytest.skip("no Chromium: apt-get install chromium")
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
     browser = Browser()
     yield browser
     browser.close()
@@ -56,6 +56,19 @@ def unharmed(browser):
     """No error in the console, nothing refused by the content security policy, nothing asked of a network."""
     assert browser.complaints == []
     assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:"))] == []
+
+
+def test_the_browser_tells_what_goes_wrong(browser, files):
+    policy = "<meta http-equiv=Content-Security-Policy content=\"img-src 'none'\">"
+    path = files / "wrong.html"
+    path.write_text(f"<!doctype html>{policy}<img src='data:image/gif;base64,'><script>"
+                    "console.error('said'); undefined.thrown</script>", "utf-8")  # fmt: skip
+    browser.open(path)
+    complaints = " ".join(browser.complaints)
+    assert "said" in complaints and "thrown" in complaints and "Content Security Policy" in complaints
+    path.write_text("<!doctype html><link rel=stylesheet href=wrong.css>", "utf-8")
+    browser.open(path)
+    assert any(url.endswith("wrong.css") for url in browser.requests)
 
 
 def numbers(text):
