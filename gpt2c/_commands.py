@@ -35,7 +35,7 @@ def generate(arguments: Namespace) -> None:
     prompt = read_text(arguments.prompt)
     with open_output(arguments.output) as out:
         begin = perf_counter()
-        model = _load(arguments)
+        model = load_model(arguments)
         load_seconds = perf_counter() - begin
         if prompt is None:
             prompt = ""
@@ -45,7 +45,7 @@ def generate(arguments: Namespace) -> None:
         if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
             results = model.generate([prompt], **options)
             if arguments.json:
-                _print_json(
+                print_json(
                     {
                         "model": model.name,
                         "numerics": model.numerics,
@@ -110,12 +110,12 @@ def suggest(arguments: Namespace) -> None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):
             text = ""
         else:
-            _keyboard(_load(arguments), arguments.k)
+            _keyboard(load_model(arguments), arguments.k)
             return
     with open_output(arguments.output) as out:
-        suggestions = _load(arguments).suggest(text, arguments.k)
+        suggestions = load_model(arguments).suggest(text, arguments.k)
         if arguments.json:
-            _print_json({"text": text, "suggestions": list(map(_suggestion_told, suggestions))}, out)
+            print_json({"text": text, "suggestions": list(map(told_suggestion, suggestions))}, out)
         else:
             for suggestion in suggestions:
                 print(_shown(suggestion), file=out)
@@ -168,7 +168,7 @@ def _shown(suggestion: Suggestion) -> str:
     return f"{suggestion.probability:7.2%}  {_quoted(suggestion.text)}"
 
 
-def _suggestion_told(suggestion: Suggestion) -> dict[str, Any]:
+def told_suggestion(suggestion: Suggestion) -> dict[str, Any]:
     return {**suggestion._asdict(), "bytes": suggestion.bytes.hex()}
 
 
@@ -194,7 +194,7 @@ def score(arguments: Namespace) -> None:
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
-        model = _load(arguments)
+        model = load_model(arguments)
         result = model.score(text, bos=not arguments.no_bos, stride=arguments.stride)
         tokens = [model.token_bytes(token).decode("utf-8", "replace") for token in result.token_ids]
         totals = {
@@ -217,7 +217,7 @@ def score(arguments: Namespace) -> None:
             offsets = result.offsets or [None] * len(result)  # some tokenizers change the text
             rows = zip(*columns, tokens, offsets, strict=True)
             totals["per_token"] = [dict(zip(names, row, strict=True)) for row in rows]
-            _print_json(totals, out)
+            print_json(totals, out)
             return
         print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
         for _, logprob, rank, entropy, _, token in zip(*columns, tokens, strict=True):
@@ -273,7 +273,7 @@ def _score_files(arguments: Namespace) -> None:
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
     options = FileOptions(bos=not arguments.no_bos, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
-    model = _load(arguments)
+    model = load_model(arguments)
     if options.stride is not None:
         check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
     _ = model.tokenizer, options.bos and model.bos_token_id  # what is missing is told before the long work
@@ -338,7 +338,7 @@ def info(arguments: Namespace) -> None:
             raise ValueError("give the model once: as an argument or with -m")
         arguments.model = arguments.source
     with open_output(arguments.output) as out:
-        model = _load(arguments)
+        model = load_model(arguments)
         if arguments.check:
             _check(arguments.model, model)
         tokenizer = model.tokenizer if model.has_tokenizer else None
@@ -362,7 +362,7 @@ def info(arguments: Namespace) -> None:
             "threads": model.threads,
         }
         if arguments.json:
-            _print_json(told, out)
+            print_json(told, out)
         else:
             _print_info(told, out)
 
@@ -390,12 +390,12 @@ def convert(arguments: Namespace) -> None:
         raise ValueError("--text is for the comparison that --no-comparison leaves out: give one of them")
     text = read_text(None, arguments.text or str(SAMPLE)) or ""  # before the long work
     arguments.model, arguments.backend = arguments.source, "native"
-    model = _load(arguments)
+    model = load_model(arguments)
     model.save(arguments.destination)
     size = os.stat(arguments.destination).st_size
     told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}
     if not arguments.json:
-        print(f"{arguments.destination}: {_size(size)}, {model.dtype}")
+        print(f"{arguments.destination}: {bytes_told(size)}, {model.dtype}")
     texts = []
     if not arguments.no_comparison and model.dtype != "float32":
         if model.has_tokenizer:
@@ -405,7 +405,7 @@ def convert(arguments: Namespace) -> None:
     if texts:
         arguments.dtype = "float32"
         written = GPT2.from_pretrained(arguments.destination, threads=arguments.threads)
-        loss, found = compare(texts, _load(arguments), {model.dtype: written})
+        loss, found = compare(texts, load_model(arguments), {model.dtype: written})
         cost = found[model.dtype]
         n = sum(len(ids) - 1 for ids in texts)
         told["comparison"] = {"text": arguments.text, "tokens": n, "float32_loss": loss, **cost}
@@ -418,7 +418,7 @@ def convert(arguments: Namespace) -> None:
                 f"KL divergence {cost['kl']:.2e} nats"
             )
     if arguments.json:
-        _print_json(told, sys.stdout)
+        print_json(told, sys.stdout)
 
 
 def _print_info(told: dict[str, Any], out: TextIO) -> None:
@@ -450,7 +450,7 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
         print(f"  {remark}", file=out)
     section("Memory")
     for name, size in told["memory"].items():
-        line(name.replace("_", " "), _size(size))
+        line(name.replace("_", " "), bytes_told(size))
     section("Here")
     line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
     line("threads", told["threads"])
@@ -466,14 +466,14 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _size(n: int) -> str:
+def bytes_told(n: int) -> str:
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if n >= scale:
             return f"{n / scale:.1f} {unit}"
     return f"{n} bytes"
 
 
-def _load(arguments: Namespace) -> GPT2:
+def load_model(arguments: Namespace) -> GPT2:
     return GPT2.from_pretrained(
         arguments.model,
         dtype=arguments.dtype,
@@ -485,7 +485,7 @@ def _load(arguments: Namespace) -> GPT2:
     )
 
 
-def _print_json(value: object, out: TextIO) -> None:
+def print_json(value: object, out: TextIO) -> None:
     # Escapes where the output's encoding might lack a character: a question mark would be another text.
     unicode = (out.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not unicode, indent=2), file=out)

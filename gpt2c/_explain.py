@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from ._commands import _load, _print_json, _size, _suggestion_told
+from ._commands import bytes_told, load_model, print_json, told_suggestion
 from ._terminal import note, open_output, read_text
 from .sampling import SamplingOptions
 
@@ -37,7 +37,7 @@ def explain(arguments: Namespace) -> None:
     if not text:
         raise ValueError("no text to explain: give it as an argument or on stdin")
     with open_output(output) as out:
-        model = _load(arguments)
+        model = load_model(arguments)
         if is_page:
             from .pages import explain_page
 
@@ -46,12 +46,12 @@ def explain(arguments: Namespace) -> None:
         else:
             story = _Story(model, text, arguments.layer, arguments.head, **options)
             if arguments.json:
-                _print_json(story.to_dict(), out)
+                print_json(story.to_dict(), out)
             else:
                 width = shutil.get_terminal_size().columns if out is sys.stdout else 80
                 story.print(out, width)
     if is_page and output != "-":
-        note(f"{output}: {_size(len(page))}")
+        note(f"{output}: {bytes_told(len(page))}")
         if arguments.open:
             import webbrowser
 
@@ -72,14 +72,14 @@ class _Story:
         max_new_tokens: int,
         num_beams: int,
     ) -> None:
-        from .pages.document import _counted
+        from .hooks import index
         from .pages.explanation import opening_head
 
         config = model.config
         self.model, self.text = model, text
-        self.layer = 0 if layer is None else _counted("layer", layer, config.n_layer)
+        self.layer = 0 if layer is None else index("layer", layer, config.n_layer)
         if head is not None:
-            head = _counted("head", head, config.n_head)
+            head = index("head", head, config.n_head)
         _, self.cache = model.run_with_cache(text, self._is_told)
         self.head = opening_head(self.cache, self.layer) if head is None else head
         ids = self.cache.token_ids.tolist()
@@ -161,7 +161,7 @@ class _Story:
                 "attribution.attn_bias": "[n_layer]",
             },
             **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
-            "next": list(map(_suggestion_told, self.next)),
+            "next": list(map(told_suggestion, self.next)),
             "logit_lens": self.lens.to_dict(),
             "attribution": self.attribution.to_dict(),
             "head_scores": self.head_scores.to_dict(),

@@ -26,11 +26,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .config import Config
+from .sampling import check_integer
 
-__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "matching"]
+__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "index", "matching"]
 
 # The places at which the engine can stop (_engine.PLACES) -> what can be seen there.
 OUTSIDE = ("embed", "pos_embed", "ln_final")
@@ -77,6 +78,11 @@ class Hook(NamedTuple):
     name: str
     layer: int | None
     positions: range
+
+
+def index(name: str, value: Any, n: int) -> int:
+    """Which of ``n`` layers or heads, counted from 0, negative ones from the end."""
+    return check_integer(name, value, -n, n - 1, f": the model has {n}, counted from 0 or back from -1") % n
 
 
 def hook_names(config: Config) -> list[str]:

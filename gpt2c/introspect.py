@@ -162,7 +162,9 @@ class ActivationCache(Mapping[str, np.ndarray]):
 
         return plot_attention(self, layer, head, ax)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
+        if not any(name.endswith("hook_pattern") for name in self):
+            return None  # there is nothing to draw: notebooks show the repr
         from .pages import fragment
 
         return fragment(self)

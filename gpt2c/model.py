@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -22,7 +20,6 @@ from .threads import default_threads
 from .words import word_edges
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
     from .edits import Edit
     from .hooks import NamesFilter
     from .introspect import ActivationCache
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GPT2"]
 
-BACKENDS = ("native", "blas")
 MOST_THREADS = 1024
 
 
@@ -142,103 +138,33 @@ class GPT2:
         Tokenizer files that are missing or of an unknown kind are no error before text is needed: token ids
         always work.
         """
-        if dtype is not None and dtype not in _engine.DTYPES:
-            raise ValueError(
-                f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}"
-            )
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
         threads = _checked_threads(threads)  # before the long work
-        from .packed import packed_path
+        from .loading import load
 
-        path = None if revision is not None or subfolder else packed_path(source)
-        if path is not None:
-            return cls._from_packed(path, dtype, cache_dtype, backend, threads, tokenizer)
-
-        from .checkpoint import open_checkpoint
-        from .tokenizer import as_tokenizer, load_tokenizer
-
-        checkpoint = open_checkpoint(
+        loaded = load(
             source,
+            dtype=dtype,
+            backend=backend,
+            threads=threads,
+            tokenizer=tokenizer,
             revision=revision,
             subfolder=subfolder,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            progress=progress,
         )
-        found, problem = None, ""
-        try:
-            found = (
-                load_tokenizer(checkpoint.directory, checkpoint.config)
-                if tokenizer is None
-                else as_tokenizer(tokenizer)
-            )
-        except TokenizerError as error:
-            if tokenizer is not None:
-                raise
-            problem = str(error)
-        with _counting(checkpoint, progress) as (read, read_rows):
-            weights = _engine.Weights(
-                checkpoint.config,
-                read,
-                read_rows=read_rows,
-                backend=backend,
-                dtype=dtype or "float32",
-                threads=threads,
-            )
         model = cls(
-            weights,
-            found,
+            loaded.weights,
+            loaded.tokenizer,
             threads=threads,
-            name=checkpoint.name,
-            notes=checkpoint.notes,
-            generation_config=checkpoint.generation_config,
+            name=loaded.name,
+            notes=loaded.notes,
+            generation_config=loaded.generation_config,
             cache_dtype=cache_dtype,
         )
-        model._source_sha256 = checkpoint.sha256
-        if problem:
-            model._no_tokenizer = problem
-            model.notes.append(f"no tokenizer: {problem}")
-        return model
-
-    @classmethod
-    def _from_packed(
-        cls, path: Path, dtype: str | None, cache_dtype: str, backend: str, threads: int, tokenizer: Any
-    ) -> GPT2:
-        from .packed import open_packed
-        from .tokenizer import as_tokenizer, unpack
-
-        packed = open_packed(path)
-        if dtype not in (None, packed.dtype):
-            raise ValueError(
-                f"dtype is {dtype!r}, but {path} holds {packed.dtype!r} and no more: leave dtype out, or "
-                "load the model that it was made from"
-            )
-        if backend != "native":
-            raise ValueError(f"backend is {backend!r}, but {path} is packed for backend 'native'")
-        found = None
-        if tokenizer is not None:
-            found = as_tokenizer(tokenizer)
-        elif packed.vocabulary is not None:
-            found = unpack(packed.vocabulary, str(path), packed.config.n_vocab)
-        metadata = packed.metadata
-        model = cls(
-            packed.weights(threads=threads),
-            found,
-            threads=threads,
-            name=str(path),
-            notes=[
-                f"packed file of version {metadata['version']}, mapped and used in place: {packed.dtype}",
-                f"made from {metadata.get('name')}, SHA-256 of its weights "
-                f"{metadata.get('source_sha256') or 'unknown'}, with numerics {metadata.get('numerics')}",
-            ],
-            generation_config=packed.generation_config,
-            cache_dtype=cache_dtype,
-        )
-        model._source_sha256 = lambda: metadata.get("source_sha256", "")
-        if found is None:
-            model._no_tokenizer = f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer="
-            model.notes.append("no tokenizer in it")
+        model._source_sha256 = loaded.sha256
+        model._no_tokenizer = loaded.no_tokenizer or model._no_tokenizer
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -839,30 +765,6 @@ class GPT2:
             text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
         empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
         return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
-
-
-@contextlib.contextmanager
-def _counting(
-    checkpoint: Checkpoint, progress: bool
-) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
-    """The checkpoint's two ways to read; with a bar of the bytes that they have read."""
-    if not progress:
-        yield checkpoint.read, checkpoint.read_rows
-        return
-    from tqdm import tqdm
-
-    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    with tqdm(total=total, unit="B", unit_scale=True, desc="loading", delay=1.5, leave=False) as bar:
-
-        def counted(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-            def reading(name: str, *rows: int) -> np.ndarray:
-                found = read(name, *rows)
-                bar.update(found.size * checkpoint.tensors[name].itemsize)
-                return found
-
-            return reading
-
-        yield counted(checkpoint.read), counted(checkpoint.read_rows)
 
 
 def _checked_threads(threads: int | None) -> int:

@@ -111,7 +111,7 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
     screen.line(f"{'pos':>3} {'id':>6}  {'token':<12}  " + "".join(heads))
     tokens, first = cache.tokens, max(0, len(cache.tokens) - MOST_ROWS)
     if first:
-        screen.line(f"    ({first} tokens before these)")
+        screen.line(f"    (after {first} more)")
     for at in range(first, len(tokens)):
         token = screen.token(tokens[at], cache.token_ids[at], 12)
         rows = (token_rows[at], position_rows[at], token_rows[at] + position_rows[at])
@@ -139,7 +139,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
         screen.line(f"{at:3} {token} {key}  {scores[at]:6.2f} {weights[at]:6.1%} {bar} {value} {share}")
     if len(shown) < len(tokens):
         rest = 1 - float(weights[shown].sum(dtype=np.float64))
-        screen.line(f"    {len(tokens) - len(shown)} others have {rest:.1%} together")
+        screen.line(f"    and {len(tokens) - len(shown)} more, {rest:.1%} together")
     screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
 
 

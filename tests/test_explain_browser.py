@@ -26,7 +26,7 @@ def told(bundled):
 @pytest.fixture(scope="module")
 def browser():
     if chromium() is None:
-        pytest.skip("no Chromium: apt-get install chromium")
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
     browser = Browser()
     yield browser
     browser.close()
@@ -58,6 +58,19 @@ def unharmed(browser):
     assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:"))] == []
 
 
+def test_the_browser_tells_what_goes_wrong(browser, files):
+    policy = "<meta http-equiv=Content-Security-Policy content=\"img-src 'none'\">"
+    path = files / "wrong.html"
+    path.write_text(f"<!doctype html>{policy}<img src='data:image/gif;base64,'><script>"
+                    "console.error('said'); undefined.thrown</script>", "utf-8")  # fmt: skip
+    browser.open(path)
+    complaints = " ".join(browser.complaints)
+    assert "said" in complaints and "thrown" in complaints and "Content Security Policy" in complaints
+    path.write_text("<!doctype html><link rel=stylesheet href=wrong.css>", "utf-8")
+    browser.open(path)
+    assert any(url.endswith("wrong.css") for url in browser.requests)
+
+
 def numbers(text):
     return [float(x.replace(",", "")) for x in re.findall(NUMBER, text.replace(MINUS, "-"))]
 
@@ -66,8 +79,10 @@ def rounded(text, exact, error=0.0):
     """Whether the first number in a text is another one, rounded where its digits end, after an error."""
     text = re.search(NUMBER, text.replace(MINUS, "-"))[0].replace(",", "")
     digits, _, exponent = text.partition("e")
-    places = len(digits.partition(".")[2]) - int(exponent or 0)
-    return abs(float(text) - exact) <= 0.5 * 10.0**-places + error + 1e-6 * abs(exact)
+    unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
+    if unit == 1:  # zeros at the end are left out: 4 is 4.0, and 0 is nothing else
+        unit = 0.1 * abs(exact)
+    return abs(float(text) - exact) <= 0.5 * unit + error + 1e-6 * abs(exact)
 
 
 # The bytes of a token as it is shown: letters are themselves, marks know theirs.

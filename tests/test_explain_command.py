@@ -197,7 +197,7 @@ def test_of_a_long_text_the_largest_weights_are_shown_and_the_rest_is_summed_up(
     shown = [int(row.split()[0]) for row in lines[2:-2]]
     assert shown == sorted(np.argsort(-weights)[:12].tolist())
     rest = 1 - weights[shown].sum(dtype=float)
-    assert lines[-2].strip() == f"{len(weights) - 12} others have {rest:.1%} together"
+    assert lines[-2].strip() == f"and {len(weights) - 12} more, {rest:.1%} together"
 
 
 def test_the_pattern_is_a_matrix_of_blocks(bundled, cache):

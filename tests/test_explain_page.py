@@ -11,6 +11,7 @@ import pytest
 from explained import NASTY, TEXT, Page, data_of, explained
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import random_gpt2
 
 from gpt2c import GPT2, Config, __version__
 from gpt2c.benchmark.models import random_weights
@@ -120,6 +121,25 @@ def test_digits_stand_for_themselves():
     )
 
 
+def test_searched_texts_are_compared_by_their_probability():
+    differ = 0
+    for seed in range(6):
+        model, _ = random_gpt2(seed, eos_token_ids=(3, 5, 7, 9, 11, 13))
+        found, others = (
+            [
+                result.token_ids
+                for result in model.generate(
+                    [1, 2], max_new_tokens=6, num_beams=3, num_return_sequences=3, length_penalty=penalty
+                )
+            ]
+            for penalty in (0.0, 1.0)
+        )
+        search = data_of(explain_page(model, [1, 2], max_new_tokens=6))["search"]
+        assert [result["ids"] for result in search["found"]] == found
+        differ += found != others
+    assert differ
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -132,6 +152,11 @@ def test_digits_stand_for_themselves():
 def test_bad_options(bundled, options, message):
     with pytest.raises(ValueError, match=message):
         explain_page(bundled, TEXT, **options)
+
+
+def test_one_text_only(bundled):
+    with pytest.raises(TypeError, match="explains one text, but got a list of 2"):
+        explain_page(bundled, ["one", "two"])
 
 
 def test_layers_and_heads_count_from_the_end(bundled):

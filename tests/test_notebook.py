@@ -165,3 +165,8 @@ def test_tokens_that_look_like_html_are_text(bundled):
     assert [cell["text"] for cell in page.all("td")] == [label(tags)] * 7
     assert [cell["title"].partition("% ")[2] for cell in page.all("td")] == [label(tags)] * 7
     assert [head["text"] for head in page.all("th")] == ["after", label(tags), *[tags] * 7]
+
+
+def test_a_cache_without_a_pattern_has_no_picture(bundled):
+    _, cache = bundled.run_with_cache("The king", "*.hook_resid_pre")
+    assert cache._repr_html_() is None

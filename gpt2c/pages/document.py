@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..hooks import index
+from ..prompts import separate
 from ..sampling import check_integer
 from . import explanation
 
@@ -76,11 +78,16 @@ def explain_page(
         A layer or head that the model does not have; an option that is not what it should be.
     """
     config = model.config
-    layer = 0 if layer is None else _counted("layer", layer, config.n_layer)
+    layer = 0 if layer is None else index("layer", layer, config.n_layer)
     if head is not None:
-        head = _counted("head", head, config.n_head)
+        head = index("head", head, config.n_head)
     max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1)
     num_beams = check_integer("num_beams", num_beams, 1)
+    several, given = separate(text)
+    if several:
+        raise TypeError(
+            f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
+        )
 
     _, activations = model.run_with_cache(text, explanation.names(layer))
     ids = activations.token_ids.tolist()
@@ -153,11 +160,6 @@ def fragment(cache: ActivationCache) -> str:
         f'<iframe title="Attention" sandbox="allow-scripts" srcdoc="{html.escape(_document(data))}" '
         f'style="width:100%;height:{FRAGMENT_HEIGHT}px;border:0"></iframe>'
     )
-
-
-def _counted(name: str, value: Any, n: int) -> int:
-    note = f": the model has {n}, counted from 0, negative ones from the end"
-    return check_integer(name, value, -n, n - 1, note=note) % n
 
 
 def _document(data: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ function generationView(panel) {
     const length = told.prompt + step; // tokens that are read in this step
     const from = Math.max(0, length - LATEST);
     sentence.replaceChildren(
-      from ? "…" : "",
+      from ? "…\u2060" : "",
       ...ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id))),
       make("span", { class: "new" }, token(told.token_ids[step]))
     );

@@ -3,6 +3,7 @@
 // Colours that also differ for eyes that see red and green alike (after Okabe and Ito), in order of use.
 const HEAD_COLOURS = ["#2b7bba", "#d9660a", "#0f9b74", "#c9609c", "#b98a00", "#3fa9dc", "#8468cf", "#7d7d7d"];
 const headColour = (head) => HEAD_COLOURS[head % HEAD_COLOURS.length];
+const dashed = (head) => Math.floor(head / HEAD_COLOURS.length) % 2 === 1; // where colours come again
 const FAINTEST = 0.02; // lines of less weight are left out
 
 const layerOptions = () => attention.layers.map((layer) => [layer, `${layer}`]);
@@ -18,7 +19,7 @@ function headsView(panel) {
   const toggles = headOptions().map(([head]) =>
     make(
       "button",
-      { type: "button", class: "head", "--head": headColour(head), "data-head": head, "data-stop": true, "aria-label": `Head ${head}`, onclick: () => toggle(head) },
+      { type: "button", class: dashed(head) ? "head dashed" : "head", "--head": headColour(head), "data-head": head, "data-stop": true, "aria-label": `Head ${head}`, onclick: () => toggle(head) },
       `${head}`
     )
   );
@@ -103,7 +104,7 @@ function headsView(panel) {
     const verb = active.side === "asks" ? " attends to " : " is attended to by ";
     const lines = heads.slice(0, 4).map((head) => {
       const parts = partners(head).slice(0, 5).flatMap(([other, weight], i) => [i ? ", " : "", token(tokens[other]), ` ${percent(weight)}`]);
-      return make("span", { class: "told" }, make("i", { class: "dot", "--head": headColour(head) }), `head ${head}`, verb, ...(parts.length ? parts : ["none"]));
+      return make("span", { class: "told" }, make("i", { class: dashed(head) ? "dot dashed" : "dot", "--head": headColour(head) }), `head ${head}`, verb, ...(parts.length ? parts : ["none"]));
     });
     readout.replaceChildren(make("b", {}, token(tokens[active.index]), ` (position ${active.index})`), ...lines);
   }
@@ -125,6 +126,7 @@ function headsView(panel) {
       context.globalAlpha = Math.min(1, active ? 0.2 + 0.8 * Math.sqrt(weight) : 0.08 + 0.92 * weight) * strength;
       context.strokeStyle = headColour(head);
       context.lineWidth = 0.75 + 3.5 * weight;
+      context.setLineDash(dashed(head) ? [7, 4] : []);
       context.beginPath();
       context.moveTo(0, from);
       context.bezierCurveTo(width * 0.4, from, width * 0.6, to, width, to);

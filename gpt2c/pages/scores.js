@@ -38,7 +38,7 @@ function scoresView(panel) {
     const labels = () => tokens.map((id) => make("span", {}, token(id)));
     const left = make("div", { class: "matrix-left", "aria-hidden": "true" }, labels());
     const top = make("div", { class: "matrix-top", "aria-hidden": "true" }, labels());
-    const canvas = make("canvas", { tabindex: 0, role: "img", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
+    const canvas = make("canvas", { tabindex: 0, role: "application", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
     const cursor = make("span", { class: "cursor", "aria-hidden": "true" });
     const cells = make("div", { class: "matrix-cells" }, canvas, cursor);
     const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, "asks ↓ answers →"), top, left, cells);
@@ -106,7 +106,7 @@ function scoresView(panel) {
           }
         }
       }
-      canvas.setAttribute("aria-label", `${names[name]}, layer ${chosen.layer}, head ${chosen.head}: ${T} by ${T} cells`);
+      canvas.setAttribute("aria-label", `${names[name]}, layer ${chosen.layer}, head ${chosen.head}: ${T} by ${T} cells; arrow keys move`);
     }
     function point() {
       cursor.style.setProperty("--column", cell.column);

@@ -308,7 +308,7 @@ function walkView(panel) {
         `All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again. The other ${n_layer > 1 ? plural(n_layer - 1, "layer") : "layers"} do the same with numbers of their own.`
       ), feedForward()),
       step("The next token", [para(
-        "The last row, normalised, times every row of the vocabulary's table: one score for each of ", whole(n_vocab), " tokens. Softmax makes it probabilities of what follows ", current(), "."
+        "The row that leaves the last layer, normalised, times every row of the vocabulary's table: one score for each of ", whole(n_vocab), " tokens. Softmax makes them probabilities of what follows ", current(), "."
       ), para(
         "Sampling divides the scores by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k best. Then one token is drawn, appended, and everything begins again for it."
       )], vocabulary())
