@@ -219,7 +219,7 @@ static void softmax(float *out, const float *x, ptrdiff_t n) {
     for (ptrdiff_t j = 0; j < n; j += GPT2C_LANES) {
         const ptrdiff_t left = n - j < GPT2C_LANES ? n - j : GPT2C_LANES;
         const vf weight = v_exp(v_sub(v_keep_first(v_load_first(x + j, left), left, nothing), shift));
-        sum = v_add(sum, v_keep_first(weight, left, v_set1(0.0f)));
+        sum = v_add(sum, weight);
         v_store_first(out + j, weight, left);
     }
     const float total = v_sum(sum);

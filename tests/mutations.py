@@ -59,7 +59,7 @@ MUTATIONS = [
     ("apart: scores of hidden keys", "k_attention.inc.c", "for (ptrdiff_t j = first + i + 1; j < n_keys; j++)", "for (ptrdiff_t j = first + i + 2; j < n_keys; j++)"),
     ("apart: scores of shared keys", "k_attention.inc.c", "d_head * GPT2C_LANES, d_head, at.shared / GPT2C_LANES, &none);", "d_head * GPT2C_LANES, d_head, 0, &none);"),
     ("apart: softmax of a row that sees nothing", "k_attention.inc.c", "most == -INFINITY ? 0.0f : most", "most"),
-    ("apart: lanes beyond a softmax", "k_attention.inc.c", "v_keep_first(weight, left, v_set1(0.0f))", "weight"),
+    ("apart: lanes beyond a softmax", "k_attention.inc.c", "v_exp(v_sub(v_keep_first(v_load_first(x + j, left), left, nothing), shift))", "v_exp(v_sub(v_load_first(x + j, left), shift))"),
     ("apart: values by a pattern over shared keys", "k_attention.inc.c", "pattern + key + at.shared", "pattern + key"),
     ("apart: marks of changed patterns stay", "forward.c", "c->changed[m->n_head * start + i] = 0;", ""),
     ("apart: without a mask", "forward.c", "c->both_ways ? keys_seen_by(c, sequence) - 1 :", "0 ? 0 :"),

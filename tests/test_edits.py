@@ -87,6 +87,15 @@ def test_an_edit_reaches_only_what_depends_on_it(model, data):
         assert same(other["resid_post", before], cache["resid_post", before])
 
 
+def test_what_an_edit_changed_in_one_layer_is_forgotten_in_the_next():
+    model, _ = random_gpt2()
+    ids = list(range(30))
+    change = ("blocks.0.attn.hook_pattern", edits.scale(0.5, heads=1))
+    once, _ = model.run_with_cache(ids, edits=[change])
+    again, _ = model.run_with_cache(ids, edits=[change, ("blocks.1.attn.hook_pattern", edits.scale(1.0))])
+    assert same(once, again)
+
+
 # ---- the usual edits ----
 
 HOOKS = {
