@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2c import GPT2, _engine
+from gpt2c import GPT2, _engine, edits
 from gpt2c.benchmark import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
 from gpt2c.benchmark.kernels import FEW_ROWS, KernelCase, dense
 from gpt2c.config import Config
@@ -356,6 +356,45 @@ class Tables:
             "The prompt is part of both. The ratio is the median of the rounds' ratios.",
         )
 
+    def look(self) -> Table:
+        """A pass that is looked at beside a plain one, and decoding with an edit or captures."""
+        looks = {"residual stream": "*.hook_resid_post", "patterns": "*.hook_pattern", "everything": None}
+        steer = [("blocks.6.hook_resid_pre", edits.add(1.0))]
+        rng, rows, new = np.random.default_rng(3), [], 16 if self.quick else 64
+        for dtype in self.dtypes:
+            model = self.model(dtype)
+            for n in (16, 64, 512):
+                ids = rng.integers(1000, 50000, size=n).astype(np.int32)
+                calls = {"": functools.partial(model.forward, ids)}
+                for name, names_filter in looks.items():
+                    calls[name] = functools.partial(model.run_with_cache, ids, names_filter)
+                rows.append([dtype, f"pass over {n}", *self._beside(calls), ""])
+            prompt = rng.integers(1000, 50000, size=16).tolist()
+            options = {"max_new_tokens": new, "min_new_tokens": new}
+            calls = {"": functools.partial(model.generate, prompt, **options)}
+            for name, names_filter in looks.items():
+                calls[name] = functools.partial(model.generate, prompt, names_filter=names_filter, **options)
+            calls["edit"] = functools.partial(model.generate, prompt, edits=steer, **options)
+            rows.append([dtype, f"16 + {new} new", *self._beside(calls)])
+        return table(
+            f"What looking costs: 124M, {self.team}",
+            ("format", "what", "unseen, ms", *looks, "a vector added in a layer"),
+            rows,
+            "Times of what is looked at or edited as multiples of the first: medians of the rounds' ratios.",
+        )
+
+    def _beside(self, calls: dict[str, Callable[[], Any]]) -> list[str]:
+        """The time of the first call, and how many times as long the others take, in alternating rounds."""
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(self.rounds):
+            for name, call in calls.items():
+                begin = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - begin)
+        plain, *others = times.values()
+        ratios = [[b / a for a, b in zip(plain, other, strict=True)] for other in others]
+        return [ms(statistics.median(plain)), *(f"{statistics.median(each):.2f}" for each in ratios)]
+
     def sizes(self) -> Table:
         rng, rows, worst = np.random.default_rng(1), [], (2.0, "")
         for number in range(4 if self.quick else 12):
@@ -402,6 +441,7 @@ NAMES = (
     "sampling",
     "score",
     "search",
+    "look",
     "sizes",
     "isas",
     "shapes",

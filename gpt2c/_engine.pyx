@@ -26,8 +26,8 @@ DTYPES = ("float32", "bfloat16", "int8", "int4")
 CACHE_DTYPES = ("float32", "float16")
 
 # What an observer is shown, in the order of gpt2c_place.
-PLACES = ("embed", "pos_embed", "resid_pre", "ln1", "qkv", "attn_scores", "pattern", "z", "attn_out", "resid_mid", "ln2",
-          "pre", "post", "mlp_out", "resid_post", "ln_final")
+PLACES = ("embed", "pos_embed", "resid_pre", "ln1", "qkv", "attn_scores", "pattern", "z", "attn_out", "resid_mid",
+          "ln2", "pre", "post", "mlp_out", "resid_post", "ln_final")
 APART, SEE_PATTERN, CHANGE_PATTERN = GPT2C_APART, GPT2C_SEE_PATTERN, GPT2C_CHANGE_PATTERN
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
