@@ -16,6 +16,7 @@ cdef class Call:
     cdef Weights weights
     cdef list caches
     cdef list buffers  # keeps alive what the pointers point to
+    cdef dict named    # those that an observer may see
     cdef ptrdiff_t rows
     cdef bytearray steps
     cdef ptrdiff_t n_steps
@@ -33,6 +34,7 @@ cdef class Call:
         self.weights = weights
         self.caches = []
         self.buffers = []
+        self.named = {}
         # NumPy's BLAS has threads of its own; a second team would fight them for the cores
         self.c.threads = 1 if weights.backend == "blas" else threads_now(threads)
 
@@ -84,10 +86,10 @@ cdef class Call:
             chunk = row
         c.chunk, c.both_ways = chunk, both_ways
         c.scratch_size = gpt2c_scratch_size(m, chunk, with_top)
-        c.x = self.buffer(chunk * m.n_embd)
-        c.norm = self.buffer(chunk * m.n_embd)
-        c.mixed = self.buffer(chunk * m.n_embd)
-        c.qkv = self.buffer(chunk * 3 * m.n_embd)
+        c.x = self.buffer(chunk * m.n_embd, "x")
+        c.norm = self.buffer(chunk * m.n_embd, "norm")
+        c.mixed = self.buffer(chunk * m.n_embd, "mixed")
+        c.qkv = self.buffer(chunk * 3 * m.n_embd, "qkv")
         c.hidden = self.buffer(chunk * (m.n_inner + GPT2C_GROUP))  # encoded rows are never larger, but padded
         c.coded = self.buffer(chunk * (m.n_embd + GPT2C_GROUP)) if weights.dtype != "float32" else NULL
         if start is not None:
@@ -102,12 +104,13 @@ cdef class Call:
             c.sums = self.buffer(chunk * max(3 * m.n_embd, m.n_inner))
 
     cdef int start_at(self, start) except -1:
-        cdef float *x = self.c.x
         layer, given = start
+        if not 0 <= layer <= self.c.model.n_layer:
+            raise ValueError(f"a pass cannot begin before layer {layer}; allowed: 0 to {self.c.model.n_layer}")
         if given.shape != (self.rows, self.c.model.n_embd):
             raise ValueError(f"the residual stream given has the shape {given.shape}; "
                              f"needed: {(self.rows, self.c.model.n_embd)}")
-        np.copyto(np.asarray(<float[:self.rows, :self.c.model.n_embd]>x), given)
+        np.copyto(self.shown("x"), given)
         self.c.started, self.c.first_layer = 1, layer
         return 0
 
@@ -122,8 +125,9 @@ cdef class Call:
             raise ValueError(f"an observer of {m.n_layer} layers needs one flag more, not {flags.shape[0]}")
         self.observer = observer
         c.watched = &flags[0]
-        c.branch = self.buffer(c.chunk * m.n_embd)
-        c.pre, c.post = self.buffer(c.chunk * m.n_inner), self.buffer(c.chunk * m.n_inner)
+        c.branch = self.buffer(c.chunk * m.n_embd, "branch")
+        c.pre = self.buffer(c.chunk * m.n_inner, "pre")
+        c.post = self.buffer(c.chunk * m.n_inner, "post")
         rows = np.diff(np.asarray(<const ptrdiff_t[:c.n_sequences + 1]>c.row_start))
         keys = rows + np.asarray(<const ptrdiff_t[:c.n_sequences]>c.lengths)
         starts = np.concatenate(([0], np.cumsum(m.n_head * rows * keys))).astype(np.intp, copy=False)
@@ -145,43 +149,36 @@ cdef class Call:
     cdef int stop(self, const gpt2c_step *step) except -1:
         """Show the observer what has been computed, as arrays that it may change."""
         cdef gpt2c_call *c = &self.c
-        cdef ptrdiff_t n = c.model.n_embd, rows = step.rows
-        cdef float *data
+        place = PLACE_NAMES[step.detail]
         if step.detail in (GPT2C_AT_SCORES, GPT2C_AT_PATTERN):
             arrays = self.views[step.detail == GPT2C_AT_PATTERN]
             changes = c.watched[step.layer] & GPT2C_CHANGE_PATTERN
             before = [array.view(np.int32).copy() for array in arrays] if changes else []
-            self.observer.see(PLACES[step.detail], step.layer, arrays)
+            self.observer.see(place, step.layer, arrays)
             for old, array, changed in zip(before, arrays, self.views[2]):
                 changed |= (old != array.view(np.int32)).any(axis=2)
             return 0
-        if step.detail in (GPT2C_AT_PRE, GPT2C_AT_POST):
-            data, n = c.pre if step.detail == GPT2C_AT_PRE else c.post, c.model.n_inner
-        elif step.detail == GPT2C_AT_QKV:
-            data, n = c.qkv, 3 * n
-        elif step.detail == GPT2C_AT_Z:
-            data = c.mixed
-        elif step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F):
-            data = c.norm
-        elif step.detail in (GPT2C_AT_POSITIONS, GPT2C_AT_ATTN_OUT, GPT2C_AT_MLP_OUT):
-            data = c.branch
-        else:
-            data = c.x
-        array = np.asarray(<float[:rows, :n]>data)
-        if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F):
-            x = np.asarray(<float[:self.rows, :n]>c.x)
-            if step.detail == GPT2C_AT_LN_F:
-                x = x[np.asarray(<const ptrdiff_t[:c.n_out]>c.out_rows)]
-            self.observer.see(PLACES[step.detail], step.layer, array, x)
+        array = self.shown(PLACES[place])[:step.rows]
+        if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2):
+            self.observer.see(place, step.layer, array, self.shown("x"))
+        elif step.detail == GPT2C_AT_LN_F:
+            wanted = np.asarray(<const ptrdiff_t[:c.n_out]>c.out_rows)
+            self.observer.see(place, step.layer, array, self.shown("x")[wanted])
         elif step.detail == GPT2C_AT_ATTN_OUT:
-            self.observer.see(PLACES[step.detail], step.layer, array, np.asarray(<float[:rows, :n]>c.mixed))
+            self.observer.see(place, step.layer, array, self.shown("mixed"))
         else:
-            self.observer.see(PLACES[step.detail], step.layer, array)
+            self.observer.see(place, step.layer, array)
         return 0
 
-    cdef float *buffer(self, ptrdiff_t size) except NULL:
+    cdef shown(self, name):
+        """A buffer as rows. The array owns its memory: whoever sees it may keep it."""
+        return self.named[name].reshape(self.c.chunk, -1)
+
+    cdef float *buffer(self, ptrdiff_t size, name=None) except NULL:
         array = aligned_empty(size)
         self.buffers.append(array)
+        if name is not None:
+            self.named[name] = array
         return data_of(array)
 
     cdef int run(self) except -1:
@@ -202,7 +199,7 @@ cdef class Call:
         if self.observer is not None:  # leave out the stops at which there is nothing to see
             n = 0
             for i in range(self.n_steps):
-                if steps[i].phase != GPT2C_STOP or self.observer.wants(PLACES[steps[i].detail], steps[i].layer):
+                if steps[i].phase != GPT2C_STOP or self.observer.wants(PLACE_NAMES[steps[i].detail], steps[i].layer):
                     steps[n] = steps[i]
                     n += 1
             self.n_steps = n

@@ -118,8 +118,8 @@ cdef extern from "gpt2c.h" nogil:
                                 ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
         void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
         void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
-        void (*attention_scores)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
-                                 ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
+        void (*attention_scores)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float,
+                                 float *) noexcept nogil
         void (*softmax)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*attention_values)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
                                  float *) noexcept nogil
@@ -163,6 +163,7 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_AT_MLP_OUT
         GPT2C_AT_RESID_POST
         GPT2C_AT_LN_F
+        GPT2C_N_PLACES
 
     enum:
         GPT2C_APART

@@ -13,7 +13,7 @@ BACKENDS: tuple[str, ...]
 DTYPES: tuple[str, ...]
 CACHE_DTYPES: tuple[str, ...]
 FUNCTIONS: dict[str, int]
-PLACES: tuple[str, ...]
+PLACES: dict[str, str]
 APART: int
 SEE_PATTERN: int
 CHANGE_PATTERN: int

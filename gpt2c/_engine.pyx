@@ -25,9 +25,12 @@ BACKENDS = ("native", "blas")
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 CACHE_DTYPES = ("float32", "float16")
 
-# What an observer is shown, in the order of gpt2c_place.
-PLACES = ("embed", "pos_embed", "resid_pre", "ln1", "qkv", "attn_scores", "pattern", "z", "attn_out", "resid_mid",
-          "ln2", "pre", "post", "mlp_out", "resid_post", "ln_final")
+# Where an observer can stop a pass, in the order of gpt2c_place, and the buffer that it is shown there.
+PLACES = {"embed": "x", "pos_embed": "branch", "resid_pre": "x", "ln1": "norm", "qkv": "qkv", "attn_scores": "scores",
+          "pattern": "pattern", "z": "mixed", "attn_out": "branch", "resid_mid": "x", "ln2": "norm", "pre": "pre",
+          "post": "post", "mlp_out": "branch", "resid_post": "x", "ln_final": "norm"}
+cdef list PLACE_NAMES = list(PLACES)
+assert len(PLACES) == GPT2C_N_PLACES
 APART, SEE_PATTERN, CHANGE_PATTERN = GPT2C_APART, GPT2C_SEE_PATTERN, GPT2C_CHANGE_PATTERN
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
@@ -302,12 +305,12 @@ def score(Weights weights, sequences, wanted, *, top=0, n_text=None, masks=None,
         raise ValueError(f"wanted has {len(wanted)} items; needed is one (rows, targets) for each of the "
                          f"{len(sequences)} sequences")
     parts = []
-    for (some, these), start, end in zip(wanted, starts[:-1], starts[1:]):
-        some = np.asarray(some, np.intp) + start
+    for (some, these), begin, end in zip(wanted, starts[:-1], starts[1:]):
+        some = np.asarray(some, np.intp) + begin
         if some.shape != these.shape or some.ndim != 1:
             raise ValueError(f"rows have the shape {some.shape}, targets {these.shape}; needed: a target for each row")
-        if some.size and not (start <= some[0] and some[-1] < end and (some[1:] >= some[:-1]).all()):
-            raise ValueError(f"rows must ascend from 0 to {end - start - 1}, the last of the sequence")
+        if some.size and not (begin <= some[0] and some[-1] < end and (some[1:] >= some[:-1]).all()):
+            raise ValueError(f"rows must ascend from 0 to {end - begin - 1}, the last of the sequence")
         parts.append(some)
     flat_rows = np.concatenate(parts)
     targets = np.concatenate([these for _, these in wanted], dtype=np.int32, casting="safe")

@@ -265,6 +265,30 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
                             w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
 
 
+cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
+    """Keys and values of one head as a cache holds them; returns what must stay alive."""
+    positions, d = k.shape
+    capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
+    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    keys = np.full((capacity, d), beyond, np.float32)
+    keys[:positions] = k
+    keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
+    values = np.full((capacity, d_pad), beyond, np.float32)
+    values[:positions, :d] = v
+    values[:positions, d:] = 0
+    shared_keys, shared_values = keys.copy(), values.copy()
+    shared_keys[shared // GPT2C_LANES:], shared_values[shared:] = beyond, beyond
+    own_keys, own_values = keys[shared // GPT2C_LANES:].copy(), values[shared:].copy()
+    to.half, to.next, to.shared = False, NULL, shared
+    to.k0, to.v0, to.k, to.v = (address(shared_keys), address(shared_values), address(own_keys), address(own_values))
+    return shared_keys, shared_values, own_keys, own_values
+
+
+cdef ptrdiff_t attention_scratch(ptrdiff_t d_head):
+    cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    return GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
+
+
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
               ptrdiff_t shared=0, isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
@@ -280,34 +304,60 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
     check(0 <= shared <= positions - rows and shared % GPT2C_LANES == 0,
           f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {positions - rows}, where the first query is")
-    capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
-    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
-    keys = np.full((capacity, d), beyond, np.float32)
-    keys[:positions] = k
-    keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
-    values = np.full((capacity, d_pad), beyond, np.float32)
-    values[:positions, :d] = v
-    values[:positions, d:] = 0
     out = fresh(out, (rows, d))
     cdef AttentionWork work
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
-    work.keys.half, work.keys.next, work.keys.shared = False, NULL, shared
-    shared_keys, shared_values = keys.copy(), values.copy()
-    shared_keys[shared // GPT2C_LANES:], shared_values[shared:] = beyond, beyond
-    work.keys.k0, work.keys.v0 = address(shared_keys), address(shared_values)
-    own_keys, own_values = keys[shared // GPT2C_LANES:].copy(), values[shared:].copy()
-    work.keys.k, work.keys.v = address(own_keys), address(own_values)
+    _alive = lay_out(&work.keys, k, v, beyond, shared)
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
-    work.scratch_size = GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
+    work.scratch_size = attention_scratch(d)
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
     cdef ptrdiff_t count = (rows + tile - 1) // tile
     with nogil:
         for _ in range(repeats):
             parallel_for(threads, count, attention_range, &work)
+    return out
+
+
+def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+    """Scores of the queries ``q`` [positions, d] with the keys ``k`` [positions, d], -inf for later ones."""
+    positions, d = q.shape
+    check(q.shape == k.shape and d >= 1, "q and k need the same shape, and at least one column")
+    out = np.empty((positions, positions), np.float32)
+    scratch = np.empty(attention_scratch(d), np.float32)
+    cdef gpt2c_keys keys
+    cdef ptrdiff_t i, n = positions, d_head = d
+    _alive = lay_out(&keys, k, k, beyond, shared)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    for i in range(n):
+        kernels.attention_scores(address(out[i]), address(q[i:i + 1]), &keys, i, n, d_head, scale, address(scratch))
+    return out
+
+
+def softmax(const float[::1] x, *, isa=None):
+    """exp(x - maximum) / sum."""
+    check(x.shape[0] >= 1, "at least one number is needed")
+    out = np.empty(x.shape[0], np.float32)
+    find_kernels(isa).softmax(address(out), &x[0], x.shape[0])
+    return out
+
+
+def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+    """The values ``v`` [positions, d] weighted by each row of ``pattern`` [rows, positions], summed: [rows, d]."""
+    rows, positions = pattern.shape
+    d = v.shape[1]
+    check(v.shape[0] == positions and d >= 1, "pattern needs a column for each row of v")
+    out = np.empty((rows, d), np.float32)
+    scratch = np.empty(attention_scratch(d), np.float32)
+    cdef gpt2c_keys keys
+    cdef ptrdiff_t n = positions, d_head = d
+    _alive = lay_out(&keys, v, v, beyond, shared)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    for i in range(rows):
+        kernels.attention_values(address(out[i]), address(pattern[i:i + 1]), &keys, n, d_head, address(scratch))
     return out
 
 

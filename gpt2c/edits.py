@@ -6,7 +6,7 @@ ones. Each takes the same choice of what is edited, everything by default:
 
 positions
     Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. While
-    generating the positions go on.
+    generating the positions go on. They are the model's, as :class:`gpt2c.hooks.Hook` tells them.
 heads
     Attention heads: an int or an iterable of ints; for values that have heads.
 units
@@ -16,11 +16,11 @@ units
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
 from .hooks import Hook, axes
+from .sampling import check_integer
 
 __all__ = ["Edit", "add", "mean", "replace", "scale", "zero"]
 
@@ -83,13 +83,16 @@ def mean(
     """
     if not caches:
         raise ValueError("mean needs the ActivationCache of at least one text")
+    averages: dict[str, np.ndarray] = {}
 
     def edit(value: np.ndarray, hook: Hook) -> None:
         if axes(hook.name)[0] != "positions":
             raise ValueError(f"{hook.name} has no mean over positions: its rows differ in what they may see")
-        average = np.concatenate([cache[hook.name] for cache in caches]).mean(axis=0, dtype=np.float64)
+        if hook.name not in averages:
+            whole = np.concatenate([cache[hook.name] for cache in caches])
+            averages[hook.name] = whole.mean(axis=0, dtype=np.float64).astype(np.float32)
         chosen = _chosen(value, hook, positions, heads, units)
-        value[chosen] = np.broadcast_to(average.astype(np.float32), value.shape)[chosen]
+        value[chosen] = np.broadcast_to(averages[hook.name], value.shape)[chosen]
 
     return edit
 
@@ -112,13 +115,25 @@ def replace(
     def edit(value: np.ndarray, hook: Hook) -> None:
         other = np.asarray(source[hook.name] if isinstance(source, Mapping) else source)
         axis = axes(hook.name).index("positions")
-        chosen = _chosen(value, hook, positions, heads, units)
-        rows = np.asarray(hook.positions, np.intp)[chosen[axis]]
-        if rows.size and rows.max() >= other.shape[axis]:
+        needed = [str(size) for size in value.shape]
+        needed[axis] = "positions"
+        if other.ndim != value.ndim or any(
+            a != b for i, (a, b) in enumerate(zip(other.shape, value.shape, strict=True)) if i != axis
+        ):
             raise ValueError(
-                f"the other {hook.name} has {other.shape[axis]} positions, not position {rows.max()}"
+                f"replace needs an array [{', '.join(needed)}] for {hook.name}; got {list(other.shape)}"
             )
-        value[chosen] = other[(*chosen[:axis], rows, *chosen[axis + 1 :])]
+        # Of the last norm a cache may have the end of the text only.
+        first = len(source.token_ids) - other.shape[axis] if hasattr(source, "token_ids") else 0
+        chosen = _chosen(value, hook, positions, heads, units)
+        wanted = np.asarray(hook.positions, np.intp)[chosen[axis]]
+        absent = wanted[(wanted < first) | (wanted >= first + other.shape[axis])]
+        if absent.size:
+            raise ValueError(
+                f"the other {hook.name} has positions {first} to {first + other.shape[axis] - 1}, "
+                f"not {absent[0]}"
+            )
+        value[chosen] = other[(*chosen[:axis], wanted - first, *chosen[axis + 1 :])]
 
     return edit
 
@@ -139,17 +154,23 @@ def _chosen(
     )
 
 
-def _indices(choice: Choice, present: range, what: str, name: str) -> Any:
+def _indices(choice: Choice, present: range, what: str, name: str) -> np.ndarray:
+    """Where in ``present`` the chosen are; positions beyond it belong to another pass."""
     if choice is None:
         return np.arange(len(present))
+    whole = f" of {name}"
     if isinstance(choice, slice):
         if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
-            raise ValueError(f"{what} is {choice}; allowed: ends from 0 on")
+            raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
         chosen = list(range(present.stop)[choice])
     else:
-        chosen = [int(choice)] if np.ndim(choice) == 0 and not isinstance(choice, Iterable) else list(choice)
-    low = min(chosen, default=0)
-    if low < 0 or (what != "positions" and max(chosen, default=0) >= present.stop):
-        most = "" if what == "positions" else f" to {present.stop - 1}"
-        raise ValueError(f"{what} of {name}: {chosen} chosen; allowed: 0{most or ' and above'}")
-    return np.array([i - present.start for i in chosen if i in present], np.intp)
+        several = isinstance(choice, Iterable) and not isinstance(choice, str)
+        most = None if what == "positions" else present.stop - 1
+        if isinstance(choice, np.ndarray) and choice.dtype.kind == "b":
+            raise TypeError(
+                f"{what}{whole} are told by their numbers, not by a mask: use np.flatnonzero of it"
+            )
+        chosen = [
+            check_integer(f"{what}{whole}", item, 0, most) for item in (choice if several else [choice])
+        ]
+    return np.array([item - present.start for item in chosen if item in present], np.intp)

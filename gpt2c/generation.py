@@ -26,7 +26,7 @@ from .writing import Writer
 
 if TYPE_CHECKING:
     from .beam import Search
-    from .introspect import ActivationCache, Captured, Observer
+    from .introspect import ActivationCache, Captured, Observer, Watch
     from .model import GPT2
     from .trace import Trace
 
@@ -216,12 +216,14 @@ class Job:
             raise ValueError(f"hop is {self.hop}; allowed: 1 to {self.n_ctx}, the model's positions")
         self.names: list[str] = []
         self.edits: dict[str, list[Any]] = {}
+        self._watch: Watch | None = None
         if options.edits or options.names_filter != ():
             from .hooks import matching
-            from .introspect import checked_edits
+            from .introspect import Watch, checked_edits
 
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
+            self._watch = Watch(model.config, self.names, self.edits)
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
@@ -235,11 +237,11 @@ class Job:
 
     def observer(self, sequences: Sequence[tuple[_engine.KVCache, np.ndarray]]) -> Observer | None:
         """Who looks at a pass, if anybody does."""
-        if not (self.names or self.edits):
+        if self._watch is None:
             return None
         from .introspect import Observer
 
-        return Observer(self.model, sequences, self.names, self.edits, keep=1)
+        return Observer(self.model, self._watch, sequences, self.edits, keep=1)
 
     def new_writer(self) -> Writer:
         return Writer(self.new_decoder, self.options.stop)

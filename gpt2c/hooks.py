@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from .config import Config
 from .sampling import check_integer
 
-__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "index", "matching"]
+__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "index", "matching", "place_of"]
 
 # The places at which the engine can stop (_engine.PLACES) -> what can be seen there.
 OUTSIDE = ("embed", "pos_embed", "ln_final")
@@ -56,6 +56,7 @@ PLACES = {
 BEFORE = (*PLACES["embed"], *PLACES["pos_embed"])
 OF_LAYER = tuple(name for place, names in PLACES.items() if place not in OUTSIDE for name in names)
 AFTER = PLACES["ln_final"]
+PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
 ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
 
 NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
@@ -71,8 +72,9 @@ class Hook(NamedTuple):
     layer : int or None
         3 of it; None outside layers.
     positions : range
-        The positions in the text that the value's rows are of: all of them in one pass over a text; while
-        generating those of the prompt first, then one after the other.
+        The positions that the value's rows are of, as the model counts them: all of them in one pass over a
+        text; while generating those of the prompt first, then one after the other. (Where
+        ``overflow="slide"`` moves the window, what is left of the text begins with 0 again.)
     """
 
     name: str
@@ -94,12 +96,17 @@ def hook_names(config: Config) -> list[str]:
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
     """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer; without one of "embed".
 
-    Layers count from 0; negative ones from the end. A KeyError says what there is.
+    A full name stays what it is. Layers count from 0, negative ones from the end. A KeyError says what there
+    is.
     """
-    if layer is not None and not -config.n_layer <= layer < config.n_layer:
-        raise KeyError(f"layer {layer} of a model with layers 0 to {config.n_layer - 1}")
-    names = BEFORE + AFTER if layer is None else OF_LAYER
-    prefix = "" if layer is None else f"blocks.{layer % config.n_layer}."
+    if layer is None and short in hook_names(config):
+        return short
+    names, prefix = (BEFORE + AFTER, "") if layer is None else (OF_LAYER, "blocks.{}.")
+    if layer is not None:
+        try:
+            prefix = prefix.format(index("layer", layer, config.n_layer))
+        except (TypeError, ValueError) as error:
+            raise KeyError(str(error)) from None
     shorter = [name.replace("hook_", "") for name in names]
     for name, part in zip(names, shorter, strict=True):
         alone = part.rpartition(".")[2]
@@ -140,6 +147,14 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
             raise ValueError(f"no place of this model is called {pattern!r}; {hint}")
         chosen.update(found)
     return [name for name in names if name in chosen]
+
+
+def place_of(name: str) -> tuple[str, int | None]:
+    """The place of the engine at which a value is seen, and its layer."""
+    if not name.startswith("blocks."):
+        return PLACE_OF[name], None
+    _, layer, name = name.split(".", 2)
+    return PLACE_OF[name], int(layer)
 
 
 def axes(name: str) -> tuple[str, ...]:

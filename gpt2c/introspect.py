@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _engine
 from .generation import calls_of
-from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching
+from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching, place_of
 from .prompts import check_lengths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .config import Config
     from .edits import Edit
     from .lens import Attribution, HeadScores, LogitLens
     from .model import GPT2
 
-__all__ = ["ActivationCache", "Observer", "checked_edits", "run_with_cache"]
+__all__ = ["ActivationCache", "Observer", "Watch", "checked_edits", "joined", "run_with_cache"]
 
 Captured = dict[str, list[np.ndarray]]
 
@@ -56,11 +58,16 @@ class ActivationCache(Mapping[str, np.ndarray]):
         self._values = dict(values)
 
     def __getitem__(self, name: str | tuple[str, int]) -> np.ndarray:
-        if name not in self._values:
-            name = full_name(self.model.config, *((name,) if isinstance(name, str) else name))
-        if name not in self._values:
-            raise KeyError(f"{name} was not captured: name it in names_filter")
-        return self._values[name]
+        key = (name,) if isinstance(name, str) else name
+        if not (isinstance(key, tuple) and len(key) in (1, 2) and isinstance(key[0], str)):
+            raise KeyError(f"{name!r} is neither a name nor a pair (name, layer)")
+        full = full_name(self.model.config, *key)
+        if full not in self._values:
+            raise KeyError(f"{full} was not captured: name it in names_filter")
+        return self._values[full]
+
+    __eq__ = object.__eq__  # arrays have no equality of their own
+    __hash__ = object.__hash__
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -182,11 +189,12 @@ def run_with_cache(
     """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
     check_lengths(prompts, model.config.n_ctx)
+    watch = Watch(model.config, names, changes)
     found = []
     for part in calls_of([len(ids) for ids in prompts]):
         group = prompts[part]
         sequences = [(model.new_cache(len(ids)), ids) for ids in group]
-        observer = Observer(model, sequences, names, changes, keep=logits_to_keep)
+        observer = Observer(model, watch, sequences, changes, keep=logits_to_keep)
         logits = _engine.forward(
             model.weights,
             sequences,
@@ -197,7 +205,9 @@ def run_with_cache(
         )
         kept = np.split(logits, np.cumsum(observer.kept)[:-1])
         found += [
-            ActivationCache(model, ids, joined(captured), rows, causal=causal)
+            ActivationCache(
+                model, ids, {name: value for name, [value] in captured.items()}, rows, causal=causal
+            )
             for ids, captured, rows in zip(group, observer.captured, kept, strict=True)
         ]
     return found
@@ -223,8 +233,6 @@ def joined(captured: Captured) -> dict[str, np.ndarray]:
 
 
 def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
-    if len(parts) == 1:
-        return parts[0]
     if axes(name)[0] != "heads":
         return np.concatenate(parts)
     n_keys = parts[-1].shape[2]
@@ -235,16 +243,39 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(wide, axis=1)
 
 
+class Watch:
+    """What is to be seen of passes: made once, used for any number of them.
+
+    Parameters
+    ----------
+    config : Config
+    names : iterable of str
+        What is captured, after the edits.
+    edited : iterable of str
+        What may be edited.
+    """
+
+    def __init__(self, config: Config, names: Iterable[str], edited: Iterable[str] = ()) -> None:
+        self.names, edited = frozenset(names), frozenset(edited)
+        self.wanted: set[tuple[str, int]] = set()
+        self.flags = np.zeros(config.n_layer + 1, np.uint8)
+        for name in self.names | edited:
+            place, layer = place_of(name)
+            self.wanted.add((place, layer or 0))
+            self.flags[-1 if layer is None else layer] |= _engine.APART
+            if place in ("attn_scores", "pattern"):
+                self.flags[layer] |= _engine.SEE_PATTERN | (_engine.CHANGE_PATTERN if name in edited else 0)
+
+
 class Observer:
     """What the engine calls during one pass (see ``_engine.forward``): keeps copies, and applies edits.
 
     Parameters
     ----------
     model : GPT2
+    watch : Watch
     sequences : sequence of (KVCache, ids)
         Those of the pass.
-    names : sequence of str
-        What is captured, after the edits.
     edits : mapping of str to list of functions, or a list of such mappings
         The edits of each name: the same for all sequences, or those of each.
     keep : int
@@ -261,33 +292,22 @@ class Observer:
     def __init__(
         self,
         model: GPT2,
+        watch: Watch,
         sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
-        names: Iterable[str] = (),
-        edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = (),
+        edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = MappingProxyType({}),
         *,
         keep: int = 0,
     ) -> None:
-        self._model = model
+        self._model, self._watch, self.flags = model, watch, watch.flags
         self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
-        self._names = frozenset(names)
         rows = [len(ids) for _, ids in sequences]
         self.kept = [min(keep, n) if keep else n for n in rows]
         self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
         self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
         self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
 
-        edited = {name for changes in self._edits for name in changes}
-        self._wanted: set[tuple[str, int]] = set()
-        self.flags = np.zeros(model.config.n_layer + 1, np.uint8)
-        for name in self._names | edited:
-            place, layer = _place_of(name)
-            self._wanted.add((place, layer or 0))
-            self.flags[-1 if layer is None else layer] |= _engine.APART
-            if place in ("attn_scores", "pattern"):
-                self.flags[layer] |= _engine.SEE_PATTERN | (_engine.CHANGE_PATTERN if name in edited else 0)
-
     def wants(self, place: str, layer: int) -> bool:
-        return (place, layer) in self._wanted
+        return (place, layer) in self._watch.wanted
 
     def see(self, place: str, layer: int, found: Any, source: np.ndarray | None = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
@@ -316,16 +336,17 @@ class Observer:
         return rows.reshape(len(rows), n, config.n_head, config.head_dim).swapaxes(0, 1)
 
     def _changes(self, index: int, name: str) -> list[Edit]:
-        return self._edits[index].get(name, []) if self._edits else []
+        return self._edits[index].get(name, [])
 
     def _touch(self, index: int, name: str, value: np.ndarray) -> np.ndarray:
         """Edit a value in place and keep a copy, as far as wanted; returns which rows have changed."""
         changes = self._changes(index, name)
-        before = value.copy() if changes else value
+        changed = np.zeros(len(value), bool)
         if changes:
+            before = value.copy()
             positions = self._positions[index]
             rows = value.shape[axes(name).index("positions")]  # of the last norm not all positions
-            hook = Hook(name, _place_of(name)[1], positions[len(positions) - rows :])
+            hook = Hook(name, place_of(name)[1], positions[len(positions) - rows :])
             for edit in changes:
                 new = edit(value, hook)
                 if new is None:
@@ -336,13 +357,14 @@ class Observer:
                         f"{list(value.shape)}, or None after changing the array given"
                     )
                 value[...] = new
-        if name in self._names:
+            changed = (value != before).reshape(len(value), -1).any(axis=1)
+        if name in self._watch.names:
             self.captured[index][name].append(value.copy())
-        return (value != before).reshape(len(value), -1).any(axis=1)
+        return changed
 
     def _see_norm(self, index: int, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray) -> None:
         """LayerNorm, of which the engine has the input and the result alone."""
-        if not any(name in self._names or self._changes(index, name) for name in names):
+        if not any(name in self._watch.names or self._changes(index, name) for name in names):
             return
         tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2"}.get(names[0].split(".")[-2], "ln_f")
         gain, bias = (self._model.weights.tensors[f"{tensor}.{part}"] for part in ("weight", "bias"))
@@ -356,19 +378,10 @@ class Observer:
 
     def _see_result(self, index: int, layer: int, name: str, out: np.ndarray, z: np.ndarray) -> None:
         """What each head adds, of which the engine has the sum alone."""
-        if not (name in self._names or self._changes(index, name)):
+        if not (name in self._watch.names or self._changes(index, name)):
             return
         heads = self._heads(z, 1)[0]
         result = np.einsum("thd,hde->the", heads, self._model.weights.output_projection(layer), optimize=True)
         before = result.copy()
         changed = self._touch(index, name, result)
         out[changed] += (result - before)[changed].sum(axis=1)
-
-
-def _place_of(name: str) -> tuple[str, int | None]:
-    """The place of the engine at which a name is seen, and its layer."""
-    layer = None
-    if name.startswith("blocks."):
-        _, number, name = name.split(".", 2)
-        layer = int(number)
-    return next(place for place, names in PLACES.items() if name in names), layer

@@ -17,7 +17,7 @@ from . import _engine
 from .edits import replace
 from .generation import calls_of
 from .hooks import axes, full_name
-from .introspect import ActivationCache, Observer, run_with_cache
+from .introspect import ActivationCache, Observer, Watch, run_with_cache
 from .sampling import check_integer
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def patch(
     streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
     [source] = run_with_cache(model, [clean], places, logits_to_keep=1)
     cache = model.new_cache(len(corrupted))
-    observer = Observer(model, [(cache, corrupted)], streams)
+    observer = Observer(model, Watch(model.config, streams), [(cache, corrupted)])
     logits = _engine.forward(
         model.weights, [(cache, corrupted)], keep=logits_to_keep, threads=model.threads, observer=observer
     )
@@ -121,7 +121,8 @@ def _checked(
         if isinstance(choice, str) or not isinstance(choice, Iterable):
             together = "" if what == "layers" else ", or 'all' for all at once"
             raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
-        lists.append([check_integer(f"one of the {what}", item, 0, size - 1) for item in choice])
+        low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
+        lists.append([check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice])
         if not lists[-1]:
             raise ValueError(f"there are no {what} to patch: the list is empty")
     return name, *lists
@@ -150,7 +151,7 @@ def _run(
     layer, stream = start
     sequences = [(cache, ids[one.first :]) for one, cache in zip(patches, caches, strict=True)]
     edits = [{place: [replace(source, positions=one.positions, heads=one.heads)]} for one in patches]
-    observer = Observer(model, sequences, edits=edits, keep=keep)
+    observer = Observer(model, Watch(model.config, (), [place]), sequences, edits, keep=keep)
     rows = np.concatenate([stream[one.first :] for one in patches])
     logits = _engine.forward(
         model.weights, sequences, keep=keep, threads=model.threads, observer=observer, start=(layer, rows)

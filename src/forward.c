@@ -234,8 +234,8 @@ static void attend_apart(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t 
         const ptrdiff_t at = c->pattern_start[sequence] + i * n_keys;
         const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
         if (step->phase == GPT2C_SCORES)
-            c->kernels->attention_scores(c->scores + at, n_keys, c->qkv + r * 3 * m->n_embd + head * d, 3 * m->n_embd,
-                                         &keys, 1, c->both_ways ? n_keys - 1 : position_of(c, r, sequence), n_keys, d,
+            c->kernels->attention_scores(c->scores + at, c->qkv + r * 3 * m->n_embd + head * d, &keys,
+                                         c->both_ways ? n_keys - 1 : position_of(c, r, sequence), n_keys, d,
                                          m->layers[step->layer].attn_scale, scratch);
         else if (step->phase == GPT2C_SOFTMAX)
             c->kernels->softmax(c->pattern + at, c->scores + at, n_keys);

@@ -181,10 +181,9 @@ typedef struct {
      * GPT2C_PARTIAL(d_pad) floats. */
     void (*attention_merge)(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch);
 
-    /* The scores of attention, the same bits: out[i][j] for keys j < n_keys, -inf where query i does not see key j. */
-    void (*attention_scores)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
-                             ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n_keys, ptrdiff_t d_head, float scale,
-                             float *scratch);
+    /* The scores of the query at `position`, the same bits: out[j] for keys j < n_keys, -inf for those after it. */
+    void (*attention_scores)(float *out, const float *q, const gpt2c_keys *keys, ptrdiff_t position, ptrdiff_t n_keys,
+                             ptrdiff_t d_head, float scale, float *scratch);
     /* out[i] = exp(x[i] - maximum) / sum, i < n; exactly 0 where x[i] is -inf, also if all are. out may be x. */
     void (*softmax)(float *out, const float *x, ptrdiff_t n);
     /* out[d_head] = the sum of pattern[j] times the value of key j, an fma chain over j < n_keys. */

@@ -183,27 +183,24 @@ static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, 
 
 /* ---- the same apart, for those who look ---- */
 
-static void attention_scores(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
-                             ptrdiff_t rows, ptrdiff_t first, ptrdiff_t n_keys, ptrdiff_t d_head, float scale,
-                             float *scratch) {
-    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
+static void attention_scores(float *out, const float *q, const gpt2c_keys *keys, ptrdiff_t position, ptrdiff_t n_keys,
+                             ptrdiff_t d_head, float scale, float *scratch) {
+    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, step = d_head * GPT2C_LANES;
     float *wide = scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
     stream none = {0, 0};
-    for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t j = first + i + 1; j < n_keys; j++) out[i * ld_out + j] = -INFINITY;
-    for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
-        const block_keys at = block_at(keys, key, keys_seen(first + rows - 1, key), d_head, d_pad, wide);
-        for (ptrdiff_t i = key > first ? key - first : 0; i < rows; i++) {
-            const ptrdiff_t seen = keys_seen(first + i, key), rest = seen - at.shared;
-            if (at.shared > 0)
-                tile_any(1, scratch, NULL, NULL, GPT2C_KEY_BLOCK, q + i * ld_q, ld_q, at.k0, GPT2C_LANES,
-                         d_head * GPT2C_LANES, d_head, at.shared / GPT2C_LANES, &none);
-            if (rest > 0)
-                tile_any(1, scratch + at.shared, NULL, NULL, GPT2C_KEY_BLOCK, q + i * ld_q, ld_q, at.k, GPT2C_LANES,
-                         d_head * GPT2C_LANES, d_head, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &none);
-            scale_scores(scratch, seen, scale);
-            memcpy(out + i * ld_out + key, scratch, (size_t)seen * sizeof *scratch);
-        }
+    for (ptrdiff_t j = position + 1; j < n_keys; j++) out[j] = -INFINITY;
+    for (ptrdiff_t key = 0; key <= position; key += GPT2C_KEY_BLOCK) {
+        const ptrdiff_t seen = keys_seen(position, key);
+        const block_keys at = block_at(keys, key, seen, d_head, d_pad, wide);
+        const ptrdiff_t own = (seen - at.shared + GPT2C_LANES - 1) / GPT2C_LANES;
+        if (at.shared > 0)
+            tile_any(1, scratch, NULL, NULL, GPT2C_KEY_BLOCK, q, d_head, at.k0, GPT2C_LANES, step, d_head,
+                     at.shared / GPT2C_LANES, &none);
+        if (own > 0)
+            tile_any(1, scratch + at.shared, NULL, NULL, GPT2C_KEY_BLOCK, q, d_head, at.k, GPT2C_LANES, step, d_head,
+                     own, &none);
+        scale_scores(scratch, seen, scale);
+        memcpy(out + key, scratch, (size_t)seen * sizeof *scratch);
     }
 }
 

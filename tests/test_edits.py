@@ -1,6 +1,7 @@
 """Interventions: they do what they say, to what they name, and to nothing else; patches are whole runs."""
 
 import functools
+import gc
 
 import numpy as np
 import pytest
@@ -165,6 +166,39 @@ def test_nan_is_ablated_too():
     assert same(applied(edits.zero(positions=1), "blocks.0.hook_mlp_out", value)[1], np.zeros(4, np.float32))
 
 
+def test_an_edit_may_keep_what_it_was_shown():
+    model, _ = random_gpt2(n_ctx=600)
+    kept = {}
+
+    def keep(value, hook):
+        kept[hook.name] = value, value.copy()
+
+    last = [
+        "blocks.1.mlp.hook_post",
+        "blocks.1.hook_mlp_out",
+        "blocks.1.hook_resid_post",
+        "blocks.1.attn.hook_z",
+    ]
+    model.run_with_cache([5] * 600, (), edits=[(last, keep)])  # nothing later uses the same memory
+    gc.collect()
+    others = [np.full(4 * 600 * n + 64, 7, np.uint8) for n in (24, 72, 96) for _ in range(20)]
+    assert list(kept) == [last[3], *last[:3]] and others
+    for name, (value, then) in kept.items():
+        assert same(value, then), name
+
+
+def test_the_last_norm_of_part_of_a_text_is_put_where_it_was():
+    model, _ = random_gpt2()
+    ids = list(range(14))
+    whole, _ = model.run_with_cache(ids)
+    _, part = model.run_with_cache(ids, logits_to_keep=5)
+    same_again = edits.replace(part, positions=[10, 12])
+    logits, _ = model.run_with_cache(ids, (), edits=[("ln_final.hook_normalized", same_again)])
+    assert same(logits, whole)
+    with pytest.raises(ValueError, match=r"the other ln_final.hook_normalized has positions 9 to 13, not 2"):
+        model.run_with_cache(ids, (), edits=[("ln_final.hook_normalized", edits.replace(part, positions=2))])
+
+
 def test_means():
     model, _ = random_gpt2()
     _, [a, b] = model.run_with_cache([[1, 2, 3], [4, 5, 6, 7, 8]])
@@ -232,10 +266,11 @@ def test_edits_while_generating(dtype):
         assert same(logits[-n:], other.cache.logits)
         assert all(same(cache[name], other.cache[name]) for name in cache)
     assert model.generate(prompts, max_new_tokens=40)[0].token_ids == plain[0].token_ids
-    beams = model.generate(prompts, max_new_tokens=5, edits=pairs, num_beams=3)
-    assert (
-        beams[0].score >= sum(model.generate(prompts[0], max_new_tokens=5, edits=pairs).logprobs) / 5 - 1e-6
-    )
+    for beam in model.generate(prompts, max_new_tokens=5, edits=pairs, num_beams=3, num_return_sequences=3):
+        ids = beam.prompt_token_ids + beam.token_ids
+        logits, _ = model.run_with_cache(ids[:-1], (), edits=pairs, logits_to_keep=5)
+        exact = reference.log_softmax(logits)[np.arange(5), beam.token_ids]
+        assert beam.score == pytest.approx(exact.sum() / 5, abs=1e-5)
 
 
 @pytest.mark.parametrize("cache_dtype", _engine.CACHE_DTYPES)
@@ -288,18 +323,27 @@ def test_errors_of_edits():
         model.run_with_cache([1], edits=["hook_embed"])
     with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.7"):
         run("blocks.7.hook_resid_pre", edits.zero())
-    with pytest.raises(ValueError, match=r"heads of blocks.0.attn.hook_z: \[2\] chosen; allowed: 0 to 1"):
+    with pytest.raises(ValueError, match=r"heads of blocks.0.attn.hook_z must be from 0 to 1; got 2"):
         run("blocks.0.attn.hook_z", edits.zero(heads=2))
-    with pytest.raises(ValueError, match=r"units .*: \[24\] chosen; allowed: 0 to 23"):
+    with pytest.raises(ValueError, match=r"units of hook_embed must be from 0 to 23; got 24"):
         run("hook_embed", edits.zero(units=24))
-    with pytest.raises(ValueError, match=r"positions .*: \[-1\] chosen; allowed: 0 and above"):
+    with pytest.raises(ValueError, match=r"positions of hook_embed must be at least 0; got -1"):
         run("hook_embed", edits.zero(positions=-1))
     with pytest.raises(ValueError, match=r"slice\(-2, None, None\); allowed: ends from 0 on"):
         run("hook_embed", edits.zero(positions=slice(-2, None)))
     with pytest.raises(ValueError, match=r"an array \[5\] cannot be added to \[3, 24\] of hook_embed"):
         run("hook_embed", edits.add(np.ones(5)))
-    with pytest.raises(ValueError, match="has 2 positions, not position 2"):
+    with pytest.raises(ValueError, match="has positions 0 to 1, not 2"):
         run("hook_embed", edits.replace(np.zeros((2, 24))))
+    for shape in ((3,), (3, 10), (3, 30)):
+        with pytest.raises(ValueError, match=r"replace needs .* \[positions, 24\] for hook_embed; got \[3"):
+            run("hook_embed", edits.replace(np.zeros(shape)))
+    with pytest.raises(ValueError, match=r"needs .* \[2, positions, 3\] for blocks.0.attn.hook_pattern"):
+        run("blocks.0.attn.hook_pattern", edits.replace(np.zeros((2, 2, 2))))
+    for wrong in (0.5, [0.5], "1", [True, False], np.array([True, False]), 1.7, True):
+        with pytest.raises(TypeError, match="heads"):
+            run("blocks.0.attn.hook_z", edits.zero(heads=wrong))
+    assert model.run_with_cache([1], edits=[("*.hook_z", edits.zero(heads=np.array([1])))])
     with pytest.raises(ValueError, match="no place of this model"):
         model.generate([1], edits=[("nonsense", edits.zero())])
 
@@ -374,6 +418,27 @@ def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
     assert np.array_equal(found.ravel(), [logits[-1, 7] - logits[-1, 8] for logits in seen])
 
 
+@pytest.mark.parametrize("over", [("v", [-1, 0], [3, 140, 279]), ("pattern", [1], [130], [0, 1])])
+def test_patches_of_long_texts(over):
+    """Several blocks of keys, which are kept in float16."""
+    model, _ = random_gpt2(n_ctx=280)
+    model.cache_dtype = "float16"
+    rng = np.random.default_rng(0)
+    clean, corrupted = rng.integers(61, size=(2, 280))
+    name, layers, positions, *heads = over
+    seen = []
+    model.patch(clean, corrupted, over, lambda logits: seen.append(logits.copy()) or 0.0, logits_to_keep=0)
+    _, source = model.run_with_cache(clean)
+    expected = []
+    for layer in layers:
+        for position in positions:
+            for head in heads[0] if heads else [None]:
+                edit = edits.replace(source, positions=position, heads=head)
+                place = full_name(model.config, name, layer)
+                expected.append(model.run_with_cache(corrupted, (), edits=[(place, edit)])[0])
+    assert all(same(a, b) for a, b in zip(seen, expected, strict=True))
+
+
 def test_a_patch_of_everything_is_the_clean_run(monkeypatch):
     monkeypatch.setattr("gpt2c.patching.CACHE_BYTES", 1)  # one patch after the other
     model, _ = random_gpt2()
@@ -408,6 +473,8 @@ def test_errors_of_patching():
         patch(("resid_pre", [0], [1], [1]))
     with pytest.raises(ValueError, match="there are no heads to patch"):
         patch(("z", [0], [1], []))
+    with pytest.raises(ValueError, match="one of the layers must be from -2 to 1"):
+        patch(("z", [2]))
     with pytest.raises(KeyError, match="no value 'zz' in a layer"):
         patch(("zz", [0]))
     with pytest.raises(TypeError, match="metric must be a function"):

@@ -12,7 +12,7 @@ from strategies import models, seeds
 from toys import random_gpt2
 
 from gpt2c import GPT2, _engine, edits, reference
-from gpt2c.hooks import full_name, hook_names, matching
+from gpt2c.hooks import PLACES, full_name, hook_names, matching
 
 ISAS = _engine.isas()
 EVERYTHING = "*"
@@ -211,8 +211,14 @@ def test_names_and_their_short_forms():
     assert ("pattern", 1) in cache and ("patern", 1) not in cache and "pattern" not in cache
     with pytest.raises(KeyError, match=r"blocks.0.attn.hook_result was not captured: name it"):
         cache["result", 0]
-    with pytest.raises(KeyError, match="layer 2 of a model with layers 0 to 1"):
+    with pytest.raises(KeyError, match=r"blocks.0.attn.hook_result was not captured: name it"):
+        cache["blocks.0.attn.hook_result"]
+    with pytest.raises(KeyError, match="layer must be from -2 to 1: the model has 2"):
         cache["pattern", 2]
+    for wrong in (3, ("pattern",), ("pattern", 0, 1), ("pattern", 0.0), (0, "pattern"), None):
+        assert wrong not in cache
+        with pytest.raises(KeyError):
+            cache[wrong]
     with pytest.raises(KeyError, match="no value 'patern' in a layer; there are resid_pre, "):
         cache["patern", 0]
     with pytest.raises(KeyError, match="no value 'pattern' outside layers; there are embed, "):
@@ -284,7 +290,27 @@ def test_what_cannot_be_captured():
         model.run_with_cache([1], logits_to_keep=-1)
 
 
+def test_continuations_have_arrays_of_their_own():
+    model, _ = random_gpt2()
+    options = {"max_new_tokens": 1, "num_return_sequences": 2, "names_filter": "*.hook_z"}
+    one, other = model.generate([1, 2, 3], **options)
+    before = other.cache["z", 0].copy()
+    one.cache["z", 0][:] = 7
+    assert same(other.cache["z", 0], before)
+
+
+def test_caches_are_equal_to_themselves():
+    model, _ = random_gpt2()
+    one, other = (model.generate([1], max_new_tokens=1, names_filter="*.hook_z") for _ in range(2))
+    assert one == one and one != other and one in [other, one]
+    assert one.cache == one.cache and one.cache != other.cache and hash(one.cache) != hash(other.cache)
+
+
 # ---- the engine's side ----
+
+
+def test_places_have_one_order():
+    assert tuple(PLACES) == tuple(_engine.PLACES)
 
 
 def test_a_pass_can_begin_at_any_layer():
@@ -302,6 +328,9 @@ def test_a_pass_can_begin_at_any_layer():
         )
         plain = _engine.score(model.weights, [(text, ids)], [(np.arange(20), targets)])
         assert all(same(a, b) for a, b in zip(scores, plain, strict=True))
+    for layer in (-1, 3):
+        with pytest.raises(ValueError, match=rf"begin before layer {layer}; allowed: 0 to 2"):
+            _engine.forward(model.weights, [(model.new_cache(), ids)], start=(layer, streams[0]))
     with pytest.raises(ValueError, match=r"has the shape \(19, 24\); needed: \(20, 24\)"):
         _engine.forward(model.weights, [(model.new_cache(), ids)], start=(0, stream[1:]))
 

@@ -280,6 +280,40 @@ def test_attention_weights_survive_huge_scores():
     assert np.array_equal(actual, v[winner]), "one weight is 1, the others 0"
 
 
+@given(sizes(1, 300), sizes(1, 80), families, seeds)
+@settings(max_examples=60)
+def test_scores_softmax_and_values_apart(positions, d, family, seed):
+    q, k, v = attention_case(positions, d, seed, family)
+    scale = np.float32(1 / math.sqrt(d))
+    shared = seed % (positions // 16 + 1) * 16
+
+    def compute(isa, beyond=math.nan, shared=0):
+        scores = _ops.attention_scores(q, k, scale, beyond=beyond, shared=shared, isa=isa)
+        pattern = np.array([_ops.softmax(row, isa=isa) for row in scores])
+        values = _ops.attention_values(pattern, v, beyond=beyond, shared=shared, isa=isa)
+        return np.concatenate([scores, pattern, values], axis=1)
+
+    found = on_every_isa(compute)
+    assert same_bytes(found, compute(ISAS[-1], beyond=0.0)), "what lies beyond the cache's end is never used"
+    assert same_bytes(found, compute(ISAS[-1], shared=shared)), "nor does it matter where keys lie"
+    scores, pattern, values = np.split(found, [positions, 2 * positions], axis=1)
+    seen = np.tri(positions, dtype=bool)
+    exact = q.astype(np.float64) @ k.T.astype(np.float64) * scale
+    bound = tolerance.dense_bound(q, k.T) * scale + tolerance.U * np.abs(exact) + tolerance.TINY
+    assert (np.abs(scores - exact) <= bound)[seen].all() and (scores[~seen] == -np.inf).all()
+    bound = tolerance.softmax_bound(scores.astype(np.float64))
+    assert (np.abs(pattern - reference.softmax(scores)) <= bound).all() and (pattern[~seen] == 0).all()
+    exact = pattern.astype(np.float64) @ v.astype(np.float64)
+    assert (np.abs(values - exact) <= tolerance.dense_bound(pattern, v, block=None)).all()
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
+def test_softmax_of_nothing(n):
+    for isa in ISAS:
+        assert (_ops.softmax(np.full(n, -np.inf, np.float32), isa=isa) == 0).all()
+        assert np.isnan(_ops.softmax(np.full(n, np.nan, np.float32), isa=isa)).all()
+
+
 # ---- rows of logits ----
 
 
