@@ -81,8 +81,8 @@ def mean(
     *caches : ActivationCache
         At least one, in which the edited values were captured. Scores and patterns have no such mean.
     """
-    if not caches:
-        raise ValueError("mean needs the ActivationCache of at least one text")
+    if not caches or not all(isinstance(cache, Mapping) for cache in caches):
+        raise TypeError("mean needs the ActivationCache of at least one text")
     averages: dict[str, np.ndarray] = {}
 
     def edit(value: np.ndarray, hook: Hook) -> None:
@@ -138,6 +138,9 @@ def replace(
     return edit
 
 
+FACTORIES = (add, mean, replace, scale, zero)
+
+
 def _chosen(
     value: np.ndarray, hook: Hook, positions: Choice, heads: Choice, units: Choice
 ) -> tuple[np.ndarray, ...]:
@@ -148,24 +151,24 @@ def _chosen(
     choices = {"positions": positions, "heads": heads, "units": units}
     return np.ix_(
         *(
-            _indices(choices[name], hook.positions if name == "positions" else range(size), name, hook.name)
+            _indices(choices[name], hook.positions if name == "positions" else range(size), name, hook)
             for name, size in zip(names, value.shape, strict=True)
         )
     )
 
 
-def _indices(choice: Choice, present: range, what: str, name: str) -> np.ndarray:
+def _indices(choice: Choice, present: range, what: str, hook: Hook) -> np.ndarray:
     """Where in ``present`` the chosen are; positions beyond it belong to another pass."""
     if choice is None:
         return np.arange(len(present))
-    whole = f" of {name}"
+    whole = f" of {hook.name}"
     if isinstance(choice, slice):
         if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
             raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
         chosen = list(range(present.stop)[choice])
     else:
         several = isinstance(choice, Iterable) and not isinstance(choice, str)
-        most = None if what == "positions" else present.stop - 1
+        most = None if what == "positions" and not hook.complete else present.stop - 1
         if isinstance(choice, np.ndarray) and choice.dtype.kind == "b":
             raise TypeError(
                 f"{what}{whole} are told by their numbers, not by a mask: use np.flatnonzero of it"

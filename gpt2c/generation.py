@@ -223,7 +223,7 @@ class Job:
 
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
-            self._watch = Watch(model.config, self.names, self.edits)
+            self._watch = Watch(model.config, self.names, self.edits, complete=False)
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again

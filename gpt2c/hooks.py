@@ -75,11 +75,14 @@ class Hook(NamedTuple):
         The positions that the value's rows are of, as the model counts them: all of them in one pass over a
         text; while generating those of the prompt first, then one after the other. (Where
         ``overflow="slide"`` moves the window, what is left of the text begins with 0 again.)
+    complete : bool
+        Whether no further positions will come: not while generating.
     """
 
     name: str
     layer: int | None
     positions: range
+    complete: bool = False
 
 
 def index(name: str, value: Any, n: int) -> int:
@@ -99,8 +102,9 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
     A full name stays what it is. Layers count from 0, negative ones from the end. A KeyError says what there
     is.
     """
-    if layer is None and short in hook_names(config):
-        return short
+    if layer is None and short.startswith("blocks.") and short.count(".") > 1:
+        _, number, short = short.split(".", 2)
+        layer = int(number) if number.isdecimal() else number
     names, prefix = (BEFORE + AFTER, "") if layer is None else (OF_LAYER, "blocks.{}.")
     if layer is not None:
         try:
@@ -135,12 +139,19 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
         return [name for name in names if not name.endswith(ONLY_BY_NAME)]
     if callable(names_filter):
         return [name for name in names if names_filter(name)]
+    if not isinstance(names_filter, Iterable):
+        raise TypeError(
+            "names_filter is a name, several, a function of a name, or None; got "
+            f"{names_filter!r} ({type(names_filter).__name__})"
+        )
     patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
     chosen: set[str] = set()
     for pattern in patterns:
         found = [name for name in names if fnmatchcase(name, pattern)]
         if not found:
-            close = get_close_matches(pattern, names, n=3)
+            wider = [f"*{start}{pattern}" for start in ("hook_", ".hook_", ".", "")]
+            wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
+            close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(pattern, names, n=3))]
             hint = (
                 f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
             )

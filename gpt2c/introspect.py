@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from .edits import FACTORIES
 from .generation import calls_of
 from .hooks import OUTSIDE, PLACES, Hook, NamesFilter, axes, full_name, matching, place_of
 from .prompts import check_lengths
@@ -187,6 +188,8 @@ def run_with_cache(
     logits_to_keep: int = 0,
 ) -> list[ActivationCache]:
     """What :meth:`gpt2c.GPT2.run_with_cache` does, for token ids, int32 [at least 1] each."""
+    if not isinstance(causal, bool | np.bool_):
+        raise TypeError(f"causal must be True or False; got {causal!r}")
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
     check_lengths(prompts, model.config.n_ctx)
     watch = Watch(model.config, names, changes)
@@ -222,6 +225,8 @@ def checked_edits(model: GPT2, edits: Iterable[tuple[str, Edit]]) -> dict[str, l
                 "edits are pairs of a name and a function, such as "
                 f"('blocks.0.attn.hook_z', edits.zero(heads=1)); got {pair!r}"
             )
+        if pair[1] in FACTORIES:
+            raise TypeError(f"edits.{pair[1].__name__} makes an edit: call it, edits.{pair[1].__name__}(...)")
         for name in matching(model.config, pair[0]):
             changes[name].append(pair[1])
     return changes
@@ -253,9 +258,14 @@ class Watch:
         What is captured, after the edits.
     edited : iterable of str
         What may be edited.
+    complete : bool
+        Whether each pass is over the rest of its texts.
     """
 
-    def __init__(self, config: Config, names: Iterable[str], edited: Iterable[str] = ()) -> None:
+    def __init__(
+        self, config: Config, names: Iterable[str], edited: Iterable[str] = (), *, complete: bool = True
+    ) -> None:
+        self.complete = complete
         self.names, edited = frozenset(names), frozenset(edited)
         self.wanted: set[tuple[str, int]] = set()
         self.flags = np.zeros(config.n_layer + 1, np.uint8)
@@ -346,7 +356,8 @@ class Observer:
             before = value.copy()
             positions = self._positions[index]
             rows = value.shape[axes(name).index("positions")]  # of the last norm not all positions
-            hook = Hook(name, place_of(name)[1], positions[len(positions) - rows :])
+            layer = place_of(name)[1]
+            hook = Hook(name, layer, positions[len(positions) - rows :], self._watch.complete)
             for edit in changes:
                 new = edit(value, hook)
                 if new is None:

@@ -8,6 +8,7 @@ patch, in the text and in the layers, is as it was and not computed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ def patch(
                     for one, answer in zip(group[part], answers, strict=True):
                         whole = logits.copy()
                         whole[len(whole) - len(answer) :] = answer
-                        result[(i, *one.at)] = metric(whole)
+                        result[(i, *one.at)] = _number(metric(whole))
                         bar.update()
     return result
 
@@ -126,6 +127,12 @@ def _checked(
         if not lists[-1]:
             raise ValueError(f"there are no {what} to patch: the list is empty")
     return name, *lists
+
+
+def _number(answer: Any) -> float:
+    if np.ndim(answer) or not isinstance(answer, Real | np.number | np.ndarray):
+        raise TypeError(f"metric must return one number; got {type(answer).__name__} {answer!r}"[:200])
+    return float(answer)
 
 
 def _beginning(model: GPT2, cache: _engine.KVCache, n: int) -> _engine.KVCache:

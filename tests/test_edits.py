@@ -211,8 +211,9 @@ def test_means():
     assert same(other["z", 0][:, 0], plain["z", 0][:, 0])
     with pytest.raises(ValueError, match="hook_pattern has no mean over positions"):
         model.run_with_cache([9, 10], edits=[("*.hook_pattern", edits.mean(a))])
-    with pytest.raises(ValueError, match="at least one text"):
-        edits.mean()
+    for wrong in ((), ("x",), (a, None)):
+        with pytest.raises(TypeError, match="at least one text"):
+            edits.mean(*wrong)
 
 
 def test_edits_come_one_after_the_other_and_captures_after_them():
@@ -225,12 +226,16 @@ def test_edits_come_one_after_the_other_and_captures_after_them():
     name = "blocks.1.hook_mlp_out"
     pairs = [(name, edits.zero()), (name, edits.add(3)), (name, note)]
     _, cache = model.run_with_cache([1, 2], edits=pairs)
-    assert seen[0][0] == Hook(name, 1, range(2))
+    assert seen[0][0] == Hook(name, 1, range(2), True)
     assert (seen[0][1] == 3).all() and (cache[name] == 3).all()
     model.run_with_cache([1, 2], edits=[("hook_embed", note)])
-    assert seen[1][0] == Hook("hook_embed", None, range(2))
+    assert seen[1][0] == Hook("hook_embed", None, range(2), True)
     model.run_with_cache([1, 2], edits=[("ln_final.hook_normalized", note)], logits_to_keep=1)
-    assert seen[2][0] == Hook("ln_final.hook_normalized", None, range(1, 2)) and seen[2][1].shape == (1, 24)
+    assert seen[2][0] == Hook("ln_final.hook_normalized", None, range(1, 2), True)
+    assert seen[2][1].shape == (1, 24)
+    seen.clear()
+    model.generate([1, 2], max_new_tokens=2, edits=[("hook_embed", note)])
+    assert [hook for hook, _ in seen] == [Hook("hook_embed", None, r, False) for r in (range(2), range(2, 3))]
 
 
 def test_each_text_of_a_list_is_edited_alone():
@@ -328,7 +333,11 @@ def test_errors_of_edits():
     with pytest.raises(ValueError, match=r"units of hook_embed must be from 0 to 23; got 24"):
         run("hook_embed", edits.zero(units=24))
     with pytest.raises(ValueError, match=r"positions of hook_embed must be at least 0; got -1"):
-        run("hook_embed", edits.zero(positions=-1))
+        model.generate([1, 2], max_new_tokens=2, edits=[("hook_embed", edits.zero(positions=-1))])
+    with pytest.raises(ValueError, match="positions of hook_embed must be from 0 to 2; got 3"):
+        run("hook_embed", edits.zero(positions=[0, 3]))
+    with pytest.raises(TypeError, match=r"edits.zero makes an edit: call it, edits.zero\(...\)"):
+        run("hook_embed", edits.zero)
     with pytest.raises(ValueError, match=r"slice\(-2, None, None\); allowed: ends from 0 on"):
         run("hook_embed", edits.zero(positions=slice(-2, None)))
     with pytest.raises(ValueError, match=r"an array \[5\] cannot be added to \[3, 24\] of hook_embed"):
@@ -477,5 +486,8 @@ def test_errors_of_patching():
         patch(("z", [2]))
     with pytest.raises(KeyError, match="no value 'zz' in a layer"):
         patch(("zz", [0]))
+    for answer in (np.zeros(3), "3", None):
+        with pytest.raises(TypeError, match="metric must return one number; got"):
+            patch(("z", [0]), metric=lambda logits, answer=answer: answer)
     with pytest.raises(TypeError, match="metric must be a function"):
         patch(("z", [0]), metric=3)

@@ -215,6 +215,8 @@ def test_names_and_their_short_forms():
         cache["blocks.0.attn.hook_result"]
     with pytest.raises(KeyError, match="layer must be from -2 to 1: the model has 2"):
         cache["pattern", 2]
+    with pytest.raises(KeyError, match="layer must be from -2 to 1"):
+        cache["blocks.9.attn.hook_pattern"]
     for wrong in (3, ("pattern",), ("pattern", 0, 1), ("pattern", 0.0), (0, "pattern"), None):
         assert wrong not in cache
         with pytest.raises(KeyError):
@@ -241,6 +243,12 @@ def test_names_filters():
     assert matching(config, ()) == []
     with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.0.hook_patern'; is "):
         matching(config, ["hook_embed", "blocks.0.hook_patern"])
+    with pytest.raises(ValueError, match=r"called 'pattern'; is '\*hook_pattern' meant"):
+        matching(config, "pattern")
+    with pytest.raises(ValueError, match=r"called 'attn.hook_z'; is '\*.attn.hook_z' meant"):
+        matching(config, "attn.hook_z")
+    with pytest.raises(TypeError, match=r"names_filter is a name, .*; got 3 \(int\)"):
+        matching(config, 3)
     with pytest.raises(ValueError, match=r"called 'blocks.2.\*'"):
         matching(config, "blocks.2.*")
     assert full_name(config, "resid_post", -1) == "blocks.1.hook_resid_post"
@@ -286,6 +294,8 @@ def test_what_cannot_be_captured():
         model.generate([1], names_filter="*.hook_z", overflow="slide")
     with pytest.raises(ValueError, match="no place of this model is called 'z'"):
         model.generate([1], names_filter="z")
+    with pytest.raises(TypeError, match="causal must be True or False; got 'no'"):
+        model.run_with_cache([1], causal="no")
     with pytest.raises(ValueError, match="logits_to_keep must be at least 0"):
         model.run_with_cache([1], logits_to_keep=-1)
 
