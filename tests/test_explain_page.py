@@ -11,7 +11,7 @@ import pytest
 from explained import NASTY, TEXT, Page, data_of, explained
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import random_gpt2
+from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2, Config, __version__
 from gpt2c.benchmark.models import random_weights
@@ -138,6 +138,27 @@ def test_searched_texts_are_compared_by_their_probability():
         assert [result["ids"] for result in search["found"]] == found
         differ += found != others
     assert differ
+
+
+def floats(array):
+    assert array["type"] == "float32"
+    return np.frombuffer(base64.b64decode(array["data"]), "<f4").astype(np.float64)
+
+
+@pytest.mark.parametrize("n_vocab", [4096, 5000])
+def test_the_walk_and_suggest_give_the_same_probabilities(n_vocab):
+    """Also where some tokens of the model have no text: they are no candidates, but have probability."""
+    model, _ = random_gpt2(1, n_vocab=n_vocab, tokenizer=bundled_tokenizer())
+    walk = data_of(explain_page(model, "The king", max_new_tokens=1, num_beams=1))["walk"]
+    candidates = walk["candidates"]
+    n = len(walk["shown"])
+    ids = np.frombuffer(base64.b64decode(candidates["ids"]["data"]), "<u4").reshape(n, -1)[-1]
+    logits = floats(candidates["logits"]).reshape(n, -1)[-1]
+    rest = floats(candidates["rest"]).reshape(n, -1)[-1, walk["temperatures"].index(1.0)]
+    found = np.exp(logits) / (np.exp(logits).sum() + np.exp(rest))
+    expected = model.suggest("The king", k=len(ids))
+    assert ids.tolist() == [suggestion.token_id for suggestion in expected]
+    assert np.abs(found - [suggestion.probability for suggestion in expected]).max() < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
         "mean_last": cache["resid_post", -1].mean(axis=1),
         "scale_last": cache["ln_final.hook_scale"][:, 0],
     }
-    logits = cache.logits[shown].astype(np.float64)[:, : cache.model.n_text_tokens]
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :CANDIDATES]
+    logits = cache.logits[shown].astype(np.float64)
+    best = np.argsort(-logits[:, : cache.model.n_text_tokens], axis=1, kind="stable")[:, :CANDIDATES]
     rest = logits.copy()
     np.put_along_axis(rest, best, -np.inf, axis=1)
     used.update(best.ravel().tolist())
