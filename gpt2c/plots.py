@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
 
-from ._labels import label, pieces
+from ._labels import RANK_NAMES, label, pieces, rank_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,7 @@ _CJK = (
 )
 _MISSING = "0.92"  # grey: a value that does not exist, such as a masked one
 _NUMBERS_UP_TO = 12  # tokens: then every cell holds its number
+_RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
 
 
 def plot_attention(
@@ -109,8 +110,7 @@ def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     n = len(score)
     figure, ax = _axes(ax, (min(max(0.3 * n + 1.5, 5), 24), 4))
     at = np.arange(n)
-    bounds = np.searchsorted(RANK_BOUNDS, score.ranks, side="right")
-    colours = [_RANK_COLOURS[bound] for bound in bounds]
+    colours = [_RANK_COLOURS[rank_class(rank)] for rank in score.ranks.tolist()]
     ax.bar(at, score.surprisals, color=colours, width=0.85)
     (expected,) = ax.plot(
         at,
@@ -132,11 +132,6 @@ def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     ]
     ax.legend(handles=[*patches, expected], fontsize=7, framealpha=0.8)
     return figure
-
-
-RANK_BOUNDS = (1, 10, 100)
-RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
-_RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
 
 
 def plot_lens(lens: LogitLens, ax: Axes | None = None) -> Figure:
