@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .introspect import ActivationCache
-    from .model import GPT2
 
 __all__ = ["Attribution", "HeadScores", "LogitLens", "attribution", "head_scores", "logit_lens"]
 
@@ -291,7 +290,7 @@ def logit_lens(cache: ActivationCache, k: int = 5, tokens: int | Sequence[int] |
         np.concatenate(parts).reshape(len(streams), len(ids), *parts[0].shape[1:])
         for parts in zip(*found, strict=True)
     )
-    texts = {token: _text(model, token) for token in np.unique(top_ids).tolist()}
+    texts = {token: model.token_text(token) if token >= 0 else "" for token in np.unique(top_ids).tolist()}
     return LogitLens(
         names=["embed", *(f"layer {layer}" for layer in range(n_layer))],
         input_ids=ids,
@@ -363,8 +362,8 @@ def attribution(
     return Attribution(
         token_id=chosen[0],
         against_id=None if against is None else chosen[1],
-        token=_text(model, chosen[0]),
-        against=None if against is None else _text(model, chosen[1]),
+        token=model.token_text(chosen[0]),
+        against=None if against is None else model.token_text(chosen[1]),
         position=position,
         logit=logit,
         components=components,
@@ -408,10 +407,6 @@ def head_scores(cache: ActivationCache) -> HeadScores:
 
 def _most_probable(cache: ActivationCache, row: int) -> int:
     return int(cache.logits[row, : cache.model.n_text_tokens].argmax())
-
-
-def _text(model: GPT2, token: int) -> str:
-    return model.token_bytes(token).decode("utf-8", "replace") if token >= 0 else ""
 
 
 def _quoted(text: str, token: int) -> str:
