@@ -9,9 +9,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from ._commands import bytes_told, load_model, print_json, told_suggestion
+from ._json import plain
 from ._terminal import note, open_output, read_text
 from .sampling import SamplingOptions
 
@@ -146,7 +145,7 @@ class _Story:
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
-            **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
+            **plain({**of_head, **of_pairs}),
             "next": list(map(told_suggestion, self.next)),
             "logit_lens": self.lens.to_dict(),
             "attribution": self.attribution.to_dict(),
@@ -170,10 +169,3 @@ def _names(layer: int) -> Callable[[str], bool]:
         )
 
     return wanted
-
-
-def _listed(array: np.ndarray) -> list[Any]:
-    """An array as lists of numbers, None for those that JSON does not have."""
-    if np.isfinite(array).all():
-        return array.tolist()
-    return np.where(np.isfinite(array), array.astype(object), None).tolist()

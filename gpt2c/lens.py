@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from ._json import plain
 from ._labels import fitted, label
 from .generation import calls_of
 from .prompts import token_ids
@@ -71,8 +72,8 @@ class LogitLens:
     top_tokens: list[list[list[str]]]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
-        return _plain(self)
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Draw the first choice after each layer for each token, coloured by its log-probability.
@@ -157,8 +158,8 @@ class Attribution:
     attn_bias: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
-        return _plain(self)
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
 
     def plot(self) -> Figure:
         """Draw what each component adds as a bar, and what each head adds as a map.
@@ -232,8 +233,8 @@ class HeadScores:
     entropy: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists of numbers by name, ready for ``json.dumps``; None in place of NaN."""
-        return _plain(self)
+        """Lists of numbers by name, ready for ``json.dumps``; None for NaN."""
+        return plain(vars(self))
 
     def plot(self) -> Figure:
         """Draw a map of layers and heads for each score; grey where no position has such a key.
@@ -420,16 +421,3 @@ def _matrix(values: np.ndarray, columns: Iterable[str]) -> list[str]:
         cells = ("      -" if math.isnan(value) else f"{value:7.3f}" for value in row)
         lines.append(f"  layer {layer:<2}" + " ".join(cells))
     return lines
-
-
-def _plain(found: LogitLens | Attribution | HeadScores) -> dict[str, Any]:
-    """The fields of a dataclass, arrays as lists, NaN as None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            value = value.tolist()
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: plain(value) for name, value in vars(found).items()}

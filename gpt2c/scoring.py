@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from . import _engine
+from ._json import plain
 from .errors import ContextLengthError
 from .generation import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from .prompts import check_lengths
@@ -245,9 +246,7 @@ def summary(score: Score | None) -> dict[str, Any]:
     if score is None:
         return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
     values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
-    return {
-        name: None if value is None or not math.isfinite(value) else value for name, value in values.items()
-    }
+    return plain(values)
 
 
 def default_stride(model: GPT2, window: int | None = None) -> int:
