@@ -22,6 +22,7 @@ except ImportError as error:
     raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
 
 from ._labels import RANK_NAMES, label, pieces, rank_class
+from .hooks import index
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,21 +58,20 @@ def plot_attention(
     cache: ActivationCache, layer: int, head: int | None = None, ax: Axes | None = None
 ) -> Figure:
     """Draw the attention pattern of one head, or of all heads of a layer; see ``ActivationCache.plot``."""
+    layer = index("layer", layer, cache.model.config.n_layer)
     pattern = cache["pattern", layer]  # [n_head, T, T]
-    layer %= cache.model.config.n_layer
     n_head, n_tokens, _ = pattern.shape
     tokens = _labels(cache.tokens, cache.token_ids.tolist())
     hidden = np.triu(np.ones((n_tokens, n_tokens), bool), 1) & cache.causal
     if head is not None:
-        if not -n_head <= head < n_head:
-            raise ValueError(f"head {head} of a layer with heads 0 to {n_head - 1}")
+        head = index("head", head, n_head)
         side = min(max(0.3 * n_tokens + 2, 4), 12)
         figure, ax = _axes(ax, (side + 0.8, side))
         image = _heat_map(
             ax, np.ma.masked_where(hidden, pattern[head]), tokens, tokens, cmap="Blues", vmin=0, vmax=1
         )
         ax.set(
-            title=f"attention pattern, layer {layer}, head {head % n_head}",
+            title=f"attention pattern, layer {layer}, head {head}",
             xlabel="key: who answers",
             ylabel="query: who asks",
         )

@@ -107,10 +107,11 @@ def test_a_figure_can_be_drawn_into_axes(bundled):
 def test_heads_and_layers_that_are_not_there(bundled):
     cache = random_cache(bundled, [5, 6, 7])
     for head in (4, -5):
-        with pytest.raises(ValueError, match=f"head {head} of a layer with heads 0 to 3"):
+        with pytest.raises(ValueError, match="head must be from -4 to 3: the model has 4"):
             cache.plot(0, head)
-    with pytest.raises(KeyError, match="layer 6 of a model with layers 0 to 5"):
-        cache.plot(6)
+    for layer in (6, -7):
+        with pytest.raises(ValueError, match="layer must be from -6 to 5: the model has 6"):
+            cache.plot(layer)
     with pytest.raises(KeyError, match="was not captured"):
         ActivationCache(bundled, cache.token_ids, {}, cache.logits).plot(0)
 
