@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernelwise import unpacked
 from strategies import configs, models, random_model, seeds
-from test_introspect import gpt2
-from toys import random_gpt2
+from toys import gpt2, random_gpt2
 
 from gpt2c import _engine, edits, reference
 from gpt2c.introspect import ActivationCache
