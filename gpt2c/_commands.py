@@ -196,7 +196,7 @@ def score(arguments: Namespace) -> None:
     with open_output(arguments.output) as out:
         model = load_model(arguments)
         result = model.score(text, bos=not arguments.no_bos, stride=arguments.stride)
-        tokens = [model.token_bytes(token).decode("utf-8", "replace") for token in result.token_ids]
+        tokens = [model.token_text(token) for token in result.token_ids]
         totals = {
             "tokens": len(result),
             "logprob": result.logprob,

@@ -9,13 +9,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from ._commands import bytes_told, load_model, print_json, told_suggestion
+from ._json import plain
 from ._terminal import note, open_output, read_text
 from .sampling import SamplingOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .generation import Generation
     from .model import GPT2
     from .scoring import Score
@@ -72,16 +73,10 @@ class _Story:
         max_new_tokens: int,
         num_beams: int,
     ) -> None:
-        from .hooks import index
-        from .pages.explanation import opening_head
+        from .pages.explanation import continuations, look, room
 
-        config = model.config
         self.model, self.text = model, text
-        self.layer = 0 if layer is None else index("layer", layer, config.n_layer)
-        if head is not None:
-            head = index("head", head, config.n_head)
-        _, self.cache = model.run_with_cache(text, self._is_told)
-        self.head = opening_head(self.cache, self.layer) if head is None else head
+        self.cache, self.layer, self.head = look(model, text, layer, head, _names)
         ids = self.cache.token_ids.tolist()
         self.lens = self.cache.logit_lens(NEXT)
         self.attribution = self.cache.attribution()
@@ -89,20 +84,10 @@ class _Story:
         self.next = model.suggest(ids, min(NEXT, model.n_text_tokens))
         self.score: Score | None = model.score(text, bos=False) if len(ids) > 1 else None
         self.generations: list[tuple[int, Generation]] = []
-        new = min(max_new_tokens, config.n_ctx - len(ids))
+        new = room(self.cache, max_new_tokens)
         if new:
-            self.generations.append((1, model.generate(ids, max_new_tokens=new)))
-            if num_beams > 1:  # without a length penalty: texts are compared by their probability itself
-                found = model.generate(ids, max_new_tokens=new, num_beams=num_beams, length_penalty=0.0)
-                self.generations.append((num_beams, found))
-
-    def _is_told(self, name: str) -> bool:
-        """Whether a place of the pass is used: the largest are in one layer at most."""
-        place = name.rpartition(".")[2].removeprefix("hook_")
-        here = name.startswith(f"blocks.{self.layer}.")
-        return place not in ("result", "pre", "post") and (
-            here or place not in ("q", "k", "v", "attn_scores")
-        )
+            greedy, found = continuations(model, ids, new, num_beams)
+            self.generations = [(1, greedy), *((num_beams, best) for best in found[:1])]
 
     def print(self, out: TextIO, width: int) -> None:
         """Print it for people."""
@@ -160,7 +145,7 @@ class _Story:
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
-            **{name: _listed(array) for name, array in {**of_head, **of_pairs}.items()},
+            **plain({**of_head, **of_pairs}),
             "next": list(map(told_suggestion, self.next)),
             "logit_lens": self.lens.to_dict(),
             "attribution": self.attribution.to_dict(),
@@ -173,8 +158,14 @@ class _Story:
         }
 
 
-def _listed(array: np.ndarray) -> list[Any]:
-    """An array as lists of numbers, None for those that JSON does not have."""
-    if np.isfinite(array).all():
-        return array.tolist()
-    return np.where(np.isfinite(array), array.astype(object), None).tolist()
+def _names(layer: int) -> Callable[[str], bool]:
+    """What has to be captured: the largest values in one layer at most."""
+
+    def wanted(name: str) -> bool:
+        place = name.rpartition(".")[2].removeprefix("hook_")
+        here = name.startswith(f"blocks.{layer}.")
+        return place not in ("result", "pre", "post") and (
+            here or place not in ("q", "k", "v", "attn_scores")
+        )
+
+    return wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +11,10 @@ if TYPE_CHECKING:
 
     from .scoring import Score
 
-__all__ = ["columns", "fitted", "label", "pieces", "visible"]
+__all__ = ["RANK_NAMES", "columns", "fitted", "label", "pieces", "rank_class", "visible"]
+
+_RANK_BOUNDS = (1, 10, 100)
+RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
 
 
 def label(text: str, token_id: int | None = None) -> str:
@@ -52,6 +56,11 @@ def fitted(text: str, width: int, more: str = "\u2026") -> str:
             kept.append(character)
         text = "".join(kept) + more
     return text + " " * (width - columns(text))
+
+
+def rank_class(rank: int) -> int:
+    """Which of RANK_NAMES a rank, counted from 0, belongs to."""
+    return bisect_right(_RANK_BOUNDS, rank)
 
 
 def pieces(score: Score) -> Iterator[tuple[str, slice]]:

@@ -82,7 +82,7 @@ class ActivationCache(Mapping[str, np.ndarray]):
     @property
     def tokens(self) -> list[str]:
         """The text of each token."""
-        return [self.model.token_bytes(token).decode("utf-8", "replace") for token in self.token_ids.tolist()]
+        return [self.model.token_text(token) for token in self.token_ids.tolist()]
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
         """What the model would say next if it ended after each layer.

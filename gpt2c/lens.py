@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
+from ._json import plain
 from ._labels import fitted, label
 from .generation import calls_of
 from .prompts import token_ids
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .introspect import ActivationCache
-    from .model import GPT2
 
 __all__ = ["Attribution", "HeadScores", "LogitLens", "attribution", "head_scores", "logit_lens"]
 
@@ -72,8 +72,8 @@ class LogitLens:
     top_tokens: list[list[list[str]]]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
-        return _plain(self)
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Draw the first choice after each layer for each token, coloured by its log-probability.
@@ -158,8 +158,8 @@ class Attribution:
     attn_bias: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
-        return _plain(self)
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
 
     def plot(self) -> Figure:
         """Draw what each component adds as a bar, and what each head adds as a map.
@@ -233,8 +233,8 @@ class HeadScores:
     entropy: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists of numbers by name, ready for ``json.dumps``; None in place of NaN."""
-        return _plain(self)
+        """Lists of numbers by name, ready for ``json.dumps``; None for NaN."""
+        return plain(vars(self))
 
     def plot(self) -> Figure:
         """Draw a map of layers and heads for each score; grey where no position has such a key.
@@ -291,7 +291,7 @@ def logit_lens(cache: ActivationCache, k: int = 5, tokens: int | Sequence[int] |
         np.concatenate(parts).reshape(len(streams), len(ids), *parts[0].shape[1:])
         for parts in zip(*found, strict=True)
     )
-    texts = {token: _text(model, token) for token in np.unique(top_ids).tolist()}
+    texts = {token: model.token_text(token) if token >= 0 else "" for token in np.unique(top_ids).tolist()}
     return LogitLens(
         names=["embed", *(f"layer {layer}" for layer in range(n_layer))],
         input_ids=ids,
@@ -363,8 +363,8 @@ def attribution(
     return Attribution(
         token_id=chosen[0],
         against_id=None if against is None else chosen[1],
-        token=_text(model, chosen[0]),
-        against=None if against is None else _text(model, chosen[1]),
+        token=model.token_text(chosen[0]),
+        against=None if against is None else model.token_text(chosen[1]),
         position=position,
         logit=logit,
         components=components,
@@ -410,10 +410,6 @@ def _most_probable(cache: ActivationCache, row: int) -> int:
     return int(cache.logits[row, : cache.model.n_text_tokens].argmax())
 
 
-def _text(model: GPT2, token: int) -> str:
-    return model.token_bytes(token).decode("utf-8", "replace") if token >= 0 else ""
-
-
 def _quoted(text: str, token: int) -> str:
     return f'"{label(text)}"' if text else label(text, token)
 
@@ -425,16 +421,3 @@ def _matrix(values: np.ndarray, columns: Iterable[str]) -> list[str]:
         cells = ("      -" if math.isnan(value) else f"{value:7.3f}" for value in row)
         lines.append(f"  layer {layer:<2}" + " ".join(cells))
     return lines
-
-
-def _plain(found: LogitLens | Attribution | HeadScores) -> dict[str, Any]:
-    """The fields of a dataclass, arrays as lists, NaN as None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            value = value.tolist()
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: plain(value) for name, value in vars(found).items()}

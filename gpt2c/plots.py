@@ -21,7 +21,8 @@ try:
 except ImportError as error:
     raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
 
-from ._labels import label, pieces
+from ._labels import RANK_NAMES, label, pieces, rank_class
+from .hooks import index
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,27 +51,27 @@ _CJK = (
 )
 _MISSING = "0.92"  # grey: a value that does not exist, such as a masked one
 _NUMBERS_UP_TO = 12  # tokens: then every cell holds its number
+_RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
 
 
 def plot_attention(
     cache: ActivationCache, layer: int, head: int | None = None, ax: Axes | None = None
 ) -> Figure:
     """Draw the attention pattern of one head, or of all heads of a layer; see ``ActivationCache.plot``."""
+    layer = index("layer", layer, cache.model.config.n_layer)
     pattern = cache["pattern", layer]  # [n_head, T, T]
-    layer %= cache.model.config.n_layer
     n_head, n_tokens, _ = pattern.shape
     tokens = _labels(cache.tokens, cache.token_ids.tolist())
     hidden = np.triu(np.ones((n_tokens, n_tokens), bool), 1) & cache.causal
     if head is not None:
-        if not -n_head <= head < n_head:
-            raise ValueError(f"head {head} of a layer with heads 0 to {n_head - 1}")
+        head = index("head", head, n_head)
         side = min(max(0.3 * n_tokens + 2, 4), 12)
         figure, ax = _axes(ax, (side + 0.8, side))
         image = _heat_map(
             ax, np.ma.masked_where(hidden, pattern[head]), tokens, tokens, cmap="Blues", vmin=0, vmax=1
         )
         ax.set(
-            title=f"attention pattern, layer {layer}, head {head % n_head}",
+            title=f"attention pattern, layer {layer}, head {head}",
             xlabel="key: who answers",
             ylabel="query: who asks",
         )
@@ -109,8 +110,7 @@ def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     n = len(score)
     figure, ax = _axes(ax, (min(max(0.3 * n + 1.5, 5), 24), 4))
     at = np.arange(n)
-    bounds = np.searchsorted(RANK_BOUNDS, score.ranks, side="right")
-    colours = [_RANK_COLOURS[bound] for bound in bounds]
+    colours = [_RANK_COLOURS[rank_class(rank)] for rank in score.ranks.tolist()]
     ax.bar(at, score.surprisals, color=colours, width=0.85)
     (expected,) = ax.plot(
         at,
@@ -132,11 +132,6 @@ def plot_score(score: Score, ax: Axes | None = None) -> Figure:
     ]
     ax.legend(handles=[*patches, expected], fontsize=7, framealpha=0.8)
     return figure
-
-
-RANK_BOUNDS = (1, 10, 100)
-RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
-_RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
 
 
 def plot_lens(lens: LogitLens, ax: Axes | None = None) -> Figure:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 
 from . import _engine
+from ._json import plain
 from .errors import ContextLengthError
 from .generation import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from .prompts import check_lengths
@@ -245,9 +246,7 @@ def summary(score: Score | None) -> dict[str, Any]:
     if score is None:
         return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
     values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
-    return {
-        name: None if value is None or not math.isfinite(value) else value for name, value in values.items()
-    }
+    return plain(values)
 
 
 def default_stride(model: GPT2, window: int | None = None) -> int:
@@ -621,8 +620,7 @@ def _most_probable(model: GPT2, logits: np.ndarray, k: int) -> list[Suggestion]:
     probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
     suggestions = []
     for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):
-        data = model.token_bytes(token)
-        suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
+        suggestions.append(Suggestion(model.token_text(token), probability, token, model.token_bytes(token)))
     return suggestions
 
 

@@ -200,7 +200,7 @@ def _branch(
         [
             Candidate(
                 token,
-                job.model.token_bytes(token).decode("utf-8", "replace"),
+                job.model.token_text(token),
                 float(logits[token]) - normaliser,
                 score_with(token),
                 removed.get(token),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from ._labels import columns, fitted, label, pieces, visible
+from ._labels import RANK_NAMES, columns, fitted, label, pieces, rank_class, visible
 from ._terminal import bold, dim, paint
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ __all__ = [
 ]
 
 MOST_ROWS = 12  # of a table with a row per token; the others are summed up or left out
-_RANKS = (
-    (1, "32", "first choice"),
-    (10, "33", "first 10"),
-    (100, "35", "first 100"),
-    (math.inf, "31", "beyond"),
-)
+_RANK_COLOURS = ("32", "33", "35", "31")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 _PLAIN = str.maketrans({"·": ".", "…": "~", "␣": "_", "◌": "_"})
@@ -231,7 +226,7 @@ def print_text(screen: Screen, score: Score) -> None:
             above.append(dim(shown, screen.out))
             below.append(" " * size)
         else:
-            colour = next(colour for bound, colour, _ in _RANKS if score.ranks[span].max() < bound)
+            colour = _RANK_COLOURS[rank_class(score.ranks[span].max())]
             above.append(paint(shown, colour, screen.out))
             below.append(screen.block(math.exp(score.logprobs[span].sum())) * size)
         used += size
@@ -239,11 +234,11 @@ def print_text(screen: Screen, score: Score) -> None:
             end_line()
     if used:
         end_line()
-    ranks = ", ".join(paint(name, colour, screen.out) for _, colour, name in _RANKS)
     coloured = paint("x", "1", screen.out) != "x"
     screen.line(f"{score.bits:.1f} bits, perplexity {score.perplexity:.2f}")
     if coloured:
-        screen.line(f"rank: {ranks}")
+        ranks = zip(RANK_NAMES, _RANK_COLOURS, strict=True)
+        screen.line("rank: " + ", ".join(paint(name, colour, screen.out) for name, colour in ranks))
 
 
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:

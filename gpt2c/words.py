@@ -52,7 +52,7 @@ def word_edges(model: GPT2) -> tuple[np.ndarray, np.ndarray]:
     """
     starts, ends = np.zeros((2, model.config.n_vocab), bool)
     for token in range(model.n_text_tokens):
-        text = model.tokenizer.token_bytes(token).decode("utf-8", "replace")
+        text = model.token_text(token)
         starts[token], ends[token] = text[:1].isspace(), text[-1:].isspace()
     if not starts.any():
         raise TokenizerError(

@@ -1,6 +1,7 @@
-"""A page of an explanation for tests, and nasty texts."""
+"""Nasty texts, HTML taken apart, and a page of an explanation, for tests."""
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -13,41 +14,53 @@ TEXT = "The king had three daughters,"
 LAYER, HEAD = 3, 1
 VIEWS = ["walk", "heads", "overview", "scores", "lens", "text", "generation", "search"]
 NASTY = [
-    "He said \"hi\" & 'bye'; <b>bold</b> <img src=x onerror=pwned=1> &lt;",
+    "He said \"hi\" & 'bye'; <b>bold</b> <img src=x onerror=pwned=1> &lt; &amp;",
     "</script><script>pwned=1</script><!-- </title>",
-    "\u2028 \u2029 \x00 \x1b[31m \\u003c {data} ${pwned=1} `",
+    "\u2028 \u2029 \x00 \x1b[31m \\u003c {data} ${pwned=1} ` $5 & $6",
     "one\u200btwo\u200dthree\ufeff \u00ad \u202eabc\u202c \u2066x",
     "שלום עולם، مرحبا بالعالم",
     "👩\u200d👩\u200d👧 🇩🇪 😀 e\u0301 \u0301 日本語 naïve",
     "  two  spaces\n\n\ttab\r\nend  ",
-    "⟨F0⟩ ␣ ⏎ #12",
+    "⟨F0⟩ ␣ ◌ ⏎ #12",
 ]
 
 
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and the texts of script and style."""
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str | None]
+    text: str = ""  # also that of the elements inside
 
-    def __init__(self, text):
+
+class Page(HTMLParser):
+    """The elements of a page, or of a piece of HTML; refuses what is not balanced."""
+
+    def __init__(self, source):
         super().__init__()
-        self.elements, self.texts, self.inside = [], [], None
-        self.feed(text)
+        self.elements, self._open = [], []
+        self.feed(source)
         self.close()
+        assert self._open == []
 
     def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.inside = self.elements[-1]
+        self.elements.append(Element(tag, dict(attributes)))
+        if tag not in ("link", "meta"):  # which have no end
+            self._open.append(self.elements[-1])
 
     def handle_endtag(self, tag):
-        self.inside = None
+        assert self._open.pop().tag == tag
 
     def handle_data(self, data):
-        if self.inside:
-            self.texts.append((self.inside, data))
+        for element in self._open:
+            element.text += data
+
+    def all(self, tag):
+        return [element for element in self.elements if element.tag == tag]
 
     def text(self, tag, **attributes):
-        found = [text for (name, given), text in self.texts if name == tag and given == attributes]
-        assert [one for one in self.elements if one == (tag, attributes)] == [(tag, attributes)]
-        return "".join(found)
+        """The text of the only element with this tag and these attributes."""
+        (found,) = (element for element in self.all(tag) if element.attributes == attributes)
+        return found.text
 
 
 def data_of(page):

@@ -9,8 +9,7 @@ import tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import models, seeds
-from test_introspect import gpt2, same
-from toys import random_gpt2
+from toys import gpt2, random_gpt2, same
 
 from gpt2c import _engine, edits, reference
 from gpt2c.hooks import Hook, axes, full_name, hook_names

@@ -609,9 +609,9 @@ def test_one_token_and_a_full_context(browser, files, bundled):
 def test_fragment(browser, files, bundled, causal):
     _, cache = bundled.run_with_cache(TEXT, "blocks.[24].attn.hook_pattern", causal=causal)
     html = fragment(cache)
-    ((tag, attributes),) = Page(html).elements
-    assert tag == "iframe" and attributes["sandbox"] == "allow-scripts"
-    inside = opened(browser, files, attributes["srcdoc"])  # as the frame shows it
+    (frame,) = Page(html).elements
+    assert frame.tag == "iframe" and frame.attributes["sandbox"] == "allow-scripts"
+    inside = opened(browser, files, frame.attributes["srcdoc"])  # as the frame shows it
     assert inside.all("#heads-layer option", "e.value") == ["2", "4"]
     inside.click("#tab-scores")
     inside.focus("#matrix-weights")

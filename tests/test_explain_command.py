@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from command_line import TIMEOUT, command, environment, run
+from explained import NASTY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli_surroundings import Terminal
@@ -22,7 +23,6 @@ from gpt2c._labels import columns, fitted, label
 from gpt2c.pages import explain_page
 
 TEXT = "Once upon a time there was"
-ODD = 'A </script> "q" 你好 🙂 שלום\u200b\u202e \x1b[31m e\u0301\ttab\n\n'
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +328,9 @@ def test_where_the_encoding_lacks_blocks_plain_signs_stand_for_them(bundled, enc
         printed.isascii() and printed.count("?") == view(bundled, TEXT).count("\ufffd") + 1
     )  # after the text
     assert re.search(r"  0 Once +@@ \.\. \.\.", printed) and "#####" in printed
-    odd = view(bundled, ODD, encoding=encoding)
-    assert all(character.isprintable() for line in odd.splitlines() for character in line)
+    for text in NASTY:
+        odd = view(bundled, text, encoding=encoding)
+        assert all(character.isprintable() for line in odd.splitlines() for character in line)
 
 
 def test_colours_on_a_terminal_and_nowhere_else(bundled):
@@ -402,14 +403,16 @@ def test_json_has_the_arrays(bundled, cache):
 
 
 def test_json_keeps_every_character_in_any_encoding():
+    text = "".join(NASTY)
     for encoding in ("utf-8", "ascii"):
         done = subprocess.run(
-            command("explain", ODD, "--json", "-n", "1"),
+            command("explain", "-", "--json", "-n", "1"),
+            input=text.encode("utf-8"),
             capture_output=True,
             timeout=TIMEOUT,
             env=environment(PYTHONIOENCODING=encoding),
         )
-        assert json.loads(done.stdout.decode(encoding))["text"] == ODD
+        assert json.loads(done.stdout.decode(encoding))["text"] == text
 
 
 def test_the_view_has_a_least_width():

@@ -11,7 +11,7 @@ import pytest
 from explained import NASTY, TEXT, Page, data_of, explained
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import random_gpt2
+from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2, Config, __version__
 from gpt2c.benchmark.models import random_weights
@@ -26,15 +26,20 @@ def told(bundled):
 
 def test_nothing_is_loaded_and_nothing_foreign_can_run(told):
     page = Page(told.page)
-    for _, attributes in page.elements:
+    for element in page.elements:
+        attributes = element.attributes
         assert not any(name.startswith("on") for name in attributes)
         assert not {"src", "srcset", "action", "background", "style"} & set(attributes)
         assert attributes.get("href", "data:,") == "data:,"
-    assert [tag for tag, _ in page.elements].count("script") == 2
+    assert len(page.all("script")) == 2
     assert not re.search(
         r"\bimport\b|url\(|@import|innerHTML|insertAdjacent|document\.write|eval\(", told.page
     )
-    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        meta.attributes["content"]
+        for meta in page.all("meta")
+        if meta.attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
     for rule, text in (("script-src", page.text("script")), ("style-src", page.text("style"))):
@@ -44,7 +49,7 @@ def test_nothing_is_loaded_and_nothing_foreign_can_run(told):
 
 def test_language_title_and_what_made_it(told, bundled):
     page = Page(told.page)
-    assert ("html", {"lang": "en"}) in page.elements
+    assert [element.attributes for element in page.all("html")] == [{"lang": "en"}]
     assert page.text("title") == f"{TEXT} · gpt2c explain"
     data = data_of(told.page)
     assert data["version"] == __version__
@@ -54,8 +59,8 @@ def test_language_title_and_what_made_it(told, bundled):
 @pytest.mark.parametrize("text", NASTY)
 def test_a_text_is_only_text(bundled, text):
     html = explain_page(bundled, text, max_new_tokens=1, num_beams=1)
-    page = Page(html)
-    assert [tag for tag, _ in page.elements] == [tag for tag, _ in Page(explain_page(bundled, "a")).elements]
+    harmless = explain_page(bundled, "a", max_new_tokens=1, num_beams=1)
+    assert [one.tag for one in Page(html).elements] == [one.tag for one in Page(harmless).elements]
     raw = html[html.index('id="data">') + 10 : html.rindex("</script>\n<script>")]
     assert raw.isascii() and not set("<>&") & set(raw)
     assert data_of(html)["text"] == text
@@ -138,6 +143,27 @@ def test_searched_texts_are_compared_by_their_probability():
         assert [result["ids"] for result in search["found"]] == found
         differ += found != others
     assert differ
+
+
+def floats(array):
+    assert array["type"] == "float32"
+    return np.frombuffer(base64.b64decode(array["data"]), "<f4").astype(np.float64)
+
+
+@pytest.mark.parametrize("n_vocab", [4096, 5000])
+def test_the_walk_and_suggest_give_the_same_probabilities(n_vocab):
+    """Also where some tokens of the model have no text: they are no candidates, but have probability."""
+    model, _ = random_gpt2(1, n_vocab=n_vocab, tokenizer=bundled_tokenizer())
+    walk = data_of(explain_page(model, "The king", max_new_tokens=1, num_beams=1))["walk"]
+    candidates = walk["candidates"]
+    n = len(walk["shown"])
+    ids = np.frombuffer(base64.b64decode(candidates["ids"]["data"]), "<u4").reshape(n, -1)[-1]
+    logits = floats(candidates["logits"]).reshape(n, -1)[-1]
+    rest = floats(candidates["rest"]).reshape(n, -1)[-1, walk["temperatures"].index(1.0)]
+    found = np.exp(logits) / (np.exp(logits).sum() + np.exp(rest))
+    expected = model.suggest("The king", k=len(ids))
+    assert ids.tolist() == [suggestion.token_id for suggestion in expected]
+    assert np.abs(found - [suggestion.probability for suggestion in expected]).max() < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernelwise import kernel_by_kernel, unpacked
 from strategies import models, seeds
-from toys import random_gpt2
+from toys import gpt2, random_gpt2, same
 
 from gpt2c import GPT2, _engine, edits, reference
 from gpt2c.hooks import PLACES, full_name, hook_names, matching
@@ -17,16 +17,6 @@ from gpt2c.hooks import PLACES, full_name, hook_names, matching
 ISAS = _engine.isas()
 EVERYTHING = "*"
 U = tolerance.U
-
-
-def gpt2(model, **how):
-    config, tensors, _ = model
-    threads = how.pop("threads", 1)
-    return GPT2(_engine.Weights(config, tensors.__getitem__, **how), threads=threads)
-
-
-def same(a, b):
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 # ---- captures ----

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernelwise import unpacked
 from strategies import configs, models, random_model, seeds
-from test_introspect import gpt2
-from toys import random_gpt2
+from toys import gpt2, random_gpt2
 
 from gpt2c import _engine, edits, reference
 from gpt2c.introspect import ActivationCache
@@ -416,6 +415,35 @@ def test_plain_data_are_the_arrays(bundled):
             else:
                 assert data[name] == value
     assert cache.head_scores().to_dict()["induction"] == [[None] * 4] * 6
+
+
+def test_plain_data_are_json_whatever_the_numbers(bundled):
+    cache = bundled.run_with_cache("Once upon a time")[1]
+    lens, attribution, scores = cache.logit_lens(2), cache.attribution(5), cache.head_scores()
+    bad = np.array([np.nan, -np.inf, np.inf], np.float32)
+
+    def spoilt(values):
+        values = values.copy()
+        values.flat[:3] = bad
+        return values
+
+    for found, name in (
+        (lens, "logprobs"),
+        (lens, "top_logprobs"),
+        (attribution, "heads"),
+        (scores, "entropy"),
+    ):
+        changed = dataclasses.replace(found, **{name: spoilt(getattr(found, name))})
+        told = json.loads(json.dumps(changed.to_dict(), allow_nan=False))[name]
+        flat = np.array(told, object).ravel()
+        assert flat[:3].tolist() == [None] * 3
+        assert flat[3:].tolist() == getattr(found, name).ravel()[3:].tolist()
+    changed = dataclasses.replace(
+        attribution, logit=-math.inf, components={**attribution.components, "rest": -math.inf}
+    )
+    told = json.loads(json.dumps(changed.to_dict(), allow_nan=False))
+    assert told["logit"] is told["components"]["rest"] is None
+    assert told["components"]["embed"] == attribution.components["embed"]
 
 
 def numbers(text):

@@ -137,6 +137,15 @@ def test_a_folder_without_tokenizer_serves_token_ids(tmp_path, bundled):
     assert given.generate("The", max_new_tokens=3) == bundled.generate("The", max_new_tokens=3)
 
 
+def test_the_text_of_a_token_alone():
+    model, _ = random_gpt2(n_vocab=5000, tokenizer=bundled_tokenizer())
+    [king] = model.tokenizer.encode(" king")
+    character = model.tokenizer.encode("\U00010348")
+    assert model.token_text(king) == " king" and len(character) == 4
+    assert [model.token_text(token) for token in character] == ["\ufffd"] * 4
+    assert model.token_text(4096) == random_gpt2()[0].token_text(5) == ""
+
+
 def test_any_object_with_encode_and_decode_is_a_tokenizer():
     class Words:
         def encode(self, text):

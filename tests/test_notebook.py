@@ -5,45 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from explained import NASTY, Page
 from toys import random_gpt2, recite
 
 from gpt2c._labels import label
-
-ODD = (
-    '</script><img src=x onerror="alert(1)"> \'quotes\' "double" &amp; <b>',
-    "שלום مرحبا 你好 🙂 e\u0301\u25cc",
-    "zero\u200bwidth \u202eturned\u202c \x1b[31m \u2028",
-)
-
-
-class Page(HTMLParser):
-    """The elements of a piece of HTML with their attributes and texts; refuses what is not balanced."""
-
-    def __init__(self, source):
-        super().__init__(convert_charrefs=True)
-        self.elements, self._open = [], []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attributes):
-        element = {"tag": tag, "text": "", **dict(attributes)}
-        self.elements.append(element)
-        self._open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop()["tag"] == tag
-
-    def handle_data(self, data):
-        for element in self._open:
-            element["text"] += data
-
-    def all(self, tag):
-        return [element for element in self.elements if element["tag"] == tag]
 
 
 def escaped(text):
@@ -52,25 +20,27 @@ def escaped(text):
 
 
 def strength(element):
-    return float(re.search(r"rgba\(\d+,\d+,\d+,([\d.]+)\)", element["style"])[1])
+    return float(re.search(r"rgba\(\d+,\d+,\d+,([\d.]+)\)", element.attributes["style"])[1])
 
 
 @pytest.mark.parametrize("bos", [True, False])
-@pytest.mark.parametrize("text", ["Once upon a time,\n\tthe king", *ODD])
+@pytest.mark.parametrize("text", ["Once upon a time,\n\tthe king", *NASTY])
 def test_a_score_shows_its_text_and_every_number(bundled, text, bos):
     score = bundled.score(text, bos=bos)
     page = Page(score._repr_html_())
-    assert {element["tag"] for element in page.elements} == {"div", "span", "small"}
-    assert page.all("div")[0]["text"] == escaped(text)
-    spans = [span for span in page.all("span") if "title" in span]
-    told = [line for span in spans for line in span["title"].splitlines() if line.startswith("token ")]
+    assert {element.tag for element in page.elements} == {"div", "span", "small"}
+    assert page.all("div")[0].text == escaped(text)
+    spans = [span for span in page.all("span") if "title" in span.attributes]
+    told = [
+        line for span in spans for line in span.attributes["title"].splitlines() if line.startswith("token ")
+    ]
     assert told == [
         f"token {token}: log-probability {logprob:.4f}, rank {rank}, entropy {entropy:.4f}"
         for token, logprob, rank, entropy in zip(
             score.token_ids, score.logprobs, score.ranks, score.entropies, strict=True
         )
     ]
-    assert f"perplexity {score.perplexity:.4g}" in page.all("small")[0]["text"]
+    assert f"perplexity {score.perplexity:.4g}" in page.all("small")[0].text
 
 
 def test_the_colour_of_a_token_is_its_probability(bundled):
@@ -82,26 +52,26 @@ def test_the_colour_of_a_token_is_its_probability(bundled):
 def test_tokens_that_share_a_character_are_one_piece_with_their_product(bundled):
     score = bundled.score("a 你")
     spans = Page(score._repr_html_()).all("span")
-    assert [span["text"] for span in spans] == ["a", " ", "你"]
-    assert len(spans[2]["title"].splitlines()) == 1 + len(score) - 2
-    assert f"probability {math.exp(score.logprobs[2:].sum(dtype=float)):.3g}" in spans[2]["title"]
+    assert [span.text for span in spans] == ["a", " ", "你"]
+    assert len(spans[2].attributes["title"].splitlines()) == 1 + len(score) - 2
+    assert f"probability {math.exp(score.logprobs[2:].sum(dtype=float)):.3g}" in spans[2].attributes["title"]
 
 
 def test_a_score_of_token_ids_shows_the_ids():
     model, _ = random_gpt2()
     spans = Page(model.score([5, 60, 7])._repr_html_()).all("span")
-    assert [span["text"].strip() for span in spans] == ["token 5", "token 60", "token 7"]
+    assert [span.text.strip() for span in spans] == ["token 5", "token 60", "token 7"]
 
 
-@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("text", NASTY)
 def test_a_continuation_is_shown_escaped(text):
     result = recite(text).generate([0], max_new_tokens=len(text.encode()) + 1, trace=True)
     page = Page(result._repr_html_())
-    assert result.text == text and page.all("div")[0]["text"] == escaped(text)
-    assert not {element["tag"] for element in page.elements} - {
+    assert result.text == text and page.all("div")[0].text == escaped(text)
+    assert not {element.tag for element in page.elements} - {
         *("div", "small", "details", "summary", "table", "tbody", "tr", "th", "td", "bdi", "b", "s"),
     }
-    assert "ended by eos" in page.all("small")[0]["text"]
+    assert "ended by eos" in page.all("small")[0].text
 
 
 def test_the_trace_of_a_continuation_is_a_table(bundled):
@@ -111,11 +81,11 @@ def test_the_trace_of_a_continuation_is_a_table(bundled):
     assert len(rows) == 4
     cells = iter(page.all("td"))
     for step, name in zip(result.trace.steps, page.all("th"), strict=True):
-        assert name["text"] == str(step.position)
+        assert name.text == str(step.position)
         for candidate in step.branches[0].candidates:
-            cell = next(cells)["text"]
+            cell = next(cells).text
             assert f"{math.exp(candidate.logprob):.1%}" in cell and ("chosen" in cell) == bool(candidate.fate)
-    assert [cell["text"] for cell in page.all("b")] == [
+    assert [cell.text for cell in page.all("b")] == [
         f"{bundled.token_bytes(token).decode().replace(' ', chr(0x2423))} {math.exp(logprob):.1%}"
         for token, logprob in zip(result.token_ids, result.logprobs, strict=True)
     ]
@@ -123,14 +93,14 @@ def test_the_trace_of_a_continuation_is_a_table(bundled):
     assert Page(plain._repr_html_()).all("table") == [] and "seed 2" in plain._repr_html_()
 
 
-@pytest.mark.parametrize("text", ["Once upon a time", *ODD])
+@pytest.mark.parametrize("text", ["Once upon a time", *NASTY])
 def test_the_lens_is_a_table_of_first_choices(bundled, text):
     lens = bundled.run_with_cache(text)[1].logit_lens(3)
     page = Page(lens._repr_html_())
-    assert not {element["tag"] for element in page.elements} - {
+    assert not {element.tag for element in page.elements} - {
         *("div", "table", "thead", "tbody", "tr", "th", "td", "bdi"),
     }
-    heads = [head["text"] for head in page.all("th")]
+    heads = [head.text for head in page.all("th")]
     assert heads == ["after", *map(label, lens.tokens, lens.input_ids), *reversed(lens.names)]
     cells = iter(page.all("td"))
     for layer in reversed(range(7)):
@@ -138,19 +108,19 @@ def test_the_lens_is_a_table_of_first_choices(bundled, text):
             cell = next(cells)
             best = list(map(label, lens.top_tokens[layer][i], lens.top_ids[layer, i]))
             probabilities = np.exp(lens.top_logprobs[layer, i].astype(float))
-            assert cell["text"] == best[0]
+            assert cell.text == best[0]
             assert strength(cell) == pytest.approx(0.65 * probabilities[0], abs=5e-4)
-            assert cell["title"].splitlines() == [
+            assert cell.attributes["title"].splitlines() == [
                 f"{probability:.1%} {name}" for probability, name in zip(probabilities, best, strict=True)
             ]
 
 
-@pytest.mark.parametrize("text", ["Once upon a time", *ODD])
+@pytest.mark.parametrize("text", ["Once upon a time", *NASTY])
 def test_a_cache_shows_its_attention_in_a_frame(bundled, text):
     _, cache = bundled.run_with_cache(text, "*.hook_pattern")
     elements = Page(cache._repr_html_()).elements
-    assert [element["tag"] for element in elements] == ["iframe"]
-    assert elements[0]["srcdoc"].lower().startswith("<!doctype html>")
+    assert [element.tag for element in elements] == ["iframe"]
+    assert elements[0].attributes["srcdoc"].lower().startswith("<!doctype html>")
 
 
 def test_tokens_that_look_like_html_are_text(bundled):
@@ -158,13 +128,13 @@ def test_tokens_that_look_like_html_are_text(bundled):
     score = replace(
         bundled.score("a b"), text=f"{tags} b", offsets=[(0, len(tags)), (len(tags), len(tags) + 2)]
     )
-    assert [span["text"] for span in Page(score._repr_html_()).all("span")] == [tags, " b"]
+    assert [span.text for span in Page(score._repr_html_()).all("span")] == [tags, " b"]
     lens = bundled.run_with_cache("a")[1].logit_lens(1)
     lens = replace(lens, tokens=[tags], top_tokens=[[[tags]]] * 7, names=[tags] * 7)
     page = Page(lens._repr_html_())
-    assert [cell["text"] for cell in page.all("td")] == [label(tags)] * 7
-    assert [cell["title"].partition("% ")[2] for cell in page.all("td")] == [label(tags)] * 7
-    assert [head["text"] for head in page.all("th")] == ["after", label(tags), *[tags] * 7]
+    assert [cell.text for cell in page.all("td")] == [label(tags)] * 7
+    assert [cell.attributes["title"].partition("% ")[2] for cell in page.all("td")] == [label(tags)] * 7
+    assert [head.text for head in page.all("th")] == ["after", label(tags), *[tags] * 7]
 
 
 def test_a_cache_without_a_pattern_has_no_picture(bundled):

@@ -18,7 +18,7 @@ from golden.interventions import arguments, interventions, other_ids
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_golden import hf_values
-from test_introspect import gpt2
+from toys import gpt2
 
 from gpt2c import edits
 from gpt2c.hooks import hook_names

@@ -38,6 +38,17 @@ def random_gpt2(
     return GPT2(_engine.Weights(config, weights.__getitem__, dtype=dtype), tokenizer, threads=1), weights
 
 
+def gpt2(model, *, threads: int = 1, **how) -> GPT2:
+    """A model of `strategies.models`: its configuration and weights."""
+    config, tensors, _ = model
+    return GPT2(_engine.Weights(config, tensors.__getitem__, **how), threads=threads)
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal byte for byte."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
 @cache
 def bundled_tokenizer():
     """The byte-level tokenizer of the bundled model: 4,096 tokens, 0 is <|endoftext|>."""

@@ -15,22 +15,28 @@ function unpacked(array) {
   return new ARRAYS[array.type](bytes.buffer);
 }
 
+// The attention weight of every code of so many bits, and the step from one code to the next.
+function weightsBy(bits) {
+  const { knee, depth } = data.attention;
+  const largest = 2 ** bits - 1;
+  const step = (depth + 1 / knee - 1) / largest;
+  const weightOf = Float64Array.from({ length: largest + 1 }, (_, code) => {
+    const position = code * step - depth;
+    if (code === 0) return 0;
+    return knee * (position >= 0 ? position + 1 : Math.exp(position));
+  });
+  return { weightOf, step };
+}
+
 // Attention weights and scores of all heads. Row: who asks; column: who answers.
 const attention = (() => {
   const told = data.attention;
   const heads = data.model.n_head;
   const codes = unpacked(told.weights);
-  const largest = 2 ** told.bits - 1;
-  const step = (told.depth + 1 / told.knee - 1) / largest;
+  const { weightOf, step } = weightsBy(told.bits);
   const cells = told.causal ? (T * (T + 1)) / 2 : T * T;
   const hiddenCells = (T * (T - 1)) / 2;
   const place = new Map(told.layers.map((layer, index) => [layer, index]));
-
-  const weightOf = Float64Array.from({ length: largest + 1 }, (_, code) => {
-    const position = code * step - told.depth;
-    if (code === 0) return 0;
-    return told.knee * (position >= 0 ? position + 1 : Math.exp(position));
-  });
 
   function codeAt(layer, head, row, column) {
     const base = (place.get(layer) * heads + head) * cells;

@@ -10,7 +10,6 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ..hooks import index
 from ..prompts import separate
 from ..sampling import check_integer
 from . import explanation
@@ -77,10 +76,6 @@ def explain_page(
     ValueError, TypeError
         A layer or head that the model does not have; an option that is not what it should be.
     """
-    config = model.config
-    layer = 0 if layer is None else index("layer", layer, config.n_layer)
-    if head is not None:
-        head = index("head", head, config.n_head)
     max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1)
     num_beams = check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
@@ -89,10 +84,8 @@ def explain_page(
             f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
         )
 
-    _, activations = model.run_with_cache(text, explanation.names(layer))
+    activations, layer, head = explanation.look(model, text, layer, head, explanation.names)
     ids = activations.token_ids.tolist()
-    if head is None:
-        head = explanation.opening_head(activations, layer)
     used = set(ids)
     data = {
         **explanation.about(model, activations.token_ids),
@@ -102,7 +95,7 @@ def explain_page(
         "lens": explanation.lens(activations, used),
         "scores": explanation.scores(model, ids, used),
     }
-    new = min(max_new_tokens, config.n_ctx - len(ids))
+    new = explanation.room(activations, max_new_tokens)
     if new:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         result = model.generate(
@@ -115,16 +108,7 @@ def explain_page(
         )
         data["generation"] = explanation.generation(result, options, used)
         if num_beams > 1:
-            # Without a length penalty texts are compared by their probability itself.
-            found = model.generate(
-                ids,
-                max_new_tokens=new,
-                num_beams=num_beams,
-                num_return_sequences=num_beams,
-                length_penalty=0.0,
-                trace=True,
-            )
-            greedy = model.generate(ids, max_new_tokens=new)
+            greedy, found = explanation.continuations(model, ids, new, num_beams, trace=True)
             data["search"] = explanation.search(found, greedy, num_beams, used)
     data["pieces"] = explanation.pieces(model, used)
     return _document(data)

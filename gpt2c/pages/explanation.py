@@ -7,29 +7,33 @@ texts, in which a byte that is no UTF-8 by itself is a lone surrogate, U+DC80 fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__
-from ..hooks import full_name
+from ..hooks import NamesFilter, full_name, index
 from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes, weight_codes
 
 if TYPE_CHECKING:
     from ..generation import Generation
     from ..introspect import ActivationCache
     from ..model import GPT2
+    from ..prompts import Prompt
     from ..trace import Branch, Candidate
 
 __all__ = [
     "about",
     "attention",
+    "continuations",
     "generation",
     "lens",
+    "look",
     "names",
     "opening_head",
     "pieces",
+    "room",
     "scores",
     "search",
     "walk",
@@ -61,6 +65,20 @@ def names(layer: int) -> list[str]:
         *(f"blocks.*.{name}" for name in everywhere),
         *(f"blocks.{layer}.{name}" for name in here),
     ]
+
+
+def look(
+    model: GPT2, text: Prompt, layer: int | None, head: int | None, names_of: Callable[[int], NamesFilter]
+) -> tuple[ActivationCache, int, int]:
+    """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
+
+    Those are counted from 0. Default: the first layer, and its `opening_head`.
+    """
+    layer = 0 if layer is None else index("layer", layer, model.config.n_layer)
+    if head is not None:
+        head = index("head", head, model.config.n_head)
+    _, cache = model.run_with_cache(text, names_of(layer))
+    return cache, layer, opening_head(cache, layer) if head is None else head
 
 
 def about(model: GPT2, token_ids: np.ndarray) -> Json:
@@ -196,8 +214,8 @@ def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
         "mean_last": cache["resid_post", -1].mean(axis=1),
         "scale_last": cache["ln_final.hook_scale"][:, 0],
     }
-    logits = cache.logits[shown].astype(np.float64)[:, : cache.model.n_text_tokens]
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :CANDIDATES]
+    logits = cache.logits[shown].astype(np.float64)
+    best = np.argsort(-logits[:, : cache.model.n_text_tokens], axis=1, kind="stable")[:, :CANDIDATES]
     rest = logits.copy()
     np.put_along_axis(rest, best, -np.inf, axis=1)
     used.update(best.ravel().tolist())
@@ -270,6 +288,29 @@ def scores(model: GPT2, token_ids: Sequence[int], used: set[int]) -> Json | None
 
 
 # Generation
+
+
+def room(cache: ActivationCache, max_new_tokens: int) -> int:
+    """How many tokens to generate after the text: fewer than wanted where the model has no more positions."""
+    return min(max_new_tokens, cache.model.config.n_ctx - len(cache.token_ids))
+
+
+def continuations(
+    model: GPT2, token_ids: Sequence[int], n_new: int, num_beams: int, *, trace: bool = False
+) -> tuple[Generation, list[Generation]]:
+    """What greedy decoding finds, and all that a beam search does; nothing of the latter with one beam."""
+    greedy = model.generate(token_ids, max_new_tokens=n_new)
+    if num_beams == 1:
+        return greedy, []
+    found = model.generate(
+        token_ids,
+        max_new_tokens=n_new,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        length_penalty=0.0,  # texts are compared by their probability itself
+        trace=trace,
+    )
+    return greedy, found
 
 
 def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:

@@ -8,14 +8,9 @@ function generationView(panel) {
   const ids = [...tokens, ...told.token_ids];
   const steps = told.steps.length;
   const positions = ids.length - 1; // the last token is written, but not read any more
-  const weights = unpacked(told.attention);
-  const { knee, depth } = data.attention;
-  const codeStep = (depth + 1 / knee - 1) / 255;
-  const average = (layer, step, position) => {
-    const code = weights[(layer * steps + step) * positions + position];
-    const place = code * codeStep - depth;
-    return code === 0 ? 0 : knee * (place >= 0 ? place + 1 : Math.exp(place));
-  };
+  const codes = unpacked(told.attention);
+  const { weightOf } = weightsBy(8);
+  const average = (layer, step, position) => weightOf[codes[(layer * steps + step) * positions + position]];
   let step = 0;
   let timer = 0;
 
