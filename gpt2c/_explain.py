@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -30,6 +31,7 @@ def explain(arguments: Namespace) -> None:
     """Show how the model reads a text and goes on with it."""
     options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
     SamplingOptions(**options)  # bad options are told before anything is loaded
+    SamplingOptions(temperature=arguments.temperature, seed=arguments.seed)
     output = arguments.output
     is_page = output is not None and not arguments.text_view and not arguments.json
     if arguments.open and (not is_page or output == "-"):
@@ -37,12 +39,21 @@ def explain(arguments: Namespace) -> None:
     text = read_text(arguments.text)
     if not text:
         raise ValueError("no text to explain: give it as an argument or on stdin")
+    if len(text) < 256 and os.path.isfile(text):
+        note(f"explaining the words {text!r}; for what is in the file: gpt2c explain - < {text}")
     with open_output(output) as out:
         model = load_model(arguments)
+        n_ctx, wanted = model.config.n_ctx, arguments.max_new_tokens
+        left = n_ctx - len(model.tokenizer.encode(text))
+        if 0 <= left < wanted:
+            note(f"room for {left} of {wanted} new tokens: the model has {n_ctx} positions")
         if is_page:
             from .pages import explain_page
 
-            page = explain_page(model, text, layer=arguments.layer, head=arguments.head, **options).encode()
+            drawn = {"temperature": arguments.temperature, "seed": arguments.seed}
+            page = explain_page(
+                model, text, layer=arguments.layer, head=arguments.head, **options, **drawn
+            ).encode()
             out.buffer.write(page)  # UTF-8 as it says, whatever the encoding of stdout
         else:
             story = _Story(model, text, arguments.layer, arguments.head, **options)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .scoring import Score
 
-__all__ = ["RANK_NAMES", "columns", "fitted", "label", "pieces", "rank_class", "visible"]
+__all__ = ["RANK_NAMES", "columns", "fitted", "label", "pieces", "rank_class", "visible", "wrapped"]
 
 _RANK_BOUNDS = (1, 10, 100)
 RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
@@ -56,6 +56,18 @@ def fitted(text: str, width: int, more: str = "\u2026") -> str:
             kept.append(character)
         text = "".join(kept) + more
     return text + " " * (width - columns(text))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most ``width`` columns, broken anywhere; at least one line."""
+    lines, room = [""], width
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            lines.append("")
+            room = width - _columns(character)
+        lines[-1] += character
+    return lines
 
 
 def rank_class(rank: int) -> int:

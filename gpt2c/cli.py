@@ -224,9 +224,9 @@ def build_parser() -> ArgumentParser:
     explain = command(
         "explain",
         "show how the model reads a text and goes on with it",
-        "With -o it writes a page for a browser: one file, which needs no network. Otherwise it prints the "
-        "same as text: tokens, the attention of one head in numbers, what every layer would say next, how "
-        "probable the text is, what each head does.",
+        "With -o it writes a page for a browser: one file, which needs no network. Otherwise it tells of the "
+        "same in the terminal: tokens, the attention of one head in numbers, what every layer would say "
+        "next, how probable the text is, what each head does. Steps and the search tree are for the page.",
     )
     explain.add_argument(
         "text", nargs="?", help="the text; - or nothing: stdin, without its final line break"
@@ -268,6 +268,16 @@ def build_parser() -> ArgumentParser:
         default=3,
         metavar="N",
         help="also search the most probable continuation with N beams; 1: do not (3)",
+    )
+    explain.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="of the page's drawn continuation (0.8; --seed 0, top k 40, top p 0.95)",
+    )
+    explain.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the page's drawn continuation (0)"
     )
     _model_options(explain)
 

@@ -742,8 +742,8 @@ class GPT2:
         return self._tokenizer.token_bytes(token)
 
     def token_text(self, token: int) -> str:
-        """The text of a token; U+FFFD stands for what is not UTF-8 by itself, as in part of a character."""
-        return self.token_bytes(token).decode("utf-8", "replace")
+        """The text of a token, to be shown; bytes that are no UTF-8 by themselves are told as ``\\xe5``."""
+        return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
     def _encode_all(self, prompts: Sequence[Any]) -> list[np.ndarray]:
         """The token ids of prompts, int32 [at least 1] each, checked."""

@@ -620,7 +620,8 @@ def _most_probable(model: GPT2, logits: np.ndarray, k: int) -> list[Suggestion]:
     probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
     suggestions = []
     for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):
-        suggestions.append(Suggestion(model.token_text(token), probability, token, model.token_bytes(token)))
+        data = model.token_bytes(token)
+        suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
     return suggestions
 
 

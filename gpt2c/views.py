@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from ._labels import RANK_NAMES, columns, fitted, label, pieces, rank_class, visible
+from ._labels import RANK_NAMES, columns, fitted, label, pieces, rank_class, visible, wrapped
 from ._terminal import bold, dim, paint
 
 if TYPE_CHECKING:
@@ -264,9 +264,11 @@ def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generat
     screen.title("Continued, and the log-probability of all new tokens together (nats)")
     for beams, generation in generations:
         name = "greedy" if beams == 1 else f"{beams} beams"
+        begin = f"{name:<10} {sum(generation.logprobs):9.4f}  "
         shown = screen.text("".join(map(visible, generation.text)))
-        shown = fitted(shown, min(columns(shown), screen.width - 22), screen.more)
-        screen.line(f"{name:<10} {sum(generation.logprobs):9.4f}  {shown}")
+        for line in wrapped(shown, screen.width - len(begin)):
+            screen.line(begin + line)
+            begin = " " * len(begin)
 
 
 def _numbers(row: np.ndarray, n: int) -> str:

@@ -348,7 +348,7 @@ def test_logit_lens(shown, told):
             assert all(rounded(a, 100 * b) for a, b in zip(found, exact, strict=True))
             entropy, rank = shown.all("#panel-lens .readout .told b")
             assert rounded(entropy, lens.entropies[layer, position])
-            assert numbers(rank) == [lens.ranks[layer, position] + 1]
+            assert numbers(rank) == [lens.ranks[layer, position]]
             assert shown.all(cell, "e.classList.contains('hit')") == [top[0] == asked]
 
 
@@ -359,7 +359,7 @@ def test_text_with_alternatives(shown, told):
         shown.point(f'.word[data-position="{i + 1}"]')
         probability, rank, entropy = shown.all(".details p b")
         assert rounded(probability, 100 * math.exp(score.logprobs[i]))
-        assert numbers(rank) == [score.ranks[i] + 1]
+        assert numbers(rank) == [score.ranks[i]]
         assert rounded(entropy, score.entropies[i])
         tokens = token_bytes(shown, ".details th .token")
         assert tokens == [model.token_bytes(int(token)) for token in score.top_ids[i]]

@@ -139,7 +139,8 @@ def test_the_tokens_asked_about(bundled):
     assert np.array_equal(lens.input_ids, cache.token_ids) and lens.tokens == cache.tokens
     text = bundled.token_bytes(best).decode()
     assert lens.top_tokens[-1][-1][0] == text and lens.top_tokens[0][2] == [
-        bundled.token_bytes(token).decode("utf-8", "replace") for token in lens.top_ids[0, 2].tolist()
+        bundled.token_bytes(token).decode("utf-8", "backslashreplace")
+        for token in lens.top_ids[0, 2].tolist()
     ]
     one, all_of_them = cache.logit_lens(1, 17), cache.logit_lens(4096, np.full(n, 17))
     assert one.token_ids.tolist() == [17] * n and np.array_equal(one.logprobs, all_of_them.logprobs)

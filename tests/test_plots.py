@@ -126,7 +126,7 @@ def test_the_lens_is_the_first_choices_on_their_log_probabilities(bundled):
     assert labels(ax.xaxis) == ["Once", "\u2423upon", "\u2423a", "\u2423time"]
     texts = cell_texts(ax)
     for layer, position in np.ndindex(7, 4):
-        word = bundled.token_bytes(int(lens.top_ids[layer, position, 0])).decode("utf-8", "replace")
+        word = bundled.token_bytes(int(lens.top_ids[layer, position, 0])).decode("utf-8", "backslashreplace")
         assert texts[layer, position] == word.replace(" ", "\u2423")
     figure, ax = pyplot.subplots()
     assert lens.plot(ax=ax) is figure

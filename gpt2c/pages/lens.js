@@ -14,7 +14,7 @@ function lensView(panel) {
   };
   const meanings = {
     probability: ["0", "1"],
-    rank: [`rank ${whole(data.model.n_vocab)} of the next token`, "rank 1"],
+    rank: [`rank ${whole(data.model.n_vocab - 1)} of the next token`, "rank 0"],
     entropy: ["certain", "undecided"],
   };
   let shade = "probability";
@@ -86,7 +86,7 @@ function lensView(panel) {
     const top = Array.from({ length: k }, (_, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(Math.exp(topLogprobs[at * k + i]))}`]).flat();
     readout.replaceChildren(
       make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top,
-      make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at] + 1)), `, ${percent(Math.exp(logprobs[at]))}`)
+      make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at])), `, ${percent(Math.exp(logprobs[at]))}`)
     );
   }
 

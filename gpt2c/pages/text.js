@@ -66,7 +66,7 @@ function textView(panel) {
         "p",
         {},
         token(tokens[position]), " probability ", make("b", { "data-number": "probability" }, percent(Math.exp(arrays.logprobs[i]))),
-        " · rank ", make("b", { "data-number": "rank" }, whole(arrays.ranks[i] + 1)),
+        " · rank ", make("b", { "data-number": "rank" }, whole(arrays.ranks[i])),
         " · entropy ", make("b", { "data-number": "entropy" }, fixed(arrays.entropies[i])), " nats"
       ),
       bars(rows, "Most probable here")

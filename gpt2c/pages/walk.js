@@ -291,7 +291,7 @@ function walkView(panel) {
         `The token's row of the embedding table, ${whole(n_embd)} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`
       ), embedding()),
       step("LayerNorm", para(
-        `Layer ${layer} begins: each row is shifted to mean 0 and divided by its standard deviation. Every number then gets a learned gain and bias.`
+        `Layer ${layer} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)`
       ), norm()),
       step("Query, key, value", para(
         "Three learned projections of the same row: the ", make("b", {}, "query"), " is what a token looks for, the ", make("b", {}, "key"),
