@@ -22,9 +22,11 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import edits
     from ._engine import KVCache
     from .config import Config
     from .generation import Generation, Stream
+    from .introspect import ActivationCache
     from .model import GPT2
     from .scoring import Score, Suggestion
     from .tokenizer import as_tokenizer, gpt2_tokenizer
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GPT2",
+    "ActivationCache",
     "CacheInUseError",
     "CheckpointError",
     "Config",
@@ -50,11 +53,13 @@ __all__ = [
     "Word",
     "__version__",
     "as_tokenizer",
+    "edits",
     "gpt2_tokenizer",
 ]
 
 _HOMES = {
     "GPT2": "model",
+    "ActivationCache": "introspect",
     "Config": "config",
     "Generation": "generation",
     "KVCache": "_engine",
@@ -68,6 +73,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "edits":
+        return import_module(f"{__name__}.edits")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'gpt2c' has no attribute {name!r}")
