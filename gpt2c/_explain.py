@@ -43,13 +43,14 @@ def explain(arguments: Namespace) -> None:
         note(f"explaining the words {text!r}; for what is in the file: gpt2c explain - < {text}")
     with open_output(output) as out:
         model = load_model(arguments)
-        n_ctx, wanted = model.config.n_ctx, arguments.max_new_tokens
-        left = n_ctx - len(model.tokenizer.encode(text))
-        if 0 <= left < wanted:
-            note(f"room for {left} of {wanted} new tokens: the model has {n_ctx} positions")
-        if is_page:
-            from .pages import explain_page
+        from .pages import explain_page
+        from .pages.explanation import room
 
+        wanted = arguments.max_new_tokens
+        left = room(model, len(model.tokenizer.encode(text)), wanted)
+        if 0 <= left < wanted:
+            note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
+        if is_page:
             drawn = {"temperature": arguments.temperature, "seed": arguments.seed}
             page = explain_page(
                 model, text, layer=arguments.layer, head=arguments.head, **options, **drawn
@@ -95,7 +96,7 @@ class _Story:
         self.next = model.suggest(ids, min(NEXT, model.n_text_tokens))
         self.score: Score | None = model.score(text, bos=False) if len(ids) > 1 else None
         self.generations: list[tuple[int, Generation]] = []
-        new = room(self.cache, max_new_tokens)
+        new = room(model, len(ids), max_new_tokens)
         if new:
             greedy, found = continuations(model, ids, new, num_beams)
             self.generations = [(1, greedy), *((num_beams, best) for best in found[:1])]

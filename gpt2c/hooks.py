@@ -149,7 +149,7 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
     for pattern in patterns:
         found = [name for name in names if fnmatchcase(name, pattern)]
         if not found:
-            wider = [f"*{start}{pattern}" for start in ("hook_", ".hook_", ".", "")]
+            wider = [f"*{start}{pattern}" for start in ("hook_", ".", "")]
             wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
             close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(pattern, names, n=3))]
             hint = (

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from . import _engine
 from .edits import replace
-from .generation import calls_of
+from .generation import CACHE_BYTES, calls_of
 from .hooks import axes, full_name
 from .introspect import ActivationCache, Observer, Watch, run_with_cache
 from .sampling import check_integer
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .model import GPT2
 
 __all__ = ["Metric", "patch"]
-
-CACHE_BYTES = 2**30  # for the beginnings of the corrupted text that patches go on from
 
 Metric = Callable[[np.ndarray], float]
 
@@ -79,7 +77,7 @@ def patch(
     ]
     shape = [len(layers), *(len(several) for several in (positions, heads) if several is not None)]
     result = np.empty(shape, np.float64)
-    at_once = max(1, CACHE_BYTES // cache.nbytes)
+    at_once = max(1, CACHE_BYTES // cache.nbytes)  # each patch goes on from a beginning of its own
     with tqdm(total=result.size, desc="patching", delay=1.5, leave=False, disable=not progress) as bar:
         for begin in range(0, len(patches), at_once):
             group = patches[begin : begin + at_once]

@@ -95,7 +95,7 @@ def explain_page(
         "lens": explanation.lens(activations, used),
         "scores": explanation.scores(model, ids, used),
     }
-    new = explanation.room(activations, max_new_tokens)
+    new = explanation.room(model, len(ids), max_new_tokens)
     if new:
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         result = model.generate(

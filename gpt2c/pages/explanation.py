@@ -290,9 +290,9 @@ def scores(model: GPT2, token_ids: Sequence[int], used: set[int]) -> Json | None
 # Generation
 
 
-def room(cache: ActivationCache, max_new_tokens: int) -> int:
+def room(model: GPT2, n_tokens: int, max_new_tokens: int) -> int:
     """How many tokens to generate after the text: fewer than wanted where the model has no more positions."""
-    return min(max_new_tokens, cache.model.config.n_ctx - len(cache.token_ids))
+    return min(max_new_tokens, model.config.n_ctx - n_tokens)
 
 
 def continuations(
