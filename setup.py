@@ -42,7 +42,7 @@ if X86:
     }
 CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
-CYTHON = ["gpt2c/_engine.pxd", "gpt2c/_weights.pxi", "gpt2c/_call.pxi"]
+CYTHON = ["gpt2c/core/_engine.pxd", "gpt2c/core/_weights.pxi", "gpt2c/core/_call.pxi"]
 KERNELS = {
     isa: f"src/kernels_{isa}.c"
     for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
@@ -53,7 +53,7 @@ class BuildCore(build_ext):
     """Compiles the C core into objects of their own and hands them to the engine's extension."""
 
     def build_extension(self, ext):
-        if ext.name == "gpt2c._engine":
+        if ext.name == "gpt2c.core._engine":
             openmp = [] if os.environ.get("GPT2C_NO_OPENMP") or not self.has_openmp() else ["-fopenmp"]
             macros = [("GPT2C_HAVE_X86", "1")] if X86 else []
             jobs = [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [(c, openmp) for c in CORE]
@@ -93,8 +93,8 @@ class BuildCore(build_ext):
 
 def extension(name):
     return Extension(
-        f"gpt2c.{name}",
-        [f"gpt2c/{name}.pyx"],
+        f"gpt2c.core.{name}",
+        [f"gpt2c/core/{name}.pyx"],
         include_dirs=["src"],
         depends=[*CORE, *HEADERS, *KERNELS.values(), *CYTHON],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -22,8 +22,8 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gpt2c.benchmark import random_model
-from gpt2c.benchmark.load import memory_of
+from gpt2c.cli.bench import random_model
+from gpt2c.cli.bench.load import memory_of
 
 APP = Path(__file__).resolve().parent.parent / "docs/deployment"
 

@@ -32,7 +32,7 @@ TASK = "gpt2c_choice_bench"
 def write_documents(folder: Path, options: argparse.Namespace) -> None:
     """The task, in a folder for lm-eval's include_path."""
     sys.path.insert(0, str(BENCH.parent / "tests"))
-    from local_tasks import TASKS, write_task
+    from helpers.local_tasks import TASKS, write_task
 
     dice = random.Random(0)
 

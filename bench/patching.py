@@ -70,7 +70,7 @@ def patch_with_transformer_lens(options: argparse.Namespace, *, batched: bool) -
     from transformers import GPT2LMHeadModel
 
     sys.path.insert(0, str(BENCH.parent / "tests"))
-    from golden.make_transformer_lens import hooked
+    from data.golden.make_transformer_lens import hooked
     from transformer_lens import patching
 
     torch.set_num_threads(options.threads)

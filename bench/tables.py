@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from gpt2c import GPT2, _engine, edits
-from gpt2c.benchmark import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
-from gpt2c.benchmark.kernels import FEW_ROWS, KernelCase, dense
+from gpt2c import GPT2, edits
+from gpt2c.cli.bench import Case, Result, check_answers, cpu_name, measure, random_model, random_weights
+from gpt2c.cli.bench.kernels import FEW_ROWS, KernelCase, dense
 from gpt2c.config import Config
-from gpt2c.processors import LogitsProcessors
-from gpt2c.sampling import SamplingOptions
-from gpt2c.threads import default_threads
+from gpt2c.core import _engine
+from gpt2c.core.threads import default_threads
+from gpt2c.generation.options import SamplingOptions
+from gpt2c.generation.processors import LogitsProcessors
 
 Table = dict[str, Any]
 

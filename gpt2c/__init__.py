@@ -20,19 +20,19 @@ from .errors import (
     TokenizerError,
     UnsupportedISAError,
 )
+from .version import __version__
 
 if TYPE_CHECKING:
     from . import edits
-    from ._engine import KVCache
     from .config import Config
-    from .generation import Generation, Stream
-    from .introspect import ActivationCache
+    from .core._engine import KVCache
+    from .generation.loop import Stream
+    from .generation.results import Generation
+    from .introspection.passes import ActivationCache
     from .model import GPT2
-    from .scoring import Score, Suggestion
+    from .scoring.results import Score, Suggestion
+    from .scoring.words import Word
     from .tokenizer import as_tokenizer, gpt2_tokenizer
-    from .words import Word
-
-__version__ = "0.1.0"
 
 __all__ = [
     "GPT2",
@@ -59,14 +59,14 @@ __all__ = [
 
 _HOMES = {
     "GPT2": "model",
-    "ActivationCache": "introspect",
+    "ActivationCache": "introspection.passes",
     "Config": "config",
-    "Generation": "generation",
-    "KVCache": "_engine",
-    "Score": "scoring",
-    "Stream": "generation",
-    "Suggestion": "scoring",
-    "Word": "words",
+    "Generation": "generation.results",
+    "KVCache": "core._engine",
+    "Score": "scoring.results",
+    "Stream": "generation.loop",
+    "Suggestion": "scoring.results",
+    "Word": "scoring.words",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",
 }
@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
     except ImportError:
         from importlib.util import find_spec
 
-        if find_spec(f"{__name__}._engine") is not None:
+        if find_spec(f"{__name__}.core._engine") is not None:
             raise
         # A clone without its compiled core hides an installed gpt2c when Python starts in the clone's folder.
         raise ImportError(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 
 __all__ = ["ACTIVATIONS", "Config", "Setting"]
 
@@ -402,9 +402,3 @@ def _error(name: str, value: Any, allowed: str) -> ConfigError:
     key = _KEYS.get(name, (name,))[0]
     label = name if key == name else f"{key} ({name})"
     return ConfigError(f"{label} is {shown(value)}; allowed: {allowed}")
-
-
-def shown(value: Any) -> str:
-    """A value from a file for a message: on one line, unprintable characters escaped, not too long."""
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,9 @@
-"""The errors gpt2c raises on purpose. Each message says what was given, what is allowed and what to do."""
+"""The errors gpt2c raises on purpose, and how their messages show a value.
+
+Each message says what was given, what is allowed and what to do.
+"""
+
+from typing import Any
 
 __all__ = [
     "CacheInUseError",
@@ -8,6 +13,7 @@ __all__ = [
     "GPT2CError",
     "TokenizerError",
     "UnsupportedISAError",
+    "shown",
 ]
 
 
@@ -37,3 +43,9 @@ class UnsupportedISAError(GPT2CError, RuntimeError):
 
 class CacheInUseError(GPT2CError, RuntimeError):
     """A KVCache was given to two calls at once, or twice to one call."""
+
+
+def shown(value: Any) -> str:
+    """A value from a file for a message: on one line, unprintable characters escaped, not too long."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

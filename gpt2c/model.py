@@ -1,37 +1,32 @@
-"""The public face: a GPT-2 with its tokenizer, ready to continue, suggest and judge texts."""
+"""The public class: a GPT-2 with its tokenizer, ready to continue, suggest and score texts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
-from . import _engine, generation, scoring
-from .config import Config
-from .errors import ConfigError, TokenizerError
-from .generation import Generation, Stream
-from .prompts import Item, Prompt, Prompts, separate, split_pair, token_ids
-from .sampling import Options, SamplingOptions, check_integer
-from .scoring import Score, Suggestion
-from .threads import default_threads
-from .words import word_edges
+from .core.lm import LoadedModel
+from .core.prompts import Item, Prompt, Prompts
+from .generation import loop
+from .scoring import scoring
 
 if TYPE_CHECKING:
-    from .edits import Edit
-    from .hooks import NamesFilter
-    from .introspect import ActivationCache
-    from .patching import Metric
-    from .tokenizer import Tokenizer
+    from .generation.options import GenerateKwargs
+    from .generation.results import Generation
+    from .introspection.activations import ActivationCache
+    from .introspection.edits import Edit
+    from .introspection.hooks import NamesFilter
+    from .introspection.patching import Metric
+    from .scoring.options import ScoreKwargs
+    from .scoring.results import Score, Suggestion
 
 __all__ = ["GPT2"]
 
-MOST_THREADS = 1024
 
-
-class GPT2:
+class GPT2(LoadedModel):
     """A GPT-2 language model. Make one with :meth:`from_pretrained`.
 
     **Prompts and texts** are strings, or token ids as a list, tuple or one-dimensional array of integers.
@@ -56,28 +51,6 @@ class GPT2:
     generation_config : dict
         The checkpoint's own defaults for generation. They are not applied, except for the bos and eos ids.
     """
-
-    def __init__(
-        self,
-        weights: _engine.Weights,
-        tokenizer: Tokenizer | None = None,
-        *,
-        threads: int | None = None,
-        name: str = "GPT-2",
-        notes: Iterable[str] = (),
-        generation_config: Mapping[str, Any] | None = None,
-        cache_dtype: str = "float32",
-    ) -> None:
-        self.weights = weights
-        self.config: Config = weights.config
-        self.name = name
-        self.notes = list(notes)
-        self.generation_config = dict(generation_config or {})
-        self.threads = threads
-        self.cache_dtype = cache_dtype
-        self._source_sha256: Callable[[], str] = str  # "": not from a file
-        self._tokenizer = tokenizer
-        self._no_tokenizer = "this model was made without a tokenizer: give token ids, or a tokenizer"
 
     @classmethod
     def from_pretrained(
@@ -138,12 +111,13 @@ class GPT2:
         Tokenizer files that are missing or of an unknown kind are no error before text is needed: token ids
         always work.
         """
-        threads = _checked_threads(threads)  # before the long work
-        from .loading import load
+        from .checkpoint.loading import load
 
-        loaded = load(
+        return load(
+            cls,
             source,
             dtype=dtype,
+            cache_dtype=cache_dtype,
             backend=backend,
             threads=threads,
             tokenizer=tokenizer,
@@ -154,18 +128,6 @@ class GPT2:
             local_files_only=local_files_only,
             progress=progress,
         )
-        model = cls(
-            loaded.weights,
-            loaded.tokenizer,
-            threads=threads,
-            name=loaded.name,
-            notes=loaded.notes,
-            generation_config=loaded.generation_config,
-            cache_dtype=cache_dtype,
-        )
-        model._source_sha256 = loaded.sha256
-        model._no_tokenizer = loaded.no_tokenizer or model._no_tokenizer
-        return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model into one packed file, with its configuration and tokenizer.
@@ -186,183 +148,9 @@ class GPT2:
         TokenizerError
             Its tokenizer is an object of another library that was given: it cannot be written.
         """
-        from ._files import replacing
-        from .packed import write_packed
+        from .checkpoint.packed import save
 
-        vocabulary = None
-        if self._tokenizer is not None:
-            vocabulary = self._tokenizer.packed()
-            if vocabulary is None:
-                raise TokenizerError(
-                    f"the tokenizer {self._tokenizer.name} cannot be written into a file: save the model "
-                    "without it (load it with its own), and give tokenizer= again when it is used"
-                )
-        with replacing(os.fspath(path), binary=True) as file:
-            write_packed(
-                file,
-                self.weights,
-                vocabulary=vocabulary,
-                name=self.name,
-                generation_config=self.generation_config,
-                source_sha256=self._source_sha256(),
-            )
-
-    # What the model is
-
-    @property
-    def threads(self) -> int:
-        """How many threads a call uses, 1 to 1024; may be set (None: the default)."""
-        return self._threads
-
-    @threads.setter
-    def threads(self, threads: int | None) -> None:
-        self._threads = _checked_threads(threads)
-
-    @property
-    def dtype(self) -> str:
-        """How the weights of dense layers are kept: "float32", "bfloat16", "int8" or "int4"."""
-        return self.weights.dtype
-
-    @property
-    def cache_dtype(self) -> str:
-        """How new caches keep keys and values: "float32" or "float16"; may be set."""
-        return self._cache_dtype
-
-    @cache_dtype.setter
-    def cache_dtype(self, dtype: str) -> None:
-        self._cache_dtype = _checked_cache_dtype(dtype)
-
-    @property
-    def backend(self) -> str:
-        """Which arithmetic the dense layers use: "native" or "blas"."""
-        return self.weights.backend
-
-    @property
-    def numerics(self) -> str:
-        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic.
-
-        With bfloat16 also the instruction set, where that has an arithmetic of its own for it.
-        """
-        cache = "" if self.cache_dtype == "float32" else f"-cache-{self.cache_dtype}"
-        own = self.dtype == "bfloat16" and self.weights.isa in _engine.OWN_BFLOAT16
-        dtype = f"{self.dtype}-{self.weights.isa}" if own else self.dtype
-        return f"{dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether the model can turn text into tokens and back."""
-        return self._tokenizer is not None
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer; a TokenizerError says why where there is none."""
-        if self._tokenizer is None:
-            raise TokenizerError(self._no_tokenizer)
-        return self._tokenizer
-
-    @property
-    def bos_token_id(self) -> int:
-        """The token that stands for the beginning of a text: the configuration's bos, else its first eos.
-
-        GPT-2 has one token, <|endoftext|>, for both. Without either there is a ConfigError.
-        """
-        if self.config.bos_token_id is not None:
-            return self.config.bos_token_id
-        if self.config.eos_token_ids:
-            return self.config.eos_token_ids[0]
-        raise ConfigError(
-            "the configuration names neither a bos_token_id nor an eos_token_id, so there is no token for "
-            "the beginning of a text: give a prompt that is not empty, and score with bos=False"
-        )
-
-    @property
-    def n_text_tokens(self) -> int:
-        """How many ids, from 0, the model may write.
-
-        Those past the tokenizer's end, which pad the embedding to a round size in some models, are left out.
-        """
-        n_vocab = self.config.n_vocab
-        return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
-
-    @cached_property
-    def _word_edges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which tokens begin with white space, and which end with it: bool [n_vocab] each.
-
-        Both hold for the tokens that stand for the beginning and the end of a text. A TokenizerError tells
-        where no token begins with white space.
-        """
-        return word_edges(self)
-
-    def memory_plan(self) -> dict[str, int]:
-        """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
-        full = (
-            self.new_cache().nbytes
-        )  # room for the whole context, of which the system gives what is touched
-        plan = {
-            "weights": self.weights.nbytes,
-            "cache_per_token": -(-full // self.config.n_ctx),
-            "cache_full_context": full,
-            "logits_per_row": 4 * self.config.n_vocab,
-        }
-        plan["one_text_of_full_context"] = (
-            plan["weights"] + plan["cache_full_context"] + plan["logits_per_row"]
-        )
-        return plan
-
-    def __repr__(self) -> str:
-        c = self.config
-        return (
-            f"<GPT2 {self.name}: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context "
-            f"{c.n_ctx}, vocabulary {c.n_vocab}; "
-            f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
-        )
-
-    # What it does
-
-    def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
-        """An empty cache with room for ``n_ctx`` tokens, 1 to the model's context, which is the default.
-
-        ``len(cache)`` is the number of tokens in it, ``cache.truncate(n)`` keeps the first n,
-        ``cache.fork()`` copies.
-        """
-        if n_ctx is not None:
-            n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
-        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype)
-
-    def forward(
-        self,
-        ids: list[int] | tuple[int, ...] | np.ndarray,
-        cache: _engine.KVCache | None = None,
-        *,
-        logits_to_keep: int = 0,
-    ) -> np.ndarray:
-        """Compute the logits that follow each of ``ids``.
-
-        Parameters
-        ----------
-        ids : list, tuple or array of int, [n]
-            At least one token id.
-        cache : KVCache, optional
-            What stands before ``ids``; they are added to it. None: nothing does.
-        logits_to_keep : int
-            0 gives the logits of all n tokens, m those of the last m.
-
-        Returns
-        -------
-        np.ndarray, float32 [n or min(m, n), n_vocab]
-
-        Raises
-        ------
-        ContextLengthError
-            The tokens do not fit behind those in the cache; the cache is as it was.
-        """
-        keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
-        if isinstance(ids, str):
-            raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
-        tokens = token_ids(ids, self.config.n_vocab, "ids")
-        if cache is None:
-            cache = self.new_cache(min(len(tokens), self.config.n_ctx))
-        return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
+        save(self, path)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
@@ -372,7 +160,7 @@ class GPT2:
         *,
         num_return_sequences: Literal[1] = 1,
         batch_size: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GenerateKwargs],
     ) -> Generation: ...
     @overload
     def generate(  # type: ignore[overload-overlap]
@@ -381,7 +169,7 @@ class GPT2:
         *,
         num_return_sequences: int,
         batch_size: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]: ...
     @overload
     def generate(
@@ -390,7 +178,7 @@ class GPT2:
         *,
         num_return_sequences: int = 1,
         batch_size: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
     def generate(
         self,
@@ -398,7 +186,7 @@ class GPT2:
         *,
         num_return_sequences: int = 1,
         batch_size: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
         """Continue one prompt or several.
 
@@ -500,14 +288,11 @@ class GPT2:
         ValueError, TypeError
             A prompt or an option is not what it should be.
         """
-        checked = SamplingOptions(num_return_sequences=num_return_sequences, **options)
-        if batch_size is not None:
-            batch_size = check_integer("batch_size", batch_size, 1)
-        several, given = separate(prompts)
-        results = generation.generate(self, self._encode_all(given), checked, batch_size)
-        return results if several or num_return_sequences > 1 else results[0]
+        return loop.generate(
+            self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
+        )
 
-    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Stream:
+    def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
         Parameters
@@ -521,15 +306,7 @@ class GPT2:
         Stream
             An iterator of str; its ``result`` is the Generation, once it has ended.
         """
-        several, given = separate(prompt)
-        if several:
-            raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
-        checked = SamplingOptions(**options)
-        if checked.num_return_sequences != 1:
-            raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
-        if checked.num_beams != 1:
-            raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-        return Stream(self, self._encode_all(given)[0], checked)
+        return loop.stream(self, prompt, **options)
 
     @overload
     def suggest(  # type: ignore[overload-overlap]
@@ -547,19 +324,16 @@ class GPT2:
         k : int
             1 to the size of the vocabulary.
         """
-        k = check_integer("k", k, 1, self.n_text_tokens, note=", the size of the vocabulary")
-        several, given = separate(prompt)
-        results = scoring.suggest(self, self._encode_all(given), k)
-        return results if several else results[0]
+        return scoring.suggest(self, prompt, k)
 
     @overload
     def score(  # type: ignore[overload-overlap]
-        self, texts: Prompt, **options: Unpack[scoring.Options]
+        self, texts: Prompt, **options: Unpack[ScoreKwargs]
     ) -> Score: ...
     @overload
-    def score(self, texts: Sequence[Item], **options: Unpack[scoring.Options]) -> list[Score]: ...
+    def score(self, texts: Sequence[Item], **options: Unpack[ScoreKwargs]) -> list[Score]: ...
     @overload
-    def score(self, texts: Iterator[Item], **options: Unpack[scoring.Options]) -> Iterator[Score]: ...
+    def score(self, texts: Iterator[Item], **options: Unpack[ScoreKwargs]) -> Iterator[Score]: ...
     def score(
         self,
         texts: Prompt | Sequence[Item] | Iterator[Item],
@@ -621,8 +395,9 @@ class GPT2:
         TokenizerError
             ``words``, and a tokenizer whose tokens do not tell where words begin.
         """
-        options = scoring.ScoringOptions.checked(
+        return scoring.score(
             self,
+            texts,
             bos=bos,
             window=window,
             stride=stride,
@@ -631,16 +406,6 @@ class GPT2:
             mask=mask,
             words=words,
         )
-        if hasattr(texts, "__next__"):
-            items = (self._passage(item, f"text {i}", options) for i, item in enumerate(texts))
-            return scoring.score(self, items)
-        if isinstance(texts, list | tuple) and not texts:
-            return []
-        several, given = separate(texts)
-        if not several:
-            return next(scoring.score(self, [self._passage(("", given[0]), "the text", options)]))
-        items = [self._passage(item, f"text {i}", options) for i, item in enumerate(given)]
-        return list(scoring.score(self, items))
 
     def run_with_cache(
         self,
@@ -682,16 +447,11 @@ class GPT2:
         ValueError
             A name that the model does not have; an edit that does not fit.
         """
-        from .introspect import run_with_cache
+        from .introspection.passes import run_with_cache
 
-        keep = check_integer("logits_to_keep", logits_to_keep, 0)
-        several, given = separate(prompts)
-        caches = run_with_cache(
-            self, self._encode_all(given), names_filter, edits, causal=causal, logits_to_keep=keep
+        return run_with_cache(
+            self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
         )
-        if several:
-            return [cache.logits for cache in caches], caches
-        return caches[0].logits, caches[0]
 
     def patch(
         self,
@@ -729,54 +489,6 @@ class GPT2:
         float64 array [layers], [layers, positions], [layers, heads] or [layers, positions, heads]
             What the metric said.
         """
-        from .patching import patch
+        from .introspection.patching import patch
 
-        keep = check_integer("logits_to_keep", logits_to_keep, 0)
-        [clean_ids], [corrupted_ids] = self._encode_all([clean]), self._encode_all([corrupted])
-        return patch(self, clean_ids, corrupted_ids, over, metric, logits_to_keep=keep, progress=progress)
-
-    def token_bytes(self, token: int) -> bytes:
-        """The text of a token as bytes; empty for a token without text, or without a tokenizer."""
-        if self._tokenizer is None or token >= self.n_text_tokens:
-            return b""
-        return self._tokenizer.token_bytes(token)
-
-    def token_text(self, token: int) -> str:
-        """The text of a token, to be shown; bytes that are no UTF-8 by themselves are told as ``\\xe5``."""
-        return self.token_bytes(token).decode("utf-8", "backslashreplace")
-
-    def _encode_all(self, prompts: Sequence[Any]) -> list[np.ndarray]:
-        """The token ids of prompts, int32 [at least 1] each, checked."""
-        arrays = []
-        for index, prompt in enumerate(prompts):
-            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
-            if isinstance(prompt, str):
-                prompt = self.tokenizer.encode(prompt) or [self.bos_token_id]
-            arrays.append(token_ids(prompt, self.config.n_vocab, name))
-        return arrays
-
-    def _passage(self, item: Any, name: str, options: scoring.ScoringOptions) -> scoring.Passage:
-        """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
-        context, text = split_pair(item)
-        before, ids = self._ids(context, f"the context of {name}"), self._ids(text, name)
-        if options.bos:
-            before = np.concatenate([np.array([self.bos_token_id], np.int32), before])
-        return scoring.Passage(name, before, text if isinstance(text, str) else None, ids, options)
-
-    def _ids(self, text: Any, name: str) -> np.ndarray:
-        """The token ids of a text, or of what should be token ids: int32 [any], checked."""
-        if isinstance(text, str) and text:
-            text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
-        empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
-        return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
-
-
-def _checked_threads(threads: int | None) -> int:
-    return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)
-
-
-def _checked_cache_dtype(dtype: str) -> str:
-    if dtype not in _engine.CACHE_DTYPES:
-        allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
-        raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
-    return dtype
+        return patch(self, clean, corrupted, over, metric, logits_to_keep=logits_to_keep, progress=progress)

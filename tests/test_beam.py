@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from golden import recipe
+from data.golden import recipe
+from helpers.strategies import tensor_shapes
+from helpers.toys import random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import tensor_shapes
-from toys import random_gpt2
 
-from gpt2c import GPT2, _engine, reference
+from gpt2c import GPT2, reference
+from gpt2c.core import _engine
 
 SCORE_BOUND = 1e-4
 SEARCHES = json.loads((recipe.FOLDER / "search.json").read_text())["cases"]
@@ -91,7 +92,7 @@ def test_live_searches_equal_those_of_transformers():
     """The recorded searches are what the transformers of today finds."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from golden import make_golden, make_search
+    from data.golden import make_golden, make_search
 
     for name in MODELS:
         case = next(case for case in recipe.SEARCH_CASES if case.name == name)

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from gpt2c import GPT2, GPT2CError, _engine, _ops, benchmark, cli
-from gpt2c.benchmark import cases, kernels, load, roofs
+from gpt2c import GPT2, GPT2CError
+from gpt2c.cli import bench, parser
+from gpt2c.cli.bench import cases, kernels, load, roofs
 from gpt2c.config import Config
+from gpt2c.core import _engine, _ops
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def quick(monkeypatch):
 
 
 def arguments(*words):
-    return cli.build_parser().parse_args(["bench", *words])
+    return parser.build_parser().parse_args(["bench", *words])
 
 
 CONFIG_124M = Config(
@@ -59,7 +61,7 @@ def small(**changes):
 )
 @pytest.mark.parametrize("tied", [True, False])
 def test_bytes_that_a_call_reads(dtype, layer, head, tied):
-    weights = benchmark.random_weights(small(tie_word_embeddings=tied), dtype=dtype, threads=1)
+    weights = bench.random_weights(small(tie_word_embeddings=tied), dtype=dtype, threads=1)
     floats = 2 * (4 * 40 + 120 + 40 + 100 + 40) + 2 * 40  # LayerNorms and biases
     expected = 2 * layer + head + 4 * floats
     assert cases.bytes_of_call(weights, []) == expected
@@ -94,7 +96,7 @@ def test_operations_of_124m():
 
 
 def test_shares_are_of_the_time_that_nothing_could_do_without():
-    result = benchmark.Result(
+    result = bench.Result(
         "x", 2, 4.0, 3.0, 5.0, 30.0, {"float32": 6.0, "int8": 40.0}, 10.0, {"float32": 6.0, "int8": 40.0}
     )
     assert result.read_share == 0.75 and result.arithmetic_share == 0.5
@@ -104,7 +106,7 @@ def test_shares_are_of_the_time_that_nothing_could_do_without():
 
 @pytest.mark.parametrize("dtype", _engine.DTYPES)
 def test_bench_reports_rates_beside_roofs(quick, capsys, dtype):
-    assert benchmark.main_bench(arguments("model", "kernels", "--dtype", dtype, "-t1", "--json")) == 0
+    assert bench.main_bench(arguments("model", "kernels", "--dtype", dtype, "-t1", "--json")) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result) == ["machine", "model", "kernels", "rates"]
     assert [rate["name"] for rate in result["rates"]] == ["pp512", "tg8", "bg8"]
@@ -122,7 +124,7 @@ def test_bench_reports_rates_beside_roofs(quick, capsys, dtype):
 def test_bench_tells_all_of_a_packed_file(quick, capsys, tmp_path):
     path = str(tmp_path / "small.gpt2c")
     GPT2.from_pretrained(dtype="int8").save(path)
-    assert benchmark.main_bench(arguments("-m", path, "-t2")) == 0
+    assert bench.main_bench(arguments("-m", path, "-t2")) == 0
     text = capsys.readouterr().out
     for words in ("load: a new process, ms", "of it in the page cache", "import gpt2c", "first token",
                   "MiB together", "roofline, by threads", "wait for one another, ns", "mlp.c_fc", "pp512",
@@ -230,11 +232,11 @@ def test_a_wrong_kernel_gets_no_speed(quick, monkeypatch, function):
 
 def test_a_case_leaves_its_caches_as_they_were():
     model = GPT2.from_pretrained(threads=1)
-    case = benchmark.Case("x", model, [5, 3], calls=4)
+    case = bench.Case("x", model, [5, 3], calls=4)
     assert case.run() > 0
     assert [len(cache) for cache in case.caches] == [5, 3]
     assert case.sequences == [(6.5, 1), (4.5, 1)] and case.tokens == 2
-    assert benchmark.Case("x", model, [0], 7, keep=1).run() > 0
+    assert bench.Case("x", model, [0], 7, keep=1).run() > 0
 
 
 def test_wrong_answers_get_no_speed(quick, monkeypatch):
@@ -247,15 +249,15 @@ def test_wrong_answers_get_no_speed(quick, monkeypatch):
 
 def test_unknown_shape():
     with pytest.raises(ValueError, match="shape is '125M'; allowed: 124M, 355M, 774M, 1558M"):
-        benchmark.random_model("125M")
+        bench.random_model("125M")
     with pytest.raises(SystemExit):
         arguments("kernel")
     with pytest.raises(ValueError, match="kernels cannot be measured with --backend blas: leave out"):
-        benchmark.main_bench(arguments("kernels", "model", "--backend", "blas"))
+        bench.main_bench(arguments("kernels", "model", "--backend", "blas"))
     with pytest.raises(ValueError, match="load cannot be measured with --backend blas and --shape"):
-        benchmark.main_bench(arguments("load", "--backend", "blas", "--shape", "124M"))
+        bench.main_bench(arguments("load", "--backend", "blas", "--shape", "124M"))
     with pytest.raises(ValueError, match="not both"):
-        benchmark.main_bench(arguments("--shape", "124M", "-m", "gpt2"))
+        bench.main_bench(arguments("--shape", "124M", "-m", "gpt2"))
 
 
 @pytest.mark.parametrize("isa", _engine.isas())

@@ -6,11 +6,12 @@ import functools
 
 import numpy as np
 import pytest
+from helpers.strategies import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import random_model
 
-from gpt2c import Config, _engine
+from gpt2c import Config
+from gpt2c.core import _engine
 
 CONFIG = Config(n_layer=2, n_head=3, n_embd=24, n_inner=None, n_ctx=330, n_vocab=97)
 FORMATS = [(dtype, cache) for dtype in _engine.DTYPES for cache in _engine.CACHE_DTYPES]

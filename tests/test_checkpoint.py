@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
 
 from gpt2c import CheckpointError, ConfigError
 from gpt2c.checkpoint import BUNDLED, open_checkpoint

@@ -16,7 +16,7 @@ import termios
 import time
 
 import pytest
-from command_line import GREEDY, TIMEOUT, command, environment, run
+from helpers.command_line import GREEDY, TIMEOUT, command, environment, run
 
 # ---- files and pipes
 
@@ -153,7 +153,7 @@ def test_ctrl_c_while_text_is_made(tmp_path):
 def test_ctrl_c_while_python_imports_and_the_model_loads(after):
     # The sleeps fall somewhere into imports and loading, wherever those are on this machine.
     code = (
-        "import sys; from gpt2c import _terminal, cli; _terminal.leave_at_interrupt(); "
+        "import sys; from gpt2c import cli; from gpt2c.cli import console; console.leave_at_interrupt(); "
         "print('ready', flush=True); sys.exit(cli.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(

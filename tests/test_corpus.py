@@ -21,16 +21,17 @@ import tracemalloc
 
 import pyarrow as pa
 import pytest
-from command_line import TIMEOUT, command, environment, run
+from helpers.command_line import TIMEOUT, command, environment, run
+from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from toys import bundled_tokenizer, random_gpt2
 
 import gpt2c
-from gpt2c import GPT2, _records
-from gpt2c._files import replacing
-from gpt2c.corpus import FileOptions, claim, plan, score_file, survey
+from gpt2c import GPT2
+from gpt2c.core.files import replacing
+from gpt2c.corpus import records as files
+from gpt2c.corpus.jobs import FileOptions, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -266,18 +267,18 @@ def test_large_row_groups_are_divided(model, tmp_path, monkeypatch):
     table = pa.table({"text": [f"Text {i}" for i in range(1000)]})
     parquet.write_table(table, tmp_path / "a.parquet")
     whole = parquet.read_table(scored(model, tmp_path / "a.parquet", tmp_path))
-    monkeypatch.setattr(_records, "ROW_GROUP", 1)
+    monkeypatch.setattr(files, "ROW_GROUP", 1)
     target = scored(model, tmp_path / "a.parquet", tmp_path)
     assert parquet.ParquetFile(target).metadata.num_row_groups == 8
     assert parquet.read_table(target).equals(whole) and whole.select(["text"]).equals(table)
 
 
-@pytest.mark.parametrize("n_records", [0, 5])
+@pytest.mark.parametrize("nfiles", [0, 5])
 @pytest.mark.parametrize("format", [".jsonl", ".csv", ".txt"])
 @pytest.mark.parametrize(("ending", "library"), [(".gz", gzip), (".zst", zstd)])
-def test_what_comes_compressed_goes_compressed(ending, library, format, n_records, model, tmp_path):
+def test_what_comes_compressed_goes_compressed(ending, library, format, nfiles, model, tmp_path):
     line = '{"text": "Once"}\n' if format == ".jsonl" else "Once\n"
-    data = (("text\n" if format == ".csv" else "") + line * n_records).encode()
+    data = (("text\n" if format == ".csv" else "") + line * nfiles).encode()
     (tmp_path / f"a{format}").write_bytes(data)
     plain = scored(model, tmp_path / f"a{format}", tmp_path, lines=True).read_bytes()
     # Two parts, one after the other, are one file.
@@ -295,15 +296,15 @@ def test_what_comes_compressed_goes_compressed(ending, library, format, n_record
 
 @given(st.integers(0, 12), st.integers(1, 5))
 @settings(max_examples=15)
-def test_shards_take_every_record_once(model, tmp_path_factory, n_records, n_shards):
+def test_shards_take_every_record_once(model, tmp_path_factory, nfiles, n_shards):
     tmp_path = tmp_path_factory.mktemp("shards")
-    lines = [f'{{"text": "Text {i}"}}' for i in range(n_records)]
+    lines = [f'{{"text": "Text {i}"}}' for i in range(nfiles)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    table = pa.table({"text": pa.array([f"Text {i}" for i in range(n_records)], pa.string())})
+    table = pa.table({"text": pa.array([f"Text {i}" for i in range(nfiles)], pa.string())})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=5)
     for ending, read in ((".jsonl", jsonl), (".parquet", lambda path: parquet.read_table(path).to_pylist())):
         whole = read(scored(model, tmp_path / f"a{ending}", tmp_path))
-        assert [record["text"] for record in whole] == [f"Text {i}" for i in range(n_records)]
+        assert [record["text"] for record in whole] == [f"Text {i}" for i in range(nfiles)]
         for shard in range(1, n_shards + 1):
             target = scored(model, tmp_path / f"a{ending}", tmp_path, shard=(shard, n_shards))
             part = f".{shard}-of-{n_shards}" if n_shards > 1 else ""
@@ -482,7 +483,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         with pytest.raises(ValueError, match=r"_gpt2c\.json is damaged"):
             claims()
     (tmp_path / "_gpt2c.json").unlink()
-    job = _records.Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
+    job = files.Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
     with pytest.raises(ValueError, match=r"a\.jsonl is there, but was not made by this command"):
         claims(jobs=[job])
 
@@ -490,9 +491,9 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
 def test_memory_does_not_grow_with_the_file(model, tmp_path):
     filler = "x" * 50_000
     peaks = []
-    for n_records in (150, 450):
+    for nfiles in (150, 450):
         with open(tmp_path / "a.jsonl", "w") as file:
-            for i in range(n_records):
+            for i in range(nfiles):
                 print(json.dumps({"other": filler, "text": f"Text {i} " * 8}), file=file)
         tracemalloc.start()
         scored(model, tmp_path / "a.jsonl", tmp_path)

@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 from unittest import mock
 
-import command_line
 import numpy as np
 import pytest
+from helpers import command_line
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 RUN = ("generation.md", "how-gpt2-works.md", "introspection.md", "scoring.md")  # whole pages of examples

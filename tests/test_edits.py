@@ -5,14 +5,15 @@ import gc
 
 import numpy as np
 import pytest
-import tolerance
+from helpers import tolerance
+from helpers.strategies import models, seeds
+from helpers.toys import gpt2, random_gpt2, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import models, seeds
-from toys import gpt2, random_gpt2, same
 
-from gpt2c import _engine, edits, reference
-from gpt2c.hooks import Hook, axes, full_name, hook_names
+from gpt2c import edits, reference
+from gpt2c.core import _engine
+from gpt2c.introspection.hooks import Hook, axes, full_name, hook_names
 
 EVERYTHING = "*"
 
@@ -396,7 +397,7 @@ PATCHES = [
 @pytest.mark.parametrize("keep", [1, 4, 0])
 @pytest.mark.parametrize("over", PATCHES, ids=lambda over: over[0])
 def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
-    monkeypatch.setattr("gpt2c.generation.ROWS_PER_CALL", 20)  # several calls
+    monkeypatch.setattr("gpt2c.core.batching.ROWS_PER_CALL", 20)  # several calls
     model, _ = random_gpt2(dtype=dtype)
     clean, corrupted = [3, 1, 4, 1, 5, 9, 2, 6, 5], [3, 1, 4, 7, 5, 9, 8, 6, 5]
     name, layers, positions, heads = (*over, "all", "all")[:4]
@@ -448,7 +449,7 @@ def test_patches_of_long_texts(over):
 
 
 def test_a_patch_of_everything_is_the_clean_run(monkeypatch):
-    monkeypatch.setattr("gpt2c.patching.CACHE_BYTES", 1)  # one patch after the other
+    monkeypatch.setattr("gpt2c.introspection.patching.CACHE_BYTES", 1)  # one patch after the other
     model, _ = random_gpt2()
     clean, corrupted = list(range(8)), list(range(8, 16))
     found = model.patch(clean, corrupted, ("resid_pre", [0, 1]), lambda logits: logits[0, 5])

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rounding
-import tolerance
+from helpers import rounding, tolerance
+from helpers.kernelwise import kernel_by_kernel, unpacked
+from helpers.strategies import models, random_model, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernelwise import kernel_by_kernel, unpacked
-from strategies import models, random_model, seeds
 
-from gpt2c import _engine, reference
+from gpt2c import reference
 from gpt2c.config import Config
+from gpt2c.core import _engine
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
 
 ISAS = _engine.isas()
@@ -472,7 +472,7 @@ def test_a_team_used_by_the_kernels_alone_does_not_hang_children():
         import os, sys, numpy as np
         sys.path[:0] = {path!r}
         import test_engine as t
-        from gpt2c import _ops
+        from gpt2c.core import _ops
         x = np.zeros(1000, np.float32)
         _ops.apply("exp", x, threads=2)
         child = os.fork()

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from browser import Browser, chromium
-from explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
-from toys import random_gpt2
+from helpers.browser import Browser, chromium
+from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
+from helpers.toys import random_gpt2
 
-from gpt2c.pages import explain_page, fragment
+from gpt2c.views.pages import explain_page, fragment
 
 MINUS = "\N{MINUS SIGN}"
 HIDDEN = f"{MINUS}\N{INFINITY}"

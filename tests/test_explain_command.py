@@ -11,16 +11,17 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import TIMEOUT, command, environment, run
-from explained import NASTY
+from helpers.command_line import TIMEOUT, command, environment, run
+from helpers.explained import NASTY
+from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli_surroundings import Terminal
-from toys import bundled_tokenizer, random_gpt2
 
-from gpt2c import _explain, views
-from gpt2c._labels import columns, fitted, label, visible
-from gpt2c.pages import explain_page
+from gpt2c.cli import explain
+from gpt2c.core.labels import columns, fitted, label, visible
+from gpt2c.views import terminal
+from gpt2c.views.pages import explain_page
 
 TEXT = "Once upon a time there was"
 
@@ -33,7 +34,7 @@ def cache(bundled):
 def view(model, text, width=80, encoding="utf-8", layer=None, head=None):
     """What is printed on a stream of this encoding."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
-    _explain._Story(model, text, layer, head, max_new_tokens=4, num_beams=2).print(out, width)
+    explain._Story(model, text, layer, head, max_new_tokens=4, num_beams=2).print(out, width)
     out.flush()
     return out.buffer.getvalue().decode(encoding)
 
@@ -136,7 +137,8 @@ def test_what_is_wrong_is_said(tmp_path, arguments, status, message):
 def test_other_commands_do_not_load_it():
     code = (
         "import sys; from gpt2c import cli; cli.main(['suggest', 'Once upon a', '-k', '1'])\n"
-        "rooms = {f'gpt2c.{name}' for name in ('_explain', 'views', 'pages', 'lens', 'plots', 'notebook')}\n"
+        "rooms = {f'gpt2c.{name}' for name in ('cli.explain', 'introspection.lens', 'views.terminal',\n"
+        "         'views.pages', 'views.plots', 'views.notebook')}\n"
         "print(rooms & set(sys.modules))"
     )
     done = subprocess.run(
@@ -295,8 +297,8 @@ def test_continuations_and_their_probabilities(bundled):
 def test_long_continuations_are_shown_whole(bundled):
     text = bundled.generate(TEXT, max_new_tokens=60).text
     out = io.StringIO()
-    story = _explain._Story(bundled, TEXT, None, None, max_new_tokens=60, num_beams=1)
-    views.print_continuations(views.Screen(out, 72), story.generations)
+    story = explain._Story(bundled, TEXT, None, None, max_new_tokens=60, num_beams=1)
+    terminal.print_continuations(terminal.Screen(out, 72), story.generations)
     lines = out.getvalue().split("(nats)\n")[1].splitlines()
     assert len(lines) > 2 and all(columns(line) <= 72 for line in lines)
     shown = "".join(line[22:] for line in lines)
@@ -437,4 +439,4 @@ def test_json_keeps_every_character_in_any_encoding():
 
 
 def test_the_view_has_a_least_width():
-    assert views.Screen(io.StringIO(), 20).width == 72
+    assert terminal.Screen(io.StringIO(), 20).width == 72

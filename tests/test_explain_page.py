@@ -8,15 +8,15 @@ import re
 
 import numpy as np
 import pytest
-from explained import NASTY, TEXT, Page, data_of, explained
+from helpers.explained import NASTY, TEXT, Page, data_of, explained
+from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2, Config, __version__
-from gpt2c.benchmark.models import random_weights
-from gpt2c.pages import codes, explain_page, fragment
+from gpt2c.cli.bench.models import random_weights
 from gpt2c.tokenizer import gpt2_tokenizer
+from gpt2c.views.pages import codes, explain_page, fragment
 
 
 @pytest.fixture(scope="module")

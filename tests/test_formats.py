@@ -2,15 +2,23 @@
 
 import numpy as np
 import pytest
-import rounding
-import tolerance
+from helpers import rounding, tolerance
+from helpers.rounding import (
+    GROUP,
+    OWN_BFLOAT16,
+    PACKED,
+    PANEL,
+    PARSE,
+    WEIGHTS_PER_SCALE,
+    from_bfloat16,
+    to_bfloat16,
+)
+from helpers.strategies import FAMILIES, guarded, misaligned, offsets, seeds, sizes, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rounding import GROUP, OWN_BFLOAT16, PACKED, PANEL, PARSE, WEIGHTS_PER_SCALE, from_bfloat16, to_bfloat16
-from strategies import FAMILIES, guarded, misaligned, offsets, seeds, sizes, values
 from test_kernels import FUNCTIONS, ISAS, all_exponents, same_bytes
 
-from gpt2c import _ops
+from gpt2c.core import _ops
 
 # Equal bit for bit, in every format: all but those with an instruction for pairs of bfloat16.
 EQUAL = {

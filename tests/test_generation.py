@@ -7,9 +7,10 @@ import signal
 
 import numpy as np
 import pytest
-from toys import bundled_tokenizer, counted_calls, random_gpt2
+from helpers.toys import bundled_tokenizer, counted_calls, random_gpt2
 
-from gpt2c import ContextLengthError, generation, reference
+from gpt2c import ContextLengthError, reference
+from gpt2c.generation import loop
 
 # ---- what is chosen
 
@@ -225,7 +226,7 @@ def test_a_finished_text_makes_room_for_the_next_prompt(calls):
 
 
 def test_rows_of_one_call_are_bounded(calls, monkeypatch):
-    monkeypatch.setattr(generation, "ROWS_PER_CALL", 10)
+    monkeypatch.setattr(loop, "ROWS_PER_CALL", 10)
     model, _ = random_gpt2()
     limited = model.generate([[1] * 6, [2] * 3, [3] * 7, [4] * 15, [5]], max_new_tokens=3)
     assert calls[0] == (2, 9)

@@ -18,9 +18,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import strategies
-import tolerance
-from golden import recipe
+from data.golden import recipe
+from helpers import strategies, tolerance
 from hypothesis import HealthCheck, given, settings
 
 from gpt2c import reference
@@ -98,20 +97,20 @@ RATIOS: dict[str, dict[str, float]] = {backend: {} for backend in BACKENDS}  # o
 
 
 def load(config, weights, backend):
-    from gpt2c import _engine
+    from gpt2c.core import _engine
 
     return _engine.Weights(config, weights.__getitem__, backend=backend)
 
 
 def all_logits(weights, ids) -> np.ndarray:
-    from gpt2c import _engine
+    from gpt2c.core import _engine
 
     return _engine.forward(weights, [(_engine.KVCache(weights), np.asarray(ids, np.int32))])
 
 
 def greedy(weights, prompt, n) -> list[int]:
     """n most probable tokens, one call for each."""
-    from gpt2c import _engine
+    from gpt2c.core import _engine
 
     cache, ids = _engine.KVCache(weights), []
     step = np.asarray(prompt, np.int32)
@@ -178,7 +177,7 @@ def oracle():
     """make_golden with torch and transformers behind it; torch on one thread."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from golden import make_golden
+    from data.golden import make_golden
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 import pytest
-from tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
+from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
 
 import gpt2c
 from gpt2c import CheckpointError

@@ -4,15 +4,16 @@ import functools
 
 import numpy as np
 import pytest
-import tolerance
+from helpers import tolerance
+from helpers.kernelwise import kernel_by_kernel, unpacked
+from helpers.strategies import models, seeds
+from helpers.toys import gpt2, random_gpt2, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernelwise import kernel_by_kernel, unpacked
-from strategies import models, seeds
-from toys import gpt2, random_gpt2, same
 
-from gpt2c import GPT2, _engine, edits, reference
-from gpt2c.hooks import PLACES, full_name, hook_names, matching
+from gpt2c import GPT2, edits, reference
+from gpt2c.core import _engine
+from gpt2c.introspection.hooks import PLACES, full_name, hook_names, matching
 
 ISAS = _engine.isas()
 EVERYTHING = "*"

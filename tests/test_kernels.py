@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-import tolerance
+from helpers import tolerance
+from helpers.strategies import families, guarded, misaligned, offsets, seeds, sizes, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import families, guarded, misaligned, offsets, seeds, sizes, values
 
-from gpt2c import _engine, _ops, reference
+from gpt2c import reference
+from gpt2c.core import _engine, _ops
 
 ISAS = _engine.isas()
 FUNCTIONS = ("gelu_new", "gelu", "quick_gelu", "relu", "silu", "tanh", "exp", "erf", "sigmoid")

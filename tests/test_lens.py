@@ -7,16 +7,17 @@ import re
 
 import numpy as np
 import pytest
-import tolerance
+from helpers import tolerance
+from helpers.kernelwise import unpacked
+from helpers.strategies import configs, models, random_model, seeds
+from helpers.toys import gpt2, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernelwise import unpacked
-from strategies import configs, models, random_model, seeds
-from toys import gpt2, random_gpt2
 
-from gpt2c import _engine, edits, reference
-from gpt2c.introspect import ActivationCache
-from gpt2c.lens import HeadScores
+from gpt2c import edits, reference
+from gpt2c.core import _engine
+from gpt2c.introspection.passes import ActivationCache
+from gpt2c.introspection.results import HeadScores
 
 HOW = {name: {"dtype": name} for name in _engine.DTYPES} | {"blas": {"backend": "blas"}}
 

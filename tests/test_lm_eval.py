@@ -1,4 +1,4 @@
-"""gpt2c in lm-evaluation-harness, against lm-eval's own "hf": recorded in golden/lm_eval.json, and live.
+"""gpt2c in lm-evaluation-harness, against lm-eval's own "hf": recorded in data/golden/lm_eval.json, and live.
 
 ``pytest -m plugins`` after ``pip install "gpt2c[lm-eval]"``; live ``pytest -m oracle``, which also needs
 ``"lm_eval[hf]"``.
@@ -21,9 +21,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from golden import recipe
-from local_tasks import TASKS, TEXT, evaluate, prompts, write_tasks
-from toys import recite
+from data.golden import recipe
+from helpers.local_tasks import TASKS, TEXT, evaluate, prompts, write_tasks
+from helpers.toys import recite
 
 from gpt2c import ContextLengthError
 
@@ -122,7 +122,7 @@ def test_the_tasks_ask_for_what_matters(tasks, lm):
 def test_live_equals_hf(tasks, ours):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from golden.make_lm_eval import answers_of_hf
+    from data.golden.make_lm_eval import answers_of_hf
 
     theirs = answers_of_hf(tasks)
     check_equal(ours, theirs)

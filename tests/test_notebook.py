@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from explained import NASTY, Page
-from toys import random_gpt2, recite
+from helpers.explained import NASTY, Page
+from helpers.toys import random_gpt2, recite
 
-from gpt2c._labels import label
+from gpt2c.core.labels import label
 
 
 def escaped(text):

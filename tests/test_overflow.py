@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.toys import random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import random_gpt2
 
-from gpt2c import ContextLengthError, _engine
-from gpt2c.sampling import SamplingOptions
+from gpt2c import ContextLengthError
+from gpt2c.core import _engine
+from gpt2c.generation.options import SamplingOptions
 
 N_CTX = 24
 

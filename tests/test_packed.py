@@ -9,14 +9,16 @@ import sys
 
 import numpy as np
 import pytest
-from strategies import random_model, tensor_shapes
-from tiny_checkpoints import write_model
-from toys import bundled_tokenizer, random_gpt2
+from helpers.strategies import random_model, tensor_shapes
+from helpers.tiny_checkpoints import write_model
+from helpers.toys import bundled_tokenizer, random_gpt2
 
-from gpt2c import GPT2, CheckpointError, Config, ConfigError, TokenizerError, _engine
+from gpt2c import GPT2, CheckpointError, Config, ConfigError, TokenizerError
+from gpt2c.checkpoint.packed import open_packed
 from gpt2c.checkpoint.safetensors import read_header_and_metadata
-from gpt2c.packed import open_packed
-from gpt2c.tokenizer import gpt2_tokenizer, unpack
+from gpt2c.core import _engine
+from gpt2c.tokenizer import gpt2_tokenizer
+from gpt2c.tokenizer.load import unpack
 
 DTYPES = _engine.DTYPES
 ODD = {"n_inner": 37, "n_embd": 20, "n_head": 5, "n_layer": 3, "n_ctx": 23, "n_vocab": 131}

@@ -11,18 +11,18 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
-from command_line import environment
-from explained import NASTY
-from toys import random_gpt2
+from helpers.command_line import environment
+from helpers.explained import NASTY
+from helpers.toys import random_gpt2
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
 
 from gpt2c import GPT2
-from gpt2c.hooks import hook_names
-from gpt2c.introspect import ActivationCache
-from gpt2c.scoring import Score
+from gpt2c.introspection.hooks import hook_names
+from gpt2c.introspection.passes import ActivationCache
+from gpt2c.scoring.results import Score
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +233,7 @@ def test_the_tree_of_a_search_has_what_lived_on_and_the_path_that_is_asked_for(b
 
 
 def test_a_trace_without_steps_is_an_error():
-    from gpt2c.trace import Trace
+    from gpt2c.generation.trace import Trace
 
     with pytest.raises(ValueError, match="no steps"):
         Trace().plot()

@@ -8,12 +8,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from golden import recipe
-from toys import bundled_tokenizer, random_gpt2
+from data.golden import recipe
+from helpers.toys import bundled_tokenizer, random_gpt2
 
-from gpt2c import _engine, reference
-from gpt2c.processors import LogitsProcessors, filtered
-from gpt2c.sampling import SamplingOptions
+from gpt2c import reference
+from gpt2c.core import _engine
+from gpt2c.generation.options import SamplingOptions
+from gpt2c.generation.processors import LogitsProcessors, filtered
 
 GOLDEN = json.loads((recipe.FOLDER / "processors.json").read_text())
 MODEL, WEIGHTS = random_gpt2(0, eos_token_ids=tuple(GOLDEN["eos"]))
@@ -48,7 +49,7 @@ def test_processors_and_filters_equal_those_of_transformers(case):
 @pytest.mark.oracle
 def test_live_processors_are_those_recorded():
     torch = pytest.importorskip("torch")
-    from golden import make_processors
+    from data.golden import make_processors
     from transformers.generation.logits_process import LogitsProcessorList
 
     for case in GOLDEN["cases"]:

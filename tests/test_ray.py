@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import bundled_tokenizer, random_gpt2
+from helpers.toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import BUNDLED

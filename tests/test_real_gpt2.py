@@ -1,7 +1,7 @@
 """OpenAI's GPT-2 124M itself: ``pytest -m real_gpt2 --gpt2-dir DIR``, for whoever has its weights.
 
 DIR holds config.json and model.safetensors as on the Hub ("gpt2" or "openai-community/gpt2"). The answers in
-data_real_gpt2/ were recorded by others, with other programs, in float32; recorded.json names the sources.
+data/real_gpt2/ were recorded by others, with other programs, in float32; recorded.json names the sources.
 Takes a few minutes and 4 GB of memory, for the float64 reference.
 
 How close must we be? Both programs round, so the two logits may differ by twice the error that float32 causes
@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tolerance
+from helpers import tolerance
 
 from gpt2c import reference
 from gpt2c.checkpoint import open_checkpoint
 from gpt2c.tokenizer import gpt2_tokenizer
 
-FOLDER = Path(__file__).parent / "data_real_gpt2"
+FOLDER = Path(__file__).parent / "data" / "real_gpt2"
 RECORDED = json.loads((FOLDER / "recorded.json").read_text(encoding="utf-8"))
 EXPLAINER = np.load(FOLDER / "transformer_explainer.npz")
 PROMPTS = RECORDED["transformer_explainer"]["prompts"]
@@ -55,7 +55,7 @@ def real(request):
 @pytest.fixture(scope="module", params=["native", "blas"])
 def engine(request, real):
     """A function (ids, activation) -> logits, float32 [T, n_vocab]."""
-    from gpt2c import _engine
+    from gpt2c.core import _engine
 
     config, weights = real
     loaded = {

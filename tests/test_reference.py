@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import strategies
-import tolerance
+from helpers import strategies, tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

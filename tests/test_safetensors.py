@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_checkpoints import encode, safetensors_bytes, with_header
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import encode, safetensors_bytes, with_header
 
 from gpt2c import CheckpointError
 from gpt2c.checkpoint import safetensors

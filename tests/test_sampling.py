@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2c import GPT2
-from gpt2c.sampling import Options, SamplingOptions
+from gpt2c.generation.options import GenerateKwargs, SamplingOptions
 
 
 def test_defaults_are_greedy_and_change_nothing():
@@ -121,6 +121,6 @@ def test_a_bias_below_all_float32_forbids():
 
 def test_type_checkers_and_readers_know_every_option():
     names = set(SamplingOptions.__dataclass_fields__)
-    assert set(Options.__annotations__) == names - {"num_return_sequences"}
+    assert set(GenerateKwargs.__annotations__) == names - {"num_return_sequences"}
     for name in names:
         assert re.search(rf"^        (\w+, )?{name}(, \w+)? : ", GPT2.generate.__doc__, re.MULTILINE), name

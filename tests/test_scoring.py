@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.strategies import random_model, tensor_shapes
+from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import random_model, tensor_shapes
-from toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import (
     GPT2,
@@ -22,13 +22,14 @@ from gpt2c import (
     ContextLengthError,
     Suggestion,
     TokenizerError,
-    _engine,
     as_tokenizer,
     reference,
-    scoring,
 )
-from gpt2c._bpe import Vocabulary
-from gpt2c.tokenizer import BPETokenizer
+from gpt2c.core import _engine
+from gpt2c.scoring import scoring, vocabulary
+from gpt2c.scoring.vocabulary import word_edges
+from gpt2c.tokenizer.bpe import BPETokenizer
+from gpt2c.tokenizer.vocabulary import Vocabulary
 
 
 def expected_score(model, weights, ids, bos):
@@ -612,7 +613,7 @@ def test_corrections_cancel_between_words(bundled):
     assert " ".join(word.text for word in words) == " ".join(text.split())
     assert all(text[word.start : word.end] == word.text for word in words)
     assert sum(word.n_tokens for word in words) == len(score)
-    starts, _ = bundled._word_edges
+    starts, _ = word_edges(bundled)
     (_, end) = bundled.score([text, (text, " ")], mask=starts)  # what can follow the text
     total = sum(word.logprob for word in words)
     assert total == pytest.approx(score.logprob + float(end.masses[0]), rel=1e-6)
@@ -640,10 +641,10 @@ def test_the_last_word_of_a_text_that_fills_the_window(monkeypatch):
 
 def test_words_are_those_of_minicons(bundled):
     """Golden: minicons takes the tokens that begin with a space for those that begin words."""
-    golden = json.loads((Path(__file__).parent / "golden" / "word_scores.json").read_text("utf-8"))
+    golden = json.loads((Path(__file__).parent / "data" / "golden" / "word_scores.json").read_text("utf-8"))
     model = GPT2.from_pretrained(threads=1)
     space = [model.token_bytes(token).startswith(b" ") for token in range(4096)]
-    model._word_edges = np.array(space), bundled._word_edges[1]
+    vocabulary._known[model] = np.array(space), word_edges(bundled)[1]
     for case in golden["texts"]:
         words = model.score(case["text"], words=True).words()
         assert [word.text for word in words] == [text for text, _ in case["words"]]

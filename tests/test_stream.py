@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from helpers.toys import bundled_tokenizer, byte_ids, counted_calls, random_gpt2, recite, reciting_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import bundled_tokenizer, byte_ids, counted_calls, random_gpt2, recite, reciting_gpt2
 
-from gpt2c import TokenizerError, _engine
+from gpt2c import TokenizerError
+from gpt2c.core import _engine
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gpt2c import threads
+from gpt2c.core import threads
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 import gpt2c
 from gpt2c import TokenizerError, as_tokenizer, gpt2_tokenizer
-from gpt2c.tokenizer import BPETokenizer, Tokenizer, load_tokenizer
+from gpt2c.tokenizer import Tokenizer, load_tokenizer
+from gpt2c.tokenizer.bpe import BPETokenizer
 
-DATA = Path(__file__).parent / "data_tokenizer"
+DATA = Path(__file__).parent / "data" / "tokenizer"
 PACKAGE = Path(gpt2c.__file__).parent
 MODEL = PACKAGE / "data" / "model"
 GPT2 = gpt2_tokenizer()
@@ -194,16 +195,14 @@ def test_a_million_of_one_kind(text: str):
     end=st.text("a1", max_size=1),
 )
 def test_cutting_long_white_space_changes_nothing(runs: list[tuple[str, str]], end: str):
-    from gpt2c import tokenizer
+    from gpt2c.tokenizer import bpe
 
     text = "".join(a + b for a, b in runs) + end
     parts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer, "_LONG_RUN", 4)
-        patch.setattr(
-            tokenizer, "_LONG_RUNS", tokenizer.re.compile(tokenizer._LONG_RUNS.pattern.replace("20000", "4"))
-        )
-        parts = list(tokenizer._without_long_runs(text))
+        patch.setattr(bpe, "_LONG_RUN", 4)
+        patch.setattr(bpe, "_LONG_RUNS", bpe.re.compile(bpe._LONG_RUNS.pattern.replace("20000", "4")))
+        parts = list(bpe._without_long_runs(text))
     assert "".join(parts) == text
     assert [token for part in parts for token in GPT2.encode(part)] == GPT2.encode(text)
     lengths = [

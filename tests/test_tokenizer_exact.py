@@ -7,12 +7,12 @@ import random
 from itertools import pairwise
 
 import pytest
+from helpers.saved_tokenizer import BYTE_LEVEL, described
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from saved_tokenizer import BYTE_LEVEL, described
 
-from gpt2c._bpe import NotExact, compile_vocabulary
-from gpt2c.tokenizer import BPETokenizer
+from gpt2c.tokenizer.bpe import BPETokenizer
+from gpt2c.tokenizer.vocabulary import NotExact, compile_vocabulary
 
 # GPT-2's characters for the 256 bytes.
 PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-import rounding
-import strategies
-import tolerance
+from helpers import rounding, strategies, tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from toys import random_gpt2
+from helpers.toys import random_gpt2
 
 from gpt2c import reference
 

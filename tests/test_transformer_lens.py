@@ -11,17 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import strategies
-import tolerance
-from golden import recipe
-from golden.interventions import arguments, interventions, other_ids
+from data.golden import recipe
+from data.golden.interventions import arguments, interventions, other_ids
+from helpers import strategies, tolerance
+from helpers.toys import gpt2
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_golden import hf_values
-from toys import gpt2
 
 from gpt2c import edits
-from gpt2c.hooks import hook_names
+from gpt2c.introspection.hooks import hook_names
 
 BOUND = 1e-4
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")  # those that TransformerLens has
@@ -194,7 +193,7 @@ def oracle():
     transformer_lens = pytest.importorskip("transformer_lens")
     if "HookedTransformer" not in vars(transformer_lens):
         pytest.skip("this TransformerLens has no HookedTransformer: 3.2.1 has one")
-    from golden import make_transformer_lens
+    from data.golden import make_transformer_lens
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

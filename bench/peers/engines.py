@@ -84,7 +84,7 @@ class Engine:
 class Gpt2c(Engine):
     def __init__(self, dtype):
         import gpt2c
-        from gpt2c import _engine
+        from gpt2c.core import _engine
 
         self.exact = dtype == "float32"
         self.forward = _engine.forward

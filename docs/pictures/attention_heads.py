@@ -2,7 +2,7 @@
 
     python docs/pictures/attention_heads.py
 
-The weights are those that poloclub/transformer-explainer published (tests/data_real_gpt2/recorded.json names
+The weights are those that poloclub/transformer-explainer published (tests/data/real_gpt2/recorded.json names
 the files). The heads were chosen by what is printed: of all 144 the one with the largest score of its kind.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-RECORDED = HERE.parents[1] / "tests/data_real_gpt2"
+RECORDED = HERE.parents[1] / "tests/data/real_gpt2"
 PROMPT = 2  # of the five recorded the only one with a token that comes twice
 CELL, LEFT, TOP, GAP = 38, 104, 104, 26
 

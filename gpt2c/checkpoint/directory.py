@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, shown
-from ..errors import CheckpointError, ConfigError
+from ..config import Config
+from ..errors import CheckpointError, ConfigError, shown
 from .files import read_object
 from .safetensors import TensorInfo, read_header
 from .validate import listed

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..config import shown
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from ..json_values import unique_keys
 
 __all__ = ["MAX_JSON", "open_regular", "parse_object", "read_object", "reading"]
 
@@ -73,7 +73,7 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
         numbers |= {"parse_float": _refuse_number, "parse_int": _natural_number}
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, **numbers)
+        value = json.loads(text, object_pairs_hook=unique_keys, **numbers)
         if "\\u" in text:  # only an escape can make a lone surrogate, which no UTF-8 text may hold
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
@@ -83,15 +83,6 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} holds {shown(value)}; a JSON object is needed")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shown(key)} occurs twice")
-        found[key] = value
-    return found
 
 
 def _refuse_number(text: str) -> NoReturn:

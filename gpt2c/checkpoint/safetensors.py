@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..config import shown
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from .files import MAX_JSON, open_regular, parse_object, reading
 
 __all__ = [

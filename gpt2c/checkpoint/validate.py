@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..config import Config, shown
-from ..errors import CheckpointError
+from ..config import Config
+from ..errors import CheckpointError, shown
 from .names import canonical, expected, head_of_another_task, is_mask
 from .safetensors import FLOAT_DTYPES, TensorInfo
 

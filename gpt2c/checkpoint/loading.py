@@ -1,0 +1,155 @@
+"""From a checkpoint, whose weights are packed, or from a packed file, to a loaded model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core import _engine
+from ..core.lm import LoadedModel, check_threads
+from ..errors import TokenizerError
+from .packed import open_packed, packed_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .opening import Checkpoint
+
+__all__ = ["load"]
+
+Model = TypeVar("Model", bound=LoadedModel)
+
+
+def load(
+    cls: type[Model],
+    source: str | os.PathLike[str] | None,
+    *,
+    dtype: str | None,
+    cache_dtype: str,
+    backend: str,
+    threads: int | None,
+    tokenizer: Any,
+    revision: str | None,
+    subfolder: str | None,
+    progress: bool,
+    **hub: Any,
+) -> Model:
+    """A model of class ``cls``; the options are those of :meth:`gpt2c.GPT2.from_pretrained`."""
+    threads = check_threads(threads)  # before the long work
+    if dtype is not None and dtype not in _engine.DTYPES:
+        raise ValueError(
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}"
+        )
+    if backend not in _engine.BACKENDS:
+        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+    how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype}
+    path = None if revision is not None or subfolder else packed_path(source)
+    if path is not None:
+        return _load_packed(cls, path, dtype, backend, tokenizer, how)
+
+    from ..tokenizer.load import as_tokenizer, load_tokenizer
+    from .opening import open_checkpoint
+
+    checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
+    notes, found, problem = list(checkpoint.notes), None, ""
+    try:
+        found = (
+            load_tokenizer(checkpoint.directory, checkpoint.config)
+            if tokenizer is None
+            else as_tokenizer(tokenizer)
+        )
+    except TokenizerError as error:
+        if tokenizer is not None:
+            raise
+        problem = str(error)
+        notes.append(f"no tokenizer: {problem}")
+    with _counting(checkpoint, progress) as (read, read_rows):
+        weights = _engine.Weights(
+            checkpoint.config,
+            read,
+            read_rows=read_rows,
+            backend=backend,
+            dtype=dtype or "float32",
+            threads=threads,
+        )
+    return cls(
+        weights,
+        found,
+        name=checkpoint.name,
+        notes=notes,
+        generation_config=checkpoint.generation_config,
+        no_tokenizer=problem,
+        source_sha256=checkpoint.sha256,
+        **how,
+    )
+
+
+def _load_packed(
+    cls: type[Model],
+    path: Path,
+    dtype: str | None,
+    backend: str,
+    tokenizer: Any,
+    how: dict[str, Any],
+) -> Model:
+    from ..tokenizer.load import as_tokenizer, unpack
+
+    packed = open_packed(path)
+    if dtype not in (None, packed.dtype):
+        raise ValueError(
+            f"dtype is {dtype!r}, but {path} holds {packed.dtype!r} and no more: leave dtype out, or "
+            "load the model that it was made from"
+        )
+    if backend != "native":
+        raise ValueError(f"backend is {backend!r}, but {path} is packed for backend 'native'")
+    metadata = packed.metadata
+    notes = [
+        f"packed file of version {metadata['version']}, mapped and used in place: {packed.dtype}",
+        f"made from {metadata.get('name')}, SHA-256 of its weights "
+        f"{metadata.get('source_sha256') or 'unknown'}, with numerics {metadata.get('numerics')}",
+    ]
+    found, problem = None, ""
+    if tokenizer is not None:
+        found = as_tokenizer(tokenizer)
+    elif packed.vocabulary is not None:
+        found = unpack(packed.vocabulary, str(path), packed.config.n_vocab)
+    else:
+        problem = f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer="
+        notes.append("no tokenizer in it")
+    return cls(
+        packed.weights(threads=how["threads"]),
+        found,
+        name=str(path),
+        notes=notes,
+        generation_config=packed.generation_config,
+        no_tokenizer=problem,
+        source_sha256=lambda: metadata.get("source_sha256", ""),
+        **how,
+    )
+
+
+@contextlib.contextmanager
+def _counting(
+    checkpoint: Checkpoint, progress: bool
+) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """The checkpoint's two ways to read; with a bar of the bytes that they have read."""
+    if not progress:
+        yield checkpoint.read, checkpoint.read_rows
+        return
+    from tqdm import tqdm
+
+    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc="loading", delay=1.5, leave=False) as bar:
+
+        def counted(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+            def reading(name: str, *rows: int) -> np.ndarray:
+                found = read(name, *rows)
+                bar.update(found.size * checkpoint.tensors[name].itemsize)
+                return found
+
+            return reading
+
+        yield counted(checkpoint.read), counted(checkpoint.read_rows)

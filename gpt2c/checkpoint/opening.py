@@ -1,0 +1,160 @@
+"""Finding a model on disk or on the hub, and checking that its tensors are those of its configuration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import CheckpointError
+from .directory import check_file, read_config, read_generation_config, read_tensors
+from .files import open_regular, reading
+from .hub import fetch, looks_like_name
+from .safetensors import TensorInfo, read_tensor
+from .validate import match
+
+__all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
+
+BUNDLED = Path(__file__).parent.parent / "data" / "model"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model on disk that was found to be complete and consistent; made by :func:`open_checkpoint`.
+
+    Attributes
+    ----------
+    config : Config
+        With the bos and eos ids of generation_config.json where there is one.
+    directory : Path
+        Where the tokenizer's files are.
+    name : str
+        For people: the hub name or the path, as given.
+    tensors : dict
+        Canonical name -> TensorInfo (``.shape``, ``.dtype`` as stored, ``.file``), exactly those of a GPT-2
+        of this configuration, in the order of the model.
+    generation_config : dict
+        The contents of generation_config.json, {} if there is none. Its defaults for sampling are not
+        applied.
+    notes : list of str
+        What was read and what was left aside, for people.
+    """
+
+    config: Config
+    directory: Path
+    name: str
+    tensors: dict[str, TensorInfo]
+    generation_config: dict[str, Any]
+    notes: list[str]
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor, by its canonical name, as a new float32 array, C-contiguous.
+
+        Raises
+        ------
+        CheckpointError
+            The file cannot be read any more, or the tensor holds NaN or infinity.
+        KeyError
+            There is no tensor of that name.
+        """
+        return read_tensor(self.tensors[name])
+
+    def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Rows ``begin`` to ``end`` of a matrix; else as `read`."""
+        return read_tensor(self.tensors[name], begin, end)
+
+    def sha256(self) -> str:
+        """Hash of the files of weights, one after the other, in the order of their names."""
+        import hashlib  # takes longer than opening a model
+
+        found = hashlib.sha256()
+        for path in sorted({tensor.file for tensor in self.tensors.values()}):
+            with reading(path), open_regular(path) as file:
+                while block := file.read(2**20):
+                    found.update(block)
+        return found.hexdigest()
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Find a model, read its configuration and check that its tensors fit. No tensor data is read yet.
+
+    Parameters
+    ----------
+    source : str or path, optional
+        A directory (config.json; model.safetensors, or shards and their index), a .safetensors file with its
+        config.json beside it, or, where no such path exists, a name on the Hugging Face Hub: "gpt2",
+        "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c.
+    revision : str, optional
+        Branch, tag or commit; for hub names only. Default: the main branch.
+    subfolder : str, optional
+        A directory inside the model's, where config.json and the weights are.
+    cache_dir, token, local_files_only : optional
+        As for huggingface_hub; of no effect for paths. Defaults: its own cache and login, and the network
+        allowed.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing is there, or it is damaged, incomplete or of another format.
+    ConfigError
+        config.json is invalid, or asks for something gpt2c cannot honour.
+    """
+    if source is not None and not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"source must be a path, a hub name or None, not {type(source).__name__}")
+    _check_subfolder(subfolder)
+    path = BUNDLED if source is None else Path(os.path.expanduser(source))
+    local = source is None or (os.fspath(source) != "" and os.path.exists(path))
+    if local and revision is not None:
+        raise ValueError(f"revision is for names on the Hub; {path} is a path on this machine")
+    if local and subfolder and not path.is_dir():
+        raise ValueError(f"subfolder is for directories and names on the Hub; {path} is a file")
+    notes: list[str] = []
+    with reading(path):
+        if local:
+            path = path / (subfolder or "")
+        elif isinstance(source, str) and looks_like_name(source):
+            path, notes = fetch(
+                source,
+                revision=revision,
+                subfolder=subfolder,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+            )
+        else:
+            raise CheckpointError(f"there is no file or directory {os.fspath(source)!r}")
+        return _open(path, "the bundled model" if source is None else os.fspath(source), notes)
+
+
+def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
+    """Open the weights at ``path``: a directory, or a file whose config.json is beside it."""
+    if not path.exists():
+        raise CheckpointError(f"there is no directory {path}")
+    directory = path if path.is_dir() else path.parent
+    if directory != path:
+        check_file(path)
+    config = read_config(directory)
+    stored, what = read_tensors(path)
+    config, generation_config = read_generation_config(directory, config)
+    tensors, remarks = match(stored, config, str(path))
+    return Checkpoint(config, directory, name, tensors, generation_config, [*notes, what, *remarks])
+
+
+def _check_subfolder(subfolder: str | None) -> None:
+    if subfolder is None:
+        return
+    parts = PurePosixPath(subfolder).parts
+    if not parts or subfolder.startswith("/") or ".." in parts or set(subfolder) & set("\\:\0"):
+        raise ValueError(f"subfolder is {subfolder!r}; the name of a directory inside the model's is needed")

@@ -1,0 +1,274 @@
+"""Packed files: a whole model in one file, its weights ready for use where they lie (docs/packed-files.md).
+
+A safetensors file whose matrices are already in the engine's panels and number format. It is mapped
+read-only: nothing is copied or packed again, and all processes that use the file share its pages.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from ..config import Config, Setting
+from ..core import _engine
+from ..core.files import replacing
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from .files import open_regular, parse_object, reading
+from .names import expected
+from .safetensors import TensorInfo, read_header_and_metadata, write_tensors
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "save", "write_packed"]
+
+SUFFIX = ".gpt2c"  # usual, not needed
+FORMAT = "gpt2c packed"
+VERSION = 2  # of the layout and of how weights are rounded; another version is refused
+ALIGNMENT = 64  # bytes, at which every array but the last begins
+VOCABULARY = "vocabulary"  # the name of the last one, JSON
+
+
+def save(model: LoadedModel, path: str | os.PathLike[str]) -> None:
+    """What :meth:`gpt2c.GPT2.save` does."""
+    vocabulary = None
+    if model.has_tokenizer:
+        vocabulary = model.tokenizer.packed()
+        if vocabulary is None:
+            raise TokenizerError(
+                f"the tokenizer {model.tokenizer.name} cannot be written into a file: save the model "
+                "without it (load it with its own), and give tokenizer= again when it is used"
+            )
+    with replacing(os.fspath(path), binary=True) as file:
+        write_packed(
+            file,
+            model.weights,
+            vocabulary=vocabulary,
+            name=model.name,
+            generation_config=model.generation_config,
+            source_sha256=model.source_sha256(),
+        )
+
+
+def write_packed(
+    file: BinaryIO,
+    weights: _engine.Weights,
+    *,
+    vocabulary: Mapping[str, Any] | None,
+    name: str,
+    generation_config: Mapping[str, Any],
+    source_sha256: str,
+) -> None:
+    """Write a packed file.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for writing, at its beginning.
+    weights : Weights
+        Of back end "native".
+    vocabulary : mapping or None
+        What `tokenizer.unpack` makes a tokenizer from; None where there is none.
+    name : str
+        Where the model comes from, for people.
+    generation_config : mapping
+        The checkpoint's own.
+    source_sha256 : str
+        Hash of the weights it was made from, or "" if they were in no file.
+
+    Raises
+    ------
+    ValueError
+        The weights are of back end "blas".
+    """
+    if weights.backend != "native":
+        raise ValueError(
+            f"a model of back end {weights.backend!r} has no packed weights: load it with backend 'native'"
+        )
+    arrays = {key: _flat(array) for key, array in _in_order(weights.tensors)}
+    if vocabulary is not None:
+        text = json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")).encode()
+        arrays[VOCABULARY] = np.frombuffer(text, np.uint8)
+    checksum = _sha256()
+    for array in arrays.values():
+        checksum.update(array)
+    config = {f.name: getattr(weights.config, f.name) for f in fields(Config)}
+    config["report"] = [list(setting) for setting in weights.config.report]
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "dtype": weights.dtype,
+        "numerics": str(_engine.NUMERICS_VERSION),
+        "name": name,
+        "source_sha256": source_sha256,
+        "payload_sha256": checksum.hexdigest(),
+        "config": json.dumps(config),
+        "generation_config": json.dumps(dict(generation_config)),
+    }
+    write_tensors(file, arrays, metadata, ALIGNMENT)
+
+
+def _in_order(tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, np.ndarray]]:
+    """Panels first, so that they lie together, in the order in which a pass reads them."""
+    return sorted(tensors.items(), key=lambda item: item[1].dtype != np.uint8)
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Floats in one row, with zeros up to the next multiple of ALIGNMENT; panels as they are."""
+    if array.dtype == np.uint8:
+        return array
+    size = -(-array.nbytes // ALIGNMENT) * ALIGNMENT // array.itemsize
+    if size == array.size:
+        return array.reshape(-1)
+    return np.concatenate([array.reshape(-1), np.zeros(size - array.size, array.dtype)])
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A packed file, opened and checked but for its payload; made by :func:`open_packed`.
+
+    Attributes
+    ----------
+    path : Path
+    config : Config
+    dtype : str
+        The number format of its dense layers.
+    generation_config : dict
+    vocabulary : dict or None
+        See :func:`write_packed`.
+    metadata : dict
+        Texts: "version", "numerics" (of the gpt2c that wrote it), "name" (of what it was made from),
+        "source_sha256", "payload_sha256".
+    tensors : dict
+        Name -> TensorInfo.
+    """
+
+    path: Path
+    config: Config
+    dtype: str
+    generation_config: dict[str, Any]
+    vocabulary: dict[str, Any] | None
+    metadata: dict[str, str]
+    tensors: dict[str, TensorInfo]
+    _bytes: np.ndarray  # the mapped file
+
+    def weights(self, *, isa: str | None = None, threads: int = 1) -> _engine.Weights:
+        """The weights, where they lie in the file."""
+        shapes = {name: shape for name, _, shape in expected(self.config)}
+
+        def read(name: str) -> np.ndarray:
+            shape = shapes[name]
+            return self._array(name, "F32").view(np.float32)[: int(np.prod(shape))].reshape(shape)
+
+        def panels(name: str) -> np.ndarray:
+            return self._array(name, "U8").reshape(self.tensors[name].shape)
+
+        return _engine.Weights(self.config, read, panels=panels, dtype=self.dtype, isa=isa, threads=threads)
+
+    def _array(self, name: str, dtype: str) -> np.ndarray:
+        info = self.tensors.get(name)
+        if info is None or info.dtype != dtype or info.offset % ALIGNMENT:
+            what = "missing" if info is None else f"{info.dtype} at byte {info.offset}"
+            raise CheckpointError(
+                f"{self.path} is damaged: array {name} is {what}; needed: {dtype} at a multiple of "
+                f"{ALIGNMENT}"
+            )
+        return self._bytes[info.offset : info.offset + info.nbytes]
+
+    def check(self) -> None:
+        """Read all of the file and compare its checksum. Raises CheckpointError if it differs."""
+        checksum = _sha256()
+        start = min(info.offset for info in self.tensors.values())
+        checksum.update(self._bytes[start:])
+        if checksum.hexdigest() != self.metadata["payload_sha256"]:
+            raise CheckpointError(
+                f"{self.path} is damaged: its contents do not have the checksum that its header tells; make "
+                "it anew with gpt2c convert"
+            )
+
+
+def _sha256() -> Any:
+    import hashlib  # takes longer than mapping a model
+
+    return hashlib.sha256()
+
+
+def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
+    """The path of a packed file, known by its name or its header; None for any other source."""
+    if source is None:
+        return None
+    path = Path(os.path.expanduser(source))
+    try:
+        if not path.is_file():
+            return None
+        if path.suffix == SUFFIX:
+            return path
+        with open_regular(path) as file:
+            return path if f'"format":"{FORMAT}"'.encode() in file.read(200) else None
+    except OSError:
+        return None
+
+
+def open_packed(path: Path) -> Packed:
+    """Map a packed file.
+
+    Raises
+    ------
+    CheckpointError
+        It is truncated or damaged (the payload's checksum is not looked at), or of another version.
+    ConfigError
+        Its configuration is none.
+    """
+    tensors, metadata = read_header_and_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not a packed one: gpt2c convert makes those"
+        )
+    version = metadata.get("version")
+    if version != str(VERSION):
+        raise CheckpointError(
+            f"{path} is a packed file of version {shown(version)}; this gpt2c reads version {VERSION}: make "
+            "it anew from the original model with gpt2c convert"
+        )
+    lacking = {"dtype", "config", "generation_config", "payload_sha256"} - metadata.keys()
+    dtype = metadata.get("dtype")
+    if lacking or dtype not in _engine.DTYPES:
+        raise CheckpointError(
+            f"{path} is damaged: its header "
+            + (f"lacks {', '.join(sorted(lacking))}" if lacking else f"has the dtype {shown(dtype)}")
+        )
+    values = parse_object(metadata["config"].encode(), f"the configuration in {path}")
+    generation_config = parse_object(
+        metadata["generation_config"].encode(), f"the generation_config in {path}"
+    )
+    try:
+        values["report"] = tuple(Setting(*setting) for setting in values.get("report", ()))
+        config = Config(**values)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"the configuration in {path}: {error}") from None
+    with reading(path), open_regular(path) as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(mapped) != max(info.offset + info.nbytes for info in tensors.values()):
+            raise CheckpointError(f"{path} was changed while it was opened")
+    whole, vocabulary = np.frombuffer(mapped, np.uint8), None
+    if VOCABULARY in tensors:
+        info = tensors[VOCABULARY]
+        vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes(), path)
+    return Packed(path, config, dtype, generation_config, vocabulary, metadata, tensors, whole)
+
+
+def _parse_vocabulary(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text)  # not strictly: `tokenizer.unpack` looks at every value, and this is large
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the vocabulary in {path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"the vocabulary in {path} is damaged: it is not an object")
+    return found

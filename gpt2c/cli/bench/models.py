@@ -1,0 +1,86 @@
+"""Models of GPT-2's shapes with random weights: as fast as the real ones."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ...config import Config
+from ...core import _engine
+from ...core.threads import default_threads
+from ...model import GPT2
+from ...tokenizer import gpt2_tokenizer
+
+__all__ = ["SHAPES", "random_model", "random_weights"]
+
+# n_layer, n_head, n_embd of OpenAI's four models (their config.json on the Hugging Face hub).
+SHAPES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), "1558M": (48, 25, 1600)}
+
+
+def random_model(
+    shape: str, *, dtype: str = "float32", backend: str = "native", threads: int | None = None, seed: int = 0
+) -> GPT2:
+    """A model of one of the `SHAPES` with random weights and GPT-2's tokenizer.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not in `SHAPES`.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"shape is {shape!r}; allowed: {', '.join(SHAPES)}")
+    n_layer, n_head, n_embd = SHAPES[shape]
+    config = Config(
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=n_embd,
+        n_inner=4 * n_embd,
+        n_ctx=1024,
+        n_vocab=50257,
+        activation="gelu_new",
+        layer_norm_epsilon=1e-5,
+        bos_token_id=50256,
+        eos_token_ids=(),
+    )
+    weights = random_weights(config, dtype=dtype, backend=backend, threads=threads, seed=seed)
+    return GPT2(weights, gpt2_tokenizer(), threads=threads, name=f"random weights, shape {shape}")
+
+
+def random_weights(
+    config: Config,
+    *,
+    dtype: str = "float32",
+    backend: str = "native",
+    threads: int | None = None,
+    seed: int = 0,
+) -> _engine.Weights:
+    """Random weights of any configuration, one tensor at a time: no more memory than the packed ones take."""
+    n_embd = config.n_embd
+    shapes = {
+        "wte": (config.n_vocab, n_embd),
+        "lm_head": (config.n_vocab, n_embd),
+        "wpe": (config.n_ctx, n_embd),
+        "attn.c_attn": (n_embd, 3 * n_embd),
+        "attn.c_proj": (n_embd, n_embd),
+        "mlp.c_fc": (n_embd, config.n_inner),
+        "mlp.c_proj": (config.n_inner, n_embd),
+    }
+    rng = np.random.default_rng(seed)
+    # Repeated: drawing a thousand million numbers takes longer than measuring. An odd length, so that no two
+    # columns are the same.
+    numbers = rng.standard_normal((1 << 20) + 7, dtype=np.float32) * np.float32(0.02)
+
+    def read(name: str) -> np.ndarray:
+        part, kind = re.sub(r"^h\.\d+\.", "", name).rsplit(".", 1)
+        if part not in shapes:  # a LayerNorm
+            return np.full(n_embd, float(kind == "weight"), np.float32)
+        shape = shapes[part] if kind == "weight" else shapes[part][1:]
+        found, mine = np.empty(shape, np.float32), np.roll(numbers, rng.integers(len(numbers)))
+        flat = found.reshape(-1)
+        for i in range(0, flat.size, len(mine)):
+            flat[i : i + len(mine)] = mine[: flat.size - i]
+        return found
+
+    threads = default_threads() if threads is None else threads
+    return _engine.Weights(config, read, dtype=dtype, backend=backend, threads=threads)

@@ -1,0 +1,116 @@
+"""What this machine could do at best: the roofs that every speed is divided by."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core import _engine, _ops
+
+__all__ = ["median_and_spread", "operation_rate", "read_rate", "roofline", "waiting"]
+
+ROUNDS = 5  # medians and spreads are of so many
+ROOF_SECONDS = 0.05  # that each measurement of a roof takes
+ROOF_STEPS = 400_000  # long beside what it takes to bring the threads together
+MEMORY = 256 << 20  # bytes: more than most caches
+NEAR = 512 << 10  # bytes of each thread that its second-level cache holds
+SMALLEST_CALL = 64 << 20  # bytes
+PHASES = 2_000
+
+
+def median_and_spread(values: Sequence[float]) -> dict[str, float]:
+    """What is told of repeated measurements: ``median``, ``low`` and ``high``."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def read_rate(memory: np.ndarray, *, isa: str | None = None, threads: int = 1) -> float:
+    """Bytes per second of reading all of `memory` (float32) again and again."""
+    # At least so many bytes in one call: a small buffer is read faster than Python makes a call.
+    passes = -(-SMALLEST_CALL // memory.nbytes)
+    how: dict[str, Any] = {"passes": passes, "isa": isa, "threads": threads}
+    _ops.read_all(memory, **how)  # whoever ran before has filled the caches with something else
+    begin, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - begin < ROOF_SECONDS:
+        _ops.read_all(memory, **how)
+        calls += 1
+    return calls * passes * memory.nbytes / (time.perf_counter() - begin)
+
+
+def operation_rate(dtype: str, *, isa: str | None = None, threads: int = 1) -> float:
+    """Operations per second in a number format, two per weight multiplied, out of registers.
+
+    bfloat16 has two ways, as pairs with an instruction of their own or widened to float32: the faster counts.
+    """
+    if dtype == "bfloat16":
+        instruction = _rate_of_steps(dtype, isa, threads)
+        return max(instruction, _rate_of_steps("float32", isa, threads))
+    return _rate_of_steps(dtype, isa, threads)
+
+
+def _rate_of_steps(dtype: str, isa: str | None, threads: int) -> float:
+    """The best of many short runs: registers have no neighbours, so what is slower was disturbed."""
+    until, best = time.perf_counter() + ROOF_SECONDS, 0.0
+    while best == 0 or time.perf_counter() < until:
+        begin = time.perf_counter()
+        done = _ops.operations(dtype, ROOF_STEPS, isa=isa, threads=threads)
+        best = max(best, done / (time.perf_counter() - begin))
+    return best
+
+
+def waiting(threads: int) -> tuple[float, float]:
+    """Seconds to open and close a parallel region, and of one phase in it, after which all threads wait."""
+
+    def seconds(phases: int) -> float:
+        begin = time.perf_counter()
+        _ops.phases(phases, threads=threads)
+        return time.perf_counter() - begin
+
+    seconds(1)  # starts the threads
+    region = min(seconds(0) for _ in range(20))
+    return region, max(0.0, seconds(PHASES) - region) / PHASES
+
+
+def roofline(isa: str, threads: int) -> list[dict[str, Any]]:
+    """Measure the roofs by number of threads, in `ROUNDS` rounds, the numbers alternating.
+
+    Parameters
+    ----------
+    isa : str
+        The instruction set.
+    threads : int
+        The most; besides it 1, 2, 4, and so on.
+
+    Returns
+    -------
+    list of dict
+        For each number of ``threads``: ``read_memory`` and ``read_cache`` (bytes per second, of 256 MiB, and
+        of half a MiB for each thread), ``float32``, ``bfloat16`` and ``int8`` (operations per second, two
+        per weight multiplied), ``region`` and ``phase`` (seconds, see `waiting`): each with its ``median``,
+        ``low`` and ``high``.
+    """
+    memory = _engine.aligned_empty(MEMORY // 4)
+    memory.fill(1)
+    counts = sorted({threads, *(1 << i for i in range(threads.bit_length()) if 1 << i <= threads)})
+    found: list[dict[str, list[float]]] = [{} for _ in counts]
+
+    for _ in range(ROUNDS):
+        for n, roofs in zip(counts, found, strict=True):
+            how: dict[str, Any] = {"isa": isa, "threads": n}
+            region, phase = waiting(n)
+            values = {
+                "read_memory": read_rate(memory, **how),
+                "read_cache": read_rate(memory[: n * NEAR // 4], **how),
+                **{dtype: operation_rate(dtype, **how) for dtype in ("float32", "bfloat16", "int8")},
+                "region": region,
+                "phase": phase,
+            }
+            for name, value in values.items():
+                roofs.setdefault(name, []).append(value)
+    return [
+        {"threads": n, **{name: median_and_spread(values) for name, values in roofs.items()}}
+        for n, roofs in zip(counts, found, strict=True)
+    ]

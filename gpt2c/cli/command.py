@@ -1,0 +1,103 @@
+"""The command ``gpt2c``: what its arguments start, and how it ends.
+
+Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
+2 for a command line that is not understood, and 130 after Ctrl-C. The module of a command is imported, and
+with it NumPy and the engine, once the arguments are known to make sense.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import GPT2CError
+from . import console
+from .parser import build_parser
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: this process's) and return the exit status.
+
+    For the whole process: it decides what Ctrl-C does.
+    """
+    try:
+        try:
+            console.leave_at_interrupt()
+            console.make_streams_safe()
+            status = _run(argv)
+        except SystemExit as exit:  # of argparse: --help, --version, errors
+            status = exit.code if isinstance(exit.code, int) else 1
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        console.silence_stdout()
+        return 0
+    except OSError as error:
+        # A CheckpointError is an OSError too, with a message and nothing else.
+        _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
+    except (GPT2CError, ValueError, ImportError) as error:
+        _complain(str(error))
+    except MemoryError:
+        _complain(
+            "not enough memory for this model and context; a shorter text or a smaller model needs less"
+        )
+    console.silence_stdout()
+    return 1
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:
+        print(f"gpt2c: error: {message}", file=sys.stderr)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    arguments, extra = parser.parse_known_args(argv)
+    if arguments.command == "score" and not any(word.startswith("-") for word in extra):
+        arguments.text += extra  # argparse takes only files that stand side by side
+    elif extra:
+        parser = getattr(arguments, "parser", parser)
+        hint = _hint(parser, extra, vars(arguments))
+        parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments.command == "bench":
+        from .bench import main_bench
+
+        return main_bench(arguments) or 0
+    if arguments.command == "explain":
+        from .explain import explain
+
+        return explain(arguments) or 0
+
+    from . import commands
+
+    return getattr(commands, arguments.command)(arguments) or 0
+
+
+def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
+    """What was probably meant by the arguments ``extra``, as the end of a message; may be empty."""
+    if not any(word.startswith("-") for word in extra):
+        takes_text = "prompt" in understood or "text" in understood
+        return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
+    from difflib import get_close_matches
+
+    option = next(word for word in extra if word.startswith("-")).partition("=")[0]
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    begun = [name for name in known if option.startswith("--") and name.startswith(option)]
+    meant = begun or get_close_matches(option, known, n=1)
+    if meant:
+        return f"; is {' or '.join(meant)} meant?"
+    no_text = understood.get("prompt", understood.get("text", "")) in (None, [])
+    return "; a text that begins with - comes last, after --" if no_text else ""

@@ -1,0 +1,109 @@
+"""What the command line needs of its surroundings: input, output, notes, leaving at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ..core.files import decoded, remove_unfinished, replacing
+from ..views.ansi import dim, is_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+__all__ = [
+    "leave_at_interrupt",
+    "make_streams_safe",
+    "note",
+    "open_output",
+    "raise_at_interrupt",
+    "read_text",
+    "silence_stdout",
+]
+
+
+def make_streams_safe() -> None:
+    """Let no character stop the output: what the terminal's encoding lacks becomes a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def note(message: str) -> None:
+    """Say something that is not part of the result: to stderr, which may be gone."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(dim(message, sys.stderr), file=sys.stderr, flush=True)
+
+
+def read_text(argument: str | None, file: str | None = None) -> str | None:
+    """The text that a command works on, without its final line break; None if there is none.
+
+    It comes from ``argument``, from ``file``, or, if the argument is "-" or there is neither and stdin is no
+    terminal, from stdin.
+    """
+    if file is not None and file != "-":
+        with open(file, "rb") as data:
+            return decoded(data.read(), file)
+    if argument is not None and argument != "-":
+        # Python marks bytes of the command line that its locale cannot decode: they are meant as UTF-8.
+        return decoded(os.fsencode(argument), "the text on the command line", line_break=False)
+    asked = argument == "-" or file == "-"
+    if sys.stdin is None or (is_terminal(sys.stdin) and not asked):
+        return None
+    return decoded(sys.stdin.buffer.read(), "stdin")
+
+
+@contextlib.contextmanager
+def open_output(path: str | None) -> Iterator[TextIO]:
+    """Stdout, or the file ``path``: see `gpt2c.core.files.replacing`."""
+    if path is None or path == "-":
+        if sys.stdout is None:
+            with open(os.devnull, "w") as nowhere:
+                yield nowhere
+        else:
+            yield sys.stdout
+            sys.stdout.flush()
+        return
+    if not path:
+        raise ValueError("-o takes the name of a file, and got an empty one")
+    with replacing(path) as file:
+        yield file
+
+
+def leave_at_interrupt() -> None:
+    """From now on Ctrl-C ends the process at once with status 130, whatever it is doing.
+
+    An exception would have to travel through imports, loading and computing; some of that swallows it.
+    """
+
+    def leave(*_: object) -> None:
+        remove_unfinished()
+        if is_terminal(sys.stderr):
+            os.write(sys.stderr.fileno(), b"\n")  # the shell's prompt begins on a line of its own
+        os._exit(130)
+
+    with contextlib.suppress(ValueError):  # not the main thread: then signals are somebody else's business
+        signal.signal(signal.SIGINT, leave)
+
+
+@contextlib.contextmanager
+def raise_at_interrupt() -> Iterator[None]:
+    """Meanwhile Ctrl-C raises KeyboardInterrupt, so that line editing leaves the terminal as it was."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def silence_stdout() -> None:
+    """After the reader of stdout has gone: what is still buffered goes nowhere instead of failing at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

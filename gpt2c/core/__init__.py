@@ -1,0 +1,1 @@
+"""The engine, the loaded model over it, and what every module above shares."""

@@ -1,0 +1,455 @@
+# cython: language_level=3
+"""One thin, checked function per kernel, for tests, benchmarks and the curious.
+
+Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
+instruction set out of ``gpt2c.core._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work;
+neither changes a bit of any result. ``out`` may be given, else a new array is returned.
+"""
+
+import numpy as np
+
+from gpt2c.core._engine import aligned_empty, mask_bits
+
+from libc.stdint cimport int32_t, uint16_t
+
+from gpt2c.core._engine cimport (
+    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_KEY_BLOCK, GPT2C_K_PART, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
+    GPT2C_TOP_SCRATCH, empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function,
+    gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
+)
+
+
+cdef int check(bint fits, message) except -1:
+    if not fits:
+        raise ValueError(message)
+    return 0
+
+
+cdef ptrdiff_t row_distance(array, name) except -1:
+    """Floats from one row to the next of a matrix whose rows are contiguous."""
+    check(array.dtype == np.float32 and array.ndim == 2, f"{name} must be a float32 matrix")
+    check(array.shape[1] <= 1 or array.strides[1] == 4, f"elements of a row of {name} must be adjacent")
+    check(array.strides[0] >= 0 and array.strides[0] % 4 == 0, f"rows of {name} must lie in ascending order")
+    return array.strides[0] // 4
+
+
+cdef float *address(array) except? NULL:
+    return <float *><size_t>array.ctypes.data
+
+
+cdef gpt2c_dtype dtype_of(name) except *:
+    check(name in DTYPE_NUMBERS, f"dtype is {name!r}; allowed: {', '.join(DTYPE_NUMBERS)}")
+    return DTYPE_NUMBERS[name]
+
+
+cdef fresh(out, shape):
+    if out is None:
+        return np.empty(shape, np.float32)
+    check(out.shape == shape and out.flags.writeable, f"out must be writable, with shape {shape}")
+    return out
+
+
+# ---- elementwise ----
+
+cdef struct ApplyWork:
+    const gpt2c_kernels *kernels
+    float *out
+    const float *x
+    gpt2c_function function
+
+
+cdef void apply_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef ApplyWork *w = <ApplyWork *>work
+    w.kernels.apply(w.out + begin, w.x + begin, end - begin, w.function)
+
+
+def apply(str name, const float[::1] x, float[::1] out=None, *, isa=None, int threads=1):
+    """``name`` (an activation, or "exp", "tanh", "erf", "sigmoid") of every element of the vector ``x``."""
+    check(name in FUNCTIONS, f"function is {name!r}; allowed: {', '.join(FUNCTIONS)}")
+    cdef gpt2c_function function = FUNCTIONS[name]
+    result = np.empty(x.shape[0], np.float32) if out is None else np.asarray(out)
+    cdef float[::1] y = result
+    check(y.shape[0] == x.shape[0], "out must be as long as x")
+    if x.shape[0] == 0:
+        return result
+    cdef ApplyWork work = ApplyWork(find_kernels(isa), &y[0], &x[0], function)
+    with nogil:
+        parallel_for(threads, x.shape[0], apply_range, &work)
+    return result
+
+
+# ---- LayerNorm ----
+
+cdef struct NormWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const float *x
+    ptrdiff_t ld_x
+    gpt2c_norm norm
+    float epsilon
+    ptrdiff_t n
+
+
+cdef void norm_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef NormWork *w = <NormWork *>work
+    w.kernels.layer_norm(w.out + begin * w.ld_out, w.ld_out, w.x + begin * w.ld_x, w.ld_x, &w.norm, w.epsilon,
+                         end - begin, w.n)
+
+
+def layer_norm(x, const float[::1] gain, const float[::1] bias, float epsilon, out=None, *, isa=None, int threads=1):
+    """LayerNorm of each row of ``x`` [rows, n]."""
+    rows, n = x.shape
+    check(n >= 1 and gain.shape[0] == n and bias.shape[0] == n,
+          f"gain and bias need the {n} columns of x, at least one")
+    out = fresh(out, (rows, n))
+    cdef NormWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.x, work.ld_x = address(x), row_distance(x, "x")
+    work.norm.gain, work.norm.bias = &gain[0], &bias[0]
+    work.epsilon, work.n = epsilon, n
+    cdef ptrdiff_t count = rows
+    with nogil:
+        parallel_for(threads, count, norm_range, &work)
+    return out
+
+
+# ---- dense layer ----
+
+cdef struct LinearWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const void *x
+    ptrdiff_t ld_x
+    gpt2c_dense dense
+    gpt2c_epilogue epilogue
+    ptrdiff_t rows
+    float *scratch
+    ptrdiff_t scratch_size
+
+
+cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef LinearWork *w = <LinearWork *>work
+    cdef gpt2c_epilogue here = w.epilogue
+    if here.residual != NULL:
+        here.residual += begin * GPT2C_PANEL
+    w.kernels.linear(w.out + begin * GPT2C_PANEL, w.ld_out, w.x, w.ld_x, &w.dense, &here, w.rows, begin, end,
+                     w.scratch + thread * w.scratch_size)
+
+
+def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
+    """Panels of ``weight`` [n_in, n_out] (transposed: [n_out, n_in]) in a number format.
+
+    Returns
+    -------
+    array [n_out / 64 rounded up, …]
+        float32: [n_in, 64] floats in each panel; other formats: the bytes of each panel (laid out in gpt2c.h).
+    """
+    cdef ptrdiff_t ld = row_distance(weight, "weight")
+    cdef gpt2c_dense dense
+    cdef ptrdiff_t size
+    dense.n_in, dense.n_out = weight.shape[::-1] if transposed else weight.shape
+    dense.dtype = dtype_of(dtype)
+    count = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+    size = panel_size(dense.dtype, dense.n_in)
+    panels = aligned_empty((count, size // 4))
+    pack_panels(&dense, address(panels), address(weight), ld, transposed, threads)
+    return panels.reshape(count, dense.n_in, GPT2C_PANEL) if dtype == "float32" else panels.view(np.uint8)
+
+
+cdef check_panels(panels, dtype, ptrdiff_t n_in, ptrdiff_t n_out):
+    cdef ptrdiff_t size = panel_size(dtype_of(dtype), n_in)
+    check(panels.flags.c_contiguous and panels.nbytes == (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL * size,
+          f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs, with dtype={dtype!r}")
+
+
+def unpack(panels, ptrdiff_t n_in, ptrdiff_t n_out, str dtype="float32"):
+    """The weight [n_in, n_out] that the panels stand for."""
+    check_panels(panels, dtype, n_in, n_out)
+    cdef gpt2c_dense dense
+    cdef float[:, ::1] rows = np.empty((n_out, n_in), np.float32)
+    cdef ptrdiff_t n
+    dense.panels, dense.n_in, dense.n_out, dense.dtype = address(panels), n_in, n_out, dtype_of(dtype)
+    for n in range(n_out):
+        unpack_column(&dense, n, &rows[n, 0])
+    return np.ascontiguousarray(np.asarray(rows).T)
+
+
+def encode(x, str dtype, *, isa=None):
+    """What a dense layer of this dtype multiplies instead of the rows of ``x`` [rows, n]: bytes [rows, …]."""
+    rows, n = x.shape
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    cdef gpt2c_dtype number = dtype_of(dtype)
+    check(dtype != "float32", "float32 is multiplied as it is")
+    cdef ptrdiff_t size = (n + GPT2C_GROUP - 1) // GPT2C_GROUP * kernels.encoded_group[<int>number]
+    out = aligned_empty((rows, size // 4))
+    cdef float *to = address(out)
+    cdef ptrdiff_t ld = row_distance(x, "x"), count = rows, width = n
+    cdef const float *source = address(x)
+    with nogil:
+        kernels.encode(number, to, size, source, ld, count, width)
+    return out.view(np.uint8)
+
+
+def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function="identity", residual=None, out=None, *,
+           str dtype="float32", n_in=None, isa=None, int threads=1):
+    """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
+
+    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
+    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave (of ``n_in`` columns).
+    """
+    rows = len(x)
+    encoded = x.dtype == np.uint8
+    n_in = n_in if encoded else x.shape[1]
+    check(not encoded or (n_in is not None and dtype != "float32"), "rows of bytes need n_in and a dtype of bytes")
+    check_panels(panels, dtype, n_in, n_out)
+    check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
+    check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")
+    out = fresh(out, (rows, n_out))
+    check(residual is None or (residual.shape == out.shape and residual.strides == out.strides),
+          "residual must have the shape and strides of out")
+    cdef LinearWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    if dtype == "float32":
+        work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
+    else:
+        if encoded:
+            wanted = (n_in + GPT2C_GROUP - 1) // GPT2C_GROUP * work.kernels.encoded_group[<int>dtype_of(dtype)]
+            check(x.shape[1] == wanted and x.flags.c_contiguous, f"rows of {n_in} encoded numbers have {wanted} bytes")
+        else:
+            x = encode(x, dtype, isa=isa)
+        work.x, work.ld_x = address(x), x.shape[1]
+    work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
+    work.dense.dtype = dtype_of(dtype)
+    work.dense.bias = &bias[0] if bias is not None else NULL
+    work.epilogue.function, work.epilogue.residual = FUNCTIONS[function], NULL
+    if residual is not None:
+        work.epilogue.residual = address(residual)
+    work.rows, work.scratch_size = rows, (2 * max(1, rows) + GPT2C_K_PART) * GPT2C_PANEL
+    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
+    work.scratch = address(scratch)
+    cdef ptrdiff_t count = panels.shape[0]
+    with nogil:
+        parallel_for(threads, count, linear_range, &work)
+    return out
+
+
+# ---- attention ----
+
+cdef struct AttentionWork:
+    const gpt2c_kernels *kernels
+    float *out
+    ptrdiff_t ld_out
+    const float *q
+    ptrdiff_t ld_q
+    gpt2c_keys keys
+    ptrdiff_t rows
+    ptrdiff_t tile
+    ptrdiff_t first
+    ptrdiff_t d_head
+    float scale
+    float *scratch
+    ptrdiff_t scratch_size
+
+
+cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef AttentionWork *w = <AttentionWork *>work
+    cdef ptrdiff_t i, row, height
+    for i in range(begin, end):
+        row = i * w.tile
+        height = min(w.tile, w.rows - row)
+        w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, &w.keys, height,
+                            w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
+
+
+cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
+    """Keys and values of one head as a cache holds them; returns what must stay alive."""
+    positions, d = k.shape
+    capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
+    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    keys = np.full((capacity, d), beyond, np.float32)
+    keys[:positions] = k
+    keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
+    values = np.full((capacity, d_pad), beyond, np.float32)
+    values[:positions, :d] = v
+    values[:positions, d:] = 0
+    shared_keys, shared_values = keys.copy(), values.copy()
+    shared_keys[shared // GPT2C_LANES:], shared_values[shared:] = beyond, beyond
+    own_keys, own_values = keys[shared // GPT2C_LANES:].copy(), values[shared:].copy()
+    to.half, to.next, to.shared = False, NULL, shared
+    to.k0, to.v0, to.k, to.v = (address(shared_keys), address(shared_values), address(own_keys), address(own_values))
+    return shared_keys, shared_values, own_keys, own_values
+
+
+cdef ptrdiff_t attention_scratch(ptrdiff_t d_head):
+    cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    return GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
+
+
+def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
+              ptrdiff_t shared=0, isa=None, int threads=1, int repeats=1):
+    """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
+
+    The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
+    is what the cache holds where nothing was written, ``shared`` (a multiple of 16 before the first query) positions
+    lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
+    """
+    rows, d = q.shape
+    positions = k.shape[0]
+    check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
+    check(positions >= rows, "there must be at least as many keys as queries")
+    check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
+    check(0 <= shared <= positions - rows and shared % GPT2C_LANES == 0,
+          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {positions - rows}, where the first query is")
+    out = fresh(out, (rows, d))
+    cdef AttentionWork work
+    work.kernels = find_kernels(isa)
+    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.q, work.ld_q = address(q), row_distance(q, "q")
+    _alive = lay_out(&work.keys, k, v, beyond, shared)
+    work.rows, work.tile, work.first = rows, tile, positions - rows
+    work.d_head, work.scale = d, scale
+    work.scratch_size = attention_scratch(d)
+    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
+    work.scratch = address(scratch)
+    cdef ptrdiff_t count = (rows + tile - 1) // tile
+    with nogil:
+        for _ in range(repeats):
+            parallel_for(threads, count, attention_range, &work)
+    return out
+
+
+def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+    """Scores of the queries ``q`` [positions, d] with the keys ``k`` [positions, d], -inf for later ones."""
+    positions, d = q.shape
+    check(q.shape == k.shape and d >= 1, "q and k need the same shape, and at least one column")
+    out = np.empty((positions, positions), np.float32)
+    scratch = np.empty(attention_scratch(d), np.float32)
+    cdef gpt2c_keys keys
+    cdef ptrdiff_t i, n = positions, d_head = d
+    _alive = lay_out(&keys, k, k, beyond, shared)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    for i in range(n):
+        kernels.attention_scores(address(out[i]), address(q[i:i + 1]), &keys, i, n, d_head, scale, address(scratch))
+    return out
+
+
+def softmax(const float[::1] x, *, isa=None):
+    """exp(x - maximum) / sum."""
+    check(x.shape[0] >= 1, "at least one number is needed")
+    out = np.empty(x.shape[0], np.float32)
+    find_kernels(isa).softmax(address(out), &x[0], x.shape[0])
+    return out
+
+
+def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+    """The values ``v`` [positions, d] weighted by each row of ``pattern`` [rows, positions], summed: [rows, d]."""
+    rows, positions = pattern.shape
+    d = v.shape[1]
+    check(v.shape[0] == positions and d >= 1, "pattern needs a column for each row of v")
+    out = np.empty((rows, d), np.float32)
+    scratch = np.empty(attention_scratch(d), np.float32)
+    cdef gpt2c_keys keys
+    cdef ptrdiff_t n = positions, d_head = d
+    _alive = lay_out(&keys, v, v, beyond, shared)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    for i in range(rows):
+        kernels.attention_values(address(out[i]), address(pattern[i:i + 1]), &keys, n, d_head, address(scratch))
+    return out
+
+
+# ---- rows of logits (to draw from one: gpt2c.core._engine.sample) ----
+
+def log_sum(const float[::1] logits, float threshold, *, isa=None):
+    """(maximum, sum of exp(l - maximum), sum of exp(l - maximum) (l - maximum), how many logits exceed threshold)."""
+    check(logits.shape[0] >= 1, "at least one logit is needed")
+    cdef float maximum
+    cdef double total, moment
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    greater = kernels.log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
+    return maximum, total, moment, greater
+
+
+def subset_sum(const float[::1] logits, mask, *, isa=None):
+    """(maximum, sum of exp(l - maximum)) of the logits that ``mask``, bool [n], chooses."""
+    check(logits.shape[0] >= 1 and np.shape(mask) == (logits.shape[0],), "a mask as long as the logits is needed")
+    cdef const uint16_t[:, ::1] bits = mask_bits(np.asarray(mask, bool)[None])
+    cdef float maximum
+    cdef double total
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    kernels.subset_sum(&logits[0], logits.shape[0], &bits[0, 0], &maximum, &total)
+    return maximum, total
+
+
+def count_greater(const float[::1] logits, float threshold, *, isa=None):
+    """How many logits exceed ``threshold``."""
+    check(logits.shape[0] >= 1, "at least one logit is needed")
+    return find_kernels(isa).count_greater(&logits[0], logits.shape[0], threshold)
+
+
+def top(const float[::1] logits, ptrdiff_t k, *, isa=None):
+    """(ids, values) of the ``k`` greatest logits, the lowest ids among equals; ids ascend."""
+    check(1 <= k <= logits.shape[0], f"k is {k}; allowed: 1 to {logits.shape[0]}")
+    cdef int32_t[::1] ids = np.empty(k, np.int32)
+    cdef float[::1] value = np.empty(k, np.float32), scratch = np.empty(
+        GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
+    cdef const gpt2c_kernels *kernels = find_kernels(isa)
+    kernels.top(&ids[0], &value[0], &logits[0], logits.shape[0], k, &scratch[0])
+    return np.asarray(ids), np.asarray(value)
+
+
+# ---- roofs ----
+
+cdef struct RoofWork:
+    const gpt2c_kernels *kernels
+    const float *x
+    gpt2c_dtype dtype
+    ptrdiff_t steps
+    float *sums
+    double *done
+
+
+cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef RoofWork *w = <RoofWork *>work
+    cdef ptrdiff_t _
+    for _ in range(w.steps):
+        w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
+
+
+cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
+    cdef RoofWork *w = <RoofWork *>work
+    w.done[8 * thread] = w.kernels.operations(w.dtype, w.steps, &w.sums[16 * thread])
+
+
+def read_all(const float[::1] x, *, ptrdiff_t passes=1, isa=None, int threads=1):
+    """Read the vector again and again, each thread its part; returns the sum, so that nothing is left out."""
+    sums = np.zeros(16 * threads, np.float32)
+    cdef RoofWork work
+    work.kernels, work.x, work.sums, work.steps = find_kernels(isa), &x[0], address(sums), passes
+    with nogil:
+        parallel_for(threads, x.shape[0], read_range, &work)
+    return float(sums.sum())
+
+
+def phases(ptrdiff_t n, *, int threads=1):
+    """A parallel region of ``n`` phases without work, after each of which all threads wait for one another."""
+    with nogil:
+        empty_phases(threads, n)
+
+
+def operations(str dtype, ptrdiff_t steps, *, isa=None, int threads=1):
+    """Run ``steps`` steps of a number format's arithmetic on every thread, without reading memory.
+
+    Returns the operations done, two per weight multiplied.
+    """
+    sums, done = np.zeros(16 * threads, np.float32), np.zeros(8 * threads)
+    cdef double[::1] view = done
+    cdef RoofWork work
+    work.kernels, work.sums, work.done, work.steps = find_kernels(isa), address(sums), &view[0], steps
+    work.dtype = dtype_of(dtype)
+    with nogil:
+        parallel_for(threads, threads, operations_range, &work)
+    return float(done.sum())

@@ -1,0 +1,69 @@
+"""Tokens as labels: every character of them can be seen, and their width in columns is known."""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_right
+
+__all__ = ["RANK_NAMES", "columns", "fitted", "label", "rank_class", "visible", "wrapped"]
+
+_RANK_BOUNDS = (1, 10, 100)
+RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
+
+
+def label(text: str, token_id: int | None = None) -> str:
+    """A token so that its spaces and all that `visible` shows are seen; one without text by its id."""
+    if not text:
+        return f"token {token_id}"
+    if unicodedata.combining(text[0]):
+        text = "\u25cc" + text  # a dotted circle to stand on
+    return "".join("\u2423" if character == " " else visible(character) for character in text)
+
+
+def visible(character: str) -> str:
+    """A character, escaped as in Python if it has no look of its own.
+
+    Those are line breaks and tabs, zero-width characters, and those that turn the direction of writing.
+    """
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: two for wide characters, none for combining ones."""
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, width: int, more: str = "\u2026") -> str:
+    """A text in exactly ``width`` columns: spaces after it, or ``more`` (one column) where it was cut."""
+    if columns(text) > width:
+        kept, room = [], width - 1
+        for character in text:
+            room -= _columns(character)
+            if room < 0:
+                break
+            kept.append(character)
+        text = "".join(kept) + more
+    return text + " " * (width - columns(text))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most ``width`` columns, broken anywhere; at least one line."""
+    lines, room = [""], width
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            lines.append("")
+            room = width - _columns(character)
+        lines[-1] += character
+    return lines
+
+
+def rank_class(rank: int) -> int:
+    """Which of RANK_NAMES a rank, counted from 0, belongs to."""
+    return bisect_right(_RANK_BOUNDS, rank)

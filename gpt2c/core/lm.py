@@ -1,0 +1,260 @@
+"""A loaded language model: what every module between the engine and the public class works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import ConfigError, TokenizerError
+from . import _engine
+from .checks import check_integer
+from .prompts import token_ids
+from .threads import MOST_THREADS, default_threads
+
+if TYPE_CHECKING:
+    from ..tokenizer.base import Tokenizer
+
+__all__ = ["LoadedModel"]
+
+
+class LoadedModel:
+    """Weights, configuration and tokenizer of one model, and what follows from the three together.
+
+    Generation, scoring, introspection and the views take a LoadedModel; :class:`gpt2c.GPT2` is one, with
+    methods for people on top. It may be used from several Python threads at once.
+
+    Parameters
+    ----------
+    weights : Weights
+    tokenizer : Tokenizer, optional
+    threads : int, optional
+        1 to 1024; the default is OMP_NUM_THREADS, else the physical cores this process may use.
+    name : str
+        Where the model comes from.
+    notes : iterable of str
+        What was read from the checkpoint, and what was left aside.
+    generation_config : mapping, optional
+        The checkpoint's own defaults for generation.
+    cache_dtype : str
+        How new caches keep keys and values: "float32" or "float16".
+    no_tokenizer : str
+        Why there is no tokenizer, for the error where one is needed.
+    source_sha256 : function
+        Computes the hash of the files the weights were read from; "" if they came from no file.
+    """
+
+    def __init__(
+        self,
+        weights: _engine.Weights,
+        tokenizer: Tokenizer | None = None,
+        *,
+        threads: int | None = None,
+        name: str = "GPT-2",
+        notes: Iterable[str] = (),
+        generation_config: Mapping[str, Any] | None = None,
+        cache_dtype: str = "float32",
+        no_tokenizer: str = "",
+        source_sha256: Callable[[], str] = str,
+    ) -> None:
+        self.weights = weights
+        self.config: Config = weights.config
+        self.name = name
+        self.notes = list(notes)
+        self.generation_config = dict(generation_config or {})
+        self.threads = threads
+        self.cache_dtype = cache_dtype
+        self.source_sha256 = source_sha256
+        self._tokenizer = tokenizer
+        self._no_tokenizer = (
+            no_tokenizer or "this model was made without a tokenizer: give token ids, or a tokenizer"
+        )
+
+    # ---- what the model is
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call uses, 1 to 1024; may be set (None: the default)."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int | None) -> None:
+        self._threads = check_threads(threads)
+
+    @property
+    def dtype(self) -> str:
+        """How the weights of dense layers are kept: "float32", "bfloat16", "int8" or "int4"."""
+        return self.weights.dtype
+
+    @property
+    def cache_dtype(self) -> str:
+        """How new caches keep keys and values: "float32" or "float16"; may be set."""
+        return self._cache_dtype
+
+    @cache_dtype.setter
+    def cache_dtype(self, dtype: str) -> None:
+        if dtype not in _engine.CACHE_DTYPES:
+            allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
+            raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
+        self._cache_dtype = dtype
+
+    @property
+    def backend(self) -> str:
+        """Which arithmetic the dense layers use: "native" or "blas"."""
+        return self.weights.backend
+
+    @property
+    def numerics(self) -> str:
+        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic.
+
+        With bfloat16 also the instruction set, where that has an arithmetic of its own for it.
+        """
+        cache = "" if self.cache_dtype == "float32" else f"-cache-{self.cache_dtype}"
+        own = self.dtype == "bfloat16" and self.weights.isa in _engine.OWN_BFLOAT16
+        dtype = f"{self.dtype}-{self.weights.isa}" if own else self.dtype
+        return f"{dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the model can turn text into tokens and back."""
+        return self._tokenizer is not None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; a TokenizerError says why where there is none."""
+        if self._tokenizer is None:
+            raise TokenizerError(self._no_tokenizer)
+        return self._tokenizer
+
+    @property
+    def bos_token_id(self) -> int:
+        """The token that stands for the beginning of a text: the configuration's bos, else its first eos.
+
+        GPT-2 has one token, <|endoftext|>, for both. Without either there is a ConfigError.
+        """
+        if self.config.bos_token_id is not None:
+            return self.config.bos_token_id
+        if self.config.eos_token_ids:
+            return self.config.eos_token_ids[0]
+        raise ConfigError(
+            "the configuration names neither a bos_token_id nor an eos_token_id, so there is no token for "
+            "the beginning of a text: give a prompt that is not empty, and score with bos=False"
+        )
+
+    @property
+    def n_text_tokens(self) -> int:
+        """How many ids, from 0, the model may write.
+
+        Those past the tokenizer's end, which pad the embedding to a round size in some models, are left out.
+        """
+        n_vocab = self.config.n_vocab
+        return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
+
+    def memory_plan(self) -> dict[str, int]:
+        """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
+        # Room for the whole context; pages are committed on first use.
+        full = self.new_cache().nbytes
+        plan = {
+            "weights": self.weights.nbytes,
+            "cache_per_token": -(-full // self.config.n_ctx),
+            "cache_full_context": full,
+            "logits_per_row": 4 * self.config.n_vocab,
+        }
+        plan["one_text_of_full_context"] = (
+            plan["weights"] + plan["cache_full_context"] + plan["logits_per_row"]
+        )
+        return plan
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"<{type(self).__name__} {self.name}: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, "
+            f"context {c.n_ctx}, vocabulary {c.n_vocab}; "
+            f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
+        )
+
+    # ---- tokens
+
+    def token_bytes(self, token: int) -> bytes:
+        """The text of a token as bytes; empty for a token without text, or without a tokenizer."""
+        if self._tokenizer is None or token >= self.n_text_tokens:
+            return b""
+        return self._tokenizer.token_bytes(token)
+
+    def token_text(self, token: int) -> str:
+        """The text of a token, to be shown; bytes that are not UTF-8 by themselves appear as ``\\xe5``."""
+        return self.token_bytes(token).decode("utf-8", "backslashreplace")
+
+    def encode(self, prompts: Sequence[Any]) -> list[np.ndarray]:
+        """The token ids of prompts, int32 [at least 1] each, checked; an empty string is the bos token."""
+        arrays = []
+        for index, prompt in enumerate(prompts):
+            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
+            if isinstance(prompt, str):
+                prompt = self.tokenizer.encode(prompt) or [self.bos_token_id]
+            arrays.append(token_ids(prompt, self.config.n_vocab, name))
+        return arrays
+
+    def encode_text(self, text: Any, name: str) -> np.ndarray:
+        """The token ids of a text, or of what should be token ids: int32 [any], checked.
+
+        Without what the tokenizer puts before every text; errors call the text ``name``.
+        """
+        if isinstance(text, str) and text:
+            text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
+        empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
+        return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
+
+    # ---- the forward pass
+
+    def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
+        """An empty cache with room for ``n_ctx`` tokens, 1 to the model's context, which is the default.
+
+        ``len(cache)`` is the number of tokens in it, ``cache.truncate(n)`` keeps the first n,
+        ``cache.fork()`` copies.
+        """
+        if n_ctx is not None:
+            n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
+        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype)
+
+    def forward(
+        self,
+        ids: list[int] | tuple[int, ...] | np.ndarray,
+        cache: _engine.KVCache | None = None,
+        *,
+        logits_to_keep: int = 0,
+    ) -> np.ndarray:
+        """Compute the logits that follow each of ``ids``.
+
+        Parameters
+        ----------
+        ids : list, tuple or array of int, [n]
+            At least one token id.
+        cache : KVCache, optional
+            What stands before ``ids``; they are added to it. None: nothing does.
+        logits_to_keep : int
+            0 gives the logits of all n tokens, m those of the last m.
+
+        Returns
+        -------
+        np.ndarray, float32 [n or min(m, n), n_vocab]
+
+        Raises
+        ------
+        ContextLengthError
+            The tokens do not fit behind those in the cache; the cache is as it was.
+        """
+        keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
+        if isinstance(ids, str):
+            raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
+        tokens = token_ids(ids, self.config.n_vocab, "ids")
+        if cache is None:
+            cache = self.new_cache(min(len(tokens), self.config.n_ctx))
+        return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
+
+
+def check_threads(threads: int | None) -> int:
+    """The number of threads given, or the default for None."""
+    return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)

@@ -1,0 +1,92 @@
+"""What counts as a prompt, as several prompts, and as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ContextLengthError
+
+__all__ = ["Item", "Prompt", "Prompts", "check_lengths", "separate", "split_pair", "token_ids"]
+
+Prompt = str | list[int] | tuple[int, ...] | np.ndarray
+"""A text, or its token ids."""
+
+Prompts = Sequence[Prompt]
+"""Several of them, as type checkers see it; what is one and what are several is decided by ``separate``."""
+
+Item = Prompt | tuple[Prompt, Prompt]
+"""What can be scored: a text, or a pair (context, continuation); ``split_pair`` decides which."""
+
+_TEXT = str | list | tuple | np.ndarray
+
+
+def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
+    """Whether several prompts were given, and the prompts.
+
+    A string or an array is one prompt. A list or tuple holds several prompts if its first item is a string, a
+    list, a tuple or an array; otherwise it is one prompt made of token ids.
+    """
+    if isinstance(prompts, str | np.ndarray):
+        return False, [prompts]
+    if not isinstance(prompts, list | tuple):
+        raise TypeError(
+            f"a prompt is a string or a list of token ids, several are a list of those; got "
+            f"{type(prompts).__name__}"
+        )
+    if not prompts:
+        raise ValueError("got an empty list; for the beginning of a text, the prompt is the empty string")
+    if isinstance(prompts[0], _TEXT):
+        return True, prompts
+    return False, [prompts]
+
+
+def split_pair(item: Any) -> tuple[Any, Any]:
+    """The context and the text of an item: that of a text alone is empty.
+
+    A tuple of two strings or lists of token ids (in any mixture) is a pair; one of two integers is a text.
+    """
+    if isinstance(item, tuple) and len(item) == 2:
+        context, text = item
+        if isinstance(context, _TEXT) and isinstance(text, _TEXT):
+            return context, text
+    return (), item
+
+
+def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
+    """``ids`` as int32 [at least 1], every one inside the vocabulary; errors call them ``name``."""
+    if isinstance(ids, np.ndarray):
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            raise TypeError(
+                f"{name} must be a one-dimensional array of integers; got {ids.ndim} dimensions of "
+                f"{ids.dtype}"
+            )
+    elif isinstance(ids, list | tuple):
+        for token in ids:
+            if isinstance(token, bool | np.bool_) or not isinstance(token, int | np.integer):
+                raise TypeError(f"{name} must hold integers only; got {token!r} ({type(token).__name__})")
+    else:
+        raise TypeError(f"{name} must be a string or token ids in a list or array; got {type(ids).__name__}")
+    if len(ids) == 0:
+        raise ValueError(
+            f"{name} has no token ids; for the beginning of a text, the prompt is the empty string"
+        )
+    low, high = int(min(ids)), int(max(ids))
+    if low < 0 or high >= n_vocab:
+        raise ValueError(
+            f"{name} has token id {low if low < 0 else high}, but the vocabulary has {n_vocab} tokens: 0 to "
+            f"{n_vocab - 1}"
+        )
+    return np.ascontiguousarray(ids, np.int32)
+
+
+def check_lengths(prompts: Sequence[np.ndarray], n_ctx: int) -> None:
+    """Raise unless each of the prompts, int32 [any], fits into the model's ``n_ctx`` positions."""
+    for index, ids in enumerate(prompts):
+        if len(ids) > n_ctx:
+            name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
+            raise ContextLengthError(
+                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
+            )

@@ -1,0 +1,1 @@
+"""Scores for whole files of texts: formats of records, and jobs that can be resumed."""

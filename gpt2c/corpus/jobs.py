@@ -1,0 +1,218 @@
+"""Scores for whole files: each gives a file of the same format, every record with its scores."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from ..core.files import replacing
+from ..scoring.options import default_stride
+from ..scoring.results import summary
+from ..scoring.scoring import score_rows
+from .records import FileOptions, Job, Scored, read, require, write
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = [
+    "FileOptions",
+    "Job",
+    "Totals",
+    "check_input",
+    "claim",
+    "is_input",
+    "plan",
+    "score_file",
+    "survey",
+]
+
+SETTINGS = (
+    "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
+)
+
+
+def is_input(path: str) -> bool:
+    """Whether a file of this name can be scored record by record."""
+    return _kind(path) is not None
+
+
+def _kind(path: str) -> tuple[str, str, str] | None:
+    """The name without its endings, format and compression."""
+    stem, compression = path, ""
+    if path.endswith((".gz", ".zst")):
+        stem, compression = os.path.splitext(path)
+    stem, format = os.path.splitext(stem)
+    if format in (".txt", ".jsonl", ".csv") or (format == ".parquet" and not compression):
+        return os.path.basename(stem), format, compression
+    return None
+
+
+def check_input(source: str) -> None:
+    """Raise ValueError or OSError unless ``source`` names a file."""
+    if source == "-":
+        raise ValueError("stdin has no name to call an output by: give files")
+    if os.path.isdir(source):
+        raise IsADirectoryError(
+            f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
+        )
+    if not os.path.exists(source):
+        raise FileNotFoundError(
+            f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
+            "text stands in quotes, without -o DIR"
+        )
+    if not os.path.isfile(source):
+        raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+
+
+def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
+    """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
+    shard, shards = options.shard
+    jobs: dict[str, Job] = {}
+    for source in inputs:
+        check_input(source)
+        kind = _kind(source)
+        if kind is None:
+            raise ValueError(
+                f"{source} is of no known kind: names end with .txt, .jsonl or .csv, alone or with .gz or "
+                ".zst, or with .parquet"
+            )
+        stem, format, compression = kind
+        part = f".{shard}-of-{shards}" if shards > 1 else ""
+        name = f"{stem}{part}{'.jsonl' if format == '.txt' else format}{compression}"
+        job = Job(source, os.path.join(directory, name), format, compression)
+        if name in jobs:
+            raise ValueError(
+                f"{jobs[name].source} and {source} would both be written to {job.target}: score them into "
+                "different directories"
+            )
+        jobs[name] = job
+        require(job)
+    sources = {os.path.realpath(job.source): job.source for job in jobs.values()}
+    for job in jobs.values():
+        overwritten = sources.get(os.path.realpath(job.target))
+        if overwritten is not None:
+            raise ValueError(
+                f"the output {job.target} would replace the input {overwritten}: give another directory"
+            )
+    return list(jobs.values())
+
+
+def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterable[Job]) -> None:
+    """Note in ``directory`` how its scores are made; raise ValueError if others are there already.
+
+    Outputs that exist are taken for finished, so all in a directory must be made alike.
+    """
+    mine = {
+        "weights_sha256": model.source_sha256(),
+        "numerics": model.numerics,
+        **{name: getattr(options, name) for name in FileOptions.__dataclass_fields__ if name != "shard"},
+        "stride": _stride(model, options),
+        "shards": options.shard[1],
+    }
+    path = os.path.join(directory, SETTINGS)
+    try:
+        with open(path, "rb") as file:
+            found = dict(json.load(file))
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} is damaged: choose another directory, or remove {directory}") from None
+    except FileNotFoundError:
+        for job in jobs:
+            if os.path.lexists(job.target):
+                raise ValueError(
+                    f"{job.target} is there, but was not made by this command: choose another directory"
+                ) from None
+    else:
+        different = [name for name, value in mine.items() if name not in found or found[name] != value]
+        if not different:
+            return
+        if os.listdir(directory) != [SETTINGS]:
+            told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in different)
+            raise ValueError(
+                f"{directory} holds scores made otherwise ({told}): choose another directory, or remove it"
+            )
+    with replacing(path) as out:
+        json.dump({"model": model.name, **mine}, out, ensure_ascii=False, indent=2)
+        out.write("\n")
+
+
+def survey(job: Job, options: FileOptions) -> int:
+    """Read and check a file, and return its size of text in bytes, as far as it will be scored."""
+    return sum(_weight(record.text, options) for record in read(job, options, text_only=True))
+
+
+def _weight(text: str | None, options: FileOptions) -> int:
+    """Roughly how much of a text will be scored, in bytes; for the time that is left."""
+    size = len((text or "").encode("utf-8"))
+    return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
+
+
+@dataclass
+class Totals:
+    """What has been done."""
+
+    records: int = 0
+    unscored: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        """Add all counts and times of ``other``."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def score_file(
+    model: LoadedModel,
+    job: Job,
+    options: FileOptions,
+    advance: Callable[[int, int], object] = lambda *_: None,
+) -> Totals:
+    """Score the records of a file and write them with their scores; the output appears once it is complete.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    job : Job
+        From `plan`. Any output of that name is replaced.
+    options : FileOptions
+    advance : callable, optional
+        Told after every record how many bytes of text, as `survey` counts, and tokens it had.
+
+    Raises
+    ------
+    ValueError, OSError
+        As from `survey`, or the output cannot be written. There is no output then.
+    """
+    totals, begin = Totals(), perf_counter()
+
+    def counted() -> Scored:
+        rows = ((record, record.text) for record in read(job, options))
+        scores = score_rows(
+            model, rows, max_tokens=options.max_tokens, bos=options.bos, stride=_stride(model, options)
+        )
+        for record, score, cut in scores:
+            row = {**summary(score), "truncated": cut}
+            yield record, row
+            totals.records += 1
+            totals.unscored += row["logprob"] is None
+            totals.truncated += row["truncated"]
+            totals.tokens += row["n_tokens"]
+            totals.bytes += row["n_bytes"] or 0
+            advance(_weight(record.text, options), row["n_tokens"])
+
+    with replacing(job.target, binary=True, take_over=True) as out:
+        write(out, job, options, counted())
+        out.flush()
+        os.fsync(out.fileno())  # a name that is there after a crash stands for all of the contents
+    totals.seconds = perf_counter() - begin
+    return totals
+
+
+def _stride(model: LoadedModel, options: FileOptions) -> int:
+    return options.stride or default_stride(model)

@@ -1,0 +1,1 @@
+"""Continuing texts: options, what changes logits, the loop, beam search and its record."""

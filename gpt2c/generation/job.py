@@ -1,0 +1,82 @@
+"""What all texts of one call share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..tokenizer.writing import Writer
+from .processors import LogitsProcessors
+
+if TYPE_CHECKING:
+    from ..core._engine import KVCache
+    from ..core.lm import LoadedModel
+    from ..introspection.observer import Observer, Watch
+    from .options import SamplingOptions
+
+__all__ = ["Job"]
+
+
+class Job:
+    """What all texts of one call share: the model, the options, and what was made from them."""
+
+    def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
+        tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
+        self.model = model
+        self.options = options
+        self.process = LogitsProcessors(model, options)
+        self.new_decoder = None if tokenizer is None else tokenizer.decoder
+        self.eos = frozenset(model.config.eos_token_ids)
+        self.n_ctx = model.config.n_ctx
+        self.hop = max(1, self.n_ctx // 2) if options.hop is None else options.hop
+        if self.hop > self.n_ctx:
+            raise ValueError(f"hop is {self.hop}; allowed: 1 to {self.n_ctx}, the model's positions")
+        self.names: list[str] = []
+        self.edits: dict[str, list[Any]] = {}
+        self._watch: Watch | None = None
+        if options.edits or options.names_filter != ():
+            from ..introspection.hooks import matching
+            from ..introspection.observer import Watch, checked_edits
+
+            self.names = matching(model.config, options.names_filter)
+            self.edits = checked_edits(model, options.edits)
+            self._watch = Watch(model.config, self.names, self.edits, complete=False)
+        self.seed = options.seed
+        if self.seed is None and not options.greedy:
+            self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
+        self.constants = {
+            "temperature": options.temperature,
+            "top_k": min(options.top_k, model.config.n_vocab),
+            "top_p": max(options.top_p, 1e-30),  # not 0 as float32
+            "min_p": options.min_p,
+            "seed": self.seed or 0,
+        }
+
+    def observer(self, sequences: Sequence[tuple[KVCache, np.ndarray]]) -> Observer | None:
+        """Who looks at a pass, if anybody does."""
+        if self._watch is None:
+            return None
+        from ..introspection.observer import Observer
+
+        return Observer(self.model, self._watch, sequences, self.edits, keep=1)
+
+    def new_writer(self) -> Writer:
+        return Writer(self.new_decoder, self.options.stop)
+
+    def written(self, new_ids: Iterable[int]) -> Writer:
+        """A writer that has got all of a continuation; an end-of-text token is no part of its text."""
+        writer = self.new_writer()
+        for token in new_ids:
+            if token not in self.eos:
+                writer.push(token)
+        return writer
+
+    def window(self, length: int) -> int:
+        """Which token is the first that the model sees of a text of ``length`` tokens.
+
+        It depends on the length alone: however a text was come by, it goes on in the same way.
+        """
+        return max(0, -((self.n_ctx - length) // self.hop)) * self.hop

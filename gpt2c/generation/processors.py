@@ -1,0 +1,236 @@
+"""What changes the logits of a step before a token is chosen, and what leaves tokens out.
+
+In this order, which is that of transformers where it has the same: ``sequence_bias``, ``logit_bias``,
+``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, ``no_repeat_ngram_size``,
+``bad_words``, ``min_new_tokens``, ``suppress_tokens`` (and ids without a text), ``logits_processor``,
+``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``, ``top_p`` and ``min_p``:
+``_engine.sample`` does that, ``filtered`` is the same where all probabilities are needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .options import SamplingOptions
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["LogitsProcessors", "filtered"]
+
+Stage = Callable[[np.ndarray, np.ndarray, int], np.ndarray | None]
+
+
+class LogitsProcessors:
+    """The options that change logits, made ready for a model.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    options : SamplingOptions
+
+    Raises
+    ------
+    ValueError
+        A token id is not in the vocabulary.
+    TokenizerError
+        There are ``bad_words`` as strings, and no tokenizer.
+    """
+
+    def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
+        self.options = options
+        self.n_vocab = model.config.n_vocab
+        self._n_text_tokens = model.n_text_tokens
+        self._eos = list(model.config.eos_token_ids)
+        self._sequence_bias = dict(options.sequence_bias or {})
+        self._bad_words = _bad_sequences(model, options.bad_words)
+        for name, tokens in (
+            ("sequence_bias", (token for sequence in self._sequence_bias for token in sequence)),
+            ("logit_bias", options.logit_bias),
+            ("bad_words", (token for word in self._bad_words for token in word)),
+            ("suppress_tokens", options.suppress_tokens),
+        ):
+            outside = [token for token in tokens if token >= self.n_vocab]
+            if outside:
+                raise ValueError(
+                    f"{name} names token {outside[0]}, but the vocabulary has {self.n_vocab} tokens: 0 to "
+                    f"{self.n_vocab - 1}"
+                )
+        self._bias_ids = np.fromiter(options.logit_bias.keys(), np.intp)
+        self._bias_values = np.fromiter(options.logit_bias.values(), np.float32)
+        # Ids past the tokenizer's end only pad the embedding to a round size: never chosen.
+        self._suppressed = [*options.suppress_tokens, *range(self._n_text_tokens, self.n_vocab)]
+        stages: list[tuple[str, Stage, object]] = [
+            ("sequence_bias", self._add_sequence_bias, self._sequence_bias),
+            ("logit_bias", self._add_logit_bias, options.logit_bias),
+            ("repetition_penalty", self._penalise_repetition, options.repetition_penalty != 1),
+            (
+                "presence and frequency penalty",
+                self._penalise_presence,
+                options.presence_penalty or options.frequency_penalty,
+            ),
+            ("no_repeat_ngram_size", self._forbid_ngrams, options.no_repeat_ngram_size),
+            ("bad_words", self._forbid_bad_words, self._bad_words),
+            ("min_new_tokens", self._forbid_end, options.min_new_tokens and self._eos),
+            ("suppress_tokens", self._suppress, self._suppressed),
+            ("logits_processor", self._call, options.logits_processor),
+            ("token_bitmask", self._apply_bitmask, options.token_bitmask),
+        ]
+        self._stages = [(name, stage) for name, stage, wanted in stages if wanted]
+
+    def __call__(
+        self, logits: np.ndarray, ids: np.ndarray, n_prompt: int, removed: dict[int, str] | None = None
+    ) -> np.ndarray:
+        """The processed logits of the token that follows ``ids``.
+
+        Parameters
+        ----------
+        logits : np.ndarray, float32 [n_vocab]
+            Logits, or log-probabilities. They are left as they are.
+        ids : np.ndarray, int32
+            The text so far.
+        n_prompt : int
+            How many of these are the prompt's.
+        removed : dict, optional
+            Gets, for every token that can no longer be chosen, the name of the option that did it.
+
+        Returns
+        -------
+        np.ndarray, float32 [n_vocab]
+            A new array, or ``logits`` itself where nothing applies.
+        """
+        if not self._stages:
+            return logits
+        row = logits.copy()
+        for name, stage in self._stages:
+            before = np.isneginf(row) if removed is not None else None
+            changed = stage(row, ids, n_prompt)
+            row = row if changed is None else changed
+            if removed is not None:
+                removed.update(dict.fromkeys(np.flatnonzero(np.isneginf(row) & ~before).tolist(), name))
+        return row
+
+    def _add_sequence_bias(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        total: defaultdict[int, float] = defaultdict(float)
+        for sequence, bias in self._sequence_bias.items():
+            if _ends_with(ids, sequence[:-1]):
+                total[sequence[-1]] += bias
+        for token, bias in total.items():
+            row[token] += np.float32(bias)
+
+    def _add_logit_bias(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        row[self._bias_ids] += self._bias_values
+
+    def _penalise_repetition(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        penalty = np.float32(self.options.repetition_penalty)
+        seen = row[ids]  # of a repeated id every copy is the same, so it counts once
+        with np.errstate(over="ignore"):
+            row[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+
+    def _penalise_presence(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        presence, frequency = self.options.presence_penalty, self.options.frequency_penalty
+        for token, count in Counter(ids[n_prompt:].tolist()).items():
+            row[token] -= np.float32(presence + frequency * count)
+
+    def _forbid_ngrams(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        n = self.options.no_repeat_ngram_size
+        if len(ids) < n:
+            return
+        ngrams = np.lib.stride_tricks.sliding_window_view(ids, n)
+        repeats = (ngrams[:, :-1] == ids[len(ids) + 1 - n :]).all(axis=1)
+        row[ngrams[repeats, -1]] = -np.inf
+
+    def _forbid_bad_words(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        for word in self._bad_words:
+            if _ends_with(ids, word[:-1]):
+                row[word[-1]] = -np.inf
+
+    def _forbid_end(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        if len(ids) - n_prompt < self.options.min_new_tokens:
+            row[self._eos] = -np.inf
+
+    def _suppress(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        row[self._suppressed] = -np.inf
+
+    def _call(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> np.ndarray:
+        for processor in self.options.logits_processor:
+            result = processor(ids.copy(), row)
+            if not isinstance(result, np.ndarray) or result.shape != (self.n_vocab,):
+                got = f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else repr(result)
+                raise ValueError(
+                    f"a logits_processor must return the logits, an array of shape ({self.n_vocab},); got "
+                    f"{got}"
+                )
+            row = result.astype(np.float32, copy=False)
+            if np.isnan(row).any():
+                raise ValueError("a logits_processor returned NaN; to forbid a token, make its logit -inf")
+        return row
+
+    def _apply_bitmask(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        mask = self.options.token_bitmask(ids[n_prompt:].copy())
+        if mask is None:
+            return
+        words = -(-self._n_text_tokens // 32)
+        mask = np.asarray(mask)
+        if mask.dtype.kind not in "iu" or mask.dtype.itemsize != 4 or mask.size < words:
+            raise ValueError(
+                f"a token_bitmask must return at least {words} int32, a bit for each of "
+                f"{self._n_text_tokens} tokens, or None; got {mask.size} of {mask.dtype}"
+            )
+        allowed = np.unpackbits(
+            np.ascontiguousarray(mask).reshape(-1).view(np.uint8),
+            bitorder="little",
+            count=self._n_text_tokens,
+        )
+        row[: self._n_text_tokens][allowed == 0] = -np.inf
+
+
+def filtered(
+    logits: np.ndarray, options: SamplingOptions, removed: dict[int, str] | None = None
+) -> np.ndarray:
+    """Logits divided by the temperature, with -inf for what top_k, top_p and min_p leave out.
+
+    As float64 [n_vocab]. Of equal logits at an edge the lowest ids stay. ``removed`` is as for
+    :class:`LogitsProcessors`.
+    """
+    scaled = logits.astype(np.float64) / options.temperature
+    order = np.argsort(-scaled, kind="stable")
+    order = order[np.isfinite(scaled[order])]
+    weights = np.exp(scaled[order] - scaled[order[:1]])
+
+    def keep(option: str, n: int) -> None:
+        nonlocal order, weights
+        if removed is not None:
+            removed.update(dict.fromkeys(order[n:].tolist(), option))
+        order, weights = order[:n], weights[:n]
+
+    if options.top_k:
+        keep("top_k", options.top_k)
+    if options.top_p < 1:  # as few as it takes to reach top_p
+        keep("top_p", int(np.searchsorted(np.cumsum(weights), options.top_p * weights.sum())) + 1)
+    if options.min_p:
+        keep("min_p", int((weights >= options.min_p).sum()))
+    result = np.full(len(scaled), -np.inf)
+    result[order] = scaled[order]
+    return result
+
+
+def _ends_with(ids: np.ndarray, tokens: Sequence[int]) -> bool:
+    n = len(tokens)
+    return n <= len(ids) and bool((ids[len(ids) - n :] == tokens).all())
+
+
+def _bad_sequences(model: LoadedModel, words: Iterable[str | tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Token ids of the words; of a string also those it has after a space."""
+    sequences: dict[tuple[int, ...], None] = {}
+    for word in words:
+        spellings = [word]
+        if isinstance(word, str):
+            written = [word] if word[0].isspace() else [word, f" {word}"]
+            spellings = [tuple(model.tokenizer.encode(text)) for text in written]
+        sequences.update(dict.fromkeys(spelling for spelling in spellings if spelling))
+    return list(sequences)

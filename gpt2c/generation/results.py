@@ -1,0 +1,66 @@
+"""What continuing a text gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..core.display import Displayed
+
+if TYPE_CHECKING:
+    from ..introspection.passes import ActivationCache
+    from .trace import Trace
+
+__all__ = ["FinishReason", "Generation"]
+
+FinishReason = Literal["length", "eos", "stop", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation(Displayed):
+    """One continuation. ``str()`` gives its text.
+
+    Attributes
+    ----------
+    text : str
+        The continuation without the prompt, without the end-of-text token and without the stop string. Bytes
+        that are no UTF-8 appear as U+FFFD. Empty when the model has no tokenizer.
+    token_ids : list of int
+        The new tokens, with the end-of-text token or the tokens of the stop string if one ended the text.
+    logprobs : list of float
+        The natural logarithm of the probability of each new token by the model's raw logits: before
+        temperature, penalties, biases and filters.
+    finish_reason : str
+        "length" (max_new_tokens reached), "eos" (an end-of-text token), "stop" (a stop string) or "cancelled"
+        (a stream closed before the end).
+    prompt_index, sample_index : int
+        Which prompt of the list, and which of its ``num_return_sequences`` continuations; both from 0.
+    prompt_token_ids : list of int
+        The prompt as the model saw it.
+    seed : int or None
+        What makes the text come out again; None where nothing was left to chance.
+    score : float or None
+        Of beam search: the sum of the log-probabilities after the options that change logits, divided by the
+        number of new tokens to the power of ``length_penalty``.
+    trace : Trace or None
+        Of ``trace=True``: what was weighed at every step.
+    cache : ActivationCache or None
+        Of ``names_filter``: what was computed of the prompt and of every new token but the last, which the
+        model has not seen; byte for byte what one pass over all of them computes (but for
+        ``attn.hook_result``, which NumPy multiplies).
+    """
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+    prompt_index: int
+    sample_index: int
+    prompt_token_ids: list[int]
+    seed: int | None
+    score: float | None = None
+    trace: Trace | None = None
+    cache: ActivationCache | None = None
+
+    def __str__(self) -> str:
+        return self.text

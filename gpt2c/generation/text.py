@@ -1,0 +1,174 @@
+"""One prompt, and one continuation of it, while they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core import _engine
+from ..errors import ContextLengthError
+from .results import FinishReason, Generation
+from .trace import new_trace
+
+if TYPE_CHECKING:
+    from ..core._engine import KVCache
+    from ..introspection.activations import Captured
+    from ..introspection.passes import ActivationCache
+    from .job import Job
+
+__all__ = ["ComputedPrompt", "Text"]
+
+_NO_IDS = np.empty(0, np.int32)
+
+
+class ComputedPrompt:
+    """A prompt: computed once, its cache then read by each of its continuations."""
+
+    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
+        n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
+        if overflow == "truncate_left" and new < n_ctx:
+            ids = ids[-(n_ctx - new) :]
+        room = n_ctx - len(ids)
+        if new > room and overflow != "slide":
+            if overflow == "truncate_left":
+                advice = f"lower max_new_tokens to at most {n_ctx - 1}, or use overflow='slide'"
+            elif room > 0:
+                advice = (
+                    f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
+                    "max_new_tokens, shorten the prompt, or choose an overflow"
+                )
+            else:
+                advice = f"shorten the prompt to fewer than {n_ctx} tokens, or choose an overflow"
+            raise ContextLengthError(
+                f"{name} has {len(ids)} tokens and max_new_tokens is {new}, together {len(ids) + new}, but "
+                f"the model has {n_ctx} positions; {advice}"
+            )
+        self.ids = ids
+        self.visible = ids[job.window(len(ids)) :]
+        self.capacity = min(len(ids) + new, n_ctx)
+        self.cache: KVCache | None = None
+        self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
+        self.captured: Captured | None = None
+        self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
+        self.shared = max(self.unstarted, job.options.num_beams) > 1
+
+    def adopt_cache(self) -> KVCache:
+        """A cache that holds the prompt, for one of those that continue it."""
+        self.unstarted -= 1
+        cache = self.cache
+        if self.shared:
+            cache = cache.branch(self.capacity)
+        if self.unstarted == 0:
+            self.cache = self.logits = None
+        return cache
+
+
+class Text:
+    """One continuation in the making."""
+
+    def __init__(self, job: Job, prompt: ComputedPrompt, prompt_index: int, sample_index: int) -> None:
+        self.job, self.prompt = job, prompt
+        self.prompt_index, self.sample_index = prompt_index, sample_index
+        self.cache: KVCache | None = None
+        self.finish_reason: FinishReason | None = None
+        self.piece = ""  # what the last token added to the text
+        self.logprobs: list[float] = []
+        self.trace = new_trace(job)
+        self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
+        self._tokens = _NO_IDS
+        self._length = len(prompt.ids)
+        self._writer = job.new_writer()
+
+    @property
+    def done(self) -> bool:
+        return self.finish_reason is not None
+
+    def start(self) -> None:
+        """Take the first token from the prompt's logits, and a cache of one's own for those to come."""
+        self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
+        self._tokens[: self._length] = self.prompt.ids
+        logits = self.prompt.logits
+        if self.prompt.captured is not None:
+            self.capture(self.prompt.captured, logits)
+        self.cache = self.prompt.adopt_cache()
+        self.advance([logits])
+
+    def capture(self, captured: Captured, logits: np.ndarray) -> None:
+        """Remember what was captured in a pass, and its row of logits."""
+        self._captured.append((captured, logits.copy()))
+
+    def pending(self) -> list[tuple[KVCache, np.ndarray]]:
+        """The cache, and the tokens that are to be computed with it next."""
+        begin, seen = self.job.window(self._length), self._length - 1
+        if begin != self.job.window(seen):  # the positions of all that is kept change
+            self.cache, seen = self.job.model.new_cache(), begin
+        return [(self.cache, self._tokens[seen : self._length])]
+
+    def advance(self, rows: Sequence[np.ndarray]) -> None:
+        """Choose the next token from its logits, float32 [n_vocab], and see whether the text ends with it."""
+        job, position, logits = self.job, self._length, rows[0]
+        n_new = position + 1 - len(self.prompt.ids)
+        ids = self._tokens[:position]
+        removed = None if self.trace is None else {}
+        processed = job.process(logits, ids, len(self.prompt.ids), removed)
+        token, logprob = _engine.sample(
+            logits, processed, stream=self.sample_index, position=position, **job.constants
+        )
+        if self.trace is not None:
+            self.trace.add_choice(
+                job, ids[len(self.prompt.ids) :], position, logits, processed, removed, token
+            )
+        self._tokens[position] = token
+        self._length = position + 1
+        self.logprobs.append(logprob)
+
+        self.piece = ""
+        if token in job.eos:
+            self.finish_reason = "eos"
+        else:
+            self.piece = self._writer.push(token)
+            if n_new == job.options.max_new_tokens:
+                self.finish_reason = "length"
+        if self.finish_reason:
+            self.piece += self._writer.finish()
+        if self._writer.stopped:
+            self.finish_reason = "stop"
+        if self.finish_reason:
+            self.cache = None
+
+    def cancel(self) -> None:
+        """End the text as it is, unless it has ended already, and let its caches go."""
+        if self.finish_reason is None:
+            self.finish_reason = "cancelled"
+            self._writer.cancel()
+        self.cache = self.prompt.cache = self.prompt.logits = None
+
+    def results(self) -> list[Generation]:
+        assert self.finish_reason is not None
+        n_prompt = len(self.prompt.ids)
+        return [
+            Generation(
+                text=self._writer.text,
+                token_ids=self._tokens[n_prompt : self._length].tolist(),
+                logprobs=self.logprobs,
+                finish_reason=self.finish_reason,
+                prompt_index=self.prompt_index,
+                sample_index=self.sample_index,
+                prompt_token_ids=self.prompt.ids.tolist(),
+                seed=self.job.seed,
+                trace=self.trace,
+                cache=self._cache(),
+            )
+        ]
+
+    def _cache(self) -> ActivationCache | None:
+        if not self._captured:
+            return None
+        from ..introspection.activations import joined
+        from ..introspection.passes import ActivationCache
+
+        parts = {name: [captured[name][0] for captured, _ in self._captured] for name in self.job.names}
+        logits = np.stack([row for _, row in self._captured])
+        return ActivationCache(self.job.model, self._tokens[: self._length - 1], joined(parts), logits)

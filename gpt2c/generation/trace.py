@@ -1,0 +1,206 @@
+"""The record of a generation: what was weighed at every step, what left tokens out, what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import _engine
+from ..core.display import Displayed
+from .processors import filtered
+
+if TYPE_CHECKING:
+    from .job import Job
+
+__all__ = ["Branch", "Candidate", "Step", "Trace", "new_trace"]
+
+MOST_PROBABLE = 10  # candidates that are recorded of each step, besides those that were chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that could have come next.
+
+    Attributes
+    ----------
+    token_id : int
+    text : str
+        The token as text.
+    logprob : float
+        Its log-probability (nats) by the raw logits.
+    score : float or None
+        In beam search: the score of the text with it, before the length penalty. None where it was removed.
+    removed_by : str or None
+        The option that forbade it or left it out.
+    fate : str
+        "chosen"; in beam search "beam N", the place at which the text with it lives on, or "ended"; else "".
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    score: float | None
+    removed_by: str | None
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A text of the step: the only one, or one of the beams.
+
+    Attributes
+    ----------
+    text : str
+        Its continuation so far.
+    token_ids : list of int
+        The same as tokens.
+    score : float or None
+        In beam search: the sum of log-probabilities so far.
+    greedy : int
+        The token that is most probable by the raw logits: what greedy decoding would choose here.
+    candidates : list of Candidate
+        The most probable tokens and those that were chosen, the most probable first.
+    """
+
+    text: str
+    token_ids: list[int]
+    score: float | None
+    greedy: int
+    candidates: list[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: ``position`` is where the new token stands in the text, ``branches`` are the texts."""
+
+    position: int
+    branches: list[Branch]
+
+
+@dataclass(eq=False, repr=False)
+class Trace(Displayed):
+    """The record of one generation, or of one search; ``str()`` tells it as indented text.
+
+    Attributes
+    ----------
+    steps : list of Step
+    """
+
+    steps: list[Step] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as dictionaries, lists, strings and numbers, ready for ``json.dumps``."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self.steps)} steps>"
+
+    def __str__(self) -> str:
+        lines = []
+        for step in self.steps:
+            lines.append(f"position {step.position}")
+            for number, branch in enumerate(step.branches):
+                score = "" if branch.score is None else f"beam {number}  {branch.score:9.4f}  "
+                lines.append(f"  {score}{branch.text!r}")
+                lines += [f"    {_line(candidate, branch)}" for candidate in branch.candidates]
+        return "\n".join(lines)
+
+    def add_choice(
+        self,
+        job: Job,
+        new_ids: np.ndarray,
+        position: int,
+        logits: np.ndarray,
+        processed: np.ndarray,
+        removed: dict[int, str],
+        token: int,
+    ) -> None:
+        """Record a step of greedy decoding or sampling, in which ``token`` was chosen."""
+        if not job.options.greedy:
+            filtered(processed, job.options, removed)
+        removed.pop(token, None)  # at an edge float64 may decide otherwise
+        normaliser = _engine.log_sum_exp(logits)
+        branch = _branch(job, new_ids.tolist(), None, logits, normaliser, removed, {token: "chosen"})
+        self.steps.append(Step(position, [branch]))
+
+    def add_search(
+        self,
+        job: Job,
+        position: int,
+        beams: Sequence[tuple[list[int], float]],
+        rows: Sequence[np.ndarray],
+        normalisers: Sequence[float],
+        logprobs: Sequence[np.ndarray],
+        removed: Sequence[dict[int, str]],
+        fates: Sequence[dict[int, str]],
+    ) -> None:
+        """Record a step of beam search: for each beam its new tokens, score, logits, and their fates."""
+        branches = [
+            _branch(job, new_ids, score, row, normaliser, out, fate, processed)
+            for (new_ids, score), row, normaliser, processed, out, fate in zip(
+                beams, rows, normalisers, logprobs, removed, fates, strict=True
+            )
+        ]
+        self.steps.append(Step(position, branches))
+
+
+def new_trace(job: Job) -> Trace | None:
+    """A record to fill, if one is wanted."""
+    if not job.options.trace:
+        return None
+    return Trace()
+
+
+def _branch(
+    job: Job,
+    new_ids: list[int],
+    score: float | None,
+    logits: np.ndarray,
+    normaliser: float,
+    removed: dict[int, str],
+    fates: dict[int, str],
+    logprobs: np.ndarray | None = None,
+) -> Branch:
+    def score_with(token: int) -> float | None:
+        known = score is not None and logprobs is not None and token not in removed
+        return score + float(logprobs[token]) if known else None
+
+    best = _engine.top(logits, MOST_PROBABLE).tolist()
+    shown = sorted({*best, *fates}, key=lambda token: (-float(logits[token]), token))
+    return Branch(
+        _text(job, new_ids),
+        new_ids,
+        score,
+        best[0],
+        [
+            Candidate(
+                token,
+                job.model.token_text(token),
+                float(logits[token]) - normaliser,
+                score_with(token),
+                removed.get(token),
+                fates.get(token, ""),
+            )
+            for token in shown
+        ],
+    )
+
+
+def _text(job: Job, new_ids: Iterable[int]) -> str:
+    writer = job.written(new_ids)
+    writer.finish()
+    return writer.text
+
+
+def _line(candidate: Candidate, branch: Branch) -> str:
+    notes = [candidate.fate] if candidate.fate else []
+    if candidate.removed_by:
+        notes.append(f"removed by {candidate.removed_by}")
+    if candidate.token_id == branch.greedy and candidate.fate != "chosen":
+        notes.append("greedy would choose it")
+    name = repr(candidate.text) if candidate.text else f"token {candidate.token_id}"
+    score = "" if candidate.score is None else f"{candidate.score:9.4f}  "
+    return f"{np.exp(candidate.logprob):8.2%}  {score}{name:<16}  {', '.join(notes)}".rstrip()

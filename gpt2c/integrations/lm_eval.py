@@ -1,0 +1,234 @@
+"""gpt2c as a model of lm-evaluation-harness: ``lm-eval run --model gpt2c --model_args pretrained=gpt2``.
+
+lm-eval finds it by this package's entry point in the group "lm_eval.models". Its releases up to 0.4.13 do not
+look there yet: with them, ``python -m gpt2c.lm_eval run …`` is the same command with gpt2c among the models,
+and in Python ``import gpt2c.lm_eval`` comes before ``lm_eval.simple_evaluate(model="gpt2c")``.
+
+lm-eval needs neither torch nor transformers for this model: ``pip install "gpt2c[lm-eval]"``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..core.checks import check_integer
+from ..generation.options import GenerateKwargs
+from ..model import GPT2
+from ..tokenizer import load_tokenizer
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import model_registry
+    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+    from tqdm import tqdm
+except ImportError as error:
+    raise ImportError(f'gpt2c.lm_eval needs lm-eval ({error}): pip install "gpt2c[lm-eval]"') from error
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+__all__ = ["GPT2LM"]
+
+NAME = "gpt2c"
+PROMPTS_PER_CALL = 256  # of generate_until: between two steps of the progress bar
+
+TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+"""What lm-eval calls it, context and continuation as token ids."""
+
+
+class GPT2LM(TemplateLM):
+    """A GPT-2 for lm-eval; its arguments are those of ``--model_args``.
+
+    Texts are cut into tokens, contexts shortened from the left and long documents divided into windows as by
+    lm-eval's own "hf", so that results are the same to rounding. Requests with the same context share its
+    computation.
+
+    Parameters
+    ----------
+    pretrained : str, optional
+        What :meth:`gpt2c.GPT2.from_pretrained` takes; the default is the small model that comes with gpt2c.
+    dtype, cache_dtype, threads, revision, subfolder
+        As there.
+    tokenizer : str, optional
+        A directory with other tokenizer files than the model's own.
+    max_length : int, optional
+        How many tokens the model sees at once; the default is its number of positions.
+    max_gen_toks : int
+        How many tokens generate_until adds at most where a task does not say.
+    seed : int
+        For tasks that sample, unless they name one themselves.
+    batch_size, max_batch_size, device
+        Accepted because lm-eval's command line always passes them (device as "cuda:0"), and of no effect:
+        the engine runs on the CPU and fills its calls by itself.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        *,
+        dtype: str | None = None,
+        cache_dtype: str = "float32",
+        threads: int | None = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        tokenizer: str | None = None,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        seed: int = 1234,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        model = GPT2.from_pretrained(
+            pretrained,
+            dtype=dtype,
+            cache_dtype=cache_dtype,
+            threads=threads,
+            revision=revision,
+            subfolder=subfolder,
+        )
+        if tokenizer is not None:
+            found = load_tokenizer(tokenizer, model.config)
+            model = GPT2(model.weights, found, threads=threads, name=model.name, cache_dtype=cache_dtype)
+        n_ctx = model.config.n_ctx
+        self.model = model
+        self.max_length = (
+            n_ctx
+            if max_length is None
+            else check_integer("max_length", max_length, 1, n_ctx, ", the model's positions")
+        )
+        self.max_gen_toks = check_integer("max_gen_toks", max_gen_toks, 1)
+        self.seed = seed
+        self.revision = revision
+        self._bos_text = model.tokenizer.decode([self.prefix_token_id])
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        ends = self.model.config.eos_token_ids
+        return ends[0] if ends else self.model.bos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands before a text without context."""
+        return self.model.bos_token_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """By which lm-eval keeps requests in its cache apart."""
+        return self.model.tokenizer.name.replace("/", "__")
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval writes down beside the results."""
+        return {
+            "model_num_parameters": self.model.config.n_parameters,
+            "model_dtype": self.model.dtype,
+            "model_numerics": self.model.numerics,
+            "model_revision": self.revision,
+        }
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids of a text in which special tokens are recognised, as in transformers."""
+        ids = self.model.tokenizer.encode(string, allow_special=True)
+        if add_special_tokens is None:
+            add_special_tokens = not (self._bos_text and string.startswith(self._bos_text))
+        return ids if add_special_tokens else self.model.tokenizer.without_prefix(ids)
+
+    def _loglikelihood_tokens(
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        """The log-probability of each continuation, and whether each of its tokens was the first choice."""
+        of_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (_, context, _) in enumerate(requests):
+            of_context[tuple(context)].append(index)
+        order = [index for group in of_context.values() for index in group]
+
+        def pairs() -> Iterator[tuple[list[int], list[int]]]:
+            for index in order:
+                _, context, continuation = requests[index]
+                room = max(1, self.max_length + 1 - len(continuation))  # its last token is not read
+                yield context[-room:], continuation
+
+        results: list[Any] = [None] * len(requests)
+        scores = self.model.score(pairs(), bos=False, window=self.max_length)
+        for index in tqdm(order, desc="Running loglikelihood requests", disable=disable_tqdm):
+            score = next(scores)
+            results[index] = answer = (score.logprob, score.is_greedy)
+            if requests[index][0] is not None:
+                self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
+        return results
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-probability of whole documents, in windows of which the last is moved back to be full."""
+        documents = [self.tok_encode(request.args[0]) for request in requests]
+        scores = self.model.score(
+            (ids for ids in documents if ids), bos=True, window=self.max_length, stride=self.max_length
+        )
+        results = []
+        bar = tqdm(requests, desc="Running loglikelihood_rolling requests", disable=disable_tqdm)
+        for request, ids in zip(bar, documents, strict=True):
+            results.append(next(scores).logprob if ids else 0.0)
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, results[-1])
+        return results
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The text that follows each context, up to the first of the task's stop strings.
+
+        The options of transformers that :meth:`gpt2c.GPT2.generate` has are honoured, others refused by name.
+        A context that is asked for several times (lm-eval's ``repeats``) is continued in so many ways.
+        """
+        same: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            context, asked = request.args
+            same[context, repr(sorted(asked.items()))].append(index)
+        calls: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
+        for (_, asked), indices in same.items():
+            calls[asked, len(indices)].append(indices)
+
+        results = [""] * len(requests)
+        with tqdm(total=len(requests), desc="Running generate_until requests", disable=disable_tqdm) as bar:
+            for (_, repeats), groups in calls.items():
+                options = self._generation_options(requests[groups[0][0]].args[1])
+                room = self.max_length - options["max_new_tokens"]
+                if room < 1:
+                    raise ValueError(
+                        f"a task asks for {options['max_new_tokens']} new tokens, but the model sees "
+                        f"{self.max_length} at once: set max_gen_toks below that (--gen_kwargs)"
+                    )
+                waiting = iter(groups)
+                while part := list(islice(waiting, PROMPTS_PER_CALL)):
+                    contexts = [self.tok_encode(requests[indices[0]].args[0])[-room:] for indices in part]
+                    prompts = [ids or [self.prefix_token_id] for ids in contexts]
+                    texts = self.model.generate(prompts, num_return_sequences=repeats, **options)
+                    for index, found in zip((i for group in part for i in group), texts, strict=True):
+                        results[index] = found.text
+                        self.cache_hook.add_partial("generate_until", requests[index].args, found.text)
+                        bar.update()
+        return results
+
+    def _generation_options(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """A task's ``generation_kwargs`` as options of ``GPT2.generate``."""
+        options: dict[str, Any] = dict(normalize_gen_kwargs(asked, self.max_gen_toks))
+        if not options.pop("do_sample"):
+            options["temperature"] = 0.0
+        else:
+            options["temperature"] = float(asked.get("temperature", 1.0))  # transformers' default
+        end = self.model.tokenizer.decode([self.eot_token_id])
+        options["stop"] = handle_stop_sequences(options.pop("until"), eos=end or None)
+        options["max_new_tokens"] = options.pop("max_gen_toks")
+        options.setdefault("seed", self.seed)
+        unknown = sorted(options.keys() - GenerateKwargs.__annotations__.keys())
+        if unknown:
+            raise ValueError(
+                f"a task's generation_kwargs have {', '.join(unknown)}, which gpt2c does not know; allowed: "
+                f"until, max_gen_toks, do_sample, {', '.join(sorted(GenerateKwargs.__annotations__))}"
+            )
+        return options
+
+
+if NAME not in model_registry:  # by the entry point it is
+    model_registry.register(NAME, target=f"gpt2c.lm_eval:{GPT2LM.__name__}")

@@ -1,0 +1,1 @@
+"""Looking inside: names of values, captures, edits, the logit lens, attribution, activation patching."""

@@ -1,0 +1,179 @@
+"""Interventions in a forward pass: what replaces a value that has a name (see hooks.py).
+
+An edit is a function ``edit(value, hook)``: it changes the array it is given in place and returns None, or
+returns another of the same shape. ``hook`` is a `Hook`. The functions below make the usual ones. Each takes
+the same choice of what is edited, everything by default:
+
+positions
+    Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. While
+    generating the positions go on. They are the model's: see `Hook`.
+heads
+    Attention heads: an int or an iterable of ints; for values that have heads.
+units
+    Along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ..core.checks import check_integer
+from .hooks import Hook, axes
+
+__all__ = ["Edit", "add", "mean", "replace", "scale", "zero"]
+
+Edit = Callable[[np.ndarray, Hook], np.ndarray | None]
+Choice = int | slice | Iterable[int] | None
+
+
+def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
+    """Set to 0: zero ablation."""
+    return scale(0.0, positions=positions, heads=heads, units=units)
+
+
+def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
+    """Multiply by a number. 0 gives 0 whatever the value was."""
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        chosen = _chosen(value, hook, positions, heads, units)
+        value[chosen] = value[chosen] * np.float32(factor) if factor else 0
+
+    return edit
+
+
+def add(
+    vector: np.ndarray | float, *, positions: Choice = None, heads: Choice = None, units: Choice = None
+) -> Edit:
+    """Add a vector, as in activation steering (Turner et al. 2023).
+
+    Parameters
+    ----------
+    vector : array or float
+        Whatever NumPy broadcasts to what is chosen: [n_embd] for the residual stream, for example.
+    """
+    vector = np.asarray(vector, np.float32)
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        chosen = _chosen(value, hook, positions, heads, units)
+        part = value[chosen]
+        try:
+            value[chosen] = part + vector
+        except ValueError:  # NumPy's says less
+            raise ValueError(
+                f"an array {list(vector.shape)} cannot be added to {list(part.shape)} of {hook.name}"
+            ) from None
+
+    return edit
+
+
+def mean(
+    *caches: Mapping[str, np.ndarray],
+    positions: Choice = None,
+    heads: Choice = None,
+    units: Choice = None,
+) -> Edit:
+    """Replace by the mean over all positions of all ``caches``: mean ablation.
+
+    Parameters
+    ----------
+    *caches : ActivationCache
+        At least one, in which the edited values were captured. Scores and patterns have no such mean.
+    """
+    if not caches or not all(isinstance(cache, Mapping) for cache in caches):
+        raise TypeError("mean needs the ActivationCache of at least one text")
+    averages: dict[str, np.ndarray] = {}
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        if axes(hook.name)[0] != "positions":
+            raise ValueError(f"{hook.name} has no mean over positions: its rows differ in what they may see")
+        if hook.name not in averages:
+            whole = np.concatenate([cache[hook.name] for cache in caches])
+            averages[hook.name] = whole.mean(axis=0, dtype=np.float64).astype(np.float32)
+        chosen = _chosen(value, hook, positions, heads, units)
+        value[chosen] = np.broadcast_to(averages[hook.name], value.shape)[chosen]
+
+    return edit
+
+
+def replace(
+    source: Mapping[str, np.ndarray] | np.ndarray,
+    *,
+    positions: Choice = None,
+    heads: Choice = None,
+    units: Choice = None,
+) -> Edit:
+    """Put in the value of another run at the same positions: activation patching.
+
+    Parameters
+    ----------
+    source : ActivationCache or array
+        Where the value is taken from under the same name; or the value itself, for all positions.
+    """
+
+    def edit(value: np.ndarray, hook: Hook) -> None:
+        other = np.asarray(source[hook.name] if isinstance(source, Mapping) else source)
+        axis = axes(hook.name).index("positions")
+        needed = [str(size) for size in value.shape]
+        needed[axis] = "positions"
+        if other.ndim != value.ndim or any(
+            a != b for i, (a, b) in enumerate(zip(other.shape, value.shape, strict=True)) if i != axis
+        ):
+            raise ValueError(
+                f"replace needs an array [{', '.join(needed)}] for {hook.name}; got {list(other.shape)}"
+            )
+        # Of the last norm a cache may have the end of the text only.
+        first = len(source.token_ids) - other.shape[axis] if hasattr(source, "token_ids") else 0
+        chosen = _chosen(value, hook, positions, heads, units)
+        wanted = np.asarray(hook.positions, np.intp)[chosen[axis]]
+        absent = wanted[(wanted < first) | (wanted >= first + other.shape[axis])]
+        if absent.size:
+            raise ValueError(
+                f"the other {hook.name} has positions {first} to {first + other.shape[axis] - 1}, "
+                f"not {absent[0]}"
+            )
+        value[chosen] = other[(*chosen[:axis], wanted - first, *chosen[axis + 1 :])]
+
+    return edit
+
+
+FACTORIES = (add, mean, replace, scale, zero)
+
+
+def _chosen(
+    value: np.ndarray, hook: Hook, positions: Choice, heads: Choice, units: Choice
+) -> tuple[np.ndarray, ...]:
+    """What is chosen of a value, as an open mesh of indices, one for each axis."""
+    names = axes(hook.name)
+    if heads is not None and "heads" not in names:
+        raise ValueError(f"{hook.name} has no heads; leave heads out")
+    choices = {"positions": positions, "heads": heads, "units": units}
+    return np.ix_(
+        *(
+            _indices(choices[name], hook.positions if name == "positions" else range(size), name, hook)
+            for name, size in zip(names, value.shape, strict=True)
+        )
+    )
+
+
+def _indices(choice: Choice, present: range, what: str, hook: Hook) -> np.ndarray:
+    """Where in ``present`` the chosen are; positions beyond it belong to another pass."""
+    if choice is None:
+        return np.arange(len(present))
+    whole = f" of {hook.name}"
+    if isinstance(choice, slice):
+        if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
+            raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
+        chosen = list(range(present.stop)[choice])
+    else:
+        several = isinstance(choice, Iterable) and not isinstance(choice, str)
+        most = None if what == "positions" and not hook.complete else present.stop - 1
+        if isinstance(choice, np.ndarray) and choice.dtype.kind == "b":
+            raise TypeError(
+                f"{what}{whole} are told by their numbers, not by a mask: use np.flatnonzero of it"
+            )
+        chosen = [
+            check_integer(f"{what}{whole}", item, 0, most) for item in (choice if several else [choice])
+        ]
+    return np.array([item - present.start for item in chosen if item in present], np.intp)

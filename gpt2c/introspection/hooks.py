@@ -1,0 +1,173 @@
+"""The named places of a forward pass: what can be looked at and edited.
+
+The names are TransformerLens's. T is the number of tokens, d_head the width of a head::
+
+    hook_embed                  [T, n_embd]           the token's row of wte
+    hook_pos_embed              [T, n_embd]           the position's row of wpe
+    blocks.{i}.hook_resid_pre   [T, n_embd]           the residual stream before layer i
+      .ln1.hook_scale           [T, 1]                what LayerNorm divides by: sqrt(variance + epsilon)
+      .ln1.hook_normalized      [T, n_embd]           (x - mean) / scale, before LayerNorm's gain and bias
+      .attn.hook_q .hook_k .hook_v  [T, n_head, d_head]   queries, keys and values
+      .attn.hook_attn_scores    [n_head, T, T]        query times key, scaled; -inf where a key is hidden
+      .attn.hook_pattern        [n_head, T, T]        its softmax: row = who asks, column = who answers
+      .attn.hook_z              [T, n_head, d_head]   values weighted by the pattern, summed
+      .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
+      .hook_attn_out            [T, n_embd]           the sum of these, and the bias
+      .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
+      .ln2.hook_scale .ln2.hook_normalized            as for ln1
+      .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
+      .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
+      .hook_resid_post          [T, n_embd]           the residual stream after layer i
+    ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ..config import Config
+from ..core.checks import check_index
+
+__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "matching", "place_of"]
+
+# The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
+OUTSIDE = ("embed", "pos_embed", "ln_final")
+PLACES = {
+    "embed": ("hook_embed",),
+    "pos_embed": ("hook_pos_embed",),
+    "resid_pre": ("hook_resid_pre",),
+    "ln1": ("ln1.hook_scale", "ln1.hook_normalized"),
+    "qkv": ("attn.hook_q", "attn.hook_k", "attn.hook_v"),
+    "attn_scores": ("attn.hook_attn_scores",),
+    "pattern": ("attn.hook_pattern",),
+    "z": ("attn.hook_z",),
+    "attn_out": ("attn.hook_result", "hook_attn_out"),
+    "resid_mid": ("hook_resid_mid",),
+    "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
+    "pre": ("mlp.hook_pre",),
+    "post": ("mlp.hook_post",),
+    "mlp_out": ("hook_mlp_out",),
+    "resid_post": ("hook_resid_post",),
+    "ln_final": ("ln_final.hook_scale", "ln_final.hook_normalized"),
+}
+BEFORE = (*PLACES["embed"], *PLACES["pos_embed"])
+OF_LAYER = tuple(name for place, names in PLACES.items() if place not in OUTSIDE for name in names)
+AFTER = PLACES["ln_final"]
+PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
+ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
+
+NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
+
+
+class Hook(NamedTuple):
+    """Where a value comes from: what an edit is told beside it.
+
+    Attributes
+    ----------
+    name : str
+        The full name, such as "blocks.3.attn.hook_pattern".
+    layer : int or None
+        3 of it; None outside layers.
+    positions : range
+        The positions that the value's rows are of, as the model counts them: all of them in one pass over a
+        text; while generating those of the prompt first, then one after the other. (Where
+        ``overflow="slide"`` moves the window, what is left of the text begins with 0 again.)
+    complete : bool
+        Whether no further positions will come: not while generating.
+    """
+
+    name: str
+    layer: int | None
+    positions: range
+    complete: bool = False
+
+
+def hook_names(config: Config) -> list[str]:
+    """All names of a model, in the order in which the values come to be."""
+    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in OF_LAYER]
+    return [*BEFORE, *layers, *AFTER]
+
+
+def full_name(config: Config, short: str, layer: int | None = None) -> str:
+    """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer; without one of "embed".
+
+    A full name stays what it is. Layers count from 0, negative ones from the end. A KeyError says what there
+    is.
+    """
+    if layer is None and short.startswith("blocks.") and short.count(".") > 1:
+        _, number, short = short.split(".", 2)
+        layer = int(number) if number.isdecimal() else number
+    names, prefix = (BEFORE + AFTER, "") if layer is None else (OF_LAYER, "blocks.{}.")
+    if layer is not None:
+        try:
+            prefix = prefix.format(check_index("layer", layer, config.n_layer))
+        except (TypeError, ValueError) as error:
+            raise KeyError(str(error)) from None
+    shorter = [name.replace("hook_", "") for name in names]
+    for name, part in zip(names, shorter, strict=True):
+        alone = part.rpartition(".")[2]
+        if short in (name, part) or (short == alone and not part.startswith("ln")):
+            return prefix + name
+    where = "outside layers" if layer is None else "in a layer"
+    raise KeyError(f"no value {short!r} {where}; there are {', '.join(shorter)}")
+
+
+def matching(config: Config, names_filter: NamesFilter) -> list[str]:
+    """The names that a filter chooses, in the order in which the values come to be.
+
+    Parameters
+    ----------
+    names_filter : str, iterable of str, function, or None
+        A name, with ``*``, ``?`` and ``[...]`` as in file names; several of them; or a function that is asked
+        about each name. None is everything but attn.hook_result.
+
+    Raises
+    ------
+    ValueError
+        A name that the model does not have, or a pattern that matches none.
+    """
+    names = hook_names(config)
+    if names_filter is None:
+        return [name for name in names if not name.endswith(ONLY_BY_NAME)]
+    if callable(names_filter):
+        return [name for name in names if names_filter(name)]
+    if not isinstance(names_filter, Iterable):
+        raise TypeError(
+            "names_filter is a name, several, a function of a name, or None; got "
+            f"{names_filter!r} ({type(names_filter).__name__})"
+        )
+    patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            wider = [f"*{start}{pattern}" for start in ("hook_", ".", "")]
+            wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
+            close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(pattern, names, n=3))]
+            hint = (
+                f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
+            )
+            raise ValueError(f"no place of this model is called {pattern!r}; {hint}")
+        chosen.update(found)
+    return [name for name in names if name in chosen]
+
+
+def place_of(name: str) -> tuple[str, int | None]:
+    """The place of the engine at which a value is seen, and its layer."""
+    if not name.startswith("blocks."):
+        return PLACE_OF[name], None
+    _, layer, name = name.split(".", 2)
+    return PLACE_OF[name], int(layer)
+
+
+def axes(name: str) -> tuple[str, ...]:
+    """What the axes of a value are: "positions", "heads" and "units", in their order."""
+    last = name.rpartition("hook_")[2]
+    if last in ("attn_scores", "pattern"):
+        return "heads", "positions", "units"
+    return (
+        ("positions", "heads", "units") if last in ("q", "k", "v", "z", "result") else ("positions", "units")
+    )

@@ -1,0 +1,188 @@
+"""What stands between a pass and the code that looks at it: keeps copies, applies edits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import _engine
+from .activations import Captured
+from .edits import FACTORIES
+from .hooks import OUTSIDE, PLACES, Hook, axes, matching, place_of
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..core.lm import LoadedModel
+    from .edits import Edit
+
+__all__ = ["Observer", "Watch", "checked_edits"]
+
+
+class Watch:
+    """What is to be seen of passes: made once, used for any number of them.
+
+    Parameters
+    ----------
+    config : Config
+    names : iterable of str
+        What is captured, after the edits.
+    edited : iterable of str
+        What may be edited.
+    complete : bool
+        Whether each pass is over the rest of its texts.
+    """
+
+    def __init__(
+        self, config: Config, names: Iterable[str], edited: Iterable[str] = (), *, complete: bool = True
+    ) -> None:
+        self.complete = complete
+        self.names, edited = frozenset(names), frozenset(edited)
+        self.wanted: set[tuple[str, int]] = set()
+        self.flags = np.zeros(config.n_layer + 1, np.uint8)
+        for name in self.names | edited:
+            place, layer = place_of(name)
+            self.wanted.add((place, layer or 0))
+            self.flags[-1 if layer is None else layer] |= _engine.APART
+            if place in ("attn_scores", "pattern"):
+                self.flags[layer] |= _engine.SEE_PATTERN | (_engine.CHANGE_PATTERN if name in edited else 0)
+
+
+class Observer:
+    """What the engine calls during one pass (see ``_engine.forward``): keeps copies, and applies edits.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    watch : Watch
+    sequences : sequence of (KVCache, ids)
+        Those of the pass.
+    edits : mapping of str to list of functions, or a list of such mappings
+        The edits of each name: the same for all sequences, or those of each.
+    keep : int
+        How many last rows of each sequence have logits; 0: all.
+
+    Attributes
+    ----------
+    captured : list of dict
+        Of each sequence: name -> list of one array.
+    kept : list of int
+        How many rows of each sequence have logits.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        watch: Watch,
+        sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
+        edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = MappingProxyType({}),
+        *,
+        keep: int = 0,
+    ) -> None:
+        self._model, self._watch, self.flags = model, watch, watch.flags
+        self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
+        rows = [len(ids) for _, ids in sequences]
+        self.kept = [min(keep, n) if keep else n for n in rows]
+        self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
+        self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
+        self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
+
+    def wants(self, place: str, layer: int) -> bool:
+        return (place, layer) in self._watch.wanted
+
+    def see(self, place: str, layer: int, found: Any, source: np.ndarray | None = None) -> None:
+        prefix = "" if place in OUTSIDE else f"blocks.{layer}."
+        names = [prefix + name for name in PLACES[place]]
+        parts = found if isinstance(found, list) else self._split(found, place)
+        sources = parts if source is None else self._split(source, place)
+        for index, (part, x) in enumerate(zip(parts, sources, strict=True)):
+            if place in ("ln1", "ln2", "ln_final"):
+                self._see_norm(index, layer, names, part, x)
+            elif place == "attn_out":
+                self._see_result(index, layer, names[0], part, x)
+                self._touch(index, names[1], part)
+            elif place == "qkv":
+                for name, value in zip(names, self._heads(part, 3), strict=True):
+                    self._touch(index, name, value)
+            elif place == "z":
+                self._touch(index, names[0], self._heads(part, 1)[0])
+            else:
+                self._touch(index, names[0], part)
+
+    def _split(self, rows: np.ndarray, place: str) -> list[np.ndarray]:
+        return np.split(rows, self._ends[place == "ln_final"][:-1])
+
+    def _heads(self, rows: np.ndarray, n: int) -> np.ndarray:
+        config = self._model.config
+        return rows.reshape(len(rows), n, config.n_head, config.head_dim).swapaxes(0, 1)
+
+    def _changes(self, index: int, name: str) -> list[Edit]:
+        return self._edits[index].get(name, [])
+
+    def _touch(self, index: int, name: str, value: np.ndarray) -> np.ndarray:
+        """Edit a value in place and keep a copy, as far as wanted; returns which rows have changed."""
+        changes = self._changes(index, name)
+        changed = np.zeros(len(value), bool)
+        if changes:
+            before = value.copy()
+            positions = self._positions[index]
+            rows = value.shape[axes(name).index("positions")]  # of the last norm not all positions
+            layer = place_of(name)[1]
+            hook = Hook(name, layer, positions[len(positions) - rows :], self._watch.complete)
+            for edit in changes:
+                new = edit(value, hook)
+                if new is None:
+                    continue
+                if np.shape(new) != value.shape:
+                    raise ValueError(
+                        f"an edit of {name} returned an array {list(np.shape(new))}; needed: "
+                        f"{list(value.shape)}, or None after changing the array given"
+                    )
+                value[...] = new
+            changed = (value != before).reshape(len(value), -1).any(axis=1)
+        if name in self._watch.names:
+            self.captured[index][name].append(value.copy())
+        return changed
+
+    def _see_norm(self, index: int, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray) -> None:
+        """LayerNorm, of which the engine has the input and the result alone."""
+        if not any(name in self._watch.names or self._changes(index, name) for name in names):
+            return
+        tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2"}.get(names[0].split(".")[-2], "ln_f")
+        gain, bias = (self._model.weights.tensors[f"{tensor}.{part}"] for part in ("weight", "bias"))
+        centred = x - x.mean(axis=1, keepdims=True, dtype=np.float64)
+        variance = (centred**2).mean(axis=1, keepdims=True)
+        scale = np.sqrt(variance + self._model.config.layer_norm_epsilon).astype(np.float32)
+        changed = self._touch(index, names[0], scale)
+        normalized = (centred / scale).astype(np.float32)
+        changed |= self._touch(index, names[1], normalized)
+        normed[changed] = normalized[changed] * gain + bias
+
+    def _see_result(self, index: int, layer: int, name: str, out: np.ndarray, z: np.ndarray) -> None:
+        """What each head adds, of which the engine has the sum alone."""
+        if not (name in self._watch.names or self._changes(index, name)):
+            return
+        heads = self._heads(z, 1)[0]
+        result = np.einsum("thd,hde->the", heads, self._model.weights.output_projection(layer), optimize=True)
+        before = result.copy()
+        changed = self._touch(index, name, result)
+        out[changed] += (result - before)[changed].sum(axis=1)
+
+
+def checked_edits(model: LoadedModel, edits: Iterable[tuple[str, Edit]]) -> dict[str, list[Edit]]:
+    """The edits of each name, in their order."""
+    changes: dict[str, list[Edit]] = defaultdict(list)
+    for pair in edits:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+            raise TypeError(
+                "edits are pairs of a name and a function, such as "
+                f"('blocks.0.attn.hook_z', edits.zero(heads=1)); got {pair!r}"
+            )
+        if pair[1] in FACTORIES:
+            raise TypeError(f"edits.{pair[1].__name__} makes an edit: call it, edits.{pair[1].__name__}(...)")
+        for name in matching(model.config, pair[0]):
+            changes[name].append(pair[1])
+    return changes

@@ -1,0 +1,143 @@
+"""Passes over texts that keep what they compute, or change it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core import _engine
+from ..core.batching import calls_of
+from ..core.checks import check_flag, check_integer
+from ..core.display import Displayed
+from ..core.prompts import Prompt, Prompts, check_lengths, separate
+from . import lens
+from .activations import Activations
+from .hooks import NamesFilter, matching
+from .observer import Observer, Watch, checked_edits
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from .edits import Edit
+    from .results import Attribution, HeadScores, LogitLens
+
+__all__ = ["ActivationCache", "capture", "run_with_cache"]
+
+
+class ActivationCache(Displayed, Activations):
+    """The activations of one text, with what can be computed from them.
+
+    A mapping of names (see :mod:`gpt2c.introspection.hooks`) to float32 arrays:
+    ``cache["blocks.3.attn.hook_pattern"]`` and, shorter, ``cache["pattern", 3]`` are the same. Its attributes
+    are those of :class:`gpt2c.introspection.activations.Activations`.
+    """
+
+    def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
+        """What the model would say next if it ended after each layer.
+
+        The residual stream before the first layer and after every layer is what this needs captured.
+
+        Parameters
+        ----------
+        k : int
+            How many of the most probable tokens, 1 to the size of the vocabulary.
+        tokens : int or sequence of int, optional
+            The tokens whose probabilities and ranks are wanted: one for each position, or one for all. By
+            default the text's own next ones, and in the end the model's most probable.
+
+        Returns
+        -------
+        gpt2c.introspection.results.LogitLens
+        """
+        return lens.logit_lens(self, k, tokens)
+
+    def attribution(
+        self, token: int | None = None, against: int | None = None, position: int = -1
+    ) -> Attribution:
+        """What each component of the model, and each head, adds to a logit (direct logit attribution).
+
+        Parameters
+        ----------
+        token : int, optional
+            Whose logit; the most probable one by default.
+        against : int, optional
+            The difference of two logits instead: that of ``token`` minus that of this one.
+        position : int
+            Which token of the text it comes after; negative ones count from the end.
+
+        Returns
+        -------
+        gpt2c.introspection.results.Attribution
+
+        Raises
+        ------
+        ValueError
+            The position has no logits, for only the last ones were kept.
+        """
+        return lens.attribution(self, token, against, position)
+
+    def head_scores(self) -> HeadScores:
+        """How much each head attends to the token before, to earlier occurrences of the token, and so on.
+
+        Returns
+        -------
+        gpt2c.introspection.results.HeadScores
+            With what the scores are, and where they come from.
+        """
+        return lens.head_scores(self)
+
+
+def run_with_cache(
+    model: LoadedModel,
+    prompts: Prompt | Prompts,
+    names_filter: NamesFilter = None,
+    edits: Iterable[tuple[str, Edit]] = (),
+    *,
+    causal: bool = True,
+    logits_to_keep: int = 0,
+) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
+    """What :meth:`gpt2c.GPT2.run_with_cache` does."""
+    keep = check_integer("logits_to_keep", logits_to_keep, 0)
+    several, given = separate(prompts)
+    found = capture(model, model.encode(given), names_filter, edits, causal=causal, logits_to_keep=keep)
+    if several:
+        return [cache.logits for cache in found], found
+    return found[0].logits, found[0]
+
+
+def capture(
+    model: LoadedModel,
+    prompts: Sequence[np.ndarray],
+    names_filter: NamesFilter = None,
+    edits: Iterable[tuple[str, Edit]] = (),
+    *,
+    causal: bool = True,
+    logits_to_keep: int = 0,
+) -> list[ActivationCache]:
+    """The same for token ids, int32 [at least 1] each."""
+    check_flag("causal", causal)
+    names, changes = matching(model.config, names_filter), checked_edits(model, edits)
+    check_lengths(prompts, model.config.n_ctx)
+    watch = Watch(model.config, names, changes)
+    found = []
+    for part in calls_of([len(ids) for ids in prompts]):
+        group = prompts[part]
+        sequences = [(model.new_cache(len(ids)), ids) for ids in group]
+        observer = Observer(model, watch, sequences, changes, keep=logits_to_keep)
+        logits = _engine.forward(
+            model.weights,
+            sequences,
+            keep=logits_to_keep,
+            threads=model.threads,
+            observer=observer,
+            both_ways=not causal,
+        )
+        kept = np.split(logits, np.cumsum(observer.kept)[:-1])
+        found += [
+            ActivationCache(
+                model, ids, {name: value for name, [value] in captured.items()}, rows, causal=causal
+            )
+            for ids, captured, rows in zip(group, observer.captured, kept, strict=True)
+        ]
+    return found

@@ -1,0 +1,181 @@
+"""Activation patching: which value, put from one run into another, changes the answer.
+
+After Vig et al. (2020) and Meng et al. (2022): a clean text and a corrupted one, of the same length, differ
+in what matters. Each patch runs the corrupted text with one value of the clean one. What stands before a
+patch, in the text and in the layers, is as it was and not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ..core import _engine
+from ..core.batching import CACHE_BYTES, calls_of
+from ..core.checks import check_integer
+from .edits import replace
+from .hooks import axes, full_name
+from .observer import Observer, Watch
+from .passes import ActivationCache, capture
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from ..core.prompts import Prompt
+
+__all__ = ["Metric", "patch"]
+
+Metric = Callable[[np.ndarray], float]
+
+
+class _Patch(NamedTuple):
+    """What is patched in each layer, and where its answer belongs: ``at`` in the result's further axes."""
+
+    at: tuple[int, ...]
+    positions: int | None  # None: all
+    heads: int | None
+
+    @property
+    def first(self) -> int:
+        return self.positions or 0
+
+
+def patch(
+    model: LoadedModel,
+    clean: Prompt,
+    corrupted: Prompt,
+    over: tuple[Any, ...],
+    metric: Metric,
+    *,
+    logits_to_keep: int = 1,
+    progress: bool = False,
+) -> np.ndarray:
+    """What :meth:`gpt2c.GPT2.patch` does."""
+    keep = check_integer("logits_to_keep", logits_to_keep, 0)
+    [clean_ids], [corrupted_ids] = model.encode([clean]), model.encode([corrupted])
+    return _patched(model, clean_ids, corrupted_ids, over, metric, keep, progress)
+
+
+def _patched(
+    model: LoadedModel,
+    clean: np.ndarray,
+    corrupted: np.ndarray,
+    over: tuple[Any, ...],
+    metric: Metric,
+    logits_to_keep: int,
+    progress: bool,
+) -> np.ndarray:
+    """The same for token ids, int32 [T] each."""
+    if len(clean) != len(corrupted):
+        raise ValueError(
+            f"the clean text has {len(clean)} tokens and the corrupted one {len(corrupted)}; both must "
+            "have the same number, so that each position has its counterpart"
+        )
+    if not callable(metric):
+        raise TypeError(f"metric must be a function of the logits; got {type(metric).__name__}")
+    name, layers, positions, heads = _checked(model, over, len(clean))
+    places = [full_name(model.config, name, layer) for layer in layers]
+    streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
+    [source] = capture(model, [clean], places, logits_to_keep=1)
+    cache = model.new_cache(len(corrupted))
+    observer = Observer(model, Watch(model.config, streams), [(cache, corrupted)])
+    logits = _engine.forward(
+        model.weights, [(cache, corrupted)], keep=logits_to_keep, threads=model.threads, observer=observer
+    )
+
+    chosen = [[None] if several is None else several for several in (positions, heads)]
+    patches = [
+        _Patch(tuple(i for i, several in ((i, positions), (j, heads)) if several is not None), position, head)
+        for i, position in enumerate(chosen[0])
+        for j, head in enumerate(chosen[1])
+    ]
+    shape = [len(layers), *(len(several) for several in (positions, heads) if several is not None)]
+    result = np.empty(shape, np.float64)
+    at_once = max(1, CACHE_BYTES // cache.nbytes)  # each patch goes on from a beginning of its own
+    with tqdm(total=result.size, desc="patching", delay=1.5, leave=False, disable=not progress) as bar:
+        for begin in range(0, len(patches), at_once):
+            group = patches[begin : begin + at_once]
+            caches = [_beginning(model, cache, one.first) for one in group]
+            for i, layer in enumerate(layers):
+                start = layer, observer.captured[0][streams[i]][0]
+                for part in calls_of([len(corrupted) - one.first for one in group]):
+                    answers = _run(
+                        model, group[part], caches[part], corrupted, start, places[i], source, logits_to_keep
+                    )
+                    for one, answer in zip(group[part], answers, strict=True):
+                        whole = logits.copy()
+                        whole[len(whole) - len(answer) :] = answer
+                        result[(i, *one.at)] = _number(metric(whole))
+                        bar.update()
+    return result
+
+
+def _checked(
+    model: LoadedModel, over: Any, length: int
+) -> tuple[str, list[int], list[int] | None, list[int] | None]:
+    if not (isinstance(over, tuple) and 2 <= len(over) <= 4 and isinstance(over[0], str)):
+        raise TypeError(
+            "over must be a tuple (name, layers), (name, layers, positions) or (name, layers, positions, "
+            f"heads), such as ('resid_pre', range(12), range(15)); got {over!r}"
+        )
+    name, *choices = over
+    config = model.config
+    has_heads = "heads" in axes(full_name(config, name, 0))
+    if len(choices) == 3 and not has_heads:
+        raise ValueError(f"{name} has no heads: leave them out of over")
+    choices += ["all"] * (3 - len(choices))
+    lists = []
+    for what, choice, size in zip(
+        ("layers", "positions", "heads"), choices, (config.n_layer, length, config.n_head), strict=True
+    ):
+        if isinstance(choice, str) and choice == "all" and what != "layers":
+            lists.append(None)
+            continue
+        if isinstance(choice, str) or not isinstance(choice, Iterable):
+            together = "" if what == "layers" else ", or 'all' for all at once"
+            raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
+        low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
+        lists.append([check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice])
+        if not lists[-1]:
+            raise ValueError(f"there are no {what} to patch: the list is empty")
+    return name, *lists
+
+
+def _number(answer: Any) -> float:
+    if np.ndim(answer) or not isinstance(answer, Real | np.number | np.ndarray):
+        raise TypeError(f"metric must return one number; got {type(answer).__name__} {answer!r}"[:200])
+    return float(answer)
+
+
+def _beginning(model: LoadedModel, cache: _engine.KVCache, n: int) -> _engine.KVCache:
+    """The first ``n`` positions of a cache, with room for the rest."""
+    if n == 0:
+        return model.new_cache(cache.n_ctx)
+    beginning = cache.fork()
+    beginning.truncate(n)
+    return beginning
+
+
+def _run(
+    model: LoadedModel,
+    patches: Sequence[_Patch],
+    caches: Sequence[_engine.KVCache],
+    ids: np.ndarray,
+    start: tuple[int, np.ndarray],
+    place: str,
+    source: ActivationCache,
+    keep: int,
+) -> list[np.ndarray]:
+    """The logits of each patch, from a layer on."""
+    layer, stream = start
+    sequences = [(cache, ids[one.first :]) for one, cache in zip(patches, caches, strict=True)]
+    edits = [{place: [replace(source, positions=one.positions, heads=one.heads)]} for one in patches]
+    observer = Observer(model, Watch(model.config, (), [place]), sequences, edits, keep=keep)
+    rows = np.concatenate([stream[one.first :] for one in patches])
+    logits = _engine.forward(
+        model.weights, sequences, keep=keep, threads=model.threads, observer=observer, start=(layer, rows)
+    )
+    return np.split(logits, np.cumsum(observer.kept)[:-1])

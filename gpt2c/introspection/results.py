@@ -1,0 +1,208 @@
+"""What the logit lens, attribution and head scores give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.display import Displayed
+from ..core.labels import fitted, label
+from ..json_values import plain
+
+__all__ = ["Attribution", "HeadScores", "LogitLens"]
+
+CELL = 12  # columns of a token in a table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogitLens(Displayed):
+    """What the model would say next if it ended after a layer; ``str()`` is a table of its first choices.
+
+    Each layer's residual stream goes through the final LayerNorm and the head, as the last one's does
+    (nostalgebraist, "interpreting GPT: the logit lens", 2020). T is the number of tokens in the text, k how
+    many of the most probable are wanted.
+
+    Attributes
+    ----------
+    names : list of str, n_layer + 1
+        "embed" is the stream before the first layer, "layer 0" that after it, and so on. The last is the
+        model's own prediction.
+    input_ids : np.ndarray, int32 [T]
+        The text.
+    tokens : list of str, T
+        The text of each of its tokens.
+    token_ids : np.ndarray, int32 [T]
+        The tokens asked about, one for each position.
+    logprobs : np.ndarray, float32 [n_layer + 1, T]
+        The natural logarithms of their probabilities.
+    ranks : np.ndarray, int64 [n_layer + 1, T]
+        How many tokens are more probable; 0 is the first choice.
+    entropies : np.ndarray, float32 [n_layer + 1, T]
+        How undecided the prediction is, in nats.
+    top_ids : np.ndarray, int32 [n_layer + 1, T, k]
+        The most probable tokens, the best first, equal ones by id; -1 where logits are not finite.
+    top_logprobs : np.ndarray, float32 [n_layer + 1, T, k]
+        The natural logarithms of their probabilities.
+    top_tokens : list of list of list of str
+        The text of each of ``top_ids``.
+    """
+
+    names: list[str]
+    input_ids: np.ndarray
+    tokens: list[str]
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    ranks: np.ndarray
+    entropies: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
+    top_tokens: list[list[list[str]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
+
+    def __repr__(self) -> str:
+        return f"<LogitLens of {len(self.tokens)} tokens: {len(self.names)} residual streams>"
+
+    def __str__(self) -> str:
+        rows = [["", *self.names]]
+        for position, (text, token) in enumerate(zip(self.tokens, self.input_ids, strict=True)):
+            best = [texts[position][0] for texts in self.top_tokens]
+            rows.append([label(text, token), *map(label, best, self.top_ids[:, position, 0])])
+        lines = ["  ".join(fitted(cell, CELL) for cell in row).rstrip() for row in rows]
+        numbers = ["", *map(str, range(len(self.tokens)))]
+        return "\n".join(f"{number:>4} {line}" for number, line in zip(numbers, lines, strict=True))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Displayed):
+    """What adds up to a logit, or to the difference of two; ``str()`` is a table.
+
+    The residual stream is a sum, the head is linear, and so is the final LayerNorm once its scale is taken as
+    it came out (frozen): then the logit is the sum of what every component of the stream adds to it (Elhage
+    et al., "A Mathematical Framework for Transformer Circuits", 2021). A component c [n_embd] adds
+    ``((c - mean(c)) / scale * gain) @ W_U[token]``.
+
+    Attributes
+    ----------
+    token_id, against_id : int, int or None
+        Whose logit it is, and that from which it is taken away.
+    token, against : str, str or None
+        Their texts.
+    position : int
+        Of the text's token after which this one comes.
+    logit : float
+        As the model gave it.
+    components : dict of str to float
+        "embed", "pos_embed", "attn 0", "mlp 0", "attn 1", ..., "bias" (what the bias of the final LayerNorm
+        adds) and "rest". Their sum is ``logit``. The rest is what no component explains: float32's rounding
+        (some 1e-6), the rounding of what the head multiplies in packed formats, and edits of the residual
+        stream itself or of the final LayerNorm.
+    heads : np.ndarray, float32 [n_layer, n_head]
+        What each head's result adds: attn.hook_result where it was captured, otherwise made of attn.hook_z.
+    attn_bias : np.ndarray, float32 [n_layer]
+        What the bias of each layer's attention adds. With it the heads of a layer sum up to its "attn", but
+        for rounding, which in packed formats is that of what attention's last matrix multiplies, and for
+        edits of hook_attn_out.
+    """
+
+    token_id: int
+    against_id: int | None
+    token: str
+    against: str | None
+    position: int
+    logit: float
+    components: dict[str, float]
+    heads: np.ndarray
+    attn_bias: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
+
+    def __repr__(self) -> str:
+        return f"<Attribution of {self._of()}: {self.logit:.4g}>"
+
+    def __str__(self) -> str:
+        lines = [f"{self._of()} after position {self.position}: {self.logit:.4f}"]
+        lines += [f"  {name:<10} {value:9.4f}" for name, value in self.components.items()]
+        lines.append("heads, and the bias of their layer")
+        values = np.column_stack([self.heads, self.attn_bias])
+        return "\n".join(lines + _matrix(values, [*map(str, range(self.heads.shape[1])), "bias"]))
+
+    def _of(self) -> str:
+        name = f"logit of {_quoted(self.token, self.token_id)}"
+        if self.against is not None and self.against_id is not None:
+            name += f" minus {_quoted(self.against, self.against_id)}"
+        return name
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores(Displayed):
+    """What each head attends to in a text; ``str()`` is a table for each score.
+
+    A score is the weight that a head's attention pattern gives to keys of a kind, on the mean over those
+    positions of the text for which there is such a key: 0 to 1, NaN where there is none. All are float32
+    [n_layer, n_head].
+
+    Previous token heads and induction heads are from Elhage et al., "A Mathematical Framework for Transformer
+    Circuits" (2021), and Olsson et al., "In-context Learning and Induction Heads" (2022), who measure the
+    latter (there: prefix matching) on random tokens repeated; duplicate token heads from Wang et al.,
+    "Interpretability in the Wild" (2022). TransformerLens's ``detect_head`` (with "mul") takes the mean over
+    all positions of the text instead, also those that have no such key: its score is this one times the share
+    of positions that have one.
+
+    Attributes
+    ----------
+    previous_token : np.ndarray
+        The weight of the token before.
+    duplicate_token : np.ndarray
+        The weight of all earlier occurrences of the token.
+    induction : np.ndarray
+        The weight of the tokens that followed its earlier occurrences (the position itself where that is the
+        token before).
+    first_token : np.ndarray
+        The weight of position 0, for later positions.
+    entropy : np.ndarray
+        The mean entropy of the pattern's rows, in nats: 0 where all weight is on one token, log n where n
+        tokens share it.
+    """
+
+    previous_token: np.ndarray
+    duplicate_token: np.ndarray
+    induction: np.ndarray
+    first_token: np.ndarray
+    entropy: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists of numbers by name, ready for ``json.dumps``; None for NaN."""
+        return plain(vars(self))
+
+    def __repr__(self) -> str:
+        n_layer, n_head = self.entropy.shape
+        return f"<HeadScores of {n_layer} layers of {n_head} heads>"
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for name, values in vars(self).items():
+            lines.append(name.replace("_", " ") + (" (nats)" if name == "entropy" else ""))
+            lines += _matrix(values, map(str, range(values.shape[1])))
+        return "\n".join(lines)
+
+
+def _quoted(text: str, token: int) -> str:
+    return f'"{label(text)}"' if text else label(text, token)
+
+
+def _matrix(values: np.ndarray, columns: Iterable[str]) -> list[str]:
+    """Lines of a table: layers down, heads across."""
+    lines = [" " * 10 + " ".join(f"{name:>7}" for name in columns)]
+    for layer, row in enumerate(values.tolist()):
+        cells = ("      -" if math.isnan(value) else f"{value:7.3f}" for value in row)
+        lines.append(f"  layer {layer:<2}" + " ".join(cells))
+    return lines

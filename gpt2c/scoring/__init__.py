@@ -1,0 +1,1 @@
+"""How probable texts are: passages and their windows, scores, words, what a number format costs."""

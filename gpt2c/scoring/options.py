@@ -1,0 +1,86 @@
+"""The options of scoring, and the one place where they are checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import numpy as np
+
+from ..core import _engine
+from ..core.checks import check_flag, check_integer
+from .vocabulary import word_edges
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["ScoreKwargs", "ScoringOptions", "default_stride"]
+
+
+class ScoreKwargs(TypedDict, total=False):
+    """The options of ``GPT2.score`` as keyword arguments, for type checkers."""
+
+    bos: bool
+    window: int | None
+    stride: int | None
+    min_context: int | None
+    top: int
+    mask: np.ndarray | None
+    words: bool
+
+
+class ScoringOptions(NamedTuple):
+    """How texts are scored, checked."""
+
+    bos: bool
+    window: int
+    stride: int | None
+    n_ctx: int  # of the model, for errors
+    top: int
+    masks: np.ndarray  # of the engine: that of the user, if there is one, and that of the ends of words
+    masked: bool  # whether there is one
+    words: bool
+
+    @classmethod
+    def checked(
+        cls,
+        model: LoadedModel,
+        *,
+        bos: Any,
+        window: Any,
+        stride: Any,
+        min_context: Any,
+        top: Any,
+        mask: Any,
+        words: Any,
+    ) -> ScoringOptions:
+        """The options of ``GPT2.score``, or an error that says what is allowed."""
+        bos, words = check_flag("bos", bos), check_flag("words", words)
+        n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
+        if window is None:
+            window = n_ctx
+        window = check_integer("window", window, 1, n_ctx, ", the model's positions")
+        if min_context is not None:
+            if stride is not None:
+                raise ValueError("stride and min_context are two ways to say one thing: give one of them")
+            stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
+        if stride is not None:
+            stride = check_integer("stride", stride, 1, window, ", the window")
+        top = check_integer("top", top, 0, model.n_text_tokens, ", the size of the vocabulary")
+        masks = []
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
+                raise ValueError(
+                    f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
+                    f"{list(mask.shape)}"
+                )
+            masks.append(mask)
+        if words:
+            masks.append(word_edges(model)[0])
+        bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
+        return cls(bos, window, stride, n_ctx, top, bits, mask is not None, words)
+
+
+def default_stride(model: LoadedModel, window: int | None = None) -> int:
+    """The stride for texts of any length: half of the window, whose default is the model's positions."""
+    return max(1, (window or model.config.n_ctx) // 2)

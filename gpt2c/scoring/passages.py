@@ -1,0 +1,99 @@
+"""Texts to score, and the windows in which the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..errors import ContextLengthError
+
+if TYPE_CHECKING:
+    from .options import ScoringOptions
+
+__all__ = ["Passage", "Piece"]
+
+
+class Passage:
+    """A text to score after what stands before it, which may be nothing.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    before : np.ndarray
+        The tokens before the text: int32 [any], the first of them for the beginning of the text if there is
+        ``options.bos``.
+    text : str or None
+        None if the text was given as tokens.
+    ids : np.ndarray
+        Its tokens, int32 [any].
+    options : ScoringOptions
+
+    Raises
+    ------
+    ValueError, ContextLengthError
+        There is nothing to score, or more than the window holds and no stride.
+    """
+
+    def __init__(
+        self, name: str, before: np.ndarray, text: str | None, ids: np.ndarray, options: ScoringOptions
+    ) -> None:
+        self.name, self.text, self.ids, self.options = name, text, ids, options
+        self.tokens = np.concatenate([before, ids])
+        self.first = max(1, len(before))  # which of the tokens is the first to be scored
+        self.skipped = self.first - len(before)  # tokens of the text before it
+        self.context = before[options.bos :]
+        n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted
+        if len(ids) == 0:
+            what = "is empty" if text is not None else "has no token ids"
+            raise ValueError(f"{name} {what}: there is nothing to score")
+        if n_rows < self.first:
+            raise ValueError(
+                f"{name} is a single token, and without bos nothing stands before it: nothing can be "
+                "scored; use bos=True, a context or a longer text"
+            )
+        window, n_ctx = options.window, options.n_ctx
+        if n_rows > window and options.stride is None:
+            seen = f"the model has {n_ctx} positions" if window == n_ctx else f"the window is {window}"
+            n_context = len(self.context)
+            after, together = (f" after a context of {n_context}", "together ") if n_context else ("", "")
+            most = window + (not options.bos)
+            raise ContextLengthError(
+                f"{name} has {len(ids)} tokens{after}, but {seen}: {together}at most {most} tokens can be "
+                "scored in one piece; give a stride, or split the text"
+            )
+
+    def pieces(self) -> Iterator[Piece]:
+        """Windows that score every token once: the first all of its own, each other the next ``stride``."""
+        window, stride = self.options.window, self.options.stride or 1
+        n_rows = len(self.tokens) - 1
+        all_rows = n_rows + self.options.words  # one more for what can follow the last word
+        targets = np.append(self.tokens[1:], np.int32(-1))
+        done = self.first - 1
+        while done < all_rows:
+            end = min(n_rows, window if done < window else done + stride) if done < n_rows else all_rows
+            if end == n_rows < window:
+                end = all_rows
+            begin = max(0, end - window)
+            shared = self.first if len(self.context) and begin == 0 and done < self.first else 0
+            rows = np.arange(done - begin, end - begin)
+            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == all_rows)
+            done = end
+
+
+class Piece(NamedTuple):
+    """A window of a passage."""
+
+    passage: Passage
+    shared: int  # how many ids at its beginning are the context, whole
+    ids: np.ndarray
+    rows: np.ndarray  # those of the ids whose targets no earlier window has scored
+    targets: np.ndarray  # the token that follows each row; -1: none does
+    last: bool
+
+    def between(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows from ``begin`` to ``end``, counted from ``begin``, and their targets."""
+        here = slice(*np.searchsorted(self.rows, (begin, end)))
+        return self.rows[here] - begin, self.targets[here]

@@ -1,0 +1,221 @@
+"""What scoring a text gives, and what a suggestion is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..core.display import Displayed
+from ..json_values import plain
+
+if TYPE_CHECKING:
+    from .words import Word
+
+__all__ = ["SUMMARY", "Score", "Suggestion", "pieces", "summary"]
+
+
+class Suggestion(NamedTuple):
+    """A token that could come next.
+
+    Attributes
+    ----------
+    text : str
+        The token as text; part of a character appears as U+FFFD.
+    probability : float
+        By the model's raw logits, 0 to 1, computed in float64.
+    token_id : int
+    bytes : bytes
+        The token exactly.
+    """
+
+    text: str
+    probability: float
+    token_id: int
+    bytes: bytes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(Displayed):
+    """What the model thinks of a text; ``len()`` is n, the number of tokens that were scored.
+
+    Attributes
+    ----------
+    token_ids : list of int
+        The scored tokens: all of the text, or all but the first where nothing stands before it.
+    logprobs : np.ndarray, float32 [n]
+        The natural logarithm of each token's probability, given the tokens before it: all of them, or with a
+        stride those that `contexts` counts.
+    ranks : np.ndarray, int64 [n]
+        How many tokens the model held for more probable; 0 is its first choice.
+    entropies : np.ndarray, float32 [n]
+        How undecided the model was at each token, in nats.
+    contexts : np.ndarray, int64 [n]
+        How many tokens before it the model saw, the begin-of-text token included.
+    offsets : list of (int, int), optional
+        Where each token stands in the text, in characters [start, end); a token that is part of a character
+        spans the whole character. None for a text given as token ids.
+    n_bytes, n_chars : int, optional
+        The size of the scored tokens' text in UTF-8 and in characters. None where it is not known: token ids
+        and no tokenizer.
+    text : str, optional
+        What was scored, as it was given; None for token ids.
+    top_ids : np.ndarray, int32 [n, top], optional
+        The tokens that the model held for most probable in the place of each token, the best first, equal
+        ones by id.
+    top_logprobs : np.ndarray, float32 [n, top], optional
+        The natural logarithms of their probabilities.
+    masses : np.ndarray, float32 [n], optional
+        The natural logarithm of the probability that a token of the ``mask`` stands in the place of each
+        token; None without a mask.
+    """
+
+    token_ids: list[int]
+    logprobs: np.ndarray
+    ranks: np.ndarray
+    entropies: np.ndarray
+    contexts: np.ndarray
+    offsets: list[tuple[int, int]] | None = None
+    n_bytes: int | None = None
+    n_chars: int | None = None
+    text: str | None = None
+    top_ids: np.ndarray | None = None
+    top_logprobs: np.ndarray | None = None
+    masses: np.ndarray | None = None
+    _words: tuple[Word, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def logprob(self) -> float:
+        """The logarithm of the probability of all scored tokens together, in nats (a sum in float64)."""
+        return float(self.logprobs.sum(dtype=np.float64))
+
+    @property
+    def surprisals(self) -> np.ndarray:
+        """Each token's surprisal in bits, float64 [n]: -log2 of its probability."""
+        return self.logprobs.astype(np.float64) / -math.log(2)
+
+    @property
+    def bits(self) -> float:
+        """The text's surprisal in bits: the size that an ideal coder with this model would make of it."""
+        return self.logprob / -math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-mean log-probability per token)."""
+        try:
+            return math.exp(-self.logprob / len(self))
+        except OverflowError:
+            return math.inf
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether every token was the model's first choice (or no other was more probable)."""
+        return not self.ranks.any()
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits of surprisal per byte of UTF-8: comparable between models with different vocabularies."""
+        return self.bits / self.n_bytes if self.n_bytes else None
+
+    @property
+    def bits_per_char(self) -> float | None:
+        """Bits of surprisal per character (Unicode code point)."""
+        return self.bits / self.n_chars if self.n_chars else None
+
+    def words(self) -> list[Word]:
+        """The words of the text with their probabilities, if it was scored with ``words=True``.
+
+        Words are the stretches between white space; punctuation belongs to the word that it touches. A
+        word's probability is the product of those of its tokens and of the white space before it, corrected
+        for where words end: times the probability that the next token begins with white space or ends the
+        text, given the word, over that of the same, given what stands before the word (T. Pimentel and C.
+        Meister, "How to Compute the Probability of a Word", 2024). So it is the probability of this word
+        among all, however many tokens they take. Where no word has to end, nothing is divided by: at the
+        beginning of a text, after white space, and where the scored text goes on with a word of its context
+        (the first word is then the part that was scored).
+
+        Raises
+        ------
+        ValueError
+            The text was scored without ``words=True``.
+        """
+        if self._words is None:
+            raise ValueError("the probabilities of words were not asked for: score with words=True")
+        return list(self._words)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per token, for ``pandas.DataFrame(score.rows())`` and its like.
+
+        The keys: ``token_id``, ``text``, ``start``, ``end`` (None where there are no `offsets`), ``logprob``,
+        ``surprisal`` (bits), ``rank``, ``entropy``, ``context``; ``mass`` with a mask; ``top_ids`` and
+        ``top_logprobs`` (lists) with a top.
+        """
+        starts = ends = texts = [None] * len(self)
+        if self.offsets is not None:
+            starts, ends = zip(*self.offsets, strict=True)
+            texts = [self.text[start:end] for start, end in self.offsets]
+        columns = {
+            "token_id": self.token_ids,
+            "text": texts,
+            "start": starts,
+            "end": ends,
+            "logprob": self.logprobs.tolist(),
+            "surprisal": self.surprisals.tolist(),
+            "rank": self.ranks.tolist(),
+            "entropy": self.entropies.tolist(),
+            "context": self.contexts.tolist(),
+        }
+        if self.masses is not None:
+            columns["mass"] = self.masses.tolist()
+        if self.top_ids is not None and self.top_ids.size:
+            columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def __repr__(self) -> str:
+        per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
+        return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
+
+
+SUMMARY = {
+    "n_tokens": int,
+    "n_bytes": int,
+    "logprob": float,
+    "perplexity": float,
+    "bits_per_byte": float,
+    "bits_per_char": float,
+}
+"""What is told of every row of a table of texts, and its type."""
+
+
+def summary(score: Score | None) -> dict[str, Any]:
+    """A score by `SUMMARY`. None, nothing to score, has no tokens; what is unknown or not finite is None."""
+    if score is None:
+        return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
+    values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
+    return plain(values)
+
+
+def pieces(score: Score) -> Iterator[tuple[str, slice]]:
+    """The scored text in pieces, each with its tokens: one, or all those that share a character.
+
+    Of token ids, or where it is not known where tokens stand in the text, the pieces are empty strings.
+    """
+    if score.offsets is None or score.text is None:
+        yield from (("", slice(i, i + 1)) for i in range(len(score)))
+        return
+    begin, first, reached = None, 0, 0
+    for i, (start, end) in enumerate(score.offsets):
+        if begin is not None and start >= reached:
+            yield score.text[begin:reached], slice(first, i)
+            begin = None
+        if begin is None:
+            begin, first = start, i
+        reached = max(reached, end)
+    if begin is not None:
+        yield score.text[begin:reached], slice(first, len(score))

@@ -1,0 +1,332 @@
+"""How probable texts are to the model: scores of given texts, and suggestions of what could come next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..core import _engine
+from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
+from ..core.checks import check_integer
+from ..core.prompts import Item, Prompt, Prompts, check_lengths, separate, split_pair
+from .options import ScoringOptions
+from .passages import Passage, Piece
+from .results import Score, Suggestion
+from .words import find_words
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["score", "score_rows", "suggest"]
+
+_Values = tuple[np.ndarray, ...]
+"""What ``_engine.score`` returns, of one piece."""
+
+
+def score(
+    model: LoadedModel,
+    texts: Prompt | Sequence[Item] | Iterator[Item],
+    *,
+    bos: bool = True,
+    window: int | None = None,
+    stride: int | None = None,
+    min_context: int | None = None,
+    top: int = 0,
+    mask: np.ndarray | None = None,
+    words: bool = False,
+) -> Score | list[Score] | Iterator[Score]:
+    """What :meth:`gpt2c.GPT2.score` does."""
+    options = ScoringOptions.checked(
+        model,
+        bos=bos,
+        window=window,
+        stride=stride,
+        min_context=min_context,
+        top=top,
+        mask=mask,
+        words=words,
+    )
+    if isinstance(texts, Iterator):
+        return _scores(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
+    if isinstance(texts, list | tuple) and not texts:
+        return []
+    several, given = separate(texts)
+    if not several:
+        return next(_scores(model, [_passage(model, ("", given[0]), "the text", options)]))
+    items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
+    return list(_scores(model, items))
+
+
+def score_rows(
+    model: LoadedModel,
+    rows: Iterable[tuple[Any, Any]],
+    *,
+    max_tokens: int | None = None,
+    bos: bool = True,
+    window: int | None = None,
+    stride: int | None = None,
+    min_context: int | None = None,
+) -> Iterator[tuple[Any, Score | None, bool]]:
+    """The scores of the texts of a table, in order, some of which may have nothing to score.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    rows : iterable of (key, text)
+        A text is a string, token ids or None. It is tokenised once.
+    max_tokens : int, optional
+        Longer texts are truncated to their first ``max_tokens`` tokens.
+    bos, window, stride, min_context
+        As for ``GPT2.score``.
+
+    Yields
+    ------
+    (key, score, cut)
+        The score is None where there is nothing to score: no text, no tokens or, without ``bos``, a single
+        one. ``cut`` is whether the text had more than ``max_tokens``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As from ``GPT2.score``; texts are counted with those that have nothing to score.
+    """
+    options = ScoringOptions.checked(
+        model, bos=bos, window=window, stride=stride, min_context=min_context, top=0, mask=None, words=False
+    )
+    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
+
+    def passages() -> Iterator[Passage]:
+        for i, (key, text) in enumerate(rows):
+            ids = model.encode_text("" if text is None else text, f"text {i}")
+            cut = max_tokens is not None and len(ids) > max_tokens
+            ids = ids[:max_tokens]
+            waiting.append((key, len(ids) > (not bos), cut))
+            if waiting[-1][1]:
+                known = text if isinstance(text, str) and not cut else None
+                yield Passage(f"text {i}", _start(model, options), known, ids, options)
+
+    def unscored() -> Iterator[tuple[Any, None, bool]]:
+        while waiting and not waiting[0][1]:
+            key, _, cut = waiting.popleft()
+            yield key, None, cut
+
+    for found in _scores(model, passages()):
+        yield from unscored()
+        key, _, cut = waiting.popleft()
+        yield key, found, cut
+    yield from unscored()
+
+
+def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
+    """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
+    context, text = split_pair(item)
+    before = model.encode_text(context, f"the context of {name}")
+    ids = model.encode_text(text, name)
+    before = np.concatenate([_start(model, options), before])
+    return Passage(name, before, text if isinstance(text, str) else None, ids, options)
+
+
+def _start(model: LoadedModel, options: ScoringOptions) -> np.ndarray:
+    """What stands before every text: the begin-of-text token, or nothing."""
+    return np.array([model.bos_token_id] if options.bos else [], np.int32)
+
+
+def _scores(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
+    """The scores of passages, in order. Those that share a call of the engine are taken together."""
+    found: list[_Values] = []  # of the pieces of the passage in work
+    contexts: list[np.ndarray] = []
+    for batch in _batches(piece for passage in passages for piece in passage.pieces()):
+        for piece, values in zip(batch, _computed(model, batch), strict=True):
+            found += values
+            contexts.append(piece.rows + 1)
+            if piece.last:
+                columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+                yield _finished(model, piece.passage, np.concatenate(contexts), columns)
+                found, contexts = [], []
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Neighbours that are computed together: ``ROWS_PER_CALL`` rows, or one piece.
+
+    Neighbours with one context stay together, up to as many rows again. An error comes after what was before.
+    """
+    batch: list[Piece] = []
+    rows = own = 0  # of all, and of those after the latest context
+    try:
+        for piece in pieces:
+            goes_on = bool(batch) and _same_context(batch[-1], piece)
+            new = max(1, len(piece.ids) - goes_on * piece.shared)
+            if batch and rows + new > ROWS_PER_CALL and not (goes_on and own + new <= ROWS_PER_CALL):
+                yield batch
+                batch, rows, own, goes_on, new = [], 0, 0, False, len(piece.ids)
+            batch.append(piece)
+            rows += new
+            own = own + new if goes_on else max(1, len(piece.ids) - piece.shared)
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _same_context(one: Piece, other: Piece) -> bool:
+    n = one.shared
+    return 0 < n == other.shared and np.array_equal(one.ids[:n], other.ids[:n])
+
+
+def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]]:
+    """What the engine gives for the rows of every piece, in one or two parts.
+
+    A context that neighbours share is computed once; each reads its cache and goes on in one of its own.
+    """
+    found: list[list[_Values]] = [[] for _ in pieces]
+    groups: list[list[int]] = []
+    for i, piece in enumerate(pieces):
+        if i > 0 and _same_context(pieces[i - 1], piece):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    rest: list[tuple[_engine.KVCache, int]] = []
+
+    def beginnings() -> Iterator[_Part]:
+        for group in groups:
+            first = pieces[group[0]]
+            end = first.shared if len(group) > 1 else len(first.ids)
+            cache = model.new_cache(end)
+            rest.extend((cache, i) for i in group if len(pieces[i].ids) > end)
+            yield _Part(cache, first.ids[:end], 0, group)
+
+    _compute_all(model, pieces, beginnings(), found)
+    ends = (
+        _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i])
+        for cache, i in rest
+    )
+    _compute_all(model, pieces, ends, found)
+    return found
+
+
+def _compute_all(
+    model: LoadedModel, pieces: Sequence[Piece], parts: Iterable[_Part], found: list[list[_Values]]
+) -> None:
+    """Add what the parts' pieces want to ``found``, in calls that keep rows and caches within bounds."""
+    some: list[_Part] = []
+    rows = size = 0
+    for part in parts:
+        if some and (rows + len(part.ids) > ROWS_PER_CALL or size + part.cache.nbytes > CACHE_BYTES):
+            _compute(model, pieces, some, found)
+            some, rows, size = [], 0, 0
+        some.append(part)
+        rows, size = rows + len(part.ids), size + part.cache.nbytes
+    if some:
+        _compute(model, pieces, some, found)
+
+
+def _compute(
+    model: LoadedModel, pieces: Sequence[Piece], parts: Sequence[_Part], found: list[list[_Values]]
+) -> None:
+    """The same in one call."""
+    options = pieces[0].passage.options
+    owners, sizes, wanted = [], [], []
+    for part in parts:
+        runs = [pieces[i].between(part.begin, part.begin + len(part.ids)) for i in part.owners]
+        owners += part.owners
+        sizes += [len(rows) for rows, _ in runs]
+        rows, targets = map(np.concatenate, zip(*runs, strict=True))
+        wanted.append((rows, targets))
+    values = _engine.score(
+        model.weights,
+        [(part.cache, part.ids) for part in parts],
+        wanted,
+        top=options.top,
+        n_text=model.n_text_tokens,
+        masks=options.masks,
+        threads=model.threads,
+    )
+    ends = np.cumsum(sizes)[:-1]
+    for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
+        found[i].append(tuple(arrays))
+
+
+class _Part(NamedTuple):
+    """What goes through the engine in one piece."""
+
+    cache: _engine.KVCache
+    ids: np.ndarray
+    begin: int  # which of their pieces' ids is the first of these
+    owners: list[int]  # indices of the pieces that want rows of it
+
+
+def _finished(
+    model: LoadedModel, passage: Passage, contexts: np.ndarray, columns: Sequence[np.ndarray]
+) -> Score:
+    n = len(passage.tokens) - passage.first
+    logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    offsets, n_bytes, n_chars = _extent(model, passage.text, passage.ids, passage.skipped)
+    wants_words = passage.options.words
+    return Score(
+        token_ids=passage.ids[passage.skipped :].tolist(),
+        logprobs=logprobs,
+        ranks=ranks,
+        entropies=entropies,
+        contexts=contexts[:n],
+        offsets=offsets,
+        n_bytes=n_bytes,
+        n_chars=n_chars,
+        text=passage.text,
+        top_ids=top_ids,
+        top_logprobs=top_logprobs,
+        masses=masses[:, 0] if passage.options.masked else None,
+        _words=find_words(model, passage, logprobs, columns[-1][:, -1]) if wants_words else None,
+    )
+
+
+def suggest(
+    model: LoadedModel, prompt: Prompt | Prompts, k: int = 5
+) -> list[Suggestion] | list[list[Suggestion]]:
+    """What :meth:`gpt2c.GPT2.suggest` does."""
+    k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
+    several, given = separate(prompt)
+    prompts = model.encode(given)
+    check_lengths(prompts, model.config.n_ctx)
+    results = []
+    for part in calls_of([len(ids) for ids in prompts]):
+        sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
+        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads)
+        results += [_most_probable(model, row, k) for row in logits]
+    return results if several else results[0]
+
+
+def _most_probable(model: LoadedModel, logits: np.ndarray, k: int) -> list[Suggestion]:
+    usable = logits[: model.n_text_tokens]
+    limit = np.partition(usable, -k)[-k]
+    candidates = np.flatnonzero(usable >= limit)  # k of them, or more where several are equal to the last
+    best = candidates[np.argsort(-usable[candidates], kind="stable")][:k]
+    exact = logits.astype(np.float64)
+    top = exact.max()
+    probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
+    suggestions = []
+    for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):
+        data = model.token_bytes(token)
+        suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
+    return suggestions
+
+
+def _extent(
+    model: LoadedModel, text: str | None, ids: np.ndarray, first: int
+) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
+    """Character offsets of the tokens from ``first`` on, and their number of bytes and of characters."""
+    if text is not None:
+        offsets = model.tokenizer.offsets(text, ids.tolist())
+        if offsets is not None:
+            text, offsets = text[offsets[first][0] :], offsets[first:]
+        elif first:  # a wrapped tokenizer that changes the text
+            return None, None, None
+        return offsets, len(text.encode("utf-8")), len(text)
+    if model.has_tokenizer:
+        data = b"".join(model.tokenizer.token_bytes(token) for token in ids[first:].tolist())
+        return None, len(data), len(data.decode("utf-8", "replace"))
+    return None, None, None

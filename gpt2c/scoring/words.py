@@ -1,0 +1,89 @@
+"""The words of scored texts, and how probable they are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..errors import TokenizerError
+from .vocabulary import text_limits, word_edges
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from .passages import Passage
+
+__all__ = ["Word", "find_words"]
+
+
+class Word(NamedTuple):
+    """A word of a text: a piece without white space, as long as can be.
+
+    Attributes
+    ----------
+    text : str
+    start, end : int
+        Where it stands in the text, in characters [start, end).
+    logprob : float
+        The natural logarithm of the probability that this word, and no longer one, comes after what stands
+        before it.
+    surprisal : float
+        The same in bits: -log2 of the probability.
+    first_token, n_tokens : int
+        Its tokens, with the white space before it: ``n_tokens`` of the scored tokens from ``first_token`` on.
+        An end-of-text token inside given ids begins no word: like white space, it counts into the next.
+    """
+
+    text: str
+    start: int
+    end: int
+    logprob: float
+    surprisal: float
+    first_token: int
+    n_tokens: int
+
+
+def find_words(
+    model: LoadedModel, passage: Passage, logprobs: np.ndarray, ends: np.ndarray
+) -> tuple[Word, ...]:
+    """The words; ends[i] is the log-probability that scored token i begins with white space, [n + 1]."""
+    ids, tokenizer = passage.ids[passage.skipped :], model.tokenizer
+    text = tokenizer.decode(passage.ids) if passage.text is None else passage.text
+    offsets = tokenizer.offsets(text, passage.ids)
+    starts, stops = word_edges(model)
+    if offsets is None or any(
+        text[start:end][:1].isspace() and not starts[token] and not _is_partial(tokenizer.token_bytes(token))
+        for token, (start, end) in zip(passage.ids, offsets, strict=True)
+    ):
+        raise TokenizerError(
+            f"{passage.name}: {tokenizer.name} does not tell which of its tokens begin with white space: "
+            "where words begin cannot be told; score without words=True"
+        )
+    offsets = offsets[passage.skipped :]
+    # Before token i, and after the last: whether a word ends, and the probability with which it had to.
+    before = passage.tokens[passage.first - 1 :]
+    ended = stops[before]
+    begins = np.append(starts[ids], True)
+    gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)
+    cuts = np.flatnonzero(begins | ended).tolist()
+
+    limits = text_limits(model.config)
+    words, first = [], 0  # the first token of the next word, or of the white space before it
+    for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
+        start, piece = offsets[begin][0], text[offsets[begin][0] : offsets[end - 1][1]]
+        word = piece.strip()
+        if not word or ids[begin] in limits:
+            continue
+        start += len(piece) - len(piece.lstrip())
+        logprob = float(logprobs[first:end].sum(dtype=np.float64) + gains[end] - gains[first])
+        surprisal = logprob / -math.log(2)
+        words.append(Word(word, start, start + len(word), logprob, surprisal, first, end - first))
+        first = end
+    return tuple(words)
+
+
+def _is_partial(token: bytes) -> bool:
+    """Whether it begins with part of a character only."""
+    return token.decode("utf-8", "replace").startswith("\ufffd")

@@ -1,0 +1,161 @@
+"""Byte-level BPE, run by tiktoken."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+from ..errors import TokenizerError, shown
+from .base import Tokenizer, check_text
+from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
+
+__all__ = ["SEPARATOR", "BPETokenizer"]
+
+SEPARATOR = "\u0100"  # of tokens in a packed vocabulary: beyond Latin-1, in which their bytes are written
+
+# tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
+# _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.
+_LONG_RUN = 20_000
+_WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_LONG_RUNS = re.compile(f"(?<![{_WHITE}])[{_WHITE}]{{{_LONG_RUN},}}+")
+
+
+class BPETokenizer(Tokenizer):
+    """A byte-level BPE that tiktoken runs; made by `load_tokenizer` and `gpt2_tokenizer`.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    name, kind : str
+        See `Tokenizer`.
+    n_ids : int, optional
+        How many ids the model has, if that is not the size of the vocabulary. `encode` gives no id that the
+        model lacks; `decode` takes every id that it has.
+
+    Raises
+    ------
+    TokenizerError
+        The model lacks ids that ordinary text needs.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, name: str, kind: str, n_ids: int | None = None) -> None:
+        self.name, self.kind = name, kind
+        self._vocabulary = vocabulary
+        self.n_vocab = len(vocabulary.tokens)
+        self.special_tokens = {token.text: token.id for token in vocabulary.added if token.special}
+        self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
+        self._prefix = tuple(vocabulary.prefix)
+        self._added = {token.text: token.id for token in vocabulary.added}
+        ordinary = [token for token in vocabulary.added if not token.special]
+        self._patterns = {False: _patterns(ordinary), True: _patterns(vocabulary.added)}
+        self._n_ids = self.n_vocab if n_ids is None else n_ids
+
+        if max(self._ids) >= self._n_ids:
+            raise TokenizerError(
+                f"{name}: this vocabulary has ids up to {max(self._ids)}, but the model's end at "
+                f"{self._n_ids - 1}: the tokenizer files belong to another model"
+            )
+        self._check(self._prefix)
+
+    @cached_property
+    def _tiktoken(self) -> Any:
+        import tiktoken  # not at the top: only encode() needs it, and importing it takes longer than all else
+
+        return tiktoken.Encoding("gpt2c", pat_str=GPT2_SPLIT, mergeable_ranks=self._ranks, special_tokens={})
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        check_text(text)
+        ids = list(self._prefix)
+        pieces: list[str | int] = [text] if text else []
+        for pattern in self._patterns[bool(allow_special)]:
+            pieces = [part for piece in pieces for part in self._cut_out(pattern, piece)]
+        for piece in pieces:
+            if isinstance(piece, int):
+                self._check([piece])
+                ids.append(piece)
+            else:
+                for part in _without_long_runs(piece):
+                    ids += [self._ids[rank] for rank in self._encode_ordinary(part)]
+        return ids
+
+    encode.__doc__ = Tokenizer.encode.__doc__
+
+    def token_bytes(self, token_id: int) -> bytes:
+        index = operator.index(token_id)
+        if 0 <= index < self.n_vocab:
+            return self._tokens[index]
+        if 0 <= index < self._n_ids:
+            return b""  # rows that only pad the model's embedding
+        last = max(self.n_vocab, self._n_ids) - 1
+        raise ValueError(f"token id {index} is outside the vocabulary: 0 to {last} are allowed")
+
+    token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
+
+    def packed(self) -> dict[str, Any]:
+        v = self._vocabulary
+        in_order = v.ids == list(range(len(v.ids)))
+        return {
+            "tokens": SEPARATOR.join(token.decode("latin-1") for token in v.tokens),
+            "ids": len(v.ids) if in_order else v.ids,
+            "added": [list(token) for token in v.added],
+            "prefix": v.prefix,
+        }
+
+    packed.__doc__ = Tokenizer.packed.__doc__
+
+    def _cut_out(self, pattern: re.Pattern[str], piece: str | int) -> Iterator[str | int]:
+        """The parts of a text between the matches of a pattern, and the matches as ids."""
+        if isinstance(piece, int):
+            yield piece
+            return
+        for index, part in enumerate(pattern.split(piece)):
+            if index % 2:
+                yield self._added[part]
+            elif part:
+                yield part
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        """Ranks of a text's tokens."""
+        try:
+            return self._tiktoken.encode_ordinary(text)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's; not an Exception, and not to be imported
+                raise
+            raise TokenizerError(f"tiktoken failed on a text of {len(text)} characters: {error}") from None
+
+    def _check(self, ids: Iterable[int]) -> None:
+        for index in ids:
+            if index >= self._n_ids:
+                raise TokenizerError(
+                    f"the token {shown(self._tokens[index].decode())} has the id {index}, but the model's "
+                    f"end at {self._n_ids - 1}: its embedding was not resized when the token was added"
+                )
+
+
+def _patterns(added: list[AddedToken]) -> list[re.Pattern[str]]:
+    """Patterns that cut added tokens out of a text, for use in turn; of several matches the longest wins."""
+    groups = ([token.text for token in added if token.late == late] for late in (False, True))
+    ordered = (sorted(group, key=len, reverse=True) for group in groups if group)
+    return [re.compile(f"({'|'.join(map(re.escape, group))})") for group in ordered]
+
+
+def _without_long_runs(text: str) -> Iterator[str]:
+    """Cut a text where GPT-2's rule cuts very long runs of white space anyway: before a run's last character.
+
+    If something follows a run, the rule makes its last character the beginning of that, or a piece of its
+    own, and all before it one piece. A run at the end of a text is one piece, too; so both parts of the text
+    are split as they are within the whole.
+    """
+    half = _LONG_RUN // 2  # every long run contains one of these windows
+    if not any(text[at : at + half].isspace() for at in range(0, len(text) - half + 1, half)):
+        yield text
+        return
+    begin = 0
+    for run in _LONG_RUNS.finditer(text):
+        if run.end() < len(text):
+            yield text[begin : run.end() - 1]
+            begin = run.end() - 1
+    yield text[begin:]

@@ -1,0 +1,152 @@
+"""Finding a tokenizer: beside a model, in a packed file, in the package, or an object of another library."""
+
+from __future__ import annotations
+
+import json
+import operator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TokenizerError, shown
+from .base import Tokenizer
+from .bpe import SEPARATOR, BPETokenizer
+from .files import FOREIGN_FILES, read_description
+from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+__all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
+
+
+def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
+    """The tokenizer that stands beside a model.
+
+    Read are, in this order: ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; with either, the added
+    tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``. Without any of
+    them, a model with 50,257 tokens gets GPT-2's vocabulary. All this needs tiktoken only; files that ask for
+    something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is installed.
+
+    Parameters
+    ----------
+    directory : path
+        Where the tokenizer files are.
+    config : Config
+        The model's configuration; ``n_vocab`` is used.
+
+    Raises
+    ------
+    TokenizerError
+        There are no tokenizer files (and the vocabulary is not GPT-2's size); or they are damaged, contradict
+        each other or the model, or need ``tokenizers``, which is not installed.
+    """
+    directory = Path(directory)
+    found = read_description(directory)
+    if found is None:
+        return _without_files(directory, config.n_vocab)
+    description, where = found
+    try:
+        vocabulary = compile_vocabulary(description, where)
+    except NotExact as reason:
+        return _run_by_tokenizers(description, where, str(reason), config.n_vocab)
+    return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=config.n_vocab)
+
+
+def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
+    foreign = [name for name in FOREIGN_FILES if (directory / name).is_file()]
+    if not foreign and n_vocab == gpt2_tokenizer().n_vocab:
+        return gpt2_tokenizer()
+    what = f"only {', '.join(foreign)}, which gpt2c cannot read" if foreign else "no tokenizer files"
+    raise TokenizerError(
+        f"{directory} has {what}; needed is tokenizer.json, or vocab.json and merges.txt. Without them, give "
+        "prompts as token ids, or a tokenizer with tokenizer="
+    )
+
+
+def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_vocab: int) -> Tokenizer:
+    try:
+        import tokenizers
+    except ImportError:
+        raise TokenizerError(
+            f"{where}: tiktoken cannot reproduce this tokenizer exactly: {reason}. Install the library that "
+            'can: pip install "gpt2c[tokenizers]"; or give another tokenizer with tokenizer='
+        ) from None
+    try:
+        found = tokenizers.Tokenizer.from_str(json.dumps(description))
+    except Exception as error:  # the library raises no narrower class
+        raise TokenizerError(f"{where}: the tokenizers library refuses it: {error}") from None
+    found.no_truncation()  # transformers decides both anew in every call, too
+    found.no_padding()
+    for entry in description["added_tokens"]:
+        if found.token_to_id(entry["content"]) != entry["id"]:
+            raise TokenizerError(
+                f"{where}: the added token {shown(entry['content'])} has the id {entry['id']}, not the next"
+            )
+    tokenizer = as_tokenizer(found, name=where, n_vocab=n_vocab)
+    tokenizer.description = description
+    return tokenizer
+
+
+def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
+    """The tokenizer that `Tokenizer.packed` has put in words, for a model of ``n_vocab`` tokens.
+
+    Raises
+    ------
+    TokenizerError
+        The words are damaged, do not belong to the model, or need ``tokenizers``, which is not installed.
+    """
+    if "tokenizers" in packed:
+        return _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
+    try:
+        tokens = [token.encode("latin-1") for token in packed["tokens"].split(SEPARATOR)]
+        every = range(len(tokens))
+        in_order = isinstance(packed["ids"], int)
+        ids = every[: packed["ids"]] if in_order else [operator.index(index) for index in packed["ids"]]
+        prefix = [operator.index(index) for index in packed["prefix"]]
+        added = [AddedToken(*token) for token in packed["added"]]
+        asked = [packed["ids"] - 1] if in_order else ids
+        if not all(index in every for index in (*asked, *prefix, *(token.id for token in added))):
+            raise IndexError("an id is outside the vocabulary")
+        ranks = {tokens[i]: rank for rank, i in enumerate(ids)}
+        ids = list(ids)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"the vocabulary in {where} is damaged: {error}") from None
+    vocabulary = Vocabulary(tokens, ranks, ids, added, prefix)
+    return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=n_vocab)
+
+
+@lru_cache(maxsize=1)
+def gpt2_tokenizer() -> Tokenizer:
+    """OpenAI's GPT-2 vocabulary of 50,257 tokens, from the package."""
+    name, kind = "GPT-2's vocabulary, bundled with gpt2c", "byte-level BPE (tiktoken)"
+    return BPETokenizer(gpt2_vocabulary(), name=name, kind=kind)
+
+
+def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = None) -> Tokenizer:
+    """Wrap any object that has ``encode(text)`` and ``decode(ids)``.
+
+    Objects of tiktoken, tokenizers and transformers are known, and treated so that special tokens in the text
+    are ordinary text unless allowed. Of any other object its own rules apply, whatever ``allow_special``
+    says.
+
+    Parameters
+    ----------
+    obj : object
+        ``encode`` must give ids in a list, tuple or array (or in ``.ids``), ``decode`` must give a str.
+        A `Tokenizer` is returned as it is.
+    name : str, optional
+        See `Tokenizer`; by default the class of the object.
+    n_vocab : int, optional
+        The number of ids that the model has; encoding to others is then an error.
+
+    Raises
+    ------
+    TypeError
+        The object lacks one of the methods.
+    """
+    if isinstance(obj, Tokenizer):
+        return obj
+    from .foreign import ForeignTokenizer
+
+    return ForeignTokenizer(obj, name=name, n_vocab=n_vocab)

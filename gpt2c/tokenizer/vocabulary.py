@@ -1,0 +1,315 @@
+"""Byte-level BPE vocabularies: compiled from a tokenizer's description, where tiktoken reproduces it exactly.
+
+A description is the content of a ``tokenizer.json`` (vocab.json + merges.txt are brought into the same form
+before, see ``files``). It may ask for things that tiktoken does not do: `compile_vocabulary`
+raises `NotExact`.
+
+When is tiktoken exact? Of the neighbours in a word it joins those whose *concatenation* has the lowest rank,
+while a BPE names the *pairs* it joins. The two agree if for every merge, "x y -> xy", in order:
+
+1. no other merge makes the token xy;
+2. x and y are single bytes or made by earlier merges;
+3. the bytes of xy, by the earlier merges alone, become x and y.
+
+Why this is enough: by 2, merges are applied in ascending order; and what stands between two boundaries that
+no merge has crossed was merged as if it stood alone. So whenever two neighbours spell a token xy, 3 says that
+they are x and y if that merge is still to come, and that they would be one already if its turn were past. For
+the same reason a word that is a token (tiktoken looks that up first) becomes that token. Training gives such
+vocabularies only, since it merges pairs just seen as neighbours; one made or edited by hand may break the
+rules, and is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import TokenizerError, shown
+
+__all__ = [
+    "GPT2_SPLIT",
+    "AddedToken",
+    "NotExact",
+    "Vocabulary",
+    "compile_vocabulary",
+    "gpt2_vocabulary",
+]
+
+# GPT-2's rule for cutting a text into words, in tiktoken's possessive form: same matches, no backtracking.
+GPT2_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+_GPT2_SPLIT_AS_PUBLISHED = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+# GPT-2's files write every byte as one printable character; this is also the order of the 256 byte tokens.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
+_BYTE_CHARS = [*map(chr, _PRINTABLE), *(chr(0x100 + index) for index in range(256 - len(_PRINTABLE)))]
+_TO_BYTES = codecs.charmap_build(
+    "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
+)
+
+
+class NotExact(Exception):
+    """The description is sound, but tiktoken would not reproduce it; the message says why."""
+
+
+class AddedToken(NamedTuple):
+    """A token that is cut out of the text before the BPE sees it."""
+
+    text: str
+    id: int
+    special: bool
+    """Whether it has a meaning beyond its text, as <|endoftext|> has."""
+    late: bool
+    """Whether it is looked for after the others ("normalized" in the files)."""
+
+
+class Vocabulary(NamedTuple):
+    """All that encoding and decoding needs."""
+
+    tokens: list[bytes]
+    """The bytes of every token, by id."""
+    ranks: dict[bytes, int]
+    """The tokens that the BPE makes -> their place in merge order, bytes first."""
+    ids: list[int]
+    """The id of every rank."""
+    added: list[AddedToken]
+    prefix: list[int]
+    """The ids that the tokenizer puts before every text."""
+
+
+def gpt2_vocabulary() -> Vocabulary:
+    """OpenAI's GPT-2 vocabulary, from the file in the package (see data/make_gpt2_ranks.py)."""
+    made = (Path(__file__).parent.parent / "data" / "gpt2" / "ranks.bin").read_bytes().split(b"\0")
+    tokens = [*(bytes([byte]) for byte in _BYTE_ORDER), *made]
+    ranks = dict(zip(tokens, range(len(tokens)), strict=True))
+    end = AddedToken("<|endoftext|>", len(tokens), special=True, late=False)
+    return Vocabulary([*tokens, b"<|endoftext|>"], ranks, list(range(len(tokens))), [end], [])
+
+
+def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
+    """Check the description of a tokenizer and make it ready for tiktoken.
+
+    Parameters
+    ----------
+    description : dict
+        What ``tokenizer.json`` holds.
+    where : str
+        The file or directory, for messages.
+
+    Raises
+    ------
+    NotExact
+        tiktoken would give other tokens, or we cannot be sure that it gives the same.
+    TokenizerError
+        The description contradicts itself.
+    """
+    model = description.get("model")
+    if not isinstance(model, dict):
+        raise TokenizerError(f"{where}: there is no model in it")
+    _require_plain(description, model)
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not isinstance(merges, list):
+        raise TokenizerError(f"{where}: a BPE needs a vocabulary (token -> id) and a list of merges")
+
+    _check_ids(vocab, where)
+    ranks = _rank_merges(vocab, _pairs(merges, where), where)
+    tokens = [b""] * len(vocab)
+    for token, index in vocab.items():
+        tokens[index] = _spelled(token, where)
+    added = _added_tokens(description.get("added_tokens") or [], vocab, ranks, tokens, where)
+    if model.get("ignore_merges"):
+        extra = vocab.keys() - ranks - {token.text for token in added}
+        if extra:
+            raise NotExact(f"it has ignore_merges, and no merge makes the token {shown(min(extra))}")
+    return Vocabulary(
+        tokens,
+        {tokens[vocab[token]]: rank for token, rank in ranks.items()},
+        [vocab[token] for token in ranks],
+        added,
+        _prefix(description.get("post_processor"), len(tokens), where),
+    )
+
+
+def _require_plain(description: dict[str, Any], model: dict[str, Any]) -> None:
+    """Refuse whatever is not byte-level BPE with GPT-2's splitting and nothing else."""
+    kind = model.get("type", "BPE")  # old files of GPT-2 have no type
+    if kind != "BPE":
+        raise NotExact(f"its model is {shown(kind)}, not BPE")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise NotExact(f"it sets {name} = {shown(model[name])}")
+    if description.get("normalizer") is not None:
+        raise NotExact("it has a normalizer")
+
+    steps = _steps(description.get("pre_tokenizer"), "pretokenizers")
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": _GPT2_SPLIT_AS_PUBLISHED},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    splits_before = steps[:1] == [split]
+    step = steps[-1] if len(steps) == 1 + splits_before else {}
+    if step.get("type") != "ByteLevel" or bool(step.get("use_regex", True)) == splits_before:
+        raise NotExact("its pre_tokenizer is not GPT-2's byte-level one")
+    if step.get("add_prefix_space", True):
+        raise NotExact("it puts a space before every text (add_prefix_space)")
+    if [step.get("type") for step in _steps(description.get("decoder"), "decoders")] != ["ByteLevel"]:
+        raise NotExact("its decoder is not the byte-level one")
+
+
+def _steps(node: Any, children: str) -> list[dict[str, Any]]:
+    """The steps of a (possibly nested) sequence, one step, or none."""
+    if node is None:
+        return []
+    if not isinstance(node, dict):
+        return [{}]
+    if node.get("type") != "Sequence":
+        return [node]
+    return [step for child in node.get(children) or [] for step in _steps(child, children)]
+
+
+def _check_ids(vocab: dict[str, Any], where: str) -> None:
+    """Every id from 0 to n - 1 exactly once."""
+    if set(map(type, vocab.values())) != {int}:
+        raise TokenizerError(
+            f"{where}: the ids of the vocabulary must be whole numbers, and at least one is needed"
+        )
+    n = len(vocab)
+    if set(vocab.values()) == set(range(n)):
+        return
+    owner: dict[int, str] = {}
+    for token, index in vocab.items():
+        if index in owner:
+            raise TokenizerError(
+                f"{where}: {shown(owner[index])} and {shown(token)} both have the id {index}"
+            )
+        owner[index] = token
+    missing = next(index for index in range(n) if index not in owner)
+    raise TokenizerError(
+        f"{where}: the vocabulary has {n} tokens, but none has the id {missing}: the file is incomplete"
+    )
+
+
+def _pairs(merges: list[Any], where: str) -> Iterator[tuple[str, str]]:
+    """The merges, each written as "a b" or as ["a", "b"]."""
+    for number, merge in enumerate(merges, 1):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise TokenizerError(f"{where}: merge {number} must name two tokens, not {shown(merge)}")
+        yield pair[0], pair[1]
+
+
+def _rank_merges(vocab: dict[str, Any], merges: Iterator[tuple[str, str]], where: str) -> dict[str, int]:
+    """The rank of every token that the BPE can make, 256 bytes first; holds the merges to the rules above."""
+    ranks = {char: rank for rank, char in enumerate(_BYTE_CHARS)}
+    lacking = [char for char in _BYTE_CHARS if char not in vocab]
+    if lacking:
+        raise NotExact(
+            f"its vocabulary lacks {len(lacking)} of the 256 bytes, the first is {shown(lacking[0])}"
+        )
+    left, right = list(range(256)), list(range(256))  # the parts of every rank; bytes are their own
+    made: dict[tuple[int, int], int] = {}
+    for rank, (a, b) in enumerate(merges, 256):
+        x, y, token = ranks.get(a), ranks.get(b), a + b
+        if x is None or y is None or token in ranks or token not in vocab:
+            name = f"merge {rank - 255}, {shown(a)} + {shown(b)},"
+            for part in (a, b, token):
+                if part not in vocab:
+                    raise TokenizerError(
+                        f"{where}: {name} needs the token {shown(part)}, which is not in the vocabulary"
+                    )
+            why = "makes a token a second time" if token in ranks else "joins what no earlier merge makes"
+            raise NotExact(f"{name} {why}")
+        if not _neighbours(x, y, rank, left, right, made):
+            raise NotExact(f"merge {rank - 255}, {shown(a)} + {shown(b)}, is hidden by an earlier one")
+        ranks[token] = made[x, y] = rank
+        left.append(x)
+        right.append(y)
+    return ranks
+
+
+def _neighbours(
+    x: int, y: int, limit: int, left: list[int], right: list[int], made: dict[tuple[int, int], int]
+) -> bool:
+    """Whether the bytes of x and y, merged together by the merges below ``limit``, become just x and y.
+
+    From (x, y) we go back in time, undoing the later of the two merges beside the boundary. The two tokens
+    that stand there at a moment must not be a pair whose turn comes before ``limit``, the merge that happened
+    to one of them next. Of equal pairs that overlap, the left one is merged.
+    """
+    while True:
+        if made.get((x, y), limit) < limit:
+            return False
+        if max(x, y) < 256:
+            return True
+        if x > y:
+            limit, x = x, right[x]
+        else:
+            limit, y = y + 1, left[y]
+
+
+def _spelled(token: str, where: str) -> bytes:
+    """The bytes of a token as the vocabulary writes it; what is not in GPT-2's alphabet stands for itself."""
+    try:
+        return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
+    except UnicodeEncodeError:
+        return _utf8(token, where)
+
+
+def _utf8(text: str, where: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise TokenizerError(f"{where}: the token {shown(text)} is not valid Unicode") from None
+
+
+def _added_tokens(
+    entries: Any, vocab: dict[str, int], ranks: dict[str, int], tokens: list[bytes], where: str
+) -> list[AddedToken]:
+    """The added tokens; those that are not in the vocabulary are appended to ``tokens``."""
+    added = []
+    for entry in entries:
+        text, index = entry["content"], entry["id"]
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if entry.get(flag):
+                raise NotExact(f"its added token {shown(text)} has {flag}")
+        if text not in vocab:
+            if index != len(tokens):
+                raise TokenizerError(
+                    f"{where}: the added token {shown(text)} has the id {index}; {len(tokens)} is next"
+                )
+            tokens.append(b"")
+        elif vocab[text] != index:
+            raise TokenizerError(
+                f"{where}: {shown(text)} has the id {vocab[text]} in the vocabulary, {index} as added"
+            )
+        if text not in ranks:  # unlike the BPE's tokens, it is written as itself
+            tokens[index] = _utf8(text, where)
+        added.append(AddedToken(text, index, bool(entry.get("special")), bool(entry.get("normalized"))))
+    return added
+
+
+def _prefix(post_processor: Any, n_tokens: int, where: str) -> list[int]:
+    """The ids that a post-processor puts before a text; NotExact if it does anything else to the ids."""
+    prefix: list[int] = []
+    for step in _steps(post_processor, "processors"):
+        if step.get("type") == "ByteLevel":
+            continue  # changes offsets only
+        try:
+            if step["type"] != "TemplateProcessing":
+                raise NotExact(f"its post_processor is {shown(step['type'])}")
+            *before, text = step["single"]
+            if "Sequence" not in text or not all("SpecialToken" in piece for piece in before):
+                raise NotExact("its post_processor puts tokens after the text")
+            names = [piece["SpecialToken"]["id"] for piece in before]
+            ids = [index for name in names for index in step["special_tokens"][name]["ids"]]
+        except (KeyError, TypeError, ValueError):
+            raise TokenizerError(f"{where}: the post_processor is damaged") from None
+        for index in ids:
+            if type(index) is not int or not 0 <= index < n_tokens:
+                raise TokenizerError(f"{where}: the post_processor adds the unknown id {shown(index)}")
+        prefix = ids + prefix
+    return prefix

@@ -1,0 +1,100 @@
+"""From tokens to text: bytes become characters, and stop strings end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import StreamDecoder
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """The text of a continuation, token by token, up to the first stop string.
+
+    Parameters
+    ----------
+    new_decoder : function that makes a decoder, or None
+        None writes nothing.
+    stop : tuple of str
+
+    Attributes
+    ----------
+    text : str
+        What is certain to belong to the continuation.
+    stopped : bool
+        Whether a stop string has come: nothing may be added then.
+    """
+
+    def __init__(self, new_decoder: Callable[[], StreamDecoder] | None, stop: tuple[str, ...]) -> None:
+        self._decoder = new_decoder() if new_decoder else None
+        self._filter = _StopFilter(stop)
+        self._pieces: list[str] = []
+
+    @property
+    def stopped(self) -> bool:
+        return self._filter.stopped
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def push(self, token: int) -> str:
+        """Add a token; returns what it adds to the text."""
+        return self._add(self._decoder.push(token)) if self._decoder else ""
+
+    def finish(self) -> str:
+        """The continuation is over, unless it has been stopped: what was held back belongs to it."""
+        if not self._decoder or self.stopped:
+            return ""
+        piece = self._add(self._decoder.flush())
+        if not self.stopped:
+            held = self._filter.flush()
+            self._pieces.append(held)
+            piece += held
+        return piece
+
+    def cancel(self) -> None:
+        """The same for one that is given up; half a character is dropped."""
+        self._pieces.append(self._filter.flush())
+
+    def _add(self, text: str) -> str:
+        piece = self._filter.push(text)
+        self._pieces.append(piece)
+        return piece
+
+
+class _StopFilter:
+    """Lets text through up to the first stop string, holding back what could be the beginning of one."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self.stopped = False
+        self._stop = stop
+        self._reach = (
+            max(map(len, stop), default=1) - 1
+        )  # a stop string can have begun so many characters ago
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """Add ``text``; what is certain to belong to the result comes back."""
+        if not self._stop:
+            return text
+        text = self._held + text
+        found = [at for at in map(text.find, self._stop) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        certain = len(text)
+        for at in range(max(0, len(text) - self._reach), len(text)):
+            if any(stop.startswith(text[at:]) for stop in self._stop):
+                certain = at
+                break
+        self._held = text[certain:]
+        return text[:certain]
+
+    def flush(self) -> str:
+        """What was held back, once it is known that no stop string follows."""
+        held, self._held = self._held, ""
+        return held

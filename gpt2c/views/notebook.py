@@ -1,0 +1,149 @@
+"""What results look like in a notebook: the ``_repr_html_`` of scores, continuations and the logit lens.
+
+Everything that comes from a text is escaped; colours are translucent, so that they fit light and dark pages.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from html import escape
+from typing import Any
+
+from ..core.labels import label, visible
+from ..generation.results import Generation
+from ..generation.trace import Branch, Trace
+from ..introspection.passes import ActivationCache
+from ..introspection.results import LogitLens
+from ..scoring.results import Score, pieces
+
+__all__ = ["html"]
+
+_TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7"
+_CELL = "text-align:left;padding:1px 6px;white-space:nowrap;font-family:monospace"
+
+
+@singledispatch
+def html(result: Any) -> str | None:
+    """A result as HTML; None where notebooks show its ``repr``."""
+    return None
+
+
+@html.register
+def _activations(cache: ActivationCache) -> str | None:
+    """The attention patterns, if any were captured."""
+    if not any(name.endswith("hook_pattern") for name in cache):
+        return None
+    from .pages import fragment
+
+    return fragment(cache)
+
+
+@html.register
+def _score(score: Score) -> str:
+    """A scored text: each token on the colour of its probability, its numbers when pointed at."""
+    spans = []
+    if score.offsets and score.text is not None and score.offsets[0][0]:
+        spans.append(f"<span>{_shown(score.text[: score.offsets[0][0]])}</span>")
+    for text, span in pieces(score):
+        name = label(text, score.token_ids[span.start])
+        probability = math.exp(score.logprobs[span].sum(dtype=float))
+        numbers = [
+            f"{name}: probability {probability:.3g}",
+            *(
+                f"token {score.token_ids[i]}: log-probability {score.logprobs[i]:.4f}, "
+                f"rank {score.ranks[i]}, entropy {score.entropies[i]:.4f}"
+                for i in range(span.start, span.stop)
+            ),
+        ]
+        title = escape("\n".join(numbers))
+        spans.append(
+            f'<span title="{title}" style="{_background(probability)}">{_shown(text or name + " ")}</span>'
+        )
+    per_byte = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} per byte"
+    return (
+        f'<div dir="auto" style="{_TEXT}">{"".join(spans)}</div>'
+        f"<div><small>{len(score)} tokens, perplexity {score.perplexity:.4g}, {score.bits:.1f} bits"
+        f"{per_byte}; the stronger the colour, the more probable the token</small></div>"
+    )
+
+
+@html.register
+def _generation(generation: Generation) -> str:
+    """A continuation, what it ended by, and its trace if there is one."""
+    notes = [
+        f"{len(generation.token_ids)} tokens",
+        f"log-probability {sum(generation.logprobs):.4f}",
+        f"ended by {generation.finish_reason}",
+    ]
+    notes += [] if generation.seed is None else [f"seed {generation.seed}"]
+    notes += [] if generation.score is None else [f"score {generation.score:.4f}"]
+    trace = "" if generation.trace is None else _trace_html(generation.trace)
+    return (
+        f'<div dir="auto" style="{_TEXT}">{_shown(generation.text)}</div>'
+        f"<div><small>{', '.join(notes)}</small></div>{trace}"
+    )
+
+
+@html.register
+def _lens(lens: LogitLens) -> str:
+    """The most probable token after each layer, the last layer first; the next ones when pointed at."""
+    tokens = zip(lens.tokens, lens.input_ids, strict=True)
+    head = "".join(f'<th style="{_CELL}">{_label(*token)}</th>' for token in tokens)
+    rows = []
+    for layer in reversed(range(len(lens.names))):
+        cells = []
+        for i, texts in enumerate(lens.top_tokens[layer]):
+            ids, logprobs = lens.top_ids[layer, i].tolist(), lens.top_logprobs[layer, i].tolist()
+            lines = [
+                f"{math.exp(logprob):.1%} {label(text, token)}"
+                for text, token, logprob in zip(texts, ids, logprobs, strict=True)
+            ]
+            style = f"{_CELL};{_background(math.exp(logprobs[0]))}"
+            cells.append(
+                f'<td style="{style}" title="{escape(chr(10).join(lines))}">{_label(texts[0], ids[0])}</td>'
+            )
+        rows.append(f'<tr><th style="{_CELL}">{escape(lens.names[layer])}</th>{"".join(cells)}</tr>')
+    return (
+        f'<div style="overflow-x:auto"><table><thead><tr><th style="{_CELL}">after</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _trace_html(trace: Trace) -> str:
+    rows = []
+    for step in trace.steps:
+        for number, branch in enumerate(step.branches):
+            place = f"{step.position}" if branch.score is None else f"{step.position}, beam {number}"
+            cells = "".join(f'<td style="{style}">{text}</td>' for text, style in _candidates(branch))
+            rows.append(f'<tr><th style="{_CELL}">{place}</th>{cells}</tr>')
+    return (
+        "<details><summary>what was weighed at every step</summary>"
+        f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div></details>'
+    )
+
+
+def _candidates(branch: Branch) -> list[tuple[str, str]]:
+    cells = []
+    for candidate in branch.candidates:
+        probability = math.exp(candidate.logprob)
+        text = f"{_label(candidate.text, candidate.token_id)} {probability:.1%}"
+        if candidate.fate:
+            text = f"<b>{text}</b> ({escape(candidate.fate)})"
+        elif candidate.removed_by:
+            text = f"<s>{text}</s>"
+        cells.append((text, f"{_CELL};{_background(probability)}"))
+    return cells
+
+
+def _background(probability: float) -> str:
+    return f"background:rgba(70,130,200,{0.65 * probability:.3f})"
+
+
+def _label(text: str, token_id: int) -> str:
+    return f"<bdi>{escape(label(text, token_id))}</bdi>"
+
+
+def _shown(text: str) -> str:
+    """Text as it is, except for characters that cannot be seen."""
+    return escape("".join(c if c in "\n\t" else visible(c) for c in text))

@@ -1,0 +1,387 @@
+"""What a page about a text tells: gathered from one model, as JSON values.
+
+Arrays are packed float32 or codes (see codes.py). Token ids stand for tokens everywhere; ``pieces`` has their
+texts, in which a byte that is no UTF-8 by itself is a lone surrogate, U+DC80 for 0x80.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.checks import check_index
+from ...generation.loop import generate
+from ...introspection.hooks import NamesFilter, full_name
+from ...introspection.passes import capture
+from ...scoring.scoring import score
+from ...version import __version__
+from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes, weight_codes
+
+if TYPE_CHECKING:
+    from ...core.lm import LoadedModel
+    from ...core.prompts import Prompt
+    from ...generation.results import Generation
+    from ...generation.trace import Branch, Candidate
+    from ...introspection.passes import ActivationCache
+
+__all__ = [
+    "about",
+    "attention",
+    "continuations",
+    "generation",
+    "lens",
+    "look",
+    "names",
+    "opening_head",
+    "pieces",
+    "room",
+    "scores",
+    "search",
+    "walk",
+]
+
+Json = dict[str, Any]
+
+SHOWN = 8  # tokens that the walk follows, at most
+WIDTH = 8  # numbers of each vector that it shows
+CANDIDATES = 40  # next tokens among which it samples by name
+TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
+ALTERNATIVES = 5  # per token of the text, and per layer and token of the logit lens
+DROPPED = 2  # continuations that each beam shows besides those that live on
+
+FINE_CELLS = 200_000  # up to so many attention weights take 16 bits each, more take 8
+HIDDEN_CELLS = 2_000_000  # up to so many, the scores behind the mask are told for every layer
+ALL_CELLS = 16_000_000  # up to so many, the weights are
+
+
+def names(layer: int) -> list[str]:
+    """What has to be captured for a page whose walk goes through ``layer``."""
+    everywhere = ["attn.hook_pattern", "attn.hook_q", "attn.hook_k", "hook_resid_pre", "hook_resid_post"]
+    here = [
+        *("ln1.*", "ln2.*", "attn.hook_v", "attn.hook_z", "mlp.*"),
+        *("hook_attn_out", "hook_resid_mid", "hook_mlp_out"),
+    ]
+    return [
+        *("hook_embed", "hook_pos_embed", "ln_final.*"),
+        *(f"blocks.*.{name}" for name in everywhere),
+        *(f"blocks.{layer}.{name}" for name in here),
+    ]
+
+
+def look(
+    model: LoadedModel,
+    text: Prompt,
+    layer: int | None,
+    head: int | None,
+    names_of: Callable[[int], NamesFilter],
+) -> tuple[ActivationCache, int, int]:
+    """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
+
+    Those are counted from 0. Default: the first layer, and its `opening_head`.
+    """
+    layer = 0 if layer is None else check_index("layer", layer, model.config.n_layer)
+    if head is not None:
+        head = check_index("head", head, model.config.n_head)
+    [cache] = capture(model, model.encode([text]), names_of(layer))
+    return cache, layer, opening_head(cache, layer) if head is None else head
+
+
+def about(model: LoadedModel, token_ids: np.ndarray) -> Json:
+    """Which model made the page, and the tokens."""
+    c = model.config
+    name = os.path.basename(os.path.realpath(model.name)) if os.path.exists(model.name) else model.name
+    return {
+        "model": {
+            "name": name,
+            "dtype": model.dtype,
+            "numerics": model.numerics,
+            "n_layer": c.n_layer,
+            "n_head": c.n_head,
+            "n_embd": c.n_embd,
+            "n_inner": c.n_inner,
+            "d_head": c.head_dim,
+            "n_vocab": c.n_vocab,
+            "activation": c.activation,
+        },
+        "version": __version__,
+        "text": b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace"),
+        "tokens": token_ids.tolist(),
+    }
+
+
+def pieces(model: LoadedModel, token_ids: Iterable[int]) -> dict[int, str]:
+    """The texts of tokens."""
+    return {
+        token: model.token_bytes(token).decode("utf-8", "surrogateescape") for token in sorted(set(token_ids))
+    }
+
+
+def opening_head(cache: ActivationCache, layer: int) -> int:
+    """The head of the layer whose last token attends most to one other token than itself and the first."""
+    last = cache["pattern", layer][:, -1]
+    others = last[:, 1:-1] if last.shape[1] > 2 else last
+    return int(others.max(axis=1).argmax())
+
+
+# Attention
+
+
+def attention(cache: ActivationCache, layer: int, *, hidden: bool) -> Json:
+    """The attention of all layers that were captured, or of ``layer`` alone where that is too much.
+
+    Parameters
+    ----------
+    cache : ActivationCache
+    layer : int
+    hidden : bool
+        Also tell the scores behind the mask and each row's log-sum-exp, from which the visible scores follow.
+    """
+    config, T = cache.model.config, len(cache.token_ids)
+    layers = [i for i in range(config.n_layer) if full_name(config, "pattern", i) in cache]
+    if len(layers) * config.n_head * T * T > ALL_CELLS:
+        layers = [layer]
+    cells = len(layers) * config.n_head * T * T
+    bits = 16 if cells <= FINE_CELLS else 8
+    found: Json = {
+        "causal": cache.causal,
+        "layers": layers,
+        "bits": bits,
+        "knee": KNEE,
+        "depth": DEPTH,
+        "digits": DIGITS,
+        "weights": packed(np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in layers])),
+    }
+    if hidden:
+        told = layers if cells <= HIDDEN_CELLS else [layer]
+        levels, text = (2**16, packed) if bits == 16 else (len(DIGITS), digits)
+        codes, ends, sums = zip(*(_scores(cache, i, levels) for i in told), strict=True)
+        found["scores"] = {
+            "layers": told,
+            "sums": packed(np.stack(sums)),
+            "levels": levels,
+            "hidden": text(np.stack(codes)),
+            "ends": packed(np.stack(ends)),
+        }
+    return found
+
+
+def _scores(cache: ActivationCache, layer: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a layer: codes of the scores behind the mask, their ends, and log-sum-exp of the others by row."""
+    scores = _all_scores(cache, layer)
+    seen = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+    top = seen.max(axis=-1, keepdims=True)
+    sums = top[..., 0] + np.log(np.exp(seen - top).sum(axis=-1))
+    return *hidden_codes(scores, levels), sums.astype(np.float32)
+
+
+def _all_scores(cache: ActivationCache, layer: int, heads: Any = slice(None)) -> np.ndarray:
+    """Query times key, scaled, before the mask: float64 [n_head, T, T]."""
+    q, k = (cache[name, layer][:, heads].astype(np.float64) for name in ("q", "k"))
+    return np.einsum("qhd,khd->hqk", q, k) * cache.model.config.attention_scale(layer)
+
+
+# The walk
+
+
+def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
+    """One pass through a layer and a head with numbers, for some tokens: the last and those it attends to."""
+    T = len(cache.token_ids)
+    pattern = cache["pattern", layer][head]
+    strongest = np.argsort(-pattern[-1, :-1], kind="stable")[: SHOWN - 1]
+    shown = np.sort(np.append(strongest, T - 1))
+    scores = _all_scores(cache, layer, [head])[0]
+
+    def of_head(name: str) -> np.ndarray:
+        return cache[name, layer][:, head]
+
+    vectors = {
+        "embed": cache["embed"],
+        "pos_embed": cache["pos_embed"],
+        "resid_pre": cache["resid_pre", layer],
+        "normalized": cache["ln1.hook_normalized", layer],
+        "q": of_head("q"),
+        "k": of_head("k"),
+        "v": of_head("v"),
+        "z": of_head("z"),
+        "attn_out": cache["attn_out", layer],
+        "resid_mid": cache["resid_mid", layer],
+        "normalized2": cache["ln2.hook_normalized", layer],
+        "pre": cache["mlp.hook_pre", layer],
+        "post": cache["mlp.hook_post", layer],
+        "mlp_out": cache["mlp_out", layer],
+        "resid_post": cache["resid_post", layer],
+        "resid_last": cache["resid_post", -1],
+        "normalized_last": cache["ln_final.hook_normalized"],
+    }
+    columns = {
+        "mean": cache["resid_pre", layer].mean(axis=1),
+        "scale": cache["ln1.hook_scale", layer][:, 0],
+        "mean_last": cache["resid_post", -1].mean(axis=1),
+        "scale_last": cache["ln_final.hook_scale"][:, 0],
+    }
+    logits = cache.logits[shown].astype(np.float64)
+    best = np.argsort(-logits[:, : cache.model.n_text_tokens], axis=1, kind="stable")[:, :CANDIDATES]
+    rest = logits.copy()
+    np.put_along_axis(rest, best, -np.inf, axis=1)
+    used.update(best.ravel().tolist())
+    return {
+        "layer": layer,
+        "head": head,
+        "scaling": cache.model.config.attention_scale(layer),
+        "shown": shown.tolist(),
+        "vectors": {name: packed(_float32(value[shown, :WIDTH])) for name, value in vectors.items()},
+        "sizes": {name: value.shape[1] for name, value in vectors.items()},
+        **{name: packed(_float32(value[shown])) for name, value in columns.items()},
+        "scores": packed(_float32(scores[np.ix_(shown, shown)])),
+        "row_max": packed(_float32(np.where(np.tri(T, dtype=bool), scores, -np.inf).max(axis=1)[shown])),
+        "weights": packed(_float32(pattern[np.ix_(shown, shown)])),
+        "temperatures": TEMPERATURES,
+        "candidates": {
+            "ids": packed(best.astype(np.uint32)),
+            "logits": packed(_float32(np.take_along_axis(logits, best, axis=1))),
+            "rest": packed(np.stack([_log_sum_exp(rest / t) for t in TEMPERATURES], axis=1)),
+        },
+    }
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _log_sum_exp(x: np.ndarray) -> np.ndarray:
+    """Of the last axis, as float32; minus infinity, of nothing, is told as the lowest finite number."""
+    top = x.max(axis=-1)
+    with np.errstate(divide="ignore"):
+        sums = np.log(np.exp(x - np.where(np.isfinite(top), top, 0)[..., None]).sum(axis=-1))
+    return np.maximum(top + sums, np.finfo(np.float32).min).astype(np.float32)
+
+
+# Logit lens and the text
+
+
+def lens(cache: ActivationCache, used: set[int]) -> Json:
+    """What every layer would answer."""
+    found = cache.logit_lens(k=min(ALTERNATIVES, cache.model.n_text_tokens))
+    used.update(found.top_ids.ravel().tolist(), found.token_ids.tolist())
+    return {
+        "names": list(found.names),
+        "k": found.top_ids.shape[2],
+        "asked": found.token_ids.tolist(),
+        "top_ids": packed(found.top_ids.astype(np.uint32)),
+        "top_logprobs": packed(_float32(found.top_logprobs)),
+        "entropies": packed(_float32(found.entropies)),
+        "ranks": packed(found.ranks.astype(np.uint32)),
+        "logprobs": packed(_float32(found.logprobs)),
+    }
+
+
+def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int]) -> Json | None:
+    """How probable every token but the first was; None where there is no other."""
+    if len(token_ids) < 2:
+        return None
+    found = score(model, list(token_ids), bos=False, top=min(ALTERNATIVES, model.n_text_tokens))
+    used.update(found.top_ids.ravel().tolist())
+    return {
+        "k": found.top_ids.shape[1],
+        "logprobs": packed(_float32(found.logprobs)),
+        "ranks": packed(found.ranks.astype(np.uint32)),
+        "entropies": packed(_float32(found.entropies)),
+        "top_ids": packed(found.top_ids.astype(np.uint32)),
+        "top_logprobs": packed(_float32(found.top_logprobs)),
+        "perplexity": found.perplexity,
+    }
+
+
+# Generation
+
+
+def room(model: LoadedModel, n_tokens: int, max_new_tokens: int) -> int:
+    """How many tokens to generate after the text: fewer than wanted where the model has no more positions."""
+    return min(max_new_tokens, model.config.n_ctx - n_tokens)
+
+
+def continuations(
+    model: LoadedModel, token_ids: Sequence[int], n_new: int, num_beams: int, *, trace: bool = False
+) -> tuple[Generation, list[Generation]]:
+    """What greedy decoding finds, and all that a beam search does; nothing of the latter with one beam."""
+    greedy = generate(model, token_ids, max_new_tokens=n_new)
+    if num_beams == 1:
+        return greedy, []
+    found = generate(
+        model,
+        token_ids,
+        max_new_tokens=n_new,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        length_penalty=0.0,  # texts are compared by their probability itself
+        trace=trace,
+    )
+    return greedy, found
+
+
+def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:
+    """A traced generation with its patterns, step by step: how each step's new row attends, by layer."""
+    steps = []
+    for step in result.trace.steps:
+        (branch,) = step.branches
+        steps.append([_candidate(candidate, used) for candidate in branch.candidates])
+    used.update(result.token_ids)
+    first = len(result.prompt_token_ids) - 1
+    layers = range(result.cache.model.config.n_layer)
+    rows = [result.cache["pattern", i][:, first:].mean(axis=0) for i in layers]
+    return {
+        "prompt": len(result.prompt_token_ids),
+        "token_ids": result.token_ids,
+        "logprobs": result.logprobs,
+        "finish_reason": result.finish_reason,
+        "options": {**options, "seed": result.seed},
+        "steps": steps,
+        "attention": packed(weight_codes(np.stack(rows), 8)),  # [n_layer, steps, all tokens but the last]
+    }
+
+
+def search(results: Sequence[Generation], greedy: Generation, num_beams: int, used: set[int]) -> Json:
+    """The steps of a traced beam search, what it found, and what greedy decoding finds."""
+    steps = []
+    for step in results[0].trace.steps:
+        branches = []
+        for branch in step.branches:
+            candidates = [_candidate(candidate, used) for candidate in _told(branch)]
+            branches.append({"ids": branch.token_ids, "score": branch.score, "candidates": candidates})
+        steps.append(branches)
+    used.update(token for result in (*results, greedy) for token in result.token_ids)
+    return {
+        "num_beams": num_beams,
+        "steps": steps,
+        "found": [_joint(result) for result in results],
+        "greedy": _joint(greedy),
+    }
+
+
+def _told(branch: Branch) -> list[Candidate]:
+    """The candidates that live on, and some of the others."""
+    others = [candidate for candidate in branch.candidates if not candidate.fate and not candidate.removed_by]
+    return [candidate for candidate in branch.candidates if candidate.fate or candidate in others[:DROPPED]]
+
+
+def _candidate(candidate: Candidate, used: set[int]) -> Json:
+    used.add(candidate.token_id)
+    return {
+        "id": candidate.token_id,
+        "logprob": candidate.logprob,
+        **({} if candidate.score is None else {"score": candidate.score}),
+        **({"removed_by": candidate.removed_by} if candidate.removed_by else {}),
+        **({"fate": candidate.fate} if candidate.fate else {}),
+    }
+
+
+def _joint(result: Generation) -> Json:
+    return {
+        "ids": result.token_ids,
+        "logprobs": result.logprobs,
+        "joint": sum(result.logprobs),
+        "finish_reason": result.finish_reason,
+    }

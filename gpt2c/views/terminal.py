@@ -1,0 +1,276 @@
+"""The inside of a pass as text, for a terminal: the walk from tokens to the next word, then layers and heads.
+
+Every function prints one part on a :class:`Screen`, which knows how wide it is and which characters it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from ..core.labels import RANK_NAMES, columns, fitted, label, rank_class, visible, wrapped
+from ..scoring.results import pieces
+from .ansi import bold, dim, paint
+
+if TYPE_CHECKING:
+    from ..generation.results import Generation
+    from ..introspection.passes import ActivationCache
+    from ..introspection.results import Attribution, HeadScores, LogitLens
+    from ..scoring.results import Score, Suggestion
+
+__all__ = [
+    "Screen",
+    "print_attention",
+    "print_attribution",
+    "print_continuations",
+    "print_embedding",
+    "print_head_scores",
+    "print_lens",
+    "print_next",
+    "print_pattern",
+    "print_text",
+]
+
+MOST_ROWS = 12  # of a table with a row per token; the others are summed up or left out
+_RANK_COLOURS = ("32", "33", "35", "31")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = "▏▎▍▌▋▊▉█"
+_PLAIN = str.maketrans({"·": ".", "…": "~", "␣": "_", "◌": "_"})
+
+
+class Screen:
+    """Where text is shown.
+
+    Parameters
+    ----------
+    out : text stream
+        Colours appear if it is a terminal that wants them; blocks and other signs if its encoding has them,
+        else plain ones.
+    width : int
+        Its columns; at least 72 are used.
+    """
+
+    def __init__(self, out: TextIO, width: int) -> None:
+        self.out, self.width = out, max(width, 72)
+        self._encoding = out.encoding or "utf-8"
+        try:
+            (_BLOCKS + _EIGHTHS + "░·…␣◌").encode(self._encoding)
+            self.plain = False
+        except UnicodeEncodeError:
+            self.plain = True
+        self.more = "~" if self.plain else "…"
+        self.blocks = "-:=+*#%@" if self.plain else _BLOCKS
+
+    def line(self, text: str = "") -> None:
+        print((text.translate(_PLAIN) if self.plain else text).rstrip(), file=self.out)
+
+    def title(self, text: str) -> None:
+        self.line()
+        self.line(bold(text, self.out))
+
+    def text(self, text: str) -> str:
+        """A text as it will appear: what the encoding lacks is a question mark before its width is taken."""
+        if not self.plain:
+            return text
+        return text.translate(_PLAIN).encode(self._encoding, "replace").decode(self._encoding)
+
+    def token(self, text: str, token_id: int, width: int) -> str:
+        """A token in exactly ``width`` columns."""
+        return fitted(self.text(label(text, token_id)), width, self.more)
+
+    def bar(self, share: float, width: int) -> str:
+        """A bar of up to ``width`` columns for a number from 0 to 1, or a lighter one for 0 to -1."""
+        eighths = round(min(abs(share), 1) * width * 8)
+        if self.plain or share < 0:
+            sign = "░" if not self.plain else "#" if share > 0 else "-"
+            return (sign * round(eighths / 8)).ljust(width)
+        full, rest = divmod(eighths, 8)
+        return ("█" * full + _EIGHTHS[rest - 1 : rest]).ljust(width)
+
+    def block(self, share: float) -> str:
+        """One of `blocks` for a number from 0 to 1, by its square root: small ones differ. 0 is blank."""
+        level = math.ceil(math.sqrt(min(share, 1)) * 8) if share > 0 else 0
+        return self.blocks[level - 1] if level else " "
+
+
+def print_embedding(screen: Screen, cache: ActivationCache) -> None:
+    """Each token's row and its position's row, and their sum: the first numbers of each."""
+    token_rows, position_rows = cache["hook_embed"], cache["hook_pos_embed"]  # [T, n_embd] each
+    screen.title(
+        f"Tokens: each is {cache.model.config.n_embd} numbers, and so is its position; they are added"
+    )
+    n = max(1, (screen.width - 26) // 21)
+    heads = [f"{name:<{7 * n + 1}}" for name in ("token row", "+ position row", "= into layer 0")]
+    screen.line(f"{'pos':>3} {'id':>6}  {'token':<12}  " + "".join(heads))
+    tokens, first = cache.tokens, max(0, len(cache.tokens) - MOST_ROWS)
+    if first:
+        screen.line(f"    (after {first} more)")
+    for at in range(first, len(tokens)):
+        token = screen.token(tokens[at], cache.token_ids[at], 12)
+        rows = (token_rows[at], position_rows[at], token_rows[at] + position_rows[at])
+        numbers = "  ".join(_numbers(row, n) for row in rows)
+        screen.line(f"{at:3} {cache.token_ids[at]:6}  {token} {numbers}")
+
+
+def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
+    """What the last token takes in one head: its query with keys gives scores, then weights for values."""
+    query, keys, values, result = (cache[name, layer][:, head] for name in "qkvz")  # [T, d_head] each
+    scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
+    tokens = cache.tokens
+    last = screen.token(tokens[-1], cache.token_ids[-1], 16).rstrip()
+    screen.title(f"Attention, layer {layer}, head {head}: what the last token, {last}, takes from which")
+    n = max(1, (screen.width - 36) // 21)
+    screen.line(f"its query: {_numbers(query[-1], 2 * n)} … ({len(query[-1])} numbers)")
+    heads = [f"{name:<{7 * n - 1}}" for name in ("key", "value", "weighted")]
+    screen.line(
+        f"{'pos':>3} {'token':<10} {heads[0]}  {'score':>6} {'weight':>6}        {heads[1]} {heads[2]}"
+    )
+    shown = sorted(np.argsort(-weights, kind="stable")[:MOST_ROWS].tolist())
+    for at in shown:
+        token, bar = screen.token(tokens[at], cache.token_ids[at], 10), screen.bar(weights[at], 6)
+        key, value, share = (_numbers(row, n) for row in (keys[at], values[at], weights[at] * values[at]))
+        screen.line(f"{at:3} {token} {key}  {scores[at]:6.2f} {weights[at]:6.1%} {bar} {value} {share}")
+    if len(shown) < len(tokens):
+        rest = 1 - float(weights[shown].sum(dtype=np.float64))
+        screen.line(f"    and {len(tokens) - len(shown)} more, {rest:.1%} together")
+    screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
+
+
+def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
+    """The weights of one head as a matrix: a row per token that asks, a column per token that answers."""
+    pattern, tokens = cache["pattern", layer][head], cache.tokens
+    size = min(len(tokens), (screen.width - 18) // 3, 32)
+    first = len(tokens) - size
+    which = f", last {size} tokens" if first else ""
+    screen.title(f"Pattern of layer {layer}, head {head}{which}: each row shares out 100%")
+    screen.line(" " * 17 + "".join(f"{at % 100:3}" for at in range(first, len(tokens))))
+    for at in range(first, len(tokens)):
+        hidden = at + 1 if cache.causal else len(tokens)
+        cells = [screen.block(weight) * 2 for weight in pattern[at, first:hidden]]
+        cells += ["··"] * (len(tokens) - hidden)
+        screen.line(f"{at:3} {screen.token(tokens[at], cache.token_ids[at], 12)}  " + " ".join(cells))
+    levels = (f"{block} {round(100 * (i / 8) ** 2)}%" for i, block in enumerate(screen.blocks, 1))
+    screen.line("up to " + "  ".join(levels))
+    if cache.causal:
+        screen.line("·· comes later: its score is minus infinity, its weight exactly 0")
+
+
+def print_attribution(screen: Screen, attribution: Attribution) -> None:
+    """What each attention and each feed-forward adds to the logit of the most probable next token."""
+    parts = attribution.components
+    token = screen.token(attribution.token, attribution.token_id, 16).rstrip()
+    screen.title(f"What adds up to the logit of the next token, {token}: {attribution.logit:.2f}")
+    most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // 2
+    ends = [f"{name} {parts[name]:z.2f}" for name in ("embed", "pos_embed", "bias", "rest")]
+    screen.line(f"{'':<10} {'attention':<{width + 9}}  feed-forward")
+    for layer in range(len(attribution.heads)):
+        cells = [
+            f"{value:7.2f} {screen.bar(value / most, width)}"
+            for value in (parts[f"attn {layer}"], parts[f"mlp {layer}"])
+        ]
+        screen.line(f"{f'layer {layer}':<10} " + "  ".join(cells))
+    screen.line(f"{'besides':<10} " + ", ".join(ends))
+
+
+def print_next(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
+    """What could come next, with probabilities."""
+    screen.title(f"Next: the {len(suggestions)} most probable of all tokens")
+    for suggestion in suggestions:
+        token = screen.token(suggestion.text, suggestion.token_id, 16)
+        bar = screen.bar(suggestion.probability, screen.width - 30)
+        screen.line(f"{suggestion.probability:8.2%}  {token}  {bar}")
+
+
+def print_lens(screen: Screen, lens: LogitLens) -> None:
+    """The most probable token after each layer, for the last positions."""
+    n_tokens = len(lens.tokens)
+    n = min(n_tokens, (screen.width - 10) // 14)
+    width = (screen.width - 10) // n - 1 if n < n_tokens else 13
+    at = range(n_tokens - n, n_tokens)
+    tokens = [screen.token(lens.tokens[i], lens.input_ids[i], width) for i in at]
+    screen.title("Logit lens: the most probable next token if this layer were the last")
+    screen.line(" " * 10 + " ".join(tokens))
+    for layer in reversed(range(len(lens.names))):
+        cells = []
+        for i in at:
+            token = screen.token(lens.top_tokens[layer][i][0], lens.top_ids[layer, i, 0], width - 6)
+            cell = f"{token} {math.exp(lens.top_logprobs[layer, i, 0]):4.0%} "
+            settled = lens.top_ids[layer, i, 0] == lens.top_ids[-1, i, 0]
+            cells.append(bold(cell, screen.out) if settled else cell)
+        screen.line(f"{lens.names[layer]:<9} " + " ".join(cells))
+    screen.line(f"{'the text':<9} " + " ".join([*tokens[1:], "?"]))
+
+
+def print_text(screen: Screen, score: Score) -> None:
+    """The text, each token's probability as a block under it, and its rank as a colour."""
+    screen.title("The text: under each token its probability, given those before it")
+    above, below, used = [], [], 0
+
+    def end_line() -> None:
+        nonlocal used
+        screen.line("".join(above))
+        screen.line("".join(below))
+        above.clear()
+        below.clear()
+        used = 0
+
+    unscored = score.text[: score.offsets[0][0]] if score.offsets and score.text is not None else ""
+    for text, span in [(unscored, slice(0, 0))] * bool(unscored) + list(pieces(score)):
+        shown = screen.text("".join(map(visible, text)) or label("", score.token_ids[span.start]) + " ")
+        size = columns(shown)
+        if used + size > screen.width and used:
+            end_line()
+        if span.start == span.stop:
+            above.append(dim(shown, screen.out))
+            below.append(" " * size)
+        else:
+            colour = _RANK_COLOURS[rank_class(score.ranks[span].max())]
+            above.append(paint(shown, colour, screen.out))
+            below.append(screen.block(math.exp(score.logprobs[span].sum())) * size)
+        used += size
+        if text.endswith("\n"):
+            end_line()
+    if used:
+        end_line()
+    coloured = paint("x", "1", screen.out) != "x"
+    screen.line(f"{score.bits:.1f} bits, perplexity {score.perplexity:.2f}")
+    if coloured:
+        ranks = zip(RANK_NAMES, _RANK_COLOURS, strict=True)
+        screen.line("rank: " + ", ".join(paint(name, colour, screen.out) for name, colour in ranks))
+
+
+def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
+    """What the chosen head does as far as its pattern tells, and which heads do most of it."""
+    own = f"L{layer}H{head}"
+    screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most")
+    n = (screen.width - 30) // 14
+    for name in ("previous_token", "duplicate_token", "induction", "first_token"):
+        values = getattr(scores, name)  # [n_layer, n_head]
+        order = np.argsort(-values, axis=None, kind="stable").tolist()
+        best = [(*divmod(i, values.shape[1]), values.flat[i]) for i in order[:n]]
+        cells = [f"{f'L{i}H{j}':<7} {share:4.0%}" for i, j, share in best if not math.isnan(share)]
+        if cells:
+            cells.insert(0, f"{own} {values[layer, head]:4.0%} ")
+        screen.line(
+            f"{name.replace('_', ' '):<16} " + "  ".join(cells or ["no token of this text qualifies"])
+        )
+    screen.line(f"{'entropy':<16} {own} {scores.entropy[layer, head]:.2f} nats")
+
+
+def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generation]]) -> None:
+    """Continuations, each with the beams it was found with and the logarithm of its joint probability."""
+    screen.title("Continued, and the log-probability of all new tokens together (nats)")
+    for beams, generation in generations:
+        name = "greedy" if beams == 1 else f"{beams} beams"
+        begin = f"{name:<10} {sum(generation.logprobs):9.4f}  "
+        shown = screen.text("".join(map(visible, generation.text)))
+        for line in wrapped(shown, screen.width - len(begin)):
+            screen.line(begin + line)
+            begin = " " * len(begin)
+
+
+def _numbers(row: np.ndarray, n: int) -> str:
+    return " ".join(f"{value:z6.2f}" for value in row[:n].tolist())

@@ -1,0 +1,212 @@
+"""Breaks the C core on purpose, one place at a time, and demands that a test notices.
+
+    python tests/long/mutations.py [word …]
+
+Works on a copy of the tree in a temporary directory (needs a compiler and the build requirements); with words,
+only the mutations whose description contains one of them. Takes twenty minutes. Status 1 if a mutation survived.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = [f"tests/test_{room}.py" for room in ("kernels", "formats", "engine", "cache", "introspect", "edits")]
+
+# (what is broken, file, text, replacement)
+MUTATIONS = [
+    ("exp: a coefficient", "k_elementwise.inc.c", "8.333263919e-03f", "8.433263919e-03f"),
+    ("exp: results that are subnormal", "k_elementwise.inc.c", "v_set1(-105.0f)", "v_set1(-87.0f)"),
+    ("tanh: a coefficient", "k_elementwise.inc.c", "2.170296945e-02f", "2.190296945e-02f"),
+    ("tanh: sign of large arguments", "k_elementwise.inc.c", "v_copysign(v_select_lt(size, v_set1(0.625f), small, large), x)", "v_select_lt(size, v_set1(0.625f), small, large)"),
+    ("erf: a coefficient", "k_elementwise.inc.c", "5.221074913e-03f", "5.222074913e-03f"),
+    ("sigmoid: the sign", "k_elementwise.inc.c", "v_add(one, v_exp(v_sub(v_set1(0.0f), x)))", "v_add(one, v_exp(x))"),
+    ("gelu_new: a constant", "k_elementwise.inc.c", "7.135481628e-02f", "7.136481628e-02f"),
+    ("gelu: 1 / sqrt(2)", "k_elementwise.inc.c", "7.071067812e-01f", "7.071167812e-01f"),
+    ("quick_gelu: the constant", "k_elementwise.inc.c", "1.702f", "1.7021f"),
+    ("relu: of NaN", "k_elementwise.inc.c", "v_max(v_set1(0.0f), x);", "v_max(x, v_set1(0.0f));"),
+    ("silu: the gate", "k_elementwise.inc.c", "return v_gate(x, x);", "return v_gate(x, v_abs(x));"),
+    ("epilogue: bias of the last columns", "k_elementwise.inc.c", "v_load_first(bias + c, n - c)", "v_load_first(bias, n - c)"),
+    ("epilogue: residual after the function", "k_elementwise.inc.c", "value = v_add(v_load(base + c), value);", "value = v_add(value, value);"),
+    ("layer_norm: epsilon", "k_layer_norm.inc.c", "/ count + epsilon", "/ count"),
+    ("layer_norm: lanes beyond the row", "k_layer_norm.inc.c", "v_keep_first(v_sub(v_load_first(row + whole, tail), mean), tail, v_set1(0.0f))", "v_sub(v_load_first(row + whole, tail), mean)"),
+    ("layer_norm: the centre", "k_layer_norm.inc.c", "v_set1(v_sum(sum) / count)", "v_set1(v_sum(sum) / (count + 1.0f))"),
+    ("tile: sums of earlier blocks", "k_linear_f32.inc.c", "add ? v_add(", "add && k > 300 ? v_add("),
+    ("tile: going on with a chain", "k_linear_f32.inc.c", "from ? v_load(from +", "from && k > 300 ? v_load(from +"),
+    ("tile: fused multiply-add on one ISA", "vec.h", "return _mm512_fmadd_ps(a, b, c);", "return _mm512_add_ps(_mm512_mul_ps(a, b), c);"),
+    ("fma_exact: rounding to odd", "vec.h", "if (lost != 0.0 &&", "if (lost > 1e300 &&"),
+    ("v_sum: order of the tree on one ISA", "vec.h", "const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));\n    return _mm_cvtss_f32(_mm_add_ss", "const __m128 two = _mm_add_ps(four, _mm_shuffle_ps(four, four, 0xB1));\n    return _mm_cvtss_f32(_mm_add_ss"),
+    ("linear: the panel's bias", "k_linear.inc.c", "dense->bias ? dense->bias + column : NULL", "dense->bias"),
+    ("linear: length of blocks on one ISA", "k_linear_f32.inc.c", "enum { FLOATS, PAIRS, HALVES };", "enum { FLOATS, PAIRS, HALVES };\n#ifdef GPT2C_ISA_AVX2\n#undef GPT2C_K_BLOCK\n#define GPT2C_K_BLOCK 128\n#endif\n"),
+    ("linear: a chain between two parts", "k_linear_f32.inc.c", "begins ? NULL : chain + at", "NULL"),
+    ("linear: width of the last panel", "k_linear.inc.c", "left < GPT2C_PANEL ? left : GPT2C_PANEL", "GPT2C_PANEL"),
+    ("pack: zeros beyond the last output", "pack.c", "if (n < GROUP || width < WIDTH) memset(w, 0, sizeof w);", "memset(w, 63, sizeof w);"),
+    ("pack: the transposed source", "pack.c", "step_out = transposed ? ld : 1", "step_out = 1"),
+    ("attention: the mask", "k_attention.inc.c", "return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key", "return position + 2 - key < GPT2C_KEY_BLOCK ? position + 2 - key"),
+    ("attention: rescaling of earlier blocks", "k_attention.inc.c", "kept = v_exp(v_sub(before, greatest))", "kept = v_exp(v_sub(greatest, greatest))"),
+    ("attention: sum of later blocks", "k_attention.inc.c", "to[d_pad + 1] = state[2][i];", ""),
+    ("attention: rows that merge", "k_attention.inc.c", "begin = key > first ? key - first : 0; /* the first query", "begin = 0; /* the first query"),
+    ("attention: scores of the last keys", "k_attention.inc.c", "if (whole < valid) {", "if (whole < valid - 1) {"),
+    ("attention: keys that are shared", "k_attention.inc.c", "return (block_keys){(const float *)from->k0 + key * d_head,", "return (block_keys){(const float *)from->k0,"),
+    ("attention: values of the block that is shared in part", "k_attention.inc.c", "if (common > shared)", "if (common > shared + 1)"),
+    ("attention: shared halves", "k_attention.inc.c", "widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);", ""),
+    ("cache: where one's own positions begin", "forward.c", "const ptrdiff_t own = position - to.shared;", "const ptrdiff_t own = position - to.shared / 2;"),
+    ("apart: scores of hidden keys", "k_attention.inc.c", "for (ptrdiff_t j = position + 1; j < n_keys; j++)", "for (ptrdiff_t j = position + 2; j < n_keys; j++)"),
+    ("apart: scores of shared keys", "k_attention.inc.c", "step, d_head, at.shared / GPT2C_LANES, &none);", "step, d_head, 0, &none);"),
+    ("apart: softmax of a row that sees nothing", "k_attention.inc.c", "most == -INFINITY ? 0.0f : most", "most"),
+    ("apart: lanes beyond a softmax", "k_attention.inc.c", "v_exp(v_sub(v_keep_first(v_load_first(x + j, left), left, nothing), shift))", "v_exp(v_sub(v_load_first(x + j, left), shift))"),
+    ("apart: values by a pattern over shared keys", "k_attention.inc.c", "pattern + key + at.shared", "pattern + key"),
+    ("apart: marks of changed patterns stay", "forward.c", "c->changed[m->n_head * start + i] = 0;", ""),
+    ("apart: without a mask", "forward.c", "c->both_ways ? keys_seen_by(c, sequence) - 1 :", "0 ? 0 :"),
+    ("apart: the residual stream twice", "forward.c", "if (step->apart && work.out == c->x)", "if (0)"),
+    ("apart: what is encoded", "forward.c", "next.phase = step->detail;", "next.phase = GPT2C_ATTN_PROJ;"),
+    ("apart: position embeddings twice", "forward.c", "if (!step->apart)\n            for", "if (1)\n            for"),
+    ("apart: a pass that begins later", "forward.c", "if (!call->started) plan_embedding", "plan_embedding"),
+    ("amx: the offset of weights", "k_linear_amx.inc.c", "_mm512_add_epi32(start,", "_mm512_add_epi32(v_int_set1(0),"),
+    ("amx: the second half of a group of int4", "k_linear_amx.inc.c", "at + half * GPT2C_HALF_GROUP", "at"),
+    ("amx: order of nibbles", "k_linear_amx.inc.c", "_mm512_storeu_si512(to + c, low_nibbles(bytes));", "_mm512_storeu_si512(to + c, high_nibbles(bytes));"),
+    ("amx: the steps that are left", "k_linear_amx.inc.c", "last - first < AMX_STEPS ? last - first : AMX_STEPS", "AMX_STEPS"),
+    ("amx: products of two steps", "k_linear_amx.inc.c", "products[(i + 1) % 2], &steps", "products[0], &steps"),
+    ("amx: going on with sums of pairs", "k_linear_amx.inc.c", "if (k > 0) {", "if (k > 512) {"),
+    ("amx: inputs that do not fill a tile", "k_linear_amx.inc.c", "shape.rows[i] = (uint8_t)(i <= 4 ? rows : bytes / 4);", "shape.rows[i] = (uint8_t)(i <= 4 ? rows : 16);"),
+    ("amx: few rows, order of sums", "k_linear_amx.inc.c", "v_add(sum[i][v], v_add(even[i][v], odd[i][v]))", "v_add(v_add(sum[i][v], even[i][v]), odd[i][v])"),
+    ("amx: few rows, subnormals", "k_linear_amx.inc.c", "_mm_setcsr(before | SUBNORMALS_ARE_ZERO);", "_mm_setcsr(before | (SUBNORMALS_ARE_ZERO & 0));"),
+    ("amx: few rows, the state is put back", "k_linear_amx.inc.c", "_mm_setcsr(before);", ""),
+    ("attention: zero times infinity", "k_attention.inc.c", "GPT2C_LANES, common, strips,", "GPT2C_LANES, keys_seen(first + rows - 1, key), strips,"),
+    ("attention: the scale", "k_attention.inc.c", "const vf factor = v_set1(scale)", "const vf factor = v_set1(scale * 1.001f)"),
+    ("log_sum: the moment", "k_sampler.inc.c", "products = v_fma(weight, logit, products);", "products = v_add(weight, products);"),
+    ("log_sum: the rank", "k_sampler.inc.c", "v_mask_lt(limit, logit)", "v_mask_lt(v_sub(limit, v_set1(1e-3f)), logit)"),
+    ("log_sum: the last block", "k_sampler.inc.c", "n - block < 256 ? n : block + 256", "n - block < 256 ? n - (n > 300) : block + 256"),
+    ("sample: random numbers", "k_sampler.inc.c", "0xBB67AE8584CAA73BU", "0xBB67AE8584CAA73DU"),
+    ("sample: top_k", "k_sampler.inc.c", "if (k < count) apply_cut(value, count, find_cut(pool, count, (double)k, 0), -INFINITY);", ""),
+    ("sample: top_p", "k_sampler.inc.c", "share * total, 1)", "share * total * 0.9, 1)"),
+    ("sample: min_p", "k_sampler.inc.c", "(value_cut){s->min_p, count}", "(value_cut){2.0f * s->min_p, count}"),
+    ("sample: ties at the edge", "k_sampler.inc.c", "cut.ties += (double)cut.ties < ties;", ""),
+    ("sample: which ties stay", "k_sampler.inc.c", "cut.ties -= __builtin_popcount(equal);", ";"),
+    ("sample: no tie stays", "k_sampler.inc.c", "for (; cut.ties > 0; cut.ties--, equal &= equal - 1)", "for (; cut.ties > 0; cut.ties = 0)"),
+    ("sample: a bound too high", "k_sampler.inc.c", "(double)k, 0).edge", "(double)k * 0.9, 0).edge"),
+    ("sample: ties at the bound", "k_sampler.inc.c", "ties = bound > -INFINITY ? k : 0", "ties = bound > -INFINITY ? k - 16 : 0"),
+    ("sample: maxima of the last vector", "k_sampler.inc.c", "i < width && row + i < n", "i < width && row + i + GPT2C_LANES <= n"),
+    ("sample: measure of what left the pool", "k_sampler.inc.c", "wanted -= above + unit * (double)equal;", "wanted -= above;"),
+    ("sample: weights that top_p never needs", "k_sampler.inc.c", "low = 0.5 * (1.0 - share)", "low = 8.0 * (1.0 - share)"),
+    ("sample: start of the last vector", "k_sampler.inc.c", "before = passed;", ""),
+    ("sample: greedy ties", "k_sampler.inc.c", "candidates(ids, x, n, maximum, 1);\n        return ids[0];", "return ids[candidates(ids, x, n, maximum, n) - 1];"),
+    ("log_sum: weights that are subnormal", "k_sampler.inc.c", "v_weight(logit, -104.0f)", "v_weight(logit, -94.0f)"),
+    ("subset_sum: which logits", "k_sampler.inc.c", "v_select_mask(mask[i / GPT2C_LANES], logit, nothing)", "v_select_mask(mask[0], logit, nothing)"),
+    ("subset_sum: its own maximum", "k_sampler.inc.c", "const vf logit = v_load_logits(logits, i, n, mask);", "const vf logit = v_load_or(logits, i, n, v_set1(-INFINITY));"),
+    ("subset_sum: of none", "k_sampler.inc.c", "if (*maximum == -INFINITY) *total = 0.0;", ""),
+    ("v_select_mask: lanes on one ISA", "vec.h", "v_lanes_of(mask, 8)", "v_lanes_of(mask, 7)"),
+    ("count_greater: what equals the threshold", "k_sampler.inc.c", "v_load_or(logits, i, n, limit)", "v_load_or(logits, i, n, v_set1(INFINITY))"),
+    ("top: signs of zeros", "k_sampler.inc.c", "value[kept++] = logits[found[i]];", "value[kept++] = values[i];"),
+    ("top: fewer than wanted", "k_sampler.inc.c", "for (; kept < k; kept++) {", "for (; kept < k - 1; kept++) {"),
+    ("forward: targets of one row", "forward.c", "for (ptrdiff_t t = first + 1; t < last; t++) c->greater[t]", "for (ptrdiff_t t = first + 2; t < last; t++) c->greater[t]"),
+    ("forward: the second mask", "forward.c", "c->masks + i % c->n_masks * words", "c->masks"),
+    ("forward: ids without text", "forward.c", "logits, c->n_text, c->top, scratch)", "logits, c->model->n_vocab, c->top, scratch)"),
+    ("v_compress: order on one ISA", "vec.h", "count += mask >> i & 1U;", "count += mask >> (15 - i) & 1U;"),
+    ("v_sum_double: half of the lanes on one ISA", "vec.h", "_mm512_cvtps_pd(v_upper_half(a))", "_mm512_cvtps_pd(_mm512_castps512_ps256(a))"),
+    ("forward: position of an embedding", "forward.c", "m->wpe + position_of(c, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
+    ("forward: sequences of a tile", "forward.c", "sequence = sequence_of(c, row, sequence);\n        const float *place", "const float *place"),
+    ("forward: lane of a key", "forward.c", "position % GPT2C_LANES;", "(position + 1) % GPT2C_LANES;"),
+    ("forward: residual of a block of rows", "forward.c", "if (here.residual) here.residual += begin * n_out;", ""),
+    ("forward: which rows are wanted", "forward.c", "c->out_rows[step->row0 + r] - step->origin : r;", "(c->out_rows[step->row0 + r] - step->origin) * (r > 0) : r;"),
+    ("forward: second LayerNorm", "forward.c", "? &m->layers[step->layer].ln_2", "? &m->layers[step->layer].ln_1"),
+    ("forward: the final LayerNorm", "forward.c", ": &m->ln_f;", ": &m->layers[0].ln_1;"),
+    ("forward: the parts of a phase", "forward.c", "step->rows * (part + 1) / s.parts", "step->rows * (part + 1) / s.parts - (part > 2)"),
+    ("forward: interrupts", "forward.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
+    ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
+    ("team: floating-point state", "team.h", "fesetenv(FE_DFL_ENV);\n#if defined(__SSE__)\n    _mm_setcsr(0x1F80U);", "#if defined(__SSE__)\n"),
+    ("int8: offset of the weights", "k_encode.inc.c", "16 * (to->start[1] + to->start[2])", "16 * (to->start[1] - to->start[2])"),
+    ("int8: scale of the inputs", "k_encode.inc.c", "most / 127.0f : 0.0f", "most / 126.0f : 0.0f"),
+    ("int8: inputs that are no numbers", "k_encode.inc.c", "poison = v_fma(part[v], v_set1(0.0f), poison);", ""),
+    ("int8: rounding of weights", "pack.c", "return (q + magic) - magic;", "return (float)(int)q;"),
+    ("int4: order of the halves of a byte", "pack.c", "k / 4 % 2 ? q << 4 : q", "k / 4 % 2 ? q : q << 4"),
+    ("int4: scale of the second half of a group", "k_linear_q.inc.c", "weights + INT4_BYTES, strip, 1,", "weights + INT4_BYTES, strip, 0,"),
+    ("integers: sums of earlier groups", "k_linear_q.inc.c", "begins ? v_set1(0.0f) : v_load(to)", "v_set1(0.0f)"),
+    ("integers: order of 16-bit inputs", "vec_int.h", "_mm256_shuffle_epi32(lo, _MM_SHUFFLE(3, 1, 2, 0))", "_mm256_shuffle_epi32(lo, _MM_SHUFFLE(3, 2, 1, 0))"),
+    ("bfloat16: ties to even", "vec_int.h", "V_INT(add_epi32)(odd, V_INT(set1_epi32)(0x7FFF))", "V_INT(set1_epi32)(0x8000)"),
+    ("bfloat16: which input comes first", "k_linear_f32.inc.c", "wide[v] = v_high_halves(halves);", "wide[v] = v_low_halves(halves);"),
+    ("bfloat16: widened weights", "k_linear_f32.inc.c", "v_store(to + GPT2C_PANEL + v, v_low_halves(words));", "v_store(to + GPT2C_PANEL + v, v_high_halves(words));"),
+    ("float16: subnormal keys", "vec_int.h", "+ 0.5f) - bits_of_float(0.5f)", "+ 0.25f) - bits_of_float(0.25f)"),
+    ("forward: rows of a folded phase", "forward.c", "r < step->rows; r++) normalise(", "r < step->rows - (r > 0); r++) normalise("),
+    ("forward: encoded columns of a panel", "forward.c", "panel * c->kernels->encoded_group[next->dtype]", "0 * c->kernels->encoded_group[next->dtype]"),
+    ("forward: keys in runs of 16", "forward.c", "GPT2C_LANES - lane);", "GPT2C_LANES);"),
+    ("attention: merging of blocks", "k_attention.inc.c", "for (ptrdiff_t b = 1; b < blocks; b++)", "for (ptrdiff_t b = 2; b < blocks; b++)"),
+]  # fmt: skip
+
+
+class Build:
+    """Builds the copy once, then repeats only the commands that compile the C core and link it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        output = self.run([sys.executable, "setup.py", "build_ext", "--inplace", "--force"])
+        commands = [
+            shlex.split(line) for line in output.splitlines() if re.match(r"\S*(cc|gcc|clang)\S* ", line)
+        ]
+        self.compile = [command for command in commands if any(word.startswith("src/") for word in command)]
+        (self.link,) = [command for command in commands if any("_engine.abi3.so" in word for word in command)]
+        self.built = Path(self.link[self.link.index("-o") + 1])
+
+    def again(self, file):
+        only = "kernels_amx" if "amx" in file else ""
+        for command in [*(c for c in self.compile if only in " ".join(c)), self.link]:
+            self.run(command)
+        shutil.copy(self.folder / self.built, self.folder / "gpt2c" / self.built.name)
+
+    def run(self, command):
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"does not build:\n{done.stderr[-3000:]}")
+        return done.stdout
+
+
+def survived(folder: Path) -> bool:
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", *TESTS],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "160"},
+    )
+    last = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    ended = "no test noticed" if result.returncode == 0 else f"pytest ended with status {result.returncode}"
+    print("   ", last[0][:150] if last else ended, flush=True)
+    return result.returncode == 0
+
+
+def main(words):
+    alive = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "gpt2c"
+        shutil.copytree(
+            ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.so", "dist")
+        )
+        build = Build(folder)
+        for what, file, text, replacement in MUTATIONS:
+            if words and not any(word in what for word in words):
+                continue
+            path = folder / "src" / file
+            original = path.read_text()
+            words_of = re.findall(r"\w+|[^\w\s]", text)  # where the formatter breaks lines does not matter
+            broken, found = re.subn(
+                r"\s*".join(map(re.escape, words_of)), lambda _, r=replacement: r, original, count=1
+            )
+            if not found:
+                raise SystemExit(f"{what}: {text!r} is not in {file}")
+            print(what, flush=True)
+            path.write_text(broken)
+            build.again(file)
+            if survived(folder):
+                alive.append(what)
+            path.write_text(original)
+    print(f"{len(alive)} survived: {alive}" if alive else "every mutation was noticed")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
