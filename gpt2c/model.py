@@ -16,9 +16,9 @@ from .scoring import scoring
 if TYPE_CHECKING:
     from .generation.options import GenerateKwargs
     from .generation.results import Generation
-    from .introspection.activations import ActivationCache
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
+    from .introspection.passes import ActivationCache
     from .introspection.patching import Metric
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion

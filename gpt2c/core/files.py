@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decoded", "remove_unfinished", "replacing"]
 
-_unfinished: set[str] = set()  # output files that have not got their name yet
+_unfinished: set[str] = set()
+"""Output files that do not have their final name yet."""
 
 
 def decoded(data: bytes, name: str, line_break: bool = True) -> str:
@@ -33,10 +34,10 @@ def decoded(data: bytes, name: str, line_break: bool = True) -> str:
 def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> Iterator[Any]:
     """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete.
 
-    With ``take_over`` that name is always ``path`` + ".part": what a killed process left is overwritten, and
-    if a living one is at work on it, this one fails.
+    With ``take_over`` that name is always ``path`` + ".part": what a killed process left is overwritten; if a
+    running process is writing it, this one fails.
     """
-    kind, how = ("b", {}) if binary else ("", {"encoding": "utf-8"})
+    kind, encoding = ("b", None) if binary else ("", "utf-8")
     target = os.path.realpath(path)  # a link stays a link
     mode = None
     with contextlib.suppress(FileNotFoundError):
@@ -44,16 +45,17 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
         if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
-            with open(target, "w" + kind, **how) as file:
+            with open(target, "w" + kind, encoding=encoding) as file:
                 yield file
             return
     unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
     try:
-        opened, how_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
-        file = open(opened, how_opened + kind, **how)  # noqa: SIM115  (closed by the with statement below)
+        opened, mode_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
+        # Closed by the with statement below.
+        file = open(opened, mode_opened + kind, encoding=encoding)  # noqa: SIM115
     except BlockingIOError:
         raise OSError(f"{path} is being written by another process: let one of them do it") from None
-    except OSError as error:  # the name that was asked for is the one to tell
+    except OSError as error:  # the message names the path that was asked for
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
     with file:
         _unfinished.add(unfinished)
@@ -83,7 +85,7 @@ def _locked(path: str) -> int:
                 raise
             except OSError:  # a file system without locks
                 pass
-            # Whoever had the lock before may meanwhile have given the file its final name.
+            # Another process that had the lock may meanwhile have given the file its final name.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     os.ftruncate(descriptor, 0)

@@ -70,6 +70,7 @@ class Search:
     def start(self) -> None:
         """Take the first tokens from the prompt's logits."""
         logits = self.prompt.logits
+        assert logits is not None  # the loop has computed the prompt
         self._beams = [Beam([], [], 0.0, self.prompt.adopt_cache())]
         self.advance([logits])
 
@@ -114,7 +115,8 @@ class Search:
         if self.trace is not None:
             position = len(self.prompt.ids) + n_new - 1
             beams = [(beam.new_ids, beam.score) for beam in self._beams]
-            self.trace.add_search(self.job, position, beams, rows, normalisers, logprobs, removed, fates)
+            left_out = [out or {} for out in removed]
+            self.trace.add_search(self.job, position, beams, rows, normalisers, logprobs, left_out, fates)
         self.done = not live or not self._can_improve(live[0][0].score, n_new)
         if self.done:
             if not self._hypotheses:
@@ -185,7 +187,7 @@ class Search:
     def _noise(self, beam: int, n: int) -> np.ndarray:
         """Gumbel noise of a beam's continuations, keyed by the seed, the position and the beam."""
         position = len(self.prompt.ids) + len(self._beams[0].new_ids)
-        philox = np.random.Philox(key=[self.job.seed, 0], counter=[0, 0, position, beam])
+        philox = np.random.Philox(key=[self.job.seed or 0, 0], counter=[0, 0, position, beam])
         return -np.log(np.random.Generator(philox).standard_exponential(n))
 
     def _end(self, new_ids: list[int]) -> FinishReason | None:

@@ -47,7 +47,7 @@ class Job:
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
-        self.constants = {
+        self.constants: dict[str, Any] = {
             "temperature": options.temperature,
             "top_k": min(options.top_k, model.config.n_vocab),
             "top_p": max(options.top_p, 1e-30),  # not 0 as float32

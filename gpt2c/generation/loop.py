@@ -9,10 +9,10 @@ continuation, position), so a text comes out the same alone and in any company.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, TEXTS_AT_ONCE
@@ -42,7 +42,7 @@ def generate(
     **options: Unpack[GenerateKwargs],
 ) -> Generation | list[Generation]:
     """What :meth:`gpt2c.GPT2.generate` does."""
-    checked = SamplingOptions(num_return_sequences=num_return_sequences, **options)
+    checked = SamplingOptions(num_return_sequences=num_return_sequences, **cast("dict[str, Any]", options))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, given = separate(prompts)
@@ -55,7 +55,7 @@ def stream(model: LoadedModel, prompt: Prompt, **options: Unpack[GenerateKwargs]
     several, given = separate(prompt)
     if several:
         raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
-    checked = SamplingOptions(**options)
+    checked = SamplingOptions(**cast("dict[str, Any]", options))
     if checked.num_return_sequences != 1:
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
@@ -125,11 +125,11 @@ class Stream:
         if self._started is None:
             self._started = perf_counter()
         try:
-            for text in self._steps:
+            for _ in self._steps:
                 if self.first_token_seconds is None:
                     self.first_token_seconds = perf_counter() - self._started
-                if text.piece:
-                    return text.piece
+                if self._text.piece:
+                    return self._text.piece
         except BaseException:
             self.close()
             raise
@@ -157,14 +157,16 @@ class Stream:
         return self._text.results()[0]
 
 
-def _advance(job: Job, texts: Sequence[Text] | Sequence[Search], places: int) -> Iterator[Any]:
+def _advance(
+    job: Job, texts: Sequence[Text] | Sequence[Search], places: int
+) -> Generator[Text | Search, None, None]:
     """Continue all ``texts``, at most ``places`` at once; yield a text whenever it has got a token.
 
     Continuations of one prompt stand next to each other in ``texts``.
     """
     model = job.model
-    waiting = deque(texts)
-    active: list[Any] = []
+    waiting: deque[Text | Search] = deque(texts)
+    active: list[Text | Search] = []
     while waiting or active:
         # Texts whose prompt has been computed begin, as far as there are places.
         while waiting and len(active) < places and waiting[0].prompt.logits is not None:
@@ -177,30 +179,30 @@ def _advance(job: Job, texts: Sequence[Text] | Sequence[Search], places: int) ->
         # The prompts of those that could begin next are computed together with the next tokens of the others.
         pending = [text.pending() for text in active]
         sequences = [sequence for of_text in pending for sequence in of_text]
-        fresh: list[ComputedPrompt] = []
+        fresh: list[tuple[ComputedPrompt, _engine.KVCache]] = []
         rows = sum(len(ids) for _, ids in sequences)
         for text in islice(waiting, places - len(active)):
             prompt = text.prompt
-            if prompt.logits is None and prompt not in fresh:
+            if prompt.logits is None and all(prompt is not other for other, _ in fresh):
                 if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
                     break
-                prompt.cache = model.new_cache(prompt.capacity)
-                fresh.append(prompt)
+                fresh.append((prompt, model.new_cache(prompt.capacity)))
                 rows += len(prompt.visible)
         if rows == 0:
             continue
         done = len(sequences)
-        sequences += [(prompt.cache, prompt.visible) for prompt in fresh]
+        sequences += [(cache, prompt.visible) for prompt, cache in fresh]
         observer = job.observer(sequences)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
-        for i, prompt in enumerate(fresh, done):
-            prompt.logits = logits[i]
-            prompt.captured = observer.captured[i] if job.names else None
+        captured = observer.captured if observer is not None and job.names else None
+        for i, (prompt, cache) in enumerate(fresh, done):
+            prompt.cache, prompt.logits = cache, logits[i]
+            prompt.captured = captured[i] if captured else None
         done = 0
         for text, of_text in zip(active, pending, strict=True):
-            if job.names:
-                text.capture(observer.captured[done], logits[done])
-            text.advance(logits[done : done + len(of_text)])
+            if captured and isinstance(text, Text):
+                text.capture(captured[done], logits[done])
+            text.advance(list(logits[done : done + len(of_text)]))
             done += len(of_text)
             yield text
         active = [text for text in active if not text.done]

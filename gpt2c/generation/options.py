@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -33,7 +33,7 @@ TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
 
 
 class GenerateKwargs(TypedDict, total=False):
-    """The options of :class:`SamplingOptions` as keyword arguments, for type checkers.
+    """The options of :class:`SamplingOptions` as they may be given, for type checkers.
 
     Without ``num_return_sequences``, which decides the type of the result.
     """
@@ -72,7 +72,8 @@ class SamplingOptions:
 
     Attributes
     ----------
-    All of them, by name, are explained at :meth:`gpt2c.GPT2.generate`.
+    All of them, by name, are explained at :meth:`gpt2c.GPT2.generate`. Their types are those after the check:
+    it accepts what `GenerateKwargs` says.
 
     Raises
     ------
@@ -90,13 +91,13 @@ class SamplingOptions:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     no_repeat_ngram_size: int = 0
-    bad_words: Iterable[str | Sequence[int]] = ()
-    suppress_tokens: Iterable[int] = ()
-    logit_bias: Mapping[int, float] | None = None
-    sequence_bias: Mapping[tuple[int, ...], float] | None = None
-    logits_processor: LogitsProcessor | Iterable[LogitsProcessor] = ()
+    bad_words: tuple[str | tuple[int, ...], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    sequence_bias: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    logits_processor: tuple[LogitsProcessor, ...] = ()
     token_bitmask: TokenBitmask | None = None
-    stop: str | Iterable[str] = ()
+    stop: tuple[str, ...] = ()
     seed: int | None = None
     num_return_sequences: int = 1
     num_beams: int = 1
@@ -105,69 +106,66 @@ class SamplingOptions:
     overflow: Literal["error", "truncate_left", "slide"] = "error"
     hop: int | None = None
     trace: bool = False
-    edits: Iterable[tuple[str, Edit]] = ()
+    edits: tuple[tuple[str, Edit], ...] = ()
     names_filter: NamesFilter = ()
 
     def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)  # the instance is frozen for everybody else
+        self._check_extent()
+        self._check_draw()
+        self._check_processors()
+        self._check_overflow()
+        self._check_inspection()
+        self._check_beams()
 
-        put("max_new_tokens", check_integer("max_new_tokens", self.max_new_tokens, 1))
-        put("min_new_tokens", check_integer("min_new_tokens", self.min_new_tokens, 0))
-        put("top_k", check_integer("top_k", self.top_k, 0, note=" (0 is no limit)"))
-        put("num_return_sequences", check_integer("num_return_sequences", self.num_return_sequences, 1))
+    def _put(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # frozen for everybody else
+
+    def _put_number(self, name: str, fits: Callable[[float], bool], allowed: str) -> None:
+        self._put(name, check_number(name, getattr(self, name), fits, allowed))
+
+    def _check_extent(self) -> None:
+        """How much is generated, and where it ends."""
+        self._put("max_new_tokens", check_integer("max_new_tokens", self.max_new_tokens, 1))
+        self._put("min_new_tokens", check_integer("min_new_tokens", self.min_new_tokens, 0))
+        self._put("num_return_sequences", check_integer("num_return_sequences", self.num_return_sequences, 1))
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens "
                 f"({self.max_new_tokens})"
             )
+        self._put("stop", _stop_strings(self.stop))
+
+    def _check_draw(self) -> None:
+        """How a token is drawn."""
+        self._put("top_k", check_integer("top_k", self.top_k, 0, note=" (0 is no limit)"))
         if self.seed is not None:
-            put(
-                "seed",
-                check_integer("seed", self.seed, 0, SEEDS - 1, note=" (2**64 - 1), or None for a fresh one"),
-            )
-        put(
-            "temperature",
-            check_number(
-                "temperature", self.temperature, lambda t: t >= 0, "0 (greedy) or above, and finite"
-            ),
-        )
-        put(
-            "top_p",
-            check_number("top_p", self.top_p, lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)"),
-        )
-        put("min_p", check_number("min_p", self.min_p, lambda p: 0 <= p <= 1, "from 0 (no limit) to 1"))
-        put(
-            "repetition_penalty",
-            check_number(
-                "repetition_penalty",
-                self.repetition_penalty,
-                lambda r: 1e-6 <= r <= 1e6,
-                "from 1e-6 to 1e6 (1 is none)",
-            ),
-        )
+            note = " (2**64 - 1), or None for a fresh one"
+            self._put("seed", check_integer("seed", self.seed, 0, SEEDS - 1, note=note))
+        self._put_number("temperature", lambda t: t >= 0, "0 (greedy) or above, and finite")
+        self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
+        self._put_number("min_p", lambda p: 0 <= p <= 1, "from 0 (no limit) to 1")
+
+    def _check_processors(self) -> None:
+        """What changes the logits before the draw."""
+        self._put_number("repetition_penalty", lambda r: 1e-6 <= r <= 1e6, "from 1e-6 to 1e6 (1 is none)")
         for name in ("presence_penalty", "frequency_penalty"):
-            put(
-                name,
-                check_number(
-                    name, getattr(self, name), lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)"
-                ),
-            )
-        put(
-            "no_repeat_ngram_size",
-            check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)"),
-        )
-        put("bad_words", _bad_words(self.bad_words))
-        put("suppress_tokens", _tokens("suppress_tokens", self.suppress_tokens, "a collection of token ids"))
-        put("logit_bias", _biases("logit_bias", self.logit_bias, _token))
-        put("sequence_bias", _biases("sequence_bias", self.sequence_bias, _sequence))
-        put("logits_processor", _processors(self.logits_processor))
+            self._put_number(name, lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)")
+        n = check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)")
+        self._put("no_repeat_ngram_size", n)
+        self._put("bad_words", _bad_words(self.bad_words))
+        tokens = _tokens("suppress_tokens", self.suppress_tokens, "a collection of token ids")
+        self._put("suppress_tokens", tokens)
+        self._put("logit_bias", _biases("logit_bias", self.logit_bias, _token))
+        self._put("sequence_bias", _biases("sequence_bias", self.sequence_bias, _sequence))
+        self._put("logits_processor", _processors(self.logits_processor))
         if self.token_bitmask is not None and not callable(self.token_bitmask):
             raise TypeError(
                 "token_bitmask must be a function of the new token ids, or None; got "
                 f"{type(self.token_bitmask).__name__}"
             )
-        put("stop", _stop_strings(self.stop))
+
+    def _check_overflow(self) -> None:
+        """What happens where the text passes the model's positions."""
         if self.overflow not in OVERFLOWS:
             raise ValueError(
                 f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}; got {self.overflow!r}"
@@ -175,11 +173,14 @@ class SamplingOptions:
         if self.hop is not None:
             if self.overflow != "slide":
                 raise ValueError(f"hop goes with overflow='slide' only; overflow is {self.overflow!r}")
-            put("hop", check_integer("hop", self.hop, 1))
+            self._put("hop", check_integer("hop", self.hop, 1))
+
+    def _check_inspection(self) -> None:
+        """What is recorded, captured and edited."""
         check_flag("trace", self.trace)
-        put("edits", tuple(self.edits))
+        self._put("edits", tuple(self.edits))
         if not callable(self.names_filter) and not isinstance(self.names_filter, str | None):
-            put("names_filter", tuple(self.names_filter))
+            self._put("names_filter", tuple(self.names_filter))
         if self.names_filter != ():
             if self.num_beams != 1:
                 raise ValueError(
@@ -187,14 +188,10 @@ class SamplingOptions:
                 )
             if self.overflow == "slide":
                 raise ValueError("names_filter goes with overflow='error' or 'truncate_left' only")
-        self._check_beams(put)
 
-    def _check_beams(self, put: Callable[[str, object], None]) -> None:
-        put("num_beams", check_integer("num_beams", self.num_beams, 1))
-        put(
-            "length_penalty",
-            check_number("length_penalty", self.length_penalty, lambda p: abs(p) <= 100, "from -100 to 100"),
-        )
+    def _check_beams(self) -> None:
+        self._put("num_beams", check_integer("num_beams", self.num_beams, 1))
+        self._put_number("length_penalty", lambda p: abs(p) <= 100, "from -100 to 100")
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:

@@ -46,7 +46,7 @@ class LogitsProcessors:
         self.n_vocab = model.config.n_vocab
         self._n_text_tokens = model.n_text_tokens
         self._eos = list(model.config.eos_token_ids)
-        self._sequence_bias = dict(options.sequence_bias or {})
+        self._sequence_bias = dict(options.sequence_bias)
         self._bad_words = _bad_sequences(model, options.bad_words)
         for name, tokens in (
             ("sequence_bias", (token for sequence in self._sequence_bias for token in sequence)),
@@ -107,11 +107,11 @@ class LogitsProcessors:
             return logits
         row = logits.copy()
         for name, stage in self._stages:
-            before = np.isneginf(row) if removed is not None else None
+            allowed = None if removed is None else ~np.isneginf(row)
             changed = stage(row, ids, n_prompt)
             row = row if changed is None else changed
-            if removed is not None:
-                removed.update(dict.fromkeys(np.flatnonzero(np.isneginf(row) & ~before).tolist(), name))
+            if removed is not None and allowed is not None:
+                removed.update(dict.fromkeys(np.flatnonzero(np.isneginf(row) & allowed).tolist(), name))
         return row
 
     def _add_sequence_bias(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
@@ -171,7 +171,8 @@ class LogitsProcessors:
         return row
 
     def _apply_bitmask(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
-        mask = self.options.token_bitmask(ids[n_prompt:].copy())
+        bitmask = self.options.token_bitmask
+        mask = None if bitmask is None else bitmask(ids[n_prompt:].copy())
         if mask is None:
             return
         words = -(-self._n_text_tokens // 32)
@@ -228,9 +229,11 @@ def _bad_sequences(model: LoadedModel, words: Iterable[str | tuple[int, ...]]) -
     """Token ids of the words; of a string also those it has after a space."""
     sequences: dict[tuple[int, ...], None] = {}
     for word in words:
-        spellings = [word]
+        spellings: list[tuple[int, ...]]
         if isinstance(word, str):
             written = [word] if word[0].isspace() else [word, f" {word}"]
             spellings = [tuple(model.tokenizer.encode(text)) for text in written]
+        else:
+            spellings = [word]
         sequences.update(dict.fromkeys(spelling for spelling in spellings if spelling))
     return list(sequences)

@@ -58,6 +58,7 @@ class ComputedPrompt:
         """A cache that holds the prompt, for one of those that continue it."""
         self.unstarted -= 1
         cache = self.cache
+        assert cache is not None  # the loop has computed the prompt
         if self.shared:
             cache = cache.branch(self.capacity)
         if self.unstarted == 0:
@@ -90,6 +91,7 @@ class Text:
         self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
         self._tokens[: self._length] = self.prompt.ids
         logits = self.prompt.logits
+        assert logits is not None  # the loop has computed the prompt
         if self.prompt.captured is not None:
             self.capture(self.prompt.captured, logits)
         self.cache = self.prompt.adopt_cache()
@@ -104,6 +106,7 @@ class Text:
         begin, seen = self.job.window(self._length), self._length - 1
         if begin != self.job.window(seen):  # the positions of all that is kept change
             self.cache, seen = self.job.model.new_cache(), begin
+        assert self.cache is not None  # the text has not ended
         return [(self.cache, self._tokens[seen : self._length])]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
@@ -111,12 +114,12 @@ class Text:
         job, position, logits = self.job, self._length, rows[0]
         n_new = position + 1 - len(self.prompt.ids)
         ids = self._tokens[:position]
-        removed = None if self.trace is None else {}
+        removed: dict[int, str] | None = None if self.trace is None else {}
         processed = job.process(logits, ids, len(self.prompt.ids), removed)
         token, logprob = _engine.sample(
             logits, processed, stream=self.sample_index, position=position, **job.constants
         )
-        if self.trace is not None:
+        if self.trace is not None and removed is not None:
             self.trace.add_choice(
                 job, ids[len(self.prompt.ids) :], position, logits, processed, removed, token
             )

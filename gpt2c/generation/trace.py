@@ -165,8 +165,9 @@ def _branch(
     logprobs: np.ndarray | None = None,
 ) -> Branch:
     def score_with(token: int) -> float | None:
-        known = score is not None and logprobs is not None and token not in removed
-        return score + float(logprobs[token]) if known else None
+        if score is None or logprobs is None or token in removed:
+            return None
+        return score + float(logprobs[token])
 
     best = _engine.top(logits, MOST_PROBABLE).tolist()
     shown = sorted({*best, *fates}, key=lambda token: (-float(logits[token]), token))

@@ -167,13 +167,9 @@ def _indices(choice: Choice, present: range, what: str, hook: Hook) -> np.ndarra
             raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
         chosen = list(range(present.stop)[choice])
     else:
-        several = isinstance(choice, Iterable) and not isinstance(choice, str)
+        several = choice if isinstance(choice, Iterable) and not isinstance(choice, str) else [choice]
         most = None if what == "positions" and not hook.complete else present.stop - 1
         if isinstance(choice, np.ndarray) and choice.dtype.kind == "b":
-            raise TypeError(
-                f"{what}{whole} are told by their numbers, not by a mask: use np.flatnonzero of it"
-            )
-        chosen = [
-            check_integer(f"{what}{whole}", item, 0, most) for item in (choice if several else [choice])
-        ]
+            raise TypeError(f"{what}{whole} must be indices, not a Boolean mask: use np.flatnonzero of it")
+        chosen = [check_integer(f"{what}{whole}", item, 0, most) for item in several]
     return np.array([item - present.start for item in chosen if item in present], np.intp)

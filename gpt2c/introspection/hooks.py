@@ -97,13 +97,14 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
     A full name stays what it is. Layers count from 0, negative ones from the end. A KeyError says what there
     is.
     """
+    asked: Any = layer
     if layer is None and short.startswith("blocks.") and short.count(".") > 1:
         _, number, short = short.split(".", 2)
-        layer = int(number) if number.isdecimal() else number
-    names, prefix = (BEFORE + AFTER, "") if layer is None else (OF_LAYER, "blocks.{}.")
-    if layer is not None:
+        asked = int(number) if number.isdecimal() else number
+    names, prefix = (BEFORE + AFTER, "") if asked is None else (OF_LAYER, "blocks.{}.")
+    if asked is not None:
         try:
-            prefix = prefix.format(check_index("layer", layer, config.n_layer))
+            prefix = prefix.format(check_index("layer", asked, config.n_layer))
         except (TypeError, ValueError) as error:
             raise KeyError(str(error)) from None
     shorter = [name.replace("hook_", "") for name in names]
@@ -111,7 +112,7 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
         alone = part.rpartition(".")[2]
         if short in (name, part) or (short == alone and not part.startswith("ln")):
             return prefix + name
-    where = "outside layers" if layer is None else "in a layer"
+    where = "outside layers" if asked is None else "in a layer"
     raise KeyError(f"no value {short!r} {where}; there are {', '.join(shorter)}")
 
 

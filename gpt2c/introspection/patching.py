@@ -126,22 +126,27 @@ def _checked(
     has_heads = "heads" in axes(full_name(config, name, 0))
     if len(choices) == 3 and not has_heads:
         raise ValueError(f"{name} has no heads: leave them out of over")
-    choices += ["all"] * (3 - len(choices))
-    lists = []
-    for what, choice, size in zip(
-        ("layers", "positions", "heads"), choices, (config.n_layer, length, config.n_head), strict=True
-    ):
-        if isinstance(choice, str) and choice == "all" and what != "layers":
-            lists.append(None)
-            continue
-        if isinstance(choice, str) or not isinstance(choice, Iterable):
-            together = "" if what == "layers" else ", or 'all' for all at once"
-            raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
-        low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
-        lists.append([check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice])
-        if not lists[-1]:
-            raise ValueError(f"there are no {what} to patch: the list is empty")
-    return name, *lists
+    positions, heads = [*choices[1:], "all", "all"][:2]
+    return (
+        name,
+        _indices("layers", choices[0], config.n_layer),
+        None
+        if isinstance(positions, str) and positions == "all"
+        else _indices("positions", positions, length),
+        None if isinstance(heads, str) and heads == "all" else _indices("heads", heads, config.n_head),
+    )
+
+
+def _indices(what: str, choice: Any, size: int) -> list[int]:
+    """The layers, positions or heads that are chosen, counted from 0."""
+    if isinstance(choice, str) or not isinstance(choice, Iterable):
+        together = "" if what == "layers" else ", or 'all' for all at once"
+        raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
+    low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
+    chosen = [check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice]
+    if not chosen:
+        raise ValueError(f"there are no {what} to patch: the list is empty")
+    return chosen
 
 
 def _number(answer: Any) -> float:

@@ -45,13 +45,13 @@ class ScoringOptions(NamedTuple):
         cls,
         model: LoadedModel,
         *,
-        bos: Any,
-        window: Any,
-        stride: Any,
-        min_context: Any,
-        top: Any,
-        mask: Any,
-        words: Any,
+        bos: Any = True,
+        window: Any = None,
+        stride: Any = None,
+        min_context: Any = None,
+        top: Any = 0,
+        mask: Any = None,
+        words: Any = False,
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
         bos, words = check_flag("bos", bos), check_flag("words", words)

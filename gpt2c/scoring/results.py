@@ -156,15 +156,16 @@ class Score(Displayed):
         ``surprisal`` (bits), ``rank``, ``entropy``, ``context``; ``mass`` with a mask; ``top_ids`` and
         ``top_logprobs`` (lists) with a top.
         """
-        starts = ends = texts = [None] * len(self)
-        if self.offsets is not None:
-            starts, ends = zip(*self.offsets, strict=True)
+        places: list[tuple[int | None, int | None]] = [(None, None)] * len(self)
+        texts: list[str | None] = [None] * len(self)
+        if self.offsets is not None and self.text is not None:
+            places = [*self.offsets]
             texts = [self.text[start:end] for start, end in self.offsets]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "token_id": self.token_ids,
             "text": texts,
-            "start": starts,
-            "end": ends,
+            "start": [start for start, _ in places],
+            "end": [end for _, end in places],
             "logprob": self.logprobs.tolist(),
             "surprisal": self.surprisals.tolist(),
             "rank": self.ranks.tolist(),
@@ -173,7 +174,7 @@ class Score(Displayed):
         }
         if self.masses is not None:
             columns["mass"] = self.masses.tolist()
-        if self.top_ids is not None and self.top_ids.size:
+        if self.top_ids is not None and self.top_logprobs is not None and self.top_ids.size:
             columns |= {"top_ids": self.top_ids.tolist(), "top_logprobs": self.top_logprobs.tolist()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -20,7 +20,7 @@ from .words import find_words
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["score", "score_rows", "suggest"]
+__all__ = ["score", "score_rows", "score_text", "suggest"]
 
 _Values = tuple[np.ndarray, ...]
 """What ``_engine.score`` returns, of one piece."""
@@ -55,9 +55,14 @@ def score(
         return []
     several, given = separate(texts)
     if not several:
-        return next(_scores(model, [_passage(model, ("", given[0]), "the text", options)]))
+        return score_text(model, given[0], options)
     items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
     return list(_scores(model, items))
+
+
+def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Score:
+    """The score of one text, as of ``GPT2.score``."""
+    return next(_scores(model, [_passage(model, ("", text), "the text", options)]))
 
 
 def score_rows(
@@ -93,9 +98,7 @@ def score_rows(
     ValueError, TypeError
         As from ``GPT2.score``; texts are counted with those that have nothing to score.
     """
-    options = ScoringOptions.checked(
-        model, bos=bos, window=window, stride=stride, min_context=min_context, top=0, mask=None, words=False
-    )
+    options = ScoringOptions.checked(model, bos=bos, window=window, stride=stride, min_context=min_context)
     waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
 
     def passages() -> Iterator[Passage]:

@@ -47,4 +47,4 @@ def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
 
 def text_limits(config: Config) -> set[int]:
     """The tokens that stand for the beginning and the end of a text."""
-    return {*config.eos_token_ids, config.bos_token_id} - {None}
+    return {token for token in (config.bos_token_id, *config.eos_token_ids) if token is not None}
