@@ -4,10 +4,10 @@
     python tests/long/fingerprints.py > after.txt       (in the other)
     diff before.txt after.txt
 
-For the bundled model and three random ones, in every number format and with both kinds of cache: the logits of
-prompts of several lengths, continuations (greedy, drawn, several at once, beam search), scores, suggestions,
-captured activations, and the packed file. Only the public API is used, so that the script runs in any checkout.
-GPT2C_ISA chooses the instruction set. Takes about half a minute.
+For the bundled model and three random ones, in every number format and with both kinds of cache: the logits
+of prompts of several lengths, continuations (greedy, drawn, several at once, beam search), scores,
+suggestions, captured activations, and the packed file. Only the public API is used, so that the script runs
+in any checkout. GPT2C_ISA chooses the instruction set. Takes about half a minute.
 """
 
 import hashlib
