@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.checks import check_index
-from ...generation.loop import generate
+from ...generation.loop import continue_prompts
+from ...generation.options import SamplingOptions
 from ...introspection.hooks import NamesFilter, full_name
 from ...introspection.passes import capture
-from ...scoring.scoring import score
+from ...scoring.options import ScoringOptions
+from ...scoring.scoring import score_text
 from ...version import __version__
 from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes, weight_codes
 
@@ -282,7 +284,9 @@ def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int]) -> Json
     """How probable every token but the first was; None where there is no other."""
     if len(token_ids) < 2:
         return None
-    found = score(model, list(token_ids), bos=False, top=min(ALTERNATIVES, model.n_text_tokens))
+    options = ScoringOptions.checked(model, bos=False, top=min(ALTERNATIVES, model.n_text_tokens))
+    found = score_text(model, list(token_ids), options)
+    assert found.top_ids is not None and found.top_logprobs is not None  # asked for with top
     used.update(found.top_ids.ravel().tolist())
     return {
         "k": found.top_ids.shape[1],
@@ -307,23 +311,23 @@ def continuations(
     model: LoadedModel, token_ids: Sequence[int], n_new: int, num_beams: int, *, trace: bool = False
 ) -> tuple[Generation, list[Generation]]:
     """What greedy decoding finds, and all that a beam search does; nothing of the latter with one beam."""
-    greedy = generate(model, token_ids, max_new_tokens=n_new)
+    prompts = [np.array(token_ids, np.int32)]
+    [greedy] = continue_prompts(model, prompts, SamplingOptions(max_new_tokens=n_new))
     if num_beams == 1:
         return greedy, []
-    found = generate(
-        model,
-        token_ids,
+    options = SamplingOptions(
         max_new_tokens=n_new,
         num_beams=num_beams,
         num_return_sequences=num_beams,
         length_penalty=0.0,  # texts are compared by their probability itself
         trace=trace,
     )
-    return greedy, found
+    return greedy, continue_prompts(model, prompts, options)
 
 
 def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:
     """A traced generation with its patterns, step by step: how each step's new row attends, by layer."""
+    assert result.trace is not None and result.cache is not None  # asked for
     steps = []
     for step in result.trace.steps:
         (branch,) = step.branches
@@ -345,8 +349,10 @@ def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -
 
 def search(results: Sequence[Generation], greedy: Generation, num_beams: int, used: set[int]) -> Json:
     """The steps of a traced beam search, what it found, and what greedy decoding finds."""
+    trace = results[0].trace
+    assert trace is not None  # asked for
     steps = []
-    for step in results[0].trace.steps:
+    for step in trace.steps:
         branches = []
         for branch in step.branches:
             candidates = [_candidate(candidate, used) for candidate in _told(branch)]
