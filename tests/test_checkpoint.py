@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +20,8 @@ from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, writ
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2c import CheckpointError, ConfigError
-from gpt2c.checkpoint import BUNDLED, open_checkpoint
+from gpt2c import GPT2, CheckpointError, ConfigError
+from gpt2c.checkpoint import BUNDLED, Checkpoint, directory, open_checkpoint
 from gpt2c.checkpoint.names import canonical, expected, is_mask
 from gpt2c.config import Config
 
@@ -495,6 +500,270 @@ def test_shards_that_do_not_fit_their_index(model):
     refused(
         model / second, r"does not hold the GPT-2 of its config\.json: 14 tensors 'wte\.weight', .* missing$"
     )
+
+
+# A checkpoint that is replaced or changed while it is read
+
+
+def open_files(directory):
+    """The paths below a directory that this process has open, by its descriptors; "(deleted)" is cut off."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except FileNotFoundError:  # that of the listing itself
+            continue
+        if target.startswith(f"{directory.resolve()}/"):
+            found.append(target.removesuffix(" (deleted)"))
+    return sorted(found)
+
+
+def by_rename(path, data):
+    path.with_name("new").write_bytes(data)
+    os.replace(path.with_name("new"), path)
+
+
+def in_place(path, data):
+    with open(path, "r+b") as file:
+        file.write(data)
+
+
+def by_link(path, data):
+    """As in the Hub's cache: the name is a link to a file that never changes."""
+    path.with_name("blob").write_bytes(data)
+    path.with_name("link").symlink_to("blob")
+    os.replace(path.with_name("link"), path)
+
+
+def removed(path, data):
+    path.unlink()
+
+
+def aged(path):
+    """Set a time of change that no later write can have by chance."""
+    os.utime(path, (1e9, 1e9))
+
+
+@pytest.fixture
+def two_models(model):
+    """A model on disk, its tensors, and the bytes of weights of another one of the same shapes."""
+    tensors = write_model(model)
+    aged(model / "model.safetensors")
+    other = tiny_tensors(seed=1)
+    return tensors, safetensors_bytes({f"transformer.{name}": array for name, array in other.items()})
+
+
+def once_between_tensors(monkeypatch, action):
+    """Call ``action`` in the middle of the next load: after the first of its tensors was read."""
+    original, pending = Checkpoint.read, [action]
+
+    def read(self, name):
+        found = original(self, name)
+        while pending:
+            pending.pop()()
+        return found
+
+    monkeypatch.setattr(Checkpoint, "read", read)
+
+
+@pytest.mark.parametrize("replace", [by_rename, by_link, removed])
+@pytest.mark.parametrize("n_before", [0, 1, 14])
+def test_all_tensors_are_read_from_the_file_that_was_opened(model, two_models, replace, n_before):
+    tensors, other = two_models
+    checkpoint = open_checkpoint(model)
+    got = {}
+    for index, name in enumerate(checkpoint.tensors):
+        if index == n_before:
+            replace(model / "model.safetensors", other)
+        got[name] = checkpoint.read(name)
+    for name, array in tensors.items():
+        assert np.array_equal(got[name], array), name
+
+
+CHANGED = r"^{} was changed or replaced while the model was read: load the model again when the program "
+
+
+@pytest.mark.parametrize("replace", [by_rename, by_link, removed, in_place])
+@pytest.mark.parametrize("form", ["directory", "file"])
+def test_a_load_during_which_the_file_changes_fails(model, two_models, monkeypatch, replace, form):
+    _, other = two_models
+    path = model / "model.safetensors"
+    once_between_tensors(monkeypatch, lambda: replace(path, other))
+    source = model if form == "directory" else path
+    with pytest.raises(CheckpointError, match=CHANGED.format(re.escape(str(path)))):
+        GPT2.from_pretrained(source)
+    assert open_files(model) == []
+    if replace is not removed:  # now that nobody writes
+        got = GPT2.from_pretrained(source).weights.tensors
+        assert np.array_equal(got["wpe.weight"], tiny_tensors(seed=1)["wpe.weight"])
+
+
+def test_a_file_cut_short_during_the_load(model, two_models, monkeypatch):
+    path = model / "model.safetensors"
+    once_between_tensors(monkeypatch, lambda: os.truncate(path, 3000))
+    with pytest.raises(CheckpointError, match=CHANGED.format(re.escape(str(path)))):
+        GPT2.from_pretrained(model)
+    assert open_files(model) == []
+
+
+@pytest.mark.parametrize("replace", [by_rename, in_place])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_load_during_which_a_shard_changes_fails(model, monkeypatch, replace, index):
+    tensors = write_model(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors)
+    shard = sorted(model.glob("*-of-*"))[index]
+    other = shard.read_bytes()[:-4] + b"abcd"
+    for path in model.iterdir():
+        aged(path)
+    once_between_tensors(monkeypatch, lambda: replace(shard, other))
+    with pytest.raises(CheckpointError, match=CHANGED.format(re.escape(str(shard)))):
+        GPT2.from_pretrained(model)
+    assert open_files(model) == []
+
+
+def test_a_shard_that_is_replaced_before_the_next_is_opened(model, monkeypatch):
+    """Only the names tell that the two are not of one model: each file is unchanged."""
+    tensors = write_model(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors)
+    first = sorted(model.glob("*-of-*"))[0]
+    original, headers = directory.read_header, []
+
+    def read_header(file):
+        if headers == [1]:
+            by_rename(first, first.read_bytes())
+        headers.append(1)
+        return original(file)
+
+    monkeypatch.setattr(directory, "read_header", read_header)
+    with pytest.raises(CheckpointError, match=CHANGED.format(re.escape(str(first)))):
+        GPT2.from_pretrained(model)
+    assert len(headers) == 2
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_descriptor_a_shard_and_none_left(model, count):
+    tensors = write_model(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors, count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        checkpoint = open_checkpoint(model)
+        assert len(open_files(model)) == count
+        for name in tensors:
+            checkpoint.read(name)
+        assert len(open_files(model)) == count
+        del checkpoint
+        assert open_files(model) == []
+
+        loaded = GPT2.from_pretrained(model)  # its weights can still be hashed
+        assert len(open_files(model)) == count
+        shared = copy.copy(loaded)
+        del loaded
+        assert len(open_files(model)) == count
+        del shared
+        gc.collect()
+        assert open_files(model) == []
+
+
+@pytest.mark.parametrize("damage", ["header", "tensor missing", "not finite", "second shard"])
+def test_a_failure_leaves_no_descriptor(model, damage):
+    tensors = write_model(model)
+    file = model / "model.safetensors"
+    if damage == "header":
+        file.write_bytes(file.read_bytes() + b"x")
+    elif damage == "tensor missing":
+        restore(model, tensors | {"more": np.ones(1)})
+    elif damage == "not finite":
+        restore(model, tensors | {"wte.weight": np.full((11, 6), np.nan)})
+    else:
+        file.unlink()
+        write_shards(model, tensors)
+        sorted(model.glob("*-of-*"))[1].unlink()
+    with pytest.raises(CheckpointError) as kept:  # the frames of the traceback live as long as this
+        GPT2.from_pretrained(model)
+    assert open_files(model) == []
+    assert kept.tb is not None
+
+
+def test_a_closed_checkpoint_reads_nothing(model):
+    write_model(model)
+    checkpoint = open_checkpoint(model)
+    checkpoint.close()
+    checkpoint.close()
+    with pytest.raises(ValueError, match="closed"):
+        checkpoint.read("wte.weight")
+
+
+def test_threads_that_read_one_file_at_once(model):
+    values = TINY | {"n_embd": 64, "n_inner": 256, "vocab_size": 1000}
+    tensors = write_model(model, values)
+    checkpoint = open_checkpoint(model)
+    with ThreadPoolExecutor(8) as pool:
+        for name, got in pool.map(lambda name: (name, checkpoint.read(name)), [*tensors] * 40):
+            assert np.array_equal(got, tensors[name]), name
+
+
+# The hash of what was read
+
+
+@pytest.mark.parametrize("replace", [by_rename, by_link, removed])
+def test_the_hash_is_of_the_bytes_that_were_read(model, two_models, replace):
+    path = model / "model.safetensors"
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    loaded = GPT2.from_pretrained(model)
+    replace(path, two_models[1])
+    assert loaded.source_sha256() == expected
+
+
+def test_the_hash_of_shards(model):
+    tensors = write_model(model)
+    (model / "model.safetensors").unlink()
+    write_shards(model, tensors, 3)
+    shards = sorted(model.glob("*-of-*"))
+    expected = hashlib.sha256(b"".join(path.read_bytes() for path in shards)).hexdigest()
+    loaded = GPT2.from_pretrained(model)
+    by_rename(shards[1], b"")
+    assert loaded.source_sha256() == expected
+
+
+def test_no_hash_of_a_file_that_was_changed_after_the_load(model, two_models):
+    path = model / "model.safetensors"
+    loaded = GPT2.from_pretrained(model)
+    in_place(path, two_models[1])
+    with pytest.raises(
+        CheckpointError,
+        match=rf"^{re.escape(str(path))} was changed after the model was read from it, so the SHA-256 of "
+        "what was read is not known: load the model again$",
+    ):
+        loaded.source_sha256()
+
+
+def test_the_hash_is_computed_once(model, two_models):
+    path = model / "model.safetensors"
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    loaded = GPT2.from_pretrained(model)
+    assert loaded.source_sha256() == expected
+    in_place(path, two_models[1])
+    assert loaded.source_sha256() == expected
+
+
+def test_a_child_process_can_hash_what_its_parent_read(model, two_models):
+    path = model / "model.safetensors"
+    script = f"""
+import os, pathlib, sys
+from gpt2c import GPT2
+loaded = GPT2.from_pretrained({str(model)!r})
+pathlib.Path({str(path)!r}).unlink()
+child = os.fork()
+os.write(1, (loaded.source_sha256() + "\\n").encode())
+sys.exit(child and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [expected] * 2, "")
 
 
 @pytest.mark.oracle

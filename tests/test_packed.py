@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from helpers.tiny_checkpoints import write_model
 from helpers.toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2, CheckpointError, Config, ConfigError, TokenizerError
+from gpt2c.checkpoint import BUNDLED
+from gpt2c.checkpoint.files import RegularFile
 from gpt2c.checkpoint.packed import open_packed
 from gpt2c.checkpoint.safetensors import read_header_and_metadata
 from gpt2c.core import _engine
@@ -69,7 +72,8 @@ def test_a_saved_model_is_the_same(tmp_path, dtype, settings):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_are_aligned_in_pass_order_and_used_where_they_lie(tmp_path, dtype):
     odd_gpt2(dtype).save(tmp_path / "m.gpt2c")
-    tensors, metadata = read_header_and_metadata(tmp_path / "m.gpt2c")
+    with RegularFile(tmp_path / "m.gpt2c") as file:
+        tensors, metadata = read_header_and_metadata(file)
     assert all(info.offset % 64 == 0 for info in tensors.values())
     panels = [name for name, info in tensors.items() if info.dtype == "U8"]
     assert list(tensors)[: len(panels)] == panels
@@ -95,10 +99,6 @@ def test_the_bundled_model_keeps_its_tokenizer_and_what_is_known_of_it(packed):
     )
     assert [tuple(s) for s in again.config.report] == [tuple(s) for s in model.config.report]
     assert again.generation_config == model.generation_config
-    import hashlib
-
-    from gpt2c.checkpoint import BUNDLED
-
     expected = hashlib.sha256((BUNDLED / "model.safetensors").read_bytes()).hexdigest()
     assert open_packed(packed).metadata["source_sha256"] == expected
 
@@ -108,6 +108,32 @@ def test_a_packed_file_can_be_saved_again(packed, tmp_path):
     first, second = open_packed(packed), open_packed(tmp_path / "again.gpt2c")
     for key in ("payload_sha256", "source_sha256"):
         assert first.metadata[key] == second.metadata[key]
+
+
+def test_a_packed_file_names_the_weights_that_were_loaded(tmp_path):
+    write_model(tmp_path / "tiny")
+    weights = tmp_path / "tiny" / "model.safetensors"
+    before = weights.read_bytes()
+    os.utime(weights, (1e9, 1e9))
+    model = GPT2.from_pretrained(tmp_path / "tiny")
+    (tmp_path / "other").write_bytes(before[:-1] + b"x")
+    os.replace(tmp_path / "other", weights)
+    model.save(tmp_path / "m.gpt2c")
+    metadata = open_packed(tmp_path / "m.gpt2c").metadata
+    assert metadata["source_sha256"] == hashlib.sha256(before).hexdigest()
+
+
+def test_weights_that_changed_after_the_load_are_not_named(tmp_path):
+    write_model(tmp_path / "tiny")
+    weights = tmp_path / "tiny" / "model.safetensors"
+    os.utime(weights, (1e9, 1e9))
+    model = GPT2.from_pretrained(tmp_path / "tiny")
+    with open(weights, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    with pytest.raises(CheckpointError, match="was changed after the model was read from it"):
+        model.save(tmp_path / "m.gpt2c")
+    assert os.listdir(tmp_path) == ["tiny"]
 
 
 def test_other_readers_find_what_the_header_says(packed):
@@ -321,8 +347,6 @@ def run(*arguments, **settings):
 
 
 def test_convert_writes_a_file_and_tells_the_cost(tmp_path):
-    from gpt2c.checkpoint import BUNDLED
-
     made = run("convert", BUNDLED, tmp_path / "m.gpt2c", "--dtype", "int8")
     assert made.returncode == 0, made.stderr
     assert "same most probable token" in made.stdout

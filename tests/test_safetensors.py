@@ -16,13 +16,22 @@ from hypothesis import strategies as st
 
 from gpt2c import CheckpointError
 from gpt2c.checkpoint import safetensors
-from gpt2c.checkpoint.files import MAX_JSON
-from gpt2c.checkpoint.safetensors import read_header, read_tensor
+from gpt2c.checkpoint.files import MAX_JSON, RegularFile
 
 try:
     import safetensors as library
 except ImportError:
     library = None
+
+
+def header_of(path):
+    with RegularFile(path) as file:
+        return safetensors.read_header(file)
+
+
+def tensor_of(info, *rows):
+    with RegularFile(info.file) as file:
+        return safetensors.read_tensor(file, info, *rows)
 
 
 @pytest.fixture
@@ -47,13 +56,13 @@ def test_values_are_exact(file, monkeypatch, dtype, block):
     monkeypatch.setattr(safetensors, "_BLOCK", block)
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((4, 6)), rng.standard_normal(7) * 1e-6  # the second: subnormal in F16
-    tensors = read_header(file(safetensors_bytes({"a": a, "b": b}, dtype)))
+    tensors = header_of(file(safetensors_bytes({"a": a, "b": b}, dtype)))
     for name, array in {"a": a, "b": b}.items():
         raw = np.frombuffer(encode(array, dtype), {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[dtype])
         if dtype == "BF16":
             bits = [struct.unpack("<f", b"\0\0" + struct.pack("<H", half))[0] for half in raw]
             raw = np.array(bits)
-        got = read_tensor(tensors[name])
+        got = tensor_of(tensors[name])
         assert got.dtype == np.float32 and got.flags.c_contiguous and got.flags.writeable
         assert got.shape == array.shape
         assert np.array_equal(got.ravel().astype(np.float64), raw.astype(np.float64))
@@ -64,8 +73,8 @@ def test_every_finite_half_and_bfloat16(file):
     wide = (bits << 16).astype(np.uint32).view(np.float32)
     for dtype, values in {"F16": bits.astype(np.uint16).view(np.float16), "BF16": wide}.items():
         finite = values[np.isfinite(values.astype(np.float32))]
-        info = read_header(file(safetensors_bytes({"x": finite}, dtype)))["x"]
-        got = read_tensor(info)
+        info = header_of(file(safetensors_bytes({"x": finite}, dtype)))["x"]
+        got = tensor_of(info)
         assert np.array_equal(
             got.view(np.uint32), finite.astype(np.float32).view(np.uint32)
         )  # signed zeros too
@@ -75,13 +84,13 @@ def test_header(file):
     path = file(
         safetensors_bytes({"a": np.zeros((2, 3)), "é\n": np.zeros(())}, "F16", __metadata__={"format": "pt"})
     )
-    tensors = read_header(path)
+    tensors = header_of(path)
     start = path.stat().st_size - 14
     assert tensors == {
         "a": ("a", "F16", (2, 3), path, start, 12),
         "é\n": ("é\n", "F16", (), path, start + 12, 2),
     }
-    assert read_tensor(tensors["é\n"]).shape == ()
+    assert tensor_of(tensors["é\n"]).shape == ()
 
 
 def test_order_in_the_header_is_free_and_alignment_is_not_asked_for(file):
@@ -90,10 +99,10 @@ def test_order_in_the_header_is_free_and_alignment_is_not_asked_for(file):
         "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
         "empty": {"dtype": "F32", "shape": [0, 4], "data_offsets": [1, 1]},
     }
-    tensors = read_header(file(with_header(header, b"\7" + struct.pack("<f", 2.5))))
+    tensors = header_of(file(with_header(header, b"\7" + struct.pack("<f", 2.5))))
     assert list(tensors) == ["a", "empty", "b"]
-    assert read_tensor(tensors["b"]).tolist() == [2.5]
-    assert read_tensor(tensors["empty"]).shape == (0, 4)
+    assert tensor_of(tensors["b"]).tolist() == [2.5]
+    assert tensor_of(tensors["empty"]).shape == (0, 4)
 
 
 def test_opening_reads_no_tensor_data(file):
@@ -102,7 +111,7 @@ def test_opening_reads_no_tensor_data(file):
     path = file(with_header({"a": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}))
     with open(path, "r+b") as sparse:
         sparse.truncate(path.stat().st_size + size)
-    assert read_header(path)["a"].nbytes == size
+    assert header_of(path)["a"].nbytes == size
 
 
 # What is refused
@@ -196,7 +205,7 @@ def test_bad_files(file, case):
     data, message = BAD[case]
     path = file(data)
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_header(path)
+        header_of(path)
     text = str(caught.value)
     assert str(path) in text
     assert text.isprintable() and len(text) < 500 + len(str(path))
@@ -211,40 +220,53 @@ def test_header_that_is_too_large(file):
     with pytest.raises(
         CheckpointError, match=rf"announces a header of {MAX_JSON + 2} bytes; for a GPT-2 at most {MAX_JSON} "
     ):
-        read_header(file(data))
+        header_of(file(data))
 
 
 def test_truncated_anywhere(file):
     data = safetensors_bytes({"a": np.ones((2, 2)), "b": np.ones(3)}, "F16")
-    read_header(file(data))
+    header_of(file(data))
     for length in range(len(data)):
         with pytest.raises(CheckpointError):
-            read_header(file(data[:length]))
+            header_of(file(data[:length]))
 
 
 def test_not_a_file(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"missing\.safetensors cannot be read: No such file or directory$"
     ):
-        read_header(tmp_path / "missing.safetensors")
+        header_of(tmp_path / "missing.safetensors")
     with pytest.raises(CheckpointError, match=r"is not a regular file$"):
-        read_header(tmp_path)
+        header_of(tmp_path)
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(CheckpointError, match=r"pipe\.safetensors is not a regular file$"):
-        read_header(tmp_path / "pipe.safetensors")  # and does not wait for ever
+        header_of(tmp_path / "pipe.safetensors")  # and does not wait for ever
 
 
 def test_file_that_shrinks_after_it_was_opened(file):
     path = file(safetensors_bytes({"a": np.ones(100)}))
-    info = read_header(path)["a"]
-    os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(
-        CheckpointError, match=r"has been truncated since it was opened: it ends inside tensor 'a'$"
-    ):
-        read_tensor(info)
-    path.unlink()
-    with pytest.raises(CheckpointError, match=r"cannot be read: No such file"):
-        read_tensor(info)
+    with RegularFile(path) as opened:
+        info = safetensors.read_header(opened)["a"]
+        assert opened.is_unchanged() and opened.is_still_named()
+        os.truncate(path, path.stat().st_size - 1)
+        with pytest.raises(
+            CheckpointError, match=r"has been truncated since it was opened: it ends inside tensor 'a'$"
+        ):
+            safetensors.read_tensor(opened, info)
+        assert not opened.is_unchanged() and not opened.is_still_named()
+
+
+def test_file_that_is_renamed_after_it_was_opened(file):
+    path = file(safetensors_bytes({"a": np.ones(100)}))
+    with RegularFile(path) as opened:
+        info = safetensors.read_header(opened)["a"]
+        path.rename(path.with_name("other"))
+        assert safetensors.read_tensor(opened, info).tolist() == [1] * 100
+        assert opened.is_unchanged() and not opened.is_still_named()
+        path.with_name("other").rename(path)
+        assert opened.is_still_named()
+    with pytest.raises(ValueError, match="closed"):
+        safetensors.read_tensor(opened, info)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -258,24 +280,24 @@ def test_values_that_are_not_finite(file, monkeypatch, dtype, bad):
     with pytest.raises(
         CheckpointError, match=r"tensor 'h\.0\.w' has NaN or infinity in 2 of its 9 values: the file is"
     ):
-        read_tensor(read_header(path)["h.0.w"])
+        tensor_of(header_of(path)["h.0.w"])
 
 
 @pytest.mark.filterwarnings("error")
 def test_signalling_nan_in_f16(file):
     header = {"a": {"dtype": "F16", "shape": [65], "data_offsets": [0, 130]}}
     with pytest.raises(CheckpointError, match=r"tensor 'a' has NaN or infinity in 65 of its 65 values"):
-        read_tensor(read_header(file(with_header(header, b"\x01\x7c" * 65)))["a"])
+        tensor_of(header_of(file(with_header(header, b"\x01\x7c" * 65)))["a"])
 
 
 @pytest.mark.parametrize("dtype", ["F64", "U8", "BOOL", "I64"])
 def test_dtypes_that_are_not_read(file, dtype):
-    info = read_header(file(safetensors_bytes({"a": np.ones(3)}, dtype)))["a"]
+    info = header_of(file(safetensors_bytes({"a": np.ones(3)}, dtype)))["a"]
     assert info.dtype == dtype
     with pytest.raises(
         CheckpointError, match=rf"tensor 'a' has dtype {dtype}; weights are read from F32, F16, BF16$"
     ):
-        read_tensor(info)
+        tensor_of(info)
 
 
 # Beside the library: whatever it rejects, we reject; what both accept, both understand alike
@@ -285,7 +307,7 @@ def agree(path: Path, data: bytes) -> bool:
     """Hold our verdict on a file against the library's. Returns whether we accept it."""
     path.write_bytes(data)
     try:
-        ours = read_header(path)
+        ours = header_of(path)
     except CheckpointError:
         return False
     theirs = dict(library.deserialize(data))  # raises where the library rejects
@@ -391,7 +413,7 @@ def test_the_fuzzer_makes_good_files_too():
 def test_the_message_names_at_most_what_a_line_holds(file):
     name = "\x1b]0;" + "x" * 10_000
     with pytest.raises(CheckpointError) as caught:
-        read_header(file(with_header({name: 1})))
+        header_of(file(with_header({name: 1})))
     assert len(re.sub(r"\S*model\.safetensors", "", str(caught.value))) < 300
     assert str(caught.value).isprintable()
 
@@ -401,6 +423,6 @@ def test_some_rows_of_a_tensor(tmp_path, dtype):
     path = tmp_path / "m.safetensors"
     array = np.arange(7 * 3 * 2, dtype=np.float32).reshape(7, 3, 2)
     path.write_bytes(safetensors_bytes({"before": np.ones(5), "a": array}, dtype))
-    info = read_header(path)["a"]
+    info = header_of(path)["a"]
     for begin, end in [(0, 7), (0, 1), (2, 5), (6, 7), (6, 99), (3, 3)]:
-        assert np.array_equal(read_tensor(info, begin, end), array[begin:end])
+        assert np.array_equal(tensor_of(info, begin, end), array[begin:end])

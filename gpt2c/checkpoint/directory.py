@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
-from .files import read_object
+from .files import RegularFile, read_object
 from .safetensors import TensorInfo, read_header
 from .validate import listed
 
@@ -18,9 +19,9 @@ __all__ = [
     "WEIGHTS",
     "advice",
     "check_file",
+    "open_weights",
     "read_config",
     "read_generation_config",
-    "read_tensors",
     "shards",
 ]
 
@@ -64,14 +65,23 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is not a .safetensors file: {advice([path.name], str(path.parent))}")
 
 
-def read_tensors(path: Path) -> tuple[list[TensorInfo], str]:
-    """All tensors of a .safetensors file (see check_file), or of a directory's model.safetensors or shards.
+def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
+    """Open a .safetensors file (see check_file), or a directory's model.safetensors or shards.
+
+    Parameters
+    ----------
+    path : Path
+    stack : ExitStack
+        Every file is entered into it, so that it is closed if anything fails.
 
     Returns
     -------
+    files : list of RegularFile
+        Each file once.
     tensors : list of TensorInfo
-    what : str
-        A few words on what was read, for people.
+        All tensors, from the headers of these files.
+    summary : str
+        A short description of what was opened.
 
     Raises
     ------
@@ -80,14 +90,15 @@ def read_tensors(path: Path) -> tuple[list[TensorInfo], str]:
     """
     if path.is_dir():
         if not (path / WEIGHTS).exists() and (path / INDEX).exists():
-            return _read_shards(path)
+            return _open_shards(path, stack)
         if not (path / WEIGHTS).exists():
             raise CheckpointError(
                 f"{path} has no {WEIGHTS} and no {INDEX}: {advice(os.listdir(path), str(path))}"
             )
         path = path / WEIGHTS
-    tensors = list(read_header(path).values())
-    return tensors, f"{path.name}: {_count(tensors)}"
+    file = stack.enter_context(RegularFile(path))
+    tensors = list(read_header(file).values())
+    return [file], tensors, f"{path.name}: {_count(tensors)}"
 
 
 def shards(index: Path) -> dict[str, list[str]]:
@@ -108,14 +119,17 @@ def shards(index: Path) -> dict[str, list[str]]:
     return files
 
 
-def _read_shards(directory: Path) -> tuple[list[TensorInfo], str]:
+def _open_shards(
+    directory: Path, stack: contextlib.ExitStack
+) -> tuple[list[RegularFile], list[TensorInfo], str]:
+    files: list[RegularFile] = []
     tensors: dict[str, TensorInfo] = {}
-    files = shards(directory / INDEX)
-    for file, names in files.items():
+    for file, names in shards(directory / INDEX).items():
         path = directory / file
         if not path.exists():
             raise CheckpointError(f"{path} is missing: {INDEX} says it holds {listed(names)}")
-        header = read_header(path)
+        files.append(stack.enter_context(RegularFile(path)))
+        header = read_header(files[-1])
         absent = [name for name in names if name not in header]
         if absent:
             raise CheckpointError(f"{path} does not hold what {INDEX} says it does: {listed(absent)}")
@@ -123,7 +137,8 @@ def _read_shards(directory: Path) -> tuple[list[TensorInfo], str]:
         if unlisted:
             raise CheckpointError(f"{path} holds what {INDEX} does not say it does: {listed(unlisted)}")
         tensors |= header
-    return list(tensors.values()), f"{len(files)} shards: {_count(list(tensors.values()))}"
+    found = list(tensors.values())
+    return files, found, f"{len(files)} shards: {_count(found)}"
 
 
 def _count(tensors: list[TensorInfo]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import stat
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from ..errors import CheckpointError, shown
 from ..json_values import unique_keys
 
-__all__ = ["MAX_JSON", "open_regular", "parse_object", "read_object", "reading"]
+__all__ = ["MAX_JSON", "RegularFile", "parse_object", "read_object", "reading"]
 
 MAX_JSON = 4 * 2**20  # bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB
 
@@ -31,23 +31,89 @@ def reading(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file for reading, inside ``with reading(path)``. CheckpointError if it is not a regular file."""
-    # Asked before it is opened: opening a pipe would wait for its writer.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise CheckpointError(f"{path} is not a regular file")
-    return open(path, "rb")
+class RegularFile:
+    """A regular file that is open for reading, until it is closed or no longer referenced.
+
+    All reads use one descriptor and so the same file, whatever its name leads to later. They name their
+    offset and share no position: threads, and processes after a fork, may read at the same time.
+
+    Attributes
+    ----------
+    path : Path
+        The name it was opened by.
+    size : int
+        In bytes, when it was opened.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such file, it is not a regular file, or it cannot be read; so do all methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with reading(path):
+            # Checked before it is opened: opening a pipe would wait for its writer.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise CheckpointError(f"{path} is not a regular file")
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self.path = path
+        self._opened = os.fstat(self._file.fileno())
+        self.size = self._opened.st_size
+        self._finalizer = weakref.finalize(self, self._file.close)
+
+    def __enter__(self) -> RegularFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; reading is then a ValueError."""
+        self._finalizer()
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._file.fileno()
+
+    def read_into(self, buffer: bytearray | memoryview, offset: int) -> int:
+        """Fill a buffer of bytes from ``offset`` on. Returns how many were read: fewer at the file's end."""
+        view, done = memoryview(buffer), 0
+        with reading(self.path):
+            while done < len(view) and (count := os.preadv(self.fileno(), [view[done:]], offset + done)):
+                done += count
+        return done
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` on, fewer only at the file's end."""
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.read_into(buffer, offset)])
+
+    def is_unchanged(self) -> bool:
+        """Whether the file has the size and the time of modification that it was opened with."""
+        with reading(self.path):
+            return _same(os.fstat(self.fileno()), self._opened)
+
+    def is_still_named(self) -> bool:
+        """Whether the path still leads to this file, unchanged."""
+        try:
+            return _same(os.stat(self.path), self._opened)
+        except OSError:
+            return False
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    # Not ctime, which also changes when a name of the file is added or removed.
+    return (a.st_dev, a.st_ino, a.st_size, a.st_mtime_ns) == (b.st_dev, b.st_ino, b.st_size, b.st_mtime_ns)
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object, of at most ``MAX_JSON`` bytes. Raises CheckpointError."""
-    with reading(path), open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_JSON:
+    with RegularFile(path) as file:
+        if file.size > MAX_JSON:
             raise CheckpointError(
-                f"{path} has {size} bytes, too many for a model's JSON file (at most {MAX_JSON})"
+                f"{path} has {file.size} bytes, too many for a model's JSON file (at most {MAX_JSON})"
             )
-        data = file.read(size)
+        data = file.read(file.size, 0)
     return parse_object(data, str(path))
 
 

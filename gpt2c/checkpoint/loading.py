@@ -50,10 +50,24 @@ def load(
     if path is not None:
         return _load_packed(cls, path, dtype, backend, tokenizer, how)
 
-    from ..tokenizer.load import as_tokenizer, load_tokenizer
     from .opening import open_checkpoint
 
     checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
+    with checkpoint.loading():
+        return _load_checkpoint(cls, checkpoint, dtype, backend, tokenizer, progress, how)
+
+
+def _load_checkpoint(
+    cls: type[Model],
+    checkpoint: Checkpoint,
+    dtype: str | None,
+    backend: str,
+    tokenizer: Any,
+    progress: bool,
+    how: dict[str, Any],
+) -> Model:
+    from ..tokenizer.load import as_tokenizer, load_tokenizer
+
     notes, found, problem = list(checkpoint.notes), None, ""
     try:
         found = (
@@ -73,7 +87,7 @@ def load(
             read_rows=read_rows,
             backend=backend,
             dtype=dtype or "float32",
-            threads=threads,
+            threads=how["threads"],
         )
     return cls(
         weights,
@@ -82,7 +96,7 @@ def load(
         notes=notes,
         generation_config=checkpoint.generation_config,
         no_tokenizer=problem,
-        source_sha256=checkpoint.sha256,
+        source_sha256=lambda: checkpoint.sha256,
         **how,
     )
 

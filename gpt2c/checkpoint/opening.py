@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,8 +14,8 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError
-from .directory import check_file, read_config, read_generation_config, read_tensors
-from .files import open_regular, reading
+from .directory import check_file, open_weights, read_config, read_generation_config
+from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
 from .safetensors import TensorInfo, read_tensor
 from .validate import match
@@ -26,6 +29,9 @@ BUNDLED = Path(__file__).parent.parent / "data" / "model"
 class Checkpoint:
     """A model on disk that was found to be complete and consistent; made by :func:`open_checkpoint`.
 
+    Its files of weights stay open until it is closed or no longer referenced, and all that is read comes from
+    these open files, whatever their names lead to meanwhile.
+
     Attributes
     ----------
     config : Config
@@ -33,7 +39,7 @@ class Checkpoint:
     directory : Path
         Where the tokenizer's files are.
     name : str
-        For people: the hub name or the path, as given.
+        For display: the hub name or the path, as given.
     tensors : dict
         Canonical name -> TensorInfo (``.shape``, ``.dtype`` as stored, ``.file``), exactly those of a GPT-2
         of this configuration, in the order of the model.
@@ -41,7 +47,9 @@ class Checkpoint:
         The contents of generation_config.json, {} if there is none. Its defaults for sampling are not
         applied.
     notes : list of str
-        What was read and what was left aside, for people.
+        What was read and what was ignored, for display.
+    files : dict
+        Path -> RegularFile, the files of weights, each opened once.
     """
 
     config: Config
@@ -50,6 +58,7 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     generation_config: dict[str, Any]
     notes: list[str]
+    files: dict[Path, RegularFile]
 
     def read(self, name: str) -> np.ndarray:
         """Read one tensor, by its canonical name, as a new float32 array, C-contiguous.
@@ -57,26 +66,75 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            The file cannot be read any more, or the tensor holds NaN or infinity.
+            The file can no longer be read, or the tensor holds NaN or infinity.
         KeyError
             There is no tensor of that name.
         """
-        return read_tensor(self.tensors[name])
+        info = self.tensors[name]
+        return read_tensor(self.files[info.file], info)
 
     def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Rows ``begin`` to ``end`` of a matrix; else as `read`."""
-        return read_tensor(self.tensors[name], begin, end)
+        """Rows ``begin`` to ``end`` of a matrix; otherwise like `read`."""
+        info = self.tensors[name]
+        return read_tensor(self.files[info.file], info, begin, end)
 
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around everything that is read: a checkpoint that is being written is not loaded.
+
+        Raises
+        ------
+        CheckpointError
+            When it ends, a file of weights is not the one that was opened: it was changed in place, or its
+            name leads to another file or to none. What was read of a replaced file is consistent in itself,
+            but config.json, the tokenizer's files and other shards may be of the other model.
+        """
+        try:
+            try:
+                yield
+            except CheckpointError:
+                # A change explains why something could not be read.
+                self._check_files()
+                raise
+            self._check_files()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_files(self) -> None:
+        for path, file in self.files.items():
+            if not file.is_still_named():
+                raise CheckpointError(
+                    f"{path} was changed or replaced while the model was read: load the model again when the "
+                    "program that writes it has finished"
+                )
+
+    @functools.cached_property
     def sha256(self) -> str:
-        """Hash of the files of weights, one after the other, in the order of their names."""
+        """Hash of the files of weights, one after the other, in the order of their names.
+
+        It is of the bytes that `read` gave, even if the names now lead to other files. CheckpointError if
+        a file was changed since it was opened.
+        """
         import hashlib  # takes longer than opening a model
 
         found = hashlib.sha256()
         for path in sorted({tensor.file for tensor in self.tensors.values()}):
-            with reading(path), open_regular(path) as file:
-                while block := file.read(2**20):
-                    found.update(block)
+            file, offset = self.files[path], 0
+            while block := file.read(2**20, offset):
+                found.update(block)
+                offset += len(block)
+            if not file.is_unchanged():
+                raise CheckpointError(
+                    f"{path} was changed after the model was read from it, so the SHA-256 of what was read "
+                    "is not known: load the model again"
+                )
         return found.hexdigest()
+
+    def close(self) -> None:
+        """Close the files; nothing can be read or hashed after that."""
+        for file in self.files.values():
+            file.close()
 
 
 def open_checkpoint(
@@ -146,10 +204,20 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
     if directory != path:
         check_file(path)
     config = read_config(directory)
-    stored, what = read_tensors(path)
-    config, generation_config = read_generation_config(directory, config)
-    tensors, remarks = match(stored, config, str(path))
-    return Checkpoint(config, directory, name, tensors, generation_config, [*notes, what, *remarks])
+    with contextlib.ExitStack() as stack:
+        files, stored, summary = open_weights(path, stack)
+        config, generation_config = read_generation_config(directory, config)
+        tensors, remarks = match(stored, config, str(path))
+        stack.pop_all()
+    return Checkpoint(
+        config,
+        directory,
+        name,
+        tensors,
+        generation_config,
+        [*notes, summary, *remarks],
+        {file.path: file for file in files},
+    )
 
 
 def _check_subfolder(subfolder: str | None) -> None:

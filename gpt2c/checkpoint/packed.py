@@ -20,7 +20,7 @@ from ..config import Config, Setting
 from ..core import _engine
 from ..core.files import replacing
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
-from .files import open_regular, parse_object, reading
+from .files import RegularFile, parse_object, reading
 from .names import expected
 from .safetensors import TensorInfo, read_header_and_metadata, write_tensors
 
@@ -210,8 +210,8 @@ def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
             return None
         if path.suffix == SUFFIX:
             return path
-        with open_regular(path) as file:
-            return path if f'"format":"{FORMAT}"'.encode() in file.read(200) else None
+        with RegularFile(path) as file:
+            return path if f'"format":"{FORMAT}"'.encode() in file.read(200, 0) else None
     except OSError:
         return None
 
@@ -226,7 +226,15 @@ def open_packed(path: Path) -> Packed:
     ConfigError
         Its configuration is none.
     """
-    tensors, metadata = read_header_and_metadata(path)
+    with RegularFile(path) as file:
+        tensors, metadata = read_header_and_metadata(file)
+        with reading(path):
+            whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        if not file.is_unchanged():
+            raise CheckpointError(
+                f"{path} was changed while it was opened: load it again when the program that writes it has "
+                "finished"
+            )
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file, but not a packed one: gpt2c convert makes those"
@@ -253,11 +261,7 @@ def open_packed(path: Path) -> Packed:
         config = Config(**values)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"the configuration in {path}: {error}") from None
-    with reading(path), open_regular(path) as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(mapped) != max(info.offset + info.nbytes for info in tensors.values()):
-            raise CheckpointError(f"{path} was changed while it was opened")
-    whole, vocabulary = np.frombuffer(mapped, np.uint8), None
+    vocabulary = None
     if VOCABULARY in tensors:
         info = tensors[VOCABULARY]
         vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes(), path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, shown
-from .files import MAX_JSON, open_regular, parse_object, reading
+from .files import MAX_JSON, RegularFile, parse_object
 
 __all__ = [
     "FLOAT_DTYPES",
@@ -58,7 +57,7 @@ class TensorInfo(NamedTuple):
         return _ITEMSIZE[self.dtype]
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
+def read_header(file: RegularFile) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file, name -> TensorInfo, in the order of their bytes. Reads no data.
 
     Raises
@@ -66,62 +65,70 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     CheckpointError
         The file is not safetensors, is truncated, or says anything about itself that is not so.
     """
-    return read_header_and_metadata(path)[0]
+    return read_header_and_metadata(file)[0]
 
 
-def read_header_and_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+def read_header_and_metadata(file: RegularFile) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """The same, and the texts of its ``__metadata__``."""
-    path = Path(path)
-    with reading(path), open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(len(_LFS_POINTER))
-        if start == _LFS_POINTER:
-            raise CheckpointError(
-                f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` beside it"
-            )
-        if size < 10:  # the length and "{}"
-            raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
-        length = int.from_bytes(start[:8], "little")
-        if not 2 <= length <= size - 8:
-            raise CheckpointError(
-                f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes "
-                f"and has {size} bytes in all"
-            )
-        if length > MAX_JSON:
-            raise CheckpointError(
-                f"{path} announces a header of {length} bytes; for a GPT-2 at most {MAX_JSON} are accepted"
-            )
-        file.seek(8)
-        data = file.read(length)
-    if data[:1] != b"{":
-        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    path = file.path
+    data = _header_text(file)
     header = parse_object(data, f"the header of {path}", integers_only=True)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise CheckpointError(f"the header of {path}: __metadata__ is not a table of texts")
-    tensors = [_tensor(name, entry, path, start=8 + length) for name, entry in header.items()]
+    start = end = 8 + len(data)
+    tensors = [_tensor(name, entry, path, start) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
-    end = 8 + length
     for tensor in tensors:
         if tensor.offset != end:
             raise CheckpointError(
-                f"{path}: the data of tensor {shown(tensor.name)} begins at byte "
-                f"{tensor.offset - 8 - length}, but the tensor before it ends at byte {end - 8 - length}"
+                f"{path}: the data of tensor {shown(tensor.name)} begins at byte {tensor.offset - start}, "
+                f"but the tensor before it ends at byte {end - start}"
             )
         end += tensor.nbytes
-    if end != size:
+    if end != file.size:
         raise CheckpointError(
-            f"{path} {'is truncated' if end > size else 'has bytes that belong to no tensor'}: by its header "
-            f"it has {end} bytes, in fact {size}"
+            f"{path} {'is truncated' if end > file.size else 'has bytes that belong to no tensor'}: by its "
+            f"header it has {end} bytes, in fact {file.size}"
         )
     return {tensor.name: tensor for tensor in tensors}, metadata
 
 
-def read_tensor(info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:
+def _header_text(file: RegularFile) -> bytes:
+    """The bytes of the header, which begin with "{" and are of an acceptable length."""
+    path, size = file.path, file.size
+    start = file.read(len(_LFS_POINTER), 0)
+    if start == _LFS_POINTER:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` beside it"
+        )
+    if size < 10:  # the length and "{}"
+        raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
+    length = int.from_bytes(start[:8], "little")
+    if not 2 <= length <= size - 8:
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes and has "
+            f"{size} bytes in all"
+        )
+    if length > MAX_JSON:
+        raise CheckpointError(
+            f"{path} announces a header of {length} bytes; for a GPT-2 at most {MAX_JSON} are accepted"
+        )
+    data = file.read(length, 8)
+    if len(data) != length:
+        raise CheckpointError(f"{path} was truncated while its header was read")
+    if data[:1] != b"{":
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    return data
+
+
+def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:
     """Read one F32, F16 or BF16 tensor as float32, or some of its rows.
 
     Parameters
     ----------
+    file : RegularFile
+        The one that the header was read from.
     info : TensorInfo
         From :func:`read_header`.
     begin, end : int
@@ -136,8 +143,7 @@ def read_tensor(info: TensorInfo, begin: int = 0, end: int | None = None) -> np.
     Raises
     ------
     CheckpointError
-        The file has changed since its header was read, the tensor has another dtype, or it holds NaN or
-        infinity.
+        The file has become too short, the tensor has another dtype, or it holds NaN or infinity.
     """
     if info.dtype not in FLOAT_DTYPES:
         raise CheckpointError(
@@ -153,16 +159,15 @@ def read_tensor(info: TensorInfo, begin: int = 0, end: int | None = None) -> np.
     narrow = np.empty(0 if info.dtype == "F32" else min(count, _BLOCK), np.uint16)
     flags = np.empty(min(count, _BLOCK), np.bool_)
     bad = 0
-    with reading(info.file), open_regular(info.file) as file:
-        file.seek(info.offset + begin * math.prod(shape[1:]) * info.itemsize)
-        for start in range(0, count, _BLOCK):
-            block = out[start : start + _BLOCK]
-            if info.dtype == "F32":
-                _fill(file, block, info)
-            else:
-                _fill(file, narrow[: block.size], info)
-                _widen(block, narrow[: block.size], info.dtype)
-            bad += block.size - np.count_nonzero(np.isfinite(block, out=flags[: block.size]))
+    first = info.offset + begin * math.prod(shape[1:]) * info.itemsize
+    for start in range(0, count, _BLOCK):
+        block, offset = out[start : start + _BLOCK], first + start * info.itemsize
+        if info.dtype == "F32":
+            _fill(block, file, offset, info)
+        else:
+            _fill(narrow[: block.size], file, offset, info)
+            _widen(block, narrow[: block.size], info.dtype)
+        bad += block.size - np.count_nonzero(np.isfinite(block, out=flags[: block.size]))
     if bad:
         raise CheckpointError(
             f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
@@ -214,9 +219,8 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; a [begin, end] is needed")
     nbytes = _ITEMSIZE[dtype]
-    for size in (
-        shape
-    ):  # checked at every step, as a product in 64 bits would have to be: [2**40, 2**40, 0] is refused
+    # Checked at every step, as a product in 64 bits would have to be: [2**40, 2**40, 0] is refused.
+    for size in shape:
         nbytes *= size
         if nbytes > _MAX_BYTES:
             raise CheckpointError(f"{where} has the shape {shown(shape)}: larger than any file")
@@ -233,9 +237,9 @@ def _naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def _fill(file: BinaryIO, array: np.ndarray, info: TensorInfo) -> None:
+def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -> None:
     """Read exactly the bytes of a contiguous array."""
-    if file.readinto(memoryview(array).cast("B")) != array.nbytes:
+    if file.read_into(memoryview(array).cast("B"), offset) != array.nbytes:
         raise CheckpointError(
             f"{info.file} has been truncated since it was opened: it ends inside tensor {shown(info.name)}"
         )
