@@ -24,11 +24,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from gpt2c.scoring.results.comparison import compare, windows
 
 from gpt2c import GPT2, reference
 from gpt2c.checkpoint import Checkpoint, open_checkpoint
 from gpt2c.checkpoint.safetensors import write_tensors
+from gpt2c.scoring.comparison import compare, windows
 
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 GATES = {  # (model, dtype): at most this Δ of the log-loss in %, at least this agreement in %
