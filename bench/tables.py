@@ -3,7 +3,7 @@
     python bench/tables.py [--quick] [--json FILE] [--only NAME ...]
 
 Random weights of GPT-2's shapes. A share is the time that the machine needs at best, for reading the bytes or
-for the arithmetic of a call, whichever is longer (gpt2c/benchmark/cases.py says how both are counted and
+for the arithmetic of a call, whichever is longer (gpt2c/cli/bench/cases.py says how both are counted and
 measured), divided by the time the call took. Times are medians of alternating rounds. The whole takes about
 half an hour, --quick a few minutes with fewer rounds and models; keep the machine quiet meanwhile.
 """

@@ -106,7 +106,7 @@ def test_shares_are_of_the_time_that_nothing_could_do_without():
 
 @pytest.mark.parametrize("dtype", _engine.DTYPES)
 def test_bench_reports_rates_beside_roofs(quick, capsys, dtype):
-    assert bench.main_bench(arguments("model", "kernels", "--dtype", dtype, "-t1", "--json")) == 0
+    bench.run(arguments("model", "kernels", "--dtype", dtype, "-t1", "--json"))
     result = json.loads(capsys.readouterr().out)
     assert list(result) == ["machine", "model", "kernels", "rates"]
     assert [rate["name"] for rate in result["rates"]] == ["pp512", "tg8", "bg8"]
@@ -124,7 +124,7 @@ def test_bench_reports_rates_beside_roofs(quick, capsys, dtype):
 def test_bench_tells_all_of_a_packed_file(quick, capsys, tmp_path):
     path = str(tmp_path / "small.gpt2c")
     GPT2.from_pretrained(dtype="int8").save(path)
-    assert bench.main_bench(arguments("-m", path, "-t2")) == 0
+    bench.run(arguments("-m", path, "-t2"))
     text = capsys.readouterr().out
     for words in ("load: a new process, ms", "of it in the page cache", "import gpt2c", "first token",
                   "MiB together", "roofline, by threads", "wait for one another, ns", "mlp.c_fc", "pp512",
@@ -253,11 +253,11 @@ def test_unknown_shape():
     with pytest.raises(SystemExit):
         arguments("kernel")
     with pytest.raises(ValueError, match="kernels cannot be measured with --backend blas: leave out"):
-        bench.main_bench(arguments("kernels", "model", "--backend", "blas"))
+        bench.run(arguments("kernels", "model", "--backend", "blas"))
     with pytest.raises(ValueError, match="load cannot be measured with --backend blas and --shape"):
-        bench.main_bench(arguments("load", "--backend", "blas", "--shape", "124M"))
+        bench.run(arguments("load", "--backend", "blas", "--shape", "124M"))
     with pytest.raises(ValueError, match="not both"):
-        bench.main_bench(arguments("--shape", "124M", "-m", "gpt2"))
+        bench.run(arguments("--shape", "124M", "-m", "gpt2"))
 
 
 @pytest.mark.parametrize("isa", _engine.isas())

@@ -30,8 +30,7 @@ from pyarrow import parquet
 import gpt2c
 from gpt2c import GPT2
 from gpt2c.core.files import replacing
-from gpt2c.corpus import records as files
-from gpt2c.corpus.jobs import FileOptions, claim, plan, score_file, survey
+from gpt2c.corpus.jobs import FileOptions, Job, claim, plan, score_file, survey
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -267,7 +266,7 @@ def test_large_row_groups_are_divided(model, tmp_path, monkeypatch):
     table = pa.table({"text": [f"Text {i}" for i in range(1000)]})
     parquet.write_table(table, tmp_path / "a.parquet")
     whole = parquet.read_table(scored(model, tmp_path / "a.parquet", tmp_path))
-    monkeypatch.setattr(files, "ROW_GROUP", 1)
+    monkeypatch.setattr("gpt2c.corpus.parquet.ROW_GROUP", 1)
     target = scored(model, tmp_path / "a.parquet", tmp_path)
     assert parquet.ParquetFile(target).metadata.num_row_groups == 8
     assert parquet.read_table(target).equals(whole) and whole.select(["text"]).equals(table)
@@ -483,7 +482,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         with pytest.raises(ValueError, match=r"_gpt2c\.json is damaged"):
             claims()
     (tmp_path / "_gpt2c.json").unlink()
-    job = files.Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
+    job = Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
     with pytest.raises(ValueError, match=r"a\.jsonl is there, but was not made by this command"):
         claims(jobs=[job])
 

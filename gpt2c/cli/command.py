@@ -1,8 +1,9 @@
 """The command ``gpt2c``: what its arguments start, and how it ends.
 
 Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
-2 for a command line that is not understood, and 130 after Ctrl-C. The module of a command is imported, and
-with it NumPy and the engine, once the arguments are known to make sense.
+2 for a command line that is not understood, and 130 after Ctrl-C. Each command is the function ``run`` of the
+module of its name, which is imported, and with it NumPy and the engine, once the arguments are known to be
+right.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import GPT2CError
 from . import console
-from .parser import build_parser
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             console.leave_at_interrupt()
             console.make_streams_safe()
-            status = _run(argv)
-        except SystemExit as exit:  # of argparse: --help, --version, errors
+            _run(argv)
+            status = 0
+        except SystemExit as exit:
+            # argparse exits after --help, --version and errors.
             status = exit.code if isinstance(exit.code, int) else 1
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:
+        # The reader of the output has seen enough.
         console.silence_stdout()
         return 0
     except OSError as error:
@@ -60,30 +63,25 @@ def _complain(message: str) -> None:
         print(f"gpt2c: error: {message}", file=sys.stderr)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None) -> None:
+    # Deferred, so that importing the package stays light and Ctrl-C works from the start.
+    from importlib import import_module
+
+    from .parser import build_parser
+
     parser = build_parser()
     arguments, extra = parser.parse_known_args(argv)
     if arguments.command == "score" and not any(word.startswith("-") for word in extra):
-        arguments.text += extra  # argparse takes only files that stand side by side
+        # argparse takes only files that stand side by side.
+        arguments.text += extra
     elif extra:
         parser = getattr(arguments, "parser", parser)
         hint = _hint(parser, extra, vars(arguments))
         parser.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
     if arguments.command is None:
         parser.print_help(sys.stderr)
-        return 2
-    if arguments.command == "bench":
-        from .bench import main_bench
-
-        return main_bench(arguments) or 0
-    if arguments.command == "explain":
-        from .explain import explain
-
-        return explain(arguments) or 0
-
-    from . import commands
-
-    return getattr(commands, arguments.command)(arguments) or 0
+        parser.exit(2)
+    import_module(f".{arguments.command}", __package__).run(arguments)
 
 
 def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:

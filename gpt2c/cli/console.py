@@ -84,10 +84,12 @@ def leave_at_interrupt() -> None:
     def leave(*_: object) -> None:
         remove_unfinished()
         if is_terminal(sys.stderr):
-            os.write(sys.stderr.fileno(), b"\n")  # the shell's prompt begins on a line of its own
+            # The shell's prompt begins on a line of its own.
+            os.write(sys.stderr.fileno(), b"\n")
         os._exit(130)
 
-    with contextlib.suppress(ValueError):  # not the main thread: then signals are somebody else's business
+    # Only the main thread can set a handler, and only a program's own command line should.
+    with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, leave)
 
 

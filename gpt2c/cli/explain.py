@@ -1,4 +1,4 @@
-"""The command `explain`: the inside of a pass as a page, as text for a terminal, or as JSON."""
+"""`gpt2c explain`: the inside of a pass as a page, as text for a terminal, or as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..generation.options import SamplingOptions
 from ..json_values import plain
-from .commands import bytes_told, load_model, print_json, told_suggestion
+from ..views import terminal
+from ..views.pages import explain_page
+from ..views.pages.explanation import continuations, look, room
 from .console import note, open_output, read_text
+from .formatting import print_json, size_text
+from .loading import load_model
+from .suggest import suggestion_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,15 +27,17 @@ if TYPE_CHECKING:
     from ..model import GPT2
     from ..scoring.results import Score
 
-__all__ = ["explain"]
+__all__ = ["run"]
 
-NEXT = 5  # next tokens that are told
+# How many next tokens are told.
+NEXT = 5
 
 
-def explain(arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Show how the model reads a text and goes on with it."""
     options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
-    SamplingOptions(**options)  # bad options are told before anything is loaded
+    # Bad options are refused before anything is loaded.
+    SamplingOptions(**options)
     SamplingOptions(temperature=arguments.temperature, seed=arguments.seed)
     output = arguments.output
     is_page = output is not None and not arguments.text_view and not arguments.json
@@ -43,9 +50,6 @@ def explain(arguments: Namespace) -> None:
         note(f"explaining the words {text!r}; for what is in the file: gpt2c explain - < {text}")
     with open_output(output) as out:
         model = load_model(arguments)
-        from ..views.pages import explain_page
-        from ..views.pages.explanation import room
-
         wanted = arguments.max_new_tokens
         left = room(model, len(model.tokenizer.encode(text)), wanted)
         if 0 <= left < wanted:
@@ -55,7 +59,8 @@ def explain(arguments: Namespace) -> None:
             page = explain_page(
                 model, text, layer=arguments.layer, head=arguments.head, **options, **drawn
             ).encode()
-            out.buffer.write(page)  # UTF-8 as it says, whatever the encoding of stdout
+            # It says that it is UTF-8, so the encoding of stdout is not used.
+            out.buffer.write(page)
         else:
             story = _Story(model, text, arguments.layer, arguments.head, **options)
             if arguments.json:
@@ -64,7 +69,7 @@ def explain(arguments: Namespace) -> None:
                 width = shutil.get_terminal_size().columns if out is sys.stdout else 80
                 story.print(out, width)
     if is_page and output != "-":
-        note(f"{output}: {bytes_told(len(page))}")
+        note(f"{output}: {size_text(len(page))}")
         if arguments.open:
             import webbrowser
 
@@ -85,8 +90,6 @@ class _Story:
         max_new_tokens: int,
         num_beams: int,
     ) -> None:
-        from ..views.pages.explanation import continuations, look, room
-
         self.model, self.text = model, text
         self.cache, self.layer, self.head = look(model, text, layer, head, _names)
         ids = self.cache.token_ids.tolist()
@@ -103,8 +106,6 @@ class _Story:
 
     def print(self, out: TextIO, width: int) -> None:
         """Print it for people."""
-        from ..views import terminal
-
         screen, c = terminal.Screen(out, width), self.model.config
         about = (
             f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
@@ -158,7 +159,7 @@ class _Story:
                 "attribution.attn_bias": "[n_layer]",
             },
             **plain({**of_head, **of_pairs}),
-            "next": list(map(told_suggestion, self.next)),
+            "next": list(map(suggestion_dict, self.next)),
             "logit_lens": self.lens.to_dict(),
             "attribution": self.attribution.to_dict(),
             "head_scores": self.head_scores.to_dict(),

@@ -13,7 +13,8 @@ from ..core.files import replacing
 from ..scoring.options import default_stride
 from ..scoring.results import summary
 from ..scoring.scoring import score_rows
-from .records import FileOptions, Job, Scored, read, require, write
+from .formats import FORMATS, read, require, write
+from .records import FileOptions, Job, Scored
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -30,9 +31,8 @@ __all__ = [
     "survey",
 ]
 
-SETTINGS = (
-    "_gpt2c.json"  # in the directory of outputs; readers of data sets pass over names that begin with _
-)
+# In the directory of outputs; readers of data sets skip names that begin with _.
+SETTINGS = "_gpt2c.json"
 
 
 def is_input(path: str) -> bool:
@@ -46,7 +46,8 @@ def _kind(path: str) -> tuple[str, str, str] | None:
     if path.endswith((".gz", ".zst")):
         stem, compression = os.path.splitext(path)
     stem, format = os.path.splitext(stem)
-    if format in (".txt", ".jsonl", ".csv") or (format == ".parquet" and not compression):
+    # Parquet compresses its columns itself.
+    if format in FORMATS and not (format == ".parquet" and compression):
         return os.path.basename(stem), format, compression
     return None
 
@@ -209,7 +210,8 @@ def score_file(
     with replacing(job.target, binary=True, take_over=True) as out:
         write(out, job, options, counted())
         out.flush()
-        os.fsync(out.fileno())  # a name that is there after a crash stands for all of the contents
+        # A name that is there after a crash stands for all of the contents.
+        os.fsync(out.fileno())
     totals.seconds = perf_counter() - begin
     return totals
 

@@ -1,13 +1,13 @@
-"""How fast this machine runs a model, beside how fast it could: `gpt2c bench`.
+"""`gpt2c bench`: how fast this machine runs a model, beside how fast it could.
 
-load.py (new processes, to the first token), roofs.py (what the machine could do), kernels.py and cases.py
-(kernels, and calls of a model, with their shares of the roofs), models.py (random weights), report.py (the
-command).
+command.py runs the command and report.py prints its tables. What is measured: load.py (new processes, to the
+first token), roofs.py (what the machine could do), kernels.py and cases.py (kernels, and calls of a model,
+with their shares of the roofs). models.py makes random weights.
 """
 
 from .cases import Case, Result, check_answers, measure
+from .command import cpu_name, run
 from .models import SHAPES, random_model, random_weights
-from .report import cpu_name, main_bench
 from .roofs import operation_rate, read_rate
 
 __all__ = [
@@ -16,10 +16,10 @@ __all__ = [
     "Result",
     "check_answers",
     "cpu_name",
-    "main_bench",
     "measure",
     "operation_rate",
     "random_model",
     "random_weights",
     "read_rate",
+    "run",
 ]

@@ -93,9 +93,6 @@ def operations_of_call(
     return found
 
 
-# ---- roofs
-
-
 # ---- measuring
 
 

@@ -1,0 +1,126 @@
+"""What `gpt2c bench` measures, and in which order."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...checkpoint import open_checkpoint
+from ...core import _engine
+from ...model import GPT2
+from ..parser import BENCH_PARTS
+from .cases import rates
+from .kernels import kernels
+from .load import load
+from .models import random_model
+from .report import heading, kernels_table, load_table, rates_table, roofline_table
+from .roofs import roofline
+
+__all__ = ["cpu_name", "run"]
+
+
+def run(arguments: Namespace) -> None:
+    """Measure what was asked for. Tables are printed as they are made; JSON holds all of it, at the end.
+
+    JSON: ``machine`` and ``model`` describe what was measured; the rest as asked for, with seconds, bytes,
+    bytes per second and operations per second: ``load`` (`load.load`), ``roofline`` (`roofs.roofline`),
+    ``kernels`` and ``rates`` (`cases.Result.report` of each).
+    """
+    wanted = _wanted(arguments)
+    print(f"measuring {', '.join(wanted)}; keep the machine quiet …", file=sys.stderr, flush=True)
+    model, found = _model(arguments, "load" in wanted)
+    isa, threads = model.weights.isa, model.threads
+    report: dict[str, Any] = {
+        "machine": {"cpu": cpu_name(), "isa": isa, "threads": threads, "team": _engine.TEAM},
+        "model": {
+            "name": arguments.model or model.name,
+            "dtype": model.dtype,
+            "backend": model.weights.backend,
+            "bytes": model.weights.nbytes,
+        },
+        **found,
+    }
+
+    def show(lines: Iterable[str]) -> None:
+        if not arguments.json:
+            print(*lines, "", sep="\n", flush=True)
+
+    show(heading(report))
+    if "load" in wanted:
+        show(load_table(report["load"]))
+    if "roofline" in wanted:
+        report["roofline"] = roofline(isa, threads)
+        show(roofline_table(report["roofline"]))
+    if "kernels" in wanted:
+        results = kernels(model.config, model.dtype, isa=isa, threads=threads)
+        report["kernels"] = [result.report() for result in results]
+        show(kernels_table(results))
+    if "model" in wanted:
+        results = rates(model)
+        report["rates"] = [result.report() for result in results]
+        show(rates_table(results))
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+
+
+def _wanted(arguments: Namespace) -> list[str]:
+    """The parts to measure; raises ValueError where the arguments exclude one another."""
+    if arguments.shape and arguments.model:
+        raise ValueError("give --shape or --model, not both")
+    wanted = [part for part in BENCH_PARTS if part in (arguments.parts or BENCH_PARTS)]
+    if arguments.backend != "blas":
+        return wanted
+    # Its dense layers are NumPy's, and it does not read packed files.
+    without = ("kernels", "load") if arguments.shape else ("kernels",)
+    if refused := [part for part in arguments.parts if part in without]:
+        raise ValueError(
+            f"{' and '.join(refused)} cannot be measured with --backend blas"
+            + (" and --shape" if "load" in refused else "")
+            + ": leave out one or the other"
+        )
+    return [part for part in wanted if part not in without]
+
+
+def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, Any]]:
+    """The model, and what loading it costs under the key ``load``, if that is measured."""
+    found = {}
+    how = {"dtype": arguments.dtype, "backend": arguments.backend, "threads": arguments.threads}
+    if arguments.shape:
+        model = random_model(arguments.shape, **how | {"dtype": arguments.dtype or "float32"})
+        if measure_load:
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "model.gpt2c")
+                model.save(path)
+                found["load"] = load(path, threads=arguments.threads)
+        return model, found
+    source = _local(arguments)
+    # Before this process maps a file, which the system could not drop from its cache then.
+    if measure_load:
+        found["load"] = load(source, **how)
+    return GPT2.from_pretrained(source, **how), found
+
+
+def _local(arguments: Namespace) -> str | None:
+    """What other processes can load again and again: a hub's model is fetched once."""
+    source, revision = arguments.model, arguments.revision
+    if source is None or (revision is None and os.path.exists(os.path.expanduser(source))):
+        return source
+    found = open_checkpoint(source, revision=revision, local_files_only=arguments.offline)
+    return str(found.directory)
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()

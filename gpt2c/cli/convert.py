@@ -1,0 +1,59 @@
+"""`gpt2c convert`: write a model into one packed file, and tell what its number format costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from typing import Any
+
+from ..checkpoint.packed import packed_path
+from ..model import GPT2
+from ..scoring.comparison import SAMPLE, compare, windows
+from .console import note, read_text
+from .formatting import counted, print_json, size_text
+from .loading import load_model
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace) -> None:
+    """Write a packed file."""
+    if packed_path(arguments.source) is not None:
+        raise ValueError(
+            f"{arguments.source} is a packed file already: convert the model that it was made from"
+        )
+    if arguments.no_comparison and arguments.text is not None:
+        raise ValueError("--text is for the comparison that --no-comparison leaves out: give one of them")
+    # Read before the long work, which a wrong name would waste.
+    text = read_text(None, arguments.text or str(SAMPLE)) or ""
+    arguments.model, arguments.backend = arguments.source, "native"
+    model = load_model(arguments)
+    model.save(arguments.destination)
+    size = os.stat(arguments.destination).st_size
+    told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}
+    if not arguments.json:
+        print(f"{arguments.destination}: {size_text(size)}, {model.dtype}")
+    texts = []
+    if not arguments.no_comparison and model.dtype != "float32":
+        if model.has_tokenizer:
+            texts = windows(model, text)
+        else:
+            note("no comparison with float32: the model has no tokenizer")
+    if texts:
+        arguments.dtype = "float32"
+        written = GPT2.from_pretrained(arguments.destination, threads=arguments.threads)
+        loss, found = compare(texts, load_model(arguments), {model.dtype: written})
+        cost = found[model.dtype]
+        n = sum(len(ids) - 1 for ids in texts)
+        told["comparison"] = {"text": arguments.text, "tokens": n, "float32_loss": loss, **cost}
+        if not arguments.json:
+            what = arguments.text or "gpt2c's sample text"
+            print(
+                f"against float32 on {what} ({counted(n, 'token')}; {loss:.4f} nats each): "
+                f"log-loss {cost['delta_percent']:+.3f} %, "
+                f"same most probable token {cost['agreement_percent']:.2f} %, "
+                f"KL divergence {cost['kl']:.2e} nats"
+            )
+    if arguments.json:
+        print_json(told, sys.stdout)

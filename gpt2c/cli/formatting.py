@@ -1,0 +1,33 @@
+"""How commands write JSON, tokens, counts and sizes."""
+
+from __future__ import annotations
+
+import json
+from typing import TextIO
+
+__all__ = ["counted", "print_json", "quoted", "size_text"]
+
+
+def print_json(value: object, out: TextIO) -> None:
+    """Print ``value`` as indented JSON."""
+    # Escapes where the output's encoding might lack a character: a question mark would be another text.
+    unicode = (out.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not unicode, indent=2), file=out)
+
+
+def quoted(text: str) -> str:
+    """A token so that its spaces and line breaks can be seen."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def counted(n: int, what: str) -> str:
+    """A number and its unit, as in "1 token" or "2 tokens"."""
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def size_text(n: int) -> str:
+    """A number of bytes in the largest unit that it fills, as in "1.5 MiB"."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= scale:
+            return f"{n / scale:.1f} {unit}"
+    return f"{n} bytes"

@@ -1,0 +1,100 @@
+"""`gpt2c generate`: continue a text."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from ..generation.options import SamplingOptions
+from ..views.ansi import bold, dim, is_terminal
+from .console import note, open_output, read_text
+from .formatting import counted, print_json
+from .loading import load_model
+
+if TYPE_CHECKING:
+    from ..generation.results import Generation
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace) -> None:
+    """Continue a text."""
+    if arguments.temperature is None:
+        arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+    arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
+    given = vars(arguments)
+    options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
+    options["logit_bias"] = dict(arguments.logit_bias)
+    # Bad options are refused before anything is loaded.
+    SamplingOptions(**options)
+    prompt = read_text(arguments.prompt)
+    with open_output(arguments.output) as out:
+        begin = perf_counter()
+        model = load_model(arguments)
+        load_seconds = perf_counter() - begin
+        if prompt is None:
+            prompt = ""
+            note("no prompt: from the beginning of a text")
+        shown = "" if arguments.no_prompt else prompt
+        begin, first_seconds = perf_counter(), None
+        if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
+            results = model.generate([prompt], **options)
+            if arguments.json:
+                print_json(
+                    {
+                        "model": model.name,
+                        "numerics": model.numerics,
+                        "prompt": prompt,
+                        "seed": results[0].seed,
+                        "generations": [asdict(result) for result in results],
+                    },
+                    out,
+                )
+            elif len(results) == 1:
+                print(bold(shown, out) + results[0].text, file=out)
+            else:
+                for number, result in enumerate(results, 1):
+                    print(dim(f"--- {number} of {len(results)} ---", out), file=out)
+                    print(bold(shown, out) + result.text, file=out)
+        else:
+            with model.stream(prompt, **options) as stream:
+                print(bold(shown, out), end="", file=out, flush=True)
+                for piece in stream:
+                    print(piece, end="", file=out, flush=True)
+            print(file=out)
+            results, first_seconds = [stream.result], stream.first_token_seconds
+        seconds = perf_counter() - begin
+    # JSON has the traces already, and all results of a search share one.
+    if arguments.trace and not arguments.json:
+        for trace in {id(result.trace): result.trace for result in results}.values():
+            note(str(trace))
+    if arguments.stats:
+        _print_stats(results, load_seconds, first_seconds, seconds)
+    elif (
+        arguments.seed is None
+        and results[0].seed is not None
+        and is_terminal(sys.stderr)
+        and not arguments.json
+    ):
+        note(f"seed {results[0].seed}")
+
+
+def _print_stats(
+    results: list[Generation], load_seconds: float, first_seconds: float | None, seconds: float
+) -> None:
+    n_new = sum(len(result.token_ids) for result in results)
+    n_prompt = len(results[0].prompt_token_ids)
+    parts = [f"load {load_seconds:.2f} s", f"prompt {counted(n_prompt, 'token')}"]
+    new = f"{counted(n_new, 'new token')} in {seconds:.2f} s"
+    if first_seconds is None:
+        parts.append(f"{new} ({n_new / seconds:.1f} tokens/s with the prompt)")
+    else:
+        parts.append(f"first token after {first_seconds * 1000:.0f} ms")
+        rate = f" ({(n_new - 1) / (seconds - first_seconds):.1f} tokens/s)" if n_new > 1 else ""
+        parts.append(f"{new}{rate}")
+    parts.append("greedy" if results[0].seed is None else f"seed {results[0].seed}")
+    parts.append("ended by " + ", ".join(sorted({result.finish_reason for result in results})))
+    note(" · ".join(parts))

@@ -1,0 +1,200 @@
+"""`gpt2c score`: how probable a text is, token by token, or files of texts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, TextIO
+
+from ..core.checks import check_integer
+from ..corpus.jobs import FileOptions, Job, Totals, check_input, claim, is_input, plan, score_file, survey
+from ..views.ansi import is_terminal
+from .console import note, open_output, read_text
+from .formatting import counted, print_json, quoted
+from .loading import load_model
+
+if TYPE_CHECKING:
+    from ..model import GPT2
+    from ..scoring.results import Score
+
+__all__ = ["run"]
+
+_FILES_ONLY = ("text_field", "lines", "max_tokens", "shard", "prefix")
+
+
+def run(arguments: Namespace) -> None:
+    """Score a text token by token, or files of texts."""
+    if arguments.text and arguments.file is not None:
+        raise ValueError("give a text or a file (-f), not both")
+    if arguments.file is None and _names_files(arguments):
+        _score_files(arguments)
+    else:
+        _score_text(arguments)
+
+
+def _names_files(arguments: Namespace) -> bool:
+    """Whether the arguments are names of files rather than a text."""
+    given, output = arguments.text, arguments.output or ""
+    return (
+        len(given) > 1
+        or output.endswith("/")
+        or os.path.isdir(output)
+        or (len(given) == 1 and is_input(given[0]) and os.path.isfile(given[0]))
+    )
+
+
+# ---- a text
+
+
+def _score_text(arguments: Namespace) -> None:
+    asked = {name: getattr(arguments, name) for name in _FILES_ONLY}
+    given = [name for name, value in asked.items() if value is not None and value is not False]
+    if given:
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
+        )
+    text = read_text(arguments.text[0] if arguments.text else None, arguments.file)
+    if text is None:
+        raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
+    with open_output(arguments.output) as out:
+        model = load_model(arguments)
+        score = model.score(text, bos=not arguments.no_bos, stride=arguments.stride)
+        tokens = [model.token_text(token) for token in score.token_ids]
+        if arguments.json:
+            print_json(_to_dict(score, tokens), out)
+        else:
+            _print_score(score, tokens, out)
+
+
+def _to_dict(score: Score, tokens: Sequence[str]) -> dict[str, object]:
+    columns = {
+        "token_id": score.token_ids,
+        "logprob": score.logprobs.tolist(),
+        "rank": score.ranks.tolist(),
+        "entropy": score.entropies.tolist(),
+        "context": score.contexts.tolist(),
+        "text": tokens,
+        # Some tokenizers change the text: then there are none.
+        "offsets": score.offsets or [None] * len(score),
+    }
+    return {
+        "tokens": len(score),
+        "logprob": score.logprob,
+        "perplexity": score.perplexity,
+        "bits": score.bits,
+        "bits_per_byte": score.bits_per_byte,
+        "bits_per_char": score.bits_per_char,
+        "per_token": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    }
+
+
+def _print_score(score: Score, tokens: Sequence[str], out: TextIO) -> None:
+    print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
+    columns = (score.logprobs.tolist(), score.ranks.tolist(), score.entropies.tolist(), tokens)
+    for logprob, rank, entropy, token in zip(*columns, strict=True):
+        print(f"{logprob:9.4f} {rank:6} {entropy:8.4f}  {quoted(token)}", file=out)
+    per_byte = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} per byte"
+    print(
+        f"\n{counted(len(score), 'token')} · log-probability {score.logprob:.4f} · "
+        f"perplexity {score.perplexity:.2f} · {score.bits:.1f} bits{per_byte}",
+        file=out,
+    )
+
+
+# ---- files of texts
+
+
+def _score_files(arguments: Namespace) -> None:
+    directory = _output_directory(arguments)
+    if arguments.json:
+        raise ValueError("--json is for a single text; scores of files are in the format of the files")
+    given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
+    options = FileOptions(bos=not arguments.no_bos, stride=arguments.stride, **given)
+    jobs = plan(arguments.text, directory, options)
+    model = load_model(arguments)
+    if options.stride is not None:
+        check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
+    # Reading them raises what is missing before the long work.
+    _ = model.tokenizer, options.bos and model.bos_token_id
+    os.makedirs(directory, exist_ok=True)
+    claim(directory, model, options, jobs)
+    todo = [job for job in jobs if not os.path.isfile(job.target)]
+    if len(todo) < len(jobs):
+        rest = "" if todo else ": nothing to do"
+        note(f"already in {directory}: {len(jobs) - len(todo)} of {counted(len(jobs), 'output')}{rest}")
+    if todo:
+        _run_jobs(model, todo, options)
+
+
+def _output_directory(arguments: Namespace) -> str:
+    """The directory that -o names; raises ValueError or OSError where the arguments make no sense."""
+    directory = arguments.output and (arguments.output.rstrip("/") or "/")
+    if directory == "":
+        raise ValueError("-o takes the name of a directory, and got an empty one")
+    if not arguments.text:
+        raise ValueError(f"{directory} is a directory: give the files whose scores it is for, or -o FILE")
+    if (
+        directory is None
+        or os.path.isfile(directory)
+        or (is_input(directory) and not os.path.isdir(directory))
+    ):
+        for source in arguments.text:
+            check_input(source)
+        name = arguments.text[0]
+        got = "" if directory is None else f"; {directory} is the name of a file"
+        raise ValueError(
+            f"scores of files go to a directory: give it with -o DIR{got} (for one text token by token: -f "
+            f"{name})"
+        )
+    return directory
+
+
+def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
+    """Check all inputs, then score them, with progress bars on a terminal."""
+    # Deferred, because a single text does without it.
+    from tqdm import tqdm
+
+    quiet = not is_terminal(sys.stderr)
+    size, problems = 0, []
+    for job in tqdm(jobs, "reading", unit="file", delay=1.5, leave=False, disable=quiet):
+        try:
+            size += survey(job, options)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    totals = Totals()
+    with tqdm(total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
+        begin = perf_counter()
+        tokens = 0
+
+        def advance(n_bytes: int, n_tokens: int) -> None:
+            nonlocal tokens
+            tokens += n_tokens
+            bar.set_postfix_str(f"{tokens / (perf_counter() - begin):,.0f} tokens/s", refresh=False)
+            bar.update(n_bytes)
+
+        for job in jobs:
+            done = score_file(model, job, options, advance)
+            totals.add(done)
+            with tqdm.external_write_mode(sys.stderr):
+                note(f"{job.target}: {_summary(done)}")
+    cost = ""
+    if totals.bytes:
+        hours = model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
+        cost = f" · {hours:,.1f} vCPU-hours per GB with {counted(model.threads, 'thread')}"
+    note(f"{counted(len(jobs), 'file')}: {_summary(totals)}{cost}")
+
+
+def _summary(totals: Totals) -> str:
+    """What was done, and how fast."""
+    counts = [(totals.unscored, "without a score"), (totals.truncated, "cut")]
+    some = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    return (
+        f"{totals.records:,} record{'s' * (totals.records != 1)}{f' ({some})' * bool(some)} · "
+        f"{totals.tokens:,} tokens · {totals.bytes / 1e6:,.3f} MB in {totals.seconds:,.1f} s · "
+        f"{totals.tokens / totals.seconds:,.0f} tokens/s · {totals.bytes / 1e6 / totals.seconds:,.3f} MB/s"
+    )

@@ -1,0 +1,94 @@
+"""`gpt2c suggest`: what could come next, once or as a keyboard would ask."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from ..views.ansi import bold, is_terminal
+from .console import note, open_output, raise_at_interrupt, read_text
+from .formatting import print_json, quoted
+from .loading import load_model
+
+if TYPE_CHECKING:
+    from ..model import GPT2
+    from ..scoring.results import Suggestion
+
+__all__ = ["run", "suggestion_dict"]
+
+
+def run(arguments: Namespace) -> None:
+    """Say what could come next, once or again and again."""
+    if arguments.k < 1:
+        raise ValueError(f"-k must be at least 1; got {arguments.k}")
+    text = read_text(arguments.text)
+    if text is None:
+        if arguments.json or arguments.output or not is_terminal(sys.stdout):
+            text = ""
+        else:
+            _keyboard(load_model(arguments), arguments.k)
+            return
+    with open_output(arguments.output) as out:
+        suggestions = load_model(arguments).suggest(text, arguments.k)
+        if arguments.json:
+            print_json({"text": text, "suggestions": list(map(suggestion_dict, suggestions))}, out)
+        else:
+            for suggestion in suggestions:
+                print(_shown(suggestion), file=out)
+
+
+def _keyboard(model: GPT2, k: int) -> None:
+    """Suggestions for a text that grows by what is typed and picked."""
+    with contextlib.suppress(ImportError):
+        # Editing of the typed line, where Python has it.
+        import readline  # noqa: F401
+    note(
+        "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
+        "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
+    )
+    text, suggestions = "", []
+    while True:
+        try:
+            with raise_at_interrupt():
+                line = input("> ")
+        except EOFError:
+            print()
+            return
+        _decodable(line)
+        if suggestions and not line:
+            text += suggestions[0].text
+        elif line.isdecimal() and 1 <= int(line) <= len(suggestions):
+            text += suggestions[int(line) - 1].text
+        # A longer number may be a text, such as 1001.
+        elif suggestions and line.isdecimal() and len(line) <= 3:
+            note(f"there is no suggestion {line}: 1 to {len(suggestions)}")
+            continue
+        else:
+            text = text + line if line.startswith(" ") else line
+        try:
+            suggestions = model.suggest(text, k)
+        except ValueError as error:
+            # For example, the text has outgrown the context.
+            note(str(error))
+            continue
+        print(bold(text, sys.stdout))
+        for number, suggestion in enumerate(suggestions, 1):
+            print(f"{number:3} {_shown(suggestion)}")
+
+
+def _decodable(line: str) -> None:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the typed line is not UTF-8 text") from None
+
+
+def _shown(suggestion: Suggestion) -> str:
+    return f"{suggestion.probability:7.2%}  {quoted(suggestion.text)}"
+
+
+def suggestion_dict(suggestion: Suggestion) -> dict[str, Any]:
+    """A suggestion for JSON, its bytes in hexadecimal."""
+    return {**suggestion._asdict(), "bytes": suggestion.bytes.hex()}
