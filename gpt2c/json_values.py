@@ -19,8 +19,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        finite = np.isfinite(value)
-        return (value if finite.all() else np.where(finite, value.astype(object), None)).tolist()
+        return value.tolist() if np.isfinite(value).all() else plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -237,9 +237,9 @@ def generate(config: Config, weights: Weights, ids: Sequence[int], n_new: int) -
 
 def log_probabilities(config: Config, weights: Weights, ids: Sequence[int]) -> np.ndarray:
     """log p(ids[t] | ids[:t]) for t = 1 ... T-1, in nats; the first token is given: ``[T] -> [T - 1]``."""
-    ids = _check_ids(config, ids)  # [T]
-    logp = log_softmax(forward(config, weights, ids))  # [T, n_vocab]  row t is about token t + 1
-    return np.take_along_axis(logp[:-1], ids[1:, None], axis=1)[:, 0]  # [T - 1]
+    tokens = _check_ids(config, ids)  # [T]
+    logp = log_softmax(forward(config, weights, tokens.tolist()))  # [T, n_vocab]  row t is about token t + 1
+    return np.take_along_axis(logp[:-1], tokens[1:, None], axis=1)[:, 0]  # [T - 1]
 
 
 def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int]) -> float:

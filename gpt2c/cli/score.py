@@ -70,7 +70,7 @@ def _score_text(arguments: Namespace) -> None:
 
 
 def _to_dict(score: Score, tokens: Sequence[str]) -> dict[str, object]:
-    columns = {
+    columns: dict[str, Sequence[object]] = {
         "token_id": score.token_ids,
         "logprob": score.logprobs.tolist(),
         "rank": score.ranks.tolist(),

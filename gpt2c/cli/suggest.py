@@ -48,7 +48,8 @@ def _keyboard(model: GPT2, k: int) -> None:
         "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
         "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
     )
-    text, suggestions = "", []
+    text = ""
+    suggestions: list[Suggestion] = []
     while True:
         try:
             with raise_at_interrupt():

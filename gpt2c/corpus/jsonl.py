@@ -17,6 +17,7 @@ __all__ = ["read_jsonl", "read_txt", "write_jsonl"]
 
 def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """The file as one record, or each of its lines; each goes out as a JSON object."""
+    texts: Iterator[str]
     if options.lines:
         texts = (line.removesuffix("\n").removesuffix("\r") for _, line in text_lines(job))
     else:

@@ -139,7 +139,7 @@ class GPT2LM(TemplateLM):
         return ids if add_special_tokens else self.model.tokenizer.without_prefix(ids)
 
     def _loglikelihood_tokens(
-        self, requests: list[TokenRequest], disable_tqdm: bool = False, **_: Any
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, **others: Any
     ) -> list[tuple[float, bool]]:
         """The log-probability of each continuation, and whether each of its tokens was the first choice."""
         of_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -149,7 +149,7 @@ class GPT2LM(TemplateLM):
 
         def pairs() -> Iterator[tuple[list[int], list[int]]]:
             for index in order:
-                _, context, continuation = requests[index]
+                context, continuation = requests[index][1:]
                 room = max(1, self.max_length + 1 - len(continuation))  # its last token is not read
                 yield context[-room:], continuation
 

@@ -149,7 +149,7 @@ def _norm(config: Config, rows: int, how: dict[str, Any]) -> KernelCase:
             _ops.layer_norm(x, gain, bias, config.layer_norm_epsilon, out, **how)
         return out
 
-    normal = reference.layer_norm(x, np.float64(1), np.float64(0), config.layer_norm_epsilon)
+    normal = reference.layer_norm(x, np.ones(n), np.zeros(n), config.layer_norm_epsilon)
     _check(
         work(1), normal * gain + bias, (n + 8) * U * (np.abs(normal * gain) + np.abs(bias) + 1), "LayerNorm"
     )
