@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2c import ConfigError
+from gpt2c.checkpoint.hf_config import ACTIVATION_NAMES, config_from_hf, with_generation_config
 from gpt2c.config import ACTIVATIONS, Config
 
 # As these models are published (the first with the keys of 2019).
@@ -30,13 +31,13 @@ def statuses(config: Config) -> dict[str, str]:
 
 
 def test_gpt2():
-    config = Config.from_hf(GPT2)
+    config = config_from_hf(GPT2)
     assert config == Config(
         n_layer=12, n_head=12, n_embd=768, n_inner=3072, n_ctx=1024, n_vocab=50257, activation="gelu_new",
         layer_norm_epsilon=1e-5, bos_token_id=50256, eos_token_ids=(50256,),
     )  # fmt: skip
     assert (config.head_dim, config.attention_scale(0), config.attention_scale(11)) == (64, 0.125, 0.125)
-    assert Config.from_hf(DISTILGPT2).n_layer == 6
+    assert config_from_hf(DISTILGPT2).n_layer == 6
     status = statuses(config)
     assert set(GPT2) <= set(status), "every key of the file is reported"
     assert "unknown" not in status.values()
@@ -52,8 +53,8 @@ def test_gpt2():
 
 
 def test_missing_fields_have_the_defaults_of_gpt2():
-    config = Config.from_hf({})
-    assert config == Config.from_hf(GPT2)
+    config = config_from_hf({})
+    assert config == config_from_hf(GPT2)
     assert set(statuses(config).values()) == {"default"}
 
 
@@ -63,7 +64,7 @@ def test_every_field_is_honoured():
         "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True,
         "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": [4, 2, 4],
     }  # fmt: skip
-    config = Config.from_hf(values)
+    config = config_from_hf(values)
     assert config == Config(
         3, 2, 10, 13, 7, 5, "relu", 0.5, scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True,
         reorder_and_upcast_attn=True, tie_word_embeddings=False, bos_token_id=None, eos_token_ids=(4, 2),
@@ -73,7 +74,7 @@ def test_every_field_is_honoured():
     for key in values:
         fewer = {k: v for k, v in values.items() if k != key}
         if key != "n_head":  # its default does not divide this width
-            assert Config.from_hf(fewer) != config or key in ("bos_token_id",)
+            assert config_from_hf(fewer) != config or key in ("bos_token_id",)
 
 
 def test_activation_names():
@@ -86,7 +87,7 @@ def test_activation_names():
         "tanh": "tanh",
     }.items():
         for name in names.split():
-            config = Config.from_hf({"activation_function": name})
+            config = config_from_hf({"activation_function": name})
             assert config.activation == canonical
             (note,) = (setting.note for setting in config.report if setting.key == "activation_function")
             assert note == ("" if name == canonical else f"the same function as {canonical}")
@@ -105,43 +106,43 @@ def test_attention_scale():
 
 
 def test_names_and_ways_of_older_and_newer_files():
-    assert Config.from_hf({"n_ctx": 128}).n_ctx == 128  # an old name, where the new one is missing
-    assert Config.from_hf({"n_ctx": 128, "n_positions": 64}).n_ctx == 64
-    assert Config.from_hf({"n_ctx": 128, "max_position_embeddings": 64}).n_ctx == 64
-    assert Config.from_hf({"hidden_size": 24, "n_embd": 24}).n_embd == 24
-    assert Config.from_hf({"num_hidden_layers": 3, "num_attention_heads": 2}).n_head == 2
-    assert Config.from_hf({"n_inner": None, "n_embd": 24}).n_inner == 96
-    assert Config.from_hf({"architectures": ["GPT2Model"], "model_type": "gpt2"}).n_layer == 12
-    assert Config.from_hf({"architectures": None}).n_layer == 12
+    assert config_from_hf({"n_ctx": 128}).n_ctx == 128  # an old name, where the new one is missing
+    assert config_from_hf({"n_ctx": 128, "n_positions": 64}).n_ctx == 64
+    assert config_from_hf({"n_ctx": 128, "max_position_embeddings": 64}).n_ctx == 64
+    assert config_from_hf({"hidden_size": 24, "n_embd": 24}).n_embd == 24
+    assert config_from_hf({"num_hidden_layers": 3, "num_attention_heads": 2}).n_head == 2
+    assert config_from_hf({"n_inner": None, "n_embd": 24}).n_inner == 96
+    assert config_from_hf({"architectures": ["GPT2Model"], "model_type": "gpt2"}).n_layer == 12
+    assert config_from_hf({"architectures": None}).n_layer == 12
 
 
 def test_ids_outside_the_vocabulary_are_left_out():
-    config = Config.from_hf(SMALL)  # the default, 50256, is outside
+    config = config_from_hf(SMALL)  # the default, 50256, is outside
     assert (config.bos_token_id, config.eos_token_ids) == (None, ())
-    config = Config.from_hf(SMALL | {"bos_token_id": -1, "eos_token_id": [-1, 3, 5]})
+    config = config_from_hf(SMALL | {"bos_token_id": -1, "eos_token_id": [-1, 3, 5]})
     assert (config.bos_token_id, config.eos_token_ids) == (None, (3,))
     notes = {setting.key: setting.note for setting in config.report}
     assert notes["eos_token_id"] == "-1, 5 outside the vocabulary of 5: left out"
 
 
 def test_generation_config_overrides_ids():
-    config = Config.from_hf(SMALL | {"bos_token_id": 1, "eos_token_id": 2})
-    assert config.with_generation_config({"temperature": 0.5}) == config
-    both = config.with_generation_config({"eos_token_id": [3, 0], "bos_token_id": None})
+    config = config_from_hf(SMALL | {"bos_token_id": 1, "eos_token_id": 2})
+    assert with_generation_config(config, {"temperature": 0.5}) == config
+    both = with_generation_config(config, {"eos_token_id": [3, 0], "bos_token_id": None})
     assert (both.bos_token_id, both.eos_token_ids) == (None, (3, 0))
     assert [s.note for s in both.report if s.key == "eos_token_id"] == ["from generation_config.json"]
     assert config.eos_token_ids == (2,)
     with pytest.raises(
         ConfigError, match=r"eos_token_id is 'stop'; allowed: a token id, a list of token ids, or null"
     ):
-        config.with_generation_config({"eos_token_id": "stop"})
+        with_generation_config(config, {"eos_token_id": "stop"})
 
 
 def test_keys_that_change_nothing_are_reported():
-    config = Config.from_hf(
+    config = config_from_hf(
         SMALL | {"torch_dtype": "float16", "temperature": 2, "add_cross_attention": False, "x": [1]}
     )
-    assert config == Config.from_hf(SMALL)
+    assert config == config_from_hf(SMALL)
     status = statuses(config)
     assert (status["torch_dtype"], status["temperature"], status["x"]) == ("ignored", "ignored", "unknown")
     assert status["add_cross_attention"] == "honoured"
@@ -195,15 +196,15 @@ REFUSED = [
 @pytest.mark.parametrize(("values", "message"), REFUSED)
 def test_refused_by_name(values, message):
     with pytest.raises(ConfigError, match=message):
-        Config.from_hf(GPT2 | values)
+        config_from_hf(GPT2 | values)
 
 
 def test_messages_stay_short_and_printable():
     with pytest.raises(ConfigError) as caught:
-        Config.from_hf({"model_type": "\x1b[31m\n" + "x" * 10_000})
+        config_from_hf({"model_type": "\x1b[31m\n" + "x" * 10_000})
     assert len(str(caught.value)) < 200 and str(caught.value).isprintable()
     with pytest.raises(ConfigError, match=r"^a configuration is a JSON object, not \[1\]$"):
-        Config.from_hf([1])
+        config_from_hf([1])
 
 
 @pytest.mark.parametrize(
@@ -237,12 +238,12 @@ KEYS = sorted({*GPT2, *(key for values, _ in REFUSED for key in values), "max_po
 @given(st.dictionaries(st.sampled_from(KEYS), json_values | st.integers(1, 64), max_size=6))
 def test_anything_is_a_valid_config_or_a_config_error(values):
     try:
-        config = Config.from_hf(values)
+        config = config_from_hf(values)
     except ConfigError as error:
         assert str(error).isprintable()
         return
     assert config.n_embd % config.n_head == 0 and config.n_inner >= 1
-    assert config.activation in set(ACTIVATIONS.values())
+    assert config.activation in ACTIVATIONS
     assert all(0 <= token < config.n_vocab for token in config.eos_token_ids)
     assert set(values) <= set(statuses(config))
 
@@ -251,12 +252,12 @@ def test_anything_is_a_valid_config_or_a_config_error(values):
 def test_defaults_are_those_of_transformers():
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2Config().to_dict()
-    assert Config.from_hf(theirs) == Config.from_hf({})
-    assert "unknown" not in statuses(Config.from_hf(theirs)).values()
+    assert config_from_hf(theirs) == config_from_hf({})
+    assert "unknown" not in statuses(config_from_hf(theirs)).values()
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", sorted(ACTIVATION_NAMES))
 def test_activations_are_those_of_transformers(name):
     """Each name stands for the function that transformers has under it, and names mapped to one are one."""
     torch = pytest.importorskip("torch")
@@ -270,7 +271,7 @@ def test_activations_are_those_of_transformers(name):
         "relu": torch.clamp(x, min=0),
         "silu": x / (1 + torch.exp(-x)),
         "tanh": torch.tanh(x),
-    }[ACTIVATIONS[name]]
+    }[ACTIVATION_NAMES[name]]
     assert (
         torch.max(torch.abs(activations.ACT2FN[name](x) - ours)) < 1e-10
     )  # gelu_fast: ten digits of a constant

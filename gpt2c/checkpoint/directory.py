@@ -11,6 +11,7 @@ from typing import Any
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
 from .files import RegularFile, read_object
+from .hf_config import config_from_hf, with_generation_config
 from .safetensors import TensorInfo, read_header
 from .validate import listed
 
@@ -38,7 +39,7 @@ def read_config(directory: Path) -> Config:
         )
     values = read_object(path)
     try:
-        return Config.from_hf(values)
+        return config_from_hf(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -50,7 +51,7 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
         return config, {}
     values = read_object(path)
     try:
-        return config.with_generation_config(values), values
+        return with_generation_config(config, values), values
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

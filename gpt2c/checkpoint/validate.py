@@ -24,7 +24,7 @@ def match(
     stored : iterable of TensorInfo
         All tensors of the checkpoint.
     config : Config
-        What they are held against.
+        The configuration that they must fit.
     where : str
         The checkpoint's name for messages.
 
@@ -33,7 +33,7 @@ def match(
     tensors : dict
         Canonical name -> TensorInfo, in the order of the model.
     notes : list of str
-        What was left aside, for people.
+        What was ignored, for display.
 
     Raises
     ------
@@ -41,11 +41,31 @@ def match(
         Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
         are named.
     """
+    found, notes = _of_the_language_model(stored, config.n_layer, where)
+    if config.tie_word_embeddings and "lm_head.weight" in found:
+        notes.append(_tie(found, where))
+
+    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
+    missing = [name for name in wanted if name not in found]
+    unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
+    if missing or unexpected:
+        parts = [f"{listed(missing)} missing"] if missing else []
+        parts += [f"{listed(unexpected)} not expected"] if unexpected else []
+        raise CheckpointError(f"{where} does not hold the GPT-2 of its config.json: {'; '.join(parts)}")
+    for name, (dims, shape) in wanted.items():
+        _check(found[name], dims, shape, where)
+    return {name: found[name] for name in wanted}, notes
+
+
+def _of_the_language_model(
+    stored: Iterable[TensorInfo], n_layer: int, where: str
+) -> tuple[dict[str, TensorInfo], list[str]]:
+    """The stored tensors by canonical name, without masks and other heads; the notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
         name = canonical(tensor.name)
-        if is_mask(name, config.n_layer):
+        if is_mask(name, n_layer):
             masks += 1
         elif head_of_another_task(name):
             other_heads.append(name)
@@ -60,30 +80,21 @@ def match(
         notes.append(f"{masks} stored attention masks were skipped: the mask is always causal")
     if other_heads:
         notes.append(f"{listed(other_heads)} skipped: the language model does not use this head")
+    return found, notes
 
-    if config.tie_word_embeddings and "lm_head.weight" in found:
-        notes.append(_tie(found, where))
 
-    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
-    missing = [name for name in wanted if name not in found]
-    unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
-    if missing or unexpected:
-        parts = [f"{listed(missing)} missing"] if missing else []
-        parts += [f"{listed(unexpected)} not expected"] if unexpected else []
-        raise CheckpointError(f"{where} does not hold the GPT-2 of its config.json: {'; '.join(parts)}")
-    for name, (dims, shape) in wanted.items():
-        tensor = found[name]
-        if tensor.shape != shape:
-            raise CheckpointError(
-                f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
-                f"for {list(shape)}, that is [{', '.join(dims)}]"
-            )
-        if tensor.dtype not in FLOAT_DTYPES:
-            raise CheckpointError(
-                f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
-                f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"
-            )
-    return {name: found[name] for name in wanted}, notes
+def _check(tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str) -> None:
+    """Refuse a tensor of another shape than config.json asks for, or of a dtype that is not read."""
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
+            f"for {list(shape)}, that is [{', '.join(dims)}]"
+        )
+    if tensor.dtype not in FLOAT_DTYPES:
+        raise CheckpointError(
+            f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
+            f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"
+        )
 
 
 def _tie(found: dict[str, TensorInfo], where: str) -> str:

@@ -37,7 +37,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig, patchin
 from transformer_lens.head_detector import detect_head  # noqa: E402
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: E402
 
-from gpt2c.config import Config  # noqa: E402
+from gpt2c.checkpoint.hf_config import config_from_hf  # noqa: E402
 
 FOLDER = Path(__file__).parent
 KINDS_OF_HEADS = ("previous_token", "duplicate_token", "induction")
@@ -120,7 +120,7 @@ def hook_of(one: Intervention, own: dict, other: dict) -> Any:
 
 def record(values: dict, weights: dict[str, np.ndarray], ids: np.ndarray, key: str) -> dict[str, np.ndarray]:
     """Everything that is asked about one model and a text of at least two tokens, fewer than n_ctx."""
-    model, config = build(values, weights), Config.from_hf(values)
+    model, config = build(values, weights), config_from_hf(values)
     tokens, others = (
         torch.from_numpy(some.astype(np.int64))[None] for some in (ids, other_ids(key, ids, config.n_vocab))
     )

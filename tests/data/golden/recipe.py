@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from helpers.strategies import tensor_shapes
 
+from gpt2c.checkpoint.hf_config import config_from_hf
 from gpt2c.config import Config
 
 FOLDER = Path(__file__).parent
@@ -56,7 +57,7 @@ class Case:
 
     @property
     def config(self) -> Config:
-        return Config.from_hf(self.values)
+        return config_from_hf(self.values)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Canonical name -> float32; gains of LayerNorm are around 1, biases are not 0."""

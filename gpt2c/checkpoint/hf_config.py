@@ -1,0 +1,268 @@
+"""Reading config.json and generation_config.json as transformers writes them, today's and those of 2019.
+
+Every field of transformers' ``GPT2Config`` that changes a result is honoured or refused by name; the others
+are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of transformers 4.57.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..config import Config, Setting
+from ..errors import ConfigError, shown
+
+__all__ = ["ACTIVATION_NAMES", "config_from_hf", "with_generation_config"]
+
+# Every activation name that stands for a function gpt2c has -> the name of that function here. "gelu_new",
+# "gelu_accurate", "gelu_python_tanh" and "gelu_pytorch_tanh" are one formula, 0.5 x (1 + tanh(sqrt(2/pi) (x +
+# 0.044715 x^3))); "gelu_fast" writes sqrt(2/pi) with ten digits, the same float32. "gelu" is the exact one,
+# with erf.
+ACTIVATION_NAMES = {
+    "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_python_tanh": "gelu_new",
+    "gelu_accurate": "gelu_new",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+# Our name -> the names that config.json may use, the usual one first (transformers maps the second ones to
+# the first).
+_KEYS = {
+    "n_layer": ("n_layer", "num_hidden_layers"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_inner": ("n_inner",),
+    "n_ctx": ("n_positions", "max_position_embeddings"),
+    "n_vocab": ("vocab_size",),
+    "activation": ("activation_function",),
+    "layer_norm_epsilon": ("layer_norm_epsilon",),
+    "scale_attn_weights": ("scale_attn_weights",),
+    "scale_attn_by_inverse_layer_idx": ("scale_attn_by_inverse_layer_idx",),
+    "reorder_and_upcast_attn": ("reorder_and_upcast_attn",),
+    "tie_word_embeddings": ("tie_word_embeddings",),
+}
+_DEFAULTS = {
+    "n_layer": 12,
+    "n_head": 12,
+    "n_embd": 768,
+    "n_inner": None,
+    "n_ctx": 1024,
+    "n_vocab": 50257,
+    "activation": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "tie_word_embeddings": True,
+}
+_DEFAULT_TOKEN_ID = 50256
+
+# Models with these heads on top hold a language model; one that was trained to classify does not answer with
+# text.
+_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
+
+# Keys that would change the result in a way gpt2c does not offer -> what they ask for. Null, false and empty
+# are fine.
+_REFUSED = {
+    "add_cross_attention": "cross-attention to an encoder is not supported",
+    "is_encoder_decoder": "encoder-decoder models are not supported",
+    "pruned_heads": "pruned attention heads are not supported",
+    "quantization_config": "quantized weights are not supported: use the original float checkpoint",
+    "compression_config": "compressed weights are not supported: use the original float checkpoint",
+}
+
+# Keys that change nothing here -> why. Also every key that begins with "summary_".
+_IGNORED = {
+    key: why
+    for why, keys in {
+        "for training only": (
+            "attn_pdrop embd_pdrop resid_pdrop initializer_range gradient_checkpointing finetuning_task "
+            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss"
+        ),
+        "a choice of transformers' implementation": (
+            "use_cache output_past output_attentions output_hidden_states return_dict torchscript "
+            "use_bfloat16 attn_implementation _attn_implementation _attn_implementation_autoset "
+            "chunk_size_feed_forward keys_to_ignore_at_inference"
+        ),
+        "the tensors carry their own type; gpt2c says which one it computes in": "dtype torch_dtype",
+        "a record of where the file came from": "transformers_version name_or_path _name_or_path "
+        "_commit_hash",
+        "decided by the tokenizer's files": "tokenizer_class pad_token_id sep_token_id prefix",
+        "for other kinds of models": (
+            "is_decoder tie_encoder_decoder cross_attention_hidden_size decoder_start_token_id n_special "
+            "predict_special_tokens"
+        ),
+        "a default for sampling: shown, not applied": (
+            "task_specific_params temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff "
+            "do_sample max_length max_new_tokens min_length min_new_tokens num_beams num_beam_groups "
+            "num_return_sequences early_stopping diversity_penalty repetition_penalty length_penalty "
+            "no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids forced_bos_token_id "
+            "forced_eos_token_id suppress_tokens begin_suppress_tokens remove_invalid_values "
+            "exponential_decay_length_penalty output_scores return_dict_in_generate"
+        ),
+    }.items()
+    for key in keys.split()
+}
+
+
+def config_from_hf(values: Mapping[str, Any]) -> Config:
+    """Make a Config from the contents of a ``config.json``.
+
+    Parameters
+    ----------
+    values : mapping
+        The JSON object. Missing fields have transformers' defaults (those of GPT-2 124M). ``n_positions``
+        is the number of positions; the old ``n_ctx`` counts only where ``n_positions`` is missing.
+
+    Raises
+    ------
+    ConfigError
+        A field is invalid, or asks for something gpt2c does not offer. Keys that change no result are not
+        an error: see :attr:`Config.report`.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a configuration is a JSON object, not {shown(values)}")
+    _refuse(values)
+    report = [
+        Setting(key, values[key], "honoured", "checked")
+        for key in ("model_type", "architectures")
+        if key in values
+    ]
+    config = Config(**{name: _take(values, name, report) for name in _KEYS})
+    ids = _token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_ID)
+    seen = {setting.key for setting in report}
+    report += [_left_over(key, values[key]) for key in values if key not in seen]
+    return replace(config, **ids, report=tuple(report))
+
+
+def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same model with the bos and eos ids of a generation_config.json, which override config.json's.
+
+    A key that is not there overrides nothing. All other keys are defaults for sampling and change
+    nothing.
+    """
+    report: list[Setting] = []
+    ids = _token_ids(values, config.n_vocab, report, None)
+    found = tuple(
+        setting._replace(note="; ".join(filter(None, (setting.note, "from generation_config.json"))))
+        for setting in report
+    )
+    keys = {setting.key for setting in found}
+    kept = tuple(setting for setting in config.report if setting.key not in keys)
+    return replace(config, **ids, report=kept + found)
+
+
+def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
+    """The value of one field, from whichever of its keys is there; adds its line to the report."""
+    present = [key for key in _KEYS[name] if key in values]
+    if name == "n_ctx" and "n_ctx" in values:
+        if present:
+            report.append(Setting("n_ctx", values["n_ctx"], "ignored", "n_positions counts"))
+        else:
+            present = ["n_ctx"]
+    if not present:
+        report.append(Setting(_KEYS[name][0], _DEFAULTS[name], "default"))
+        return _DEFAULTS[name]
+    value, note = values[present[0]], ""
+    for other in present[1:]:
+        if values[other] != value:
+            raise ConfigError(
+                f"{present[0]} is {shown(value)} but {other}, another name for it, is "
+                f"{shown(values[other])}: they must agree"
+            )
+    if name == "activation":
+        if not isinstance(value, str) or value not in ACTIVATION_NAMES:
+            raise ConfigError(
+                f"{present[0]} (activation) is {shown(value)}; allowed: one of "
+                f"{', '.join(sorted(ACTIVATION_NAMES))}"
+            )
+        note = "" if ACTIVATION_NAMES[value] == value else f"the same function as {ACTIVATION_NAMES[value]}"
+        report.append(Setting(present[0], value, "honoured", note))
+        return ACTIVATION_NAMES[value]
+    if name == "reorder_and_upcast_attn":
+        note = "attention is always in float32"
+    if name == "n_inner" and value is None:
+        note = "4 * n_embd"
+    report += [Setting(key, values[key], "honoured", note) for key in present]
+    return value
+
+
+def _token_ids(
+    values: Mapping[str, Any], n_vocab: int, report: list[Setting], default: int | None
+) -> dict[str, Any]:
+    """The special token ids in ``values``, as fields of Config; ids outside the vocabulary are left out.
+
+    Such ids are common in real files (the defaults of GPT-2 beside a smaller vocabulary) and harmless: the
+    model can neither produce nor be given such a token. With a ``default``, missing keys have it; else they
+    are left out.
+    """
+    found: dict[str, Any] = {}
+    for key, name in (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_ids")):
+        if key not in values and default is None:
+            continue
+        value = values.get(key, default)
+        several = isinstance(value, list) and key == "eos_token_id"
+        ids = list(value) if several else [] if value is None else [value]
+        if not all(type(token) is int for token in ids):
+            allowed = (
+                "a token id, a list of token ids, or null" if key == "eos_token_id" else "a token id or null"
+            )
+            raise ConfigError(f"{key} is {shown(value)}; allowed: {allowed}")
+        usable = list(dict.fromkeys(token for token in ids if 0 <= token < n_vocab))
+        outside = [str(token) for token in ids if not 0 <= token < n_vocab]
+        note = f"{', '.join(outside[:4])} outside the vocabulary of {n_vocab}: left out" if outside else ""
+        report.append(Setting(key, value, "honoured" if key in values else "default", note))
+        found[name] = tuple(usable) if name == "eos_token_ids" else (usable[0] if usable else None)
+    return found
+
+
+def _refuse(values: Mapping[str, Any]) -> None:
+    """Raise for models of another kind and for requests that cannot be honoured."""
+    model_type = values.get("model_type")
+    if model_type not in (None, "gpt2"):
+        raise ConfigError(f'model_type is {shown(model_type)}; gpt2c runs "gpt2" only')
+    architectures = values.get("architectures")
+    if architectures is not None and not isinstance(architectures, list):
+        raise ConfigError(f"architectures is {shown(architectures)}; allowed: a list of names, or null")
+    for name in architectures or ():
+        if name not in _ARCHITECTURES:
+            raise ConfigError(
+                f"architectures names {shown(name)}; gpt2c runs the language models "
+                f"{', '.join(_ARCHITECTURES)}"
+            )
+    for key, why in _REFUSED.items():
+        value = values.get(key)
+        if not (value is None or value is False or value == {} or value == []):
+            raise ConfigError(
+                f"{key} is {shown(value)}; allowed: null or left out. {why[0].upper()}{why[1:]}"
+            )
+    auto_map = values.get("auto_map")
+    if auto_map is not None and not isinstance(auto_map, Mapping):
+        raise ConfigError(f"auto_map is {shown(auto_map)}; allowed: an object, or null")
+    for key in auto_map or {}:
+        if key.startswith(("AutoModel", "TFAutoModel", "FlaxAutoModel")):
+            raise ConfigError(
+                f"auto_map names {shown(key)}: this model brings its own Python code and may compute "
+                "something else than GPT-2; gpt2c does not run it"
+            )
+
+
+def _left_over(key: str, value: Any) -> Setting:
+    """The report's line for a key that is not read."""
+    if key in _REFUSED:
+        return Setting(key, value, "honoured", "not asked for")
+    if key == "auto_map":
+        return Setting(key, value, "ignored", "no code of the model's own is run")
+    why = "for classification heads" if key.startswith("summary_") else _IGNORED.get(key)
+    return (
+        Setting(key, value, "ignored", why) if why else Setting(key, value, "unknown", "not a field of GPT-2")
+    )
