@@ -232,6 +232,34 @@ def test_the_tree_of_a_search_has_what_lived_on_and_the_path_that_is_asked_for(b
     assert not any(to_hex(t.get_bbox_patch().get_edgecolor()) == "#c0392b" for t in unlit.texts)
 
 
+def highlighted(ax):
+    """The texts in highlighted boxes, from left to right, without their scores."""
+    texts = [t for t in ax.texts if to_hex(t.get_bbox_patch().get_edgecolor()) == "#c0392b"]
+    texts.sort(key=lambda text: text.get_position()[0])
+    return [text.get_text().partition("\n")[0].replace("\u2423", " ") for text in texts]
+
+
+def test_a_continuation_is_drawn_as_its_trace_with_its_own_path_highlighted(bundled):
+    found = bundled.generate(
+        "Once upon a time there was", max_new_tokens=6, num_beams=3, num_return_sequences=2, trace=True
+    )
+    assert found[0].token_ids != found[1].token_ids
+    for result in found:
+        figure, ax = pyplot.subplots()
+        assert result.plot(ax=ax) is figure
+        assert highlighted(ax) == [bundled.token_text(token) for token in result.token_ids]
+        drawn = result.plot().axes[0]
+        whole = result.trace.plot().axes[0]
+        assert [t.get_text() for t in drawn.texts] == [t.get_text() for t in whole.texts]
+    sampled = bundled.generate("Once upon a", max_new_tokens=4, temperature=1.5, seed=3, trace=True)
+    assert cell_texts(sampled.plot().axes[0]) == cell_texts(sampled.trace.plot().axes[0])
+
+
+def test_a_continuation_without_a_trace_is_an_error(bundled):
+    with pytest.raises(ValueError, match="generate it with trace=True"):
+        bundled.generate("Once upon a", max_new_tokens=1).plot()
+
+
 def test_a_trace_without_steps_is_an_error():
     from gpt2c.generation.trace import Trace
 

@@ -16,31 +16,37 @@ import numpy as np
 from ..core.checks import check_index
 from ..core.labels import RANK_NAMES, rank_class
 from ..generation.results import Generation
-from ..generation.trace import Trace
+from ..generation.trace import Candidate, Trace
 from ..introspection.passes import ActivationCache
 from ..introspection.results import Attribution, HeadScores, LogitLens
 from ..scoring.results import Score, pieces
-from .figures import (
-    BAR,
-    CENTRED,
-    Axes,
-    Figure,
-    Patch,
-    Rectangle,
-    font_size,
-    heat_map,
-    ink,
-    new_axes,
-    numbered,
-    pyplot,
-    text_style,
-    ticks,
-    token_labels,
-)
+
+try:
+    from matplotlib import pyplot
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+
+    from .drawing import (
+        CENTRED,
+        COLORBAR,
+        axes_or_new,
+        font_size,
+        heat_map,
+        shortened,
+        text_colour,
+        text_style,
+        thinned,
+        token_labels,
+    )
+except ImportError as error:
+    raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
 
 __all__ = ["plot"]
 
 _RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
+# Of the token that was chosen, and of the path that led to a text.
+_CHOSEN = "#c0392b"
 
 
 @singledispatch
@@ -56,28 +62,33 @@ def _attention(
     """Draw the attention pattern of one head, or of all heads of a layer."""
     layer = check_index("layer", layer, cache.model.config.n_layer)
     pattern = cache["pattern", layer]  # [n_head, T, T]
-    n_head, n_tokens, _ = pattern.shape
     tokens = token_labels(cache.tokens, cache.token_ids.tolist())
-    hidden = np.triu(np.ones((n_tokens, n_tokens), bool), 1) & cache.causal
-    if head is not None:
-        head = check_index("head", head, n_head)
-        side = min(max(0.3 * n_tokens + 2, 4), 12)
-        figure, ax = new_axes(ax, (side + 0.8, side))
-        image = heat_map(
-            ax, np.ma.masked_where(hidden, pattern[head]), tokens, tokens, cmap="Blues", vmin=0, vmax=1
-        )
-        ax.set(
-            title=f"attention pattern, layer {layer}, head {head}",
-            xlabel="key: who answers",
-            ylabel="query: who asks",
-        )
-        figure.colorbar(image, ax=ax, label="weight", **BAR)
-        return figure
-    if ax is not None:
-        raise ValueError("ax is for one head: name it with head, or leave ax out for a figure of all heads")
-    n_columns = min(n_head, 4)
-    n_rows = math.ceil(n_head / n_columns)
-    side = min(max(0.14 * n_tokens + 1.2, 2.2), 4)
+    hidden = ~np.tri(len(tokens), dtype=bool) & cache.causal
+    weights = np.ma.masked_where(np.broadcast_to(hidden, pattern.shape), pattern)
+    if head is None:
+        if ax is not None:
+            raise ValueError(
+                "ax is for one head: name it with head, or leave ax out for a figure of all heads"
+            )
+        return _plot_heads(weights, tokens, layer)
+    head = check_index("head", head, len(pattern))
+    side = min(max(0.3 * len(tokens) + 2, 4), 12)
+    figure, ax = axes_or_new(ax, (side + 0.8, side))
+    image = heat_map(ax, weights[head], tokens, tokens, cmap="Blues", vmin=0, vmax=1)
+    ax.set(
+        title=f"attention pattern, layer {layer}, head {head}",
+        xlabel="key: who answers",
+        ylabel="query: who asks",
+    )
+    figure.colorbar(image, ax=ax, label="weight", **COLORBAR)
+    return figure
+
+
+def _plot_heads(weights: np.ma.MaskedArray, tokens: list[str], layer: int) -> Figure:
+    """The patterns of all heads of a layer, [n_head, T, T]."""
+    n_columns = min(len(weights), 4)
+    n_rows = math.ceil(len(weights) / n_columns)
+    side = min(max(0.14 * len(tokens) + 1.2, 2.2), 4)
     figure, axes = pyplot.subplots(
         n_rows,
         n_columns,
@@ -87,17 +98,17 @@ def _attention(
         squeeze=False,
         layout="constrained",
     )
-    for number, ax in enumerate(axes.flat):
-        if number >= n_head:
-            ax.set_axis_off()
-            continue
-        values = np.ma.masked_where(hidden, pattern[number])
-        image = heat_map(ax, values, tokens, tokens, cmap="Blues", vmin=0, vmax=1, most=20, numbers=False)
-        ax.set_title(f"head {number}", fontsize=9)
+    for ax in axes.flat[len(weights) :]:
+        ax.set_axis_off()
+    for head, (ax, values) in enumerate(zip(axes.flat, weights, strict=False)):
+        image = heat_map(
+            ax, values, tokens, tokens, cmap="Blues", vmin=0, vmax=1, max_labels=20, annotate=False
+        )
+        ax.set_title(f"head {head}", fontsize=9)
     figure.suptitle(f"attention patterns, layer {layer}")
     figure.supxlabel("key: who answers")
     figure.supylabel("query: who asks")
-    figure.colorbar(image, ax=axes, label="weight", **BAR)
+    figure.colorbar(image, ax=axes, label="weight", **COLORBAR)
     return figure
 
 
@@ -105,7 +116,7 @@ def _attention(
 def _score(score: Score, *, ax: Axes | None = None) -> Figure:
     """Draw each token's surprisal beside its expectation, the entropy."""
     n = len(score)
-    figure, ax = new_axes(ax, (min(max(0.3 * n + 1.5, 5), 24), 4))
+    figure, ax = axes_or_new(ax, (min(max(0.3 * n + 1.5, 5), 24), 4))
     at = np.arange(n)
     colours = [_RANK_COLOURS[rank_class(rank)] for rank in score.ranks.tolist()]
     ax.bar(at, score.surprisals, color=colours, width=0.85)
@@ -121,7 +132,7 @@ def _score(score: Score, *, ax: Axes | None = None) -> Figure:
     for text, span in pieces(score):
         for i in range(span.start, span.stop):
             texts[i] = text if i == span.start else "\ufffd"
-    ax.set_xticks(*ticks(token_labels(texts, score.token_ids), 90), rotation=90, **text_style(font_size(n)))
+    ax.set_xticks(*thinned(token_labels(texts, score.token_ids), 90), rotation=90, **text_style(font_size(n)))
     ax.set(ylabel="surprisal (bits)", xlim=(-0.6, n - 0.4))
     ax.set_title(f"{n} tokens, perplexity {score.perplexity:.4g}")
     patches = [
@@ -137,7 +148,7 @@ def _lens(lens: LogitLens, *, ax: Axes | None = None) -> Figure:
     logprobs = lens.top_logprobs[:, :, 0]  # [n_layer + 1, T]
     n_layers, n_tokens = logprobs.shape
     width, height = 0.7 if n_tokens <= 16 else 0.42, 0.3
-    figure, ax = new_axes(ax, (max(width * n_tokens + 2, 5), max(height * n_layers + 1.8, 3)))
+    figure, ax = axes_or_new(ax, (max(width * n_tokens + 2, 5), max(height * n_layers + 1.8, 3)))
     words = [
         token_labels([best[0] for best in texts], ids)
         for texts, ids in zip(lens.top_tokens, lens.top_ids[:, :, 0].tolist(), strict=True)
@@ -148,18 +159,25 @@ def _lens(lens: LogitLens, *, ax: Axes | None = None) -> Figure:
         list(lens.names),
         token_labels(lens.tokens, lens.input_ids.tolist()),
         cmap="viridis",
-        numbers=False,
-        most=128,
+        annotate=False,
+        max_labels=128,
     )
     size = 8 if n_tokens <= 16 else 5.5
     for row in range(n_layers):
         for column in range(n_tokens):
-            word = words[row][column]
-            word = word if len(word) <= 9 else word[:8] + "\u2026"
-            ax.text(column, row, word, color=ink(image, logprobs[row, column]), **text_style(size), **CENTRED)
-    ax.invert_yaxis()  # the last layer on top, as towers of layers are drawn
+            word = shortened(words[row][column], 9)
+            ax.text(
+                column,
+                row,
+                word,
+                color=text_colour(image, logprobs[row, column]),
+                **text_style(size),
+                **CENTRED,
+            )
+    # The last layer is on top, as towers of layers are drawn.
+    ax.invert_yaxis()
     ax.set(title="logit lens: the next token, if the model ended after the layer", xlabel="after the token")
-    figure.colorbar(image, ax=ax, label="log-probability of the word (nats)", **BAR)
+    figure.colorbar(image, ax=ax, label="log-probability of the word (nats)", **COLORBAR)
     return figure
 
 
@@ -178,7 +196,8 @@ def _attribution(attribution: Attribution) -> Figure:
     values = list(components.values())
     left.barh(range(len(values)), values, color=["#3b6fb6" if value >= 0 else "#b6533b" for value in values])
     left.set_yticks(range(len(values)), list(components), fontsize=8)
-    left.invert_yaxis()  # from the first component to the last
+    # The first component is on top.
+    left.invert_yaxis()
     left.axvline(0, color="black", linewidth=0.8)
     token = token_labels([attribution.token], [attribution.token_id])[0]
     if attribution.against_id is not None:
@@ -189,15 +208,15 @@ def _attribution(attribution: Attribution) -> Figure:
     image = heat_map(
         right,
         heads,
-        numbered(n_layer),
-        numbered(n_head),
+        list(map(str, range(n_layer))),
+        list(map(str, range(n_head))),
         cmap="RdBu",
         vmin=-limit,
         vmax=limit,
-        numbers=n_head <= 12,
+        annotate=n_head <= 12,
     )
     right.set(title="attention heads", xlabel="head", ylabel="layer")
-    figure.colorbar(image, ax=right, label="adds to the logit", **BAR)
+    figure.colorbar(image, ax=right, label="adds to the logit", **COLORBAR)
     return figure
 
 
@@ -217,7 +236,13 @@ def _head_scores(scores: HeadScores) -> Figure:
         limits = {} if name == "entropy" else {"vmin": 0, "vmax": 1}
         values = np.ma.masked_invalid(getattr(scores, name))
         image = heat_map(
-            ax, values, numbered(n_layer), numbered(n_head), cmap="viridis", numbers=False, **limits
+            ax,
+            values,
+            list(map(str, range(n_layer))),
+            list(map(str, range(n_head))),
+            cmap="viridis",
+            annotate=False,
+            **limits,
         )
         ax.set_title(name.replace("_", " "), fontsize=10)
         ax.set_xlabel("head")
@@ -243,7 +268,7 @@ def _plot_choices(trace: Trace, ax: Axes | None) -> Figure:
     probabilities = np.ma.masked_all((n_rows, n_steps))
     for step, candidates in enumerate(columns):
         probabilities[: len(candidates), step] = np.exp([candidate.logprob for candidate in candidates])
-    figure, ax = new_axes(ax, (max(0.9 * n_steps + 1.8, 4), 0.32 * n_rows + 1.6))
+    figure, ax = axes_or_new(ax, (max(0.9 * n_steps + 1.8, 4), 0.32 * n_rows + 1.6))
     image = heat_map(
         ax,
         probabilities,
@@ -252,79 +277,79 @@ def _plot_choices(trace: Trace, ax: Axes | None) -> Figure:
         cmap="Blues",
         vmin=0,
         vmax=1,
-        numbers=False,
-        most=128,
+        annotate=False,
+        max_labels=128,
     )
     for step, candidates in enumerate(columns):
         for row, candidate in enumerate(candidates):
             word = token_labels([candidate.text], [candidate.token_id])[0]
-            colour = "0.6" if candidate.removed_by else ink(image, probabilities[row, step])
-            ax.text(
-                step,
-                row,
-                word if len(word) <= 11 else word[:10] + "\u2026",
-                color=colour,
-                **text_style(7),
-                **CENTRED,
-            )
+            colour = "0.6" if candidate.removed_by else text_colour(image, probabilities[row, step])
+            ax.text(step, row, shortened(word, 11), color=colour, **text_style(7), **CENTRED)
             if candidate.fate:
                 ax.add_patch(
-                    Rectangle((step - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c0392b", linewidth=1.6)
+                    Rectangle((step - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_CHOSEN, linewidth=1.6)
                 )
     ax.set(
         title="candidates of each step; framed: the chosen one; grey: left out", xlabel="position in the text"
     )
     ax.set_ylabel("order of probability")
-    figure.colorbar(image, ax=ax, label="probability", **BAR)
+    figure.colorbar(image, ax=ax, label="probability", **COLORBAR)
     return figure
 
 
 def _plot_search(trace: Trace, path: tuple[int, ...], ax: Axes | None) -> Figure:
-    """The texts of each step under each other, joined to what became of them."""
+    """The texts of each step one below the other, joined to what became of them; ``path`` highlighted."""
     n_steps = len(trace.steps)
     n_beams = max(len(step.branches) for step in trace.steps)
-    figure, ax = new_axes(ax, (1.15 * (n_steps + 1) + 1, 0.6 * (2 * n_beams) + 1))
-    ended_at: dict[int, int] = {}
+    figure, ax = axes_or_new(ax, (1.15 * (n_steps + 1) + 1, 0.6 * (2 * n_beams) + 1))
+    n_rows = n_beams
     for number, step in enumerate(trace.steps):
+        # Texts that ended stand below the beams.
+        next_free = n_beams
         for place, branch in enumerate(step.branches):
             for candidate in branch.candidates:
                 if not candidate.fate:
                     continue
-                if candidate.fate == "ended":  # below the beams, one under the other
-                    to = n_beams + ended_at.get(number, 0)
-                    ended_at[number] = ended_at.get(number, 0) + 1
+                if candidate.fate == "ended":
+                    row, next_free = next_free, next_free + 1
                 else:
-                    to = int(candidate.fate.removeprefix("beam "))
+                    row = int(candidate.fate.removeprefix("beam "))
                 token_ids = (*branch.token_ids, candidate.token_id)
-                lit = bool(path) and path[: len(token_ids)] == token_ids
-                colour = "#c0392b" if lit else "#3b6fb6" if candidate.fate != "ended" else "0.45"
-                ax.plot(
-                    [number, number + 1], [place, to], color=colour, linewidth=2.2 if lit else 1, zorder=1
-                )
-                word = token_labels([candidate.text], [candidate.token_id])[0]
-                score = "" if candidate.score is None else f"\n{candidate.score:.2f}"
-                box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour}
-                ax.text(
-                    number + 1,
-                    to,
-                    (word if len(word) <= 12 else word[:11] + "\u2026") + score,
-                    bbox=box,
-                    zorder=2,
-                    **text_style(7),
-                    **CENTRED,
-                )
+                on_path = bool(path) and path[: len(token_ids)] == token_ids
+                _draw_edge(ax, (number, place), (number + 1, row), candidate, on_path)
+        n_rows = max(n_rows, next_free)
     for place in range(len(trace.steps[0].branches)):
         ax.plot(0, place, "o", color="0.3")
-    lowest = max([n_beams, *(n_beams + n for n in ended_at.values())]) - 1
     ax.set(
-        xlim=(-0.4, n_steps + 0.6), ylim=(lowest + 0.6, -0.6), xlabel="position in the text", ylabel="beam"
+        xlim=(-0.4, n_steps + 0.6), ylim=(n_rows - 0.4, -0.6), xlabel="position in the text", ylabel="beam"
     )
     ax.set_xticks(range(1, n_steps + 1), [str(step.position) for step in trace.steps])
-    ax.set_yticks(range(n_beams), numbered(n_beams))
+    ax.set_yticks(range(n_beams), list(map(str, range(n_beams))))
     ax.set_title(
         "the search: tokens and the sums of log-probabilities (nats); below: texts that ended", fontsize=10
     )
     return figure
+
+
+def _draw_edge(
+    ax: Axes, start: tuple[int, int], end: tuple[int, int], candidate: Candidate, on_path: bool
+) -> None:
+    """A line from a text to the token that goes on with it, which stands in a box with its score."""
+    if on_path:
+        colour, width = _CHOSEN, 2.2
+    else:
+        colour, width = "0.45" if candidate.fate == "ended" else "#3b6fb6", 1
+    ax.plot(*zip(start, end, strict=True), color=colour, linewidth=width, zorder=1)
+    word = token_labels([candidate.text], [candidate.token_id])[0]
+    score = "" if candidate.score is None else f"\n{candidate.score:.2f}"
+    ax.text(
+        *end,
+        shortened(word, 12) + score,
+        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour},
+        zorder=2,
+        **text_style(7),
+        **CENTRED,
+    )
 
 
 @plot.register

@@ -28,7 +28,8 @@ SCRIPTS = (
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
 TITLE_CHARACTERS = 60
-FRAGMENT_HEIGHT = 560  # pixels
+# In pixels.
+FRAGMENT_HEIGHT = 560
 
 
 def explain_page(
@@ -44,22 +45,20 @@ def explain_page(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> str:
-    """A page that shows how the model reads a text and goes on with it, number by number.
-
-    It needs no network, runs nothing but its own script and opens from a file.
+    """A page that shows how the model reads a text and goes on with it; it opens from a file, offline.
 
     Parameters
     ----------
     model : LoadedModel
     text : str or token ids
-        The empty string stands for the beginning of a text.
+        The empty string is the beginning of a text.
     layer, head : int, optional
-        Which attention head the page opens with, counted from 0; negative ones from the end. Default: the
-        first layer, and its head whose last token attends most to one other token.
+        The attention head that the page opens with; negative ones count from the end. Default: the first
+        layer, and its head whose last token attends most to one other token.
     max_new_tokens : int
-        How many tokens are generated and searched, at least 1; fewer where the model has no more positions.
+        Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
-        The width of the search, at least 1; 1 leaves the search out.
+        The width of the search; 1 leaves it out.
     temperature, top_k, top_p, seed
         Of the generation: see :meth:`GPT2.generate`.
 
@@ -67,8 +66,8 @@ def explain_page(
     -------
     str
         The whole file. It grows with the square of the text's length: 0.95 MB for 12 layers of 12 heads and
-        64 tokens. Beyond 117 tokens of such a model scores before the mask are told for one layer, beyond 333
-        attention is.
+        64 tokens. Beyond 117 tokens of such a model, scores before the mask are in it for one layer only;
+        beyond 333, so is attention.
 
     Raises
     ------
@@ -84,36 +83,52 @@ def explain_page(
         raise TypeError(
             f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
         )
-
     activations, layer, head = explanation.look(model, text, layer, head, explanation.names)
-    ids = activations.token_ids.tolist()
-    used = set(ids)
-    data = {
-        **explanation.about(model, activations.token_ids),
-        "start": {"layer": layer, "head": head},
-        "attention": explanation.attention(activations, layer, hidden=True),
-        "walk": explanation.walk(activations, layer, head, used),
-        "lens": explanation.lens(activations, used),
-        "scores": explanation.scores(model, ids, used),
-    }
-    new = explanation.room(model, len(ids), max_new_tokens)
-    if new:
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        result = generate(
-            model,
-            ids,
-            max_new_tokens=new,
-            seed=seed,
-            trace=True,
-            names_filter="blocks.*.attn.hook_pattern",
-            **options,
-        )
-        data["generation"] = explanation.generation(result, options, used)
-        if num_beams > 1:
-            greedy, found = explanation.continuations(model, ids, new, num_beams, trace=True)
-            data["search"] = explanation.search(found, greedy, num_beams, used)
+    used = set(activations.token_ids.tolist())
+    data = _reading(activations, layer, head, used)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    data |= _continuing(activations, max_new_tokens, num_beams, options, used)
     data["pieces"] = explanation.pieces(model, used)
     return _document(data)
+
+
+def _reading(cache: ActivationCache, layer: int, head: int, used: set[int]) -> dict[str, Any]:
+    """How the model reads the text; the tokens that are shown are added to ``used``."""
+    return {
+        **explanation.about(cache.model, cache.token_ids),
+        "start": {"layer": layer, "head": head},
+        "attention": explanation.attention(cache, layer, hidden=True),
+        "walk": explanation.walk(cache, layer, head, used),
+        "lens": explanation.lens(cache, used),
+        "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used),
+    }
+
+
+def _continuing(
+    cache: ActivationCache,
+    max_new_tokens: int,
+    num_beams: int,
+    options: dict[str, Any],
+    used: set[int],
+) -> dict[str, Any]:
+    """How the text goes on, drawn and searched: nothing where the model has no more positions."""
+    model, ids = cache.model, cache.token_ids.tolist()
+    n_new = explanation.room(model, len(ids), max_new_tokens)
+    if not n_new:
+        return {}
+    drawn = generate(
+        model,
+        ids,
+        max_new_tokens=n_new,
+        trace=True,
+        names_filter="blocks.*.attn.hook_pattern",
+        **options,
+    )
+    data = {"generation": explanation.generation(drawn, options, used)}
+    if num_beams > 1:
+        greedy, found = explanation.continuations(model, ids, n_new, num_beams, trace=True)
+        data["search"] = explanation.search(found, greedy, num_beams, used)
+    return data
 
 
 def fragment(cache: ActivationCache) -> str:

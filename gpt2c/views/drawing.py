@@ -1,4 +1,4 @@
-"""What the figures share: axes, heat maps, labels, and fonts that have the characters of tokens."""
+"""What plots are made of: axes, heat maps, labels, and fonts that have the characters of tokens."""
 
 from __future__ import annotations
 
@@ -9,38 +9,29 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
-try:
-    from matplotlib import colormaps, pyplot, rcParams
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
-    from matplotlib.patches import Patch, Rectangle
-except ImportError as error:
-    raise ImportError(f'figures need matplotlib ({error}): pip install "gpt2c[plot]"') from error
+from matplotlib import colormaps, pyplot, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.image import AxesImage
 
 from ..core.labels import label
 
 __all__ = [
-    "BAR",
     "CENTRED",
-    "Axes",
-    "Figure",
-    "Patch",
-    "Rectangle",
+    "COLORBAR",
+    "axes_or_new",
     "font_size",
     "heat_map",
-    "ink",
-    "new_axes",
-    "numbered",
-    "pyplot",
+    "shortened",
+    "text_colour",
     "text_style",
-    "ticks",
+    "thinned",
     "token_labels",
 ]
 
 CENTRED = {"ha": "center", "va": "center"}
-BAR = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
+COLORBAR = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
 
 # Regular fonts with Chinese, Japanese and Korean characters, as systems have them; used where installed.
 _CJK = (
@@ -56,11 +47,14 @@ _CJK = (
     "SimHei",
     "Arial Unicode MS",
 )
-_MISSING = "0.92"  # grey: a value that does not exist, such as a masked one
-_NUMBERS_UP_TO = 12  # tokens: then every cell holds its number
+# Grey, for values that do not exist, such as masked ones.
+_MISSING = "0.92"
+# A map of at most this many rows and columns holds its numbers in the cells.
+_ANNOTATED_SIZE = 12
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """The figure of ``ax``, and ``ax``; or a new figure of this size in inches, and its axes."""
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
     return ax.figure, ax
@@ -75,10 +69,13 @@ def heat_map(
     cmap: str,
     vmin: float | None = None,
     vmax: float | None = None,
-    most: int = 64,
-    numbers: bool | None = None,
-) -> Any:
-    """``values`` [rows, columns] as an image with labels; ``numbers`` in the cells, by default if few."""
+    max_labels: int = 64,
+    annotate: bool | None = None,
+) -> AxesImage:
+    """``values`` [rows, columns] as an image with labels, at most ``max_labels`` a side.
+
+    ``annotate`` writes the numbers into the cells; by default only where there are few.
+    """
     image = ax.imshow(
         values,
         cmap=colormaps[cmap].with_extremes(bad=_MISSING),
@@ -88,18 +85,18 @@ def heat_map(
         interpolation="none",
     )
     rotation = 90 if max(map(len, columns)) > 2 else 0
-    ax.set_xticks(*ticks(columns, most), rotation=rotation, **text_style(font_size(len(columns))))
-    ax.set_yticks(*ticks(rows, most), **text_style(font_size(len(rows))))
-    if numbers is None:
-        numbers = max(values.shape) <= _NUMBERS_UP_TO
-    for row, column in np.ndindex(*values.shape) if numbers else ():
+    ax.set_xticks(*thinned(columns, max_labels), rotation=rotation, **text_style(font_size(len(columns))))
+    ax.set_yticks(*thinned(rows, max_labels), **text_style(font_size(len(rows))))
+    if annotate is None:
+        annotate = max(values.shape) <= _ANNOTATED_SIZE
+    for row, column in np.ndindex(*values.shape) if annotate else ():
         value = values[row, column]
         if value is not np.ma.masked:
-            ax.text(column, row, f"{value:.2f}", color=ink(image, value), fontsize=7, **CENTRED)
+            ax.text(column, row, f"{value:.2f}", color=text_colour(image, value), fontsize=7, **CENTRED)
     return image
 
 
-def ink(image: Any, value: float) -> str:
+def text_colour(image: AxesImage, value: float) -> str:
     """Black or white, whichever can be read on the colour of a value."""
     if value is np.ma.masked:
         return "black"
@@ -107,47 +104,51 @@ def ink(image: Any, value: float) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
-def ticks(labels: Sequence[str], most: int) -> tuple[range, list[str]]:
-    """Where labels stand, and those that do: every one, or every n-th."""
+def thinned(labels: Sequence[str], most: int) -> tuple[range, list[str]]:
+    """The positions and texts of at most ``most`` labels: all of them, or every n-th."""
     at = range(0, len(labels), math.ceil(len(labels) / most))
     return at, [labels[i] for i in at]
 
 
 def font_size(n: int) -> float:
+    """The size of a font for ``n`` labels side by side."""
     return 9 if n <= 24 else 6
 
 
 def text_style(size: float) -> dict[str, Any]:
-    """How tokens are written: in fonts that have them, and a dollar is no beginning of a formula."""
+    """Options for the texts of tokens: fonts that have their characters, and no formulas between dollars."""
     return {"fontsize": size, "fontfamily": list(_families()), "parse_math": False}
 
 
-def numbered(n: int) -> list[str]:
-    return [str(i) for i in range(n)]
+def shortened(text: str, length: int) -> str:
+    """A label of at most ``length`` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= length else text[: length - 1] + "\u2026"
 
 
 def token_labels(texts: Sequence[str], ids: Sequence[int]) -> list[str]:
     """Labels of tokens, with a box for each character that no font here has."""
     known = _characters(_families())
     return [
-        "".join(map(lambda c: _drawn(c, known), label(text, token)))
+        "".join(_drawable(character, known) for character in label(text, token))
         for text, token in zip(texts, ids, strict=True)
     ]
 
 
-def _drawn(character: str, known: frozenset[int]) -> str:
+def _drawable(character: str, known: frozenset[int]) -> str:
+    """The character, or a box in its place; nothing for a combining one, which needs no place."""
     if ord(character) in known:
         return character
     return "" if unicodedata.category(character) in ("Mn", "Me") else "\u25a1"
 
 
 def _families() -> tuple[str, ...]:
+    """The fonts to look for characters in, in this order."""
     installed = {font.name for font in fontManager.ttflist}
     return (*rcParams["font.family"], *(name for name in _CJK if name in installed))
 
 
 @lru_cache(maxsize=4)
 def _characters(families: tuple[str, ...]) -> frozenset[int]:
-    """The characters of fonts."""
+    """The characters that fonts have."""
     fonts = (get_font(findfont(FontProperties(family=[family]))) for family in families)
     return frozenset(code for font in fonts for code in font.get_charmap())
