@@ -76,7 +76,7 @@ class Config:
     n_layer: int
     n_head: int
     n_embd: int
-    n_inner: int | None
+    n_inner: int
     n_ctx: int
     n_vocab: int
     activation: str = "gelu_new"

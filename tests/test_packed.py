@@ -217,14 +217,15 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_the_old_file(packed, monkeypatch):
-    from gpt2c.checkpoint import safetensors
+    from gpt2c.checkpoint import packed as writer
 
     before = packed.read_bytes()
 
-    def full(array):
+    def full(file, *_):
+        file.write(b"the beginning")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors, "memoryview", full, raising=False)
+    monkeypatch.setattr(writer, "write_tensors", full)
     with pytest.raises(OSError, match="No space"):
         GPT2.from_pretrained(dtype="int4").save(packed)
     assert packed.read_bytes() == before

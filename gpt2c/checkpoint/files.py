@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -134,7 +134,7 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     CheckpointError
         The text is not one JSON object, or not a strict one.
     """
-    numbers: dict[str, Callable[[str], Any]] = {"parse_constant": _refuse_number}
+    numbers: dict[str, Any] = {"parse_constant": _refuse_number}
     if integers_only:
         numbers |= {"parse_float": _refuse_number, "parse_int": _natural_number}
     try:

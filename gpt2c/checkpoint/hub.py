@@ -146,7 +146,7 @@ class _Repository:
                 file,
                 subfolder="/".join(self.folder) or None,
                 revision=revision,
-                cache_dir=self.cache_dir,
+                cache_dir=None if self.cache_dir is None else os.fspath(self.cache_dir),
                 token=self.token,
                 local_files_only=bool(self.offline),
                 library_name="gpt2c",

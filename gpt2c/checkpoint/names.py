@@ -62,7 +62,7 @@ def canonical(stored: str) -> str:
 def is_mask(name: str, n_layer: int) -> bool:
     """Whether a canonical name is a causal mask or its fill value, which old files store for every layer."""
     found = _MASK.fullmatch(name)
-    return bool(found) and int(found[1]) < n_layer
+    return found is not None and int(found[1]) < n_layer
 
 
 def head_of_another_task(name: str) -> bool:

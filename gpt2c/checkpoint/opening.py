@@ -192,7 +192,7 @@ def open_checkpoint(
                 local_files_only=local_files_only,
             )
         else:
-            raise CheckpointError(f"there is no file or directory {os.fspath(source)!r}")
+            raise CheckpointError(f"there is no file or directory {os.fspath(source or '')!r}")
         return _open(path, "the bundled model" if source is None else os.fspath(source), notes)
 
 

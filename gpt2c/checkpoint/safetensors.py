@@ -158,7 +158,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     out = np.empty(count, np.float32)
     narrow = np.empty(0 if info.dtype == "F32" else min(count, _BLOCK), np.uint16)
     flags = np.empty(min(count, _BLOCK), np.bool_)
-    bad = 0
+    bad = 0  # values
     first = info.offset + begin * math.prod(shape[1:]) * info.itemsize
     for start in range(0, count, _BLOCK):
         block, offset = out[start : start + _BLOCK], first + start * info.itemsize
@@ -167,7 +167,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
         else:
             _fill(narrow[: block.size], file, offset, info)
             _widen(block, narrow[: block.size], info.dtype)
-        bad += block.size - np.count_nonzero(np.isfinite(block, out=flags[: block.size]))
+        bad += block.size - int(np.count_nonzero(np.isfinite(block, out=flags[: block.size])))
     if bad:
         raise CheckpointError(
             f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
@@ -203,7 +203,7 @@ def write_tensors(
     file.write(len(data).to_bytes(8, "little"))
     file.write(data)
     for array in tensors.values():
-        file.write(memoryview(array).cast("B"))
+        file.write(array.data.cast("B"))
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
@@ -239,7 +239,7 @@ def _naturals(value: Any) -> bool:
 
 def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -> None:
     """Read exactly the bytes of a contiguous array."""
-    if file.read_into(memoryview(array).cast("B"), offset) != array.nbytes:
+    if file.read_into(array.data.cast("B"), offset) != array.nbytes:
         raise CheckpointError(
             f"{info.file} has been truncated since it was opened: it ends inside tensor {shown(info.name)}"
         )

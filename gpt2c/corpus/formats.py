@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, NamedTuple
 
-from .csv import read_csv, write_csv
+from .delimited import read_csv, write_csv
 from .jsonl import read_jsonl, read_txt, write_jsonl
 from .lines import compressed, load_zstd
 from .parquet import load_parquet, read_parquet, write_parquet

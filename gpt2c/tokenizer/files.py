@@ -66,7 +66,7 @@ def _from_vocab_and_merges(
             "as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
         )
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    description = {
+    description: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

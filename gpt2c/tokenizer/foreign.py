@@ -20,9 +20,23 @@ class ForeignTokenizer(Tokenizer):
 
     The bytes of a token are asked for where the library knows them (tiktoken); otherwise they are those of
     the text that ``decode`` gives for the token alone, so that a part of a character is U+FFFD there.
+
+    Parameters
+    ----------
+    obj, name, n_vocab
+        See `gpt2c.tokenizer.load.as_tokenizer`.
+    description : dict, optional
+        The tokenizer.json that the object was made from: what a packed file holds of it.
     """
 
-    def __init__(self, obj: Any, *, name: str | None = None, n_vocab: int | None = None) -> None:
+    def __init__(
+        self,
+        obj: Any,
+        *,
+        name: str | None = None,
+        n_vocab: int | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> None:
         for method in ("encode", "decode"):
             if not callable(getattr(obj, method, None)):
                 raise TypeError(
@@ -35,15 +49,14 @@ class ForeignTokenizer(Tokenizer):
         self._library = library
         self._lock = threading.Lock()
         self._limit = n_vocab
+        self._description = description
         self.name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
         self.kind = f"tokenizer run by {library}" if library else "tokenizer object"
         self.n_vocab = _size(obj) or n_vocab or _UNKNOWN_SIZE
         self.special_tokens = _special_tokens(obj, library)
 
-    description: dict[str, Any] | None = None  # of a tokenizer.json, where it was made from one
-
     def packed(self) -> dict[str, Any] | None:
-        return None if self.description is None else {"tokenizers": self.description}
+        return None if self._description is None else {"tokenizers": self._description}
 
     packed.__doc__ = Tokenizer.packed.__doc__
 

@@ -83,9 +83,9 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
             raise TokenizerError(
                 f"{where}: the added token {shown(entry['content'])} has the id {entry['id']}, not the next"
             )
-    tokenizer = as_tokenizer(found, name=where, n_vocab=n_vocab)
-    tokenizer.description = description
-    return tokenizer
+    from .foreign import ForeignTokenizer
+
+    return ForeignTokenizer(found, name=where, n_vocab=n_vocab, description=description)
 
 
 def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:

@@ -30,8 +30,8 @@ __all__ = [
     "token_labels",
 ]
 
-CENTRED = {"ha": "center", "va": "center"}
-COLORBAR = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+COLORBAR: dict[str, Any] = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
 
 # Regular fonts with Chinese, Japanese and Korean characters, as systems have them; used where installed.
 _CJK = (
@@ -57,7 +57,9 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axe
     """The figure of ``ax``, and ``ax``; or a new figure of this size in inches, and its axes."""
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
-    return ax.figure, ax
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes of no figure cannot be drawn into
+    return figure, ax
 
 
 def heat_map(
@@ -92,7 +94,9 @@ def heat_map(
     for row, column in np.ndindex(*values.shape) if annotate else ():
         value = values[row, column]
         if value is not np.ma.masked:
-            ax.text(column, row, f"{value:.2f}", color=text_colour(image, value), fontsize=7, **CENTRED)
+            ax.text(
+                column, row, f"{value:.2f}", color=text_colour(image, float(value)), fontsize=7, **CENTRED
+            )
     return image
 
 
@@ -100,7 +104,7 @@ def text_colour(image: AxesImage, value: float) -> str:
     """Black or white, whichever can be read on the colour of a value."""
     if value is np.ma.masked:
         return "black"
-    red, green, blue, _ = image.cmap(image.norm(value))
+    red, green, blue, _ = image.to_rgba(np.array([value]))[0]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 

@@ -343,7 +343,8 @@ def _draw_edge(
     word = token_labels([candidate.text], [candidate.token_id])[0]
     score = "" if candidate.score is None else f"\n{candidate.score:.2f}"
     ax.text(
-        *end,
+        end[0],
+        end[1],
         shortened(word, 12) + score,
         bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour},
         zorder=2,

@@ -207,7 +207,9 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
 def print_text(screen: Screen, score: Score) -> None:
     """The text, each token's probability as a block under it, and its rank as a colour."""
     screen.title("The text: under each token its probability, given those before it")
-    above, below, used = [], [], 0
+    above: list[str] = []
+    below: list[str] = []
+    used = 0
 
     def end_line() -> None:
         nonlocal used

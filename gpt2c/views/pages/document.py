@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.checks import check_integer
 from ...core.prompts import separate
-from ...generation.loop import generate
+from ...generation.loop import continue_prompts
+from ...generation.options import SamplingOptions
 from . import explanation
 
 if TYPE_CHECKING:
@@ -116,14 +117,13 @@ def _continuing(
     n_new = explanation.room(model, len(ids), max_new_tokens)
     if not n_new:
         return {}
-    drawn = generate(
-        model,
-        ids,
+    sampling = SamplingOptions(
         max_new_tokens=n_new,
         trace=True,
         names_filter="blocks.*.attn.hook_pattern",
         **options,
     )
+    [drawn] = continue_prompts(model, [cache.token_ids], sampling)
     data = {"generation": explanation.generation(drawn, options, used)}
     if num_beams > 1:
         greedy, found = explanation.continuations(model, ids, n_new, num_beams, trace=True)
