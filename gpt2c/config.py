@@ -12,8 +12,7 @@ __all__ = ["ACTIVATIONS", "Config", "Setting"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 
-# The largest sizes accepted: well above every GPT-2 there is, and small enough that no product of two
-# overflows.
+# The largest sizes accepted: well above every GPT-2, and small enough that no product of two overflows.
 _LIMITS = {
     "n_layer": 1_000,
     "n_head": 65_536,
@@ -28,12 +27,12 @@ _FLAGS = (
     "reorder_and_upcast_attn",
     "tie_word_embeddings",
 )
-# The keys of config.json that have other names here: errors name both.
+# Fields with another name in config.json: errors give both.
 _KEYS = {"n_ctx": "n_positions", "n_vocab": "vocab_size", "activation": "activation_function"}
 
 
 class Setting(NamedTuple):
-    """One line of :attr:`Config.report`: a key of ``config.json`` and what became of it."""
+    """One line of :attr:`Config.report`: a key of ``config.json`` and how it was used."""
 
     key: str
     value: Any  # as given, or the default
@@ -65,7 +64,7 @@ class Config:
     eos_token_ids : tuple of int
         The tokens that end a text; may be empty.
     report : tuple of Setting
-        What became of every key of ``config.json``; empty if the object was made directly.
+        How every key of ``config.json`` was used; empty if the object was not made from one.
 
     Raises
     ------

@@ -292,7 +292,7 @@ def of_another_config(path):
     [
         (cut, CheckpointError, "is truncated"),
         (lambda path: path.write_bytes(b""), CheckpointError, "too short"),
-        (metadata(version="1"), CheckpointError, "version '1'; this gpt2c reads version 2: make it anew"),
+        (metadata(version="1"), CheckpointError, "version '1'; this gpt2c reads version 2: write it again"),
         (metadata(version="3"), CheckpointError, "version '3'; this gpt2c reads version 2"),
         (metadata(format="pt"), CheckpointError, "not a packed one"),
         (metadata(dtype="int3"), CheckpointError, "has the dtype 'int3'"),
@@ -317,7 +317,7 @@ def test_the_checksum_finds_a_changed_bit(packed):
     data = bytearray(packed.read_bytes())
     data[len(data) // 2] ^= 4
     packed.write_bytes(data)
-    with pytest.raises(CheckpointError, match="make it anew"):
+    with pytest.raises(CheckpointError, match="write it again"):
         open_packed(packed).check()
 
 

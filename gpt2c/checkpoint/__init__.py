@@ -1,8 +1,9 @@
 """Checkpoints: from a path or a name to a checked model on disk, and from there to a loaded model.
 
-directory.py and hub.py say where a model lies, safetensors.py reads the format, names.py holds the table of
-GPT-2's tensors and validate.py compares the two; opening.py puts them together; files.py is what they share.
-packed.py is the format of whole models, loading.py makes a model of either.
+directory.py and hub.py find a model's files, hf_config.py reads its configuration, safetensors.py its
+weights; names.py holds the table of GPT-2's tensors and validate.py checks the weights against it; opening.py
+combines these; files.py is what they share. packed.py is the format of packed files, loading.py makes a model
+from either kind.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint

@@ -45,7 +45,7 @@ def read_config(directory: Path) -> Config:
 
 
 def read_generation_config(directory: Path, config: Config) -> tuple[Config, dict[str, Any]]:
-    """The Config with the bos and eos ids of generation_config.json; the contents, {} if there is none."""
+    """The Config with the bos and eos ids of generation_config.json, and its contents: {} without one."""
     path = directory / "generation_config.json"
     if not path.exists():
         return config, {}
@@ -57,7 +57,7 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that is given as a model and, by its name, cannot be one."""
+    """Refuse a file whose name shows that it holds no safetensors weights."""
     if path.suffix == ".json":
         raise CheckpointError(
             f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
@@ -87,7 +87,7 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
     Raises
     ------
     CheckpointError
-        There are no weights that can be read (the message says what is there instead), or a file is damaged.
+        There are no readable weights (the message says what was found instead), or a file is damaged.
     """
     if path.is_dir():
         if not (path / WEIGHTS).exists() and (path / INDEX).exists():
@@ -103,7 +103,7 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
 
 
 def shards(index: Path) -> dict[str, list[str]]:
-    """The shards that an index names: file -> names of its tensors. Only files beside it are accepted."""
+    """The shards that an index names: file -> names of its tensors. All must be in its directory."""
     table = read_object(index).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{index} has no weight_map that says which file holds which tensor")
@@ -148,14 +148,14 @@ def _count(tensors: list[TensorInfo]) -> str:
 
 
 def advice(names: Iterable[str], source: str) -> str:
-    """What to do with a model that has no model.safetensors but these files.
+    """What to do with a model that has these files but no model.safetensors.
 
     Parameters
     ----------
     names : iterable of str
-        The files that are there.
+        The files of the model.
     source : str
-        What transformers would be given to load the model: a directory or a hub name.
+        The argument with which transformers would load the model: a directory or a hub name.
     """
     names = sorted(names)
     others = [name for name in names if name.endswith(".safetensors")]

@@ -1,4 +1,4 @@
-"""What every reader here shares: regular files only, strict and bounded JSON, errors that name the file."""
+"""Shared by all readers: regular files only, strict JSON of limited size, errors that name the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ..json_values import unique_keys
 
 __all__ = ["MAX_JSON", "RegularFile", "parse_object", "read_object", "reading"]
 
-MAX_JSON = 4 * 2**20  # bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB
+# Bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB.
+MAX_JSON = 4 * 2**20
 
 
 @contextmanager
@@ -125,9 +126,9 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     data : bytes
         The JSON text.
     where : str
-        What is being read; errors begin with it.
+        The source of the text; errors begin with it.
     integers_only : bool
-        Accept no numbers but integers from 0 to 2**63 - 1, written with digits only.
+        Accept only integers from 0 to 2**63 - 1, written with digits only, as numbers.
 
     Raises
     ------
@@ -140,7 +141,8 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     try:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=unique_keys, **numbers)
-        if "\\u" in text:  # only an escape can make a lone surrogate, which no UTF-8 text may hold
+        # Only an escape can make a lone surrogate, which UTF-8 cannot encode.
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise CheckpointError(f"{where} is nested too deeply for a model's JSON") from None

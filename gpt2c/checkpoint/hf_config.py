@@ -15,7 +15,7 @@ from ..errors import ConfigError, shown
 
 __all__ = ["ACTIVATION_NAMES", "config_from_hf", "with_generation_config"]
 
-# Every activation name that stands for a function gpt2c has -> the name of that function here. "gelu_new",
+# Every name in transformers of an activation that gpt2c has -> its name in gpt2c. "gelu_new",
 # "gelu_accurate", "gelu_python_tanh" and "gelu_pytorch_tanh" are one formula, 0.5 x (1 + tanh(sqrt(2/pi) (x +
 # 0.044715 x^3))); "gelu_fast" writes sqrt(2/pi) with ten digits, the same float32. "gelu" is the exact one,
 # with erf.
@@ -34,8 +34,7 @@ ACTIVATION_NAMES = {
     "tanh": "tanh",
 }
 
-# Our name -> the names that config.json may use, the usual one first (transformers maps the second ones to
-# the first).
+# The name in Config -> the keys of config.json, the usual one first (transformers maps the other one to it).
 _KEYS = {
     "n_layer": ("n_layer", "num_hidden_layers"),
     "n_head": ("n_head", "num_attention_heads"),
@@ -66,12 +65,11 @@ _DEFAULTS = {
 }
 _DEFAULT_TOKEN_ID = 50256
 
-# Models with these heads on top hold a language model; one that was trained to classify does not answer with
-# text.
+# Models with these heads hold a language model; one that was trained to classify does not.
 _ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
 
-# Keys that would change the result in a way gpt2c does not offer -> what they ask for. Null, false and empty
-# are fine.
+# Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
+# accepted.
 _REFUSED = {
     "add_cross_attention": "cross-attention to an encoder is not supported",
     "is_encoder_decoder": "encoder-decoder models are not supported",
@@ -126,7 +124,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     Raises
     ------
     ConfigError
-        A field is invalid, or asks for something gpt2c does not offer. Keys that change no result are not
+        A field is invalid, or asks for something gpt2c does not support. Keys that change no result are not
         an error: see :attr:`Config.report`.
     """
     if not isinstance(values, Mapping):
@@ -147,8 +145,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
 def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
     """The same model with the bos and eos ids of a generation_config.json, which override config.json's.
 
-    A key that is not there overrides nothing. All other keys are defaults for sampling and change
-    nothing.
+    A missing key overrides nothing. All other keys are defaults for sampling and change nothing.
     """
     report: list[Setting] = []
     ids = _token_ids(values, config.n_vocab, report, None)
@@ -162,7 +159,7 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
-    """The value of one field, from whichever of its keys is there; adds its line to the report."""
+    """The value of one field, from the key that is present; adds its line to the report."""
     present = [key for key in _KEYS[name] if key in values]
     if name == "n_ctx" and "n_ctx" in values:
         if present:
@@ -201,9 +198,9 @@ def _token_ids(
 ) -> dict[str, Any]:
     """The special token ids in ``values``, as fields of Config; ids outside the vocabulary are left out.
 
-    Such ids are common in real files (the defaults of GPT-2 beside a smaller vocabulary) and harmless: the
-    model can neither produce nor be given such a token. With a ``default``, missing keys have it; else they
-    are left out.
+    Such ids are common in real files (GPT-2's defaults with a smaller vocabulary) and harmless: the model can
+    neither produce nor be given such a token. ``default`` is the value of missing keys; with None they are
+    left out.
     """
     found: dict[str, Any] = {}
     for key, name in (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_ids")):

@@ -1,7 +1,7 @@
 """Models from the Hugging Face Hub: only the files that are needed, through huggingface_hub and its cache.
 
 ``huggingface_hub`` (0.3x to 2.x) is imported when a hub name is given, and not before. Its environment
-variables hold: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
+variables apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .directory import INDEX, WEIGHTS, advice, read_config, shards
 
 __all__ = ["fetch", "looks_like_name"]
 
-# Beside config.json and the weights; each is fetched if it is there.
+# Besides config.json and the weights; each is fetched if the model has it.
 _SMALL_FILES = (
     "generation_config.json",
     "tokenizer.json",
@@ -49,11 +49,10 @@ def fetch(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> tuple[Path, list[str]]:
-    """Bring a model into the cache and return the directory that it is in there, and notes for people.
+    """Download a model into the cache; return its directory there and notes for display.
 
-    First comes config.json, which must describe a GPT-2; then the small files that the model has, then its
-    weights: model.safetensors, or the shards and their index. Without a connection, what the cache holds is
-    used.
+    config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
+    model.safetensors, or the shards and their index. Without a connection, the cached files are used.
 
     Raises
     ------
@@ -67,8 +66,7 @@ def fetch(
     there = repository.files()
     directory = repository.get("config.json", revision).parent
     read_config(directory)
-    # From here on every file is of the commit that config.json was found at, whatever happens to the branch
-    # meanwhile.
+    # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = directory.parents[len(repository.folder) - 1].name if repository.folder else directory.name
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
     if repository.offline:
@@ -94,7 +92,7 @@ def fetch(
 
 
 class _Repository:
-    """One model on the Hub: what every request has in common, and what its failures mean."""
+    """One model on the Hub: the arguments that all requests share, and messages for their failures."""
 
     def __init__(
         self,
@@ -120,7 +118,7 @@ class _Repository:
         self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
 
     def files(self) -> set[str]:
-        """The names of the files in the model's folder. Empty, with ``offline`` set, if it cannot be had."""
+        """The names of the files in the model's folder. Empty, with ``offline`` set, if not available."""
         if self.offline:
             return set()
         try:
@@ -139,7 +137,7 @@ class _Repository:
         return {path.name for path in paths if path.parts[:-1] == self.folder}
 
     def get(self, file: str, revision: str | None) -> Path:
-        """The path of a file in the cache, where it is brought if it is not there."""
+        """The path of a file in the cache, into which it is downloaded if necessary."""
         try:
             path = self.library.hf_hub_download(
                 self.name,
@@ -156,7 +154,7 @@ class _Repository:
         return Path(path)
 
     def explain(self, error: Exception, file: str) -> str:
-        """What to tell people when a file cannot be had."""
+        """The error message for a file that cannot be fetched."""
         errors, name = self.errors, self.name
         if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
             return (

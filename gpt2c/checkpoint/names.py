@@ -1,6 +1,6 @@
-"""The one table of GPT-2's tensors: their names, their shapes, and how the names are written in files.
+"""The table of GPT-2's tensors: their names, their shapes, and the spelling of the names in files.
 
-A Conv1D weight of GPT-2 is stored as [in, out] (``y = x @ w + b``), and is kept so. Nothing is transposed.
+A Conv1D weight of GPT-2 is stored as [in, out] (``y = x @ w + b``) and stays so: nothing is transposed.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
 
 
 def canonical(stored: str) -> str:
-    """The canonical name of a stored tensor. Files write those of the body with or without "transformer."."""
+    """The canonical name of a stored tensor. Those of the body may begin with "transformer."."""
     name = stored.removeprefix(_PREFIX)
-    return stored if name in _HEAD else name  # the head stands beside the body, never in it
+    # The head is not part of the body: its name has no prefix.
+    return stored if name in _HEAD else name
 
 
 def is_mask(name: str, n_layer: int) -> bool:
@@ -66,5 +67,5 @@ def is_mask(name: str, n_layer: int) -> bool:
 
 
 def head_of_another_task(name: str) -> bool:
-    """Whether a canonical name belongs to a head beside the language model that takes no part in it."""
+    """Whether a canonical name belongs to a head for another task, which the language model does not use."""
     return name in ("multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias")

@@ -1,4 +1,4 @@
-"""Finding a model on disk or on the hub, and checking that its tensors are those of its configuration."""
+"""Finding a model on disk or on the Hub, and checking that its tensors match its configuration."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ BUNDLED = Path(__file__).parent.parent / "data" / "model"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model on disk that was found to be complete and consistent; made by :func:`open_checkpoint`.
+    """A model on disk, checked to be complete and consistent; made by :func:`open_checkpoint`.
 
-    Its files of weights stay open until it is closed or no longer referenced, and all that is read comes from
-    these open files, whatever their names lead to meanwhile.
+    Its weight files stay open until it is closed or no longer referenced. All reads use these open files,
+    even if other files have taken their names.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Checkpoint:
     notes : list of str
         What was read and what was ignored, for display.
     files : dict
-        Path -> RegularFile, the files of weights, each opened once.
+        Path -> RegularFile, the weight files, each opened once.
     """
 
     config: Config
@@ -80,14 +80,15 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """Around everything that is read: a checkpoint that is being written is not loaded.
+        """A context for a load, which fails if a weight file is changed or replaced during it.
 
         Raises
         ------
         CheckpointError
-            When it ends, a file of weights is not the one that was opened: it was changed in place, or its
-            name leads to another file or to none. What was read of a replaced file is consistent in itself,
-            but config.json, the tokenizer's files and other shards may be of the other model.
+            At the end of the context, a weight file is not the one that was opened: it was changed in place,
+            or its path leads to another file or to none. The bytes read from a replaced file are consistent,
+            but config.json, the tokenizer's files and other shards may belong to the other model. The
+            checkpoint is closed, as after any error.
         """
         try:
             try:
@@ -111,10 +112,10 @@ class Checkpoint:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of the files of weights, one after the other, in the order of their names.
+        """SHA-256 of the weight files, one after the other, in the order of their names.
 
-        It is of the bytes that `read` gave, even if the names now lead to other files. CheckpointError if
-        a file was changed since it was opened.
+        It covers the bytes that `read` uses, even if other files have taken the names. CheckpointError if a
+        file was changed after it was opened.
         """
         import hashlib  # takes longer than opening a model
 
@@ -132,7 +133,7 @@ class Checkpoint:
         return found.hexdigest()
 
     def close(self) -> None:
-        """Close the files; nothing can be read or hashed after that."""
+        """Close the files; reading and hashing are then errors."""
         for file in self.files.values():
             file.close()
 
@@ -146,14 +147,14 @@ def open_checkpoint(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Find a model, read its configuration and check that its tensors fit. No tensor data is read yet.
+    """Find a model, read its configuration and check its tensors against it. Reads no tensor data.
 
     Parameters
     ----------
     source : str or path, optional
         A directory (config.json; model.safetensors, or shards and their index), a .safetensors file with its
-        config.json beside it, or, where no such path exists, a name on the Hugging Face Hub: "gpt2",
-        "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c.
+        config.json in the same directory, or, if there is no such path, a name on the Hugging Face Hub:
+        "gpt2", "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c.
     revision : str, optional
         Branch, tag or commit; for hub names only. Default: the main branch.
     subfolder : str, optional
@@ -165,7 +166,7 @@ def open_checkpoint(
     Raises
     ------
     CheckpointError
-        Nothing is there, or it is damaged, incomplete or of another format.
+        There is no model, or it is damaged, incomplete or of another format.
     ConfigError
         config.json is invalid, or asks for something gpt2c cannot honour.
     """
@@ -197,7 +198,7 @@ def open_checkpoint(
 
 
 def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
-    """Open the weights at ``path``: a directory, or a file whose config.json is beside it."""
+    """Open the weights at ``path``: a directory, or a file with config.json in the same directory."""
     if not path.exists():
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""Packed files: a whole model in one file, its weights ready for use where they lie (docs/packed-files.md).
+"""Packed files: a whole model in one file, its weights ready for use in place (docs/packed-files.md).
 
 A safetensors file whose matrices are already in the engine's panels and number format. It is mapped
 read-only: nothing is copied or packed again, and all processes that use the file share its pages.
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "save", "write_packed"]
 
-SUFFIX = ".gpt2c"  # usual, not needed
+# Usual, but not required.
+SUFFIX = ".gpt2c"
 FORMAT = "gpt2c packed"
-VERSION = 2  # of the layout and of how weights are rounded; another version is refused
-ALIGNMENT = 64  # bytes, at which every array but the last begins
-VOCABULARY = "vocabulary"  # the name of the last one, JSON
+# Of the layout and of the rounding of weights; other versions are refused.
+VERSION = 2
+# Every array but the last begins at a multiple of this many bytes.
+ALIGNMENT = 64
+# The name of the last array, which is JSON.
+VOCABULARY = "vocabulary"
 
 
 def save(model: LoadedModel, path: str | os.PathLike[str]) -> None:
@@ -75,13 +79,13 @@ def write_packed(
     weights : Weights
         Of back end "native".
     vocabulary : mapping or None
-        What `tokenizer.unpack` makes a tokenizer from; None where there is none.
+        The input of `tokenizer.load.unpack`; None for a model without a tokenizer.
     name : str
-        Where the model comes from, for people.
+        The model's source, for display.
     generation_config : mapping
         The checkpoint's own.
     source_sha256 : str
-        Hash of the weights it was made from, or "" if they were in no file.
+        Hash of the weight files it was made from, or "" if there were none.
 
     Raises
     ------
@@ -116,12 +120,12 @@ def write_packed(
 
 
 def _in_order(tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, np.ndarray]]:
-    """Panels first, so that they lie together, in the order in which a pass reads them."""
+    """Panels first, so that they are contiguous, in the order in which a forward pass reads them."""
     return sorted(tensors.items(), key=lambda item: item[1].dtype != np.uint8)
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """Floats in one row, with zeros up to the next multiple of ALIGNMENT; panels as they are."""
+    """Floats flattened and padded with zeros to a multiple of ALIGNMENT; panels unchanged."""
     if array.dtype == np.uint8:
         return array
     size = -(-array.nbytes // ALIGNMENT) * ALIGNMENT // array.itemsize
@@ -132,7 +136,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A packed file, opened and checked but for its payload; made by :func:`open_packed`.
+    """A packed file, opened, with all but its payload checked; made by :func:`open_packed`.
 
     Attributes
     ----------
@@ -160,7 +164,7 @@ class Packed:
     _bytes: np.ndarray  # the mapped file
 
     def weights(self, *, isa: str | None = None, threads: int = 1) -> _engine.Weights:
-        """The weights, where they lie in the file."""
+        """The weights, used in place."""
         shapes = {name: shape for name, _, shape in expected(self.config)}
 
         def read(name: str) -> np.ndarray:
@@ -183,14 +187,14 @@ class Packed:
         return self._bytes[info.offset : info.offset + info.nbytes]
 
     def check(self) -> None:
-        """Read all of the file and compare its checksum. Raises CheckpointError if it differs."""
+        """Read the whole payload and compare its checksum. Raises CheckpointError if it differs."""
         checksum = _sha256()
         start = min(info.offset for info in self.tensors.values())
         checksum.update(self._bytes[start:])
         if checksum.hexdigest() != self.metadata["payload_sha256"]:
             raise CheckpointError(
-                f"{self.path} is damaged: its contents do not have the checksum that its header tells; make "
-                "it anew with gpt2c convert"
+                f"{self.path} is damaged: the checksum of its contents is not the one in its header; "
+                "write it again with gpt2c convert"
             )
 
 
@@ -222,9 +226,9 @@ def open_packed(path: Path) -> Packed:
     Raises
     ------
     CheckpointError
-        It is truncated or damaged (the payload's checksum is not looked at), or of another version.
+        It is truncated or damaged (the payload's checksum is not checked), or of another version.
     ConfigError
-        Its configuration is none.
+        Its configuration is invalid.
     """
     with RegularFile(path) as file:
         tensors, metadata = read_header_and_metadata(file)
@@ -242,8 +246,8 @@ def open_packed(path: Path) -> Packed:
     version = metadata.get("version")
     if version != str(VERSION):
         raise CheckpointError(
-            f"{path} is a packed file of version {shown(version)}; this gpt2c reads version {VERSION}: make "
-            "it anew from the original model with gpt2c convert"
+            f"{path} is a packed file of version {shown(version)}; this gpt2c reads version {VERSION}: "
+            "write it again from the original model with gpt2c convert"
         )
     lacking = {"dtype", "config", "generation_config", "payload_sha256"} - metadata.keys()
     dtype = metadata.get("dtype")
@@ -270,7 +274,8 @@ def open_packed(path: Path) -> Packed:
 
 def _parse_vocabulary(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(text)  # not strictly: `tokenizer.unpack` looks at every value, and this is large
+        # Not strictly, which would be slow for so large a text: `tokenizer.load.unpack` checks every value.
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the vocabulary in {path} is damaged: {error}") from None
     if not isinstance(found, dict):

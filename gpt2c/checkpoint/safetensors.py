@@ -2,8 +2,8 @@
 
 The format: the length of the header (8 bytes, little-endian), the header (a JSON object: tensor name ->
 dtype, shape and the [begin, end) of its bytes in the data; ``__metadata__`` is free text), the data. Files
-are read, never mapped: a mapped file that is truncated meanwhile kills the process. Specification: the
-safetensors library, whose verdict on any file is never milder than this reader's.
+are read, never mapped: truncating a mapped file kills the process. The specification is the safetensors
+library: every file that it rejects is rejected here.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ _ITEMSIZE = {
     **dict.fromkeys(("I32", "U32", "F32"), 4),
     **dict.fromkeys(("F64", "I64", "U64"), 8),
 }
-FLOAT_DTYPES = ("F32", "F16", "BF16")  # those that read_tensor converts
-_MAX_BYTES = 2**62  # of one tensor as declared; far above any file, far below an overflow
+# The dtypes that read_tensor converts.
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+# Of one tensor as declared; far above any file, far below an overflow.
+_MAX_BYTES = 2**62
 _LFS_POINTER = b"version https://git-lfs"
-_BLOCK = 2**20  # elements that are read, converted and checked at a time, while they are in the cache
+# Elements that are read, converted and checked at a time, while they are in the cache.
+_BLOCK = 2**20
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies: all that the header says about it, checked against the file's size."""
+    """A tensor's entry in the header, checked against the file's size."""
 
     name: str  # as stored
     dtype: str  # "F32", "F16", "BF16", ...
@@ -63,7 +66,7 @@ def read_header(file: RegularFile) -> dict[str, TensorInfo]:
     Raises
     ------
     CheckpointError
-        The file is not safetensors, is truncated, or says anything about itself that is not so.
+        The file is not safetensors, is truncated, or has a header that does not match its contents.
     """
     return read_header_and_metadata(file)[0]
 
@@ -100,7 +103,7 @@ def _header_text(file: RegularFile) -> bytes:
     start = file.read(len(_LFS_POINTER), 0)
     if start == _LFS_POINTER:
         raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` beside it"
+            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` in its directory"
         )
     if size < 10:  # the length and "{}"
         raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
@@ -137,8 +140,8 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     Returns
     -------
     ndarray
-        float32, C-contiguous, of the tensor's shape or [end - begin, ...]. The only array of that
-        size that is made; the widening of F16 and BF16 is exact.
+        float32, C-contiguous, of the tensor's shape or [end - begin, ...]. No other array of that size is
+        allocated; the widening of F16 and BF16 is exact.
 
     Raises
     ------
@@ -186,11 +189,11 @@ def write_tensors(
     file : binary file
         Open for writing, at its beginning.
     tensors : mapping
-        Name -> float32 or uint8 array, C-contiguous, written in this order without holes.
+        Name -> float32 or uint8 array, C-contiguous, written in this order without gaps.
     metadata : mapping
         The texts of ``__metadata__``.
     alignment : int
-        The data begins at a multiple of so many bytes.
+        The data begins at a multiple of this many bytes.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -207,7 +210,7 @@ def write_tensors(
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
-    """One entry of the header, checked but for its place among the others."""
+    """One entry of the header, checked except for its position among the others."""
     where = f"the header of {path}: tensor {shown(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where} needs dtype, shape and data_offsets, and has {shown(entry)}")

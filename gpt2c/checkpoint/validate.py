@@ -1,4 +1,4 @@
-"""Do the files hold exactly the tensors that the configuration asks for? Decided before any is read."""
+"""Checking, before any tensor is read, that the files hold exactly the tensors of the configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 4  # names in a message
 def match(
     stored: Iterable[TensorInfo], config: Config, where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """Find every tensor of a model among the stored ones; all must be there, and no others.
+    """Find every tensor of a model among the stored ones; none may be missing, and no others present.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _check(tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], wh
 
 
 def _tie(found: dict[str, TensorInfo], where: str) -> str:
-    """Settle a head that is stored although it is tied to the embedding. Returns the note on it."""
+    """Remove a stored head that is tied to the embedding. Returns the note on it."""
     head = found.pop("lm_head.weight")
     if "wte.weight" not in found:
         # safetensors' save_model keeps one name of a matrix that has several, and it may be this one.

@@ -1,4 +1,4 @@
-"""What every tokenizer of gpt2c can do; see `gpt2c.tokenizer.load`."""
+"""The interface of gpt2c's tokenizers; see `gpt2c.tokenizer.load`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Tokenizer:
     Attributes
     ----------
     name : str
-        Where it came from, for people.
+        Its source, for display.
     kind : str
-        What it is and what runs it, for people.
+        What it is and which library runs it, for display.
     n_vocab : int
-        Number of token ids, special ones included; 2**31 - 1 for a wrapped object that does not tell.
+        Number of token ids, special ones included; 2**31 - 1 for a wrapped object that does not report it.
     special_tokens : dict of str to int
         The tokens with a meaning beyond their text, such as ``<|endoftext|>``, and their ids.
     """
@@ -44,7 +44,7 @@ class Tokenizer:
             Any text; an empty one has no tokens. Lone surrogates are refused: they are not Unicode text.
         allow_special : bool, default False
             Whether ``<|endoftext|>`` and other special tokens are recognised in the text. By default they
-            are ordinary text, so that nobody can smuggle them in.
+            are ordinary text, so that a text cannot inject them.
 
         Returns
         -------
@@ -61,7 +61,7 @@ class Tokenizer:
         raise NotImplementedError
 
     def without_prefix(self, ids: list[int]) -> list[int]:
-        """``ids``, which `encode` gave for a text, without what it puts before every text, if anything."""
+        """``ids``, which `encode` gave for a text, without the tokens that it puts before every text."""
         before = self.encode("")
         return ids[len(before) :] if ids[: len(before)] == before else ids
 
@@ -97,7 +97,7 @@ class Tokenizer:
         list of (start, end), or None
             ``text[start:end]`` is the smallest piece of the text, in whole characters, that holds the token's
             bytes: tokens that share a character overlap there. A token without text, such as one that the
-            tokenizer puts before every text, has ``start == end``. None where it cannot be told: a wrapped
+            tokenizer puts before every text, has ``start == end``. None where it is not known: a wrapped
             object that changes the text.
 
         Raises
@@ -124,7 +124,7 @@ class Tokenizer:
         return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     def packed(self) -> dict[str, Any] | None:
-        """All that `gpt2c.tokenizer.load.unpack` needs, for JSON; None where it cannot be put in words."""
+        """The input of `gpt2c.tokenizer.load.unpack`, for JSON; None if the tokenizer cannot be saved."""
         return None
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ class StreamDecoder:
     """Text from tokens that arrive one by one; never half a character.
 
     What `push` and `flush` return, joined, is exactly ``tokenizer.decode`` of all the tokens (wrapped objects
-    that write a token differently beside others, as some do with spaces, may differ there).
+    that decode a token differently next to others, as some do with spaces, may differ there).
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
@@ -143,11 +143,11 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
-        """Add a token; returns the text that is complete now and was not before, often all of the token's."""
+        """Add a token; returns the text that it completes, often all of its own."""
         return self._utf8.decode(self._token_bytes(token_id))
 
     def flush(self) -> str:
-        """End the text; returns U+FFFD if it stopped inside a character. Afterwards a new text may begin."""
+        """End the text; returns U+FFFD if it ends inside a character. A new text may begin after this."""
         return self._utf8.decode(b"", True)
 
 

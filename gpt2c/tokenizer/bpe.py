@@ -14,7 +14,8 @@ from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
 
 __all__ = ["SEPARATOR", "BPETokenizer"]
 
-SEPARATOR = "\u0100"  # of tokens in a packed vocabulary: beyond Latin-1, in which their bytes are written
+# Separates tokens in a packed vocabulary. It is outside Latin-1, in which their bytes are written.
+SEPARATOR = "\u0100"
 
 # tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
 # _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.

@@ -1,9 +1,8 @@
 """The tokenizer files of a model directory, read into one form: that of ``tokenizer.json``.
 
-Two layouts are known: ``tokenizer.json``, and the older ``vocab.json`` + ``merges.txt``. Beside either may
-stand ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``; what they say is
-worked in as transformers 4.57 does it. Other files (vocab.txt, SentencePiece models) belong to tokenizers of
-another kind.
+Two layouts are known: ``tokenizer.json``, and the older ``vocab.json`` + ``merges.txt``. Either may come with
+``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``, which are merged as in
+transformers 4.57. Other files (vocab.txt, SentencePiece models) belong to tokenizers of another kind.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ _UNKNOWN_SIZE = 2**31 - 1
 class ForeignTokenizer(Tokenizer):
     """Any object with ``encode`` and ``decode``.
 
-    The bytes of a token are asked for where the library knows them (tiktoken); otherwise they are those of
-    the text that ``decode`` gives for the token alone, so that a part of a character is U+FFFD there.
+    The bytes of a token come from the library if it has them (tiktoken). Otherwise they are those of the text
+    that ``decode`` returns for the token alone, in which a part of a character is U+FFFD.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ class ForeignTokenizer(Tokenizer):
                 )
         library = _library(obj)
         if library == "tokenizers":
-            obj = copy.deepcopy(obj)  # its switch for special tokens is set below, in our copy only
+            # A copy, because encode sets its switch for special tokens.
+            obj = copy.deepcopy(obj)
         self._object = obj
         self._library = library
         self._lock = threading.Lock()
@@ -122,10 +123,10 @@ class ForeignTokenizer(Tokenizer):
 
 
 class _WindowDecoder(StreamDecoder):
-    """A stream decoder for tokenizers that give no bytes: decodes the last tokens together with the next one.
+    """A stream decoder for tokenizers without token bytes: decodes the last tokens with the next one.
 
     Text that ends with U+FFFD is held back, since it may be the first part of a character. The tokens shown
-    last stay before the new ones, because many tokenizers write the first token of a text in another way.
+    last stay before the new ones, because many tokenizers decode the first token of a text differently.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
@@ -150,13 +151,13 @@ class _WindowDecoder(StreamDecoder):
 
 
 def _library(obj: Any) -> str:
-    """The library that the object's class, or one it is derived from, comes from; "" if it is not known."""
+    """The library that the object's class, or one it is derived from, comes from; "" if unknown."""
     names = [cls.__module__.partition(".")[0] for cls in type(obj).__mro__]
     return next((name for name in names if name in ("tiktoken", "tokenizers", "transformers")), "")
 
 
 def _size(obj: Any) -> int | None:
-    """The number of token ids, as far as the object tells."""
+    """The number of token ids, if the object reports it."""
     for ask in (lambda: obj.get_vocab_size(), lambda: len(obj), lambda: obj.n_vocab, lambda: obj.vocab_size):
         try:
             size = ask()

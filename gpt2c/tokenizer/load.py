@@ -1,4 +1,4 @@
-"""Finding a tokenizer: beside a model, in a packed file, in the package, or an object of another library."""
+"""Finding a tokenizer: with a model, in a packed file, in the package, or an object of another library."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ __all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
 
 
 def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
-    """The tokenizer that stands beside a model.
+    """The tokenizer in a model's directory.
 
-    Read are, in this order: ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; with either, the added
-    tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``. Without any of
-    them, a model with 50,257 tokens gets GPT-2's vocabulary. All this needs tiktoken only; files that ask for
-    something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is installed.
+    The files are read in this order: ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; with either, the
+    added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``. Without
+    any of them, a model with 50,257 tokens gets GPT-2's vocabulary. All this needs tiktoken only; files that
+    ask for something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is
+    installed.
 
     Parameters
     ----------
     directory : path
-        Where the tokenizer files are.
+        Contains the tokenizer files.
     config : Config
         The model's configuration; ``n_vocab`` is used.
 
@@ -76,7 +77,8 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
         found = tokenizers.Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # the library raises no narrower class
         raise TokenizerError(f"{where}: the tokenizers library refuses it: {error}") from None
-    found.no_truncation()  # transformers decides both anew in every call, too
+    # transformers, too, sets both in every call.
+    found.no_truncation()
     found.no_padding()
     for entry in description["added_tokens"]:
         if found.token_to_id(entry["content"]) != entry["id"]:
@@ -89,12 +91,12 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
 
 
 def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
-    """The tokenizer that `Tokenizer.packed` has put in words, for a model of ``n_vocab`` tokens.
+    """The tokenizer that `Tokenizer.packed` described, for a model of ``n_vocab`` tokens.
 
     Raises
     ------
     TokenizerError
-        The words are damaged, do not belong to the model, or need ``tokenizers``, which is not installed.
+        The description is damaged, belongs to another model, or needs ``tokenizers``, which is not installed.
     """
     if "tokenizers" in packed:
         return _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
@@ -126,9 +128,8 @@ def gpt2_tokenizer() -> Tokenizer:
 def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = None) -> Tokenizer:
     """Wrap any object that has ``encode(text)`` and ``decode(ids)``.
 
-    Objects of tiktoken, tokenizers and transformers are known, and treated so that special tokens in the text
-    are ordinary text unless allowed. Of any other object its own rules apply, whatever ``allow_special``
-    says.
+    Objects of tiktoken, tokenizers and transformers are known: special tokens in the text are ordinary text
+    unless allowed. Any other object applies its own rules, regardless of ``allow_special``.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Byte-level BPE vocabularies: compiled from a tokenizer's description, where tiktoken reproduces it exactly.
 
-A description is the content of a ``tokenizer.json`` (vocab.json + merges.txt are brought into the same form
-before, see ``files``). It may ask for things that tiktoken does not do: `compile_vocabulary`
-raises `NotExact`.
+A description is the content of a ``tokenizer.json`` (vocab.json + merges.txt are first converted to that
+form, see ``files``). If it asks for something that tiktoken does not do, `compile_vocabulary` raises
+`NotExact`.
 
 When is tiktoken exact? Of the neighbours in a word it joins those whose *concatenation* has the lowest rank,
 while a BPE names the *pairs* it joins. The two agree if for every merge, "x y -> xy", in order:
@@ -66,7 +66,7 @@ class AddedToken(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """All that encoding and decoding needs."""
+    """The data for encoding and decoding."""
 
     tokens: list[bytes]
     """The bytes of every token, by id."""
@@ -252,7 +252,7 @@ def _neighbours(
 
 
 def _spelled(token: str, where: str) -> bytes:
-    """The bytes of a token as the vocabulary writes it; what is not in GPT-2's alphabet stands for itself."""
+    """The bytes of a token as the vocabulary writes it; characters outside GPT-2's alphabet are kept."""
     try:
         return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
     except UnicodeEncodeError:

@@ -25,7 +25,7 @@ class Writer:
     text : str
         What is certain to belong to the continuation.
     stopped : bool
-        Whether a stop string has come: nothing may be added then.
+        Whether a stop string was found; nothing may be added after that.
     """
 
     def __init__(self, new_decoder: Callable[[], StreamDecoder] | None, stop: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ class Writer:
         return self._add(self._decoder.push(token)) if self._decoder else ""
 
     def finish(self) -> str:
-        """The continuation is over, unless it has been stopped: what was held back belongs to it."""
+        """End the continuation; returns the text that was held back, unless a stop string ended it."""
         if not self._decoder or self.stopped:
             return ""
         piece = self._add(self._decoder.flush())
@@ -57,7 +57,7 @@ class Writer:
         return piece
 
     def cancel(self) -> None:
-        """The same for one that is given up; half a character is dropped."""
+        """End an abandoned continuation; an incomplete character is dropped."""
         self._pieces.append(self._filter.flush())
 
     def _add(self, text: str) -> str:
@@ -72,13 +72,12 @@ class _StopFilter:
     def __init__(self, stop: tuple[str, ...]) -> None:
         self.stopped = False
         self._stop = stop
-        self._reach = (
-            max(map(len, stop), default=1) - 1
-        )  # a stop string can have begun so many characters ago
+        # At most this many characters at the end of the text can be the beginning of a stop string.
+        self._reach = max(map(len, stop), default=1) - 1
         self._held = ""
 
     def push(self, text: str) -> str:
-        """Add ``text``; what is certain to belong to the result comes back."""
+        """Add ``text``; returns what is certain to belong to the result."""
         if not self._stop:
             return text
         text = self._held + text
