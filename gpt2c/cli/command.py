@@ -1,4 +1,4 @@
-"""The command ``gpt2c``: what its arguments start, and how it ends.
+"""The command ``gpt2c``: it parses its arguments, runs the command they name and reports errors.
 
 Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
 2 for a command line that is not understood, and 130 after Ctrl-C. Each command is the function ``run`` of the
@@ -24,7 +24,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: this process's) and return the exit status.
 
-    For the whole process: it decides what Ctrl-C does.
+    It is for a whole process, because it changes what Ctrl-C does.
     """
     try:
         try:
@@ -85,7 +85,7 @@ def _run(argv: Sequence[str] | None) -> None:
 
 
 def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
-    """What was probably meant by the arguments ``extra``, as the end of a message; may be empty."""
+    """The end of a message: what the arguments ``extra`` probably mean; it may be empty."""
     if not any(word.startswith("-") for word in extra):
         takes_text = "prompt" in understood or "text" in understood
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""

@@ -1,4 +1,4 @@
-"""What the command line needs of its surroundings: input, output, notes, leaving at once."""
+"""The surroundings of the command line: input, output, notes, and interrupts."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ __all__ = [
 
 
 def make_streams_safe() -> None:
-    """Let no character stop the output: what the terminal's encoding lacks becomes a question mark."""
+    """Write a question mark for a character that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def note(message: str) -> None:
-    """Say something that is not part of the result: to stderr, which may be gone."""
+    """Print what is not part of the result to stderr, which may be closed."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(dim(message, sys.stderr), file=sys.stderr, flush=True)
 
 
 def read_text(argument: str | None, file: str | None = None) -> str | None:
-    """The text that a command works on, without its final line break; None if there is none.
+    """The text of a command, without its final line break; None if there is none.
 
-    It comes from ``argument``, from ``file``, or, if the argument is "-" or there is neither and stdin is no
-    terminal, from stdin.
+    It comes from ``argument`` or from ``file``; from stdin if one of them is "-", or if both are missing and
+    stdin is not a terminal.
     """
     if file is not None and file != "-":
         with open(file, "rb") as data:
@@ -76,9 +76,9 @@ def open_output(path: str | None) -> Iterator[TextIO]:
 
 
 def leave_at_interrupt() -> None:
-    """From now on Ctrl-C ends the process at once with status 130, whatever it is doing.
+    """From now on, Ctrl-C ends the process at once with status 130, whatever it is doing.
 
-    An exception would have to travel through imports, loading and computing; some of that swallows it.
+    An exception would pass through imports, loading and computing, some of which swallow it.
     """
 
     def leave(*_: object) -> None:
@@ -95,7 +95,7 @@ def leave_at_interrupt() -> None:
 
 @contextlib.contextmanager
 def raise_at_interrupt() -> Iterator[None]:
-    """Meanwhile Ctrl-C raises KeyboardInterrupt, so that line editing leaves the terminal as it was."""
+    """Within this, Ctrl-C raises KeyboardInterrupt, so that line editing can restore the terminal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -104,7 +104,7 @@ def raise_at_interrupt() -> Iterator[None]:
 
 
 def silence_stdout() -> None:
-    """After the reader of stdout has gone: what is still buffered goes nowhere instead of failing at exit."""
+    """Discard what is still buffered for stdout, whose reader has gone, instead of failing at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

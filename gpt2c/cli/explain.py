@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# How many next tokens are told.
+# How many next tokens are shown.
 NEXT = 5
 
 
 def run(arguments: Namespace) -> None:
-    """Show how the model reads a text and goes on with it."""
+    """Show how the model reads a text and continues it."""
     options = {"max_new_tokens": arguments.max_new_tokens, "num_beams": arguments.num_beams}
     # Bad options are refused before anything is loaded.
     SamplingOptions(**options)
@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> None:
 
 
 class _Story:
-    """All that is told of a text besides the page."""
+    """What is printed of a text, or written as JSON, instead of the page."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Story:
             self.generations = [(1, greedy), *((num_beams, best) for best in found[:1])]
 
     def print(self, out: TextIO, width: int) -> None:
-        """Print it for people."""
+        """Print it for a terminal of this width."""
         screen, c = terminal.Screen(out, width), self.model.config
         about = (
             f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
@@ -126,7 +126,7 @@ class _Story:
             terminal.print_continuations(screen, self.generations)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for `json.dumps`: arrays as lists; null stands for minus infinity and for no value."""
+        """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
         c, cache = self.model.config, self.cache
         of_head = {name: cache[name, self.layer][:, self.head] for name in ("q", "k", "v", "z")}
         of_pairs = {name: cache[name, self.layer][self.head] for name in ("attn_scores", "pattern")}
@@ -172,7 +172,7 @@ class _Story:
 
 
 def _names(layer: int) -> Callable[[str], bool]:
-    """What has to be captured: the largest values in one layer at most."""
+    """The activations to capture: the largest ones in ``layer`` only."""
 
     def wanted(name: str) -> bool:
         place = name.rpartition(".")[2].removeprefix("hook_")

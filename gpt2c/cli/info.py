@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def run(arguments: Namespace) -> None:
-    """Tell what a model is, and how it runs here."""
+    """Describe a model, and how it runs here."""
     if arguments.source is not None:
         if arguments.model is not None:
             raise ValueError("give the model once: as an argument or with -m")

@@ -1,4 +1,4 @@
-"""`gpt2c suggest`: what could come next, once or as a keyboard would ask."""
+"""`gpt2c suggest`: what could come next, for one text or as on a keyboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["run", "suggestion_dict"]
 
 
 def run(arguments: Namespace) -> None:
-    """Say what could come next, once or again and again."""
+    """Suggest what could come next, once or again and again."""
     if arguments.k < 1:
         raise ValueError(f"-k must be at least 1; got {arguments.k}")
     text = read_text(arguments.text)
@@ -40,7 +40,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _keyboard(model: GPT2, k: int) -> None:
-    """Suggestions for a text that grows by what is typed and picked."""
+    """Suggest words for a text that grows by what is typed and picked."""
     with contextlib.suppress(ImportError):
         # Editing of the typed line, where Python has it.
         import readline  # noqa: F401

@@ -70,7 +70,7 @@ def check_input(source: str) -> None:
 
 
 def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
-    """What will be made of ``inputs`` in ``directory``; raises ValueError or OSError where it cannot be."""
+    """The jobs that score ``inputs`` into ``directory``; raises ValueError or OSError if they cannot."""
     shard, shards = options.shard
     jobs: dict[str, Job] = {}
     for source in inputs:
@@ -103,9 +103,9 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
 
 
 def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterable[Job]) -> None:
-    """Note in ``directory`` how its scores are made; raise ValueError if others are there already.
+    """Record in ``directory`` how its scores are made; raise ValueError if it holds others already.
 
-    Outputs that exist are taken for finished, so all in a directory must be made alike.
+    Existing outputs count as finished, so all in a directory must be made alike.
     """
     mine = {
         "weights_sha256": model.source_sha256(),
@@ -146,14 +146,14 @@ def survey(job: Job, options: FileOptions) -> int:
 
 
 def _weight(text: str | None, options: FileOptions) -> int:
-    """Roughly how much of a text will be scored, in bytes; for the time that is left."""
+    """Roughly how many bytes of a text will be scored, for an estimate of the remaining time."""
     size = len((text or "").encode("utf-8"))
     return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
 
 
 @dataclass
 class Totals:
-    """What has been done."""
+    """Counts and times of finished work."""
 
     records: int = 0
     unscored: int = 0
@@ -183,7 +183,7 @@ def score_file(
         From `plan`. Any output of that name is replaced.
     options : FileOptions
     advance : callable, optional
-        Told after every record how many bytes of text, as `survey` counts, and tokens it had.
+        Called after every record with its bytes of text, as `survey` counts, and its tokens.
 
     Raises
     ------

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["GPT2LM"]
 
 NAME = "gpt2c"
-PROMPTS_PER_CALL = 256  # of generate_until: between two steps of the progress bar
+# Prompts of generate_until between two steps of the progress bar.
+PROMPTS_PER_CALL = 256
 
 TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
-"""What lm-eval calls it, context and continuation as token ids."""
+"""Context and continuation as texts, which may be missing, then as token ids."""
 
 
 class GPT2LM(TemplateLM):
@@ -114,16 +115,16 @@ class GPT2LM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands before a text without context."""
+        """The token that precedes a text without context."""
         return self.model.bos_token_id
 
     @property
     def tokenizer_name(self) -> str:
-        """By which lm-eval keeps requests in its cache apart."""
+        """The name by which lm-eval tells requests in its cache apart."""
         return self.model.tokenizer.name.replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes down beside the results."""
+        """What lm-eval records beside the results."""
         return {
             "model_num_parameters": self.model.config.n_parameters,
             "model_dtype": self.model.dtype,
@@ -150,7 +151,8 @@ class GPT2LM(TemplateLM):
         def pairs() -> Iterator[tuple[list[int], list[int]]]:
             for index in order:
                 context, continuation = requests[index][1:]
-                room = max(1, self.max_length + 1 - len(continuation))  # its last token is not read
+                # The last token of the continuation is not read.
+                room = max(1, self.max_length + 1 - len(continuation))
                 yield context[-room:], continuation
 
         results: list[Any] = [None] * len(requests)
@@ -179,7 +181,7 @@ class GPT2LM(TemplateLM):
         """The text that follows each context, up to the first of the task's stop strings.
 
         The options of transformers that :meth:`gpt2c.GPT2.generate` has are honoured, others refused by name.
-        A context that is asked for several times (lm-eval's ``repeats``) is continued in so many ways.
+        A context that is asked for several times (lm-eval's ``repeats``) gets as many continuations.
         """
         same: dict[tuple[str, str], list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -216,7 +218,8 @@ class GPT2LM(TemplateLM):
         if not options.pop("do_sample"):
             options["temperature"] = 0.0
         else:
-            options["temperature"] = float(asked.get("temperature", 1.0))  # transformers' default
+            # The default of transformers.
+            options["temperature"] = float(asked.get("temperature", 1.0))
         end = self.model.tokenizer.decode([self.eot_token_id])
         options["stop"] = handle_stop_sequences(options.pop("until"), eos=end or None)
         options["max_new_tokens"] = options.pop("max_gen_toks")
@@ -230,5 +233,6 @@ class GPT2LM(TemplateLM):
         return options
 
 
-if NAME not in model_registry:  # by the entry point it is
+# The entry point may have registered it already.
+if NAME not in model_registry:
     model_registry.register(NAME, target=f"gpt2c.lm_eval:{GPT2LM.__name__}")

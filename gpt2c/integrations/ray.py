@@ -1,4 +1,4 @@
-"""Scores for the rows of a table, batch by batch: with Ray Data, `datasets` or whatever else maps batches.
+"""Scores for the rows of a table, batch by batch: with Ray Data, `datasets` or all else that maps batches.
 
 Ray is not imported here, and not needed. docs/integrations.md has examples, and says how to size a cluster.
 """
@@ -20,12 +20,12 @@ __all__ = ["Scorer"]
 
 
 class Scorer:
-    """Adds to each batch of rows how probable the texts in one of its columns are.
+    """Adds scores of the texts in a column to each batch of rows.
 
     Ray makes one for every worker, ``ds.map_batches(Scorer, fn_constructor_kwargs={…}, …)``; elsewhere an
     instance is passed, ``ds.map(Scorer(…), batched=True, num_proc=2)``. The model is loaded with the first
-    batch and never pickled: every process loads its own. What a row gets depends on its text alone, to the
-    bit, not on its batch or the number of workers; so what is done again after a failure comes out the same.
+    batch and never pickled: every process loads its own. To the bit, the scores of a row depend on its
+    text alone, not on its batch or the number of workers: work repeated after a failure gives the same.
 
     The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes, and
     ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that
@@ -129,13 +129,13 @@ class Scorer:
 
 
 def _is_null(text: Any) -> bool:
-    """None, or what pandas has in its place: NaN or NA, which is known by name, for pandas may be missing."""
+    """Whether this is None, NaN, or NA of pandas, which is known by its name: pandas may be missing."""
     is_nan = isinstance(text, float | np.floating) and text != text
     return text is None or is_nan or type(text).__name__ == "NAType"
 
 
 def _numbers(values: Sequence[Any], kind: type) -> np.ndarray:
-    """A column; float64 with NaN where something is not known, else int64 or float64 as ``kind`` says."""
+    """A column: float64 with NaN for None, else int64 or float64 as ``kind`` says."""
     if None in values:
         return np.array([np.nan if value is None else value for value in values], np.float64)
     return np.array(values, np.int64 if kind is int else np.float64)

@@ -12,7 +12,7 @@ __all__ = ["bold", "dim", "is_terminal", "paint"]
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at ``stream`` directly."""
+    """Whether ``stream`` is a terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed

@@ -1,6 +1,6 @@
-"""What results look like in a notebook: the ``_repr_html_`` of scores, continuations and the logit lens.
+"""Results in a notebook: the ``_repr_html_`` of scores, continuations, activations and the logit lens.
 
-Everything that comes from a text is escaped; colours are translucent, so that they fit light and dark pages.
+Everything that comes from a text is escaped; colours are translucent, so that they suit light and dark pages.
 """
 
 from __future__ import annotations

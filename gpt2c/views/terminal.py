@@ -34,7 +34,8 @@ __all__ = [
     "print_text",
 ]
 
-MOST_ROWS = 12  # of a table with a row per token; the others are summed up or left out
+# Of a table with a row per token: the others are summed up or left out.
+MOST_ROWS = 12
 _RANK_COLOURS = ("32", "33", "35", "31")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = "▏▎▍▌▋▊▉█"

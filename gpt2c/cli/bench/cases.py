@@ -1,9 +1,9 @@
-"""How long calls of a model take, beside how long they would have to.
+"""How long calls of a model take, beside how long they have to take.
 
 Every time stands next to a roof that was measured in the same run, alternating with it. A call reads all
 weights once, and the keys and values of its sequences (`bytes_of_call`); it multiplies and adds
-(`operations_of_call`). It takes at least the time that this machine needs to read so many bytes, and at least
-that of the arithmetic: the share is the greater of the two, divided by the time measured.
+(`operations_of_call`). It takes at least the time that this machine needs to read these bytes, and at least
+that of the arithmetic: the share is the longer of the two, divided by the time measured.
 
 The roof of reads is measured over a buffer of as many bytes as the call reads, again and again: a large
 shared cache then keeps as much of the buffer as it may keep of the model.
@@ -46,7 +46,7 @@ NORM, ACTIVATION, SOFTMAX = 8, 35, 30
 def bytes_of_call(weights: _engine.Weights, sequences: Iterable[tuple[float, int]]) -> float:
     """Bytes that a call reads at least once.
 
-    All that `Weights.nbytes` counts (packed matrices with their scales, biases, LayerNorms) but for the
+    All that `Weights.nbytes` counts (packed matrices with their scales, biases, LayerNorms) except the
     tables of which single rows are read (positions; the embedding where the head is another matrix), and per
     sequence the keys and values of all positions, its new rows included; keys lie in blocks of 16 positions.
 
@@ -70,7 +70,7 @@ def bytes_of_call(weights: _engine.Weights, sequences: Iterable[tuple[float, int
 def operations_of_call(
     config: Config, dtype: str, sequences: Iterable[tuple[float, int]], outputs: int
 ) -> dict[str, float]:
-    """Operations of a call by the number format they are done in.
+    """Operations of a call, by number format.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def operations_of_call(
 
 
 class Measurable(Protocol):
-    """What `measure` times: a call that can be repeated, and what it cannot do without."""
+    """What `measure` times: a call that can be repeated, with the bytes and operations that it needs."""
 
     name: str
     tokens: int
@@ -122,11 +122,11 @@ class Case:
     rows : int
         How many rows each sequence gets by a call.
     calls : int
-        So many calls, one after the other, before the caches are cut back.
+        Calls one after the other, before the caches are cut back.
     keep : int
         As for `_engine.forward`.
     seconds : float
-        A run repeats all this until it takes about so long.
+        A run repeats all this until it takes about this long.
     threads : int, optional
         Other than the model's.
     """
@@ -150,7 +150,8 @@ class Case:
         )
         self.ids = np.split(ids[len(ids) - rows * calls :], calls)
         self.caches = self._filled(ids)
-        mean = rows * (calls - 1) / 2  # positions that calls before it have added
+        # Positions that the calls before a call have added, on average.
+        mean = rows * (calls - 1) / 2
         self.sequences = [(n + mean, rows) for n in past]
         self.tokens = rows * len(past)
         outputs = len(past) * (min(keep, rows) or rows)
@@ -158,7 +159,8 @@ class Case:
         self.operations = operations_of_call(model.config, model.dtype, self.sequences, outputs)
         self.repeats = 1
         if seconds:
-            self.run()  # touches everything once
+            # The first run touches everything once.
+            self.run()
             self.repeats = max(1, round(seconds / (self.run() * calls)))
 
     def _filled(self, ids: np.ndarray) -> list[_engine.KVCache]:
@@ -222,7 +224,7 @@ class Result(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The greater of the two: of the time that no program could do without."""
+        """The larger of the two: the share of the time that no program could save."""
         return max(self.read_share, self.arithmetic_share)
 
     @property
@@ -276,7 +278,7 @@ def measure(cases: Sequence[Measurable], rounds: int | None = None) -> list[Resu
 
 
 def rates(model: GPT2) -> list[Result]:
-    """The speeds that llama-bench made customary, after a check of the answers, in alternating rounds.
+    """The speeds that llama-bench reports too, after a check of the answers, in alternating rounds.
 
     ``pp512``: a prompt, until its last logits are there. ``tg128``: tokens one after the other, behind 32
     others. ``bg8``: the same of 8 sequences together. Texts are shorter where the model has fewer positions,
@@ -302,12 +304,12 @@ def rates(model: GPT2) -> list[Result]:
 
 
 def check_answers(model: GPT2, tokens: int) -> None:
-    """A speed is printed only for right answers: a prompt at once and in pieces must agree.
+    """Check that a prompt at once and in pieces agree: speeds are reported of right answers only.
 
     Raises
     ------
     RuntimeError
-        If they do not: bit by bit with back end native, else within rounding.
+        If they do not: to the bit with the native back end, else within rounding.
     """
     ids = np.random.default_rng(0).integers(model.config.n_vocab, size=tokens, dtype=np.int32)
     at_once = _engine.forward(model.weights, [(model.new_cache(), ids)], keep=1, threads=model.threads)

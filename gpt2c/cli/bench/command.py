@@ -109,7 +109,7 @@ def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, An
 
 
 def _local(arguments: Namespace) -> str | None:
-    """What other processes can load again and again: a hub's model is fetched once."""
+    """A source that other processes can load repeatedly: a model on the hub is fetched once."""
     source, revision = arguments.model, arguments.revision
     if source is None or (revision is None and os.path.exists(os.path.expanduser(source))):
         return source
@@ -118,7 +118,7 @@ def _local(arguments: Namespace) -> str | None:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The name of the processor."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

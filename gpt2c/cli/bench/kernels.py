@@ -1,4 +1,4 @@
-"""The kernels of a model, one by one, each checked against float64 before its speed is told."""
+"""The kernels of a model, one by one, each checked against float64 before its speed is reported."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from .cases import ACTIVATION, NORM, SOFTMAX, Result, measure
 
 __all__ = ["KernelCase", "dense", "dense_check", "kernels"]
 
-ROWS = (1, 8, 256)  # a token; a few; a block of a prompt
-COPIES = 12  # at most so many layers side by side
-FEW_ROWS = 16  # beyond these, arithmetic takes longer than reading, wherever the weights are
-SECONDS = 0.02  # that a run repeats a kernel for
-HEAD_PART = 16384  # columns of the head that are measured: all of them take long to make
-U = 2.0**-24  # unit roundoff of float32
+# A token, a few, and a block of a prompt.
+ROWS = (1, 8, 256)
+# At most this many layers stand side by side.
+COPIES = 12
+# With more rows, arithmetic takes longer than reading, wherever the weights are.
+FEW_ROWS = 16
+# A run repeats a kernel for this long.
+SECONDS = 0.02
+# Columns of the head that are measured: all of them would take long to make.
+HEAD_PART = 16384
+# Unit roundoff of float32.
+U = 2.0**-24
 
 
 class KernelCase:
     """A kernel that can be timed again and again: `work(n)` calls it n times.
 
-    ``pause`` in seconds, before and after: another library's threads and ours spin for a while when they have
-    nothing to do, and would slow down each other.
+    ``pause`` is in seconds, before and after: idle threads of another library and of ours spin for a while,
+    and would slow down each other.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class KernelCase:
 def dense_check(
     x: np.ndarray, weight: np.ndarray, result: np.ndarray, dtype: str, name: str = "dense"
 ) -> None:
-    """Hold a dense layer against float64.
+    """Check a dense layer against float64.
 
     Parameters
     ----------
@@ -74,14 +80,15 @@ def dense_check(
     Raises
     ------
     RuntimeError
-        If an output is further off than rounding ``x`` to the format and adding in float32 can be.
+        If an output is further off than rounding ``x`` to the format and adding in float32 explain.
     """
     size = np.abs(x).astype(np.float64)
     if dtype == "float32":
         step = np.zeros_like(size)
     elif dtype == "bfloat16":
         step = size * 2.0**-9
-    else:  # half a step of 127 in the greatest of each group of 64
+    else:
+        # Half a step of 127 in the largest of each group of 64.
         groups = np.pad(size, ((0, 0), (0, -size.shape[1] % 64))).reshape(len(size), -1, 64)
         step = np.repeat(groups.max(-1) / 254, 64, axis=1)[:, : size.shape[1]]
     magnitude = np.abs(weight).astype(np.float64)
@@ -90,7 +97,8 @@ def dense_check(
 
 
 def _check(result: np.ndarray, expected: np.ndarray, allowed: Any, name: str) -> None:
-    if not np.all(np.abs(result - expected) <= allowed):  # NaN is no answer, either
+    # Written so that NaN fails too.
+    if not np.all(np.abs(result - expected) <= allowed):
         raise RuntimeError(f"{name} is not what float64 says: its speed means nothing; please report this")
 
 
@@ -105,11 +113,12 @@ def dense(
 ) -> list[KernelCase]:
     """A dense layer with different numbers of rows, checked.
 
-    With few rows the weights of ``copies`` layers stand side by side, as one layer: a model finds few of its
-    weights in a cache, and a call takes long beside what Python does around it.
+    With few rows the weights of ``copies`` layers stand side by side, as one layer: as in a model, few of
+    the weights are in a cache then, and the work of Python around a call is negligible.
     """
     rng = np.random.default_rng(0)
-    n_out += -n_out % 64  # whole panels, so that copies can stand side by side
+    # Whole panels, so that copies can stand side by side.
+    n_out += -n_out % 64
     weight = rng.standard_normal((n_in, n_out), dtype=np.float32)
     one = _ops.pack(weight, dtype=dtype, threads=how["threads"])
     several = np.concatenate([one] * copies)
@@ -189,7 +198,8 @@ def _attention(config: Config, rows: int, positions: int, isa: str) -> KernelCas
     first = positions - rows
     scores[np.arange(positions) > first + np.arange(rows)[:, None]] = -np.inf
     weights = reference.softmax(scores)
-    size = np.abs(q).astype(np.float64) @ np.abs(k.T) * scale  # an error of a score is one of its weight
+    # An error of a score is a relative error of its weight.
+    size = np.abs(q).astype(np.float64) @ np.abs(k.T) * scale
     relative = (2 * (d + 8) * size.max() + 2 * positions + 64) * U
     _check(work(1), weights @ v, relative * (weights @ np.abs(v)), "attention")
     seen = rows * first + rows * (rows + 1) / 2
@@ -200,15 +210,15 @@ def _attention(config: Config, rows: int, positions: int, isa: str) -> KernelCas
 
 
 def kernels(config: Config, dtype: str, *, isa: str, threads: int) -> list[Result]:
-    """Measure the kernels of a model's sizes, on numbers of their own, in alternating rounds.
+    """Measure kernels of a model's sizes, on random numbers, in alternating rounds.
 
     Dense layers have 1, 8 and 256 rows that are already rounded to the number format; with 1 and 8, up to 12
-    layers stand side by side. The roof of reads is that of as many bytes, so of a cache where they fit.
+    layers stand side by side. The roof of reads is for as many bytes: that of a cache where they fit.
 
     Raises
     ------
     RuntimeError
-        If a kernel does not give what float64 arithmetic gives, within rounding.
+        If a kernel differs from float64 arithmetic by more than rounding.
     """
     how: dict[str, Any] = {"isa": isa, "threads": threads}
     n, inner, copies = config.n_embd, config.n_inner, min(COPIES, config.n_layer)

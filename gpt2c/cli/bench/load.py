@@ -1,4 +1,4 @@
-"""From nothing to the first token: what new processes take, in time and in memory."""
+"""What a new process takes to its first token, in time and in memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ...checkpoint import open_checkpoint
+from ...checkpoint.packed import packed_path
 from ...errors import GPT2CError
 from .roofs import ROUNDS, median_and_spread
 
 __all__ = ["cached_share", "files_of", "load", "memory_of"]
 
-PROCESSES = 4  # at once, to see what they share
+# Processes at once, to see what they share.
+PROCESSES = 4
 PAGE = 4096
 
 # What a new process does. It begins before the first import, so nothing of gpt2c may be needed to read it.
@@ -45,9 +48,6 @@ STEPS = ("import numpy", "import gpt2c", "load", "first token")
 
 def files_of(source: str | os.PathLike[str] | None) -> list[Path]:
     """The files of a local model's weights."""
-    from ...checkpoint import open_checkpoint
-    from ...checkpoint.packed import packed_path
-
     packed = packed_path(source)
     if packed is not None:
         return [packed]
@@ -55,7 +55,7 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def cached_share(paths: Sequence[Path], samples: int = 512) -> float | None:
-    """Which part of some files the system holds in its page cache, by reading without waiting for a disk.
+    """The part of some files that is in the page cache, found by reads that do not wait for a disk.
 
     None where the system cannot tell (RWF_NOWAIT: Linux, and not every file system).
     """
@@ -86,10 +86,11 @@ def _read(paths: Sequence[Path]) -> None:
 
 
 def _drop(paths: Sequence[Path]) -> None:
-    """Ask the system to forget them; it keeps what some process has mapped."""
+    """Ask the system to drop files from the page cache; it keeps what a process has mapped."""
     for path in paths:
         with open(path, "rb") as file:
-            os.fsync(file.fileno())  # what is not yet on the disk cannot be forgotten
+            # Pages that are not on the disk yet cannot be dropped.
+            os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -123,7 +124,7 @@ def _one(source: str | None, how: dict[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _several(source: str | None, how: dict[str, Any], count: int) -> Iterator[list[int]]:
-    """Ids of processes that have all given their first token and stay."""
+    """Ids of processes that have all generated their first token and wait."""
     processes = [_start(source, how, stdin=subprocess.PIPE) for _ in range(count)]
     try:
         for process in processes:
@@ -132,7 +133,8 @@ def _several(source: str | None, how: dict[str, Any], count: int) -> Iterator[li
         yield [process.pid for process in processes]
     finally:
         for process in processes:
-            process.communicate()  # closes its input
+            # This closes its input, at which it ends.
+            process.communicate()
 
 
 def memory_of(pids: Sequence[int]) -> dict[str, int]:
@@ -142,8 +144,8 @@ def memory_of(pids: Sequence[int]) -> dict[str, int]:
     -------
     dict
         ``count`` of the processes; what they take ``together``, shared pages once (the sum of their
-        proportional set sizes); and the greatest ``resident`` memory of one, and ``private``, that it shares
-        with nobody.
+        proportional set sizes); and the largest ``resident`` memory of one, and its
+        ``private`` part, which it does not share.
 
     Raises
     ------
@@ -177,8 +179,8 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
         ``cached`` and ``uncached``: the part of the model's files that was in the page cache
         (``cached_share``, the worst round's; None: the system cannot tell), and in seconds ``process`` (from
         start to end) and its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first
-        token``, each with ``median``, ``low`` and ``high``. The system is asked to forget the files before
-        every uncached process; a disk's or a virtual machine's own cache is out of its reach.
+        token``, each with ``median``, ``low`` and ``high``. The system is asked to drop the files before
+        every uncached process; the cache of a disk or of a virtual machine is out of its reach.
         ``processes``: the memory of 4 of them at once (`memory_of`). Missing where the system has no
         /proc/PID/smaps_rollup.
     """
@@ -186,7 +188,8 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, float]]] = {"cached": [], "uncached": []}
     shares: dict[str, list[float | None]] = {"cached": [], "uncached": []}
     _read(paths)
-    _one(source, how)  # Python's own files, and what they are compiled to
+    # The first process reads and compiles Python's own files.
+    _one(source, how)
     for _ in range(ROUNDS):
         for state, prepare in (("uncached", _drop), ("cached", _read)):
             prepare(paths)

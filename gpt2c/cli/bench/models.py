@@ -55,7 +55,7 @@ def random_weights(
     threads: int | None = None,
     seed: int = 0,
 ) -> _engine.Weights:
-    """Random weights of any configuration, one tensor at a time: no more memory than the packed ones take."""
+    """Random weights of any configuration, made tensor by tensor in no more memory than the packed ones."""
     n_embd = config.n_embd
     shapes = {
         "wte": (config.n_vocab, n_embd),
@@ -67,13 +67,14 @@ def random_weights(
         "mlp.c_proj": (config.n_inner, n_embd),
     }
     rng = np.random.default_rng(seed)
-    # Repeated: drawing a thousand million numbers takes longer than measuring. An odd length, so that no two
-    # columns are the same.
+    # Repeated, because drawing a thousand million numbers takes longer than measuring. The length is odd, so
+    # that no two columns are the same.
     numbers = rng.standard_normal((1 << 20) + 7, dtype=np.float32) * np.float32(0.02)
 
     def read(name: str) -> np.ndarray:
         part, kind = re.sub(r"^h\.\d+\.", "", name).rsplit(".", 1)
-        if part not in shapes:  # a LayerNorm
+        # All others are of LayerNorms.
+        if part not in shapes:
             return np.full(n_embd, float(kind == "weight"), np.float32)
         shape = shapes[part] if kind == "weight" else shapes[part][1:]
         found, mine = np.empty(shape, np.float32), np.roll(numbers, rng.integers(len(numbers)))

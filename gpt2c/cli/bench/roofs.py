@@ -1,4 +1,4 @@
-"""What this machine could do at best: the roofs that every speed is divided by."""
+"""What this machine can do at best: the roofs that every speed is divided by."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from ...core import _engine, _ops
 
 __all__ = ["median_and_spread", "operation_rate", "read_rate", "roofline", "waiting"]
 
-ROUNDS = 5  # medians and spreads are of so many
-ROOF_SECONDS = 0.05  # that each measurement of a roof takes
-ROOF_STEPS = 400_000  # long beside what it takes to bring the threads together
-MEMORY = 256 << 20  # bytes: more than most caches
-NEAR = 512 << 10  # bytes of each thread that its second-level cache holds
-SMALLEST_CALL = 64 << 20  # bytes
+# Medians and spreads are of this many rounds.
+ROUNDS = 5
+# Seconds that each measurement of a roof takes.
+ROOF_SECONDS = 0.05
+# Enough steps to make the start of the threads negligible.
+ROOF_STEPS = 400_000
+# In bytes: more than most caches; what the second-level cache of a thread holds; the least that a call reads.
+MEMORY = 256 << 20
+NEAR = 512 << 10
+SMALLEST_CALL = 64 << 20
 PHASES = 2_000
 
 
 def median_and_spread(values: Sequence[float]) -> dict[str, float]:
-    """What is told of repeated measurements: ``median``, ``low`` and ``high``."""
+    """Repeated measurements as ``median``, ``low`` and ``high``."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def read_rate(memory: np.ndarray, *, isa: str | None = None, threads: int = 1) -> float:
     """Bytes per second of reading all of `memory` (float32) again and again."""
-    # At least so many bytes in one call: a small buffer is read faster than Python makes a call.
+    # A call reads a small buffer several times, because Python takes longer to make a call than to read it.
     passes = -(-SMALLEST_CALL // memory.nbytes)
     how: dict[str, Any] = {"passes": passes, "isa": isa, "threads": threads}
-    _ops.read_all(memory, **how)  # whoever ran before has filled the caches with something else
+    # The caches still hold what ran before.
+    _ops.read_all(memory, **how)
     begin, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - begin < ROOF_SECONDS:
         _ops.read_all(memory, **how)
@@ -43,7 +48,7 @@ def read_rate(memory: np.ndarray, *, isa: str | None = None, threads: int = 1) -
 def operation_rate(dtype: str, *, isa: str | None = None, threads: int = 1) -> float:
     """Operations per second in a number format, two per weight multiplied, out of registers.
 
-    bfloat16 has two ways, as pairs with an instruction of their own or widened to float32: the faster counts.
+    bfloat16 is multiplied in pairs by an instruction of its own, or widened to float32: the faster counts.
     """
     if dtype == "bfloat16":
         instruction = _rate_of_steps(dtype, isa, threads)
@@ -62,14 +67,15 @@ def _rate_of_steps(dtype: str, isa: str | None, threads: int) -> float:
 
 
 def waiting(threads: int) -> tuple[float, float]:
-    """Seconds to open and close a parallel region, and of one phase in it, after which all threads wait."""
+    """Seconds to open and close a parallel region, and of a phase in it that ends with a barrier."""
 
     def seconds(phases: int) -> float:
         begin = time.perf_counter()
         _ops.phases(phases, threads=threads)
         return time.perf_counter() - begin
 
-    seconds(1)  # starts the threads
+    # The first call starts the threads.
+    seconds(1)
     region = min(seconds(0) for _ in range(20))
     return region, max(0.0, seconds(PHASES) - region) / PHASES
 
@@ -82,7 +88,7 @@ def roofline(isa: str, threads: int) -> list[dict[str, Any]]:
     isa : str
         The instruction set.
     threads : int
-        The most; besides it 1, 2, 4, and so on.
+        The largest number; smaller powers of two are measured too.
 
     Returns
     -------

@@ -75,7 +75,7 @@ def explain_page(
     ContextLengthError
         The text is longer than the model's positions.
     ValueError, TypeError
-        A layer or head that the model does not have; an option that is not what it should be.
+        A layer or head that the model does not have, or an invalid option.
     """
     max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1)
     num_beams = check_integer("num_beams", num_beams, 1)

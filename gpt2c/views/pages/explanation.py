@@ -1,4 +1,4 @@
-"""What a page about a text tells: gathered from one model, as JSON values.
+"""The contents of a page about a text: gathered from one model, as JSON values.
 
 Arrays are packed float32 or codes (see codes.py). Token ids stand for tokens everywhere; ``pieces`` has their
 texts, in which a byte that is no UTF-8 by itself is a lone surrogate, U+DC80 for 0x80.
