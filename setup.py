@@ -1,9 +1,16 @@
 """Builds the compiled core; everything declarative is in pyproject.toml.
 
-The kernels are compiled once per instruction set, each with its own flags; all else stays at the platform's
-baseline. No link-time optimisation: code of a wider instruction set could leak into what every CPU runs.
+Cython generates each of EXTENSIONS from its .pyx file. The first one also contains the C core: the CORE files
+and, for each entry of KERNELS, src/kernels_NAME.c compiled with that entry's flags. Everything else is
+compiled for the platform's baseline. There is no link-time optimisation: code for a wider instruction set
+could leak into what every CPU runs. One pool compiles all files, the slowest first; setuptools only links.
 
-Environment: GPT2C_NO_OPENMP=1 builds the C11-threads body of team.h; GPT2C_WERROR=1 makes warnings errors.
+A new instruction set needs an entry in KERNELS, a file src/kernels_NAME.c and an entry in the table of
+src/dispatch.c. If one is missing, the build fails: here in check_kernel_files, or there in the assertion on
+the length of the table. If only the names differ, the extension lacks a symbol and cannot be imported.
+
+Environment: CC chooses the compiler; GPT2C_NO_OPENMP=1 builds the C11-threads body of team.h; GPT2C_WERROR=1
+makes warnings in the C core errors.
 """
 
 import os
@@ -11,28 +18,24 @@ import platform
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from threading import Lock
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
-FLAGS = [
-    "-std=c11",
-    "-O3",
-    "-g0",
-    "-fno-lto",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fvisibility=hidden",
-]
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion"] + (["-Werror"] if os.environ.get("GPT2C_WERROR") else [])
+EXTENSIONS = ["_engine", "_ops"]
+CORE = ["dispatch", "pack", "forward"]
+# At -O3 the portable kernels take three times as long to compile and run hardly faster. Only static functions
+# take their 64-byte vectors, so the calling convention, which -Wpsabi is about, does not matter.
+KERNELS = {"generic": ["-O2", "-Wno-psabi"]}
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
-ISAS = {"generic": []}
 if X86:
     AVX2 = ["-mavx2", "-mfma", "-mf16c"]
     AVX512 = [*AVX2, "-mavx512f", "-mavx512bw"]
-    ISAS |= {
+    KERNELS |= {
         "avx2": AVX2,
         "avxvnni": [*AVX2, "-mavxvnni"],
         "avx512": AVX512,
@@ -40,40 +43,55 @@ if X86:
         "avx512bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
         "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
     }
-CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
-HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
-CYTHON = ["gpt2c/core/_engine.pxd", "gpt2c/core/_weights.pxi", "gpt2c/core/_call.pxi"]
-KERNELS = {
-    isa: f"src/kernels_{isa}.c"
-    for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
-}
+
+FLAGS = ["-std=c11", "-g0", "-fno-lto", "-fvisibility=hidden"]
+CYTHON_FLAGS = [*FLAGS, "-O2", "-DPy_LIMITED_API=0x030B0000"]
+CORE_FLAGS = [
+    *FLAGS,
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    f"-DGPT2C_TABLES={len(KERNELS)}",
+    *(["-DGPT2C_HAVE_X86=1"] if X86 else []),
+    *["-Wall", "-Wextra", "-Wconversion"],
+    *(["-Werror"] if os.environ.get("GPT2C_WERROR") else []),
+]
 
 
 class BuildCore(build_ext):
-    """Compiles the C core into objects of their own and hands them to the engine's extension."""
+    """Compiles every source file in one pool and hands the objects to the extensions."""
 
-    def build_extension(self, ext):
-        if ext.name == "gpt2c.core._engine":
-            openmp = [] if os.environ.get("GPT2C_NO_OPENMP") or not self.has_openmp() else ["-fopenmp"]
-            macros = [("GPT2C_HAVE_X86", "1")] if X86 else []
-            jobs = [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [(c, openmp) for c in CORE]
+    def build_extensions(self):
+        check_kernel_files()
+        self.force = True  # the objects are new, so link them
+        self.one_at_a_time = Lock()
+        jobs = self.jobs()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for (ext, _, _), objects in zip(jobs, pool.map(self.compile_one, jobs), strict=True):
+                ext.extra_objects += objects
+        super().build_extensions()
 
-            def compile_one(job):
-                source, flags = job
-                return self.compiler.compile(
-                    [source],
-                    output_dir=self.build_temp,
-                    macros=macros,
-                    include_dirs=["src"],
-                    depends=HEADERS,
-                    extra_postargs=FLAGS + WARNINGS + flags,
-                )
+    def jobs(self):
+        """What to compile, the slowest first: (extension, source, flags)."""
+        engine = self.extensions[0]
+        openmp = ["-fopenmp"] if not os.environ.get("GPT2C_NO_OPENMP") and self.has_openmp() else []
+        engine.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
+        generated = [(ext, source, CYTHON_FLAGS) for ext in self.extensions for source in ext.sources]
+        kernels = [(engine, kernel_file(isa), CORE_FLAGS + flags) for isa, flags in KERNELS.items()]
+        core = [(engine, f"src/{name}.c", CORE_FLAGS + openmp) for name in CORE]
+        # another file first, since Cython is still at work on the first extension
+        return generated[:1] + kernels[:1] + generated[1:] + kernels[1:] + core
 
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # each kernel file takes a quarter of a minute
-                for objects in pool.map(compile_one, jobs):
-                    ext.extra_objects += objects
-            ext.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
-        super().build_extension(ext)
+    def compile_one(self, job):
+        ext, source, flags = job
+        if source.endswith(".pyx"):
+            with self.one_at_a_time:  # Cython is not thread-safe
+                (generated,) = cythonize([ext], build_dir=self.build_temp)
+            (source,), ext.sources = generated.sources, []
+        return self.compiler.compile(
+            [source], output_dir=self.build_temp, include_dirs=["src"], extra_postargs=flags
+        )
 
     def has_openmp(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -85,26 +103,30 @@ class BuildCore(build_ext):
                 self.compiler.link_executable(
                     objects, os.path.join(folder, "probe"), extra_postargs=["-fopenmp"]
                 )
-            except Exception:
+            except (CompileError, LinkError):
                 print("gpt2c: this compiler has no OpenMP; building with C11 threads")
                 return False
         return True
 
 
+def kernel_file(isa):
+    return f"src/kernels_{isa}.c"
+
+
+def check_kernel_files():
+    """Every src/kernels_*.c has an entry in KERNELS and the other way round (all of them on x86 only)."""
+    files = set(glob("src/kernels_*.c"))
+    compiled = {kernel_file(isa) for isa in KERNELS}
+    if X86 and files != compiled:
+        raise SystemExit(f"KERNELS in setup.py and the files differ: {', '.join(sorted(files ^ compiled))}")
+
+
 def extension(name):
-    return Extension(
-        f"gpt2c.core.{name}",
-        [f"gpt2c/core/{name}.pyx"],
-        include_dirs=["src"],
-        depends=[*CORE, *HEADERS, *KERNELS.values(), *CYTHON],
-        define_macros=[("Py_LIMITED_API", "0x030B0000")],
-        extra_compile_args=["-std=c11", "-O2", "-g0", "-fvisibility=hidden"],
-        py_limited_api=True,
-    )
+    return Extension(f"gpt2c.core.{name}", [f"gpt2c/core/{name}.pyx"], py_limited_api=True)
 
 
 setup(
-    ext_modules=cythonize([extension("_engine"), extension("_ops")], build_dir="build"),
+    ext_modules=[extension(name) for name in EXTENSIONS],
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -178,68 +178,81 @@ VEC_INLINE __m256d v_fold4_double(vf a) {
 #define QUAD_COLS(rows) 1
 #define QUAD_ROWS 6
 
-typedef struct {
-    float lane[VEC_LANES];
-} vf;
+/* GCC and Clang split this vector over whatever registers the CPU has. They may warn (-Wpsabi) that its calling
+ * convention depends on the ISA, which does not matter: no such call leaves the translation unit. */
+typedef float vf __attribute__((vector_size(4 * VEC_LANES)));
+/* What a comparison gives: all ones in the lanes where it holds. */
+typedef int32_t lane_bits __attribute__((vector_size(4 * VEC_LANES)));
 
+/* Out of line: inlined everywhere, loops over lanes take ten times as long to compile and run no faster. */
+#define VEC_CALL static __attribute__((noinline))
 #define V_LANES(result, expression)                                                                                    \
     vf result;                                                                                                         \
-    for (int i = 0; i < VEC_LANES; i++) (result).lane[i] = (expression);                                               \
+    for (int i = 0; i < VEC_LANES; i++) (result)[i] = (expression);                                                    \
     return result
 
 /* a * b + c rounded once. The product of two floats is exact in double; the sum is rounded to odd (the discarded
  * part, which the two-sum recovers exactly, sets the last bit), so that the final rounding to float sees it
- * (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded sums", 2008). */
+ * (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded sums", 2008). Without branches, so that it is
+ * vectorised. If the sum is infinite or NaN, `lost` is NaN and neither comparison holds. */
 VEC_INLINE float fma_exact(float a, float b, float c) {
     const double product = (double)a * (double)b, addend = (double)c;
     const double sum = product + addend;
     const double of_addend = sum - product;
     const double lost = (product - (sum - of_addend)) + (addend - of_addend);
-    uint64_t bits;
+    uint64_t bits, lost_bits;
     memcpy(&bits, &sum, sizeof bits);
-    if (lost != 0.0 && (bits & 1U) == 0 && isfinite(sum)) {
-        bits = (lost > 0.0) == (sum > 0.0) ? bits + 1 : bits - 1;
-        double odd;
-        memcpy(&odd, &bits, sizeof odd);
-        return (float)odd;
-    }
-    return (float)sum;
+    memcpy(&lost_bits, &lost, sizeof lost_bits);
+    const uint64_t away_from_zero = (bits ^ lost_bits) >> 63; /* 1 where the lost part has the other sign */
+    const uint64_t odd = (bits - away_from_zero) | 1U;
+    bits = lost < 0.0 || lost > 0.0 ? odd : bits;
+    double rounded;
+    memcpy(&rounded, &bits, sizeof rounded);
+    return (float)rounded;
 }
 
-VEC_INLINE vf v_set1(float x) { V_LANES(r, x); }
-VEC_INLINE vf v_load(const float *p) { V_LANES(r, p[i]); }
-VEC_INLINE vf v_load_once(const float *p) { return v_load(p); }
-VEC_INLINE vf v_load_first(const float *p, ptrdiff_t n) { V_LANES(r, i < n ? p[i] : 0.0f); }
-VEC_INLINE void v_store(float *p, vf a) { memcpy(p, a.lane, sizeof a.lane); }
-VEC_INLINE void v_store_first(float *p, vf a, ptrdiff_t n) {
-    for (int i = 0; i < VEC_LANES && i < n; i++) p[i] = a.lane[i];
-}
-VEC_INLINE vf v_add(vf a, vf b) { V_LANES(r, a.lane[i] + b.lane[i]); }
-VEC_INLINE vf v_sub(vf a, vf b) { V_LANES(r, a.lane[i] - b.lane[i]); }
-VEC_INLINE vf v_mul(vf a, vf b) { V_LANES(r, a.lane[i] * b.lane[i]); }
-VEC_INLINE vf v_div(vf a, vf b) { V_LANES(r, a.lane[i] / b.lane[i]); }
-VEC_INLINE vf v_fma(vf a, vf b, vf c) { V_LANES(r, fma_exact(a.lane[i], b.lane[i], c.lane[i])); }
-VEC_INLINE vf v_max(vf a, vf b) { V_LANES(r, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
-VEC_INLINE vf v_abs(vf a) { V_LANES(r, __builtin_fabsf(a.lane[i])); }
-VEC_INLINE vf v_copysign(vf magnitude, vf sign) { V_LANES(r, __builtin_copysignf(magnitude.lane[i], sign.lane[i])); }
-VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) { V_LANES(r, a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i]); }
-VEC_INLINE vf v_keep_first(vf a, ptrdiff_t n, vf fill) { V_LANES(r, i < n ? a.lane[i] : fill.lane[i]); }
-VEC_INLINE unsigned v_mask_lt(vf a, vf b) {
-    unsigned mask = 0;
-    for (int i = 0; i < VEC_LANES; i++) mask |= (unsigned)(a.lane[i] < b.lane[i]) << i;
-    return mask;
-}
-VEC_INLINE vf v_select_mask(unsigned mask, vf yes, vf no) { V_LANES(r, mask >> i & 1U ? yes.lane[i] : no.lane[i]); }
-VEC_INLINE vf v_pow2(vf n) {
+VEC_INLINE vf choose(lane_bits mask, vf yes, vf no) { return (vf)(((lane_bits)yes & mask) | ((lane_bits)no & ~mask)); }
+
+VEC_INLINE vf v_set1(float x) { return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+VEC_INLINE vf v_load(const float *p) {
     vf r;
-    for (int i = 0; i < VEC_LANES; i++) {
-        const float x = n.lane[i];
-        const int32_t exponent = x >= -127.0f && x <= 128.0f ? (int32_t)x + 127 : 255; /* a NaN has no integer */
-        const uint32_t bits = (uint32_t)exponent << 23;
-        memcpy(&r.lane[i], &bits, sizeof bits);
-    }
+    memcpy(&r, p, sizeof r);
     return r;
 }
+VEC_INLINE vf v_load_once(const float *p) { return v_load(p); }
+VEC_CALL vf v_load_first(const float *p, ptrdiff_t n) { V_LANES(r, i < n ? p[i] : 0.0f); }
+VEC_INLINE void v_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
+VEC_CALL void v_store_first(float *p, vf a, ptrdiff_t n) {
+    for (int i = 0; i < VEC_LANES && i < n; i++) p[i] = a[i];
+}
+VEC_INLINE vf v_add(vf a, vf b) { return a + b; }
+VEC_INLINE vf v_sub(vf a, vf b) { return a - b; }
+VEC_INLINE vf v_mul(vf a, vf b) { return a * b; }
+VEC_INLINE vf v_div(vf a, vf b) { return a / b; }
+VEC_CALL vf v_fma(vf a, vf b, vf c) { V_LANES(r, fma_exact(a[i], b[i], c[i])); }
+VEC_INLINE vf v_max(vf a, vf b) { return choose(a > b, a, b); }
+VEC_INLINE vf v_abs(vf a) { return (vf)((lane_bits)a & INT32_MAX); }
+VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
+    return (vf)(((lane_bits)magnitude & INT32_MAX) | ((lane_bits)sign & INT32_MIN));
+}
+VEC_INLINE vf v_select_lt(vf a, vf b, vf yes, vf no) { return choose(a < b, yes, no); }
+VEC_CALL vf v_keep_first(vf a, ptrdiff_t n, vf fill) { V_LANES(r, i < n ? a[i] : fill[i]); }
+VEC_CALL unsigned v_mask_lt(vf a, vf b) {
+    unsigned mask = 0;
+    for (int i = 0; i < VEC_LANES; i++) mask |= (unsigned)(a[i] < b[i]) << i;
+    return mask;
+}
+VEC_CALL vf v_select_mask(unsigned mask, vf yes, vf no) { V_LANES(r, mask >> i & 1U ? yes[i] : no[i]); }
+VEC_INLINE float float_of_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+/* 2^n; infinity where n is out of range or NaN, which no integer can hold. */
+VEC_INLINE float pow2(float n) {
+    return float_of_bits((uint32_t)(n >= -127.0f && n <= 128.0f ? (int32_t)n + 127 : 255) << 23);
+}
+VEC_CALL vf v_pow2(vf n) { V_LANES(r, pow2(n[i])); }
 
 #else
 #error "define one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512 before including vec.h"
@@ -277,22 +290,26 @@ VEC_INLINE float v_max_lane(vf a) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 #else
-VEC_INLINE double v_sum_double(vf a) {
+VEC_CALL double v_sum_double(vf a) {
     double sum[VEC_LANES];
-    for (int i = 0; i < VEC_LANES; i++) sum[i] = (double)a.lane[i];
+    for (int i = 0; i < VEC_LANES; i++) sum[i] = (double)a[i];
     for (int width = VEC_LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++) sum[i] += sum[i + width];
     return sum[0];
 }
-VEC_INLINE float v_sum(vf a) {
+VEC_CALL float v_sum(vf a) {
+    float sum[VEC_LANES];
+    v_store(sum, a);
     for (int width = VEC_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) a.lane[i] += a.lane[i + width];
-    return a.lane[0];
+        for (int i = 0; i < width; i++) sum[i] += sum[i + width];
+    return sum[0];
 }
-VEC_INLINE float v_max_lane(vf a) {
+VEC_CALL float v_max_lane(vf a) {
+    float most[VEC_LANES];
+    v_store(most, a);
     for (int width = VEC_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
-    return a.lane[0];
+        for (int i = 0; i < width; i++) most[i] = most[i] > most[i + width] ? most[i] : most[i + width];
+    return most[0];
 }
 #endif
 

@@ -191,12 +191,8 @@ VEC_INLINE void v_store_activations(activation *p, vf x) {
 
 #else
 
-typedef struct {
-    int32_t lane[VEC_LANES];
-} vi;
-typedef struct {
-    uint8_t byte[4 * VEC_LANES];
-} vb;
+typedef lane_bits vi;
+typedef uint8_t vb __attribute__((vector_size(4 * VEC_LANES)));
 typedef vb vq;
 typedef struct {
     int8_t byte[4];
@@ -208,53 +204,31 @@ VEC_INLINE va v_broadcast4(const activation *p) {
     return r;
 }
 VEC_INLINE void v_forget(va *a) { __asm__ volatile("" : "+m"(*a)); }
-VEC_INLINE vi v_int_set1(int32_t x) {
-    vi r;
-    for (int i = 0; i < VEC_LANES; i++) r.lane[i] = x;
-    return r;
-}
-VEC_INLINE vf v_to_float(vi a) { V_LANES(r, (float)a.lane[i]); }
+VEC_INLINE vi v_int_set1(int32_t x) { return x + (vi){0}; }
+VEC_INLINE vf v_to_float(vi a) { return __builtin_convertvector(a, vf); }
 VEC_INLINE vb v_load_bytes(const uint8_t *p) {
     vb r;
-    memcpy(r.byte, p, sizeof r.byte);
+    memcpy(&r, p, sizeof r);
     return r;
 }
 VEC_INLINE vq v_bytes(vb bytes) { return bytes; }
-VEC_INLINE vq v_low_nibbles(vb bytes) {
-    for (int i = 0; i < 4 * VEC_LANES; i++) bytes.byte[i] &= 0x0F;
-    return bytes;
-}
-VEC_INLINE vq v_high_nibbles(vb bytes) {
-    for (int i = 0; i < 4 * VEC_LANES; i++) bytes.byte[i] >>= 4;
-    return bytes;
-}
+VEC_INLINE vq v_low_nibbles(vb bytes) { return bytes & 0x0F; }
+VEC_INLINE vq v_high_nibbles(vb bytes) { return bytes >> 4; }
 VEC_INLINE vi v_dot4(vi sum, vq w, va a) {
-    for (int i = 0; i < VEC_LANES; i++)
-        for (int j = 0; j < 4; j++) sum.lane[i] += (int32_t)w.byte[4 * i + j] * a.byte[j];
+    const vi words = (vi)w;
+    for (int j = 0; j < 4; j++) sum += (words >> 8 * j & 0xFF) * a.byte[j];
     return sum;
 }
-VEC_INLINE float float_of_bits(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
+VEC_INLINE vf v_high_halves(vb words) { return (vf)((lane_bits)words & (int32_t)0xFFFF0000U); }
+VEC_INLINE vf v_low_halves(vb words) { return (vf)((lane_bits)words << 16); }
+VEC_CALL vf v_load_bfloat16(const uint16_t *p) { V_LANES(r, float_of_bits((uint32_t)p[i] << 16)); }
 VEC_INLINE uint32_t bits_of_float(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
-VEC_INLINE uint32_t word_of(vb words, int lane) {
-    uint32_t word;
-    memcpy(&word, words.byte + 4 * lane, sizeof word);
-    return word;
-}
-VEC_INLINE vf v_high_halves(vb words) { V_LANES(r, float_of_bits(word_of(words, i) & 0xFFFF0000U)); }
-VEC_INLINE vf v_low_halves(vb words) { V_LANES(r, float_of_bits(word_of(words, i) << 16)); }
-VEC_INLINE vf v_load_bfloat16(const uint16_t *p) { V_LANES(r, float_of_bits((uint32_t)p[i] << 16)); }
 VEC_INLINE uint32_t bfloat16_bits(uint32_t bits) { return (bits + 0x7FFFU + (bits >> 16 & 1U)) & 0xFFFF0000U; }
-VEC_INLINE vf v_to_bfloat16(vf x) {
-    V_LANES(r, isnan(x.lane[i]) ? x.lane[i] : float_of_bits(bfloat16_bits(bits_of_float(x.lane[i]))));
-}
+VEC_CALL vf v_to_bfloat16(vf x) { V_LANES(r, isnan(x[i]) ? x[i] : float_of_bits(bfloat16_bits(bits_of_float(x[i])))); }
 VEC_INLINE float float_of_float16(uint16_t half) {
     const uint32_t magnitude = half & 0x7FFFU, sign = (uint32_t)(half & 0x8000U) << 16;
     const float x =
@@ -271,12 +245,12 @@ VEC_INLINE uint16_t float16_of_float(float x) {
         return (uint16_t)(sign | (bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f)));
     return (uint16_t)(sign | (magnitude - 0x38000000U + 0xFFFU + (magnitude >> 13 & 1U)) >> 13);
 }
-VEC_INLINE vf v_load_float16(const uint16_t *p) { V_LANES(r, float_of_float16(p[i])); }
-VEC_INLINE void v_store_float16(uint16_t *p, vf x) {
-    for (int i = 0; i < VEC_LANES; i++) p[i] = float16_of_float(x.lane[i]);
+VEC_CALL vf v_load_float16(const uint16_t *p) { V_LANES(r, float_of_float16(p[i])); }
+VEC_CALL void v_store_float16(uint16_t *p, vf x) {
+    for (int i = 0; i < VEC_LANES; i++) p[i] = float16_of_float(x[i]);
 }
-VEC_INLINE void v_store_activations(activation *p, vf x) {
-    for (int i = 0; i < VEC_LANES; i++) p[i] = fabsf(x.lane[i]) < 128.0f ? (int8_t)x.lane[i] : 0;
+VEC_CALL void v_store_activations(activation *p, vf x) {
+    for (int i = 0; i < VEC_LANES; i++) p[i] = fabsf(x[i]) < 128.0f ? (int8_t)x[i] : 0;
 }
 
 #endif
