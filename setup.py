@@ -40,9 +40,17 @@ if X86:
         "avx512bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
         "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
     }
-CORE = ["src/dispatch.c", "src/pack.c", "src/forward.c"]
+CORE = ["src/dispatch.c", "src/pack.c", "src/team.c", "src/plan.c", "src/attend.c", "src/run.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
-CYTHON = ["gpt2c/core/_engine.pxd", "gpt2c/core/_weights.pxi", "gpt2c/core/_call.pxi"]
+MODULES = [
+    "_kernels",
+    "_weights",
+    "_cache",
+    "_call",
+    "_engine",
+    "_ops",
+]  # the C core is linked into the first
+CYTHON = [f"gpt2c/core/{name}.pxd" for name in ("_kernels", "_weights", "_cache", "_call")]
 KERNELS = {
     isa: f"src/kernels_{isa}.c"
     for isa in ("generic", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
@@ -50,10 +58,10 @@ KERNELS = {
 
 
 class BuildCore(build_ext):
-    """Compiles the C core into objects of their own and hands them to the engine's extension."""
+    """Compiles the C core into objects of their own and hands them to one extension."""
 
     def build_extension(self, ext):
-        if ext.name == "gpt2c.core._engine":
+        if ext.name == "gpt2c.core._kernels":
             openmp = [] if os.environ.get("GPT2C_NO_OPENMP") or not self.has_openmp() else ["-fopenmp"]
             macros = [("GPT2C_HAVE_X86", "1")] if X86 else []
             jobs = [(KERNELS[isa], flags) for isa, flags in ISAS.items()] + [(c, openmp) for c in CORE]
@@ -104,7 +112,7 @@ def extension(name):
 
 
 setup(
-    ext_modules=cythonize([extension("_engine"), extension("_ops")], build_dir="build"),
+    ext_modules=cythonize([extension(name) for name in MODULES], build_dir="build"),
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from gpt2c import reference
 from gpt2c.config import Config
-from gpt2c.core import _engine
+from gpt2c.core import _engine, _kernels
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
 
 ISAS = _engine.isas()
@@ -637,7 +637,7 @@ def test_floating_point_state_is_neither_used_nor_changed(weights):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere libm may be part of libc")
 def test_the_engine_names_the_library_of_its_mathematics():
     """An interpreter that has not loaded libm itself can import it, too."""
-    assert b"\0libm.so." in Path(_engine.__file__).read_bytes()
+    assert b"\0libm.so." in Path(_kernels.__file__).read_bytes()
 
 
 def test_memory_is_returned():

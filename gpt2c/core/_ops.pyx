@@ -1,21 +1,22 @@
 # cython: language_level=3
-"""One thin, checked function per kernel, for tests, benchmarks and the curious.
+"""One thin, checked function per kernel, for tests and benchmarks.
 
 Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
-instruction set out of ``gpt2c.core._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work;
+instruction set out of ``gpt2c.core._engine.isas()`` (None: the engine's default), ``threads`` splits the work;
 neither changes a bit of any result. ``out`` may be given, else a new array is returned.
 """
 
 import numpy as np
 
-from gpt2c.core._engine import aligned_empty, mask_bits
+from gpt2c.core._kernels import FUNCTIONS, aligned_empty, mask_bits
 
 from libc.stdint cimport int32_t, uint16_t
 
-from gpt2c.core._engine cimport (
-    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_KEY_BLOCK, GPT2C_K_PART, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
-    GPT2C_TOP_SCRATCH, empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function,
-    gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
+from gpt2c.core._kernels cimport (
+    GPT2C_ATTENTION_SCRATCH, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
+    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_TOP_SCRATCH, dtype_of, empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype,
+    gpt2c_encoded_size, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
+    panel_size, parallel_for, unpack_column,
 )
 
 
@@ -35,11 +36,6 @@ cdef ptrdiff_t row_distance(array, name) except -1:
 
 cdef float *address(array) except? NULL:
     return <float *><size_t>array.ctypes.data
-
-
-cdef gpt2c_dtype dtype_of(name) except *:
-    check(name in DTYPE_NUMBERS, f"dtype is {name!r}; allowed: {', '.join(DTYPE_NUMBERS)}")
-    return DTYPE_NUMBERS[name]
 
 
 cdef fresh(out, shape):
@@ -152,7 +148,7 @@ def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
     cdef ptrdiff_t size
     dense.n_in, dense.n_out = weight.shape[::-1] if transposed else weight.shape
     dense.dtype = dtype_of(dtype)
-    count = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+    count = GPT2C_PANELS(dense.n_out)
     size = panel_size(dense.dtype, dense.n_in)
     panels = aligned_empty((count, size // 4))
     pack_panels(&dense, address(panels), address(weight), ld, transposed, threads)
@@ -161,7 +157,7 @@ def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
 
 cdef check_panels(panels, dtype, ptrdiff_t n_in, ptrdiff_t n_out):
     cdef ptrdiff_t size = panel_size(dtype_of(dtype), n_in)
-    check(panels.flags.c_contiguous and panels.nbytes == (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL * size,
+    check(panels.flags.c_contiguous and panels.nbytes == GPT2C_PANELS(n_out) * size,
           f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs, with dtype={dtype!r}")
 
 
@@ -183,7 +179,7 @@ def encode(x, str dtype, *, isa=None):
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     cdef gpt2c_dtype number = dtype_of(dtype)
     check(dtype != "float32", "float32 is multiplied as it is")
-    cdef ptrdiff_t size = (n + GPT2C_GROUP - 1) // GPT2C_GROUP * kernels.encoded_group[<int>number]
+    cdef ptrdiff_t size = gpt2c_encoded_size(kernels, number, n)
     out = aligned_empty((rows, size // 4))
     cdef float *to = address(out)
     cdef ptrdiff_t ld = row_distance(x, "x"), count = rows, width = n
@@ -217,7 +213,7 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
         work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
     else:
         if encoded:
-            wanted = (n_in + GPT2C_GROUP - 1) // GPT2C_GROUP * work.kernels.encoded_group[<int>dtype_of(dtype)]
+            wanted = gpt2c_encoded_size(work.kernels, dtype_of(dtype), n_in)
             check(x.shape[1] == wanted and x.flags.c_contiguous, f"rows of {n_in} encoded numbers have {wanted} bytes")
         else:
             x = encode(x, dtype, isa=isa)
@@ -228,7 +224,7 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     work.epilogue.function, work.epilogue.residual = FUNCTIONS[function], NULL
     if residual is not None:
         work.epilogue.residual = address(residual)
-    work.rows, work.scratch_size = rows, (2 * max(1, rows) + GPT2C_K_PART) * GPT2C_PANEL
+    work.rows, work.scratch_size = rows, GPT2C_LINEAR_SCRATCH(max(1, rows))
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
     cdef ptrdiff_t count = panels.shape[0]
@@ -269,7 +265,7 @@ cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
     """Keys and values of one head as a cache holds them; returns what must stay alive."""
     positions, d = k.shape
     capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
-    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    d_pad = GPT2C_PAD(d)
     keys = np.full((capacity, d), beyond, np.float32)
     keys[:positions] = k
     keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
@@ -282,11 +278,6 @@ cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
     to.half, to.next, to.shared = False, NULL, shared
     to.k0, to.v0, to.k, to.v = (address(shared_keys), address(shared_values), address(own_keys), address(own_values))
     return shared_keys, shared_values, own_keys, own_values
-
-
-cdef ptrdiff_t attention_scratch(ptrdiff_t d_head):
-    cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
-    return GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
@@ -312,7 +303,7 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     _alive = lay_out(&work.keys, k, v, beyond, shared)
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
-    work.scratch_size = attention_scratch(d)
+    work.scratch_size = GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
     cdef ptrdiff_t count = (rows + tile - 1) // tile
@@ -327,7 +318,7 @@ def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t 
     positions, d = q.shape
     check(q.shape == k.shape and d >= 1, "q and k need the same shape, and at least one column")
     out = np.empty((positions, positions), np.float32)
-    scratch = np.empty(attention_scratch(d), np.float32)
+    scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t i, n = positions, d_head = d
     _alive = lay_out(&keys, k, k, beyond, shared)
@@ -351,7 +342,7 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
     d = v.shape[1]
     check(v.shape[0] == positions and d >= 1, "pattern needs a column for each row of v")
     out = np.empty((rows, d), np.float32)
-    scratch = np.empty(attention_scratch(d), np.float32)
+    scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t n = positions, d_head = d
     _alive = lay_out(&keys, v, v, beyond, shared)
