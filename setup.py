@@ -42,14 +42,8 @@ if X86:
     }
 CORE = ["src/dispatch.c", "src/pack.c", "src/team.c", "src/plan.c", "src/attend.c", "src/run.c"]
 HEADERS = [f"src/{name}" for name in sorted(os.listdir("src")) if name.endswith((".h", ".inc.c"))]
-MODULES = [
-    "_kernels",
-    "_weights",
-    "_cache",
-    "_call",
-    "_engine",
-    "_ops",
-]  # the C core is linked into the first
+# The C core is linked into the first.
+MODULES = ["_kernels", "_weights", "_cache", "_call", "_engine", "_ops", "_roofs"]
 CYTHON = [f"gpt2c/core/{name}.pxd" for name in ("_kernels", "_weights", "_cache", "_call")]
 KERNELS = {
     isa: f"src/kernels_{isa}.c"

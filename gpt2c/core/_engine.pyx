@@ -175,7 +175,7 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
     top : int
         How many of the most probable next tokens are wanted.
     n_text : int or None
-        The top is taken from the first ``n_text`` ids; None: from all.
+        The top is that of the first ``n_text`` ids; None: of all.
     masks : uint16 array [n_masks, n_vocab / 16 rounded up], or None
         Subsets of the vocabulary, from ``mask_bits``.
 
@@ -228,8 +228,13 @@ def log_sum_exp(const float[::1] logits not None):
 
 
 def top(const float[::1] values not None, Py_ssize_t n):
-    """Indices of the ``n`` greatest, int32: the greatest first, equal ones in ascending order. None of -inf."""
+    """Indices of the ``n`` greatest, int32: the greatest first, equal ones in ascending order.
+
+    None of -inf, and none at all if there is NaN among them.
+    """
     n = min(n, values.shape[0])
+    if n == 0 or np.isnan(np.min(values)):
+        return np.empty(0, np.int32)
     cdef int32_t[::1] ids = np.empty(n, np.int32)
     cdef float[::1] greatest = np.empty(n, np.float32)
     cdef float[::1] scratch = np.empty(GPT2C_TOP_SCRATCH(values.shape[0]), np.float32)

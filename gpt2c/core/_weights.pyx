@@ -67,7 +67,7 @@ cdef class Weights:
 
     Attributes
     ----------
-    config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware takes ``blas``)
+    config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware uses ``blas``)
     nbytes : int
         Bytes held.
     tensors : read-only mapping
