@@ -26,8 +26,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
-EXTENSIONS = ["_engine", "_ops"]
-CORE = ["dispatch", "pack", "forward"]
+EXTENSIONS = ["_kernels", "_weights", "_cache", "_call", "_engine", "_ops", "_roofs"]
+CORE = ["dispatch", "pack", "team", "plan", "attend", "run"]
 # At -O3 the portable kernels take three times as long to compile and run hardly faster. Only static functions
 # take their 64-byte vectors, so the calling convention, which -Wpsabi is about, does not matter.
 KERNELS = {"generic": ["-O2", "-Wno-psabi"]}
@@ -74,12 +74,12 @@ class BuildCore(build_ext):
 
     def jobs(self):
         """What to compile, the slowest first: (extension, source, flags)."""
-        engine = self.extensions[0]
+        kernels_module = self.extensions[0]
         openmp = ["-fopenmp"] if not os.environ.get("GPT2C_NO_OPENMP") and self.has_openmp() else []
-        engine.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
+        kernels_module.extra_link_args += [*(openmp or ["-pthread"]), "-lm"]
         generated = [(ext, source, CYTHON_FLAGS) for ext in self.extensions for source in ext.sources]
-        kernels = [(engine, kernel_file(isa), CORE_FLAGS + flags) for isa, flags in KERNELS.items()]
-        core = [(engine, f"src/{name}.c", CORE_FLAGS + openmp) for name in CORE]
+        kernels = [(kernels_module, kernel_file(isa), CORE_FLAGS + flags) for isa, flags in KERNELS.items()]
+        core = [(kernels_module, f"src/{name}.c", CORE_FLAGS + openmp) for name in CORE]
         # another file first, since Cython is still at work on the first extension
         return generated[:1] + kernels[:1] + generated[1:] + kernels[1:] + core
 

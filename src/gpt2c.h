@@ -1,4 +1,4 @@
-/* gpt2c.h: every struct and contract of the C core.
+/* gpt2c.h: sizes, weights, caches and kernels, with their contracts. A call over them: call.h.
  *
  * Sizes, all ptrdiff_t, counted in elements:
  *   n_embd   width of the residual stream            n_head  attention heads, n_head * d_head == n_embd
@@ -9,7 +9,7 @@
  * for speed only. No two arguments alias unless the contract of the function says so.
  *
  * C owns no memory: the caller hands over every buffer. Functions do not fail: the caller has checked sizes, ids and
- * positions before; those that can report something return it.
+ * positions; those that can report something return it.
  */
 #ifndef GPT2C_H
 #define GPT2C_H
@@ -25,11 +25,27 @@
 #define GPT2C_K_BLOCK 256   /* inputs summed in one fma chain */
 #define GPT2C_GROUP 64      /* inputs that are rounded together; encoded rows and int8 weights have one scale each */
 #define GPT2C_HALF_GROUP 32 /* inputs that share a scale in int4 weights */
-#define GPT2C_K_PART 128    /* inputs taken at a time by many rows: their weights stay in a first-level cache */
+#define GPT2C_K_PART 128    /* inputs multiplied at a time by many rows: their weights stay in a first-level cache */
 #define GPT2C_KEY_BLOCK 128 /* keys in one softmax block, at absolute positions */
 #define GPT2C_TILE_ROWS 6   /* rows that a register tile holds at most */
 #define GPT2C_QUERIES 24    /* queries that attend together at most */
-#define GPT2C_CHUNK 512     /* rows that go through the layers together, unless somebody looks */
+#define GPT2C_CHUNK 512     /* rows that go through the layers together, unless an observer is present */
+#define GPT2C_MOST_THREADS 1024
+
+/* Sizes derived from these: n rounded up to whole vectors; panels of a dense layer; floats that hold n inputs in any
+ * format (encoded rows are never larger than floats, but padded); words of a bit mask over the vocabulary. */
+#define GPT2C_PAD(n) (((n) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES)
+#define GPT2C_PANELS(n_out) (((n_out) + GPT2C_PANEL - 1) / GPT2C_PANEL)
+#define GPT2C_ENCODED(n_in) ((n_in) + GPT2C_GROUP)
+#define GPT2C_MASK_WORDS(n_vocab) (((n_vocab) + GPT2C_LANES - 1) / GPT2C_LANES)
+/* Sizes of scratch, in floats; what each is for stands with the kernel. */
+#define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
+#define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
+#define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
+#define GPT2C_SAMPLE_SCRATCH(n) (2 * (n) + GPT2C_LANES)
+/* Scores, two sets of partial results, and a block of keys and values widened from float16. */
+#define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
+    (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
 
 typedef enum {
     GPT2C_IDENTITY,
@@ -91,8 +107,8 @@ typedef struct {
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
  * capacity is a multiple of 16. Entries from the length on hold anything, NaN included.
- * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, that nobody
- * writes to; k and v then begin with position `shared`. */
+ * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, which is
+ * read-only; k and v then begin with position `shared`. */
 typedef struct {
     void *k, *v;
     ptrdiff_t capacity;
@@ -115,7 +131,7 @@ typedef struct {
     const float *residual; /* same shape and ld as out, may be out itself; NULL for none */
 } gpt2c_epilogue;
 
-/* What the sampler needs to know besides the logits (../gpt2c/sampling.py explains each option). */
+/* What the sampler needs to know besides the logits (gpt2c/generation/options.py explains each option). */
 typedef struct {
     float temperature; /* 0: the greatest logit, the lowest id among equals */
     float top_p, min_p;
@@ -152,7 +168,7 @@ typedef struct {
      * floats (float32) or what encode made of them, ld_x bytes apart.
      *   float32   each sum is one fma chain over k in ascending order per block of 256 inputs; blocks are added in
      *             ascending order
-     *   bfloat16  the same over rounded inputs and weights. The tables "avx512bf16" and "amx" take subnormals for zero;
+     *   bfloat16  the same over rounded inputs and weights. The tables "avx512bf16" and "amx" treat subnormals as zero;
      *             "amx" adds, in ascending order per 32 inputs, the sum of two chains: of the even and of the odd ones
      *   int8      per group of 64 inputs the exact integer sum s; groups in ascending order:
      *             total = fma(float(s), weight scale * x scale, total)
@@ -206,9 +222,10 @@ typedef struct {
      * above -inf, -1 and -inf follow. The logits hold no NaN. scratch: GPT2C_TOP_SCRATCH(n) floats. */
     void (*top)(int32_t *ids, float *value, const float *logits, ptrdiff_t n, ptrdiff_t k, float *scratch);
 
-    /* Draws one token; the logits hold no NaN. work: 2 n + 16 floats, ids: n int32. Returns the id, or -1 if no token
-     * can be chosen (all are -inf, or the greatest is infinite). Weights are float32, the greatest 1, those below
-     * exp(-87) are 0; their sums are float64, 16 at a time as in v_sum. No sort: edges are found by selection. */
+    /* Draws one token; the logits hold no NaN. work: GPT2C_SAMPLE_SCRATCH(n) floats, ids: n int32. Returns the id, or
+     * -1 if no token can be chosen (all are -inf, or the greatest is infinite). Weights are float32, the greatest 1,
+     * those below exp(-87) are 0; their sums are float64, 16 at a time as in v_sum. No sort: edges are found by
+     * selection. */
     ptrdiff_t (*sample)(const float *logits, ptrdiff_t n, const gpt2c_sampling *sampling, float *work, int32_t *ids);
 
     /* Roofs: the sum of n floats, each read once; and `steps` steps of the arithmetic of dense layers of this dtype on
@@ -218,12 +235,11 @@ typedef struct {
     double (*operations)(gpt2c_dtype dtype, ptrdiff_t steps, float *result);
 } gpt2c_kernels;
 
-#define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
-#define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
-#define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
-/* Scores, two sets of partial results, and a block of keys and values widened from float16. */
-#define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
-    (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
+/* Bytes of a row of n_in inputs as a dense layer of this dtype multiplies it: at most GPT2C_ENCODED(n_in) floats. */
+static inline ptrdiff_t gpt2c_encoded_size(const gpt2c_kernels *kernels, gpt2c_dtype dtype, ptrdiff_t n_in) {
+    if (dtype == GPT2C_FLOAT32) return n_in * (ptrdiff_t)sizeof(float);
+    return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * kernels->encoded_group[dtype];
+}
 
 /* dispatch.c: the tables compiled in, from the plainest to the widest ISA. Returns NULL past the last. */
 const gpt2c_kernels *gpt2c_compiled(ptrdiff_t index);
@@ -242,159 +258,13 @@ void gpt2c_unpack(const gpt2c_dense *dense, ptrdiff_t n, float *out);
 /* Bytes of a panel, a multiple of 64. */
 ptrdiff_t gpt2c_panel_size(gpt2c_dtype dtype, ptrdiff_t n_in);
 
-/* forward.c: one call over the rows of any mix of sequences.
- *
- * Rows are numbered through all sequences, in their order. out_rows (ascending) lists the rows whose logits are
- * wanted. A chunk of up to GPT2C_CHUNK rows goes through all layers before the next one, so the steps are
- *   per chunk: EMBED, per layer LN_1 C_ATTN ATTENTION ENCODE ATTN_PROJ LN_2 C_FC MLP_PROJ, then LN_F and, per block of
- *   wanted rows, HEAD and (if scores are wanted) SCORE.
- * LN_1, LN_2 and LN_F write their rows in float32 and in the number format of the weights they are multiplied by;
- * C_ATTN also appends keys and values to the caches; C_FC writes in the format of MLP_PROJ; ENCODE (unless all is
- * float32) does so for what attention wrote. With few rows there are no LN and ENCODE steps: dense steps are folded.
- *
- * What somebody looks at (gpt2c_call.watched) is taken apart, with the same results bit by bit: no step is folded or
- * does a second thing, and between the steps are STOPs, at which the caller may read and change the buffers. */
-typedef enum {
-    GPT2C_EMBED,
-    GPT2C_LN_1,
-    GPT2C_C_ATTN,
-    GPT2C_ATTENTION,
-    GPT2C_ENCODE,
-    GPT2C_ATTN_PROJ,
-    GPT2C_LN_2,
-    GPT2C_C_FC,
-    GPT2C_MLP_PROJ,
-    GPT2C_LN_F,
-    GPT2C_HEAD,
-    GPT2C_SCORE,
-    GPT2C_POSITIONS, /* from here on: of what is taken apart. branch = wpe[position] */
-    GPT2C_ADD,       /* x += branch */
-    GPT2C_APPEND,    /* keys and values to the caches */
-    GPT2C_SCORES,    /* scores = scaled and masked */
-    GPT2C_SOFTMAX,   /* pattern = softmax(scores) */
-    GPT2C_VALUES,    /* the heads of mixed that `changed` marks, from pattern; clears the mark */
-    GPT2C_ACTIVATE,  /* post = activation(pre) */
-    GPT2C_STOP       /* not for gpt2c_run */
-} gpt2c_phase;
+/* ---- team.c: the parallel region ---- */
 
-/* Where a STOP is, in the order of a pass: what has just been computed. */
-typedef enum {
-    GPT2C_AT_EMBED,      /* x: token embeddings alone */
-    GPT2C_AT_POSITIONS,  /* branch: position embeddings */
-    GPT2C_AT_RESID_PRE,  /* x, before layer */
-    GPT2C_AT_LN_1,       /* norm */
-    GPT2C_AT_QKV,        /* qkv */
-    GPT2C_AT_SCORES,     /* scores */
-    GPT2C_AT_PATTERN,    /* pattern */
-    GPT2C_AT_Z,          /* mixed */
-    GPT2C_AT_ATTN_OUT,   /* branch */
-    GPT2C_AT_RESID_MID,  /* x */
-    GPT2C_AT_LN_2,       /* norm */
-    GPT2C_AT_PRE,        /* pre */
-    GPT2C_AT_POST,       /* post */
-    GPT2C_AT_MLP_OUT,    /* branch */
-    GPT2C_AT_RESID_POST, /* x, after layer */
-    GPT2C_AT_LN_F,       /* norm, of the wanted rows */
-    GPT2C_N_PLACES
-} gpt2c_place;
-
-/* What is watched of a layer; of what lies outside of layers the first. */
-enum { GPT2C_APART = 1, GPT2C_SEE_PATTERN = 2, GPT2C_CHANGE_PATTERN = 4 };
-
-/* One phase over rows [row0, row0 + rows): rows of the call up to MLP_PROJ, indices into out_rows from LN_F on. origin
- * is what the first row of the phase's input buffer holds: the chunk's first row, or for HEAD its first index. fold:
- * every thread prepares the dense layer's input for itself (origin of HEAD is then the chunk's first row, too).
- * apart: it does nothing besides (see above). detail: of ENCODE the phase of the dense layer that it encodes for, of
- * STOP the place. */
-typedef struct {
-    int phase;
-    ptrdiff_t layer, row0, rows, origin;
-    int fold, apart, detail;
-} gpt2c_step;
-
-typedef struct {
-    const gpt2c_model *model;
-    const gpt2c_kernels *kernels;
-    int threads;
-    int dense_done; /* the dense phases find their sums in `sums` and only apply the epilogue (backend "blas") */
-
-    ptrdiff_t n_sequences;
-    const gpt2c_cache *caches;  /* [n_sequences] */
-    const ptrdiff_t *lengths;   /* [n_sequences] positions filled before the call */
-    const ptrdiff_t *row_start; /* [n_sequences + 1] first row of each sequence */
-    const int32_t *ids;         /* [rows] */
-    ptrdiff_t n_out;
-    const ptrdiff_t *out_rows; /* [n_out] */
-    int both_ways;             /* every row attends to all rows of its sequence, whose cache was empty; one chunk */
-    int started;               /* x holds the residual stream before first_layer for all rows, which are one chunk */
-    ptrdiff_t first_layer;     /* n_layer: what remains is LN_F */
-
-    /* Logits: n_out rows of n_vocab in `logits`; or, if target_start is not NULL, blocks of up to score_block rows that
-     * are reduced at once to what gpt2c_kernels.log_sum gives and, for each target of row i, from target_start[i] to
-     * target_start[i + 1], of which there is at least one, its logit and how many are greater (-1: NaN and 0). */
-    float *logits;
-    ptrdiff_t score_block;
-    const ptrdiff_t *target_start; /* [n_out + 1] or NULL */
-    const int32_t *targets;        /* ids, or -1 for no token */
-    float *target_logit;           /* as many as targets */
-    int64_t *greater;              /* as many as targets */
-    float *maximum;                /* [n_out] */
-    double *total, *moment;        /* [n_out] */
-    /* What else is wanted of each row: the greatest among the logits of the first n_text ids (-1 and NaN for all, if
-     * the total is no number), and sums over subsets of all. */
-    ptrdiff_t top, n_text; /* how many; 0: none */
-    int32_t *top_ids;      /* [n_out][top] */
-    float *top_logits;     /* [n_out][top] */
-    ptrdiff_t n_masks;
-    const uint16_t *masks; /* [n_masks][n_vocab / 16, rounded up] */
-    float *mask_maximum;   /* [n_out][n_masks] */
-    double *mask_total;    /* [n_out][n_masks] */
-
-    /* Workspace for chunk rows: min(rows, GPT2C_CHUNK), or all of them. */
-    ptrdiff_t chunk;
-    float *x, *norm, *mixed; /* [chunk][n_embd] residual stream; LayerNorm's output; attention's output */
-    float *qkv;              /* [chunk][3 n_embd] */
-    void *coded;            /* [chunk] rows of n_embd inputs as gpt2c_kernels.encode writes them; unused with float32 */
-    void *hidden;           /* [chunk] rows of n_inner inputs, likewise, or floats */
-    float *sums;            /* [chunk][largest n_out] with dense_done, else unused */
-    float *scratch;         /* [threads][scratch_size] */
-    ptrdiff_t scratch_size; /* gpt2c_scratch_size */
-    ptrdiff_t key_blocks;   /* gpt2c_key_blocks */
-    float *partial;         /* [rows][n_head][key_blocks][GPT2C_PARTIAL(d_pad)] */
-
-    /* For those who look; all rows are one chunk then. watched: flags [n_layer + 1], the last of what lies outside of
-     * layers; NULL: nobody looks. Sequence s of n rows and k keys, old and new, has scores and pattern [n_head][n][k]
-     * from pattern_start[s] on, and changed [n_head][n] from n_head * row_start[s] on. */
-    const unsigned char *watched;
-    float *branch;     /* [chunk][n_embd] */
-    float *pre, *post; /* [chunk][n_inner] */
-    float *scores, *pattern;
-    const ptrdiff_t *pattern_start; /* [n_sequences] */
-    unsigned char *changed;
-
-    /* Called by the calling thread at least every 10 ms; non-zero abandons the call. NULL for never. */
-    int (*poll)(void *);
-    void *poll_argument;
-} gpt2c_call;
-
-/* Floats of scratch that a thread needs; with_top: where the greatest logits are wanted. */
-ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with_top);
-/* Into how many blocks of keys attention is split, each an item of its own, so that few heads over a long cache keep
- * many threads busy; 0: not at all. */
-ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call);
-/* Writes the steps of the call and returns their number; steps may be NULL to count. */
-ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps);
-/* The dense layer that a step multiplies by, with its input; NULL for other phases. */
-const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *step, const float **input);
-/* Runs the steps in one parallel region. Returns 0, or what poll returned when it abandoned the call. */
-int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps);
-
-/* Calls body(argument, begin, end, thread) for equal parts of [0, n), one per thread (for tests and benchmarks). */
+/* Calls body(argument, begin, end, thread) for equal parts of [0, n), one per thread. */
 void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int), void *argument);
-/* A region of so many phases of one empty item per thread: what bringing threads together costs (for benchmarks). */
+/* A region of `phases` phases of one empty item per thread: the cost of synchronising threads, for benchmarks. */
 void gpt2c_empty_phases(int threads, ptrdiff_t phases);
-
-/* "openmp" or "c11": the body of team.h that was compiled. */
+/* "openmp" or "c11": which body of team.c was compiled. */
 const char *gpt2c_team_kind(void);
 
 #endif

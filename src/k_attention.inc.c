@@ -6,7 +6,7 @@ VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
 }
 
 /* scores[0 … valid) are multiplied by scale, with -inf up to a multiple of 16; returns the greatest. Scores beyond are
- * of keys that this query may not see (or that nobody wrote): they are replaced, never computed with. */
+ * of keys that this query may not see (or that were never written): they are replaced, never computed with. */
 VEC_INLINE float scale_scores(float *scores, ptrdiff_t valid, float scale) {
     const vf factor = v_set1(scale), nothing = v_set1(-INFINITY);
     const ptrdiff_t whole = valid - valid % GPT2C_LANES;
@@ -181,7 +181,7 @@ static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, 
     finish_row(out, scratch, d_head, d_pad);
 }
 
-/* ---- the same apart, for those who look ---- */
+/* ---- the same in steps, for observers ---- */
 
 static void attention_scores(float *out, const float *q, const gpt2c_keys *keys, ptrdiff_t position, ptrdiff_t n_keys,
                              ptrdiff_t d_head, float scale, float *scratch) {

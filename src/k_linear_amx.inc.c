@@ -5,7 +5,7 @@ enum {
     AMX_BYTES = 64,               /* of inputs in a row of a tile at most */
     AMX_LINE = 4 * GPT2C_PANEL,   /* bytes of a panel that four bytes of inputs are multiplied by */
     AMX_SMALL = 9,                /* fewer rows of integers are left to v_dot4, which gives the same sums */
-    AMX_PAIRS = GPT2C_K_BLOCK * 2 /* bytes of bfloat16 inputs taken at a time by many rows: 32 KB of weights */
+    AMX_PAIRS = GPT2C_K_BLOCK * 2 /* bytes of bfloat16 inputs multiplied at a time by many rows: 32 KB of weights */
 };
 
 /* Gives the tiles their shapes, and zeros: 0 to 3 are sums of `rows` rows and 16 outputs each, 4 is `bytes` of inputs
@@ -64,7 +64,7 @@ typedef struct {
     int start;      /* which of integer_group.start */
 } amx_step;
 
-enum { AMX_STEPS = 4 }; /* taken at a time */
+enum { AMX_STEPS = 4 }; /* loaded at a time */
 
 /* The steps from number `first` on; their weights are found in `bytes` if they are int4. */
 static ptrdiff_t amx_plan(amx_step *steps, gpt2c_dtype dtype, const uint8_t *panel, const uint8_t *bytes,
@@ -156,7 +156,7 @@ static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, co
 /* ---- bfloat16 ---- */
 
 /* One or two rows with the bits that tiles would give, faster, since lines are read in order: TDPBF16PS is defined as
- * fma with subnormals taken for zero (Intel, "Architecture Instruction Set Extensions Programming Reference"). */
+ * fma with subnormals treated as zero (Intel, "Architecture Instruction Set Extensions Programming Reference"). */
 VEC_INLINE void amx_pairs_as_fma(float *total, const int rows, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
                                  ptrdiff_t words) {
     vf sum[2][4], even[2][4], odd[2][4];

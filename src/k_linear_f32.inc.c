@@ -4,7 +4,7 @@
  * themselves (for vdpbf16ps); the same, with an a of floats. */
 enum { FLOATS, PAIRS, HALVES };
 
-enum { TILE_STEPS = 16 }; /* taken at a time */
+enum { TILE_STEPS = 16 }; /* unrolled at a time */
 
 /* c[i][16 v + lane] = add[…] + (from[…] + sum over k of a[i][k] * b[k][v][lane]) for i < rows, v < cols, the sum being
  * one fma chain that starts from `from` (NULL: zero); without `add` nothing is added. Row i of a starts at a + i lda;
@@ -122,7 +122,7 @@ static void tile_bfloat16(ptrdiff_t rows, float *c, const float *from, const flo
     tile_rows(BFLOAT16_PAIRS ? PAIRS : HALVES, rows, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);
 }
 
-/* A block of a panel (64 KB) is taken in parts that stay in a first-level cache while all rows go over them; a chain
+/* A block of a panel (64 KB) is split into parts that stay in a first-level cache while all rows go over them; a chain
  * that is interrupted between two parts waits in `chain`. */
 
 /* `n` words, each two bfloat16 weights of neighbouring inputs, to floats [2][64] per 64 words. */

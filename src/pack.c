@@ -47,7 +47,7 @@ static float quantised(float w, float inverse, float low, float high) {
     return (q + magic) - magic;
 }
 
-/* 1 / scale, or 0 for a scale that stands for zeros (or for no number at all). */
+/* 1 / scale, or 0 for a scale that stands for zeros (or is NaN). */
 static float inverse_of(float scale) { return scale >= 0x1p-120f || scale <= -0x1p-120f ? 1.0f / scale : 0.0f; }
 
 /* A block of inputs of all outputs of a panel. */

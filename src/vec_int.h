@@ -80,7 +80,7 @@ VEC_INLINE int_register low_nibbles(int_register bytes) { return V_AND(bytes, V_
 VEC_INLINE int_register high_nibbles(int_register bytes) { return low_nibbles(V_INT(srli_epi16)(bytes, 4)); }
 VEC_INLINE int_register high_halves(int_register words) { return V_AND(words, V_INT(set1_epi32)((int)0xFFFF0000U)); }
 VEC_INLINE int_register low_halves(int_register words) { return V_INT(slli_epi32)(words, 16); }
-/* Rounded to nearest even on the upper 16 bits; what is no number stays what it is. */
+/* Rounded to nearest even on the upper 16 bits; callers handle NaN. */
 VEC_INLINE int_register bfloat16_bits(int_register bits) {
     const int_register odd = V_AND(V_INT(srli_epi32)(bits, 16), V_INT(set1_epi32)(1));
     return high_halves(V_INT(add_epi32)(bits, V_INT(add_epi32)(odd, V_INT(set1_epi32)(0x7FFF))));

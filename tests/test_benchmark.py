@@ -9,7 +9,7 @@ from gpt2c import GPT2, GPT2CError
 from gpt2c.cli import bench, parser
 from gpt2c.cli.bench import cases, kernels, load, roofs
 from gpt2c.config import Config
-from gpt2c.core import _engine, _ops
+from gpt2c.core import _engine, _ops, _roofs
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_roofs_by_threads(quick):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_empty_phases_end(threads):
-    _ops.phases(0, threads=threads)
-    _ops.phases(300, threads=threads)
+    _roofs.phases(0, threads=threads)
+    _roofs.phases(300, threads=threads)
 
 
 def test_what_a_new_process_takes(quick, tmp_path):
@@ -278,15 +278,15 @@ def test_operations_are_counted(isa):
             "int4": 2 * 4 * 16 * 16 * 64,
         }
     for dtype in _engine.DTYPES:
-        assert _ops.operations(dtype, 1, isa=isa) == expected[dtype]
-        assert _ops.operations(dtype, 10, isa=isa, threads=2) == 20 * expected[dtype]
+        assert _roofs.operations(dtype, 1, isa=isa) == expected[dtype]
+        assert _roofs.operations(dtype, 10, isa=isa, threads=2) == 20 * expected[dtype]
     with pytest.raises(ValueError, match="dtype is 'int2'"):
-        _ops.operations("int2", 1)
+        _roofs.operations("int2", 1)
 
 
 @pytest.mark.parametrize("isa", _engine.isas())
 @pytest.mark.parametrize("n", [1, 15, 64, 65, 1024, 1100])
 def test_all_is_read(isa, n):
     x = np.ones(n + 16, np.float32)
-    assert _ops.read_all(x[:n], isa=isa) == n
-    assert _ops.read_all(x[:n], isa=isa, threads=2) == n
+    assert _roofs.read_all(x[:n], isa=isa) == n
+    assert _roofs.read_all(x[:n], isa=isa, threads=2) == n

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from gpt2c import reference
 from gpt2c.config import Config
-from gpt2c.core import _engine
+from gpt2c.core import _engine, _kernels
 from gpt2c.errors import CacheInUseError, CheckpointError, ContextLengthError, UnsupportedISAError
 
 ISAS = _engine.isas()
@@ -637,7 +637,7 @@ def test_floating_point_state_is_neither_used_nor_changed(weights):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere libm may be part of libc")
 def test_the_engine_names_the_library_of_its_mathematics():
     """An interpreter that has not loaded libm itself can import it, too."""
-    assert b"\0libm.so." in Path(_engine.__file__).read_bytes()
+    assert b"\0libm.so." in Path(_kernels.__file__).read_bytes()
 
 
 def test_memory_is_returned():
@@ -648,6 +648,66 @@ def test_memory_is_returned():
     del caches
     gc.collect()
     assert sys.getrefcount(weights) == count - 3
+
+
+# ---- ownership ----
+
+
+def aligned_copy(array):
+    memory = _engine.aligned_empty(array.nbytes // 4).view(np.uint8)
+    memory[:] = array.reshape(-1).view(np.uint8)
+    return memory.reshape(array.shape)
+
+
+@pytest.mark.parametrize("source", ("native", "blas", "panels"))
+def test_weights_own_what_they_compute_with(weights, source):
+    """Whatever is done to ``tensors``, the memory that C reads is neither freed nor used again."""
+    options = {
+        "native": {},
+        "blas": {"backend": "blas"},
+        "panels": {"panels": lambda name: aligned_copy(weights.tensors[name])},
+    }[source]
+    given = _engine.Weights(CONFIG, lambda name: TENSORS[name].copy(), **options)
+    ids = ids_of(9)
+    expected, sizes = logits_of(given, ids).tobytes(), [array.nbytes for array in given.tensors.values()]
+    for change in (
+        lambda tensors: tensors.pop("wpe.weight"),
+        lambda tensors: tensors.__setitem__("ln_f.weight", np.zeros(48, np.float32)),
+        lambda tensors: tensors.clear(),
+    ):
+        with contextlib.suppress(AttributeError, TypeError):
+            change(given.tensors)
+    gc.collect()
+    nans = [np.full(size, 255, np.uint8) for size in sizes for _ in range(8)]
+    assert logits_of(given, ids).tobytes() == expected
+    assert all((array == 255).all() for array in nans)
+
+
+def test_flags_of_an_observer_are_those_of_the_beginning(weights):
+    class Zero:
+        """Zeroes the pattern of layer 0, and clears its flags before."""
+
+        def __init__(self, clears):
+            self.flags = np.zeros(CONFIG.n_layer + 1, np.uint8)
+            self.flags[0] = _engine.UNFUSED | _engine.OBSERVE_PATTERN | _engine.EDIT_PATTERN
+            self.clears = clears
+
+        def wants(self, place, layer):
+            return place in ("qkv", "pattern")
+
+        def see(self, place, layer, found):
+            if place == "pattern":
+                found[0][...] = 0
+            elif self.clears:
+                self.flags[:] = 0
+
+    ids = ids_of(9)
+    plain = logits_of(weights, ids).tobytes()
+    edited, cleared = (
+        _engine.forward(weights, [(_engine.KVCache(weights), ids)], observer=Zero(clears)).tobytes()
+        for clears in (False, True)
+    )
+    assert edited == cleared != plain
 
 
 # ---- misuse ----

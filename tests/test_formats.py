@@ -244,7 +244,7 @@ def test_other_shapes_of_panels_are_refused():
             _ops.unpack(panels, 65, 65, dtype)
         with pytest.raises(ValueError, match=r"panels must come from pack\(\).*with dtype='float32'"):
             _ops.linear(np.ones((1, 65), np.float32), panels, 2)
-    with pytest.raises(ValueError, match="dtype is 'int2'; allowed: float32, bfloat16, int8, int4"):
+    with pytest.raises(ValueError, match="dtype is 'int2'; allowed: 'float32', 'bfloat16', 'int8', 'int4'"):
         _ops.pack(np.ones((3, 2), np.float32), dtype="int2")
     with pytest.raises(ValueError, match="float32 is multiplied as it is"):
         _ops.encode(np.ones((3, 2), np.float32), "float32")

@@ -340,9 +340,9 @@ def test_without_a_mask_a_text_is_computed_at_once():
     model, _ = random_gpt2()
     cache = model.new_cache()
     ids = np.arange(3, dtype=np.int32)
-    _engine.forward(model.weights, [(cache, ids)], both_ways=True)
+    _engine.forward(model.weights, [(cache, ids)], bidirectional=True)
     assert len(cache) == 0
     _engine.forward(model.weights, [(cache, ids)])
     with pytest.raises(ValueError, match="its cache must be empty"):
-        _engine.forward(model.weights, [(cache, ids)], both_ways=True)
+        _engine.forward(model.weights, [(cache, ids)], bidirectional=True)
     assert len(cache) == 3

@@ -1,67 +1,26 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..config import Config
-
-NUMERICS_VERSION: int
-OWN_BFLOAT16: tuple[str, ...]
-TEAM: str
-BACKENDS: tuple[str, ...]
-DTYPES: tuple[str, ...]
-CACHE_DTYPES: tuple[str, ...]
-FUNCTIONS: dict[str, int]
-PLACES: dict[str, str]
-APART: int
-SEE_PATTERN: int
-CHANGE_PATTERN: int
-
-def isas() -> list[str]: ...
-def default_isa() -> str: ...
-def aligned_empty(shape: int | tuple[int, ...]) -> NDArray[np.float32]: ...
-
-class Weights:
-    config: Config
-    backend: str
-    dtype: str
-    isa: str
-    nbytes: int
-    tensors: dict[str, NDArray[Any]]
-    def __init__(
-        self,
-        config: Config,
-        read: Callable[[str], NDArray[np.float32]],
-        *,
-        read_rows: Callable[[str, int, int], NDArray[np.float32]] | None = None,
-        panels: Callable[[str], NDArray[np.uint8]] | None = None,
-        backend: str = "native",
-        dtype: str = "float32",
-        isa: str | None = None,
-        threads: int = 1,
-    ) -> None: ...
-    def unembedding(self, ids: ArrayLike) -> NDArray[np.float32]: ...
-    def output_projection(self, layer: int) -> NDArray[np.float32]: ...
-
-class KVCache:
-    weights: Weights
-    n_ctx: int
-    dtype: str
-    @property
-    def nbytes(self) -> int: ...
-    def __init__(
-        self,
-        weights: Weights,
-        n_ctx: int | None = None,
-        dtype: str = "float32",
-        prefix: KVCache | None = None,
-    ) -> None: ...
-    def __len__(self) -> int: ...
-    def truncate(self, n: int) -> None: ...
-    def follow(self, other: KVCache, n: int) -> None: ...
-    def branch(self, n_ctx: int) -> KVCache: ...
-    def fork(self, n_ctx: int | None = None) -> KVCache: ...
+from ._cache import KVCache as KVCache
+from ._call import EDIT_PATTERN as EDIT_PATTERN
+from ._call import OBSERVE_PATTERN as OBSERVE_PATTERN
+from ._call import PLACES as PLACES
+from ._call import UNFUSED as UNFUSED
+from ._kernels import BACKENDS as BACKENDS
+from ._kernels import CACHE_DTYPES as CACHE_DTYPES
+from ._kernels import DTYPES as DTYPES
+from ._kernels import MOST_THREADS as MOST_THREADS
+from ._kernels import NUMERICS_VERSION as NUMERICS_VERSION
+from ._kernels import OWN_BFLOAT16 as OWN_BFLOAT16
+from ._kernels import TEAM as TEAM
+from ._kernels import aligned_empty as aligned_empty
+from ._kernels import default_isa as default_isa
+from ._kernels import isas as isas
+from ._kernels import mask_bits as mask_bits
+from ._weights import Weights as Weights
 
 Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
 
@@ -73,9 +32,8 @@ def forward(
     threads: int = 1,
     observer: Any = None,
     start: tuple[int, NDArray[np.float32]] | None = None,
-    both_ways: bool = False,
+    bidirectional: bool = False,
 ) -> NDArray[np.float32]: ...
-def mask_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint16]: ...
 def score(
     weights: Weights,
     sequences: Sequences,

@@ -1,21 +1,22 @@
 # cython: language_level=3
-"""One thin, checked function per kernel, for tests, benchmarks and the curious.
+"""One thin, checked function per kernel, for tests and benchmarks.
 
 Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
-instruction set out of ``gpt2c.core._engine.isas()`` (None: the one the engine would take), ``threads`` splits the work;
+instruction set out of ``gpt2c.core._engine.isas()`` (None: the engine's default), ``threads`` splits the work;
 neither changes a bit of any result. ``out`` may be given, else a new array is returned.
 """
 
 import numpy as np
 
-from gpt2c.core._engine import aligned_empty, mask_bits
+from gpt2c.core._kernels import FUNCTIONS, aligned_empty, mask_bits
 
 from libc.stdint cimport int32_t, uint16_t
 
-from gpt2c.core._engine cimport (
-    DTYPE_NUMBERS, FUNCTIONS, GPT2C_GROUP, GPT2C_KEY_BLOCK, GPT2C_K_PART, GPT2C_LANES, GPT2C_PANEL, GPT2C_QUERIES,
-    GPT2C_TOP_SCRATCH, empty_phases, find_kernels, gpt2c_dense, gpt2c_dtype, gpt2c_epilogue, gpt2c_function,
-    gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels, panel_size, parallel_for, unpack_column,
+from gpt2c.core._kernels cimport (
+    GPT2C_ATTENTION_SCRATCH, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
+    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_TOP_SCRATCH, dtype_of, find_kernels, gpt2c_dense, gpt2c_dtype,
+    gpt2c_encoded_size, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
+    panel_size, parallel_for, threads_now, unpack_column,
 )
 
 
@@ -37,9 +38,17 @@ cdef float *address(array) except? NULL:
     return <float *><size_t>array.ctypes.data
 
 
-cdef gpt2c_dtype dtype_of(name) except *:
-    check(name in DTYPE_NUMBERS, f"dtype is {name!r}; allowed: {', '.join(DTYPE_NUMBERS)}")
-    return DTYPE_NUMBERS[name]
+cdef gpt2c_function function_of(name) except *:
+    check(name in FUNCTIONS, f"function is {name!r}; allowed: {', '.join(FUNCTIONS)}")
+    return FUNCTIONS[name]
+
+
+cdef int in_parallel(threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
+                     void *work) except -1:
+    cdef int team = threads_now(threads)
+    with nogil:
+        parallel_for(team, n, body, work)
+    return 0
 
 
 cdef fresh(out, shape):
@@ -65,16 +74,14 @@ cdef void apply_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) no
 
 def apply(str name, const float[::1] x, float[::1] out=None, *, isa=None, int threads=1):
     """``name`` (an activation, or "exp", "tanh", "erf", "sigmoid") of every element of the vector ``x``."""
-    check(name in FUNCTIONS, f"function is {name!r}; allowed: {', '.join(FUNCTIONS)}")
-    cdef gpt2c_function function = FUNCTIONS[name]
+    cdef gpt2c_function function = function_of(name)
     result = np.empty(x.shape[0], np.float32) if out is None else np.asarray(out)
     cdef float[::1] y = result
     check(y.shape[0] == x.shape[0], "out must be as long as x")
     if x.shape[0] == 0:
         return result
     cdef ApplyWork work = ApplyWork(find_kernels(isa), &y[0], &x[0], function)
-    with nogil:
-        parallel_for(threads, x.shape[0], apply_range, &work)
+    in_parallel(threads, x.shape[0], apply_range, &work)
     return result
 
 
@@ -83,12 +90,10 @@ def apply(str name, const float[::1] x, float[::1] out=None, *, isa=None, int th
 cdef struct NormWork:
     const gpt2c_kernels *kernels
     float *out
-    ptrdiff_t ld_out
     const float *x
-    ptrdiff_t ld_x
+    ptrdiff_t ld_out, ld_x, n
     gpt2c_norm norm
     float epsilon
-    ptrdiff_t n
 
 
 cdef void norm_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -109,9 +114,7 @@ def layer_norm(x, const float[::1] gain, const float[::1] bias, float epsilon, o
     work.x, work.ld_x = address(x), row_distance(x, "x")
     work.norm.gain, work.norm.bias = &gain[0], &bias[0]
     work.epsilon, work.n = epsilon, n
-    cdef ptrdiff_t count = rows
-    with nogil:
-        parallel_for(threads, count, norm_range, &work)
+    in_parallel(threads, rows, norm_range, &work)
     return out
 
 
@@ -120,14 +123,11 @@ def layer_norm(x, const float[::1] gain, const float[::1] bias, float epsilon, o
 cdef struct LinearWork:
     const gpt2c_kernels *kernels
     float *out
-    ptrdiff_t ld_out
     const void *x
-    ptrdiff_t ld_x
     gpt2c_dense dense
     gpt2c_epilogue epilogue
-    ptrdiff_t rows
     float *scratch
-    ptrdiff_t scratch_size
+    ptrdiff_t ld_out, ld_x, rows, scratch_size
 
 
 cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -152,7 +152,7 @@ def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
     cdef ptrdiff_t size
     dense.n_in, dense.n_out = weight.shape[::-1] if transposed else weight.shape
     dense.dtype = dtype_of(dtype)
-    count = (dense.n_out + GPT2C_PANEL - 1) // GPT2C_PANEL
+    count = GPT2C_PANELS(dense.n_out)
     size = panel_size(dense.dtype, dense.n_in)
     panels = aligned_empty((count, size // 4))
     pack_panels(&dense, address(panels), address(weight), ld, transposed, threads)
@@ -161,7 +161,7 @@ def pack(weight, *, bint transposed=False, str dtype="float32", int threads=1):
 
 cdef check_panels(panels, dtype, ptrdiff_t n_in, ptrdiff_t n_out):
     cdef ptrdiff_t size = panel_size(dtype_of(dtype), n_in)
-    check(panels.flags.c_contiguous and panels.nbytes == (n_out + GPT2C_PANEL - 1) // GPT2C_PANEL * size,
+    check(panels.flags.c_contiguous and panels.nbytes == GPT2C_PANELS(n_out) * size,
           f"panels must come from pack() of a weight of {n_in} inputs and {n_out} outputs, with dtype={dtype!r}")
 
 
@@ -183,13 +183,9 @@ def encode(x, str dtype, *, isa=None):
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     cdef gpt2c_dtype number = dtype_of(dtype)
     check(dtype != "float32", "float32 is multiplied as it is")
-    cdef ptrdiff_t size = (n + GPT2C_GROUP - 1) // GPT2C_GROUP * kernels.encoded_group[<int>number]
+    cdef ptrdiff_t size = gpt2c_encoded_size(kernels, number, n)
     out = aligned_empty((rows, size // 4))
-    cdef float *to = address(out)
-    cdef ptrdiff_t ld = row_distance(x, "x"), count = rows, width = n
-    cdef const float *source = address(x)
-    with nogil:
-        kernels.encode(number, to, size, source, ld, count, width)
+    kernels.encode(number, address(out), size, address(x), row_distance(x, "x"), rows, n)
     return out.view(np.uint8)
 
 
@@ -206,7 +202,6 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     check(not encoded or (n_in is not None and dtype != "float32"), "rows of bytes need n_in and a dtype of bytes")
     check_panels(panels, dtype, n_in, n_out)
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
-    check(function in FUNCTIONS, f"function is {function!r}; allowed: {', '.join(FUNCTIONS)}")
     out = fresh(out, (rows, n_out))
     check(residual is None or (residual.shape == out.shape and residual.strides == out.strides),
           "residual must have the shape and strides of out")
@@ -217,7 +212,7 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
         work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
     else:
         if encoded:
-            wanted = (n_in + GPT2C_GROUP - 1) // GPT2C_GROUP * work.kernels.encoded_group[<int>dtype_of(dtype)]
+            wanted = gpt2c_encoded_size(work.kernels, dtype_of(dtype), n_in)
             check(x.shape[1] == wanted and x.flags.c_contiguous, f"rows of {n_in} encoded numbers have {wanted} bytes")
         else:
             x = encode(x, dtype, isa=isa)
@@ -225,15 +220,13 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
     work.dense.dtype = dtype_of(dtype)
     work.dense.bias = &bias[0] if bias is not None else NULL
-    work.epilogue.function, work.epilogue.residual = FUNCTIONS[function], NULL
+    work.epilogue.function, work.epilogue.residual = function_of(function), NULL
     if residual is not None:
         work.epilogue.residual = address(residual)
-    work.rows, work.scratch_size = rows, (2 * max(1, rows) + GPT2C_K_PART) * GPT2C_PANEL
+    work.rows, work.scratch_size = rows, GPT2C_LINEAR_SCRATCH(max(1, rows))
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
-    cdef ptrdiff_t count = panels.shape[0]
-    with nogil:
-        parallel_for(threads, count, linear_range, &work)
+    in_parallel(threads, panels.shape[0], linear_range, &work)
     return out
 
 
@@ -242,17 +235,11 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
 cdef struct AttentionWork:
     const gpt2c_kernels *kernels
     float *out
-    ptrdiff_t ld_out
     const float *q
-    ptrdiff_t ld_q
     gpt2c_keys keys
-    ptrdiff_t rows
-    ptrdiff_t tile
-    ptrdiff_t first
-    ptrdiff_t d_head
     float scale
     float *scratch
-    ptrdiff_t scratch_size
+    ptrdiff_t ld_out, ld_q, rows, tile, first, d_head, scratch_size
 
 
 cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -269,7 +256,7 @@ cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
     """Keys and values of one head as a cache holds them; returns what must stay alive."""
     positions, d = k.shape
     capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
-    d_pad = (d + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
+    d_pad = GPT2C_PAD(d)
     keys = np.full((capacity, d), beyond, np.float32)
     keys[:positions] = k
     keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
@@ -282,11 +269,6 @@ cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
     to.half, to.next, to.shared = False, NULL, shared
     to.k0, to.v0, to.k, to.v = (address(shared_keys), address(shared_values), address(own_keys), address(own_values))
     return shared_keys, shared_values, own_keys, own_values
-
-
-cdef ptrdiff_t attention_scratch(ptrdiff_t d_head):
-    cdef ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) // GPT2C_LANES * GPT2C_LANES
-    return GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * (d_pad + GPT2C_LANES)) + 2 * GPT2C_KEY_BLOCK * d_pad
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
@@ -312,13 +294,11 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     _alive = lay_out(&work.keys, k, v, beyond, shared)
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
-    work.scratch_size = attention_scratch(d)
+    work.scratch_size = GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
-    cdef ptrdiff_t count = (rows + tile - 1) // tile
-    with nogil:
-        for _ in range(repeats):
-            parallel_for(threads, count, attention_range, &work)
+    for _ in range(repeats):
+        in_parallel(threads, (rows + tile - 1) // tile, attention_range, &work)
     return out
 
 
@@ -326,8 +306,9 @@ def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t 
     """Scores of the queries ``q`` [positions, d] with the keys ``k`` [positions, d], -inf for later ones."""
     positions, d = q.shape
     check(q.shape == k.shape and d >= 1, "q and k need the same shape, and at least one column")
+    row_distance(q, "q")
     out = np.empty((positions, positions), np.float32)
-    scratch = np.empty(attention_scratch(d), np.float32)
+    scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t i, n = positions, d_head = d
     _alive = lay_out(&keys, k, k, beyond, shared)
@@ -349,9 +330,10 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
     """The values ``v`` [positions, d] weighted by each row of ``pattern`` [rows, positions], summed: [rows, d]."""
     rows, positions = pattern.shape
     d = v.shape[1]
+    row_distance(pattern, "pattern")
     check(v.shape[0] == positions and d >= 1, "pattern needs a column for each row of v")
     out = np.empty((rows, d), np.float32)
-    scratch = np.empty(attention_scratch(d), np.float32)
+    scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t n = positions, d_head = d
     _alive = lay_out(&keys, v, v, beyond, shared)
@@ -368,8 +350,7 @@ def log_sum(const float[::1] logits, float threshold, *, isa=None):
     check(logits.shape[0] >= 1, "at least one logit is needed")
     cdef float maximum
     cdef double total, moment
-    cdef const gpt2c_kernels *kernels = find_kernels(isa)
-    greater = kernels.log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
+    greater = find_kernels(isa).log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
     return maximum, total, moment, greater
 
 
@@ -379,8 +360,7 @@ def subset_sum(const float[::1] logits, mask, *, isa=None):
     cdef const uint16_t[:, ::1] bits = mask_bits(np.asarray(mask, bool)[None])
     cdef float maximum
     cdef double total
-    cdef const gpt2c_kernels *kernels = find_kernels(isa)
-    kernels.subset_sum(&logits[0], logits.shape[0], &bits[0, 0], &maximum, &total)
+    find_kernels(isa).subset_sum(&logits[0], logits.shape[0], &bits[0, 0], &maximum, &total)
     return maximum, total
 
 
@@ -394,62 +374,7 @@ def top(const float[::1] logits, ptrdiff_t k, *, isa=None):
     """(ids, values) of the ``k`` greatest logits, the lowest ids among equals; ids ascend."""
     check(1 <= k <= logits.shape[0], f"k is {k}; allowed: 1 to {logits.shape[0]}")
     cdef int32_t[::1] ids = np.empty(k, np.int32)
-    cdef float[::1] value = np.empty(k, np.float32), scratch = np.empty(
-        GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
-    cdef const gpt2c_kernels *kernels = find_kernels(isa)
-    kernels.top(&ids[0], &value[0], &logits[0], logits.shape[0], k, &scratch[0])
+    cdef float[::1] value = np.empty(k, np.float32)
+    cdef float[::1] scratch = np.empty(GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
+    find_kernels(isa).top(&ids[0], &value[0], &logits[0], logits.shape[0], k, &scratch[0])
     return np.asarray(ids), np.asarray(value)
-
-
-# ---- roofs ----
-
-cdef struct RoofWork:
-    const gpt2c_kernels *kernels
-    const float *x
-    gpt2c_dtype dtype
-    ptrdiff_t steps
-    float *sums
-    double *done
-
-
-cdef void read_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
-    cdef RoofWork *w = <RoofWork *>work
-    cdef ptrdiff_t _
-    for _ in range(w.steps):
-        w.sums[16 * thread] = w.kernels.read_all(w.x + begin, end - begin)
-
-
-cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
-    cdef RoofWork *w = <RoofWork *>work
-    w.done[8 * thread] = w.kernels.operations(w.dtype, w.steps, &w.sums[16 * thread])
-
-
-def read_all(const float[::1] x, *, ptrdiff_t passes=1, isa=None, int threads=1):
-    """Read the vector again and again, each thread its part; returns the sum, so that nothing is left out."""
-    sums = np.zeros(16 * threads, np.float32)
-    cdef RoofWork work
-    work.kernels, work.x, work.sums, work.steps = find_kernels(isa), &x[0], address(sums), passes
-    with nogil:
-        parallel_for(threads, x.shape[0], read_range, &work)
-    return float(sums.sum())
-
-
-def phases(ptrdiff_t n, *, int threads=1):
-    """A parallel region of ``n`` phases without work, after each of which all threads wait for one another."""
-    with nogil:
-        empty_phases(threads, n)
-
-
-def operations(str dtype, ptrdiff_t steps, *, isa=None, int threads=1):
-    """Run ``steps`` steps of a number format's arithmetic on every thread, without reading memory.
-
-    Returns the operations done, two per weight multiplied.
-    """
-    sums, done = np.zeros(16 * threads, np.float32), np.zeros(8 * threads)
-    cdef double[::1] view = done
-    cdef RoofWork work
-    work.kernels, work.sums, work.done, work.steps = find_kernels(isa), address(sums), &view[0], steps
-    work.dtype = dtype_of(dtype)
-    with nogil:
-        parallel_for(threads, threads, operations_range, &work)
-    return float(done.sum())

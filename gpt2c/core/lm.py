@@ -12,7 +12,7 @@ from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
 from .prompts import token_ids
-from .threads import MOST_THREADS, default_threads
+from .threads import default_threads
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
@@ -257,4 +257,6 @@ class LoadedModel:
 
 def check_threads(threads: int | None) -> int:
     """The number of threads given, or the default for None."""
-    return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)
+    return (
+        default_threads() if threads is None else check_integer("threads", threads, 1, _engine.MOST_THREADS)
+    )

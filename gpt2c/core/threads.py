@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["MOST_THREADS", "default_threads"]
+from ._engine import MOST_THREADS
 
-MOST_THREADS = 1024
-"""Of one call."""
+__all__ = ["default_threads"]
 
 _CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")

@@ -46,9 +46,9 @@ class Watch:
         for name in self.names | edited:
             place, layer = place_of(name)
             self.wanted.add((place, layer or 0))
-            self.flags[-1 if layer is None else layer] |= _engine.APART
+            self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
             if place in ("attn_scores", "pattern"):
-                self.flags[layer] |= _engine.SEE_PATTERN | (_engine.CHANGE_PATTERN if name in edited else 0)
+                self.flags[layer] |= _engine.OBSERVE_PATTERN | (_engine.EDIT_PATTERN if name in edited else 0)
 
 
 class Observer:

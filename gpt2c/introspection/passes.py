@@ -131,7 +131,7 @@ def capture(
             keep=logits_to_keep,
             threads=model.threads,
             observer=observer,
-            both_ways=not causal,
+            bidirectional=not causal,
         )
         kept = np.split(logits, np.cumsum(observer.kept)[:-1])
         found += [

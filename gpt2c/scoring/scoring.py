@@ -304,10 +304,7 @@ def suggest(
 
 
 def _most_probable(model: LoadedModel, logits: np.ndarray, k: int) -> list[Suggestion]:
-    usable = logits[: model.n_text_tokens]
-    limit = np.partition(usable, -k)[-k]
-    candidates = np.flatnonzero(usable >= limit)  # k of them, or more where several are equal to the last
-    best = candidates[np.argsort(-usable[candidates], kind="stable")][:k]
+    best = _engine.top(logits[: model.n_text_tokens], k)
     exact = logits.astype(np.float64)
     top = exact.max()
     probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from ..core import _engine
 from ..core.labels import RANK_NAMES, columns, fitted, label, rank_class, visible, wrapped
 from ..scoring.results import pieces
 from .ansi import bold, dim, paint
@@ -129,7 +130,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     screen.line(
         f"{'pos':>3} {'token':<10} {heads[0]}  {'score':>6} {'weight':>6}        {heads[1]} {heads[2]}"
     )
-    shown = sorted(np.argsort(-weights, kind="stable")[:MOST_ROWS].tolist())
+    shown = sorted(_engine.top(weights, MOST_ROWS).tolist())
     for at in shown:
         token, bar = screen.token(tokens[at], cache.token_ids[at], 10), screen.bar(weights[at], 6)
         key, value, share = (_numbers(row, n) for row in (keys[at], values[at], weights[at] * values[at]))

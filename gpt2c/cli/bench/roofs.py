@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core import _engine, _ops
+from ...core import _engine, _roofs
 
 __all__ = ["median_and_spread", "operation_rate", "read_rate", "roofline", "waiting"]
 
@@ -37,10 +37,10 @@ def read_rate(memory: np.ndarray, *, isa: str | None = None, threads: int = 1) -
     passes = -(-SMALLEST_CALL // memory.nbytes)
     how: dict[str, Any] = {"passes": passes, "isa": isa, "threads": threads}
     # The caches still hold what ran before.
-    _ops.read_all(memory, **how)
+    _roofs.read_all(memory, **how)
     begin, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - begin < ROOF_SECONDS:
-        _ops.read_all(memory, **how)
+        _roofs.read_all(memory, **how)
         calls += 1
     return calls * passes * memory.nbytes / (time.perf_counter() - begin)
 
@@ -61,7 +61,7 @@ def _rate_of_steps(dtype: str, isa: str | None, threads: int) -> float:
     until, best = time.perf_counter() + ROOF_SECONDS, 0.0
     while best == 0 or time.perf_counter() < until:
         begin = time.perf_counter()
-        done = _ops.operations(dtype, ROOF_STEPS, isa=isa, threads=threads)
+        done = _roofs.operations(dtype, ROOF_STEPS, isa=isa, threads=threads)
         best = max(best, done / (time.perf_counter() - begin))
     return best
 
@@ -71,7 +71,7 @@ def waiting(threads: int) -> tuple[float, float]:
 
     def seconds(phases: int) -> float:
         begin = time.perf_counter()
-        _ops.phases(phases, threads=threads)
+        _roofs.phases(phases, threads=threads)
         return time.perf_counter() - begin
 
     # The first call starts the threads.

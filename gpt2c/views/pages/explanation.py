@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core import _engine
 from ...core.checks import check_index
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
@@ -192,7 +193,7 @@ def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
     """One pass through a layer and a head with numbers, for some tokens: the last and those it attends to."""
     T = len(cache.token_ids)
     pattern = cache["pattern", layer][head]
-    strongest = np.argsort(-pattern[-1, :-1], kind="stable")[: SHOWN - 1]
+    strongest = _engine.top(pattern[-1, :-1], SHOWN - 1)
     shown = np.sort(np.append(strongest, T - 1))
     scores = _all_scores(cache, layer, [head])[0]
 
@@ -224,8 +225,9 @@ def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
         "mean_last": cache["resid_post", -1].mean(axis=1),
         "scale_last": cache["ln_final.hook_scale"][:, 0],
     }
-    logits = cache.logits[shown].astype(np.float64)
-    best = np.argsort(-logits[:, : cache.model.n_text_tokens], axis=1, kind="stable")[:, :CANDIDATES]
+    rows = cache.logits[shown]
+    best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in rows])
+    logits = rows.astype(np.float64)
     rest = logits.copy()
     np.put_along_axis(rest, best, -np.inf, axis=1)
     used.update(best.ravel().tolist())

@@ -10,10 +10,17 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_KEY_BLOCK
         GPT2C_QUERIES
         GPT2C_CHUNK
-        GPT2C_GROUP
-        GPT2C_K_PART
+        GPT2C_MOST_THREADS
 
-    ptrdiff_t GPT2C_TOP_SCRATCH(ptrdiff_t)
+    ptrdiff_t GPT2C_PAD(ptrdiff_t n)
+    ptrdiff_t GPT2C_PANELS(ptrdiff_t n_out)
+    ptrdiff_t GPT2C_ENCODED(ptrdiff_t n_in)
+    ptrdiff_t GPT2C_MASK_WORDS(ptrdiff_t n_vocab)
+    ptrdiff_t GPT2C_LINEAR_SCRATCH(ptrdiff_t rows)
+    ptrdiff_t GPT2C_PARTIAL(ptrdiff_t d_pad)
+    ptrdiff_t GPT2C_TOP_SCRATCH(ptrdiff_t n)
+    ptrdiff_t GPT2C_SAMPLE_SCRATCH(ptrdiff_t n)
+    ptrdiff_t GPT2C_ATTENTION_SCRATCH(ptrdiff_t d_pad)
 
     ctypedef enum gpt2c_function:
         GPT2C_IDENTITY
@@ -137,7 +144,13 @@ cdef extern from "gpt2c.h" nogil:
     void gpt2c_pack(const gpt2c_dense *, void *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t)
     void gpt2c_unpack(const gpt2c_dense *, ptrdiff_t, float *)
     ptrdiff_t gpt2c_panel_size(gpt2c_dtype, ptrdiff_t)
+    ptrdiff_t gpt2c_encoded_size(const gpt2c_kernels *, gpt2c_dtype, ptrdiff_t)
+    void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil, void *)
+    void gpt2c_empty_phases(int, ptrdiff_t)
+    const char *gpt2c_team_kind()
 
+
+cdef extern from "call.h" nogil:
     ctypedef enum gpt2c_phase:
         GPT2C_C_ATTN
         GPT2C_ATTN_PROJ
@@ -166,9 +179,9 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_N_PLACES
 
     enum:
-        GPT2C_APART
-        GPT2C_SEE_PATTERN
-        GPT2C_CHANGE_PATTERN
+        GPT2C_UNFUSED
+        GPT2C_OBSERVE_PATTERN
+        GPT2C_EDIT_PATTERN
 
     ctypedef struct gpt2c_step:
         int phase
@@ -177,24 +190,22 @@ cdef extern from "gpt2c.h" nogil:
         ptrdiff_t rows
         ptrdiff_t origin
         int fold
-        int apart
+        int unfused
         int detail
 
-    ctypedef struct gpt2c_call:
-        const gpt2c_model *model
-        const gpt2c_kernels *kernels
-        int threads
-        int dense_done
+    ctypedef struct gpt2c_batch:
         ptrdiff_t n_sequences
         const gpt2c_cache *caches
         const ptrdiff_t *lengths
         const ptrdiff_t *row_start
         const int32_t *ids
-        ptrdiff_t n_out
-        const ptrdiff_t *out_rows
-        int both_ways
+        int bidirectional
         int started
         ptrdiff_t first_layer
+
+    ctypedef struct gpt2c_output:
+        ptrdiff_t n_rows
+        const ptrdiff_t *rows
         float *logits
         ptrdiff_t score_block
         const ptrdiff_t *target_start
@@ -212,21 +223,23 @@ cdef extern from "gpt2c.h" nogil:
         const uint16_t *masks
         float *mask_maximum
         double *mask_total
+
+    ctypedef struct gpt2c_workspace:
+        ptrdiff_t chunk
         float *x
         float *norm
-        float *mixed
+        float *attended
         float *qkv
-        void *coded
+        void *encoded
         void *hidden
-        float *sums
+        float *gemm
         float *scratch
         ptrdiff_t scratch_size
         ptrdiff_t key_blocks
         float *partial
-        int (*poll)(void *) noexcept nogil
-        void *poll_argument
-        ptrdiff_t chunk
-        const unsigned char *watched
+
+    ctypedef struct gpt2c_observer:
+        const unsigned char *flags
         float *branch
         float *pre
         float *post
@@ -235,24 +248,42 @@ cdef extern from "gpt2c.h" nogil:
         const ptrdiff_t *pattern_start
         unsigned char *changed
 
+    ctypedef struct gpt2c_call:
+        const gpt2c_model *model
+        const gpt2c_kernels *kernels
+        int threads
+        int external_gemm
+        gpt2c_batch batch
+        gpt2c_output output
+        gpt2c_workspace workspace
+        gpt2c_observer observer
+        int (*poll)(void *) noexcept nogil
+        void *poll_argument
+
     ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t, int)
     ptrdiff_t gpt2c_key_blocks(const gpt2c_call *)
     ptrdiff_t gpt2c_plan(const gpt2c_call *, gpt2c_step *)
     const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *, const gpt2c_step *, const float **)
     int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
-    void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
-                            void *)
-    void gpt2c_empty_phases(int, ptrdiff_t)
-    const char *gpt2c_team_kind()
 
 
-cdef dict FUNCTIONS
-cdef dict DTYPE_NUMBERS
+# The C core is linked into _kernels alone; other modules call it through these functions.
 
 cdef const gpt2c_kernels *find_kernels(object isa) except NULL
+cdef int threads_now(threads) except -1
+cdef aligned_bytes(size)
+cdef void *memory_of(array) except? NULL
+cdef gpt2c_dtype dtype_of(name) except *
+
 cdef void pack_panels(const gpt2c_dense *, void *, const float *, ptrdiff_t, bint, int) noexcept nogil
 cdef void unpack_column(const gpt2c_dense *, ptrdiff_t, float *) noexcept nogil
 cdef ptrdiff_t panel_size(gpt2c_dtype, ptrdiff_t) noexcept nogil
 cdef void parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *) noexcept nogil
 cdef void empty_phases(int, ptrdiff_t) noexcept nogil
+
+cdef ptrdiff_t scratch_size(const gpt2c_model *, ptrdiff_t, bint) noexcept nogil
+cdef ptrdiff_t key_blocks(const gpt2c_call *) noexcept nogil
+cdef ptrdiff_t plan_steps(const gpt2c_call *, gpt2c_step *) noexcept nogil
+cdef const gpt2c_dense *step_dense(const gpt2c_call *, const gpt2c_step *, const float **) noexcept nogil
+cdef int run_steps(const gpt2c_call *, const gpt2c_step *, ptrdiff_t) noexcept nogil

@@ -1,0 +1,175 @@
+# cython: language_level=3
+"""The keys and values of a text."""
+
+import os
+
+import numpy as np
+
+from gpt2c.core._kernels import CACHE_DTYPES
+from gpt2c.errors import CacheInUseError
+
+cimport cython
+
+from gpt2c.core._kernels cimport GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PAD, memory_of
+
+
+@cython.no_gc_clear  # __dealloc__ needs its attributes
+cdef class KVCache:
+    """Keys and values of one sequence, so that no earlier token is ever computed again.
+
+    ``len(cache)`` is the number of positions filled.
+
+    Parameters
+    ----------
+    weights : Weights
+        The model it belongs to; other models refuse it. The memory of a dropped cache is used again by the next one.
+    n_ctx : int or None
+        Positions it has room for, 1 to the model's n_ctx (the default). Memory is touched as positions are filled.
+    dtype : {"float32", "float16"}
+        The number format of keys and values. float16 needs half the memory and rounds them (to nearest, beyond 65520 to
+        infinity); sums are float32 in both.
+    prefix : KVCache or None
+        The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
+        to 15). From then on it is frozen: it may be the prefix of others, but neither grow nor shrink.
+
+    Attributes
+    ----------
+    n_ctx : int
+    nbytes : int
+        Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 16 or 128;
+        some more where the width of a head is no multiple of 16.
+    """
+
+    def __cinit__(self, Weights weights not None, n_ctx=None, dtype="float32", KVCache prefix=None):
+        most = weights.config.n_ctx
+        if n_ctx is None:
+            n_ctx = most
+        if isinstance(n_ctx, bool) or not isinstance(n_ctx, (int, np.integer)) or not 1 <= n_ctx <= most:
+            raise ValueError(f"n_ctx of a cache is {n_ctx!r}; allowed: 1 to {most}, the positions of the model")
+        if dtype not in CACHE_DTYPES:
+            raise ValueError(f"dtype of a cache is {dtype!r}; allowed: {', '.join(map(repr, CACHE_DTYPES))}")
+        self.weights, self.n_ctx, self.dtype = weights, n_ctx, dtype
+        if prefix is not None:
+            self.adopt(prefix)
+        # Few sizes, so that memory is used again, but small ones for the many caches of short texts.
+        cdef ptrdiff_t own = max(1, n_ctx - self.c.shared)
+        cdef ptrdiff_t step = GPT2C_LANES if own < GPT2C_KEY_BLOCK else GPT2C_KEY_BLOCK
+        cdef ptrdiff_t capacity = (own + step - 1) // step * step
+        cdef ptrdiff_t d_head = weights.model.d_head, d_pad = GPT2C_PAD(d_head)
+        heads, size = weights.model.n_layer * weights.model.n_head, np.dtype(dtype).itemsize
+        keys = weights.acquire_memory(heads * capacity * d_head * size)
+        values = weights.acquire_memory(heads * capacity * d_pad * size)
+        self.k = keys.view(dtype).reshape(heads, capacity // GPT2C_LANES, d_head * GPT2C_LANES)
+        self.v = values.view(dtype).reshape(heads, capacity, d_pad)
+        self.c.k, self.c.v, self.c.capacity = memory_of(keys), memory_of(values), capacity
+        self.c.half = dtype == "float16"
+        if prefix is not None:
+            self.copy_positions(prefix)
+
+    def __dealloc__(self):
+        if self.v is not None:  # else its making failed
+            self.weights.dropped = [array.view(np.uint8).reshape(-1) for array in (self.k, self.v)]
+
+    def __len__(self):
+        return self.length
+
+    def __repr__(self):
+        return f"KVCache({self.length} of {self.n_ctx} positions)"
+
+    @property
+    def nbytes(self):
+        return self.k.nbytes + self.v.nbytes
+
+    cdef int acquire(self) except -1:
+        if self.busy_in is not None and self.busy_in == os.getpid():
+            raise CacheInUseError("this KVCache is in use by another call (or given twice to one call); "
+                                  "give every sequence a cache of its own, e.g. cache.fork()")
+        self.busy_in = os.getpid()
+        return 0
+
+    cdef void release(self):
+        self.busy_in = None
+
+    cdef int acquire_to_change(self) except -1:
+        if self.frozen:
+            raise ValueError("this KVCache is the prefix of others and cannot change any more; use a fork() of it")
+        return self.acquire()
+
+    cdef int adopt(self, KVCache prefix) except -1:
+        """Freeze a prefix, whose positions are then read where they are, up to a multiple of 16."""
+        if prefix.weights is not self.weights or prefix.dtype != self.dtype or prefix.prefix is not None:
+            raise ValueError("the prefix of a cache must be of the same model and dtype, and have none itself")
+        prefix.acquire()
+        try:
+            if self.n_ctx < prefix.length:
+                raise ValueError(f"n_ctx of a cache is {self.n_ctx!r}, but its prefix has {prefix.length} positions")
+            prefix.frozen = True
+            self.prefix, self.length = prefix, prefix.length - prefix.length % GPT2C_LANES
+            self.c.k0, self.c.v0, self.c.capacity0 = prefix.c.k, prefix.c.v, prefix.c.capacity
+            self.c.shared = self.length
+        finally:
+            prefix.release()
+        return 0
+
+    cdef int copy_positions(self, KVCache other) except -1:
+        """Copy the positions of ``other`` from the own length on."""
+        cdef ptrdiff_t mine = self.length // GPT2C_LANES, groups = (other.length + GPT2C_LANES - 1) // GPT2C_LANES
+        cdef ptrdiff_t here = self.c.shared, there = other.c.shared
+        self.k[:, mine - here // GPT2C_LANES:groups - here // GPT2C_LANES] = \
+            other.k[:, mine - there // GPT2C_LANES:groups - there // GPT2C_LANES]
+        self.v[:, self.length - here:other.length - here] = other.v[:, self.length - there:other.length - there]
+        self.length = other.length
+        return 0
+
+    def truncate(self, n):
+        """Forget all but the first ``n`` positions, 0 <= n <= len(cache); not less than are read from a prefix."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not self.c.shared <= n <= self.length:
+            raise ValueError(f"truncate({n!r}); allowed: {self.c.shared} to {self.length}, the positions filled"
+                             f"{' (a prefix has the others)' if self.c.shared else ''}")
+        self.acquire_to_change()
+        self.length = n
+        self.release()
+
+    def follow(self, KVCache other not None, n):
+        """Become what ``other`` is; the two agree in the first ``n`` positions, which are not copied.
+
+        Both must have the same prefix, or none; ``n`` is at most the length of either.
+        """
+        if other is self or other.weights is not self.weights or other.dtype != self.dtype or \
+                other.prefix is not self.prefix or other.length > self.n_ctx:
+            raise ValueError("a cache can follow another of the same model, dtype and prefix, if it has the room")
+        if not self.c.shared <= n <= min(self.length, other.length):
+            raise ValueError(f"n is {n}; allowed: {self.c.shared} to {min(self.length, other.length)}")
+        self.acquire_to_change()
+        try:
+            other.acquire()
+            try:
+                self.length = n
+                self.copy_positions(other)
+            finally:
+                other.release()
+        finally:
+            self.release()
+
+    def branch(self, n_ctx):
+        """A text that goes on from this one's, with room for ``n_ctx`` positions: this is its ``prefix``."""
+        return KVCache(self.weights, n_ctx, self.dtype, self)
+
+    def fork(self, n_ctx=None):
+        """A copy that goes its own way from here on.
+
+        Parameters
+        ----------
+        n_ctx : int or None
+            Positions that the copy has room for, at least len(cache); None: as many as this one.
+        """
+        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype, self.prefix)
+        if copy.n_ctx < self.length:
+            raise ValueError(f"fork(n_ctx={n_ctx!r}); allowed: {self.length} (the positions filled) or more")
+        self.acquire()
+        try:
+            copy.length = self.c.shared
+            copy.copy_positions(self)
+        finally:
+            self.release()
+        return copy

@@ -1,0 +1,31 @@
+from gpt2c.core._kernels cimport gpt2c_call, gpt2c_step
+from gpt2c.core._weights cimport Weights
+
+
+cdef class Call:
+    cdef gpt2c_call c
+    cdef Weights weights
+    cdef list caches
+    cdef list owned       # what the pointers point to
+    cdef dict named       # the buffers that an observer may see
+    cdef ptrdiff_t rows
+    cdef object row_start  # intp [n_sequences + 1]
+    cdef object lengths    # intp [n_sequences]
+    cdef object observer
+    cdef list views       # of scores, of pattern and of changed: an array of each sequence
+
+    cdef void *own(self, array) except? NULL
+    cdef float *buffer(self, ptrdiff_t size, name=*) except NULL
+    cdef shown(self, name)
+    cdef int add_sequences(self, sequences, bint bidirectional) except -1
+    cdef int add_ids(self, parts) except -1
+    cdef int allocate(self, bint with_top) except -1
+    cdef int start_at(self, start) except -1
+    cdef int watch(self, observer) except -1
+    cdef int watch_patterns(self) except -1
+    cdef ptrdiff_t plan(self, bytearray steps) except -1
+    cdef int run(self) except -1
+    cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1
+    cdef int run_with_blas(self, const gpt2c_step *step) except -1
+    cdef int stop(self, const gpt2c_step *step) except -1
+    cdef int stop_at_pattern(self, const gpt2c_step *step, place) except -1

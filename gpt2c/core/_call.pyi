@@ -1,0 +1,4 @@
+PLACES: dict[str, str]
+UNFUSED: int
+OBSERVE_PATTERN: int
+EDIT_PATTERN: int

@@ -1,0 +1,317 @@
+# cython: language_level=3
+"""One call of the engine: its buffers, and how it is run."""
+
+import numpy as np
+
+from gpt2c.core._kernels import aligned_empty
+from gpt2c.errors import CacheInUseError, ContextLengthError
+
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int32_t
+
+from gpt2c.core._cache cimport KVCache
+from gpt2c.core._kernels cimport (
+    GPT2C_AT_ATTN_OUT, GPT2C_AT_EMBED, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F, GPT2C_AT_MLP_OUT,
+    GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE, GPT2C_AT_QKV, GPT2C_AT_RESID_MID,
+    GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z, GPT2C_CHUNK, GPT2C_EDIT_PATTERN,
+    GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_STOP,
+    GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_workspace, key_blocks, memory_of, plan_steps,
+    run_steps, scratch_size, step_dense, threads_now,
+)
+
+# Where an observer can stop a pass -> its name, and the buffer that is shown there.
+cdef dict PLACE_TABLE = {
+    GPT2C_AT_EMBED: ("embed", "x"),
+    GPT2C_AT_POSITIONS: ("pos_embed", "branch"),
+    GPT2C_AT_RESID_PRE: ("resid_pre", "x"),
+    GPT2C_AT_LN_1: ("ln1", "norm"),
+    GPT2C_AT_QKV: ("qkv", "qkv"),
+    GPT2C_AT_SCORES: ("attn_scores", "scores"),
+    GPT2C_AT_PATTERN: ("pattern", "pattern"),
+    GPT2C_AT_Z: ("z", "attended"),
+    GPT2C_AT_ATTN_OUT: ("attn_out", "branch"),
+    GPT2C_AT_RESID_MID: ("resid_mid", "x"),
+    GPT2C_AT_LN_2: ("ln2", "norm"),
+    GPT2C_AT_PRE: ("pre", "pre"),
+    GPT2C_AT_POST: ("post", "post"),
+    GPT2C_AT_MLP_OUT: ("mlp_out", "branch"),
+    GPT2C_AT_RESID_POST: ("resid_post", "x"),
+    GPT2C_AT_LN_F: ("ln_final", "norm"),
+}
+assert sorted(PLACE_TABLE) == list(range(GPT2C_N_PLACES))
+PLACES = dict(PLACE_TABLE[place] for place in range(GPT2C_N_PLACES))
+UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
+
+
+cdef int poll_signals(void *errors) noexcept with gil:
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<list>errors).append(error)
+        return 1
+    return 0
+
+
+cdef class Call:
+    """The buffers and the C struct of one call; private to it."""
+
+    def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False, observer=None, start=None,
+                  bint bidirectional=False):
+        if len(sequences) == 0:
+            raise ValueError("no sequences given; at least one (cache, ids) is needed")
+        self.weights = weights
+        self.caches, self.owned, self.named = [], [], {}
+        self.c.model, self.c.kernels = &weights.model, weights.kernels
+        self.c.external_gemm = weights.backend == "blas"
+        # NumPy's BLAS has threads of its own; a second team would compete with them for the cores
+        self.c.threads = 1 if self.c.external_gemm else threads_now(threads)
+        self.add_sequences(sequences, bidirectional)
+        whole = observer is not None or start is not None or bidirectional
+        self.c.workspace.chunk = self.rows if whole else min(self.rows, <ptrdiff_t>GPT2C_CHUNK)
+        self.allocate(with_top)
+        if start is not None:
+            self.start_at(start)
+        if observer is not None:
+            self.watch(observer)
+        cdef gpt2c_workspace *w = &self.c.workspace
+        cdef const gpt2c_model *m = self.c.model
+        w.key_blocks = key_blocks(&self.c)
+        if w.key_blocks:
+            w.partial = self.buffer(self.rows * m.n_head * w.key_blocks * GPT2C_PARTIAL(GPT2C_PAD(m.d_head)))
+
+    # ---- buffers ----
+
+    cdef void *own(self, array) except? NULL:
+        """Where the data of an array is, which lives as long as the call."""
+        self.owned.append(array)
+        return memory_of(array)
+
+    cdef float *buffer(self, ptrdiff_t size, name=None) except NULL:
+        array = aligned_empty(size)
+        if name is not None:
+            self.named[name] = array
+        return <float *>self.own(array)
+
+    cdef shown(self, name):
+        """A buffer as rows. The array owns its memory: an observer may keep it."""
+        return self.named[name].reshape(self.c.workspace.chunk, -1)
+
+    cdef int add_sequences(self, sequences, bint bidirectional) except -1:
+        cdef KVCache cache
+        cdef const gpt2c_model *m = self.c.model
+        cdef ptrdiff_t i, n = len(sequences)
+        structs = np.empty(n * sizeof(gpt2c_cache), np.uint8)
+        cdef gpt2c_cache *cache_structs = <gpt2c_cache *>self.own(structs)
+        starts, lengths, parts = [0], [], []
+        for i in range(n):
+            cache, ids = sequences[i]
+            if cache is None:
+                raise TypeError("a sequence needs a KVCache")
+            if cache.weights is not self.weights:
+                raise ValueError("this KVCache was made by another model; use model.new_cache() of this one")
+            if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:
+                raise ValueError("token ids must be an int32 array of one dimension")
+            if ids.shape[0] == 0:
+                raise ValueError("no token ids given; at least one is needed")
+            if bidirectional and cache.length:
+                raise ValueError("without a mask all of a text is computed at once: its cache must be empty")
+            if cache.length + ids.shape[0] > cache.n_ctx:
+                raise ContextLengthError(
+                    f"{cache.length} positions in the cache and {ids.shape[0]} new tokens are more than the "
+                    f"{cache.n_ctx} there is room for (the model has {m.n_ctx} positions); shorten the text")
+            self.caches.append(cache)
+            parts.append(ids)
+            lengths.append(cache.length)
+            starts.append(starts[i] + ids.shape[0])
+            cache_structs[i] = cache.c
+        self.row_start, self.lengths = np.array(starts, np.intp), np.array(lengths, np.intp)
+        self.rows = starts[n]
+        self.c.batch.n_sequences, self.c.batch.caches = n, cache_structs
+        self.c.batch.lengths = <const ptrdiff_t *>self.own(self.lengths)
+        self.c.batch.row_start = <const ptrdiff_t *>self.own(self.row_start)
+        self.c.batch.bidirectional = bidirectional
+        self.add_ids(parts)
+        return 0
+
+    cdef int add_ids(self, parts) except -1:
+        ids = np.concatenate(parts)  # a copy, even of one: their owner may change them meanwhile
+        cdef const int32_t *found = <const int32_t *>self.own(ids)
+        cdef ptrdiff_t i, n_vocab = self.c.model.n_vocab
+        for i in range(self.rows):
+            if not 0 <= found[i] < n_vocab:
+                raise ValueError(f"token id {found[i]} is outside the vocabulary; allowed: 0 to {n_vocab - 1}")
+        self.c.batch.ids = found
+        return 0
+
+    cdef int allocate(self, bint with_top) except -1:
+        """The workspace, but for what depends on all else."""
+        cdef const gpt2c_model *m = self.c.model
+        cdef gpt2c_workspace *w = &self.c.workspace
+        w.scratch_size = scratch_size(m, w.chunk, with_top)
+        w.x = self.buffer(w.chunk * m.n_embd, "x")
+        w.norm = self.buffer(w.chunk * m.n_embd, "norm")
+        w.attended = self.buffer(w.chunk * m.n_embd, "attended")
+        w.qkv = self.buffer(w.chunk * 3 * m.n_embd, "qkv")
+        w.hidden = self.buffer(w.chunk * GPT2C_ENCODED(m.n_inner))
+        if self.weights.dtype != "float32":
+            w.encoded = self.buffer(w.chunk * GPT2C_ENCODED(m.n_embd))
+        w.scratch = self.buffer(self.c.threads * w.scratch_size)
+        if self.c.external_gemm:
+            w.gemm = self.buffer(w.chunk * max(3 * m.n_embd, m.n_inner))
+        return 0
+
+    cdef int start_at(self, start) except -1:
+        layer, given = start
+        if not 0 <= layer <= self.c.model.n_layer:
+            raise ValueError(f"a pass cannot begin before layer {layer}; allowed: 0 to {self.c.model.n_layer}")
+        if given.shape != (self.rows, self.c.model.n_embd):
+            raise ValueError(f"the residual stream given has the shape {given.shape}; "
+                             f"needed: {(self.rows, self.c.model.n_embd)}")
+        np.copyto(self.shown("x"), given)
+        self.c.batch.started, self.c.batch.first_layer = 1, layer
+        return 0
+
+    cdef int watch(self, observer) except -1:
+        cdef const gpt2c_model *m = self.c.model
+        cdef ptrdiff_t chunk = self.c.workspace.chunk
+        flags = np.array(observer.flags, np.uint8)  # a copy: its owner may change it meanwhile
+        if flags.shape != (m.n_layer + 1,):
+            raise ValueError(f"an observer of {m.n_layer} layers needs one flag more, not {flags.size}")
+        self.observer = observer
+        self.c.observer.flags = <const unsigned char *>self.own(flags)
+        self.c.observer.branch = self.buffer(chunk * m.n_embd, "branch")
+        self.c.observer.pre = self.buffer(chunk * m.n_inner, "pre")
+        self.c.observer.post = self.buffer(chunk * m.n_inner, "post")
+        if (flags & (GPT2C_OBSERVE_PATTERN | GPT2C_EDIT_PATTERN)).any():
+            self.watch_patterns()
+        return 0
+
+    cdef int watch_patterns(self) except -1:
+        cdef ptrdiff_t i, n = self.c.batch.n_sequences, n_head = self.c.model.n_head
+        rows = np.diff(self.row_start)
+        keys = rows + self.lengths
+        starts = np.concatenate(([0], np.cumsum(n_head * rows * keys))).astype(np.intp, copy=False)
+        changed = np.zeros(n_head * self.rows, np.uint8)
+        self.c.observer.pattern_start = <const ptrdiff_t *>self.own(starts)
+        self.c.observer.changed = <unsigned char *>self.own(changed)
+        self.c.observer.scores = self.buffer(starts[-1], "scores")
+        self.c.observer.pattern = self.buffer(starts[-1], "pattern")
+        self.views = [[self.named[name][starts[i]:starts[i + 1]].reshape(n_head, rows[i], keys[i]) for i in range(n)]
+                      for name in ("scores", "pattern")]
+        ends = n_head * self.row_start
+        self.views.append([changed[ends[i]:ends[i + 1]].reshape(n_head, rows[i]) for i in range(n)])
+        return 0
+
+    # ---- running it ----
+
+    cdef ptrdiff_t plan(self, bytearray steps) except -1:
+        """Write the steps, without the stops at which there is nothing to see, and return their number."""
+        cdef ptrdiff_t i, n, n_steps = plan_steps(&self.c, NULL)
+        steps.extend(bytes(n_steps * sizeof(gpt2c_step)))
+        cdef gpt2c_step *s = <gpt2c_step *>memory_of(steps)
+        plan_steps(&self.c, s)
+        if self.observer is None:
+            return n_steps
+        n = 0
+        for i in range(n_steps):
+            if s[i].phase != GPT2C_STOP or self.observer.wants(PLACE_TABLE[s[i].detail][0], s[i].layer):
+                s[n] = s[i]
+                n += 1
+        return n
+
+    cdef int run(self) except -1:
+        """Run all steps; the caches grow only if every one was done."""
+        cdef KVCache cache
+        cdef ptrdiff_t i, n, acquired = 0
+        errors = []
+        self.c.poll, self.c.poll_argument = poll_signals, <void *>errors
+        steps = bytearray()
+        n = self.plan(steps)
+        try:
+            for cache in self.caches:
+                cache.acquire_to_change()
+                acquired += 1
+                if cache.length != self.lengths[acquired - 1]:  # another call came between the checks and here
+                    raise CacheInUseError("this KVCache was changed by another call while this one began; "
+                                          "give every sequence a cache of its own, e.g. cache.fork()")
+            if self.run_all(<const gpt2c_step *>memory_of(steps), n):
+                raise errors[0]
+            if not (self.c.batch.started or self.c.batch.bidirectional):  # else they have what no later token can use
+                for i, cache in enumerate(self.caches):
+                    cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]
+        finally:
+            for cache in self.caches[:acquired]:
+                cache.release()
+        return 0
+
+    cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1:
+        """All steps, one region for those between two stops. Returns whether the call was abandoned."""
+        cdef ptrdiff_t i = 0, n
+        cdef int stopped = 0
+        while i < n_steps and not stopped:
+            n = 1
+            if steps[i].phase == GPT2C_STOP:
+                self.stop(&steps[i])
+            elif self.c.external_gemm:
+                stopped = self.run_with_blas(&steps[i])
+            else:
+                while i + n < n_steps and steps[i + n].phase != GPT2C_STOP:
+                    n += 1
+                with nogil:
+                    stopped = run_steps(&self.c, steps + i, n)
+            i += n
+        return stopped
+
+    cdef int run_with_blas(self, const gpt2c_step *step) except -1:
+        cdef const float *source
+        cdef float *target = self.c.workspace.gemm
+        cdef const gpt2c_dense *dense = step_dense(&self.c, step, &source)
+        cdef int stopped
+        if dense != NULL:
+            if step.phase == GPT2C_HEAD:
+                target = self.c.output.logits
+                if self.c.output.target_start == NULL:
+                    target += step.row0 * dense.n_out
+            np.matmul(rows_at(<float *>source, step.rows, dense.n_in), self.weights.matrices[step.phase, step.layer],
+                      out=rows_at(target, step.rows, dense.n_out))
+            PyErr_CheckSignals()
+            if step.phase == GPT2C_HEAD:
+                return 0
+        with nogil:
+            stopped = run_steps(&self.c, step, 1)
+        return stopped
+
+    cdef int stop(self, const gpt2c_step *step) except -1:
+        """Show the observer what has been computed, as arrays that it may change."""
+        place, buffer = PLACE_TABLE[step.detail]
+        if step.detail in (GPT2C_AT_SCORES, GPT2C_AT_PATTERN):
+            return self.stop_at_pattern(step, place)
+        array = self.shown(buffer)[:step.rows]
+        if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2):
+            self.observer.see(place, step.layer, array, self.shown("x"))
+        elif step.detail == GPT2C_AT_LN_F:
+            wanted = [self.c.output.rows[i] for i in range(self.c.output.n_rows)]
+            self.observer.see(place, step.layer, array, self.shown("x")[wanted])
+        elif step.detail == GPT2C_AT_ATTN_OUT:
+            self.observer.see(place, step.layer, array, self.shown("attended"))
+        else:
+            self.observer.see(place, step.layer, array)
+        return 0
+
+    cdef int stop_at_pattern(self, const gpt2c_step *step, place) except -1:
+        """The same of scores or pattern; marks the heads whose bits have changed."""
+        arrays = self.views[step.detail == GPT2C_AT_PATTERN]
+        edits = self.c.observer.flags[step.layer] & GPT2C_EDIT_PATTERN
+        before = [array.view(np.int32).copy() for array in arrays] if edits else []
+        self.observer.see(place, step.layer, list(arrays))
+        for old, array, changed in zip(before, arrays, self.views[2]):
+            changed |= (old != array.view(np.int32)).any(axis=2)
+        return 0
+
+
+cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n):
+    """Memory of a call as an array, for the time of one product."""
+    memory = PyMemoryView_FromMemory(<char *>data, rows * n * sizeof(float), PyBUF_WRITE)
+    return np.frombuffer(memory, np.float32).reshape(rows, n)

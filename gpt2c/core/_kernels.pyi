@@ -1,0 +1,16 @@
+import numpy as np
+from numpy.typing import NDArray
+
+NUMERICS_VERSION: int
+OWN_BFLOAT16: tuple[str, ...]
+TEAM: str
+MOST_THREADS: int
+BACKENDS: tuple[str, ...]
+DTYPES: tuple[str, ...]
+CACHE_DTYPES: tuple[str, ...]
+FUNCTIONS: dict[str, int]
+
+def isas() -> list[str]: ...
+def default_isa() -> str: ...
+def aligned_empty(shape: int | tuple[int, ...]) -> NDArray[np.float32]: ...
+def mask_bits(masks: NDArray[np.bool_]) -> NDArray[np.uint16]: ...

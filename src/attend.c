@@ -1,0 +1,175 @@
+/* Attention between the rows of a call and the caches: keys and values in, attended values out. */
+#include "pass.h"
+
+#include <string.h>
+
+/* Bytes of a number in a cache. */
+static ptrdiff_t number_size(int half) { return half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float); }
+
+/* Keys and values of one head of a layer. */
+static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+    const gpt2c_cache *cache = &c->batch.caches[sequence];
+    const ptrdiff_t before = (layer * c->model->n_head + head) * number_size(cache->half);
+    const ptrdiff_t d = c->model->d_head, d_pad = d_pad_of(c->model);
+    gpt2c_keys keys = {.k = (const char *)cache->k + before * cache->capacity * d,
+                       .v = (const char *)cache->v + before * cache->capacity * d_pad,
+                       .half = cache->half};
+    if (cache->shared) {
+        keys.k0 = (const char *)cache->k0 + before * cache->capacity0 * d;
+        keys.v0 = (const char *)cache->v0 + before * cache->capacity0 * d_pad;
+        keys.shared = cache->shared;
+    }
+    return keys;
+}
+
+static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+    const gpt2c_keys keys = keys_of(c, sequence, layer, head);
+    return keys.shared ? keys.k0 : keys.k;
+}
+
+/* ---- into the caches ---- */
+
+/* Part of C_ATTN's output: `width` <= 64 columns of one head, from its column i0 on, of `rows` <= 16 rows of one
+ * sequence. */
+typedef struct {
+    const float *from;
+    ptrdiff_t ld, rows, width, i0;
+} piece;
+
+/* A piece into a cache at its position `own`, the keys' lane included: transposed, d_head rows of 16 lanes. */
+static void store_keys(const gpt2c_kernels *kernels, const gpt2c_keys *to, ptrdiff_t own, ptrdiff_t d, const piece *p) {
+    const ptrdiff_t lane = own % GPT2C_LANES, at = (own - lane) * d + p->i0 * GPT2C_LANES + lane;
+    if (!to->half) {
+        float *k = (float *)(uintptr_t)to->k + at;
+        for (ptrdiff_t i = 0; i < p->width; i++)
+            for (ptrdiff_t r = 0; r < p->rows; r++) k[i * GPT2C_LANES + r] = p->from[r * p->ld + i];
+        return;
+    }
+    uint16_t *k = (uint16_t *)(uintptr_t)to->k + at, halves[GPT2C_LANES][GPT2C_PANEL];
+    for (ptrdiff_t r = 0; r < p->rows; r++) kernels->narrow(halves[r], p->from + r * p->ld, p->width);
+    for (ptrdiff_t i = 0; i < p->width; i++)
+        for (ptrdiff_t r = 0; r < p->rows; r++) k[i * GPT2C_LANES + r] = halves[r][i];
+}
+
+/* The same for values: rows of d_pad, whose last columns are zero. */
+static void store_values(const gpt2c_kernels *kernels, const gpt2c_keys *to, ptrdiff_t own, ptrdiff_t d,
+                         const piece *p) {
+    const ptrdiff_t d_pad = GPT2C_PAD(d), size = number_size(to->half);
+    for (ptrdiff_t r = 0; r < p->rows; r++) {
+        char *v = (char *)(uintptr_t)to->v + ((own + r) * d_pad + p->i0) * size;
+        const float *from = p->from + r * p->ld;
+        if (to->half)
+            kernels->narrow((uint16_t *)(void *)v, from, p->width);
+        else
+            memcpy(v, from, (size_t)(p->width * size));
+        /* a zero has the same bytes in both formats */
+        if (p->i0 + p->width == d) memset(v + p->width * size, 0, (size_t)((d_pad - d) * size));
+    }
+}
+
+void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
+                 ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end) {
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t n = c->model->n_embd, d = c->model->d_head, first = first_sequence(batch, step->row0 + begin);
+    for (ptrdiff_t column = larger(column0, n), next; column < column1; column = next) {
+        const ptrdiff_t head = column % n / d, i0 = column % n % d;
+        next = smaller(smaller(column1, column - i0 + d), column + GPT2C_PANEL);
+        piece p = {.ld = ld, .width = next - column, .i0 = i0};
+        ptrdiff_t sequence = first;
+        /* up to 16 rows at a time, which share the lines of the keys */
+        for (ptrdiff_t r = begin; r < end; r += p.rows) {
+            const ptrdiff_t row = step->row0 + r;
+            sequence = sequence_of(batch, row, sequence);
+            const ptrdiff_t position = position_of(batch, row, sequence), lane = position % GPT2C_LANES;
+            p.rows = smaller(smaller(end, batch->row_start[sequence + 1] - step->row0) - r, GPT2C_LANES - lane);
+            p.from = qkv + (r - begin) * ld + column - column0;
+            const gpt2c_keys to = keys_of(c, sequence, step->layer, head);
+            const ptrdiff_t own = position - to.shared;
+            if (column < 2 * n)
+                store_keys(c->kernels, &to, own, d, &p);
+            else
+                store_values(c->kernels, &to, own, d, &p);
+        }
+    }
+}
+
+/* ---- out of them ---- */
+
+static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptrdiff_t block) {
+    const gpt2c_workspace *w = &c->workspace;
+    return w->partial + ((row * c->model->n_head + head) * w->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
+}
+
+/* The keys that are read after those of `head` for rows [r, r + rows) of [begin, end), or NULL. */
+static const void *next_keys(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t sequence, ptrdiff_t head,
+                             ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
+    if (next < end) return first_keys(c, sequence_of(&c->batch, step->row0 + next, sequence), step->layer, head);
+    if (head + 1 == c->model->n_head) return NULL;
+    return first_keys(c, first_sequence(&c->batch, step->row0 + begin), step->layer, head + 1);
+}
+
+void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
+                 ptrdiff_t end, float *scratch) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t n = m->n_embd, d = m->d_head;
+    const float scale = m->layers[step->layer].attn_scale;
+    ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
+    for (ptrdiff_t r = begin, rows; r < end; r += rows) {
+        const ptrdiff_t row = step->row0 + r;
+        sequence = sequence_of(batch, row, sequence);
+        /* rows of one sequence go together, unless each sees more than its past */
+        rows = batch->bidirectional ? 1 : smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
+        const ptrdiff_t first =
+            batch->bidirectional ? n_keys_of(batch, sequence) - 1 : position_of(batch, row, sequence);
+        const float *q = c->workspace.qkv + r * 3 * n + head * d;
+        gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        keys.next = next_keys(c, step, sequence, head, r + rows, begin, end);
+        if (c->workspace.key_blocks == 0)
+            c->kernels->attention(c->workspace.attended + r * n + head * d, n, q, 3 * n, &keys, rows, first, d, scale,
+                                  scratch);
+        else if (block * GPT2C_KEY_BLOCK < first + rows)
+            c->kernels->attention_block(partial_of(c, r, head, block), partial_of(c, 1, 0, 0) - c->workspace.partial, q,
+                                        3 * n, &keys, rows, first, d, scale, block, scratch);
+    }
+}
+
+void pass_merge(const gpt2c_call *c, const gpt2c_step *step, float *out, float *scratch) {
+    const gpt2c_model *m = c->model;
+    ptrdiff_t sequence = first_sequence(&c->batch, step->row0);
+    for (ptrdiff_t r = 0; r < step->rows; r++) {
+        sequence = sequence_of(&c->batch, step->row0 + r, sequence);
+        const ptrdiff_t blocks = position_of(&c->batch, step->row0 + r, sequence) / GPT2C_KEY_BLOCK + 1;
+        for (ptrdiff_t head = 0; head < m->n_head; head++)
+            c->kernels->attention_merge(out + r * m->n_embd + head * m->d_head, partial_of(c, r, head, 0), blocks,
+                                        m->d_head, scratch);
+    }
+}
+
+/* One query of an unfused layer, in one of its phases. All rows are one chunk, so row0 is 0. */
+void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                         float *scratch) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_batch *batch = &c->batch;
+    const gpt2c_observer *o = &c->observer;
+    const ptrdiff_t n = m->n_embd, d = m->d_head;
+    ptrdiff_t sequence = first_sequence(batch, begin);
+    for (ptrdiff_t r = begin; r < end; r++) {
+        sequence = sequence_of(batch, r, sequence);
+        const ptrdiff_t start = batch->row_start[sequence], rows = batch->row_start[sequence + 1] - start;
+        const ptrdiff_t n_keys = n_keys_of(batch, sequence), i = head * rows + r - start;
+        const ptrdiff_t at = o->pattern_start[sequence] + i * n_keys;
+        const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        if (step->phase == GPT2C_SCORES) {
+            const ptrdiff_t position = batch->bidirectional ? n_keys - 1 : position_of(batch, r, sequence);
+            c->kernels->attention_scores(o->scores + at, c->workspace.qkv + r * 3 * n + head * d, &keys, position,
+                                         n_keys, d, m->layers[step->layer].attn_scale, scratch);
+        } else if (step->phase == GPT2C_SOFTMAX) {
+            c->kernels->softmax(o->pattern + at, o->scores + at, n_keys);
+        } else if (o->changed[m->n_head * start + i]) {
+            o->changed[m->n_head * start + i] = 0;
+            c->kernels->attention_values(c->workspace.attended + r * n + head * d, o->pattern + at, &keys, n_keys, d,
+                                         scratch);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+/* pass.h: what plan.c, run.c and attend.c share; internal to them. */
+#ifndef GPT2C_PASS_H
+#define GPT2C_PASS_H
+
+#include "call.h"
+
+enum {
+    ROW_BLOCK = 256, /* rows that a thread multiplies by a panel at a time at most, */
+    ROW_LEAST = 48,  /* and at least, if that keeps more threads busy */
+    FOLD_ROWS = 8    /* up to this many rows of input every thread prepares for itself rather than wait for a phase */
+};
+
+static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline ptrdiff_t d_pad_of(const gpt2c_model *m) { return GPT2C_PAD(m->d_head); }
+static inline ptrdiff_t query_tiles(ptrdiff_t rows) { return (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES; }
+
+/* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded, and room for
+ * merging. */
+static inline ptrdiff_t fold_size(const gpt2c_model *m) {
+    return FOLD_ROWS * (m->n_embd + GPT2C_ENCODED(m->n_embd)) + GPT2C_PARTIAL(d_pad_of(m));
+}
+
+/* ---- the sequences behind rows ---- */
+
+/* The sequence that row belongs to, searched from `sequence` on (rows come in ascending order). */
+static inline ptrdiff_t sequence_of(const gpt2c_batch *batch, ptrdiff_t row, ptrdiff_t sequence) {
+    while (row >= batch->row_start[sequence + 1]) sequence++;
+    return sequence;
+}
+
+/* The same for the first row of a range. */
+static inline ptrdiff_t first_sequence(const gpt2c_batch *batch, ptrdiff_t row) {
+    ptrdiff_t low = 0, high = batch->n_sequences; /* row_start[low] <= row < row_start[high] */
+    while (high - low > 1) {
+        const ptrdiff_t middle = low + (high - low) / 2;
+        if (batch->row_start[middle] <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static inline ptrdiff_t position_of(const gpt2c_batch *batch, ptrdiff_t row, ptrdiff_t sequence) {
+    return batch->lengths[sequence] + row - batch->row_start[sequence];
+}
+
+/* The keys of a sequence, those of this call among them. */
+static inline ptrdiff_t n_keys_of(const gpt2c_batch *batch, ptrdiff_t sequence) {
+    return batch->lengths[sequence] + batch->row_start[sequence + 1] - batch->row_start[sequence];
+}
+
+/* ---- attend.c ---- */
+
+/* Keys and values among columns [column0, column1) of C_ATTN's output for rows [begin, end) of the step, into their
+ * caches. qkv is where the first column of the first row is, ld the distance of rows. */
+void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
+                 ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end);
+/* Rows [begin, end) of the step attend with one head: to all keys, or to one block of them. */
+void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
+                 ptrdiff_t end, float *scratch);
+/* The same in the phases of an unfused layer: scores, their softmax, or values by a changed pattern. */
+void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                         float *scratch);
+/* What the step's rows got from all blocks, into out[rows][n_embd]. scratch: GPT2C_PARTIAL(d_pad) floats. */
+void pass_merge(const gpt2c_call *c, const gpt2c_step *step, float *out, float *scratch);
+
+#endif

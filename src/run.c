@@ -1,0 +1,370 @@
+/* The steps of a call, each split into items that any thread may claim. An item's result does not depend on who
+ * computes it or when, so results do not depend on the number of threads. */
+#define _POSIX_C_SOURCE 200809L
+#include "pass.h"
+#include "team.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- embedding and LayerNorm ---- */
+
+/* x = wte[id] + wpe[position] for rows [begin, end) of the step; unfused: x = wte[id], or branch = wpe[position]. */
+static void embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_batch *batch = &c->batch;
+    const size_t size = (size_t)m->n_embd * sizeof(float);
+    ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
+    for (ptrdiff_t r = begin; r < end; r++) {
+        const ptrdiff_t row = step->row0 + r;
+        sequence = sequence_of(batch, row, sequence);
+        const float *place = m->wpe + position_of(batch, row, sequence) * m->n_embd;
+        float *x = c->workspace.x + r * m->n_embd;
+        if (step->phase == GPT2C_POSITIONS) {
+            memcpy(c->observer.branch + r * m->n_embd, place, size);
+            continue;
+        }
+        if (m->wte)
+            memcpy(x, m->wte + batch->ids[row] * m->n_embd, size);
+        else
+            gpt2c_unpack(&m->head, batch->ids[row], x);
+        if (!step->unfused)
+            for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] += place[k];
+    }
+}
+
+/* LayerNorm of row `r` of a step, into `out`. */
+static void normalise(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_norm *norm, ptrdiff_t r, float *out) {
+    const ptrdiff_t n = c->model->n_embd;
+    const int wanted_only = step->phase == GPT2C_LN_F || step->phase == GPT2C_HEAD;
+    const ptrdiff_t row = wanted_only ? c->output.rows[step->row0 + r] - step->origin : r;
+    c->kernels->layer_norm(out, n, c->workspace.x + row * n, n, norm, c->model->epsilon, 1, n);
+}
+
+static ptrdiff_t encoded_size(const gpt2c_call *c, const gpt2c_dense *dense) {
+    return gpt2c_encoded_size(c->kernels, dense->dtype, dense->n_in);
+}
+
+/* A phase that writes norm and, in the format of the dense layers that follow, encoded. */
+static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_workspace *w = &c->workspace;
+    const gpt2c_norm *norm = step->phase == GPT2C_LN_1   ? &m->layers[step->layer].ln_1
+                             : step->phase == GPT2C_LN_2 ? &m->layers[step->layer].ln_2
+                                                         : &m->ln_f;
+    const gpt2c_dense *dense = step->phase == GPT2C_LN_F ? &m->head : &m->layers[step->layer].c_attn;
+    const ptrdiff_t n = m->n_embd, size = encoded_size(c, dense);
+    for (ptrdiff_t r = begin; r < end; r++) {
+        normalise(c, step, norm, r, w->norm + r * n);
+        if (dense->dtype != GPT2C_FLOAT32 && !step->unfused)
+            c->kernels->encode(dense->dtype, (char *)w->encoded + r * size, size, w->norm + r * n, n, 1, n);
+    }
+}
+
+/* ---- dense layers ---- */
+
+/* What a dense phase multiplies, and where its result goes. */
+typedef struct {
+    const gpt2c_dense *dense;
+    const gpt2c_norm *norm; /* the LayerNorm of x that gives the input; NULL: something else does */
+    const float *source;    /* the input in float32; NULL: written in the dense layer's format at once */
+    const void *input;      /* in the dense layer's format */
+    float *out;
+    gpt2c_epilogue epilogue;
+} dense_work;
+
+static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_workspace *w = &c->workspace;
+    const gpt2c_layer *layer = &m->layers[step->layer];
+    const gpt2c_epilogue plain = {GPT2C_IDENTITY, NULL}, activate = {m->activation, NULL}, add = {GPT2C_IDENTITY, w->x};
+    dense_work work = {.epilogue = plain};
+    switch (step->phase) {
+    case GPT2C_C_ATTN:
+        work = (dense_work){&layer->c_attn, &layer->ln_1, w->norm, w->encoded, w->qkv, plain};
+        break;
+    case GPT2C_ATTN_PROJ:
+        work = (dense_work){&layer->attn_proj, NULL, w->attended, w->encoded, w->x, add};
+        break;
+    case GPT2C_C_FC:
+        work = (dense_work){&layer->c_fc, &layer->ln_2, w->norm, w->encoded, w->hidden, activate};
+        if (step->unfused) work.out = c->observer.pre, work.epilogue = plain;
+        break;
+    case GPT2C_MLP_PROJ:
+        work = (dense_work){&layer->mlp_proj, NULL, step->unfused ? c->observer.post : NULL, w->hidden, w->x, add};
+        break;
+    case GPT2C_HEAD: { /* LN_F left its rows in order from the first wanted row of the chunk on */
+        const ptrdiff_t first = step->fold ? 0 : step->row0 - step->origin;
+        work.dense = &m->head, work.norm = &m->ln_f;
+        work.source = w->norm + first * m->n_embd;
+        work.input = (const char *)w->encoded + first * encoded_size(c, &m->head);
+        work.out = c->output.target_start ? c->output.logits : c->output.logits + step->row0 * m->n_vocab;
+        break;
+    }
+    default:
+        return work;
+    }
+    if (step->unfused && work.out == w->x) work.out = c->observer.branch, work.epilogue = plain;
+    if (work.source && work.dense->dtype == GPT2C_FLOAT32) work.input = work.source;
+    return work;
+}
+
+const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *step, const float **input) {
+    const dense_work work = work_of(call, step);
+    *input = work.input;
+    return work.dense;
+}
+
+/* The input of a folded dense phase, all rows of it, prepared in `scratch` (fold_size) unless it is ready; returns
+ * where it is. */
+static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *scratch) {
+    const gpt2c_model *m = c->model;
+    const dense_work work = work_of(c, step);
+    const ptrdiff_t n = m->n_embd;
+    if (!work.source) return work.input;
+    const float *source = scratch;
+    if (work.norm)
+        for (ptrdiff_t r = 0; r < step->rows; r++) normalise(c, step, work.norm, r, scratch + r * n);
+    else if (c->workspace.key_blocks > 0)
+        pass_merge(c, step, scratch, scratch + fold_size(m) - GPT2C_PARTIAL(d_pad_of(m)));
+    else
+        source = work.source;
+    if (work.dense->dtype == GPT2C_FLOAT32) return source;
+    float *encoded = scratch + FOLD_ROWS * n;
+    c->kernels->encode(work.dense->dtype, encoded, encoded_size(c, work.dense), source, n, step->rows, n);
+    return encoded;
+}
+
+/* Rows [begin, end) of the products that the caller has computed. */
+static void finish_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+    const dense_work work = work_of(c, step);
+    const ptrdiff_t n_out = work.dense->n_out;
+    float *out = work.out + begin * n_out;
+    gpt2c_epilogue here = work.epilogue;
+    if (here.residual) here.residual += begin * n_out;
+    c->kernels->epilogue(out, n_out, c->workspace.gemm + begin * n_out, n_out, work.dense->bias, &here, end - begin,
+                         n_out);
+    if (step->phase == GPT2C_C_ATTN && !step->unfused) pass_append(c, step, out, n_out, 0, n_out, begin, end);
+}
+
+/* Rows [begin, end) of one panel of a dense layer. */
+static void multiply_rows(const gpt2c_call *c, const gpt2c_step *step, const void *input, ptrdiff_t panel,
+                          ptrdiff_t begin, ptrdiff_t end, float *scratch) {
+    const dense_work work = work_of(c, step);
+    const gpt2c_dense *dense = work.dense, *next = &c->model->layers[step->layer].mlp_proj;
+    const ptrdiff_t n_out = dense->n_out, rows = end - begin, size = encoded_size(c, dense);
+    const ptrdiff_t column = panel * GPT2C_PANEL, columns = smaller(n_out - column, GPT2C_PANEL);
+    const int encodes = step->phase == GPT2C_C_FC && next->dtype != GPT2C_FLOAT32 && !step->unfused;
+    const int appends = step->phase == GPT2C_C_ATTN && !step->unfused;
+    float *out = work.out + begin * n_out + column;
+    ptrdiff_t ld = n_out;
+    gpt2c_epilogue here = work.epilogue;
+    if (here.residual) here.residual += begin * n_out + column;
+    /* outputs that go elsewhere at once are never written to work.out */
+    if (encodes || (appends && column >= c->model->n_embd)) {
+        out = scratch + GPT2C_LINEAR_SCRATCH(rows);
+        ld = GPT2C_PANEL;
+    }
+    c->kernels->linear(out, ld, (const char *)input + begin * size, size, dense, &here, rows, panel, panel + 1,
+                       scratch);
+    if (appends) pass_append(c, step, out, ld, column, column + columns, begin, end);
+    if (encodes) { /* 64 outputs are a group of the next layer's inputs */
+        const ptrdiff_t next_size = encoded_size(c, next);
+        char *to = (char *)c->workspace.hidden + begin * next_size + panel * c->kernels->encoded_group[next->dtype];
+        c->kernels->encode(next->dtype, to, next_size, out, ld, rows, columns);
+    }
+}
+
+/* ---- phases of unfused layers ---- */
+
+static void encode_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
+    gpt2c_step next = *step;
+    next.phase = step->detail;
+    const dense_work work = work_of(c, &next);
+    const ptrdiff_t size = encoded_size(c, work.dense), n_in = work.dense->n_in;
+    char *to = (char *)(uintptr_t)work.input + begin * size;
+    c->kernels->encode(work.dense->dtype, to, size, work.source + begin * n_in, n_in, end - begin, n_in);
+}
+
+static void add_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
+    const ptrdiff_t n = c->model->n_embd;
+    float *x = c->workspace.x + begin * n;
+    const gpt2c_epilogue add = {GPT2C_IDENTITY, x};
+    c->kernels->epilogue(x, n, c->observer.branch + begin * n, n, NULL, &add, end - begin, n);
+}
+
+static void activate_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
+    const ptrdiff_t n = c->model->n_inner;
+    c->kernels->apply(c->observer.post + begin * n, c->observer.pre + begin * n, (end - begin) * n,
+                      c->model->activation);
+}
+
+/* ---- scores ---- */
+
+/* What is wanted of one row of logits. */
+static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, float *scratch) {
+    const gpt2c_kernels *kernels = c->kernels;
+    const gpt2c_output *o = &c->output;
+    const ptrdiff_t n = c->model->n_vocab, row = step->row0 + r;
+    const ptrdiff_t first = o->target_start[row], last = o->target_start[row + 1];
+    const float *logits = o->logits + r * n;
+    for (ptrdiff_t t = first; t < last; t++) o->target_logit[t] = o->targets[t] < 0 ? NAN : logits[o->targets[t]];
+    o->greater[first] =
+        kernels->log_sum(logits, n, o->target_logit[first], &o->maximum[row], &o->total[row], &o->moment[row]);
+    for (ptrdiff_t t = first + 1; t < last; t++) o->greater[t] = kernels->count_greater(logits, n, o->target_logit[t]);
+    for (ptrdiff_t i = row * o->n_masks; i < (row + 1) * o->n_masks; i++)
+        kernels->subset_sum(logits, n, o->masks + i % o->n_masks * GPT2C_MASK_WORDS(n), &o->mask_maximum[i],
+                            &o->mask_total[i]);
+    if (o->top == 0) return;
+    int32_t *ids = o->top_ids + row * o->top;
+    float *greatest = o->top_logits + row * o->top;
+    if (!isnan(o->total[row])) {
+        kernels->top(ids, greatest, logits, o->n_text, o->top, scratch);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < o->top; i++) {
+        ids[i] = -1;
+        greatest[i] = NAN;
+    }
+}
+
+/* ---- items ---- */
+
+/* How a phase is split: its items are (slice, part), a slice being a head, a panel or a block of keys of a head, a part
+ * some of the rows. */
+typedef struct {
+    ptrdiff_t slices, parts;
+} split;
+
+static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
+    const gpt2c_dense *dense = work_of(c, step).dense;
+    if (dense && !c->external_gemm) {
+        const ptrdiff_t panels = GPT2C_PANELS(dense->n_out), wanted = (4 * c->threads + panels - 1) / panels;
+        const ptrdiff_t fewest = (step->rows + ROW_BLOCK - 1) / ROW_BLOCK;
+        const ptrdiff_t most = (step->rows + ROW_LEAST - 1) / ROW_LEAST;
+        return (split){panels, wanted < fewest ? fewest : smaller(wanted, most)};
+    }
+    switch (step->phase) {
+    case GPT2C_ATTENTION:
+        return (split){c->model->n_head * larger(c->workspace.key_blocks, 1), query_tiles(step->rows)};
+    case GPT2C_SCORES:
+    case GPT2C_SOFTMAX:
+    case GPT2C_VALUES:
+        return (split){c->model->n_head, query_tiles(step->rows)};
+    case GPT2C_SCORE:
+        return (split){1, step->rows};
+    default:
+        return (split){1, (step->rows + GPT2C_TILE_ROWS - 1) / GPT2C_TILE_ROWS};
+    }
+}
+
+/* input: what `prepare` gave, for a folded phase. */
+static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
+                     float *scratch) {
+    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n = c->model->n_embd, n_head = c->model->n_head;
+    const ptrdiff_t begin = step->rows * part / s.parts, end = step->rows * (part + 1) / s.parts;
+    switch (step->phase) {
+    case GPT2C_EMBED:
+    case GPT2C_POSITIONS:
+        embed(c, step, begin, end);
+        break;
+    case GPT2C_LN_1:
+    case GPT2C_LN_2:
+    case GPT2C_LN_F:
+        normalise_rows(c, step, begin, end);
+        break;
+    case GPT2C_ATTENTION:
+        pass_attend(c, step, slice % n_head, slice / n_head, begin, end, scratch);
+        break;
+    case GPT2C_ENCODE:
+        encode_rows(c, step, begin, end);
+        break;
+    case GPT2C_ADD:
+        add_rows(c, begin, end);
+        break;
+    case GPT2C_APPEND:
+        pass_append(c, step, c->workspace.qkv + begin * 3 * n, 3 * n, 0, 3 * n, begin, end);
+        break;
+    case GPT2C_SCORES:
+    case GPT2C_SOFTMAX:
+    case GPT2C_VALUES:
+        pass_attend_unfused(c, step, slice, begin, end, scratch);
+        break;
+    case GPT2C_ACTIVATE:
+        activate_rows(c, begin, end);
+        break;
+    case GPT2C_SCORE:
+        score(c, step, part, scratch);
+        break;
+    default:
+        if (c->external_gemm)
+            finish_rows(c, step, begin, end);
+        else
+            multiply_rows(c, step, input, slice, begin, end, scratch);
+        break;
+    }
+}
+
+/* ---- the region ---- */
+
+typedef struct {
+    const gpt2c_call *call;
+    const gpt2c_step *steps;
+    ptrdiff_t n_steps;
+    team_queue queue;
+    atomic_int stopped; /* what poll returned */
+    struct timespec polled;
+} region;
+
+static struct timespec coarse_now(void) {
+    struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return now;
+}
+
+/* Whether to go on. Thread 0 reads the (coarse, cheap) clock and asks the caller every few milliseconds. After a stop
+ * all items are still claimed, with nothing done. */
+static int go_on(region *r, int thread) {
+    if (atomic_load_explicit(&r->stopped, memory_order_relaxed)) return 0;
+    if (thread != 0 || !r->call->poll) return 1;
+    const struct timespec now = coarse_now();
+    const long long waited = (now.tv_sec - r->polled.tv_sec) * 1000000000LL + (now.tv_nsec - r->polled.tv_nsec);
+    if (waited < 4000000LL) return 1;
+    r->polled = now;
+    const int answer = r->call->poll(r->call->poll_argument);
+    if (answer) atomic_store(&r->stopped, answer);
+    return !answer;
+}
+
+static void run_steps(void *pointer, int thread, int threads) {
+    region *r = pointer;
+    const gpt2c_call *c = r->call;
+    float *scratch = c->workspace.scratch + thread * c->workspace.scratch_size;
+    float *fold_scratch = scratch + c->workspace.scratch_size - fold_size(c->model);
+    ptrdiff_t finished = 0, item;
+    for (ptrdiff_t i = 0; i < r->n_steps; i++) {
+        const gpt2c_step *step = &r->steps[i];
+        const split s = split_of(c, step);
+        const ptrdiff_t items = s.slices * s.parts;
+        const void *input = step->fold ? NULL : work_of(c, step).input;
+        while ((item = team_claim(&r->queue, i + 1, items, thread, threads)) >= 0) {
+            if (go_on(r, thread)) {
+                if (step->fold && !input) input = prepare(c, step, fold_scratch);
+                run_item(c, step, s, item, input, scratch);
+            }
+            team_done(&r->queue);
+        }
+        finished += items;
+        team_wait(&r->queue, finished);
+    }
+}
+
+int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps) {
+    region r = {.call = call, .steps = steps, .n_steps = n_steps, .polled = coarse_now()};
+    team_run(call->threads, run_steps, &r);
+    return atomic_load(&r.stopped);
+}
