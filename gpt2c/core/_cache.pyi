@@ -1,5 +1,9 @@
+from typing_extensions import disjoint_base
+
+from ._kernels import CACHE_DTYPES as CACHE_DTYPES
 from ._weights import Weights
 
+@disjoint_base
 class KVCache:
     weights: Weights
     n_ctx: int

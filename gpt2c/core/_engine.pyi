@@ -22,11 +22,36 @@ from ._kernels import isas as isas
 from ._kernels import mask_bits as mask_bits
 from ._weights import Weights as Weights
 
-Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
+__all__ = [
+    "BACKENDS",
+    "CACHE_DTYPES",
+    "DTYPES",
+    "EDIT_PATTERN",
+    "MOST_THREADS",
+    "NUMERICS_VERSION",
+    "OBSERVE_PATTERN",
+    "OWN_BFLOAT16",
+    "PLACES",
+    "TEAM",
+    "UNFUSED",
+    "KVCache",
+    "Weights",
+    "aligned_empty",
+    "default_isa",
+    "forward",
+    "isas",
+    "log_sum_exp",
+    "mask_bits",
+    "sample",
+    "score",
+    "top",
+]
+
+_Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
 
 def forward(
     weights: Weights,
-    sequences: Sequences,
+    sequences: _Sequences,
     *,
     keep: int = 0,
     threads: int = 1,
@@ -36,7 +61,7 @@ def forward(
 ) -> NDArray[np.float32]: ...
 def score(
     weights: Weights,
-    sequences: Sequences,
+    sequences: _Sequences,
     wanted: Sequence[tuple[NDArray[np.integer[Any]], NDArray[np.int32]]],
     *,
     top: int = 0,

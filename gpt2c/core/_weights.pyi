@@ -3,9 +3,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
 
 from ..config import Config
+from ._kernels import BACKENDS as BACKENDS
+from ._kernels import FUNCTIONS as FUNCTIONS
 
+@disjoint_base
 class Weights:
     config: Config
     backend: str
