@@ -680,3 +680,15 @@ def test_environment_names_the_isa(monkeypatch):
     monkeypatch.setenv("GPT2C_ISA", "avx1024")
     with pytest.raises(UnsupportedISAError, match="GPT2C_ISA is 'avx1024'"):
         _engine.default_isa()
+
+
+@given(st.integers(1, 300), st.integers(0, 20), st.sampled_from((None, np.inf, -np.inf)), seeds)
+def test_greatest_of_a_row(n, k, beyond, seed):
+    rng = np.random.default_rng(seed)
+    row = np.round(rng.normal(size=n), 1).astype(np.float32)
+    if beyond is not None:
+        row[rng.integers(n, size=n // 2)] = beyond
+    expected = [i for i in np.argsort(-row, kind="stable").tolist() if row[i] > -np.inf][:k]
+    assert _engine.top(row, k).tolist() == expected
+    row[rng.integers(n)] = np.nan
+    assert _engine.top(row, k).tolist() == []
