@@ -39,7 +39,7 @@ MUTATIONS = [
     ("tile: sums of earlier blocks", "k_linear_f32.inc.c", "add ? v_add(", "add && k > 300 ? v_add("),
     ("tile: going on with a chain", "k_linear_f32.inc.c", "from ? v_load(from +", "from && k > 300 ? v_load(from +"),
     ("tile: fused multiply-add on one ISA", "vec.h", "return _mm512_fmadd_ps(a, b, c);", "return _mm512_add_ps(_mm512_mul_ps(a, b), c);"),
-    ("fma_exact: rounding to odd", "vec.h", "if (lost != 0.0 &&", "if (lost > 1e300 &&"),
+    ("fma_exact: rounding to odd", "vec.h", "bits = lost < 0.0 || lost > 0.0 ? odd : bits;", "bits = lost > 1e300 ? odd : bits;"),
     ("v_sum: order of the tree on one ISA", "vec.h", "const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));\n    return _mm_cvtss_f32(_mm_add_ss", "const __m128 two = _mm_add_ps(four, _mm_shuffle_ps(four, four, 0xB1));\n    return _mm_cvtss_f32(_mm_add_ss"),
     ("linear: the panel's bias", "k_linear.inc.c", "dense->bias ? dense->bias + column : NULL", "dense->bias"),
     ("linear: length of blocks on one ISA", "k_linear_f32.inc.c", "enum { FLOATS, PAIRS, HALVES };", "enum { FLOATS, PAIRS, HALVES };\n#ifdef GPT2C_ISA_AVX2\n#undef GPT2C_K_BLOCK\n#define GPT2C_K_BLOCK 128\n#endif\n"),
