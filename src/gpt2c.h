@@ -219,7 +219,7 @@ typedef struct {
     ptrdiff_t (*count_greater)(const float *logits, ptrdiff_t n, float threshold);
 
     /* The k <= n greatest logits, the lowest ids among equals: their ids, ascending, and themselves. Where fewer are
-     * above -inf, -1 and -inf follow. The logits hold no NaN. scratch: GPT2C_TOP_SCRATCH(n) floats. */
+     * above -inf, -1 and -inf follow. The logits hold neither NaN nor +inf. scratch: GPT2C_TOP_SCRATCH(n) floats. */
     void (*top)(int32_t *ids, float *value, const float *logits, ptrdiff_t n, ptrdiff_t k, float *scratch);
 
     /* Draws one token; the logits hold no NaN. work: GPT2C_SAMPLE_SCRATCH(n) floats, ids: n int32. Returns the id, or

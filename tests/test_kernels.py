@@ -682,13 +682,16 @@ def test_environment_names_the_isa(monkeypatch):
         _engine.default_isa()
 
 
-@given(st.integers(1, 300), st.integers(0, 20), st.sampled_from((None, np.inf, -np.inf)), seeds)
-def test_greatest_of_a_row(n, k, beyond, seed):
+@given(st.integers(1, 300), st.integers(0, 20), st.booleans(), seeds)
+def test_greatest_of_a_row(n, k, forbidden, seed):
     rng = np.random.default_rng(seed)
     row = np.round(rng.normal(size=n), 1).astype(np.float32)
-    if beyond is not None:
-        row[rng.integers(n, size=n // 2)] = beyond
+    if forbidden:
+        row[rng.integers(n, size=n // 2)] = -np.inf
     expected = [i for i in np.argsort(-row, kind="stable").tolist() if row[i] > -np.inf][:k]
     assert _engine.top(row, k).tolist() == expected
-    row[rng.integers(n)] = np.nan
-    assert _engine.top(row, k).tolist() == []
+    for infinite in (np.nan, np.inf):  # the kernel must not see it
+        row[rng.integers(n)] = infinite
+        assert _engine.top(row, k).tolist() == []
+        with pytest.raises(ValueError, match=r"neither NaN nor \+inf"):
+            _ops.top(row, 1)

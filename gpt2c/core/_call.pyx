@@ -122,7 +122,7 @@ cdef class Call:
                     f"{cache.length} positions in the cache and {ids.shape[0]} new tokens are more than the "
                     f"{cache.n_ctx} there is room for (the model has {m.n_ctx} positions); shorten the text")
             self.caches.append(cache)
-            parts.append(ids)
+            parts.append(np.asarray(ids))
             lengths.append(cache.length)
             starts.append(starts[i] + ids.shape[0])
             cache_structs[i] = cache.c

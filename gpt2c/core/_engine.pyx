@@ -92,22 +92,23 @@ cdef wanted_rows(Call call, wanted):
     if len(wanted) != len(call.caches):
         raise ValueError(f"wanted has {len(wanted)} items; needed is one (rows, targets) for each of the "
                          f"{len(call.caches)} sequences")
-    parts = []
+    all_rows, all_targets = [], []
     for (rows, targets), begin, end in zip(wanted, call.row_start[:-1], call.row_start[1:]):
         rows = np.asarray(rows, np.intp) + begin
         if rows.shape != targets.shape or rows.ndim != 1:
             raise ValueError(f"rows have the shape {rows.shape}, targets {targets.shape}; needed: one target each")
         if rows.size and not (begin <= rows[0] and rows[-1] < end and (rows[1:] >= rows[:-1]).all()):
             raise ValueError(f"rows must ascend from 0 to {end - begin - 1}, the last of the sequence")
-        parts.append(rows)
-    targets = np.concatenate([these for _, these in wanted], dtype=np.int32, casting="safe")
+        all_rows.append(rows)
+        all_targets.append(targets)
+    targets = np.concatenate(all_targets, dtype=np.int32, casting="safe")
     if targets.size == 0:
         raise ValueError("nothing is wanted of any row, so there is nothing to score")
     n_vocab = call.weights.config.n_vocab
     if targets.max() >= n_vocab or targets.min() < -1:
         raise ValueError(f"target ids from {targets.min()} to {targets.max()} are outside the vocabulary; "
                          f"allowed: 0 to {n_vocab - 1}, or -1 for none")
-    return np.concatenate(parts), targets
+    return np.concatenate(all_rows), targets
 
 
 cdef logprobs(logits, maximum, log_total):
@@ -162,8 +163,7 @@ cdef class Reductions:
         return logprobs(self.target_logit, found[0], found[1]), self.greater, *found[2:]
 
 
-def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1,
-          start=None):
+def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1, start=None):
     """The probabilities of given next tokens, and statistics over all of them, without a rows × n_vocab array.
 
     Parameters
@@ -230,10 +230,10 @@ def log_sum_exp(const float[::1] logits not None):
 def top(const float[::1] values not None, Py_ssize_t n):
     """Indices of the ``n`` greatest, int32: the greatest first, equal ones in ascending order.
 
-    None of -inf, and none at all if there is NaN among them.
+    None of -inf, and none at all if NaN or +inf is among them.
     """
     n = min(n, values.shape[0])
-    if n == 0 or np.isnan(np.min(values)):
+    if n == 0 or not np.max(values) < np.inf:
         return np.empty(0, np.int32)
     cdef int32_t[::1] ids = np.empty(n, np.int32)
     cdef float[::1] greatest = np.empty(n, np.float32)

@@ -373,6 +373,7 @@ def count_greater(const float[::1] logits, float threshold, *, isa=None):
 def top(const float[::1] logits, ptrdiff_t k, *, isa=None):
     """(ids, values) of the ``k`` greatest logits, the lowest ids among equals; ids ascend."""
     check(1 <= k <= logits.shape[0], f"k is {k}; allowed: 1 to {logits.shape[0]}")
+    check(np.max(logits) < np.inf, "the logits must hold neither NaN nor +inf")
     cdef int32_t[::1] ids = np.empty(k, np.int32)
     cdef float[::1] value = np.empty(k, np.float32)
     cdef float[::1] scratch = np.empty(GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
