@@ -158,7 +158,7 @@ class Build:
         only = "kernels_amx" if "amx" in file else ""
         for command in [*(c for c in self.compile if only in " ".join(c)), self.link]:
             self.run(command)
-        shutil.copy(self.folder / self.built, self.folder / "gpt2c" / self.built.name)
+        shutil.copy(self.folder / self.built, self.folder / "gpt2c" / "core" / self.built.name)
 
     def run(self, command):
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
