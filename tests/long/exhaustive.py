@@ -5,8 +5,8 @@
 Demands that all instruction sets give the same bytes (any NaN equals any other) and that the result is within
 the bound of tolerance.py of a float64 oracle (NumPy, and SciPy for the error function), with the signs of
 zeros, the infinities and NaN as they should be. Prints the greatest error, where it is and the time; progress
-goes to stderr. Status 1 if anything is wrong. A function over all 2^32 patterns takes two to three minutes on
-two cores, half of it for `generic`, which emulates fma.
+goes to stderr. Status 1 if anything is wrong. A function over all 2^32 patterns takes some minutes on two
+cores.
 """
 
 import argparse
