@@ -31,6 +31,7 @@ import gpt2c
 from gpt2c import GPT2
 from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, plan, score_file, survey
+from gpt2c.scoring.scoring import score_rows
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -714,3 +715,17 @@ def test_a_single_text_needs_nothing_of_this():
         "sys.exit(' '.join({'pyarrow', 'tqdm', 'backports'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT).stderr == b"\n"
+
+
+def test_each_text_is_tokenised_once(bundled, monkeypatch):
+    texts, encoded = ["The king.", "A fox ran away.", None, ""], []
+    encode = type(bundled.tokenizer).encode
+
+    def counting(tokenizer, text, *args, **options):
+        encoded.append(text)
+        return encode(tokenizer, text, *args, **options)
+
+    monkeypatch.setattr(type(bundled.tokenizer), "encode", counting)
+    found = list(score_rows(bundled, enumerate(texts), max_tokens=3))
+    assert [score is None for _, score, _ in found] == [False, False, True, True]
+    assert [text for text in encoded if text] == texts[:2]
