@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .words import find_words
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from .options import ScoreKwargs
 
 __all__ = ["score", "score_rows", "score_text", "suggest"]
 
@@ -29,26 +30,10 @@ _Values = tuple[np.ndarray, ...]
 def score(
     model: LoadedModel,
     texts: Prompt | Sequence[Item] | Iterator[Item],
-    *,
-    bos: bool = True,
-    window: int | None = None,
-    stride: int | None = None,
-    min_context: int | None = None,
-    top: int = 0,
-    mask: np.ndarray | None = None,
-    words: bool = False,
+    **kwargs: Unpack[ScoreKwargs],
 ) -> Score | list[Score] | Iterator[Score]:
     """What :meth:`gpt2c.GPT2.score` does."""
-    options = ScoringOptions.checked(
-        model,
-        bos=bos,
-        window=window,
-        stride=stride,
-        min_context=min_context,
-        top=top,
-        mask=mask,
-        words=words,
-    )
+    options = ScoringOptions.checked(model, **kwargs)
     if isinstance(texts, Iterator):
         return _scores(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
     if isinstance(texts, list | tuple) and not texts:
@@ -70,10 +55,7 @@ def score_rows(
     rows: Iterable[tuple[Any, Any]],
     *,
     max_tokens: int | None = None,
-    bos: bool = True,
-    window: int | None = None,
-    stride: int | None = None,
-    min_context: int | None = None,
+    **kwargs: Unpack[ScoreKwargs],
 ) -> Iterator[tuple[Any, Score | None, bool]]:
     """The scores of the texts of a table, in order, some of which may have nothing to score.
 
@@ -84,7 +66,7 @@ def score_rows(
         A text is a string, token ids or None. It is tokenised once.
     max_tokens : int, optional
         Longer texts are truncated to their first ``max_tokens`` tokens.
-    bos, window, stride, min_context
+    **kwargs
         As for ``GPT2.score``.
 
     Yields
@@ -98,7 +80,7 @@ def score_rows(
     ValueError, TypeError
         As from ``GPT2.score``; texts are counted with those that have nothing to score.
     """
-    options = ScoringOptions.checked(model, bos=bos, window=window, stride=stride, min_context=min_context)
+    options = ScoringOptions.checked(model, **kwargs)
     waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
 
     def passages() -> Iterator[Passage]:
@@ -106,7 +88,7 @@ def score_rows(
             ids = model.encode_text("" if text is None else text, f"text {i}")
             cut = max_tokens is not None and len(ids) > max_tokens
             ids = ids[:max_tokens]
-            waiting.append((key, len(ids) > (not bos), cut))
+            waiting.append((key, len(ids) > (not options.bos), cut))
             if waiting[-1][1]:
                 known = text if isinstance(text, str) and not cut else None
                 yield Passage(f"text {i}", _start(model, options), known, ids, options)
