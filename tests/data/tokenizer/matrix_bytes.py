@@ -59,11 +59,11 @@ def byte_level_around() -> dict:
     bos = parts.template(vocab, "<s> $A")
     both = steps("processors", byte_step(trim=False), bos)
     shapes = {
-        "byte-roberta-trim": ("tokenizers", {"post": trims}),
+        "byte-roberta-trim": ("tiktoken", {"post": trims}),
         "byte-roberta-space": ("tokenizers", {"post": keeps, "pre": byte_step(space=True)}),
-        "byte-bert-processing": ("tokenizers", {"post": step("BertProcessing", **around)}),
-        "byte-template-around": ("tokenizers", {"post": parts.template(vocab, "<s> $A </s>")}),
-        "byte-template-eos": ("tokenizers", {"post": parts.template(vocab, "$A </s>")}),
+        "byte-bert-processing": ("tiktoken", {"post": step("BertProcessing", **around)}),
+        "byte-template-around": ("tiktoken", {"post": parts.template(vocab, "<s> $A </s>")}),
+        "byte-template-eos": ("tiktoken", {"post": parts.template(vocab, "$A </s>")}),
         "byte-template-bos": ("tiktoken", {"post": bos}),
         "byte-template-twice": ("tiktoken", {"post": parts.template(vocab, "<s> <mask> $A")}),
         "byte-post-sequence": ("tiktoken", {"post": both}),
@@ -200,7 +200,7 @@ def byte_level_steps() -> dict:
     found = {
         f"byte-{name}": ("tokenizers", with_json(byte_json(**pipeline))) for name, pipeline in before.items()
     }
-    found["byte-holes"] = ("tokenizers", with_json(byte_json(holes)))
+    found["byte-holes"] = ("tiktoken", with_json(byte_json(holes)))
     unknown = byte_json(russian, parts.added_of(russian["vocab"], "<unk>", END), model={"unk_token": "<unk>"})
     found["byte-lacks-bytes"] = ("tokenizers", with_json(unknown, FAST | {"unk_token": "<unk>"}))
     return found
