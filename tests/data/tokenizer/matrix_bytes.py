@@ -86,9 +86,9 @@ def as_old_files(content: dict) -> dict:
 
 def cut_and_padded() -> dict:
     """Settings of tokenizer.json that transformers turns off in every call."""
-    pad = {"strategy": {"Fixed": 30}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 1}
+    pad = {"strategy": {"Fixed": 30}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 376}
     cut = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
-    return {"truncation": cut, "padding": pad | {"pad_type_id": 0, "pad_token": '"'}}
+    return {"truncation": cut, "padding": pad | {"pad_type_id": 0, "pad_token": END}}
 
 
 def prefix_space(inside: bool = False) -> dict:
@@ -143,32 +143,21 @@ def byte_level_settings() -> dict:
 def byte_level_classes() -> dict:
     """The same tokenizer.json with the class of another model."""
     names = {"bos_token": END, "eos_token": END, "unk_token": END}
-    more = {"pad_token": END, "mask_token": END, "sep_token": END, "cls_token": END}
+    more = names | {"pad_token": END, "mask_token": END, "sep_token": END, "cls_token": END}
     shapes = {
-        "roberta": FAST,
-        "roberta-named": FAST | names | more,
-        "bart": FAST | names,
-        "neox": FAST | names,
-        "llama": FAST | names,
-        "qwen": FAST | names,
-        "unknown": FAST | names,
-        "slow-base": FAST | names,
-        "backend": FAST | names,
-    }
-    classes = {
-        "roberta": "RobertaTokenizerFast",
-        "roberta-named": "RobertaTokenizerFast",
-        "bart": "BartTokenizerFast",
-        "neox": "GPTNeoXTokenizerFast",
-        "llama": "LlamaTokenizerFast",
-        "qwen": "Qwen2TokenizerFast",
-        "unknown": "MyTokenizer",
-        "slow-base": "PreTrainedTokenizer",
-        "backend": "TokenizersBackend",
+        "roberta": ("tokenizers", "RobertaTokenizerFast", {}),  # its <mask> takes the spaces before it
+        "roberta-named": ("tiktoken", "RobertaTokenizerFast", more),
+        "bart": ("tokenizers", "BartTokenizerFast", names),
+        "neox": ("tiktoken", "GPTNeoXTokenizerFast", names),
+        "llama": ("tiktoken", "LlamaTokenizerFast", names),
+        "qwen": ("tiktoken", "Qwen2TokenizerFast", names),
+        "unknown": ("tiktoken", "MyTokenizer", names),
+        "slow-base": ("tiktoken", "PreTrainedTokenizer", names),
+        "backend": ("tiktoken", "TokenizersBackend", names),
     }
     return {
-        f"class-{name}": ("tiktoken", with_json(byte_json(), settings | {"tokenizer_class": classes[name]}))
-        for name, settings in shapes.items()
+        f"class-{name}": (runs_on, with_json(byte_json(), settings | {"tokenizer_class": tokenizer_class}))
+        for name, (runs_on, tokenizer_class, settings) in shapes.items()
     }
 
 
@@ -219,6 +208,8 @@ def byte_level_files() -> dict:
     merges = merges_text(made["merges"])
     joined = [("#", "#"), ("##", "##"), *made["merges"]]
     tokens = {token: index for index, token in enumerate([*made["vocab"], "##", "####"])}
+    few = {token: index for token, index in tokens.items() if token != "####"}
+
     hashes = {"vocab.json": tokens, "merges.txt": merges_text(joined)}
     files = {"vocab.json": made["vocab"], "merges.txt": merges}
     last = len(made["vocab"])
@@ -229,11 +220,11 @@ def byte_level_files() -> dict:
         "files-class": ("tiktoken", files | {"tokenizer_config.json": gpt2}),
         "files-no-version": (
             "tiktoken",
-            hashes | {"merges.txt": merges_text([("#", "#"), *made["merges"]], False)},
+            {"vocab.json": few, "merges.txt": merges_text([("#", "#"), *made["merges"]], False)},
         ),
         "files-no-last-newline": (
             "tiktoken",
-            hashes | {"merges.txt": merges_text([*made["merges"], ("#", "#")], end="")},
+            {"vocab.json": few, "merges.txt": merges_text([*made["merges"], ("#", "#")], end="")},
         ),
         "files-added": (
             "tiktoken",
@@ -326,10 +317,8 @@ def added_tokens() -> dict:
     }
     found |= {f"added-{name}": ("tiktoken", with_json(more(), value)) for name, value in settings.items()}
     both = more(parts.added("<new>", last), parts.added("<new>word", last + 1, special=False))
-    odd = [
-        parts.added(text, last + i, special=False)
-        for i, text in enumerate(("\u00e9", "<\u7528\u6237>", "a b"))
-    ]
+    odd = [parts.added("\u00e9", made["vocab"]["\u00e9"], special=False)]
+    odd += [parts.added(text, last + i, special=False) for i, text in enumerate(("<\u7528\u6237>", "a b"))]
     found["added-odd-texts"] = ("tiktoken", with_json(more(*odd)))
     word = parts.added("en", made["vocab"]["en"], special=False)
     found["added-word-of-vocabulary"] = ("tiktoken", with_json(byte_json(added=[word, *base])))

@@ -136,7 +136,7 @@ def unigram() -> dict:
     return found
 
 
-REFUSED = ("spiece-albert", "spiece-reformer", "spiece-llama")
+REFUSED = ("spiece-sw3", "spiece-albert", "spiece-reformer", "spiece-llama")
 """SentencePiece models with a class whose rules gpt2c does not know."""
 
 
