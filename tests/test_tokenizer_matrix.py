@@ -73,9 +73,11 @@ def ids_of(tokenizer, texts: list[str], record: dict) -> tuple[dict, dict]:
 def offsets_of(tokenizer, texts: list[str], record: dict) -> tuple[dict, dict]:
     got, right = {}, {}
     for text, row in zip(texts, record["texts"], strict=True):
-        if row["offsets"] is not None:
-            got[text] = tokenizer.offsets(text, row["ids"])
-            right[text] = list(zip(row["offsets"][::2], row["offsets"][1::2], strict=True))
+        for ids, offsets in ((row["ids"], "offsets"), (row["special"], "special_offsets")):
+            places = row.get(offsets)
+            if places is not None:
+                got[text, offsets] = tokenizer.offsets(text, ids)
+                right[text, offsets] = list(zip(places[::2], places[1::2], strict=True))
     return got, right
 
 

@@ -1,5 +1,6 @@
 """Byte-level BPEs of the tokenizer matrix."""
 
+import random
 from functools import cache
 
 import matrix_parts as parts
@@ -167,9 +168,12 @@ def byte_level_steps() -> dict:
     holes["vocab"] = {token: index + 3 * (index > 100) for token, index in holes["vocab"].items()}
     russian = parts.byte_level(special=("<unk>", END), first=True)
     russian["vocab"] = {token: i for i, token in enumerate(t for t in russian["vocab"] if t not in "~^")}
+    spaces = {"pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
     before = {
         "nfc": {"normalizer": step("NFC")},
         "nfkc": {"normalizer": step("NFKC")},
+        "nfkd": {"normalizer": step("NFKD")},
+        "in-normalizer": {"normalizer": step("ByteLevel"), "pre": None},
         "nfd-strip-accents": {"normalizer": steps("normalizers", step("NFD"), step("StripAccents"))},
         "lowercase": {"normalizer": step("Lowercase")},
         "replace": {"normalizer": step("Replace", pattern={"String": "\n"}, content=" ")},
@@ -184,11 +188,19 @@ def byte_level_steps() -> dict:
             "pre": steps("pretokenizers", step("Punctuation", behavior="Isolated"), byte_step()),
         },
         "whitespace": {"pre": steps("pretokenizers", step("Whitespace"), byte_step(use_regex=False))},
+        "split-before": {"pre": steps("pretokenizers", step("Split", **spaces), byte_step(use_regex=False))},
+        "digits-grouped": {
+            "pre": steps("pretokenizers", step("Digits", individual_digits=False), byte_step())
+        },
         "scripts": {"pre": steps("pretokenizers", step("UnicodeScripts"), byte_step())},
     }
     found = {
         f"byte-{name}": ("tokenizers", with_json(byte_json(**pipeline))) for name, pipeline in before.items()
     }
+    shuffled = parts.byte_level()
+    order = random.Random(1).sample(range(len(shuffled["vocab"])), len(shuffled["vocab"]))
+    shuffled["vocab"] = dict(zip(shuffled["vocab"], order, strict=True))
+    found["byte-shuffled"] = ("tiktoken", with_json(byte_json(shuffled)))
     found["byte-holes"] = ("tiktoken", with_json(byte_json(holes)))
     unknown = byte_json(russian, parts.added_of(russian["vocab"], "<unk>", END), model={"unk_token": "<unk>"})
     found["byte-lacks-bytes"] = ("tokenizers", with_json(unknown, FAST | {"unk_token": "<unk>"}))
@@ -257,6 +269,11 @@ def byte_level_files() -> dict:
                 | {"bos_token": "<s>", "unk_token": "<unk>", "add_bos_token": True}
             },
         ),
+        "files-roberta-class": (
+            "tokenizers",
+            {"vocab.json": russian["vocab"], "merges.txt": merges_text(russian["merges"])}
+            | {"tokenizer_config.json": {"tokenizer_class": "RobertaTokenizer"}},
+        ),
         "files-crlf": ("tiktoken", files | {"merges.txt": merges.replace("\n", "\r\n")}),
         "files-hash-merges": ("tiktoken", hashes),
         "files-errors": ("tiktoken", files | {"tokenizer_config.json": gpt2 | {"errors": "ignore"}}),
@@ -316,9 +333,16 @@ def added_tokens() -> dict:
         "extra-dict": FAST | {"extra_special_tokens": {"image_token": "<sep>"}},
     }
     found |= {f"added-{name}": ("tiktoken", with_json(more(), value)) for name, value in settings.items()}
+    named = FAST | {"bos_token": END, "eos_token": END, "unk_token": END}
+    in_map = {"special_tokens_map.json": {"pad_token": "<pad>", "additional_special_tokens": ["<sep>"]}}
+    found["added-map"] = ("tiktoken", with_json(more(), named, **in_map))
+    listed = {"added_tokens.json": {"<new>": last, "upper": last + 1}}
+    found["added-file"] = ("tiktoken", with_json(more(), named, **listed))
     both = more(parts.added("<new>", last), parts.added("<new>word", last + 1, special=False))
-    odd = [parts.added("\u00e9", made["vocab"]["\u00e9"], special=False)]
-    odd += [parts.added(text, last + i, special=False) for i, text in enumerate(("<\u7528\u6237>", "a b"))]
+    odd = [parts.added(text, last + i, special=False) for i, text in enumerate(("<\u7528\u6237>", "a b"))]
+    accents = [parts.added("\u00e9", made["vocab"]["\u00e9"], special=False)]
+    accents += [parts.added("f\u00e9", last, special=False)]
+    found["added-accents"] = ("tiktoken", with_json(more(*accents)))
     found["added-odd-texts"] = ("tiktoken", with_json(more(*odd)))
     word = parts.added("en", made["vocab"]["en"], special=False)
     found["added-word-of-vocabulary"] = ("tiktoken", with_json(byte_json(added=[word, *base])))

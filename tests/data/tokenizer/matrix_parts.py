@@ -120,14 +120,18 @@ def byte_level(n_merges: int = 120, special: tuple[str, ...] = (END,), first: bo
     return {"vocab": {token: i for i, token in enumerate(tokens)}, "merges": merges}
 
 
-def char_bpe(n_merges: int, *, mark: str = "", suffix: str = "", special: tuple[str, ...] = ()) -> dict:
-    """A BPE over characters; words begin with ``mark`` or end with ``suffix``."""
-    words = [[*(mark + word)] for word in CORPUS.split()]
+def char_bpe(
+    n_merges: int, *, mark: str = "", suffix: str = "", inner: str = "", special: tuple[str, ...] = ()
+) -> dict:
+    """A BPE over characters; words begin with ``mark`` or end with ``suffix``, or go on with ``inner``."""
+    words = [[mark + word[:1], *(inner + char for char in word[1:])] for word in CORPUS.split()]
+    if mark:
+        words = [[mark, word[0].removeprefix(mark), *word[1:]] for word in words]
     for word in words:
         word[-1] += suffix
     alphabet = sorted({char for word in words for char in word} | {char for char in CORPUS if char > " "})
-    merges = merge_pairs(words, n_merges)
-    made = [a + b for a, b in merges]
+    merges = merge_pairs(words, n_merges, inner)
+    made = [a + b.removeprefix(inner) for a, b in merges]
     tokens = dict.fromkeys([*special, *alphabet, *made])
     return {"vocab": {token: i for i, token in enumerate(tokens)}, "merges": merges}
 
@@ -190,6 +194,16 @@ def added(text: str, index: int, **flags: bool) -> dict:
 def added_of(vocab: dict[str, int], *texts: str) -> list[dict]:
     """Special tokens that are in the vocabulary."""
     return [added(text, vocab[text]) for text in sorted(texts, key=vocab.__getitem__)]
+
+
+def flagged(vocab: dict[str, int]) -> list[dict]:
+    """An added token with each flag, behind the vocabulary unless they are in it."""
+    flags = ({"lstrip": True}, {"single_word": True, "normalized": True}, {"rstrip": True})
+    found = []
+    for text, flag in zip(("<new>", "upper", "<sep>"), flags, strict=True):
+        new = sum(token["id"] >= len(vocab) for token in found)
+        found.append(added(text, vocab.get(text, len(vocab) + new), special=text == "<sep>", **flag))
+    return found
 
 
 def description(model: dict, *, added_tokens=(), normalizer=None, pre=None, post=None, decoder=None) -> dict:

@@ -20,14 +20,15 @@ def metaspace() -> dict:
     """BPE over characters, as Korean models have it."""
     made = characters()
     tokens = parts.added_of(made["vocab"], *SPECIAL)
+    flagged = parts.flagged(made["vocab"])
     settings = FAST | NAMES | {"pad_token": "<pad>"}
 
     def content(prepend: str | None = "always", fuse: bool = False, pipeline=(), **options) -> dict:
         scheme = {"prepend_scheme": prepend, "split": True} if prepend else {}
         mark = step("Metaspace", replacement=MARK, **scheme | options)
         model = parts.bpe(made, unk_token="<unk>", fuse_unk=fuse)
-        steps_of_it = {"pre": mark, "decoder": mark} | dict(pipeline)
-        return parts.description(model, added_tokens=tokens, **steps_of_it)
+        steps_of_it = {"added_tokens": tokens, "pre": mark, "decoder": mark} | dict(pipeline)
+        return parts.description(model, **steps_of_it)
 
     around = parts.template(made["vocab"], "<s> $A </s>")
     shapes = {
@@ -40,6 +41,8 @@ def metaspace() -> dict:
         "legacy": content(None, add_prefix_space=True),
         "legacy-false": content("never", add_prefix_space=False),
         "legacy-false-alone": content(None, add_prefix_space=False),
+        "added": content(pipeline={"added_tokens": tokens + flagged}),
+        "first-added": content("first", pipeline={"added_tokens": tokens + flagged}),
         "nfkc": content(pipeline={"normalizer": step("NFKC")}),
         "no-decoder": content(pipeline={"decoder": None}),
     }
@@ -119,6 +122,7 @@ def unigram() -> dict:
     decoder = steps("decoders", step("ByteFallback"), mark)
     shapes = {
         "unigram": content(),
+        "unigram-added": content(added_tokens=tokens + parts.flagged(vocab)),
         "unigram-end": content(post=end),
         "unigram-no-split": content(pre=mark),
         "unigram-strip": content(normalizer=strip, pre=mark),

@@ -32,13 +32,18 @@ def _text(tokenizer, text: str) -> dict:
     ids = tokenizer(text, **plain)["input_ids"]
     around = tokenizer(text, add_special_tokens=True, split_special_tokens=True)["input_ids"]
     special = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
-    offsets = None
+    found = {"ids": ids, "around": around, "special": special, "offsets": None}
     if tokenizer.is_fast:
-        pairs = tokenizer(text, return_offsets_mapping=True, **plain)["offset_mapping"]
-        offsets = [place for pair in pairs for place in pair]
-    return {"ids": ids, "around": around, "special": special, "offsets": offsets} | _decoded(
-        tokenizer, around
-    )
+        found["offsets"] = _offsets(tokenizer, text, split_special_tokens=True)
+        if special != ids:
+            found["special_offsets"] = _offsets(tokenizer, text, split_special_tokens=False)
+    return found | _decoded(tokenizer, around)
+
+
+def _offsets(tokenizer, text: str, **how: bool) -> list[int]:
+    """Start, end, start, end … of the tokens of a text."""
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **how)
+    return [place for pair in found["offset_mapping"] for place in pair]
 
 
 def _decoded(tokenizer, ids: list[int]) -> dict:

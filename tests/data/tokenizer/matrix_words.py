@@ -72,6 +72,7 @@ def word_piece_json() -> dict:
 
     around = {"sep": ["[SEP]", vocab["[SEP]"]], "cls": ["[CLS]", vocab["[CLS]"]]}
     cased = parts.bert_normalizer(lowercase=False)
+    flagged = parts.flagged(vocab)
     no_cleanup = step("WordPiece", prefix="##", cleanup=False)
     shapes = {
         "": (content(), FAST),
@@ -89,6 +90,7 @@ def word_piece_json() -> dict:
         "-bert-cls-only": (content(post=parts.template(vocab, "[CLS] $A")), BERT),
         "-no-normalizer": (content(normalizer=None), FAST),
         "-whitespace": (content(normalizer=None, pre=step("Whitespace")), FAST),
+        "-added": (content(added_tokens=parts.added_of(vocab, *parts.BERT_SPECIAL) + flagged), FAST),
         "-short-words": (content(model={"max_input_chars_per_word": 6}), FAST),
         "-nfkc": (content(normalizer=steps("normalizers", step("NFKC"), step("Lowercase"))), FAST),
         "-class-in-config": (content(), None, GPT2 | {"tokenizer_class": "BertTokenizerFast"}),
@@ -109,10 +111,14 @@ def character_bpe() -> dict:
     special = ("<unk>", "<s>", "</s>")
     ends = parts.char_bpe(150, suffix="</w>", special=special)
     bare = parts.char_bpe(100, special=special)
+    inner = parts.char_bpe(100, inner="##", special=special)
 
     def content(made: dict, **pipeline) -> dict:
         suffix = "</w>" if made is ends else None
-        model = parts.bpe(made, unk_token="<unk>", end_of_word_suffix=suffix)
+        inside = "##" if made is inner else None
+        model = parts.bpe(
+            made, unk_token="<unk>", end_of_word_suffix=suffix, continuing_subword_prefix=inside
+        )
         return parts.description(model, added_tokens=parts.added_of(made["vocab"], *special), **pipeline)
 
     lower = parts.bert_normalizer()
@@ -125,6 +131,9 @@ def character_bpe() -> dict:
             ends, pre=white, decoder=decoder, post=parts.template(ends["vocab"], "<s> $A </s>")
         ),
         "char-bpe-no-mark": content(bare, pre=white),
+        "char-bpe-inner-mark": content(
+            inner, pre=white, decoder=step("WordPiece", prefix="##", cleanup=False)
+        ),
         "char-bpe-fused": content(bare, pre=None, decoder=step("Fuse")),
     }
     found = {
@@ -146,11 +155,14 @@ def word_level() -> dict:
     removed = step("Split", pattern={"String": " "}, behavior="Removed", invert=False)
     merged = step("Split", pattern={"Regex": r"\s"}, behavior="MergedWithNext", invert=False)
 
-    def content(tokens: list[str] | dict, **pipeline) -> dict:
+    inverted = step("Split", pattern={"Regex": r"\w+"}, behavior="Removed", invert=True)
+
+    def content(tokens: list[str] | dict, added: bool = False, **pipeline) -> dict:
         vocab = tokens if isinstance(tokens, dict) else {token: i for i, token in enumerate(tokens)}
         names = [name for name in ("<unk>", END, "<pad>") if name in vocab]
         model = step("WordLevel", vocab=vocab, unk_token="<unk>")
-        return parts.description(model, added_tokens=parts.added_of(vocab, *names), **pipeline)
+        flagged = parts.flagged(vocab) if added else []
+        return parts.description(model, added_tokens=parts.added_of(vocab, *names) + flagged, **pipeline)
 
     cleaned = step("WordPiece", prefix="##", cleanup=True)
     few = {"<unk>": 0, END: 1, "a": 2, "b": 5, "Hello": 6, "y": 7}
@@ -160,6 +172,16 @@ def word_level() -> dict:
         "protein": content(amino, pre=every, decoder=step("Fuse")),
         "protein-around": content(amino, pre=every, decoder=step("Fuse"), post=around),
         "protein-no-decoder": content(amino, pre=every),
+        "protein-threes": content(
+            [*amino, "MKT", "AYI", "AKQ", "RQI"], pre=step("FixedLength", length=3), decoder=step("Fuse")
+        ),
+        "protein-added": content(amino, added=True, pre=every, decoder=step("Fuse")),
+        "words-added": content(words, added=True, pre=step("Whitespace")),
+        "words-merged-before": content(
+            [*words, "the ", "fox "], pre=merged | {"behavior": "MergedWithPrevious"}, decoder=step("Fuse")
+        ),
+        "words-contiguous": content([*words, "  ", " "], pre=merged | {"behavior": "Contiguous"}),
+        "words-matches": content(words, pre=inverted),
         "protein-spaced": content(amino, pre=step("WhitespaceSplit")),
         "protein-upper": content(
             amino, normalizer=step("Replace", pattern={"String": " "}, content=""), pre=every
