@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
-from .files import FOREIGN_FILES, read_description
+from .files import read_description
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
 if TYPE_CHECKING:
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
 
+# GPT-2's vocabulary, and the same in an embedding padded to a multiple of 64 or 128, as trainers do it.
+_GPT2_SIZES = (50_257, 50_304)
+
 
 def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     """The tokenizer in a model's directory.
 
-    The files are read in this order: ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; with either, the
-    added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``. Without
-    any of them, a model with 50,257 tokens gets GPT-2's vocabulary. All this needs tiktoken only; files that
-    ask for something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is
-    installed.
+    Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece) or a SentencePiece
+    model, the first of them that is there, with the settings and added tokens in ``tokenizer_config.json``,
+    ``special_tokens_map.json`` and ``added_tokens.json``. Without any of them, a model with 50,257 tokens, or
+    50,304 for a round size, gets GPT-2's vocabulary. A byte-level BPE needs tiktoken only; files that ask for
+    something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is installed.
 
     Parameters
     ----------
     directory : path
-        Contains the tokenizer files.
+        Contains the tokenizer files; or one of them, with the settings beside it.
     config : Config
         The model's configuration; ``n_vocab`` is used.
 
@@ -55,13 +58,11 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
 
 def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
-    foreign = [name for name in FOREIGN_FILES if (directory / name).is_file()]
-    if not foreign and n_vocab == gpt2_tokenizer().n_vocab:
+    if n_vocab in _GPT2_SIZES:
         return gpt2_tokenizer()
-    what = f"only {', '.join(foreign)}, which gpt2c cannot read" if foreign else "no tokenizer files"
     raise TokenizerError(
-        f"{directory} has {what}; needed is tokenizer.json, or vocab.json and merges.txt. Without them, give "
-        "prompts as token ids, or a tokenizer with tokenizer="
+        f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, vocab.txt "
+        "or a SentencePiece model. Without them, give prompts as token ids, or a tokenizer with tokenizer="
     )
 
 

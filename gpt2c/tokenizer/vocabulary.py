@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from ..errors import TokenizerError, shown
 
 __all__ = [
+    "BYTE_CHARS",
     "GPT2_SPLIT",
     "AddedToken",
     "NotExact",
@@ -45,6 +46,7 @@ _GPT2_SPLIT_AS_PUBLISHED = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 _BYTE_CHARS = [*map(chr, _PRINTABLE), *(chr(0x100 + index) for index in range(256 - len(_PRINTABLE)))]
+BYTE_CHARS = frozenset(_BYTE_CHARS)
 _TO_BYTES = codecs.charmap_build(
     "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
 )
