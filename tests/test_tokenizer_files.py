@@ -354,7 +354,7 @@ def test_damage_of_the_older_layout(tmp_path):
         load(tmp_path, 316)
     write(tmp_path, {"merges.txt": "", "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer"}})
     with pytest.raises(
-        TokenizerError, match=r"names 'CLIPTokenizer', whose rules gpt2c does not know.*tokenizer="
+        TokenizerError, match=r"the files name 'CLIPTokenizer', whose rules gpt2c does not know.*tokenizer="
     ):
         load(tmp_path, 316)
     (tmp_path / "vocab.json").unlink()

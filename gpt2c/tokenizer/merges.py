@@ -46,12 +46,12 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     Raises
     ------
     TokenizerError
-        The file is cut: its last line names one token, or the vocabulary goes on where the merges end. For
-        a BPE's tokens are numbered in the order of the merges, and each consists of two others. So the file
-        is cut if, after the last token that a merge makes, there are tokens that two others would make; or
-        if there are many of them (a tenth) anywhere. Not counted is what was put into the vocabulary without
-        a merge: added tokens, whatever stands in brackets like <s> or [PAD], and, since no two tokens spell
-        them, words like madeupword0000.
+        The file is cut: its last line names one token, or the vocabulary has tokens that no merge makes,
+        but two of its tokens spell, as merges would have it: with ids beyond the last token that is made,
+        since training numbers the tokens in the order of the merges; or, for vocabularies in another order,
+        more than one in a hundred. Never counted is what gets into a vocabulary without a merge: added
+        tokens, whatever stands in brackets, like <s> and [PAD], and what no two tokens spell, like
+        madeupword0000.
     """
     first, *lines = text.split("\n")
     last = lines.pop() if lines else ""
@@ -65,7 +65,7 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
         if token not in made and token not in added and _spelled_by_two(token, vocab)
     }
     late = [token for token, index in unmade.items() if type(index) is int and index > end]
-    if late or 10 * len(unmade) > len(vocab):
+    if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
             f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])} and "
             f"{len(unmade) - 1} other tokens of vocab.json. {_AGAIN}"
