@@ -242,6 +242,12 @@ class GPT2(LoadedModel):
             Libraries for grammars (llguidance, xgrammar) fill such masks.
         stop : str or iterable of str, default ()
             The text ends before the first of these strings, which may span tokens.
+        special : bool, default False
+            Whether special tokens such as ``<|endoftext|>`` or ``[SEP]`` are recognised in prompts, as
+            dialogue models need. By default they are ordinary text, which cannot inject them.
+        skip_special_tokens : bool, default False
+            Whether special tokens that the model writes are left out of the text. (The end of the text always
+            is.)
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
         num_return_sequences : int
@@ -310,11 +316,13 @@ class GPT2(LoadedModel):
 
     @overload
     def suggest(  # type: ignore[overload-overlap]
-        self, prompt: Prompt, k: int = 5
+        self, prompt: Prompt, k: int = 5, *, special: bool = False
     ) -> list[Suggestion]: ...
     @overload
-    def suggest(self, prompt: Prompts, k: int = 5) -> list[list[Suggestion]]: ...
-    def suggest(self, prompt: Prompt | Prompts, k: int = 5) -> list[Suggestion] | list[list[Suggestion]]:
+    def suggest(self, prompt: Prompts, k: int = 5, *, special: bool = False) -> list[list[Suggestion]]: ...
+    def suggest(
+        self, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
+    ) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
         Parameters
@@ -323,8 +331,10 @@ class GPT2(LoadedModel):
             A list of prompts gives a list of lists.
         k : int
             1 to the size of the vocabulary.
+        special : bool, default False
+            Whether special tokens are recognised in prompts, as for :meth:`generate`.
         """
-        return scoring.suggest(self, prompt, k)
+        return scoring.suggest(self, prompt, k, special=special)
 
     @overload
     def score(  # type: ignore[overload-overlap]
@@ -338,7 +348,8 @@ class GPT2(LoadedModel):
         self,
         texts: Prompt | Sequence[Item] | Iterator[Item],
         *,
-        bos: bool = True,
+        bos: bool | int = True,
+        special: bool = False,
         window: int | None = None,
         stride: int | None = None,
         min_context: int | None = None,
@@ -353,10 +364,14 @@ class GPT2(LoadedModel):
         texts : str, token ids, a list of items, or an iterator of them
             An item is a text (a string or token ids) or a pair ``(context, continuation)`` of these: a tuple
             of two. Of a pair the continuation alone is scored, given the context, which may be empty; the
-            two are tokenised apart. (A single pair must stand in a list: two texts are two texts.)
-        bos : bool
-            True (the default) lets the begin-of-text token stand before everything, as GPT-2 was trained to
-            see it. False does not, and leaves a first token without context unscored: nothing stands before.
+            two are tokenised apart, the continuation without a space that the tokenizer puts before whole
+            texts. (A single pair must stand in a list: two texts are two texts.)
+        bos : bool or int
+            True (the default) lets what begins a text stand before everything: what the tokenizer puts there,
+            else the begin-of-text token, as GPT-2 was trained to see it. A token id stands there instead.
+            False leaves a first token without context unscored: nothing stands before it.
+        special : bool, default False
+            Whether special tokens such as ``<|endoftext|>`` are recognised in strings, or ordinary text.
         window : int, optional
             How many tokens the model sees at once, at most; default: its number of positions.
         stride : int, optional
@@ -399,6 +414,7 @@ class GPT2(LoadedModel):
             self,
             texts,
             bos=bos,
+            special=special,
             window=window,
             stride=stride,
             min_context=min_context,

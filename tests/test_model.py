@@ -161,12 +161,12 @@ def test_any_object_with_encode_and_decode_is_a_tokenizer():
     assert model.score("abc").token_ids == [5, 6, 7]
 
 
-def test_what_a_tokenizer_puts_before_every_text_is_not_scored():
+def test_what_a_tokenizer_puts_around_a_text_is_not_scored():
     class WithStart:
         n_vocab = 61
 
         def encode(self, text):
-            return [1, *(10 + ord(c) % 50 for c in text)]
+            return [1, *(10 + ord(c) % 50 for c in text), 2]
 
         def decode(self, ids):
             return "".join("?" for _ in ids)
@@ -177,7 +177,10 @@ def test_what_a_tokenizer_puts_before_every_text_is_not_scored():
     with_start = GPT2(model.weights, as_tokenizer(WithStart()), threads=1)
     ids = [10 + ord(c) % 50 for c in "hello"]
     assert with_start.score("hello").token_ids == ids
-    np.testing.assert_array_equal(with_start.score("hello").logprobs, model.score(ids).logprobs)
+    assert (with_start.tokenizer.prefix, with_start.tokenizer.suffix) == ((1,), (2,))
+    np.testing.assert_array_equal(with_start.score("hello").logprobs, model.score(ids, bos=1).logprobs)
+    pair, plain = with_start.score([("he", "llo")])[0], model.score([(ids[:2], ids[2:])], bos=1)[0]
+    np.testing.assert_array_equal(pair.logprobs, plain.logprobs)
     assert with_start.generate("hello", max_new_tokens=1).prompt_token_ids == [1, *ids]
     assert with_start.generate("", max_new_tokens=1).prompt_token_ids == [1]
 

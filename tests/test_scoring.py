@@ -29,6 +29,7 @@ from gpt2c.core import _engine
 from gpt2c.scoring import scoring, vocabulary
 from gpt2c.scoring.vocabulary import word_edges
 from gpt2c.tokenizer.bpe import BPETokenizer
+from gpt2c.tokenizer.postprocessor import Around
 from gpt2c.tokenizer.vocabulary import Vocabulary
 
 
@@ -407,7 +408,8 @@ def test_results_before_an_error_come_first():
         ([1, 4096], True, ValueError, "token id 4096, but the vocabulary has 4096 tokens: 0 to 4095"),
         ([1, 2.5], True, TypeError, "integers only; got 2.5"),
         (5, True, TypeError, "got int"),
-        ("Once", 1, TypeError, "bos must be True or False; got 1"),
+        ("Once", 4096, ValueError, "bos must be from 0 to 4095, a token id, or True or False; got 4096"),
+        ("Once", "x", TypeError, "bos must be an integer, from 0 to 4095, a token id, or True or False"),
         ("half \ud800", True, TokenizerError, "surrogate"),
     ],
 )
@@ -517,7 +519,7 @@ def wordy(seed=0):
     """A model whose tokens are PIECES and some without text, and what follows any ids, in float64."""
     pieces = [piece.encode() for piece in PIECES]
     vocabulary = Vocabulary(
-        pieces, {piece: i for i, piece in enumerate(pieces)}, [*range(len(pieces))], [], []
+        pieces, {piece: i for i, piece in enumerate(pieces)}, [*range(len(pieces))], [], Around()
     )
     n_vocab = len(PIECES) + 3
     tokenizer = BPETokenizer(vocabulary, name="pieces", kind="pieces", n_ids=n_vocab)
@@ -663,22 +665,22 @@ def test_where_words_cannot_be_told(bundled):
         model.score([1, 2], words=True)
 
     class Letters:
-        """Writes the first token of a text without its space."""
+        """Writes a space between an a and a b."""
 
-        n_vocab, pieces = 3, ("a", " b", "  ")
+        n_vocab, pieces = 3, ("a", "b", "  ")
 
         def encode(self, text):
             return [1] * len(text)
 
         def decode(self, ids):
-            return "".join(self.pieces[token] for token in ids).removeprefix(" ")
+            return "".join(self.pieces[token] for token in ids).replace("ab", "a b")
 
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
     with pytest.raises(TokenizerError, match="does not tell which of its tokens begin with white space"):
         model.score([0, 1], words=True)
     Letters.pieces = ("a", "b", "c")
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins with white space"):
+    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins a word"):
         model.score([0, 1], words=True)
 
 

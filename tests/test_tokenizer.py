@@ -92,7 +92,7 @@ def test_special_tokens_are_text_unless_allowed(tokenizer: Tokenizer):
     ids = tokenizer.encode("a<|endoftext|>b")
     assert end not in ids
     assert len(ids) > 3
-    assert tokenizer.encode("a<|endoftext|>b", allow_special=True) == [
+    assert tokenizer.encode("a<|endoftext|>b", special=True) == [
         *tokenizer.encode("a"),
         end,
         *tokenizer.encode("b"),
@@ -101,7 +101,7 @@ def test_special_tokens_are_text_unless_allowed(tokenizer: Tokenizer):
 
 
 def test_the_empty_text():
-    assert GPT2.encode("") == GPT2.encode("", allow_special=True) == []
+    assert GPT2.encode("") == GPT2.encode("", special=True) == []
     assert GPT2.decode([]) == ""
     assert GPT2.offsets("", []) == []
     assert GPT2.decoder().flush() == ""
@@ -278,7 +278,7 @@ class Letters:
 
 def test_any_object():
     letters = as_tokenizer(Letters())
-    assert letters.encode("abz") == letters.encode("abz", allow_special=True) == [0, 1, 25]
+    assert letters.encode("abz") == letters.encode("abz", special=True) == [0, 1, 25]
     assert letters.decode(np.array([2, 0, 1])) == "cab"
     assert letters.token_bytes(3) == b"d"
     assert (letters.n_vocab, letters.special_tokens) == (2**31 - 1, {})
@@ -294,7 +294,9 @@ def test_any_object():
     "give", [tuple, np.array, lambda ids: np.array(ids, np.uint16), lambda ids: SimpleNamespace(ids=ids)]
 )
 def test_what_encode_may_give(give):
-    wrapped = as_tokenizer(SimpleNamespace(encode=lambda text: give([1, 2]), decode=lambda ids: ""))
+    wrapped = as_tokenizer(
+        SimpleNamespace(encode=lambda text: give([1, 2] if text else []), decode=lambda ids: "")
+    )
     assert wrapped.encode("x") == [1, 2]
     assert [type(token) for token in wrapped.encode("x")] == [int, int]
 
@@ -323,7 +325,7 @@ def test_an_object_of_tiktoken():
     )
     wrapped = as_tokenizer(encoding)
     assert wrapped.encode("ab<|end|>") == [256, *b"<|end|>"]
-    assert wrapped.encode("ab<|end|>", allow_special=True) == [256, 258]
+    assert wrapped.encode("ab<|end|>", special=True) == [256, 258]
     assert (wrapped.n_vocab, wrapped.special_tokens) == (259, {"<|end|>": 258})
     assert (wrapped.token_bytes(256), wrapped.token_bytes(257), wrapped.decode([256, 257, 0xC3, 0xA9])) == (
         b"ab",
@@ -352,9 +354,7 @@ def test_an_object_of_tokenizers():
     found = tokenizers_story()
     wrapped = as_tokenizer(found)
     assert wrapped.encode("a<|endoftext|>b") == STORY.encode("a<|endoftext|>b")
-    assert wrapped.encode("a<|endoftext|>b", allow_special=True) == STORY.encode(
-        "a<|endoftext|>b", allow_special=True
-    )
+    assert wrapped.encode("a<|endoftext|>b", special=True) == STORY.encode("a<|endoftext|>b", special=True)
     wrapped.encode("a")
     assert 0 in found.encode("a<|endoftext|>b").ids, "the object itself is as it was"
     assert (wrapped.n_vocab, wrapped.special_tokens) == (4096, {"<|endoftext|>": 0})
@@ -379,9 +379,7 @@ def test_an_object_of_transformers():
     found = transformers.GPT2TokenizerFast(str(MODEL / "vocab.json"), str(MODEL / "merges.txt"))
     wrapped = as_tokenizer(found)
     assert wrapped.encode("a<|endoftext|>b é") == STORY.encode("a<|endoftext|>b é")
-    assert wrapped.encode("a<|endoftext|>b", allow_special=True) == STORY.encode(
-        "a<|endoftext|>b", allow_special=True
-    )
+    assert wrapped.encode("a<|endoftext|>b", special=True) == STORY.encode("a<|endoftext|>b", special=True)
     assert (wrapped.n_vocab, wrapped.special_tokens) == (4096, {"<|endoftext|>": 0})
     assert wrapped.decode(STORY.encode("a<|endoftext|>b é", True)) == "a<|endoftext|>b é"
 
@@ -389,3 +387,19 @@ def test_an_object_of_transformers():
 def test_repr():
     assert isinstance(GPT2, BPETokenizer)
     assert repr(GPT2) == "<byte-level BPE (tiktoken): GPT-2's vocabulary, bundled with gpt2c>"
+
+
+@pytest.mark.parametrize("late", ["threading.Thread(target=work).start()", "atexit.register(work)"])
+def test_the_first_text_may_come_after_the_main_thread_has_ended(late):
+    program = f"""
+import atexit, threading
+from gpt2c import GPT2
+model = GPT2.from_pretrained(threads=1)
+def work():
+    if threading.current_thread() is not threading.main_thread():
+        threading.main_thread().join()
+    print(model.tokenizer.encode("Once upon a time"))
+{late}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"{STORY.encode('Once upon a time')}\n", done.stderr

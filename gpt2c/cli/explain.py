@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
     with open_output(output) as out:
         model = load_model(arguments)
         wanted = arguments.max_new_tokens
-        left = room(model, len(model.tokenizer.encode(text)), wanted)
+        left = room(model, len(model.encode([text])[0]), wanted)
         if 0 <= left < wanted:
             note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
         if is_page:

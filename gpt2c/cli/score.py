@@ -118,7 +118,7 @@ def _score_files(arguments: Namespace) -> None:
     if options.stride is not None:
         check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
     # Reading them raises what is missing before the long work.
-    _ = model.tokenizer, options.bos and model.bos_token_id
+    _ = model.tokenizer, options.bos and model.start_ids
     os.makedirs(directory, exist_ok=True)
     claim(directory, model, options, jobs)
     todo = [job for job in jobs if not os.path.isfile(job.target)]

@@ -144,6 +144,12 @@ class LoadedModel:
         )
 
     @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What stands at the beginning of a text: what the tokenizer puts there, else `bos_token_id`."""
+        prefix = () if self._tokenizer is None else self._tokenizer.prefix
+        return prefix or (self.bos_token_id,)
+
+    @property
     def n_text_tokens(self) -> int:
         """How many ids, from 0, the model may write.
 
@@ -187,23 +193,34 @@ class LoadedModel:
         """The text of a token, to be shown; bytes that are not UTF-8 by themselves appear as ``\\xe5``."""
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
-    def encode(self, prompts: Sequence[Any]) -> list[np.ndarray]:
-        """The token ids of prompts, int32 [at least 1] each, checked; an empty string is the bos token."""
+    def encode(self, prompts: Sequence[Any], *, special: bool = False) -> list[np.ndarray]:
+        """The token ids of prompts, int32 [at least 1] each, checked.
+
+        A string gets what the tokenizer puts before a text, and nothing of what it puts after one; an empty
+        string is the beginning of a text. With ``special``, special tokens are recognised in strings.
+        """
         arrays = []
         for index, prompt in enumerate(prompts):
             name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
             if isinstance(prompt, str):
-                prompt = self.tokenizer.encode(prompt) or [self.bos_token_id]
+                before = list(self.tokenizer.prefix)
+                ids = self.tokenizer.encode(prompt, special)
+                if special and ids[: len(before)] == before:  # it was written out
+                    before = []
+                prompt = [*before, *ids] or self.start_ids
             arrays.append(token_ids(prompt, self.config.n_vocab, name))
         return arrays
 
-    def encode_text(self, text: Any, name: str) -> np.ndarray:
+    def encode_text(
+        self, text: Any, name: str, *, special: bool = False, continued: bool = False
+    ) -> np.ndarray:
         """The token ids of a text, or of what should be token ids: int32 [any], checked.
 
-        Without what the tokenizer puts before every text; errors call the text ``name``.
+        Without what the tokenizer puts around a text, and before one that is ``continued``, that is, goes on
+        behind another; errors call the text ``name``.
         """
         if isinstance(text, str) and text:
-            text = self.tokenizer.without_prefix(self.tokenizer.encode(text))
+            text = self.tokenizer.encode(text, special, continued=continued)
         empty = text.shape == (0,) if isinstance(text, np.ndarray) else text in ("", [], ())
         return np.empty(0, np.int32) if empty else token_ids(text, self.config.n_vocab, name)
 

@@ -113,10 +113,11 @@ class Search:
             fates[at][beam.new_ids[-1]] = f"beam {number}"
         self._hypotheses = sorted(self._hypotheses + ended, key=lambda h: -h.score)[: options.num_beams]
         if self.trace is not None:
-            position = len(self.prompt.ids) + n_new - 1
             beams = [(beam.new_ids, beam.score) for beam in self._beams]
             left_out = [out or {} for out in removed]
-            self.trace.add_search(self.job, position, beams, rows, normalisers, logprobs, left_out, fates)
+            self.trace.add_search(
+                self.job, self.prompt.ids, beams, rows, normalisers, logprobs, left_out, fates
+            )
         self.done = not live or not self._can_improve(live[0][0].score, n_new)
         if self.done:
             if not self._hypotheses:
@@ -132,7 +133,7 @@ class Search:
         """The best texts, the best first: as many as were asked for, if so many were found."""
         results = []
         for index, found in enumerate(self._hypotheses[: self.job.options.num_return_sequences]):
-            writer = self.job.written(found.new_ids)
+            writer = self.job.written(self.prompt.ids, found.new_ids)
             writer.finish()
             results.append(
                 Generation(
@@ -195,7 +196,7 @@ class Search:
         if new_ids[-1] in self.job.eos:
             return "eos"
         if options.stop:
-            writer = self.job.written(new_ids)
+            writer = self.job.written(self.prompt.ids, new_ids)
             if len(new_ids) == options.max_new_tokens:
                 writer.finish()
             if writer.stopped:

@@ -28,8 +28,11 @@ class Job:
         self.model = model
         self.options = options
         self.process = LogitsProcessors(model, options)
-        self.new_decoder = None if tokenizer is None else tokenizer.decoder
+        self._tokenizer = tokenizer
         self.eos = frozenset(model.config.eos_token_ids)
+        self.unwritten = self.eos  # tokens that are no part of the text
+        if options.skip_special_tokens and tokenizer is not None:
+            self.unwritten |= frozenset(tokenizer.special_tokens.values())
         self.n_ctx = model.config.n_ctx
         self.hop = max(1, self.n_ctx // 2) if options.hop is None else options.hop
         if self.hop > self.n_ctx:
@@ -63,14 +66,16 @@ class Job:
 
         return Observer(self.model, self._watch, sequences, self.edits, keep=1)
 
-    def new_writer(self) -> Writer:
-        return Writer(self.new_decoder, self.options.stop)
+    def new_writer(self, before: Iterable[int]) -> Writer:
+        """A writer of what follows the token ids ``before``."""
+        decoder = None if self._tokenizer is None else self._tokenizer.decoder(before)
+        return Writer(decoder, self.options.stop)
 
-    def written(self, new_ids: Iterable[int]) -> Writer:
-        """A writer that has got all of a continuation; an end-of-text token is no part of its text."""
-        writer = self.new_writer()
+    def written(self, before: Iterable[int], new_ids: Iterable[int]) -> Writer:
+        """A writer that has got all of a continuation of ``before``, but for the `unwritten` tokens."""
+        writer = self.new_writer(before)
         for token in new_ids:
-            if token not in self.eos:
+            if token not in self.unwritten:
                 writer.push(token)
         return writer
 

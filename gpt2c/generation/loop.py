@@ -46,7 +46,7 @@ def generate(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, given = separate(prompts)
-    results = continue_prompts(model, model.encode(given), checked, batch_size)
+    results = continue_prompts(model, model.encode(given, special=checked.special), checked, batch_size)
     return results if several or num_return_sequences > 1 else results[0]
 
 
@@ -60,7 +60,7 @@ def stream(model: LoadedModel, prompt: Prompt, **options: Unpack[GenerateKwargs]
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
         raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    return Stream(model, model.encode(given)[0], checked)
+    return Stream(model, model.encode(given, special=checked.special)[0], checked)
 
 
 def continue_prompts(

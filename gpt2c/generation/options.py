@@ -55,6 +55,8 @@ class GenerateKwargs(TypedDict, total=False):
     logits_processor: LogitsProcessor | Iterable[LogitsProcessor]
     token_bitmask: TokenBitmask | None
     stop: str | Iterable[str]
+    special: bool
+    skip_special_tokens: bool
     seed: int | None
     num_beams: int
     length_penalty: float
@@ -98,6 +100,8 @@ class SamplingOptions:
     logits_processor: tuple[LogitsProcessor, ...] = ()
     token_bitmask: TokenBitmask | None = None
     stop: tuple[str, ...] = ()
+    special: bool = False
+    skip_special_tokens: bool = False
     seed: int | None = None
     num_return_sequences: int = 1
     num_beams: int = 1
@@ -134,6 +138,8 @@ class SamplingOptions:
                 f"({self.max_new_tokens})"
             )
         self._put("stop", _stop_strings(self.stop))
+        check_flag("special", self.special)
+        check_flag("skip_special_tokens", self.skip_special_tokens)
 
     def _check_draw(self) -> None:
         """How a token is drawn."""

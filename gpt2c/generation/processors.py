@@ -232,7 +232,7 @@ def _bad_sequences(model: LoadedModel, words: Iterable[str | tuple[int, ...]]) -
         spellings: list[tuple[int, ...]]
         if isinstance(word, str):
             written = [word] if word[0].isspace() else [word, f" {word}"]
-            spellings = [tuple(model.tokenizer.encode(text)) for text in written]
+            spellings = [tuple(model.tokenizer.encode(text, continued=True)) for text in written]
         else:
             spellings = [word]
         sequences.update(dict.fromkeys(spelling for spelling in spellings if spelling))

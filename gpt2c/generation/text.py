@@ -80,7 +80,7 @@ class Text:
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = _NO_IDS
         self._length = len(prompt.ids)
-        self._writer = job.new_writer()
+        self._writer = job.new_writer(prompt.ids)
 
     @property
     def done(self) -> bool:
@@ -120,20 +120,19 @@ class Text:
             logits, processed, stream=self.sample_index, position=position, **job.constants
         )
         if self.trace is not None and removed is not None:
-            self.trace.add_choice(
-                job, ids[len(self.prompt.ids) :], position, logits, processed, removed, token
-            )
+            new_ids = ids[len(self.prompt.ids) :]
+            self.trace.add_choice(job, self.prompt.ids, new_ids, logits, processed, removed, token)
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)
 
         self.piece = ""
+        if token not in job.unwritten:
+            self.piece = self._writer.push(token)
         if token in job.eos:
             self.finish_reason = "eos"
-        else:
-            self.piece = self._writer.push(token)
-            if n_new == job.options.max_new_tokens:
-                self.finish_reason = "length"
+        elif n_new == job.options.max_new_tokens:
+            self.finish_reason = "length"
         if self.finish_reason:
             self.piece += self._writer.finish()
         if self._writer.stopped:

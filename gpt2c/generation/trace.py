@@ -111,8 +111,8 @@ class Trace(Displayed):
     def add_choice(
         self,
         job: Job,
+        prompt: np.ndarray,
         new_ids: np.ndarray,
-        position: int,
         logits: np.ndarray,
         processed: np.ndarray,
         removed: dict[int, str],
@@ -123,13 +123,14 @@ class Trace(Displayed):
             filtered(processed, job.options, removed)
         removed.pop(token, None)  # at an edge float64 may decide otherwise
         normaliser = _engine.log_sum_exp(logits)
-        branch = _branch(job, new_ids.tolist(), None, logits, normaliser, removed, {token: "chosen"})
-        self.steps.append(Step(position, [branch]))
+        new = new_ids.tolist()
+        branch = _branch(job, prompt, new, None, logits, normaliser, removed, {token: "chosen"})
+        self.steps.append(Step(len(prompt) + len(new), [branch]))
 
     def add_search(
         self,
         job: Job,
-        position: int,
+        prompt: np.ndarray,
         beams: Sequence[tuple[list[int], float]],
         rows: Sequence[np.ndarray],
         normalisers: Sequence[float],
@@ -139,12 +140,12 @@ class Trace(Displayed):
     ) -> None:
         """Record a step of beam search: for each beam its new tokens, score, logits, and their fates."""
         branches = [
-            _branch(job, new_ids, score, row, normaliser, out, fate, processed)
+            _branch(job, prompt, new_ids, score, row, normaliser, out, fate, processed)
             for (new_ids, score), row, normaliser, processed, out, fate in zip(
                 beams, rows, normalisers, logprobs, removed, fates, strict=True
             )
         ]
-        self.steps.append(Step(position, branches))
+        self.steps.append(Step(len(prompt) + len(beams[0][0]), branches))
 
 
 def new_trace(job: Job) -> Trace | None:
@@ -156,6 +157,7 @@ def new_trace(job: Job) -> Trace | None:
 
 def _branch(
     job: Job,
+    prompt: np.ndarray,
     new_ids: list[int],
     score: float | None,
     logits: np.ndarray,
@@ -172,7 +174,7 @@ def _branch(
     best = _engine.top(logits, MOST_PROBABLE).tolist()
     shown = sorted({*best, *fates}, key=lambda token: (-float(logits[token]), token))
     return Branch(
-        _text(job, new_ids),
+        _text(job, prompt, new_ids),
         new_ids,
         score,
         best[0],
@@ -190,8 +192,8 @@ def _branch(
     )
 
 
-def _text(job: Job, new_ids: Iterable[int]) -> str:
-    writer = job.written(new_ids)
+def _text(job: Job, prompt: np.ndarray, new_ids: Iterable[int]) -> str:
+    writer = job.written(prompt, new_ids)
     writer.finish()
     return writer.text
 

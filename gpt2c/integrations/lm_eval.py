@@ -134,10 +134,11 @@ class GPT2LM(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids of a text in which special tokens are recognised, as in transformers."""
-        ids = self.model.tokenizer.encode(string, allow_special=True)
+        tokenizer = self.model.tokenizer
+        ids = tokenizer.encode(string, special=True)
         if add_special_tokens is None:
             add_special_tokens = not (self._bos_text and string.startswith(self._bos_text))
-        return ids if add_special_tokens else self.model.tokenizer.without_prefix(ids)
+        return [*tokenizer.prefix, *ids] if add_special_tokens else ids
 
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, **others: Any

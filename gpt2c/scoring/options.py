@@ -19,7 +19,8 @@ __all__ = ["ScoreKwargs", "ScoringOptions", "default_stride"]
 class ScoreKwargs(TypedDict, total=False):
     """The options of ``GPT2.score`` as keyword arguments, for type checkers."""
 
-    bos: bool
+    bos: bool | int
+    special: bool
     window: int | None
     stride: int | None
     min_context: int | None
@@ -31,7 +32,8 @@ class ScoreKwargs(TypedDict, total=False):
 class ScoringOptions(NamedTuple):
     """How texts are scored, checked."""
 
-    bos: bool
+    bos: bool | int  # the id of the token that stands before every text, if it is not the model's own
+    special: bool
     window: int
     stride: int | None
     n_ctx: int  # of the model, for errors
@@ -46,6 +48,7 @@ class ScoringOptions(NamedTuple):
         model: LoadedModel,
         *,
         bos: Any = True,
+        special: Any = False,
         window: Any = None,
         stride: Any = None,
         min_context: Any = None,
@@ -54,8 +57,10 @@ class ScoringOptions(NamedTuple):
         words: Any = False,
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
-        bos, words = check_flag("bos", bos), check_flag("words", words)
+        special, words = check_flag("special", special), check_flag("words", words)
         n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
+        if not isinstance(bos, bool | np.bool_):
+            bos = check_integer("bos", bos, 0, n_vocab - 1, ", a token id, or True or False")
         if window is None:
             window = n_ctx
         window = check_integer("window", window, 1, n_ctx, ", the model's positions")
@@ -78,7 +83,17 @@ class ScoringOptions(NamedTuple):
         if words:
             masks.append(word_edges(model)[0])
         bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
-        return cls(bos, window, stride, n_ctx, top, bits, mask is not None, words)
+        return cls(
+            bool(bos) if isinstance(bos, np.bool_) else bos,
+            special,
+            window,
+            stride,
+            n_ctx,
+            top,
+            bits,
+            mask is not None,
+            words,
+        )
 
 
 def default_stride(model: LoadedModel, window: int | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
-from ..core.checks import check_integer
+from ..core.checks import check_flag, check_integer
 from ..core.prompts import Item, Prompt, Prompts, check_lengths, separate, split_pair
 from .options import ScoringOptions
 from .passages import Passage, Piece
@@ -85,12 +85,15 @@ def score_rows(
 
     def passages() -> Iterator[Passage]:
         for i, (key, text) in enumerate(rows):
-            ids = model.encode_text("" if text is None else text, f"text {i}")
-            cut = max_tokens is not None and len(ids) > max_tokens
+            ids = model.encode_text("" if text is None else text, f"text {i}", special=options.special)
+            n_tokens = len(ids)
             ids = ids[:max_tokens]
+            cut = len(ids) < n_tokens
             waiting.append((key, len(ids) > (not options.bos), cut))
             if waiting[-1][1]:
-                known = text if isinstance(text, str) and not cut else None
+                known = text if isinstance(text, str) else None
+                if known is not None and cut:
+                    known = _beginning(model, known, ids)
                 yield Passage(f"text {i}", _start(model, options), known, ids, options)
 
     def unscored() -> Iterator[tuple[Any, None, bool]]:
@@ -108,15 +111,26 @@ def score_rows(
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
     context, text = split_pair(item)
-    before = model.encode_text(context, f"the context of {name}")
-    ids = model.encode_text(text, name)
-    before = np.concatenate([_start(model, options), before])
+    start = _start(model, options)
+    before = model.encode_text(context, f"the context of {name}", special=options.special)
+    ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
+    if options.special and tuple(before[: len(start)]) == tuple(start):  # it was written out
+        start = start[:0]
+    before = np.concatenate([start, before])
     return Passage(name, before, text if isinstance(text, str) else None, ids, options)
 
 
 def _start(model: LoadedModel, options: ScoringOptions) -> np.ndarray:
-    """What stands before every text: the begin-of-text token, or nothing."""
-    return np.array([model.bos_token_id] if options.bos else [], np.int32)
+    """What stands before every text: what begins a text, a token that was named, or nothing."""
+    if options.bos is True:
+        return np.array(model.start_ids, np.int32)
+    return np.array([] if options.bos is False else [options.bos], np.int32)
+
+
+def _beginning(model: LoadedModel, text: str, ids: np.ndarray) -> str | None:
+    """The part of a text that its first tokens spell, in whole characters; None where it is not known."""
+    offsets = model.tokenizer.offsets(text, ids.tolist())
+    return None if offsets is None else text[: max((end for _, end in offsets), default=0)]
 
 
 def _scores(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
@@ -270,30 +284,35 @@ def _finished(
 
 
 def suggest(
-    model: LoadedModel, prompt: Prompt | Prompts, k: int = 5
+    model: LoadedModel, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
     several, given = separate(prompt)
-    prompts = model.encode(given)
+    prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads)
-        results += [_most_probable(model, row, k) for row in logits]
+        results += [
+            _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)
+        ]
     return results if several else results[0]
 
 
-def _most_probable(model: LoadedModel, logits: np.ndarray, k: int) -> list[Suggestion]:
+def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k: int) -> list[Suggestion]:
     best = _engine.top(logits[: model.n_text_tokens], k)
     exact = logits.astype(np.float64)
     top = exact.max()
     probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
     suggestions = []
     for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):
-        data = model.token_bytes(token)
-        suggestions.append(Suggestion(data.decode("utf-8", "replace"), probability, token, data))
+        text = ""
+        if model.has_tokenizer:
+            decoder = model.tokenizer.decoder(prompt)
+            text = decoder.push(token) + decoder.flush()
+        suggestions.append(Suggestion(text, probability, token, model.token_bytes(token)))
     return suggestions
 
 
@@ -301,14 +320,17 @@ def _extent(
     model: LoadedModel, text: str | None, ids: np.ndarray, first: int
 ) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
     """Character offsets of the tokens from ``first`` on, and their number of bytes and of characters."""
-    if text is not None:
-        offsets = model.tokenizer.offsets(text, ids.tolist())
-        if offsets is not None:
-            text, offsets = text[offsets[first][0] :], offsets[first:]
-        elif first:  # a wrapped tokenizer that changes the text
-            return None, None, None
-        return offsets, len(text.encode("utf-8")), len(text)
-    if model.has_tokenizer:
-        data = b"".join(model.tokenizer.token_bytes(token) for token in ids[first:].tolist())
+    if not model.has_tokenizer:
+        return None, None, None
+    data = b"".join(map(model.tokenizer.token_bytes, ids[first:].tolist()))
+    if text is None:
         return None, len(data), len(data.decode("utf-8", "replace"))
-    return None, None, None
+    offsets = model.tokenizer.offsets(text, ids.tolist())
+    if offsets is not None:
+        text, offsets = text[max((end for _, end in offsets[:first]), default=0) :], offsets[first:]
+    elif first:  # a wrapped tokenizer that changes the text
+        return None, None, None
+    whole = text.encode("utf-8")
+    # A text that was cut may end inside a character; and there may be a space that was put before it.
+    spelled = next((part for part in (data, data[1:]) if whole.startswith(part)), whole)
+    return offsets, len(spelled), len(text)

@@ -69,7 +69,7 @@ def find_words(
     gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)
     cuts = np.flatnonzero(begins | ended).tolist()
 
-    limits = text_limits(model.config)
+    limits = text_limits(model)
     words, first = [], 0  # the first token of the next word, or of the white space before it
     for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
         start, piece = offsets[begin][0], text[offsets[begin][0] : offsets[end - 1][1]]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import codecs
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import TokenizerError, shown
 
-__all__ = ["StreamDecoder", "Tokenizer", "check_text", "id_list"]
+__all__ = ["StreamDecoder", "Tokenizer", "check_id", "check_size", "check_text", "id_list"]
 
 
 class Tokenizer:
@@ -24,32 +24,36 @@ class Tokenizer:
     kind : str
         What it is and which library runs it, for display.
     n_vocab : int
-        Number of token ids, special ones included; 2**31 - 1 for a wrapped object that does not report it.
+        The largest token id + 1, special tokens included (ids below it may be missing); 2**31 - 1 for a
+        wrapped object that does not report it.
     special_tokens : dict of str to int
         The tokens with a meaning beyond their text, such as ``<|endoftext|>``, and their ids.
+    prefix, suffix : tuple of int
+        The ids that the model's files put before and after a whole text (``add_bos_token``, a
+        post-processor). `encode` gives neither: prompts and scored texts begin with the prefix, and the
+        suffix, which would end a text that is to go on, is left out.
     """
 
     name: str
     kind: str
     n_vocab: int
     special_tokens: dict[str, int]
-    _prefix: tuple[int, ...] = ()  # what encode() puts before every text
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
 
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Turn a text into token ids.
+    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
+        """Turn a text into token ids, without the `prefix` and the `suffix`.
 
         Parameters
         ----------
         text : str
             Any text; an empty one has no tokens. Lone surrogates are refused: they are not Unicode text.
-        allow_special : bool, default False
+        special : bool, default False
             Whether ``<|endoftext|>`` and other special tokens are recognised in the text. By default they
             are ordinary text, so that a text cannot inject them.
-
-        Returns
-        -------
-        list of int
-            If the model's files ask for tokens before every text (``add_bos_token``), they are included.
+        continued : bool, default False
+            Whether the text goes on behind another one: then no space is put before it, as some tokenizers
+            do with a whole text.
 
         Raises
         ------
@@ -59,11 +63,6 @@ class Tokenizer:
             The text cannot be encoded, or it needs a token that the model does not have.
         """
         raise NotImplementedError
-
-    def without_prefix(self, ids: list[int]) -> list[int]:
-        """``ids``, which `encode` gave for a text, without the tokens that it puts before every text."""
-        before = self.encode("")
-        return ids[len(before) :] if ids[: len(before)] == before else ids
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token; perhaps a part of a UTF-8 character. Empty for an id without a token.
@@ -75,13 +74,17 @@ class Tokenizer:
         """
         raise NotImplementedError
 
+    def begins_word(self, token_id: int) -> bool:
+        """Whether a token begins a word: with white space, or by the rules of the vocabulary."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")[:1].isspace()
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids (list, tuple, one-dimensional array). What is not UTF-8 becomes U+FFFD."""
         return b"".join(map(self.token_bytes, id_list(ids))).decode("utf-8", "replace")
 
-    def decoder(self) -> StreamDecoder:
-        """A new decoder for one text that arrives token by token."""
-        return StreamDecoder(self.token_bytes)
+    def decoder(self, before: Iterable[int] = ()) -> StreamDecoder:
+        """A new decoder for a text that arrives token by token, behind the token ids ``before``."""
+        return StreamDecoder(self.token_bytes, id_list(before))
 
     def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
         """Where the tokens of a text stand in it.
@@ -90,15 +93,14 @@ class Tokenizer:
         ----------
         text : str
         ids : iterable of int
-            Its tokens: ``encode(text)``, or any ids with ``decode(ids) == text``.
+            Its tokens: ``encode(text)``, the first of these, or any ids with ``decode(ids) == text``.
 
         Returns
         -------
         list of (start, end), or None
             ``text[start:end]`` is the smallest piece of the text, in whole characters, that holds the token's
-            bytes: tokens that share a character overlap there. A token without text, such as one that the
-            tokenizer puts before every text, has ``start == end``. None where it is not known: a wrapped
-            object that changes the text.
+            bytes: tokens that share a character overlap there. None where it is not known: a wrapped object
+            that changes the text.
 
         Raises
         ------
@@ -108,11 +110,7 @@ class Tokenizer:
         ids = id_list(ids)
         pieces = [self.token_bytes(token) for token in ids]
         data = b"".join(pieces)
-        n_prefix = len(self._prefix)
-        if data.decode("utf-8", "replace") != text and tuple(ids[:n_prefix]) == self._prefix:
-            pieces[:n_prefix] = [b""] * n_prefix
-            data = b"".join(pieces)
-        if data.decode("utf-8", "replace") != text:
+        if not _spells(data, text):
             raise ValueError(
                 "these token ids do not spell this text: give the ids encode(text), or the text decode(ids)"
             )
@@ -134,21 +132,35 @@ class Tokenizer:
 class StreamDecoder:
     """Text from tokens that arrive one by one; never half a character.
 
-    What `push` and `flush` return, joined, is exactly ``tokenizer.decode`` of all the tokens (wrapped objects
-    that decode a token differently next to others, as some do with spaces, may differ there).
+    What `push` and `flush` return, joined, is what the tokens add to the text before them: all of
+    ``tokenizer.decode(before + ids)`` but the first ``len(tokenizer.decode(before))`` characters.
+
+    Parameters
+    ----------
+    token_bytes : function of a token id
+    before : list of int
+        The tokens that stand before the text.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], before: Sequence[int] = ()) -> None:
         self._token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8.decode(b"".join(map(token_bytes, before)))
+        # A character that was begun there counts as one U+FFFD there.
+        self._shown = len(self._utf8.getstate()[0].decode("utf-8", "replace"))
 
     def push(self, token_id: int) -> str:
         """Add a token; returns the text that it completes, often all of its own."""
-        return self._utf8.decode(self._token_bytes(token_id))
+        return self._new(self._utf8.decode(self._token_bytes(token_id)))
 
     def flush(self) -> str:
         """End the text; returns U+FFFD if it ends inside a character. A new text may begin after this."""
-        return self._utf8.decode(b"", True)
+        return self._new(self._utf8.decode(b"", True))
+
+    def _new(self, text: str) -> str:
+        piece = text[self._shown :]
+        self._shown -= len(text) - len(piece)
+        return piece
 
 
 def check_text(text: Any) -> None:
@@ -168,6 +180,28 @@ def check_text(text: Any) -> None:
         ) from None
 
 
+def check_size(name: str, n_vocab: int, n_ids: int) -> None:
+    """Raise unless a vocabulary of ``n_vocab`` ids, added tokens aside, can be that of a model of ``n_ids``.
+
+    Some models lack rows for a few tokens of the vocabulary, or for tokens that were added to it or that the
+    class of the tokenizer adds by itself: such a token is refused where a text needs it (`check_id`).
+    """
+    if n_vocab > n_ids and 20 * (n_vocab - n_ids) > n_vocab:
+        raise TokenizerError(
+            f"{name}: this vocabulary has ids up to {n_vocab - 1}, but the model's end at {n_ids - 1}: the "
+            "tokenizer files belong to another model"
+        )
+
+
+def check_id(index: int, text: str, n_ids: int) -> None:
+    """Raise if the model does not have the id of a token that a text needs."""
+    if index >= n_ids:
+        raise TokenizerError(
+            f"the token {shown(text)} has the id {index}, but the model's end at {n_ids - 1}: its embedding "
+            "was not resized when the token was added"
+        )
+
+
 def id_list(ids: Any) -> list[int]:
     """Token ids as a list of int, from a list, tuple, range or one-dimensional array."""
     values = ids.tolist() if hasattr(ids, "tolist") else ids
@@ -179,6 +213,11 @@ def id_list(ids: Any) -> list[int]:
         raise TypeError(
             f"token ids must be a flat list or array of whole numbers, not {shown(ids)}"
         ) from None
+
+
+def _spells(data: bytes, text: str) -> bool:
+    """Whether the bytes are those of the text, or of a beginning of it that may end inside a character."""
+    return data.decode("utf-8", "replace") == text or text.encode("utf-8").startswith(data)
 
 
 def _begins_character(data: bytes) -> np.ndarray:

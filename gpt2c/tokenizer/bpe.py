@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from ..errors import TokenizerError, shown
-from .base import Tokenizer, check_text
+import tiktoken  # here, not when first needed: importing it fails once the main thread has ended
+
+from ..errors import TokenizerError
+from .base import Tokenizer, check_id, check_size, check_text, id_list
 from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
 
 __all__ = ["SEPARATOR", "BPETokenizer"]
@@ -39,7 +41,7 @@ class BPETokenizer(Tokenizer):
     Raises
     ------
     TokenizerError
-        The model lacks ids that ordinary text needs.
+        The vocabulary is another model's.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, name: str, kind: str, n_ids: int | None = None) -> None:
@@ -48,38 +50,33 @@ class BPETokenizer(Tokenizer):
         self.n_vocab = len(vocabulary.tokens)
         self.special_tokens = {token.text: token.id for token in vocabulary.added if token.special}
         self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
-        self._prefix = tuple(vocabulary.prefix)
+        self.prefix, self.suffix = vocabulary.around.prefix, vocabulary.around.suffix
         self._added = {token.text: token.id for token in vocabulary.added}
         ordinary = [token for token in vocabulary.added if not token.special]
         self._patterns = {False: _patterns(ordinary), True: _patterns(vocabulary.added)}
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
-        if max(self._ids) >= self._n_ids:
-            raise TokenizerError(
-                f"{name}: this vocabulary has ids up to {max(self._ids)}, but the model's end at "
-                f"{self._n_ids - 1}: the tokenizer files belong to another model"
-            )
-        self._check(self._prefix)
+        check_size(name, 1 + max(self._ids), self._n_ids)
+        self._check(self.prefix + self.suffix)
 
     @cached_property
     def _tiktoken(self) -> Any:
-        import tiktoken  # not at the top: only encode() needs it, and importing it takes longer than all else
-
         return tiktoken.Encoding("gpt2c", pat_str=GPT2_SPLIT, mergeable_ranks=self._ranks, special_tokens={})
 
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         check_text(text)
-        ids = list(self._prefix)
+        ids: list[int] = []
         pieces: list[str | int] = [text] if text else []
-        for pattern in self._patterns[bool(allow_special)]:
+        for pattern in self._patterns[bool(special)]:
             pieces = [part for piece in pieces for part in self._cut_out(pattern, piece)]
         for piece in pieces:
             if isinstance(piece, int):
-                self._check([piece])
                 ids.append(piece)
             else:
                 for part in _without_long_runs(piece):
                     ids += [self._ids[rank] for rank in self._encode_ordinary(part)]
+        if ids and max(ids) >= self._n_ids:
+            self._check(ids)
         return ids
 
     encode.__doc__ = Tokenizer.encode.__doc__
@@ -95,6 +92,22 @@ class BPETokenizer(Tokenizer):
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
 
+    def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
+        ids = id_list(ids)
+        spans = super().offsets(text, ids)
+        around = self._vocabulary.around
+        if spans is None or not around.trims:
+            return spans
+        trimmed = []
+        for token, (start, stop) in zip(ids, spans, strict=True):
+            piece = self._tokens[token]
+            leading = len(piece) - len(piece.lstrip(b" "))
+            start = min(start + max(0, leading - (around.spares_first and start == 0)), stop)
+            trimmed.append((start, max(start, stop - (len(piece) - len(piece.rstrip(b" "))))))
+        return trimmed
+
+    offsets.__doc__ = Tokenizer.offsets.__doc__
+
     def packed(self) -> dict[str, Any]:
         v = self._vocabulary
         in_order = v.ids == list(range(len(v.ids)))
@@ -102,8 +115,7 @@ class BPETokenizer(Tokenizer):
             "tokens": SEPARATOR.join(token.decode("latin-1") for token in v.tokens),
             "ids": len(v.ids) if in_order else v.ids,
             "added": [list(token) for token in v.added],
-            "prefix": v.prefix,
-        }
+        } | v.around._asdict()
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
@@ -129,11 +141,7 @@ class BPETokenizer(Tokenizer):
 
     def _check(self, ids: Iterable[int]) -> None:
         for index in ids:
-            if index >= self._n_ids:
-                raise TokenizerError(
-                    f"the token {shown(self._tokens[index].decode())} has the id {index}, but the model's "
-                    f"end at {self._n_ids - 1}: its embedding was not resized when the token was added"
-                )
+            check_id(index, self._tokens[index].decode("utf-8", "replace"), self._n_ids)
 
 
 def _patterns(added: list[AddedToken]) -> list[re.Pattern[str]]:

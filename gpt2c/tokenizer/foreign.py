@@ -2,79 +2,95 @@
 
 from __future__ import annotations
 
-import copy
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from ..errors import TokenizerError
 from .base import StreamDecoder, Tokenizer, check_text, id_list
+from .huggingface import HuggingFaceTokenizer
+from .window import WindowDecoder, window_offsets
 
-__all__ = ["ForeignTokenizer"]
+__all__ = ["ForeignTokenizer", "wrap"]
 
 _UNKNOWN_SIZE = 2**31 - 1
+
+# What the classes of transformers override that do more to a text than their pipeline does.
+_DOING = {
+    "__call__",
+    "encode",
+    "decode",
+    "_encode_plus",
+    "_batch_encode_plus",
+    "_decode",
+    "tokenize",
+    "_tokenize",
+}
+# The classes in which these belong to the library's own way, or only check an option.
+_PLAIN = {"PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerBase", "GPT2TokenizerFast"}
+_PLAIN |= {"RobertaTokenizerFast", "SpecialTokensMixin", "PushToHubMixin", "object"}
+
+
+def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
+    """A tokenizer of another library; the arguments are those of `gpt2c.tokenizer.load.as_tokenizer`."""
+    for method in ("encode", "decode"):
+        if not callable(getattr(obj, method, None)):
+            raise TypeError(
+                f"a tokenizer needs the methods encode and decode; {type(obj).__name__} has no {method}"
+            )
+    library = _library(obj)
+    name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
+    if library == "tokenizers":
+        return HuggingFaceTokenizer(obj, name=name, n_ids=n_vocab)
+    if library == "transformers" and _is_plain(obj):
+        special = _special_tokens(obj, library)
+        return HuggingFaceTokenizer(obj.backend_tokenizer, name=name, n_ids=n_vocab, special_tokens=special)
+    return ForeignTokenizer(obj, library, name, n_vocab)
 
 
 class ForeignTokenizer(Tokenizer):
     """Any object with ``encode`` and ``decode``.
 
     The bytes of a token come from the library if it has them (tiktoken). Otherwise they are those of the text
-    that ``decode`` returns for the token alone, in which a part of a character is U+FFFD.
+    by which ``decode`` becomes longer with the token, in which a part of a character is U+FFFD.
 
     Parameters
     ----------
     obj, name, n_vocab
         See `gpt2c.tokenizer.load.as_tokenizer`.
-    description : dict, optional
-        The tokenizer.json that the object was made from: what a packed file holds of it.
+    library : str
+        Where it comes from: "tiktoken", "transformers", or "" for any other.
     """
 
-    def __init__(
-        self,
-        obj: Any,
-        *,
-        name: str | None = None,
-        n_vocab: int | None = None,
-        description: dict[str, Any] | None = None,
-    ) -> None:
-        for method in ("encode", "decode"):
-            if not callable(getattr(obj, method, None)):
-                raise TypeError(
-                    f"a tokenizer needs the methods encode and decode; {type(obj).__name__} has no {method}"
-                )
-        library = _library(obj)
-        if library == "tokenizers":
-            # A copy, because encode sets its switch for special tokens.
-            obj = copy.deepcopy(obj)
+    def __init__(self, obj: Any, library: str, name: str, n_vocab: int | None) -> None:
         self._object = obj
         self._library = library
-        self._lock = threading.Lock()
         self._limit = n_vocab
-        self._description = description
-        self.name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
+        self.name = name
         self.kind = f"tokenizer run by {library}" if library else "tokenizer object"
         self.n_vocab = _size(obj) or n_vocab or _UNKNOWN_SIZE
         self.special_tokens = _special_tokens(obj, library)
 
-    def packed(self) -> dict[str, Any] | None:
-        return None if self._description is None else {"tokenizers": self._description}
+    @property
+    def prefix(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ids that the object puts before a text."""
+        return self._around[0]
 
-    packed.__doc__ = Tokenizer.packed.__doc__
+    @property
+    def suffix(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The ids that the object puts after a text."""
+        return self._around[1]
 
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         check_text(text)
         obj = self._object
         if self._library == "tiktoken":
-            found = obj.encode(text, allowed_special="all") if allow_special else obj.encode_ordinary(text)
+            found = obj.encode(text, allowed_special="all") if special else obj.encode_ordinary(text)
         elif self._library == "transformers":
-            found = obj.encode(text, split_special_tokens=not allow_special)
-        elif self._library == "tokenizers":
-            with self._lock:
-                obj.encode_special_tokens = not allow_special
-                found = obj.encode(text)
+            found = obj.encode(text, add_special_tokens=False, split_special_tokens=not special)
         else:
-            found = obj.encode(text)
-        ids = id_list(getattr(found, "ids", found))
+            found = self._inside(self._ids(text))
+        ids = id_list(found)
         if self._limit is not None and ids and not 0 <= min(ids) <= max(ids) < self._limit:
             raise TokenizerError(
                 f"the tokenizer {self.name} gave ids from {min(ids)} to {max(ids)}, but the model's are 0 to "
@@ -82,21 +98,26 @@ class ForeignTokenizer(Tokenizer):
             )
         return ids
 
+    encode.__doc__ = Tokenizer.encode.__doc__
+
     def decode(self, ids: Iterable[int]) -> str:
         ids = id_list(ids)
         if self._library == "tiktoken":
             return super().decode(ids)
-        if self._library in ("tokenizers", "transformers"):
-            text = self._object.decode(ids, skip_special_tokens=False)
+        if self._library == "transformers":
+            text = self._object.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         else:
             text = self._object.decode(ids)
         if not isinstance(text, str):
             raise TypeError(f"decode of the tokenizer {self.name} must give a str, not {type(text).__name__}")
         return text
 
+    decode.__doc__ = Tokenizer.decode.__doc__
+
     def token_bytes(self, token_id: int) -> bytes:
         if self._library != "tiktoken":
-            return self.decode([token_id]).encode("utf-8", "replace")
+            once = self.decode([token_id])
+            return self.decode([token_id, token_id])[len(once) :].encode("utf-8", "replace")
         try:
             return self._object.decode_single_token_bytes(token_id)
         except KeyError:
@@ -104,50 +125,51 @@ class ForeignTokenizer(Tokenizer):
                 return b""
             raise ValueError(f"token id {token_id} is not in the vocabulary of {self.name}") from None
 
-    def decoder(self) -> StreamDecoder:
-        return StreamDecoder(self.token_bytes) if self._library == "tiktoken" else _WindowDecoder(self.decode)
+    token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
+
+    def decoder(self, before: Iterable[int] = ()) -> StreamDecoder:
+        if self._library == "tiktoken":
+            return super().decoder(before)
+        return WindowDecoder(self.decode, id_list(before))
+
+    decoder.__doc__ = Tokenizer.decoder.__doc__
 
     def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
         if self._library == "tiktoken":
             return super().offsets(text, ids)
-        spans: list[tuple[int, int]] = []
-        decoder, done, waiting = _WindowDecoder(self.decode), "", 0
-        ids = id_list(ids)
-        for token in [*ids, None]:
-            piece = decoder.flush() if token is None else decoder.push(token)
-            waiting += token is not None
-            if piece or token is None:
-                spans += [(len(done), len(done + piece))] * waiting
-                done, waiting = done + piece, 0
-        return spans if done == text else None
+        return window_offsets(self.decode, text, id_list(ids))
 
+    offsets.__doc__ = Tokenizer.offsets.__doc__
 
-class _WindowDecoder(StreamDecoder):
-    """A stream decoder for tokenizers without token bytes: decodes the last tokens with the next one.
+    def _ids(self, text: str) -> list[int]:
+        found = self._object.encode(text)
+        return id_list(getattr(found, "ids", found))
 
-    Text that ends with U+FFFD is held back, since it may be the first part of a character. The tokens shown
-    last stay before the new ones, because many tokenizers decode the first token of a text differently.
-    """
+    def _inside(self, ids: list[int]) -> list[int]:
+        """Token ids without what the object puts around every text."""
+        before, after = self.prefix, self.suffix
+        end = len(ids) - len(after)
+        if end < len(before) or tuple(ids[: len(before)]) != before or tuple(ids[end:]) != after:
+            return ids
+        return ids[len(before) : end]
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self._decode = decode
-        self._before: list[int] = []
-        self._new: list[int] = []
-
-    def push(self, token_id: int) -> str:
-        self._new.append(token_id)
-        text = self._decode([*self._before, *self._new])
-        return "" if text.endswith("\ufffd") else self._show(text)
-
-    def flush(self) -> str:
-        piece = self._show(self._decode([*self._before, *self._new])) if self._new else ""
-        self._before = []
-        return piece
-
-    def _show(self, text: str) -> str:
-        piece = text[len(self._decode(self._before)) :] if self._before else text
-        self._before, self._new = self._new, []
-        return piece
+    @cached_property
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the object puts before and after a text: all that it makes of an empty one, taken apart."""
+        if self._library == "tiktoken":
+            return (), ()
+        if self._library == "transformers":
+            around = list(self._object.build_inputs_with_special_tokens([-1]))
+            return tuple(around[: around.index(-1)]), tuple(around[around.index(-1) + 1 :])
+        empty = self._ids("")
+        if not empty:
+            return (), ()
+        sample = self._ids("a")
+        for at in range(len(empty), -1, -1):
+            rest = len(empty) - at
+            if sample[:at] == empty[:at] and sample[len(sample) - rest :] == empty[at:]:
+                return tuple(empty[:at]), tuple(empty[at:])
+        return (), ()
 
 
 def _library(obj: Any) -> str:
@@ -171,10 +193,13 @@ def _size(obj: Any) -> int | None:
 def _special_tokens(obj: Any, library: str) -> dict[str, int]:
     if library == "transformers":
         return dict(zip(obj.all_special_tokens, obj.all_special_ids, strict=True))
-    if library == "tokenizers":
-        return {
-            token.content: index for index, token in obj.get_added_tokens_decoder().items() if token.special
-        }
     if library == "tiktoken":
         return {token: obj.encode_single_token(token) for token in obj.special_tokens_set}
     return {}
+
+
+def _is_plain(obj: Any) -> bool:
+    """Whether an object of transformers does to a text what its pipeline does, and nothing else."""
+    if getattr(obj, "backend_tokenizer", None) is None:
+        return False
+    return all(cls.__name__ in _PLAIN or not _DOING & vars(cls).keys() for cls in type(obj).__mro__)

@@ -12,6 +12,7 @@ from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
 from .files import read_description
+from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
 if TYPE_CHECKING:
@@ -78,17 +79,14 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
         found = tokenizers.Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # the library raises no narrower class
         raise TokenizerError(f"{where}: the tokenizers library refuses it: {error}") from None
-    # transformers, too, sets both in every call.
-    found.no_truncation()
-    found.no_padding()
     for entry in description["added_tokens"]:
         if found.token_to_id(entry["content"]) != entry["id"]:
             raise TokenizerError(
                 f"{where}: the added token {shown(entry['content'])} has the id {entry['id']}, not the next"
             )
-    from .foreign import ForeignTokenizer
+    from .huggingface import HuggingFaceTokenizer
 
-    return ForeignTokenizer(found, name=where, n_vocab=n_vocab, description=description)
+    return HuggingFaceTokenizer(found, name=where, n_ids=n_vocab)
 
 
 def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
@@ -106,16 +104,17 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         every = range(len(tokens))
         in_order = isinstance(packed["ids"], int)
         ids = every[: packed["ids"]] if in_order else [operator.index(index) for index in packed["ids"]]
-        prefix = [operator.index(index) for index in packed["prefix"]]
+        prefix, suffix = (tuple(map(operator.index, packed.get(name, ()))) for name in ("prefix", "suffix"))
+        around = Around(prefix, suffix, *(bool(packed.get(name)) for name in ("trims", "spares_first")))
         added = [AddedToken(*token) for token in packed["added"]]
         asked = [packed["ids"] - 1] if in_order else ids
-        if not all(index in every for index in (*asked, *prefix, *(token.id for token in added))):
+        if not all(index in every for index in (*asked, *prefix, *suffix, *(token.id for token in added))):
             raise IndexError("an id is outside the vocabulary")
         ranks = {tokens[i]: rank for rank, i in enumerate(ids)}
         ids = list(ids)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"the vocabulary in {where} is damaged: {error}") from None
-    vocabulary = Vocabulary(tokens, ranks, ids, added, prefix)
+    vocabulary = Vocabulary(tokens, ranks, ids, added, around)
     return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=n_vocab)
 
 
@@ -149,6 +148,6 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     """
     if isinstance(obj, Tokenizer):
         return obj
-    from .foreign import ForeignTokenizer
+    from .foreign import wrap
 
-    return ForeignTokenizer(obj, name=name, n_vocab=n_vocab)
+    return wrap(obj, name, n_vocab)

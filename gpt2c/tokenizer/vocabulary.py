@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import TokenizerError, shown
+from .postprocessor import Around, read_post_processor, steps
 
 __all__ = [
     "BYTE_CHARS",
@@ -36,6 +37,7 @@ __all__ = [
     "Vocabulary",
     "compile_vocabulary",
     "gpt2_vocabulary",
+    "spelled",
 ]
 
 # GPT-2's rule for cutting a text into words, in tiktoken's possessive form: same matches, no backtracking.
@@ -50,6 +52,10 @@ BYTE_CHARS = frozenset(_BYTE_CHARS)
 _TO_BYTES = codecs.charmap_build(
     "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
 )
+
+
+# More than any vocabulary has; a larger id would only fill the memory.
+_LARGEST_ID = 2**22
 
 
 class NotExact(Exception):
@@ -77,8 +83,8 @@ class Vocabulary(NamedTuple):
     ids: list[int]
     """The id of every rank."""
     added: list[AddedToken]
-    prefix: list[int]
-    """The ids that the tokenizer puts before every text."""
+    around: Around
+    """What the tokenizer puts before and after a text."""
 
 
 def gpt2_vocabulary() -> Vocabulary:
@@ -87,7 +93,7 @@ def gpt2_vocabulary() -> Vocabulary:
     tokens = [*(bytes([byte]) for byte in _BYTE_ORDER), *made]
     ranks = dict(zip(tokens, range(len(tokens)), strict=True))
     end = AddedToken("<|endoftext|>", len(tokens), special=True, late=False)
-    return Vocabulary([*tokens, b"<|endoftext|>"], ranks, list(range(len(tokens))), [end], [])
+    return Vocabulary([*tokens, b"<|endoftext|>"], ranks, list(range(len(tokens))), [end], Around())
 
 
 def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
@@ -110,6 +116,7 @@ def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
     model = description.get("model")
     if not isinstance(model, dict):
         raise TokenizerError(f"{where}: there is no model in it")
+    around = read_post_processor(description.get("post_processor"), where)
     _require_plain(description, model)
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not isinstance(merges, list):
@@ -117,20 +124,23 @@ def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
 
     _check_ids(vocab, where)
     ranks = _rank_merges(vocab, _pairs(merges, where), where)
-    tokens = [b""] * len(vocab)
+    tokens = [b""] * (max(vocab.values()) + 1)
     for token, index in vocab.items():
-        tokens[index] = _spelled(token, where)
+        tokens[index] = spelled(token, where)
     added = _added_tokens(description.get("added_tokens") or [], vocab, ranks, tokens, where)
     if model.get("ignore_merges"):
         extra = vocab.keys() - ranks - {token.text for token in added}
         if extra:
             raise NotExact(f"it has ignore_merges, and no merge makes the token {shown(min(extra))}")
+    for index in around.prefix + around.suffix:
+        if index >= len(tokens):
+            raise TokenizerError(f"{where}: the post_processor adds the unknown id {index}")
     return Vocabulary(
         tokens,
         {tokens[vocab[token]]: rank for token, rank in ranks.items()},
         [vocab[token] for token in ranks],
         added,
-        _prefix(description.get("post_processor"), len(tokens), where),
+        around,
     )
 
 
@@ -145,54 +155,40 @@ def _require_plain(description: dict[str, Any], model: dict[str, Any]) -> None:
     if description.get("normalizer") is not None:
         raise NotExact("it has a normalizer")
 
-    steps = _steps(description.get("pre_tokenizer"), "pretokenizers")
+    pre = steps(description.get("pre_tokenizer"), "pretokenizers")
     split = {
         "type": "Split",
         "pattern": {"Regex": _GPT2_SPLIT_AS_PUBLISHED},
         "behavior": "Isolated",
         "invert": False,
     }
-    splits_before = steps[:1] == [split]
-    step = steps[-1] if len(steps) == 1 + splits_before else {}
+    splits_before = pre[:1] == [split]
+    step = pre[-1] if len(pre) == 1 + splits_before else {}
     if step.get("type") != "ByteLevel" or bool(step.get("use_regex", True)) == splits_before:
         raise NotExact("its pre_tokenizer is not GPT-2's byte-level one")
     if step.get("add_prefix_space", True):
         raise NotExact("it puts a space before every text (add_prefix_space)")
-    if [step.get("type") for step in _steps(description.get("decoder"), "decoders")] != ["ByteLevel"]:
+    if [step.get("type") for step in steps(description.get("decoder"), "decoders")] != ["ByteLevel"]:
         raise NotExact("its decoder is not the byte-level one")
 
 
-def _steps(node: Any, children: str) -> list[dict[str, Any]]:
-    """The steps of a (possibly nested) sequence, one step, or none."""
-    if node is None:
-        return []
-    if not isinstance(node, dict):
-        return [{}]
-    if node.get("type") != "Sequence":
-        return [node]
-    return [step for child in node.get(children) or [] for step in _steps(child, children)]
-
-
 def _check_ids(vocab: dict[str, Any], where: str) -> None:
-    """Every id from 0 to n - 1 exactly once."""
+    """Whole numbers from 0 on, none of them twice; some may be missing, and then have no text."""
     if set(map(type, vocab.values())) != {int}:
         raise TokenizerError(
             f"{where}: the ids of the vocabulary must be whole numbers, and at least one is needed"
         )
-    n = len(vocab)
-    if set(vocab.values()) == set(range(n)):
-        return
-    owner: dict[int, str] = {}
-    for token, index in vocab.items():
-        if index in owner:
-            raise TokenizerError(
-                f"{where}: {shown(owner[index])} and {shown(token)} both have the id {index}"
-            )
-        owner[index] = token
-    missing = next(index for index in range(n) if index not in owner)
-    raise TokenizerError(
-        f"{where}: the vocabulary has {n} tokens, but none has the id {missing}: the file is incomplete"
-    )
+    ids = set(vocab.values())
+    if len(ids) < len(vocab):
+        owner: dict[int, str] = {}
+        for token, index in vocab.items():
+            if owner.setdefault(index, token) != token:
+                raise TokenizerError(
+                    f"{where}: {shown(owner[index])} and {shown(token)} both have the id {index}"
+                )
+    if min(ids) < 0 or max(ids) > _LARGEST_ID:
+        outside = min(ids) if min(ids) < 0 else max(ids)
+        raise TokenizerError(f"{where}: a token has the id {outside}; allowed: 0 to {_LARGEST_ID}")
 
 
 def _pairs(merges: list[Any], where: str) -> Iterator[tuple[str, str]]:
@@ -253,7 +249,7 @@ def _neighbours(
             limit, y = y + 1, left[y]
 
 
-def _spelled(token: str, where: str) -> bytes:
+def spelled(token: str, where: str) -> bytes:
     """The bytes of a token as the vocabulary writes it; characters outside GPT-2's alphabet are kept."""
     try:
         return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
@@ -273,45 +269,24 @@ def _added_tokens(
 ) -> list[AddedToken]:
     """The added tokens; those that are not in the vocabulary are appended to ``tokens``."""
     added = []
+    next_id = len(vocab)
     for entry in entries:
         text, index = entry["content"], entry["id"]
         for flag in ("lstrip", "rstrip", "single_word"):
             if entry.get(flag):
                 raise NotExact(f"its added token {shown(text)} has {flag}")
         if text not in vocab:
-            if index != len(tokens):
+            if index != next_id or (index < len(tokens) and tokens[index]):
                 raise TokenizerError(
-                    f"{where}: the added token {shown(text)} has the id {index}; {len(tokens)} is next"
+                    f"{where}: the added token {shown(text)} has the id {index}; {next_id} is next"
                 )
-            tokens.append(b"")
+            tokens += [b""] * (index + 1 - len(tokens))
         elif vocab[text] != index:
             raise TokenizerError(
                 f"{where}: {shown(text)} has the id {vocab[text]} in the vocabulary, {index} as added"
             )
         if text not in ranks:  # unlike the BPE's tokens, it is written as itself
             tokens[index] = _utf8(text, where)
+        next_id = max(next_id, index + 1)
         added.append(AddedToken(text, index, bool(entry.get("special")), bool(entry.get("normalized"))))
     return added
-
-
-def _prefix(post_processor: Any, n_tokens: int, where: str) -> list[int]:
-    """The ids that a post-processor puts before a text; NotExact if it does anything else to the ids."""
-    prefix: list[int] = []
-    for step in _steps(post_processor, "processors"):
-        if step.get("type") == "ByteLevel":
-            continue  # changes offsets only
-        try:
-            if step["type"] != "TemplateProcessing":
-                raise NotExact(f"its post_processor is {shown(step['type'])}")
-            *before, text = step["single"]
-            if "Sequence" not in text or not all("SpecialToken" in piece for piece in before):
-                raise NotExact("its post_processor puts tokens after the text")
-            names = [piece["SpecialToken"]["id"] for piece in before]
-            ids = [index for name in names for index in step["special_tokens"][name]["ids"]]
-        except (KeyError, TypeError, ValueError):
-            raise TokenizerError(f"{where}: the post_processor is damaged") from None
-        for index in ids:
-            if type(index) is not int or not 0 <= index < n_tokens:
-                raise TokenizerError(f"{where}: the post_processor adds the unknown id {shown(index)}")
-        prefix = ids + prefix
-    return prefix

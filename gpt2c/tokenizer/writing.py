@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ class Writer:
 
     Parameters
     ----------
-    new_decoder : function that makes a decoder, or None
+    decoder : StreamDecoder or None
         None writes nothing.
     stop : tuple of str
 
@@ -28,8 +27,8 @@ class Writer:
         Whether a stop string was found; nothing may be added after that.
     """
 
-    def __init__(self, new_decoder: Callable[[], StreamDecoder] | None, stop: tuple[str, ...]) -> None:
-        self._decoder = new_decoder() if new_decoder else None
+    def __init__(self, decoder: StreamDecoder | None, stop: tuple[str, ...]) -> None:
+        self._decoder = decoder
         self._filter = _StopFilter(stop)
         self._pieces: list[str] = []
 

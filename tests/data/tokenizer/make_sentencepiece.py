@@ -11,10 +11,10 @@ from pathlib import Path
 import sentencepiece
 
 HERE = Path(__file__).parent / "sentencepiece"
-WORDS = (
+TEXT = (
     "the quick brown fox jumps over lazy dog hello world numbers kul svenska \u00e4r p\u00e5 b\u00e5t "
     "\u4eca\u65e5 \u5929\u6c17 \u543e\u8f29 \u306f \u732b \u3067 \u3042\u308b \u826f\u3044 \u3067\u3059"
-).split()
+)
 SENTENCE = (
     "\u543e\u8f29\u306f\u732b\u3067\u3042\u308b\u3002 \u4eca\u65e5\u306f\u826f\u3044\u5929\u6c17\u3067"
     "\u3059\u306d\u3002 Hello 123, world!"
@@ -23,7 +23,7 @@ SENTENCE = (
 
 def train(name: str, **settings: object) -> None:
     random.seed(0)
-    corpus = [" ".join(random.choices(WORDS, k=8)) for _ in range(400)] + [SENTENCE] * 20
+    corpus = [" ".join(random.choices(TEXT.split(), k=8)) for _ in range(400)] + [SENTENCE] * 20
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus), model_writer=model, minloglevel=2, hard_vocab_limit=False, **settings
