@@ -154,9 +154,9 @@ def _modernise(step: Any) -> None:
     The tokenizers library does that for true, but refuses false without the name.
     """
     for child in (step, *_children(step)):
-        if isinstance(child, dict) and child.get("type") == "Metaspace":
-            if child.get("add_prefix_space") is False:
-                child.setdefault("prepend_scheme", "never")
+        old = isinstance(child, dict) and child.get("type") == "Metaspace" and "add_prefix_space" in child
+        if old and child["add_prefix_space"] is False:
+            child.setdefault("prepend_scheme", "never")
 
 
 def _children(step: Any) -> list[Any]:
