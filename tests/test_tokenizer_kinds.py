@@ -179,8 +179,8 @@ def test_bad_words_are_those_inside_a_text(name):
     ing = of.library.token_to_id("ing")
     if ing is not None:
         options = {"max_new_tokens": 1, "logit_bias": {ing: 100.0}}
-        assert of.model.generate("the s", **options).token_ids == [ing]
-        assert of.model.generate("the s", bad_words=["ing"], **options).token_ids != [ing]
+        assert of.model.generate("the d", **options).token_ids == [ing]
+        assert of.model.generate("the d", bad_words=["ing"], **options).token_ids != [ing]
 
 
 # ---- scores
@@ -213,10 +213,11 @@ def test_two_tokens_of_a_chinese_text():
 @every_kind
 def test_pairs_have_nothing_between_them(name):
     of = kind(name)
+    compared = []
     for context, text in (
         ("the king", " and the kings"),
         ("the kings sing", " of the end"),
-        ("the s", "ing"),
+        ("the d", "ing"),
     ):
         whole, before = alone(of, context + text), alone(of, context)
         if whole[: len(before)] != before:  # a word is cut in two that is one token
