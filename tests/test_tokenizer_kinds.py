@@ -220,7 +220,7 @@ def test_pairs_have_nothing_between_them(name):
         ("the d", "ing"),
     ):
         whole, before = alone(of, context + text), alone(of, context)
-        if whole[: len(before)] != before:  # a word is cut in two that is one token
+        if whole[: len(before)] != before or whole == before:  # a word is cut in two that is one token
             continue
         (score,) = of.model.score([(context, text)])
         start = [*of.tokenizer.prefix] or [of.model.bos_token_id]
