@@ -176,6 +176,11 @@ def test_bad_words_are_those_inside_a_text(name):
     assert tuple(spaced) == tuple(wanted.token_ids[: len(spaced)]), "without it, the word is written"
     found = of.model.generate("the king", bad_words=["and"], **options)
     assert found.token_ids[: len(spaced)] != spaced
+    ing = of.library.token_to_id("ing")
+    if ing is not None:
+        options = {"max_new_tokens": 1, "logit_bias": {ing: 100.0}}
+        assert of.model.generate("the d", **options).token_ids == [ing]
+        assert of.model.generate("the d", bad_words=["ing"], **options).token_ids != [ing]
 
 
 # ---- scores
@@ -208,13 +213,14 @@ def test_two_tokens_of_a_chinese_text():
 @every_kind
 def test_pairs_have_nothing_between_them(name):
     of = kind(name)
+    compared = []
     for context, text in (
         ("the king", " and the kings"),
         ("the kings sing", " of the end"),
-        ("the k", "ing"),
+        ("the d", "ing"),
     ):
         whole, before = alone(of, context + text), alone(of, context)
-        if whole[: len(before)] != before:  # a word is cut in two that is one token
+        if whole[: len(before)] != before or whole == before:  # a word is cut in two that is one token
             continue
         (score,) = of.model.score([(context, text)])
         start = [*of.tokenizer.prefix] or [of.model.bos_token_id]
@@ -222,8 +228,12 @@ def test_pairs_have_nothing_between_them(name):
         expected = logprobs(of.model, [*start, *before], whole[len(before) :])
         np.testing.assert_allclose(score.logprobs, expected, atol=1e-5)
         assert score.n_bytes == len(text.encode())
+        offsets = of.library.encode(context + text, add_special_tokens=False).offsets[len(before) :]
+        assert score.offsets == [(start - len(context), end - len(context)) for start, end in offsets]
+        compared.append(text)
         (empty,) = of.model.score([("", context)])
         assert empty.token_ids == before, "without a context it is a whole text"
+    assert ("ing" in compared) == (name not in ("wordpiece", "wordlevel", "suffix")), "inside a word"
 
 
 @every_kind
