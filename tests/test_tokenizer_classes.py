@@ -414,4 +414,7 @@ def test_live_descriptions(tmp_path):
         ours = json.loads(tokenizers.Tokenizer.from_str(json.dumps(read_description(folder)[0])).to_str())
         for described in (ours, theirs):
             (described["post_processor"] or {}).pop("pair", None)
+            vocab = described["model"]["vocab"]
+            if isinstance(vocab, list):  # the library does not read scores to the last bit
+                described["model"]["vocab"] = [[piece, round(score, 9)] for piece, score in vocab]
         assert ours == theirs, files.get("tokenizer_config.json")
