@@ -33,12 +33,20 @@ def expected(folder: dict) -> dict:
     records = folder["records"]
     if folder.get("follows") == "tokenizers":
         tokenizers = pytest.importorskip("tokenizers")
-        return records[OLD if tokenizers.__version__ < "0.23" else NEW]
+        newer = tuple(map(int, tokenizers.__version__.split(".")[:2])) >= (0, 23)
+        return records[NEW if newer else OLD]
     return records.get("both") or records[folder["follows"]]
 
 
-READ = sorted(name for name in FOLDERS if FOLDERS[name]["runs_on"] != "refused" and "error" not in
-              (FOLDERS[name]["records"].get("both") or {}))  # fmt: skip
+def is_read(folder: dict) -> bool:
+    """Whether gpt2c reads a folder, as it does where a version of transformers does, but for some classes."""
+    return folder["runs_on"] != "refused" and not all(
+        "error" in found for found in folder["records"].values()
+    )
+
+
+READ = sorted(name for name in FOLDERS if is_read(FOLDERS[name]))
+REFUSED = sorted(FOLDERS.keys() - set(READ))
 
 
 @pytest.fixture(scope="module", params=READ)
@@ -119,9 +127,10 @@ def check_all(tokenizer, texts: list[str], record: dict) -> None:
 
 
 def test_the_matrix_is_large_enough():
-    agree = [name for name in READ if "both" in FOLDERS[name]["records"]]
+    agree = {name for name in READ if "both" in FOLDERS[name]["records"]}
     assert len(agree) >= 60 and len(TEXTS) >= 40
-    assert all(FOLDERS[name]["why"] for name in FOLDERS.keys() - set(agree) if "why" in FOLDERS[name])
+    assert all(FOLDERS[name]["why"] for name in set(READ) - agree)
+    assert len(REFUSED) <= 5
 
 
 def test_who_runs_it(case):
@@ -168,7 +177,7 @@ def test_a_larger_embedding(case):
     assert got == right
 
 
-@pytest.mark.parametrize("name", sorted(FOLDERS.keys() - set(READ)))
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, tmp_path):
     pytest.importorskip("tokenizers")
     directory = matrix_parts.write_folder(FOLDERS[name]["files"], tmp_path)
