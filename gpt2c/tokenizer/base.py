@@ -181,10 +181,10 @@ def check_text(text: Any) -> None:
 
 
 def check_size(name: str, n_vocab: int, n_ids: int) -> None:
-    """Raise unless a vocabulary of ``n_vocab`` ids can be that of a model which has ``n_ids``.
+    """Raise unless a vocabulary of ``n_vocab`` ids, added tokens aside, can be that of a model of ``n_ids``.
 
-    Some models lack rows for a few tokens that were added: such a token is refused where a text needs it
-    (`check_id`).
+    Some models lack rows for a few tokens of the vocabulary, or for tokens that were added to it or that the
+    class of the tokenizer adds by itself: such a token is refused where a text needs it (`check_id`).
     """
     if n_vocab > n_ids and 20 * (n_vocab - n_ids) > n_vocab:
         raise TokenizerError(

@@ -56,7 +56,7 @@ class BPETokenizer(Tokenizer):
         self._patterns = {False: _patterns(ordinary), True: _patterns(vocabulary.added)}
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
-        check_size(name, self.n_vocab, self._n_ids)
+        check_size(name, 1 + max(self._ids), self._n_ids)
         self._check(self.prefix + self.suffix)
 
     @cached_property

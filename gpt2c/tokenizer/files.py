@@ -1,175 +1,229 @@
 """The tokenizer files of a model directory, read into one form: that of ``tokenizer.json``.
 
-Two layouts are known: ``tokenizer.json``, and the older ``vocab.json`` + ``merges.txt``. Either may come with
-``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``, which are merged as in
-transformers 4.57. Other files (vocab.txt, SentencePiece models) belong to tokenizers of another kind.
+Known are ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; ``vocab.txt`` (BertTokenizer's WordPiece); and
+SentencePiece models. Each may come with ``tokenizer_config.json``, ``special_tokens_map.json`` and
+``added_tokens.json``. All are read as transformers 4.57 reads them, see `classes`.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import TokenizerError, shown
-from ..json_values import unique_keys
+from .classes import BERT, Settings, apply_class, content, template
+from .merges import from_vocab_and_merges
+from .reading import read_bytes, read_json, read_text
+from .spm import from_sentencepiece
+from .wordpiece import from_vocab_txt
 
-__all__ = ["FOREIGN_FILES", "read_description"]
+__all__ = ["FILES", "SENTENCEPIECE", "read_description"]
 
-FOREIGN_FILES = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
-_END = "<|endoftext|>"  # GPT2Tokenizer's default for bos, eos and unk
+SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
+FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", *SENTENCEPIECE)
+"""What a vocabulary may be in, in the order of preference."""
+
+_FLAGS = ("single_word", "lstrip", "rstrip")
 
 
-def read_description(directory: Path) -> tuple[dict[str, Any], str] | None:
-    """Read the tokenizer files of a directory.
+class _Later(NamedTuple):
+    """A token that the files beside the vocabulary name."""
+
+    text: str
+    id: int | None
+    flags: dict[str, Any]
+    wins: bool
+    """Whether the flags are taken even if the vocabulary's file has the token with others."""
+
+
+def read_description(source: Path) -> tuple[dict[str, Any], str] | None:
+    """Read the tokenizer files of a directory, or one file with the settings that stand beside it.
 
     Returns
     -------
     (description, where) or None
-        The content of ``tokenizer.json``, read or made from the older files, and what to name in messages;
-        None when the directory has neither layout.
+        The content of ``tokenizer.json``, read or made from the other files, and what to name in messages;
+        None when the directory has no tokenizer files.
 
     Raises
     ------
     TokenizerError
-        A file cannot be read, is damaged, or the files contradict each other.
+        A file cannot be read, is damaged, or the files contradict each other or need rules or a package that
+        are not there.
     """
-    config = _read_json(directory / "tokenizer_config.json", default={})
-    vocab_path, merges_path = directory / "vocab.json", directory / "merges.txt"
-    if (directory / "tokenizer.json").is_file():
-        where = str(directory / "tokenizer.json")
-        description = _read_json(directory / "tokenizer.json")
-        step = description.get("pre_tokenizer")
-        if isinstance(step, dict) and "add_prefix_space" in step:
-            step["add_prefix_space"] = config.get("add_prefix_space", step["add_prefix_space"])
-    elif vocab_path.is_file() and merges_path.is_file():
-        where = f"{directory} (vocab.json, merges.txt)"
-        description = _from_vocab_and_merges(_read_json(vocab_path), _read_merges(merges_path), config, where)
-    elif vocab_path.is_file() or merges_path.is_file():
-        missing = merges_path if vocab_path.is_file() else vocab_path
-        raise TokenizerError(f"{missing} is missing: a GPT-2 tokenizer needs vocab.json and merges.txt")
-    else:
+    directory = source if source.is_dir() else source.parent
+    config = read_json(directory / "tokenizer_config.json", default={})
+    names = {}
+    if config.get("added_tokens_decoder") is None:
+        names = read_json(directory / "special_tokens_map.json", default={})
+    name = config.get("tokenizer_class")
+    if name is None and (directory / "config.json").is_file():
+        name = read_json(directory / "config.json").get("tokenizer_class")
+    given = config | names
+    first, more = (one.get("additional_special_tokens") for one in (config, names))
+    if isinstance(first, list) and isinstance(more, list):  # the only setting that adds to the other one
+        given["additional_special_tokens"] = [*first, *(token for token in more if token not in first)]
+    settings = Settings.of(name, given)
+    path = _vocabulary_file(directory, settings) if source.is_dir() else source
+    if path is None:
         return None
-    description["added_tokens"] = _added_tokens(directory, description, config, where)
+    if not settings.tokenizer_class:
+        settings = _usual_class(path, given)
+    if _is_pair(path):
+        settings = settings.of_slow()
+    later = _later_tokens(directory, config, settings)
+    description, where = _read(path, settings, {token.text for token in later})
+    ids = _merge_added(description, later, where)
+    _add_post_processor(description, path, settings, ids)
+    apply_class(description, settings, ids)
     return description, where
 
 
-def _from_vocab_and_merges(
-    vocab: Any, merges: list[str], config: dict[str, Any], where: str
-) -> dict[str, Any]:
-    """The description of transformers' GPT2Tokenizer with these files and settings."""
-    name = config.get("tokenizer_class")
-    if name not in (None, "GPT2Tokenizer", "GPT2TokenizerFast"):
-        raise TokenizerError(
-            f"{where}: tokenizer_config.json names {shown(name)}, whose rules gpt2c does not know; save it "
-            "as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
-        )
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    description: dict[str, Any] = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": byte_level | {"add_prefix_space": bool(config.get("add_prefix_space"))},
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
-    }
-    if config.get("add_bos_token"):
-        bos = _content(config.get("bos_token")) or _END
-        if bos not in vocab:
-            raise TokenizerError(
-                f"{where}: add_bos_token is set, but the bos token {shown(bos)} is not in vocab.json"
-            )
-        description["post_processor"] = {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {bos: {"id": bos, "ids": [vocab[bos]], "tokens": [bos]}},
-        }
-    return description
+def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
+    """The file to read; of several without tokenizer.json the one that belongs to the class comes first."""
+    there = [directory / name for name in FILES if (directory / name).is_file()]
+    own = {"T5": SENTENCEPIECE, **dict.fromkeys(BERT, ("vocab.txt",))}.get(settings.family, ())
+    there.sort(key=lambda path: (path.name != "tokenizer.json", path.name not in own))
+    return there[0] if there else None
 
 
-def _added_tokens(
-    directory: Path, description: dict[str, Any], config: dict[str, Any], where: str
-) -> list[dict[str, Any]]:
-    """The added tokens of all files, by id. What ``tokenizer.json`` says of a token comes first."""
-    model = description.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    vocab = vocab if isinstance(vocab, dict) else {}
-    names = _read_json(directory / "special_tokens_map.json", default={})
-    decoder = config.get("added_tokens_decoder") or {}
-    older = _read_json(directory / "added_tokens.json", default={})
+def _is_pair(path: Path) -> bool:
+    """Whether a file is one of the two that belong together."""
+    return path.name in ("vocab.json", "merges.txt")
+
+
+def _usual_class(path: Path, given: dict[str, Any]) -> Settings:
+    """The class for files that name none; transformers then reads vocab.json and tokenizer.json only."""
+    if path.suffix == ".model":
+        return Settings.of("T5Tokenizer", {"extra_ids": 0} | given)
+    wordpiece = path.suffix == ".txt" and not _is_pair(path)
+    return Settings.of("BertTokenizer" if wordpiece else None, given)
+
+
+def _read(path: Path, settings: Settings, added: set[str]) -> tuple[dict[str, Any], str]:
+    """The description in one file (or two), and its name, without what the class and other files add."""
+    where, directory = str(path), path.parent
+    if path.suffix == ".model":
+        return from_sentencepiece(read_bytes(path), settings, where), where
+    if _is_pair(path):
+        vocab, merges = directory / "vocab.json", directory / "merges.txt"
+        for needed in (vocab, merges):
+            if not needed.is_file():
+                raise TokenizerError(
+                    f"{needed} is missing: a GPT-2 tokenizer needs vocab.json and merges.txt"
+                )
+        where = f"{directory} (vocab.json, merges.txt)"
+        return from_vocab_and_merges(read_json(vocab), read_text(merges), settings, added, where), where
+    if path.suffix == ".txt":
+        return from_vocab_txt(read_text(path), settings, where), where
+    return read_json(path), where
+
+
+def _add_post_processor(
+    description: dict[str, Any], path: Path, settings: Settings, ids: dict[str, int]
+) -> None:
+    """What the class puts before and behind a text, where no tokenizer.json says it."""
+    values = settings.values
+    if path.suffix == ".model":
+        description["post_processor"] = template([], ["</s>"] if "</s>" in ids else [], ids)
+    elif path.suffix == ".txt" and not _is_pair(path):
+        named = [values.get("cls_token") or "[CLS]"], [values.get("sep_token") or "[SEP]"]
+        description["post_processor"] = template(*named, ids)
+    elif _is_pair(path) and settings.family == "GPT2":
+        if values.get("add_bos_token"):
+            description["post_processor"] = template([values.get("bos_token")], [], ids)
+    elif _is_pair(path):
+        tokens = [content(values.get(name)) or "" for name in ("sep_token", "cls_token")]
+        pairs = {name: [text, ids.get(text)] for name, text in zip(("sep", "cls"), tokens, strict=True)}
+        flags = {"trim_offsets": True, "add_prefix_space": False}
+        description["post_processor"] = {"type": "RobertaProcessing", **pairs, **flags}
+
+
+def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -> list[_Later]:
+    """The tokens that transformers adds to those of the vocabulary's file.
+
+    They come from ``added_tokens_decoder``, or from ``added_tokens.json`` in its stead; then those that the
+    settings name as bos_token and so on, which makes them special.
+    """
+    where = directory / "tokenizer_config.json"
+    decoder = config.get("added_tokens_decoder")
+    legacy = decoder is None
+    if legacy:
+        where = directory / "added_tokens.json"
+        decoder = {index: {"content": text} for text, index in read_json(where, default={}).items()}
+    elif not isinstance(decoder, dict):
+        raise TokenizerError(f"{where}: added_tokens_decoder must be an object, not {shown(decoder)}")
+    found: dict[str, _Later] = {}
+    for key, token in decoder.items():
+        index = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key
+        text = content(token)
+        if not text or type(index) is not int or index < 0:
+            raise TokenizerError(f"{where}: an added token needs a text and an id, not {shown([key, token])}")
+        if text in found and found[text].id != index:
+            raise _two_ids(str(where), text, found[text].id, index)
+        found[text] = _Later(text, index, token if isinstance(token, dict) else {}, wins=not legacy)
+    found = dict(sorted(found.items(), key=lambda item: item[1].id or 0))
+    for token in settings.special_tokens():
+        text = content(token) or ""
+        known = found.get(text, _Later(text, None, token if isinstance(token, dict) else {}, wins=False))
+        found[text] = known._replace(flags=known.flags | {"special": True})
+    return list(found.values())
+
+
+def _merge_added(description: dict[str, Any], later: list[_Later], where: str) -> dict[str, int]:
+    """Complete the description's list of added tokens, and give the ids of all tokens that it has.
+
+    A token that is there keeps its id; a new one has the vocabulary's id for it, or the next one.
+    """
     listed = description.get("added_tokens") or []
-    if not isinstance(listed, list) or not isinstance(decoder, dict):
-        raise TokenizerError(f"{where}: the added tokens must be a list, and added_tokens_decoder an object")
-
-    special = {_END, *_named(config), *_named(names)}
+    if not isinstance(listed, list):
+        raise TokenizerError(f"{where}: the added tokens must be a list, not {shown(listed)}")
+    vocab = _vocabulary(description)
     found: dict[str, dict[str, Any]] = {}
-    entries = [*listed]
-    entries += [_entry(index, token) for index, token in decoder.items()]
-    entries += [_entry(index, {"content": text, "special": text in special}) for text, index in older.items()]
-    entries += [_entry(vocab[text], {"content": text, "special": True}) for text in special if text in vocab]
-    for entry in entries:
+    for entry in listed:
         text, index = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not isinstance(text, str) or not text or type(index) is not int or index < 0:
             raise TokenizerError(f"{where}: an added token needs a text and an id, not {shown(entry)}")
-        if found.setdefault(text, entry)["id"] != index:
-            raise TokenizerError(
-                f"{where}: the token {shown(text)} has two ids, {found[text]['id']} and {index}"
-            )
-    return sorted(found.values(), key=lambda entry: entry["id"])
+        if text in found and found[text]["id"] != index:
+            raise _two_ids(where, text, found[text]["id"], index)
+        found[text] = entry
+    last = max((entry["id"] for entry in found.values()), default=-1)
+    for text, index, flags, wins in later:
+        known = found.get(text, {})
+        following = max(len(vocab), last + 1)
+        has = known.get("id", vocab.get(text, following))
+        if index not in (None, has):
+            if has == following:
+                raise TokenizerError(
+                    f"{where}: the added token {shown(text)} has the id {index}; {has} is next"
+                )
+            raise _two_ids(where, text, has, index)
+        special = bool(flags.get("special", known.get("special")))
+        usual = dict.fromkeys(_FLAGS, False) | {"normalized": not special}
+        said = known if known and not wins else flags
+        said = {name: bool(said[name]) for name in usual if name in said}
+        found[text] = {"id": has, "content": text} | usual | said | {"special": special}
+        if type(has) is int:
+            last = max(last, has)
+    description["added_tokens"] = sorted(found.values(), key=lambda entry: entry["id"])
+    return vocab | {text: entry["id"] for text, entry in found.items()}
 
 
-def _entry(index: Any, token: Any) -> Any:
-    """One added token as ``tokenizer.json`` writes it."""
-    if isinstance(index, str) and index.isdecimal() and len(index) < 10:  # a key of added_tokens_decoder
-        index = int(index)
-    flags = token if isinstance(token, dict) else {}
-    names = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    return {"id": index, "content": _content(token)} | {name: bool(flags.get(name)) for name in names}
+def _vocabulary(description: dict[str, Any]) -> dict[str, int]:
+    """The tokens of a description's model and their ids."""
+    model = description.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):  # a Unigram's, by id: [token, score]
+        return dict(_numbered(vocab))
+    return vocab if isinstance(vocab, dict) else {}
 
 
-def _named(settings: dict[str, Any]) -> set[str]:
-    """The texts of the special tokens that a settings file names, as bos_token and so on."""
-    values = [value for key, value in settings.items() if key.endswith("_token")]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        more = settings.get(key) or []
-        values += more.values() if isinstance(more, dict) else more if isinstance(more, list) else []
-    return {text for value in values if (text := _content(value))}
+def _numbered(vocab: list[Any]) -> Iterator[tuple[str, int]]:
+    for index, piece in enumerate(vocab):
+        if isinstance(piece, list) and piece and isinstance(piece[0], str):
+            yield piece[0], index
 
 
-def _content(token: Any) -> str | None:
-    """The text of a token written as a string or as an object."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
-
-
-def _read_merges(path: Path) -> list[str]:
-    lines = _read_text(path).split("\n")
-    if lines[0].startswith("#version"):
-        lines[0] = ""
-    return [line for line in lines if line]
-
-
-def _read_json(path: Path, default: Any = None) -> Any:
-    """An object from a JSON file, without duplicate keys; ``default``, if given, when the file is missing."""
-    if default is not None and not path.is_file():
-        return default
-    try:
-        value = json.loads(_read_text(path), object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is damaged, it is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path} must hold a JSON object, not {shown(value)}")
-    return value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path} is damaged, it is not UTF-8: {error}") from None
+def _two_ids(where: str, text: str, one: Any, other: Any) -> TokenizerError:
+    return TokenizerError(f"{where}: the token {shown(text)} has two ids, {one} and {other}")

@@ -67,7 +67,8 @@ class HuggingFaceTokenizer(Tokenizer):
         self.special_tokens = special_tokens
         self.n_vocab = 1 + max([*_ids(self._description["model"]), *self._added], default=-1)
         self._n_ids = self.n_vocab if n_ids is None else n_ids
-        check_size(name, self.n_vocab, self._n_ids)
+        own = (index for index in _ids(self._description["model"]) if index not in self._added)
+        check_size(name, 1 + max(own, default=-1), self._n_ids)
         self._decoding = steps(self._description.get("decoder"), "decoders")
         self._decodes = {step["type"] for step in self._decoding}
 

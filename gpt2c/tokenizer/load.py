@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
-from .files import FOREIGN_FILES, read_description
+from .files import read_description
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
 
 __all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
 
+# GPT-2's vocabulary, and the same in an embedding padded to a multiple of 64 or 128, as trainers do it.
+_GPT2_SIZES = (50_257, 50_304)
+
 
 def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     """The tokenizer in a model's directory.
 
-    The files are read in this order: ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; with either, the
-    added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``. Without
-    any of them, a model with 50,257 tokens gets GPT-2's vocabulary. All this needs tiktoken only; files that
-    ask for something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is
-    installed.
+    Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece) or a SentencePiece
+    model, the first of them that is there, with the settings and added tokens in ``tokenizer_config.json``,
+    ``special_tokens_map.json`` and ``added_tokens.json``. Without any of them, a model with 50,257 tokens, or
+    50,304 for a round size, gets GPT-2's vocabulary. A byte-level BPE needs tiktoken only; files that ask for
+    something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is installed.
 
     Parameters
     ----------
     directory : path
-        Contains the tokenizer files.
+        Contains the tokenizer files; or one of them, with the settings beside it.
     config : Config
         The model's configuration; ``n_vocab`` is used.
 
@@ -56,13 +59,11 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
 
 def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
-    foreign = [name for name in FOREIGN_FILES if (directory / name).is_file()]
-    if not foreign and n_vocab == gpt2_tokenizer().n_vocab:
-        return gpt2_tokenizer()
-    what = f"only {', '.join(foreign)}, which gpt2c cannot read" if foreign else "no tokenizer files"
+    if n_vocab in _GPT2_SIZES:
+        return as_tokenizer(gpt2_tokenizer(), n_vocab=n_vocab)
     raise TokenizerError(
-        f"{directory} has {what}; needed is tokenizer.json, or vocab.json and merges.txt. Without them, give "
-        "prompts as token ids, or a tokenizer with tokenizer="
+        f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, vocab.txt "
+        "or a SentencePiece model. Without them, give prompts as token ids, or a tokenizer with tokenizer="
     )
 
 
@@ -134,7 +135,7 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     ----------
     obj : object
         ``encode`` must give ids in a list, tuple or array (or in ``.ids``), ``decode`` must give a str.
-        A `Tokenizer` is returned as it is.
+        A `Tokenizer` is returned as it is, if it fits ``n_vocab``, else one that does.
     name : str, optional
         See `Tokenizer`; by default the class of the object.
     n_vocab : int, optional
@@ -146,7 +147,8 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
         The object lacks one of the methods.
     """
     if isinstance(obj, Tokenizer):
-        return obj
+        packed = obj.packed() if n_vocab not in (None, obj.n_vocab) else None
+        return obj if packed is None or n_vocab is None else unpack(packed, obj.name, n_vocab)
     from .foreign import wrap
 
     return wrap(obj, name, n_vocab)

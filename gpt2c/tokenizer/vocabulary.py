@@ -30,6 +30,7 @@ from ..errors import TokenizerError, shown
 from .postprocessor import Around, read_post_processor, steps
 
 __all__ = [
+    "BYTE_CHARS",
     "GPT2_SPLIT",
     "AddedToken",
     "NotExact",
@@ -47,6 +48,7 @@ _GPT2_SPLIT_AS_PUBLISHED = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 _BYTE_CHARS = [*map(chr, _PRINTABLE), *(chr(0x100 + index) for index in range(256 - len(_PRINTABLE)))]
+BYTE_CHARS = frozenset(_BYTE_CHARS)
 _TO_BYTES = codecs.charmap_build(
     "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
 )

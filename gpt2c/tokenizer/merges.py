@@ -1,0 +1,86 @@
+"""vocab.json + merges.txt: the pipelines that GPT2Tokenizer and RobertaTokenizer make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import TokenizerError, shown
+from .classes import Settings
+from .vocabulary import BYTE_CHARS
+
+__all__ = ["from_vocab_and_merges"]
+
+_FAMILIES = ("GPT2", "Roberta", "Bart")
+
+
+def from_vocab_and_merges(
+    vocab: dict[str, Any], merges: str, settings: Settings, added: set[str], where: str
+) -> dict[str, Any]:
+    """The description of a byte-level BPE; ``added`` are the tokens that the files name beside it."""
+    if settings.family not in _FAMILIES:
+        raise TokenizerError(
+            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know; "
+            "save it as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
+        )
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {"type": "BPE", "dropout": None, "unk_token": None}
+    model |= {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
+    model |= {"vocab": vocab, "merges": _lines(merges, vocab, added, where)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,  # the class sets add_prefix_space
+        "post_processor": byte_level | {"add_prefix_space": True, "trim_offsets": False},
+        "decoder": byte_level | {"add_prefix_space": True},
+        "model": model,
+    }
+
+
+def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> list[str]:
+    """The merges that transformers takes from a file: all lines but the first, and none after the last break.
+
+    The first line is usually "#version: 0.2". Where it is a merge, and where the last line has no line break,
+    transformers 4.57 loses that merge, and so it is here: the model was trained with the tokens that
+    transformers gave it. ("#" begins no comment: "# #" is a merge.)
+
+    Raises
+    ------
+    TokenizerError
+        The file is cut: its last line names one token, or the vocabulary has tokens that no merge makes,
+        but two of its tokens spell, as merges would have it: with ids beyond the last token that is made,
+        since training numbers the tokens in the order of the merges; or, for vocabularies in another order,
+        more than one in a hundred. Never counted is what gets into a vocabulary without a merge: added
+        tokens, whatever stands in brackets, like <s> and [PAD], and what no two tokens spell, like
+        madeupword0000.
+    """
+    first, *lines = text.split("\n")
+    last = lines.pop() if lines else ""
+    if last and len(last.split()) != 2:
+        raise TokenizerError(f"{where}: merges.txt is cut, its last line is {shown(last)}. {_AGAIN}")
+    made = {left + right for left, _, right in (line.partition(" ") for line in (first, *lines, last))}
+    end = max((index for token in made if type(index := vocab.get(token)) is int), default=-1)
+    unmade = {
+        token: index
+        for token, index in vocab.items()
+        if token not in made and token not in added and _spelled_by_two(token, vocab)
+    }
+    late = [token for token, index in unmade.items() if type(index) is int and index > end]
+    if late or 100 * len(unmade) > len(vocab):
+        raise TokenizerError(
+            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])} and "
+            f"{len(unmade) - 1} other tokens of vocab.json. {_AGAIN}"
+        )
+    return [line for line in lines if line]
+
+
+_AGAIN = "Get it again; or give a tokenizer with tokenizer="
+
+
+def _spelled_by_two(token: str, vocab: dict[str, Any]) -> bool:
+    """Whether a merge of two tokens could make this one, and it does not look like a special token."""
+    if token[:1] + token[-1:] in ("<>", "[]") or not BYTE_CHARS.issuperset(token):
+        return False
+    return any(token[:at] in vocab and token[at:] in vocab for at in range(1, len(token)))

@@ -1,0 +1,126 @@
+"""SentencePiece models: the pipeline that transformers' T5Tokenizer makes of one.
+
+The file is a message of Google's protocol buffers; the package sentencepiece has its schema.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import TokenizerError, shown
+from .classes import Settings
+
+__all__ = ["from_sentencepiece"]
+
+_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
+_CONTROL, _USER_DEFINED = 3, 4  # ModelProto.SentencePiece.Type
+
+
+def from_sentencepiece(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
+    """The description of a SentencePiece model, Unigram or BPE: its pieces, and ``extra_ids`` behind them."""
+    if settings.family != "T5":
+        raise TokenizerError(
+            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know: of "
+            "SentencePiece models it reads T5Tokenizer's. Give tokenizer=transformers.AutoTokenizer."
+            "from_pretrained(...), or, if that has a fast form, save it as tokenizer.json"
+        )
+    proto = _parsed(data, where)
+    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    extra = settings.values.get("extra_ids")
+    if type(extra) is not int or not 0 <= extra <= 10_000:
+        raise TokenizerError(f"{where}: extra_ids must be a whole number to 10,000, not {shown(extra)}")
+    pieces += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
+    added = [
+        {"id": index, "content": piece.piece, "special": piece.type == _CONTROL, "normalized": False}
+        for index, piece in enumerate(proto.pieces)
+        if piece.type in (_CONTROL, _USER_DEFINED)
+    ]
+    scheme = "always" if settings.values.get("legacy") is not False else "first"
+    if settings.values.get("add_prefix_space") is False:
+        scheme = "never"
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            entry | dict.fromkeys(("single_word", "lstrip", "rstrip"), False) for entry in added
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(proto)},
+        "pre_tokenizer": metaspace,
+        "post_processor": None,  # from the class, when the id of </s> is known
+        "decoder": metaspace,
+        "model": _model(proto, pieces, where),
+    }
+
+
+def _parsed(data: bytes, where: str) -> Any:
+    try:
+        from google.protobuf.message import DecodeError
+        from sentencepiece import sentencepiece_model_pb2
+    except ImportError as error:
+        raise TokenizerError(
+            f"{where}: a SentencePiece model needs a package that cannot be imported ({error}): "
+            'pip install "gpt2c[sentencepiece]"; or give another tokenizer with tokenizer='
+        ) from None
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise TokenizerError(f"{where} is damaged, it is no SentencePiece model: {error}") from None
+    if not proto.pieces:
+        raise TokenizerError(f"{where} is damaged: a SentencePiece model without pieces")
+    return proto
+
+
+def _normalizers(proto: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if proto.normalizer_spec.precompiled_charsmap:
+        charsmap = base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+        found.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+    found.append({"type": "Strip", "strip_left": False, "strip_right": True})
+    found.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
+    return found
+
+
+def _model(proto: Any, pieces: list[tuple[str, float]], where: str) -> dict[str, Any]:
+    kind = proto.trainer_spec.model_type
+    if kind == _UNIGRAM:
+        vocab: Any = [list(piece) for piece in pieces]
+        unknown = proto.trainer_spec.unk_id
+        return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": False}
+    if kind == _BPE:
+        vocab = {piece: index for index, (piece, _) in enumerate(pieces)}
+        return {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": proto.trainer_spec.unk_piece,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": list(_merges(pieces, len(proto.pieces))),
+        }
+    raise TokenizerError(
+        f"{where}: a SentencePiece model of the kind {kind} (word or char); only Unigram and BPE are known"
+    )
+
+
+def _merges(pieces: list[tuple[str, float]], n_own: int) -> Iterable[list[str]]:
+    """The merges that make a BPE's pieces, the piece with the highest score first.
+
+    SentencePiece keeps no merges: any two pieces that spell a third one are a pair. Pieces that were put
+    behind the ``n_own`` of the model take no part in pairs.
+    """
+    ids = {piece: index for index, (piece, _) in enumerate(pieces[:n_own])}
+    found = []
+    for piece, score in dict(pieces).items():
+        cuts = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
+        pairs = [(a, b) for a, b in cuts if a in ids and b in ids]
+        found += [(score, a, b) for a, b in sorted(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))]
+    found.sort(key=lambda pair: (pair[0], len(pair[1]), len(pair[2])), reverse=True)
+    return ([a, b] for _, a, b in found)
