@@ -65,7 +65,7 @@ DIFFERENCES = {
     "llama-saved-by-5": (NEW, _BACKEND),
     "metaspace-legacy-false-alone": (
         "metaspace-legacy-false",
-        "no version reads it, but tokenizers 0.13.3, which wrote such files, as one with prepend_scheme never",
+        "only tokenizers 0.13.3, which wrote such files, reads it: as one with prepend_scheme never",
     ),
     "settings-gpt2-normalizer": (OLD, _REBUILT),
     "settings-none-normalizer": (OLD, _REBUILT),
