@@ -172,6 +172,34 @@ def test_a_larger_embedding(case):
     assert got == right
 
 
+CONTINUED = {
+    "byte-json-prefix-space": "byte-json",
+    "byte-json-prefix-space-inside": "byte-json",
+    "byte-prepend": "byte-json",
+    "files-prefix-space": "files",
+    "llama": "llama-never",
+    "llama-bos": "llama-never",
+    "llama-first": "llama-never",
+    "metaspace-always": "metaspace-never",
+    "metaspace-around": "metaspace-never",
+    "metaspace-first": "metaspace-never",
+    "metaspace-legacy": "metaspace-never",
+}
+"""Folders that put a space before a text, and the same without it: both recorded."""
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS.keys() & CONTINUED))
+def test_a_text_that_goes_on_behind_another(name, tmp_path):
+    pytest.importorskip("tokenizers")
+    record = expected(FOLDERS[name])
+    directory = matrix_parts.write_folder(FOLDERS[name]["files"], tmp_path)
+    tokenizer = load_tokenizer(directory, SimpleNamespace(n_vocab=record["last_id"] + 1))
+    rows = expected(FOLDERS[CONTINUED[name]])["texts"]
+    right = {text: row["ids"] for text, row in zip(TEXTS, rows, strict=True)}
+    assert {text: tokenizer.encode(text, continued=True) for text in TEXTS} == right
+    assert [row["ids"] for row in record["texts"]] != [row["ids"] for row in rows]
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, tmp_path):
     pytest.importorskip("tokenizers")
