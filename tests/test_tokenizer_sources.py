@@ -294,6 +294,18 @@ def test_the_command_uses_it(tmp_path, other):
     assert [token["token_id"] for token in score["per_token"]] == backwards("The king")
 
 
+def test_scores_of_two_tokenizers_do_not_go_into_one_directory(tmp_path, other):
+    (tmp_path / "texts.jsonl").write_text('{"text": "The king"}\n')
+    command = ("score", tmp_path / "texts.jsonl", "-o", tmp_path / "out")
+    assert run(*command).returncode == 0
+    failed = run(*command, "--tokenizer", other)
+    assert failed.returncode == 1
+    assert "holds scores made otherwise (tokenizer_sha256 was" in failed.stderr
+    copied = write(tmp_path / "copy", {path.name: path.read_bytes() for path in other.iterdir()})
+    for source in (other, copied):
+        assert run(*command[:-1], tmp_path / "second", "--tokenizer", source).returncode == 0
+
+
 # A packed file whose tokenizer needs a package
 
 
