@@ -79,7 +79,7 @@ def offsets_of(tokenizer, texts: list[str], record: dict) -> tuple[dict, dict]:
         for ids, offsets in ((row["ids"], "offsets"), (row["special"], "special_offsets")):
             places = row.get(offsets)
             if places is not None:
-                got[text, offsets] = tokenizer.offsets(text, ids)
+                got[text, offsets] = tokenizer.offsets(text, ids, special=offsets == "special_offsets")
                 right[text, offsets] = list(zip(places[::2], places[1::2], strict=True))
     return got, right
 
