@@ -146,7 +146,9 @@ def _tokenizer_sha256(model: LoadedModel) -> str | None:
     import hashlib
 
     packed = model.tokenizer.packed() if model.has_tokenizer else None
-    return packed and hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
+    if packed is None:
+        return None
+    return hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
 
 
 def survey(job: Job, options: FileOptions) -> int:
