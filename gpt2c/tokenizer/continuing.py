@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from typing import Any
 
+import tokenizers
+
 from .postprocessor import steps
 
-__all__ = ["Continuing", "puts_space"]
+__all__ = ["SMALL", "Continuing", "puts_space"]
 
 Spans = list[tuple[int, int]]
 
@@ -22,23 +23,21 @@ class Continuing:
 
     Parameters
     ----------
-    whole : function of a bool
-        Gives the pipeline itself, which reads special tokens or not.
+    made : function of a bool
+        Makes the pipeline, which reads special tokens or not.
     description : dict
         Its tokenizer.json.
     """
 
-    def __init__(self, whole: Callable[[bool], Any], description: dict[str, Any]) -> None:
-        import tokenizers
-
-        self._whole = whole
+    def __init__(self, made: Callable[[bool], Any], description: dict[str, Any]) -> None:
+        self._whole = {special: made(special) for special in (False, True)}
         self._added = {token["id"]: token for token in description["added_tokens"]}
         before, pre = _without_space(steps(description.get("pre_tokenizer"), "pretokenizers"))
         _, normalizers = _without_space(steps(description.get("normalizer"), "normalizers"))
         self._once = any(step.get("prepend_scheme") == "first" for step in _steps_before(description))
 
         def parts(pretokenizers: list[dict[str, Any]]) -> Any:
-            small = _SMALL | {
+            small = SMALL | {
                 "normalizer": {"type": "Sequence", "normalizers": normalizers},
                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": pretokenizers},
             }
@@ -49,14 +48,13 @@ class Continuing:
         changed = parts(pre)
         self._without: dict[bool, Any] = {}
         for special in (False, True):
-            pipeline = copy.deepcopy(whole(special))
+            pipeline = made(special)
             pipeline.normalizer, pipeline.pre_tokenizer = changed.normalizer, changed.pre_tokenizer
-            pipeline.encode_special_tokens = not special
             self._without[special] = pipeline
 
     def encode(self, text: str, special: bool) -> tuple[list[int], Spans]:
         """The ids of a text and their offsets."""
-        whole, without = self._whole(special), self._without[special]
+        whole, without = self._whole[special], self._without[special]
         cut = len(text) if self._once else self._beginning(text, special)
         head = without.encode(text[:cut], add_special_tokens=False)
         if text[:1].isspace() and (not head.offsets or head.offsets[0][0] > 0):
@@ -69,14 +67,16 @@ class Continuing:
         """Where the first piece of a text ends that gets a space."""
         end = len(text)
         if self._pieces is not None:
-            end = next((stop for _, stop in self._pieces.encode(text).offsets), end)
-        found = self._whole(special).encode(text, add_special_tokens=False)
+            first, *others = [start for start, _ in self._pieces.encode(text).offsets] or [0]
+            end = next((start for start in others if start > first), end)
+        found = self._whole[special].encode(text, add_special_tokens=False)
         for index, (start, stop) in zip(found.ids, found.offsets, strict=True):
             token = self._added.get(index)
-            if token is not None and (special or not token["special"]):
-                # The model itself gives some of them, such as the one for what it does not know.
-                if start < end and text[start:stop].strip() == token["content"].strip():
-                    return start
+            if token is None or start >= end or (token["special"] and not special):
+                continue
+            # The model itself gives some of them, such as the one for what it does not know.
+            if text[start:stop].strip() == token["content"].strip():
+                return start
         return end
 
 
@@ -102,11 +102,14 @@ def _is_dummy(step: dict[str, Any]) -> bool:
 def _without_space(found: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The steps before the first one that puts a space somewhere, and all of them without the space."""
     at = next((i for i, step in enumerate(found) if _is_dummy(step)), 0)
-    never = {"Metaspace": {"prepend_scheme": "never"}, "ByteLevel": {"add_prefix_space": False}}
+    never: dict[str, dict[str, Any]] = {
+        "Metaspace": {"prepend_scheme": "never"},
+        "ByteLevel": {"add_prefix_space": False},
+    }
     return found[:at], [step | never.get(step["type"], {}) for step in found if step["type"] != "Prepend"]
 
 
-_SMALL = {
+SMALL: dict[str, Any] = {
     "version": "1.0",
     "truncation": None,
     "padding": None,

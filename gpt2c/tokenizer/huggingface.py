@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+import tokenizers
+
 from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list
-from .continuing import Continuing, puts_space
+from .continuing import SMALL, Continuing, puts_space
 from .postprocessor import read_post_processor, steps
 from .vocabulary import spelled
 from .window import WindowDecoder, window_offsets
@@ -25,8 +26,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     Parameters
     ----------
-    pipeline : tokenizers.Tokenizer
-        It is copied, since its truncation, padding and switch for special tokens are set.
+    description : dict
+        The content of a tokenizer.json that the library accepts. (It is not asked for it again: of
+        vocabularies with holes some versions then print a warning to stdout.)
     name : str
         See `Tokenizer`.
     n_ids : int, optional
@@ -44,15 +46,15 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def __init__(
         self,
-        pipeline: Any,
+        description: dict[str, Any],
         *,
         name: str,
         n_ids: int | None = None,
         special_tokens: dict[str, int] | None = None,
     ) -> None:
         self.name = name
-        self._whole = _plain(pipeline)
-        self._description: dict[str, Any] = json.loads(self._whole.to_str())
+        self._description = _in_full(description)
+        self._whole = self._made(special=False)
         around = read_post_processor(self._description.get("post_processor"), name)
         self.prefix, self.suffix = around.prefix, around.suffix
         self._added: dict[int, str] = {
@@ -158,13 +160,16 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @cached_property
     def _reading(self) -> Any:
-        pipeline = copy.deepcopy(self._whole)
-        pipeline.encode_special_tokens = False
+        return self._made(special=True)
+
+    def _made(self, special: bool) -> Any:
+        pipeline = tokenizers.Tokenizer.from_str(json.dumps(self._description))
+        pipeline.encode_special_tokens = not special
         return pipeline
 
     @cached_property
     def _continuing(self) -> Continuing | None:
-        return Continuing(self._pipeline, self._description) if puts_space(self._description) else None
+        return Continuing(self._made, self._description) if puts_space(self._description) else None
 
     def _written(self, piece: str) -> str:
         """The text of a token of the model, by the steps of the decoder."""
@@ -181,13 +186,13 @@ class HuggingFaceTokenizer(Tokenizer):
         return piece
 
 
-def _plain(pipeline: Any) -> Any:
-    """A copy that encodes whole texts, in which special tokens are ordinary text."""
-    pipeline = copy.deepcopy(pipeline)
-    pipeline.no_truncation()
-    pipeline.no_padding()
-    pipeline.encode_special_tokens = True
-    return pipeline
+def _in_full(description: dict[str, Any]) -> dict[str, Any]:
+    """A description as the library writes it, with every field, and without truncation and padding."""
+    small = description | SMALL
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+    small |= {part: description.get(part) for part in parts}
+    full = json.loads(tokenizers.Tokenizer.from_str(json.dumps(small)).to_str())
+    return description | {part: full[part] for part in parts} | {"truncation": None, "padding": None}
 
 
 def _ids(model: dict[str, Any]) -> Iterable[int]:
