@@ -131,6 +131,8 @@ def content(token: Any) -> str | None:
 def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, int]) -> None:
     """Change a ``tokenizer.json`` as its class does when it loads it; ``ids`` has the added tokens'."""
     values, family = settings.values, settings.family
+    for part in ("pre_tokenizer", "decoder"):
+        _modernise(description.get(part))
     step = description.get("pre_tokenizer")
     # Only as the one step: inside a sequence it stays. A Metaspace has prepend_scheme instead, untouched.
     if isinstance(step, dict) and step.get("type") == "ByteLevel":
@@ -147,6 +149,22 @@ def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, 
         before = [values.get("bos_token")] if values.get("add_bos_token") else []
         behind = [values.get("eos_token")] if values.get("add_eos_token") else []
         description["post_processor"] = template(before, behind, ids)
+
+
+def _modernise(step: Any) -> None:
+    """Give a Metaspace of an old file the name of what its add_prefix_space meant.
+
+    The tokenizers library does that for true, but refuses false without the name.
+    """
+    for child in (step, *_children(step)):
+        old = isinstance(child, dict) and child.get("type") == "Metaspace" and "add_prefix_space" in child
+        if old and child["add_prefix_space"] is False:
+            child.setdefault("prepend_scheme", "never")
+
+
+def _children(step: Any) -> list[Any]:
+    found = step.get("pretokenizers", step.get("decoders")) if isinstance(step, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def bert_normalizer(values: dict[str, Any]) -> dict[str, Any]:

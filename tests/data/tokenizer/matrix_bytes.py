@@ -342,7 +342,7 @@ def added_tokens() -> dict:
     odd = [parts.added(text, last + i, special=False) for i, text in enumerate(("<\u7528\u6237>", "a b"))]
     accents = [parts.added("\u00e9", made["vocab"]["\u00e9"], special=False)]
     accents += [parts.added("f\u00e9", last, special=False)]
-    found["added-accents"] = ("tiktoken", with_json(more(*accents)))
+    found["added-accents"] = ("tokenizers", with_json(more(*accents)))
     found["added-odd-texts"] = ("tiktoken", with_json(more(*odd)))
     word = parts.added("en", made["vocab"]["en"], special=False)
     found["added-word-of-vocabulary"] = ("tiktoken", with_json(byte_json(added=[word, *base])))
