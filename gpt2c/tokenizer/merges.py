@@ -10,7 +10,7 @@ from .vocabulary import BYTE_CHARS
 
 __all__ = ["from_vocab_and_merges"]
 
-_FAMILIES = ("GPT2", "Roberta", "Bart")
+_FAMILIES = ("GPT2", "CodeGen", "Roberta", "Bart")
 
 
 def from_vocab_and_merges(
