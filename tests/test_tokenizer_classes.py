@@ -201,7 +201,6 @@ PAIRS = {
     "no last line break": (MERGES_TXT[:-1], {}, [258, 78, 220, 2, 2, 220, 258]),
     "bos": (MERGES_TXT, {"add_bos_token": True}, [264, *HELLO]),
     "prefix space": (MERGES_TXT, {"add_prefix_space": True}, [220, *HELLO]),
-    "codegen": (MERGES_TXT, of("CodeGenTokenizer"), HELLO),
     "roberta": (MERGES_TXT, of("RobertaTokenizer"), [260, *HELLO, 261]),
 }
 

@@ -85,9 +85,9 @@ def test_cut_merges_of_a_vocabulary_in_another_order(tmp_path):
 )
 def test_tokens_without_a_merge_are_no_cut(tmp_path, front, back, added):
     """What stands in vocab.json beside the tokens of the merges."""
-    tokens = [*front, *(token for token in VOCAB if len(token) == 1), "he", "ll", "hell", *back]
+    tokens = [*front, *(token for token in VOCAB if len(token) == 1), "he", "ll", "hell", "s>", *back]
     vocab = {token: index for index, token in enumerate(tokens)}
-    write(tmp_path, {"vocab.json": vocab, "merges.txt": "#version: 0.2\nh e\nl l\nhe ll\n"})
+    write(tmp_path, {"vocab.json": vocab, "merges.txt": "#version: 0.2\nh e\nl l\nhe ll\ns >\n"})
     write(tmp_path, {"added_tokens.json": {token: vocab[token] for token in added}})
     assert load(tmp_path, len(vocab)).encode("hell") == [vocab["hell"]]
 

@@ -130,7 +130,7 @@ def _add_post_processor(
     elif path.suffix == ".txt" and not _is_pair(path):
         named = [values.get("cls_token") or "[CLS]"], [values.get("sep_token") or "[SEP]"]
         description["post_processor"] = template(*named, ids)
-    elif _is_pair(path) and settings.family in ("GPT2", "CodeGen"):
+    elif _is_pair(path) and settings.family == "GPT2":
         if values.get("add_bos_token"):
             description["post_processor"] = template([values.get("bos_token")], [], ids)
     elif _is_pair(path):
