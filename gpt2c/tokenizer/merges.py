@@ -51,9 +51,9 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     TokenizerError
         The file is cut: the vocabulary has tokens that no merge makes, but two of its tokens spell, as merges
         would have it: with ids beyond the last token that is made, since training numbers the tokens in the
-        order of the merges; or, for vocabularies in another order, more than one in a hundred. Never counted is what gets into a vocabulary without a merge: added
-        tokens, whatever stands in brackets, like <s> and [PAD], and what no two tokens spell, like
-        madeupword0000.
+        order of the merges; or, for vocabularies in another order, more than one in a hundred. Never counted
+        is what gets into a vocabulary without a merge: added tokens, whatever stands in brackets, like <s>
+        and [PAD], and what no two tokens spell, like madeupword0000.
     """
     first, *lines = text.split("\n")
     last = lines.pop() if lines else ""
@@ -67,8 +67,8 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     late = [token for token, index in unmade.items() if type(index) is int and index > end]
     if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
-            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])} and "
-            f"{len(unmade) - 1} other tokens of vocab.json. Get it again; or give a tokenizer with tokenizer="
+            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])}, the first "
+            f"of {len(unmade)} in vocab.json. Get it again; or give a tokenizer with tokenizer="
         )
     return [line for line in lines if line]
 
