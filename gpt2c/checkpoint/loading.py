@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from ..core import _engine
 from ..core.lm import LoadedModel, check_threads
 from ..errors import TokenizerError
 from .packed import open_packed, packed_path
+from .special_tokens import with_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,9 +82,10 @@ def _load_checkpoint(
             raise
         problem = str(error)
         notes.append(f"no tokenizer: {problem}")
+    config, remarks = with_tokenizer(checkpoint.config, found)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
-            checkpoint.config,
+            config,
             read,
             read_rows=read_rows,
             backend=backend,
@@ -93,7 +96,7 @@ def _load_checkpoint(
         weights,
         found,
         name=checkpoint.name,
-        notes=notes,
+        notes=notes + remarks,
         generation_config=checkpoint.generation_config,
         no_tokenizer=problem,
         source_sha256=lambda: checkpoint.sha256,
@@ -133,11 +136,13 @@ def _load_packed(
     else:
         problem = f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer="
         notes.append("no tokenizer in it")
+    config, remarks = with_tokenizer(packed.config, found)
+    packed = replace(packed, config=config)
     return cls(
         packed.weights(threads=how["threads"]),
         found,
         name=str(path),
-        notes=notes,
+        notes=notes + remarks,
         generation_config=packed.generation_config,
         no_tokenizer=problem,
         source_sha256=lambda: metadata.get("source_sha256", ""),

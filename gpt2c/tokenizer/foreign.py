@@ -40,12 +40,19 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
             )
     library = _library(obj)
     name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
+    found: Tokenizer
     if library == "tokenizers":
-        return HuggingFaceTokenizer(obj, name=name, n_ids=n_vocab)
-    if library == "transformers" and _is_plain(obj):
+        found = HuggingFaceTokenizer(obj, name=name, n_ids=n_vocab)
+    elif library == "transformers" and _is_plain(obj):
         special = _special_tokens(obj, library)
-        return HuggingFaceTokenizer(obj.backend_tokenizer, name=name, n_ids=n_vocab, special_tokens=special)
-    return ForeignTokenizer(obj, library, name, n_vocab)
+        found = HuggingFaceTokenizer(obj.backend_tokenizer, name=name, n_ids=n_vocab, special_tokens=special)
+    else:
+        found = ForeignTokenizer(obj, library, name, n_vocab)
+    if library == "transformers":
+        found.bos_token_id, found.eos_token_id = obj.bos_token_id, obj.eos_token_id
+    else:  # it names none; this is both wherever it is a special token
+        found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")
+    return found
 
 
 class ForeignTokenizer(Tokenizer):
