@@ -90,8 +90,10 @@ class GPT2(LoadedModel):
             threads and any batch. "blas" multiplies matrices with NumPy's BLAS, without that promise.
         threads : int, optional
             1 to 1024; the default is OMP_NUM_THREADS, else the physical cores this process may use.
-        tokenizer : object, optional
-            Used instead of the checkpoint's own: anything with ``encode(text)`` and ``decode(ids)``.
+        tokenizer : str, path or object, optional
+            Used instead of the checkpoint's own: a directory with tokenizer files, one such file
+            (tokenizer.json, vocab.txt, spiece.model), the name of a model on the hub, of which only the
+            tokenizer is fetched, or any object with ``encode(text)`` and ``decode(ids)``.
         revision, subfolder, cache_dir, token, local_files_only
             For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; where downloads are kept; an access token; never download. ``subfolder`` works for

@@ -680,7 +680,7 @@ def test_where_words_cannot_be_told(bundled):
         model.score([0, 1], words=True)
     Letters.pieces = ("a", "b", "c")
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins a word"):
+    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins or ends a word"):
         model.score([0, 1], words=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.saved_tokenizer import BYTE_LEVEL, DESCRIPTION, EXPECTED, SAVED, described
+from helpers.saved_tokenizer import BYTE_LEVEL, DESCRIPTION, EXPECTED, SAVED, described, write
 
 import gpt2c
 from gpt2c import TokenizerError, gpt2_tokenizer
@@ -22,14 +22,6 @@ GPT2_REGEX = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 
 def load(folder: Path, n_vocab: int):
     return load_tokenizer(folder, SimpleNamespace(n_vocab=n_vocab))
-
-
-def write(folder: Path, files: dict[str, object]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        text = content if isinstance(content, str) else json.dumps(content)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 # What is read
@@ -223,8 +215,9 @@ def test_live_against_transformers(tmp_path):
         for step in range(2):  # as it stands there, and with more tokens, saved again
             tokenizer = load(source, n_vocab + 2 * step)
             for text in ("Once upon a time [PAD]<sep> <x>", "\n\n é<|endoftext|>", "", "[PAD2]<sep2>"):
-                assert tokenizer.encode(text) == oracle.encode(text, split_special_tokens=True)
-                assert tokenizer.encode(text, special=True) == oracle.encode(text)
+                for special in (False, True):
+                    ids = [*tokenizer.prefix, *tokenizer.encode(text, special), *tokenizer.suffix]
+                    assert ids == oracle.encode(text, split_special_tokens=not special)
             oracle.add_tokens(["<sep2>"])
             oracle.add_special_tokens({"pad_token": "[PAD2]"})
             source = tmp_path / f"{n_vocab}{source.name}"

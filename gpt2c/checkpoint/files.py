@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -108,14 +109,17 @@ def _same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object, of at most ``MAX_JSON`` bytes. Raises CheckpointError."""
+    """Read a file that holds one JSON object, of at most ``MAX_JSON`` bytes; it may begin with a BOM.
+
+    Raises CheckpointError.
+    """
     with RegularFile(path) as file:
         if file.size > MAX_JSON:
             raise CheckpointError(
                 f"{path} has {file.size} bytes, too many for a model's JSON file (at most {MAX_JSON})"
             )
         data = file.read(file.size, 0)
-    return parse_object(data, str(path))
+    return parse_object(data.removeprefix(codecs.BOM_UTF8), str(path))
 
 
 def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dict[str, Any]:

@@ -11,20 +11,23 @@ import re
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
+from ..tokenizer.files import FILES
 from .directory import INDEX, WEIGHTS, advice, read_config, shards
 
-__all__ = ["fetch", "looks_like_name"]
+__all__ = ["fetch", "fetch_tokenizer", "looks_like_name"]
 
 # Besides config.json and the weights; each is fetched if the model has it.
 _SMALL_FILES = (
     "generation_config.json",
-    "tokenizer.json",
     "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
 )
+# These are needed only where there is no tokenizer.json.
+_OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_WORD}(?:/{_WORD})?")
 
@@ -67,15 +70,14 @@ def fetch(
     directory = repository.get("config.json", revision).parent
     read_config(directory)
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
-    commit = directory.parents[len(repository.folder) - 1].name if repository.folder else directory.name
+    commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
     if repository.offline:
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")
 
-    for file in _SMALL_FILES:
-        if file in there:
-            repository.get(file, commit)
+    for file in _small_files(there):
+        repository.get(file, commit)
     if WEIGHTS in there:
         repository.get(WEIGHTS, commit)
     elif INDEX in there:
@@ -89,6 +91,46 @@ def fetch(
             "shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
         )
     return directory, notes
+
+
+def fetch_tokenizer(
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Download a tokenizer, and nothing else, into the cache; return its directory there.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such repository or revision, it has no tokenizer files, access is refused, or the cache
+        lacks them and cannot get them.
+    """
+    repository = _Repository(name, revision, None, cache_dir, token, local_files_only)
+    there = repository.files()
+    # config.json, since it may name the tokenizer's class.
+    wanted = [file for file in ("config.json", *_small_files(there)) if file in there]
+    if repository.offline:
+        first = next((file for file in FILES if repository.has(file)), "tokenizer.json")
+        directory = repository.get(first, revision).parent
+    elif not set(FILES) & there:
+        raise CheckpointError(
+            f"{name!r} has no tokenizer at revision {revision or 'main'}: needed is one of {', '.join(FILES)}"
+        )
+    else:
+        directory = repository.get(wanted[0], revision).parent
+    for file in wanted:
+        repository.get(file, repository.commit(directory))
+    return directory
+
+
+def _small_files(there: set[str]) -> list[str]:
+    """The small files that are needed of those that there are."""
+    others = () if "tokenizer.json" in there else _OTHERS
+    return [file for file in (*_SMALL_FILES, *others) if file in there]
 
 
 class _Repository:
@@ -112,7 +154,8 @@ class _Repository:
                 f"huggingface_hub, which cannot be imported ({error}): pip install huggingface_hub"
             ) from error
         self.library, self.errors = huggingface_hub, errors
-        self.name, self.revision, self.token, self.cache_dir = name, revision, token, cache_dir
+        self.name, self.revision, self.token = name, revision, token
+        self.cache = None if cache_dir is None else os.fspath(cache_dir)
         self.folder = PurePosixPath(subfolder or "").parts
         self.offline = "local_files_only is set" if local_files_only else ""  # why only the cache is used
         self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
@@ -136,6 +179,17 @@ class _Repository:
         paths = [PurePosixPath(sibling.rfilename) for sibling in siblings]
         return {path.name for path in paths if path.parts[:-1] == self.folder}
 
+    def commit(self, directory: Path) -> str:
+        """The commit that a directory of the cache holds."""
+        return directory.parents[len(self.folder) - 1].name if self.folder else directory.name
+
+    def has(self, file: str) -> bool:
+        """Whether the cache has a file."""
+        found = self.library.try_to_load_from_cache(
+            self.name, file, revision=self.revision, cache_dir=self.cache
+        )
+        return isinstance(found, str)
+
     def get(self, file: str, revision: str | None) -> Path:
         """The path of a file in the cache, into which it is downloaded if necessary."""
         try:
@@ -144,7 +198,7 @@ class _Repository:
                 file,
                 subfolder="/".join(self.folder) or None,
                 revision=revision,
-                cache_dir=None if self.cache_dir is None else os.fspath(self.cache_dir),
+                cache_dir=self.cache,
                 token=self.token,
                 local_files_only=bool(self.offline),
                 library_name="gpt2c",

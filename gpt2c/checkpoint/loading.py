@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,8 @@ from .special_tokens import with_tokenizer
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..config import Config
+    from ..tokenizer.base import Tokenizer
     from .opening import Checkpoint
 
 __all__ = ["load"]
@@ -48,15 +51,16 @@ def load(
     if backend not in _engine.BACKENDS:
         raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype}
+    find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
     if path is not None:
-        return _load_packed(cls, path, dtype, backend, tokenizer, how)
+        return _load_packed(cls, path, dtype, backend, find, how)
 
     from .opening import open_checkpoint
 
     checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
     with checkpoint.loading():
-        return _load_checkpoint(cls, checkpoint, dtype, backend, tokenizer, progress, how)
+        return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
 
 
 def _load_checkpoint(
@@ -64,24 +68,16 @@ def _load_checkpoint(
     checkpoint: Checkpoint,
     dtype: str | None,
     backend: str,
-    tokenizer: Any,
+    find: Callable[[Config], Tokenizer] | None,
     progress: bool,
     how: dict[str, Any],
 ) -> Model:
-    from ..tokenizer.load import as_tokenizer, load_tokenizer
+    from ..tokenizer.load import load_tokenizer
 
-    notes, found, problem = list(checkpoint.notes), None, ""
-    try:
-        found = (
-            load_tokenizer(checkpoint.directory, checkpoint.config)
-            if tokenizer is None
-            else as_tokenizer(tokenizer)
-        )
-    except TokenizerError as error:
-        if tokenizer is not None:
-            raise
-        problem = str(error)
-        notes.append(f"no tokenizer: {problem}")
+    notes = list(checkpoint.notes)
+    found, problem = _tokenizer(
+        find, checkpoint.config, lambda: load_tokenizer(checkpoint.directory, checkpoint.config), notes
+    )
     config, remarks = with_tokenizer(checkpoint.config, found)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
@@ -109,10 +105,10 @@ def _load_packed(
     path: Path,
     dtype: str | None,
     backend: str,
-    tokenizer: Any,
+    find: Callable[[Config], Tokenizer] | None,
     how: dict[str, Any],
 ) -> Model:
-    from ..tokenizer.load import as_tokenizer, unpack
+    from ..tokenizer.load import unpack
 
     packed = open_packed(path)
     if dtype not in (None, packed.dtype):
@@ -128,14 +124,13 @@ def _load_packed(
         f"made from {metadata.get('name')}, SHA-256 of its weights "
         f"{metadata.get('source_sha256') or 'unknown'}, with numerics {metadata.get('numerics')}",
     ]
-    found, problem = None, ""
-    if tokenizer is not None:
-        found = as_tokenizer(tokenizer)
-    elif packed.vocabulary is not None:
-        found = unpack(packed.vocabulary, str(path), packed.config.n_vocab)
-    else:
-        problem = f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer="
-        notes.append("no tokenizer in it")
+
+    def own() -> Tokenizer:
+        if packed.vocabulary is None:
+            raise TokenizerError(f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer=")
+        return unpack(packed.vocabulary, str(path), packed.config.n_vocab)
+
+    found, problem = _tokenizer(find, packed.config, own, notes)
     config, remarks = with_tokenizer(packed.config, found)
     packed = replace(packed, config=config)
     return cls(
@@ -148,6 +143,31 @@ def _load_packed(
         source_sha256=lambda: metadata.get("source_sha256", ""),
         **how,
     )
+
+
+def _given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
+    from .tokenizer import find_tokenizer
+
+    return find_tokenizer(given, config, **hub)
+
+
+def _tokenizer(
+    find: Callable[[Config], Tokenizer] | None,
+    config: Config,
+    own: Callable[[], Tokenizer],
+    notes: list[str],
+) -> tuple[Tokenizer | None, str]:
+    """The tokenizer that is asked for, which must be there, else the model's own; or None and why.
+
+    Without its own a model still works with token ids, so that is no error, but a note.
+    """
+    if find is not None:
+        return find(config), ""
+    try:
+        return own(), ""
+    except TokenizerError as error:
+        notes.append(f"no tokenizer: {error}")
+        return None, str(error)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ def load_model(arguments: Namespace) -> GPT2:
         dtype=arguments.dtype,
         backend=arguments.backend,
         threads=arguments.threads,
+        tokenizer=arguments.tokenizer,
         revision=arguments.revision,
         local_files_only=arguments.offline,
         progress=is_terminal(sys.stderr),

@@ -18,6 +18,12 @@ def model_options(parser: ArgumentParser, model: bool = True) -> None:
             metavar="MODEL",
             help="a directory, a .safetensors file, a packed file or a name on the Hugging Face hub",
         )
+    group.add_argument(
+        "--tokenizer",
+        metavar="SOURCE",
+        help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
+        "spiece.model) or a name on the hub",
+    )
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(

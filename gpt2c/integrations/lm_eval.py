@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.checks import check_flag, check_integer
 from ..generation.options import GenerateKwargs
 from ..model import GPT2
-from ..tokenizer import load_tokenizer
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -57,10 +56,8 @@ class GPT2LM(TemplateLM):
     ----------
     pretrained : str, optional
         What :meth:`gpt2c.GPT2.from_pretrained` takes; the default is the small model that comes with gpt2c.
-    dtype, cache_dtype, threads, revision, subfolder
+    dtype, cache_dtype, threads, revision, subfolder, tokenizer
         As there.
-    tokenizer : str, optional
-        A directory with other tokenizer files than the model's own.
     add_bos_token : bool, optional
         Whether texts get what the tokenizer puts around them, which of vocab.json and merges.txt then is the
         bos token. By default they get what the files say.
@@ -104,10 +101,8 @@ class GPT2LM(TemplateLM):
             threads=threads,
             revision=revision,
             subfolder=subfolder,
+            tokenizer=tokenizer,
         )
-        if tokenizer is not None:
-            found = load_tokenizer(tokenizer, model.config)
-            model = GPT2(model.weights, found, threads=threads, name=model.name, cache_dtype=cache_dtype)
         n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
         self.model = model
         if add_bos_token is not None:

@@ -26,7 +26,7 @@ def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     TokenizerError
-        No token begins a word.
+        No token begins or ends a word.
     """
     if model in _known:
         return _known[model]
@@ -34,9 +34,9 @@ def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
     for token in range(model.n_text_tokens):
         starts[token] = model.tokenizer.begins_word(token)
         ends[token] = model.token_text(token)[-1:].isspace()
-    if not starts.any():
+    if not (starts.any() or ends.any()):
         raise TokenizerError(
-            f"no token of {model.tokenizer.name} begins a word: where words begin cannot be told; "
+            f"no token of {model.tokenizer.name} begins or ends a word: where words begin cannot be told; "
             "score without words=True"
         )
     limits = list(text_limits(model))

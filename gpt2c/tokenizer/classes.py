@@ -23,28 +23,48 @@ _BART = _ANGLED | {"sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>"
 _BERT = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 _CLASSIFYING = {"bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "cls_token": "[CLS]"}
 _MASK = {"mask_token": {"content": "<mask>", "lstrip": True, "normalized": False}}
+_LATE_MASK = {"mask_token": {"content": "<mask>", "lstrip": True, "normalized": True}}
+_SQUARE_MASK = {"mask_token": {"content": "[MASK]", "lstrip": True, "normalized": False}}
+_NOT_USED = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+_ALBERT = _CLASSIFYING | {"unk_token": "<unk>", "pad_token": "<pad>"} | _SQUARE_MASK
+_XLNET = _ANGLED | {"sep_token": "<sep>", "pad_token": "<pad>", "cls_token": "<cls>"} | _MASK
+
+_ROBERTA = ("Bart", "Blenderbot", "LED", "Longformer", "Roberta")
+_FRAMING = ("Cohere", "Gemma", "GPTNeoX", "Llama")
 
 BERT = ("Bert", "ConvBert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert")
 """Classes with BertTokenizer's code under other names."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "Albert": _CLASSIFYING
-    | {"unk_token": "<unk>", "pad_token": "<pad>"}
-    | {"mask_token": {"content": "[MASK]", "lstrip": True, "normalized": False}},
-    "Bart": _BART | {"mask_token": {"content": "<mask>", "lstrip": True, "normalized": True}},
+    "Albert": _ALBERT,
+    "Bart": _BART | _LATE_MASK,
+    "Barthez": _BART | _MASK,
+    "BigBird": _ANGLED | {"sep_token": "[SEP]", "pad_token": "<pad>", "cls_token": "[CLS]"} | _SQUARE_MASK,
+    "Blenderbot": _BART | _MASK,
     "Bloom": _ANGLED | {"pad_token": "<pad>"},
+    "Camembert": _BART | _MASK | {"additional_special_tokens": _NOT_USED},
     "CodeGen": _END,
+    "Cohere": {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "unk_token": "<UNK>"}
+    | {"add_bos_token": True},
     "DebertaV2": _CLASSIFYING | {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
     "GPT2": _END,
     "GPTNeoX": _END | {"add_bos_token": False},
     "Gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
     | {"add_bos_token": True},
+    "Herbert": {name: token for name, token in _BART.items() if name not in ("bos_token", "eos_token")}
+    | {"mask_token": "<mask>"},
+    "LED": _BART | _LATE_MASK,
     "Llama": _ANGLED | {"add_bos_token": True, "add_prefix_space": None},
+    "Longformer": _BART | _MASK,
+    "OpenAIGPT": {"unk_token": "<unk>"},
     "Qwen2": {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    "Reformer": {"eos_token": "</s>", "unk_token": "<unk>"},
+    "RemBert": _ALBERT,
     "Roberta": _BART | _MASK,
     "T5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     | {"extra_ids": 100, "add_prefix_space": None},
     "XLMRoberta": _BART | _MASK,
+    "XLNet": _XLNET | {"additional_special_tokens": ["<eop>", "<eod>"]},
     **dict.fromkeys(BERT, _BERT),
 }
 
@@ -108,6 +128,8 @@ def content(token: Any) -> str | None:
 def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, int]) -> None:
     """Change a ``tokenizer.json`` as its class does when it loads it; ``ids`` has the added tokens'."""
     values, family = settings.values, settings.family
+    for part in ("pre_tokenizer", "decoder"):
+        _modernise(description.get(part))
     step = description.get("pre_tokenizer")
     # Only as the one step: inside a sequence it stays. A Metaspace has prepend_scheme instead, untouched.
     if isinstance(step, dict) and step.get("type") == "ByteLevel":
@@ -117,13 +139,29 @@ def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, 
     if family in BERT and isinstance(step, dict) and step.get("type") == "BertNormalizer":
         step |= bert_normalizer(values)
     step = description.get("post_processor")
-    if family in ("Roberta", "Bart") and isinstance(step, dict):
+    if family in _ROBERTA and isinstance(step, dict):
         arguments = {"add_prefix_space": False, "trim_offsets": True}
         step |= {name: bool(values.get(name, arguments[name])) for name in arguments.keys() & step.keys()}
-    if family in ("Llama", "Gemma", "GPTNeoX"):
+    if family in _FRAMING:
         before = [values.get("bos_token")] if values.get("add_bos_token") else []
         behind = [values.get("eos_token")] if values.get("add_eos_token") else []
         description["post_processor"] = template(before, behind, ids)
+
+
+def _modernise(step: Any) -> None:
+    """Give a Metaspace of an old file the name of what its add_prefix_space meant.
+
+    The tokenizers library does that for true, but refuses false without the name.
+    """
+    for child in (step, *_children(step)):
+        old = isinstance(child, dict) and child.get("type") == "Metaspace" and "add_prefix_space" in child
+        if old and child["add_prefix_space"] is False:
+            child.setdefault("prepend_scheme", "never")
+
+
+def _children(step: Any) -> list[Any]:
+    found = step.get("pretokenizers", step.get("decoders")) if isinstance(step, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def bert_normalizer(values: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokeniz
 
 def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
     if n_vocab in _GPT2_SIZES:
-        return gpt2_tokenizer()
+        return as_tokenizer(gpt2_tokenizer(), n_vocab=n_vocab)
     raise TokenizerError(
         f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, vocab.txt "
         "or a SentencePiece model. Without them, give prompts as token ids, or a tokenizer with tokenizer="
@@ -157,7 +157,7 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     ----------
     obj : object
         ``encode`` must give ids in a list, tuple or array (or in ``.ids``), ``decode`` must give a str.
-        A `Tokenizer` is returned as it is.
+        A `Tokenizer` is returned as it is, if it fits ``n_vocab``, else one that does.
     name : str, optional
         See `Tokenizer`; by default the class of the object.
     n_vocab : int, optional
@@ -169,7 +169,8 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
         The object lacks one of the methods.
     """
     if isinstance(obj, Tokenizer):
-        return obj
+        packed = obj.packed() if n_vocab not in (None, obj.n_vocab) else None
+        return obj if packed is None or n_vocab is None else unpack(packed, obj.name, n_vocab)
     from .foreign import wrap
 
     return wrap(obj, name, n_vocab)

@@ -23,6 +23,9 @@ def from_vocab_and_merges(
             "save it as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
         )
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {"type": "BPE", "dropout": None, "unk_token": None}
+    model |= {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
+    model |= {"vocab": vocab, "merges": _lines(merges, vocab, added, where)}
     return {
         "version": "1.0",
         "truncation": None,
@@ -32,7 +35,7 @@ def from_vocab_and_merges(
         "pre_tokenizer": byte_level,  # the class sets add_prefix_space
         "post_processor": byte_level | {"add_prefix_space": True, "trim_offsets": False},
         "decoder": byte_level | {"add_prefix_space": True},
-        "model": {"type": "BPE", "vocab": vocab, "merges": _lines(merges, vocab, added, where)},
+        "model": model,
     }
 
 

@@ -20,3 +20,13 @@ def described(**changes: Any) -> dict[str, Any]:
         merged = key in ("model", "pre_tokenizer") and isinstance(value, dict)
         description[key] = description[key] | value if merged else value
     return description
+
+
+def write(folder: Path, files: dict[str, Any]) -> Path:
+    """A folder with these files: bytes, text, or what JSON holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if not isinstance(content, bytes):
+            content = (content if isinstance(content, str) else json.dumps(content)).encode()
+        (folder / name).write_bytes(content)
+    return folder

@@ -105,7 +105,7 @@ def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, An
     # Before this process maps a file, which the system could not drop from its cache then.
     if measure_load:
         found["load"] = load(source, **how)
-    return GPT2.from_pretrained(source, **how), found
+    return GPT2.from_pretrained(source, tokenizer=arguments.tokenizer, **how), found
 
 
 def _local(arguments: Namespace) -> str | None:

@@ -1,0 +1,60 @@
+"""The tokenizer that is asked for with ``tokenizer=`` or ``--tokenizer``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TokenizerError
+from ..tokenizer.files import FILES
+from ..tokenizer.load import as_tokenizer, load_tokenizer
+from .hub import fetch_tokenizer, looks_like_name
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..tokenizer.base import Tokenizer
+
+__all__ = ["find_tokenizer"]
+
+_SUFFIXES = (".json", ".txt", ".model")
+
+
+def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
+    """The tokenizer that was given for a model of this configuration.
+
+    Parameters
+    ----------
+    given : str, path or object
+        A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model), read with
+        the settings that stand beside it; if there is no such path, the name of a model on the Hugging Face
+        hub, of which only the tokenizer is fetched; or an object, see `as_tokenizer`.
+    config : Config
+    hub
+        cache_dir, token and local_files_only of `fetch_tokenizer`.
+
+    Raises
+    ------
+    TokenizerError
+        There is nothing of the kind, or it cannot be read, or it is another model's.
+    CheckpointError
+        The hub does not have it.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        return as_tokenizer(given, n_vocab=config.n_vocab)
+    path = Path(os.path.expanduser(given))
+    if not os.fspath(given) or not path.exists():
+        if not isinstance(given, str) or not looks_like_name(given):
+            raise TokenizerError(
+                f"there is no file or directory {os.fspath(given)!r}: tokenizer takes a directory with "
+                f"tokenizer files, one of them ({', '.join(FILES)}), or a name on the Hugging Face hub"
+            )
+        path = fetch_tokenizer(given, **hub)
+    if path.is_dir() and not any((path / file).is_file() for file in FILES):
+        raise TokenizerError(f"{path} has no tokenizer files; needed is one of {', '.join(FILES)}")
+    if path.is_file() and path.suffix not in _SUFFIXES:
+        raise TokenizerError(
+            f"{path} is not a tokenizer file, which ends with {', '.join(_SUFFIXES)}: give that file, or the "
+            "directory with the tokenizer's files"
+        )
+    return load_tokenizer(path, config)
