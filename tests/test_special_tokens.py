@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from data.golden.make_special_tokens import CASES
 from data.golden.recipe import FOLDER
+from helpers.command_line import run
+from helpers.explained import data_of
 from helpers.small_tokenizers import END, FOLDERS, write_files, write_folder
 
 import gpt2c
-from gpt2c import GPT2, TokenizerError
+from gpt2c import GPT2, TokenizerError, cli
+from gpt2c.cli import suggest
+from gpt2c.ray import Scorer
 from gpt2c.tokenizer import as_tokenizer, load_tokenizer
 from gpt2c.tokenizer.load import unpack
 
@@ -188,3 +192,189 @@ def test_notes_say_what_stands_around_a_text(tmp_path):
         "the tokenizer puts '[SEP]' (3) after a text: left out, since it would end the text",
     ]
     assert not [note for note in load(tmp_path, "gpt2").notes if "puts" in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "suffix", "bos", "eos"),
+    [("bert", [2], [3], 2, [3]), ("end-only", [], [2], None, [2]), ("gpt2", [], [], 301, [301])],
+)
+def test_info_tells_of_it(tmp_path, name, prefix, suffix, bos, eos):
+    needs_tokenizers(name)
+    folder = write_folder(tmp_path, name)
+    found = json.loads(run("info", folder, "--json").stdout)
+    assert (found["vocabulary"]["prefix"], found["vocabulary"]["suffix"]) == (prefix, suffix)
+    assert (found["bos_token_id"], found["eos_token_ids"]) == (bos, eos)
+    lines = [" ".join(line.split()) for line in run("info", folder).stdout.splitlines()]
+    assert f"beginning of a text {'none' if bos is None else bos}" in lines
+    assert f"end of a text {eos[0]}" in lines
+    assert ("put before a text 2" in lines, "put after a text (left out) 3" in lines) == (
+        bool(prefix),
+        name == "bert",
+    )
+
+
+# -------------------------------------------------------------------------------- special tokens in texts
+
+
+def logprobs_of(model: GPT2, tokens: list[int]) -> np.ndarray:
+    """Of every token but the first, in NumPy from logits."""
+    logits = model.forward(tokens).astype(np.float64)[:-1]
+    logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logprobs[np.arange(len(tokens) - 1), tokens[1:]]
+
+
+# Texts, and what AutoTokenizer of transformers 4.57.6 gives for them with add_special_tokens=False: with
+# split_special_tokens, and without it.
+TYPED = {
+    "gpt2": (
+        f" the king{END} he",
+        [258, 262, 60, 124, 101, 110, 100, 111, 102, 116, 101, 120, 116, 124, 62, 272],
+        [258, 262, 301, 272],
+    ),
+    "bert": ("the king[SEP]he", [65, 66, 1, 23, 39, 50, 1, 70], [65, 66, 3, 70]),
+}
+
+
+@pytest.fixture(params=TYPED)
+def typed(request, tmp_path):
+    """A model's folder, a text, and what the model is to see of it: as text, and with special tokens."""
+    text, plain, special = TYPED[request.param]
+    needs_tokenizers(request.param)
+    before = [2] if request.param == "bert" else []
+    return write_folder(tmp_path, request.param), text, [*before, *plain], [*before, *special]
+
+
+def test_generate_reads_them_on_request(typed):
+    folder, text, plain, special = typed
+    for options, expected in (([], plain), (["--special"], special)):
+        arguments = ("-n", "3", "--temperature", "0", "--json", "-m", folder, *options)
+        found = json.loads(run("generate", text, *arguments).stdout)
+        (made,) = found["generations"]
+        assert made["prompt_token_ids"] == expected
+        assert (
+            made["token_ids"] == GPT2.from_pretrained(folder).generate(expected, max_new_tokens=3).token_ids
+        )
+
+
+def test_suggest_reads_them_on_request(typed):
+    folder, text, plain, special = typed
+    model = GPT2.from_pretrained(folder)
+    for options, tokens in (([], plain), (["--special"], special)):
+        found = json.loads(run("suggest", text, "--json", "-m", folder, "-k", "1", *options).stdout)
+        assert found["suggestions"][0]["token_id"] == model.forward(tokens)[-1].argmax()
+
+
+def test_score_reads_them_on_request(typed):
+    folder, text, plain, special = typed
+    model = GPT2.from_pretrained(folder)
+    begin = [] if plain[0] == 2 else [301]
+    for options, tokens in (([], plain), (["--special"], special)):
+        found = json.loads(run("score", text, "--json", "-m", folder, *options).stdout)
+        assert [row["logprob"] for row in found["per_token"]] == pytest.approx(
+            logprobs_of(model, [*begin, *tokens]), abs=1e-4
+        )
+        assert [row["token_id"] for row in found["per_token"]] == tokens[1 - len(begin) :]
+
+
+@pytest.mark.parametrize("bos", [0, 1, 7])
+def test_any_token_may_stand_before_a_text(tmp_path, bos):
+    model = load(tmp_path, "gpt2")
+    folder = tmp_path / "gpt2"
+    (tmp_path / "a.jsonl").write_text('{"text": " the king had"}\n{"text": " he"}\n')
+    expected = [logprobs_of(model, [bos, *tokens]) for tokens in ([258, 262, 265], [272])]
+    found = json.loads(run("score", " the king had", "--bos", bos, "--json", "-m", folder).stdout)
+    assert [row["logprob"] for row in found["per_token"]] == pytest.approx(expected[0], abs=1e-4)
+    done = run("score", tmp_path / "a.jsonl", "-o", tmp_path / "out", "--bos", bos, "-m", folder)
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
+    assert [row["gpt2c_n_tokens"] for row in rows] == [3, 1]
+    assert [row["gpt2c_logprob"] for row in rows] == pytest.approx([sum(e) for e in expected], abs=1e-4)
+    scored = Scorer(folder, bos=bos)({"text": [" the king had", " he"]})
+    assert scored["gpt2c_logprob"].tolist() == [row["gpt2c_logprob"] for row in rows]
+    assert "bos was" in run("score", tmp_path / "a.jsonl", "-o", tmp_path / "out", "-m", folder).stderr
+    pairs = model.score([(" the king", " had"), ([258, 262], [265])], bos=bos)
+    assert [pair.logprob for pair in pairs] == pytest.approx([expected[0][2]] * 2, abs=1e-4)
+
+
+def test_files_of_texts_with_special_tokens(typed, tmp_path):
+    folder, text, plain, special = typed
+    model = GPT2.from_pretrained(folder)
+    begin = [] if plain[0] == 2 else [301]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    for options, tokens in (([], plain), (["--special"], special)):
+        out = tmp_path / f"out{len(options)}"
+        assert run("score", tmp_path / "a.jsonl", "-o", out, "-m", folder, *options).returncode == 0
+        row = json.loads((out / "a.jsonl").read_text())
+        expected = logprobs_of(model, [*begin, *tokens]).sum()
+        assert row["gpt2c_logprob"] == pytest.approx(expected, abs=1e-3)
+        scored = Scorer(folder, special=bool(options))({"text": [text]})
+        assert scored["gpt2c_logprob"][0] == row["gpt2c_logprob"]
+    done = run("score", tmp_path / "a.jsonl", "-o", tmp_path / "out0", "-m", folder, "--special")
+    assert "special was False, now True" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--bos", "302"], 1, "bos must be from 0 to 301, a token id, or True or False; got 302"),
+        (["--bos", "-1"], 1, "bos must be from 0 to 301"),
+        (["--bos", "x"], 2, "argument --bos: invalid int value: 'x'"),
+        (["--bos", "1", "--no-bos"], 2, "argument --no-bos: not allowed with argument --bos"),
+    ],
+)
+def test_what_cannot_stand_before_a_text(tmp_path, arguments, status, message):
+    folder = write_folder(tmp_path, "gpt2")
+    (tmp_path / "a.txt").write_text("the")
+    for what in (["the"], [tmp_path / "a.txt", "-o", tmp_path / "out"]):
+        done = run("score", *what, "-m", folder, *arguments)
+        assert done.returncode == status and message in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_explain_reads_them_on_request(typed):
+    folder, text, plain, special = typed
+    model = GPT2.from_pretrained(folder)
+    for options, tokens in (([], plain), (["--special"], special)):
+        arguments = ("-m", folder, "-n", "2", *options)
+        found = json.loads(run("explain", text, "--json", *arguments).stdout)
+        assert found["token_ids"] == tokens
+        # The first token is given: the tokenizer's [CLS], or the first of the text.
+        assert [row["token_id"] for row in found["score"]] == tokens[1:]
+        assert [row["logprob"] for row in found["score"]] == pytest.approx(
+            logprobs_of(model, tokens), abs=1e-4
+        )
+        page = data_of(run("explain", text, "-o", "-", *arguments).stdout)
+        assert page["tokens"] == tokens
+        printed = run("explain", text, *arguments)
+        assert printed.returncode == 0 and text in printed.stdout
+
+
+def test_what_is_written_with_and_without_them(tmp_path):
+    """A bias makes the model write [PAD] alone; transformers decodes that to " [PAD] [PAD]" behind "the"."""
+    needs_tokenizers("bert")
+    folder = write_folder(tmp_path, "bert")
+    arguments = ("the", "-n", "2", "--temperature", "0", "--logit-bias", "0=1e30", "-m", folder)
+    assert run("generate", *arguments).stdout == "the [PAD] [PAD]\n"
+    assert run("generate", *arguments, "--skip-special-tokens").stdout == "the\n"
+
+
+def test_the_keyboard_reads_them_on_request(tmp_path, monkeypatch, capsys):
+    folder = write_folder(tmp_path, "gpt2")
+    model = GPT2.from_pretrained(folder)
+    monkeypatch.setattr(suggest, "read_text", lambda _: None)
+    monkeypatch.setattr(suggest, "is_terminal", lambda _: True)
+    monkeypatch.setattr("gpt2c.cli.console.leave_at_interrupt", lambda: None)
+    typed = f" the king{END} he"
+    for options, tokens in zip(([], ["--special"]), TYPED["gpt2"][1:], strict=True):
+        lines = [typed]
+
+        def line(_, lines=lines):
+            if not lines:
+                raise EOFError
+            return lines.pop()
+
+        monkeypatch.setattr("builtins.input", line)
+        assert cli.main(["suggest", "-m", str(folder), "-k", "1", *options]) == 0
+        logits = model.forward(tokens)[-1].astype(np.float64)
+        best = 1 / np.exp(logits - logits.max()).sum()
+        assert f"{best:7.2%}" in capsys.readouterr().out
