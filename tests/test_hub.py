@@ -107,7 +107,12 @@ open_checkpoint()
 assert "huggingface_hub" not in sys.modules, "imported although no hub name was given"
 for line in sys.stdin:
     try:
-        checkpoint = open_checkpoint(**json.loads(line))
+        asked = json.loads(line)
+        if asked.pop("only_tokenizer", False):
+            from gpt2c.checkpoint.hub import fetch_tokenizer
+            print(json.dumps({"directory": str(fetch_tokenizer(asked.pop("source"), **asked))}), flush=True)
+            continue
+        checkpoint = open_checkpoint(**asked)
         answer = {"directory": str(checkpoint.directory), "name": checkpoint.name, "notes": checkpoint.notes}
         answer["read"] = all(checkpoint.read(name).size for name in checkpoint.tensors)
     except Exception as error:
@@ -234,6 +239,49 @@ def test_only_the_files_that_are_needed(ask, files, tmp_path):
     answer, requests = ask("owner/tiny")  # again: two small questions, no file
     assert answer["read"]
     assert requests == ["GET api/models/owner/tiny", "HEAD owner/tiny/resolve/main/config.json"]
+
+
+def test_other_vocabularies_are_fetched_where_there_is_no_tokenizer_json(ask, files):
+    others = {
+        "vocab.txt": b"[UNK]",
+        "spiece.model": b"x",
+        "tokenizer.model": b"y",
+        "sentencepiece.vocab": b"",
+    }
+    _, requests = ask("owner/tiny", files | others)
+    assert fetched(requests) == [
+        "config.json", "model.safetensors", "spiece.model", "tokenizer.model", "vocab.txt",
+    ]  # fmt: skip
+    _, requests = ask("owner/other", files | others | {"tokenizer.json": b"{}"})
+    assert fetched(requests) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_only_a_tokenizer(ask, files, tmp_path):
+    small = {name: data for name, data in SMALL_FILES.items() if name != "generation_config.json"}
+    answer, requests = ask("owner/tiny", files | SMALL_FILES, only_tokenizer=True)
+    assert fetched(requests) == sorted(["config.json", *small])
+    for name, data in small.items():
+        assert (Path(answer["directory"]) / name).read_bytes() == data
+    again, requests = ask("owner/tiny", only_tokenizer=True, local_files_only=True)
+    assert again == answer
+    assert requests == []
+
+    answer, requests = ask("owner/words", {"vocab.txt": b"[UNK]", "README.md": b""}, only_tokenizer=True)
+    assert fetched(requests) == ["vocab.txt"]
+    again, _ = ask("owner/words", only_tokenizer=True, local_files_only=True)
+    assert again == answer
+
+
+def test_a_tokenizer_that_is_not_there(ask, files):
+    answer, _ = ask("owner/tiny", files, only_tokenizer=True)
+    assert answer["error"] == "CheckpointError"
+    assert answer["message"].startswith(
+        "'owner/tiny' has no tokenizer at revision main: needed is one of tokenizer.json, vocab.json, "
+    )
+    answer, _ = ask("owner/none", only_tokenizer=True)
+    assert "nor a model of that name on the Hub" in answer["message"]
+    answer, _ = ask("owner/tiny", only_tokenizer=True, local_files_only=True)
+    assert "tokenizer.json of 'owner/tiny': not in the Hub's cache on this machine" in answer["message"]
 
 
 def test_shards(ask, shards):

@@ -111,8 +111,9 @@ def fetch_tokenizer(
     """
     repository = _Repository(name, revision, None, cache_dir, token, local_files_only)
     there = repository.files()
-    # config.json, since it may name the tokenizer's class.
+    # config.json may name the tokenizer's class.
     wanted = [file for file in ("config.json", *_small_files(there)) if file in there]
+    wanted = [file for file in wanted if file != "generation_config.json"]
     if repository.offline:
         first = next((file for file in FILES if repository.has(file)), "tokenizer.json")
         directory = repository.get(first, revision).parent

@@ -52,7 +52,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
         path = fetch_tokenizer(given, **hub)
     if path.is_dir() and not any((path / file).is_file() for file in FILES):
         raise TokenizerError(f"{path} has no tokenizer files; needed is one of {', '.join(FILES)}")
-    if path.is_file() and path.suffix not in _SUFFIXES:
+    if not path.is_dir() and not (path.is_file() and path.suffix in _SUFFIXES):
         raise TokenizerError(
             f"{path} is not a tokenizer file, which ends with {', '.join(_SUFFIXES)}: give that file, or the "
             "directory with the tokenizer's files"

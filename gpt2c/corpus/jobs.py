@@ -109,6 +109,7 @@ def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterab
     """
     mine = {
         "weights_sha256": model.source_sha256(),
+        "tokenizer_sha256": _tokenizer_sha256(model),
         "numerics": model.numerics,
         **{name: getattr(options, name) for name in FileOptions.__dataclass_fields__ if name != "shard"},
         "stride": _stride(model, options),
@@ -139,6 +140,16 @@ def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterab
     with replacing(path) as out:
         json.dump({"model": model.name, **mine}, out, ensure_ascii=False, indent=2)
         out.write("\n")
+
+
+def _tokenizer_sha256(model: LoadedModel) -> str | None:
+    """Of the tokenizer as a packed file has it, wherever it was read; None if it cannot be packed."""
+    import hashlib
+
+    packed = model.tokenizer.packed() if model.has_tokenizer else None
+    if packed is None:
+        return None
+    return hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
 
 
 def survey(job: Job, options: FileOptions) -> int:

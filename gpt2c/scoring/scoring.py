@@ -93,7 +93,7 @@ def score_rows(
             if waiting[-1][1]:
                 known = text if isinstance(text, str) else None
                 if known is not None and cut:
-                    known = _beginning(model, known, ids)
+                    known = _beginning(model, known, ids, options.special)
                 start = _start(model, options)
                 yield Passage(f"text {i}", start, len(start), known, ids, options)
 
@@ -128,9 +128,9 @@ def _start(model: LoadedModel, options: ScoringOptions) -> np.ndarray:
     return np.array([] if options.bos is False else [options.bos], np.int32)
 
 
-def _beginning(model: LoadedModel, text: str, ids: np.ndarray) -> str | None:
+def _beginning(model: LoadedModel, text: str, ids: np.ndarray, special: bool) -> str | None:
     """The part of a text that its first tokens spell, in whole characters; None where it is not known."""
-    offsets = model.tokenizer.offsets(text, ids.tolist())
+    offsets = model.tokenizer.offsets(text, ids.tolist(), special=special)
     return None if offsets is None else text[: max((end for _, end in offsets), default=0)]
 
 
@@ -265,7 +265,7 @@ def _finished(
 ) -> Score:
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
-    offsets, n_bytes, n_chars = _extent(model, passage.text, passage.ids, passage.skipped)
+    offsets, n_bytes, n_chars = _extent(model, passage)
     wants_words = passage.options.words
     return Score(
         token_ids=passage.ids[passage.skipped :].tolist(),
@@ -318,15 +318,16 @@ def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k
 
 
 def _extent(
-    model: LoadedModel, text: str | None, ids: np.ndarray, first: int
+    model: LoadedModel, passage: Passage
 ) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
-    """Character offsets of the tokens from ``first`` on, and their number of bytes and of characters."""
+    """Character offsets of the scored tokens, and their number of bytes and of characters."""
     if not model.has_tokenizer:
         return None, None, None
-    data = b"".join(map(model.tokenizer.token_bytes, ids[first:].tolist()))
+    text, ids, first = passage.text, passage.ids.tolist(), passage.skipped
+    data = b"".join(map(model.tokenizer.token_bytes, ids[first:]))
     if text is None:
         return None, len(data), len(data.decode("utf-8", "replace"))
-    offsets = model.tokenizer.offsets(text, ids.tolist())
+    offsets = model.tokenizer.offsets(text, ids, special=passage.options.special)
     if offsets is not None:
         text, offsets = text[max((end for _, end in offsets[:first]), default=0) :], offsets[first:]
     elif first:  # a wrapped tokenizer that changes the text

@@ -91,7 +91,9 @@ class Tokenizer:
         """A new decoder for a text that arrives token by token, behind the token ids ``before``."""
         return StreamDecoder(self.token_bytes, id_list(before))
 
-    def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
+    def offsets(
+        self, text: str, ids: Iterable[int], *, special: bool = False
+    ) -> list[tuple[int, int]] | None:
         """Where the tokens of a text stand in it.
 
         Parameters
@@ -99,6 +101,8 @@ class Tokenizer:
         text : str
         ids : iterable of int
             Its tokens: ``encode(text)``, the first of these, or any ids with ``decode(ids) == text``.
+        special : bool, default False
+            Whether special tokens were recognised in the text.
 
         Returns
         -------

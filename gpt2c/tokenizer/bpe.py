@@ -52,8 +52,7 @@ class BPETokenizer(Tokenizer):
         self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
         self.prefix, self.suffix = vocabulary.around.prefix, vocabulary.around.suffix
         self._added = {token.text: token.id for token in vocabulary.added}
-        ordinary = [token for token in vocabulary.added if not token.special]
-        self._patterns = {False: _patterns(ordinary), True: _patterns(vocabulary.added)}
+        self._patterns = _patterns(vocabulary.added)
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
         check_size(name, 1 + max(self._ids), self._n_ids)
@@ -67,8 +66,8 @@ class BPETokenizer(Tokenizer):
         check_text(text)
         ids: list[int] = []
         pieces: list[str | int] = [text] if text else []
-        for pattern in self._patterns[bool(special)]:
-            pieces = [part for piece in pieces for part in self._cut_out(pattern, piece)]
+        for pattern in self._patterns:
+            pieces = [part for piece in pieces for part in self._cut_out(pattern, piece, special)]
         for piece in pieces:
             if isinstance(piece, int):
                 ids.append(piece)
@@ -92,7 +91,9 @@ class BPETokenizer(Tokenizer):
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
 
-    def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
+    def offsets(
+        self, text: str, ids: Iterable[int], *, special: bool = False
+    ) -> list[tuple[int, int]] | None:
         ids = id_list(ids)
         spans = super().offsets(text, ids)
         around = self._vocabulary.around
@@ -121,16 +122,25 @@ class BPETokenizer(Tokenizer):
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
-    def _cut_out(self, pattern: re.Pattern[str], piece: str | int) -> Iterator[str | int]:
-        """The parts of a text between the matches of a pattern, and the matches as ids."""
+    def _cut_out(self, pattern: re.Pattern[str], piece: str | int, special: bool) -> Iterator[str | int]:
+        """The parts of a text between the matches of a pattern, and the matches as ids.
+
+        A special token that is ordinary text is passed over as a whole, as the tokenizers library does.
+        """
         if isinstance(piece, int):
             yield piece
             return
+        plain = ""
         for index, part in enumerate(pattern.split(piece)):
-            if index % 2:
+            if index % 2 and (special or part not in self.special_tokens):
+                if plain:
+                    yield plain
                 yield self._added[part]
-            elif part:
-                yield part
+                plain = ""
+            else:
+                plain += part
+        if plain:
+            yield plain
 
     def _encode_ordinary(self, text: str) -> list[int]:
         """Ranks of a text's tokens."""

@@ -141,7 +141,9 @@ class ForeignTokenizer(Tokenizer):
 
     decoder.__doc__ = Tokenizer.decoder.__doc__
 
-    def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
+    def offsets(
+        self, text: str, ids: Iterable[int], *, special: bool = False
+    ) -> list[tuple[int, int]] | None:
         if self._library == "tiktoken":
             return super().offsets(text, ids)
         return window_offsets(self.decode, text, id_list(ids))

@@ -16,7 +16,7 @@ from .window import WindowDecoder, window_offsets
 
 __all__ = ["HuggingFaceTokenizer"]
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -88,7 +88,7 @@ class HuggingFaceTokenizer(Tokenizer):
     decode.__doc__ = Tokenizer.decode.__doc__
 
     def decoder(self, before: Iterable[int] = ()) -> StreamDecoder:
-        return WindowDecoder(self.decode, id_list(before))
+        return WindowDecoder(self.decode, id_list(before), self._is_byte)
 
     decoder.__doc__ = Tokenizer.decoder.__doc__
 
@@ -102,9 +102,8 @@ class HuggingFaceTokenizer(Tokenizer):
             return b""
         if "ByteLevel" in self._decodes:
             return spelled(piece, self.name)
-        byte = _BYTE.fullmatch(piece) if "ByteFallback" in self._decodes else None
-        if byte:
-            return bytes.fromhex(byte[1])
+        if self._is_byte(token_id):
+            return bytes.fromhex(piece[3:5])
         if token_id not in self._added:
             piece = self._written(piece)
         return piece.encode("utf-8")
@@ -122,11 +121,13 @@ class HuggingFaceTokenizer(Tokenizer):
                 return not piece.startswith(step["prefix"])
         return not self._decoding or super().begins_word(token_id)
 
-    def offsets(self, text: str, ids: Iterable[int]) -> list[tuple[int, int]] | None:
+    def offsets(
+        self, text: str, ids: Iterable[int], *, special: bool = False
+    ) -> list[tuple[int, int]] | None:
         ids = id_list(ids)
-        for special in (False, True):
+        for reads in (special, not special):
             for continued in (False, True):
-                found = self._pipeline(special, continued).encode(text, add_special_tokens=False)
+                found = self._pipeline(reads, continued).encode(text, add_special_tokens=False)
                 if found.ids[: len(ids)] == ids:
                     return found.offsets[: len(ids)]
         return window_offsets(self.decode, text, ids)
@@ -141,6 +142,12 @@ class HuggingFaceTokenizer(Tokenizer):
         }
 
     packed.__doc__ = Tokenizer.packed.__doc__
+
+    def _is_byte(self, token_id: int) -> bool:
+        """Whether it is one of the bytes that, if they make no characters together, all become U+FFFD."""
+        return "ByteFallback" in self._decodes and bool(
+            _BYTE.fullmatch(self._whole.id_to_token(token_id) or "")
+        )
 
     def _pipeline(self, special: bool, continued: bool) -> Any:
         """The pipeline that reads special tokens, or a text that goes on behind another one."""

@@ -23,7 +23,7 @@ def from_vocab_and_merges(
             "save it as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
         )
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    model = {"type": "BPE", "dropout": None, "unk_token": None}
+    model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None}
     model |= {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
     model |= {"vocab": vocab, "merges": _lines(merges, vocab, added, where)}
     return {

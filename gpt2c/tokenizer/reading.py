@@ -48,10 +48,10 @@ def read_bytes(path: Path) -> bytes:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             size = status.st_size
-            data = file.read(MAX_SIZE + 1) if stat.S_ISREG(status.st_mode) and size <= MAX_SIZE else b""
+            data = file.read(size) if stat.S_ISREG(status.st_mode) and size <= MAX_SIZE else b""
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
-    if max(size, len(data)) > MAX_SIZE:
+    if size > MAX_SIZE:
         raise TokenizerError(
             f"{path} has {size:,} bytes, and a tokenizer file may have {MAX_SIZE:,}: it is damaged, or "
             "another file under this name. Put the model's own file there, or give a tokenizer with "

@@ -285,8 +285,9 @@ def _added_tokens(
             raise TokenizerError(
                 f"{where}: {shown(text)} has the id {vocab[text]} in the vocabulary, {index} as added"
             )
-        if text not in ranks:  # unlike the BPE's tokens, it is written as itself
-            tokens[index] = _utf8(text, where)
+        tokens[index] = spelled(text, where)
+        if tokens[index] != _utf8(text, where):
+            raise NotExact(f"its added token {shown(text)} is not decoded to its own text")
         next_id = max(next_id, index + 1)
         added.append(AddedToken(text, index, bool(entry.get("special")), bool(entry.get("normalized"))))
     return added

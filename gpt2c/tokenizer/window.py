@@ -22,15 +22,24 @@ class WindowDecoder(StreamDecoder):
     decode : function of a list of token ids
     before : sequence of int
         The tokens that stand before the text.
+    waits : function of a token id
+        Whether the text of a token may yet change with the next one.
     """
 
-    def __init__(self, decode: _Decode, before: Sequence[int] = ()) -> None:
+    def __init__(
+        self, decode: _Decode, before: Sequence[int] = (), waits: Callable[[int], bool] = lambda token: False
+    ) -> None:
         self._decode = decode
+        self._waits = waits
         self._before = list(before)
         self._latest: list[int] = []
+        # How many characters fewer the text has than those shown: U+FFFD, of which some became one character.
+        self._owed = 0
 
     def push(self, token_id: int) -> str:
         self._latest.append(token_id)
+        if self._waits(token_id):
+            return ""
         text = self._decode([*self._before, *self._latest])
         return "" if text.endswith("\ufffd") else self._show(text)
 
@@ -40,9 +49,14 @@ class WindowDecoder(StreamDecoder):
         return piece
 
     def _show(self, text: str) -> str:
-        piece = text[len(self._decode(self._before)) :] if self._before else text
-        # Tokens without text would leave the next one the first.
-        self._before = self._latest if self._decode(self._latest) else [*self._before, *self._latest]
+        shown = self._owed + (len(self._decode(self._before)) if self._before else 0)
+        piece = text[shown:]
+        self._owed = max(0, shown - len(text))
+        # The window does not begin with tokens without text, which would leave the next one the first, nor
+        # inside a character.
+        alone = self._decode(self._latest)
+        begins = alone and not alone.startswith("\ufffd")
+        self._before = self._latest if begins else [*self._before, *self._latest]
         self._latest = []
         return piece
 

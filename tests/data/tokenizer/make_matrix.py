@@ -79,9 +79,10 @@ def join(work: Path) -> dict:
     folders = _read(work / "folders.json")
     one, two = (_read(work / f"{version}.json") for version in VERSIONS)
     for name, folder in folders.items():
-        if (one[name] != two[name]) != (name in DIFFERENCES):
+        differs = one[name] != two[name] or "error" in one[name]
+        if differs != (name in DIFFERENCES):
             print(f"matrix_folders.DIFFERENCES is wrong about {name}")
-        if one[name] != two[name]:
+        if differs:
             follows, why = DIFFERENCES.get(name, (VERSIONS[0], ""))
             folder |= {"follows": follows, "why": why}
             folder["records"] = dict(zip(VERSIONS, (one[name], two[name]), strict=True))

@@ -207,103 +207,76 @@ def byte_level_steps() -> dict:
     return found
 
 
-def merges_text(merges: list, version: bool = True, end: str = "\n") -> str:
-    lines = ["#version: 0.2"] * version + [" ".join(pair) for pair in merges]
-    return "\n".join(lines) + end
+def pair_of_files(made: dict, version: bool = True, end: str = "\n") -> dict:
+    """vocab.json and merges.txt."""
+    lines = ["#version: 0.2"] * version + [" ".join(pair) for pair in made["merges"]]
+    return {"vocab.json": made["vocab"], "merges.txt": "\n".join(lines) + end}
 
 
 def byte_level_files() -> dict:
-    """vocab.json with merges.txt."""
-    made, first = small(), parts.byte_level(special=("<pad>", END), first=True)
-    bare = parts.byte_level(special=())
-    russian = parts.byte_level(special=ROBERTA, first=True)
-    merges = merges_text(made["merges"])
-    joined = [("#", "#"), ("##", "##"), *made["merges"]]
-    tokens = {token: index for index, token in enumerate([*made["vocab"], "##", "####"])}
-    few = {token: index for token, index in tokens.items() if token != "####"}
+    """vocab.json with merges.txt, and how the latter is written."""
+    made = small()
+    files = pair_of_files(made)
+    tokens = [*made["vocab"], "##", "####"]
+    hashes = [("#", "#"), ("##", "##")]
 
-    hashes = {"vocab.json": tokens, "merges.txt": merges_text(joined)}
-    files = {"vocab.json": made["vocab"], "merges.txt": merges}
-    last = len(made["vocab"])
-    names = {"bos_token": END, "eos_token": END, "unk_token": END, "pad_token": "<pad>"}
-    gpt2 = {"tokenizer_class": "GPT2Tokenizer"}
+    def more(merges: list, n_more: int) -> dict:
+        known = tokens[: len(made["vocab"]) + n_more]
+        return {"vocab": {token: index for index, token in enumerate(known)}, "merges": merges}
+
+    first = more([*hashes[:1], *made["merges"]], 1)
+    last = more([*made["merges"], *hashes[:1]], 1)
     shapes = {
-        "files": ("tiktoken", files),
-        "files-class": ("tiktoken", files | {"tokenizer_config.json": gpt2}),
-        "files-no-version": (
-            "tiktoken",
-            {"vocab.json": few, "merges.txt": merges_text([("#", "#"), *made["merges"]], False)},
-        ),
-        "files-no-last-newline": (
-            "tiktoken",
-            {"vocab.json": few, "merges.txt": merges_text([*made["merges"], ("#", "#")], end="")},
-        ),
-        "files-added": (
-            "tiktoken",
-            files
-            | {"added_tokens.json": {"<pad>": last, "<new>": last + 1}, "special_tokens_map.json": names},
-        ),
-        "files-pad-inside": (
-            "tiktoken",
-            {"vocab.json": first["vocab"], "merges.txt": merges_text(first["merges"])}
-            | {"special_tokens_map.json": names},
-        ),
-        "files-russian": (
-            "tiktoken",
-            {"vocab.json": russian["vocab"], "merges.txt": merges_text(russian["merges"])}
-            | {"special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}},
-        ),
-        "files-russian-named": (
-            "tiktoken",
-            {"vocab.json": russian["vocab"], "merges.txt": merges_text(russian["merges"])}
-            | {
-                "tokenizer_config.json": gpt2
-                | {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-            },
-        ),
-        "files-bos-named": (
-            "tiktoken",
-            {"vocab.json": russian["vocab"], "merges.txt": merges_text(russian["merges"])}
-            | {
-                "tokenizer_config.json": gpt2
-                | {"bos_token": "<s>", "unk_token": "<unk>", "add_bos_token": True}
-            },
-        ),
-        "files-roberta-class": (
-            "tokenizers",
-            {"vocab.json": russian["vocab"], "merges.txt": merges_text(russian["merges"])}
-            | {"tokenizer_config.json": {"tokenizer_class": "RobertaTokenizer"}},
-        ),
-        "files-crlf": ("tiktoken", files | {"merges.txt": merges.replace("\n", "\r\n")}),
-        "files-hash-merges": ("tiktoken", hashes),
-        "files-errors": ("tiktoken", files | {"tokenizer_config.json": gpt2 | {"errors": "ignore"}}),
-        "files-class-in-config": (
-            "tiktoken",
-            files | {"config.json": GPT2 | {"tokenizer_class": "GPT2TokenizerFast"}},
-        ),
-        "files-bos": ("tiktoken", files | {"tokenizer_config.json": gpt2 | {"add_bos_token": True}}),
-        "files-prefix-space": (
-            "tokenizers",
-            files | {"tokenizer_config.json": gpt2 | {"add_prefix_space": True}},
-        ),
-        "files-no-end": ("tiktoken", files | {"vocab.json": bare["vocab"]}),
-        "files-no-end-named": (
-            "tiktoken",
-            files | {"vocab.json": bare["vocab"], "special_tokens_map.json": names},
-        ),
+        "files": files,
+        "files-no-version": pair_of_files(first, version=False),
+        "files-no-last-newline": pair_of_files(last, end=""),
+        "files-crlf": files | {"merges.txt": files["merges.txt"].replace("\n", "\r\n")},
+        "files-hash-merges": pair_of_files(more([*hashes, *made["merges"]], 2)),
     }
-    return {name: (runs_on, dict(content)) for name, (runs_on, content) in shapes.items()}
+    return {name: ("tiktoken", content) for name, content in shapes.items()}
+
+
+def byte_level_files_with_settings() -> dict:
+    """vocab.json with merges.txt, and the files beside them."""
+    files, last = pair_of_files(small()), len(small()["vocab"])
+    bare = pair_of_files(parts.byte_level(special=()))
+    inside = pair_of_files(parts.byte_level(special=("<pad>", END), first=True))
+    russian = pair_of_files(parts.byte_level(special=ROBERTA, first=True))
+    names = {"bos_token": END, "eos_token": END, "unk_token": END, "pad_token": "<pad>"}
+    angled = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    gpt2 = {"tokenizer_class": "GPT2Tokenizer"}
+    in_map = {"special_tokens_map.json": names}
+    pad = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    bos = {"bos_token": "<s>", "unk_token": "<unk>", "add_bos_token": True}
+    settings = {
+        "files-class": (files, gpt2),
+        "files-bos": (files, gpt2 | {"add_bos_token": True}),
+        "files-prefix-space": (files, gpt2 | {"add_prefix_space": True}),
+        "files-errors": (files, gpt2 | {"errors": "ignore"}),
+        "files-russian-named": (russian, gpt2 | angled),
+        "files-bos-named": (russian, gpt2 | bos),
+        "files-roberta-class": (russian, {"tokenizer_class": "RobertaTokenizer"}),
+    }
+    shapes = {name: pair | {"tokenizer_config.json": given} for name, (pair, given) in settings.items()}
+    shapes |= {
+        "files-added": files | in_map | {"added_tokens.json": {"<pad>": last, "<new>": last + 1}},
+        "files-class-in-config": files | {"config.json": GPT2 | {"tokenizer_class": "GPT2TokenizerFast"}},
+        "files-pad-inside": inside | in_map,
+        "files-russian": russian | {"special_tokens_map.json": pad},
+        "files-no-end": bare,
+        "files-no-end-named": bare | in_map,
+    }
+    others = ("files-prefix-space", "files-roberta-class")
+    return {
+        name: ("tokenizers" if name in others else "tiktoken", files_of) for name, files_of in shapes.items()
+    }
 
 
 def added_tokens() -> dict:
-    """Added tokens with every flag, named in every file."""
+    """Added tokens with every flag, and of every form."""
     made = small()
-    last = len(made["vocab"])
-    base = parts.added_of(made["vocab"], END)
-
-    def more(*tokens: dict) -> dict:
-        return byte_json(added=[*base, *tokens])
-
+    vocab, last = made["vocab"], len(made["vocab"])
+    base = parts.added_of(vocab, END)
     flags = {
         "special": {},
         "ordinary": {"special": False},
@@ -312,17 +285,39 @@ def added_tokens() -> dict:
         "rstrip": {"rstrip": True, "special": False},
         "single-word": {"single_word": True, "special": False, "normalized": True},
     }
-    plain = ("special", "ordinary", "normalized")
-    found = {
-        f"added-{name}": (
-            "tiktoken" if name in plain else "tokenizers",
-            with_json(more(parts.added("<new>", last, **flag), parts.added("upper", last + 1, **flag))),
-        )
+    tokens = {
+        name: [parts.added("<new>", last, **flag), parts.added("upper", last + 1, **flag)]
         for name, flag in flags.items()
     }
-    decoder = {str(last + i): {"content": text, "special": True} for i, text in enumerate(("<pad>", "<sep>"))}
-    for entry in decoder.values():
-        entry |= {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+
+    def ordinary(*texts: str) -> list[dict]:
+        return [parts.added(text, vocab.get(text, last + i), special=False) for i, text in enumerate(texts)]
+
+    tokens["odd-texts"] = ordinary("<\u7528\u6237>", "a b")
+    tokens["accents"] = [*ordinary("\u00e9"), *ordinary("f\u00e9")]
+    tokens["word-of-vocabulary"] = ordinary("en")
+    tokens["nested"] = [parts.added("<new>", last), parts.added("<new>word", last + 1, special=False)]
+    others = ("lstrip", "rstrip", "single-word", "accents")
+    found = {
+        f"added-{name}": (
+            "tokenizers" if name in others else "tiktoken",
+            with_json(byte_json(added=sorted([*base, *more], key=lambda token: token["id"]))),
+        )
+        for name, more in tokens.items()
+    }
+    upper = parts.added("UPPER", last, special=False, normalized=True)
+    lower = byte_json(added=[*base, upper, parts.added("[SEP]", last + 1)], normalizer=step("Lowercase"))
+    found["added-normalized-lowercase"] = ("tokenizers", with_json(lower))
+    return found
+
+
+def added_tokens_elsewhere() -> dict:
+    """Added tokens that the files beside tokenizer.json name."""
+    last = len(small()["vocab"])
+    flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized"), False)
+    decoder = {
+        str(last + i): {"content": text, "special": True} | flags for i, text in enumerate(("<pad>", "<sep>"))
+    }
     named = FAST | {"bos_token": END, "eos_token": END, "pad_token": "<pad>"}
     settings = {
         "decoder": FAST | {"added_tokens_decoder": decoder},
@@ -332,28 +327,10 @@ def added_tokens() -> dict:
         "extra-list": FAST | {"extra_special_tokens": ["<sep>", "<new>"]},
         "extra-dict": FAST | {"extra_special_tokens": {"image_token": "<sep>"}},
     }
-    found |= {f"added-{name}": ("tiktoken", with_json(more(), value)) for name, value in settings.items()}
-    named = FAST | {"bos_token": END, "eos_token": END, "unk_token": END}
+    found = {name: with_json(byte_json(), value) for name, value in settings.items()}
+    end = FAST | {"bos_token": END, "eos_token": END, "unk_token": END}
     in_map = {"special_tokens_map.json": {"pad_token": "<pad>", "additional_special_tokens": ["<sep>"]}}
-    found["added-map"] = ("tiktoken", with_json(more(), named, **in_map))
     listed = {"added_tokens.json": {"<new>": last, "upper": last + 1}}
-    found["added-file"] = ("tiktoken", with_json(more(), named, **listed))
-    both = more(parts.added("<new>", last), parts.added("<new>word", last + 1, special=False))
-    odd = [parts.added(text, last + i, special=False) for i, text in enumerate(("<\u7528\u6237>", "a b"))]
-    accents = [parts.added("\u00e9", made["vocab"]["\u00e9"], special=False)]
-    accents += [parts.added("f\u00e9", last, special=False)]
-    found["added-accents"] = ("tiktoken", with_json(more(*accents)))
-    found["added-odd-texts"] = ("tiktoken", with_json(more(*odd)))
-    word = parts.added("en", made["vocab"]["en"], special=False)
-    found["added-word-of-vocabulary"] = ("tiktoken", with_json(byte_json(added=[word, *base])))
-    found["added-nested"] = ("tiktoken", with_json(both))
-    lower = byte_json(
-        added=[
-            *base,
-            parts.added("UPPER", last, special=False, normalized=True),
-            parts.added("[SEP]", last + 1),
-        ],
-        normalizer=step("Lowercase"),
-    )
-    found["added-normalized-lowercase"] = ("tokenizers", with_json(lower))
-    return found
+    found["map"] = with_json(byte_json(), end, **in_map)
+    found["file"] = with_json(byte_json(), end, **listed)
+    return {f"added-{name}": ("tiktoken", files) for name, files in found.items()}

@@ -12,7 +12,9 @@ KINDS = (
     matrix_bytes.byte_level_classes,
     matrix_bytes.byte_level_steps,
     matrix_bytes.byte_level_files,
+    matrix_bytes.byte_level_files_with_settings,
     matrix_bytes.added_tokens,
+    matrix_bytes.added_tokens_elsewhere,
     matrix_words.word_piece_files,
     matrix_words.word_piece_json,
     matrix_words.character_bpe,
@@ -63,6 +65,10 @@ DIFFERENCES = {
     "files-no-last-newline": (OLD, _MERGES),
     "files-no-version": (OLD, _MERGES),
     "llama-saved-by-5": (NEW, _BACKEND),
+    "metaspace-legacy-false-alone": (
+        "metaspace-legacy-false",
+        "only tokenizers 0.13.3, which wrote such files, reads it: as one with prepend_scheme never",
+    ),
     "settings-gpt2-normalizer": (OLD, _REBUILT),
     "settings-none-normalizer": (OLD, _REBUILT),
     "settings-prefix-space-false": (OLD, _SPACE),
@@ -90,4 +96,5 @@ DIFFERENCES = {
     "word-piece-no-class": (OLD, _REBUILT),
 }
 """Folders that the two load differently -> what gpt2c does: the older one (models were trained with it),
-unless only the newer one loads them; "tokenizers": as the library that is installed. And why."""
+unless only the newer one loads them; "tokenizers": as the library that is installed; or the folder whose
+record is right. And why."""

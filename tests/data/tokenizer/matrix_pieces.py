@@ -120,8 +120,14 @@ def unigram() -> dict:
     bytes_too = [*pieces, *((f"<0x{byte:02X}>", -20.0) for byte in range(256))]
     strip = steps("normalizers", step("Strip", strip_left=False, strip_right=True), precompiled)
     decoder = steps("decoders", step("ByteFallback"), mark)
+    one = step("Replace", pattern={"Regex": r"\s+"}, content=" ")
+    right = step("Strip", strip_left=False, strip_right=True)
+    never = mark | {"prepend_scheme": "never"}
     shapes = {
         "unigram": content(),
+        "unigram-never": content(
+            normalizer=steps("normalizers", precompiled, one, right), pre=never, decoder=never
+        ),
         "unigram-added": content(added_tokens=tokens + parts.flagged(vocab)),
         "unigram-end": content(post=end),
         "unigram-no-split": content(pre=mark),
