@@ -17,12 +17,13 @@ from helpers.explained import data_of
 from helpers.small_tokenizers import END, FOLDERS, write_files, write_folder
 
 import gpt2c
-from gpt2c import GPT2, TokenizerError, cli
+from gpt2c import GPT2, ContextLengthError, TokenizerError, cli
 from gpt2c.cli import suggest
 from gpt2c.ray import Scorer
 from gpt2c.tokenizer import as_tokenizer, load_tokenizer
 from gpt2c.tokenizer.load import unpack
 
+DATA = FOLDER.parent / "tokenizer"
 RECORDED = json.loads((FOLDER / "special_tokens.json").read_text("utf-8"))["found"]
 BY_TIKTOKEN = {"add-bos", "pair", "gpt2", "no settings", "class GPT2Tokenizer", "bos is null"}
 
@@ -58,6 +59,17 @@ def test_live_transformers_and_its_objects(tmp_path, name):
     assert {"bos": theirs.bos_token_id, "eos": theirs.eos_token_id}.items() <= RECORDED[name].items()
     wrapped = as_tokenizer(theirs)
     assert (wrapped.bos_token_id, wrapped.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
+
+
+@pytest.mark.parametrize("settings", [{}, {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}])
+def test_a_sentencepiece_model_alone(tmp_path, settings):
+    """T5Tokenizer of transformers 4.57.6 reports the id 2; without a class it reads no such file."""
+    pytest.importorskip("sentencepiece")
+    pytest.importorskip("tokenizers")
+    (tmp_path / "spiece.model").write_bytes((DATA / "sentencepiece" / "unigram.model").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(tmp_path, SimpleNamespace(n_vocab=400))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (None, 2)
 
 
 @pytest.mark.parametrize("wrong", [-1, 302, True, "1", 1.0])
@@ -294,6 +306,17 @@ def test_any_token_may_stand_before_a_text(tmp_path, bos):
     assert "bos was" in run("score", tmp_path / "a.jsonl", "-o", tmp_path / "out", "-m", folder).stderr
     pairs = model.score([(" the king", " had"), ([258, 262], [265])], bos=bos)
     assert [pair.logprob for pair in pairs] == pytest.approx([expected[0][2]] * 2, abs=1e-4)
+
+
+@pytest.mark.parametrize(("bos", "most"), [(0, 48), (7, 48), (True, 48), (False, 49)])
+def test_the_longest_text_behind_any_token(tmp_path, bos, most):
+    model = load(tmp_path, "gpt2")
+    assert len(model.score([258] * most, bos=bos)) == most - (bos is False)
+    with pytest.raises(ContextLengthError, match=f"the model has 48 positions: at most {most} tokens"):
+        model.score([258] * (most + 1), bos=bos)
+    together = f"has 47 tokens after a context of 3, .*: together at most {most} tokens"
+    with pytest.raises(ContextLengthError, match=together):
+        model.score([([258] * 3, [258] * 47)], bos=bos)
 
 
 def test_files_of_texts_with_special_tokens(typed, tmp_path):
