@@ -22,7 +22,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from data.golden import recipe
+from data.golden.make_lm_eval_folders import answers, answers_of_hf
 from helpers.local_tasks import TASKS, TEXT, evaluate, prompts, write_tasks
+from helpers.small_tokenizers import write_folder
 from helpers.toys import recite
 
 from gpt2c import ContextLengthError
@@ -32,6 +34,7 @@ GROUP = "lm_eval.models"
 BOUND = 1e-4
 HF_SUM = 9 * 2.0**-24
 RECORDED = json.loads((recipe.FOLDER / "lm_eval.json").read_text("utf-8"))
+OF_FOLDERS = json.loads((recipe.FOLDER / "lm_eval_folders.json").read_text("utf-8"))["found"]
 
 
 def entry_point() -> EntryPoint:
@@ -122,9 +125,9 @@ def test_the_tasks_ask_for_what_matters(tasks, lm):
 def test_live_equals_hf(tasks, ours):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from data.golden.make_lm_eval import answers_of_hf
+    from data.golden import make_lm_eval
 
-    theirs = answers_of_hf(tasks)
+    theirs = make_lm_eval.answers_of_hf(tasks)
     check_equal(ours, theirs)
     check_equal(theirs, (RECORDED["metrics"], RECORDED["answers"]))
 
@@ -316,4 +319,54 @@ def test_what_stands_after_every_text_is_not_taken_off_its_beginning(lm, tmp_pat
     other = GPT2LM(threads=1, tokenizer=str(tmp_path))
     ids = lm.tok_encode("The king")
     assert other.tok_encode("") == [0] and other.tok_encode("The king") == [*ids, 0]
-    assert other.tok_encode("The king", add_special_tokens=False) == [*ids, 0]
+    assert other.tok_encode("The king", add_special_tokens=False) == ids
+
+
+# -------------------------------------------------------------------------------- around a text
+
+
+def case_name(case: dict) -> str:
+    return "-".join([case["folder"], *(f"{name}={value}" for name, value in case["arguments"].items())])
+
+
+def check_folder(ours: dict, theirs: dict) -> None:
+    for name, expected in theirs.items():
+        if name == "loglikelihood":
+            assert [greedy for _, greedy in ours[name]] == [greedy for _, greedy in expected]
+            pairs = [(a, b) for (a, _), (b, _) in zip(ours[name], expected, strict=True)]
+        elif name == "loglikelihood_rolling":
+            pairs = list(zip(ours[name], expected, strict=True))
+        else:
+            assert ours[name] == expected, name
+            continue
+        for a, b in pairs:
+            assert abs(a - b) <= BOUND + abs(b) * HF_SUM
+
+
+@pytest.mark.plugins
+@pytest.mark.parametrize("case", OF_FOLDERS, ids=case_name)
+def test_folders_equal_the_recorded_answers_of_hf(case, tmp_path):
+    """Also where "hf" splits ``[CLS] a [SEP]`` off ``[CLS] a b [SEP]``: results are to be comparable."""
+    pytest.importorskip("lm_eval")
+    pytest.importorskip("tokenizers")
+    from gpt2c.lm_eval import GPT2LM
+
+    folder = write_folder(tmp_path, case["folder"])
+    check_folder(answers(GPT2LM(str(folder), threads=1, **case["arguments"])), case["answers"])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("case", OF_FOLDERS, ids=case_name)
+def test_live_folders_equal_hf(case, tmp_path):
+    pytest.importorskip("torch")
+    check_folder(answers_of_hf(write_folder(tmp_path, case["folder"]), case["arguments"]), case["answers"])
+
+
+@pytest.mark.plugins
+def test_refused_arguments_of_the_beginning(lm):
+    from gpt2c.lm_eval import GPT2LM
+
+    with pytest.raises(ValueError, match=r"prefix_token_id .* 4095, the model's token ids"):
+        GPT2LM(threads=1, prefix_token_id=4096)
+    with pytest.raises(TypeError, match="add_bos_token must be True or False; got 'yes'"):
+        GPT2LM(threads=1, add_bos_token="yes")

@@ -802,8 +802,8 @@ def test_min_context_is_another_way_to_say_stride(n):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": 0}, "stride must be from 1 to 40, the window; got 0"),
-        ({"stride": 41}, "stride must be from 1 to 40, the window; got 41"),
+        ({"stride": 0}, "stride must be from 1 to 40, the model's positions; got 0"),
+        ({"stride": 41}, "stride must be from 1 to 40, the model's positions; got 41"),
         ({"stride": 9, "window": 8}, "stride must be from 1 to 8, the window; got 9"),
         ({"window": 41}, "window must be from 1 to 40, the model's positions; got 41"),
         ({"window": 0}, "window must be from 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from ..core import _engine
 from ..core.lm import LoadedModel, check_threads
 from ..errors import TokenizerError
 from .packed import open_packed, packed_path
+from .special_tokens import with_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,9 +78,10 @@ def _load_checkpoint(
     found, problem = _tokenizer(
         find, checkpoint.config, lambda: load_tokenizer(checkpoint.directory, checkpoint.config), notes
     )
+    config, remarks = with_tokenizer(checkpoint.config, found)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
-            checkpoint.config,
+            config,
             read,
             read_rows=read_rows,
             backend=backend,
@@ -89,7 +92,7 @@ def _load_checkpoint(
         weights,
         found,
         name=checkpoint.name,
-        notes=notes,
+        notes=notes + remarks,
         generation_config=checkpoint.generation_config,
         no_tokenizer=problem,
         source_sha256=lambda: checkpoint.sha256,
@@ -128,11 +131,13 @@ def _load_packed(
         return unpack(packed.vocabulary, str(path), packed.config.n_vocab)
 
     found, problem = _tokenizer(find, packed.config, own, notes)
+    config, remarks = with_tokenizer(packed.config, found)
+    packed = replace(packed, config=config)
     return cls(
         packed.weights(threads=how["threads"]),
         found,
         name=str(path),
-        notes=notes,
+        notes=notes + remarks,
         generation_config=packed.generation_config,
         no_tokenizer=problem,
         source_sha256=lambda: metadata.get("source_sha256", ""),

@@ -51,18 +51,25 @@ def run(arguments: Namespace) -> None:
     with open_output(output) as out:
         model = load_model(arguments)
         wanted = arguments.max_new_tokens
-        left = room(model, len(model.encode([text])[0]), wanted)
+        special = arguments.special
+        left = room(model, len(model.encode([text], special=special)[0]), wanted)
         if 0 <= left < wanted:
             note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
         if is_page:
             drawn = {"temperature": arguments.temperature, "seed": arguments.seed}
             page = explain_page(
-                model, text, layer=arguments.layer, head=arguments.head, **options, **drawn
+                model,
+                text,
+                special=special,
+                layer=arguments.layer,
+                head=arguments.head,
+                **options,
+                **drawn,
             ).encode()
             # It says that it is UTF-8, so the encoding of stdout is not used.
             out.buffer.write(page)
         else:
-            story = _Story(model, text, arguments.layer, arguments.head, **options)
+            story = _Story(model, text, arguments.layer, arguments.head, special=special, **options)
             if arguments.json:
                 print_json(story.to_dict(), out)
             else:
@@ -89,15 +96,18 @@ class _Story:
         *,
         max_new_tokens: int,
         num_beams: int,
+        special: bool = False,
     ) -> None:
         self.model, self.text = model, text
-        self.cache, self.layer, self.head = look(model, text, layer, head, _names)
+        self.cache, self.layer, self.head = look(model, text, layer, head, _names, special)
         ids = self.cache.token_ids.tolist()
         self.lens = self.cache.logit_lens(NEXT)
         self.attribution = self.cache.attribution()
         self.head_scores = self.cache.head_scores()
         self.next = model.suggest(ids, min(NEXT, model.n_text_tokens))
-        self.score: Score | None = model.score(text, bos=False) if len(ids) > 1 else None
+        # Scored is what stands behind the first token, which may be one that the tokenizer put there.
+        put = len(ids) > len(model.encode_text(text, "the text", special=special))
+        self.score: Score | None = model.score(text, bos=put, special=special) if len(ids) > 1 else None
         self.generations: list[tuple[int, Generation]] = []
         new = room(model, len(ids), max_new_tokens)
         if new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..checkpoint.packed import open_packed, packed_path
@@ -34,11 +35,15 @@ def run(arguments: Namespace) -> None:
             "model": model.name,
             "config": [setting._asdict() for setting in model.config.report],
             "generation_config": model.generation_config,
+            "bos_token_id": model.config.bos_token_id,
+            "eos_token_ids": model.config.eos_token_ids,
             "parameters": model.config.n_parameters,
             "vocabulary": {
                 "kind": tokenizer.kind,
                 "tokens": tokenizer.n_vocab,
                 "special_tokens": tokenizer.special_tokens,
+                "prefix": tokenizer.prefix,
+                "suffix": tokenizer.suffix,
             }
             if tokenizer
             else None,
@@ -85,8 +90,13 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
         line("tokens", f"{told['vocabulary']['tokens']:,}")
         for token, number in told["vocabulary"]["special_tokens"].items():
             line(f"special token {number}", quoted(token))
+        for name, what in (("prefix", "put before a text"), ("suffix", "put after a text (left out)")):
+            if told["vocabulary"][name]:
+                line(what, _ids(told["vocabulary"][name]))
     else:
         print("  none: token ids only", file=out)
+    line("beginning of a text", "none" if told["bos_token_id"] is None else told["bos_token_id"])
+    line("end of a text", _ids(told["eos_token_ids"]) or "none")
     section("What was read")
     for remark in told["notes"] or ["nothing remarkable"]:
         print(f"  {remark}", file=out)
@@ -97,6 +107,10 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
     line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
     line("threads", told["threads"])
     line("numerics", told["numerics"])
+
+
+def _ids(tokens: Iterable[int]) -> str:
+    return ", ".join(map(str, tokens))
 
 
 def _short(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable
 
-__all__ = ["model_options", "output_options", "sampling_options"]
+__all__ = ["model_options", "output_options", "sampling_options", "special_option"]
 
 
 def model_options(parser: ArgumentParser, model: bool = True) -> None:
@@ -49,6 +49,15 @@ def output_options(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write to FILE, which appears once it is complete"
+    )
+
+
+def special_option(parser: ArgumentParser) -> None:
+    """How special tokens that stand in a text are read."""
+    parser.add_argument(
+        "--special",
+        action="store_true",
+        help="read special tokens such as <|endoftext|> or [SEP] in the text as tokens (otherwise: as text)",
     )
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 
 from ..version import __version__
-from .options import model_options, output_options, sampling_options
+from .options import model_options, output_options, sampling_options, special_option
 
 __all__ = ["BENCH_PARTS", "build_parser"]
 
@@ -56,6 +56,12 @@ def _generate(command: Command) -> None:
     )
     model_options(parser)
     sampling_options(parser)
+    special_option(parser)
+    parser.add_argument(
+        "--skip-special-tokens",
+        action="store_true",
+        help="leave special tokens out of the continuation (the end of the text always is)",
+    )
     parser.add_argument("--no-prompt", action="store_true", help="print the continuation only")
     parser.add_argument(
         "--stats", action="store_true", help="then tell on stderr how fast it was, the seed, and why it ended"
@@ -74,6 +80,7 @@ def _suggest(command: Command) -> None:
     )
     parser.add_argument("text", nargs="?", help="the text so far; - is stdin")
     model_options(parser)
+    special_option(parser)
     parser.add_argument("-k", type=int, default=5, metavar="N", help="how many suggestions (5)")
     output_options(parser)
 
@@ -94,11 +101,18 @@ def _score(command: Command) -> None:
         "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
     )
     model_options(parser)
-    parser.add_argument(
-        "--no-bos",
-        action="store_true",
-        help="do not score the first token (otherwise: as what follows the begin-of-text token)",
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--bos",
+        type=int,
+        default=True,
+        metavar="ID",
+        help="token ID stands before a text (what the tokenizer puts there, else the begin-of-text token)",
     )
+    begin.add_argument(
+        "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
+    )
+    special_option(parser)
     parser.add_argument(
         "--stride",
         type=int,
@@ -146,6 +160,7 @@ def _explain(command: Command) -> None:
         "next, how probable the text is, what each head does. Steps and the search tree are for the page.",
     )
     parser.add_argument("text", nargs="?", help="the text; - or nothing: stdin, without its final line break")
+    special_option(parser)
     parser.add_argument(
         "-o",
         "--output",

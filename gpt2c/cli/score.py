@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
-from ..core.checks import check_integer
 from ..corpus.jobs import FileOptions, Job, Totals, check_input, claim, is_input, plan, score_file, survey
+from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
 from .formatting import counted, print_json, quoted
@@ -61,7 +61,7 @@ def _score_text(arguments: Namespace) -> None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
         model = load_model(arguments)
-        score = model.score(text, bos=not arguments.no_bos, stride=arguments.stride)
+        score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
         tokens = [model.token_text(token) for token in score.token_ids]
         if arguments.json:
             print_json(_to_dict(score, tokens), out)
@@ -112,13 +112,12 @@ def _score_files(arguments: Namespace) -> None:
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
-    options = FileOptions(bos=not arguments.no_bos, stride=arguments.stride, **given)
+    options = FileOptions(bos=arguments.bos, special=arguments.special, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
     model = load_model(arguments)
-    if options.stride is not None:
-        check_integer("stride", options.stride, 1, model.config.n_ctx, ", the model's positions")
-    # Reading them raises what is missing before the long work.
-    _ = model.tokenizer, options.bos and model.start_ids
+    # What is wrong or missing is raised before the long work.
+    ScoringOptions.checked(model, bos=options.bos, stride=options.stride)
+    _ = model.tokenizer, options.bos is True and model.start_ids
     os.makedirs(directory, exist_ok=True)
     claim(directory, model, options, jobs)
     todo = [job for job in jobs if not os.path.isfile(job.target)]

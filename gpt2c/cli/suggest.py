@@ -28,10 +28,10 @@ def run(arguments: Namespace) -> None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):
             text = ""
         else:
-            _keyboard(load_model(arguments), arguments.k)
+            _keyboard(load_model(arguments), arguments.k, arguments.special)
             return
     with open_output(arguments.output) as out:
-        suggestions = load_model(arguments).suggest(text, arguments.k)
+        suggestions = load_model(arguments).suggest(text, arguments.k, special=arguments.special)
         if arguments.json:
             print_json({"text": text, "suggestions": list(map(suggestion_dict, suggestions))}, out)
         else:
@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> None:
                 print(_shown(suggestion), file=out)
 
 
-def _keyboard(model: GPT2, k: int) -> None:
+def _keyboard(model: GPT2, k: int, special: bool) -> None:
     """Suggest words for a text that grows by what is typed and picked."""
     with contextlib.suppress(ImportError):
         # Editing of the typed line, where Python has it.
@@ -69,7 +69,7 @@ def _keyboard(model: GPT2, k: int) -> None:
         else:
             text = text + line if line.startswith(" ") else line
         try:
-            suggestions = model.suggest(text, k)
+            suggestions = model.suggest(text, k, special=special)
         except ValueError as error:
             # For example, the text has outgrown the context.
             note(str(error))

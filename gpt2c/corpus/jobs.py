@@ -128,7 +128,8 @@ def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterab
                     f"{job.target} is there, but was not made by this command: choose another directory"
                 ) from None
     else:
-        different = [name for name, value in mine.items() if name not in found or found[name] != value]
+        # As JSON, in which true and the token id 1 differ.
+        different = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
         if not different:
             return
         if os.listdir(directory) != [SETTINGS]:
@@ -206,7 +207,12 @@ def score_file(
     def counted() -> Scored:
         rows = ((record, record.text) for record in read(job, options))
         scores = score_rows(
-            model, rows, max_tokens=options.max_tokens, bos=options.bos, stride=_stride(model, options)
+            model,
+            rows,
+            max_tokens=options.max_tokens,
+            bos=options.bos,
+            special=options.special,
+            stride=_stride(model, options),
         )
         for record, score, cut in scores:
             row = {**summary(score), "truncated": cut}

@@ -28,7 +28,7 @@ class FileOptions:
         Whether each line of a .txt file is a text, rather than the file.
     max_tokens : int, optional
         Longer texts are cut to this many tokens.
-    bos : bool
+    bos, special
         As for ``GPT2.score``.
     stride : int, optional
         As for ``GPT2.score``; None is half of the model's positions.
@@ -41,7 +41,8 @@ class FileOptions:
     text_field: str = "text"
     lines: bool = False
     max_tokens: int | None = None
-    bos: bool = True
+    bos: bool | int = True
+    special: bool = False
     stride: int | None = None
     prefix: str = "gpt2c_"
     shard: tuple[int, int] = (1, 1)

@@ -14,14 +14,18 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..core.checks import check_integer
+from ..core.checks import check_flag, check_integer
 from ..generation.options import GenerateKwargs
 from ..model import GPT2
 
 try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import model_registry
-    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+    from lm_eval.models.utils import (
+        handle_stop_sequences,
+        normalize_gen_kwargs,
+        postprocess_generated_text,
+    )
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError(f'gpt2c.lm_eval needs lm-eval ({error}): pip install "gpt2c[lm-eval]"') from error
@@ -34,6 +38,8 @@ __all__ = ["GPT2LM"]
 NAME = "gpt2c"
 # Prompts of generate_until between two steps of the progress bar.
 PROMPTS_PER_CALL = 256
+# How the name of a tokenizer ends to which add_bos_token gives a bos token; it changes no tokenizer.json.
+OBEYING = "(vocab.json, merges.txt)"
 
 TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 """Context and continuation as texts, which may be missing, then as token ids."""
@@ -52,6 +58,11 @@ class GPT2LM(TemplateLM):
         What :meth:`gpt2c.GPT2.from_pretrained` takes; the default is the small model that comes with gpt2c.
     dtype, cache_dtype, threads, revision, subfolder, tokenizer
         As there.
+    add_bos_token : bool, optional
+        Whether texts get what the tokenizer puts around them, which of vocab.json and merges.txt then is the
+        bos token. By default they get what the files say.
+    prefix_token_id : int, optional
+        The token that precedes a text without context; default: the bos token of the tokenizer, else its eos.
     max_length : int, optional
         How many tokens the model sees at once; the default is its number of positions.
     max_gen_toks : int
@@ -73,6 +84,8 @@ class GPT2LM(TemplateLM):
         revision: str | None = None,
         subfolder: str | None = None,
         tokenizer: str | None = None,
+        add_bos_token: bool | None = None,
+        prefix_token_id: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
         seed: int = 1234,
@@ -90,8 +103,14 @@ class GPT2LM(TemplateLM):
             subfolder=subfolder,
             tokenizer=tokenizer,
         )
-        n_ctx = model.config.n_ctx
+        n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
         self.model = model
+        if add_bos_token is not None:
+            check_flag("add_bos_token", add_bos_token)
+        self.add_bos_token = add_bos_token
+        if prefix_token_id is not None:
+            check_integer("prefix_token_id", prefix_token_id, 0, n_vocab - 1, ", the model's token ids")
+        self._prefix_token_id = prefix_token_id
         self.max_length = (
             n_ctx
             if max_length is None
@@ -100,18 +119,23 @@ class GPT2LM(TemplateLM):
         self.max_gen_toks = check_integer("max_gen_toks", max_gen_toks, 1)
         self.seed = seed
         self.revision = revision
-        self._bos_text = model.tokenizer.decode([self.prefix_token_id])
+        self._prefix_text = model.tokenizer.decode([self.prefix_token_id])
 
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
         ends = self.model.config.eos_token_ids
-        return ends[0] if ends else self.model.bos_token_id
+        found = self.model.tokenizer.eos_token_id
+        return found if found is not None else ends[0] if ends else self.model.bos_token_id
 
     @property
     def prefix_token_id(self) -> int:
         """The token that precedes a text without context."""
-        return self.model.bos_token_id
+        tokenizer = self.model.tokenizer
+        for token in (self._prefix_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if token is not None:
+                return token
+        return self.model.start_ids[0]
 
     @property
     def tokenizer_name(self) -> str:
@@ -128,12 +152,24 @@ class GPT2LM(TemplateLM):
         }
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids of a text in which special tokens are recognised, as in transformers."""
+        """Token ids of a text in which special tokens are recognised, as in transformers.
+
+        With all that the tokenizer puts around it, unless it is written out at the beginning: also what ends
+        a text, as lm-eval's "hf" has it.
+        """
+        if add_special_tokens is None:
+            add_special_tokens = self.add_bos_token is not False and not string.startswith(self._prefix_text)
+        return self._encode(string, add_special_tokens)
+
+    def _encode(self, string: str, around: bool) -> list[int]:
         tokenizer = self.model.tokenizer
         ids = tokenizer.encode(string, special=True)
-        if add_special_tokens is None:
-            add_special_tokens = not (self._bos_text and string.startswith(self._bos_text))
-        return [*tokenizer.prefix, *ids] if add_special_tokens else ids
+        if not around:
+            return ids
+        prefix, bos = tokenizer.prefix, tokenizer.bos_token_id
+        if self.add_bos_token and not prefix and bos is not None and tokenizer.name.endswith(OBEYING):
+            prefix = (bos,)
+        return [*prefix, *ids, *tokenizer.suffix]
 
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, **others: Any
@@ -164,7 +200,10 @@ class GPT2LM(TemplateLM):
         """The log-probability of whole documents, in windows of which the last is moved back to be full."""
         documents = [self.tok_encode(request.args[0]) for request in requests]
         scores = self.model.score(
-            (ids for ids in documents if ids), bos=True, window=self.max_length, stride=self.max_length
+            (ids for ids in documents if ids),
+            bos=self.prefix_token_id,
+            window=self.max_length,
+            stride=self.max_length,
         )
         results = []
         bar = tqdm(requests, desc="Running loglikelihood_rolling requests", disable=disable_tqdm)
@@ -199,14 +238,28 @@ class GPT2LM(TemplateLM):
                     )
                 waiting = iter(groups)
                 while part := list(islice(waiting, PROMPTS_PER_CALL)):
-                    contexts = [self.tok_encode(requests[indices[0]].args[0])[-room:] for indices in part]
-                    prompts = [ids or [self.prefix_token_id] for ids in contexts]
+                    contexts = (requests[indices[0]].args[0] for indices in part)
+                    prompts = [self._encode_prompt(context)[-room:] for context in contexts]
                     texts = self.model.generate(prompts, num_return_sequences=repeats, **options)
                     for index, found in zip((i for group in part for i in group), texts, strict=True):
-                        results[index] = found.text
-                        self.cache_hook.add_partial("generate_until", requests[index].args, found.text)
+                        results[index] = self._text(found.token_ids, options["stop"])
+                        self.cache_hook.add_partial("generate_until", requests[index].args, results[index])
                         bar.update()
         return results
+
+    def _encode_prompt(self, context: str) -> list[int]:
+        """Token ids of what is to be continued: here it is the bos token that may be written out."""
+        bos = self.model.tokenizer.bos_token_id
+        written = bos is not None and context.startswith(self.model.tokenizer.decode([bos]))
+        ids = self._encode(context, self.add_bos_token is not False and not written)
+        return ids or [self.prefix_token_id]
+
+    def _text(self, token_ids: list[int], stop: list[str]) -> str:
+        """A continuation as "hf" reads it: alone, without special tokens, up to the first stop string."""
+        tokenizer = self.model.tokenizer
+        special = set(tokenizer.special_tokens.values())
+        text = tokenizer.decode([token for token in token_ids if token not in special])
+        return postprocess_generated_text(text, stop, None)
 
     def _generation_options(self, asked: dict[str, Any]) -> dict[str, Any]:
         """A task's ``generation_kwargs`` as options of ``GPT2.generate``."""

@@ -46,7 +46,7 @@ class Scorer:
         As for ``from_pretrained``.
     threads : int
         Of each process.
-    bos, window, stride, min_context
+    bos, special, window, stride, min_context
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
 
@@ -64,14 +64,16 @@ class Scorer:
         prefix: str = "gpt2c_",
         dtype: str | None = None,
         threads: int = 1,
-        bos: bool = True,
+        bos: bool | int = True,
+        special: bool = False,
         window: int | None = None,
         stride: int | None = None,
         min_context: int | None = None,
     ) -> None:
         self.source, self.dtype, self.threads = model, dtype, threads
         self.text_column, self.prefix = text_column, prefix
-        self.bos, self.window, self.stride, self.min_context = bos, window, stride, min_context
+        self.bos, self.special = bos, special
+        self.window, self.stride, self.min_context = window, stride, min_context
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "model"}
@@ -121,6 +123,7 @@ class Scorer:
             self.model,
             ((i, None if _is_null(text) else text) for i, text in enumerate(texts)),
             bos=self.bos,
+            special=self.special,
             window=self.window,
             stride=stride,
             min_context=self.min_context,

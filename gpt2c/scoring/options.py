@@ -69,7 +69,8 @@ class ScoringOptions(NamedTuple):
                 raise ValueError("stride and min_context are two ways to say one thing: give one of them")
             stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
         if stride is not None:
-            stride = check_integer("stride", stride, 1, window, ", the window")
+            which = ", the model's positions" if window == n_ctx else ", the window"
+            stride = check_integer("stride", stride, 1, window, which)
         top = check_integer("top", top, 0, model.n_text_tokens, ", the size of the vocabulary")
         masks = []
         if mask is not None:

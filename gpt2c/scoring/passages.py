@@ -23,8 +23,9 @@ class Passage:
     name : str
         What errors call it.
     before : np.ndarray
-        The tokens before the text: int32 [any], the first of them for the beginning of the text if there is
-        ``options.bos``.
+        The tokens before the text: int32 [any].
+    n_start : int
+        How many of these stand for the beginning of a text; the others are its context.
     text : str or None
         None if the text was given as tokens.
     ids : np.ndarray
@@ -38,13 +39,19 @@ class Passage:
     """
 
     def __init__(
-        self, name: str, before: np.ndarray, text: str | None, ids: np.ndarray, options: ScoringOptions
+        self,
+        name: str,
+        before: np.ndarray,
+        n_start: int,
+        text: str | None,
+        ids: np.ndarray,
+        options: ScoringOptions,
     ) -> None:
         self.name, self.text, self.ids, self.options = name, text, ids, options
         self.tokens = np.concatenate([before, ids])
         self.first = max(1, len(before))  # which of the tokens is the first to be scored
         self.skipped = self.first - len(before)  # tokens of the text before it
-        self.context = before[options.bos :]
+        self.context = before[n_start:]
         n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted
         if len(ids) == 0:
             what = "is empty" if text is not None else "has no token ids"
@@ -59,7 +66,7 @@ class Passage:
             seen = f"the model has {n_ctx} positions" if window == n_ctx else f"the window is {window}"
             n_context = len(self.context)
             after, together = (f" after a context of {n_context}", "together ") if n_context else ("", "")
-            most = window + (not options.bos)
+            most = window + 1 - n_start
             raise ContextLengthError(
                 f"{name} has {len(ids)} tokens{after}, but {seen}: {together}at most {most} tokens can be "
                 "scored in one piece; give a stride, or split the text"

@@ -205,7 +205,9 @@ def summary(score: Score | None) -> dict[str, Any]:
 def pieces(score: Score) -> Iterator[tuple[str, slice]]:
     """The scored text in pieces, each with its tokens: one, or all those that share a character.
 
-    Of token ids, or where it is not known where tokens stand in the text, the pieces are empty strings.
+    What stands between two tokens and is part of neither, such as a space between words, goes with the
+    second. Of token ids, or where it is not known where tokens stand in the text, the pieces are empty
+    strings.
     """
     if score.offsets is None or score.text is None:
         yield from (("", slice(i, i + 1)) for i in range(len(score)))
@@ -216,7 +218,7 @@ def pieces(score: Score) -> Iterator[tuple[str, slice]]:
             yield score.text[begin:reached], slice(first, i)
             begin = None
         if begin is None:
-            begin, first = start, i
+            begin, first = reached if i else start, i
         reached = max(reached, end)
     if begin is not None:
         yield score.text[begin:reached], slice(first, len(score))

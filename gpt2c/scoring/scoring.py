@@ -89,12 +89,13 @@ def score_rows(
             n_tokens = len(ids)
             ids = ids[:max_tokens]
             cut = len(ids) < n_tokens
-            waiting.append((key, len(ids) > (not options.bos), cut))
+            waiting.append((key, len(ids) > (options.bos is False), cut))
             if waiting[-1][1]:
                 known = text if isinstance(text, str) else None
                 if known is not None and cut:
                     known = _beginning(model, known, ids, options.special)
-                yield Passage(f"text {i}", _start(model, options), known, ids, options)
+                start = _start(model, options)
+                yield Passage(f"text {i}", start, len(start), known, ids, options)
 
     def unscored() -> Iterator[tuple[Any, None, bool]]:
         while waiting and not waiting[0][1]:
@@ -117,7 +118,7 @@ def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) 
     if options.special and tuple(before[: len(start)]) == tuple(start):  # it was written out
         start = start[:0]
     before = np.concatenate([start, before])
-    return Passage(name, before, text if isinstance(text, str) else None, ids, options)
+    return Passage(name, before, len(start), text if isinstance(text, str) else None, ids, options)
 
 
 def _start(model: LoadedModel, options: ScoringOptions) -> np.ndarray:

@@ -32,6 +32,9 @@ class Tokenizer:
         The ids that the model's files put before and after a whole text (``add_bos_token``, a
         post-processor). `encode` gives neither: prompts and scored texts begin with the prefix, and the
         suffix, which would end a text that is to go on, is left out.
+    bos_token_id, eos_token_id : int or None
+        The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
+        end of a text.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Tokenizer:
     special_tokens: dict[str, int]
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         """Turn a text into token ids, without the `prefix` and the `suffix`.

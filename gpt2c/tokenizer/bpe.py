@@ -116,6 +116,8 @@ class BPETokenizer(Tokenizer):
             "tokens": SEPARATOR.join(token.decode("latin-1") for token in v.tokens),
             "ids": len(v.ids) if in_order else v.ids,
             "added": [list(token) for token in v.added],
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
         } | v.around._asdict()
 
     packed.__doc__ = Tokenizer.packed.__doc__

@@ -40,11 +40,18 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
             )
     library = _library(obj)
     name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
+    found: Tokenizer
     if library == "tokenizers":
-        return _copied(obj, name, n_vocab, None)
-    if library == "transformers" and _is_plain(obj):
-        return _copied(obj.backend_tokenizer, name, n_vocab, _special_tokens(obj, library))
-    return ForeignTokenizer(obj, library, name, n_vocab)
+        found = _copied(obj, name, n_vocab, None)
+    elif library == "transformers" and _is_plain(obj):
+        found = _copied(obj.backend_tokenizer, name, n_vocab, _special_tokens(obj, library))
+    else:
+        found = ForeignTokenizer(obj, library, name, n_vocab)
+    if library == "transformers":
+        found.bos_token_id, found.eos_token_id = obj.bos_token_id, obj.eos_token_id
+    else:  # it names none; this is both wherever it is a special token
+        found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")
+    return found
 
 
 def _copied(

@@ -137,7 +137,11 @@ class HuggingFaceTokenizer(Tokenizer):
     offsets.__doc__ = Tokenizer.offsets.__doc__
 
     def packed(self) -> dict[str, Any]:
-        return {"tokenizers": self._description}
+        return {
+            "tokenizers": self._description,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+        }
 
     packed.__doc__ = Tokenizer.packed.__doc__
 

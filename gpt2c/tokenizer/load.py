@@ -12,6 +12,7 @@ from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
 from .files import read_description
+from .names import beginning_and_end
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
 
+_KIND = "byte-level BPE (tiktoken)"
 # GPT-2's vocabulary, and the same in an embedding padded to a multiple of 64 or 128, as trainers do it.
 _GPT2_SIZES = (50_257, 50_304)
 
@@ -51,11 +53,18 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     if found is None:
         return _without_files(directory, config.n_vocab)
     description, where = found
+    tokenizer = _made_from(description, where, config.n_vocab)
+    tokenizer.bos_token_id, tokenizer.eos_token_id = beginning_and_end(directory, tokenizer.special_tokens)
+    return tokenizer
+
+
+def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
+    """The tokenizer that a description asks for, run by tiktoken where that is exact."""
     try:
         vocabulary = compile_vocabulary(description, where)
     except NotExact as reason:
-        return _run_by_tokenizers(description, where, str(reason), config.n_vocab)
-    return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=config.n_vocab)
+        return _run_by_tokenizers(description, where, str(reason), n_vocab)
+    return BPETokenizer(vocabulary, name=where, kind=_KIND, n_ids=n_vocab)
 
 
 def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
@@ -97,8 +106,21 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     TokenizerError
         The description is damaged, belongs to another model, or needs ``tokenizers``, which is not installed.
     """
+    tokenizer: Tokenizer
     if "tokenizers" in packed:
-        return _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
+        tokenizer = _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
+    else:
+        tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)
+    for name in ("bos_token_id", "eos_token_id"):
+        index = packed.get(name)
+        if index is not None and (type(index) is not int or not 0 <= index < tokenizer.n_vocab):
+            raise TokenizerError(f"the vocabulary in {where} is damaged: its {name} is {shown(index)}")
+        setattr(tokenizer, name, index)
+    return tokenizer
+
+
+def _unpacked(packed: dict[str, Any], where: str) -> Vocabulary:
+    """The vocabulary that `BPETokenizer.packed` wrote."""
     try:
         tokens = [token.encode("latin-1") for token in packed["tokens"].split(SEPARATOR)]
         every = range(len(tokens))
@@ -114,15 +136,15 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         ids = list(ids)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"the vocabulary in {where} is damaged: {error}") from None
-    vocabulary = Vocabulary(tokens, ranks, ids, added, around)
-    return BPETokenizer(vocabulary, name=where, kind="byte-level BPE (tiktoken)", n_ids=n_vocab)
+    return Vocabulary(tokens, ranks, ids, added, around)
 
 
 @lru_cache(maxsize=1)
 def gpt2_tokenizer() -> Tokenizer:
     """OpenAI's GPT-2 vocabulary of 50,257 tokens, from the package."""
-    name, kind = "GPT-2's vocabulary, bundled with gpt2c", "byte-level BPE (tiktoken)"
-    return BPETokenizer(gpt2_vocabulary(), name=name, kind=kind)
+    tokenizer = BPETokenizer(gpt2_vocabulary(), name="GPT-2's vocabulary, bundled with gpt2c", kind=_KIND)
+    tokenizer.bos_token_id = tokenizer.eos_token_id = tokenizer.special_tokens["<|endoftext|>"]
+    return tokenizer
 
 
 def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = None) -> Tokenizer:

@@ -39,6 +39,7 @@ def explain_page(
     *,
     layer: int | None = None,
     head: int | None = None,
+    special: bool = False,
     max_new_tokens: int = 8,
     num_beams: int = 3,
     temperature: float = 0.8,
@@ -60,8 +61,8 @@ def explain_page(
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
         The width of the search; 1 leaves it out.
-    temperature, top_k, top_p, seed
-        Of the generation: see :meth:`GPT2.generate`.
+    special, temperature, top_k, top_p, seed
+        Of the text and of the generation: see :meth:`GPT2.generate`.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def explain_page(
         raise TypeError(
             f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
         )
-    activations, layer, head = explanation.look(model, text, layer, head, explanation.names)
+    activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special)
     used = set(activations.token_ids.tolist())
     data = _reading(activations, layer, head, used)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

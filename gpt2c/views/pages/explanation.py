@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core import _engine
-from ...core.checks import check_index
+from ...core.checks import check_flag, check_index
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
 from ...introspection.hooks import NamesFilter, full_name
@@ -80,6 +80,7 @@ def look(
     layer: int | None,
     head: int | None,
     names_of: Callable[[int], NamesFilter],
+    special: bool = False,
 ) -> tuple[ActivationCache, int, int]:
     """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
 
@@ -88,7 +89,8 @@ def look(
     layer = 0 if layer is None else check_index("layer", layer, model.config.n_layer)
     if head is not None:
         head = check_index("head", head, model.config.n_head)
-    [cache] = capture(model, model.encode([text]), names_of(layer))
+    prompts = model.encode([text], special=check_flag("special", special))
+    [cache] = capture(model, prompts, names_of(layer))
     return cache, layer, opening_head(cache, layer) if head is None else head
 
 
