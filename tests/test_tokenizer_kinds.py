@@ -367,3 +367,17 @@ def test_nothing_is_printed_of_holes(capfd):
     assert tokenizer.encode("the king", special=True) == tokenizer.encode("the king", continued=True)
     assert tokenizer.packed()["tokenizers"]["model"] == description["model"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_that_the_library_cannot_encode():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from gpt2c import TokenizerError, as_tokenizer
+
+    library = Tokenizer(models.WordLevel({"the": 0}, unk_token="?"))  # which is not in the vocabulary
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(TokenizerError, match=r"the tokenizer words cannot encode 'a king': WordLevel error"):
+        as_tokenizer(library, name="words").encode("a king")
+    library.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(object())
+    with pytest.raises(TokenizerError, match=r"the tokenizer words cannot be copied .*written in Python"):
+        as_tokenizer(library, name="words")

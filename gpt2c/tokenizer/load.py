@@ -151,7 +151,7 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     """Wrap any object that has ``encode(text)`` and ``decode(ids)``.
 
     Objects of tiktoken, tokenizers and transformers are known: special tokens in the text are ordinary text
-    unless allowed. Any other object applies its own rules, regardless of ``allow_special``.
+    unless allowed. Any other object applies its own rules, regardless of ``special``.
 
     Parameters
     ----------
