@@ -104,6 +104,7 @@ def test_objects_of_other_libraries():
 # ordinary words; of the others none, which makes them 50256, outside of the vocabulary.
 RESOLVED = {
     "bert": (2, (3,)),
+    "other-ends": (0, (4,)),
     "metaspace": (1, (2,)),
     "end-only": (None, (2,)),
     "add-bos": (301, (301,)),
