@@ -24,7 +24,7 @@ from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, writ
 
 import gpt2c
 from gpt2c import CheckpointError
-from gpt2c.checkpoint import hub, open_checkpoint
+from gpt2c.checkpoint import BUNDLED, hub, open_checkpoint
 
 pytest.importorskip("huggingface_hub")
 
@@ -111,6 +111,12 @@ for line in sys.stdin:
         if asked.pop("only_tokenizer", False):
             from gpt2c.checkpoint.hub import fetch_tokenizer
             print(json.dumps({"directory": str(fetch_tokenizer(asked.pop("source"), **asked))}), flush=True)
+            continue
+        if "tokenizer" in asked:
+            from gpt2c import GPT2
+            model = GPT2.from_pretrained(**asked)
+            tokenizer = model.tokenizer
+            print(json.dumps({"ids": tokenizer.encode("The king"), "name": tokenizer.name}), flush=True)
             continue
         checkpoint = open_checkpoint(**asked)
         answer = {"directory": str(checkpoint.directory), "name": checkpoint.name, "notes": checkpoint.notes}
@@ -270,6 +276,19 @@ def test_only_a_tokenizer(ask, files, tmp_path):
     assert fetched(requests) == ["vocab.txt"]
     again, _ = ask("owner/words", only_tokenizer=True, local_files_only=True)
     assert again == answer
+
+
+def test_a_hub_name_as_the_tokenizer(ask, files, tmp_path):
+    """For a model on this machine: of the other one only the tokenizer is fetched."""
+    files |= {name: (BUNDLED / name).read_bytes() for name in ("vocab.json", "merges.txt")}
+    write_model(tmp_path / "model", TINY | {"vocab_size": 4096})
+    answer, requests = ask(str(tmp_path / "model"), tokenizer="owner/none")
+    assert "nor a model of that name on the Hub" in answer["message"]
+    Hub.repositories["owner/tiny"] = files
+    answer, requests = ask(str(tmp_path / "model"), tokenizer="owner/tiny")
+    assert answer["ids"] == [335, 635]
+    assert COMMIT in answer["name"]
+    assert fetched(requests) == ["config.json", "merges.txt", "vocab.json"]
 
 
 def test_a_tokenizer_that_is_not_there(ask, files):

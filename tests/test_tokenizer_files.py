@@ -306,6 +306,8 @@ def test_damaged_files(tmp_path):
         (described(model={"vocab": {}}), "must be whole numbers, and at least one is needed"),
         (described(model={"vocab": vocab | {last: "1"}}), "must be whole numbers"),
         (described(model={"vocab": vocab | {last: True}}), "must be whole numbers"),
+        (described(model={"vocab": vocab | {"<|endoftext|>": "7"}}, added_tokens=[]),
+         r"the id of '<\|endoftext\|>' must be a whole number, not '7'"),
         (described(model={"vocab": vocab | {last: 7}}), "both have the id 7"),
         (described(model={"merges": [*merges, ["q", "zz"]]}), "merge 60, 'q' .* needs the token 'zz'"),
         (described(model={"merges": [*merges, "q z"]}), "needs the token 'qz', which is not in the"),
@@ -349,9 +351,17 @@ def test_damage_beside_the_tokenizer(tmp_path):
             ),
             ({"added_tokens_decoder": {"316.5": {"content": "x"}}}, r"needs a text and an id, not"),
             ({"added_tokens_decoder": {"317": {"content": "[PAD]"}}}, r"'\[PAD\]' has two ids, 316 and 317"),
+            (
+                {"tokenizer_class": "T5Tokenizer", "extra_ids": 10**12},
+                "extra_ids must be a whole number from 0",
+            ),
             ({"added_tokens_decoder": [1]}, r"added_tokens_decoder must be an object, not \[1\]"),
         ],
-        "added_tokens.json": [({"[PAD]": 3}, "has two ids"), ({"x": "y"}, "needs a text and an id")],
+        "added_tokens.json": [
+            ({"[PAD]": 3}, "has two ids"),
+            ({"x": "y"}, "needs a text and an id"),
+            ({"x": [1]}, "needs a text and an id"),
+        ],
         "special_tokens_map.json": [
             ("[1]", "must hold a JSON object"),
             ({"eos_token": 3, "x_token": None}, None),

@@ -356,3 +356,14 @@ def test_packed_and_unpacked(name):
             assert again.decode(ids) == of.tokenizer.decode(ids)
     assert (again.prefix, again.suffix) == AROUND[name]
     assert again.special_tokens == of.tokenizer.special_tokens
+
+
+def test_nothing_is_printed_of_holes(capfd):
+    """Some versions of the library warn on stdout, where a command's answer stands."""
+    library = MAKERS["wordlevel"]()
+    description = json.loads(library.to_str())
+    capfd.readouterr()
+    tokenizer = unpack({"tokenizers": description}, "there", 31)
+    assert tokenizer.encode("the king", special=True) == tokenizer.encode("the king", continued=True)
+    assert tokenizer.packed()["tokenizers"]["model"] == description["model"]
+    assert capfd.readouterr() == ("", "")

@@ -83,6 +83,9 @@ class Settings(NamedTuple):
             raise TokenizerError(f"tokenizer_class must be the name of a class, not {shown(name)}")
         found = cls(name or "", {})
         values = _DEFAULTS.get(found.family, {}) | given
+        extra = values.get("extra_ids", 0)
+        if found.family == "T5" and not (type(extra) is int and 0 <= extra <= 10_000):
+            raise TokenizerError(f"extra_ids must be a whole number from 0 to 10,000, not {shown(extra)}")
         mask = _DEFAULTS.get(found.family, {}).get("mask_token")
         if isinstance(mask, dict) and isinstance(values["mask_token"], str):
             values["mask_token"] = mask | {"content": values["mask_token"]}
@@ -113,9 +116,9 @@ class Settings(NamedTuple):
         for name in ("additional_special_tokens", "extra_special_tokens"):
             value = self.values.get(name) or []
             more += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-        extra = self.values.get("extra_ids") if self.family == "T5" else None
-        if type(extra) is int and not any("<extra_id_" in (content(token) or "") for token in more):
-            more += [f"<extra_id_{index}>" for index in range(extra)]
+        extra = range(self.values["extra_ids"]) if self.family == "T5" else ()
+        if not any("<extra_id_" in (content(token) or "") for token in more):
+            more += [f"<extra_id_{index}>" for index in extra]
         return [token for token in found + more if content(token)]
 
 

@@ -151,11 +151,13 @@ def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -
     legacy = decoder is None
     if legacy:
         where = directory / "added_tokens.json"
-        decoder = {index: {"content": text} for text, index in read_json(where, default={}).items()}
-    elif not isinstance(decoder, dict):
+        entries = [(index, text) for text, index in read_json(where, default={}).items()]
+    elif isinstance(decoder, dict):
+        entries = list(decoder.items())
+    else:
         raise TokenizerError(f"{where}: added_tokens_decoder must be an object, not {shown(decoder)}")
     found: dict[str, _Later] = {}
-    for key, token in decoder.items():
+    for key, token in entries:
         index = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key
         text = content(token)
         if not text or type(index) is not int or index < 0:
@@ -193,6 +195,8 @@ def _merge_added(description: dict[str, Any], later: list[_Later], where: str) -
         known = found.get(text, {})
         following = max(len(vocab), last + 1)
         has = known.get("id", vocab.get(text, following))
+        if type(has) is not int:
+            raise TokenizerError(f"{where}: the id of {shown(text)} must be a whole number, not {shown(has)}")
         if index not in (None, has):
             if has == following:
                 raise TokenizerError(
@@ -204,8 +208,7 @@ def _merge_added(description: dict[str, Any], later: list[_Later], where: str) -
         said = known if known and not wins else flags
         said = {name: bool(said[name]) for name in usual if name in said}
         found[text] = {"id": has, "content": text} | usual | said | {"special": special}
-        if type(has) is int:
-            last = max(last, has)
+        last = max(last, has)
     description["added_tokens"] = sorted(found.values(), key=lambda entry: entry["id"])
     return vocab | {text: entry["id"] for text, entry in found.items()}
 

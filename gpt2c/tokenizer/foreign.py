@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
 from ..errors import TokenizerError
 from .base import StreamDecoder, Tokenizer, check_text, id_list
-from .huggingface import HuggingFaceTokenizer
 from .window import WindowDecoder, window_offsets
 
 __all__ = ["ForeignTokenizer", "wrap"]
@@ -40,12 +40,10 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
             )
     library = _library(obj)
     name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
-    found: Tokenizer
     if library == "tokenizers":
-        found = HuggingFaceTokenizer(obj, name=name, n_ids=n_vocab)
+        found = _copied(obj, name, n_vocab, None)
     elif library == "transformers" and _is_plain(obj):
-        special = _special_tokens(obj, library)
-        found = HuggingFaceTokenizer(obj.backend_tokenizer, name=name, n_ids=n_vocab, special_tokens=special)
+        found = _copied(obj.backend_tokenizer, name, n_vocab, _special_tokens(obj, library))
     else:
         found = ForeignTokenizer(obj, library, name, n_vocab)
     if library == "transformers":
@@ -53,6 +51,22 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
     else:  # it names none; this is both wherever it is a special token
         found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")
     return found
+
+
+def _copied(
+    pipeline: Any, name: str, n_vocab: int | None, special_tokens: dict[str, int] | None
+) -> Tokenizer:
+    """A copy of an object of the tokenizers library, whose switches can be set."""
+    from .huggingface import HuggingFaceTokenizer
+
+    try:
+        description = json.loads(pipeline.to_str())
+    except Exception as error:  # the library raises no narrower class
+        raise TokenizerError(
+            f"the tokenizer {name} cannot be copied ({error}): parts of it are written in Python; give an "
+            "object with encode and decode that uses it"
+        ) from None
+    return HuggingFaceTokenizer(description, name=name, n_ids=n_vocab, special_tokens=special_tokens)
 
 
 class ForeignTokenizer(Tokenizer):

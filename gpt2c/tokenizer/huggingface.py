@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+import tokenizers
+
 from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list
+from .continuing import SMALL, Continuing, puts_space
 from .postprocessor import read_post_processor, steps
 from .vocabulary import spelled
 from .window import WindowDecoder, window_offsets
@@ -24,8 +26,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     Parameters
     ----------
-    pipeline : tokenizers.Tokenizer
-        It is copied, since its truncation, padding and switch for special tokens are set.
+    description : dict
+        The content of a tokenizer.json that the library accepts. (It is not asked for it again: of
+        vocabularies with holes some versions then print a warning to stdout.)
     name : str
         See `Tokenizer`.
     n_ids : int, optional
@@ -43,16 +46,15 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def __init__(
         self,
-        pipeline: Any,
+        description: dict[str, Any],
         *,
         name: str,
         n_ids: int | None = None,
         special_tokens: dict[str, int] | None = None,
     ) -> None:
         self.name = name
-        self._whole = _plain(pipeline)
-        self._description: dict[str, Any] = json.loads(self._whole.to_str())
-        self._pipelines = {(False, False): self._whole}
+        self._description = _in_full(description)
+        self._whole = self._made(special=False)
         around = read_post_processor(self._description.get("post_processor"), name)
         self.prefix, self.suffix = around.prefix, around.suffix
         self._added: dict[int, str] = {
@@ -74,7 +76,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         check_text(text)
-        ids: list[int] = self._pipeline(special, continued).encode(text, add_special_tokens=False).ids
+        ids, _ = self._encoded(text, bool(special), continued)
         if ids and max(ids) >= self._n_ids:
             for index in ids:
                 check_id(index, self._whole.id_to_token(index), self._n_ids)
@@ -127,9 +129,9 @@ class HuggingFaceTokenizer(Tokenizer):
         ids = id_list(ids)
         for reads in (special, not special):
             for continued in (False, True):
-                found = self._pipeline(reads, continued).encode(text, add_special_tokens=False)
-                if found.ids[: len(ids)] == ids:
-                    return found.offsets[: len(ids)]
+                found, offsets = self._encoded(text, reads, continued)
+                if found[: len(ids)] == ids:
+                    return offsets[: len(ids)]
         return window_offsets(self.decode, text, ids)
 
     offsets.__doc__ = Tokenizer.offsets.__doc__
@@ -149,43 +151,29 @@ class HuggingFaceTokenizer(Tokenizer):
             _BYTE.fullmatch(self._whole.id_to_token(token_id) or "")
         )
 
-    def _pipeline(self, special: bool, continued: bool) -> Any:
-        """The pipeline that reads special tokens, or a text that goes on behind another one."""
-        continued = continued and self._without_dummy is not None
-        found = self._pipelines.get((special, continued))
-        if found is None:
-            found = copy.deepcopy(self._without_dummy if continued else self._whole)
-            found.encode_special_tokens = not special
-            found = self._pipelines.setdefault((special, continued), found)
-        return found
+    def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text and their offsets."""
+        if continued and self._continuing is not None:
+            return self._continuing.encode(text, special)
+        found = self._pipeline(special).encode(text, add_special_tokens=False)
+        return found.ids, found.offsets
+
+    def _pipeline(self, special: bool) -> Any:
+        """The pipeline; with ``special`` a copy that reads special tokens."""
+        return self._reading if special else self._whole
 
     @cached_property
-    def _without_dummy(self) -> Any:
-        """The pipeline that puts no space before a text; None if it never does."""
-        import tokenizers
+    def _reading(self) -> Any:
+        return self._made(special=True)
 
-        pre_tokenizer = _without_space(self._description.get("pre_tokenizer"))
-        normalizer = _without_space(self._description.get("normalizer"))
-        if (pre_tokenizer, normalizer) == (
-            self._description.get("pre_tokenizer"),
-            self._description.get("normalizer"),
-        ):
-            return None
-        small = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": normalizer,
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": None,
-            "decoder": None,
-            "model": {"type": "WordLevel", "vocab": {}, "unk_token": ""},
-        }
-        parts = tokenizers.Tokenizer.from_str(json.dumps(small))
-        pipeline = copy.deepcopy(self._whole)
-        pipeline.normalizer, pipeline.pre_tokenizer = parts.normalizer, parts.pre_tokenizer
+    def _made(self, special: bool) -> Any:
+        pipeline = tokenizers.Tokenizer.from_str(json.dumps(self._description))
+        pipeline.encode_special_tokens = not special
         return pipeline
+
+    @cached_property
+    def _continuing(self) -> Continuing | None:
+        return Continuing(self._made, self._description) if puts_space(self._description) else None
 
     def _written(self, piece: str) -> str:
         """The text of a token of the model, by the steps of the decoder."""
@@ -202,35 +190,16 @@ class HuggingFaceTokenizer(Tokenizer):
         return piece
 
 
-def _plain(pipeline: Any) -> Any:
-    """A copy that encodes whole texts, in which special tokens are ordinary text."""
-    pipeline = copy.deepcopy(pipeline)
-    pipeline.no_truncation()
-    pipeline.no_padding()
-    pipeline.encode_special_tokens = True
-    return pipeline
+def _in_full(description: dict[str, Any]) -> dict[str, Any]:
+    """A description as the library writes it, with every field, and without truncation and padding."""
+    small = description | SMALL
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+    small |= {part: description.get(part) for part in parts}
+    full = json.loads(tokenizers.Tokenizer.from_str(json.dumps(small)).to_str())
+    return description | {part: full[part] for part in parts} | {"truncation": None, "padding": None}
 
 
 def _ids(model: dict[str, Any]) -> Iterable[int]:
     """The ids of a model's vocabulary: a mapping of tokens to ids or, of Unigram, a list."""
     vocab = model["vocab"]
     return vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-
-
-def _without_space(node: Any) -> Any:
-    """A normalizer or pre_tokenizer without what puts a space before a text."""
-    if not isinstance(node, dict):
-        return node
-    node = dict(node)
-    for children in ("normalizers", "pretokenizers"):
-        if children in node:
-            node[children] = [
-                _without_space(child) for child in node[children] if child.get("type") != "Prepend"
-            ]
-    if node.get("type") == "Prepend":
-        return None
-    if node.get("type") == "Metaspace":
-        node["prepend_scheme"] = "never"
-    elif "add_prefix_space" in node:
-        node["add_prefix_space"] = False
-    return node

@@ -95,7 +95,7 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
             )
     from .huggingface import HuggingFaceTokenizer
 
-    return HuggingFaceTokenizer(found, name=where, n_ids=n_vocab)
+    return HuggingFaceTokenizer(description, name=where, n_ids=n_vocab)
 
 
 def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:

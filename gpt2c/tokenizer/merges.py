@@ -49,17 +49,14 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     Raises
     ------
     TokenizerError
-        The file is cut: its last line names one token, or the vocabulary has tokens that no merge makes,
-        but two of its tokens spell, as merges would have it: with ids beyond the last token that is made,
-        since training numbers the tokens in the order of the merges; or, for vocabularies in another order,
-        more than one in a hundred. Never counted is what gets into a vocabulary without a merge: added
-        tokens, whatever stands in brackets, like <s> and [PAD], and what no two tokens spell, like
-        madeupword0000.
+        The file is cut: the vocabulary has tokens that no merge makes, but two of its tokens spell, as merges
+        would have it: with ids beyond the last token that is made, since training numbers the tokens in the
+        order of the merges; or, for vocabularies in another order, more than one in a hundred. Never counted
+        is what gets into a vocabulary without a merge: added tokens, whatever stands in brackets, like <s>
+        and [PAD], and what no two tokens spell, like madeupword0000.
     """
     first, *lines = text.split("\n")
     last = lines.pop() if lines else ""
-    if last and len(last.split()) != 2:
-        raise TokenizerError(f"{where}: merges.txt is cut, its last line is {shown(last)}. {_AGAIN}")
     made = {left + right for left, _, right in (line.partition(" ") for line in (first, *lines, last))}
     end = max((index for token in made if type(index := vocab.get(token)) is int), default=-1)
     unmade = {
@@ -70,13 +67,10 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     late = [token for token, index in unmade.items() if type(index) is int and index > end]
     if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
-            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])} and "
-            f"{len(unmade) - 1} other tokens of vocab.json. {_AGAIN}"
+            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])}, the first "
+            f"of {len(unmade)} in vocab.json. Get it again; or give a tokenizer with tokenizer="
         )
     return [line for line in lines if line]
-
-
-_AGAIN = "Get it again; or give a tokenizer with tokenizer="
 
 
 def _spelled_by_two(token: str, vocab: dict[str, Any]) -> bool:

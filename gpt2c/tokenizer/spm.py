@@ -28,10 +28,8 @@ def from_sentencepiece(data: bytes, settings: Settings, where: str) -> dict[str,
         )
     proto = _parsed(data, where)
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
-    extra = settings.values.get("extra_ids")
-    if type(extra) is not int or not 0 <= extra <= 10_000:
-        raise TokenizerError(f"{where}: extra_ids must be a whole number to 10,000, not {shown(extra)}")
-    pieces += [(f"<extra_id_{index}>", 0.0) for index in reversed(range(extra))]
+    extra = reversed(range(settings.values["extra_ids"]))
+    pieces += [(f"<extra_id_{index}>", 0.0) for index in extra]
     added = [
         {"id": index, "content": piece.piece, "special": piece.type == _CONTROL, "normalized": False}
         for index, piece in enumerate(proto.pieces)
