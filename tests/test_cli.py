@@ -405,7 +405,7 @@ def test_score_with_a_tokenizer_that_changes_the_text(monkeypatch, capsys):
     load = GPT2.from_pretrained
 
     def with_lower(*arguments, **settings):
-        return load(*arguments, **settings, tokenizer=Lower())
+        return load(*arguments, **settings | {"tokenizer": Lower()})
 
     monkeypatch.setattr(GPT2, "from_pretrained", with_lower)
     monkeypatch.setattr("gpt2c.cli.console.leave_at_interrupt", lambda: None)

@@ -63,7 +63,8 @@ def _parsed(data: bytes, where: str) -> Any:
             f"{where}: a SentencePiece model needs a package that cannot be imported ({error}): "
             'pip install "gpt2c[sentencepiece]"; or give another tokenizer with tokenizer='
         ) from None
-    proto = sentencepiece_model_pb2.ModelProto()
+    schema: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    proto = schema.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
