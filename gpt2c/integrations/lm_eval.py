@@ -126,7 +126,7 @@ class GPT2LM(TemplateLM):
         """The token that ends a text."""
         ends = self.model.config.eos_token_ids
         found = self.model.tokenizer.eos_token_id
-        return found if found is not None else ends[0] if ends else self.model.bos_token_id
+        return found if found is not None else ends[0] if ends else self.prefix_token_id
 
     @property
     def prefix_token_id(self) -> int:
