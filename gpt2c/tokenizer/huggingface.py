@@ -142,6 +142,7 @@ class HuggingFaceTokenizer(Tokenizer):
             "tokenizers": self._description,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
+            "takes_bos": self.takes_bos,
         }
 
     packed.__doc__ = Tokenizer.packed.__doc__
