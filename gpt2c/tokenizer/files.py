@@ -49,7 +49,7 @@ class Description(NamedTuple):
     eos: str | None
     """The one that they name as its end."""
     takes_bos: bool
-    """Whether ``add_bos_token`` puts a bos token before every text; beside a tokenizer.json it does nothing."""
+    """Whether ``add_bos_token`` puts a bos token before every text, as it does without a tokenizer.json."""
 
 
 def read_description(source: Path) -> Description | None:
