@@ -34,7 +34,7 @@ def beginning_and_end(source: Path, special_tokens: dict[str, int]) -> tuple[int
         name = read_json(directory / "config.json", default={}).get("tokenizer_class")
     if not name:
         name = _class_of_files(source)
-    values = Settings.of(name, given).values
+    values = Settings.of(name, given, directory).values
     texts = (content(values.get(key)) or "" for key in ("bos_token", "eos_token"))
     bos, eos = map(special_tokens.get, texts)
     return bos, eos
