@@ -46,8 +46,7 @@ REFUSED = sorted(FOLDERS.keys() - set(READ))
 
 @pytest.fixture(scope="module", params=READ)
 def case(request, tmp_path_factory):
-    """A folder's tokenizer, and its record. Where tiktoken or sentencepiece is enough, ``tokenizers`` cannot be
-    imported."""
+    """A folder's tokenizer, and its record. Where it is not needed, ``tokenizers`` cannot be imported."""
     folder = FOLDERS[request.param]
     with pytest.MonkeyPatch.context() as patch:
         if folder["runs_on"] in ("tiktoken", "sentencepiece"):
