@@ -243,8 +243,6 @@ class GPTSw3Tokenizer(Tokenizer):
 
         text = _clean(run.text)
         sources = _sources(run.text)
-        if len(sources) != len(text):  # marks that leave their character: only the whole is known
-            sources = [(0, len(run.text))] * len(text)
         characters = [at for at, char in enumerate(text) for _ in char.encode("utf-8")]
         found: list[_Span] = []
         encoded = run.processor.encode(text, out_type="serialized_proto")
@@ -328,10 +326,14 @@ def _sources(text: str) -> list[_Span]:
     found: list[_Span] = []
     start = 0
     for end in range(1, len(chars) + 1):
-        if end == len(chars) or _stands_alone(chars[start:end], chars[end]):
-            size = len(unicodedata.normalize("NFC", chars[start:end]))
-            found += [(kept[start], kept[end - 1] + 1)] * size
-            start = end
+        if end < len(chars) and not _stands_alone(chars[start:end], chars[end]):
+            continue
+        group, places = unicodedata.normalize("NFC", chars[start:end]), kept[start:end]
+        if group == chars[start:end]:
+            found += [(place, place + 1) for place in places]
+        else:
+            found += [(places[0], places[-1] + 1)] * len(group)
+        start = end
     return found
 
 
@@ -339,5 +341,7 @@ def _stands_alone(before: str, char: str) -> bool:
     """Whether a character does not combine with those before it."""
     if before.isascii() and char.isascii():
         return True
+    if unicodedata.combining(unicodedata.normalize("NFD", char)[0]):
+        return False
     parts = "".join(unicodedata.normalize("NFC", part) for part in (before, char))
-    return not unicodedata.combining(char) and unicodedata.normalize("NFC", before + char) == parts
+    return unicodedata.normalize("NFC", before + char) == parts
