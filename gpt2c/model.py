@@ -33,8 +33,8 @@ class GPT2(LoadedModel):
     Where several are allowed, give a list or tuple of them: a list whose first item is an integer is one
     prompt made of token ids, any other list holds several prompts. One prompt gives one result, a list of
     prompts a list, in order. The empty string stands for the beginning of a text: the model then sees the
-    begin-of-text token alone. In strings, "<|endoftext|>" and its like are ordinary text; their effect as
-    special tokens is to be had with token ids.
+    begin-of-text token alone. In strings, "<|endoftext|>" and its like are ordinary text, unless a method
+    is called with ``special=True``.
 
     A model may be used from several Python threads at once.
 

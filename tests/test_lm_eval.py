@@ -355,6 +355,25 @@ def test_folders_equal_the_recorded_answers_of_hf(case, tmp_path):
     check_folder(answers(GPT2LM(str(folder), threads=1, **case["arguments"])), case["answers"])
 
 
+@pytest.mark.plugins
+def test_a_tokenizer_that_names_neither_beginning_nor_end(lm, tmp_path):
+    """lm-eval's "hf" fails there; here a text begins with what the tokenizer puts before it."""
+    pytest.importorskip("tokenizers")
+    from gpt2c.lm_eval import GPT2LM
+
+    folder = write_folder(tmp_path, "bert")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": 50256, "eos_token_id": 50256}))
+    other = GPT2LM(str(folder), threads=1)
+    assert (other.prefix_token_id, other.eot_token_id) == (2, 2)
+    asked = ("the king", {"until": ["."], "max_gen_toks": 4})
+    (text,) = other.generate_until(instances("generate_until", asked), disable_tqdm=True)
+    prompt = [2, *other.tok_encode("the king", add_special_tokens=False), 3]  # as of other tokenizers
+    made = other.model.generate(prompt, max_new_tokens=4).token_ids
+    assert text == other.model.tokenizer.decode(made) != ""
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("case", OF_FOLDERS, ids=case_name)
 def test_live_folders_equal_hf(case, tmp_path):

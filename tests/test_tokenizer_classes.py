@@ -411,7 +411,9 @@ def test_live_descriptions(tmp_path):
         theirs = json.loads(transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str())
         import tokenizers
 
-        ours = json.loads(tokenizers.Tokenizer.from_str(json.dumps(read_description(folder)[0])).to_str())
+        ours = json.loads(
+            tokenizers.Tokenizer.from_str(json.dumps(read_description(folder).content)).to_str()
+        )
         for described in (ours, theirs):
             (described["post_processor"] or {}).pop("pair", None)
             vocab = described["model"]["vocab"]

@@ -367,3 +367,31 @@ def test_nothing_is_printed_of_holes(capfd):
     assert tokenizer.encode("the king", special=True) == tokenizer.encode("the king", continued=True)
     assert tokenizer.packed()["tokenizers"]["model"] == description["model"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_that_the_library_cannot_encode():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from gpt2c import TokenizerError, as_tokenizer
+
+    library = Tokenizer(models.WordLevel({"the": 0}, unk_token="?"))  # which is not in the vocabulary
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(TokenizerError, match=r"the tokenizer words cannot encode 'a king': WordLevel error"):
+        as_tokenizer(library, name="words").encode("a king")
+    library.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(object())
+    with pytest.raises(TokenizerError, match=r"the tokenizer words cannot be copied .*written in Python"):
+        as_tokenizer(library, name="words")
+
+
+def test_a_beginning_that_is_written_out_is_not_scored():
+    of = kind("wordpiece")
+    plain, written = of.model.score("the king"), of.model.score("[CLS] the king", special=True)
+    assert (written.token_ids, written.contexts.tolist()) == ([8, 9], [1, 2])
+    assert written.logprobs.tobytes() == plain.logprobs.tobytes()
+    assert written.offsets == [(6, 9), (10, 14)]
+    rows = [("a", "[CLS] the king"), ("b", "[CLS]"), ("c", "the")]
+    found = [(key, score and score.token_ids) for key, score, _ in score_rows(of.model, rows, special=True)]
+    assert found == [("a", [8, 9]), ("b", None), ("c", [8])]
+    of = kind("unigram")  # without a prefix it is the begin-of-text token
+    assert of.model.bos_token_id == of.library.token_to_id("</s>")
+    assert of.model.score("</s> the", special=True).token_ids == alone(of, "the")

@@ -62,24 +62,13 @@ def _score_text(arguments: Namespace) -> None:
     with open_output(arguments.output) as out:
         model = load_model(arguments)
         score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
-        tokens = [model.token_text(token) for token in score.token_ids]
         if arguments.json:
-            print_json(_to_dict(score, tokens), out)
+            print_json(_to_dict(score), out)
         else:
-            _print_score(score, tokens, out)
+            _print_score(score, [model.token_text(token) for token in score.token_ids], out)
 
 
-def _to_dict(score: Score, tokens: Sequence[str]) -> dict[str, object]:
-    columns: dict[str, Sequence[object]] = {
-        "token_id": score.token_ids,
-        "logprob": score.logprobs.tolist(),
-        "rank": score.ranks.tolist(),
-        "entropy": score.entropies.tolist(),
-        "context": score.contexts.tolist(),
-        "text": tokens,
-        # Some tokenizers change the text: then there are none.
-        "offsets": score.offsets or [None] * len(score),
-    }
+def _to_dict(score: Score) -> dict[str, object]:
     return {
         "tokens": len(score),
         "logprob": score.logprob,
@@ -87,7 +76,7 @@ def _to_dict(score: Score, tokens: Sequence[str]) -> dict[str, object]:
         "bits": score.bits,
         "bits_per_byte": score.bits_per_byte,
         "bits_per_char": score.bits_per_char,
-        "per_token": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+        "per_token": score.rows(),
     }
 
 

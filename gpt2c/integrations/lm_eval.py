@@ -38,8 +38,6 @@ __all__ = ["GPT2LM"]
 NAME = "gpt2c"
 # Prompts of generate_until between two steps of the progress bar.
 PROMPTS_PER_CALL = 256
-# How the name of a tokenizer ends to which add_bos_token gives a bos token; it changes no tokenizer.json.
-OBEYING = "(vocab.json, merges.txt)"
 
 TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 """Context and continuation as texts, which may be missing, then as token ids."""
@@ -126,7 +124,7 @@ class GPT2LM(TemplateLM):
         """The token that ends a text."""
         ends = self.model.config.eos_token_ids
         found = self.model.tokenizer.eos_token_id
-        return found if found is not None else ends[0] if ends else self.model.bos_token_id
+        return found if found is not None else ends[0] if ends else self.prefix_token_id
 
     @property
     def prefix_token_id(self) -> int:
@@ -167,7 +165,7 @@ class GPT2LM(TemplateLM):
         if not around:
             return ids
         prefix, bos = tokenizer.prefix, tokenizer.bos_token_id
-        if self.add_bos_token and not prefix and bos is not None and tokenizer.name.endswith(OBEYING):
+        if self.add_bos_token and not prefix and bos is not None and tokenizer.takes_bos:
             prefix = (bos,)
         return [*prefix, *ids, *tokenizer.suffix]
 

@@ -25,7 +25,8 @@ class Passage:
     before : np.ndarray
         The tokens before the text: int32 [any].
     n_start : int
-        How many of these stand for the beginning of a text; the others are its context.
+        How many tokens are the beginning of a text and not scored: of these, whose others are its context, or
+        of its own, where it is written out there.
     text : str or None
         None if the text was given as tokens.
     ids : np.ndarray
@@ -49,7 +50,7 @@ class Passage:
     ) -> None:
         self.name, self.text, self.ids, self.options = name, text, ids, options
         self.tokens = np.concatenate([before, ids])
-        self.first = max(1, len(before))  # which of the tokens is the first to be scored
+        self.first = max(1, len(before), n_start)  # which of the tokens is the first to be scored
         self.skipped = self.first - len(before)  # tokens of the text before it
         self.context = before[n_start:]
         n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted

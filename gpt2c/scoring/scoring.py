@@ -89,13 +89,13 @@ def score_rows(
             n_tokens = len(ids)
             ids = ids[:max_tokens]
             cut = len(ids) < n_tokens
-            waiting.append((key, len(ids) > (options.bos is False), cut))
+            before, n_start = _start(model, ids[:0], ids, options)
+            waiting.append((key, len(before) + len(ids) > max(1, len(before), n_start), cut))
             if waiting[-1][1]:
                 known = text if isinstance(text, str) else None
                 if known is not None and cut:
                     known = _beginning(model, known, ids, options.special)
-                start = _start(model, options)
-                yield Passage(f"text {i}", start, len(start), known, ids, options)
+                yield Passage(f"text {i}", before, n_start, known, ids, options)
 
     def unscored() -> Iterator[tuple[Any, None, bool]]:
         while waiting and not waiting[0][1]:
@@ -112,20 +112,28 @@ def score_rows(
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
     context, text = split_pair(item)
-    start = _start(model, options)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
-    if options.special and tuple(before[: len(start)]) == tuple(start):  # it was written out
-        start = start[:0]
-    before = np.concatenate([start, before])
-    return Passage(name, before, len(start), text if isinstance(text, str) else None, ids, options)
+    before, n_start = _start(model, before, ids, options)
+    return Passage(name, before, n_start, text if isinstance(text, str) else None, ids, options)
 
 
-def _start(model: LoadedModel, options: ScoringOptions) -> np.ndarray:
-    """What stands before every text: what begins a text, a token that was named, or nothing."""
+def _start(
+    model: LoadedModel, context: np.ndarray, ids: np.ndarray, options: ScoringOptions
+) -> tuple[np.ndarray, int]:
+    """What stands before a text, its context included, and how many tokens are its beginning.
+
+    That is what begins a text, a token that was named, or nothing. Where special tokens are read, and it is
+    written out, it does not come twice.
+    """
     if options.bos is True:
-        return np.array(model.start_ids, np.int32)
-    return np.array([] if options.bos is False else [options.bos], np.int32)
+        start = np.array(model.start_ids, np.int32)
+    else:
+        start = np.array([] if options.bos is False else [options.bos], np.int32)
+    written = (context if len(context) else ids)[: len(start)]
+    if options.special and np.array_equal(written, start):
+        return context, len(start)
+    return np.concatenate([start, context]), len(start)
 
 
 def _beginning(model: LoadedModel, text: str, ids: np.ndarray, special: bool) -> str | None:

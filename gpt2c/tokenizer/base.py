@@ -35,6 +35,9 @@ class Tokenizer:
     bos_token_id, eos_token_id : int or None
         The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
         end of a text.
+    takes_bos : bool
+        Whether the setting ``add_bos_token`` would put the bos token before every text: beside vocab.json and
+        merges.txt it does, beside a tokenizer.json it does nothing.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Tokenizer:
     suffix: tuple[int, ...] = ()
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    takes_bos: bool = False
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         """Turn a text into token ids, without the `prefix` and the `suffix`.

@@ -118,6 +118,7 @@ class BPETokenizer(Tokenizer):
             "added": [list(token) for token in v.added],
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
+            "takes_bos": self.takes_bos,
         } | v.around._asdict()
 
     packed.__doc__ = Tokenizer.packed.__doc__

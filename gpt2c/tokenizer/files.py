@@ -37,13 +37,27 @@ class _Later(NamedTuple):
     """Whether the flags are taken even if the vocabulary's file has the token with others."""
 
 
-def read_description(source: Path) -> tuple[dict[str, Any], str] | None:
+class Description(NamedTuple):
+    """What the tokenizer files of a model say."""
+
+    content: dict[str, Any]
+    """The content of ``tokenizer.json``, read or made from the other files."""
+    where: str
+    """What to name in messages."""
+    bos: str | None
+    """The token that the settings name as the beginning of a text."""
+    eos: str | None
+    """The one that they name as its end."""
+    takes_bos: bool
+    """Whether ``add_bos_token`` puts a bos token before every text, as it does without a tokenizer.json."""
+
+
+def read_description(source: Path) -> Description | None:
     """Read the tokenizer files of a directory, or one file with the settings that stand beside it.
 
     Returns
     -------
-    (description, where) or None
-        The content of ``tokenizer.json``, read or made from the other files, and what to name in messages;
+    Description or None
         None when the directory has no tokenizer files.
 
     Raises
@@ -77,7 +91,8 @@ def read_description(source: Path) -> tuple[dict[str, Any], str] | None:
     ids = _merge_added(description, later, where)
     _add_post_processor(description, path, settings, ids)
     apply_class(description, settings, ids)
-    return description, where
+    bos, eos = (content(settings.values.get(name)) for name in ("bos_token", "eos_token"))
+    return Description(description, where, bos, eos, _is_pair(path) and settings.family == "GPT2")
 
 
 def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
@@ -155,6 +170,10 @@ def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -
     if legacy:
         where = directory / "added_tokens.json"
         entries = [(index, text) for text, index in read_json(where, default={}).items()]
+        if settings.family == "GPTSw3":  # of a tokenizer.json that stands there, it reads the added tokens
+            other = read_json(directory / "tokenizer.json", default={}).get("added_tokens")
+            listed = other if isinstance(other, list) else []
+            entries += [(token.get("id"), token) for token in listed if isinstance(token, dict)]
     elif isinstance(decoder, dict):
         entries = list(decoder.items())
     else:

@@ -40,7 +40,6 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
             )
     library = _library(obj)
     name = name or f"{type(obj).__module__}.{type(obj).__qualname__}"
-    found: Tokenizer
     if library == "tokenizers":
         found = _copied(obj, name, n_vocab, None)
     elif library == "transformers" and _is_plain(obj):

@@ -10,6 +10,7 @@ from typing import Any
 
 import tokenizers
 
+from ..errors import TokenizerError, shown
 from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list
 from .continuing import SMALL, Continuing, puts_space
 from .postprocessor import read_post_processor, steps
@@ -141,6 +142,7 @@ class HuggingFaceTokenizer(Tokenizer):
             "tokenizers": self._description,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
+            "takes_bos": self.takes_bos,
         }
 
     packed.__doc__ = Tokenizer.packed.__doc__
@@ -153,9 +155,12 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text and their offsets."""
-        if continued and self._continuing is not None:
-            return self._continuing.encode(text, special)
-        found = self._pipeline(special).encode(text, add_special_tokens=False)
+        try:
+            if continued and self._continuing is not None:
+                return self._continuing.encode(text, special)
+            found = self._pipeline(special).encode(text, add_special_tokens=False)
+        except Exception as error:  # the library raises no narrower class
+            raise TokenizerError(f"the tokenizer {self.name} cannot encode {shown(text)}: {error}") from None
         return found.ids, found.offsets
 
     def _pipeline(self, special: bool) -> Any:

@@ -13,7 +13,6 @@ from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
 from .files import read_description
 from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
-from .names import beginning_and_end
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -53,9 +52,12 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     found = read_description(directory)
     if found is None:
         return _without_files(directory, config.n_vocab)
-    description, where = found
-    tokenizer = _made_from(description, where, config.n_vocab)
-    tokenizer.bos_token_id, tokenizer.eos_token_id = beginning_and_end(directory, tokenizer.special_tokens)
+    tokenizer = _made_from(found.content, found.where, config.n_vocab)
+    special, tokenizer.takes_bos = tokenizer.special_tokens, found.takes_bos
+    tokenizer.bos_token_id, tokenizer.eos_token_id = (
+        special.get(found.bos or ""),
+        special.get(found.eos or ""),
+    )
     return tokenizer
 
 
@@ -121,6 +123,7 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         if index is not None and (type(index) is not int or not 0 <= index < tokenizer.n_vocab):
             raise TokenizerError(f"the vocabulary in {where} is damaged: its {name} is {shown(index)}")
         setattr(tokenizer, name, index)
+    tokenizer.takes_bos = bool(packed.get("takes_bos"))
     return tokenizer
 
 
@@ -156,7 +159,7 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     """Wrap any object that has ``encode(text)`` and ``decode(ids)``.
 
     Objects of tiktoken, tokenizers and transformers are known: special tokens in the text are ordinary text
-    unless allowed. Any other object applies its own rules, regardless of ``allow_special``.
+    unless allowed. Any other object applies its own rules, regardless of ``special``.
 
     Parameters
     ----------

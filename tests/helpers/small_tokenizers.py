@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.tiny_checkpoints import write_model
+from helpers.tiny_checkpoints import tiny_tensors, write_model
 
 END = "<|endoftext|>"
 WORDS = [
@@ -153,6 +153,11 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "tokenizer_config.json": _BERT | {"bos_token": "[CLS]", "eos_token": "[SEP]"},
         "config.json": {"vocab_size": 83, "bos_token_id": 2, "eos_token_id": 3},
     },
+    "other-ends": {  # config.json names other special tokens than the tokenizer
+        "tokenizer.json": _WORD_PIECE,
+        "tokenizer_config.json": _BERT | {"bos_token": "[CLS]", "eos_token": "[SEP]"},
+        "config.json": {"vocab_size": 83, "bos_token_id": 0, "eos_token_id": 4},
+    },
     "metaspace": {
         "tokenizer.json": _metaspace(["<s>"], []),
         "tokenizer_config.json": _FAST | _ANGLED,
@@ -170,6 +175,10 @@ FOLDERS: dict[str, dict[str, Any]] = {
 }
 
 
+# Of weights that make the model write special tokens.
+SEEDS = {"other-ends": 147}
+
+
 def write_files(directory: Path, files: Mapping[str, Any]) -> Path:
     """Write tokenizer files, JSON or text; returns the directory."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -185,5 +194,5 @@ def write_folder(directory: Path, name: str) -> Path:
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_inner": 16, "n_positions": 48}
     values = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]} | sizes | files["config.json"]
     write_files(directory, {name: content for name, content in files.items() if name != "config.json"})
-    write_model(directory, values)
+    write_model(directory, values, tiny_tensors(values, SEEDS.get(name, 0)))
     return directory

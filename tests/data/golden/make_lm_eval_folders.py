@@ -21,6 +21,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("bert", {}),
     ("bert", {"add_bos_token": False}),
     ("bert", {"add_bos_token": True, "prefix_token_id": 0}),
+    ("other-ends", {}),
     ("metaspace", {}),
     ("metaspace", {"add_bos_token": False, "prefix_token_id": 2}),
     ("end-only", {}),
