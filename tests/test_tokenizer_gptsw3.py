@@ -220,6 +220,7 @@ def test_generated_scored_and_packed(tmp_path):
         prompt = tokenizer.decode(found.prompt_token_ids)
         assert not {0, 1, 2, 3} & {*found.token_ids}
         assert found.text == tokenizer.decode(found.prompt_token_ids + found.token_ids)[len(prompt) :]
-        score = one.score("Hej  p\u00e5\u00ad dig")
+        score = one.score("Hej  p\u00e5\u00ad dig", words=True)
         assert [row["text"] for row in score.rows()][-3:] == [" d", "i", "g"]
-        assert score.n_tokens == len(tokenizer.encode("Hej  p\u00e5\u00ad dig"))
+        assert score.n_bytes == len(b"Hej  p\xc3\xa5\xc2\xad dig")
+        assert [word.text for word in score.words()] == ["Hej", "p\u00e5", "dig"]
