@@ -8,6 +8,7 @@ as for every model of the type "gpt2"; classes that are not in the table below c
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import TokenizerError, shown
@@ -49,6 +50,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "DebertaV2": _CLASSIFYING | {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
     "GPT2": _END,
     "GPTNeoX": _END | {"add_bos_token": False},
+    "GPTSw3": {"bos_token": "<s>", "eos_token": "<|endoftext|>", "unk_token": "<unk>", "pad_token": "<pad>"},
     "Gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
     | {"add_bos_token": True},
     "Herbert": {name: token for name, token in _BART.items() if name not in ("bos_token", "eos_token")}
@@ -77,11 +79,16 @@ class Settings(NamedTuple):
     values: dict[str, Any]
 
     @classmethod
-    def of(cls, name: Any, given: dict[str, Any]) -> Settings:
-        """The settings of the class that a file names, with its defaults under what the files give."""
+    def of(cls, name: Any, given: dict[str, Any], directory: Path | None = None) -> Settings:
+        """The settings of the class that a file names, with its defaults under what the files give.
+
+        The defaults of one class depend on the name of the directory.
+        """
         if name is not None and not isinstance(name, str):
             raise TokenizerError(f"tokenizer_class must be the name of a class, not {shown(name)}")
         found = cls(name or "", {})
+        if found.family == "GPTSw3":
+            given = _gptsw3(given, directory)
         values = _DEFAULTS.get(found.family, {}) | given
         extra = values.get("extra_ids", 0)
         if found.family == "T5" and not (type(extra) is int and 0 <= extra <= 10_000):
@@ -120,6 +127,15 @@ class Settings(NamedTuple):
         if not any("<extra_id_" in (content(token) or "") for token in more):
             more += [f"<extra_id_{index}>" for index in extra]
         return [token for token in found + more if content(token)]
+
+
+def _gptsw3(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+    """What the files give to GPTSw3Tokenizer: a null asks for the default, and one model has others."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if "gpt-sw3-7b" not in str(directory):
+        return given
+    end, unknown = given.get("eos_token", "<|endoftext|>"), given.get("unk_token", "<unk>")
+    return {"bos_token": end, "pad_token": unknown} | given
 
 
 def content(token: Any) -> str | None:

@@ -78,7 +78,7 @@ def read_description(source: Path) -> Description | None:
     first, more = (one.get("additional_special_tokens") for one in (config, names))
     if isinstance(first, list) and isinstance(more, list):  # the only setting that adds to the other one
         given["additional_special_tokens"] = [*first, *(token for token in more if token not in first)]
-    settings = Settings.of(name, given)
+    settings = Settings.of(name, given, directory)
     path = _vocabulary_file(directory, settings) if source.is_dir() else source
     if path is None:
         return None
@@ -98,8 +98,10 @@ def read_description(source: Path) -> Description | None:
 def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
     """The file to read; of several without tokenizer.json the one that belongs to the class comes first."""
     there = [directory / name for name in FILES if (directory / name).is_file()]
-    own = {"T5": SENTENCEPIECE, **dict.fromkeys(BERT, ("vocab.txt",))}.get(settings.family, ())
-    there.sort(key=lambda path: (path.name != "tokenizer.json", path.name not in own))
+    own = {"T5": SENTENCEPIECE, "GPTSw3": SENTENCEPIECE, **dict.fromkeys(BERT, ("vocab.txt",))}
+    its = own.get(settings.family, ())
+    first = its if settings.family == "GPTSw3" else ("tokenizer.json",)  # it has no form for tokenizer.json
+    there.sort(key=lambda path: (path.name not in first, path.name not in its))
     return there[0] if there else None
 
 
@@ -141,7 +143,8 @@ def _add_post_processor(
     """What the class puts before and behind a text, where no tokenizer.json says it."""
     values = settings.values
     if path.suffix == ".model":
-        description["post_processor"] = template([], ["</s>"] if "</s>" in ids else [], ids)
+        end = ["</s>"] if settings.family == "T5" and "</s>" in ids else []
+        description["post_processor"] = template([], end, ids)
     elif path.suffix == ".txt" and not _is_pair(path):
         named = [values.get("cls_token") or "[CLS]"], [values.get("sep_token") or "[SEP]"]
         description["post_processor"] = template(*named, ids)
@@ -167,6 +170,10 @@ def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -
     if legacy:
         where = directory / "added_tokens.json"
         entries = [(index, text) for text, index in read_json(where, default={}).items()]
+        if settings.family == "GPTSw3":  # of a tokenizer.json that stands there, it reads the added tokens
+            other = read_json(directory / "tokenizer.json", default={}).get("added_tokens")
+            listed = other if isinstance(other, list) else []
+            entries += [(token.get("id"), token) for token in listed if isinstance(token, dict)]
     elif isinstance(decoder, dict):
         entries = list(decoder.items())
     else:

@@ -12,6 +12,7 @@ from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
 from .files import read_description
+from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -62,6 +63,8 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
 def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     """The tokenizer that a description asks for, run by tiktoken where that is exact."""
+    if is_gptsw3(description):
+        return GPTSw3Tokenizer(description, name=where, n_ids=n_vocab)
     try:
         vocabulary = compile_vocabulary(description, where)
     except NotExact as reason:
@@ -102,6 +105,8 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     tokenizer: Tokenizer
     if "tokenizers" in packed:
         tokenizer = _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
+    elif "sentencepiece" in packed:
+        tokenizer = GPTSw3Tokenizer(packed["sentencepiece"], name=where, n_ids=n_vocab)
     else:
         tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)
     for name in ("bos_token_id", "eos_token_id"):

@@ -1,4 +1,4 @@
-"""SentencePiece models: the pipeline that transformers' T5Tokenizer makes of one.
+"""SentencePiece models: the pipeline that transformers' T5Tokenizer makes of one, or the model as it is.
 
 The file is a message of Google's protocol buffers; the package sentencepiece has its schema.
 """
@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from ..errors import TokenizerError, shown
-from .classes import Settings
+from .classes import Settings, content
 
-__all__ = ["from_sentencepiece"]
+__all__ = ["MODEL_TYPE", "from_sentencepiece", "parsed"]
+
+MODEL_TYPE = "SentencePiece"
+"""The type of the model in a description that the tokenizers library cannot run."""
 
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _CONTROL, _USER_DEFINED = 3, 4  # ModelProto.SentencePiece.Type
 
 
 def from_sentencepiece(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
-    """The description of a SentencePiece model, Unigram or BPE: its pieces, and ``extra_ids`` behind them."""
+    """The description of a SentencePiece model, Unigram or BPE: its pieces, and ``extra_ids`` behind them.
+
+    GPTSw3Tokenizer's has the file itself, which no pipeline can stand for.
+    """
+    if settings.family == "GPTSw3":
+        return _as_it_is(data, settings, where)
     if settings.family != "T5":
         raise TokenizerError(
             f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know: of "
-            "SentencePiece models it reads T5Tokenizer's. Give tokenizer=transformers.AutoTokenizer."
-            "from_pretrained(...), or, if that has a fast form, save it as tokenizer.json"
+            "SentencePiece models it reads T5Tokenizer's and GPTSw3Tokenizer's. Give tokenizer="
+            "transformers.AutoTokenizer.from_pretrained(...), or, if that has a fast form, save it as "
+            "tokenizer.json"
         )
-    proto = _parsed(data, where)
+    proto = parsed(data, where)
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     extra = reversed(range(settings.values["extra_ids"]))
     pieces += [(f"<extra_id_{index}>", 0.0) for index in extra]
@@ -54,7 +64,29 @@ def from_sentencepiece(data: bytes, settings: Settings, where: str) -> dict[str,
     }
 
 
-def _parsed(data: bytes, where: str) -> Any:
+def _as_it_is(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
+    for name in ("do_lower_case", "sp_model_kwargs"):
+        if settings.values.get(name):
+            raise TokenizerError(
+                f"{where}: the settings have {name} = {shown(settings.values[name])}, with which gpt2c does "
+                "not run GPTSw3Tokenizer; give another tokenizer with tokenizer="
+            )
+    lists = [settings.values.get(name) for name in ("additional_special_tokens", "extra_special_tokens")]
+    more = chain.from_iterable(names for names in lists if isinstance(names, list))
+    return {
+        "added_tokens": [],
+        "model": {
+            "type": MODEL_TYPE,
+            "proto": base64.b64encode(data).decode(),
+            "vocab": {piece.piece: index for index, piece in enumerate(parsed(data, where).pieces)},
+            "named": [content(token) for token in settings.special_tokens()],
+            "additional": [content(token) for token in more],
+        },
+    }
+
+
+def parsed(data: bytes, where: str) -> Any:
+    """A SentencePiece model as an object of the protobuf library."""
     try:
         from google.protobuf.message import DecodeError
         from sentencepiece import sentencepiece_model_pb2

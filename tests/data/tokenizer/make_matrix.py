@@ -15,7 +15,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 VERSIONS = ("4.57.6", "5.24.0")
-SAVED = ("files", "byte-template-around", "vocab-txt-cased", "unigram-end", "added-additional", "llama")
+SAVED = (
+    "files",
+    "byte-template-around",
+    "vocab-txt-cased",
+    "unigram-end",
+    "added-additional",
+    "llama",
+    "spiece-sw3-additional",
+)
 """The folders that each version saves again."""
 
 
@@ -52,7 +60,7 @@ def save(work: Path) -> None:
         source = matrix_parts.write_folder(folders[name]["files"], work / f"source{major}" / name)
         target = work / f"saved{major}" / name
         transformers.AutoTokenizer.from_pretrained(str(source)).save_pretrained(target)
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(target.iterdir())}
+        files = {path.name: _content(path) for path in sorted(target.iterdir())}
         files["config.json"] = folders[name]["files"]["config.json"]
         folders[f"{name}-saved-by-{major}"] = folders[name] | {"files": files}
     _write(work / "folders.json", folders)
@@ -103,6 +111,13 @@ def report(joined: dict) -> None:
 
 def _read(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _content(path: Path):
+    import matrix_parts
+
+    binary = path.suffix == ".model"
+    return matrix_parts.stored(path.read_bytes() if binary else path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, value) -> None:

@@ -23,6 +23,7 @@ KINDS = (
     matrix_pieces.llama,
     matrix_pieces.unigram,
     matrix_pieces.sentence_piece_files,
+    matrix_pieces.gpt_sw3,
 )
 
 
@@ -44,6 +45,7 @@ _BACKEND = "4.57.6 does not know TokenizersBackend, which 5.24 writes; it is Pre
 _SPACE = "4.57.6 sets add_prefix_space of a ByteLevel step that stands alone to that of the settings"
 _T5 = "4.57.6 strips and marks runs of spaces by normalisers, and takes the model's id for unknowns"
 _OTHER = "5.24 adds steps and special tokens of this class; 4.57.6 runs tokenizer.json"
+_APART = "4.57.6 decodes an added token with a space on either side, 5.24 as a piece of the model"
 _SPIECE = "the two make other steps, special tokens or ids around a text of this SentencePiece model"
 
 DIFFERENCES = {
@@ -77,6 +79,14 @@ DIFFERENCES = {
     "spiece-albert": (OLD, _SPIECE),
     "spiece-llama": (OLD, _SPIECE),
     "spiece-reformer": (OLD, _SPIECE),
+    "spiece-sw3-additional": (OLD, _APART),
+    "spiece-sw3-additional-saved-by-4": (OLD, _APART),
+    "spiece-sw3-additional-saved-by-5": (
+        "spiece-sw3-additional",
+        f"4.57.6 fails on a list of extra_special_tokens; {_APART}",
+    ),
+    "spiece-sw3-flags": (OLD, _APART),
+    "spiece-sw3-legacy": (OLD, _APART),
     "spiece-t5": (OLD, _T5),
     "spiece-t5-class-in-config": (OLD, _T5),
     "spiece-t5-extra": (OLD, _T5),

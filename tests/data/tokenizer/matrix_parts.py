@@ -147,8 +147,8 @@ def word_piece(special: tuple[str, ...] = tuple(BERT_SPECIAL), lower: bool = Tru
     return list(dict.fromkeys([*special, *chars, *inner, *sorted(words), *endings]))
 
 
-def sentence_piece(kind: str, size: int, **options) -> bytes:
-    """A SentencePiece model trained on the corpus, with the small map of characters."""
+def sentence_piece(kind: str, size: int, mapped: bool = True, **options) -> bytes:
+    """A SentencePiece model trained on the corpus, with the small map of characters or without one."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
 
@@ -164,7 +164,7 @@ def sentence_piece(kind: str, size: int, **options) -> bytes:
             model_writer=model,
             model_type=kind,
             vocab_size=size,
-            normalization_rule_tsv=str(rules),
+            **{"normalization_rule_tsv": str(rules)} if mapped else {"normalization_rule_name": "identity"},
             num_threads=1,
             hard_vocab_limit=False,
             minloglevel=2,
@@ -182,6 +182,15 @@ def pieces_of(model: bytes) -> tuple[list[tuple[str, float]], bytes]:
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     pieces = [(piece.piece, round(piece.score, 4)) for piece in proto.pieces]
     return pieces, proto.normalizer_spec.precompiled_charsmap
+
+
+def without_dummy(model: bytes) -> bytes:
+    """A SentencePiece model that puts no space before a text."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto.normalizer_spec.add_dummy_prefix = False
+    return proto.SerializeToString(deterministic=True)
 
 
 def added(text: str, index: int, **flags: bool) -> dict:

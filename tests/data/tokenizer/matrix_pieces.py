@@ -96,6 +96,26 @@ def bpe_model() -> bytes:
     )
 
 
+@cache
+def sw3_model() -> bytes:
+    """As GPT-SW3's: every space counts, digits are alone, and the special tokens are in the vocabulary."""
+    return parts.sentence_piece(
+        "bpe",
+        600,
+        mapped=False,
+        byte_fallback=True,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["<|new|>"],
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        eos_piece="<|endoftext|>",
+    )
+
+
 def unigram() -> dict:
     """Unigram with "▁" and SentencePiece's map of characters, as Japanese models have it."""
     pieces, chars_map = parts.pieces_of(rinna_model())
@@ -146,7 +166,7 @@ def unigram() -> dict:
     return found
 
 
-REFUSED = ("spiece-sw3", "spiece-albert", "spiece-reformer", "spiece-llama")
+REFUSED = ("spiece-albert", "spiece-reformer", "spiece-llama")
 """SentencePiece models with a class whose rules gpt2c does not know."""
 
 
@@ -185,7 +205,6 @@ def sentence_piece_files() -> dict:
             {"tokenizer_class": "AlbertTokenizer", "keep_accents": True},
         ),
         "spiece-reformer": (bpe_model(), "spiece.model", {"tokenizer_class": "ReformerTokenizer"}),
-        "spiece-sw3": (bpe_model(), "spiece.model", {"tokenizer_class": "GPTSw3Tokenizer"}),
         "spiece-llama": (bpe_model(), "tokenizer.model", {"tokenizer_class": "LlamaTokenizer"}),
     }
     return {
@@ -195,3 +214,40 @@ def sentence_piece_files() -> dict:
         )
         for name, (model, file, settings, *config) in shapes.items()
     }
+
+
+def gpt_sw3() -> dict:
+    """SentencePiece models of GPTSw3Tokenizer, which has no form that the tokenizers library runs."""
+    sw3 = {"tokenizer_class": "GPTSw3Tokenizer"}
+    pieces, _ = parts.pieces_of(sw3_model())
+    behind = parts.flagged({piece: index for index, (piece, _) in enumerate(pieces)})
+    behind[2] |= {"special": True}
+    decoder = {str(token["id"]): {name: token[name] for name in token if name != "id"} for token in behind}
+    some = {"bos_token": "[CLS]", "eos_token": "[SEP]", "pad_token": None}
+    shapes = {
+        "spiece-sw3": (bpe_model(), sw3),
+        "spiece-sw3-spaces": (sw3_model(), sw3),
+        "spiece-sw3-spaces-never": (parts.without_dummy(sw3_model()), sw3),
+        "spiece-sw3-class-in-config": (sw3_model(), None, GPT2 | sw3),
+        "spiece-gpt-sw3-7b": (sw3_model(), sw3 | {"bos_token": None}),
+        "spiece-sw3-flags": (sw3_model(), sw3 | {"added_tokens_decoder": decoder}),
+        "spiece-sw3-additional": (
+            sw3_model(),
+            sw3 | {"added_tokens_decoder": decoder, "additional_special_tokens": ["<sep>", "<|new|>"]},
+        ),
+        "spiece-sw3-named": (rinna_model(), sw3 | some | {"additional_special_tokens": ["[MASK]"]}),
+    }
+    found = {
+        name: {"spiece.model": model, "tokenizer_config.json": settings, "config.json": (*config, GPT2)[0]}
+        for name, (model, settings, *config) in shapes.items()
+    }
+    n_pieces = len(parts.pieces_of(rinna_model())[0])
+    # Characters that the model lacks are one piece, perhaps of the text of an added token.
+    unknown = {"\uff76\uff85": n_pieces, "upper": n_pieces + 1}
+    named = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": True}, "unk_token": "<unk>"}
+    found["spiece-sw3-legacy"] = found["spiece-sw3-named"] | {
+        "tokenizer_config.json": sw3,
+        "added_tokens.json": unknown,
+        "special_tokens_map.json": named | {"pad_token": "[PAD]"},
+    }
+    return {name: ("sentencepiece", files) for name, files in found.items()}

@@ -60,4 +60,11 @@ def _loose(tokenizer, name: str) -> list[list[int]]:
     """Ids as no text has them, holes of the vocabulary among them."""
     choose = random.Random(name)
     last = max(tokenizer.get_vocab().values())
-    return [[choose.randint(0, last) for _ in range(10)] for _ in range(N_LOOSE)]
+    found = [[choose.randint(0, last) for _ in range(10)] for _ in range(N_LOOSE)]
+    if not tokenizer.is_fast:  # its decoding has rules of its own beside added tokens
+        added = sorted(tokenizer.added_tokens_decoder)
+        found += [
+            [choose.choice((choose.choice(added), choose.randint(0, last))) for _ in range(10)]
+            for _ in range(N_LOOSE)
+        ]
+    return found
