@@ -423,3 +423,101 @@ def test_windows_of_a_text_that_formats_are_compared_on():
     found = windows(model, "the king and " * 50)
     assert len(found[0]) == 65
     assert np.concatenate(found).tolist() == alone(kind("suffix"), "the king and " * 50)
+
+
+# ---- what reading it again brought to light
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("wordpiece", "A"), ("wordpiece", "the   "), ("wordpiece", "the\n"), ("wordlevel", "THE")],
+)
+def test_the_size_of_a_text_that_the_tokenizer_changes(name, text):
+    score = kind(name).model.score(text)
+    assert (score.n_bytes, score.n_chars) == (len(text), len(text))
+
+
+def test_special_tokens_that_an_object_does_not_name():
+    from gpt2c.tokenizer.huggingface import HuggingFaceTokenizer
+
+    description = json.loads(MAKERS["metaspace"]().to_str())
+    tokenizer = HuggingFaceTokenizer(description, name="named", special_tokens={"</s>": 2})
+    assert tokenizer.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2}
+
+
+@pytest.mark.parametrize("name", ["metaspace", "byte fallback"])
+def test_a_prefix_that_the_model_lacks(name):
+    from gpt2c import TokenizerError
+
+    description = json.loads(MAKERS[name]().to_str())
+    n_vocab = max(description["model"]["vocab"].values()) + 1
+    new = {"id": n_vocab, "content": "[BOS]", "special": True, "normalized": False}
+    description["added_tokens"].append(new | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
+    description["post_processor"]["single"][0]["SpecialToken"]["id"] = "[BOS]"
+    description["post_processor"]["pair"] = description["post_processor"]["single"]
+    tokens = {"[BOS]": {"id": "[BOS]", "ids": [n_vocab], "tokens": ["[BOS]"]}}
+    description["post_processor"]["special_tokens"] = tokens
+    assert unpack({"tokenizers": description}, "there", n_vocab + 1).prefix == (n_vocab,)
+    with pytest.raises(
+        TokenizerError, match=rf"the token '\[BOS\]' has the id {n_vocab}, but the model's end"
+    ):
+        unpack({"tokenizers": description}, "there", n_vocab)
+
+
+def test_an_unknown_character_is_no_written_beginning():
+    of = kind("suffix")
+    unknown = of.library.token_to_id("<unk>")
+    assert of.model.bos_token_id == unknown
+    assert of.model.score("[the", special=True).token_ids == alone(of, "[the")
+    with pytest.raises(ValueError, match=r"the text is the beginning of a text alone, which is not scored"):
+        kind("wordpiece").model.score("[CLS]", special=True)
+
+
+class Python:
+    """A tokenizer of whole words that puts a space before every text, of no library."""
+
+    pieces = ("▁the", "▁king", "the", "king", ".", "▁.", "▁")
+
+    def encode(self, text):
+        if not text:
+            raise IndexError(text)  # as some do
+        words = f"▁{text}".replace(" ", "▁")
+        ids = []
+        while words:
+            index, piece = max(
+                ((i, p) for i, p in enumerate(self.pieces) if words.startswith(p)),
+                key=lambda pair: len(pair[1]),
+            )
+            ids.append(index)
+            words = words[len(piece) :]
+        return ids
+
+    def decode(self, ids):
+        return "".join(self.pieces[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
+
+def test_an_object_that_puts_a_space_before_every_text():
+    from gpt2c import as_tokenizer
+
+    tokenizer = as_tokenizer(Python())
+    assert (tokenizer.prefix, tokenizer.suffix) == ((), ())
+    assert tokenizer.encode("king") == [1]
+    assert tokenizer.encode("king", continued=True) == [3]
+    assert tokenizer.encode(" king", continued=True) == [1]
+    model, _ = random_gpt2(n_vocab=7, tokenizer=tokenizer)
+    (score,) = model.score([("the", "king")])
+    assert score.token_ids == [3]
+    assert [s.text for s in sorted(model.suggest("the", k=7), key=lambda s: s.token_id)] == [
+        " the", " king", "the", "king", ".", " .", " ",
+    ]  # fmt: skip
+
+
+def test_suggestions_behind_a_long_prompt():
+    of = kind("byte fallback")
+    prompt = alone(of, "the king and 猫 " * 4)[:63]
+    for cut in (1, 17, 40, 63):
+        before = prompt[:cut]
+        if decoded(of, before).endswith("\ufffd"):
+            before = before[:-1]
+        for suggestion in of.model.suggest(before, k=of.n_vocab):
+            assert suggestion.text == added(of, before, [suggestion.token_id])

@@ -49,6 +49,7 @@ def _keyboard(model: GPT2, k: int, special: bool) -> None:
         "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
     )
     text = ""
+    _ = model.tokenizer  # an error that says why, if there is none
     suggestions: list[Suggestion] = []
     while True:
         try:

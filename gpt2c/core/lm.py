@@ -206,11 +206,18 @@ class LoadedModel:
             if isinstance(prompt, str):
                 before = list(self.tokenizer.prefix)
                 ids = self.tokenizer.encode(prompt, special)
-                if special and ids[: len(before)] == before:  # it was written out
+                if special and self.is_written_out(before, prompt, ids):
                     before = []
                 prompt = [*before, *ids] or self.start_ids
             arrays.append(token_ids(prompt, self.config.n_vocab, name))
         return arrays
+
+    def is_written_out(self, start: Sequence[int], text: Any, ids: Sequence[int]) -> bool:
+        """Whether a text with the tokens ``ids`` begins with the special tokens ``start``, written in it."""
+        if not start or tuple(ids[: len(start)]) != tuple(start):
+            return False
+        # Not so where it is the token of what the tokenizer does not know.
+        return not isinstance(text, str) or text.lstrip().startswith(self.tokenizer.decode(start[:1]).strip())
 
     def encode_text(
         self, text: Any, name: str, *, special: bool = False, continued: bool = False

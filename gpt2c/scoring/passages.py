@@ -57,6 +57,8 @@ class Passage:
         if len(ids) == 0:
             what = "is empty" if text is not None else "has no token ids"
             raise ValueError(f"{name} {what}: there is nothing to score")
+        if n_rows < self.first and len(before) < n_start:
+            raise ValueError(f"{name} is the beginning of a text alone, which is not scored")
         if n_rows < self.first:
             raise ValueError(
                 f"{name} is a single token, and without bos nothing stands before it: nothing can be "

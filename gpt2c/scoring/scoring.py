@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -89,7 +90,7 @@ def score_rows(
             n_tokens = len(ids)
             ids = ids[:max_tokens]
             cut = len(ids) < n_tokens
-            before, n_start = _start(model, ids[:0], ids, options)
+            before, n_start = _start(model, ids[:0], text, ids, options)
             waiting.append((key, len(before) + len(ids) > max(1, len(before), n_start), cut))
             if waiting[-1][1]:
                 known = text if isinstance(text, str) else None
@@ -114,26 +115,23 @@ def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) 
     context, text = split_pair(item)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
-    before, n_start = _start(model, before, ids, options)
+    begins = (context, before) if len(before) else (text, ids)
+    before, n_start = _start(model, before, *begins, options)
     return Passage(name, before, n_start, text if isinstance(text, str) else None, ids, options)
 
 
 def _start(
-    model: LoadedModel, context: np.ndarray, ids: np.ndarray, options: ScoringOptions
+    model: LoadedModel, context: np.ndarray, text: Any, ids: np.ndarray, options: ScoringOptions
 ) -> tuple[np.ndarray, int]:
     """What stands before a text, its context included, and how many tokens are its beginning.
 
     That is what begins a text, a token that was named, or nothing. Where special tokens are read, and it is
-    written out, it does not come twice.
+    written out at the beginning of ``text``, which has the tokens ``ids``, it does not come twice.
     """
-    if options.bos is True:
-        start = np.array(model.start_ids, np.int32)
-    else:
-        start = np.array([] if options.bos is False else [options.bos], np.int32)
-    written = (context if len(context) else ids)[: len(start)]
-    if options.special and np.array_equal(written, start):
+    start = model.start_ids if options.bos is True else () if options.bos is False else (options.bos,)
+    if options.special and model.is_written_out(start, text, ids.tolist()):
         return context, len(start)
-    return np.concatenate([start, context]), len(start)
+    return np.concatenate([np.array(start, np.int32), context]), len(start)
 
 
 def _beginning(model: LoadedModel, text: str, ids: np.ndarray, special: bool) -> str | None:
@@ -315,12 +313,10 @@ def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k
     exact = logits.astype(np.float64)
     top = exact.max()
     probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
+    decoder = model.tokenizer.decoder(prompt) if model.has_tokenizer else None
     suggestions = []
     for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):
-        text = ""
-        if model.has_tokenizer:
-            decoder = model.tokenizer.decoder(prompt)
-            text = decoder.push(token) + decoder.flush()
+        text = "" if decoder is None else decoder.alone(token)
         suggestions.append(Suggestion(text, probability, token, model.token_bytes(token)))
     return suggestions
 
@@ -340,7 +336,15 @@ def _extent(
         text, offsets = text[max((end for _, end in offsets[:first]), default=0) :], offsets[first:]
     elif first:  # a wrapped tokenizer that changes the text
         return None, None, None
-    whole = text.encode("utf-8")
-    # A text that was cut may end inside a character; and there may be a space that was put before it.
-    spelled = next((part for part in (data, data[1:]) if whole.startswith(part)), whole)
-    return offsets, len(spelled), len(text)
+    n_bytes = len(text.encode("utf-8"))
+    begun = _begun_character(data)
+    if begun:  # the text was cut inside its last character
+        n_bytes -= len(text[-1].encode("utf-8")) - begun
+    return offsets, n_bytes, len(text)
+
+
+def _begun_character(data: bytes) -> int:
+    """How many bytes at the end are the beginning of a character that does not end there."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-4:])
+    return len(decoder.getstate()[0])

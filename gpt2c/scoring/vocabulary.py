@@ -48,4 +48,4 @@ def text_limits(model: LoadedModel) -> set[int]:
     """The tokens that stand for the beginning and the end of a text."""
     config, tokenizer = model.config, model.tokenizer
     limits = (config.bos_token_id, *config.eos_token_ids, *tokenizer.prefix, *tokenizer.suffix)
-    return {token for token in limits if token is not None}
+    return {token for token in limits if token is not None and token < config.n_vocab}

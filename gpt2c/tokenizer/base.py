@@ -158,7 +158,11 @@ class StreamDecoder:
     def __init__(self, token_bytes: Callable[[int], bytes], before: Sequence[int] = ()) -> None:
         self._token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._utf8.decode(b"".join(map(token_bytes, before)))
+        data, at = b"", len(before)
+        while at and len(data) < 3:  # a character that was begun has no more bytes
+            at -= 1
+            data = token_bytes(before[at]) + data
+        self._utf8.decode(data)
         # A character that was begun there counts as one U+FFFD there.
         self._shown = len(self._utf8.getstate()[0].decode("utf-8", "replace"))
 
@@ -169,6 +173,11 @@ class StreamDecoder:
     def flush(self) -> str:
         """End the text; returns U+FFFD if it ends inside a character. A new text may begin after this."""
         return self._new(self._utf8.decode(b"", True))
+
+    def alone(self, token_id: int) -> str:
+        """The text that one token would add, if the text ended with it; nothing is added."""
+        data = self._utf8.getstate()[0] + self._token_bytes(token_id)
+        return data.decode("utf-8", "replace")[self._shown :]
 
     def _new(self, text: str) -> str:
         piece = text[self._shown :]

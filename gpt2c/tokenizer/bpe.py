@@ -56,7 +56,7 @@ class BPETokenizer(Tokenizer):
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
         check_size(name, 1 + max(self._ids), self._n_ids)
-        self._check(self.prefix + self.suffix)
+        self._check(self.prefix)
 
     @cached_property
     def _tiktoken(self) -> Any:

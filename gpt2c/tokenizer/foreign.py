@@ -104,14 +104,7 @@ class ForeignTokenizer(Tokenizer):
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         check_text(text)
-        obj = self._object
-        if self._library == "tiktoken":
-            found = obj.encode(text, allowed_special="all") if special else obj.encode_ordinary(text)
-        elif self._library == "transformers":
-            found = obj.encode(text, add_special_tokens=False, split_special_tokens=not special)
-        else:
-            found = self._inside(self._ids(text))
-        ids = id_list(found)
+        ids = self._continued(text, special) if continued and text else self._encoded(text, special)
         if self._limit is not None and ids and not 0 <= min(ids) <= max(ids) < self._limit:
             raise TokenizerError(
                 f"the tokenizer {self.name} gave ids from {min(ids)} to {max(ids)}, but the model's are 0 to "
@@ -164,6 +157,24 @@ class ForeignTokenizer(Tokenizer):
 
     offsets.__doc__ = Tokenizer.offsets.__doc__
 
+    def _encoded(self, text: str, special: bool) -> list[int]:
+        obj = self._object
+        if self._library == "tiktoken":
+            return id_list(obj.encode(text, allowed_special="all") if special else obj.encode_ordinary(text))
+        if self._library == "transformers":
+            return id_list(obj.encode(text, add_special_tokens=False, split_special_tokens=not special))
+        return self._inside(self._ids(text))
+
+    def _continued(self, text: str, special: bool) -> list[int]:
+        """The ids of a text behind a full stop, which leave out a space that is put before whole texts."""
+        try:
+            before, both = self._encoded(".", special), self._encoded("." + text, special)
+        except Exception:  # an object that does not know the stop
+            before, both = [], []
+        if before and both[: len(before)] == before:
+            return both[len(before) :]
+        return self._encoded(text, special)
+
     def _ids(self, text: str) -> list[int]:
         found = self._object.encode(text)
         return id_list(getattr(found, "ids", found))
@@ -184,10 +195,13 @@ class ForeignTokenizer(Tokenizer):
         if self._library == "transformers":
             around = list(self._object.build_inputs_with_special_tokens([-1]))
             return tuple(around[: around.index(-1)]), tuple(around[around.index(-1) + 1 :])
-        empty = self._ids("")
+        try:
+            empty = self._ids("")
+            sample = self._ids("a") if empty else []
+        except Exception:  # an object that cannot encode these: then it is not known to put anything there
+            empty = []
         if not empty:
             return (), ()
-        sample = self._ids("a")
         for at in range(len(empty), -1, -1):
             rest = len(empty) - at
             if sample[:at] == empty[:at] and sample[len(sample) - rest :] == empty[at:]:

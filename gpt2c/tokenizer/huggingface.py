@@ -66,17 +66,16 @@ class HuggingFaceTokenizer(Tokenizer):
         self._added: dict[int, str] = {
             token["id"]: token["content"] for token in self._description["added_tokens"]
         }
-        if special_tokens is None:
-            special_tokens = {
-                token["content"]: token["id"]
-                for token in self._description["added_tokens"]
-                if token["special"]
-            }
-        self.special_tokens = special_tokens
+        self.special_tokens = dict(special_tokens or {})
+        for token in self._description["added_tokens"]:
+            if token["special"]:
+                self.special_tokens[token["content"]] = token["id"]
         self.n_vocab = 1 + max([*_ids(self._description["model"]), *self._added], default=-1)
         self._n_ids = self.n_vocab if n_ids is None else n_ids
         own = (index for index in _ids(self._description["model"]) if index not in self._added)
         check_size(name, 1 + max(own, default=-1), self._n_ids)
+        for index in self.prefix:
+            check_id(index, self._whole.id_to_token(index) or "", self._n_ids)
         self._decoding = steps(self._description.get("decoder"), "decoders")
         self._decodes = {step["type"] for step in self._decoding}
 
@@ -215,6 +214,7 @@ def _parsed(description: dict[str, Any], name: str) -> Any:
 
 def _in_full(description: dict[str, Any], name: str) -> dict[str, Any]:
     """A description as the library writes it, with every field, and without truncation and padding."""
+    description = description | {"added_tokens": description.get("added_tokens") or []}
     small = description | SMALL
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     small |= {part: description.get(part) for part in parts}

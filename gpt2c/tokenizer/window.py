@@ -8,6 +8,8 @@ from .base import StreamDecoder
 
 __all__ = ["WindowDecoder", "window_offsets"]
 
+_FEW = 16  # tokens; any number is right from which on a window may begin
+
 _Decode = Callable[[list[int]], str]
 
 
@@ -31,10 +33,14 @@ class WindowDecoder(StreamDecoder):
     ) -> None:
         self._decode = decode
         self._waits = waits
-        self._before = list(before)
+        self._before = self._tail(list(before))
         self._latest: list[int] = []
         # How many characters fewer the text has than those shown: U+FFFD, of which some became one character.
         self._owed = 0
+
+    def alone(self, token_id: int) -> str:
+        before = [*self._before, *self._latest]
+        return self._decode([*before, token_id])[len(self._decode(before)) if before else 0 :]
 
     def push(self, token_id: int) -> str:
         self._latest.append(token_id)
@@ -52,13 +58,24 @@ class WindowDecoder(StreamDecoder):
         shown = self._owed + (len(self._decode(self._before)) if self._before else 0)
         piece = text[shown:]
         self._owed = max(0, shown - len(text))
-        # The window does not begin with tokens without text, which would leave the next one the first, nor
-        # inside a character.
-        alone = self._decode(self._latest)
-        begins = alone and not alone.startswith("\ufffd")
-        self._before = self._latest if begins else [*self._before, *self._latest]
+        self._before = self._latest if self._may_begin(self._latest) else [*self._before, *self._latest]
         self._latest = []
         return piece
+
+    def _may_begin(self, ids: list[int]) -> bool:
+        """Whether a window may begin with these tokens.
+
+        Not with some that have no text, which would leave the next one the first, nor inside a character.
+        """
+        text = self._decode(ids)
+        return bool(text) and not text.startswith("\ufffd")
+
+    def _tail(self, before: list[int]) -> list[int]:
+        """As many of the last tokens as matter for the text of the next one."""
+        size = _FEW
+        while size < len(before) and not self._may_begin(before[-size:]):
+            size *= 2
+        return before[-size:]
 
 
 def window_offsets(decode: _Decode, text: str, ids: Sequence[int]) -> list[tuple[int, int]] | None:
