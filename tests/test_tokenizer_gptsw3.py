@@ -125,6 +125,8 @@ def test_every_space_at_the_seam_counts(tmp_path):
     for text in ("world", " world", "  world"):
         ids = tokenizer.encode("Hello") + tokenizer.encode(text, continued=True)
         assert tokenizer.decode(ids) == f"Hello{text}"
+    ids = tokenizer.encode("llo<s> He", special=True, continued=True)
+    assert ids == ids_of(tokenizer, "llo", "<s>", "\u2581\u2581", "He")
 
 
 def test_what_was_shown_stays(tmp_path):
@@ -197,6 +199,23 @@ def test_places_of_other_ids(tmp_path):
     assert tokenizer.decode(ids) == "Hello" and tokenizer.encode("Hello") != ids
     assert tokenizer.offsets("Hello", ids) == [(0, 1), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
     assert tokenizer.offsets("He\u00ad", tokenizer.encode("He\u00ad", continued=True)) == [(0, 2)]
+
+
+def test_a_token_without_text_behind_a_text(tmp_path):
+    """A model that puts the space behind a text, not before it."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    packed = load(tmp_path, "spiece-sw3-spaces").packed()
+    model = packed["sentencepiece"]["model"]
+    proto = sentencepiece_model_pb2.ModelProto.FromString(base64.b64decode(model["proto"]))
+    proto.trainer_spec.treat_whitespace_as_suffix = True
+    model["proto"] = base64.b64encode(proto.SerializeToString()).decode()
+    tokenizer = unpack(packed, "model.gpt2c", 600)
+    text = "<s>llo<s>llo\u00ad"
+    ids = tokenizer.encode(text, special=True)
+    assert ids == ids_of(tokenizer, *["<s>", "llo", "\u2581"] * 2)
+    places = [(0, 3), (3, 6), (6, 6), (6, 9), (9, 12), (13, 13)]
+    assert tokenizer.offsets(text, ids, special=True) == places
 
 
 # ---- files
