@@ -300,7 +300,7 @@ def test_damaged_files(tmp_path):
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         ("[" * 100_000, "is damaged, it is not valid JSON"),
         ("[]", r"tokenizer.json must hold a JSON object, not \[\]"),
-        ({}, "there is no model in it"),
+        ({}, 'is no tokenizer.json: there is no "model" in it'),
         (described(model={"vocab": None}), "a BPE needs a vocabulary"),
         (described(model={"merges": None}), "a BPE needs a vocabulary"),
         (described(model={"vocab": {}}), "must be whole numbers, and at least one is needed"),

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from helpers.tokenizer_kinds import MAKERS, TEXT, added, decoded, kind, logprobs
+from helpers.toys import random_gpt2
 
 from gpt2c.scoring.scoring import score_rows
 from gpt2c.scoring.vocabulary import word_edges
@@ -395,3 +396,30 @@ def test_a_beginning_that_is_written_out_is_not_scored():
     of = kind("unigram")  # without a prefix it is the begin-of-text token
     assert of.model.bos_token_id == of.library.token_to_id("</s>")
     assert of.model.score("</s> the", special=True).token_ids == alone(of, "the")
+
+
+def test_a_space_that_was_put_there_is_no_word():
+    of = kind("unigram")
+    score = of.model.score("猫 the", words=True)
+    assert score.offsets[:2] == [(0, 1), (0, 1)], "the space, and the character"
+    assert [(w.text, w.start, w.end, w.first_token, w.n_tokens) for w in score.words()] == [
+        ("猫", 0, 1, 0, 2),
+        ("the", 2, 5, 2, 1),
+    ]
+
+
+def test_windows_of_a_text_that_formats_are_compared_on():
+    from gpt2c.scoring.comparison import windows
+
+    of = kind("wordpiece")
+    ids = alone(of, "the king and " * 50)
+    found = windows(of.model, "the king and " * 50 + "<|endoftext|>the")
+    assert [len(window) for window in found] == [65, 65, 23, 2], "64 positions, and what is only predicted"
+    assert all(window[0] == 2 for window in found), "[CLS] begins each"
+    assert np.concatenate([window[1:] for window in found[:-1]]).tolist() == ids
+    model, _ = random_gpt2(
+        n_vocab=of.n_vocab, n_ctx=64, tokenizer=kind("suffix").tokenizer, bos_token_id=None
+    )
+    found = windows(model, "the king and " * 50)
+    assert len(found[0]) == 65
+    assert np.concatenate(found).tolist() == alone(kind("suffix"), "the king and " * 50)

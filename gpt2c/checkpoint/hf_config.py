@@ -217,7 +217,8 @@ def _token_ids(
         usable = list(dict.fromkeys(token for token in ids if 0 <= token < n_vocab))
         outside = [str(token) for token in ids if not 0 <= token < n_vocab]
         note = f"{', '.join(outside[:4])} outside the vocabulary of {n_vocab}: left out" if outside else ""
-        report.append(Setting(key, value, "honoured" if key in values else "default", note))
+        read = "ignored" if outside and not usable else "honoured"
+        report.append(Setting(key, value, read if key in values else "default", note))
         found[name] = tuple(usable) if name == "eos_token_ids" else (usable[0] if usable else None)
     return found
 

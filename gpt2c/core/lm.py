@@ -139,8 +139,9 @@ class LoadedModel:
         if self.config.eos_token_ids:
             return self.config.eos_token_ids[0]
         raise ConfigError(
-            "the configuration names neither a bos_token_id nor an eos_token_id, so there is no token for "
-            "the beginning of a text: give a prompt that is not empty, and score with bos=False"
+            "the configuration names neither a bos_token_id nor an eos_token_id that the model has, so there "
+            "is no token for the beginning of a text: give a prompt that is not empty, and score with "
+            "bos=False (--no-bos) or bos=ID (--bos ID)"
         )
 
     @property

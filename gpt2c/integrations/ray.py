@@ -42,7 +42,7 @@ class Scorer:
         Where the texts are.
     prefix : str
         What the names of the new columns begin with.
-    dtype : str, optional
+    dtype, tokenizer
         As for ``from_pretrained``.
     threads : int
         Of each process.
@@ -63,6 +63,7 @@ class Scorer:
         text_column: str = "text",
         prefix: str = "gpt2c_",
         dtype: str | None = None,
+        tokenizer: Any = None,
         threads: int = 1,
         bos: bool | int = True,
         special: bool = False,
@@ -70,7 +71,7 @@ class Scorer:
         stride: int | None = None,
         min_context: int | None = None,
     ) -> None:
-        self.source, self.dtype, self.threads = model, dtype, threads
+        self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
         self.text_column, self.prefix = text_column, prefix
         self.bos, self.special = bos, special
         self.window, self.stride, self.min_context = window, stride, min_context
@@ -81,7 +82,9 @@ class Scorer:
     @cached_property
     def model(self) -> GPT2:
         """The model of this process."""
-        return GPT2.from_pretrained(self.source, dtype=self.dtype, threads=self.threads)
+        return GPT2.from_pretrained(
+            self.source, dtype=self.dtype, tokenizer=self.tokenizer, threads=self.threads
+        )
 
     def __call__(self, batch: Any) -> Any:
         """A batch with its scores.

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import reference
 from ..core.lm import LoadedModel
+from ..errors import ConfigError
 
 __all__ = ["SAMPLE", "Cost", "compare", "windows"]
 
@@ -28,12 +29,16 @@ class Cost(TypedDict):
 
 
 def windows(model: LoadedModel, text: str) -> list[np.ndarray]:
-    """The text as windows of token ids, int32 [2 to n_ctx + 1] each; the first is the begin-of-text token."""
-    size, found = model.config.n_ctx, []
+    """The text as windows of token ids, int32 [2 to n_ctx + 1] each, which begin with what begins a text."""
+    try:
+        start = model.start_ids
+    except ConfigError:  # nothing does
+        start = ()
+    size, found = model.config.n_ctx + 1 - len(start), []
     for document in text.split("<|endoftext|>"):
         ids = model.tokenizer.encode(document.strip("\n"))
-        found += [[model.bos_token_id, *ids[i : i + size]] for i in range(0, len(ids), size)]
-    return [np.array(ids, np.int32) for ids in found]
+        found += [[*start, *ids[i : i + size]] for i in range(0, len(ids), size)]
+    return [np.array(ids, np.int32) for ids in found if len(ids) > 1]
 
 
 def logits(model: LoadedModel, ids: np.ndarray) -> Iterator[np.ndarray]:

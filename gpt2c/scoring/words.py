@@ -72,9 +72,14 @@ def find_words(
     limits = text_limits(model)
     words, first = [], 0  # the first token of the next word, or of the white space before it
     for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
-        start, piece = offsets[begin][0], text[offsets[begin][0] : offsets[end - 1][1]]
+        # A token of white space alone may have the place of the word behind it, if it was put there.
+        shown = [i for i in range(begin, end) if not _is_blank(tokenizer.token_bytes(ids[i]))]
+        if not shown or ids[begin] in limits:
+            continue
+        start = offsets[shown[0]][0]
+        piece = text[start : offsets[shown[-1]][1]]
         word = piece.strip()
-        if not word or ids[begin] in limits:
+        if not word:
             continue
         start += len(piece) - len(piece.lstrip())
         logprob = float(logprobs[first:end].sum(dtype=np.float64) + gains[end] - gains[first])
@@ -82,6 +87,11 @@ def find_words(
         words.append(Word(word, start, start + len(word), logprob, surprisal, first, end - first))
         first = end
     return tuple(words)
+
+
+def _is_blank(token: bytes) -> bool:
+    """Whether it is white space, or nothing."""
+    return not token.decode("utf-8", "replace").strip()
 
 
 def _is_partial(token: bytes) -> bool:

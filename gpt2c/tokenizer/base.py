@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import TokenizerError, shown
 
-__all__ = ["StreamDecoder", "Tokenizer", "check_id", "check_size", "check_text", "id_list"]
+__all__ = ["StreamDecoder", "Tokenizer", "check_id", "check_size", "check_text", "id_list", "is_failure"]
 
 
 class Tokenizer:
@@ -213,6 +213,11 @@ def check_id(index: int, text: str, n_ids: int) -> None:
             f"the token {shown(text)} has the id {index}, but the model's end at {n_ids - 1}: its embedding "
             "was not resized when the token was added"
         )
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed, and nobody interrupted it: Rust's PanicException is not an Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def id_list(ids: Any) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import tiktoken  # here, not when first needed: importing it fails once the main thread has ended
 
 from ..errors import TokenizerError
-from .base import Tokenizer, check_id, check_size, check_text, id_list
+from .base import Tokenizer, check_id, check_size, check_text, id_list, is_failure
 from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
 
 __all__ = ["SEPARATOR", "BPETokenizer"]
@@ -148,7 +148,7 @@ class BPETokenizer(Tokenizer):
         try:
             return self._tiktoken.encode_ordinary(text)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Rust's; not an Exception, and not to be imported
+            if not is_failure(error):
                 raise
             raise TokenizerError(f"tiktoken failed on a text of {len(text)} characters: {error}") from None
 

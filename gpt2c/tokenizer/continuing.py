@@ -23,14 +23,16 @@ class Continuing:
 
     Parameters
     ----------
-    made : function of a bool
-        Makes the pipeline, which reads special tokens or not.
+    whole, made : functions of a bool
+        The pipeline, which reads special tokens or not, and another one like it, which may be changed.
     description : dict
         Its tokenizer.json.
     """
 
-    def __init__(self, made: Callable[[bool], Any], description: dict[str, Any]) -> None:
-        self._whole = {special: made(special) for special in (False, True)}
+    def __init__(
+        self, whole: Callable[[bool], Any], made: Callable[[bool], Any], description: dict[str, Any]
+    ) -> None:
+        self._whole, self._made = whole, made
         self._added = {token["id"]: token for token in description["added_tokens"]}
         before, pre = _without_space(steps(description.get("pre_tokenizer"), "pretokenizers"))
         _, normalizers = _without_space(steps(description.get("normalizer"), "normalizers"))
@@ -45,16 +47,12 @@ class Continuing:
 
         # Its tokens are the pieces that get a space each.
         self._pieces = parts(before) if before else None
-        changed = parts(pre)
+        self._changed = parts(pre)
         self._without: dict[bool, Any] = {}
-        for special in (False, True):
-            pipeline = made(special)
-            pipeline.normalizer, pipeline.pre_tokenizer = changed.normalizer, changed.pre_tokenizer
-            self._without[special] = pipeline
 
     def encode(self, text: str, special: bool) -> tuple[list[int], Spans]:
         """The ids of a text and their offsets."""
-        whole, without = self._whole[special], self._without[special]
+        whole, without = self._whole(special), self._without_space(special)
         cut = len(text) if self._once else self._beginning(text, special)
         head = without.encode(text[:cut], add_special_tokens=False)
         if text[:1].isspace() and (not head.offsets or head.offsets[0][0] > 0):
@@ -63,13 +61,22 @@ class Continuing:
         tail = whole.encode(text[cut:], add_special_tokens=False)
         return head.ids + tail.ids, head.offsets + [(cut + start, cut + end) for start, end in tail.offsets]
 
+    def _without_space(self, special: bool) -> Any:
+        """The pipeline without the space."""
+        if special not in self._without:
+            pipeline = self._made(special)
+            pipeline.normalizer = self._changed.normalizer
+            pipeline.pre_tokenizer = self._changed.pre_tokenizer
+            self._without[special] = pipeline
+        return self._without[special]
+
     def _beginning(self, text: str, special: bool) -> int:
         """Where the first piece of a text ends that gets a space."""
         end = len(text)
         if self._pieces is not None:
             first, *others = [start for start, _ in self._pieces.encode(text).offsets] or [0]
             end = next((start for start in others if start > first), end)
-        found = self._whole[special].encode(text, add_special_tokens=False)
+        found = self._whole(special).encode(text, add_special_tokens=False)
         for index, (start, stop) in zip(found.ids, found.offsets, strict=True):
             token = self._added.get(index)
             if token is None or start >= end or (token["special"] and not special):

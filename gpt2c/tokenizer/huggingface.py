@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from ..errors import TokenizerError, shown
-from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list
+from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list, is_failure
 from .continuing import SMALL, Continuing, puts_space
 from .postprocessor import read_post_processor, steps
 from .vocabulary import spelled
@@ -40,7 +40,8 @@ class HuggingFaceTokenizer(Tokenizer):
     Raises
     ------
     TokenizerError
-        The vocabulary is another model's, or the post-processor is of an unknown kind.
+        The library refuses the description or gives an added token another id, or the vocabulary is another
+        model's.
     """
 
     kind = "tokenizer run by tokenizers"
@@ -54,8 +55,12 @@ class HuggingFaceTokenizer(Tokenizer):
         special_tokens: dict[str, int] | None = None,
     ) -> None:
         self.name = name
-        self._description = _in_full(description)
+        self._description = _in_full(description, name)
         self._whole = self._made(special=False)
+        for token in self._description["added_tokens"]:
+            if self._whole.token_to_id(token["content"]) != token["id"]:
+                text = shown(token["content"])
+                raise TokenizerError(f"{name}: the added token {text} has the id {token['id']}, not the next")
         around = read_post_processor(self._description.get("post_processor"), name)
         self.prefix, self.suffix = around.prefix, around.suffix
         self._added: dict[int, str] = {
@@ -159,7 +164,9 @@ class HuggingFaceTokenizer(Tokenizer):
             if continued and self._continuing is not None:
                 return self._continuing.encode(text, special)
             found = self._pipeline(special).encode(text, add_special_tokens=False)
-        except Exception as error:  # the library raises no narrower class
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             raise TokenizerError(f"the tokenizer {self.name} cannot encode {shown(text)}: {error}") from None
         return found.ids, found.offsets
 
@@ -172,13 +179,15 @@ class HuggingFaceTokenizer(Tokenizer):
         return self._made(special=True)
 
     def _made(self, special: bool) -> Any:
-        pipeline = tokenizers.Tokenizer.from_str(json.dumps(self._description))
+        pipeline = _parsed(self._description, self.name)
         pipeline.encode_special_tokens = not special
         return pipeline
 
     @cached_property
     def _continuing(self) -> Continuing | None:
-        return Continuing(self._made, self._description) if puts_space(self._description) else None
+        if not puts_space(self._description):
+            return None
+        return Continuing(self._pipeline, self._made, self._description)
 
     def _written(self, piece: str) -> str:
         """The text of a token of the model, by the steps of the decoder."""
@@ -195,12 +204,21 @@ class HuggingFaceTokenizer(Tokenizer):
         return piece
 
 
-def _in_full(description: dict[str, Any]) -> dict[str, Any]:
+def _parsed(description: dict[str, Any], name: str) -> Any:
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(description))
+    except BaseException as error:  # the library raises no narrower class
+        if not is_failure(error):
+            raise
+        raise TokenizerError(f"{name}: the tokenizers library refuses it: {error}") from None
+
+
+def _in_full(description: dict[str, Any], name: str) -> dict[str, Any]:
     """A description as the library writes it, with every field, and without truncation and padding."""
     small = description | SMALL
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     small |= {part: description.get(part) for part in parts}
-    full = json.loads(tokenizers.Tokenizer.from_str(json.dumps(small)).to_str())
+    full = json.loads(_parsed(small, name).to_str())
     return description | {part: full[part] for part in parts} | {"truncation": None, "padding": None}
 
 

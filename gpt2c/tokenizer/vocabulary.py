@@ -115,7 +115,7 @@ def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
     """
     model = description.get("model")
     if not isinstance(model, dict):
-        raise TokenizerError(f"{where}: there is no model in it")
+        raise TokenizerError(f'{where} is no tokenizer.json: there is no "model" in it')
     around = read_post_processor(description.get("post_processor"), where)
     _require_plain(description, model)
     vocab, merges = model.get("vocab"), model.get("merges")
