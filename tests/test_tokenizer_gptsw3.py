@@ -59,6 +59,52 @@ def test_beginning_and_end(tmp_path, name, bos, eos):
     assert (tokenizer.prefix, tokenizer.suffix) == ((), ())
 
 
+def test_one_model_has_other_tokens(tmp_path):
+    settings = {"tokenizer_class": "GPTSw3Tokenizer", "bos_token": "<s>", "pad_token": None}
+    tokenizer = load(tmp_path, "spiece-gpt-sw3-7b", tokenizer_config__json=settings)
+    assert (tokenizer.bos_token_id, tokenizer.special_tokens["<s>"]) == (2, 2)
+    assert "<pad>" not in tokenizer.special_tokens
+
+
+# ---- text that goes in
+
+
+def test_every_character_that_is_changed(tmp_path):
+    tokenizer = load(tmp_path, "spiece-sw3-spaces")
+    kept = "\t\n"
+    removed = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) not in kept]
+    for char in (*removed, "\u00a0", "\u00ad", "\u200b"):
+        assert tokenizer.encode(f"a{char}b") == tokenizer.encode("ab")
+    for char in "\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc":
+        assert tokenizer.encode(f"a{char}b") == tokenizer.encode("a b")
+    for char in f"{kept}\u2004\u2007\u200c\u2028\ufeff":
+        assert tokenizer.decode(tokenizer.encode(f"a{char}b")) == f"a{char}b"
+
+
+def test_a_token_that_must_be_a_word(tmp_path):
+    """Every part of the text gets a space before it; one that has taken the token in is a part of its own."""
+    tokenizer = load(tmp_path, "spiece-sw3-flags")
+
+    def parts(*texts):
+        return [token for text in texts for token in ([UPPER] if text == "upper" else tokenizer.encode(text))]
+
+    for text, right in {
+        "upper": parts("upper"),
+        "supper upper uppers": parts("supper", " ", "upper", " ", "uppers"),
+        "\nupper\n": parts("\nupper", "\n"),
+        "upperupper": parts("upperupper"),
+    }.items():
+        assert tokenizer.encode(text, special=True) == right, text
+
+
+def test_the_longest_token_is_cut_out(tmp_path):
+    tokens = ["<new>", "<new>er", "<newest"]
+    added = {str(600 + i): matrix_parts.added(token, 600 + i) for i, token in enumerate(tokens)}
+    settings = {"tokenizer_class": "GPTSw3Tokenizer", "added_tokens_decoder": added}
+    tokenizer = load(tmp_path, "spiece-sw3-spaces", n_vocab=603, tokenizer_config__json=settings)
+    assert tokenizer.encode("<new><new>er<newest", special=True) == [600, 601, 602]
+
+
 # ---- text that goes on, and text that comes out
 
 
@@ -79,6 +125,8 @@ def test_every_space_at_the_seam_counts(tmp_path):
     for text in ("world", " world", "  world"):
         ids = tokenizer.encode("Hello") + tokenizer.encode(text, continued=True)
         assert tokenizer.decode(ids) == f"Hello{text}"
+    ids = tokenizer.encode("llo<s> He", special=True, continued=True)
+    assert ids == ids_of(tokenizer, "llo", "<s>", "\u2581\u2581", "He")
 
 
 def test_what_was_shown_stays(tmp_path):
@@ -90,6 +138,8 @@ def test_what_was_shown_stays(tmp_path):
     decoder = tokenizer.decoder()
     pieces = ["He", "llo", "<|endoftext|>", "<s>", "He", "j", " ", " upper", "  ", " <sep>", " a"]
     assert [*map(decoder.push, ids), decoder.flush()] == [*pieces, ""]
+    [start] = ids_of(tokenizer, "<s>")
+    assert tokenizer.decoder().push(start) == " <s>" == tokenizer.decode([start])
     for cut in range(len(ids)):
         decoder = tokenizer.decoder(ids[:cut])
         assert [decoder.push(token) for token in ids[cut:]][1:] == pieces[cut + 1 :]
@@ -135,6 +185,9 @@ def test_places_in_a_text_that_the_tokenizer_changes(tmp_path):
     assert tokenizer.offsets(text, ids, special=True) == places
     assert tokenizer.offsets(text, ids) == places
     assert tokenizer.offsets(text, ids[:5]) == places[:5]
+    for together in ("a\u0316\u0301", "A\u0f73\u0301", "\u1112\u1161\u11ab"):
+        found = tokenizer.offsets(f"x{together}", tokenizer.encode(f"x{together}"))
+        assert {*found} == {(0, 1), (1, 4)}
     text = "x\u0323\u0301a\u0323"  # marks that have no place in the character before, and one that has
     composed = tokenizer.offsets(text, tokenizer.encode(text))
     assert composed == [(0, 1), *[(1, 2)] * 2, *[(2, 3)] * 2, *[(3, 5)] * 3]
@@ -145,7 +198,24 @@ def test_places_of_other_ids(tmp_path):
     ids = ids_of(tokenizer, "\u2581", "<0x48>", "e", "l", "l", "o")
     assert tokenizer.decode(ids) == "Hello" and tokenizer.encode("Hello") != ids
     assert tokenizer.offsets("Hello", ids) == [(0, 1), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
-    assert tokenizer.offsets("He", tokenizer.encode("He", continued=True)) == [(0, 2)]
+    assert tokenizer.offsets("He\u00ad", tokenizer.encode("He\u00ad", continued=True)) == [(0, 2)]
+
+
+def test_a_token_without_text_behind_a_text(tmp_path):
+    """A model that puts the space behind a text, not before it."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    packed = load(tmp_path, "spiece-sw3-spaces").packed()
+    model = packed["sentencepiece"]["model"]
+    proto = sentencepiece_model_pb2.ModelProto.FromString(base64.b64decode(model["proto"]))
+    proto.trainer_spec.treat_whitespace_as_suffix = True
+    model["proto"] = base64.b64encode(proto.SerializeToString()).decode()
+    tokenizer = unpack(packed, "model.gpt2c", 600)
+    text = "<s>llo<s>llo\u00ad"
+    ids = tokenizer.encode(text, special=True)
+    assert ids == ids_of(tokenizer, *["<s>", "llo", "\u2581"] * 2)
+    places = [(0, 3), (3, 6), (6, 6), (6, 9), (9, 12), (13, 13)]
+    assert tokenizer.offsets(text, ids, special=True) == places
 
 
 # ---- files
@@ -190,7 +260,7 @@ DAMAGE = {
     "no model": lambda packed: packed.pop("model"),
     "no base64": lambda packed: packed["model"].update(proto="\u00e9"),
     "no SentencePiece model": lambda packed: packed["model"].update(proto="AAAA"),
-    "a model without an unknown": lambda packed: packed["model"].update(proto="CgUKAWEVAAA="),
+    "a model without an unknown": lambda packed: packed["model"].update(proto="CgMKAWE="),
     "names that are no list": lambda packed: packed["model"].update(named=None),
     "a token that is no object": lambda packed: packed["added_tokens"].append(3),
     "a token without a flag": lambda packed: packed["added_tokens"][0].pop("rstrip"),

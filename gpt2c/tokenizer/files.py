@@ -142,9 +142,8 @@ def _add_post_processor(
 ) -> None:
     """What the class puts before and behind a text, where no tokenizer.json says it."""
     values = settings.values
-    if path.suffix == ".model":
-        end = ["</s>"] if settings.family == "T5" and "</s>" in ids else []
-        description["post_processor"] = template([], end, ids)
+    if path.suffix == ".model" and settings.family == "T5":
+        description["post_processor"] = template([], ["</s>"] if "</s>" in ids else [], ids)
     elif path.suffix == ".txt" and not _is_pair(path):
         named = [values.get("cls_token") or "[CLS]"], [values.get("sep_token") or "[SEP]"]
         description["post_processor"] = template(*named, ids)

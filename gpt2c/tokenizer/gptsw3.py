@@ -82,8 +82,8 @@ class GPTSw3Tokenizer(Tokenizer):
         self.name = name
         try:
             model = description["model"]
-            self._model = base64.b64decode(model["proto"], validate=True)
-            named, additional = ({*map(str, model[key])} for key in ("named", "additional"))
+            self._model = base64.b64decode(model["proto"])
+            self._named, additional = ({*map(str, model[key])} for key in ("named", "additional"))
             entries = [(token["content"], _read(token)) for token in description["added_tokens"]]
             self._added: dict[str, _Added] = dict(entries)
             self.special_tokens = {
@@ -99,8 +99,7 @@ class GPTSw3Tokenizer(Tokenizer):
         self._size: int = self._whole.vocab_size()
         self._texts = {token.id: text for text, token in self._added.items()}
         behind = {text for text in additional if text in self._added and self._added[text].id >= self._size}
-        self._named = named - behind
-        self._apart = (self._added.keys() - named) | behind
+        self._apart = (self._added.keys() - self._named) | behind
         self.n_vocab = max(self._size, 1 + max(self._texts, default=-1))
         self._n_ids = self.n_vocab if n_ids is None else n_ids
         check_size(name, self._size, self._n_ids)
@@ -241,21 +240,21 @@ class GPTSw3Tokenizer(Tokenizer):
             return [(run.places[0], run.places[-1] + 1)]
         from sentencepiece import sentencepiece_pb2
 
-        text = _clean(run.text)
-        sources = _sources(run.text)
-        characters = [at for at, char in enumerate(text) for _ in char.encode("utf-8")]
+        # Each with its end, where a token without text may stand.
+        text, places = _clean(run.text), [*run.places, run.places[-1] + 1]
+        sources = [*_sources(run.text), (len(run.text), len(run.text))]
+        characters = [at for at, char in enumerate(text) for _ in char.encode("utf-8")] + [len(text)]
         found: list[_Span] = []
         encoded = run.processor.encode(text, out_type="serialized_proto")
         following: Any = None
         for piece in reversed(sentencepiece_pb2.SentencePieceText.FromString(encoded).pieces):
             if piece.begin < piece.end:
                 start, end = sources[characters[piece.begin]][0], sources[characters[piece.end - 1]][1]
-                found.append((run.places[start], run.places[end - 1] + 1))
+                found.append((places[start], places[end - 1] + 1))
             elif following is not None and self._is_byte(piece) and self._is_byte(following):
                 found.append(found[-1])  # the last byte of a character holds the place of all
             else:
-                at = sources[characters[piece.begin]][0] if piece.begin < len(characters) else None
-                place = run.places[-1] + 1 if at is None else run.places[at]
+                place = places[sources[characters[piece.begin]][0]]
                 found.append((place, place))
             following = piece
         return found[::-1]
