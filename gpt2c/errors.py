@@ -47,5 +47,5 @@ class CacheInUseError(GPT2CError, RuntimeError):
 
 def shown(value: Any) -> str:
     """A value from a file for a message: on one line, unprintable characters escaped, not too long."""
-    text = ascii(value)
+    text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -266,8 +266,8 @@ class GPT2(LoadedModel):
             would not beat the worst of these if it ended now; "never" when it could not at any length.
         overflow : {"error", "truncate_left", "slide"}
             What to do when prompt and ``max_new_tokens`` together pass the model's positions: raise an error;
-            leave out the beginning of the prompt; or go on without end, the model seeing the latest part of
-            the text, which is computed anew every ``hop`` tokens.
+            leave out the beginning of the prompt, but for what the tokenizer puts there; or go on without
+            end, the model seeing the latest part of the text, which is computed anew every ``hop`` tokens.
         hop : int, optional
             With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
             1 to their number; default: half of them. A small hop remembers more and takes longer.

@@ -521,3 +521,21 @@ def test_suggestions_behind_a_long_prompt():
             before = before[:-1]
         for suggestion in of.model.suggest(before, k=of.n_vocab):
             assert suggestion.text == added(of, before, [suggestion.token_id])
+
+
+def test_a_prompt_that_is_truncated_keeps_its_beginning():
+    of = kind("wordpiece")
+    ids = alone(of, "the king and " * 30)
+    found = of.model.generate("the king and " * 30, max_new_tokens=4, overflow="truncate_left")
+    assert found.prompt_token_ids == [2, *ids[-59:]]
+    whole = of.model.generate(ids[:60], max_new_tokens=4, overflow="truncate_left")
+    assert whole.prompt_token_ids == ids[:60]
+    assert of.model.generate(ids, max_new_tokens=4, overflow="truncate_left").prompt_token_ids == ids[-60:]
+    found = of.model.generate("the king", max_new_tokens=63, overflow="truncate_left")
+    assert found.prompt_token_ids == [9], "there is no room for more"
+
+
+def test_ids_that_no_token_has():
+    for of in map(kind, MAKERS):
+        with pytest.raises(ValueError, match="token ids must be from 0 on; got -1 to 3"):
+            of.tokenizer.decode([3, -1])

@@ -29,6 +29,8 @@ def run(arguments: Namespace) -> None:
     text = read_text(None, arguments.text or str(SAMPLE)) or ""
     arguments.model, arguments.backend = arguments.source, "native"
     model = load_model(arguments)
+    if not model.has_tokenizer:
+        note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
     model.save(arguments.destination)
     size = os.stat(arguments.destination).st_size
     told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}

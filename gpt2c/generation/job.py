@@ -29,6 +29,7 @@ class Job:
         self.options = options
         self.process = LogitsProcessors(model, options)
         self._tokenizer = tokenizer
+        self.prefix = np.array(() if tokenizer is None else tokenizer.prefix, np.int32)
         self.eos = frozenset(model.config.eos_token_ids)
         self.unwritten = self.eos  # tokens that are no part of the text
         if options.skip_special_tokens and tokenizer is not None:

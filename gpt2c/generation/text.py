@@ -29,7 +29,7 @@ class ComputedPrompt:
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
         n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
         if overflow == "truncate_left" and new < n_ctx:
-            ids = ids[-(n_ctx - new) :]
+            ids = _latest(ids, n_ctx - new, job.prefix)
         room = n_ctx - len(ids)
         if new > room and overflow != "slide":
             if overflow == "truncate_left":
@@ -64,6 +64,14 @@ class ComputedPrompt:
         if self.unstarted == 0:
             self.cache = self.logits = None
         return cache
+
+
+def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
+    """The last n of token ids; if they begin with what the tokenizer puts before a text, with that."""
+    k = len(prefix)
+    if len(ids) <= n or k >= n or not np.array_equal(ids[:k], prefix):
+        return ids[-n:]
+    return np.concatenate([prefix, ids[len(ids) - (n - k) :]])
 
 
 class Text:

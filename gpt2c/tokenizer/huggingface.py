@@ -90,7 +90,10 @@ class HuggingFaceTokenizer(Tokenizer):
     encode.__doc__ = Tokenizer.encode.__doc__
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._whole.decode(id_list(ids), skip_special_tokens=False)
+        ids = id_list(ids)
+        if ids and not 0 <= min(ids) <= max(ids) < 2**32:  # beyond which the library does not count
+            raise ValueError(f"token ids must be from 0 on; got {min(ids)} to {max(ids)}")
+        return self._whole.decode(ids, skip_special_tokens=False)
 
     decode.__doc__ = Tokenizer.decode.__doc__
 
