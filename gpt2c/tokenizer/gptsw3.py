@@ -322,6 +322,8 @@ def _sources(text: str) -> list[_Span]:
     """Which characters of a text each character of ``_clean(text)`` comes from."""
     kept = [at for at, char in enumerate(text) if ord(char) not in _REMOVED]
     chars = text.translate(_CLEANED)
+    if unicodedata.is_normalized("NFC", chars):
+        return [(place, place + 1) for place in kept]
     found: list[_Span] = []
     start = 0
     for end in range(1, len(chars) + 1):
