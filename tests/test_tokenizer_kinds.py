@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers.toys import random_gpt2
 
 from gpt2c.scoring.scoring import score_rows
 from gpt2c.scoring.vocabulary import word_edges
+from gpt2c.tokenizer import load_tokenizer
 from gpt2c.tokenizer.load import unpack
 
 pytest.importorskip("tokenizers")
@@ -539,3 +541,36 @@ def test_ids_that_no_token_has():
     for of in map(kind, MAKERS):
         with pytest.raises(ValueError, match="token ids must be from 0 on; got -1 to 3"):
             of.tokenizer.decode([3, -1])
+
+
+def test_a_suggestion_that_is_picked_is_its_token(monkeypatch, capsys):
+    from gpt2c.cli.suggest import _keyboard
+
+    of = kind("wordpiece")
+    lines = iter(["the", "2", " king"])
+
+    def typed(prompt):
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    _keyboard(of.model, 3, special=False)
+    printed = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines() if "%" in line]
+    first = of.model.suggest([2, 8], 3)
+    second = of.model.suggest([2, 8, first[1].token_id], 3)
+    third = of.model.suggest([2, 8, first[1].token_id, 9], 3)
+    assert printed == [f'"{s.text}"' for found in (first, second, third) for s in found]
+
+
+def test_a_token_that_is_added_to_a_vocabulary_with_holes(tmp_path):
+    """As transformers 4.57.6: GPT2Tokenizer adds <|endoftext|> behind the largest id, 31 here."""
+    MAKERS["wordlevel"]().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    tokenizer = load_tokenizer(tmp_path, SimpleNamespace(n_vocab=32))
+    again = unpack(tokenizer.packed(), "there", 32)
+    for found in (tokenizer, again):
+        assert found.encode("the king<|endoftext|>", special=True) == [4, 6, 31]
+        assert found.decode([4, 31]) == "the <|endoftext|>"
+        assert (found.n_vocab, found.bos_token_id) == (32, 31)

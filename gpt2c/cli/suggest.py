@@ -7,6 +7,8 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..views.ansi import bold, is_terminal
 from .console import note, open_output, raise_at_interrupt, read_text
 from .formatting import print_json, quoted
@@ -48,8 +50,8 @@ def _keyboard(model: GPT2, k: int, special: bool) -> None:
         "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
         "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
     )
-    text = ""
     _ = model.tokenizer  # an error that says why, if there is none
+    text, ids = "", np.empty(0, np.int32)
     suggestions: list[Suggestion] = []
     while True:
         try:
@@ -59,18 +61,24 @@ def _keyboard(model: GPT2, k: int, special: bool) -> None:
             print()
             return
         _decodable(line)
+        picked = None
         if suggestions and not line:
-            text += suggestions[0].text
+            picked = suggestions[0]
         elif line.isdecimal() and 1 <= int(line) <= len(suggestions):
-            text += suggestions[int(line) - 1].text
+            picked = suggestions[int(line) - 1]
         # A longer number may be a text, such as 1001.
         elif suggestions and line.isdecimal() and len(line) <= 3:
             note(f"there is no suggestion {line}: 1 to {len(suggestions)}")
             continue
-        else:
-            text = text + line if line.startswith(" ") else line
         try:
-            suggestions = model.suggest(text, k, special=special)
+            if picked:  # its token, which its text alone may not give again
+                text, ids = text + picked.text, np.append(ids, np.int32(picked.token_id))
+            elif text and line.startswith(" "):
+                more = model.encode_text(line, "the typed text", special=special, continued=True)
+                text, ids = text + line, np.concatenate([ids, more])
+            else:
+                text, ids = line, model.encode([line], special=special)[0]
+            suggestions = model.suggest(ids, k)
         except ValueError as error:
             # For example, the text has outgrown the context.
             note(str(error))

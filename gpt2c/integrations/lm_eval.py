@@ -124,14 +124,16 @@ class GPT2LM(TemplateLM):
         """The token that ends a text."""
         ends = self.model.config.eos_token_ids
         found = self.model.tokenizer.eos_token_id
-        return found if found is not None else ends[0] if ends else self.prefix_token_id
+        if found is not None and found < self.model.config.n_vocab:
+            return found
+        return ends[0] if ends else self.prefix_token_id
 
     @property
     def prefix_token_id(self) -> int:
         """The token that precedes a text without context."""
         tokenizer = self.model.tokenizer
         for token in (self._prefix_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and token < self.model.config.n_vocab:
                 return token
         return self.model.start_ids[0]
 

@@ -131,7 +131,8 @@ class Score(Displayed):
     def words(self) -> list[Word]:
         """The words of the text with their probabilities, if it was scored with ``words=True``.
 
-        Words are the stretches between white space; punctuation belongs to the word that it touches. A
+        Words are the stretches between white space; punctuation belongs to the word that it touches. (With
+        WordPiece, and where every token is a word, a token that does not continue a word begins one.) A
         word's probability is the product of those of its tokens and of the white space before it, corrected
         for where words end: times the probability that the next token begins with white space or ends the
         text, given the word, over that of the same, given what stands before the word (T. Pimentel and C.

@@ -19,7 +19,7 @@ __all__ = ["Word", "find_words"]
 
 
 class Word(NamedTuple):
-    """A word of a text: a piece without white space, as long as can be.
+    """A word of a text: a piece without white space, or what a vocabulary without white space begins anew.
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from ..errors import TokenizerError
+from ..errors import TokenizerError, shown
 from .base import StreamDecoder, Tokenizer, check_text, id_list
 from .window import WindowDecoder, window_offsets
 
@@ -118,10 +118,15 @@ class ForeignTokenizer(Tokenizer):
         ids = id_list(ids)
         if self._library == "tiktoken":
             return super().decode(ids)
+        how: dict[str, bool] = {}
         if self._library == "transformers":
-            text = self._object.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        else:
-            text = self._object.decode(ids)
+            how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        try:
+            text = self._object.decode(ids, **how)
+        except Exception as error:  # such as KeyError, for an id that it does not have
+            raise TokenizerError(
+                f"the tokenizer {self.name} cannot decode {shown(ids)}: {error!r}"
+            ) from error
         if not isinstance(text, str):
             raise TypeError(f"decode of the tokenizer {self.name} must give a str, not {type(text).__name__}")
         return text

@@ -57,10 +57,6 @@ class HuggingFaceTokenizer(Tokenizer):
         self.name = name
         self._description = _in_full(description, name)
         self._whole = self._made(special=False)
-        for token in self._description["added_tokens"]:
-            if self._whole.token_to_id(token["content"]) != token["id"]:
-                text = shown(token["content"])
-                raise TokenizerError(f"{name}: the added token {text} has the id {token['id']}, not the next")
         around = read_post_processor(self._description.get("post_processor"), name)
         self.prefix, self.suffix = around.prefix, around.suffix
         self._added: dict[int, str] = {
@@ -104,10 +100,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token as the vocabulary has it, without a space that the decoder puts before."""
-        if not 0 <= token_id < max(self.n_vocab, self._n_ids):
-            last = max(self.n_vocab, self._n_ids) - 1
-            raise ValueError(f"token id {token_id} is outside the vocabulary: 0 to {last} are allowed")
-        piece: str | None = self._whole.id_to_token(token_id)
+        piece = self._piece(token_id)
         if piece is None:
             return b""
         if "ByteLevel" in self._decodes:
@@ -123,7 +116,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
         A WordPiece that does not go on with a word; any token where the decoder puts a space before each.
         """
-        piece: str | None = self._whole.id_to_token(token_id)
+        piece = self._piece(token_id)
         if piece is None:
             return False
         for step in self._decoding:
@@ -154,6 +147,14 @@ class HuggingFaceTokenizer(Tokenizer):
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
+    def _piece(self, token_id: int) -> str | None:
+        """A token as the vocabulary writes it; None for an id without one."""
+        last = max(self.n_vocab, self._n_ids) - 1
+        if not 0 <= token_id <= last:
+            raise ValueError(f"token id {token_id} is outside the vocabulary: 0 to {last} are allowed")
+        piece: str | None = self._whole.id_to_token(token_id)
+        return piece
+
     def _is_byte(self, token_id: int) -> bool:
         """Whether it is one of the bytes that, if they make no characters together, all become U+FFFD."""
         return "ByteFallback" in self._decodes and bool(
@@ -182,6 +183,21 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def _made(self, special: bool) -> Any:
         pipeline = _parsed(self._description, self.name)
+        added = self._description["added_tokens"]
+        if _misplaced(pipeline, added):
+            # In vocabularies with holes the library numbers new tokens as it should only after loading.
+            has = set(map(_text, self._description["model"]["vocab"]))
+            inside = [token for token in added if token["content"] in has]
+            pipeline = _parsed(self._description | {"added_tokens": inside}, self.name)
+            for token in added:
+                if token["content"] not in has:
+                    flags = {name: value for name, value in token.items() if name not in ("id", "content")}
+                    pipeline.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+        for token in _misplaced(pipeline, added):
+            raise TokenizerError(
+                f"{self.name}: the added token {shown(token['content'])} has the id {token['id']}, but "
+                f"{pipeline.token_to_id(token['content'])} is next: the files contradict each other"
+            )
         pipeline.encode_special_tokens = not special
         return pipeline
 
@@ -213,6 +229,16 @@ def _parsed(description: dict[str, Any], name: str) -> Any:
         if not is_failure(error):
             raise
         raise TokenizerError(f"{name}: the tokenizers library refuses it: {error}") from None
+
+
+def _misplaced(pipeline: Any, added: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The added tokens of a description that have another id in a pipeline."""
+    return [token for token in added if pipeline.token_to_id(token["content"]) != token["id"]]
+
+
+def _text(token: Any) -> str:
+    """The text of a token in a vocabulary: a key, or of Unigram a pair with its score."""
+    return token if isinstance(token, str) else token[0]
 
 
 def _in_full(description: dict[str, Any], name: str) -> dict[str, Any]:

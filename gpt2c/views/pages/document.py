@@ -88,6 +88,7 @@ def explain_page(
     activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special)
     used = set(activations.token_ids.tolist())
     data = _reading(activations, layer, head, used)
+    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     data |= _continuing(activations, max_new_tokens, num_beams, options, used)
     data["pieces"] = explanation.pieces(model, used)
