@@ -153,8 +153,7 @@ def test_offsets_cover_any_ids(ids: list[int]):
 
 
 def test_offsets_of_another_text():
-    with pytest.raises(ValueError, match="do not spell this text"):
-        GPT2.offsets("hello", GPT2.encode("goodbye"))
+    assert GPT2.offsets("hello", GPT2.encode("goodbye")) is None
 
 
 def test_ids_in_any_container():

@@ -14,6 +14,7 @@ import gpt2c
 from gpt2c import TokenizerError, gpt2_tokenizer
 from gpt2c.tokenizer import load_tokenizer
 from gpt2c.tokenizer.bpe import BPETokenizer
+from gpt2c.tokenizer.load import unpack
 
 MODEL = Path(gpt2c.__file__).parent / "data" / "model"
 MERGES = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in DESCRIPTION["model"]["merges"])
@@ -401,3 +402,11 @@ def test_damage_of_the_older_layout(tmp_path):
     (tmp_path / "vocab.json").unlink()
     with pytest.raises(TokenizerError, match=r"vocab.json is missing"):
         load(tmp_path, 316)
+
+
+@pytest.mark.parametrize("packed", [{"tokenizers": None}, {"sentencepiece": []}])
+def test_a_packed_description_that_is_no_object(packed):
+    with pytest.raises(
+        TokenizerError, match="the vocabulary in there is damaged: a description must be an obj"
+    ):
+        unpack(packed, "there", 10)

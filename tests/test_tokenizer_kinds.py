@@ -574,3 +574,63 @@ def test_a_token_that_is_added_to_a_vocabulary_with_holes(tmp_path):
         assert found.encode("the king<|endoftext|>", special=True) == [4, 6, 31]
         assert found.decode([4, 31]) == "the <|endoftext|>"
         assert (found.n_vocab, found.bos_token_id) == (32, 31)
+
+
+@pytest.mark.parametrize("name", ["prefix space", "byte fallback", "unigram"])
+@pytest.mark.parametrize("text", ["猫猫", "the 猫", "zebra", "é"])
+def test_the_size_of_what_stands_behind_the_first_token(name, text):
+    """Without bos the first token is not scored: the space that was put there, or a part of a character."""
+    of = kind(name)
+    ids = alone(of, text)
+    whole = of.model.score(text, bos=False)
+    assert ids[0] == of.library.token_to_id({"prefix space": "Ġ"}.get(name, "▁")) or text.startswith("the")
+    n_first = len(text[:3]) if text.startswith("the") else 0
+    assert (whole.n_bytes, whole.n_chars) == (len(text.encode()) - n_first, len(text) - n_first)
+    if name == "unigram":
+        return
+    for n in range(2, len(ids) + 1):
+        ((_, score, _),) = score_rows(of.model, [("key", text)], max_tokens=n, bos=False)
+        assert score.n_bytes == sum(len(of.tokenizer.token_bytes(token)) for token in ids[1:n])
+
+
+def test_the_size_of_a_character_that_is_not_scored_from_its_beginning(bundled):
+    text = "😀"
+    ids = bundled.tokenizer.encode(text)
+    assert b"".join(map(bundled.token_bytes, ids)) == text.encode() and len(ids) > 1
+    score = bundled.score(text, bos=False)
+    assert score.n_bytes == 4 - len(bundled.token_bytes(ids[0]))
+
+
+def test_an_object_that_cuts_at_white_space_loses_no_word():
+    from gpt2c import as_tokenizer
+
+    words = ["?", "the", "king", "sings"]
+    library = SimpleNamespace(
+        encode=lambda text: [words.index(w) if w in words else 0 for w in text.split()],
+        decode=lambda ids: " ".join(words[i] for i in ids),
+    )
+    tokenizer = as_tokenizer(library)
+    assert tokenizer.encode("king sings", continued=True) == [2, 3]
+    library.decode = lambda ids: words[ids[0]] + words[9]
+    from gpt2c import TokenizerError
+
+    with pytest.raises(TokenizerError, match=r"cannot decode \[1, 2\]: IndexError"):
+        tokenizer.decode([1, 2])
+
+
+def test_a_word_piece_without_a_decoder():
+    from gpt2c import as_tokenizer
+
+    library = MAKERS["wordpiece"]()
+    library.decoder = None
+    tokenizer = as_tokenizer(library)
+    plural = library.token_to_id("##s")
+    assert (tokenizer.token_bytes(plural), tokenizer.begins_word(plural)) == (b"s", False)
+
+
+def test_a_suggestion_that_changes_the_characters_before_it():
+    """A byte that ends no character makes U+FFFD of all bytes in a row, by the library's rule."""
+    of = kind("byte fallback")
+    before = alone(of, "the " + "猫" * 9)
+    for suggestion in of.model.suggest(before, k=of.n_vocab):
+        assert suggestion.text == added(of, before, [suggestion.token_id])

@@ -37,7 +37,7 @@ def looks_like_name(source: str) -> bool:
     return (
         len(source) <= 96
         and _NAME.fullmatch(source) is not None
-        and not source.endswith((".safetensors", ".json", ".bin", ".gguf", ".git"))
+        and not source.endswith((".safetensors", ".json", ".txt", ".model", ".bin", ".gguf", ".git"))
         and ".." not in source
         and "--" not in source
     )

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ContextLengthError
 
 if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
     from .options import ScoringOptions
 
 __all__ = ["Passage", "Piece"]
@@ -49,6 +50,7 @@ class Passage:
         options: ScoringOptions,
     ) -> None:
         self.name, self.text, self.ids, self.options = name, text, ids, options
+        self._offsets: list[tuple[int, int]] | None = None
         self.tokens = np.concatenate([before, ids])
         self.first = max(1, len(before), n_start)  # which of the tokens is the first to be scored
         self.skipped = self.first - len(before)  # tokens of the text before it
@@ -74,6 +76,19 @@ class Passage:
                 f"{name} has {len(ids)} tokens{after}, but {seen}: {together}at most {most} tokens can be "
                 "scored in one piece; give a stride, or split the text"
             )
+
+    def find_offsets(self, model: LoadedModel) -> list[tuple[int, int]] | None:
+        """Where the text's tokens stand in it, in characters; None where it is not known."""
+        if self._offsets is None and self.text is not None:
+            ids, special = self.ids.tolist(), self.options.special
+            self._offsets = model.tokenizer.offsets(self.text, ids, special=special)
+        return self._offsets
+
+    def cut(self, model: LoadedModel) -> None:
+        """Leave out what stands behind the tokens, which are the first of the text's."""
+        offsets = self.find_offsets(model)
+        end = max((end for _, end in offsets or ()), default=0)
+        self.text = None if self.text is None or offsets is None else self.text[:end]
 
     def pieces(self) -> Iterator[Piece]:
         """Windows that score every token once: the first all of its own, each other the next ``stride``."""

@@ -94,9 +94,10 @@ def score_rows(
             waiting.append((key, len(before) + len(ids) > max(1, len(before), n_start), cut))
             if waiting[-1][1]:
                 known = text if isinstance(text, str) else None
+                passage = Passage(f"text {i}", before, n_start, known, ids, options)
                 if known is not None and cut:
-                    known = _beginning(model, known, ids, options.special)
-                yield Passage(f"text {i}", before, n_start, known, ids, options)
+                    passage.cut(model)
+                yield passage
 
     def unscored() -> Iterator[tuple[Any, None, bool]]:
         while waiting and not waiting[0][1]:
@@ -132,12 +133,6 @@ def _start(
     if options.special and model.is_written_out(start, text, ids.tolist()):
         return context, len(start)
     return np.concatenate([np.array(start, np.int32), context]), len(start)
-
-
-def _beginning(model: LoadedModel, text: str, ids: np.ndarray, special: bool) -> str | None:
-    """The part of a text that its first tokens spell, in whole characters; None where it is not known."""
-    offsets = model.tokenizer.offsets(text, ids.tolist(), special=special)
-    return None if offsets is None else text[: max((end for _, end in offsets), default=0)]
 
 
 def _scores(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
@@ -327,18 +322,21 @@ def _extent(
     """Character offsets of the scored tokens, and their number of bytes and of characters."""
     if not model.has_tokenizer:
         return None, None, None
-    text, ids, first = passage.text, passage.ids.tolist(), passage.skipped
-    data = b"".join(map(model.tokenizer.token_bytes, ids[first:]))
+    text, first = passage.text, passage.skipped
+    pieces = [model.tokenizer.token_bytes(token) for token in passage.ids.tolist()]
     if text is None:
+        data = b"".join(pieces[first:])
         return None, len(data), len(data.decode("utf-8", "replace"))
-    offsets = model.tokenizer.offsets(text, ids, special=passage.options.special)
-    if offsets is not None:
-        text, offsets = text[max((end for _, end in offsets[:first]), default=0) :], offsets[first:]
+    offsets = passage.find_offsets(model)
+    if offsets is not None and first:
+        end = max(end for _, end in offsets[:first])
+        text, offsets = text[min(end, offsets[first][0]) :], offsets[first:]
     elif first:  # a wrapped tokenizer that changes the text
         return None, None, None
-    n_bytes = len(text.encode("utf-8"))
-    begun = _begun_character(data)
-    if begun:  # the text was cut inside its last character
+    # What stands before the scored tokens, and where the text was cut, may be inside a character.
+    n_bytes = len(text.encode("utf-8")) - _begun_character(b"".join(pieces[:first]))
+    begun = _begun_character(b"".join(pieces))
+    if begun:
         n_bytes -= len(text[-1].encode("utf-8")) - begun
     return offsets, n_bytes, len(text)
 

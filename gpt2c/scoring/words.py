@@ -51,7 +51,8 @@ def find_words(
     """The words; ends[i] is the log-probability that scored token i begins with white space, [n + 1]."""
     ids, tokenizer = passage.ids[passage.skipped :], model.tokenizer
     text = tokenizer.decode(passage.ids) if passage.text is None else passage.text
-    offsets = tokenizer.offsets(text, passage.ids, special=passage.options.special)
+    given = passage.text is not None
+    offsets = passage.find_offsets(model) if given else tokenizer.offsets(text, passage.ids)
     starts, stops = word_edges(model)
     if offsets is None or any(
         text[start:end][:1].isspace() and not starts[token] and not _is_partial(tokenizer.token_bytes(token))

@@ -112,21 +112,14 @@ class Tokenizer:
         -------
         list of (start, end), or None
             ``text[start:end]`` is the smallest piece of the text, in whole characters, that holds the token's
-            bytes: tokens that share a character overlap there. None where it is not known: a wrapped object
-            that changes the text.
-
-        Raises
-        ------
-        ValueError
-            The ids do not spell the text.
+            bytes: tokens that share a character overlap there. None where it is not known: the ids do not
+            spell the text, or a wrapped object changes it.
         """
         ids = id_list(ids)
         pieces = [self.token_bytes(token) for token in ids]
         data = b"".join(pieces)
         if not _spells(data, text):
-            raise ValueError(
-                "these token ids do not spell this text: give the ids encode(text), or the text decode(ids)"
-            )
+            return None
         sizes = np.array([len(piece) for piece in pieces], np.int64)
         ends = np.cumsum(sizes)
         begun = np.concatenate([[0], np.cumsum(_begins_character(data))])  # characters begun before byte i

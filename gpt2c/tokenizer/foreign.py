@@ -171,14 +171,20 @@ class ForeignTokenizer(Tokenizer):
         return self._inside(self._ids(text))
 
     def _continued(self, text: str, special: bool) -> list[int]:
-        """The ids of a text behind a full stop, which leave out a space that is put before whole texts."""
+        """The ids of a text behind a full stop, which leave out a space that is put before whole texts.
+
+        Where the stop changes the text, as with an object that cuts at white space alone, those of the text.
+        """
+        whole = self._encoded(text, special)
+        if self._library == "tiktoken":
+            return whole
         try:
             before, both = self._encoded(".", special), self._encoded("." + text, special)
+            behind = self.decode(both)[len(self.decode(before)) :]
+            same = before and both[: len(before)] == before and behind.strip() == self.decode(whole).strip()
         except Exception:  # an object that does not know the stop
-            before, both = [], []
-        if before and both[: len(before)] == before:
-            return both[len(before) :]
-        return self._encoded(text, special)
+            return whole
+        return both[len(before) :] if same else whole
 
     def _ids(self, text: str) -> list[int]:
         found = self._object.encode(text)

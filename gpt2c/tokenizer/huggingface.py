@@ -74,6 +74,9 @@ class HuggingFaceTokenizer(Tokenizer):
             check_id(index, self._whole.id_to_token(index) or "", self._n_ids)
         self._decoding = steps(self._description.get("decoder"), "decoders")
         self._decodes = {step["type"] for step in self._decoding}
+        model = self._description["model"]
+        # What the pieces of a WordPiece begin with that go on with a word.
+        self._joint: str = model["continuing_subword_prefix"] if model.get("type") == "WordPiece" else ""
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         check_text(text)
@@ -119,9 +122,8 @@ class HuggingFaceTokenizer(Tokenizer):
         piece = self._piece(token_id)
         if piece is None:
             return False
-        for step in self._decoding:
-            if step["type"] == "WordPiece":
-                return not piece.startswith(step["prefix"])
+        if self._joint:
+            return not piece.startswith(self._joint)
         return not self._decoding or super().begins_word(token_id)
 
     def offsets(
@@ -209,14 +211,13 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def _written(self, piece: str) -> str:
         """The text of a token of the model, by the steps of the decoder."""
+        piece = piece.removeprefix(self._joint)
         for step in self._decoding:
             kind = step["type"]
             if kind == "Metaspace":
                 piece = piece.replace(step["replacement"], " ")
             elif kind == "Replace" and "String" in step["pattern"]:
                 piece = piece.replace(step["pattern"]["String"], step["content"])
-            elif kind == "WordPiece":
-                piece = piece.removeprefix(step["prefix"])
             elif kind == "BPEDecoder":
                 piece = piece.replace(step["suffix"], " ")
         return piece

@@ -103,6 +103,8 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         The description is damaged, belongs to another model, or needs ``tokenizers``, which is not installed.
     """
     tokenizer: Tokenizer
+    if not all(isinstance(packed.get(name, {}), dict) for name in ("tokenizers", "sentencepiece")):
+        raise TokenizerError(f"the vocabulary in {where} is damaged: a description must be an object")
     if "tokenizers" in packed:
         tokenizer = _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
     elif "sentencepiece" in packed:

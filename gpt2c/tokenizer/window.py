@@ -65,8 +65,11 @@ class WindowDecoder(StreamDecoder):
     def _may_begin(self, ids: list[int]) -> bool:
         """Whether a window may begin with these tokens.
 
-        Not with some that have no text, which would leave the next one the first, nor inside a character.
+        Not with some that have no text, which would leave the next one the first, nor inside a character or a
+        run of tokens whose text may change together.
         """
+        if self._waits(ids[0]):
+            return False
         text = self._decode(ids)
         return bool(text) and not text.startswith("\ufffd")
 
