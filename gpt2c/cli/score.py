@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
-from ..corpus.jobs import FileOptions, Job, Totals, check_input, claim, is_input, plan, score_file, survey
+from ..corpus.jobs import (
+    FileOptions,
+    Job,
+    Totals,
+    check_input,
+    claim,
+    is_input,
+    plan,
+    remark,
+    score_file,
+    survey,
+)
 from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_FILES_ONLY = ("text_field", "lines", "max_tokens", "shard", "prefix")
+_FILES_ONLY = ("text_field", "lines", "delimiter", "max_tokens", "shard", "prefix")
 
 
 def run(arguments: Namespace) -> None:
@@ -154,6 +165,8 @@ def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
+    for found in filter(None, (remark(job, options) for job in jobs)):
+        note(found)
     totals = Totals()
     with tqdm(total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
         begin = perf_counter()

@@ -13,7 +13,8 @@ from ..core.files import replacing
 from ..scoring.options import default_stride
 from ..scoring.results import summary
 from ..scoring.scoring import score_rows
-from .formats import FORMATS, read, require, write
+from .formats import FORMATS, read, remark, require, write
+from .lines import COMPRESSIONS
 from .records import FileOptions, Job, Scored
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "claim",
     "is_input",
     "plan",
+    "remark",
     "score_file",
     "survey",
 ]
@@ -42,9 +44,9 @@ def is_input(path: str) -> bool:
 
 def _kind(path: str) -> tuple[str, str, str] | None:
     """The name without its endings, format and compression."""
-    stem, compression = path, ""
-    if path.endswith((".gz", ".zst")):
-        stem, compression = os.path.splitext(path)
+    stem, compression = os.path.splitext(path)
+    if compression not in COMPRESSIONS:
+        stem, compression = path, ""
     stem, format = os.path.splitext(stem)
     # Parquet compresses its columns itself.
     if format in FORMATS and not (format == ".parquet" and compression):
@@ -78,8 +80,8 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         kind = _kind(source)
         if kind is None:
             raise ValueError(
-                f"{source} is of no known kind: names end with .txt, .jsonl or .csv, alone or with .gz or "
-                ".zst, or with .parquet"
+                f"{source} is of no known kind: names end with .txt, .jsonl, .ndjson, .json, .csv or .tsv, "
+                "alone or with .gz, .zst, .bz2 or .xz, or with .parquet"
             )
         stem, format, compression = kind
         part = f".{shard}-of-{shards}" if shards > 1 else ""
