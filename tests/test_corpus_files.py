@@ -94,7 +94,7 @@ def test_elements_are_copied_as_they_are(model, tmp_path):
         ('[{"text": "a"}}', ": the array ends after record 1, but the file goes on"),
         ('[{"text": "a"}] [{"text": "b"}]', ": the array ends after record 1, but the file goes on"),
         ('[{"Text": "a"}]', ": no record has a field 'text': choose with --text-field, such as 'Text'"),
-        ('[{"text": "caf\udce9"}]', ", record 1 is not UTF-8 text: byte 13 is 0xe9"),
+        ('[{"text": "caf\udce9"}]', ", record 1: not UTF-8 text: byte 13 is 0xe9"),
         ('{\n "text": "a"\n}', ":1: not JSON: Expecting property name"),
     ],
 )

@@ -141,6 +141,12 @@ def _files_of_texts(parser: ArgumentParser) -> None:
         "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
     )
     files.add_argument(
+        "--on-error",
+        choices=("stop", "null", "skip"),
+        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
+        "scores or skipped; OUTPUT.errors.jsonl lists them",
+    )
+    files.add_argument(
         "--delimiter",
         type=lambda word: "\t" if word == "\\t" else word,
         metavar="C",

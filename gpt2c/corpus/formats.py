@@ -8,7 +8,6 @@ text is one record.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import IO, NamedTuple
 
 from .delimited import read_csv, separator, write_csv
@@ -38,17 +37,35 @@ FORMATS = {
 }
 
 
-def read(job: Job, options: FileOptions, *, text_only: bool = False) -> Iterator[Record]:
+def read(
+    job: Job,
+    options: FileOptions,
+    *,
+    text_only: bool = False,
+    report: Callable[[Record], object] = lambda _: None,
+) -> Iterator[Record]:
     """The records of a file that belong to this shard; the whole file is read and checked.
+
+    Bad ones are reported, unless they stop the work, and kept without a text, or left out where no original
+    is to be copied.
 
     Raises
     ------
     ValueError
         The file is malformed; the message begins with the file's name and the line.
     """
-    records = FORMATS[job.format].read(job, options, text_only)
     shard, shards = options.shard
-    return islice(records, shard - 1, None, shards)
+    for number, record in enumerate(FORMATS[job.format].read(job, options, text_only)):
+        if record.fault is not None and options.on_error == "stop":
+            raise record.fault
+        if number % shards != shard - 1:
+            continue
+        if record.fault is not None:
+            if options.on_error == "skip":
+                record = record._replace(original=None)
+            report(record)
+        if record.original is not None:
+            yield record
 
 
 def write(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:

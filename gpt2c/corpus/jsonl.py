@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from ..core.files import decoded
 from ..errors import TokenizerError
 from ..tokenizer.base import check_text
-from .lines import MARK, byte_lines, text_lines, unpacked
-from .records import FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision
+from .lines import MARK, byte_lines, text_of, unpacked
+from .records import Fault, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision, spelled
 
 __all__ = ["read_json", "read_jsonl", "read_txt", "write_json", "write_jsonl"]
 
@@ -25,43 +24,55 @@ BLANK = " \t\r\n"
 
 def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """The file as one record, or each of its lines; each goes out as a JSON object."""
-    texts: Iterator[str]
-    if options.lines:
-        texts = (line.removesuffix("\n").removesuffix("\r") for _, line in text_lines(job))
-    else:
-        whole = decoded(b"".join(line for _, line in byte_lines(job)), job.source)
-        texts = iter([whole.removeprefix(MARK)])
-    for text in texts:
+    lines = byte_lines(job)
+    for several in ([line] for line in lines) if options.lines else [lines]:
+        try:
+            text = "".join(text_of(line, place) for place, line in several)
+        except Fault as fault:
+            yield Record(None, None, fault)
+            continue
+        text = text[:-1].removesuffix("\r") if text.endswith("\n") else text
         yield Record(text, json.dumps({"text": text}, ensure_ascii=False))
 
 
 def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each line that is not blank. Errors name the line, such as one that is cut off."""
-    lines = ((place, line.rstrip(BLANK)) for place, line in text_lines(job))
-    return _records(((place, line) for place, line in lines if line), job, options)
+    blank = (MARK + BLANK).encode()
+    lines = ((place, line.rstrip(BLANK.encode())) for place, line in byte_lines(job) if line.strip(blank))
+    return _records(lines, job, options)
 
 
 def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each element of an array, or each line, whichever the file is made of."""
     if not _is_array(job):
         return read_jsonl(job, options, text_only)
-    elements = ((place, decoded(data.strip(), str(place))) for place, data in _elements(job))
-    return _records(elements, job, options)
+    return _records(((place, data.strip(BLANK.encode())) for place, data in _elements(job)), job, options)
 
 
-def _records(objects: Iterable[tuple[Place, str]], job: Job, options: FileOptions) -> Iterator[Record]:
+def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOptions) -> Iterator[Record]:
     """A record for each JSON object; its original is its spelling."""
+    field = options.text_field
     first: dict[str, Any] = {}
     found = False
-    for place, spelling in objects:
-        record = _parsed(spelling, place)
+    for place, data in objects:
+        try:
+            spelling = text_of(data, place)
+            record = _parsed(spelling, place)
+        except Fault as fault:
+            yield Record(None, None, fault)
+            continue
         refuse_collision(record, options, place)
         first = first or record
-        here, value = _looked_up(record, options.text_field)
+        here, value = _looked_up(record, field)
         found = found or here
-        yield Record(_text(value, options.text_field, place), spelling)
+        wrong = _wrong(value)
+        if wrong is None:
+            yield Record(value, spelling)
+        else:
+            reason = f"{wrong}; it is {spelled(_spelling(spelling, field))}"
+            yield Record(None, spelling, Fault(place, reason, field))
     if first and not found:
-        raise missing_field(job.source, "no record has a field", options.text_field, first)
+        raise missing_field(job.source, "no record has a field", field, first)
 
 
 def _parsed(spelling: str, place: Place) -> dict[str, Any]:
@@ -69,13 +80,15 @@ def _parsed(spelling: str, place: Place) -> dict[str, Any]:
         # Numbers are not used, and int refuses those of thousands of digits.
         record = json.loads(spelling, parse_int=float)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON: {error.msg}, at character {error.pos}") from None
+        near = spelled(spelling[max(0, error.pos - 20) :], 40)
+        reason = f"not JSON: {error.msg}, at character {error.pos}" + (f", near {near}" if near else "")
+        raise Fault(place, reason) from None
     except RecursionError:
-        raise ValueError(f"{place}: JSON too deep to be read") from None
+        raise Fault(place, "JSON too deep to be read") from None
     if not isinstance(record, dict):
         unit = "element" if place.unit == "record" else place.unit
-        raise ValueError(
-            f"{place}: each {unit} must be a JSON object, {{...}}; it begins with {spelling:.20}"
+        raise Fault(
+            place, f"each {unit} must be a JSON object, {{...}}; it begins with {spelled(spelling, 20)}"
         )
     return record
 
@@ -89,19 +102,39 @@ def _looked_up(record: dict[str, Any], field: str) -> tuple[bool, Any]:
     return _looked_up(inner, rest) if rest and isinstance(inner, dict) else (False, None)
 
 
-def _text(value: Any, field: str, place: Place) -> str | None:
-    """``value`` if it can be scored; None, which is no text, included."""
+def _wrong(value: Any) -> str | None:
+    """Why ``value`` cannot be scored, or None if it can, as a text or as none."""
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{place}: {field!r} must be a text or null; it is {value!r:.60}")
+        return "must be a text or null"
     try:
         check_text(value)
     except TokenizerError:
-        raise ValueError(
-            f"{place}: {field!r} has half a surrogate pair (\\ud800 to \\udfff): no Unicode"
-        ) from None
-    return value
+        return "has half a surrogate pair (\\ud800 to \\udfff): no Unicode"
+    return None
+
+
+_BETWEEN = re.compile(r"[ \t\r\n]*[{:,]?[ \t\r\n]*")
+
+
+def _spelling(record: str, field: str) -> str:
+    """How a JSON object spells the value that `_looked_up` finds."""
+
+    def after(at: int) -> int:
+        match = _BETWEEN.match(record, at)
+        return at if match is None else match.end()
+
+    decode = json.JSONDecoder(parse_int=float).raw_decode
+    members, at = {}, after(0)
+    while record[at] != "}":
+        name, at = decode(record, at)
+        start = after(at)
+        _, at = decode(record, start)
+        members[name] = record[start:at]
+        at = after(at)
+    head, _, rest = field.partition(".")
+    return members[field] if field in members else _spelling(members[head], rest)
 
 
 # ---- arrays

@@ -11,10 +11,9 @@ from functools import partial
 from importlib import import_module
 from typing import IO, Any
 
-from ..core.files import decoded
-from .records import Job, Place
+from .records import Fault, Job, Place, not_utf8
 
-__all__ = ["COMPRESSIONS", "byte_lines", "compressed", "load_library", "text_lines", "unpacked"]
+__all__ = ["COMPRESSIONS", "byte_lines", "compressed", "load_library", "text_of", "unpacked"]
 
 COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
 """The endings of names of compressed files, and that of others."""
@@ -54,11 +53,13 @@ def byte_lines(job: Job) -> Iterator[tuple[Place, bytes]]:
             yield Place(job.source, "line", number), line
 
 
-def text_lines(job: Job) -> Iterator[tuple[Place, str]]:
-    """The lines of a file as text, each with its place for errors; without a byte order mark."""
-    for place, line in byte_lines(job):
-        text = decoded(line, str(place), line_break=False)
-        yield place, text.removeprefix(MARK) if place.number == 1 else text
+def text_of(data: bytes, place: Place) -> str:
+    """A line or an element as text, without a byte order mark; raises Fault if it is none."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Fault(place, f"{not_utf8(error)}; convert the file, for example with iconv") from None
+    return text.removeprefix(MARK) if place.unit == "line" and place.number == 1 else text
 
 
 @contextlib.contextmanager

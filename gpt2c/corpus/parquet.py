@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import IO, Any
 
-from .records import COLUMNS, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision
+from .records import (
+    COLUMNS,
+    Fault,
+    FileOptions,
+    Job,
+    Place,
+    Record,
+    Scored,
+    missing_field,
+    not_utf8,
+    refuse_collision,
+)
 
 __all__ = ["load_parquet", "read_parquet", "write_parquet"]
 
@@ -32,13 +43,14 @@ def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Re
                 texts = batch.column(path[0])
                 for row, value in enumerate(pc.struct_field(texts, path[1:]) if path[1:] else texts):
                     number += 1
+                    text, fault = None, None
                     try:
                         text = value.as_py()
                         text = text.decode() if isinstance(text, bytes) else text
-                    except UnicodeDecodeError:
+                    except UnicodeDecodeError as error:
                         place = Place(job.source, "row", number)
-                        raise ValueError(f"{place}: {options.text_field!r} is not UTF-8 text") from None
-                    yield Record(text, (group, batch_number, batch, row))
+                        text, fault = None, Fault(place, f"is {not_utf8(error)}", options.text_field)
+                    yield Record(text, (group, batch_number, batch, row), fault)
 
 
 def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
