@@ -332,8 +332,8 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.jsonl", LINE + b"\n{'text': 1}\n", {}, ":3: not JSON: Expecting property name"),
         ("a.jsonl", b'"Once"\n', {}, ':1: each line must be a JSON object, {...}; it begins with "Once"'),
         ("a.jsonl", LINE + b'{"text": 2009}\n', {}, ":2: 'text' must be a text or null; it is 2009"),
-        ("a.jsonl", LINE + b'{"text": ["a"]}\n', {}, ":2: 'text' must be a text or null; it is ['a']"),
-        ("a.jsonl", LINE + b'{"text": "caf\xe9"}\n', {}, ":2 is not UTF-8 text: byte 13 is 0xe9"),
+        ("a.jsonl", LINE + b'{"text": ["a"]}\n', {}, ":2: 'text' must be a text or null; it is [\"a\"]"),
+        ("a.jsonl", LINE + b'{"text": "caf\xe9"}\n', {}, ":2: not UTF-8 text: byte 13 is 0xe9"),
         ("a.jsonl", LINE + b'{"text": "\\ud800"}\n', {}, ":2: 'text' has half a surrogate pair"),
         ("a.jsonl", b"[" * 100_000 + b"\n", {}, ":1: JSON too deep"),
         ("a.jsonl", b'{"Text": "a", "b": 1}\n', {}, "no record has a field 'text': choose with -"),
@@ -345,8 +345,8 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.csv", b"text,gpt2c_n_tokens\n", {}, ":1: there is a field 'gpt2c_n_tokens' already"),
         ("a.csv", b'text,b\n"1\n2",3\n4\n', {}, ":4: 1 fields, but the header has 2"),
         ("a.csv", b'text,b\n1,2\n"1\n2,3\n', {}, ":3: not CSV: unexpected end of data"),
-        ("a.txt", b"one\ncaf\xe9\n", {}, " is not UTF-8 text: byte 7 is 0xe9"),
-        ("a.txt", b"one\ncaf\xe9\n", {"lines": True}, ":2 is not UTF-8 text: byte 3 is 0xe9"),
+        ("a.txt", b"one\ncaf\xe9\n", {}, ":2: not UTF-8 text: byte 3 is 0xe9"),
+        ("a.txt", b"one\ncaf\xe9\n", {"lines": True}, ":2: not UTF-8 text: byte 3 is 0xe9"),
         ("a.jsonl.gz", damaged(gzip.compress(NOISE)), {}, "the file is damaged or cut off after line"),
         ("a.jsonl.gz", LINE, {}, "the file is damaged or cut off after line 0: Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(LINE)[:-8] + bytes(8), {}, "damaged or cut off after line"),
@@ -402,7 +402,7 @@ def test_numbers_that_python_would_not_read_are_copied(model, tmp_path):
         (["a.jsonl", "-"], ValueError, "stdin has no name"),
         (["sub"], OSError, "sub is a directory: give its files, such as sub/*.jsonl"),
         (["b.jsonl"], OSError, "there is no file b.jsonl"),
-        (["a.json"], ValueError, "a.json is of no known kind: names end with .txt, .jsonl or .csv"),
+        (["a.md"], ValueError, "a.md is of no known kind: names end with .txt, .jsonl, .ndjson, .json"),
         (["a.parquet.gz"], ValueError, "no known kind"),
         (["a.jsonl", "sub/a.jsonl"], ValueError, "a.jsonl and sub/a.jsonl would both be written to "),
         (["a.jsonl", "a.jsonl"], ValueError, "would both be written to "),
@@ -421,7 +421,7 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
         "a.jsonl",
         "sub/a.jsonl",
         "a.txt",
-        "a.json",
+        "a.md",
         "a.parquet.gz",
         "out/c.jsonl",
         "out/link.jsonl",
@@ -653,7 +653,9 @@ def test_all_bad_files_are_told_before_anything_is_scored(corpus, tmp_path):
     (tmp_path / "e.jsonl").write_text("x\n")
     done = run("score", "a.jsonl", "d.jsonl", "e.jsonl", "-o", "out")
     assert done.returncode == 1
-    assert re.fullmatch(r"gpt2c: error: d\.jsonl:2: .*\ne\.jsonl:1: .*\n", done.stderr)
+    assert re.fullmatch(
+        r"gpt2c: error: d\.jsonl:2: .*\ne\.jsonl:1: .*\n--on-error null or skip .*\n", done.stderr
+    )
     assert list(contents(tmp_path / "out")) == ["_gpt2c.json"]
 
 

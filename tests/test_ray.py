@@ -60,9 +60,9 @@ def test_texts_without_tokens_and_the_numbers_of_rows(model):
     pa = pytest.importorskip("pyarrow")
     batch = {"text": [None, "", [], np.array([], np.int64), "The king"]}
     assert Scorer()(batch)["gpt2c_n_tokens"].tolist() == [0, 0, 0, 0, 2]
-    with pytest.raises(TypeError, match="text 3 must be a string or token ids"):
+    with pytest.raises(TypeError, match="row 3 of the batch: the text must be a string or token ids"):
         Scorer()({"text": [None, "", "The king", 3]})
-    with pytest.raises(ValueError, match="text 1 has token id 4096"):
+    with pytest.raises(ValueError, match="row 1 of the batch: the text has token id 4096"):
         Scorer()(pa.table({"text": [None, [4096]]}))
 
 
@@ -163,10 +163,79 @@ def test_wrong_batches():
         Scorer(text_column="body")({"text": ["a"], "n": [1]})
     with pytest.raises(ValueError, match="the rows have gpt2c_logprob already: choose another prefix="):
         Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
-    with pytest.raises(TypeError, match="text 1 must be a string or token ids"):
+    with pytest.raises(TypeError, match="row 1 of the batch: the text must be a string or token ids"):
         Scorer()({"text": ["a", 3]})
     with pytest.raises(ValueError, match="stride and min_context are two ways"):
         Scorer(stride=3, min_context=4)({"text": ["a"]})
+
+
+BAD = ["The king", 5, None, "a\ud800", b"The queen", b"caf\xe9", [1, 2], "The fox"]
+REASONS = {
+    1: "the text must be a string or token ids in a list or array; got int",
+    3: "the text has a lone surrogate, U+D800, at character 1",
+    5: "the text is not UTF-8 text: byte 3 is 0xe9",
+}
+
+
+def of_bad(model):
+    """The log-probability of each of the texts of BAD."""
+    texts = ["The king", None, None, None, "The queen", None, [1, 2], "The fox"]
+    return [None if text is None else model.score(text).logprob for text in texts]
+
+
+@pytest.mark.parametrize("kind", [list, lambda texts: np.array([*texts, None], object)[:-1]])
+def test_bad_rows_of_lists_and_arrays(kind, model, caplog):
+    batch = {"id": kind(range(8)), "text": kind(BAD)}
+    found = Scorer(on_error="null")(batch)
+    assert list(found) == ["id", "text", *NAMES, "gpt2c_error"]
+    assert [None if np.isnan(x) else x for x in found["gpt2c_logprob"]] == of_bad(model)
+    for row, error in enumerate(found["gpt2c_error"]):
+        reason = REASONS.get(row)
+        assert error.startswith(f"row {row} of the batch: {reason}") if reason else error == ""
+    assert caplog.records == []
+    found = Scorer(on_error="skip")(batch)
+    assert list(found["id"]) == [0, 2, 4, 6, 7] and type(found["id"]) is type(batch["id"])
+    assert [None if np.isnan(x) else x for x in found["gpt2c_logprob"]] == [
+        of_bad(model)[i] for i in found["id"]
+    ]
+    assert [record.getMessage()[:27] for record in caplog.records] == [
+        f"left out: row {row} of the batch"[:27] for row in REASONS
+    ]
+    assert list(Scorer(on_error="skip")({"text": [5]})["gpt2c_logprob"]) == []
+
+
+def test_bad_rows_of_arrow(model):
+    pa = pytest.importorskip("pyarrow")
+    values = [b"The king", b"caf\xe9", None, b"The fox"]
+    logprobs = [model.score("The king").logprob, None, None, model.score("The fox").logprob]
+    binary = pa.array(values, pa.binary())
+    for column in (binary, binary.view(pa.string())):
+        table = pa.table({"id": range(4), "text": column})
+        found = Scorer(on_error="null")(table)
+        assert found.column_names == ["id", "text", *NAMES, "gpt2c_error"]
+        assert found["gpt2c_logprob"].to_pylist() == logprobs
+        assert found["gpt2c_error"].to_pylist() == ["", f"row 1 of the batch: {REASONS[5]}", "", ""]
+        assert Scorer(on_error="null")(table.slice(3)).schema == found.schema
+        found = Scorer(on_error="skip")(table)
+        assert found["id"].to_pylist() == [0, 2, 3]
+        assert found["gpt2c_logprob"].to_pylist() == [logprobs[0], *logprobs[2:]]
+        with pytest.raises(ValueError, match=f"row 1 of the batch: {REASONS[5]}"):
+            Scorer()(table)
+
+
+def test_bad_rows_of_a_data_frame(model):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"text": BAD}, index=range(10, 18), dtype=object)
+    assert list(Scorer(on_error="skip")(frame).index) == [10, 12, 14, 16, 17]
+    found = Scorer(on_error="null")(frame)
+    assert [bool(error) for error in found["gpt2c_error"]] == [row in REASONS for row in range(8)]
+
+
+def test_other_ways_with_errors():
+    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'raise'"):
+        Scorer(on_error="raise")
+    with pytest.raises(ValueError, match="the rows have gpt2c_error already"):
+        Scorer(on_error="null")({"text": ["a"], "gpt2c_error": [""]})
 
 
 # -------------------------------------------------------------------------------- inside others

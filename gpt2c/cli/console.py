@@ -44,18 +44,18 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
     """The text of a command, without its final line break; None if there is none.
 
     It comes from ``argument`` or from ``file``; from stdin if one of them is "-", or if both are missing and
-    stdin is not a terminal.
+    stdin is not a terminal. A byte order mark, with which Windows begins files, is not part of it.
     """
     if file is not None and file != "-":
         with open(file, "rb") as data:
-            return decoded(data.read(), file)
+            return decoded(data.read(), file).removeprefix("\ufeff")
     if argument is not None and argument != "-":
         # Python marks bytes of the command line that its locale cannot decode: they are meant as UTF-8.
         return decoded(os.fsencode(argument), "the text on the command line", line_break=False)
     asked = argument == "-" or file == "-"
     if sys.stdin is None or (is_terminal(sys.stdin) and not asked):
         return None
-    return decoded(sys.stdin.buffer.read(), "stdin")
+    return decoded(sys.stdin.buffer.read(), "stdin").removeprefix("\ufeff")
 
 
 @contextlib.contextmanager

@@ -120,10 +120,37 @@ def _score(command: Command) -> None:
         help="score a text longer than the model's positions in overlapping windows, N tokens each (files of "
         "texts: half of the positions)",
     )
+    _files_of_texts(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE | DIR",
+        help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
+    )
+
+
+def _files_of_texts(parser: ArgumentParser) -> None:
     files = parser.add_argument_group("files of texts")
-    files.add_argument("--text-field", metavar="NAME", help="the field or column that holds the text (text)")
+    files.add_argument(
+        "--text-field",
+        metavar="NAME",
+        help="the field or column that holds the text (text); a.b is the field b of a",
+    )
     files.add_argument(
         "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
+    )
+    files.add_argument(
+        "--on-error",
+        choices=("stop", "null", "skip"),
+        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
+        "scores or skipped; OUTPUT.errors.jsonl lists them",
+    )
+    files.add_argument(
+        "--delimiter",
+        type=lambda word: "\t" if word == "\\t" else word,
+        metavar="C",
+        help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
     )
     files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
     files.add_argument(
@@ -134,13 +161,6 @@ def _score(command: Command) -> None:
     )
     files.add_argument(
         "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE | DIR",
-        help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
     )
 
 

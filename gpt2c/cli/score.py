@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
-from ..corpus.jobs import FileOptions, Job, Totals, check_input, claim, is_input, plan, score_file, survey
+from ..corpus.jobs import (
+    Fault,
+    FileOptions,
+    Job,
+    Totals,
+    check_input,
+    claim,
+    is_input,
+    plan,
+    remark,
+    score_file,
+    survey,
+)
 from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_FILES_ONLY = ("text_field", "lines", "max_tokens", "shard", "prefix")
+_FILES_ONLY = ("text_field", "lines", "on_error", "delimiter", "max_tokens", "shard", "prefix")
 
 
 def run(arguments: Namespace) -> None:
@@ -146,14 +158,19 @@ def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
     from tqdm import tqdm
 
     quiet = not is_terminal(sys.stderr)
-    size, problems = 0, []
+    size = 0
+    problems: list[ValueError] = []
     for job in tqdm(jobs, "reading", unit="file", delay=1.5, leave=False, disable=quiet):
         try:
             size += survey(job, options)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(error)
     if problems:
-        raise ValueError("\n".join(problems))
+        go_on = "\n--on-error null or skip goes on, and lists such records in a file"
+        some = any(isinstance(error, Fault) for error in problems)
+        raise ValueError("\n".join(map(str, problems)) + go_on * some)
+    for found in filter(None, (remark(job, options) for job in jobs)):
+        note(found)
     totals = Totals()
     with tqdm(total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
         begin = perf_counter()
@@ -170,6 +187,8 @@ def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
             totals.add(done)
             with tqdm.external_write_mode(sys.stderr):
                 note(f"{job.target}: {_summary(done)}")
+                if done.faults:
+                    note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
     cost = ""
     if totals.bytes:
         hours = model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
@@ -179,7 +198,7 @@ def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
 
 def _summary(totals: Totals) -> str:
     """What was done, and how fast."""
-    counts = [(totals.unscored, "without a score"), (totals.truncated, "cut")]
+    counts = [(totals.unscored, "without a score"), (totals.truncated, "cut"), (totals.faults, "bad")]
     some = ", ".join(f"{n:,} {what}" for n, what in counts if n)
     return (
         f"{totals.records:,} record{'s' * (totals.records != 1)}{f' ({some})' * bool(some)} · "

@@ -1,4 +1,4 @@
-"""Records of .csv files."""
+"""Records of .csv and .tsv files."""
 
 from __future__ import annotations
 
@@ -8,54 +8,102 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-from .lines import text_lines
-from .records import FileOptions, Job, Record, Scored, missing_field, refuse_collision
+from .lines import MARK, byte_lines, text_of
+from .records import Fault, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision, spelled
 
-__all__ = ["read_csv", "write_csv"]
+__all__ = ["read_csv", "separator", "write_csv"]
 
 
 def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each row after the header."""
-    rows = _rows(job)
-    place, header, _ = next(rows)
+    rows = _rows(job, separator(job, options))
+    place, header, _ = _header(rows)
     if header.count(options.text_field) != 1:
         what = "two columns are called" if options.text_field in header else "there is no column"
         raise missing_field(place, what, options.text_field, header)
     refuse_collision(header, options, place)
     column = header.index(options.text_field)
     for place, row, original in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
-        yield Record(row[column], original)
+        if isinstance(row, Fault):
+            yield Record(None, None, row)
+        elif len(row) != len(header):
+            reason = f"{len(row)} fields, but the header has {len(header)}: {spelled(original.rstrip())}"
+            yield Record(None, None, Fault(place, reason))
+        else:
+            yield Record(row[column], original)
 
 
-def _rows(job: Job) -> Iterator[tuple[str, list[str], str]]:
-    """Rows of a CSV file, the header too: place, fields, and the lines that they were."""
+def separator(job: Job, options: FileOptions) -> str:
+    """What separates the fields of a file.
+
+    In a .csv file it is the one of comma, semicolon and tab that makes the text field a column. More than one
+    does so only where that is the only column, and none has anything to separate.
+    """
+    if options.delimiter is not None or job.format == ".tsv":
+        return options.delimiter or "\t"
+    headers = {}
+    for candidate in ",;\t":
+        try:
+            headers[candidate] = _header(_rows(job, candidate))[1]
+        except ValueError:
+            # Said of the comma, if none is better.
+            headers[candidate] = []
+        if options.text_field in headers[candidate]:
+            return candidate
+    # The error about the missing column is to show the others.
+    return max(headers, key=lambda candidate: len(headers[candidate]))
+
+
+Row = tuple[Place, list[str] | Fault, str]
+"""Where it is, its fields or what is wrong, and the lines that it is."""
+
+
+def _header(rows: Iterator[Row]) -> tuple[Place, list[str], str]:
+    """The first row, without which there are no others."""
+    place, header, original = next(rows)
+    if isinstance(header, Fault):
+        raise ValueError(str(header))
+    return place, header, original
+
+
+def _rows(job: Job, delimiter: str) -> Iterator[Row]:
+    """Rows of a CSV file, the header too."""
     csv.field_size_limit(sys.maxsize)
-    # Those of the row that is being read.
-    lines: list[tuple[str, str]] = []
+    source = byte_lines(job)
+    # Those of the row that is being read, and those that are to be read once more.
+    lines: list[tuple[Place, bytes]] = []
+    again: list[tuple[Place, bytes]] = []
 
     def taken() -> Iterator[str]:
-        # Excel marks UTF-8 with a byte order mark.
-        before = "\ufeff"
-        for placed in text_lines(job):
-            lines.append(placed)
-            yield placed[1].removeprefix(before)
-            before = ""
+        while line := again.pop() if again else next(source, None):
+            lines.append(line)
+            text = line[1].decode("utf-8", "surrogateescape")
+            # Excel marks UTF-8 with a byte order mark.
+            yield text.removeprefix(MARK) if line[0].number == 1 else text
 
     empty = True
-    reader = csv.reader(taken(), strict=True)
+    reader = csv.reader(taken(), strict=True, delimiter=delimiter)
     while True:
+        row: list[str] | Fault | None
+        original = ""
         try:
             row = next(reader, None)
+            original = "".join(text_of(data, place) for place, data in lines)
+        except Fault as fault:
+            row = fault
         except csv.Error as error:
-            raise ValueError(f"{lines[0][0]}: not CSV: {error}") from None
+            place, data = lines[0]
+            begin = spelled(data.decode("utf-8", "replace").rstrip())
+            row = Fault(place, f"not CSV: {error}, in a row that begins with {begin}")
+            # A quote that is not closed has taken the rows after it in.
+            again += reversed(lines[1:])
+            reader = csv.reader(taken(), strict=True, delimiter=delimiter)
         if row is None:
             break
         # An empty line is not a row.
         if row:
             empty = False
-            yield lines[0][0], row, "".join(line for _, line in lines)
+            yield lines[0][0], row, original
         lines.clear()
     if empty:
         raise ValueError(
@@ -64,14 +112,18 @@ def _rows(job: Job) -> Iterator[tuple[str, list[str], str]]:
         )
 
 
-def write_csv(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
+def write_csv(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
     """Append the scores to each row, which is copied as it is."""
+    delimiter = separator(job, options)
 
     def write(original: str, values: Iterable[str]) -> None:
         body = original.rstrip("\r\n")
-        out.write(f"{body},{','.join(values)}{original[len(body) :] or chr(10)}".encode())
+        out.write(f"{body}{delimiter}{delimiter.join(values)}{original[len(body) :] or chr(10)}".encode())
 
-    _, _, header = next(_rows(job))
-    write(header, names.values())
+    _, _, header = _header(_rows(job, delimiter))
+    # The mark of Excel, which the fields are without.
+    if next(byte_lines(job))[1].startswith(MARK.encode()):
+        out.write(MARK.encode())
+    write(header, options.names.values())
     for record, row in scored:
         write(record.original, ("" if value is None else json.dumps(value) for value in row.values()))

@@ -1,62 +1,89 @@
 """The formats of files of texts, each with the functions that read and write it.
 
-What is copied is not taken apart: to a line of JSON or CSV the scores are appended, and a Parquet table gets
-columns. Only the records in work are in memory, however long a file is; a .txt file that is one text is one
-record.
+What is copied is not taken apart: to an object of JSON or a row of CSV the scores are appended, and a Parquet
+table gets columns. Only the records in work are in memory, however long a file is; a .txt file that is one
+text is one record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import IO, NamedTuple
 
-from .delimited import read_csv, write_csv
-from .jsonl import read_jsonl, read_txt, write_jsonl
-from .lines import compressed, load_zstd
+from .delimited import read_csv, separator, write_csv
+from .jsonl import read_json, read_jsonl, read_txt, write_json, write_jsonl
+from .lines import compressed, load_library
 from .parquet import load_parquet, read_parquet, write_parquet
 from .records import FileOptions, Job, Record, Scored
 
-__all__ = ["FORMATS", "read", "require", "write"]
+__all__ = ["FORMATS", "read", "remark", "require", "write"]
 
 
 class Format(NamedTuple):
     """How the records of a file are read, and written with their scores."""
 
     read: Callable[[Job, FileOptions, bool], Iterator[Record]]
-    write: Callable[[IO[bytes], Job, dict[str, str], Scored], None]
+    write: Callable[[IO[bytes], Job, FileOptions, Scored], None]
 
 
 FORMATS = {
     ".txt": Format(read_txt, write_jsonl),
     ".jsonl": Format(read_jsonl, write_jsonl),
+    ".ndjson": Format(read_jsonl, write_jsonl),
+    ".json": Format(read_json, write_json),
+    ".tsv": Format(read_csv, write_csv),
     ".csv": Format(read_csv, write_csv),
     ".parquet": Format(read_parquet, write_parquet),
 }
 
 
-def read(job: Job, options: FileOptions, *, text_only: bool = False) -> Iterator[Record]:
+def read(
+    job: Job,
+    options: FileOptions,
+    *,
+    text_only: bool = False,
+    report: Callable[[Record], object] = lambda _: None,
+) -> Iterator[Record]:
     """The records of a file that belong to this shard; the whole file is read and checked.
+
+    Bad ones are reported, unless they stop the work, and kept without a text, or left out where no original
+    is to be copied.
 
     Raises
     ------
     ValueError
         The file is malformed; the message begins with the file's name and the line.
     """
-    records = FORMATS[job.format].read(job, options, text_only)
     shard, shards = options.shard
-    return islice(records, shard - 1, None, shards)
+    for number, record in enumerate(FORMATS[job.format].read(job, options, text_only)):
+        if record.fault is not None and options.on_error == "stop":
+            raise record.fault
+        if number % shards != shard - 1:
+            continue
+        if record.fault is not None:
+            if options.on_error == "skip":
+                record = record._replace(original=None)
+            report(record)
+        if record.original is not None:
+            yield record
 
 
 def write(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
     """Write records with their scores, in the format and compression of the input."""
     with compressed(out, job) as packed:
-        FORMATS[job.format].write(packed, job, options.names, scored)
+        FORMATS[job.format].write(packed, job, options, scored)
+
+
+def remark(job: Job, options: FileOptions) -> str | None:
+    """What was found out about a file that has been checked, and may surprise."""
+    if job.format != ".csv" or options.delimiter is not None:
+        return None
+    found = separator(job, options)
+    return None if found == "," else f"{job.source}: the fields are separated by {found!r}, not by ','"
 
 
 def require(job: Job) -> None:
     """Raise ImportError, with the command to run, if a library is missing that ``job`` needs."""
     if job.format == ".parquet":
         load_parquet(job.source)
-    if job.compression == ".zst":
-        load_zstd(job.source)
+    load_library(job)

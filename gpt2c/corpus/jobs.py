@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.files import replacing
 from ..scoring.options import default_stride
 from ..scoring.results import summary
 from ..scoring.scoring import score_rows
-from .formats import FORMATS, read, require, write
-from .records import FileOptions, Job, Scored
+from .formats import FORMATS, read, remark, require, write
+from .lines import COMPRESSIONS
+from .records import Fault, FileOptions, Job, Record, Scored
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
 __all__ = [
+    "Fault",
     "FileOptions",
     "Job",
     "Totals",
@@ -27,6 +30,7 @@ __all__ = [
     "claim",
     "is_input",
     "plan",
+    "remark",
     "score_file",
     "survey",
 ]
@@ -42,9 +46,9 @@ def is_input(path: str) -> bool:
 
 def _kind(path: str) -> tuple[str, str, str] | None:
     """The name without its endings, format and compression."""
-    stem, compression = path, ""
-    if path.endswith((".gz", ".zst")):
-        stem, compression = os.path.splitext(path)
+    stem, compression = os.path.splitext(path)
+    if compression not in COMPRESSIONS:
+        stem, compression = path, ""
     stem, format = os.path.splitext(stem)
     # Parquet compresses its columns itself.
     if format in FORMATS and not (format == ".parquet" and compression):
@@ -78,8 +82,8 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         kind = _kind(source)
         if kind is None:
             raise ValueError(
-                f"{source} is of no known kind: names end with .txt, .jsonl or .csv, alone or with .gz or "
-                ".zst, or with .parquet"
+                f"{source} is of no known kind: names end with .txt, .jsonl, .ndjson, .json, .csv or .tsv, "
+                "alone or with .gz, .zst, .bz2 or .xz, or with .parquet"
             )
         stem, format, compression = kind
         part = f".{shard}-of-{shards}" if shards > 1 else ""
@@ -94,10 +98,17 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         require(job)
     sources = {os.path.realpath(job.source): job.source for job in jobs.values()}
     for job in jobs.values():
-        overwritten = sources.get(os.path.realpath(job.target))
-        if overwritten is not None:
+        for output in (job.target,) if options.on_error == "stop" else (job.target, job.errors):
+            overwritten = sources.get(os.path.realpath(output))
+            if overwritten is not None:
+                raise ValueError(
+                    f"the output {output} would replace the input {overwritten}: give another directory"
+                )
+        other = jobs.get(os.path.basename(job.errors))
+        if other is not None and options.on_error != "stop":
             raise ValueError(
-                f"the output {job.target} would replace the input {overwritten}: give another directory"
+                f"the bad records of {job.source} and the scores of {other.source} would both be written to "
+                f"{job.errors}: score them into different directories"
             )
     return list(jobs.values())
 
@@ -170,6 +181,7 @@ class Totals:
     records: int = 0
     unscored: int = 0
     truncated: int = 0
+    faults: int = 0
     tokens: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -188,6 +200,8 @@ def score_file(
 ) -> Totals:
     """Score the records of a file and write them with their scores; the output appears once it is complete.
 
+    Bad records, unless they stop the work, are listed in ``job.errors``, which appears before it.
+
     Parameters
     ----------
     model : LoadedModel
@@ -204,8 +218,8 @@ def score_file(
     """
     totals, begin = Totals(), perf_counter()
 
-    def counted() -> Scored:
-        rows = ((record, record.text) for record in read(job, options))
+    def counted(report: Callable[[Record], object]) -> Scored:
+        rows = ((record, record.text) for record in read(job, options, report=report))
         scores = score_rows(
             model,
             rows,
@@ -224,13 +238,46 @@ def score_file(
             totals.bytes += row["n_bytes"] or 0
             advance(_weight(record.text, options), row["n_tokens"])
 
-    with replacing(job.target, binary=True, take_over=True) as out:
-        write(out, job, options, counted())
-        out.flush()
-        # A name that is there after a crash stands for all of the contents.
-        os.fsync(out.fileno())
+    with _appearing(job.target) as out, _listed(job, options, totals) as report:
+        write(out, job, options, counted(report))
     totals.seconds = perf_counter() - begin
     return totals
+
+
+@contextlib.contextmanager
+def _appearing(path: str) -> Iterator[Any]:
+    """A file of bytes: a name that is there after a crash stands for all of the contents."""
+    with replacing(path, binary=True, take_over=True) as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
+
+
+@contextlib.contextmanager
+def _listed(job: Job, options: FileOptions, totals: Totals) -> Iterator[Callable[[Record], object]]:
+    """What writes and counts bad records; their file is there before the output is, unless there are none."""
+    if options.on_error == "stop":
+        yield lambda _: None
+        return
+    with _appearing(job.errors) as out:
+
+        def report(record: Record) -> None:
+            fault = record.fault
+            assert fault is not None
+            told = {
+                "file": fault.place.source,
+                fault.place.unit: fault.place.number,
+                "field": fault.field,
+                "reason": fault.reason,
+                "kept": record.original is not None,
+            }
+            # Half a surrogate pair, in the name of a file, becomes an escape, as in JSON.
+            out.write(f"{json.dumps(told, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace"))
+            totals.faults += 1
+
+        yield report
+    if not totals.faults:
+        os.unlink(job.errors)
 
 
 def _stride(model: LoadedModel, options: FileOptions) -> int:

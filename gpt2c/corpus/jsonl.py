@@ -1,75 +1,230 @@
-"""Records of .jsonl files, and of .txt files, whose outputs are JSON lines too."""
+"""Records of .jsonl, .ndjson and .json files, and of .txt files, whose outputs are JSON lines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from ..core.files import decoded
 from ..errors import TokenizerError
 from ..tokenizer.base import check_text
-from .lines import byte_lines, text_lines
-from .records import FileOptions, Job, Record, Scored, missing_field, refuse_collision
+from .lines import MARK, byte_lines, text_of, unpacked
+from .records import Fault, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision, spelled
 
-__all__ = ["read_jsonl", "read_txt", "write_jsonl"]
+__all__ = ["read_json", "read_jsonl", "read_txt", "write_json", "write_jsonl"]
+
+# Bytes of a JSON array that are read at once.
+CHUNK = 1 << 18
+BLANK = " \t\r\n"
+
+
+# ---- read
 
 
 def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """The file as one record, or each of its lines; each goes out as a JSON object."""
-    texts: Iterator[str]
-    if options.lines:
-        texts = (line.removesuffix("\n").removesuffix("\r") for _, line in text_lines(job))
-    else:
-        texts = iter([decoded(b"".join(line for _, line in byte_lines(job)), job.source)])
-    for text in texts:
+    lines = byte_lines(job)
+    for several in ([line] for line in lines) if options.lines else [lines]:
+        try:
+            text = "".join(text_of(line, place) for place, line in several)
+        except Fault as fault:
+            yield Record(None, None, fault)
+            continue
+        text = text[:-1].removesuffix("\r") if text.endswith("\n") else text
         yield Record(text, json.dumps({"text": text}, ensure_ascii=False))
 
 
 def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each line that is not blank. Errors name the line, such as one that is cut off."""
+    blank = (MARK + BLANK).encode()
+    lines = ((place, line.rstrip(BLANK.encode())) for place, line in byte_lines(job) if line.strip(blank))
+    return _records(lines, job, options)
+
+
+def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
+    """A record for each element of an array, or each line, whichever the file is made of."""
+    if not _is_array(job):
+        return read_jsonl(job, options, text_only)
+    return _records(((place, data.strip(BLANK.encode())) for place, data in _elements(job)), job, options)
+
+
+def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOptions) -> Iterator[Record]:
+    """A record for each JSON object; its original is its spelling."""
+    field = options.text_field
     first: dict[str, Any] = {}
     found = False
-    for place, line in text_lines(job):
-        line = line.rstrip(" \t\r\n")
-        if not line:
-            continue
+    for place, data in objects:
         try:
-            # Numbers are not used, and int refuses those of thousands of digits.
-            record = json.loads(line, parse_int=float)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: not JSON: {error.msg}, at character {error.pos}") from None
-        except RecursionError:
-            raise ValueError(f"{place}: JSON too deep to be read") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{place}: each line must be a JSON object, {{...}}; it begins with {line:.20}")
+            spelling = text_of(data, place)
+            record = _parsed(spelling, place)
+        except Fault as fault:
+            yield Record(None, None, fault)
+            continue
         refuse_collision(record, options, place)
         first = first or record
-        found = found or options.text_field in record
-        yield Record(_text(record.get(options.text_field), options.text_field, place), line)
+        here, value = _looked_up(record, field)
+        found = found or here
+        wrong = _wrong(value)
+        if wrong is None:
+            yield Record(value, spelling)
+        else:
+            reason = f"{wrong}; it is {spelled(_spelling(spelling, field))}"
+            yield Record(None, spelling, Fault(place, reason, field))
     if first and not found:
-        raise missing_field(job.source, "no record has a field", options.text_field, first)
+        raise missing_field(job.source, "no record has a field", field, first)
 
 
-def _text(value: Any, field: str, place: str) -> str | None:
-    """``value`` if it can be scored; None, which is no text, included."""
+def _parsed(spelling: str, place: Place) -> dict[str, Any]:
+    try:
+        # Numbers are not used, and int refuses those of thousands of digits.
+        record = json.loads(spelling, parse_int=float)
+    except json.JSONDecodeError as error:
+        near = spelled(spelling[max(0, error.pos - 20) :], 40)
+        reason = f"not JSON: {error.msg}, at character {error.pos}" + (f", near {near}" if near else "")
+        raise Fault(place, reason) from None
+    except RecursionError:
+        raise Fault(place, "JSON too deep to be read") from None
+    if not isinstance(record, dict):
+        unit = "element" if place.unit == "record" else place.unit
+        raise Fault(
+            place, f"each {unit} must be a JSON object, {{...}}; it begins with {spelled(spelling, 20)}"
+        )
+    return record
+
+
+def _looked_up(record: dict[str, Any], field: str) -> tuple[bool, Any]:
+    """Whether there is a field, and its value: "a.b" is the field b of the field a, if none is called so."""
+    if field in record:
+        return True, record[field]
+    head, _, rest = field.partition(".")
+    inner = record.get(head)
+    return _looked_up(inner, rest) if rest and isinstance(inner, dict) else (False, None)
+
+
+def _wrong(value: Any) -> str | None:
+    """Why ``value`` cannot be scored, or None if it can, as a text or as none."""
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{place}: {field!r} must be a text or null; it is {value!r:.60}")
+        return "must be a text or null"
     try:
         check_text(value)
     except TokenizerError:
-        raise ValueError(
-            f"{place}: {field!r} has half a surrogate pair (\\ud800 to \\udfff): no Unicode"
-        ) from None
-    return value
+        return "has half a surrogate pair (\\ud800 to \\udfff): no Unicode"
+    return None
 
 
-def write_jsonl(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
-    """Append the scores to each JSON object, which is copied as it is."""
+_BETWEEN = re.compile(r"[ \t\r\n]*[{:,]?[ \t\r\n]*")
+
+
+def _spelling(record: str, field: str) -> str:
+    """How a JSON object spells the value that `_looked_up` finds."""
+
+    def after(at: int) -> int:
+        match = _BETWEEN.match(record, at)
+        return at if match is None else match.end()
+
+    decode = json.JSONDecoder(parse_int=float).raw_decode
+    members, at = {}, after(0)
+    while record[at] != "}":
+        name, at = decode(record, at)
+        start = after(at)
+        _, at = decode(record, start)
+        members[name] = record[start:at]
+        at = after(at)
+    head, _, rest = field.partition(".")
+    return members[field] if field in members else _spelling(members[head], rest)
+
+
+# ---- arrays
+
+# In UTF-8, bytes below 128 are nothing but these characters. A string ends with its line, whatever is wrong.
+_OUTSIDE = re.compile(rb'["\[\]{},]')
+_INSIDE = re.compile(rb'["\n]|\\.?', re.DOTALL)
+
+
+def _chunks(job: Job) -> Iterator[bytes]:
+    """The pieces of a file that are not empty, without what may stand before JSON."""
+    size = 0
+    before: bytes | None = MARK.encode()
+    with unpacked(job, lambda: f"after byte {size}") as file:
+        while chunk := file.read(CHUNK):
+            size += len(chunk)
+            if before is not None:
+                chunk = chunk.removeprefix(before).lstrip(BLANK.encode())
+                before = None if chunk else b""
+            if chunk:
+                yield chunk
+
+
+def _is_array(job: Job) -> bool:
+    """Whether the file is an array, rather than lines."""
+    return next(_chunks(job), b"").startswith(b"[")
+
+
+def _elements(job: Job) -> Iterator[tuple[Place, bytes]]:
+    """The elements of an array as they are spelled; only one and a chunk are in memory."""
+    chunks = _chunks(job)
+    # The element in work begins at start; what is before at has been looked through.
+    data, start, at = next(chunks), 1, 1
+    depth, quoted, number = 0, False, 0
+    while True:
+        match = (_INSIDE if quoted else _OUTSIDE).search(data, at)
+        token = match[0] if match else b""
+        # Nothing here, or a backslash whose character is in the next chunk.
+        if match is None or token == b"\\":
+            chunk = next(chunks, None)
+            if chunk is None:
+                raise ValueError(f"{job.source}: cut off after record {number}: the array has no end")
+            at = (match.start() if match else len(data)) - start
+            data, start = data[start:] + chunk, 0
+            continue
+        at = match.end()
+        if quoted:
+            quoted = token not in (b'"', b"\n")
+        elif token == b'"':
+            quoted = True
+        elif depth or token in b"[{":
+            depth += (token in b"[{") - (token in b"]}")
+        else:
+            element, start = data[start : match.start()], at
+            # An array without elements has nothing before its end.
+            if number or token == b"," or element.strip():
+                number += 1
+                yield Place(job.source, "record", number), element
+            if token != b",":
+                break
+    if token == b"}" or data[start:].strip() or any(chunk.strip() for chunk in chunks):
+        raise ValueError(f"{job.source}: the array ends after record {number}, but the file goes on")
+
+
+# ---- written
+
+
+def _with_scores(record: Record, row: dict[str, Any], names: dict[str, str]) -> str:
+    """A JSON object, copied as it is, with the scores as further fields."""
+    added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
+    fields = record.original[:-1]
+    # One of several lines ends with a line break.
+    fields = fields.rstrip() if "\n" in fields else fields
+    comma = "" if fields.strip(" \t") == "{" else ", "
+    return f"{fields}{comma}{added[1:]}"
+
+
+def write_jsonl(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
+    """Append the scores to each JSON object, on a line of its own."""
     for record, row in scored:
-        added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
-        fields = record.original[:-1]
-        comma = "" if fields.strip(" \t") == "{" else ", "
-        out.write(f"{fields}{comma}{added[1:]}\n".encode())
+        out.write(f"{_with_scores(record, row, options.names)}\n".encode())
+
+
+def write_json(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
+    """An array from an array, and lines from lines."""
+    if not _is_array(job):
+        write_jsonl(out, job, options, scored)
+        return
+    before = "[\n"
+    for record, row in scored:
+        out.write(f"{before}{_with_scores(record, row, options.names)}".encode())
+        before = ",\n"
+    out.write(b"\n]\n" if before[0] == "," else b"[]\n")

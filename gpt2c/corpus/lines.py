@@ -1,68 +1,92 @@
-"""Files of lines, plain or compressed: lines with their places for errors, and compressed outputs."""
+"""Files of bytes, plain or compressed: what is in them, their lines with places, and compressed outputs."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from typing import IO, Any
 
-from ..core.files import decoded
-from .records import Job
+from .records import Fault, Job, Place, not_utf8
 
-__all__ = ["byte_lines", "compressed", "load_zstd", "text_lines"]
+__all__ = ["COMPRESSIONS", "byte_lines", "compressed", "load_library", "text_of", "unpacked"]
+
+COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
+"""The endings of names of compressed files, and that of others."""
+
+MARK = "\ufeff"
+"""The byte order mark, with which Windows marks UTF-8."""
 
 
-def byte_lines(job: Job) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file, decompressed, each with its place for errors."""
-    damages: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
-    open_file: Callable[..., Any] = gzip.open if job.compression == ".gz" else open
+@contextlib.contextmanager
+def unpacked(job: Job, where: Callable[[], str]) -> Iterator[IO[bytes]]:
+    """A file, decompressed as it is read; ``where`` tells for errors how far that was."""
+    library = load_library(job)
+    damages = [getattr(library, name) for name in ("LZMAError", "ZstdError") if hasattr(library, name)]
+    opening = partial(library.open, job.source, "rb")
     if job.compression == ".zst":
-        zstd = load_zstd(job.source)
-        open_file, damages = zstd.open, (*damages, zstd.ZstdError)
-    number = 0
-    with open_file(job.source, "rb") as file:
+        window = library.DecompressionParameter.window_log_max
+        # Of any size; `zstd --long` makes larger ones than are read by default.
+        opening = partial(opening, options={window: window.bounds()[1]})
+    # Not even a frame: commands that failed, or had nothing to write, leave such archives.
+    if not os.path.getsize(job.source):
+        opening = partial(open, os.devnull, "rb")
+    with opening() as file:
         try:
-            for number, line in enumerate(file, 1):
-                yield f"{job.source}:{number}", line
-        except damages as error:
-            raise ValueError(
-                f"{job.source}: the file is damaged or cut off after line {number}: {error}"
-            ) from None
+            yield file
+        except (EOFError, OSError, zlib.error, *damages) as error:
+            # An error of the system, not of the file.
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(f"{job.source}: the file is damaged or cut off {where()}: {error}") from None
 
 
-def text_lines(job: Job) -> Iterator[tuple[str, str]]:
-    """The lines of a file as text, each with its place for errors."""
-    for place, line in byte_lines(job):
-        yield place, decoded(line, place, line_break=False)
+def byte_lines(job: Job) -> Iterator[tuple[Place, bytes]]:
+    """The lines of a file, decompressed, each with its place for errors."""
+    number = 0
+    with unpacked(job, lambda: f"after line {number}") as file:
+        for number, line in enumerate(file, 1):
+            yield Place(job.source, "line", number), line
+
+
+def text_of(data: bytes, place: Place) -> str:
+    """A line or an element as text, without a byte order mark; raises Fault if it is none."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Fault(place, f"{not_utf8(error)}; convert the file, for example with iconv") from None
+    return text.removeprefix(MARK) if place.unit == "line" and place.number == 1 else text
 
 
 @contextlib.contextmanager
 def compressed(out: IO[bytes], job: Job) -> Iterator[Any]:
     """``out``, or what compresses into it; the same bytes every time."""
-    if job.compression == ".gz":
-        with gzip.GzipFile("", "wb", 6, out, mtime=0) as packed:
-            yield packed
-    elif job.compression == ".zst":
-        with load_zstd(job.source).ZstdFile(out, "wb") as packed:
-            # Without any write there would be no frame, which readers refuse.
-            packed.write(b"")
-            yield packed
-    else:
+    if job.compression == "":
         yield out
+        return
+    library = load_library(job)
+    if job.compression == ".gz":
+        packing = library.GzipFile("", "wb", 6, out, mtime=0)
+    else:
+        packing = library.open(out, "wb")
+    with packing as packed:
+        # Without any write ZstdFile writes no frame, which readers refuse.
+        packed.write(b"")
+        yield packed
 
 
-def load_zstd(name: str) -> Any:
-    """The module that reads and writes .zst files; ImportError names the file and the command to run."""
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-    except ImportError:
-        raise ImportError(
-            f'{name}: before Python 3.14, .zst files need backports.zstd: pip install "gpt2c[zstd]"'
-        ) from None
-    return zstd
+def load_library(job: Job) -> Any:
+    """The module whose ``open`` opens a file; ImportError names the file and the command to run."""
+    if job.compression == ".zst":
+        try:
+            return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+        except ImportError:
+            raise ImportError(
+                f'{job.source}: before Python 3.14, .zst files need backports.zstd: pip install "gpt2c[zstd]"'
+            ) from None
+    # Deferred, because some Pythons are built without one or the other.
+    return import_module({"": "io", ".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}[job.compression])

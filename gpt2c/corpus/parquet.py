@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from itertools import groupby
 from typing import IO, Any
 
-from .records import COLUMNS, FileOptions, Job, Record, Scored, missing_field, refuse_collision
+from .records import (
+    COLUMNS,
+    Fault,
+    FileOptions,
+    Job,
+    Place,
+    Record,
+    Scored,
+    missing_field,
+    not_utf8,
+    refuse_collision,
+)
 
 __all__ = ["load_parquet", "read_parquet", "write_parquet"]
 
@@ -19,31 +31,55 @@ ROW_GROUP = 64 << 20
 
 def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each row; its original is its row group, batch number, batch, and row in the batch."""
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    field = options.text_field
     with _open(job) as file:
-        schema = file.schema_arrow
-        if schema.names.count(field) != 1:
-            what = "two columns are called" if field in schema.names else "there is no column"
-            raise missing_field(job.source, what, field, schema.names)
-        refuse_collision(schema.names, options, job.source)
-        kind = schema.field(field).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if kind not in (pa.string(), pa.large_string(), pa.string_view()):
-            raise ValueError(f"{job.source}: the column {field!r} holds {kind}, and texts are needed")
+        path = _path(job, file.schema_arrow, options)
         number = 0
-        columns = [field] if text_only else None
+        columns = [options.text_field] if text_only else None
         for group in range(file.num_row_groups):
             batches = file.iter_batches(BATCH, row_groups=[group], columns=columns)
             for batch_number, batch in enumerate(batches):
-                for row, value in enumerate(batch.column(field)):
+                texts = batch.column(path[0])
+                for row, value in enumerate(pc.struct_field(texts, path[1:]) if path[1:] else texts):
                     number += 1
+                    text, fault = None, None
                     try:
                         text = value.as_py()
-                    except UnicodeDecodeError:
-                        raise ValueError(f"{job.source}, row {number}: {field!r} is not UTF-8 text") from None
-                    yield Record(text, (group, batch_number, batch, row))
+                        text = text.decode() if isinstance(text, bytes) else text
+                    except UnicodeDecodeError as error:
+                        place = Place(job.source, "row", number)
+                        text, fault = None, Fault(place, f"is {not_utf8(error)}", options.text_field)
+                    yield Record(text, (group, batch_number, batch, row), fault)
+
+
+def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
+    """The column of the texts, and the fields within it."""
+    import pyarrow as pa
+
+    field = options.text_field
+    refuse_collision(schema.names, options, job.source)
+    # As in JSON, a column that has the whole name comes first.
+    path = [field] if field in schema.names else field.split(".")
+    fields = pa.struct(list(schema))
+    for name in path:
+        names = [inner.name for inner in fields] if pa.types.is_struct(fields) else []
+        if names.count(name) != 1:
+            what = "two columns are called" if name in names else "there is no column"
+            raise missing_field(job.source, what, field, schema.names)
+        fields = fields.field(name).type
+    kind = fields.value_type if pa.types.is_dictionary(fields) else fields
+    texts = (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+    )
+    if kind not in texts:
+        raise ValueError(f"{job.source}: the column {field!r} holds {kind}, and texts are needed")
+    return path
 
 
 @contextlib.contextmanager
@@ -64,19 +100,17 @@ def _open(job: Job) -> Iterator[Any]:
         raise ValueError(f"{job.source}: not a whole Parquet file: {error}") from None
 
 
-def write_parquet(out: IO[bytes], job: Job, names: dict[str, str], scored: Scored) -> None:
+def write_parquet(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
     """Copy the table with the scores as new columns, batch by batch."""
     import pyarrow as pa
 
     with _open(job) as file:
         schema, metadata = file.schema_arrow, file.metadata
     types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    fields = [pa.field(names[column], types[kind]) for column, kind in COLUMNS.items()]
+    fields = [pa.field(options.names[column], types[kind]) for column, kind in COLUMNS.items()]
     for field in fields:
         schema = schema.append(field)
-    compression = "SNAPPY"
-    if metadata.num_row_groups and metadata.num_columns:
-        compression = metadata.row_group(0).column(0).compression.replace("UNCOMPRESSED", "NONE")
+    compression = _codecs(job, schema, metadata)
     tables: list[Any] = []
 
     with load_parquet(job.source).ParquetWriter(out, schema, compression=compression) as writer:
@@ -102,6 +136,20 @@ def write_parquet(out: IO[bytes], job: Job, names: dict[str, str], scored: Score
                 table = table.append_column(field, pa.array([row[column] for _, row in pairs], field.type))
             tables.append(table)
         flush()
+
+
+def _codecs(job: Job, schema: Any, metadata: Any) -> str | dict[str, str]:
+    """The codec of each column of an output: as in the input, and for the scores that of its first column."""
+    if not (metadata.num_row_groups and metadata.num_columns):
+        return "SNAPPY"
+    group = metadata.row_group(0)
+    codecs = [group.column(i).compression.replace("UNCOMPRESSED", "NONE") for i in range(group.num_columns)]
+    # Other programs write lists under other paths, but in the same order.
+    parquet, empty = load_parquet(job.source), io.BytesIO()
+    parquet.write_table(schema.empty_table(), empty)
+    columns = parquet.read_metadata(empty).schema
+    paths = [columns.column(i).path for i in range(len(columns))]
+    return dict(zip(paths, codecs + codecs[:1] * (len(paths) - len(codecs)), strict=True))
 
 
 def load_parquet(name: str) -> Any:

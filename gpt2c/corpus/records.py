@@ -10,10 +10,27 @@ from typing import Any, NamedTuple
 from ..core.checks import check_integer
 from ..scoring.results import SUMMARY
 
-__all__ = ["COLUMNS", "FileOptions", "Job", "Record", "Scored", "missing_field", "refuse_collision"]
+__all__ = [
+    "COLUMNS",
+    "ON_ERROR",
+    "Fault",
+    "FileOptions",
+    "Job",
+    "Place",
+    "Record",
+    "Scored",
+    "missing_field",
+    "not_utf8",
+    "refuse_collision",
+    "spelled",
+]
 
 COLUMNS = {**SUMMARY, "truncated": bool}
 """The scores of every record, with their types; their names in outputs begin with the prefix."""
+
+
+ON_ERROR = ("stop", "null", "skip")
+"""What `FileOptions.on_error` may be."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class FileOptions:
     Attributes
     ----------
     text_field : str
-        The field, or column, that holds the text.
+        The field, or column, that holds the text; "a.b" is the field b of a, unless one is called so.
     lines : bool
         Whether each line of a .txt file is a text, rather than the file.
     max_tokens : int, optional
@@ -32,6 +49,11 @@ class FileOptions:
         As for ``GPT2.score``.
     stride : int, optional
         As for ``GPT2.score``; None is half of the model's positions.
+    on_error : str
+        What a bad record does: "stop" the work; or it is kept with null scores ("null"; one that cannot be
+        copied is left out) or left out ("skip"), and listed in a file.
+    delimiter : str, optional
+        What separates the fields of .csv and .tsv files; None finds it.
     prefix : str
         What the names of the new fields begin with.
     shard : (int, int)
@@ -44,6 +66,8 @@ class FileOptions:
     bos: bool | int = True
     special: bool = False
     stride: int | None = None
+    on_error: str = "stop"
+    delimiter: str | None = None
     prefix: str = "gpt2c_"
     shard: tuple[int, int] = (1, 1)
 
@@ -53,6 +77,16 @@ class FileOptions:
                 check_integer(name, getattr(self, name), 1)
         if not f"{self.prefix}x".isidentifier():
             raise ValueError(f"prefix must be made of letters, digits and _; got {self.prefix!r}")
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {self.on_error!r}")
+        # The scores are appended as they are, so it cannot be a part of a number.
+        if self.delimiter is not None and (
+            len(self.delimiter) != 1 or self.delimiter.isalnum() or self.delimiter in "\"'+-._\r\n\0"
+        ):
+            raise ValueError(
+                f"delimiter must be one character, such as ';' or a tab, and none of a number or name; got "
+                f"{self.delimiter!r}"
+            )
 
     @property
     def names(self) -> dict[str, str]:
@@ -68,7 +102,34 @@ class Job(NamedTuple):
     format: str
     """A key of `gpt2c.corpus.formats.FORMATS`."""
     compression: str
-    """The empty string, ".gz" or ".zst"."""
+    """One of `gpt2c.corpus.lines.COMPRESSIONS`."""
+
+    @property
+    def errors(self) -> str:
+        """The file of bad records."""
+        return f"{self.target}.errors.jsonl"
+
+
+class Place(NamedTuple):
+    """Where a record is in its file, for errors."""
+
+    source: str
+    unit: str
+    """What is counted: "line", "row" or "record"."""
+    number: int
+    """From 1."""
+
+    def __str__(self) -> str:
+        colon = ":" if self.unit == "line" else f", {self.unit} "
+        return f"{self.source}{colon}{self.number}"
+
+
+class Fault(ValueError):
+    """What is wrong with one record, which others of its file can do without."""
+
+    def __init__(self, place: Place, reason: str, field: str | None = None) -> None:
+        super().__init__(f"{place}: {'' if field is None else f'{field!r} '}{reason}")
+        self.place, self.reason, self.field = place, reason, field
 
 
 class Record(NamedTuple):
@@ -76,13 +137,26 @@ class Record(NamedTuple):
 
     text: str | None
     original: Any
+    """None if it cannot be copied, as there is a fault."""
+    fault: Fault | None = None
 
 
 Scored = Iterator[tuple[Record, dict[str, Any]]]
 """Records, each with the scores that `COLUMNS` names."""
 
 
-def refuse_collision(fields: Iterable[str], options: FileOptions, place: str) -> None:
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """The reason of a fault."""
+    return f"not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+
+
+def spelled(text: str, size: int = 60) -> str:
+    """The beginning of what a file says, as it says it, but for control characters."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:size])
+    return shown + "…" * (len(text) > size)
+
+
+def refuse_collision(fields: Iterable[str], options: FileOptions, place: Place | str) -> None:
     """Raise ValueError if one of ``fields`` has the name of a new one."""
     for name in options.names.values():
         if name in fields:
@@ -91,7 +165,7 @@ def refuse_collision(fields: Iterable[str], options: FileOptions, place: str) ->
             )
 
 
-def missing_field(place: str, what: str, field: str, fields: Iterable[str]) -> ValueError:
+def missing_field(place: Place | str, what: str, field: str, fields: Iterable[str]) -> ValueError:
     """The error for a text field that is not there, with the names of some that are."""
     known = ", ".join(map(repr, islice(fields, 20)))
     return ValueError(f"{place}: {what} {field!r}: choose with --text-field, such as {known}")
