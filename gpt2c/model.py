@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
+from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop
+from .generation.options import GenerateKwargs, SamplingOptions
 from .scoring import scoring
 
 if TYPE_CHECKING:
-    from .generation.options import GenerateKwargs
     from .generation.results import Generation
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
@@ -53,6 +55,7 @@ class GPT2(LoadedModel):
     """
 
     @classmethod
+    @explains_keywords(OF_LOADING)
     def from_pretrained(
         cls,
         source: str | os.PathLike[str] | None = None,
@@ -182,6 +185,7 @@ class GPT2(LoadedModel):
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
+    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
     def generate(
         self,
         prompts: Prompt | Prompts,
@@ -300,6 +304,7 @@ class GPT2(LoadedModel):
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
+    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
     def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
@@ -322,6 +327,7 @@ class GPT2(LoadedModel):
     ) -> list[Suggestion]: ...
     @overload
     def suggest(self, prompt: Prompts, k: int = 5, *, special: bool = False) -> list[list[Suggestion]]: ...
+    @explains_keywords(OF_PROMPTS)
     def suggest(
         self, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
     ) -> list[Suggestion] | list[list[Suggestion]]:
@@ -346,6 +352,7 @@ class GPT2(LoadedModel):
     def score(self, texts: Sequence[Item], **options: Unpack[ScoreKwargs]) -> list[Score]: ...
     @overload
     def score(self, texts: Iterator[Item], **options: Unpack[ScoreKwargs]) -> Iterator[Score]: ...
+    @explains_keywords(OF_PROMPTS)
     def score(
         self,
         texts: Prompt | Sequence[Item] | Iterator[Item],
@@ -425,6 +432,7 @@ class GPT2(LoadedModel):
             words=words,
         )
 
+    @explains_keywords(OF_PROMPTS)
     def run_with_cache(
         self,
         prompts: Prompt | Prompts,
@@ -471,6 +479,7 @@ class GPT2(LoadedModel):
             self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
         )
 
+    @explains_keywords()
     def patch(
         self,
         clean: Prompt,
