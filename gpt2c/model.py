@@ -208,6 +208,8 @@ class GPT2(LoadedModel):
             At most so many tokens are added, at least 1.
         min_new_tokens : int, default 0
             End-of-text tokens are forbidden until so many tokens were added. Stop strings are not affected.
+        eos_token_id : int or iterable of int, optional
+            The tokens that end a text, instead of those that the model's configuration names; ``[]``: none.
         temperature : float, default 0
             0 is greedy: always the most probable token, the lowest id where several are equal. Above 0, the
             logits are divided by it before the draw: below 1 is more careful, above 1 more daring.

@@ -73,6 +73,47 @@ def test_min_new_tokens_takes_the_best_token_that_is_no_eos():
     assert free.finish_reason == "eos", "without the minimum this text ends"
 
 
+def test_eos_token_id_says_what_ends_this_text():
+    model, weights = random_gpt2(2, eos_token_ids=tuple(range(0, 61, 2)))
+    ids, _, margin = expected_greedy(model, weights, [1, 2], 12)
+    assert margin > 1e-4
+    ends = [ids[5], 60 if ids[5] != 60 else 59]
+    assert next(i for i, token in enumerate(ids) if token % 2 == 0) < 5, "the model's own would come before"
+    upto = min(i for i, token in enumerate(ids) if token in ends) + 1
+    for given in (ends[0], np.int64(ends[0]), ends, tuple(ends), np.array(ends), iter(ends)):
+        found = model.generate([1, 2], max_new_tokens=12, eos_token_id=given)
+        assert (found.token_ids, found.finish_reason) == (ids[:upto], "eos")
+    none = model.generate([1, 2], max_new_tokens=12, eos_token_id=[])
+    assert (none.token_ids, none.finish_reason) == (ids, "length")
+    stream = model.stream([1, 2], max_new_tokens=12, eos_token_id=ends)
+    assert list(stream) == [] and stream.result.token_ids == ids[:upto]
+    assert model.generate([1, 2], max_new_tokens=12, eos_token_id=None).token_ids != ids
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"min_new_tokens": 7}, {"temperature": 1.0, "seed": 3}], ids=str
+)
+def test_eos_token_id_does_what_the_configuration_would(options):
+    how = {"n_vocab": 4096, "tokenizer": bundled_tokenizer()}
+    free, _ = random_gpt2(4, **how)
+    options = {"max_new_tokens": 20, **options}
+    end = free.generate("It is", **options).token_ids[3]
+    own, _ = random_gpt2(4, eos_token_ids=(end,), **how)
+    expected = own.generate("It is", **options)
+    found = free.generate("It is", eos_token_id=end, **options)
+    assert (found.text, found.token_ids, found.finish_reason) == (
+        expected.text,
+        expected.token_ids,
+        expected.finish_reason,
+    )
+    assert own.generate("It is", eos_token_id=[], **options).text == free.generate("It is", **options).text
+
+
+def test_an_end_that_is_no_token_of_the_model_is_refused():
+    with pytest.raises(ValueError, match="eos_token_id names token 61, but the vocabulary has 61 tokens"):
+        random_gpt2(2)[0].generate([1], eos_token_id=[3, 61])
+
+
 @pytest.mark.parametrize(
     "options", [{"top_k": 1}, {"top_p": 1e-30}, {"min_p": 1.0}, {"temperature": 1e-30}], ids=str
 )

@@ -71,7 +71,6 @@ _OF_GENERATION_ALONE = _each(
         "bos_token_id": (
             "an empty prompt is the beginning of a text; a prompt of token ids begins with any token"
         ),
-        "eos_token_id": "config.json names the tokens that end a text; stop takes strings",
         "bad_words_ids": "bad_words takes lists of token ids, and strings",
         "forced_bos_token_id": "put the token at the end of the prompt, given as token ids",
         "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _PROCESSOR,

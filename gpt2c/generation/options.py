@@ -40,6 +40,7 @@ class GenerateKwargs(TypedDict, total=False):
 
     max_new_tokens: int
     min_new_tokens: int
+    eos_token_id: int | Iterable[int] | None
     temperature: float
     top_k: int
     top_p: float
@@ -85,6 +86,7 @@ class SamplingOptions:
 
     max_new_tokens: int = 50
     min_new_tokens: int = 0
+    eos_token_id: tuple[int, ...] | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -137,6 +139,7 @@ class SamplingOptions:
                 f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens "
                 f"({self.max_new_tokens})"
             )
+        self._put("eos_token_id", _ends(self.eos_token_id))
         self._put("stop", _stop_strings(self.stop))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
@@ -225,6 +228,13 @@ def _tokens(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
     if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
         raise TypeError(f"{name} must be {wanted}; got {tokens!r} ({type(tokens).__name__})")
     return tuple(_token(name, token) for token in tokens)
+
+
+def _ends(tokens: Any) -> tuple[int, ...] | None:
+    if tokens is None:
+        return None
+    several = tokens if isinstance(tokens, Iterable) else (tokens,)
+    return _tokens("eos_token_id", several, "a token id, a list of them, or None for the model's own")
 
 
 def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
