@@ -271,9 +271,10 @@ class GPT2(LoadedModel):
             Of beam search: True ends it once ``num_beams`` texts have ended; False when the best live text
             would not beat the worst of these if it ended now; "never" when it could not at any length.
         overflow : {"error", "truncate_left", "slide"}
-            What to do when prompt and ``max_new_tokens`` together pass the model's positions: raise an error;
-            leave out the beginning of the prompt, but for what the tokenizer puts there; or go on without
-            end, the model seeing the latest part of the text, which is computed anew every ``hop`` tokens.
+            What to do when prompt and new tokens, but for the last of ``max_new_tokens``, pass the model's
+            positions: raise an error; leave out the beginning of the prompt, but for what the tokenizer puts
+            there; or go on without end, the model seeing the latest part of the text, which is computed anew
+            every ``hop`` tokens.
         hop : int, optional
             With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
             1 to their number; default: half of them. A small hop remembers more and takes longer.
@@ -298,7 +299,8 @@ class GPT2(LoadedModel):
         Raises
         ------
         ContextLengthError
-            A prompt and ``max_new_tokens`` together pass the model's context. Nothing has been computed then.
+            A prompt and its new tokens, but for the last, pass the model's positions. Nothing has been
+            computed then.
         ValueError, TypeError
             A prompt or an option is not what it should be.
         """
@@ -376,7 +378,7 @@ class GPT2(LoadedModel):
             An item is a text (a string or token ids) or a pair ``(context, continuation)`` of these: a tuple
             of two. Of a pair the continuation alone is scored, given the context, which may be empty; the
             two are tokenised apart, the continuation without a space that the tokenizer puts before whole
-            texts. (A single pair must stand in a list: two texts are two texts.)
+            texts. (A tuple of two texts alone is refused: ``[(a, b)]`` is a pair, ``[a, b]`` are two texts.)
         bos : bool or int
             True (the default) lets what begins a text stand before everything: what the tokenizer puts there,
             else the begin-of-text token, as GPT-2 was trained to see it. A token id stands there instead.

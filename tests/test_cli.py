@@ -317,7 +317,9 @@ def test_help_version_and_no_command():
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["write"], 2, "invalid choice: 'write'"),
+        (["write"], 2, "there is no command 'write'; the commands are generate, suggest, score, explain,"),
+        (["generat", "x"], 2, "there is no command 'generat'; did you mean generate? the commands are "),
+        (["-m", "gtp2"], 2, "there is no command 'gtp2'"),
         (["generate", "Once", "upon"], 2, "put a text of several words in quotes: 'upon' came extra"),
         (
             ["generate", "--temprature", "1"],
@@ -346,7 +348,7 @@ def test_help_version_and_no_command():
         (["generate", "x", "--stop", ""], 1, "stop must not hold an empty string"),
         (["generate", "x", "--logit-bias", "5000=1"], 1, "logit_bias names token 5000"),
         (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024; got 0"),
-        (["generate", "x", "-n", "600"], 1, "at most 511 new tokens fit after it"),
+        (["generate", "x", "-n", "600"], 1, "at most 512 new tokens fit after it"),
         (["generate", "x", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (
             ["generate", "x", "-o", "/nowhere/at/all"],

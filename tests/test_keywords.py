@@ -123,6 +123,22 @@ def test_every_unknown_option_is_answered_and_nothing_unlike_is_guessed():
     assert "no option do_sample: temperature" in message and "no option qqqq: help(GPT2.generate)" in message
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "advice"),
+    [
+        (("gpt2",), {}, r"GPT2.from_pretrained('gpt2') loads a model"),
+        (("gpt2",), {"dtype": "int8"}, r"GPT2.from_pretrained('gpt2') loads a model"),
+        ((), {}, r"GPT2.from_pretrained(...) loads a model"),
+        ((), {"weights": None}, r"GPT2.from_pretrained(...) loads a model"),
+    ],
+)
+def test_a_name_given_to_the_class_is_told_what_loads_it(args, kwargs, advice):
+    with pytest.raises(TypeError) as caught:
+        GPT2(*args, **kwargs)
+    assert str(caught.value).startswith(advice)
+
+
 def test_signatures_are_as_written():
     assert list(inspect.signature(GPT2.score).parameters)[:3] == ["self", "texts", "bos"]
+    assert list(inspect.signature(GPT2).parameters)[:2] == ["weights", "tokenizer"]
     assert list(inspect.signature(GPT2.from_pretrained).parameters)[:2] == ["source", "dtype"]

@@ -282,13 +282,29 @@ def test_context_and_continuation_are_tokenised_apart(bundled):
     assert same(ids, one) and ids.offsets is None
 
 
+@pytest.mark.parametrize(
+    "two", [("a", "b"), ("a", [300, 301]), ((300,), np.array([301])), ("", "b"), ([], (300,))], ids=str
+)
+def test_a_tuple_of_two_texts_is_ambiguous(bundled, two):
+    with pytest.raises(
+        TypeError, match=r"two texts, or a context .* score\(\[a, b\]\) .* score\(\[\(a, b\)\]\)"
+    ):
+        bundled.score(two)
+    assert len(bundled.score([two])) == 1
+
+
+def test_other_tuples_of_two_are_not(bundled):
+    assert [len(one) for one in bundled.score((("a", " b"), ("a", " c d")))] == [1, 2]
+    assert [len(one) for one in bundled.score(("a", ("a", " c d")))] == [1, 2]
+    assert len(bundled.score((300, 301))) == 2
+
+
 @pytest.mark.parametrize("bos", [True, False])
 def test_what_is_a_pair(bundled, bos):
     text, ids = "Once upon a time", (300, 301)
     alone = bundled.score(text, bos=bos)
     assert all(same(one, alone) for one in bundled.score([("", text), ([], text), ((), text)], bos=bos))
     assert alone.offsets == bundled.score([("", text)], bos=bos)[0].offsets
-    assert len(bundled.score((text, text))) == 2  # two texts
     assert len(bundled.score(ids)) == 2 and [len(s) for s in bundled.score([ids, ids])] == [2, 2]
     assert [len(s) for s in bundled.score([[300, 301], ([300], [301]), text])] == [
         2,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
@@ -18,6 +20,27 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
 
 __all__ = ["LoadedModel"]
+
+
+P = ParamSpec("P")
+
+
+def _takes_weights(init: Callable[P, None]) -> Callable[P, None]:
+    """Tells who gives ``__init__`` the name of a model what loads one."""
+
+    @wraps(init)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> None:
+        given = args[1] if len(args) > 1 else kwargs.get("weights")
+        if not isinstance(given, _engine.Weights):
+            cls = type(args[0]).__name__
+            source = repr(given) if isinstance(given, str | os.PathLike) else "..."
+            raise TypeError(
+                f"{cls}.from_pretrained({source}) loads a model; {cls}(...) itself takes weights that are "
+                "loaded already"
+            )
+        init(*args, **kwargs)
+
+    return checking
 
 
 class LoadedModel:
@@ -46,6 +69,7 @@ class LoadedModel:
         Computes the hash of the files the weights were read from; "" if they came from no file.
     """
 
+    @_takes_weights
     def __init__(
         self,
         weights: _engine.Weights,

@@ -9,7 +9,16 @@ import numpy as np
 
 from ..errors import ContextLengthError
 
-__all__ = ["Item", "Prompt", "Prompts", "check_lengths", "separate", "split_pair", "token_ids"]
+__all__ = [
+    "Item",
+    "Prompt",
+    "Prompts",
+    "check_lengths",
+    "check_unambiguous",
+    "separate",
+    "split_pair",
+    "token_ids",
+]
 
 Prompt = str | list[int] | tuple[int, ...] | np.ndarray
 """A text, or its token ids."""
@@ -53,6 +62,21 @@ def split_pair(item: Any) -> tuple[Any, Any]:
         if isinstance(context, _TEXT) and isinstance(text, _TEXT):
             return context, text
     return (), item
+
+
+def check_unambiguous(texts: Any) -> None:
+    """Raise for a tuple of two texts: they may be meant as two, or as a pair, see ``split_pair``."""
+    if not isinstance(texts, tuple) or len(texts) != 2:
+        return
+    if all(isinstance(text, str | np.ndarray) or _holds_ids(text) for text in texts):
+        raise TypeError(
+            "a tuple of two texts can mean two texts, or a context and its continuation: score([a, b]) "
+            "scores both, score([(a, b)]) scores b after a"
+        )
+
+
+def _holds_ids(text: Any) -> bool:
+    return isinstance(text, list | tuple) and not (text and isinstance(text[0], _TEXT))
 
 
 def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
