@@ -38,7 +38,9 @@ class GPT2(LoadedModel):
     begin-of-text token alone. In strings, "<|endoftext|>" and its like are ordinary text, unless a method
     is called with ``special=True``.
 
-    A model may be used from several Python threads at once.
+    A model may be used from several Python threads at once. Copies share its weights. A pickle, as for the
+    workers of a process pool, holds where the model comes from: the arguments of :meth:`from_pretrained`,
+    but for an access token, load it again.
 
     Attributes
     ----------

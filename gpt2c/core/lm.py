@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy, deepcopy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import numpy as np
 
@@ -67,6 +68,8 @@ class LoadedModel:
         Why there is no tokenizer, for the error where one is needed.
     source_sha256 : function
         Computes the hash of the files the weights were read from; "" if they came from no file.
+    origin : mapping, optional
+        The arguments of ``from_pretrained`` that load the model: what it is pickled as.
     """
 
     @_takes_weights
@@ -82,6 +85,7 @@ class LoadedModel:
         cache_dtype: str = "float32",
         no_tokenizer: str = "",
         source_sha256: Callable[[], str] = str,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.weights = weights
         self.config: Config = weights.config
@@ -91,6 +95,7 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.source_sha256 = source_sha256
+        self._origin = origin
         self._tokenizer = tokenizer
         self._no_tokenizer = (
             no_tokenizer or "this model was made without a tokenizer: give token ids, or a tokenizer"
@@ -206,6 +211,32 @@ class LoadedModel:
             f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
         )
 
+    # ---- copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
+        if self._origin is None:
+            raise TypeError(
+                f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
+                "it comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
+            )
+        how = {**self._origin, "cache_dtype": self.cache_dtype}
+        if check_threads(how["threads"]) != self.threads:  # they were set later
+            how["threads"] = self.threads
+        return _loaded, (type(self), how)
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with the same weights and tokenizer, which never change."""
+        other = memo[id(self)] = copy(self)
+        memo.update({id(part): part for part in (self.weights, self._tokenizer, self._origin)})
+        other.__dict__.update(deepcopy(self.__dict__, memo))
+        return other
+
     # ---- tokens
 
     def token_bytes(self, token: int) -> bytes:
@@ -309,3 +340,9 @@ def check_threads(threads: int | None) -> int:
     return (
         default_threads() if threads is None else check_integer("threads", threads, 1, _engine.MOST_THREADS)
     )
+
+
+def _loaded(cls: Any, how: dict[str, Any]) -> LoadedModel:
+    """What a pickled model is made by."""
+    model: LoadedModel = cls.from_pretrained(**how)
+    return model
