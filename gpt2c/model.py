@@ -261,11 +261,11 @@ class GPT2(LoadedModel):
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
         num_return_sequences : int
-            Continuations per prompt, at least 1. They differ where chance plays a part, and in beam search,
+            Continuations per prompt, 1 to 65,536. They differ where chance plays a part, and in beam search,
             which gives its best ones.
         num_beams : int, default 1
-            Above 1: beam search for the most probable text, keeping so many texts at every step; with a
-            temperature, their continuations are drawn.
+            Above 1, to 1,024: beam search for the most probable text, keeping so many texts at every step;
+            with a temperature, their continuations are drawn.
         length_penalty : float, default 1
             Of beam search: texts are compared by their log-probability divided by their number of new tokens
             to this power. Above 0 favours longer texts, 0 is the joint probability itself.
@@ -399,8 +399,8 @@ class GPT2(LoadedModel):
             1 to ``window``, another way to give the stride: how many tokens those beyond the first window
             have before them at least, ``stride = window - min_context + 1``.
         top : int
-            How many of the most probable tokens to report in the place of each token: ``top_ids`` and
-            ``top_logprobs``.
+            How many of the most probable tokens to report in the place of each token, at most 4,096:
+            ``top_ids`` and ``top_logprobs``.
         mask : array of bool, [n_vocab], optional
             A subset of the vocabulary, of which ``masses`` is to tell the probability in the place of each
             token.
@@ -453,10 +453,11 @@ class GPT2(LoadedModel):
         Parameters
         ----------
         prompts : str, token ids, or a list of either
-        names_filter : str, iterable of str, function, or None
+        names_filter : str, (str, int), iterable of either, function, or None
             What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``, or a function
-            that is asked about each name. None keeps everything but ``attn.hook_result``, which is n_head
+            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
+            of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
+            about each name. None keeps everything but ``attn.hook_result``, which is n_head
             times as large as the rest: it must be named.
         edits : iterable of (str, function)
             Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values

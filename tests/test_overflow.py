@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers.toys import random_gpt2
@@ -54,6 +56,19 @@ def test_a_sliding_window_equals_a_loop_that_recomputes_it(n_prompt, n, hop, dty
         assert result.token_ids == ids
         assert result.logprobs == logprobs, "to the last bit"
         assert result.prompt_token_ids == prompt
+
+
+def test_room_is_made_as_the_text_grows():
+    model, _ = random_gpt2(5, n_ctx=N_CTX)
+    options = dict(overflow="slide", temperature=1.0, seed=4)
+    expected = model.generate([1, 2], max_new_tokens=300, **options).token_ids
+    tracemalloc.start()
+    with model.stream([1, 2], max_new_tokens=10**12, **options) as stream:
+        while len(stream._text.logprobs) < 300:
+            next(stream._steps)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stream.result.token_ids == expected and peak < 2**24
 
 
 def test_a_text_that_slides_can_be_taken_up_anywhere():

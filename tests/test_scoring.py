@@ -479,6 +479,20 @@ def test_top_and_masses_equal_the_reference(bos):
         assert getattr(plain, name).tobytes() == getattr(score, name).tobytes()
 
 
+def test_the_top_is_bounded():
+    model, _ = random_gpt2(0, n_vocab=5000)
+    assert model.score([5, 7], top=4096).top_ids.shape == (2, 4096)
+    message = r"top must be from 0 to 4096; whole rows of logits are those of model.forward\(ids\); got 4097"
+    with pytest.raises(ValueError, match=message):
+        model.score([5], top=4097)
+
+
+def test_a_token_id_of_any_size_is_refused():
+    for token in (10**400, -(10**400), 10**5000):
+        with pytest.raises(ValueError, match=r"has token id .{,80}, but the vocabulary has 61 tokens"):
+            random_gpt2(0)[0].score([5, token])
+
+
 def test_ids_without_text_are_not_in_the_top():
     n_text = bundled_tokenizer().n_vocab
     model, _ = random_gpt2(0, n_vocab=n_text + 100, tokenizer=bundled_tokenizer())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ContextLengthError
+from ..errors import ContextLengthError, shown
 
 __all__ = [
     "Item",
@@ -90,7 +90,9 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
     elif isinstance(ids, list | tuple):
         for token in ids:
             if isinstance(token, bool | np.bool_) or not isinstance(token, int | np.integer):
-                raise TypeError(f"{name} must hold integers only; got {token!r} ({type(token).__name__})")
+                raise TypeError(
+                    f"{name} must hold integers only; got {shown(token)} ({type(token).__name__})"
+                )
     else:
         raise TypeError(f"{name} must be a string or token ids in a list or array; got {type(ids).__name__}")
     if len(ids) == 0:
@@ -99,9 +101,9 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
         )
     low, high = int(min(ids)), int(max(ids))
     if low < 0 or high >= n_vocab:
+        outside = shown(low if low < 0 else high)
         raise ValueError(
-            f"{name} has token id {low if low < 0 else high}, but the vocabulary has {n_vocab} tokens: 0 to "
-            f"{n_vocab - 1}"
+            f"{name} has token id {outside}, but the vocabulary has {n_vocab} tokens: 0 to {n_vocab - 1}"
         )
     return np.ascontiguousarray(ids, np.int32)
 

@@ -96,8 +96,7 @@ class Text:
 
     def start(self) -> None:
         """Take the first token from the prompt's logits, and a cache of one's own for those to come."""
-        self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
-        self._tokens[: self._length] = self.prompt.ids
+        self._tokens = self.prompt.ids
         logits = self.prompt.logits
         assert logits is not None  # the loop has computed the prompt
         if self.prompt.captured is not None:
@@ -130,6 +129,8 @@ class Text:
         if self.trace is not None and removed is not None:
             new_ids = ids[len(self.prompt.ids) :]
             self.trace.add_choice(job, self.prompt.ids, new_ids, logits, processed, removed, token)
+        if position == len(self._tokens):  # room is made as the text grows: it may end soon
+            self._tokens = np.concatenate([ids, np.empty(max(64, position), np.int32)])
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)
