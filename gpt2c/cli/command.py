@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from ..errors import GPT2CError
 from . import console
 
@@ -99,6 +100,10 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     option = next(word for word in extra if word.startswith("-")).partition("=")[0]
     known = [name for name in parser._option_string_actions if name.startswith("--")]
     begun = [name for name in known if option.startswith("--") and name.startswith(option)]
+    answers = OF_GENERATION if understood["command"] == "generate" else OF_PROMPTS
+    said = {**OF_LOADING, **answers}.get(option.removeprefix("--").replace("-", "_"))
+    if said and not begun:
+        return f"; {said}"
     meant = begun or get_close_matches(option, known, n=1)
     if meant:
         return f"; is {' or '.join(meant)} meant?"
