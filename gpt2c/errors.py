@@ -46,6 +46,9 @@ class CacheInUseError(GPT2CError, RuntimeError):
 
 
 def shown(value: Any) -> str:
-    """A value from a file for a message: on one line, unprintable characters escaped, not too long."""
-    text = repr(value)
+    """A value for a message: on one line, unprintable characters escaped, not too long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer of more than 4,300 digits
+        text = f"a value too long to be shown ({type(value).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
+from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop
+from .generation.options import GenerateKwargs, SamplingOptions
 from .scoring import scoring
 
 if TYPE_CHECKING:
-    from .generation.options import GenerateKwargs
     from .generation.results import Generation
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
@@ -36,7 +38,9 @@ class GPT2(LoadedModel):
     begin-of-text token alone. In strings, "<|endoftext|>" and its like are ordinary text, unless a method
     is called with ``special=True``.
 
-    A model may be used from several Python threads at once.
+    A model may be used from several Python threads at once. Copies share its weights. A pickle, as for the
+    workers of a process pool, holds where the model comes from: the arguments of :meth:`from_pretrained`,
+    but for an access token, load it again.
 
     Attributes
     ----------
@@ -53,6 +57,7 @@ class GPT2(LoadedModel):
     """
 
     @classmethod
+    @explains_keywords(OF_LOADING)
     def from_pretrained(
         cls,
         source: str | os.PathLike[str] | None = None,
@@ -182,6 +187,7 @@ class GPT2(LoadedModel):
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
+    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
     def generate(
         self,
         prompts: Prompt | Prompts,
@@ -204,6 +210,8 @@ class GPT2(LoadedModel):
             At most so many tokens are added, at least 1.
         min_new_tokens : int, default 0
             End-of-text tokens are forbidden until so many tokens were added. Stop strings are not affected.
+        eos_token_id : int or iterable of int, optional
+            The tokens that end a text, instead of those that the model's configuration names; ``[]``: none.
         temperature : float, default 0
             0 is greedy: always the most probable token, the lowest id where several are equal. Above 0, the
             logits are divided by it before the draw: below 1 is more careful, above 1 more daring.
@@ -253,11 +261,11 @@ class GPT2(LoadedModel):
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
         num_return_sequences : int
-            Continuations per prompt, at least 1. They differ where chance plays a part, and in beam search,
+            Continuations per prompt, 1 to 65,536. They differ where chance plays a part, and in beam search,
             which gives its best ones.
         num_beams : int, default 1
-            Above 1: beam search for the most probable text, keeping so many texts at every step; with a
-            temperature, their continuations are drawn.
+            Above 1, to 1,024: beam search for the most probable text, keeping so many texts at every step;
+            with a temperature, their continuations are drawn.
         length_penalty : float, default 1
             Of beam search: texts are compared by their log-probability divided by their number of new tokens
             to this power. Above 0 favours longer texts, 0 is the joint probability itself.
@@ -265,9 +273,10 @@ class GPT2(LoadedModel):
             Of beam search: True ends it once ``num_beams`` texts have ended; False when the best live text
             would not beat the worst of these if it ended now; "never" when it could not at any length.
         overflow : {"error", "truncate_left", "slide"}
-            What to do when prompt and ``max_new_tokens`` together pass the model's positions: raise an error;
-            leave out the beginning of the prompt, but for what the tokenizer puts there; or go on without
-            end, the model seeing the latest part of the text, which is computed anew every ``hop`` tokens.
+            What to do when prompt and new tokens, but for the last of ``max_new_tokens``, pass the model's
+            positions: raise an error; leave out the beginning of the prompt, but for what the tokenizer puts
+            there; or go on without end, the model seeing the latest part of the text, which is computed anew
+            every ``hop`` tokens.
         hop : int, optional
             With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
             1 to their number; default: half of them. A small hop remembers more and takes longer.
@@ -292,7 +301,8 @@ class GPT2(LoadedModel):
         Raises
         ------
         ContextLengthError
-            A prompt and ``max_new_tokens`` together pass the model's context. Nothing has been computed then.
+            A prompt and its new tokens, but for the last, pass the model's positions. Nothing has been
+            computed then.
         ValueError, TypeError
             A prompt or an option is not what it should be.
         """
@@ -300,6 +310,7 @@ class GPT2(LoadedModel):
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
+    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
     def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
@@ -322,6 +333,7 @@ class GPT2(LoadedModel):
     ) -> list[Suggestion]: ...
     @overload
     def suggest(self, prompt: Prompts, k: int = 5, *, special: bool = False) -> list[list[Suggestion]]: ...
+    @explains_keywords(OF_PROMPTS)
     def suggest(
         self, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
     ) -> list[Suggestion] | list[list[Suggestion]]:
@@ -346,6 +358,7 @@ class GPT2(LoadedModel):
     def score(self, texts: Sequence[Item], **options: Unpack[ScoreKwargs]) -> list[Score]: ...
     @overload
     def score(self, texts: Iterator[Item], **options: Unpack[ScoreKwargs]) -> Iterator[Score]: ...
+    @explains_keywords(OF_PROMPTS)
     def score(
         self,
         texts: Prompt | Sequence[Item] | Iterator[Item],
@@ -367,7 +380,7 @@ class GPT2(LoadedModel):
             An item is a text (a string or token ids) or a pair ``(context, continuation)`` of these: a tuple
             of two. Of a pair the continuation alone is scored, given the context, which may be empty; the
             two are tokenised apart, the continuation without a space that the tokenizer puts before whole
-            texts. (A single pair must stand in a list: two texts are two texts.)
+            texts. (A tuple of two texts alone is refused: ``[(a, b)]`` is a pair, ``[a, b]`` are two texts.)
         bos : bool or int
             True (the default) lets what begins a text stand before everything: what the tokenizer puts there,
             else the begin-of-text token, as GPT-2 was trained to see it. A token id stands there instead.
@@ -386,8 +399,8 @@ class GPT2(LoadedModel):
             1 to ``window``, another way to give the stride: how many tokens those beyond the first window
             have before them at least, ``stride = window - min_context + 1``.
         top : int
-            How many of the most probable tokens to report in the place of each token: ``top_ids`` and
-            ``top_logprobs``.
+            How many of the most probable tokens to report in the place of each token, at most 4,096:
+            ``top_ids`` and ``top_logprobs``.
         mask : array of bool, [n_vocab], optional
             A subset of the vocabulary, of which ``masses`` is to tell the probability in the place of each
             token.
@@ -425,6 +438,7 @@ class GPT2(LoadedModel):
             words=words,
         )
 
+    @explains_keywords(OF_PROMPTS)
     def run_with_cache(
         self,
         prompts: Prompt | Prompts,
@@ -439,10 +453,11 @@ class GPT2(LoadedModel):
         Parameters
         ----------
         prompts : str, token ids, or a list of either
-        names_filter : str, iterable of str, function, or None
+        names_filter : str, (str, int), iterable of either, function, or None
             What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``, or a function
-            that is asked about each name. None keeps everything but ``attn.hook_result``, which is n_head
+            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
+            of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
+            about each name. None keeps everything but ``attn.hook_result``, which is n_head
             times as large as the rest: it must be named.
         edits : iterable of (str, function)
             Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
@@ -471,6 +486,7 @@ class GPT2(LoadedModel):
             self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
         )
 
+    @explains_keywords()
     def patch(
         self,
         clean: Prompt,

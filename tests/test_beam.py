@@ -295,7 +295,7 @@ def test_a_search_that_comes_to_nothing_says_so():
 
 def test_what_cannot_be_searched_is_refused(bundled):
     for options, message in (
-        ({"num_beams": 0}, "num_beams must be at least 1; got 0"),
+        ({"num_beams": 0}, "num_beams must be from 1 to 1024, each with a cache of its own; got 0"),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             r"num_return_sequences \(3\) must not be above num_beams \(2\)",

@@ -314,16 +314,33 @@ def test_help_version_and_no_command():
         assert run(name, "--help").stdout.startswith(f"usage: gpt2c {name}")
 
 
+def test_the_ends_of_a_text_can_be_named(bundled):
+    expected = bundled.generate("The king", max_new_tokens=20, eos_token_id=[14, 12])
+    assert expected.finish_reason == "eos"
+    ends = ("--eos-token-id", "14", "--eos-token-id", "12")
+    done = run("generate", "The king", "-n", "20", "--temperature", "0", *ends)
+    assert done.stdout == f"The king{expected.text}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["write"], 2, "invalid choice: 'write'"),
+        (["write"], 2, "there is no command 'write'; the commands are generate, suggest, score, explain,"),
+        (["generat", "x"], 2, "there is no command 'generat'; did you mean generate? the commands are "),
+        (["-m", "gtp2"], 2, "there is no command 'gtp2'"),
         (["generate", "Once", "upon"], 2, "put a text of several words in quotes: 'upon' came extra"),
         (
             ["generate", "--temprature", "1"],
             2,
             "gpt2c generate: error: unrecognized arguments: --temprature; is --temperature meant?",
         ),
+        (["generate", "x", "--max-length", "9"], 2, "--max-length 9; max_new_tokens counts the new tokens"),
+        (
+            ["generate", "x", "--do_sample"],
+            2,
+            "unrecognized arguments: --do_sample; temperature=0 (the default)",
+        ),
+        (["score", "x", "--torch-dtype", "int8"], 2, "; dtype takes 'float32', 'bfloat16', 'int8' or 'int4'"),
         (["generate", "x", "--top", "1"], 2, "unrecognized arguments: --top 1; is --top-k or --top-p meant?"),
         (["generate", "-dash"], 2, "-dash; a text that begins with - comes last, after --"),
         (["generate", "x", "-k", "3"], 2, "gpt2c generate: error: unrecognized arguments: -k 3$"),
@@ -346,7 +363,7 @@ def test_help_version_and_no_command():
         (["generate", "x", "--stop", ""], 1, "stop must not hold an empty string"),
         (["generate", "x", "--logit-bias", "5000=1"], 1, "logit_bias names token 5000"),
         (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024; got 0"),
-        (["generate", "x", "-n", "600"], 1, "at most 511 new tokens fit after it"),
+        (["generate", "x", "-n", "600"], 1, "at most 512 new tokens fit after it"),
         (["generate", "x", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (
             ["generate", "x", "-o", "/nowhere/at/all"],

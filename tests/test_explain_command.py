@@ -115,7 +115,11 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*got -7"),
         ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*got 4"),
         ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
-        ([TEXT, "--num-beams", "0"], 1, "num_beams must be at least 1; got 0"),
+        (
+            [TEXT, "--num-beams", "0"],
+            1,
+            "num_beams must be from 1 to 1024, each with a cache of its own; got 0",
+        ),
         ([TEXT, "--open"], 1, "--open shows a page: name the file to write it to, with -o FILE"),
         ([TEXT, "--open", "-o", "-"], 1, "--open shows a page"),
         ([TEXT, "--open", "--text", "-o", "FILE"], 1, "--open shows a page"),

@@ -73,6 +73,47 @@ def test_min_new_tokens_takes_the_best_token_that_is_no_eos():
     assert free.finish_reason == "eos", "without the minimum this text ends"
 
 
+def test_eos_token_id_says_what_ends_this_text():
+    model, weights = random_gpt2(2, eos_token_ids=tuple(range(0, 61, 2)))
+    ids, _, margin = expected_greedy(model, weights, [1, 2], 12)
+    assert margin > 1e-4
+    ends = [ids[5], 60 if ids[5] != 60 else 59]
+    assert next(i for i, token in enumerate(ids) if token % 2 == 0) < 5, "the model's own would come before"
+    upto = min(i for i, token in enumerate(ids) if token in ends) + 1
+    for given in (ends[0], np.int64(ends[0]), ends, tuple(ends), np.array(ends), iter(ends)):
+        found = model.generate([1, 2], max_new_tokens=12, eos_token_id=given)
+        assert (found.token_ids, found.finish_reason) == (ids[:upto], "eos")
+    none = model.generate([1, 2], max_new_tokens=12, eos_token_id=[])
+    assert (none.token_ids, none.finish_reason) == (ids, "length")
+    stream = model.stream([1, 2], max_new_tokens=12, eos_token_id=ends)
+    assert list(stream) == [] and stream.result.token_ids == ids[:upto]
+    assert model.generate([1, 2], max_new_tokens=12, eos_token_id=None).token_ids != ids
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"min_new_tokens": 7}, {"temperature": 1.0, "seed": 3}], ids=str
+)
+def test_eos_token_id_does_what_the_configuration_would(options):
+    how = {"n_vocab": 4096, "tokenizer": bundled_tokenizer()}
+    free, _ = random_gpt2(4, **how)
+    options = {"max_new_tokens": 20, **options}
+    end = free.generate("It is", **options).token_ids[3]
+    own, _ = random_gpt2(4, eos_token_ids=(end,), **how)
+    expected = own.generate("It is", **options)
+    found = free.generate("It is", eos_token_id=end, **options)
+    assert (found.text, found.token_ids, found.finish_reason) == (
+        expected.text,
+        expected.token_ids,
+        expected.finish_reason,
+    )
+    assert own.generate("It is", eos_token_id=[], **options).text == free.generate("It is", **options).text
+
+
+def test_an_end_that_is_no_token_of_the_model_is_refused():
+    with pytest.raises(ValueError, match="eos_token_id names token 61, but the vocabulary has 61 tokens"):
+        random_gpt2(2)[0].generate([1], eos_token_id=[3, 61])
+
+
 @pytest.mark.parametrize(
     "options", [{"top_k": 1}, {"top_p": 1e-30}, {"min_p": 1.0}, {"temperature": 1e-30}], ids=str
 )
@@ -242,24 +283,49 @@ def test_rows_of_one_call_are_bounded(calls, monkeypatch):
 
 def test_a_text_may_fill_the_context_and_not_pass_it(calls):
     model, _ = random_gpt2()  # 40 positions
-    assert len(model.generate([1] * 10, max_new_tokens=30).token_ids) == 30
-    assert len(model.generate([1] * 39, max_new_tokens=1).token_ids) == 1
+    assert len(model.generate([1] * 10, max_new_tokens=31).token_ids) == 31
+    assert len(model.generate([1] * 40, max_new_tokens=1).token_ids) == 1
     calls.clear()
     with pytest.raises(ContextLengthError) as caught:
-        model.generate([1] * 10, max_new_tokens=31)
+        model.generate([1] * 10, max_new_tokens=32)
     assert str(caught.value) == (
-        "the prompt has 10 tokens and max_new_tokens is 31, together 41, but the model has 40 positions; "
-        "at most 30 new tokens fit after it: lower max_new_tokens, shorten the prompt, or choose an overflow"
+        "the prompt has 10 tokens and max_new_tokens is 32: all but the last of them need 41 positions, but "
+        "the model has 40; at most 31 new tokens fit after it: lower max_new_tokens, shorten the prompt, or "
+        "choose an overflow"
     )
     with pytest.raises(
-        ContextLengthError, match=r"prompt 1 has 39 tokens .* at most 1 new token fits after it"
+        ContextLengthError, match=r"prompt 1 has 40 tokens .* at most 1 new token fits after it"
     ):
-        model.generate([[1], [1] * 39], max_new_tokens=2)
-    with pytest.raises(ContextLengthError, match="shorten the prompt to fewer than 40 tokens"):
-        model.stream([1] * 40, max_new_tokens=1)
+        model.generate([[1], [1] * 40], max_new_tokens=2)
+    with pytest.raises(ContextLengthError, match="shorten the prompt to at most 40 tokens"):
+        model.stream([1] * 41, max_new_tokens=1)
     with pytest.raises(ContextLengthError, match="max_new_tokens is 1000000000000"):
         model.generate([1], max_new_tokens=10**12)
     assert calls == []  # nothing was computed in vain
+
+
+@pytest.mark.parametrize("n_new", [1, 2, 5])
+def test_the_last_new_token_needs_no_position(n_new):
+    model, weights = random_gpt2(3, n_ctx=12)
+    prompt = np.random.default_rng(0).integers(61, size=13 - n_new).tolist()
+    expected, logprobs, margin = expected_greedy(model, weights, prompt, n_new)
+    assert margin > 1e-4
+    found = model.generate(prompt, max_new_tokens=n_new)
+    assert found.token_ids == expected
+    np.testing.assert_allclose(found.logprobs, logprobs, atol=1e-4)
+    with model.stream(prompt, max_new_tokens=n_new) as stream:
+        list(stream)
+    assert stream.result.token_ids == expected
+    options = {"max_new_tokens": n_new, "overflow": "truncate_left"}
+    assert model.generate(prompt, **options).prompt_token_ids == prompt, "it fits: nothing is left out"
+    drawn = model.generate(prompt, max_new_tokens=n_new, num_return_sequences=2, temperature=1.0, seed=1)
+    assert [len(one.token_ids) for one in drawn] == [n_new, n_new]
+    best = model.generate(prompt, max_new_tokens=n_new, num_beams=3, num_return_sequences=3)
+    assert [len(one.token_ids) for one in best] == [n_new] * 3
+    if n_new == 1:
+        assert best[0].token_ids == expected
+    kept = model.generate(prompt, max_new_tokens=n_new, names_filter="hook_embed", trace=True)
+    assert len(kept.cache["embed"]) == 12 and len(kept.trace.steps) == n_new
 
 
 def test_an_interrupt_inside_the_engine_ends_generate_and_leaves_the_model_usable():

@@ -234,15 +234,53 @@ def test_names_filters():
     assert matching(config, ()) == []
     with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.0.hook_patern'; is "):
         matching(config, ["hook_embed", "blocks.0.hook_patern"])
-    with pytest.raises(ValueError, match=r"called 'pattern'; is '\*hook_pattern' meant"):
-        matching(config, "pattern")
-    with pytest.raises(ValueError, match=r"called 'attn.hook_z'; is '\*.attn.hook_z' meant"):
-        matching(config, "attn.hook_z")
-    with pytest.raises(TypeError, match=r"names_filter is a name, .*; got 3 \(int\)"):
-        matching(config, 3)
+    with pytest.raises(ValueError, match=r"called 'hook_pattern'; is '\*.hook_pattern' meant"):
+        matching(config, "hook_pattern")
     with pytest.raises(ValueError, match=r"called 'blocks.2.\*'"):
         matching(config, "blocks.2.*")
     assert full_name(config, "resid_post", -1) == "blocks.1.hook_resid_post"
+    with pytest.raises(KeyError, match="layer must be an integer"):
+        full_name(config, f"blocks.{'9' * 5000}.z")
+
+
+def test_names_filters_take_what_the_cache_takes():
+    model, _ = random_gpt2()
+    config = model.config
+    both = ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
+    for short in ("pattern", "attn.pattern", "attn.hook_pattern"):
+        assert matching(config, short) == matching(config, [short]) == both
+        assert matching(config, (short, 1)) == matching(config, [(short, -1)]) == both[1:]
+    assert matching(config, "blocks.1.pattern") == matching(config, "blocks.1.attn.pattern") == both[1:]
+    assert matching(config, ["embed", "ln_final.scale"]) == ["hook_embed", "ln_final.hook_scale"]
+    assert matching(config, ("result", 0)) == ["blocks.0.attn.hook_result"]
+    _, cache = model.run_with_cache([1, 2], ["pattern", ("ln1.scale", 0)])
+    assert list(cache) == ["blocks.0.ln1.hook_scale", *both]
+    assert cache["pattern", 1] is cache[both[1]]
+    for asked in ("pattern", ("pattern", 1), iter(["pattern"])):
+        kept = model.generate([1, 2], max_new_tokens=2, names_filter=asked).cache
+        assert list(kept) == (both[1:] if isinstance(asked, tuple) else both)
+    off = [("z", edits.zero()), (("mlp.post", 1), edits.zero())]
+    full = [("*.hook_z", edits.zero()), ("blocks.1.mlp.hook_post", edits.zero())]
+    assert same(model.run_with_cache([1, 2], edits=off)[0], model.run_with_cache([1, 2], edits=full)[0])
+    for short in ("scale", ("scale", 0), ("pattern", 2), ("embed", 0)):  # of which norm? no such place
+        with pytest.raises(ValueError):
+            matching(config, short)
+
+
+@pytest.mark.parametrize("wrong", [3, [3], ["pattern", 3.5], [b"pattern"], (3, "pattern"), [None]])
+def test_names_that_are_no_strings_are_refused(wrong):
+    model, _ = random_gpt2()
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+        model.run_with_cache([1], wrong)
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+        model.generate([1], max_new_tokens=1, names_filter=wrong)
+
+
+def test_edits_that_are_no_collection_are_refused():
+    model, _ = random_gpt2()
+    for attempt in (model.run_with_cache, model.generate):
+        with pytest.raises(TypeError, match="edits are pairs of a name and a function"):
+            attempt([1], edits=5)
 
 
 # ---- while generating ----
@@ -283,8 +321,8 @@ def test_what_cannot_be_captured():
         model.generate([1], names_filter=None, num_beams=2)
     with pytest.raises(ValueError, match="names_filter goes with overflow="):
         model.generate([1], names_filter="*.hook_z", overflow="slide")
-    with pytest.raises(ValueError, match="no place of this model is called 'z'"):
-        model.generate([1], names_filter="z")
+    with pytest.raises(ValueError, match="no place of this model is called 'hook_z'"):
+        model.generate([1], names_filter="hook_z")
     with pytest.raises(TypeError, match="causal must be True or False; got 'no'"):
         model.run_with_cache([1], causal="no")
     with pytest.raises(ValueError, match="logits_to_keep must be at least 0"):

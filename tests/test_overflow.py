@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers.toys import random_gpt2
@@ -56,6 +58,19 @@ def test_a_sliding_window_equals_a_loop_that_recomputes_it(n_prompt, n, hop, dty
         assert result.prompt_token_ids == prompt
 
 
+def test_room_is_made_as_the_text_grows():
+    model, _ = random_gpt2(5, n_ctx=N_CTX)
+    options = dict(overflow="slide", temperature=1.0, seed=4)
+    expected = model.generate([1, 2], max_new_tokens=300, **options).token_ids
+    tracemalloc.start()
+    with model.stream([1, 2], max_new_tokens=10**12, **options) as stream:
+        while len(stream._text.logprobs) < 300:
+            next(stream._steps)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stream.result.token_ids == expected and peak < 2**24
+
+
 def test_a_text_that_slides_can_be_taken_up_anywhere():
     model, _ = random_gpt2(5, n_ctx=N_CTX)
     options = dict(overflow="slide", hop=7, temperature=1.0, seed=9)
@@ -101,18 +116,18 @@ def test_the_beginning_of_a_prompt_can_be_left_out():
     model, _ = random_gpt2(5, n_ctx=N_CTX)
     prompt = list(range(40))
     cut = model.generate(prompt, max_new_tokens=10, overflow="truncate_left")
-    kept = prompt[-14:]
+    kept = prompt[-15:]  # with nine of the new ones 24 positions
     assert cut.prompt_token_ids == kept
     assert cut.token_ids == model.generate(kept, max_new_tokens=10).token_ids
-    short = model.generate(prompt[:14], max_new_tokens=10, overflow="truncate_left")
-    assert short.prompt_token_ids == prompt[:14]
+    short = model.generate(prompt[:15], max_new_tokens=10, overflow="truncate_left")
+    assert short.prompt_token_ids == prompt[:15]
 
 
 def test_what_does_not_fit_is_refused():
     model, _ = random_gpt2(5, n_ctx=N_CTX)
     for options, message in (
-        ({"max_new_tokens": 10}, "shorten the prompt to fewer than 24 tokens, or choose an overflow"),
-        ({"max_new_tokens": 24, "overflow": "truncate_left"}, "lower max_new_tokens to at most 23"),
+        ({"max_new_tokens": 10}, "shorten the prompt to at most 24 tokens, or choose an overflow"),
+        ({"max_new_tokens": 25, "overflow": "truncate_left"}, "lower max_new_tokens to at most 24"),
     ):
         with pytest.raises(ContextLengthError, match=message):
             model.generate(list(range(40)), **options)

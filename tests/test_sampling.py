@@ -63,8 +63,12 @@ def test_numpy_numbers_are_numbers():
         ("repetition_penalty", 0, "from 1e-6 to 1e6 (1 is none); got 0"),
         ("repetition_penalty", -1, "got -1"),
         ("repetition_penalty", math.inf, "got inf"),
-        ("num_return_sequences", 0, "at least 1; got 0"),
+        ("num_return_sequences", 0, "from 1 to 65536; for more, generate again with another seed; got 0"),
+        ("num_return_sequences", 65537, "got 65537"),
+        ("num_beams", 1025, "from 1 to 1024, each with a cache of its own; got 1025"),
         ("seed", -1, "2**64 - 1"),
+        ("eos_token_id", -1, "at least 0; got -1"),
+        ("eos_token_id", [3, -2], "at least 0; got -2"),
         ("seed", 2**64, "got 18446744073709551616"),
         ("stop", "", "empty string"),
         ("stop", ["a", ""], "empty string"),
@@ -95,6 +99,9 @@ def test_bad_values_are_refused(option, value, allowed):
         ("temperature", True, "got True (bool)"),
         ("top_p", None, "got None"),
         ("seed", 1.5, "got 1.5 (float)"),
+        ("eos_token_id", "</s>", "a token id, a list of them, or None for the model's own; got '</s>' (str)"),
+        ("eos_token_id", 2.0, "must be an integer, at least 0; got 2.0 (float)"),
+        ("eos_token_id", [True], "got True (bool)"),
         ("stop", 5, "a string or several strings; got 5"),
         ("stop", b"end", "got b'end'"),
         ("stop", ["a", 5], "strings only; got 5"),
@@ -109,6 +116,27 @@ def test_wrong_types_are_refused(option, value, wrong):
     assert option in str(caught.value) and wrong in str(caught.value)
 
 
+@pytest.mark.parametrize("option", ["temperature", "top_p", "repetition_penalty", "seed", "num_beams"])
+def test_integers_beyond_all_floats_are_refused_and_cut_short(option):
+    with pytest.raises(ValueError, match=rf"^{option} must be .*; got 10{{,80}}\.\.\.$"):
+        SamplingOptions(**{option: 10**400})
+
+
+def test_collections_with_such_integers_are_too():
+    with pytest.raises(ValueError, match=r"logit_bias\[3\] must be a finite float32"):
+        SamplingOptions(logit_bias={3: 10**400})
+    with pytest.raises(
+        ValueError, match=r"token id in suppress_tokens must be at least 0; got -10{,80}\.\.\.$"
+    ):
+        SamplingOptions(suppress_tokens=[-(10**400)])
+
+
+@pytest.mark.parametrize("option", ["temperature", "seed", "max_new_tokens", "num_beams", "top_p"])
+def test_integers_that_python_does_not_write_out_are_refused(option):
+    with pytest.raises(ValueError, match=rf"^{option} must be .*; got a value too long to be shown \(int\)$"):
+        SamplingOptions(**{option: -(10**5000)})
+
+
 def test_stop_strings_come_in_any_collection_once_each():
     assert SamplingOptions(stop="ab").stop == ("ab",)
     assert SamplingOptions(stop=["b", "a", "b"]).stop == ("b", "a")
@@ -117,6 +145,7 @@ def test_stop_strings_come_in_any_collection_once_each():
 
 def test_a_bias_below_all_float32_forbids():
     assert SamplingOptions(logit_bias={1: -1e300, 2: -100}).logit_bias == {1: -math.inf, 2: -100.0}
+    assert SamplingOptions(logit_bias={1: -(10**400)}).logit_bias == {1: -math.inf}
 
 
 def test_type_checkers_and_readers_know_every_option():

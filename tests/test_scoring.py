@@ -282,13 +282,29 @@ def test_context_and_continuation_are_tokenised_apart(bundled):
     assert same(ids, one) and ids.offsets is None
 
 
+@pytest.mark.parametrize(
+    "two", [("a", "b"), ("a", [300, 301]), ((300,), np.array([301])), ("", "b"), ([], (300,))], ids=str
+)
+def test_a_tuple_of_two_texts_is_ambiguous(bundled, two):
+    with pytest.raises(
+        TypeError, match=r"two texts, or a context .* score\(\[a, b\]\) .* score\(\[\(a, b\)\]\)"
+    ):
+        bundled.score(two)
+    assert len(bundled.score([two])) == 1
+
+
+def test_other_tuples_of_two_are_not(bundled):
+    assert [len(one) for one in bundled.score((("a", " b"), ("a", " c d")))] == [1, 2]
+    assert [len(one) for one in bundled.score(("a", ("a", " c d")))] == [1, 2]
+    assert len(bundled.score((300, 301))) == 2
+
+
 @pytest.mark.parametrize("bos", [True, False])
 def test_what_is_a_pair(bundled, bos):
     text, ids = "Once upon a time", (300, 301)
     alone = bundled.score(text, bos=bos)
     assert all(same(one, alone) for one in bundled.score([("", text), ([], text), ((), text)], bos=bos))
     assert alone.offsets == bundled.score([("", text)], bos=bos)[0].offsets
-    assert len(bundled.score((text, text))) == 2  # two texts
     assert len(bundled.score(ids)) == 2 and [len(s) for s in bundled.score([ids, ids])] == [2, 2]
     assert [len(s) for s in bundled.score([[300, 301], ([300], [301]), text])] == [
         2,
@@ -461,6 +477,20 @@ def test_top_and_masses_equal_the_reference(bos):
     assert plain.top_ids.shape == plain.top_logprobs.shape == (len(plain), 0) and plain.masses is None
     for name in ("logprobs", "ranks", "entropies"):  # what else is wanted changes nothing
         assert getattr(plain, name).tobytes() == getattr(score, name).tobytes()
+
+
+def test_the_top_is_bounded():
+    model, _ = random_gpt2(0, n_vocab=5000)
+    assert model.score([5, 7], top=4096).top_ids.shape == (2, 4096)
+    message = r"top must be from 0 to 4096; whole rows of logits are those of model.forward\(ids\); got 4097"
+    with pytest.raises(ValueError, match=message):
+        model.score([5], top=4097)
+
+
+def test_a_token_id_of_any_size_is_refused():
+    for token in (10**400, -(10**400), 10**5000):
+        with pytest.raises(ValueError, match=r"has token id .{,80}, but the vocabulary has 61 tokens"):
+            random_gpt2(0)[0].score([5, token])
 
 
 def test_ids_without_text_are_not_in_the_top():

@@ -43,6 +43,17 @@ def load(
     **hub: Any,
 ) -> Model:
     """A model of class ``cls``; the options are those of :meth:`gpt2c.GPT2.from_pretrained`."""
+    # What a pickle holds: no access token, which is a secret.
+    origin = {
+        "source": _findable(source),
+        "dtype": dtype,
+        "backend": backend,
+        "threads": threads,
+        "tokenizer": _findable(tokenizer),
+        "revision": revision,
+        "subfolder": subfolder,
+        **{name: value for name, value in hub.items() if name != "token"},
+    }
     threads = check_threads(threads)  # before the long work
     if dtype is not None and dtype not in _engine.DTYPES:
         raise ValueError(
@@ -50,7 +61,7 @@ def load(
         )
     if backend not in _engine.BACKENDS:
         raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
-    how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype}
+    how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
     find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
     if path is not None:
@@ -61,6 +72,11 @@ def load(
     checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
     with checkpoint.loading():
         return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
+
+
+def _findable(given: Any) -> Any:
+    """A path so that it leads to the same from another folder; all else, such as a hub name, as it is."""
+    return os.path.abspath(given) if isinstance(given, str | os.PathLike) and os.path.exists(given) else given
 
 
 def _load_checkpoint(

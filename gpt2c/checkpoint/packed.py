@@ -276,7 +276,9 @@ def _parse_vocabulary(text: bytes, path: Path) -> dict[str, Any]:
     try:
         # Not strictly, which would be slow for so large a text: `tokenizer.load.unpack` checks every value.
         found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise CheckpointError(f"the vocabulary in {path} is damaged: it is nested too deeply") from None
+    except ValueError as error:
         raise CheckpointError(f"the vocabulary in {path} is damaged: {error}") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"the vocabulary in {path} is damaged: it is not an object")

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from ..errors import GPT2CError
 from . import console
 
@@ -67,9 +69,15 @@ def _run(argv: Sequence[str] | None) -> None:
     # Deferred, so that importing the package stays light and Ctrl-C works from the start.
     from importlib import import_module
 
-    from .parser import build_parser
+    from .parser import COMMANDS, build_parser
 
     parser = build_parser()
+    words = sys.argv[1:] if argv is None else argv
+    named = next((word for word in words if not word.startswith("-")), None)
+    if named is not None and named not in COMMANDS:
+        close = get_close_matches(named, COMMANDS, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        parser.error(f"there is no command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
     arguments, extra = parser.parse_known_args(argv)
     if arguments.command == "score" and not any(word.startswith("-") for word in extra):
         # argparse takes only files that stand side by side.
@@ -89,11 +97,13 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     if not any(word.startswith("-") for word in extra):
         takes_text = "prompt" in understood or "text" in understood
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
-    from difflib import get_close_matches
-
     option = next(word for word in extra if word.startswith("-")).partition("=")[0]
     known = [name for name in parser._option_string_actions if name.startswith("--")]
     begun = [name for name in known if option.startswith("--") and name.startswith(option)]
+    answers = OF_GENERATION if understood["command"] == "generate" else OF_PROMPTS
+    said = {**OF_LOADING, **answers}.get(option.removeprefix("--").replace("-", "_"))
+    if said and not begun:
+        return f"; {said}"
     meant = begun or get_close_matches(option, known, n=1)
     if meant:
         return f"; is {' or '.join(meant)} meant?"

@@ -81,6 +81,13 @@ def _add_sampling(add: Callable[..., object]) -> None:
     )
     add("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
     add(
+        "--eos-token-id",
+        action="append",
+        type=int,
+        metavar="ID",
+        help="token ID ends a text (those that the model names); may be given several times",
+    )
+    add(
         "--temperature",
         type=float,
         metavar="T",

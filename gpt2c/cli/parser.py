@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..version import __version__
 from .options import model_options, output_options, sampling_options, special_option
 
-__all__ = ["BENCH_PARTS", "build_parser"]
+__all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
 BENCH_PARTS = ("load", "roofline", "kernels", "model")
 
@@ -36,7 +36,7 @@ def build_parser() -> ArgumentParser:
         added.set_defaults(parser=added)
         return added
 
-    for add in (_generate, _suggest, _score, _explain, _info, _convert, _bench):
+    for add in COMMANDS.values():
         add(command)
     return parser
 
@@ -284,3 +284,15 @@ def _bench_part(word: str) -> str:
     if word not in BENCH_PARTS:
         raise ArgumentTypeError(f"there is no part {word!r}; choose from {', '.join(BENCH_PARTS)}")
     return word
+
+
+COMMANDS: dict[str, Callable[[Command], None]] = {
+    "generate": _generate,
+    "suggest": _suggest,
+    "score": _score,
+    "explain": _explain,
+    "info": _info,
+    "convert": _convert,
+    "bench": _bench,
+}
+"""What adds each command."""

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_flag", "check_index", "check_integer", "check_number"]
+from ..errors import shown
+
+__all__ = ["as_float", "check_flag", "check_index", "check_integer", "check_number"]
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None, note: str = "") -> int:
@@ -22,19 +24,28 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None, note
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer, {allowed}; got {value!r} ({type(value).__name__})"
+            f"{name} must be an integer, {allowed}; got {shown(value)} ({type(value).__name__})"
         ) from None
     if number < low or (high is not None and number > high):
-        raise ValueError(f"{name} must be {allowed}; got {number}")
+        raise ValueError(f"{name} must be {allowed}; got {shown(number)}")
     return number
+
+
+def as_float(value: Any) -> float:
+    """A number as a float: an infinity where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_number(name: str, value: Any, fits: Callable[[float], bool], allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, {allowed}; got {value!r} ({type(value).__name__})")
-    number = float(value)
+        raise TypeError(f"{name} must be a number, {allowed}; got {shown(value)} ({type(value).__name__})")
+    number = as_float(value)
     if not math.isfinite(number) or not fits(number):
-        raise ValueError(f"{name} must be {allowed}; got {number:g}")
+        given = shown(value) if isinstance(value, int) else f"{number:g}"
+        raise ValueError(f"{name} must be {allowed}; got {given}")
     return number
 
 
@@ -46,5 +57,5 @@ def check_index(name: str, value: Any, n: int) -> int:
 def check_flag(name: str, value: Any) -> bool:
     """``value`` as a bool, or a TypeError."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
+        raise TypeError(f"{name} must be True or False; got {shown(value)}")
     return bool(value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from copy import copy, deepcopy
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import numpy as np
 
@@ -18,6 +21,27 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
 
 __all__ = ["LoadedModel"]
+
+
+P = ParamSpec("P")
+
+
+def _takes_weights(init: Callable[P, None]) -> Callable[P, None]:
+    """Tells who gives ``__init__`` the name of a model what loads one."""
+
+    @wraps(init)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> None:
+        given = args[1] if len(args) > 1 else kwargs.get("weights")
+        if not isinstance(given, _engine.Weights):
+            cls = type(args[0]).__name__
+            source = repr(given) if isinstance(given, str | os.PathLike) else "..."
+            raise TypeError(
+                f"{cls}.from_pretrained({source}) loads a model; {cls}(...) itself takes weights that are "
+                "loaded already"
+            )
+        init(*args, **kwargs)
+
+    return checking
 
 
 class LoadedModel:
@@ -44,8 +68,11 @@ class LoadedModel:
         Why there is no tokenizer, for the error where one is needed.
     source_sha256 : function
         Computes the hash of the files the weights were read from; "" if they came from no file.
+    origin : mapping, optional
+        The arguments of ``from_pretrained`` that load the model: what it is pickled as.
     """
 
+    @_takes_weights
     def __init__(
         self,
         weights: _engine.Weights,
@@ -58,6 +85,7 @@ class LoadedModel:
         cache_dtype: str = "float32",
         no_tokenizer: str = "",
         source_sha256: Callable[[], str] = str,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.weights = weights
         self.config: Config = weights.config
@@ -67,6 +95,7 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.source_sha256 = source_sha256
+        self._origin = origin
         self._tokenizer = tokenizer
         self._no_tokenizer = (
             no_tokenizer or "this model was made without a tokenizer: give token ids, or a tokenizer"
@@ -182,6 +211,32 @@ class LoadedModel:
             f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
         )
 
+    # ---- copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
+        if self._origin is None:
+            raise TypeError(
+                f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
+                "it comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
+            )
+        how = {**self._origin, "cache_dtype": self.cache_dtype}
+        if check_threads(how["threads"]) != self.threads:  # they were set later
+            how["threads"] = self.threads
+        return _loaded, (type(self), how)
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with the same weights and tokenizer, which never change."""
+        other = memo[id(self)] = copy(self)
+        memo.update({id(part): part for part in (self.weights, self._tokenizer, self._origin)})
+        other.__dict__.update(deepcopy(self.__dict__, memo))
+        return other
+
     # ---- tokens
 
     def token_bytes(self, token: int) -> bytes:
@@ -285,3 +340,9 @@ def check_threads(threads: int | None) -> int:
     return (
         default_threads() if threads is None else check_integer("threads", threads, 1, _engine.MOST_THREADS)
     )
+
+
+def _loaded(cls: Any, how: dict[str, Any]) -> LoadedModel:
+    """What a pickled model is made by."""
+    model: LoadedModel = cls.from_pretrained(**how)
+    return model

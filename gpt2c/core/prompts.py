@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ContextLengthError
+from ..errors import ContextLengthError, shown
 
-__all__ = ["Item", "Prompt", "Prompts", "check_lengths", "separate", "split_pair", "token_ids"]
+__all__ = [
+    "Item",
+    "Prompt",
+    "Prompts",
+    "check_lengths",
+    "check_unambiguous",
+    "separate",
+    "split_pair",
+    "token_ids",
+]
 
 Prompt = str | list[int] | tuple[int, ...] | np.ndarray
 """A text, or its token ids."""
@@ -55,6 +64,21 @@ def split_pair(item: Any) -> tuple[Any, Any]:
     return (), item
 
 
+def check_unambiguous(texts: Any) -> None:
+    """Raise for a tuple of two texts: they may be meant as two, or as a pair, see ``split_pair``."""
+    if not isinstance(texts, tuple) or len(texts) != 2:
+        return
+    if all(isinstance(text, str | np.ndarray) or _holds_ids(text) for text in texts):
+        raise TypeError(
+            "a tuple of two texts can mean two texts, or a context and its continuation: score([a, b]) "
+            "scores both, score([(a, b)]) scores b after a"
+        )
+
+
+def _holds_ids(text: Any) -> bool:
+    return isinstance(text, list | tuple) and not (text and isinstance(text[0], _TEXT))
+
+
 def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
     """``ids`` as int32 [at least 1], every one inside the vocabulary; errors call them ``name``."""
     if isinstance(ids, np.ndarray):
@@ -66,7 +90,9 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
     elif isinstance(ids, list | tuple):
         for token in ids:
             if isinstance(token, bool | np.bool_) or not isinstance(token, int | np.integer):
-                raise TypeError(f"{name} must hold integers only; got {token!r} ({type(token).__name__})")
+                raise TypeError(
+                    f"{name} must hold integers only; got {shown(token)} ({type(token).__name__})"
+                )
     else:
         raise TypeError(f"{name} must be a string or token ids in a list or array; got {type(ids).__name__}")
     if len(ids) == 0:
@@ -75,9 +101,9 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
         )
     low, high = int(min(ids)), int(max(ids))
     if low < 0 or high >= n_vocab:
+        outside = shown(low if low < 0 else high)
         raise ValueError(
-            f"{name} has token id {low if low < 0 else high}, but the vocabulary has {n_vocab} tokens: 0 to "
-            f"{n_vocab - 1}"
+            f"{name} has token id {outside}, but the vocabulary has {n_vocab} tokens: 0 to {n_vocab - 1}"
         )
     return np.ascontiguousarray(ids, np.int32)
 

@@ -30,7 +30,7 @@ class Job:
         self.process = LogitsProcessors(model, options)
         self._tokenizer = tokenizer
         self.prefix = np.array(() if tokenizer is None else tokenizer.prefix, np.int32)
-        self.eos = frozenset(model.config.eos_token_ids)
+        self.eos = self.process.eos
         self.unwritten = self.eos  # tokens that are no part of the text
         if options.skip_special_tokens and tokenizer is not None:
             self.unwritten |= frozenset(tokenizer.special_tokens.values())

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
-from ..core.checks import check_flag, check_integer, check_number
+from ..core.checks import as_float, check_flag, check_integer, check_number
+from ..errors import shown
 
 if TYPE_CHECKING:
     from ..introspection.edits import Edit
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["GenerateKwargs", "SamplingOptions"]
 
 SEEDS = 2**64
+MOST_SEQUENCES = 2**16
+MOST_BEAMS = 2**10
 LARGEST_BIAS = 3.4e38  # still finite as float32
 OVERFLOWS = ("error", "truncate_left", "slide")
 
@@ -40,6 +43,7 @@ class GenerateKwargs(TypedDict, total=False):
 
     max_new_tokens: int
     min_new_tokens: int
+    eos_token_id: int | Iterable[int] | None
     temperature: float
     top_k: int
     top_p: float
@@ -85,6 +89,7 @@ class SamplingOptions:
 
     max_new_tokens: int = 50
     min_new_tokens: int = 0
+    eos_token_id: tuple[int, ...] | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -131,12 +136,15 @@ class SamplingOptions:
         """How much is generated, and where it ends."""
         self._put("max_new_tokens", check_integer("max_new_tokens", self.max_new_tokens, 1))
         self._put("min_new_tokens", check_integer("min_new_tokens", self.min_new_tokens, 0))
-        self._put("num_return_sequences", check_integer("num_return_sequences", self.num_return_sequences, 1))
+        note = "; for more, generate again with another seed"
+        n = check_integer("num_return_sequences", self.num_return_sequences, 1, MOST_SEQUENCES, note)
+        self._put("num_return_sequences", n)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens "
                 f"({self.max_new_tokens})"
             )
+        self._put("eos_token_id", _ends(self.eos_token_id))
         self._put("stop", _stop_strings(self.stop))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
@@ -184,9 +192,11 @@ class SamplingOptions:
     def _check_inspection(self) -> None:
         """What is recorded, captured and edited."""
         check_flag("trace", self.trace)
-        self._put("edits", tuple(self.edits))
-        if not callable(self.names_filter) and not isinstance(self.names_filter, str | None):
-            self._put("names_filter", tuple(self.names_filter))
+        # Iterators are read once; what else is no collection is refused where names are looked up.
+        if isinstance(self.edits, Iterable):
+            self._put("edits", tuple(self.edits))
+        if isinstance(self.names_filter, Iterable) and not isinstance(self.names_filter, str | tuple):
+            self._put("names_filter", [*self.names_filter] or ())  # no tuple, which can be a name and a layer
         if self.names_filter != ():
             if self.num_beams != 1:
                 raise ValueError(
@@ -196,7 +206,8 @@ class SamplingOptions:
                 raise ValueError("names_filter goes with overflow='error' or 'truncate_left' only")
 
     def _check_beams(self) -> None:
-        self._put("num_beams", check_integer("num_beams", self.num_beams, 1))
+        note = ", each with a cache of its own"
+        self._put("num_beams", check_integer("num_beams", self.num_beams, 1, MOST_BEAMS, note))
         self._put_number("length_penalty", lambda p: abs(p) <= 100, "from -100 to 100")
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
@@ -223,8 +234,15 @@ def _token(name: str, token: Any) -> int:
 
 def _tokens(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
     if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
-        raise TypeError(f"{name} must be {wanted}; got {tokens!r} ({type(tokens).__name__})")
+        raise TypeError(f"{name} must be {wanted}; got {shown(tokens)} ({type(tokens).__name__})")
     return tuple(_token(name, token) for token in tokens)
+
+
+def _ends(tokens: Any) -> tuple[int, ...] | None:
+    if tokens is None:
+        return None
+    several = tokens if isinstance(tokens, Iterable) else (tokens,)
+    return _tokens("eos_token_id", several, "a token id, a list of them, or None for the model's own")
 
 
 def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
@@ -236,7 +254,7 @@ def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
 
 def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
-        raise TypeError(f"bad_words must be a list of words; got {words!r} ({type(words).__name__})")
+        raise TypeError(f"bad_words must be a list of words; got {shown(words)} ({type(words).__name__})")
     checked: list[str | tuple[int, ...]] = []
     for word in words:
         if not isinstance(word, str):
@@ -263,7 +281,9 @@ def _processors(processors: Any) -> tuple[LogitsProcessor, ...]:
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:
     if isinstance(stop, bytes) or not isinstance(stop, Iterable):
-        raise TypeError(f"stop must be a string or several strings; got {stop!r} ({type(stop).__name__})")
+        raise TypeError(
+            f"stop must be a string or several strings; got {shown(stop)} ({type(stop).__name__})"
+        )
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in strings:
         if not isinstance(text, str):
@@ -285,8 +305,8 @@ def _biases(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[Any
     for of, value in bias.items():
         of = key(name, of)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}[{of}] must be a number; got {value!r} ({type(value).__name__})")
-        value = float(value)
+            raise TypeError(f"{name}[{of}] must be a number; got {shown(value)} ({type(value).__name__})")
+        value = as_float(value)
         if not value <= LARGEST_BIAS:  # also true of NaN
             raise ValueError(
                 f"{name}[{of}] must be a finite float32, or -inf to forbid the token; got {value:g}"

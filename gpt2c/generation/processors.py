@@ -33,6 +33,11 @@ class LogitsProcessors:
     model : LoadedModel
     options : SamplingOptions
 
+    Attributes
+    ----------
+    eos : frozenset of int
+        The tokens that end a text.
+
     Raises
     ------
     ValueError
@@ -45,7 +50,8 @@ class LogitsProcessors:
         self.options = options
         self.n_vocab = model.config.n_vocab
         self._n_text_tokens = model.n_text_tokens
-        self._eos = list(model.config.eos_token_ids)
+        own = model.config.eos_token_ids
+        self.eos = frozenset(own if options.eos_token_id is None else options.eos_token_id)
         self._sequence_bias = dict(options.sequence_bias)
         self._bad_words = _bad_sequences(model, options.bad_words)
         for name, tokens in (
@@ -53,6 +59,7 @@ class LogitsProcessors:
             ("logit_bias", options.logit_bias),
             ("bad_words", (token for word in self._bad_words for token in word)),
             ("suppress_tokens", options.suppress_tokens),
+            ("eos_token_id", options.eos_token_id or ()),
         ):
             outside = [token for token in tokens if token >= self.n_vocab]
             if outside:
@@ -75,7 +82,7 @@ class LogitsProcessors:
             ),
             ("no_repeat_ngram_size", self._forbid_ngrams, options.no_repeat_ngram_size),
             ("bad_words", self._forbid_bad_words, self._bad_words),
-            ("min_new_tokens", self._forbid_end, options.min_new_tokens and self._eos),
+            ("min_new_tokens", self._forbid_end, options.min_new_tokens and self.eos),
             ("suppress_tokens", self._suppress, self._suppressed),
             ("logits_processor", self._call, options.logits_processor),
             ("token_bitmask", self._apply_bitmask, options.token_bitmask),
@@ -151,7 +158,7 @@ class LogitsProcessors:
 
     def _forbid_end(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         if len(ids) - n_prompt < self.options.min_new_tokens:
-            row[self._eos] = -np.inf
+            row[list(self.eos)] = -np.inf
 
     def _suppress(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         row[self._suppressed] = -np.inf

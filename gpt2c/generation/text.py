@@ -28,22 +28,22 @@ class ComputedPrompt:
 
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
         n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
-        if overflow == "truncate_left" and new < n_ctx:
-            ids = _latest(ids, n_ctx - new, job.prefix)
-        room = n_ctx - len(ids)
+        if overflow == "truncate_left" and new <= n_ctx:
+            ids = _latest(ids, n_ctx + 1 - new, job.prefix)
+        room = n_ctx + 1 - len(ids)  # the last new token is never computed with: it needs no position
         if new > room and overflow != "slide":
             if overflow == "truncate_left":
-                advice = f"lower max_new_tokens to at most {n_ctx - 1}, or use overflow='slide'"
+                advice = f"lower max_new_tokens to at most {n_ctx}, or use overflow='slide'"
             elif room > 0:
                 advice = (
                     f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
                     "max_new_tokens, shorten the prompt, or choose an overflow"
                 )
             else:
-                advice = f"shorten the prompt to fewer than {n_ctx} tokens, or choose an overflow"
+                advice = f"shorten the prompt to at most {n_ctx} tokens, or choose an overflow"
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens and max_new_tokens is {new}, together {len(ids) + new}, but "
-                f"the model has {n_ctx} positions; {advice}"
+                f"{name} has {len(ids)} tokens and max_new_tokens is {new}: all but the last of them need "
+                f"{len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
         self.visible = ids[job.window(len(ids)) :]
@@ -96,8 +96,7 @@ class Text:
 
     def start(self) -> None:
         """Take the first token from the prompt's logits, and a cache of one's own for those to come."""
-        self._tokens = np.empty(self._length + self.job.options.max_new_tokens, np.int32)
-        self._tokens[: self._length] = self.prompt.ids
+        self._tokens = self.prompt.ids
         logits = self.prompt.logits
         assert logits is not None  # the loop has computed the prompt
         if self.prompt.captured is not None:
@@ -130,6 +129,8 @@ class Text:
         if self.trace is not None and removed is not None:
             new_ids = ids[len(self.prompt.ids) :]
             self.trace.add_choice(job, self.prompt.ids, new_ids, logits, processed, removed, token)
+        if position == len(self._tokens):  # room is made as the text grows: it may end soon
+            self._tokens = np.concatenate([ids, np.empty(max(64, position), np.int32)])
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..core.checks import check_index
+from ..errors import shown
 
 __all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "matching", "place_of"]
 
@@ -59,7 +60,8 @@ AFTER = PLACES["ln_final"]
 PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
 ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
 
-NamesFilter = str | Iterable[str] | Callable[[str], bool] | None
+Name = str | tuple[str, int]
+NamesFilter = Name | Iterable[Name] | Callable[[str], bool] | None
 
 
 class Hook(NamedTuple):
@@ -100,20 +102,25 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
     asked: Any = layer
     if layer is None and short.startswith("blocks.") and short.count(".") > 1:
         _, number, short = short.split(".", 2)
-        asked = int(number) if number.isdecimal() else number
+        asked = int(number) if number.isdecimal() and len(number) < 10 else number
     names, prefix = (BEFORE + AFTER, "") if asked is None else (OF_LAYER, "blocks.{}.")
     if asked is not None:
         try:
             prefix = prefix.format(check_index("layer", asked, config.n_layer))
         except (TypeError, ValueError) as error:
             raise KeyError(str(error)) from None
-    shorter = [name.replace("hook_", "") for name in names]
-    for name, part in zip(names, shorter, strict=True):
-        alone = part.rpartition(".")[2]
-        if short in (name, part) or (short == alone and not part.startswith("ln")):
+    for name in names:
+        if short in _spellings(name):
             return prefix + name
     where = "outside layers" if asked is None else "in a layer"
-    raise KeyError(f"no value {short!r} {where}; there are {', '.join(shorter)}")
+    shorter = ", ".join(name.replace("hook_", "") for name in names)
+    raise KeyError(f"no value {short!r} {where}; there are {shorter}")
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """What a value may be called in its layer: "attn.hook_z", "attn.z" or "z"."""
+    part = name.replace("hook_", "")
+    return (name, part) if part.startswith("ln") else (name, part, part.rpartition(".")[2])
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:
@@ -121,39 +128,72 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
 
     Parameters
     ----------
-    names_filter : str, iterable of str, function, or None
-        A name, with ``*``, ``?`` and ``[...]`` as in file names; several of them; or a function that is asked
-        about each name. None is everything but attn.hook_result.
+    names_filter : str, (str, int), iterable of either, function, or None
+        A name, with ``*``, ``?`` and ``[...]`` as in file names; a short one, as of `full_name`: of all
+        layers, or in a pair with a layer; several of these; or a function that is asked about each name. None
+        is everything but attn.hook_result.
 
     Raises
     ------
     ValueError
         A name that the model does not have, or a pattern that matches none.
+    TypeError
+        What is none of these.
     """
     names = hook_names(config)
     if names_filter is None:
         return [name for name in names if not name.endswith(ONLY_BY_NAME)]
     if callable(names_filter):
         return [name for name in names if names_filter(name)]
-    if not isinstance(names_filter, Iterable):
-        raise TypeError(
-            "names_filter is a name, several, a function of a name, or None; got "
-            f"{names_filter!r} ({type(names_filter).__name__})"
-        )
-    patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
-            wider = [f"*{start}{pattern}" for start in ("hook_", ".", "")]
-            wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
-            close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(pattern, names, n=3))]
-            hint = (
-                f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
-            )
-            raise ValueError(f"no place of this model is called {pattern!r}; {hint}")
-        chosen.update(found)
+    alone = isinstance(names_filter, str) or _is_pair(names_filter)
+    if not alone and not isinstance(names_filter, Iterable):
+        raise _no_name(names_filter)
+    chosen = {
+        name
+        for asked in ([names_filter] if alone else names_filter)
+        for name in _called(config, names, asked)
+    }
     return [name for name in names if name in chosen]
+
+
+def _is_pair(asked: Any) -> bool:
+    return isinstance(asked, tuple) and len(asked) == 2 and not isinstance(asked[1], str)
+
+
+def _no_name(asked: Any) -> TypeError:
+    return TypeError(
+        "names_filter is a name, a pair such as ('pattern', 3), several of these, a function of a name, or "
+        f"None; got {shown(asked)} ({type(asked).__name__})"
+    )
+
+
+def _called(config: Config, names: list[str], asked: Any) -> list[str]:
+    """Those of the names that are asked for by a name or a pair."""
+    if _is_pair(asked) and isinstance(asked[0], str):
+        try:
+            return [full_name(config, *asked)]
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
+    if not isinstance(asked, str):
+        raise _no_name(asked)
+    found = [name for name in names if fnmatchcase(name, asked)] or [
+        name for name in names if asked in _short_names(name)
+    ]
+    if not found:
+        wider = [f"*.{asked}", f"*{asked}"]
+        wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
+        close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(asked, names, n=3))]
+        hint = f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
+        raise ValueError(f"no place of this model is called {shown(asked)}; {hint}")
+    return found
+
+
+def _short_names(name: str) -> list[str]:
+    """The spellings of a full name: of a value in a layer with the layer, and without, for all layers."""
+    if not name.startswith("blocks."):
+        return [*_spellings(name)]
+    blocks, layer, name = name.split(".", 2)
+    return [start + short for short in _spellings(name) for start in ("", f"{blocks}.{layer}.")]
 
 
 def place_of(name: str) -> tuple[str, int | None]:

@@ -175,7 +175,7 @@ class Observer:
 def checked_edits(model: LoadedModel, edits: Iterable[tuple[str, Edit]]) -> dict[str, list[Edit]]:
     """The edits of each name, in their order."""
     changes: dict[str, list[Edit]] = defaultdict(list)
-    for pair in edits:
+    for pair in edits if isinstance(edits, Iterable) else [edits]:
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(
                 "edits are pairs of a name and a function, such as "

@@ -13,6 +13,8 @@ from .vocabulary import word_edges
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
+MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
+
 __all__ = ["ScoreKwargs", "ScoringOptions", "default_stride"]
 
 
@@ -71,7 +73,11 @@ class ScoringOptions(NamedTuple):
         if stride is not None:
             which = ", the model's positions" if window == n_ctx else ", the window"
             stride = check_integer("stride", stride, 1, window, which)
-        top = check_integer("top", top, 0, model.n_text_tokens, ", the size of the vocabulary")
+        if model.n_text_tokens <= MOST_TOP:
+            most, which = model.n_text_tokens, ", the size of the vocabulary"
+        else:
+            most, which = MOST_TOP, "; whole rows of logits are those of model.forward(ids)"
+        top = check_integer("top", top, 0, most, which)
         masks = []
         if mask is not None:
             mask = np.asarray(mask)

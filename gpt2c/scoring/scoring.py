@@ -12,7 +12,7 @@ import numpy as np
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
-from ..core.prompts import Item, Prompt, Prompts, check_lengths, separate, split_pair
+from ..core.prompts import Item, Prompt, Prompts, check_lengths, check_unambiguous, separate, split_pair
 from .options import ScoringOptions
 from .passages import Passage, Piece
 from .results import Score, Suggestion
@@ -39,6 +39,7 @@ def score(
         return _scores(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
     if isinstance(texts, list | tuple) and not texts:
         return []
+    check_unambiguous(texts)
     several, given = separate(texts)
     if not several:
         return score_text(model, given[0], options)

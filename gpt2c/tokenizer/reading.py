@@ -26,7 +26,9 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     try:
         value = json.loads(read_text(path), object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise TokenizerError(f"{path} is damaged, it is nested too deeply for a tokenizer's JSON") from None
+    except ValueError as error:
         raise TokenizerError(f"{path} is damaged, it is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not {shown(value)}")

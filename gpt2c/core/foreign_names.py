@@ -1,0 +1,147 @@
+"""Options of transformers and its like that gpt2c does not have, and what to use in their place.
+
+The names are those of ``generate``, ``GenerationConfig``, ``from_pretrained`` and a model's ``forward`` in
+transformers 4.57, and some of vLLM's and OpenAI's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+__all__ = ["OF_GENERATION", "OF_LOADING", "OF_PROMPTS"]
+
+
+def _each(answers: Mapping[str, str]) -> Mapping[str, str]:
+    """The answer of each name; names that have one in common stand in one key, apart by spaces."""
+    return MappingProxyType({name: answer for names, answer in answers.items() for name in names.split()})
+
+
+OF_PROMPTS = _each(
+    {
+        "inputs input_ids": "text or token ids are the first argument",
+        "attention_mask token_type_ids position_ids cache_position padding padding_side pad_token_id": (
+            "texts are never padded: give a list of prompts of any lengths"
+        ),
+        "inputs_embeds": "only text and token ids are taken; edits= of run_with_cache changes embeddings",
+        "past_key_values": "model.forward(ids, cache=model.new_cache()) goes on from what was computed",
+        "use_cache": "no token is computed twice, and that changes no number",
+        "labels": "model.score(text) gives the log-probability of every token, and their mean loss",
+        "return_tensors return_dict": "the result has one form, that of the method's documentation",
+        "truncation": "a text that is too long is an error; generate has overflow=, score has stride=",
+        "add_special_tokens": (
+            "what the tokenizer puts before a text stands there; token ids are taken as they are"
+        ),
+        "output_attentions": "run_with_cache and generate have names_filter='*.hook_pattern'",
+        "output_hidden_states": "run_with_cache and generate have names_filter='*.hook_resid_post'",
+        "device": "gpt2c runs on CPUs only",
+    }
+)
+
+_DECODING = "gpt2c has no such way of decoding; there are greedy choice, sampling and beam search (num_beams)"
+_PROCESSOR = "gpt2c has none of this kind; a function given as logits_processor can do it"
+_FILTER = "gpt2c has none of this kind; top_k, top_p, min_p and a logits_processor can leave tokens out"
+
+_OF_GENERATION_ALONE = _each(
+    {
+        "max_length": "max_new_tokens counts the new tokens alone, without the prompt",
+        "max_tokens": "max_new_tokens says how many are added at most",
+        "min_length": "min_new_tokens counts the new tokens alone, without the prompt",
+        "max_time": "gpt2c does not watch the clock; stream() can be left at any time",
+        "stop_strings stop_sequences": "stop takes a string or several",
+        "stopping_criteria": (
+            "stop takes strings; for more, leave the loop over stream() when you have enough"
+        ),
+        "do_sample": "temperature=0 (the default) takes the most probable token, a temperature above 0 draws",
+        "n": "num_return_sequences says how many continuations each prompt gets",
+        "cache_implementation cache_config return_legacy_cache": (
+            "there is one kind of cache; from_pretrained has cache_dtype for its number format"
+        ),
+        "prefill_chunk_size": "long prompts are computed in chunks by themselves",
+        "low_memory": "batch_size says how many texts advance together, and so the memory of caches",
+        "typical_p epsilon_cutoff eta_cutoff": _FILTER,
+        "encoder_repetition_penalty": (
+            "GPT-2 has no encoder; repetition_penalty counts the prompt and what is new, and a "
+            "logits_processor can weigh the prompt's tokens"
+        ),
+        "encoder_no_repeat_ngram_size": (
+            "GPT-2 has no encoder; no_repeat_ngram_size counts the prompt and what is new"
+        ),
+        "decoder_start_token_id": "GPT-2 has no encoder; a prompt of token ids begins with any token",
+        "bos_token_id": (
+            "an empty prompt is the beginning of a text; a prompt of token ids begins with any token"
+        ),
+        "bad_words_ids": "bad_words takes lists of token ids, and strings",
+        "forced_bos_token_id": "put the token at the end of the prompt, given as token ids",
+        "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _PROCESSOR,
+        "begin_suppress_tokens": (
+            "suppress_tokens forbids tokens everywhere; a logits_processor can forbid them at the "
+            "beginning alone"
+        ),
+        "guidance_scale negative_prompt_ids negative_prompt_attention_mask": (
+            "gpt2c has no guidance; a logits_processor that calls model.forward can do it"
+        ),
+        "prefix_allowed_tokens_fn": "token_bitmask is asked at every step which tokens may come",
+        "constraints force_words_ids": (
+            "gpt2c has no search with constraints; token_bitmask says at every step which tokens may come"
+        ),
+        "remove_invalid_values": "a logits_processor that returns NaN is an error",
+        "renormalize_logits": "log-probabilities in results are those of the model's own logits",
+        "token_healing": "gpt2c has none; end the prompt where a word ends, without a space",
+        "num_beam_groups diversity_penalty": (
+            "gpt2c has no beam groups; num_beams with a temperature above 0 draws texts that differ"
+        ),
+        "penalty_alpha": _DECODING,
+        "dola_layers": (f"{_DECODING}; run_with_cache(...)[1].logit_lens() shows what each layer would say"),
+        "assistant_model assistant_tokenizer num_assistant_tokens num_assistant_tokens_schedule "
+        "assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind "
+        "prompt_lookup_num_tokens max_matching_ngram_size": "gpt2c does not let a smaller model guess ahead",
+        "compile_config disable_compile synced_gpus": "gpt2c is compiled already, for CPUs",
+        "tokenizer": "the model has its own, or that of from_pretrained(..., tokenizer=...)",
+        "streamer": "for piece in model.stream(prompt): gives the text as it comes",
+        "output_scores output_logits": (
+            "logprobs of the result has that of each token; trace=True records what was weighed, and "
+            "Generation.cache of names_filter has the logits"
+        ),
+        "return_dict_in_generate": "the result is a Generation: text, token_ids, logprobs and more",
+        "generation_config": (
+            "give each option by its name; model.generation_config has those of the checkpoint"
+        ),
+        "use_model_defaults": "the checkpoint's defaults are never applied; model.generation_config has them",
+        "custom_generate trust_remote_code": "gpt2c runs no code of models",
+    }
+)
+
+OF_GENERATION = MappingProxyType({**OF_PROMPTS, **_OF_GENERATION_ALONE})
+
+OF_LOADING = _each(
+    {
+        "pretrained_model_name_or_path model_name model": "the model's name or path is the first argument",
+        "torch_dtype": "dtype takes 'float32', 'bfloat16', 'int8' or 'int4'",
+        "load_in_8bit": "dtype='int8' keeps weights in 8 bits",
+        "load_in_4bit": "dtype='int4' keeps weights in 4 bits",
+        "quantization_config": "dtype='int8' or 'int4' quantises; there is nothing to configure",
+        "device device_map max_memory offload_folder offload_buffers offload_state_dict tp_plan "
+        "tp_size device_mesh distributed_config": "gpt2c runs on CPUs only; threads says on how many cores",
+        "low_cpu_mem_usage": "weights are always read one at a time; a packed file takes the least memory",
+        "attn_implementation use_kernels": "there is one attention; backend chooses what multiplies matrices",
+        "use_safetensors weights_only": "safetensors are all that is read; nothing is unpickled",
+        "variant": "model.safetensors (or its shards) is read; rename the file of a variant",
+        "gguf_file from_tf from_flax state_dict": (
+            "save the model as safetensors first; other formats are not read"
+        ),
+        "trust_remote_code": "gpt2c runs no code of models",
+        "config": "config.json beside the weights is read; change it there",
+        "generation_config": "the checkpoint's is model.generation_config; generate takes options by name",
+        "ignore_mismatched_sizes": "every tensor must have the shape that config.json says",
+        "key_mapping": "tensors must have the names of GPT-2's checkpoints",
+        "force_download resume_download proxies mirror": (
+            "huggingface_hub downloads; `hf download` and its environment variables do this"
+        ),
+        "use_auth_token": "token takes an access token",
+        "output_loading_info": "model.notes tells what was read and what was left aside",
+        "adapter_kwargs adapter_name": "merge adapters into the weights first: they are not read",
+        "use_fast": "tokenizer takes a tokenizer, or where one is",
+        "output_attentions output_hidden_states": "run_with_cache keeps what is computed",
+    }
+)

@@ -1,0 +1,57 @@
+"""An answer to a keyword that a function does not have: what to use instead, or what was meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from functools import wraps
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
+
+__all__ = ["answer", "explains_keywords"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def explains_keywords(
+    answers: Mapping[str, str] = MappingProxyType({}), *, options: Collection[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a method: a keyword that it does not have is a TypeError that says what to do instead.
+
+    Parameters
+    ----------
+    answers : mapping of str to str
+        What is to be said of names that other libraries have.
+    options : collection of str
+        The names that the method takes as ``**options``.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(function).parameters.values()
+        known = [item.name for item in parameters if item.kind in kinds][1:]  # without self
+        known += [name for name in options if name not in known]
+
+        @wraps(function)
+        def explaining(*args: P.args, **kwargs: P.kwargs) -> R:
+            unknown = [name for name in kwargs if name not in known]
+            if unknown:
+                where = f"help({function.__qualname__})"
+                said = [f"no option {name}: {answer(name, known, answers, where)}" for name in unknown]
+                raise TypeError(f"{function.__name__} has {'; and '.join(said)}")
+            return function(*args, **kwargs)
+
+        return explaining
+
+    return decorate
+
+
+def answer(name: str, known: Collection[str], answers: Mapping[str, str], where: str) -> str:
+    """What to say of an option that is not among the ``known``; ``where`` explains those."""
+    if name in answers:
+        return answers[name]
+    close = get_close_matches(name.lower(), known, n=2)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{meant}{where} explains all that there are"
