@@ -1,4 +1,4 @@
-"""Files that appear once they are complete: left-overs of killed processes, links, full disks, order of writes."""
+"""Files that appear once they are complete: what a kill leaves, links, full disks, the order of writes."""
 
 from __future__ import annotations
 
