@@ -66,8 +66,8 @@ class BuildCore(build_ext):
         check_kernel_files()
         if not self.builds("#include <Python.h>\nint main(void) { return 0; }\n"):
             raise SystemExit(
-                f"gpt2c is compiled here, and {self.compiler.compiler[0]} cannot compile a program that includes "
-                "Python.h: a C compiler and the headers of Python are needed. On Debian or Ubuntu: "
+                f"gpt2c is compiled here, and {self.compiler.compiler[0]} cannot compile a program that "
+                "includes Python.h: a C compiler and the headers of Python are needed. On Debian or Ubuntu: "
                 "apt install gcc python3-dev"
             )
         self.force = True  # the objects are new, so link them

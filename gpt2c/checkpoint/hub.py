@@ -239,12 +239,12 @@ class _Repository:
         return f"{file} of {name!r} could not be fetched from the Hub: {what}"
 
     def not_cached(self, what: str) -> str:
-        """The error message for what only a connection could bring; who renounced one is not told to use it."""
+        """The error message for what only a connection could bring: who wants none is not told to use one."""
         begin = "Fetch" if self.asked else "Run this once with a connection; or fetch"
         return (
-            f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. {begin} the "
-            f"model on another machine (`hf download {self.name} --local-dir DIRECTORY`), copy the directory "
-            "here and give its path"
+            f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. {begin} "
+            f"the model on another machine (`hf download {self.name} --local-dir DIRECTORY`), copy the "
+            "directory here and give its path"
         )
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..core.labels import harmless
 from ..errors import GPT2CError
 from . import console
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.leave_at_interrupt()
             console.make_streams_safe()
             _run(argv)
+            console.note_escapes()
             status = 0
         except SystemExit as exit:
             # argparse exits after --help, --version and errors.
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> None:
     if sys.stderr is not None:
-        print(f"gpt2c: error: {message}", file=sys.stderr)
+        print(harmless(f"gpt2c: error: {message}"), file=sys.stderr)
 
 
 def _run(argv: Sequence[str] | None) -> None:
