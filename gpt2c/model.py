@@ -11,6 +11,7 @@ import numpy as np
 from .core.lm import LoadedModel
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop
+from .generation.options import lists_options
 from .scoring import scoring
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class GPT2(LoadedModel):
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
+    @lists_options
     def generate(
         self,
         prompts: Prompt | Prompts,
@@ -300,6 +302,7 @@ class GPT2(LoadedModel):
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
+    @lists_options
     def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 

@@ -45,7 +45,7 @@ class Displayed:
         Returns
         -------
         matplotlib.figure.Figure
-            It is not shown: call ``matplotlib.pyplot.show()``, or let a notebook display it.
+            Notebooks show it, once; elsewhere ``matplotlib.pyplot.show()`` does.
 
         Raises
         ------

@@ -22,7 +22,6 @@ from ..introspection.results import Attribution, HeadScores, LogitLens
 from ..scoring.results import Score, pieces
 
 try:
-    from matplotlib import pyplot
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
@@ -33,6 +32,7 @@ try:
         axes_or_new,
         font_size,
         heat_map,
+        new_figure,
         shortened,
         text_colour,
         text_style,
@@ -89,14 +89,13 @@ def _plot_heads(weights: np.ma.MaskedArray, tokens: list[str], layer: int) -> Fi
     n_columns = min(len(weights), 4)
     n_rows = math.ceil(len(weights) / n_columns)
     side = min(max(0.14 * len(tokens) + 1.2, 2.2), 4)
-    figure, axes = pyplot.subplots(
+    figure, axes = new_figure(
         n_rows,
         n_columns,
         figsize=(side * n_columns + 1, side * n_rows + 0.8),
         sharex=True,
         sharey=True,
         squeeze=False,
-        layout="constrained",
     )
     for ax in axes.flat[len(weights) :]:
         ax.set_axis_off()
@@ -186,12 +185,11 @@ def _attribution(attribution: Attribution) -> Figure:
     """Draw what each component and each head adds to the logit."""
     components, heads = attribution.components, attribution.heads  # heads [n_layer, n_head]
     n_layer, n_head = heads.shape
-    figure, (left, right) = pyplot.subplots(
+    figure, (left, right) = new_figure(
         1,
         2,
         figsize=(max(0.45 * n_head, 3) + 6, max(0.22 * len(components) + 1.4, 3.5)),
         width_ratios=(4, max(0.45 * n_head, 3)),
-        layout="constrained",
     )
     values = list(components.values())
     left.barh(range(len(values)), values, color=["#3b6fb6" if value >= 0 else "#b6533b" for value in values])
@@ -225,12 +223,11 @@ def _head_scores(scores: HeadScores) -> Figure:
     """Draw what each head does, as far as its pattern tells."""
     names = ("previous_token", "duplicate_token", "induction", "first_token", "entropy")
     n_layer, n_head = scores.entropy.shape
-    figure, axes = pyplot.subplots(
+    figure, axes = new_figure(
         1,
         len(names),
         figsize=(len(names) * max(0.24 * n_head + 1.3, 2.6), max(0.24 * n_layer + 1.8, 2.8)),
         sharey=True,
-        layout="constrained",
     )
     for name, ax in zip(names, axes, strict=True):
         limits = {} if name == "entropy" else {"vmin": 0, "vmax": 1}
