@@ -321,12 +321,19 @@ class GPT2(LoadedModel):
 
     @overload
     def suggest(  # type: ignore[overload-overlap]
-        self, prompt: Prompt, k: int = 5, *, special: bool = False
+        self, prompt: Prompt, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
     ) -> list[Suggestion]: ...
     @overload
-    def suggest(self, prompt: Prompts, k: int = 5, *, special: bool = False) -> list[list[Suggestion]]: ...
     def suggest(
-        self, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
+        self, prompt: Prompts, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
+    ) -> list[list[Suggestion]]: ...
+    def suggest(
+        self,
+        prompt: Prompt | Prompts,
+        k: int = 5,
+        *,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
@@ -338,8 +345,10 @@ class GPT2(LoadedModel):
             1 to the size of the vocabulary.
         special : bool, default False
             Whether special tokens are recognised in prompts, as for :meth:`generate`.
+        edits : iterable of (str, function), default ()
+            Interventions, as for :meth:`run_with_cache`.
         """
-        return scoring.suggest(self, prompt, k, special=special)
+        return scoring.suggest(self, prompt, k, special=special, edits=edits)
 
     @overload
     def score(  # type: ignore[overload-overlap]
@@ -361,6 +370,7 @@ class GPT2(LoadedModel):
         top: int = 0,
         mask: np.ndarray | None = None,
         words: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> Score | list[Score] | Iterator[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
@@ -397,6 +407,10 @@ class GPT2(LoadedModel):
         words : bool
             Also find the probabilities of whole words: :meth:`Score.words`. It takes one more row for each
             text, for what can follow its last token; if the text fills the window, that is a window of work.
+        edits : iterable of (str, function), default ()
+            Interventions, as for :meth:`run_with_cache`. Every window is computed by itself, with what stands
+            before the text, and is what they see: positions count from its beginning. Its last token is the
+            text's, or the one before it where there is no room.
 
         Returns
         -------
@@ -426,6 +440,7 @@ class GPT2(LoadedModel):
             top=top,
             mask=mask,
             words=words,
+            edits=edits,
         )
 
     def run_with_cache(

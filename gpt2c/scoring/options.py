@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from ..core import _engine
 from ..core.checks import check_flag, check_integer
+from ..introspection.observer import checked_edits
 from .vocabulary import word_edges
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from ..introspection.edits import Edit
 
 __all__ = ["ScoreKwargs", "ScoringOptions", "default_stride"]
 
@@ -27,6 +30,7 @@ class ScoreKwargs(TypedDict, total=False):
     top: int
     mask: np.ndarray | None
     words: bool
+    edits: Iterable[tuple[str, Edit]]
 
 
 class ScoringOptions(NamedTuple):
@@ -41,6 +45,7 @@ class ScoringOptions(NamedTuple):
     masks: np.ndarray  # of the engine: that of the user, if there is one, and that of the ends of words
     masked: bool  # whether there is one
     words: bool
+    edits: Mapping[str, list[Edit]]  # by the name of what they change
 
     @classmethod
     def checked(
@@ -55,6 +60,7 @@ class ScoringOptions(NamedTuple):
         top: Any = 0,
         mask: Any = None,
         words: Any = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
         special, words = check_flag("special", special), check_flag("words", words)
@@ -94,6 +100,7 @@ class ScoringOptions(NamedTuple):
             bits,
             mask is not None,
             words,
+            checked_edits(model, edits),
         )
 
 
