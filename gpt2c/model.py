@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
     from .introspection.patching import Metric
+    from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
 
@@ -498,7 +499,7 @@ class GPT2(LoadedModel):
         *,
         logits_to_keep: int = 1,
         progress: bool = False,
-    ) -> np.ndarray:
+    ) -> Patching:
         """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
 
         Only later positions and later layers are computed, many patches in one call; the answers are those
@@ -522,8 +523,9 @@ class GPT2(LoadedModel):
 
         Returns
         -------
-        float64 array [layers], [layers, positions], [layers, heads] or [layers, positions, heads]
-            What the metric said.
+        gpt2c.introspection.results.Patching
+            What the metric said: ``values``, [layers], [layers, positions], [layers, heads] or
+            [layers, positions, heads], with the names of all axes; NumPy takes it as that array.
         """
         from .introspection.patching import patch
 

@@ -473,7 +473,7 @@ def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
         seen.append(logits.copy())
         return logits[-1, 7] - logits[-1, 8]
 
-    found = model.patch(clean, corrupted, over, metric, logits_to_keep=keep)
+    found = model.patch(clean, corrupted, over, metric, logits_to_keep=keep).values
     places = [full_name(model.config, name, layer) for layer in layers]
     _, source = model.run_with_cache(clean, places)
     expected = []
@@ -520,8 +520,34 @@ def test_a_patch_of_everything_is_the_clean_run(monkeypatch):
     clean, corrupted = list(range(8)), list(range(8, 16))
     found = model.patch(clean, corrupted, ("resid_pre", [0, 1]), lambda logits: logits[0, 5])
     assert np.array_equal(found, np.full(2, model.forward(clean)[-1, 5]))
-    found = model.patch(clean, corrupted, ("resid_pre", [1], range(8)), lambda logits: logits[0, 5])
+    found = model.patch(clean, corrupted, ("resid_pre", [1], range(8)), lambda logits: logits[0, 5]).values
     assert len(set(found.ravel())) == 8
+
+
+def test_patching_names_its_axes():
+    model, _ = random_gpt2()
+    clean, corrupted = [3, 1, 4, 1], [3, 1, 7, 1]
+
+    def run(*over):
+        answers = iter(range(100))
+        return model.patch(clean, corrupted, over, lambda logits: next(answers))
+
+    found = run("resid_pre", [-1, 0], range(1, 4))
+    assert (found.name, found.layers, found.positions, found.heads) == ("resid_pre", [1, 0], [1, 2, 3], None)
+    assert found.token_ids.tolist() == corrupted and found.tokens == [""] * 4
+    assert np.asarray(found).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert np.array(found, np.float32).dtype == np.float32 and np.ptp(found) == 5
+    assert str(found).splitlines() == [
+        "resid_pre",
+        "          1 token 1     2 token 7     3 token 1",
+        "  layer 1 0.000         1.000         2.000",
+        "  layer 0 3.000         4.000         5.000",
+    ]
+    heads = run("z", [0], "all", [-1])
+    assert str(heads).splitlines() == ["z", "          head 1", "  layer 0 0.000"]
+    both = run("z", [0], [2], [0, 1])
+    assert str(both).splitlines()[0] == "z at 2 token 7" and both.to_dict()["values"] == [[[0, 1]]]
+    assert str(run("attn_out", [1])).splitlines() == ["attn_out", "          all", "  layer 1 0.000"]
 
 
 def test_errors_of_patching():

@@ -206,3 +206,23 @@ def test_a_trace_alone_is_its_table(bundled, options):
     branches = [branch for step in trace.steps for branch in step.branches]
     assert len(page.all("tr")) == len(branches)
     assert len(page.all("td")) == sum(len(branch.candidates) for branch in branches)
+
+
+@pytest.mark.parametrize(
+    "over", [("resid_pre", range(6)), ("z", [0, 5], "all", [1, 3]), ("z", [2], [0, 1], [2])]
+)
+def test_patches_are_maps(bundled, over):
+    texts = ["The king said he was", "The queen said he was"]
+    found = bundled.patch(*texts, over if len(over) > 2 else (*over, range(5)), lambda logits: logits[0, 7])
+    page = Page(found._repr_html_())
+    shown = np.array([[row[1:] for row in table[1:]] for table in tables(page)], float)
+    values = found.values if len(over) != 4 or over[2] == "all" else found.values.swapaxes(0, 1)
+    assert np.abs(shown - values.reshape(shown.shape)).max() <= 0.005
+    assert [row[0] for row in tables(page)[0][1:]] == [f"layer {layer}" for layer in over[1]]
+    words = [label(text) for text in ("The", " queen", " said", " he", " was")]
+    if len(over) == 2:
+        assert tables(page)[0][0][1:] == [f"{i} {word}" for i, word in enumerate(words)]
+    elif over[2] == "all":
+        assert tables(page)[0][0][1:] == ["head 1", "head 3"]
+    else:
+        assert [caption.text for caption in page.all("caption")] == [f"z at {i} {words[i]}" for i in (0, 1)]

@@ -332,3 +332,13 @@ def test_where_figures_have_windows_they_stay_open(bundled):
     with pytest.raises(NotImplementedError):
         figure._ipython_display_()
     assert pyplot.get_fignums() == [figure.number]
+
+
+@pytest.mark.parametrize("over", [("resid_pre", range(6), range(3)), ("z", [0, 3], [0, 1], range(4))])
+def test_patches_are_drawn_as_they_are(bundled, over):
+    found = bundled.patch("The king said", "A king said", over, lambda logits: logits[0, 7], logits_to_keep=1)
+    figure = found.plot()
+    images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    expected = [found.values] if len(over) == 3 else list(found.values.swapaxes(0, 1))
+    assert len(images) == len(expected)
+    assert all(np.array_equal(one, other) for one, other in zip(images, expected, strict=True))

@@ -22,6 +22,7 @@ __all__ = [
     "CENTRED",
     "COLORBAR",
     "axes_or_new",
+    "drawable",
     "font_size",
     "heat_map",
     "new_figure",
@@ -150,11 +151,13 @@ def shortened(text: str, length: int) -> str:
 
 def token_labels(texts: Sequence[str], ids: Sequence[int]) -> list[str]:
     """Labels of tokens, with a box for each character that no font here has."""
+    return [drawable(label(text, token)) for text, token in zip(texts, ids, strict=True)]
+
+
+def drawable(text: str) -> str:
+    """A text with a box for each character that no font here has."""
     known = _characters(_families())
-    return [
-        "".join(_drawable(character, known) for character in label(text, token))
-        for text, token in zip(texts, ids, strict=True)
-    ]
+    return "".join(_drawable(character, known) for character in text)
 
 
 def _drawable(character: str, known: frozenset[int]) -> str:

@@ -11,11 +11,13 @@ from functools import singledispatch
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from ..core.labels import label, visible
 from ..generation.results import Generation
 from ..generation.trace import Branch, Trace
 from ..introspection.passes import ActivationCache
-from ..introspection.results import Attribution, HeadScores, LogitLens
+from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
 
 __all__ = ["html"]
@@ -147,6 +149,17 @@ def _head_scores(scores: HeadScores) -> str:
 
 
 @html.register
+def _patching(patching: Patching) -> str:
+    """What the metric said of every patch, coloured by how much and by its sign."""
+    most = float(np.abs(patching.values[np.isfinite(patching.values)]).max(initial=0))
+    maps = []
+    for title, columns, values in patching.maps():
+        rows = zip([f"layer {i}" for i in patching.layers], values.tolist(), strict=True)
+        maps.append(_map(title, columns, rows, "+z.2f", most))
+    return _side_by_side(*maps)
+
+
+@html.register
 def _trace(trace: Trace) -> str:
     """What was weighed at every step."""
     return _steps(trace)
@@ -166,7 +179,7 @@ def _map(
     for name, values in rows:
         cells = (
             f'<td style="{_CELL}">-</td>'
-            if math.isnan(value)
+            if not math.isfinite(value)
             else f'<td style="{_CELL};{_background(value / (most or 1.0))}">{value:{form}}</td>'
             for value in values
         )

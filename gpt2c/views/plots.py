@@ -18,7 +18,7 @@ from ..core.labels import RANK_NAMES, rank_class
 from ..generation.results import Generation
 from ..generation.trace import Candidate, Trace
 from ..introspection.passes import ActivationCache
-from ..introspection.results import Attribution, HeadScores, LogitLens
+from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
 
 try:
@@ -30,6 +30,7 @@ try:
         CENTRED,
         COLORBAR,
         axes_or_new,
+        drawable,
         font_size,
         heat_map,
         new_figure,
@@ -246,6 +247,26 @@ def _head_scores(scores: HeadScores) -> Figure:
         label = "nats" if name == "entropy" else "mean weight"
         figure.colorbar(image, ax=ax, label=label, location="bottom", shrink=0.9)
     axes[0].set_ylabel("layer")
+    return figure
+
+
+@plot.register
+def _patching(patching: Patching) -> Figure:
+    """Draw what the metric said of every patch."""
+    maps = patching.maps()
+    n_layer, n_columns = maps[0][2].shape
+    size = (len(maps) * max(0.45 * n_columns + 1.3, 2.6) + 1, max(0.3 * n_layer + 1.8, 2.8))
+    figure, axes = new_figure(1, len(maps), figsize=size, sharey=True, squeeze=False)
+    limit = float(np.abs(patching.values[np.isfinite(patching.values)]).max(initial=0)) or 1.0
+    layers = list(map(str, patching.layers))
+    for (title, columns, values), ax in zip(maps, axes[0], strict=True):
+        names = list(map(drawable, columns))
+        image = heat_map(
+            ax, np.ma.masked_invalid(values), layers, names, cmap="RdBu", vmin=-limit, vmax=limit
+        )
+        ax.set_title(drawable(title), **text_style(10))
+    axes[0, 0].set_ylabel("layer")
+    figure.colorbar(image, ax=axes[0].tolist(), label="metric", **COLORBAR)
     return figure
 
 
