@@ -82,6 +82,27 @@ def test_the_bytes_are_on_disk_before_the_name_and_then_the_name(tmp_path, monke
     assert calls == [5, "rename", "directory"]
 
 
+def test_file_systems_that_promise_little_are_written_to(tmp_path, monkeypatch):
+    def refuse(number):
+        def refused(*_):
+            raise OSError(number, os.strerror(number))
+
+        return refused
+
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))  # as some network file systems do
+    monkeypatch.setattr(os, "listdir", refuse(errno.EACCES))  # a directory to write into, not to look into
+    with replacing(str(tmp_path / "file")) as file:
+        file.write("x")
+    assert (tmp_path / "file").read_text() == "x"
+    monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))  # found out late
+    with (
+        pytest.raises(OSError, match="cannot be written") as caught,
+        replacing(str(tmp_path / "other")) as file,
+    ):
+        file.write("x")
+    assert caught.value.filename == str(tmp_path / "other") and not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_full_disk_names_the_file(tmp_path, binary):
     with pytest.raises(OSError) as caught, replacing("/dev/full", binary=binary) as file:

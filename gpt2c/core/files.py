@@ -56,10 +56,10 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
         _unfinished.add(unfinished)
         try:
             if mode is not None:  # who may read the file that is replaced, may read this one
-                os.chmod(unfinished, stat.S_IMODE(mode))
+                os.fchmod(opened, stat.S_IMODE(mode))
             yield file
             file.flush()
-            os.fsync(opened)  # before the rename: after a power failure the final name has all bytes, or none
+            _sync(opened)  # before the rename: after a power failure the final name has all bytes, or none
             os.replace(unfinished, target)
             _sync_directory(os.path.dirname(target))
         except BaseException:
@@ -72,16 +72,11 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
 
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Say which file it is, in errors of writing: a full disk, a quota, a limit, a failing device."""
+    """Say which file it is, in errors that only writing has: a full disk, a quota, a limit."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EIO,
-        ):
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
         raise
 
@@ -134,7 +129,11 @@ def _remove_stale(target: str) -> None:
 
     directory, name = os.path.split(target)
     ours = re.compile(re.escape(name) + r"\.[0-9a-f]{8}\.part")
-    for entry in filter(ours.fullmatch, os.listdir(directory)):
+    try:
+        entries = os.listdir(directory)
+    except OSError:  # it may be written to, but not looked into
+        return
+    for entry in filter(ours.fullmatch, entries):
         # Where it is locked, or the file system has no locks, it stays.
         with contextlib.suppress(OSError):
             descriptor = os.open(os.path.join(directory, entry), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -145,12 +144,21 @@ def _remove_stale(target: str) -> None:
                 os.close(descriptor)
 
 
+def _sync(descriptor: int) -> None:
+    """Have a file or directory on disk, on file systems that can promise it."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
 def _sync_directory(path: str) -> None:
-    """Have the names of a directory on disk, on file systems that can promise it."""
+    """Have the names of a directory on disk, as far as it can be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            _sync(descriptor)
         finally:
             os.close(descriptor)
 
