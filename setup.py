@@ -64,6 +64,12 @@ class BuildCore(build_ext):
 
     def build_extensions(self):
         check_kernel_files()
+        if not self.builds("#include <Python.h>\nint main(void) { return 0; }\n"):
+            raise SystemExit(
+                f"gpt2c is compiled here, and {self.compiler.compiler[0]} cannot compile a program that "
+                "includes Python.h: a C compiler and the headers of Python are needed. On Debian or Ubuntu: "
+                "apt install gcc python3-dev"
+            )
         self.force = True  # the objects are new, so link them
         self.one_at_a_time = Lock()
         jobs = self.jobs()
@@ -94,17 +100,23 @@ class BuildCore(build_ext):
         )
 
     def has_openmp(self):
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        found = self.builds(program, ["-fopenmp"])
+        if not found:
+            print("gpt2c: this compiler has no OpenMP; building with C11 threads")
+        return found
+
+    def builds(self, program, flags=()):
+        """Whether a program can be compiled and linked."""
         with tempfile.TemporaryDirectory() as folder:
             source = os.path.join(folder, "probe.c")
             with open(source, "w") as file:
-                file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+                file.write(program)
             try:
-                objects = self.compiler.compile([source], output_dir=folder, extra_postargs=["-fopenmp"])
-                self.compiler.link_executable(
-                    objects, os.path.join(folder, "probe"), extra_postargs=["-fopenmp"]
-                )
+                objects = self.compiler.compile([source], output_dir=folder, extra_postargs=list(flags))
+                executable = os.path.join(folder, "probe")
+                self.compiler.link_executable(objects, executable, extra_postargs=list(flags))
             except (CompileError, LinkError):
-                print("gpt2c: this compiler has no OpenMP; building with C11 threads")
                 return False
         return True
 

@@ -59,7 +59,7 @@ def patch_with_gpt2c(options: argparse.Namespace) -> tuple[Patch, int]:
         over = ("resid_pre", range(model.config.n_layer), range(len(corrupted)))
         return model.patch(
             clean, corrupted, over, lambda logits: logits[-1, tokens[0]] - logits[-1, tokens[1]]
-        )
+        ).values
 
     return patch, model.config.n_vocab
 

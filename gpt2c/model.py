@@ -13,7 +13,7 @@ from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop
-from .generation.options import GenerateKwargs, SamplingOptions
+from .generation.options import GenerateKwargs, lists_options
 from .scoring import scoring
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
     from .introspection.patching import Metric
+    from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
 
@@ -187,7 +188,8 @@ class GPT2(LoadedModel):
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
-    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
+    @explains_keywords(OF_GENERATION)
+    @lists_options
     def generate(
         self,
         prompts: Prompt | Prompts,
@@ -310,7 +312,8 @@ class GPT2(LoadedModel):
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
-    @explains_keywords(OF_GENERATION, options=SamplingOptions.__dataclass_fields__)
+    @explains_keywords(OF_GENERATION)
+    @lists_options
     def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
@@ -329,13 +332,20 @@ class GPT2(LoadedModel):
 
     @overload
     def suggest(  # type: ignore[overload-overlap]
-        self, prompt: Prompt, k: int = 5, *, special: bool = False
+        self, prompt: Prompt, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
     ) -> list[Suggestion]: ...
     @overload
-    def suggest(self, prompt: Prompts, k: int = 5, *, special: bool = False) -> list[list[Suggestion]]: ...
+    def suggest(
+        self, prompt: Prompts, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
+    ) -> list[list[Suggestion]]: ...
     @explains_keywords(OF_PROMPTS)
     def suggest(
-        self, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
+        self,
+        prompt: Prompt | Prompts,
+        k: int = 5,
+        *,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
@@ -347,8 +357,10 @@ class GPT2(LoadedModel):
             1 to the size of the vocabulary.
         special : bool, default False
             Whether special tokens are recognised in prompts, as for :meth:`generate`.
+        edits : iterable of (str, function), default ()
+            Interventions, as for :meth:`run_with_cache`.
         """
-        return scoring.suggest(self, prompt, k, special=special)
+        return scoring.suggest(self, prompt, k, special=special, edits=edits)
 
     @overload
     def score(  # type: ignore[overload-overlap]
@@ -371,6 +383,7 @@ class GPT2(LoadedModel):
         top: int = 0,
         mask: np.ndarray | None = None,
         words: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> Score | list[Score] | Iterator[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
@@ -407,6 +420,10 @@ class GPT2(LoadedModel):
         words : bool
             Also find the probabilities of whole words: :meth:`Score.words`. It takes one more row for each
             text, for what can follow its last token; if the text fills the window, that is a window of work.
+        edits : iterable of (str, function), default ()
+            Interventions, as for :meth:`run_with_cache`. Every window is computed by itself, with what stands
+            before the text, and is what they see: positions count from its beginning. Its last token is the
+            text's, or the one before it where there is no room.
 
         Returns
         -------
@@ -436,6 +453,7 @@ class GPT2(LoadedModel):
             top=top,
             mask=mask,
             words=words,
+            edits=edits,
         )
 
     @explains_keywords(OF_PROMPTS)
@@ -496,7 +514,7 @@ class GPT2(LoadedModel):
         *,
         logits_to_keep: int = 1,
         progress: bool = False,
-    ) -> np.ndarray:
+    ) -> Patching:
         """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
 
         Only later positions and later layers are computed, many patches in one call; the answers are those
@@ -520,8 +538,9 @@ class GPT2(LoadedModel):
 
         Returns
         -------
-        float64 array [layers], [layers, positions], [layers, heads] or [layers, positions, heads]
-            What the metric said.
+        gpt2c.introspection.results.Patching
+            What the metric said: ``values``, [layers], [layers, positions], [layers, heads] or
+            [layers, positions, heads], with the names of all axes; NumPy takes it as that array.
         """
         from .introspection.patching import patch
 

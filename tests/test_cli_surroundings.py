@@ -18,6 +18,8 @@ import time
 import pytest
 from helpers.command_line import GREEDY, TIMEOUT, command, environment, run
 
+from gpt2c import GPT2
+
 # ---- files and pipes
 
 
@@ -36,8 +38,14 @@ def test_no_encoding_stops_the_output(env, bundled):
     done = subprocess.run(
         command("generate", text, *GREEDY), capture_output=True, timeout=TIMEOUT, env=environment(**env)
     )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"d") and b" " in done.stdout
+    assert done.returncode == 0
+    if "LC_ALL" in env:  # nobody has chosen ASCII there, and UTF-8 has all characters
+        assert done.stdout.startswith(text.encode()) and done.stderr == b""
+    else:
+        encoding = env["PYTHONIOENCODING"]
+        assert done.stdout.startswith(text.encode(encoding, "backslashreplace"))
+        (told,) = done.stderr.decode("ascii").splitlines()
+        assert "PYTHONIOENCODING=utf-8" in told and " escapes " in told
     found = subprocess.run(
         command("generate", text, *GREEDY, "--json"),
         capture_output=True,
@@ -46,6 +54,17 @@ def test_no_encoding_stops_the_output(env, bundled):
     )
     assert json.loads(found.stdout)["prompt"] == text  # JSON keeps every character in any encoding
     assert json.loads(found.stdout)["generations"][0]["text"] == bundled.generate(text, max_new_tokens=8).text
+
+
+def test_without_utf8_the_text_of_a_terminal_view_is_escaped_too():
+    done = subprocess.run(
+        command("explain", "Caf\u00e9 \U0001f642", "--text"),
+        capture_output=True,
+        timeout=TIMEOUT,
+        env=environment(PYTHONIOENCODING="latin-1"),
+    )
+    assert b"\\U0001f642" in done.stdout and b"?" not in done.stdout.split(b"The text:")[1].split(b"bits")[0]
+    assert b"PYTHONIOENCODING=utf-8" in done.stderr
 
 
 def test_output_to_a_file_appears_complete_or_not_at_all(tmp_path):
@@ -254,6 +273,41 @@ def test_on_a_terminal_the_prompt_is_bold_and_the_seed_is_noted(terminal):
     assert seen.startswith("\x1b[1mThe king\x1b[0m") and re.search(r"\x1b\[2mseed \d+\x1b\[0m", seen)
     seen = terminal("generate", "-n", "5", "--temperature", "0").rest()
     assert "no prompt: from the beginning of a text" in seen and "seed" not in seen
+
+
+TITLE = "\x1b]0;title\x07"  # would change the title of the window
+RED = "\x9b31m"  # the same as ESC [ 31m
+
+
+@pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}], ids=str)
+def test_control_characters_of_models_and_texts_are_shown_and_never_obeyed(terminal, bundled, tmp_path, env):
+    escape = bundled.tokenizer.encode("\x1b")
+    assert len(escape) == 1
+    bias = ["--logit-bias", f"{escape[0]}=1000"]
+    named = GPT2.from_pretrained()
+    named.name = "model" + TITLE + RED
+    path = tmp_path / f"{TITLE}.gpt2c"
+    named.save(path)
+    for arguments, shown in (
+        (["generate", "The" + TITLE + RED, "-n", "3", *bias], ["The\\x1b]0;title\\x07\\x9b31m", "\\x1b" * 3]),
+        (["generate", "The", "-n", "3", "--num-return-sequences", "2", *bias], ["\\x1b" * 3]),
+        (["generate", "The" + RED, "-n", "3", "--json"], ["The\\u009b31m"]),
+        (["generate", "The", "-n", "1", "--trace", *bias], ["\\x1b"]),
+        (["score", "The" + TITLE + RED], ["\\x9b"]),
+        (["info", path], ["model\\x1b]0;title\\x07\\x9b31m"]),
+        (["explain", "The", "--text", "-m", path], ["\\x1b]0;title\\x07.gpt2c: 6"]),
+        (["info", "no" + TITLE + RED, "--offline"], ["no\\x1b]0;title\\x07"]),
+    ):
+        seen = re.sub(r"\x1b\[[0-9]+m", "", terminal(*arguments, env=env).rest())
+        assert "\x1b" not in seen and "\x07" not in seen and "\x9b" not in seen, arguments
+        for text in shown:
+            assert text in seen, (arguments, seen)
+
+
+def test_in_a_pipe_every_character_of_a_text_is_kept(bundled):
+    (escape,) = bundled.tokenizer.encode("\x1b")
+    done = run("generate", "The" + TITLE, "-n", "3", "--logit-bias", f"{escape}=1000")
+    assert done.stdout == "The" + TITLE + "\x1b" * 3 + "\n"
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

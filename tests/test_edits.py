@@ -300,6 +300,72 @@ def test_edits_of_texts_that_share_a_prompt(cache_dtype):
         assert all(same(cache[name], one.cache[name]) for name in cache)
 
 
+@pytest.mark.parametrize("name", ["blocks.1.attn.hook_z", "blocks.*.hook_resid_mid", "ln_final.hook_scale"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_scores_and_suggestions_under_edits_are_those_of_the_edited_run(name, dtype):
+    model, _ = random_gpt2(n_ctx=24, dtype=dtype)
+    pairs = [(name, edits.scale(0.5)), (name, lambda value, hook: value + 0.25 * (hook.positions[-1] % 5))]
+    texts = [[5, 9, 11, 2, 7, 7, 1], [3, 4], list(range(24)), ([5, 9, 11], [2, 7]), ([5, 9, 11], [8])]
+    scores = model.score(texts, bos=False, top=4, edits=pairs)
+    for text, score in zip(texts, scores, strict=True):
+        context, ids = text if isinstance(text, tuple) else ([], text)
+        whole, first = context + ids, max(1, len(context))
+        logits, cache = model.run_with_cache(whole, "blocks.1.hook_resid_post", edits=pairs)
+        rows = np.arange(first - 1, len(whole) - 1)
+        exact = logits[rows].astype(np.float64)
+        exact -= np.log(np.exp(exact - exact.max(1, keepdims=True)).sum(1, keepdims=True)) + exact.max(
+            1, keepdims=True
+        )
+        targets = np.array(whole[first:])
+        assert np.abs(score.logprobs - exact[np.arange(len(rows)), targets]).max() < 1e-6
+        of_target = logits[rows, targets][:, None]
+        assert score.ranks.tolist() == (logits[rows] > of_target).sum(1).tolist()
+        order = np.argsort(-logits[rows], axis=1, kind="stable")[:, :4]
+        assert same(score.top_ids, order.astype(np.int32))
+        if not name.startswith("ln_final"):  # the engine goes on from the edited stream, without edits
+            found = _engine.score(
+                model.weights,
+                [(model.new_cache(), np.array(whole, np.int32))],
+                [(rows, targets.astype(np.int32))],
+                start=(2, cache["resid_post", 1]),
+            )
+            assert same(score.logprobs, found[0]) and same(score.entropies, found[2])
+        (alone,) = model.score([text], bos=False, top=4, edits=pairs)
+        assert same(alone.logprobs, score.logprobs)
+        [suggestion] = model.suggest(whole, 1, edits=pairs)
+        assert suggestion.token_id == logits[-1].argmax()
+        probability = np.exp(logits[-1].astype(np.float64) - logits[-1].max())
+        assert suggestion.probability == pytest.approx((probability / probability.sum()).max(), rel=1e-12)
+    assert not same(scores[0].logprobs, model.score(texts[0], bos=False).logprobs)
+
+
+def test_scores_under_edits_of_windows_contexts_and_single_positions():
+    model, _ = random_gpt2(n_ctx=8)
+    ids = [int(i) for i in np.random.default_rng(1).integers(0, 61, 21)]
+    pairs = [("blocks.0.hook_resid_pre", edits.zero(positions=2))]
+    score = model.score(ids, bos=False, stride=3, edits=pairs)
+    expected = []
+    for begin in range(0, 15, 3):  # each window is a text of its own, whose third position is edited
+        window = ids[begin : begin + 8]
+        logits, _ = model.run_with_cache(window, (), edits=pairs)
+        exact = logits.astype(np.float64)
+        exact -= np.log(np.exp(exact).sum(1, keepdims=True))
+        scored = range(0 if begin == 0 else 5, min(8, len(ids) - 1 - begin))
+        expected += [exact[at, ids[begin + at + 1]] for at in scored]
+    assert np.abs(score.logprobs - expected).max() < 1e-6
+    # The value of another run at all positions of the text, its last one included.
+    text, other = ids[:6], ids[6:12]
+    _, source = model.run_with_cache(other, "blocks.0.hook_resid_pre")
+    patched = model.score(text, bos=False, edits=[("blocks.0.hook_resid_pre", edits.replace(source))])
+    logits = model.run_with_cache(other)[0].astype(np.float64)
+    logits -= np.log(np.exp(logits).sum(1, keepdims=True))
+    assert np.abs(patched.logprobs - logits[np.arange(5), text[1:]]).max() < 1e-6
+    with pytest.raises(TypeError, match="edits are pairs"):
+        model.score(text, edits=["blocks.0.attn.hook_z"])
+    with pytest.raises(ValueError, match="no_such_hook"):
+        model.suggest(text, edits=[("no_such_hook", edits.zero())])
+
+
 def test_a_head_that_sees_nothing_adds_nothing():
     model, _ = random_gpt2()
 
@@ -407,7 +473,7 @@ def test_a_patch_is_a_whole_run(over, keep, dtype, monkeypatch):
         seen.append(logits.copy())
         return logits[-1, 7] - logits[-1, 8]
 
-    found = model.patch(clean, corrupted, over, metric, logits_to_keep=keep)
+    found = model.patch(clean, corrupted, over, metric, logits_to_keep=keep).values
     places = [full_name(model.config, name, layer) for layer in layers]
     _, source = model.run_with_cache(clean, places)
     expected = []
@@ -454,8 +520,34 @@ def test_a_patch_of_everything_is_the_clean_run(monkeypatch):
     clean, corrupted = list(range(8)), list(range(8, 16))
     found = model.patch(clean, corrupted, ("resid_pre", [0, 1]), lambda logits: logits[0, 5])
     assert np.array_equal(found, np.full(2, model.forward(clean)[-1, 5]))
-    found = model.patch(clean, corrupted, ("resid_pre", [1], range(8)), lambda logits: logits[0, 5])
+    found = model.patch(clean, corrupted, ("resid_pre", [1], range(8)), lambda logits: logits[0, 5]).values
     assert len(set(found.ravel())) == 8
+
+
+def test_patching_names_its_axes():
+    model, _ = random_gpt2()
+    clean, corrupted = [3, 1, 4, 1], [3, 1, 7, 1]
+
+    def run(*over):
+        answers = iter(range(100))
+        return model.patch(clean, corrupted, over, lambda logits: next(answers))
+
+    found = run("resid_pre", [-1, 0], range(1, 4))
+    assert (found.name, found.layers, found.positions, found.heads) == ("resid_pre", [1, 0], [1, 2, 3], None)
+    assert found.token_ids.tolist() == corrupted and found.tokens == [""] * 4
+    assert np.asarray(found).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert np.array(found, np.float32).dtype == np.float32 and np.ptp(found) == 5
+    assert str(found).splitlines() == [
+        "resid_pre",
+        "          1 token 1     2 token 7     3 token 1",
+        "  layer 1 0.000         1.000         2.000",
+        "  layer 0 3.000         4.000         5.000",
+    ]
+    heads = run("z", [0], "all", [-1])
+    assert str(heads).splitlines() == ["z", "          head 1", "  layer 0 0.000"]
+    both = run("z", [0], [2], [0, 1])
+    assert str(both).splitlines()[0] == "z at 2 token 7" and both.to_dict()["values"] == [[[0, 1]]]
+    assert str(run("attn_out", [1])).splitlines() == ["attn_out", "          all", "  layer 1 0.000"]
 
 
 def test_errors_of_patching():

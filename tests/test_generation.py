@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import pydoc
 import signal
 
 import numpy as np
 import pytest
 from helpers.toys import bundled_tokenizer, counted_calls, random_gpt2
 
-from gpt2c import ContextLengthError, reference
+from gpt2c import GPT2, ContextLengthError, reference
 from gpt2c.generation import loop
+from gpt2c.generation.options import GenerateKwargs
 
 # ---- what is chosen
 
@@ -344,3 +347,18 @@ def test_an_interrupt_inside_the_engine_ends_generate_and_leaves_the_model_usabl
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
     assert model.generate([1, 2], max_new_tokens=10) == expected
+
+
+@pytest.mark.parametrize("name", ["generate", "stream"])
+def test_the_signature_names_every_option(bundled, name):
+    """Notebooks complete the names of options from it, and help() shows them."""
+    signature = inspect.signature(getattr(bundled, name))
+    parameters = dict(signature.parameters)
+    assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    own = ["prompts", "num_return_sequences", "batch_size"] if name == "generate" else ["prompt"]
+    assert list(parameters) == [*own, *GenerateKwargs.__annotations__]
+    assert parameters["max_new_tokens"].default == 50 and parameters["temperature"].default == 0
+    assert parameters["top_p"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["logit_bias"].default is None and parameters["bad_words"].default == ()
+    assert next(iter(inspect.signature(getattr(GPT2, name)).parameters)) == "self"
+    assert "top_p: float = 1.0" in pydoc.plain(pydoc.render_doc(getattr(GPT2, name))).replace("'", "")

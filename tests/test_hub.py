@@ -366,10 +366,10 @@ def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
     again = offline("owner/other", cache_dir=str(tmp_path / "cache"))
     assert again["error"] == "CheckpointError"
     assert again["message"] == (
-        "there is no file or directory 'owner/other' here, so it is looked for on the Hub: "
+        "there is no file or directory 'owner/other' here, so it is looked for in the Hub's cache: "
         "config.json of 'owner/other': not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set. "
-        "Run this once with a connection; or fetch the model on another machine (`hf download owner/other "
-        "--local-dir DIRECTORY`), copy the directory here and give its path"
+        "Fetch the model on another machine (`hf download owner/other --local-dir DIRECTORY`), copy the "
+        "directory here and give its path"
     )
     offline.close()
     assert Hub.requests == []
@@ -379,10 +379,11 @@ def test_offline_and_not_cached(ask, files):
     answer, requests = ask("owner/tiny", files, local_files_only=True)
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "there is no file or directory 'owner/tiny' here, so it is looked for on the Hub: "
+        "there is no file or directory 'owner/tiny' here, so it is looked for in the Hub's cache: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only is set. "
-        "Run this once"
+        "Fetch the model on another machine (`hf download owner/tiny"
     )
+    assert "with a connection" not in answer["message"]
     assert requests == []
 
 
@@ -396,7 +397,7 @@ def test_offline_and_only_partly_cached(ask, files, shards):
         (Path(answer["directory"]) / missing).unlink()
         answer, _ = ask(source, local_files_only=True)
         assert answer["error"] == "CheckpointError"
-        assert "and local_files_only is set. Run this once with a connection" in answer["message"]
+        assert "and local_files_only is set. Fetch the model on another machine" in answer["message"]
         assert (
             missing in answer["message"] if source == "two" else "the weights of 'one'" in answer["message"]
         )

@@ -140,3 +140,89 @@ def test_tokens_that_look_like_html_are_text(bundled):
 def test_a_cache_without_a_pattern_has_no_picture(bundled):
     _, cache = bundled.run_with_cache("The king", "*.hook_resid_pre")
     assert cache._repr_html_() is None
+
+
+def tables(page):
+    """The texts of each table's cells, row by row."""
+    found = []
+    for element in page.elements:
+        if element.tag == "table":
+            found.append([])
+        elif element.tag == "tr":
+            found[-1].append([])
+        elif element.tag in ("td", "th"):
+            found[-1][-1].append(element.text)
+    return found
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", *NASTY])
+def test_an_attribution_shows_components_and_heads(bundled, text):
+    told = bundled.run_with_cache(text)[1].attribution(against=7)
+    page = Page(told._repr_html_())
+    assert not {element.tag for element in page.elements} - {
+        *("div", "table", "caption", "thead", "tbody", "tr", "th", "td", "bdi"),
+    }
+    parts, heads = tables(page)
+    n_layer, n_head = told.heads.shape
+    assert parts[0] == ["", "attention", "feed-forward"]
+    for layer, row in enumerate(parts[1 : n_layer + 1]):
+        values = (told.components[f"{kind} {layer}"] for kind in ("attn", "mlp"))
+        assert row == [f"layer {layer}", *(f"{value:+z.2f}" for value in values)]
+    for name, row in zip(("embed", "pos_embed", "bias", "rest"), parts[n_layer + 1 :], strict=True):
+        assert row == [name, f"{told.components[name]:+z.2f}"]
+    assert heads[0] == ["", *map(str, range(n_head))]
+    assert [row[1:] for row in heads[1:]] == [[f"{v:+z.2f}" for v in row] for row in told.heads.tolist()]
+    first = page.all("div")[0].text + "".join(cell.text for cell in page.all("bdi"))
+    assert f"{told.logit:.4g}" in first and label(told.token, told.token_id) in first
+    most = max(map(abs, told.components.values()))
+    colours = [cell.attributes["style"] for cell in page.all("td")[: 2 * n_layer]]
+    kinds = [(f"attn {layer}", f"mlp {layer}") for layer in range(n_layer)]
+    for colour, value in zip(colours, (told.components[k] for pair in kinds for k in pair), strict=True):
+        base = "70,130,200" if value >= 0 else "205,85,70"
+        assert f"rgba({base},{0.65 * abs(value) / most:.3f})" in colour
+
+
+def test_head_scores_are_a_map_for_each_score(bundled):
+    scores = bundled.run_with_cache("the king and the king", "*.hook_pattern")[1].head_scores()
+    page = Page(scores._repr_html_())
+    names = ["previous token", "duplicate token", "induction", "first token", "entropy (nats)"]
+    assert [caption.text for caption in page.all("caption")] == names
+    for table, values in zip(tables(page), vars(scores).values(), strict=True):
+        assert [row[1:] for row in table[1:]] == [[f"{v:.2f}" for v in row] for row in values.tolist()]
+    # Where no token qualifies there is no number and no colour.
+    scores = bundled.run_with_cache("a", "*.hook_pattern", logits_to_keep=1)[1].head_scores()
+    page = Page(scores._repr_html_())
+    assert {cell for row in tables(page)[0][1:] for cell in row[1:]} == {"-"}
+    assert "rgba" not in page.all("td")[0].attributes["style"]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=str)
+def test_a_trace_alone_is_its_table(bundled, options):
+    trace = bundled.generate("Once upon a", max_new_tokens=4, trace=True, **options).trace
+    page = Page(trace._repr_html_())
+    assert {element.tag for element in page.elements} <= {
+        *("div", "table", "tbody", "tr", "th", "td", "bdi", "b", "s"),
+    }
+    branches = [branch for step in trace.steps for branch in step.branches]
+    assert len(page.all("tr")) == len(branches)
+    assert len(page.all("td")) == sum(len(branch.candidates) for branch in branches)
+
+
+@pytest.mark.parametrize(
+    "over", [("resid_pre", range(6)), ("z", [0, 5], "all", [1, 3]), ("z", [2], [0, 1], [2])]
+)
+def test_patches_are_maps(bundled, over):
+    texts = ["The king said he was", "The queen said he was"]
+    found = bundled.patch(*texts, over if len(over) > 2 else (*over, range(5)), lambda logits: logits[0, 7])
+    page = Page(found._repr_html_())
+    shown = np.array([[row[1:] for row in table[1:]] for table in tables(page)], float)
+    values = found.values if len(over) != 4 or over[2] == "all" else found.values.swapaxes(0, 1)
+    assert np.abs(shown - values.reshape(shown.shape)).max() <= 0.005
+    assert [row[0] for row in tables(page)[0][1:]] == [f"layer {layer}" for layer in over[1]]
+    words = [label(text) for text in ("The", " queen", " said", " he", " was")]
+    if len(over) == 2:
+        assert tables(page)[0][0][1:] == [f"{i} {word}" for i, word in enumerate(words)]
+    elif over[2] == "all":
+        assert tables(page)[0][0][1:] == ["head 1", "head 3"]
+    else:
+        assert [caption.text for caption in page.all("caption")] == [f"z at {i} {words[i]}" for i in (0, 1)]

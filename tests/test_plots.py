@@ -305,3 +305,40 @@ def test_without_matplotlib_the_error_names_the_command():
     assert re.fullmatch(
         r'figures need matplotlib \(.*\): pip install "gpt2c\[plot\]"\n', done.stdout.decode()
     ), done
+
+
+def test_a_notebook_shows_a_figure_once(bundled, monkeypatch):
+    """IPython shows the value of a cell, then what pyplot holds: so that which was shown must be released."""
+    monkeypatch.setattr(matplotlib, "get_backend", lambda: "inline")
+    _, cache = bundled.run_with_cache("The king")
+    for plotted in (
+        lambda: cache.plot(0),
+        lambda: cache.plot(0, 1),
+        lambda: bundled.score("The king").plot(),
+        lambda: cache.attribution().plot(),
+        lambda: cache.head_scores().plot(),
+    ):
+        pyplot.close("all")
+        other = pyplot.figure()
+        figure = plotted()
+        assert pyplot.get_fignums() == [other.number, figure.number]  # shown at the end, if not before
+        with pytest.raises(NotImplementedError):  # that is: shown as any other figure
+            figure._ipython_display_()
+        assert pyplot.get_fignums() == [other.number]
+
+
+def test_where_figures_have_windows_they_stay_open(bundled):
+    figure = bundled.score("The king").plot()
+    with pytest.raises(NotImplementedError):
+        figure._ipython_display_()
+    assert pyplot.get_fignums() == [figure.number]
+
+
+@pytest.mark.parametrize("over", [("resid_pre", range(6), range(3)), ("z", [0, 3], [0, 1], range(4))])
+def test_patches_are_drawn_as_they_are(bundled, over):
+    found = bundled.patch("The king said", "A king said", over, lambda logits: logits[0, 7], logits_to_keep=1)
+    figure = found.plot()
+    images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    expected = [found.values] if len(over) == 3 else list(found.values.swapaxes(0, 1))
+    assert len(images) == len(expected)
+    assert all(np.array_equal(one, other) for one, other in zip(images, expected, strict=True))

@@ -142,7 +142,7 @@ def compare_patches(run):
         else:
             over = (name, layers, "all", heads)
         mine = run.model.patch(clean, run.ids, over, lambda logits: logits[-1, first] - logits[-1, second])
-        close(mine, theirs)
+        close(mine.values, theirs)
 
 
 # -------------------------------------------------------------------------------- recorded

@@ -159,6 +159,7 @@ class _Repository:
         self.cache = None if cache_dir is None else os.fspath(cache_dir)
         self.folder = PurePosixPath(subfolder or "").parts
         self.offline = "local_files_only is set" if local_files_only else ""  # why only the cache is used
+        self.asked = local_files_only  # whether that is what the caller wants
         self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
 
     def files(self) -> set[str]:
@@ -171,7 +172,7 @@ class _Repository:
         except Exception as error:  # those of the HTTP library too, which differs between versions
             self.problem = error
             if isinstance(error, self.errors.OfflineModeIsEnabled):
-                self.offline = "HF_HUB_OFFLINE is set"
+                self.offline, self.asked = "HF_HUB_OFFLINE is set", True
             elif isinstance(error, self.errors.HfHubHTTPError):
                 self.offline = f"the Hub answered: {_first_line(error)}"
             else:
@@ -225,9 +226,8 @@ class _Repository:
         if self.offline:
             missing = self.not_cached("/".join((*self.folder, file)))
             if file == "config.json":  # nothing of the model is here: was a directory meant?
-                return (
-                    f"there is no file or directory {name!r} here, so it is looked for on the Hub: {missing}"
-                )
+                where = "in the Hub's cache" if self.asked else "on the Hub"
+                return f"there is no file or directory {name!r} here, so it is looked for {where}: {missing}"
             return missing
         lost = isinstance(
             error, errors.LocalEntryNotFoundError
@@ -239,10 +239,12 @@ class _Repository:
         return f"{file} of {name!r} could not be fetched from the Hub: {what}"
 
     def not_cached(self, what: str) -> str:
+        """The error message for what only a connection could bring: who wants none is not told to use one."""
+        begin = "Fetch" if self.asked else "Run this once with a connection; or fetch"
         return (
-            f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. Run this "
-            f"once with a connection; or fetch the model on another machine (`hf download {self.name} "
-            "--local-dir DIRECTORY`), copy the directory here and give its path"
+            f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. {begin} "
+            f"the model on another machine (`hf download {self.name} --local-dir DIRECTORY`), copy the "
+            "directory here and give its path"
         )
 
 

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+from ..core.labels import harmless
 from ..errors import GPT2CError
 from . import console
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.leave_at_interrupt()
             console.make_streams_safe()
             _run(argv)
+            console.note_escapes()
             status = 0
         except SystemExit as exit:
             # argparse exits after --help, --version and errors.
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> None:
     if sys.stderr is not None:
-        print(f"gpt2c: error: {message}", file=sys.stderr)
+        print(harmless(f"gpt2c: error: {message}"), file=sys.stderr)
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..core.files import decoded, remove_unfinished, replacing
+from ..core.labels import harmless
 from ..views.ansi import dim, is_terminal
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "leave_at_interrupt",
     "make_streams_safe",
     "note",
+    "note_escapes",
     "open_output",
     "raise_at_interrupt",
     "read_text",
@@ -26,18 +29,47 @@ __all__ = [
 ]
 
 
+_escaped = False
+"""Whether a character was written as an escape."""
+
+
 def make_streams_safe() -> None:
-    """Write a question mark for a character that the terminal's encoding lacks, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
+    """Make every character writable: in UTF-8 if nobody chose an encoding, else escaped where it lacks one.
+
+    Nobody has chosen ASCII where the locale is C; a file or a pipe then wants UTF-8, and terminals know it.
+    """
+    global _escaped
+    _escaped = False
+    codecs.register_error("gpt2c.escape", _escape)
+    chosen = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            if not chosen and codecs.lookup(stream.encoding).name == "ascii":
+                stream.reconfigure(encoding="utf-8", errors=stream.errors)
+            if stream is not sys.stdin:
+                stream.reconfigure(errors="gpt2c.escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    global _escaped
+    _escaped = True
+    return codecs.backslashreplace_errors(error)
+
+
+def note_escapes() -> None:
+    """Tell that stdout lacks characters, if some were escaped for that reason."""
+    if _escaped and sys.stdout is not None:
+        note(
+            f"characters that {sys.stdout.encoding} lacks are written as escapes such as \\u2603: set "
+            "PYTHONIOENCODING=utf-8, or -o FILE, which is UTF-8, for the characters themselves"
+        )
 
 
 def note(message: str) -> None:
     """Print what is not part of the result to stderr, which may be closed."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(dim(message, sys.stderr), file=sys.stderr, flush=True)
+            print(dim(harmless(message), sys.stderr), file=sys.stderr, flush=True)
 
 
 def read_text(argument: str | None, file: str | None = None) -> str | None:

@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..core.labels import harmless
 from ..generation.options import SamplingOptions
 from ..json_values import plain
 from ..views import terminal
@@ -118,8 +119,8 @@ class _Story:
         """Print it for a terminal of this width."""
         screen, c = terminal.Screen(out, width), self.model.config
         about = (
-            f"{self.model.name}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, "
-            f"{c.n_vocab:,} tokens"
+            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
+            f"token, {c.n_vocab:,} tokens"
         )
         for line in textwrap.wrap(about, screen.width):
             screen.line(line)

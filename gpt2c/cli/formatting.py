@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TextIO
+
+from ..core.labels import visible
 
 __all__ = ["counted", "print_json", "quoted", "size_text"]
 
@@ -12,12 +15,14 @@ def print_json(value: object, out: TextIO) -> None:
     """Print ``value`` as indented JSON."""
     # Escapes where the output's encoding might lack a character: a question mark would be another text.
     unicode = (out.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not unicode, indent=2), file=out)
+    text = json.dumps(value, ensure_ascii=not unicode, indent=2)
+    # The control characters that json leaves as they are: a terminal would obey them.
+    print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text), file=out)
 
 
 def quoted(text: str) -> str:
-    """A token so that its spaces and line breaks can be seen."""
-    return json.dumps(text, ensure_ascii=False)
+    """A token so that its spaces, line breaks and characters without a look of their own can be seen."""
+    return "".join(map(visible, json.dumps(text, ensure_ascii=False)))
 
 
 def counted(n: int, what: str) -> str:

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..generation.options import SamplingOptions
-from ..views.ansi import bold, dim, is_terminal
+from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
 from .formatting import counted, print_json
 from .loading import load_model
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> None:
         if prompt is None:
             prompt = ""
             note("no prompt: from the beginning of a text")
-        shown = "" if arguments.no_prompt else prompt
+        beginning = "" if arguments.no_prompt else prompt
         begin, first_seconds = perf_counter(), None
         if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
             results = model.generate([prompt], **options)
@@ -54,16 +54,16 @@ def run(arguments: Namespace) -> None:
                     out,
                 )
             elif len(results) == 1:
-                print(bold(shown, out) + results[0].text, file=out)
+                print(bold(beginning, out) + shown(results[0].text, out), file=out)
             else:
                 for number, result in enumerate(results, 1):
                     print(dim(f"--- {number} of {len(results)} ---", out), file=out)
-                    print(bold(shown, out) + result.text, file=out)
+                    print(bold(beginning, out) + shown(result.text, out), file=out)
         else:
             with model.stream(prompt, **options) as stream:
-                print(bold(shown, out), end="", file=out, flush=True)
+                print(bold(beginning, out), end="", file=out, flush=True)
                 for piece in stream:
-                    print(piece, end="", file=out, flush=True)
+                    print(shown(piece, out), end="", file=out, flush=True)
             print(file=out)
             results, first_seconds = [stream.result], stream.first_token_seconds
         seconds = perf_counter() - begin

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..checkpoint.packed import open_packed, packed_path
 from ..core import _engine
+from ..core.labels import harmless
 from ..views.ansi import bold
 from .console import open_output
 from .formatting import print_json, quoted, size_text
@@ -73,9 +74,9 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
         print("\n" + bold(title, out), file=out)
 
     def line(name: str, value: object) -> None:
-        print(f"  {name:<32} {value}", file=out)
+        print(harmless(f"  {name:<32} {value}"), file=out)
 
-    print(f"{bold(told['model'], out)}: GPT-2 with {told['parameters']:,} parameters", file=out)
+    print(f"{bold(harmless(told['model']), out)}: GPT-2 with {told['parameters']:,} parameters", file=out)
     section("Configuration")
     for setting in told["config"]:
         remark = setting["status"] + (f": {setting['note']}" if setting["note"] else "")
@@ -99,7 +100,7 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
     line("end of a text", _ids(told["eos_token_ids"]) or "none")
     section("What was read")
     for remark in told["notes"] or ["nothing remarkable"]:
-        print(f"  {remark}", file=out)
+        print(harmless(f"  {remark}"), file=out)
     section("Memory")
     for name, size in told["memory"].items():
         line(name.replace("_", " "), size_text(size))

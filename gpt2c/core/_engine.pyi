@@ -68,6 +68,7 @@ def score(
     n_text: int | None = None,
     masks: NDArray[np.uint16] | None = None,
     threads: int = 1,
+    observer: Any = None,
     start: tuple[int, NDArray[np.float32]] | None = None,
 ) -> tuple[
     NDArray[np.float32],

@@ -163,12 +163,12 @@ cdef class Reductions:
         return logprobs(self.target_logit, found[0], found[1]), self.greater, *found[2:]
 
 
-def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1, start=None):
+def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1, observer=None, start=None):
     """The probabilities of given next tokens, and statistics over all of them, without a rows × n_vocab array.
 
     Parameters
     ----------
-    weights, sequences, threads, start : as for ``forward``
+    weights, sequences, threads, observer, start : as for ``forward``
     wanted : list of (rows, targets)
         One pair per sequence: indices of its ids, ascending, a row any number of times (or never), and for each the
         token that follows, or -1 for no token in particular. A row is computed once, however often it is named.
@@ -202,7 +202,7 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
         raise ValueError(f"masks are {masks.dtype}{list(masks.shape)}; needed: uint16, one row for each")
     if masks.shape[1] != GPT2C_MASK_WORDS(n_vocab):
         raise ValueError(f"masks have {masks.shape[1]} words each; mask_bits makes those of {n_vocab} ids")
-    cdef Call call = Call(weights, sequences, threads, top > 0, None, start)
+    cdef Call call = Call(weights, sequences, threads, top > 0, observer, start)
     rows, targets = wanted_rows(call, wanted)
     cdef Reductions found = Reductions(call, rows, targets, top, n_text, masks)
     call.run()

@@ -33,6 +33,7 @@ class Displayed:
           log-probability.
         - ``Attribution.plot()``: what each component adds as a bar, and each head as a cell of a map.
         - ``HeadScores.plot()``: a map of layers and heads for each score.
+        - ``Patching.plot()``: a map of layers and positions, or of layers and heads for each position.
         - ``Trace.plot(token_ids=(), *, ax=None)``: the candidates of every step; of beam search the tree of
           its texts, with the path of ``token_ids`` highlighted.
         - ``Generation.plot(*, ax=None)``: its trace, with its own path highlighted.
@@ -45,7 +46,7 @@ class Displayed:
         Returns
         -------
         matplotlib.figure.Figure
-            It is not shown: call ``matplotlib.pyplot.show()``, or let a notebook display it.
+            Notebooks show it, once; elsewhere ``matplotlib.pyplot.show()`` does.
 
         Raises
         ------

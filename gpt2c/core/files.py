@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +34,10 @@ def decoded(data: bytes, name: str, line_break: bool = True) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> Iterator[Any]:
-    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete.
+    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete and on disk.
 
-    With ``take_over`` that name is always ``path`` + ".part": what a killed process left is overwritten; if a
-    running process is writing it, this one fails.
+    That name ends with ".part". What killed processes left of ``path`` under such names is removed. With
+    ``take_over`` it is always ``path`` + ".part": if a running process is writing it, this one fails.
     """
     kind, encoding = ("b", None) if binary else ("", "utf-8")
     target = os.path.realpath(path)  # a link stays a link
@@ -45,47 +47,72 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
         if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
-            with open(target, "w" + kind, encoding=encoding) as file:
+            with _naming(path), open(target, "w" + kind, encoding=encoding) as file:
                 yield file
             return
-    unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
-    try:
-        opened, mode_opened = (_locked(unfinished), "w") if take_over else (unfinished, "x")
-        # Closed by the with statement below.
-        file = open(opened, mode_opened + kind, encoding=encoding)  # noqa: SIM115
-    except BlockingIOError:
-        raise OSError(f"{path} is being written by another process: let one of them do it") from None
-    except OSError as error:  # the message names the path that was asked for
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
-    with file:
+    unfinished, opened = _open_unfinished(path, target, take_over)
+    # Closing writes again what could not be written, so the error is named outside.
+    with _naming(path), open(opened, "w" + kind, encoding=encoding) as file:
         _unfinished.add(unfinished)
         try:
             if mode is not None:  # who may read the file that is replaced, may read this one
-                os.chmod(unfinished, stat.S_IMODE(mode))
+                os.fchmod(opened, stat.S_IMODE(mode))
             yield file
             file.flush()
+            _sync(opened)  # before the rename: after a power failure the final name has all bytes, or none
             os.replace(unfinished, target)
+            _sync_directory(os.path.dirname(target))
         except BaseException:
-            os.unlink(unfinished)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)
             raise
         finally:
             _unfinished.discard(unfinished)
 
 
-def _locked(path: str) -> int:
-    """A descriptor of the file ``path``, new or emptied, which no other process has got in this way."""
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say which file it is, in errors that only writing has: a full disk, a quota, a limit."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+        raise
+
+
+def _open_unfinished(path: str, target: str, take_over: bool) -> tuple[str, int]:
+    """The name of the file to write until it becomes ``target``, and its descriptor, locked."""
+    unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
+    try:
+        if not take_over:
+            _remove_stale(target)
+        return unfinished, _locked(unfinished, wait=not take_over)
+    except BlockingIOError:
+        raise OSError(f"{path} is being written by another process: let one of them do it") from None
+    except OSError as error:  # the message names the path that was asked for
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{unfinished} is a link, which is never written through: remove it") from None
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+
+
+def _locked(path: str, *, wait: bool) -> int:
+    """A descriptor of the file ``path``, new or emptied, which no other process has got in this way.
+
+    If one has, ``wait`` for it, or raise BlockingIOError.
+    """
     import fcntl
 
     while True:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise
             except OSError:  # a file system without locks
                 pass
-            # Another process that had the lock may meanwhile have given the file its final name.
+            # Whoever had the lock may meanwhile have given the file its final name, or removed it.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     os.ftruncate(descriptor, 0)
@@ -94,6 +121,46 @@ def _locked(path: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _remove_stale(target: str) -> None:
+    """Remove unfinished files of ``target`` that no process has locked: those who wrote them were killed."""
+    import fcntl
+
+    directory, name = os.path.split(target)
+    ours = re.compile(re.escape(name) + r"\.[0-9a-f]{8}\.part")
+    try:
+        entries = os.listdir(directory)
+    except OSError:  # it may be written to, but not looked into
+        return
+    for entry in filter(ours.fullmatch, entries):
+        # Where it is locked, or the file system has no locks, it stays.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(os.path.join(directory, entry), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(os.path.join(directory, entry))
+            finally:
+                os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Have a file or directory on disk, on file systems that can promise it."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def _sync_directory(path: str) -> None:
+    """Have the names of a directory on disk, as far as it can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_unfinished() -> None:

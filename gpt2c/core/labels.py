@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from bisect import bisect_right
 
-__all__ = ["RANK_NAMES", "columns", "fitted", "label", "rank_class", "visible", "wrapped"]
+__all__ = ["RANK_NAMES", "columns", "fitted", "harmless", "label", "rank_class", "visible", "wrapped"]
 
 _RANK_BOUNDS = (1, 10, 100)
 RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
@@ -26,6 +27,17 @@ def visible(character: str) -> str:
     Those are line breaks and tabs, zero-width characters, and those that turn the direction of writing.
     """
     return character if character.isprintable() else repr(character)[1:-1]
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """A text for a terminal: its control characters are escaped, except line breaks and tabs.
+
+    What is read of a model's files, or generated, may hold any character, and terminals obey some.
+    """
+    return _CONTROLS.sub(lambda found: visible(found[0]), text)
 
 
 def columns(text: str) -> int:

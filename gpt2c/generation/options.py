@@ -7,12 +7,13 @@ What they do: ``processors`` changes the logits of a step; ``_engine.sample`` th
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from ..introspection.edits import Edit
     from ..introspection.hooks import NamesFilter
 
-__all__ = ["GenerateKwargs", "SamplingOptions"]
+__all__ = ["GenerateKwargs", "SamplingOptions", "lists_options"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SEEDS = 2**64
 MOST_SEQUENCES = 2**16
@@ -226,6 +229,27 @@ class SamplingOptions:
     def greedy(self) -> bool:
         """Whether chance plays no part."""
         return self.temperature == 0
+
+
+def lists_options(function: _Function) -> _Function:
+    """A function whose ``**options`` are `GenerateKwargs`, with a signature that lists them.
+
+    Type checkers look into ``Unpack[GenerateKwargs]``; ``help()`` and the completion of notebooks do not.
+    """
+    defaults = {f.name: None if f.default is MISSING else f.default for f in fields(SamplingOptions)}
+    listed = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults[name],
+            annotation=getattr(annotation, "__forward_arg__", annotation),
+        )
+        for name, annotation in GenerateKwargs.__annotations__.items()
+    ]
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    setattr(function, "__signature__", signature.replace(parameters=[*own, *listed]))  # noqa: B010
+    return function
 
 
 def _token(name: str, token: Any) -> int:

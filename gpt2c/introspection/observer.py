@@ -62,8 +62,8 @@ class Observer:
         Those of the pass.
     edits : mapping of str to list of functions, or a list of such mappings
         The edits of each name: the same for all sequences, or those of each.
-    keep : int
-        How many last rows of each sequence have logits; 0: all.
+    keep : int or sequence of int
+        How many last rows of each sequence have logits, 0: all; the same for all sequences, or those of each.
 
     Attributes
     ----------
@@ -80,12 +80,13 @@ class Observer:
         sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
         edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = MappingProxyType({}),
         *,
-        keep: int = 0,
+        keep: int | Sequence[int] = 0,
     ) -> None:
         self._model, self._watch, self.flags = model, watch, watch.flags
         self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
         rows = [len(ids) for _, ids in sequences]
-        self.kept = [min(keep, n) if keep else n for n in rows]
+        last = [keep] * len(rows) if isinstance(keep, int) else keep
+        self.kept = [min(some, n) if some else n for some, n in zip(last, rows, strict=True)]
         self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
         self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
         self.captured: list[Captured] = [defaultdict(list) for _ in sequences]

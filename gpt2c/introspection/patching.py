@@ -21,6 +21,7 @@ from .edits import replace
 from .hooks import axes, full_name
 from .observer import Observer, Watch
 from .passes import ActivationCache, capture
+from .results import Patching
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -52,7 +53,7 @@ def patch(
     *,
     logits_to_keep: int = 1,
     progress: bool = False,
-) -> np.ndarray:
+) -> Patching:
     """What :meth:`gpt2c.GPT2.patch` does."""
     keep = check_integer("logits_to_keep", logits_to_keep, 0)
     [clean_ids], [corrupted_ids] = model.encode([clean]), model.encode([corrupted])
@@ -67,7 +68,7 @@ def _patched(
     metric: Metric,
     logits_to_keep: int,
     progress: bool,
-) -> np.ndarray:
+) -> Patching:
     """The same for token ids, int32 [T] each."""
     if len(clean) != len(corrupted):
         raise ValueError(
@@ -110,7 +111,8 @@ def _patched(
                         whole[len(whole) - len(answer) :] = answer
                         result[(i, *one.at)] = _number(metric(whole))
                         bar.update()
-    return result
+    texts = [model.token_text(token) for token in corrupted.tolist()]
+    return Patching(name, layers, positions, heads, corrupted, texts, result)
 
 
 def _checked(

@@ -13,7 +13,7 @@ from ..core.display import Displayed
 from ..core.labels import fitted, label
 from ..json_values import plain
 
-__all__ = ["Attribution", "HeadScores", "LogitLens"]
+__all__ = ["Attribution", "HeadScores", "LogitLens", "Patching"]
 
 CELL = 12  # columns of a token in a table
 
@@ -192,6 +192,66 @@ class HeadScores(Displayed):
         for name, values in vars(self).items():
             lines.append(name.replace("_", " ") + (" (nats)" if name == "entropy" else ""))
             lines += _matrix(values, map(str, range(values.shape[1])))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patching(Displayed):
+    """What a metric said of every patch; ``str()`` is a table. NumPy takes it as the array ``values``.
+
+    Attributes
+    ----------
+    name : str
+        What was patched, by its short name.
+    layers : list of int
+        In which layers.
+    positions, heads : list of int, or None
+        At which positions and in which heads; None: all of them at once.
+    token_ids : np.ndarray, int32 [T]
+        The corrupted text.
+    tokens : list of str, T
+        The text of each of its tokens.
+    values : np.ndarray, float64
+        [layers], [layers, positions], [layers, heads] or [layers, positions, heads].
+    """
+
+    name: str
+    layers: list[int]
+    positions: list[int] | None
+    heads: list[int] | None
+    token_ids: np.ndarray
+    tokens: list[str]
+    values: np.ndarray
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
+
+    def maps(self) -> list[tuple[str, list[str], np.ndarray]]:
+        """The values as maps, each with its title and the names of its columns: [layers, columns].
+
+        One for each position, if heads were patched one by one at each; otherwise a single one.
+        """
+        places = [f"{i} {label(self.tokens[i], self.token_ids[i])}" for i in self.positions or ()]
+        heads = [f"head {i}" for i in self.heads or ()]
+        if places and heads:
+            return [(f"{self.name} at {at}", heads, self.values[:, i]) for i, at in enumerate(places)]
+        columns = places or heads or ["all"]
+        return [(self.name, columns, self.values.reshape(len(self.layers), -1))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        return plain(vars(self))
+
+    def __repr__(self) -> str:
+        return f"<Patching of {self.name}: {self.values.size} patches>"
+
+    def __str__(self) -> str:
+        lines = []
+        for title, columns, values in self.maps():
+            lines += [title, (" " * 10 + "  ".join(fitted(name, CELL) for name in columns)).rstrip()]
+            for layer, row in zip(self.layers, values.tolist(), strict=True):
+                cells = "  ".join(f"{f'{value:.3f}':<{CELL}}" for value in row)
+                lines.append(f"  layer {layer:<2}{cells}".rstrip())
         return "\n".join(lines)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from ..core import _engine
 from ..core.checks import check_flag, check_integer
+from ..introspection.observer import checked_edits
 from .vocabulary import word_edges
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from ..introspection.edits import Edit
 
 MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
 
@@ -29,6 +32,7 @@ class ScoreKwargs(TypedDict, total=False):
     top: int
     mask: np.ndarray | None
     words: bool
+    edits: Iterable[tuple[str, Edit]]
 
 
 class ScoringOptions(NamedTuple):
@@ -43,6 +47,7 @@ class ScoringOptions(NamedTuple):
     masks: np.ndarray  # of the engine: that of the user, if there is one, and that of the ends of words
     masked: bool  # whether there is one
     words: bool
+    edits: Mapping[str, list[Edit]]  # by the name of what they change
 
     @classmethod
     def checked(
@@ -57,6 +62,7 @@ class ScoringOptions(NamedTuple):
         top: Any = 0,
         mask: Any = None,
         words: Any = False,
+        edits: Iterable[tuple[str, Edit]] = (),
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
         special, words = check_flag("special", special), check_flag("words", words)
@@ -100,6 +106,7 @@ class ScoringOptions(NamedTuple):
             bits,
             mask is not None,
             words,
+            checked_edits(model, edits),
         )
 
 

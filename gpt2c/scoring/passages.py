@@ -94,7 +94,8 @@ class Passage:
         """Windows that score every token once: the first all of its own, each other the next ``stride``."""
         window, stride = self.options.window, self.options.stride or 1
         n_rows = len(self.tokens) - 1
-        all_rows = n_rows + self.options.words  # one more for what can follow the last word
+        # One more for what can follow the last word; or since edits see the whole text, where there is room.
+        all_rows = n_rows + (self.options.words or (bool(self.options.edits) and n_rows < window))
         targets = np.append(self.tokens[1:], np.int32(-1))
         done = self.first - 1
         while done < all_rows:
@@ -102,7 +103,9 @@ class Passage:
             if end == n_rows < window:
                 end = all_rows
             begin = max(0, end - window)
-            shared = self.first if len(self.context) and begin == 0 and done < self.first else 0
+            # Edits see a window as a whole, so that it shares nothing.
+            alone = len(self.context) == 0 or bool(self.options.edits)
+            shared = self.first if not alone and begin == 0 and done < self.first else 0
             rows = np.arange(done - begin, end - begin)
             yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == all_rows)
             done = end

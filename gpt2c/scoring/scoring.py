@@ -13,6 +13,7 @@ from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.prompts import Item, Prompt, Prompts, check_lengths, check_unambiguous, separate, split_pair
+from ..introspection.observer import Observer, Watch, checked_edits
 from .options import ScoringOptions
 from .passages import Passage, Piece
 from .results import Score, Suggestion
@@ -20,6 +21,7 @@ from .words import find_words
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from ..introspection.edits import Edit
     from .options import ScoreKwargs
 
 __all__ = ["score", "score_rows", "score_text", "suggest"]
@@ -239,14 +241,20 @@ def _compute(
         sizes += [len(rows) for rows, _ in runs]
         rows, targets = map(np.concatenate, zip(*runs, strict=True))
         wanted.append((rows, targets))
+    sequences = [(part.cache, part.ids) for part in parts]
+    observer = None
+    if options.edits:  # then no context is shared: each part is a window, whose last rows are wanted
+        watch = Watch(model.config, (), options.edits)
+        observer = Observer(model, watch, sequences, options.edits, keep=sizes)
     values = _engine.score(
         model.weights,
-        [(part.cache, part.ids) for part in parts],
+        sequences,
         wanted,
         top=options.top,
         n_text=model.n_text_tokens,
         masks=options.masks,
         threads=model.threads,
+        observer=observer,
     )
     ends = np.cumsum(sizes)[:-1]
     for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
@@ -287,17 +295,25 @@ def _finished(
 
 
 def suggest(
-    model: LoadedModel, prompt: Prompt | Prompts, k: int = 5, *, special: bool = False
+    model: LoadedModel,
+    prompt: Prompt | Prompts,
+    k: int = 5,
+    *,
+    special: bool = False,
+    edits: Iterable[tuple[str, Edit]] = (),
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
     several, given = separate(prompt)
     prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
+    changes = checked_edits(model, edits)
+    watch = Watch(model.config, (), changes)
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
-        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads)
+        observer = Observer(model, watch, sequences, changes, keep=1) if changes else None
+        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
         results += [
             _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)
         ]

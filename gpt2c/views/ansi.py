@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..core.labels import harmless
+
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["bold", "dim", "is_terminal", "paint"]
+__all__ = ["bold", "dim", "is_terminal", "paint", "shown"]
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -19,8 +21,17 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def shown(text: str, stream: TextIO) -> str:
+    """``text`` as it goes to ``stream``: unchanged, but for control characters, which no terminal gets."""
+    return harmless(text) if is_terminal(stream) else text
+
+
 def paint(text: str, code: str, stream: TextIO) -> str:
-    """``text`` as the SGR ``code`` says, if ``stream`` is a terminal and wants it (https://no-color.org)."""
+    """``text`` as the SGR ``code`` says, if ``stream`` is a terminal and wants it (https://no-color.org).
+
+    A terminal gets no other control characters: see `shown`.
+    """
+    text = shown(text, stream)
     if not text or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"

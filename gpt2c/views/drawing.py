@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps, pyplot, rcParams
 from matplotlib.axes import Axes
@@ -21,8 +22,10 @@ __all__ = [
     "CENTRED",
     "COLORBAR",
     "axes_or_new",
+    "drawable",
     "font_size",
     "heat_map",
+    "new_figure",
     "shortened",
     "text_colour",
     "text_style",
@@ -53,10 +56,27 @@ _MISSING = "0.92"
 _ANNOTATED_SIZE = 12
 
 
+class _ShownOnce(Figure):
+    """A figure that a notebook shows once.
+
+    At a cell's end notebooks show what pyplot holds, and a figure that is the cell's value would come twice.
+    """
+
+    def _ipython_display_(self) -> None:
+        if "inline" in matplotlib.get_backend():
+            pyplot.close(self)  # pyplot no longer holds it
+        raise NotImplementedError  # IPython then shows it as it shows any figure
+
+
+def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A new figure of pyplot and its axes, as ``pyplot.subplots`` makes them."""
+    return pyplot.subplots(rows, columns, FigureClass=_ShownOnce, layout="constrained", **options)
+
+
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """The figure of ``ax``, and ``ax``; or a new figure of this size in inches, and its axes."""
     if ax is None:
-        return pyplot.subplots(figsize=size, layout="constrained")
+        return new_figure(figsize=size)
     figure = ax.get_figure(root=True)
     assert figure is not None  # axes of no figure cannot be drawn into
     return figure, ax
@@ -131,11 +151,13 @@ def shortened(text: str, length: int) -> str:
 
 def token_labels(texts: Sequence[str], ids: Sequence[int]) -> list[str]:
     """Labels of tokens, with a box for each character that no font here has."""
+    return [drawable(label(text, token)) for text, token in zip(texts, ids, strict=True)]
+
+
+def drawable(text: str) -> str:
+    """A text with a box for each character that no font here has."""
     known = _characters(_families())
-    return [
-        "".join(_drawable(character, known) for character in label(text, token))
-        for text, token in zip(texts, ids, strict=True)
-    ]
+    return "".join(_drawable(character, known) for character in text)
 
 
 def _drawable(character: str, known: frozenset[int]) -> str:

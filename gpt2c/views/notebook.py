@@ -1,4 +1,4 @@
-"""Results in a notebook: the ``_repr_html_`` of scores, continuations, activations and the logit lens.
+"""Results in a notebook: the ``_repr_html_`` of scores, continuations, activations and what is made of them.
 
 Everything that comes from a text is escaped; colours are translucent, so that they suit light and dark pages.
 """
@@ -6,15 +6,18 @@ Everything that comes from a text is escaped; colours are translucent, so that t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from html import escape
 from typing import Any
+
+import numpy as np
 
 from ..core.labels import label, visible
 from ..generation.results import Generation
 from ..generation.trace import Branch, Trace
 from ..introspection.passes import ActivationCache
-from ..introspection.results import LogitLens
+from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
 
 __all__ = ["html"]
@@ -110,17 +113,99 @@ def _lens(lens: LogitLens) -> str:
     )
 
 
+@html.register
+def _attribution(attribution: Attribution) -> str:
+    """What each component and each head adds, coloured by how much of it and in which direction."""
+    parts, n_layer = attribution.components, len(attribution.heads)
+    most = max(map(abs, parts.values()))
+    names = [("attn", "mlp"), ("embed",), ("pos_embed",), ("bias",), ("rest",)]
+    rows = [(f"layer {i}", [parts[f"{kind} {i}"] for kind in names[0]]) for i in range(n_layer)]
+    rows += [(name, [parts[name]]) for (name,) in names[1:]]
+    heads = [(f"layer {i}", row) for i, row in enumerate(attribution.heads.tolist())]
+    most_of_heads = max(abs(value) for _, row in heads for value in row)
+    what = f"logit of {_label(attribution.token, attribution.token_id)}"
+    if attribution.against_id is not None:
+        what += f" minus {_label(attribution.against or '', attribution.against_id)}"
+    return (
+        f"<div>{what} after position {attribution.position}: {attribution.logit:.4g}, the sum of</div>"
+        + _side_by_side(
+            _map("components", ["attention", "feed-forward"], rows, "+z.2f", most),
+            _map("heads", _numbers(attribution.heads.shape[1]), heads, "+z.2f", most_of_heads),
+        )
+    )
+
+
+@html.register
+def _head_scores(scores: HeadScores) -> str:
+    """A map of layers and heads for each score."""
+    maps = []
+    for name, values in vars(scores).items():
+        rows = [(f"layer {i}", row) for i, row in enumerate(values.tolist())]
+        entropy = name == "entropy"
+        most = float(values.max()) if entropy else 1.0
+        title = name.replace("_", " ") + (" (nats)" if entropy else "")
+        maps.append(_map(title, _numbers(values.shape[1]), rows, "z.2f", most))
+    return _side_by_side(*maps)
+
+
+@html.register
+def _patching(patching: Patching) -> str:
+    """What the metric said of every patch, coloured by how much and by its sign."""
+    most = float(np.abs(patching.values[np.isfinite(patching.values)]).max(initial=0))
+    maps = []
+    for title, columns, values in patching.maps():
+        rows = zip([f"layer {i}" for i in patching.layers], values.tolist(), strict=True)
+        maps.append(_map(title, columns, rows, "+z.2f", most))
+    return _side_by_side(*maps)
+
+
+@html.register
+def _trace(trace: Trace) -> str:
+    """What was weighed at every step."""
+    return _steps(trace)
+
+
+def _side_by_side(*parts: str) -> str:
+    style = "display:flex;flex-wrap:wrap;gap:1em;align-items:start;overflow-x:auto"
+    return f'<div style="{style}">{"".join(parts)}</div>'
+
+
+def _map(
+    title: str, columns: Iterable[str], rows: Iterable[tuple[str, Sequence[float]]], form: str, most: float
+) -> str:
+    """Numbers as a table; the colour of each tells its share of ``most`` and, by its kind, its sign."""
+    head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in ("", *columns))
+    body = []
+    for name, values in rows:
+        cells = (
+            f'<td style="{_CELL}">-</td>'
+            if not math.isfinite(value)
+            else f'<td style="{_CELL};{_background(value / (most or 1.0))}">{value:{form}}</td>'
+            for value in values
+        )
+        body.append(f'<tr><th style="{_CELL}">{escape(name)}</th>{"".join(cells)}</tr>')
+    return (
+        f'<table><caption style="text-align:left">{escape(title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def _numbers(n: int) -> list[str]:
+    return list(map(str, range(n)))
+
+
 def _trace_html(trace: Trace) -> str:
+    return f"<details><summary>what was weighed at every step</summary>{_steps(trace)}</details>"
+
+
+def _steps(trace: Trace) -> str:
     rows = []
     for step in trace.steps:
         for number, branch in enumerate(step.branches):
             place = f"{step.position}" if branch.score is None else f"{step.position}, beam {number}"
             cells = "".join(f'<td style="{style}">{text}</td>' for text, style in _candidates(branch))
             rows.append(f'<tr><th style="{_CELL}">{place}</th>{cells}</tr>')
-    return (
-        "<details><summary>what was weighed at every step</summary>"
-        f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div></details>'
-    )
+    return f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div>'
 
 
 def _candidates(branch: Branch) -> list[tuple[str, str]]:
@@ -136,8 +221,10 @@ def _candidates(branch: Branch) -> list[tuple[str, str]]:
     return cells
 
 
-def _background(probability: float) -> str:
-    return f"background:rgba(70,130,200,{0.65 * probability:.3f})"
+def _background(share: float) -> str:
+    """Blue for a share from 0 to 1, red for one from -1 to 0: the larger, the stronger."""
+    colour = "70,130,200" if share >= 0 else "205,85,70"
+    return f"background:rgba({colour},{0.65 * abs(share):.3f})"
 
 
 def _label(text: str, token_id: int) -> str:

@@ -18,11 +18,10 @@ from ..core.labels import RANK_NAMES, rank_class
 from ..generation.results import Generation
 from ..generation.trace import Candidate, Trace
 from ..introspection.passes import ActivationCache
-from ..introspection.results import Attribution, HeadScores, LogitLens
+from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
 
 try:
-    from matplotlib import pyplot
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
@@ -31,8 +30,10 @@ try:
         CENTRED,
         COLORBAR,
         axes_or_new,
+        drawable,
         font_size,
         heat_map,
+        new_figure,
         shortened,
         text_colour,
         text_style,
@@ -89,14 +90,13 @@ def _plot_heads(weights: np.ma.MaskedArray, tokens: list[str], layer: int) -> Fi
     n_columns = min(len(weights), 4)
     n_rows = math.ceil(len(weights) / n_columns)
     side = min(max(0.14 * len(tokens) + 1.2, 2.2), 4)
-    figure, axes = pyplot.subplots(
+    figure, axes = new_figure(
         n_rows,
         n_columns,
         figsize=(side * n_columns + 1, side * n_rows + 0.8),
         sharex=True,
         sharey=True,
         squeeze=False,
-        layout="constrained",
     )
     for ax in axes.flat[len(weights) :]:
         ax.set_axis_off()
@@ -186,12 +186,11 @@ def _attribution(attribution: Attribution) -> Figure:
     """Draw what each component and each head adds to the logit."""
     components, heads = attribution.components, attribution.heads  # heads [n_layer, n_head]
     n_layer, n_head = heads.shape
-    figure, (left, right) = pyplot.subplots(
+    figure, (left, right) = new_figure(
         1,
         2,
         figsize=(max(0.45 * n_head, 3) + 6, max(0.22 * len(components) + 1.4, 3.5)),
         width_ratios=(4, max(0.45 * n_head, 3)),
-        layout="constrained",
     )
     values = list(components.values())
     left.barh(range(len(values)), values, color=["#3b6fb6" if value >= 0 else "#b6533b" for value in values])
@@ -225,12 +224,11 @@ def _head_scores(scores: HeadScores) -> Figure:
     """Draw what each head does, as far as its pattern tells."""
     names = ("previous_token", "duplicate_token", "induction", "first_token", "entropy")
     n_layer, n_head = scores.entropy.shape
-    figure, axes = pyplot.subplots(
+    figure, axes = new_figure(
         1,
         len(names),
         figsize=(len(names) * max(0.24 * n_head + 1.3, 2.6), max(0.24 * n_layer + 1.8, 2.8)),
         sharey=True,
-        layout="constrained",
     )
     for name, ax in zip(names, axes, strict=True):
         limits = {} if name == "entropy" else {"vmin": 0, "vmax": 1}
@@ -249,6 +247,26 @@ def _head_scores(scores: HeadScores) -> Figure:
         label = "nats" if name == "entropy" else "mean weight"
         figure.colorbar(image, ax=ax, label=label, location="bottom", shrink=0.9)
     axes[0].set_ylabel("layer")
+    return figure
+
+
+@plot.register
+def _patching(patching: Patching) -> Figure:
+    """Draw what the metric said of every patch."""
+    maps = patching.maps()
+    n_layer, n_columns = maps[0][2].shape
+    size = (len(maps) * max(0.45 * n_columns + 1.3, 2.6) + 1, max(0.3 * n_layer + 1.8, 2.8))
+    figure, axes = new_figure(1, len(maps), figsize=size, sharey=True, squeeze=False)
+    limit = float(np.abs(patching.values[np.isfinite(patching.values)]).max(initial=0)) or 1.0
+    layers = list(map(str, patching.layers))
+    for (title, columns, values), ax in zip(maps, axes[0], strict=True):
+        names = list(map(drawable, columns))
+        image = heat_map(
+            ax, np.ma.masked_invalid(values), layers, names, cmap="RdBu", vmin=-limit, vmax=limit
+        )
+        ax.set_title(drawable(title), **text_style(10))
+    axes[0, 0].set_ylabel("layer")
+    figure.colorbar(image, ax=axes[0].tolist(), label="metric", **COLORBAR)
     return figure
 
 

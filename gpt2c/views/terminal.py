@@ -57,7 +57,7 @@ class Screen:
 
     def __init__(self, out: TextIO, width: int) -> None:
         self.out, self.width = out, max(width, 72)
-        self._encoding = out.encoding or "utf-8"
+        self._encoding, self._errors = out.encoding or "utf-8", out.errors or "backslashreplace"
         try:
             (_BLOCKS + _EIGHTHS + "░·…␣◌").encode(self._encoding)
             self.plain = False
@@ -74,10 +74,10 @@ class Screen:
         self.line(bold(text, self.out))
 
     def text(self, text: str) -> str:
-        """A text as it will appear: what the encoding lacks is a question mark before its width is taken."""
+        """A text as it will appear: what the encoding lacks is escaped before its width is taken."""
         if not self.plain:
             return text
-        return text.translate(_PLAIN).encode(self._encoding, "replace").decode(self._encoding)
+        return text.translate(_PLAIN).encode(self._encoding, self._errors).decode(self._encoding)
 
     def token(self, text: str, token_id: int, width: int) -> str:
         """A token in exactly ``width`` columns."""
