@@ -312,7 +312,7 @@ class GPT2(LoadedModel):
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
-    @explains_keywords(OF_GENERATION)
+    @explains_keywords(OF_GENERATION, options=("num_return_sequences",))  # 1, or its own error
     @lists_options
     def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.

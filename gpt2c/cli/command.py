@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from ..core.labels import harmless
 from ..errors import GPT2CError
 from . import console
@@ -77,6 +75,8 @@ def _run(argv: Sequence[str] | None) -> None:
     words = sys.argv[1:] if argv is None else argv
     named = next((word for word in words if not word.startswith("-")), None)
     if named is not None and named not in COMMANDS:
+        from difflib import get_close_matches
+
         close = get_close_matches(named, COMMANDS, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         parser.error(f"there is no command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
@@ -99,6 +99,10 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     if not any(word.startswith("-") for word in extra):
         takes_text = "prompt" in understood or "text" in understood
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
+    from difflib import get_close_matches
+
+    from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+
     option = next(word for word in extra if word.startswith("-")).partition("=")[0]
     known = [name for name in parser._option_string_actions if name.startswith("--")]
     begun = [name for name in known if option.startswith("--") and name.startswith(option)]

@@ -26,7 +26,7 @@ OF_PROMPTS = _each(
         "inputs_embeds": "only text and token ids are taken; edits= of run_with_cache changes embeddings",
         "past_key_values": "model.forward(ids, cache=model.new_cache()) goes on from what was computed",
         "use_cache": "no token is computed twice, and that changes no number",
-        "labels": "model.score(text) gives the log-probability of every token, and their mean loss",
+        "labels": "model.score(text) gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict": "the result has one form, that of the method's documentation",
         "truncation": "a text that is too long is an error; generate has overflow=, score has stride=",
         "add_special_tokens": (

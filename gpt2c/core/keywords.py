@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def explains_keywords(
-    answers: Mapping[str, str] = MappingProxyType({}),
+    answers: Mapping[str, str] = MappingProxyType({}), *, options: Collection[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a method: a keyword that it does not have is a TypeError that says what to do instead.
 
@@ -24,12 +24,15 @@ def explains_keywords(
     ----------
     answers : mapping of str to str
         What is to be said of names that other libraries have.
+    options : collection of str
+        More names that the method takes than its signature shows.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         parameters = inspect.signature(function).parameters.values()
         known = [item.name for item in parameters if item.kind in kinds][1:]  # without self
+        known += options
 
         @wraps(function)
         def explaining(*args: P.args, **kwargs: P.kwargs) -> R:
