@@ -529,11 +529,11 @@ def test_a_prompt_that_is_truncated_keeps_its_beginning():
     of = kind("wordpiece")
     ids = alone(of, "the king and " * 30)
     found = of.model.generate("the king and " * 30, max_new_tokens=4, overflow="truncate_left")
-    assert found.prompt_token_ids == [2, *ids[-59:]]
-    whole = of.model.generate(ids[:60], max_new_tokens=4, overflow="truncate_left")
-    assert whole.prompt_token_ids == ids[:60]
-    assert of.model.generate(ids, max_new_tokens=4, overflow="truncate_left").prompt_token_ids == ids[-60:]
-    found = of.model.generate("the king", max_new_tokens=63, overflow="truncate_left")
+    assert found.prompt_token_ids == [2, *ids[-60:]]
+    whole = of.model.generate(ids[:61], max_new_tokens=4, overflow="truncate_left")
+    assert whole.prompt_token_ids == ids[:61]
+    assert of.model.generate(ids, max_new_tokens=4, overflow="truncate_left").prompt_token_ids == ids[-61:]
+    found = of.model.generate("the king", max_new_tokens=64, overflow="truncate_left")
     assert found.prompt_token_ids == [9], "there is no room for more"
 
 
