@@ -420,6 +420,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "gpt2c.version",
         "gpt2c.core",
         "gpt2c.core.files",
+        "gpt2c.core.labels",
         "gpt2c.views",
         "gpt2c.views.ansi",
     }
