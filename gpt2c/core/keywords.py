@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from functools import wraps
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
@@ -52,6 +51,8 @@ def answer(name: str, known: Collection[str], answers: Mapping[str, str], where:
     """What to say of an option that is not among the ``known``; ``where`` explains those."""
     if name in answers:
         return answers[name]
+    from difflib import get_close_matches
+
     close = get_close_matches(name.lower(), known, n=2)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{meant}{where} explains all that there are"

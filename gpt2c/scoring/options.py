@@ -9,7 +9,6 @@ import numpy as np
 
 from ..core import _engine
 from ..core.checks import check_flag, check_integer
-from ..introspection.observer import checked_edits
 from .vocabulary import word_edges
 
 if TYPE_CHECKING:
@@ -106,8 +105,17 @@ class ScoringOptions(NamedTuple):
             bits,
             mask is not None,
             words,
-            checked_edits(model, edits),
+            changes_of(model, edits),
         )
+
+
+def changes_of(model: LoadedModel, edits: Any) -> dict[str, list[Edit]]:
+    """The edits of each name, checked; what does that is imported when there are any."""
+    if isinstance(edits, tuple | list) and not edits:
+        return {}
+    from ..introspection.observer import checked_edits
+
+    return checked_edits(model, edits)
 
 
 def default_stride(model: LoadedModel, window: int | None = None) -> int:

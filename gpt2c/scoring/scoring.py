@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
@@ -13,8 +13,7 @@ from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.prompts import Item, Prompt, Prompts, check_lengths, check_unambiguous, separate, split_pair
-from ..introspection.observer import Observer, Watch, checked_edits
-from .options import ScoringOptions
+from .options import ScoringOptions, changes_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
 from .words import find_words
@@ -22,6 +21,7 @@ from .words import find_words
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..introspection.edits import Edit
+    from ..introspection.observer import Observer
     from .options import ScoreKwargs
 
 __all__ = ["score", "score_rows", "score_text", "suggest"]
@@ -242,10 +242,8 @@ def _compute(
         rows, targets = map(np.concatenate, zip(*runs, strict=True))
         wanted.append((rows, targets))
     sequences = [(part.cache, part.ids) for part in parts]
-    observer = None
-    if options.edits:  # then no context is shared: each part is a window, whose last rows are wanted
-        watch = Watch(model.config, (), options.edits)
-        observer = Observer(model, watch, sequences, options.edits, keep=sizes)
+    # With edits no context is shared: each part is a window, whose last rows are wanted.
+    observer = _observer(model, sequences, options.edits, sizes)
     values = _engine.score(
         model.weights,
         sequences,
@@ -259,6 +257,20 @@ def _compute(
     ends = np.cumsum(sizes)[:-1]
     for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
         found[i].append(tuple(arrays))
+
+
+def _observer(
+    model: LoadedModel,
+    sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
+    changes: Mapping[str, list[Edit]],
+    keep: int | list[int],
+) -> Observer | None:
+    """What makes the changes in a pass, of which the last ``keep`` rows of each sequence are wanted."""
+    if not changes:
+        return None
+    from ..introspection.observer import Observer, Watch
+
+    return Observer(model, Watch(model.config, (), changes), sequences, changes, keep=keep)
 
 
 class _Part(NamedTuple):
@@ -307,12 +319,11 @@ def suggest(
     several, given = separate(prompt)
     prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
-    changes = checked_edits(model, edits)
-    watch = Watch(model.config, (), changes)
+    changes = changes_of(model, edits)
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
-        observer = Observer(model, watch, sequences, changes, keep=1) if changes else None
+        observer = _observer(model, sequences, changes, 1)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
         results += [
             _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
-from .files import read_description
-from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -49,6 +47,9 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
         each other or the model, or need ``tokenizers``, which is not installed.
     """
     directory = Path(directory)
+    # Only here, because a packed model does without it.
+    from .files import read_description
+
     found = read_description(directory)
     if found is None:
         return _without_files(directory, config.n_vocab)
@@ -63,6 +64,8 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
 def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     """The tokenizer that a description asks for, run by tiktoken where that is exact."""
+    from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
+
     if is_gptsw3(description):
         return GPTSw3Tokenizer(description, name=where, n_ids=n_vocab)
     try:
@@ -108,6 +111,8 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     if "tokenizers" in packed:
         tokenizer = _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
     elif "sentencepiece" in packed:
+        from .gptsw3 import GPTSw3Tokenizer
+
         tokenizer = GPTSw3Tokenizer(packed["sentencepiece"], name=where, n_ids=n_vocab)
     else:
         tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)
