@@ -389,11 +389,12 @@ class GPT2(LoadedModel):
 
         Parameters
         ----------
-        texts : str, token ids, a list of items, or an iterator of them
+        texts : str, token ids, a list of items, a column of a table, or an iterator of items
             An item is a text (a string or token ids) or a pair ``(context, continuation)`` of these: a tuple
             of two. Of a pair the continuation alone is scored, given the context, which may be empty; the
             two are tokenised apart, the continuation without a space that the tokenizer puts before whole
             texts. (A tuple of two texts alone is refused: ``[(a, b)]`` is a pair, ``[a, b]`` are two texts.)
+            A column is of pandas, polars, Arrow or datasets, or an array of str.
         bos : bool or int
             True (the default) lets what begins a text stand before everything: what the tokenizer puts there,
             else the begin-of-text token, as GPT-2 was trained to see it. A token id stands there instead.

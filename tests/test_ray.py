@@ -330,3 +330,9 @@ def test_datasets_with_two_processes(model, packed, tmp_path):
     logprobs = found["gpt2c_logprob"][:]
     assert logprobs[:-1] == [score.logprob for score in scores] and np.isnan(logprobs[-1])
     assert found["gpt2c_n_tokens"][:] == [*map(len, scores), 0]
+
+
+@pytest.mark.parametrize("value", ["The king", b"The king", None])
+def test_one_row_is_no_batch(value):
+    with pytest.raises(TypeError, match=r"the column 'text' is .*, one value, and a batch has a list"):
+        Scorer()({"text": value, "id": 3})

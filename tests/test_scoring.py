@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -850,3 +852,55 @@ def test_wrong_windows(options, message):
         model.score([1] * 100)
     with pytest.raises(ContextLengthError, match="the window is 8: at most 8 tokens"):
         model.score([1] * 9, window=8)
+
+
+# ---- columns of tables
+
+
+class Column(Sequence):
+    """A column as of datasets: a sequence of another class."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+def columns_of(values):
+    yield Column(values)
+    yield np.array(values, object)
+    with contextlib.suppress(ImportError):
+        import pyarrow as pa
+
+        yield from (pa.array(values), pa.chunked_array([values[:1], values[1:]]))
+    with contextlib.suppress(ImportError):
+        import pandas as pd
+
+        yield pd.Series(values, index=range(5, 5 + len(values)))
+
+
+def test_columns_of_tables(bundled):
+    texts = ["The king", "Once upon a time", "a"]
+    expected = [score.logprob for score in bundled.score(texts)]
+    one = bundled.score(texts[0]).logprob
+    ids = bundled.tokenizer.encode("Once upon a time")
+    written = [found.text for found in bundled.generate(texts, max_new_tokens=3)]
+    for column in columns_of(texts):
+        assert [score.logprob for score in bundled.score(column)] == expected
+        assert [found.text for found in bundled.generate(column, max_new_tokens=3)] == written
+    assert [s.logprob for s in bundled.score(np.array(texts))] == expected
+    for column in columns_of(["The king", None]):
+        with pytest.raises(TypeError, match="text 1 must be a string or token ids"):
+            bundled.score(column)
+    for column in columns_of(["The king"]):
+        assert [score.logprob for score in bundled.score(column)] == [one]
+    for column in (Column([]), np.array([], object)):
+        assert bundled.score(column) == []
+        with pytest.raises(ValueError, match="got an empty column"):
+            bundled.generate(column)
+    for column in columns_of(ids):
+        assert bundled.score(column).token_ids == ids, "integers are the token ids of one text"

@@ -15,6 +15,7 @@ __all__ = [
     "Prompts",
     "check_lengths",
     "check_unambiguous",
+    "listed",
     "separate",
     "split_pair",
     "token_ids",
@@ -35,9 +36,18 @@ _TEXT = str | list | tuple | np.ndarray
 def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
     """Whether several prompts were given, and the prompts.
 
-    A string or an array is one prompt. A list or tuple holds several prompts if its first item is a string, a
-    list, a tuple or an array; otherwise it is one prompt made of token ids.
+    A string or an array of integers is one prompt. A list or tuple holds several prompts if its first item is
+    a string, a list, a tuple or an array; otherwise it is one prompt made of token ids. A column of a table
+    holds several prompts, unless it is one of integers.
     """
+    column = listed(prompts)
+    if column is not prompts and not (column and isinstance(column[0], int | np.integer)):
+        if not column:
+            raise ValueError(
+                "got an empty column; for the beginning of a text, the prompt is the empty string"
+            )
+        return True, column
+    prompts = column
     if isinstance(prompts, str | np.ndarray):
         return False, [prompts]
     if not isinstance(prompts, list | tuple):
@@ -50,6 +60,17 @@ def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
     if isinstance(prompts[0], _TEXT):
         return True, prompts
     return False, [prompts]
+
+
+def listed(column: Any) -> Any:
+    """A column of a table (pandas, polars, Arrow, datasets, an array of str) as a list; else what it is."""
+    if isinstance(column, np.ndarray):
+        return column.tolist() if column.ndim == 1 and column.dtype.kind in "OTU" else column
+    for name in ("to_pylist", "to_list"):
+        if callable(getattr(column, name, None)):
+            return getattr(column, name)()
+    is_known = isinstance(column, str | bytes | list | tuple) or not isinstance(column, Sequence)
+    return column if is_known else list(column)
 
 
 def split_pair(item: Any) -> tuple[Any, Any]:

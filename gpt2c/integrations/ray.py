@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..corpus.records import ON_ERROR, not_utf8
+from ..errors import shown
 from ..model import GPT2
 from ..scoring.options import default_stride
 from ..scoring.results import SUMMARY, summary
@@ -120,6 +121,11 @@ class Scorer:
             raise ValueError(f"the rows have {', '.join(taken)} already: choose another prefix=")
 
         values = batch[self.text_column]
+        if isinstance(values, str | bytes) or values is None:
+            raise TypeError(
+                f"the column {self.text_column!r} is {shown(values)}, one value, and a batch has a list or "
+                "an array of them: use ds.map_batches in Ray, ds.map(..., batched=True) in datasets"
+            )
         texts, faults = self._checked(map(_value, values) if is_arrow else values)
         if self.on_error == "skip" and any(faults):
             kept = np.array([not fault for fault in faults])

@@ -12,7 +12,16 @@ import numpy as np
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
-from ..core.prompts import Item, Prompt, Prompts, check_lengths, check_unambiguous, separate, split_pair
+from ..core.prompts import (
+    Item,
+    Prompt,
+    Prompts,
+    check_lengths,
+    check_unambiguous,
+    listed,
+    separate,
+    split_pair,
+)
 from .options import ScoringOptions, changes_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
@@ -39,7 +48,8 @@ def score(
     options = ScoringOptions.checked(model, **kwargs)
     if isinstance(texts, Iterator):
         return _scores(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
-    if isinstance(texts, list | tuple) and not texts:
+    column = listed(texts)
+    if isinstance(column, list | tuple) and not column:
         return []
     check_unambiguous(texts)
     several, given = separate(texts)
