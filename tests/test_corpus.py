@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 import gpt2c
-from gpt2c import GPT2
+from gpt2c import GPT2, cli
 from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, plan, score_file, survey
 from gpt2c.scoring.scoring import score_rows
@@ -567,8 +567,31 @@ def test_ctrl_c_leaves_what_is_finished_whole(corpus, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130 and b"Traceback" not in errors
+    assert errors.decode().splitlines()[-1] == (
+        "stopped: 1 of 3 files finished in out; the same command goes on with the others"
+    )
     assert sorted(contents(tmp_path / "out")) == ["_gpt2c.json", "a.jsonl"]
     assert len(jsonl(tmp_path / "out" / "a.jsonl")) == 30
+
+
+def test_without_a_terminal_there_are_lines(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gpt2c.cli.console.leave_at_interrupt", lambda *_: None)
+    monkeypatch.setattr("gpt2c.cli.progress.leave_at_interrupt", lambda *_: None)
+    name = corpus[0]
+    assert cli.main(["score", name, "-o", "usual"]) == 0
+    usual = capsys.readouterr()
+    assert len(usual.err.splitlines()) == 2, "of the file, and of all; it took less than half a minute"
+    monkeypatch.setattr("gpt2c.cli.progress.EVERY", 0.0)
+    assert cli.main(["score", name, "-o", "often"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 + len(jsonl(tmp_path / "often" / name)), "one more for every record"
+    line = r"(\d+)% of 0\.\d MB · [\d,]+ tokens/s · about \d\d:\d\d left"
+    shares = [re.fullmatch(line, said) for said in lines[:-2]]
+    assert all(shares) and shares[-1][1] == "100" and shares[-1][0].endswith("about 00:00 left")
+    assert [int(share[1]) for share in shares] == sorted(int(share[1]) for share in shares)
+    assert cli.main(["score", name, "-o", "quiet", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert contents(tmp_path / "quiet") == contents(tmp_path / "often") == contents(tmp_path / "usual")
 
 
 def test_two_processes_do_not_write_one_file(corpus, tmp_path):

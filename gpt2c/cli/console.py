@@ -14,7 +14,7 @@ from ..core.labels import harmless
 from ..views.ansi import dim, is_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
 __all__ = [
@@ -107,10 +107,11 @@ def open_output(path: str | None) -> Iterator[TextIO]:
         yield file
 
 
-def leave_at_interrupt() -> None:
+def leave_at_interrupt(say: Callable[[], str] = str) -> None:
     """From now on, Ctrl-C ends the process at once with status 130, whatever it is doing.
 
-    An exception would pass through imports, loading and computing, some of which swallow it.
+    An exception would pass through imports, loading and computing, some of which swallow it. What ``say``
+    returns is written to stderr, if it is anything.
     """
 
     def leave(*_: object) -> None:
@@ -118,6 +119,10 @@ def leave_at_interrupt() -> None:
         if is_terminal(sys.stderr):
             # The shell's prompt begins on a line of its own.
             os.write(sys.stderr.fileno(), b"\n")
+        said = say()
+        if said:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{said}\n".encode(errors="replace"))
         os._exit(130)
 
     # Only the main thread can set a handler, and only a program's own command line should.

@@ -152,6 +152,7 @@ def _files_of_texts(parser: ArgumentParser) -> None:
         metavar="C",
         help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
     )
+    files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
     files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
     files.add_argument(
         "--shard",

@@ -6,7 +6,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
 from ..corpus.jobs import (
@@ -27,6 +26,7 @@ from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
 from .formatting import counted, print_json, quoted
 from .loading import load_model
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..model import GPT2
@@ -62,7 +62,7 @@ def _names_files(arguments: Namespace) -> bool:
 
 
 def _score_text(arguments: Namespace) -> None:
-    asked = {name: getattr(arguments, name) for name in _FILES_ONLY}
+    asked = {name: getattr(arguments, name) for name in (*_FILES_ONLY, "quiet")}
     given = [name for name, value in asked.items() if value is not None and value is not False]
     if given:
         raise ValueError(
@@ -126,7 +126,7 @@ def _score_files(arguments: Namespace) -> None:
         rest = "" if todo else ": nothing to do"
         note(f"already in {directory}: {len(jobs) - len(todo)} of {counted(len(jobs), 'output')}{rest}")
     if todo:
-        _run_jobs(model, todo, options)
+        _run_jobs(model, todo, options, arguments.quiet)
 
 
 def _output_directory(arguments: Namespace) -> str:
@@ -152,15 +152,15 @@ def _output_directory(arguments: Namespace) -> str:
     return directory
 
 
-def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
-    """Check all inputs, then score them, with progress bars on a terminal."""
+def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions, quiet: bool) -> None:
+    """Check all inputs, then score them, and show how far that is."""
     # Deferred, because a single text does without it.
     from tqdm import tqdm
 
-    quiet = not is_terminal(sys.stderr)
     size = 0
     problems: list[ValueError] = []
-    for job in tqdm(jobs, "reading", unit="file", delay=1.5, leave=False, disable=quiet):
+    hidden = quiet or not is_terminal(sys.stderr)
+    for job in tqdm(jobs, "reading", unit="file", delay=1.5, leave=False, disable=hidden):
         try:
             size += survey(job, options)
         except ValueError as error:
@@ -172,23 +172,18 @@ def _run_jobs(model: GPT2, jobs: Sequence[Job], options: FileOptions) -> None:
     for found in filter(None, (remark(job, options) for job in jobs)):
         note(found)
     totals = Totals()
-    with tqdm(total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
-        begin = perf_counter()
-        tokens = 0
-
-        def advance(n_bytes: int, n_tokens: int) -> None:
-            nonlocal tokens
-            tokens += n_tokens
-            bar.set_postfix_str(f"{tokens / (perf_counter() - begin):,.0f} tokens/s", refresh=False)
-            bar.update(n_bytes)
-
+    with Progress(size, len(jobs), os.path.dirname(jobs[0].target), quiet) as progress:
         for job in jobs:
-            done = score_file(model, job, options, advance)
+            done = score_file(model, job, options, progress.advance)
+            progress.files += 1
             totals.add(done)
             with tqdm.external_write_mode(sys.stderr):
-                note(f"{job.target}: {_summary(done)}")
+                if not quiet:
+                    note(f"{job.target}: {_summary(done)}")
                 if done.faults:
                     note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
+    if quiet:
+        return
     cost = ""
     if totals.bytes:
         hours = model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
