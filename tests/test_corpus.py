@@ -18,6 +18,7 @@ import sys
 import termios
 import time
 import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -64,16 +65,21 @@ def told(model, text, *, max_tokens=None, **options):
     }
 
 
-def scored(model, source, tmp_path, **options):
-    """Score one file; the path of the output."""
+def score_one(model, source, tmp_path, **options):
+    """Score one file; its job and the totals."""
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     options = FileOptions(**options)
     (job,) = plan([str(source)], str(out), options)
     survey(job, options)
-    score_file(model, job, options)
+    totals = score_file(model, job, options)
     assert [path for path in out.iterdir() if path.suffix == ".part"] == []
-    return out / os.path.basename(job.target)
+    return job, totals
+
+
+def scored(model, source, tmp_path, **options):
+    """Score one file; the path of the output."""
+    return Path(score_one(model, source, tmp_path, **options)[0].target)
 
 
 def jsonl(path):

@@ -7,14 +7,25 @@ import gzip
 import io
 import json
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from helpers.command_line import run
 from pyarrow import parquet
-from test_corpus import COLUMNS, contents, corpus, jsonl, model, start_until_second, told, with_prefix
+from test_corpus import (
+    COLUMNS,
+    contents,
+    corpus,
+    jsonl,
+    model,
+    score_one,
+    start_until_second,
+    told,
+    with_prefix,
+)
 
-from gpt2c.corpus.jobs import FileOptions, claim, plan, score_file, survey
+from gpt2c.corpus.jobs import FileOptions, claim, plan, score_file
 
 __all__ = ["corpus", "model"]  # the fixtures
 
@@ -23,15 +34,9 @@ NULLS = {**dict.fromkeys(COLUMNS), "n_tokens": 0, "n_bytes": 0, "truncated": Fal
 
 def scored(model, source, tmp_path, **options):
     """Score one file: its output, what is listed of bad records (None without a list), and the totals."""
-    out = tmp_path / "out"
-    out.mkdir(exist_ok=True)
-    options = FileOptions(**options)
-    (job,) = plan([str(source)], str(out), options)
-    survey(job, options)
-    totals = score_file(model, job, options)
-    assert [path for path in out.iterdir() if path.suffix == ".part"] == []
-    errors = out / f"{os.path.basename(job.target)}.errors.jsonl"
-    return out / os.path.basename(job.target), jsonl(errors) if errors.exists() else None, totals
+    job, totals = score_one(model, source, tmp_path, **options)
+    errors = Path(f"{job.target}.errors.jsonl")
+    return Path(job.target), jsonl(errors) if errors.exists() else None, totals
 
 
 def kept(model, *texts):

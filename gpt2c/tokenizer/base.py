@@ -11,7 +11,16 @@ import numpy as np
 
 from ..errors import TokenizerError, shown
 
-__all__ = ["StreamDecoder", "Tokenizer", "check_id", "check_size", "check_text", "id_list", "is_failure"]
+__all__ = [
+    "StreamDecoder",
+    "Tokenizer",
+    "check_id",
+    "check_known",
+    "check_size",
+    "check_text",
+    "id_list",
+    "is_failure",
+]
 
 
 class Tokenizer:
@@ -220,6 +229,12 @@ def check_id(index: int, text: str, n_ids: int) -> None:
 def is_failure(error: BaseException) -> bool:
     """Whether a library failed, and nobody interrupted it: Rust's PanicException is not an Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def check_known(token_id: int, n_ids: int) -> None:
+    """Raise unless an id is one of 0 to ``n_ids`` - 1."""
+    if not 0 <= token_id < n_ids:
+        raise ValueError(f"token id {token_id} is outside the vocabulary: 0 to {n_ids - 1} are allowed")
 
 
 def id_list(ids: Any) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import tiktoken  # here, not when first needed: importing it fails once the main thread has ended
 
 from ..errors import TokenizerError
-from .base import Tokenizer, check_id, check_size, check_text, id_list, is_failure
+from .base import Tokenizer, check_id, check_known, check_size, check_text, id_list, is_failure
 from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
 
 __all__ = ["SEPARATOR", "BPETokenizer"]
@@ -84,10 +84,8 @@ class BPETokenizer(Tokenizer):
         index = operator.index(token_id)
         if 0 <= index < self.n_vocab:
             return self._tokens[index]
-        if 0 <= index < self._n_ids:
-            return b""  # rows that only pad the model's embedding
-        last = max(self.n_vocab, self._n_ids) - 1
-        raise ValueError(f"token id {index} is outside the vocabulary: 0 to {last} are allowed")
+        check_known(index, max(self.n_vocab, self._n_ids))
+        return b""  # a row that only pads the model's embedding
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
 

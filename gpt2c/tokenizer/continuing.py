@@ -8,11 +8,10 @@ from typing import Any
 
 import tokenizers
 
+from .library import Spans
 from .postprocessor import steps
 
 __all__ = ["SMALL", "Continuing", "puts_space"]
-
-Spans = list[tuple[int, int]]
 
 
 class Continuing:

@@ -15,9 +15,10 @@ from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from ..errors import TokenizerError
-from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list
+from .base import StreamDecoder, Tokenizer, check_size, id_list
+from .library import LibraryTokenizer, Spans
 from .spm import MODEL_TYPE, parsed
-from .window import WindowDecoder, window_offsets
+from .window import WindowDecoder
 
 __all__ = ["GPTSw3Tokenizer", "is_gptsw3"]
 
@@ -26,8 +27,6 @@ _MARK = "\u2581"
 _REMOVED = {*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B}
 _SPACES = (0x2002, 0x2003, 0x2005, 0x2008, 0x2009, 0x200A, 0x202F, 0x3000, 0xFFFC)
 _CLEANED = dict.fromkeys(_SPACES, " ") | dict.fromkeys(_REMOVED)
-
-_Span = tuple[int, int]
 
 
 class _Added(NamedTuple):
@@ -54,7 +53,7 @@ def is_gptsw3(description: dict[str, Any]) -> bool:
     return isinstance(model, dict) and model.get("type") == MODEL_TYPE
 
 
-class GPTSw3Tokenizer(Tokenizer):
+class GPTSw3Tokenizer(LibraryTokenizer):
     """A SentencePiece model, and the added tokens of its files.
 
     Text that is decoded has a space before every piece that ends with a special token, put there when that
@@ -104,16 +103,6 @@ class GPTSw3Tokenizer(Tokenizer):
         self._n_ids = self.n_vocab if n_ids is None else n_ids
         check_size(name, self._size, self._n_ids)
 
-    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
-        check_text(text)
-        ids = self._encoded(text, bool(special), continued)
-        if ids and max(ids) >= self._n_ids:
-            for index in ids:
-                check_id(index, self._token(index) or "", self._n_ids)
-        return ids
-
-    encode.__doc__ = Tokenizer.encode.__doc__
-
     def decode(self, ids: Iterable[int]) -> str:
         return self._decoded(id_list(ids), late=True)
 
@@ -126,10 +115,7 @@ class GPTSw3Tokenizer(Tokenizer):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, without the spaces that decoding puts beside an added token."""
-        last = max(self.n_vocab, self._n_ids) - 1
-        if not 0 <= token_id <= last:
-            raise ValueError(f"token id {token_id} is outside the vocabulary: 0 to {last} are allowed")
-        piece = self._token(token_id)
+        piece = self._known(token_id)
         if piece is None:
             return b""
         if token_id in self._texts:
@@ -137,19 +123,6 @@ class GPTSw3Tokenizer(Tokenizer):
         if self._whole.is_byte(token_id):
             return bytes.fromhex(piece[3:5])
         return b"" if self._whole.is_control(token_id) else piece.replace(_MARK, " ").encode("utf-8")
-
-    def offsets(
-        self, text: str, ids: Iterable[int], *, special: bool = False
-    ) -> list[tuple[int, int]] | None:
-        ids = id_list(ids)
-        for reads in (special, not special):
-            for continued in (False, True):
-                if self._encoded(text, reads, continued)[: len(ids)] == ids:
-                    spans = list(chain.from_iterable(map(self._spans, self._runs(text, reads, continued))))
-                    return spans[: len(ids)]
-        return window_offsets(self.decode, text, ids)
-
-    offsets.__doc__ = Tokenizer.offsets.__doc__
 
     def packed(self) -> dict[str, Any]:
         return {
@@ -186,9 +159,9 @@ class GPTSw3Tokenizer(Tokenizer):
         texts = sorted(self._added, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
-    def _encoded(self, text: str, special: bool, continued: bool) -> list[int]:
-        ids: list[int] = []
-        for run in self._runs(text, special, continued):
+    def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], Callable[[], Spans]]:
+        runs, ids = list(self._runs(text, special, continued)), []
+        for run in runs:
             if run.token is not None:
                 ids.append(run.token)
                 continue
@@ -196,7 +169,7 @@ class GPTSw3Tokenizer(Tokenizer):
             # An added token wins over a piece of the same text, even one for characters without a token.
             found = zip(pieces, run.processor.piece_to_id(pieces), strict=True)
             ids += [self._added[piece].id if piece in self._added else index for piece, index in found]
-        return ids
+        return ids, lambda: list(chain.from_iterable(map(self._spans, runs)))
 
     def _runs(self, text: str, special: bool, continued: bool) -> Iterator[_Run]:
         """The parts of a text: added tokens, if they are read there, and what stands between them."""
@@ -234,7 +207,7 @@ class GPTSw3Tokenizer(Tokenizer):
         drops: bool = self._bare.normalize(" .") == "."
         return drops and self._bare.normalize("." + _clean(text)).startswith("." + _MARK)
 
-    def _spans(self, run: _Run) -> list[_Span]:
+    def _spans(self, run: _Run) -> Spans:
         """Where the tokens of a part stand in the whole text."""
         if run.token is not None:
             return [(run.places[0], run.places[-1] + 1)]
@@ -244,7 +217,7 @@ class GPTSw3Tokenizer(Tokenizer):
         text, places = _clean(run.text), [*run.places, run.places[-1] + 1]
         sources = [*_sources(run.text), (len(run.text), len(run.text))]
         characters = [at for at, char in enumerate(text) for _ in char.encode("utf-8")] + [len(text)]
-        found: list[_Span] = []
+        found: Spans = []
         encoded = run.processor.encode(text, out_type="serialized_proto")
         following: Any = None
         for piece in reversed(sentencepiece_pb2.SentencePieceText.FromString(encoded).pieces):
@@ -318,13 +291,13 @@ def _clean(text: str) -> str:
     return unicodedata.normalize("NFC", text.translate(_CLEANED))
 
 
-def _sources(text: str) -> list[_Span]:
+def _sources(text: str) -> Spans:
     """Which characters of a text each character of ``_clean(text)`` comes from."""
     kept = [at for at, char in enumerate(text) if ord(char) not in _REMOVED]
     chars = text.translate(_CLEANED)
     if unicodedata.is_normalized("NFC", chars):
         return [(place, place + 1) for place in kept]
-    found: list[_Span] = []
+    found: Spans = []
     start = 0
     for end in range(1, len(chars) + 1):
         if end < len(chars) and not _stands_alone(chars[start:end], chars[end]):

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
 import tokenizers
 
 from ..errors import TokenizerError, shown
-from .base import StreamDecoder, Tokenizer, check_id, check_size, check_text, id_list, is_failure
+from .base import StreamDecoder, Tokenizer, check_size, id_list, is_failure
 from .continuing import SMALL, Continuing, puts_space
+from .library import LibraryTokenizer, Spans
 from .postprocessor import read_post_processor, steps
 from .vocabulary import spelled
-from .window import WindowDecoder, window_offsets
+from .window import WindowDecoder
 
 __all__ = ["HuggingFaceTokenizer"]
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
-class HuggingFaceTokenizer(Tokenizer):
+class HuggingFaceTokenizer(LibraryTokenizer):
     """A ``tokenizers.Tokenizer``, and what its own description tells of it.
 
     Parameters
@@ -70,23 +71,12 @@ class HuggingFaceTokenizer(Tokenizer):
         self._n_ids = self.n_vocab if n_ids is None else n_ids
         own = (index for index in _ids(self._description["model"]) if index not in self._added)
         check_size(name, 1 + max(own, default=-1), self._n_ids)
-        for index in self.prefix:
-            check_id(index, self._whole.id_to_token(index) or "", self._n_ids)
+        self._check(self.prefix)
         self._decoding = steps(self._description.get("decoder"), "decoders")
         self._decodes = {step["type"] for step in self._decoding}
         model = self._description["model"]
         # What the pieces of a WordPiece begin with that go on with a word.
         self._joint: str = model["continuing_subword_prefix"] if model.get("type") == "WordPiece" else ""
-
-    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
-        check_text(text)
-        ids, _ = self._encoded(text, bool(special), continued)
-        if ids and max(ids) >= self._n_ids:
-            for index in ids:
-                check_id(index, self._whole.id_to_token(index), self._n_ids)
-        return ids
-
-    encode.__doc__ = Tokenizer.encode.__doc__
 
     def decode(self, ids: Iterable[int]) -> str:
         ids = id_list(ids)
@@ -103,7 +93,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token as the vocabulary has it, without a space that the decoder puts before."""
-        piece = self._piece(token_id)
+        piece = self._known(token_id)
         if piece is None:
             return b""
         if "ByteLevel" in self._decodes:
@@ -119,25 +109,12 @@ class HuggingFaceTokenizer(Tokenizer):
 
         A WordPiece that does not go on with a word; any token where the decoder puts a space before each.
         """
-        piece = self._piece(token_id)
+        piece = self._known(token_id)
         if piece is None:
             return False
         if self._joint:
             return not piece.startswith(self._joint)
         return not self._decoding or super().begins_word(token_id)
-
-    def offsets(
-        self, text: str, ids: Iterable[int], *, special: bool = False
-    ) -> list[tuple[int, int]] | None:
-        ids = id_list(ids)
-        for reads in (special, not special):
-            for continued in (False, True):
-                found, offsets = self._encoded(text, reads, continued)
-                if found[: len(ids)] == ids:
-                    return offsets[: len(ids)]
-        return window_offsets(self.decode, text, ids)
-
-    offsets.__doc__ = Tokenizer.offsets.__doc__
 
     def packed(self) -> dict[str, Any]:
         return {
@@ -149,31 +126,25 @@ class HuggingFaceTokenizer(Tokenizer):
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
-    def _piece(self, token_id: int) -> str | None:
-        """A token as the vocabulary writes it; None for an id without one."""
-        last = max(self.n_vocab, self._n_ids) - 1
-        if not 0 <= token_id <= last:
-            raise ValueError(f"token id {token_id} is outside the vocabulary: 0 to {last} are allowed")
-        piece: str | None = self._whole.id_to_token(token_id)
+    def _token(self, index: int) -> str | None:
+        piece: str | None = self._whole.id_to_token(index)
         return piece
 
     def _is_byte(self, token_id: int) -> bool:
         """Whether it is one of the bytes that, if they make no characters together, all become U+FFFD."""
-        return "ByteFallback" in self._decodes and bool(
-            _BYTE.fullmatch(self._whole.id_to_token(token_id) or "")
-        )
+        return "ByteFallback" in self._decodes and bool(_BYTE.fullmatch(self._token(token_id) or ""))
 
-    def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of a text and their offsets."""
+    def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], Callable[[], Spans]]:
         try:
             if continued and self._continuing is not None:
-                return self._continuing.encode(text, special)
+                ids, spans = self._continuing.encode(text, special)
+                return ids, lambda: spans
             found = self._pipeline(special).encode(text, add_special_tokens=False)
         except BaseException as error:
             if not is_failure(error):
                 raise
             raise TokenizerError(f"the tokenizer {self.name} cannot encode {shown(text)}: {error}") from None
-        return found.ids, found.offsets
+        return found.ids, lambda: found.offsets
 
     def _pipeline(self, special: bool) -> Any:
         """The pipeline; with ``special`` a copy that reads special tokens."""
