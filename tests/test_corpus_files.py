@@ -17,9 +17,9 @@ from helpers.command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from test_corpus import COLUMNS, TEXTS, jsonl, model, records, scored, told, with_prefix, zstd
+from test_corpus import COLUMNS, TEXTS, jsonl, model, records, scored, separated, told, with_prefix, zstd
 
-from gpt2c.corpus.jobs import FileOptions, plan, score_file, survey
+from gpt2c.corpus.jobs import FileOptions, perform, plan, survey
 
 __all__ = ["model"]  # the fixture
 
@@ -32,11 +32,11 @@ def expected(model, record, text):
 
 def refused(path, tmp_path, model, **options):
     """The message of both passes over a file that is wrong."""
-    options = FileOptions(**options)
+    options, task = separated(model, options)
     (job,) = plan([str(path)], str(tmp_path / "out"), options)
     (tmp_path / "out").mkdir(exist_ok=True)
     messages = set()
-    for attempt in (lambda: survey(job, options), lambda: score_file(model, job, options)):
+    for attempt in (lambda: survey(job, options, task), lambda: perform(job, options, task)):
         with pytest.raises(ValueError) as error:
             attempt()
         messages.add(str(error.value))
