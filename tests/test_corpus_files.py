@@ -96,6 +96,11 @@ def test_elements_are_copied_as_they_are(model, tmp_path):
         ('[{"Text": "a"}]', ": no record has a field 'text': choose with --text-field, such as 'Text'"),
         ('[{"text": "caf\udce9"}]', ", record 1: not UTF-8 text: byte 13 is 0xe9"),
         ('{\n "text": "a"\n}', ":1: not JSON: Expecting property name"),
+        ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
+        (
+            '{"data": [{"text": "a"}]}',
+            "if its records are in 'data', write these into a file of their own, such",
+        ),
     ],
 )
 def test_damaged_arrays(data, message, model, tmp_path):

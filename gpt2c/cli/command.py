@@ -81,7 +81,7 @@ def _run(argv: Sequence[str] | None) -> None:
         meant = f"did you mean {close[0]}? " if close else ""
         parser.error(f"there is no command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
     arguments, extra = parser.parse_known_args(argv)
-    if arguments.command == "score" and not any(word.startswith("-") for word in extra):
+    if isinstance(vars(arguments).get("text"), list) and not any(word.startswith("-") for word in extra):
         # argparse takes only files that stand side by side.
         arguments.text += extra
     elif extra:
@@ -97,7 +97,7 @@ def _run(argv: Sequence[str] | None) -> None:
 def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
     """The end of a message: what the arguments ``extra`` probably mean; it may be empty."""
     if not any(word.startswith("-") for word in extra):
-        takes_text = "prompt" in understood or "text" in understood
+        takes_text = "text" in understood
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
     from difflib import get_close_matches
 
@@ -113,5 +113,5 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     meant = begun or get_close_matches(option, known, n=1)
     if meant:
         return f"; is {' or '.join(meant)} meant?"
-    no_text = understood.get("prompt", understood.get("text", "")) in (None, [])
+    no_text = understood.get("text", "") in (None, [])
     return "; a text that begins with - comes last, after --" if no_text else ""

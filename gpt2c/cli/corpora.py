@@ -164,7 +164,7 @@ def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: b
                     note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
     if quiet:
         return
-    cost = ""
+    cost = task.remark and f" · {task.remark}"
     if totals.bytes:
         hours = task.model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
         cost = f" · {hours:,.1f} vCPU-hours per GB with {counted(task.model.threads, 'thread')}"

@@ -45,11 +45,15 @@ def model_options(parser: ArgumentParser, model: bool = True) -> None:
     )
 
 
-def output_options(parser: ArgumentParser) -> None:
+def output_options(parser: ArgumentParser, metavar: str = "FILE") -> None:
     """Where the result goes, and in which form."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    files = "; for files of texts: the directory for theirs" if "DIR" in metavar else ""
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write to FILE, which appears once it is complete"
+        "-o",
+        "--output",
+        metavar=metavar,
+        help=f"write to FILE, which appears once it is complete{files}",
     )
 
 

@@ -132,14 +132,14 @@ def claim(directory: str, task: Task, options: FileOptions, jobs: Iterable[Job])
     Existing outputs count as finished, so all in a directory must be made alike.
     """
     model = task.model
-    of_files = {name: getattr(options, name) for name in FileOptions.__dataclass_fields__}
-    of_files |= {"shards": of_files.pop("shard")[1], "columns": list(options.columns)}
+    of_files = ("text_field", "lines", "on_error", "delimiter", "prefix")
     mine = {
-        "columns": of_files.pop("columns"),
+        "task": task.doing,
         "weights_sha256": model.source_sha256(),
         "tokenizer_sha256": _tokenizer_sha256(model),
         "numerics": model.numerics,
-        **of_files,
+        **{name: getattr(options, name) for name in of_files},
+        "shards": options.shard[1],
         **task.settings,
     }
     # As JSON, in which true and the token id 1 differ.
@@ -151,7 +151,7 @@ def claim(directory: str, task: Task, options: FileOptions, jobs: Iterable[Job])
             return
         if os.listdir(directory) != [SETTINGS]:
             # Those of another task differ in nearly all.
-            names = names[:1] if names[0] == "columns" else names
+            names = names[:1] if names[0] == "task" else names
             told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in names)
             raise ValueError(
                 f"{directory} holds outputs made otherwise ({told}): choose another directory, or remove it"

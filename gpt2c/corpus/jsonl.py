@@ -51,8 +51,18 @@ def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Reco
 def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each element of an array, or each line, whichever the file is made of."""
     if not _is_array(job):
-        return read_jsonl(job, options, text_only)
+        return _lines_of_json(job, options)
     return _records(((place, data.strip(BLANK.encode())) for place, data in _elements(job)), job, options)
+
+
+def _lines_of_json(job: Job, options: FileOptions) -> Iterator[Record]:
+    """Those of a .json file, whose first line may be the beginning of something else."""
+    for record in read_jsonl(job, options, False):
+        fault = record.fault
+        if fault is not None and fault.place.number == 1 and fault.field is None:
+            hint = "a .json file is an array of objects, or has one on each line"
+            record = record._replace(fault=Fault(fault.place, f"{fault.reason}; {hint}"))
+        yield record
 
 
 def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOptions) -> Iterator[Record]:
@@ -78,7 +88,12 @@ def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOpti
             reason = f"{wrong}; it is {spelled(_spelling(spelling, field))}"
             yield Record(place, None, spelling, Fault(place, reason, field))
     if first and not found:
-        raise missing_field(job.source, "no record has a field", field, first)
+        error = missing_field(job.source, "no record has a field", field, first)
+        inside = [name for name, value in first.items() if isinstance(value, list)]
+        if job.format == ".json" and inside:
+            hint = f"if its records are in {inside[0]!r}, write these into a file of their own"
+            error = ValueError(f"{error}; {hint}, such as with jq '.{inside[0]}'")
+        raise error
 
 
 def _parsed(spelling: str, place: Place) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..generation.options import SamplingOptions
     from ..generation.results import Generation
 
-__all__ = ["SCORES", "Counts", "Generating", "Row", "Scoring", "Task", "continuation_columns"]
+__all__ = ["SCORES", "Counts", "Generating", "Row", "Scoring", "Task", "check_seed", "continuation_columns"]
 
 Key = TypeVar("Key")
 Row = dict[str, Any]
@@ -55,6 +55,8 @@ class Task(Protocol):
     """What `size` counts."""
     without: str
     """What is said of a record with nothing to do."""
+    remark: str
+    """What else is to be said of all of the work."""
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -92,6 +94,7 @@ class Scoring:
 
     columns: Mapping[str, type] = SCORES
     doing, unit, without = "scoring", "B", "without a score"
+    remark = ""
 
     def __init__(self, model: LoadedModel, *, max_tokens: int | None = None, **options: Any) -> None:
         if max_tokens is not None:
@@ -140,6 +143,12 @@ def continuation_columns(options: SamplingOptions) -> dict[str, type]:
     }
 
 
+def check_seed(options: SamplingOptions) -> None:
+    """Raise ValueError if work that is done again would give other continuations."""
+    if options.seed is None and not options.greedy:
+        raise ValueError("temperature needs a seed here, so that work that is done again gives the same")
+
+
 class Generating:
     """Continuations of texts: ``num_return_sequences`` rows of each, or one for None.
 
@@ -153,10 +162,10 @@ class Generating:
     doing, unit, without = "generating", "prompts", "without a prompt"
 
     def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
-        if options.seed is None and not options.greedy:
-            raise ValueError("give a seed: work that is done again is to give the same continuations")
+        check_seed(options)
         self.model, self.options = model, options
         self.columns = continuation_columns(options)
+        self.remark = "greedy" if options.seed is None else f"seed {options.seed}"
         _ = model.tokenizer
 
     @cached_property
