@@ -96,17 +96,26 @@ def test_elements_are_copied_as_they_are(model, tmp_path):
         ('[{"Text": "a"}]', ": no record has a field 'text': choose with --text-field, such as 'Text'"),
         ('[{"text": "caf\udce9"}]', ", record 1: not UTF-8 text: byte 13 is 0xe9"),
         ('{\n "text": "a"\n}', ":1: not JSON: Expecting property name"),
-        ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
-        (
-            '{"data": [{"text": "a"}]}',
-            "if its records are in 'data', write these into a file of their own, such",
-        ),
     ],
 )
 def test_damaged_arrays(data, message, model, tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(data.encode("utf-8", "surrogateescape"))
     assert refused(path, tmp_path, model).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
+        ('{"rows": [{"text": "a"}]}', "; if its records are in 'rows', write these into a file of their own"),
+    ],
+)
+def test_a_file_that_is_one_object(data, hint, model, tmp_path):
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text(data)
+        said = refused(tmp_path / name, tmp_path, model)
+        assert (hint in said) == (name == "a.json")
 
 
 def test_memory_does_not_grow_with_an_array(model, tmp_path):
