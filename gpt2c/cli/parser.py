@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 
 from ..version import __version__
-from .options import model_options, output_options, sampling_options, special_option
+from .options import max_loss_option, model_options, output_options, sampling_options, special_option
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
@@ -277,6 +277,21 @@ def _bench(command: Command) -> None:
         "--shape", metavar="SHAPE", help="random weights of this shape instead of a model, such as 124M"
     )
     model_options(parser)
+    recommend = parser.add_argument_group("which number format")
+    recommend.add_argument(
+        "--recommend",
+        action="store_true",
+        help="instead, how fast each format scores and generates here, what it costs in log-loss, and which "
+        "to use: about ten seconds for small models, under a minute for GPT-2 124M, minutes for the largest; "
+        "all formats are in memory together, twice what float32 takes",
+    )
+    max_loss_option(recommend)
+    recommend.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="the text on which losses are compared, its first 4,096 tokens (passages that come with gpt2c)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
