@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpt2c import GPT2
-from gpt2c.cli import parser
+from gpt2c.cli import main, parser
 from gpt2c.cli.bench import command, formats
 from gpt2c.cli.bench.formats import Format, allowed_loss, fastest, reason
 from gpt2c.cli.bench.report import formats_table
@@ -154,9 +154,118 @@ def test_a_loss_is_a_percentage(word, capsys):
     assert f"{word!r} is no percentage from 0, such as 0.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["generate", "suggest", "explain", "info", "bench"])
+def test_auto_is_for_score(name, capsys):
+    with pytest.raises(SystemExit):
+        parser.build_parser().parse_args([name, "--dtype", "auto"])
+    assert "--dtype: auto is for gpt2c score: elsewhere name a format" in capsys.readouterr().err
+
+
 def test_auto_is_not_for_python():
     with pytest.raises(ValueError, match="got 'auto'; gpt2c bench --recommend tells which"):
         GPT2.from_pretrained(dtype="auto")
+
+
+# ---- gpt2c score --dtype auto
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "Once upon a time, {name}"}}\n')
+    return tmp_path
+
+
+@pytest.fixture
+def no_measuring(monkeypatch):
+    def fail(*_):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(formats, "measure_formats", fail)
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Instead of measuring: these speeds and losses, which may be changed."""
+    found = [measured((100, 203, 310, 91), (1, 1, 1, 1), (0.0, 0.002, 0.023, 0.72))]
+    monkeypatch.setattr(formats, "measure_formats", lambda models, texts, uses: found[0])
+    return found
+
+
+def score(corpus, directory, *words, inputs="ab"):
+    files = [str(corpus / f"{name}.jsonl") for name in inputs]
+    return main(["score", *files, "-o", str(corpus / directory), "-q", "-t1", *words])
+
+
+def outputs(corpus, directory):
+    return {path.name: path.read_bytes() for path in (corpus / directory).iterdir()}
+
+
+def test_auto_takes_the_fastest_within_the_loss(corpus, speeds, capsys):
+    assert score(corpus, "auto", "--dtype", "auto", "--max-loss", "0.1") == 0
+    told = capsys.readouterr().err
+    assert "dtype int8: 3.1 times as fast as float32 here, loss +0.023 %, on gpt2c's sample text" in told
+    assert "at most +0.100 % is allowed" in told
+    assert score(corpus, "named", "--dtype", "int8") == 0
+    assert outputs(corpus, "auto") == outputs(corpus, "named")
+    assert score(corpus, "default", "--dtype", "auto") == 0
+    assert "dtype bfloat16: 2.0 times" in capsys.readouterr().err
+    assert "bfloat16" in json.loads(outputs(corpus, "default")["_gpt2c.json"])["numerics"]
+
+
+def test_resuming_takes_the_format_of_the_scores(corpus, speeds, capsys, monkeypatch):
+    words = ("--dtype", "auto", "--max-loss", "0.1")
+    assert score(corpus, "out", *words) == 0
+    whole = outputs(corpus, "out")
+    (corpus / "out" / "b.jsonl").unlink()
+    # The same command where another format would be the fastest.
+    speeds[0] = measured((100, 203, 110, 91), (1, 1, 1, 1), (0.0, 0.002, 0.023, 0.72))
+    capsys.readouterr()
+    assert score(corpus, "out", *words) == 0
+    assert f"dtype int8: that of the scores in {corpus / 'out'}" in capsys.readouterr().err
+    assert outputs(corpus, "out") == whole
+
+
+@pytest.mark.usefixtures("no_measuring")
+def test_resuming_does_not_measure(corpus, capsys):
+    assert score(corpus, "out", "--dtype", "int4", inputs="a") == 0
+    assert score(corpus, "out", "--dtype", "auto") == 0
+    assert outputs(corpus, "out").keys() == {"_gpt2c.json", "a.jsonl", "b.jsonl"}
+    assert score(corpus, "other", "--dtype", "int4") == 0
+    assert outputs(corpus, "out") == outputs(corpus, "other")
+    (corpus / "out" / "_gpt2c.json").write_text("[1]")
+    with pytest.raises(AssertionError, match="measured"):
+        score(corpus, "out", "--dtype", "auto")
+
+
+def test_another_process_may_begin_meanwhile(corpus, monkeypatch):
+    """Of two that start together in a directory, the second takes the format of the first."""
+
+    def slow(models, texts, uses):
+        assert score(corpus, "out", "--dtype", "int4", inputs="a") == 0
+        return AMX
+
+    monkeypatch.setattr(formats, "measure_formats", slow)
+    assert score(corpus, "out", "--dtype", "auto", inputs="b") == 0
+    assert score(corpus, "named", "--dtype", "int4") == 0
+    assert outputs(corpus, "out") == outputs(corpus, "named")
+
+
+@pytest.mark.usefixtures("no_measuring")
+def test_auto_where_there_is_nothing_to_choose(corpus, capsys):
+    assert main(["score", "Once upon a time", "--dtype", "auto", "-t1"]) == 0
+    told = capsys.readouterr()
+    assert "dtype float32: auto measures for files of texts only" in told.err
+    assert main(["score", "Once upon a time", "-t1"]) == 0
+    assert capsys.readouterr().out == told.out
+    assert score(corpus, "blas", "--dtype", "auto", "--backend", "blas") == 0
+    assert "dtype float32: backend 'blas' has no other" in capsys.readouterr().err
+    path = str(corpus / "small.gpt2c")
+    GPT2.from_pretrained(dtype="int8").save(path)
+    assert score(corpus, "packed", "--dtype", "auto", "-m", path) == 0
+    assert f"dtype int8: {path} holds no other" in capsys.readouterr().err
+    assert main(["score", "Once", "--max-loss", "1"]) == 1
+    assert "--max-loss is for --dtype auto, which chooses a format" in capsys.readouterr().err
 
 
 def test_documents_are_the_beginning_of_the_text():

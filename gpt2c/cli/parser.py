@@ -100,7 +100,7 @@ def _score(command: Command) -> None:
     parser.add_argument(
         "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
     )
-    model_options(parser)
+    model_options(parser, auto=True)
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "--bos",

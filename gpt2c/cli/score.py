@@ -24,8 +24,8 @@ from ..corpus.jobs import (
 from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
+from .dtype import load_to_score
 from .formatting import counted, print_json, quoted
-from .loading import load_model
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _score_text(arguments: Namespace) -> None:
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
-        model = load_model(arguments)
+        model = load_to_score(arguments)
         score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
         if arguments.json:
             print_json(_to_dict(score), out)
@@ -115,7 +115,7 @@ def _score_files(arguments: Namespace) -> None:
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
     options = FileOptions(bos=arguments.bos, special=arguments.special, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
-    model = load_model(arguments)
+    model = load_to_score(arguments, directory)
     # What is wrong or missing is raised before the long work.
     ScoringOptions.checked(model, bos=options.bos, stride=options.stride)
     _ = model.tokenizer, options.bos is True and model.start_ids
