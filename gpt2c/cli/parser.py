@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from typing import NoReturn
 
+from ..core.labels import harmless
 from ..version import __version__
 from .options import max_loss_option, model_options, output_options, sampling_options, special_option
 
@@ -16,9 +18,16 @@ Command = Callable[..., ArgumentParser]
 """Adds a command, by its name, a summary and details, and returns its parser."""
 
 
+class _Parser(ArgumentParser):
+    """Whose messages are for a terminal: an argument, such as the name of a file, may hold any character."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(harmless(message))
+
+
 def build_parser() -> ArgumentParser:
     """The parser of the command line."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="gpt2c",
         description="GPT-2 on CPUs: continue texts, suggest words, judge texts.",
         epilog="gpt2c COMMAND --help says more. Without -m, the small model that comes with gpt2c is used.",
