@@ -70,9 +70,7 @@ def _measured(arguments: Namespace, directory: str) -> GPT2:
     # Deferred, as only this needs what measures.
     from .bench import formats
 
-    note(
-        "dtype auto: measuring number formats: some seconds for small models, half a minute for GPT-2 124M …"
-    )
+    note("dtype auto measures number formats: some seconds for small models, half a minute for GPT-2 124M …")
     models = formats.load_formats(lambda dtype: _load(arguments, dtype))
     texts = formats.sample(models["float32"], SAMPLE.read_text(encoding="utf-8"))
     found = formats.measure_formats(models, texts, ("scoring",))
