@@ -142,8 +142,11 @@ def test_what_has_changed_in_the_input_is_computed_anew(model, tmp_path):
     performed(model, made("a.jsonl", MANY, tmp_path), tmp_path / "out", 9)
     changed = [*MANY[:4], "Another text", *MANY[5:]]
     source = made("a.jsonl", changed, tmp_path)
+    computed, _, _ = performed(model, source, tmp_path / "out", 1)
+    assert computed == ["Another text"]
+    assert (tmp_path / "out" / "_a.jsonl.journal").read_bytes().count(b"\n") == 5, "the rest is forgotten"
     computed, data, totals = performed(model, source, tmp_path / "out")
-    assert totals.resumed == 4 and computed[0] == "Another text"
+    assert totals.resumed == 5 and computed[0] == changed[5]
     assert data == performed(model, source, tmp_path / "whole")[1]
     for n in (3, 0):  # a journal that is longer than the input
         performed(model, made("b.jsonl", MANY, tmp_path), tmp_path / "out", 9)

@@ -8,6 +8,7 @@ right.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -72,6 +73,10 @@ def _run(argv: Sequence[str] | None) -> None:
     from .parser import COMMANDS, build_parser
 
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what Tab may offer
+        from .completion import complete
+
+        complete(parser)
     words = sys.argv[1:] if argv is None else argv
     named = next((word for word in words if not word.startswith("-")), None)
     if named is not None and named not in COMMANDS:

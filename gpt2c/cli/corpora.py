@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..corpus.jobs import (
     Fault,
@@ -19,19 +19,16 @@ from ..corpus.jobs import (
     is_input,
     perform,
     plan,
-    recorded,
     remark,
     survey,
 )
 from ..views.ansi import is_terminal
 from .console import note
 from .formatting import counted
-from .loading import load_model
 from .progress import Progress
 
 if TYPE_CHECKING:
     from ..corpus.tasks import Task
-    from ..model import GPT2
 
 __all__ = ["FILES_ONLY", "Work", "names_files", "refuse_for_a_text", "run_files"]
 
@@ -48,8 +45,8 @@ class Work(NamedTuple):
     """What to do with a file that is one text."""
     columns: Mapping[str, type]
     """Those of the task."""
-    task: Callable[[GPT2, Mapping[str, Any]], Task]
-    """Makes the task, with the settings that the directory has recorded."""
+    task: Callable[[str], Task]
+    """Makes the task, with a model, for a directory; what that has recorded may matter."""
 
 
 def names_files(arguments: Namespace) -> bool:
@@ -94,7 +91,9 @@ def run_files(arguments: Namespace, work: Work) -> None:
     given = {name: value for name, value in given.items() if value is not None}
     options = FileOptions(columns=work.columns, **given)
     jobs = plan(arguments.text, directory, options)
-    task = work.task(load_model(arguments), recorded(directory))
+    task = work.task(directory)
+    # What is missing is said before the long work.
+    _ = task.model.tokenizer
     os.makedirs(directory, exist_ok=True)
     claim(directory, task, options, jobs)
     finished = [job for job in jobs if os.path.isfile(job.target)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..corpus.jobs import recorded
 from ..corpus.tasks import Generating, continuation_columns
 from ..generation.options import SamplingOptions
 from ..views.ansi import bold, dim, is_terminal, shown
@@ -20,7 +20,6 @@ from .loading import load_model
 
 if TYPE_CHECKING:
     from ..generation.results import Generation
-    from ..model import GPT2
 
 __all__ = ["run"]
 
@@ -46,13 +45,13 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
         if getattr(arguments, name):
             raise ValueError(f"--{name.replace('_', '-')} is for a single text")
 
-    def task(model: GPT2, recorded: Mapping[str, Any]) -> Generating:
+    def task(directory: str) -> Generating:
         seed = options.seed
         if seed is None and not options.greedy:
             # The same command goes on with the same seed.
-            known = recorded.get("seed")
+            known = recorded(directory).get("seed")
             seed = int.from_bytes(os.urandom(4)) if known is None else known
-        return Generating(model, replace(options, seed=seed))
+        return Generating(load_model(arguments), replace(options, seed=seed))
 
     columns = continuation_columns(options)
     run_files(arguments, Work("continuations", "for one prompt: gpt2c generate - <", columns, task))

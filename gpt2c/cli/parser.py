@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from ..core.labels import harmless
 from ..version import __version__
-from .options import model_options, output_options, sampling_options, special_option
+from .options import max_loss_option, model_options, output_options, sampling_options, special_option
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
@@ -20,9 +21,16 @@ Command = Callable[..., ArgumentParser]
 """Adds a command, by its name, a summary and details, and returns its parser."""
 
 
+class _Parser(ArgumentParser):
+    """Whose messages are for a terminal: an argument, such as the name of a file, may hold any character."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(harmless(message))
+
+
 def build_parser() -> ArgumentParser:
     """The parser of the command line."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="gpt2c",
         description="GPT-2 on CPUs: continue texts, suggest words, judge texts.",
         epilog="gpt2c COMMAND --help says more. Without -m, the small model that comes with gpt2c is used.",
@@ -107,7 +115,7 @@ def _score(command: Command) -> None:
     parser.add_argument(
         "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
     )
-    model_options(parser)
+    model_options(parser, auto=True)
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "--bos",
@@ -286,6 +294,21 @@ def _bench(command: Command) -> None:
         "--shape", metavar="SHAPE", help="random weights of this shape instead of a model, such as 124M"
     )
     model_options(parser)
+    recommend = parser.add_argument_group("which number format")
+    recommend.add_argument(
+        "--recommend",
+        action="store_true",
+        help="instead, how fast each format scores and generates here, what it costs in log-loss, and which "
+        "to use: about ten seconds for small models, under a minute for GPT-2 124M, minutes for the largest; "
+        "all formats are in memory together, twice what float32 takes",
+    )
+    max_loss_option(recommend)
+    recommend.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="the text on which losses are compared, its first 4,096 tokens (passages that come with gpt2c)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

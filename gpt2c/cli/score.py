@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from ..corpus.tasks import SCORES, Scoring
 from .console import open_output, read_text
 from .corpora import FILES_ONLY, Work, names_files, refuse_for_a_text, run_files
+from .dtype import load_to_score
 from .formatting import counted, print_json, quoted
-from .loading import load_model
 
 if TYPE_CHECKING:
-    from ..model import GPT2
     from ..scoring.results import Score
 
 __all__ = ["run"]
@@ -29,10 +28,10 @@ def run(arguments: Namespace) -> None:
         _score_text(arguments)
 
 
-def _task(arguments: Namespace) -> Callable[[GPT2, Mapping[str, Any]], Scoring]:
-    """What makes the task of scoring files."""
+def _task(arguments: Namespace) -> Callable[[str], Scoring]:
+    """What makes the task of scoring files into a directory."""
     options = {name: getattr(arguments, name) for name in ("max_tokens", "bos", "special", "stride")}
-    return lambda model, recorded: Scoring(model, **options)
+    return lambda directory: Scoring(load_to_score(arguments, directory), **options)
 
 
 def _score_text(arguments: Namespace) -> None:
@@ -41,7 +40,7 @@ def _score_text(arguments: Namespace) -> None:
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
-        model = load_model(arguments)
+        model = load_to_score(arguments)
         score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
         if arguments.json:
             print_json(_to_dict(score), out)

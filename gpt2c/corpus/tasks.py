@@ -104,7 +104,7 @@ class Scoring:
         self.model, self._max_tokens, self._options = model, max_tokens, options
         checked = ScoringOptions.checked(model, **options)
         # What is missing is said before the long work.
-        if checked.bos is True and model.has_tokenizer:
+        if checked.bos is True:
             _ = model.start_ids
         self.settings = {
             "max_tokens": max_tokens,
@@ -166,7 +166,6 @@ class Generating:
         self.model, self.options = model, options
         self.columns = continuation_columns(options)
         self.remark = "greedy" if options.seed is None else f"seed {options.seed}"
-        _ = model.tokenizer
 
     @cached_property
     def _job(self) -> GenerationJob:
