@@ -225,8 +225,11 @@ def test_a_run_that_goes_on_says_so(corpus, tmp_path):
     known = journal.read_bytes().count(b"\n")
     done = run("score", "a.jsonl", "-o", "out", "-t", "1")
     assert done.returncode == 0
-    assert f"out/a.jsonl: 30 records ({known} done by an earlier run) · " in done.stderr
-    assert len(jsonl(tmp_path / "out" / "a.jsonl")) == 30
+    found = jsonl(tmp_path / "out" / "a.jsonl")
+    assert len(found) == 30
+    tokens = sum(record["gpt2c_n_tokens"] for record in found[known:])
+    expected = f"out/a.jsonl: 30 records ({known} done by an earlier run) · {tokens:,} tokens · "
+    assert done.stderr.startswith(expected), "what was done before is no work of this run"
 
 
 def test_a_journal_beside_a_finished_output_is_removed(corpus, tmp_path):
