@@ -48,7 +48,8 @@ class GPT2(LoadedModel):
     config : Config
         The architecture.
     weights : _engine.Weights
-        The packed weights: immutable, they may be shared.
+        The packed weights: immutable, they may be shared. As a mapping they give every tensor as a float32
+        array: ``model.weights["h.3.attn.c_attn.weight"]``, with the names of :mod:`gpt2c.reference`.
     name : str
         Where the model comes from.
     notes : list of str
