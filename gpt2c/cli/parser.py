@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 
 from ..version import __version__
-from .options import model_options, output_options, sampling_options, special_option
+from .options import edit_option, model_options, output_options, sampling_options, special_option
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
@@ -57,6 +57,7 @@ def _generate(command: Command) -> None:
     model_options(parser)
     sampling_options(parser)
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "--skip-special-tokens",
         action="store_true",
@@ -81,6 +82,7 @@ def _suggest(command: Command) -> None:
     parser.add_argument("text", nargs="?", help="the text so far; - is stdin")
     model_options(parser)
     special_option(parser)
+    edit_option(parser)
     parser.add_argument("-k", type=int, default=5, metavar="N", help="how many suggestions (5)")
     output_options(parser)
 
@@ -113,6 +115,7 @@ def _score(command: Command) -> None:
         "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
     )
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "--stride",
         type=int,

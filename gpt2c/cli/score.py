@@ -73,7 +73,9 @@ def _score_text(arguments: Namespace) -> None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
         model = load_model(arguments)
-        score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
+        score = model.score(
+            text, bos=arguments.bos, special=arguments.special, stride=arguments.stride, edits=arguments.edits
+        )
         if arguments.json:
             print_json(_to_dict(score), out)
         else:
@@ -110,6 +112,8 @@ def _print_score(score: Score, tokens: Sequence[str], out: TextIO) -> None:
 
 def _score_files(arguments: Namespace) -> None:
     directory = _output_directory(arguments)
+    if arguments.edits:
+        raise ValueError("--edit is for a single text, not for files of texts")
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
