@@ -185,6 +185,7 @@ def _explain(command: Command) -> None:
     )
     parser.add_argument("text", nargs="?", help="the text; - or nothing: stdin, without its final line break")
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "-o",
         "--output",
