@@ -52,6 +52,7 @@ def test_every_tensor_is_there_as_passes_multiply_with_it(tmp_path, how, tied, s
         model = GPT2.from_pretrained(tmp_path / "m.gpt2c", threads=1)
     weights = model.weights
     assert isinstance(weights, Mapping) and len(weights) == len(tensors)
+    assert repr(weights) == f"<Weights: {len(tensors)} tensors, {model.dtype}, {model.backend}>"
     found = dict(weights)
     shapes = tensor_shapes(model.config)
     assert found.keys() == set(weights) == set(shapes) == weights.keys()

@@ -304,6 +304,9 @@ cdef class Weights:
             hint = f"the names are like {', '.join(map(repr, list(self.named)[:3]))}: list(weights) shows all"
         return f"this model has no tensor {shown(name)}; {hint}"
 
+    def __repr__(self):
+        return f"<Weights: {len(self)} tensors, {self.dtype}, {self.backend}>"
+
     def __iter__(self):
         return iter(self.named)
 

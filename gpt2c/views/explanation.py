@@ -89,7 +89,7 @@ class Explanation:
         self.text = text if isinstance(text, str) else known
 
     def __repr__(self) -> str:
-        edited = f", {len(self.edits)} edits" if self.edits else ""
+        edited = f", {len(self.edits)} edit{'s' * (len(self.edits) > 1)}" if self.edits else ""
         return f"<Explanation of {len(self.token_ids)} tokens{edited}: print it, or .save(path) its page>"
 
     def __str__(self) -> str:
