@@ -673,3 +673,17 @@ def test_the_frame_in_a_notebook_shows_the_page_and_lets_nothing_out(bundled, br
     assert browser.js(outside) == ["mine", 0, 0, "undefined"]
     assert browser.js("document.querySelector('iframe').contentDocument") is None  # another origin
     unharmed(browser)
+
+
+@pytest.mark.parametrize("text", ["The king", "The king had three daughters, and the"])
+def test_the_frame_of_a_cache_has_room_for_its_tokens(bundled, browser, files, text):
+    """All tokens are seen in a narrow notebook too, above what is told of the chosen one."""
+    [frame] = Page(fragment(bundled.run_with_cache(text, names_filter="pattern")[1])).elements
+    browser.resize(820, int(re.search(r"height:(\d+)px", frame.attributes["style"])[1]))
+    try:
+        opened(browser, files, frame.attributes["srcdoc"])
+        last = browser.all(".asks .side-token", "e.getBoundingClientRect().bottom")[-1]
+        assert last <= browser.all("#panel-heads .readout", "e.getBoundingClientRect().top")[0] + 1
+    finally:
+        browser.resize(1200, 900)
+    unharmed(browser)

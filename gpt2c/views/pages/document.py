@@ -30,8 +30,8 @@ SCRIPTS = (
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
 TITLE_CHARACTERS = 60
-# In pixels.
-FRAGMENT_HEIGHT = 560
+# Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
+AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
 
 
 def explain_page(
@@ -166,7 +166,8 @@ def fragment(cache: ActivationCache) -> str:
         "attention": explanation.attention(cache, layers[0], hidden=False),
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
     }
-    return framed(_document(data), "Attention", FRAGMENT_HEIGHT)
+    height = min(AROUND + PER_TOKEN * max(5, len(cache.token_ids)), HIGHEST)
+    return framed(_document(data), "Attention", height)
 
 
 def framed(page: str, title: str, height: int) -> str:
