@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
+    from .views.explanation import Explanation
 
 __all__ = ["GPT2"]
 
@@ -48,7 +49,8 @@ class GPT2(LoadedModel):
     config : Config
         The architecture.
     weights : _engine.Weights
-        The packed weights: immutable, they may be shared.
+        The packed weights: immutable, they may be shared. As a mapping they give every tensor as a float32
+        array: ``model.weights["h.3.attn.c_attn.weight"]``, with the names of :mod:`gpt2c.reference`.
     name : str
         Where the model comes from.
     notes : list of str
@@ -503,6 +505,62 @@ class GPT2(LoadedModel):
 
         return run_with_cache(
             self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
+        )
+
+    @explains_keywords(OF_PROMPTS)
+    def explain(
+        self,
+        text: Prompt,
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        max_new_tokens: int = 8,
+        num_beams: int = 3,
+        temperature: float = 0.8,
+        seed: int = 0,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
+    ) -> Explanation:
+        """Show how the model reads a text and goes on with it, as ``gpt2c explain`` does.
+
+        Parameters
+        ----------
+        text : str or token ids
+        layer, head : int, optional
+            The attention head that is told in numbers; negative ones count from the end. Default: the first
+            layer, and its head whose last token attends most to one other token.
+        max_new_tokens : int
+            How many tokens to go on, fewer where the model has no more positions.
+        num_beams : int
+            The width of the search for the most probable continuation; 1 leaves it out.
+        temperature, seed
+            Of the page's drawn continuation (top k 40, top p 0.95).
+        special : bool
+            Whether special tokens are recognised in the text, as for :meth:`generate`.
+        edits : iterable of (str, function)
+            Interventions in every pass, as for :meth:`run_with_cache`: all that is shown is of the model so
+            changed, and the edits are named. (The logit lens reads the changed residual stream through the
+            last LayerNorm as the model has it.)
+
+        Returns
+        -------
+        gpt2c.views.explanation.Explanation
+            A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
+            is it, ``.to_dict()`` has the arrays for JSON.
+        """
+        from .views.explanation import Explanation
+
+        return Explanation(
+            self,
+            text,
+            layer=layer,
+            head=head,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            temperature=temperature,
+            seed=seed,
+            special=special,
+            edits=edits,
         )
 
     @explains_keywords()

@@ -3,6 +3,9 @@
 Everything is computed in float64, nothing is cached or clever, and every line says what shape it makes. Read
 it from top to bottom beside any illustrated explanation of GPT-2; `forward` at the end is the whole model.
 
+Functions of a configuration, weights and token ids also take a loaded model instead of the first two, and
+text instead of the ids: ``forward(model, "The king")``.
+
 Letters used for shapes::
 
     T           tokens in the text                n_vocab     tokens in the vocabulary
@@ -28,6 +31,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -51,6 +56,22 @@ __all__ = [
 Weights = Mapping[str, np.ndarray]
 Look = Callable[[str, np.ndarray], np.ndarray]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+
+R = TypeVar("R")
+
+
+def of_text(function: Callable[..., R]) -> Callable[..., R]:
+    """Lets a function of config, weights and ids also be called with a loaded model and ids or text."""
+
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> R:
+        if len(args) >= 2 and hasattr(args[0], "weights"):
+            model, ids, *others = args
+            ids = model.encode([ids])[0] if isinstance(ids, str) else ids
+            args = (model.config, model.weights, ids, *others)
+        return function(*args, **options)
+
+    return called
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -167,6 +188,7 @@ def feed_forward(
     return hidden @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
 
 
+@of_text
 def forward(
     config: Config,
     weights: Weights,
@@ -181,9 +203,10 @@ def forward(
     ----------
     config : Config
     weights : mapping of str to array
-        Canonical names (see the top of this file); converted to float64 as they are used.
+        Canonical names (see the top of this file); converted to float64 as they are used. A loaded model in
+        the place of both has its numbers: those that its number format stands for.
     ids : sequence of int, shape [T]
-        Token ids, 0 <= id < n_vocab, at most n_ctx of them.
+        Token ids, 0 <= id < n_vocab, at most n_ctx of them; or text, for a loaded model.
     look : callable, optional
         Called as ``look(name, value)`` with what has a name (those of :mod:`gpt2c.hooks`); what it returns is
         used instead: to see, return ``value``; to intervene, return something else.
@@ -223,7 +246,8 @@ def forward(
     return x @ _float64(weights[head]).T  # [T, n_vocab]
 
 
-def generate(config: Config, weights: Weights, ids: Sequence[int], n_new: int) -> list[int]:
+@of_text
+def generate(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray, n_new: int) -> list[int]:
     """The greedy continuation: `n_new` times the most probable next token (the lowest id on ties).
 
     The whole text is computed again for every token, and no end-of-text token stops it. Returns the new ids.
@@ -235,14 +259,16 @@ def generate(config: Config, weights: Weights, ids: Sequence[int], n_new: int) -
     return text[len(text) - n_new :]
 
 
-def log_probabilities(config: Config, weights: Weights, ids: Sequence[int]) -> np.ndarray:
+@of_text
+def log_probabilities(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """log p(ids[t] | ids[:t]) for t = 1 ... T-1, in nats; the first token is given: ``[T] -> [T - 1]``."""
     tokens = _check_ids(config, ids)  # [T]
     logp = log_softmax(forward(config, weights, tokens.tolist()))  # [T, n_vocab]  row t is about token t + 1
     return np.take_along_axis(logp[:-1], tokens[1:, None], axis=1)[:, 0]  # [T - 1]
 
 
-def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int]) -> float:
+@of_text
+def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray) -> float:
     """log p(ids[1], ids[2], ... | ids[0]) in nats: how probable the whole text is, given its first token."""
     return float(log_probabilities(config, weights, ids).sum())
 
@@ -255,7 +281,7 @@ def _split_heads(x: np.ndarray, n_head: int) -> np.ndarray:
 def _part(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
     """The tensors whose names begin with `prefix`, in float64, under what is left of their names."""
     prefix += "."
-    return {name.removeprefix(prefix): _float64(w) for name, w in weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): _float64(weights[name]) for name in weights if name.startswith(prefix)}
 
 
 def _float64(x: np.ndarray) -> np.ndarray:

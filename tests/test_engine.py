@@ -661,22 +661,22 @@ def aligned_copy(array):
 
 @pytest.mark.parametrize("source", ("native", "blas", "panels"))
 def test_weights_own_what_they_compute_with(weights, source):
-    """Whatever is done to ``tensors``, the memory that C reads is neither freed nor used again."""
+    """Whatever is done to ``packed``, the memory that C reads is neither freed nor used again."""
     options = {
         "native": {},
         "blas": {"backend": "blas"},
-        "panels": {"panels": lambda name: aligned_copy(weights.tensors[name])},
+        "panels": {"panels": lambda name: aligned_copy(weights.packed[name])},
     }[source]
     given = _engine.Weights(CONFIG, lambda name: TENSORS[name].copy(), **options)
     ids = ids_of(9)
-    expected, sizes = logits_of(given, ids).tobytes(), [array.nbytes for array in given.tensors.values()]
+    expected, sizes = logits_of(given, ids).tobytes(), [array.nbytes for array in given.packed.values()]
     for change in (
         lambda tensors: tensors.pop("wpe.weight"),
         lambda tensors: tensors.__setitem__("ln_f.weight", np.zeros(48, np.float32)),
         lambda tensors: tensors.clear(),
     ):
         with contextlib.suppress(AttributeError, TypeError):
-            change(given.tensors)
+            change(given.packed)
     gc.collect()
     nans = [np.full(size, 255, np.uint8) for size in sizes for _ in range(8)]
     assert logits_of(given, ids).tobytes() == expected

@@ -9,6 +9,7 @@ from helpers.browser import Browser, chromium
 from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
 from helpers.toys import random_gpt2
 
+from gpt2c import edits
 from gpt2c.views.pages import explain_page, fragment
 
 MINUS = "\N{MINUS SIGN}"
@@ -625,4 +626,64 @@ def test_fragment(browser, files, bundled, causal):
     path = files / "notebook.html"
     path.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,>{html}", "utf-8")
     browser.open(path)
+    unharmed(browser)
+
+
+# ---- edits
+
+
+def test_a_page_of_an_edited_model_says_so(bundled, browser, files):
+    changes = [("blocks.3.attn.hook_z", edits.zero(heads=1)), ("blocks.2.pattern", edits.scale(3, heads=0))]
+    opened(browser, files, explain_page(bundled, TEXT, layer=2, head=0, edits=tuple(changes)))
+    note = browser.text("#top [role=note]")
+    assert note.startswith("This is not the model as it is: edits change what it computes.")
+    assert browser.all("#top [role=note] li") == [
+        "blocks.3.attn.hook_z: zero, heads 1",
+        "blocks.2.attn.hook_pattern: scale 3, heads 0",
+    ]
+    assert "Here they were edited: the weights do not follow" in browser.text("#panel-walk")
+    browser.click("#tab-scores")
+    seen = "!e.hidden && e.querySelector('figcaption').textContent"
+    assert [name for name in browser.all("#panel-scores figure", seen) if name] == ["after the softmax"]
+    assert "Scores or weights of this layer were edited" in browser.text("#panel-scores .note")
+    browser.focus("#scores-layer")
+    browser.press("ArrowDown")
+    assert len([name for name in browser.all("#panel-scores figure", seen) if name]) == 3
+    assert browser.text("#panel-scores .note") == ""
+    for view in VIEWS:
+        browser.click(f"#tab-{view}")
+        assert panels(browser) == [view]
+    unharmed(browser)
+
+
+def test_a_page_of_the_model_as_it_is_says_nothing_of_edits(shown):
+    assert shown.all("#top [role=note]") == [] and "edited" not in shown.js("document.body.innerText")
+
+
+def test_the_frame_in_a_notebook_shows_the_page_and_lets_nothing_out(bundled, browser, files):
+    """Its script runs inside the frame alone: the page around it keeps its title, style and variables."""
+    explanation = bundled.explain(TEXT, max_new_tokens=1, num_beams=1)
+    path = files / "notebook.html"
+    path.write_text(
+        f"<!doctype html><title>mine</title><body><p>before</p>{explanation._repr_html_()}", "utf-8"
+    )
+    browser.open(path)
+    assert browser.all("iframe", "e.offsetHeight") == [720]
+    outside = "[document.title, document.scripts.length, document.styleSheets.length, typeof data]"
+    assert browser.js(outside) == ["mine", 0, 0, "undefined"]
+    assert browser.js("document.querySelector('iframe').contentDocument") is None  # another origin
+    unharmed(browser)
+
+
+@pytest.mark.parametrize("text", ["The king", "The king had three daughters, and the"])
+def test_the_frame_of_a_cache_has_room_for_its_tokens(bundled, browser, files, text):
+    """All tokens are seen in a narrow notebook too, above what is told of the chosen one."""
+    [frame] = Page(fragment(bundled.run_with_cache(text, names_filter="pattern")[1])).elements
+    browser.resize(820, int(re.search(r"height:(\d+)px", frame.attributes["style"])[1]))
+    try:
+        opened(browser, files, frame.attributes["srcdoc"])
+        last = browser.all(".asks .side-token", "e.getBoundingClientRect().bottom")[-1]
+        assert last <= browser.all("#panel-heads .readout", "e.getBoundingClientRect().top")[0] + 1
+    finally:
+        browser.resize(1200, 900)
     unharmed(browser)

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli_surroundings import Terminal
 
-from gpt2c.cli import explain
 from gpt2c.core.labels import columns, fitted, label, visible
 from gpt2c.views import terminal
 from gpt2c.views.pages import explain_page
@@ -34,7 +33,7 @@ def cache(bundled):
 def view(model, text, width=80, encoding="utf-8", layer=None, head=None):
     """What is printed on a stream of this encoding."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
-    explain._Story(model, text, layer, head, max_new_tokens=4, num_beams=2).print(out, width)
+    model.explain(text, layer=layer, head=head, max_new_tokens=4, num_beams=2).print(out, width)
     out.flush()
     return out.buffer.getvalue().decode(encoding)
 
@@ -301,8 +300,7 @@ def test_continuations_and_their_probabilities(bundled):
 def test_long_continuations_are_shown_whole(bundled):
     text = bundled.generate(TEXT, max_new_tokens=60).text
     out = io.StringIO()
-    story = explain._Story(bundled, TEXT, None, None, max_new_tokens=60, num_beams=1)
-    terminal.print_continuations(terminal.Screen(out, 72), story.generations)
+    bundled.explain(TEXT, max_new_tokens=60, num_beams=1).print(out, 72)
     lines = out.getvalue().split("(nats)\n")[1].splitlines()
     assert len(lines) > 2 and all(columns(line) <= 72 for line in lines)
     shown = "".join(line[22:] for line in lines)

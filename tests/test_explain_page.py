@@ -108,6 +108,12 @@ def test_weight_codes_of_none_and_all(bits):
     assert codes.weight_codes(np.array([0.0, 1.0]), bits).tolist() == [0, 2**bits - 1]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_edited_weights_beyond_0_and_1_are_told_as_these(bits):
+    with np.errstate(invalid="raise"):
+        assert codes.weight_codes(np.array([-0.5, 3.0]), bits).tolist() == [0, 2**bits - 1]
+
+
 @given(st.integers(2, 9), st.integers(0, 2**32 - 1), st.sampled_from([90, 65536]))
 def test_hidden_scores_lie_between_their_ends(T, seed, levels):
     scores = np.random.default_rng(seed).normal(0, 4, (2, T, T))

@@ -34,26 +34,19 @@ def head_of(config, tensors):
 @given(config=configs(), seed=seeds)
 @settings(max_examples=20)
 def test_weights_that_contributions_are_computed_with(how, config, seed):
-    """Rows of the head and the heads' output matrices are exactly what the panels stand for."""
+    """Rows of the head are exactly what the panels stand for."""
     tensors = random_model(config, np.random.default_rng(seed))
     weights = gpt2((config, tensors, None), **HOW[how]).weights
     if how != "blas":
         tensors = unpacked(config, tensors, how)
     ids = np.random.default_rng(seed).integers(config.n_vocab, size=5)
     assert np.array_equal(weights.unembedding(ids), head_of(config, tensors)[ids])
-    for layer in range(config.n_layer):
-        found = weights.output_projection(layer)
-        assert found.shape == (config.n_head, config.head_dim, config.n_embd) and found.dtype == np.float32
-        matrix = tensors[f"h.{layer}.attn.c_proj.weight"]
-        assert np.array_equal(found.reshape(matrix.shape), matrix)
 
 
 def test_rows_that_a_model_does_not_have(bundled):
     for ids in ([4096], [-1]):
         with pytest.raises(ValueError, match=rf"ids must be .* from 0 to 4095; got \[{ids[0]}\]"):
             bundled.weights.unembedding(ids)
-    with pytest.raises(ValueError, match=r"layer is -1; allowed: 0 to 5"):
-        bundled.weights.output_projection(-1)
 
 
 # -------------------------------------------------------------------------------- logit lens

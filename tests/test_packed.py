@@ -83,8 +83,8 @@ def test_arrays_are_aligned_in_pass_order_and_used_where_they_lie(tmp_path, dtyp
     opened = open_packed(tmp_path / "m.gpt2c")
     weights = opened.weights()
     whole = opened._bytes
-    assert all(np.shares_memory(array, whole) for array in weights.tensors.values())
-    assert not any(array.flags.writeable for array in weights.tensors.values())
+    assert all(np.shares_memory(array, whole) for array in weights.packed.values())
+    assert not any(array.flags.writeable for array in weights.packed.values())
 
 
 def test_the_bundled_model_keeps_its_tokenizer_and_what_is_known_of_it(packed):
@@ -142,7 +142,7 @@ def test_other_readers_find_what_the_header_says(packed):
         assert file.metadata()["format"] == "gpt2c packed"
         gain = file.get_tensor("h.0.ln_1.weight")
     model = GPT2.from_pretrained()
-    assert np.array_equal(gain[: model.config.n_embd], model.weights.tensors["h.0.ln_1.weight"])
+    assert np.array_equal(gain[: model.config.n_embd], model.weights.packed["h.0.ln_1.weight"])
 
 
 def test_gpt2_s_vocabulary_comes_back():
@@ -338,7 +338,7 @@ def test_a_head_read_by_rows_is_packed_as_at_once():
         at_once = _engine.Weights(config, tensors.__getitem__, dtype=dtype)
         by_rows = _engine.Weights(config, read, read_rows=read_rows, dtype=dtype)
         for name in tensor_shapes(config):
-            assert by_rows.tensors[name].tobytes() == at_once.tensors[name].tobytes()
+            assert by_rows.packed[name].tobytes() == at_once.packed[name].tobytes()
     assert max(largest) <= 4096
 
 

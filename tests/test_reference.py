@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 from helpers import strategies, tolerance
+from helpers.kernelwise import unpacked
+from helpers.toys import random_gpt2, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -261,3 +263,36 @@ def test_bad_ids():
         reference.forward(config, weights, [[1, 2]])
     with pytest.raises(ContextLengthError, match=r"10 tokens are more than the model's 9 positions"):
         reference.forward(config, weights, [1] * 10)
+
+
+# -------------------------------------------------------------------------------- loaded models
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_a_loaded_model_in_the_place_of_configuration_and_weights(dtype):
+    """Its numbers are those of its panels: in float32 the tensors it was made of."""
+    model, tensors = random_gpt2(dtype=dtype, n_ctx=20)
+    config, ids = model.config, [1, 2, 3, 7]
+    weights = unpacked(config, tensors, dtype)
+    assert same(reference.forward(model, ids), reference.forward(config, weights, ids))
+    assert same(reference.forward(model, ids), reference.forward(config, tensors, ids)) == (
+        dtype == "float32"
+    )
+    seen = []
+    reference.forward(model, ids, lambda name, value: (seen.append(name), value)[1], causal=False)
+    assert seen[0] == "hook_embed"
+    assert reference.generate(model, ids, 3) == reference.generate(config, weights, ids, 3)
+    logp = reference.log_probabilities(config, weights, ids)
+    assert same(reference.log_probabilities(model, np.array(ids)), logp)
+    assert reference.joint_log_probability(model, ids) == logp.sum()
+
+
+def test_text_for_a_loaded_model(bundled):
+    text = "The king"
+    ids = bundled.tokenizer.encode(text)
+    found = reference.forward(bundled, text)
+    assert same(found, reference.forward(bundled.config, dict(bundled.weights), ids))
+    logits = bundled.forward(ids)
+    assert np.abs(found - logits).max() <= tolerance.model_bound(bundled.config, dict(bundled.weights), ids)
+    with pytest.raises(ValueError, match=r"token ids must lie in 0 \.\.\. 4095"):
+        reference.forward(bundled, [4096])

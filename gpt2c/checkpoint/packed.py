@@ -96,7 +96,7 @@ def write_packed(
         raise ValueError(
             f"a model of back end {weights.backend!r} has no packed weights: load it with backend 'native'"
         )
-    arrays = {key: _flat(array) for key, array in _in_order(weights.tensors)}
+    arrays = {key: _flat(array) for key, array in _in_order(weights.packed)}
     if vocabulary is not None:
         text = json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")).encode()
         arrays[VOCABULARY] = np.frombuffer(text, np.uint8)

@@ -83,6 +83,8 @@ def refuse_for_a_text(arguments: Namespace, names: Sequence[str] = FILES_ONLY) -
 def run_files(arguments: Namespace, work: Work) -> None:
     """Do the work on the files that the arguments name."""
     directory = _output_directory(arguments, work)
+    if arguments.edits:
+        raise ValueError("--edit is for a single text, not for files of texts")
     if arguments.json:
         raise ValueError(
             f"--json is for a single text; {work.results} of files are in the format of the files"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
 
-__all__ = ["max_loss_option", "model_options", "output_options", "sampling_options", "special_option"]
+__all__ = [
+    "edit_option",
+    "max_loss_option",
+    "model_options",
+    "output_options",
+    "sampling_options",
+    "special_option",
+]
 
 
 def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = False) -> None:
@@ -106,6 +113,31 @@ def special_option(parser: ArgumentParser) -> None:
         action="store_true",
         help="read special tokens such as <|endoftext|> or [SEP] in the text as tokens (otherwise: as text)",
     )
+
+
+def edit_option(parser: ArgumentParser) -> None:
+    """Interventions in the pass."""
+    parser.add_argument(
+        "--edit",
+        action="append",
+        default=[],
+        dest="edits",
+        type=_edit,
+        metavar="NAME:EDIT[:WHERE]",
+        help="change what is computed on the way: blocks.3.attn.hook_z:zero:heads=1 silences a head. EDIT is "
+        "zero, scale=X or add=X; WHERE is positions=, heads= or units= with 3, 1,4, 0-5 or 7-; may be given "
+        "several times (docs/introspection.md)",
+    )
+
+
+def _edit(words: str) -> tuple[str, Any]:
+    # Deferred: it needs NumPy, and --help must be quick.
+    from ..introspection.notation import parse_edit
+
+    try:
+        return parse_edit(words)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def sampling_options(parser: ArgumentParser) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..core.labels import harmless
 from ..version import __version__
-from .options import max_loss_option, model_options, output_options, sampling_options, special_option
+from .options import (
+    edit_option,
+    max_loss_option,
+    model_options,
+    output_options,
+    sampling_options,
+    special_option,
+)
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
@@ -72,6 +79,7 @@ def _generate(command: Command) -> None:
     model_options(parser)
     sampling_options(parser)
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "--skip-special-tokens",
         action="store_true",
@@ -97,6 +105,7 @@ def _suggest(command: Command) -> None:
     parser.add_argument("text", nargs="?", help="the text so far; - is stdin")
     model_options(parser)
     special_option(parser)
+    edit_option(parser)
     parser.add_argument("-k", type=int, default=5, metavar="N", help="how many suggestions (5)")
     output_options(parser)
 
@@ -128,6 +137,7 @@ def _score(command: Command) -> None:
         "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
     )
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "--stride",
         type=int,
@@ -199,6 +209,7 @@ def _explain(command: Command) -> None:
     )
     parser.add_argument("text", nargs="?", help="the text; - or nothing: stdin, without its final line break")
     special_option(parser)
+    edit_option(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -41,7 +41,9 @@ def _score_text(arguments: Namespace) -> None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
         model = load_to_score(arguments)
-        score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
+        score = model.score(
+            text, bos=arguments.bos, special=arguments.special, stride=arguments.stride, edits=arguments.edits
+        )
         if arguments.json:
             print_json(_to_dict(score), out)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .formatting import print_json, quoted
 from .loading import load_model
 
 if TYPE_CHECKING:
+    from ..introspection.edits import Edit
     from ..model import GPT2
     from ..scoring.results import Suggestion
 
@@ -30,10 +32,12 @@ def run(arguments: Namespace) -> None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):
             text = ""
         else:
-            _keyboard(load_model(arguments), arguments.k, arguments.special)
+            _keyboard(load_model(arguments), arguments.k, arguments.special, arguments.edits)
             return
     with open_output(arguments.output) as out:
-        suggestions = load_model(arguments).suggest(text, arguments.k, special=arguments.special)
+        suggestions = load_model(arguments).suggest(
+            text, arguments.k, special=arguments.special, edits=arguments.edits
+        )
         if arguments.json:
             print_json({"text": text, "suggestions": list(map(suggestion_dict, suggestions))}, out)
         else:
@@ -41,7 +45,7 @@ def run(arguments: Namespace) -> None:
                 print(_shown(suggestion), file=out)
 
 
-def _keyboard(model: GPT2, k: int, special: bool) -> None:
+def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edit]]) -> None:
     """Suggest words for a text that grows by what is typed and picked."""
     with contextlib.suppress(ImportError):
         # Editing of the typed line, where Python has it.
@@ -78,7 +82,7 @@ def _keyboard(model: GPT2, k: int, special: bool) -> None:
                 text, ids = text + line, np.concatenate([ids, more])
             else:
                 text, ids = line, model.encode([line], special=special)[0]
-            suggestions = model.suggest(ids, k)
+            suggestions = model.suggest(ids, k, edits=edits)
         except ValueError as error:
             # For example, the text has outgrown the context.
             note(str(error))

@@ -42,4 +42,5 @@ cdef class Weights:
     cdef void *allot(self, gpt2c_dense *dense, name) except NULL
     cdef int pack(self, gpt2c_dense *dense, name, matrix, bint transposed) except -1
     cdef int pack_rows(self, gpt2c_dense *dense, name) except -1
+    cdef str unknown(self, name)
     cdef columns(self, const gpt2c_dense *dense, which)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ from ._kernels import BACKENDS as BACKENDS
 from ._kernels import FUNCTIONS as FUNCTIONS
 
 @disjoint_base
-class Weights:
+class Weights(Mapping[str, NDArray[np.float32]]):
     config: Config
     backend: str
     dtype: str
     isa: str
     nbytes: int
     @property
-    def tensors(self) -> Mapping[str, NDArray[Any]]: ...
+    def packed(self) -> Mapping[str, NDArray[Any]]: ...
     def __init__(
         self,
         config: Config,
@@ -31,4 +31,6 @@ class Weights:
         threads: int = 1,
     ) -> None: ...
     def unembedding(self, ids: ArrayLike) -> NDArray[np.float32]: ...
-    def output_projection(self, layer: int) -> NDArray[np.float32]: ...
+    def __getitem__(self, name: str, /) -> NDArray[np.float32]: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...

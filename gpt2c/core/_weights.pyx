@@ -2,12 +2,14 @@
 """The weights of a model, packed as the kernels read them."""
 
 import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
 import numpy as np
 
 from gpt2c.core._kernels import BACKENDS, FUNCTIONS
-from gpt2c.errors import CheckpointError
+from gpt2c.errors import CheckpointError, shown
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
@@ -42,6 +44,11 @@ cdef gpt2c_dense *dense_of(gpt2c_layer *layer, int phase):
 cdef class Weights:
     """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
 
+    A mapping of canonical names (those at the top of gpt2c/reference.py) to read-only float32 arrays of the
+    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` is [n_embd, 3 n_embd]. What is packed is unpacked when
+    it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's in float32,
+    and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to ``wte.weight``.
+
     Parameters
     ----------
     config : gpt2c.config.Config
@@ -52,7 +59,7 @@ cdef class Weights:
         ``read_rows(name, begin, end)`` gives some rows of the head's matrix, the largest there is: then it never
         exists as a whole.
     panels : callable, optional
-        ``panels(name)`` gives the weights of a dense layer as ``tensors`` of another Weights of this configuration
+        ``panels(name)`` gives the weights of a dense layer as ``packed`` of another Weights of this configuration
         and dtype holds them: uint8 [panels, bytes], C-contiguous, at a multiple of 64 bytes. They are adopted where
         they are instead of packing; ``read`` is called for the rest.
     backend : {"native", "blas"}
@@ -70,9 +77,9 @@ cdef class Weights:
     config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware uses ``blas``)
     nbytes : int
         Bytes held.
-    tensors : read-only mapping
-        Canonical name -> read-only array: of the head and the weights of dense layers the panels (with ``native``),
-        in the order in which a pass reads them; of all else float32.
+    packed : read-only mapping
+        Canonical name -> read-only array as it is held: of the head and the weights of dense layers the panels (with
+        ``native``), in the order in which a pass reads them; of all else float32.
     """
 
     def __cinit__(self, config, read, *, read_rows=None, panels=None, backend="native", dtype="float32", isa=None,
@@ -96,7 +103,7 @@ cdef class Weights:
         PyMem_Free(self.layers)
 
     @property
-    def tensors(self):
+    def packed(self):
         return MappingProxyType(self.named)
 
     # ---- making it ----
@@ -269,6 +276,48 @@ cdef class Weights:
 
     # ---- reading it ----
 
+    def __getitem__(self, name):
+        if name not in self.named:
+            raise KeyError(self.unknown(name))
+        held = self.named[name]
+        if held.dtype == np.float32:
+            return held
+        cdef gpt2c_dense *dense
+        if not name.startswith("h."):
+            found = self.columns(&self.model.head, range(self.model.n_vocab))
+        else:
+            _, layer, part = name.split(".", 2)
+            [phase] = [phase for phase, other, _ in dense_layers(self.config) if part == other + ".weight"]
+            dense = dense_of(&self.layers[<ptrdiff_t>int(layer)], phase)
+            found = np.ascontiguousarray(self.columns(dense, range(dense.n_out)).T)
+        found.flags.writeable = False
+        return found
+
+    cdef str unknown(self, name):
+        """What to say of a name that is not there."""
+        close = get_close_matches(name, self.named) if isinstance(name, str) else []
+        if name == "lm_head.weight":
+            hint = "the head is tied to 'wte.weight'"
+        elif close:
+            hint = f"is {' or '.join(map(repr, close))} meant?"
+        else:
+            hint = f"the names are like {', '.join(map(repr, list(self.named)[:3]))}: list(weights) shows all"
+        return f"this model has no tensor {shown(name)}; {hint}"
+
+    def __repr__(self):
+        return f"<Weights: {len(self)} tensors, {self.dtype}, {self.backend}>"
+
+    def __iter__(self):
+        return iter(self.named)
+
+    def __len__(self):
+        return len(self.named)
+
+    def __contains__(self, name):
+        return name in self.named
+
+    keys, values, items, get = Mapping.keys, Mapping.values, Mapping.items, Mapping.get
+
     def unembedding(self, ids):
         """Rows of the head's matrix, as the panels stand for them.
 
@@ -290,22 +339,6 @@ cdef class Weights:
             return self.matrices[GPT2C_HEAD, 0].T[ids]
         return self.columns(&self.model.head, ids.tolist())
 
-    def output_projection(self, layer):
-        """What each head's result is made with: float32 [n_head, d_head, n_embd].
-
-        A head adds to the residual stream the product of its values, weighted and summed, and its matrix; the bias of
-        the layer is added once.
-        """
-        c = self.config
-        if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not 0 <= layer < c.n_layer:
-            raise ValueError(f"layer is {layer!r}; allowed: 0 to {c.n_layer - 1}")
-        if self.backend == "blas":
-            matrix = self.matrices[GPT2C_ATTN_PROJ, layer].copy()
-        else:
-            columns = self.columns(&self.layers[<ptrdiff_t>layer].attn_proj, range(c.n_embd))
-            matrix = np.ascontiguousarray(columns.T)
-        return matrix.reshape(c.n_head, c.head_dim, c.n_embd)
-
     cdef columns(self, const gpt2c_dense *dense, which):
         """Some outputs of a dense layer: float32 [which, inputs]."""
         found = np.empty((len(which), dense.n_in), np.float32)
@@ -315,3 +348,6 @@ cdef class Weights:
             unpack_column(dense, n, row)
             row += dense.n_in
         return found
+
+
+Mapping.register(Weights)

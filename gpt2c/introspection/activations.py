@@ -12,7 +12,7 @@ from .hooks import axes, full_name
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["Activations", "Captured", "joined"]
+__all__ = ["Activations", "Captured", "joined", "output_matrices"]
 
 Captured = dict[str, list[np.ndarray]]
 """Name -> one array per pass."""
@@ -88,3 +88,11 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
         np.pad(part, ((0, 0), (0, 0), (0, n_keys - part.shape[2])), constant_values=hidden) for part in parts
     ]
     return np.concatenate(wide, axis=1)
+
+
+def output_matrices(model: LoadedModel, layer: int) -> np.ndarray:
+    """What the values of each head are multiplied by to be added to the stream: [n_head, d_head, n_embd]."""
+    config = model.config
+    return model.weights[f"h.{layer}.attn.c_proj.weight"].reshape(
+        config.n_head, config.head_dim, config.n_embd
+    )

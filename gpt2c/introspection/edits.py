@@ -16,13 +16,16 @@ units
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+from ..config import Config
 from ..core.checks import check_integer
-from .hooks import Hook, axes
+from ..errors import shown
+from .hooks import Hook, axes, matching
 
-__all__ = ["Edit", "add", "mean", "replace", "scale", "zero"]
+__all__ = ["Edit", "add", "described", "mean", "replace", "scale", "zero"]
 
 Edit = Callable[[np.ndarray, Hook], np.ndarray | None]
 Choice = int | slice | Iterable[int] | None
@@ -30,7 +33,8 @@ Choice = int | slice | Iterable[int] | None
 
 def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
     """Set to 0: zero ablation."""
-    return scale(0.0, positions=positions, heads=heads, units=units)
+    edit = scale(0.0, positions=positions, heads=heads, units=units)
+    return _called(edit, "zero", positions=positions, heads=heads, units=units)
 
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
@@ -40,7 +44,7 @@ def scale(factor: float, *, positions: Choice = None, heads: Choice = None, unit
         chosen = _chosen(value, hook, positions, heads, units)
         value[chosen] = value[chosen] * np.float32(factor) if factor else 0
 
-    return edit
+    return _called(edit, f"scale {factor:g}", positions=positions, heads=heads, units=units)
 
 
 def add(
@@ -65,7 +69,8 @@ def add(
                 f"an array {list(vector.shape)} cannot be added to {list(part.shape)} of {hook.name}"
             ) from None
 
-    return edit
+    what = f"an array {list(vector.shape)}" if vector.ndim else f"{vector:g}"
+    return _called(edit, f"add {what}", positions=positions, heads=heads, units=units)
 
 
 def mean(
@@ -94,7 +99,8 @@ def mean(
         chosen = _chosen(value, hook, positions, heads, units)
         value[chosen] = np.broadcast_to(averages[hook.name], value.shape)[chosen]
 
-    return edit
+    what = f"mean of {len(caches)} text{'s' * (len(caches) > 1)}"
+    return _called(edit, what, positions=positions, heads=heads, units=units)
 
 
 def replace(
@@ -135,10 +141,43 @@ def replace(
             )
         value[chosen] = other[(*chosen[:axis], wanted - first, *chosen[axis + 1 :])]
 
-    return edit
+    what = "what it was in another run" if isinstance(source, Mapping) else "an array"
+    return _called(edit, f"replace by {what}", positions=positions, heads=heads, units=units)
 
 
 FACTORIES = (add, mean, replace, scale, zero)
+
+
+def described(config: Config, edits: Iterable[tuple[Any, Edit]]) -> list[str]:
+    """What is changed by each edit, and how: "blocks.3.attn.hook_z: zero, heads 1"."""
+    lines = []
+    for asked, edit in edits:
+        names = matching(config, asked)
+        name = asked if isinstance(asked, str) else f"{names[0]}, ..." if names else "nothing"
+        where = names[0] if len(names) == 1 else f"{name} ({len(names)} values)"
+        lines.append(f"{where}: {getattr(edit, '__name__', shown(edit))}")
+    return lines
+
+
+def _called(edit: Any, what: str, **choices: Choice) -> Edit:
+    """The edit, with a name that says what it does."""
+    parts = [f"{axis} {_written(choice)}" for axis, choice in choices.items() if choice is not None]
+    edit.__name__ = edit.__qualname__ = ", ".join([what, *parts])
+    return edit
+
+
+def _written(choice: Choice) -> str:
+    """Which are chosen: "1, 4", "0 to 5", "from 7 on"."""
+    if isinstance(choice, slice):
+        return repr(choice) if choice.stop is not None or choice.step else f"from {choice.start or 0} on"
+    if isinstance(choice, np.ndarray):
+        choice = choice.tolist()
+    if isinstance(choice, range | list | tuple):
+        listed = list(choice)
+        if len(listed) > 2 and listed == list(range(listed[0], listed[-1] + 1)):
+            return f"{listed[0]} to {listed[-1]}"
+        return shown(listed)[1:-1] if listed else "none"
+    return shown(choice)
 
 
 def _chosen(

@@ -11,7 +11,7 @@ from ..core import _engine
 from ..core.batching import calls_of
 from ..core.checks import check_integer
 from ..core.prompts import token_ids
-from .activations import Activations
+from .activations import Activations, output_matrices
 from .results import Attribution, HeadScores, LogitLens
 
 __all__ = ["attribution", "head_scores", "logit_lens"]
@@ -98,7 +98,7 @@ def attribution(
 
     # Of what the last LayerNorm gives, and of what it is given. (Centring one factor of a product is enough.)
     after = difference(model.weights.unembedding(chosen))
-    before = after * model.weights.tensors["ln_f.weight"]
+    before = after * model.weights["ln_f.weight"]
     before = (before - before.mean()) / cache["ln_final.hook_scale"][row, 0]
 
     parts = {"embed": cache["embed"], "pos_embed": cache["pos_embed"]}
@@ -107,9 +107,9 @@ def attribution(
     for layer in range(config.n_layer):
         parts[f"attn {layer}"], parts[f"mlp {layer}"] = cache["attn_out", layer], cache["mlp_out", layer]
         heads[layer] = _head_results(cache, layer, position, before)
-        attn_bias[layer] = model.weights.tensors[f"h.{layer}.attn.c_proj.bias"] @ before
+        attn_bias[layer] = model.weights[f"h.{layer}.attn.c_proj.bias"] @ before
     components = {name: float(values[position] @ before) for name, values in parts.items()}
-    components["bias"] = float(after @ model.weights.tensors["ln_f.bias"])
+    components["bias"] = float(after @ model.weights["ln_f.bias"])
     logit = float(difference(cache.logits[row, chosen]))
     components["rest"] = logit - math.fsum(components.values())
     return Attribution(
@@ -129,7 +129,7 @@ def _head_results(cache: Activations, layer: int, position: int, direction: np.n
     """The product of each head's result at a position and a direction: [n_head]."""
     if f"blocks.{layer}.attn.hook_result" in cache:
         return cache["result", layer][position] @ direction
-    outward = cache.model.weights.output_projection(layer) @ direction  # [n_head, d_head]
+    outward = output_matrices(cache.model, layer) @ direction  # [n_head, d_head]
     return (cache["z", layer][position] * outward).sum(axis=1)
 
 

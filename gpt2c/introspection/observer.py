@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import _engine
-from .activations import Captured
+from .activations import Captured, output_matrices
 from .edits import FACTORIES
 from .hooks import OUTSIDE, PLACES, Hook, axes, matching, place_of
 
@@ -153,7 +153,7 @@ class Observer:
         if not any(name in self._watch.names or self._changes(index, name) for name in names):
             return
         tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2"}.get(names[0].split(".")[-2], "ln_f")
-        gain, bias = (self._model.weights.tensors[f"{tensor}.{part}"] for part in ("weight", "bias"))
+        gain, bias = (self._model.weights[f"{tensor}.{part}"] for part in ("weight", "bias"))
         centred = x - x.mean(axis=1, keepdims=True, dtype=np.float64)
         variance = (centred**2).mean(axis=1, keepdims=True)
         scale = np.sqrt(variance + self._model.config.layer_norm_epsilon).astype(np.float32)
@@ -167,7 +167,8 @@ class Observer:
         if not (name in self._watch.names or self._changes(index, name)):
             return
         heads = self._heads(z, 1)[0]
-        result = np.einsum("thd,hde->the", heads, self._model.weights.output_projection(layer), optimize=True)
+        outward = output_matrices(self._model, layer)
+        result = np.einsum("thd,hde->the", heads, outward, optimize=True)
         before = result.copy()
         changed = self._touch(index, name, result)
         out[changed] += (result - before)[changed].sum(axis=1)

@@ -27,6 +27,7 @@ __all__ = [
     "print_attention",
     "print_attribution",
     "print_continuations",
+    "print_edits",
     "print_embedding",
     "print_head_scores",
     "print_lens",
@@ -96,6 +97,14 @@ class Screen:
         """One of `blocks` for a number from 0 to 1, by its square root: small ones differ. 0 is blank."""
         level = math.ceil(math.sqrt(min(share, 1)) * 8) if share > 0 else 0
         return self.blocks[level - 1] if level else " "
+
+
+def print_edits(screen: Screen, told: Sequence[str]) -> None:
+    """What was changed in the pass, and how."""
+    screen.title("This is not the model as it is: these edits change what it computes")
+    for one in told:
+        for line in wrapped("  " + screen.text("".join(map(visible, one))), screen.width):
+            screen.line(line)
 
 
 def print_embedding(screen: Screen, cache: ActivationCache) -> None:

@@ -1,5 +1,5 @@
 """Pages that show what a model does with a text: one HTML file each, which needs nothing but a browser."""
 
-from .document import explain_page, fragment
+from .document import explain_page, fragment, framed
 
-__all__ = ["explain_page", "fragment"]
+__all__ = ["explain_page", "fragment", "framed"]

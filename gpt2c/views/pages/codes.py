@@ -35,8 +35,8 @@ def digits(codes: np.ndarray) -> dict[str, str]:
 
 
 def weight_codes(weights: np.ndarray, bits: int) -> np.ndarray:
-    """Attention weights, 0 to 1, as codes from 0 to 2**bits - 1; any shape."""
-    exact = np.asarray(weights, np.float64)
+    """Attention weights as codes from 0 to 2**bits - 1; any shape. Edited ones may lie beyond 0 and 1."""
+    exact = np.clip(np.asarray(weights, np.float64), 0, 1)
     with np.errstate(divide="ignore"):
         place = np.where(exact >= KNEE, exact / KNEE - 1, np.log(exact / KNEE)) + DEPTH
     largest = 2**bits - 1

@@ -74,7 +74,8 @@ const attention = (() => {
     };
   }
   const error = (told.knee * step) / 2;
-  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, error, hiddenError };
+  const edited = (layer) => Boolean(data.edits?.attention.includes(layer));
+  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, edited, error, hiddenError };
 })();
 
 // The layer and the heads that are looked at, in all views.

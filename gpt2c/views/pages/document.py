@@ -15,13 +15,14 @@ from ...core.prompts import separate
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
 from . import explanation
+from .continuation import continuations, generation, room, search
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
     from ...core.prompts import Prompt
     from ...introspection.passes import ActivationCache
 
-__all__ = ["explain_page", "fragment"]
+__all__ = ["explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
@@ -29,8 +30,8 @@ SCRIPTS = (
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
 TITLE_CHARACTERS = 60
-# In pixels.
-FRAGMENT_HEIGHT = 560
+# Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
+AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
 
 
 def explain_page(
@@ -46,6 +47,7 @@ def explain_page(
     top_k: int = 40,
     top_p: float = 0.95,
     seed: int = 0,
+    edits: explanation.Edits = (),
 ) -> str:
     """A page that shows how the model reads a text and goes on with it; it opens from a file, offline.
 
@@ -61,8 +63,8 @@ def explain_page(
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
         The width of the search; 1 leaves it out.
-    special, temperature, top_k, top_p, seed
-        Of the text and of the generation: see :meth:`GPT2.generate`.
+    special, temperature, top_k, top_p, seed, edits
+        Of the text and of the generation: see :meth:`GPT2.generate`. Edits are made in every pass.
 
     Returns
     -------
@@ -78,32 +80,35 @@ def explain_page(
     ValueError, TypeError
         A layer or head that the model does not have, or an invalid option.
     """
-    max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1)
-    num_beams = check_integer("num_beams", num_beams, 1)
+    check_integer("max_new_tokens", max_new_tokens, 1)
+    check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
     if several:
-        raise TypeError(
-            f"explain_page explains one text, but got a list of {len(given)}: make a page of each"
-        )
-    activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special)
+        raise TypeError(f"explain_page explains one text, but got a list of {len(given)}")
+    activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special, edits)
     used = set(activations.token_ids.tolist())
-    data = _reading(activations, layer, head, used)
+    data = _reading(activations, layer, head, used, edits)
     data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data |= _continuing(activations, max_new_tokens, num_beams, options, used)
+    data |= _continuing(activations, max_new_tokens, num_beams, options, used, edits)
     data["pieces"] = explanation.pieces(model, used)
     return _document(data)
 
 
-def _reading(cache: ActivationCache, layer: int, head: int, used: set[int]) -> dict[str, Any]:
+def _reading(
+    cache: ActivationCache, layer: int, head: int, used: set[int], edits: explanation.Edits
+) -> dict[str, Any]:
     """How the model reads the text; the tokens that are shown are added to ``used``."""
+    edited = explanation.edited(cache.model, edits)
+    without = edited["edits"]["attention"] if edited else ()
     return {
         **explanation.about(cache.model, cache.token_ids),
+        **edited,
         "start": {"layer": layer, "head": head},
-        "attention": explanation.attention(cache, layer, hidden=True),
+        "attention": explanation.attention(cache, layer, hidden=True, without=without),
         "walk": explanation.walk(cache, layer, head, used),
         "lens": explanation.lens(cache, used),
-        "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used),
+        "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
     }
 
 
@@ -113,23 +118,25 @@ def _continuing(
     num_beams: int,
     options: dict[str, Any],
     used: set[int],
+    edits: explanation.Edits,
 ) -> dict[str, Any]:
     """How the text goes on, drawn and searched: nothing where the model has no more positions."""
     model, ids = cache.model, cache.token_ids.tolist()
-    n_new = explanation.room(model, len(ids), max_new_tokens)
+    n_new = room(model, len(ids), max_new_tokens)
     if not n_new:
         return {}
     sampling = SamplingOptions(
         max_new_tokens=n_new,
         trace=True,
         names_filter="blocks.*.attn.hook_pattern",
+        edits=edits,
         **options,
     )
     [drawn] = continue_prompts(model, [cache.token_ids], sampling)
-    data = {"generation": explanation.generation(drawn, options, used)}
+    data = {"generation": generation(drawn, options, used)}
     if num_beams > 1:
-        greedy, found = explanation.continuations(model, ids, n_new, num_beams, trace=True)
-        data["search"] = explanation.search(found, greedy, num_beams, used)
+        greedy, found = continuations(model, ids, n_new, num_beams, trace=True, edits=edits)
+        data["search"] = search(found, greedy, num_beams, used)
     return data
 
 
@@ -159,9 +166,15 @@ def fragment(cache: ActivationCache) -> str:
         "attention": explanation.attention(cache, layers[0], hidden=False),
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
     }
+    height = min(AROUND + PER_TOKEN * max(5, len(cache.token_ids)), HIGHEST)
+    return framed(_document(data), "Attention", height)
+
+
+def framed(page: str, title: str, height: int) -> str:
+    """A page as a piece of HTML for notebooks: its script and style stay inside the frame."""
     return (
-        f'<iframe title="Attention" sandbox="allow-scripts" srcdoc="{html.escape(_document(data))}" '
-        f'style="width:100%;height:{FRAGMENT_HEIGHT}px;border:0"></iframe>'
+        f'<iframe title="{html.escape(title)}" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
+        f'style="width:100%;height:{height}px;border:0"></iframe>'
     )
 
 

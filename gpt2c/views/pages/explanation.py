@@ -7,53 +7,49 @@ texts, in which a byte that is no UTF-8 by itself is a lone surrogate, U+DC80 fo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core import _engine
 from ...core.checks import check_flag, check_index
-from ...generation.loop import continue_prompts
-from ...generation.options import SamplingOptions
+from ...introspection.edits import Edit, described
 from ...introspection.hooks import NamesFilter, full_name
+from ...introspection.observer import checked_edits
 from ...introspection.passes import capture
 from ...scoring.options import ScoringOptions
 from ...scoring.scoring import score_text
 from ...version import __version__
-from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes, weight_codes
+from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
     from ...core.prompts import Prompt
-    from ...generation.results import Generation
-    from ...generation.trace import Branch, Candidate
     from ...introspection.passes import ActivationCache
 
 __all__ = [
+    "Edits",
     "about",
     "attention",
-    "continuations",
-    "generation",
+    "edited",
     "lens",
     "look",
     "names",
     "opening_head",
     "pieces",
-    "room",
     "scores",
-    "search",
     "walk",
 ]
 
 Json = dict[str, Any]
+Edits = tuple[tuple[str, Edit], ...]
 
 SHOWN = 8  # tokens that the walk follows, at most
 WIDTH = 8  # numbers of each vector that it shows
 CANDIDATES = 40  # next tokens among which it samples by name
 TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
 ALTERNATIVES = 5  # per token of the text, and per layer and token of the logit lens
-DROPPED = 2  # continuations that each beam shows besides those that live on
 
 FINE_CELLS = 200_000  # up to so many attention weights take 16 bits each, more take 8
 HIDDEN_CELLS = 2_000_000  # up to so many, the scores behind the mask are told for every layer
@@ -81,17 +77,35 @@ def look(
     head: int | None,
     names_of: Callable[[int], NamesFilter],
     special: bool = False,
+    edits: Edits = (),
 ) -> tuple[ActivationCache, int, int]:
     """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
 
-    Those are counted from 0. Default: the first layer, and its `opening_head`.
+    Those are counted from 0. Default: the first layer, and its `opening_head`. Everything is as the edits
+    leave it.
     """
     layer = 0 if layer is None else check_index("layer", layer, model.config.n_layer)
     if head is not None:
         head = check_index("head", head, model.config.n_head)
     prompts = model.encode([text], special=check_flag("special", special))
-    [cache] = capture(model, prompts, names_of(layer))
+    [cache] = capture(model, prompts, names_of(layer), edits)
+    if edits and not np.isfinite(cache.logits).all():
+        raise ValueError("with these edits the logits are infinite or not numbers, which cannot be explained")
     return cache, layer, opening_head(cache, layer) if head is None else head
+
+
+def edited(model: LoadedModel, edits: Edits) -> Json:
+    """The edits as they are told, and the layers of which scores or weights of attention are edited."""
+    if not edits:
+        return {}
+    names = checked_edits(model, edits)
+    of_attention = ("attn_scores", "pattern")
+    layers = [
+        i
+        for i in range(model.config.n_layer)
+        if any(full_name(model.config, name, i) in names for name in of_attention)
+    ]
+    return {"edits": {"told": described(model.config, edits), "attention": layers}}
 
 
 def about(model: LoadedModel, token_ids: np.ndarray) -> Json:
@@ -134,7 +148,7 @@ def opening_head(cache: ActivationCache, layer: int) -> int:
 # Attention
 
 
-def attention(cache: ActivationCache, layer: int, *, hidden: bool) -> Json:
+def attention(cache: ActivationCache, layer: int, *, hidden: bool, without: Iterable[int] = ()) -> Json:
     """The attention of all layers that were captured, or of ``layer`` alone where that is too much.
 
     Parameters
@@ -143,6 +157,8 @@ def attention(cache: ActivationCache, layer: int, *, hidden: bool) -> Json:
     layer : int
     hidden : bool
         Also tell the scores behind the mask and each row's log-sum-exp, from which the visible scores follow.
+    without : iterable of int
+        Layers whose scores are not told, since weights do not follow from query and key there.
     """
     config, T = cache.model.config, len(cache.token_ids)
     layers = [i for i in range(config.n_layer) if full_name(config, "pattern", i) in cache]
@@ -159,8 +175,8 @@ def attention(cache: ActivationCache, layer: int, *, hidden: bool) -> Json:
         "digits": DIGITS,
         "weights": packed(np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in layers])),
     }
-    if hidden:
-        told = layers if cells <= HIDDEN_CELLS else [layer]
+    told = [i for i in (layers if cells <= HIDDEN_CELLS else [layer]) if i not in without]
+    if hidden and told:
         levels, text = (2**16, packed) if bits == 16 else (len(DIGITS), digits)
         codes, ends, sums = zip(*(_scores(cache, i, levels) for i in told), strict=True)
         found["scores"] = {
@@ -284,11 +300,12 @@ def lens(cache: ActivationCache, used: set[int]) -> Json:
     }
 
 
-def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int]) -> Json | None:
+def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int], edits: Edits = ()) -> Json | None:
     """How probable every token but the first was; None where there is no other."""
     if len(token_ids) < 2:
         return None
-    options = ScoringOptions.checked(model, bos=False, top=min(ALTERNATIVES, model.n_text_tokens))
+    top = min(ALTERNATIVES, model.n_text_tokens)
+    options = ScoringOptions.checked(model, bos=False, top=top, edits=edits)
     found = score_text(model, list(token_ids), options)
     assert found.top_ids is not None and found.top_logprobs is not None  # asked for with top
     used.update(found.top_ids.ravel().tolist())
@@ -300,98 +317,4 @@ def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int]) -> Json
         "top_ids": packed(found.top_ids.astype(np.uint32)),
         "top_logprobs": packed(_float32(found.top_logprobs)),
         "perplexity": found.perplexity,
-    }
-
-
-# Generation
-
-
-def room(model: LoadedModel, n_tokens: int, max_new_tokens: int) -> int:
-    """How many tokens to generate after the text: fewer than wanted where the model has no more positions."""
-    return min(max_new_tokens, model.config.n_ctx - n_tokens)
-
-
-def continuations(
-    model: LoadedModel, token_ids: Sequence[int], n_new: int, num_beams: int, *, trace: bool = False
-) -> tuple[Generation, list[Generation]]:
-    """What greedy decoding finds, and all that a beam search does; nothing of the latter with one beam."""
-    prompts = [np.array(token_ids, np.int32)]
-    [greedy] = continue_prompts(model, prompts, SamplingOptions(max_new_tokens=n_new))
-    if num_beams == 1:
-        return greedy, []
-    options = SamplingOptions(
-        max_new_tokens=n_new,
-        num_beams=num_beams,
-        num_return_sequences=num_beams,
-        length_penalty=0.0,  # texts are compared by their probability itself
-        trace=trace,
-    )
-    return greedy, continue_prompts(model, prompts, options)
-
-
-def generation(result: Generation, options: Mapping[str, Any], used: set[int]) -> Json:
-    """A traced generation with its patterns, step by step: how each step's new row attends, by layer."""
-    assert result.trace is not None and result.cache is not None  # asked for
-    steps = []
-    for step in result.trace.steps:
-        (branch,) = step.branches
-        steps.append([_candidate(candidate, used) for candidate in branch.candidates])
-    used.update(result.token_ids)
-    first = len(result.prompt_token_ids) - 1
-    layers = range(result.cache.model.config.n_layer)
-    rows = [result.cache["pattern", i][:, first:].mean(axis=0) for i in layers]
-    return {
-        "prompt": len(result.prompt_token_ids),
-        "token_ids": result.token_ids,
-        "logprobs": result.logprobs,
-        "finish_reason": result.finish_reason,
-        "options": {**options, "seed": result.seed},
-        "steps": steps,
-        "attention": packed(weight_codes(np.stack(rows), 8)),  # [n_layer, steps, all tokens but the last]
-    }
-
-
-def search(results: Sequence[Generation], greedy: Generation, num_beams: int, used: set[int]) -> Json:
-    """The steps of a traced beam search, what it found, and what greedy decoding finds."""
-    trace = results[0].trace
-    assert trace is not None  # asked for
-    steps = []
-    for step in trace.steps:
-        branches = []
-        for branch in step.branches:
-            candidates = [_candidate(candidate, used) for candidate in _told(branch)]
-            branches.append({"ids": branch.token_ids, "score": branch.score, "candidates": candidates})
-        steps.append(branches)
-    used.update(token for result in (*results, greedy) for token in result.token_ids)
-    return {
-        "num_beams": num_beams,
-        "steps": steps,
-        "found": [_joint(result) for result in results],
-        "greedy": _joint(greedy),
-    }
-
-
-def _told(branch: Branch) -> list[Candidate]:
-    """The candidates that live on, and some of the others."""
-    others = [candidate for candidate in branch.candidates if not candidate.fate and not candidate.removed_by]
-    return [candidate for candidate in branch.candidates if candidate.fate or candidate in others[:DROPPED]]
-
-
-def _candidate(candidate: Candidate, used: set[int]) -> Json:
-    used.add(candidate.token_id)
-    return {
-        "id": candidate.token_id,
-        "logprob": candidate.logprob,
-        **({} if candidate.score is None else {"score": candidate.score}),
-        **({"removed_by": candidate.removed_by} if candidate.removed_by else {}),
-        **({"fate": candidate.fate} if candidate.fate else {}),
-    }
-
-
-def _joint(result: Generation) -> Json:
-    return {
-        "ids": result.token_ids,
-        "logprobs": result.logprobs,
-        "joint": sum(result.logprobs),
-        "finish_reason": result.finish_reason,
     }

@@ -20,7 +20,8 @@
       "p",
       { class: "made" },
       `${model.name} · ${plural(model.n_layer, "layer")} of ${plural(model.n_head, "head")}, ${model.n_embd} wide, vocabulary of ${whole(model.n_vocab)} · ${model.dtype} · ${plural(T, "token")}`
-    )
+    ),
+    ...(data.edits ? [editsNote(data.edits.told)] : [])
   );
   const told = data.attention;
   const roughError = (x) => `${Number(x.toPrecision(1))}`;
@@ -32,6 +33,15 @@
       `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
     )
   );
+
+  function editsNote(told) {
+    return make(
+      "div",
+      { class: "edited", role: "note" },
+      make("p", {}, `This is not the model as it is: ${told.length === 1 ? "an edit changes" : "edits change"} what it computes. An edited value does not follow from those before it; what comes after follows from it.`),
+      make("ul", {}, told.map((one) => make("li", {}, make("code", {}, visible(one, false)))))
+    );
+  }
 
   const list = make("div", { role: "tablist", "aria-label": "Views", class: "tabs" });
   const main = document.getElementById("main");

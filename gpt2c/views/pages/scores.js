@@ -22,7 +22,7 @@ function scoresView(panel) {
   panel.append(
     make("p", {}, attention.score
       ? "Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1. Point at a cell, or move with the arrow keys."
-      : "Rows ask, columns answer; each row sums to 1. Point at a cell, or move with the arrow keys."),
+      : `Rows ask, columns answer; each row sums to 1${data.edits ? ", but for what was edited" : ""}. Point at a cell, or move with the arrow keys.`),
     make("div", { class: "controls" }, layers.element, heads.element, stageChoice),
     frame,
     readout,
@@ -142,7 +142,9 @@ function scoresView(panel) {
     stageChoice.hidden = together;
     const size = together ? fitting : (frame.clientWidth - labels) / T;
     for (const one of shown) one.redrawAt(printing() ? Math.min(56, size) : Math.max(14, Math.min(56, Math.floor(size))));
-    note.textContent = attention.score && !hasScores()
+    note.textContent = attention.edited(chosen.layer)
+      ? "Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1."
+      : attention.score && !hasScores()
       ? "The text is long: scores are told for the layer of the walk alone, weights for every layer."
       : "";
     tell();

@@ -299,7 +299,8 @@ function walkView(panel) {
       ), projections()),
       step("Score, mask, softmax", para(
         "The query of ", current(), ` times each key, ${scaling() || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. `,
-        "Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1."
+        "Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.",
+        attention.edited(layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""
       ), softmax()),
       step("Values, weighted and summed", para(
         "Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."

@@ -1,0 +1,251 @@
+"""How a model reads a text and goes on with it: as a page, as text for a terminal, as JSON values."""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..core.checks import check_flag, check_index
+from ..core.files import replacing
+from ..core.labels import harmless
+from ..core.prompts import check_lengths, separate
+from ..generation.options import SamplingOptions
+from ..introspection.edits import Edit, described
+from ..introspection.hooks import NamesFilter
+from ..introspection.observer import checked_edits
+from ..json_values import plain
+from ..scoring.scoring import score, suggest
+from . import terminal
+from .pages import explain_page, framed
+from .pages.continuation import continuations, room
+from .pages.explanation import Edits, look
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from ..core.prompts import Prompt
+    from ..generation.results import Generation
+    from ..scoring.results import Score
+
+__all__ = ["Explanation", "check_options"]
+
+# How many next tokens are told.
+NEXT = 5
+# Of the frame in notebooks, in pixels.
+HEIGHT = 720
+
+
+class Explanation:
+    """What :meth:`gpt2c.GPT2.explain` returns. Pages, text and JSON are made when they are asked for.
+
+    In a notebook it shows its page; ``print`` shows its text.
+
+    Attributes
+    ----------
+    model : LoadedModel
+    text : str
+        What is explained; for token ids their text.
+    token_ids : np.ndarray
+        Its tokens, int32 [T], with what the tokenizer puts before it.
+    edits : list of str
+        What was changed in the pass, and how, in words.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        text: Prompt,
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        max_new_tokens: int = 8,
+        num_beams: int = 3,
+        temperature: float = 0.8,
+        seed: int = 0,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
+    ) -> None:
+        check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
+        several, given = separate(text)
+        if several:
+            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+        if layer is not None:
+            layer = check_index("layer", layer, model.config.n_layer)
+        if head is not None:
+            head = check_index("head", head, model.config.n_head)
+        [self.token_ids] = model.encode([text], special=check_flag("special", special))
+        check_lengths([self.token_ids], model.config.n_ctx)
+        self.model, self._given, self._special = model, text, special
+        self._layer, self._head = layer, head
+        self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
+        self._edits: Edits = tuple(edits)
+        checked_edits(model, self._edits)
+        self.edits = described(model.config, self._edits)
+        known = b"".join(map(model.token_bytes, self.token_ids.tolist())).decode("utf-8", "replace")
+        self.text = text if isinstance(text, str) else known
+
+    def __repr__(self) -> str:
+        edited = f", {len(self.edits)} edit{'s' * (len(self.edits) > 1)}" if self.edits else ""
+        return f"<Explanation of {len(self.token_ids)} tokens{edited}: print it, or .save(path) its page>"
+
+    def __str__(self) -> str:
+        out = io.StringIO()
+        self.print(out, 80)
+        return out.getvalue().strip("\n")
+
+    def _repr_html_(self) -> str:
+        return framed(self.html, "Explanation", HEIGHT)
+
+    @cached_property
+    def html(self) -> str:
+        """The page: one HTML file, which needs no network."""
+        return explain_page(
+            self.model,
+            self._given,
+            layer=self._layer,
+            head=self._head,
+            special=self._special,
+            edits=self._edits,
+            **self._new,
+            **self._drawn,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file, which appears once it is complete."""
+        page = self.html.encode("utf-8")
+        with replacing(os.fspath(path), binary=True) as file:
+            file.write(page)
+
+    def print(self, out: TextIO, width: int) -> None:
+        """Write it as text for a terminal of so many columns."""
+        told, screen, c = self._told, terminal.Screen(out, width), self.model.config
+        about = (
+            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
+            f"token, {c.n_vocab:,} tokens"
+        )
+        for line in textwrap.wrap(about, screen.width):
+            screen.line(line)
+        if self.edits:
+            terminal.print_edits(screen, self.edits)
+        terminal.print_embedding(screen, told.cache)
+        terminal.print_attention(screen, told.cache, told.layer, told.head)
+        terminal.print_pattern(screen, told.cache, told.layer, told.head)
+        terminal.print_attribution(screen, told.attribution)
+        terminal.print_next(screen, told.next)
+        terminal.print_lens(screen, told.lens)
+        if told.score is not None:
+            terminal.print_text(screen, told.score)
+        terminal.print_head_scores(screen, told.head_scores, told.layer, told.head)
+        if told.generations:
+            terminal.print_continuations(screen, told.generations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
+        told, c = self._told, self.model.config
+        of_head = {name: told.cache[name, told.layer][:, told.head] for name in ("q", "k", "v", "z")}
+        of_pairs = {name: told.cache[name, told.layer][told.head] for name in ("attn_scores", "pattern")}
+        of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
+        return {
+            "model": self.model.name,
+            "numerics": self.model.numerics,
+            "text": self.text,
+            "edits": self.edits,
+            "token_ids": self.token_ids.tolist(),
+            "tokens": told.cache.tokens,
+            "layer": told.layer,
+            "head": told.head,
+            "sizes": {
+                "T": len(self.token_ids),
+                "n_layer": c.n_layer,
+                "n_head": c.n_head,
+                "n_embd": c.n_embd,
+                "d_head": c.head_dim,
+                "n_vocab": c.n_vocab,
+                "best": told.lens.top_ids.shape[2],
+            },
+            "shapes": {
+                **dict.fromkeys(of_head, "[T, d_head]"),
+                **dict.fromkeys(of_pairs, "[T, T]"),
+                **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
+                **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
+                "logit_lens.token_ids": "[T]",
+                **{f"head_scores.{name}": of_heads for name in vars(told.head_scores)},
+                "attribution.heads": of_heads,
+                "attribution.attn_bias": "[n_layer]",
+            },
+            **plain({**of_head, **of_pairs}),
+            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
+            "logit_lens": told.lens.to_dict(),
+            "attribution": told.attribution.to_dict(),
+            "head_scores": told.head_scores.to_dict(),
+            "score": None if told.score is None else told.score.rows(),
+            "generations": [
+                {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
+                for beams, g in told.generations
+            ],
+        }
+
+    @cached_property
+    def _told(self) -> _Told:
+        given, special = self._given, self._special
+        # Scored is what stands behind the first token, which may be one that the tokenizer put there.
+        put = len(self.token_ids) > len(self.model.encode_text(given, "the text", special=special))
+        scored: Any = None
+        if len(self.token_ids) > 1:
+            scored = score(self.model, given, bos=put, special=special, edits=self._edits)
+        return _Told(self.model, self.token_ids, self._layer, self._head, scored, self._edits, **self._new)
+
+
+class _Told:
+    """What is printed of a text, or written as JSON."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        token_ids: Any,
+        layer: int | None,
+        head: int | None,
+        score: Score | None,
+        edits: Edits,
+        *,
+        max_new_tokens: int,
+        num_beams: int,
+    ) -> None:
+        results = [name for name in checked_edits(model, edits) if name.endswith("hook_result")]
+        self.cache, self.layer, self.head = look(
+            model, token_ids, layer, head, lambda layer: _names(layer, results), edits=edits
+        )
+        self.score = score
+        self.lens = self.cache.logit_lens(NEXT)
+        self.attribution = self.cache.attribution()
+        self.head_scores = self.cache.head_scores()
+        found: Any = suggest(model, token_ids, min(NEXT, model.n_text_tokens), edits=edits)
+        self.next = found
+        self.generations: list[tuple[int, Generation]] = []
+        new = room(model, len(token_ids), max_new_tokens)
+        if new:
+            greedy, best = continuations(model, token_ids.tolist(), new, num_beams, edits=edits)
+            self.generations = [(1, greedy), *((num_beams, one) for one in best[:1])]
+
+
+def check_options(*, max_new_tokens: Any, num_beams: Any, temperature: Any, seed: Any) -> None:
+    """Raise ValueError or TypeError where a continuation cannot be so."""
+    SamplingOptions(max_new_tokens=max_new_tokens, num_beams=num_beams)
+    SamplingOptions(temperature=temperature, seed=seed)
+
+
+def _names(layer: int, results: Iterable[str]) -> NamesFilter:
+    """The activations to capture: the largest ones in ``layer`` only, and results of heads if edited."""
+
+    def wanted(name: str) -> bool:
+        place = name.rpartition(".")[2].removeprefix("hook_")
+        here = name.startswith(f"blocks.{layer}.")
+        return name in results or (
+            place not in ("result", "pre", "post") and (here or place not in ("q", "k", "v", "attn_scores"))
+        )
+
+    return wanted
