@@ -42,7 +42,9 @@ def expected_score(model, weights, ids, bos):
     rows = np.arange(len(context) - 1)
     targets = np.array(context[1:])
     ranks = (logits > logits[rows, targets][:, None]).sum(axis=1)
-    return logp[rows, targets], ranks, -(np.exp(logp) * logp).sum(axis=1)
+    entropies = -(np.exp(logp) * logp).sum(axis=1)
+    variances = (np.exp(logp) * (logp + entropies[:, None]) ** 2).sum(axis=1)
+    return logp[rows, targets], ranks, entropies, variances
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -52,7 +54,7 @@ def test_scores_equal_the_reference(seed, n, bos):
     model, weights = random_gpt2(seed)
     ids = np.random.default_rng(seed).integers(61, size=n + (not bos)).tolist()
     score = model.score(ids, bos=bos)
-    logprobs, ranks, entropies = expected_score(model, weights, ids, bos)
+    logprobs, ranks, entropies, variances = expected_score(model, weights, ids, bos)
     assert len(score) == n and score.token_ids == (ids if bos else ids[1:])
     assert (score.logprobs.dtype, score.ranks.dtype, score.entropies.dtype) == (
         np.float32,
@@ -62,6 +64,7 @@ def test_scores_equal_the_reference(seed, n, bos):
     np.testing.assert_allclose(score.logprobs, logprobs, atol=1e-4)
     np.testing.assert_array_equal(score.ranks, ranks)
     np.testing.assert_allclose(score.entropies, entropies, atol=1e-4)
+    np.testing.assert_allclose(score.variances, variances, atol=1e-4, rtol=1e-4)
 
 
 def test_the_numbers_made_from_logprobs(bundled):
@@ -81,7 +84,28 @@ def test_the_numbers_made_from_logprobs(bundled):
 
 def test_an_astronomic_perplexity_is_infinite():
     nothing = np.zeros(1, np.int64)
-    assert scoring.Score([1], np.array([-1000], np.float32), nothing, nothing, nothing).perplexity == math.inf
+    assert scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4).perplexity == math.inf
+
+
+MEASURES = json.loads((Path(__file__).parent / "data" / "golden" / "measures.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", MEASURES["curvature"], ids=lambda case: f"{case['text'][:8]}-{case['bos']}")
+def test_variances_and_curvature_are_those_of_torch(bundled, case):
+    score = bundled.score(case["text"], bos=case["bos"])
+    assert score.variances.dtype == np.float32
+    np.testing.assert_allclose(score.variances, case["variances"], rtol=1e-4)
+    assert score.curvature == pytest.approx(case["curvature"], abs=1e-4)
+
+
+def test_without_variance_there_is_no_curvature():
+    """One token is as probable as another, whatever was there."""
+    model, weights = random_gpt2(tie_word_embeddings=False)
+    weights["lm_head.weight"] = np.zeros_like(weights["lm_head.weight"])
+    alike = GPT2(_engine.Weights(model.config, weights.__getitem__), threads=1).score([1, 2, 3])
+    np.testing.assert_array_equal(alike.variances, 0)
+    np.testing.assert_allclose(alike.entropies, math.log(61), rtol=1e-6)
+    assert math.isnan(alike.curvature)
 
 
 @settings(max_examples=40, deadline=None)
@@ -157,7 +181,7 @@ def test_company_changes_no_score(monkeypatch, rows, expected_calls, bos):
     assert [sum(rows) for rows in calls] == expected_calls
     for one, other in zip(alone, together, strict=True):
         assert one.token_ids == other.token_ids
-        for name in ("logprobs", "ranks", "entropies"):
+        for name in ("logprobs", "ranks", "entropies", "variances"):
             assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
 
 
@@ -169,7 +193,7 @@ def test_a_list_gives_a_list_and_a_text_its_score(bundled):
 
 # ---- pairs
 
-VALUES = ("logprobs", "ranks", "entropies", "contexts", "top_ids", "top_logprobs")
+VALUES = ("logprobs", "ranks", "entropies", "variances", "contexts", "top_ids", "top_logprobs")
 
 
 def same(one, other, first=0):
@@ -325,7 +349,7 @@ def test_a_long_context_is_cut_by_the_window():
             end = min(100, 40 if at < 40 else at + 7)
             alone = model.score(sequence[max(0, end - 40) : end + 1], bos=False)
             first = at - (100 - n)
-            for name in ("logprobs", "ranks", "entropies"):
+            for name in ("logprobs", "ranks", "entropies", "variances"):
                 part = getattr(one, name)[first : first + end - at]
                 assert part.tobytes() == getattr(alone, name)[at - end :].tobytes()
             at = end
@@ -477,7 +501,7 @@ def test_top_and_masses_equal_the_reference(bos):
     assert np.array_equal(score.top_ids[first, 0], np.array(score.token_ids)[first])
     plain = model.score(ids, bos=bos)
     assert plain.top_ids.shape == plain.top_logprobs.shape == (len(plain), 0) and plain.masses is None
-    for name in ("logprobs", "ranks", "entropies"):  # what else is wanted changes nothing
+    for name in ("logprobs", "ranks", "entropies", "variances"):  # what else is wanted changes nothing
         assert getattr(plain, name).tobytes() == getattr(score, name).tobytes()
 
 
@@ -530,6 +554,7 @@ def test_rows_are_ready_for_a_table(bundled):
             "surprisal": score.surprisals[i],
             "rank": score.ranks[i],
             "entropy": float(score.entropies[i]),
+            "variance": float(score.variances[i]),
             "context": i + 1,
             "mass": float(score.masses[i]),
             "top_ids": score.top_ids[i].tolist(),
@@ -802,7 +827,7 @@ def test_long_texts_in_windows(window, stride, n, bos):
         new = min(n - at, stride if at else size)
         begin = max(0, at + new - size)
         alone = model.score(sequence[begin : at + new + 1], bos=False)
-        for name in ("logprobs", "ranks", "entropies"):
+        for name in ("logprobs", "ranks", "entropies", "variances"):
             part = getattr(found, name)[at : at + new]
             assert part.tobytes() == getattr(alone, name)[-new:].tobytes(), (name, at)
         assert found.contexts[at : at + new].tolist() == [at + i + 1 - begin for i in range(new)]
@@ -818,7 +843,7 @@ def test_windows_of_several_texts():
     together = model.score(texts, stride=17)
     for ids, found in zip(texts, together, strict=True):
         alone = model.score(ids, stride=17)
-        for name in ("logprobs", "ranks", "entropies", "contexts"):
+        for name in ("logprobs", "ranks", "entropies", "variances", "contexts"):
             assert getattr(found, name).tobytes() == getattr(alone, name).tobytes()
 
 

@@ -21,6 +21,7 @@ from ..corpus.jobs import (
     score_file,
     survey,
 )
+from ..json_values import plain
 from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
@@ -75,7 +76,7 @@ def _score_text(arguments: Namespace) -> None:
         model = load_model(arguments)
         score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
         if arguments.json:
-            print_json(_to_dict(score), out)
+            print_json(plain(_to_dict(score)), out)
         else:
             _print_score(score, [model.token_text(token) for token in score.token_ids], out)
 
@@ -88,6 +89,7 @@ def _to_dict(score: Score) -> dict[str, object]:
         "bits": score.bits,
         "bits_per_byte": score.bits_per_byte,
         "bits_per_char": score.bits_per_char,
+        "curvature": score.curvature,
         "per_token": score.rows(),
     }
 

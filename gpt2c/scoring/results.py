@@ -53,6 +53,9 @@ class Score(Displayed):
         How many tokens the model held for more probable; 0 is its first choice.
     entropies : np.ndarray, float32 [n]
         How undecided the model was at each token, in nats.
+    variances : np.ndarray, float32 [n]
+        How far the log-probability of a token that the model draws in the place of each token is from its
+        mean, which is minus the entropy: the mean square, in nats².
     contexts : np.ndarray, int64 [n]
         How many tokens before it the model saw, the begin-of-text token included.
     offsets : list of (int, int), optional
@@ -77,6 +80,7 @@ class Score(Displayed):
     logprobs: np.ndarray
     ranks: np.ndarray
     entropies: np.ndarray
+    variances: np.ndarray
     contexts: np.ndarray
     offsets: list[tuple[int, int]] | None = None
     n_bytes: int | None = None
@@ -112,6 +116,20 @@ class Score(Displayed):
             return math.exp(-self.logprob / len(self))
         except OverflowError:
             return math.inf
+
+    @property
+    def curvature(self) -> float:
+        """By how many standard deviations the text is more probable than what the model would have drawn.
+
+        The conditional probability curvature of Fast-DetectGPT (Bao et al., 2024), in its analytic form: what
+        `logprob` is above its mean, had every token been drawn given those before it, over the square root of
+        the sum of `variances`. It is greater for machine-written texts than for those of people. NaN where
+        nothing could be drawn but what is there: all variances are 0.
+        """
+        variance = float(self.variances.sum(dtype=np.float64))
+        if variance == 0:
+            return math.nan
+        return (self.logprob + float(self.entropies.sum(dtype=np.float64))) / math.sqrt(variance)
 
     @property
     def is_greedy(self) -> bool:
@@ -154,8 +172,8 @@ class Score(Displayed):
         """One dict per token, for ``pandas.DataFrame(score.rows())`` and its like.
 
         The keys: ``token_id``, ``text``, ``start``, ``end`` (None where there are no `offsets`), ``logprob``,
-        ``surprisal`` (bits), ``rank``, ``entropy``, ``context``; ``mass`` with a mask; ``top_ids`` and
-        ``top_logprobs`` (lists) with a top.
+        ``surprisal`` (bits), ``rank``, ``entropy``, ``variance``, ``context``; ``mass`` with a mask;
+        ``top_ids`` and ``top_logprobs`` (lists) with a top.
         """
         places: list[tuple[int | None, int | None]] = [(None, None)] * len(self)
         texts: list[str | None] = [None] * len(self)
@@ -171,6 +189,7 @@ class Score(Displayed):
             "surprisal": self.surprisals.tolist(),
             "rank": self.ranks.tolist(),
             "entropy": self.entropies.tolist(),
+            "variance": self.variances.tolist(),
             "context": self.contexts.tolist(),
         }
         if self.masses is not None:

@@ -296,7 +296,7 @@ def _finished(
     model: LoadedModel, passage: Passage, contexts: np.ndarray, columns: Sequence[np.ndarray]
 ) -> Score:
     n = len(passage.tokens) - passage.first
-    logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
     offsets, n_bytes, n_chars = _extent(model, passage)
     wants_words = passage.options.words
     return Score(
@@ -304,6 +304,7 @@ def _finished(
         logprobs=logprobs,
         ranks=ranks,
         entropies=entropies,
+        variances=variances,
         contexts=contexts[:n],
         offsets=offsets,
         n_bytes=n_bytes,
