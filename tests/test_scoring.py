@@ -836,6 +836,107 @@ def test_long_texts_in_windows(window, stride, n, bos):
     assert np.all(beyond >= size - stride + 1) and np.all(found.contexts <= size)
 
 
+def by_hand(model, sequence, first, start, *, window, stride, **options):
+    """Scores of the tokens of a sequence from the first on: each window a pair, which start begins."""
+    scores, done = [], first
+    while done < len(sequence):
+        end = min(len(sequence), window + 1 if done <= window else done + stride)
+        begin = max(0, end - 1 - window)
+        before = [*start, *sequence[begin + len(start) : done]] if begin else sequence[:done]
+        scores.append(model.score([(before, sequence[done:end])], bos=False, **options)[0])
+        assert len(before) + end - done <= window + 1
+        done = end
+    return scores
+
+
+def joined(scores, name):
+    return np.concatenate([getattr(score, name) for score in scores]).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("window", "stride"), [(10, 10), (10, 1), (10, 3), (7, 5), (1, 1), (40, 40), (40, 20)]
+)
+@pytest.mark.parametrize("n", [1, 10, 11, 40, 41, 95])
+@pytest.mark.parametrize("bos", [True, 7])
+def test_what_begins_a_text_before_every_window(window, stride, n, bos, dtype):
+    model = model_of(dtype)
+    start = [model.bos_token_id if bos is True else bos]
+    ids = np.random.default_rng(n).integers(61, size=n).tolist()
+    for n_context in (0, 1, 13):
+        context, options = ids[:n_context], {"window": window, "stride": stride}
+        expected = by_hand(model, start + context + ids, 1 + len(context), start, **options, top=2)
+        pairs = [(context, ids)] * 2
+        for found in model.score(pairs, bos=bos, repeat_bos=True, top=2, **options):
+            assert found.token_ids == ids
+            for name in VALUES:
+                assert getattr(found, name).tobytes() == joined(expected, name), (name, n_context)
+            assert found.contexts.max() <= window
+            beyond = max(0, window - len(context))
+            assert np.all(found.contexts[beyond:] >= window - stride + 1)
+    least = model.score(ids, bos=bos, repeat_bos=True, window=window, min_context=window - stride + 1)
+    assert same(least, model.score(ids, bos=bos, repeat_bos=True, window=window, stride=stride))
+
+
+def test_several_tokens_that_begin_a_text_before_every_window(monkeypatch):
+    model, _ = wordy()
+    monkeypatch.setattr(model.tokenizer, "prefix", (0, 14, 0))
+    ids = np.random.default_rng(0).integers(1, 12, size=50).tolist()
+    for window, stride in ((10, 8), (10, 3), (3, 1), (40, 38)):
+        expected = by_hand(model, [0, 14, 0, *ids], 3, [0, 14, 0], window=window, stride=stride)
+        found = model.score(ids, repeat_bos=True, window=window, stride=stride)
+        assert all(getattr(found, name).tobytes() == joined(expected, name) for name in VALUES[:5])
+        text = "".join(PIECES[token] for token in ids)
+        with_words = model.score(ids, repeat_bos=True, window=window, stride=stride, words=True)
+        assert same(with_words, found)
+        assert "".join(word.text for word in with_words.words()) == "".join(text.split())
+    with pytest.raises(
+        ValueError, match="stride must be from 1 to 8, the window and one more, less the 3 tok"
+    ):
+        model.score(ids, repeat_bos=True, window=10, stride=9)
+    with pytest.raises(ValueError, match="window must be from 3 to 40"):
+        model.score(ids, repeat_bos=True, window=2, stride=1)
+    with pytest.raises(ValueError, match="min_context must be from 3 to 40"):
+        model.score(ids, repeat_bos=True, min_context=2)
+
+
+def test_words_in_windows_that_begin_as_a_text_does():
+    """The corrections are those of the windows, too: computed by definition from the last row of each."""
+    model, follows = wordy(2)
+    ids = [1, 4, 2, 5, 1, 3, 4, 9, 1, 5, 5, 2, 1, 4, 1, 2]
+    score = model.score(ids, repeat_bos=True, window=6, stride=2, words=True)
+    last = score.words()[-1]
+    assert last.n_tokens == 3 and last.first_token == 13
+    behind, before = follows([0, *ids[-5:]]), follows([0, *ids[8:13]])
+    tokens = score.logprobs[13:].sum(dtype=float)
+    expected = tokens + math.log(behind[ENDS].sum()) - math.log(before[ENDS].sum())
+    assert last.logprob == pytest.approx(expected, abs=1e-4)
+
+
+def test_edits_in_windows_that_begin_as_a_text_does():
+    model, _ = random_gpt2(3)
+    ids = np.random.default_rng(0).integers(1, 61, size=60).tolist()
+    edits = [("blocks.0.hook_resid_post", lambda x, where: x * np.float32(1.5))]
+    expected = by_hand(model, [0, *ids], 1, [0], window=12, stride=5, edits=edits)
+    found = model.score(ids, repeat_bos=True, window=12, stride=5, edits=edits)
+    assert all(getattr(found, name).tobytes() == joined(expected, name) for name in VALUES[:5])
+    plain = model.score(ids, repeat_bos=True, window=12, stride=5)
+    assert not np.array_equal(plain.logprobs, found.logprobs)
+
+
+def test_what_is_written_out_begins_every_window(bundled):
+    story = "Once upon a time there was a king who had three daughters, and the youngest was fair."
+    written = bundled.score("<|endoftext|>" + story, special=True, repeat_bos=True, window=8, stride=4)
+    assert same(written, bundled.score(story, repeat_bos=True, window=8, stride=4))
+    once = bundled.score(story, window=8, stride=4)
+    assert same(once, bundled.score(story, repeat_bos=False, window=8, stride=4))
+    assert not np.array_equal(once.logprobs, written.logprobs)
+    with pytest.raises(ValueError, match="with bos=False nothing does: use bos=True or bos=ID"):
+        bundled.score(story, bos=False, repeat_bos=True)
+    with pytest.raises(TypeError, match="repeat_bos must be True or False; got 1"):
+        bundled.score(story, repeat_bos=1)
+
+
 def test_windows_of_several_texts():
     model, _ = random_gpt2(3)
     rng = np.random.default_rng(0)
