@@ -27,6 +27,7 @@ from gpt2c import (
     as_tokenizer,
     reference,
 )
+from gpt2c.checkpoint import BUNDLED
 from gpt2c.core import _engine
 from gpt2c.scoring import scoring, vocabulary
 from gpt2c.scoring.vocabulary import word_edges
@@ -96,6 +97,37 @@ def test_variances_and_curvature_are_those_of_torch(bundled, case):
     assert score.variances.dtype == np.float32
     np.testing.assert_allclose(score.variances, case["variances"], rtol=1e-4)
     assert score.curvature == pytest.approx(case["curvature"], abs=1e-4)
+
+
+def strided_inputs(ids, longest, stride):
+    done = 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + longest, len(ids))
+        yield ids[begin:done], ids[done:end]
+        if end == len(ids):
+            return
+        done = end
+
+
+@pytest.mark.parametrize("case", MEASURES["strided"], ids=lambda case: f"{case['longest']}-{case['stride']}")
+def test_the_perplexity_of_overlapping_inputs_is_that_of_transformers(bundled, case):
+    sample = (BUNDLED / "sample.txt").read_text("utf-8")
+    ids = bundled.tokenizer.encode(sample, special=True)
+    assert len(ids) == MEASURES["n_tokens"]
+    scores = list(bundled.score(strided_inputs(ids, case["longest"], case["stride"]), bos=False))
+    assert [len(score) for score in scores] == [one["judged"] for one in case["inputs"]]
+    losses = [-score.logprob / len(score) for score in scores]
+    np.testing.assert_allclose(losses, [one["loss"] for one in case["inputs"]], rtol=1e-5)
+    counted = [len(score) - (i > 0 and case["stride"] < case["longest"]) for i, score in enumerate(scores)]
+    assert counted == [one["counted"] for one in case["inputs"]]
+    perplexity = math.exp(np.dot(losses, counted) / sum(counted))
+    assert perplexity == pytest.approx(case["perplexity"], rel=1e-5)
+    if case["stride"] < case["longest"]:  # the same inputs in one call, but for the last
+        whole = bundled.score(ids, bos=False, window=case["longest"] - 1, stride=case["stride"])
+        for name in ("logprobs", "contexts"):
+            together = np.concatenate([getattr(score, name) for score in scores[:-1]])
+            np.testing.assert_array_equal(getattr(whole, name)[: len(together)], together)
+        assert len(whole) == sum(map(len, scores))
 
 
 def test_without_variance_there_is_no_curvature():
