@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import local_tasks
 from helpers.strategies import random_model, tensor_shapes
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
@@ -97,6 +98,38 @@ def test_variances_and_curvature_are_those_of_torch(bundled, case):
     assert score.variances.dtype == np.float32
     np.testing.assert_allclose(score.variances, case["variances"], rtol=1e-4)
     assert score.curvature == pytest.approx(case["curvature"], abs=1e-4)
+
+
+def test_word_perplexities_are_those_of_lm_eval(bundled):
+    """Golden: of its rolling task; it counts an empty word where white space begins or ends a text."""
+    golden = json.loads((Path(__file__).parent / "data" / "golden" / "lm_eval.json").read_text("utf-8"))
+    texts = [row["text"] for row in local_tasks.documents()]
+    words = [len(re.split(r"\s+", text)) for text in texts]
+    scores = bundled.score(texts, special=True, stride=512)
+    for score, n, (logprob,) in zip(scores, words, golden["answers"]["gpt2c_rolling"], strict=True):
+        assert score.word_perplexity(n) == pytest.approx(math.exp(-logprob / n), rel=1e-4)
+        if score.text == score.text.strip():
+            assert score.word_perplexity() == score.word_perplexity(n)
+    together = math.exp(-sum(score.logprob for score in scores) / sum(words))
+    assert together == pytest.approx(golden["metrics"]["gpt2c_rolling"]["word_perplexity,none"], rel=1e-4)
+
+
+def test_the_words_that_word_perplexity_divides_by(bundled):
+    text = " The king ,\n\nthat is  , the old one . "
+    score = bundled.score(text)
+    assert score.word_perplexity() == pytest.approx(math.exp(-score.logprob / 10), rel=1e-12)
+    assert score.word_perplexity(n_words=7) == pytest.approx(math.exp(-score.logprob / 7), rel=1e-12)
+    with pytest.raises(ValueError, match="n_words must be at least 1; got 0"):
+        score.word_perplexity(0)
+    with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1; got 7\.5 \(float\)"):
+        score.word_perplexity(7.5)
+    with pytest.raises(ValueError, match="token ids were scored: how many words they are is to be said"):
+        bundled.score([1, 2]).word_perplexity()
+    with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
+        bundled.score(" \n").word_perplexity()
+    nothing = np.zeros(1, np.int64)
+    unlikely = scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4)
+    assert unlikely.word_perplexity(1) == math.inf
 
 
 def strided_inputs(ids, longest, stride):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.checks import check_integer
 from ..core.display import Displayed
 from ..json_values import plain
 
@@ -112,10 +113,30 @@ class Score(Displayed):
     @property
     def perplexity(self) -> float:
         """exp(-mean log-probability per token)."""
-        try:
-            return math.exp(-self.logprob / len(self))
-        except OverflowError:
-            return math.inf
+        return _exp(-self.logprob / len(self))
+
+    def word_perplexity(self, n_words: int | None = None) -> float:
+        """exp(-`logprob` / n_words): a perplexity per word, comparable between vocabularies.
+
+        Parameters
+        ----------
+        n_words : int, optional
+            How many words there are; by default as many as the text has between white space,
+            ``len(text.split())``. Where what was scored is an edited form of another text, such as WikiText
+            without the spaces before its punctuation, that text's number is what published ones divide by.
+
+        Raises
+        ------
+        ValueError
+            No number was given, and the text is not known (token ids were scored) or has no words.
+        """
+        if n_words is None:
+            if self.text is None:
+                raise ValueError("token ids were scored: how many words they are is to be said by n_words")
+            n_words = len(self.text.split())
+            if n_words == 0:
+                raise ValueError("the text is white space alone: give the number of words, n_words")
+        return _exp(-self.logprob / check_integer("n_words", n_words, 1))
 
     @property
     def curvature(self) -> float:
@@ -201,6 +222,13 @@ class Score(Displayed):
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 SUMMARY = {
