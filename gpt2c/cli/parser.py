@@ -113,21 +113,54 @@ def _score(command: Command) -> None:
         "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
     )
     special_option(parser)
-    parser.add_argument(
-        "--stride",
-        type=int,
-        metavar="N",
-        help="score a text longer than the model's positions in overlapping windows, N tokens each (files of "
-        "texts: half of the positions)",
-    )
+    _windows(parser)
+    _tables(parser)
     _files_of_texts(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE | DIR",
         help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
     )
+
+
+def _windows(parser: ArgumentParser) -> None:
+    windows = parser.add_argument_group("texts longer than the window")
+    windows.add_argument(
+        "--window", type=int, metavar="N", help="what the model sees at once, in tokens (its positions)"
+    )
+    step = windows.add_mutually_exclusive_group()
+    step.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="score a text longer than the window in overlapping windows, N tokens each (files of texts: "
+        "half of the positions)",
+    )
+    step.add_argument(
+        "--min-context",
+        type=int,
+        metavar="N",
+        help="the same, with at least N tokens before each: a stride of window - N + 1",
+    )
+    windows.add_argument(
+        "--repeat-bos", action="store_true", help="what begins a text stands before every window of it"
+    )
+
+
+def _tables(parser: ArgumentParser) -> None:
+    tables = parser.add_argument_group("what is shown of a text")
+    tables.add_argument(
+        "--words",
+        action="store_true",
+        help="a table of its words, with the surprisal of each in bits; in JSON beside the tokens",
+    )
+    tables.add_argument(
+        "--top", type=int, metavar="K", help="the K most probable tokens in the place of each, too"
+    )
+    form = tables.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
 
 
 def _files_of_texts(parser: ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from ..corpus.jobs import (
     Fault,
@@ -21,19 +21,21 @@ from ..corpus.jobs import (
     score_file,
     survey,
 )
-from ..json_values import plain
 from ..scoring.options import ScoringOptions
 from ..views.ansi import is_terminal
 from .console import note, open_output, read_text
-from .formatting import counted, print_json, quoted
+from .formatting import counted
 from .loading import load_model
 from .progress import Progress
+from .score_tables import write_score
 
 if TYPE_CHECKING:
     from ..model import GPT2
-    from ..scoring.results import Score
 
 __all__ = ["run"]
+
+_OPTIONS_OF_ONE = ("repeat_bos", "window", "min_context", "top", "words")
+"""What ``GPT2.score`` takes and files of texts do not."""
 
 _FILES_ONLY = ("text_field", "lines", "on_error", "delimiter", "max_tokens", "shard", "prefix")
 
@@ -69,42 +71,16 @@ def _score_text(arguments: Namespace) -> None:
         raise ValueError(
             f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
         )
+    if arguments.top is not None and arguments.words and not arguments.json:
+        raise ValueError("--top is of tokens, and --words shows words: leave one out, or use --json")
     text = read_text(arguments.text[0] if arguments.text else None, arguments.file)
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output) as out:
         model = load_model(arguments)
-        score = model.score(text, bos=arguments.bos, special=arguments.special, stride=arguments.stride)
-        if arguments.json:
-            print_json(plain(_to_dict(score)), out)
-        else:
-            _print_score(score, [model.token_text(token) for token in score.token_ids], out)
-
-
-def _to_dict(score: Score) -> dict[str, object]:
-    return {
-        "tokens": len(score),
-        "logprob": score.logprob,
-        "perplexity": score.perplexity,
-        "bits": score.bits,
-        "bits_per_byte": score.bits_per_byte,
-        "bits_per_char": score.bits_per_char,
-        "curvature": score.curvature,
-        "per_token": score.rows(),
-    }
-
-
-def _print_score(score: Score, tokens: Sequence[str], out: TextIO) -> None:
-    print(f"{'logprob':>9} {'rank':>6} {'entropy':>8}  token", file=out)
-    columns = (score.logprobs.tolist(), score.ranks.tolist(), score.entropies.tolist(), tokens)
-    for logprob, rank, entropy, token in zip(*columns, strict=True):
-        print(f"{logprob:9.4f} {rank:6} {entropy:8.4f}  {quoted(token)}", file=out)
-    per_byte = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.4f} per byte"
-    print(
-        f"\n{counted(len(score), 'token')} · log-probability {score.logprob:.4f} · "
-        f"perplexity {score.perplexity:.2f} · {score.bits:.1f} bits{per_byte}",
-        file=out,
-    )
+        asked = {name: getattr(arguments, name) for name in ("bos", "special", "stride", *_OPTIONS_OF_ONE)}
+        options = {name: value for name, value in asked.items() if value is not None}
+        write_score(model, model.score(text, **options), arguments, out)
 
 
 # ---- files of texts
@@ -114,6 +90,9 @@ def _score_files(arguments: Namespace) -> None:
     directory = _output_directory(arguments)
     if arguments.json:
         raise ValueError("--json is for a single text; scores of files are in the format of the files")
+    for name in ("csv", *_OPTIONS_OF_ONE):
+        if getattr(arguments, name) is not None and getattr(arguments, name) is not False:
+            raise ValueError(f"--{name.replace('_', '-')} is for a single text, not for files of texts")
     given = {name: getattr(arguments, name) for name in _FILES_ONLY if getattr(arguments, name) is not None}
     options = FileOptions(bos=arguments.bos, special=arguments.special, stride=arguments.stride, **given)
     jobs = plan(arguments.text, directory, options)
