@@ -132,6 +132,16 @@ def test_bench_tells_all_of_a_packed_file(quick, capsys, tmp_path):
         assert words in text, words
 
 
+def test_control_characters_in_names_reach_no_terminal(quick, capsys, tmp_path):
+    path = str(tmp_path / "\x1b]0;title\x07\x9b31m.gpt2c")
+    GPT2.from_pretrained(dtype="int8").save(path)
+    bench.run(arguments("model", "-m", path, "-t1"))
+    assert "\\x1b]0;title\\x07\\x9b31m.gpt2c: int8" in capsys.readouterr().out
+    bench.run(arguments("model", "-m", path, "-t1", "--json"))
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["model"]["name"] == path and "\x9b" not in printed
+
+
 def test_roofs_by_threads(quick):
     one, two, three = roofs.roofline(_engine.default_isa(), 3)
     assert [of["threads"] for of in (one, two, three)] == [1, 2, 3]

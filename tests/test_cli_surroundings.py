@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from helpers.command_line import GREEDY, TIMEOUT, command, environment, run
 
 from gpt2c import GPT2
+from gpt2c.checkpoint import BUNDLED
 
 # ---- files and pipes
 
@@ -288,6 +290,10 @@ def test_control_characters_of_models_and_texts_are_shown_and_never_obeyed(termi
     named.name = "model" + TITLE + RED
     path = tmp_path / f"{TITLE}.gpt2c"
     named.save(path)
+    source = tmp_path / f"{RED}source"
+    shutil.copytree(BUNDLED, source)
+    text = tmp_path / f"{TITLE}.txt"
+    text.write_text("Once upon a time")
     for arguments, shown in (
         (["generate", "The" + TITLE + RED, "-n", "3", *bias], ["The\\x1b]0;title\\x07\\x9b31m", "\\x1b" * 3]),
         (["generate", "The", "-n", "3", "--num-return-sequences", "2", *bias], ["\\x1b" * 3]),
@@ -297,11 +303,33 @@ def test_control_characters_of_models_and_texts_are_shown_and_never_obeyed(termi
         (["info", path], ["model\\x1b]0;title\\x07\\x9b31m"]),
         (["explain", "The", "--text", "-m", path], ["\\x1b]0;title\\x07.gpt2c: 6"]),
         (["info", "no" + TITLE + RED, "--offline"], ["no\\x1b]0;title\\x07"]),
+        (
+            ["convert", source, f"{path}2", "--dtype", "int8", "--text", text],
+            ["x1b]0;title\\x07.gpt2c2: ", "title\\x07.txt (4 tokens"],
+        ),
+        (["suggest", "The" + TITLE, "-m", path, "-k", "1"], ["%"]),
+        (["generate", "The", "-n", "1", "--stats", "-m", path], ["1 new token"]),
+        (
+            ["score", text, "-o", tmp_path / f"{RED}scores"],
+            ["31mscores/\\x1b]0;title\\x07.jsonl: 1 record"],
+        ),
+        (["bench", "--recommend", "-m", path], ["\\x1b]0;title\\x07.gpt2c holds float32"]),
+        (["info", "x", TITLE + RED], ["unrecognized arguments: \\x1b]0;title\\x07\\x9b31m"]),
+        (["generate", "x", "-k", RED], ["unrecognized arguments: -k \\x9b31m"]),
     ):
         seen = re.sub(r"\x1b\[[0-9]+m", "", terminal(*arguments, env=env).rest())
         assert "\x1b" not in seen and "\x07" not in seen and "\x9b" not in seen, arguments
         for text in shown:
             assert text in seen, (arguments, seen)
+
+
+def test_what_ctrl_c_says_is_not_obeyed_either():
+    code = (
+        "import os, signal; from gpt2c.cli import console; "
+        f"console.leave_at_interrupt(lambda: {'in ' + TITLE + RED!r}); os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT)
+    assert (done.returncode, done.stderr) == (130, b"in \\x1b]0;title\\x07\\x9b31m\n")
 
 
 def test_in_a_pipe_every_character_of_a_text_is_kept(bundled):

@@ -31,7 +31,8 @@ from pyarrow import parquet
 import gpt2c
 from gpt2c import GPT2, cli
 from gpt2c.core.files import replacing
-from gpt2c.corpus.jobs import FileOptions, Job, claim, plan, score_file, survey
+from gpt2c.corpus.jobs import FileOptions, Job, claim, perform, plan, survey
+from gpt2c.corpus.tasks import Scoring
 from gpt2c.scoring.scoring import score_rows
 
 if sys.version_info >= (3, 14):
@@ -65,15 +66,23 @@ def told(model, text, *, max_tokens=None, **options):
     }
 
 
+def separated(model, options):
+    """The options of files, and the task with the others."""
+    of_files = {name: options[name] for name in options if name in FileOptions.__dataclass_fields__}
+    return FileOptions(**of_files), Scoring(
+        model, **{name: options[name] for name in options if name not in of_files}
+    )
+
+
 def score_one(model, source, tmp_path, **options):
     """Score one file; its job and the totals."""
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    options = FileOptions(**options)
+    options, task = separated(model, options)
     (job,) = plan([str(source)], str(out), options)
-    survey(job, options)
-    totals = score_file(model, job, options)
-    assert [path for path in out.iterdir() if path.suffix == ".part"] == []
+    survey(job, options, task)
+    totals = perform(job, options, task)
+    assert [path for path in out.iterdir() if path.suffix in (".part", ".journal")] == []
     return job, totals
 
 
@@ -368,32 +377,33 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
 def test_damages_are_told_with_their_place(name, data, options, message, model, tmp_path):
     (tmp_path / name).write_bytes(data)
     (tmp_path / "out").mkdir()
-    options = FileOptions(**options)
+    options, task = separated(model, options)
     (job,) = plan([str(tmp_path / name)], str(tmp_path / "out"), options)
-    for attempt in (lambda: survey(job, options), lambda: score_file(model, job, options)):
+    for attempt in (lambda: survey(job, options, task), lambda: perform(job, options, task)):
         with pytest.raises(ValueError) as error:
             attempt()
         assert str(error.value).startswith(job.source) and message in str(error.value)
-    assert list((tmp_path / "out").iterdir()) == []
+    # What was computed of the records before is kept for another attempt, and nothing else.
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {f"_{Path(job.target).name}.journal"}
 
 
-def test_parquet_text_that_is_no_utf8(tmp_path):
+def test_parquet_text_that_is_no_utf8(model, tmp_path):
     text = pa.array([b"a", b"caf\xe9"], pa.binary()).view(pa.string())
     parquet.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
-    options = FileOptions()
+    options, task = separated(model, {})
     (job,) = plan([str(tmp_path / "a.parquet")], str(tmp_path / "out"), options)
     with pytest.raises(ValueError, match=r"a\.parquet, row 2: 'text' is not UTF-8 text"):
-        survey(job, options)
+        survey(job, options, task)
 
 
-def test_what_hinders_reading_is_no_damage(tmp_path):
+def test_what_hinders_reading_is_no_damage(model, tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(PARQUET)
-    options = FileOptions()
+    options, task = separated(model, {})
     (job,) = plan([str(path)], str(tmp_path / "out"), options)
     path.unlink()
     with pytest.raises(FileNotFoundError):
-        survey(job, options)
+        survey(job, options, task)
 
 
 def test_numbers_that_python_would_not_read_are_copied(model, tmp_path):
@@ -466,7 +476,8 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
     directory = str(tmp_path)
 
     def claims(model=model, jobs=(), **options):
-        claim(directory, model, FileOptions(**options), jobs)
+        options, task = separated(model, options)
+        claim(directory, task, options, jobs)
 
     claims()
     claims()  # the same again
@@ -479,7 +490,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         ({"max_tokens": 5, "shard": (1, 2)}, "shards was 1, now 2"),
         ({"max_tokens": 5, "bos": False}, "bos was True, now False"),
     ]:
-        with pytest.raises(ValueError, match=f"holds scores made otherwise .*{word}"):
+        with pytest.raises(ValueError, match=f"holds outputs made otherwise .*{word}"):
             claims(**options)
     other = GPT2.from_pretrained(threads=1)
     with pytest.raises(ValueError, match="weights_sha256 was"):
@@ -555,7 +566,8 @@ def test_kill_and_resume(corpus, tmp_path):
     process.kill()
     process.communicate(timeout=TIMEOUT)
     assert process.returncode == -signal.SIGKILL
-    assert sorted(contents(tmp_path / "out")) == ["_gpt2c.json", "a.jsonl", "b.jsonl.gz.part"]
+    left = sorted(contents(tmp_path / "out"))
+    assert left == ["_b.jsonl.gz.journal", "_gpt2c.json", "a.jsonl", "b.jsonl.gz.part"]
     with open("out/b.jsonl.gz.part", "ab") as file:  # a killed run may have come further than this one's end
         file.write(bytes(100_000))
     first = (tmp_path / "out" / "a.jsonl").stat()
@@ -574,9 +586,9 @@ def test_ctrl_c_leaves_what_is_finished_whole(corpus, tmp_path):
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130 and b"Traceback" not in errors
     assert errors.decode().splitlines()[-1] == (
-        "stopped: 1 of 3 files finished in out; the same command goes on with the others"
+        "stopped: 1 of 3 files finished in out; the same command goes on from here"
     )
-    assert sorted(contents(tmp_path / "out")) == ["_gpt2c.json", "a.jsonl"]
+    assert sorted(contents(tmp_path / "out")) == ["_b.jsonl.gz.journal", "_gpt2c.json", "a.jsonl"]
     assert len(jsonl(tmp_path / "out" / "a.jsonl")) == 30
 
 
@@ -715,7 +727,7 @@ def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
         (["The king", "--max-tokens", "0"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["-f", "a.jsonl", "--text-field", "x"], 1, "--text-field is for files of texts"),
         (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1; got 0"),
-        (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be at least 1; got 0"),
+        (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be from 1 to 512, the"),
         (["a.jsonl", "-o", "out", "--stride", "513"], 1, "stride must be from 1 to 512, the model's"),
         (["a.jsonl", "-o", "out", "--prefix", "a b"], 1, "prefix must be made of letters, digits and _"),
         (["a.jsonl", "-o", "out", "--shard", "0/2"], 2, "argument --shard: '0/2' is no I/N with I from 1 to"),

@@ -20,12 +20,13 @@ from test_corpus import (
     jsonl,
     model,
     score_one,
+    separated,
     start_until_second,
     told,
     with_prefix,
 )
 
-from gpt2c.corpus.jobs import FileOptions, claim, plan, score_file
+from gpt2c.corpus.jobs import FileOptions, claim, perform, plan
 
 __all__ = ["corpus", "model"]  # the fixtures
 
@@ -194,11 +195,11 @@ def test_a_list_is_only_there_if_it_is_needed(model, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": 1}\n{"text": "x", "gpt2c_bits_per_byte": 1}')
     with pytest.raises(ValueError, match="there is a field"):
         scored(model, tmp_path / "a.jsonl", tmp_path, on_error="skip")
-    options = FileOptions(on_error="skip")
+    options, task = separated(model, {"on_error": "skip"})
     (job,) = plan([str(tmp_path / "a.jsonl")], str(tmp_path / "new"), options)
     (tmp_path / "new").mkdir()
     with pytest.raises(ValueError, match="there is a field"):
-        score_file(model, job, options)
+        perform(job, options, task)
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -219,11 +220,12 @@ def test_shards_take_every_bad_record_once(on_error, model, tmp_path):
 
 
 def test_the_choice_stands_in_the_settings(model, tmp_path):
-    claim(str(tmp_path), model, FileOptions(on_error="skip"), ())
+    options, task = separated(model, {"on_error": "skip"})
+    claim(str(tmp_path), task, options, ())
     assert json.loads((tmp_path / "_gpt2c.json").read_text())["on_error"] == "skip"
     (tmp_path / "a.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match="on_error was 'skip', now 'stop'"):
-        claim(str(tmp_path), model, FileOptions(), ())
+        claim(str(tmp_path), task, FileOptions(), ())
     with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'ignore'"):
         FileOptions(on_error="ignore")
 

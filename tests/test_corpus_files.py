@@ -17,9 +17,9 @@ from helpers.command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from test_corpus import COLUMNS, TEXTS, jsonl, model, records, scored, told, with_prefix, zstd
+from test_corpus import COLUMNS, TEXTS, jsonl, model, records, scored, separated, told, with_prefix, zstd
 
-from gpt2c.corpus.jobs import FileOptions, plan, score_file, survey
+from gpt2c.corpus.jobs import FileOptions, perform, plan, survey
 
 __all__ = ["model"]  # the fixture
 
@@ -32,11 +32,11 @@ def expected(model, record, text):
 
 def refused(path, tmp_path, model, **options):
     """The message of both passes over a file that is wrong."""
-    options = FileOptions(**options)
+    options, task = separated(model, options)
     (job,) = plan([str(path)], str(tmp_path / "out"), options)
     (tmp_path / "out").mkdir(exist_ok=True)
     messages = set()
-    for attempt in (lambda: survey(job, options), lambda: score_file(model, job, options)):
+    for attempt in (lambda: survey(job, options, task), lambda: perform(job, options, task)):
         with pytest.raises(ValueError) as error:
             attempt()
         messages.add(str(error.value))
@@ -102,6 +102,20 @@ def test_damaged_arrays(data, message, model, tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(data.encode("utf-8", "surrogateescape"))
     assert refused(path, tmp_path, model).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
+        ('{"rows": [{"text": "a"}]}', "; if its records are in 'rows', write these into a file of their own"),
+    ],
+)
+def test_a_file_that_is_one_object(data, hint, model, tmp_path):
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_text(data)
+        said = refused(tmp_path / name, tmp_path, model)
+        assert (hint in said) == (name == "a.json")
 
 
 def test_memory_does_not_grow_with_an_array(model, tmp_path):

@@ -1,4 +1,4 @@
-"""gpt2c.ray.Scorer: by itself; in Ray Data with a worker that is killed; in datasets with two processes."""
+"""gpt2c.ray: by itself; in Ray Data with a worker that is killed; in datasets with two processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.toys import bundled_tokenizer, random_gpt2
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import BUNDLED
-from gpt2c.ray import Scorer
+from gpt2c.ray import Generator, Scorer
 
 TEXT = (BUNDLED / "sample.txt").read_text(encoding="utf-8")
 TEXTS = [TEXT[at : at + 40 + 7 * (at % 23)] for at in range(0, 6000, 50)]  # 120 of 40 to 194 characters
@@ -34,7 +34,7 @@ def packed(model, tmp_path_factory):
 
 
 NUMBERS = ("n_bytes", "logprob", "perplexity", "bits_per_byte", "bits_per_char")
-NAMES = ["gpt2c_n_tokens", *(f"gpt2c_{name}" for name in NUMBERS)]
+NAMES = ["gpt2c_n_tokens", *(f"gpt2c_{name}" for name in NUMBERS), "gpt2c_truncated"]
 
 
 def test_dict_of_arrays(model):
@@ -47,8 +47,9 @@ def test_dict_of_arrays(model):
         for name in NUMBERS:
             assert found[f"gpt2c_{name}"][row] == getattr(score, name)
     assert found["gpt2c_n_tokens"][1:3].tolist() == found["gpt2c_n_bytes"][1:3].tolist() == [0, 0]
-    assert all(np.isnan(found[name][1:3]).all() for name in NAMES[2:])
-    assert [found[name].dtype for name in NAMES] == ["int64"] * 2 + ["float64"] * 4
+    assert all(np.isnan(found[name][1:3]).all() for name in NAMES[2:-1])
+    assert [found[name].dtype for name in NAMES] == ["int64"] * 2 + ["float64"] * 4 + ["bool"]
+    assert not found["gpt2c_truncated"].any()
 
 
 def test_dict_of_lists_with_nothing_to_score():
@@ -238,11 +239,114 @@ def test_other_ways_with_errors():
         Scorer(on_error="null")({"text": ["a"], "gpt2c_error": [""]})
 
 
+def test_long_texts_are_cut(model):
+    ids = model.tokenizer.encode(TEXT)[:9]
+    found = Scorer(max_tokens=9)({"text": [TEXT, "The king", None, model.tokenizer.decode(ids)]})
+    assert found["gpt2c_truncated"].tolist() == [True, False, False, False]
+    assert found["gpt2c_n_tokens"].tolist() == [9, 2, 0, 9]
+    assert found["gpt2c_logprob"][0] == found["gpt2c_logprob"][3] == model.score(ids).logprob
+    with pytest.raises(ValueError, match="max_tokens must be at least 1; got 0"):
+        Scorer(max_tokens=0)({"text": ["a"]})
+
+
+# ---- continuations
+
+NEW = ["continuation", "continuation_tokens", "continuation_logprob", "finish_reason", "prompt_truncated"]
+NEW = [f"gpt2c_{name}" for name in NEW]
+
+
+def continued(model, text, **options):
+    """What should be told of a text, by `model.generate`: a row for each continuation."""
+    results = model.generate([text], **options)
+    return [
+        (g.text, len(g.token_ids), sum(g.logprobs), g.finish_reason, False, g.sample_index) for g in results
+    ]
+
+
+NOTHING = (None, 0, None, None, False, 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_new_tokens": 6},
+        {"max_new_tokens": 9, "temperature": 1.0, "seed": 3, "num_return_sequences": 3, "stop": " the"},
+        {"max_new_tokens": 5, "num_beams": 3, "num_return_sequences": 2},
+    ],
+)
+def test_continuations(options, model):
+    pa = pytest.importorskip("pyarrow")
+    texts = ["The king", None, "", "Once upon a time there was", "The king"]
+    expected, ids = [], []
+    for row, text in enumerate(texts):
+        found = [NOTHING] if text is None else continued(model, text, **options)
+        expected += found
+        ids += [row] * len(found)
+    names = NEW + ["gpt2c_sample_index"] * ("num_return_sequences" in options)
+    generate = Generator(threads=1, **options)
+    table = generate(pa.table({"id": range(5), "text": texts}))
+    assert table.column_names == ["id", "text", *names] and table["id"].to_pylist() == ids
+    assert table["text"].to_pylist() == [texts[row] for row in ids]
+    rows = [tuple(row[name] for name in names) for row in table.to_pylist()]
+    assert rows == [row[: len(names)] for row in expected]
+    # In any company: the last text is the first.
+    several = len([row for row in ids if row == 0])
+    assert rows[:several] == rows[-several:]
+    arrays = generate({"id": np.arange(5), "text": texts})
+    assert arrays["id"].tolist() == ids and arrays["text"] == [texts[row] for row in ids]
+    assert list(arrays[names[0]]) == [row[0] for row in rows]
+    assert [None if np.isnan(x) else x for x in arrays[names[2]]] == [row[2] for row in rows]
+
+
+def test_continuations_in_a_data_frame(model):
+    pd = pytest.importorskip("pandas")
+    options = {"max_new_tokens": 5, "num_return_sequences": 2, "temperature": 1.0, "seed": 2}
+    frame = Generator(**options)(pd.DataFrame({"text": ["The king", None]}, index=[7, 9]))
+    assert list(frame.index) == [7, 7, 9]
+    assert [None if pd.isna(text) else text for text in frame["text"]] == ["The king", "The king", None]
+    found = [None if pd.isna(text) else text for text in frame["gpt2c_continuation"]]
+    assert found == [*(row[0] for row in continued(model, "The king", **options)), None]
+
+
+def test_prompts_that_leave_no_room(model):
+    long = "The king went out. " * 200
+    with pytest.raises(
+        ValueError, match=r"row 1 of the batch: the prompt has 1\d+ tokens and max_new_tokens"
+    ):
+        Generator(max_new_tokens=4)({"text": ["a", long]})
+    found = Generator(max_new_tokens=4, on_error="null")({"text": ["a", long]})
+    assert found["gpt2c_continuation"].tolist() == [model.generate("a", max_new_tokens=4).text, None]
+    assert found["gpt2c_error"][0] == "" and found["gpt2c_error"][1].startswith("row 1 of the batch: the pr")
+    assert len(Generator(max_new_tokens=4, on_error="skip")({"text": ["a", long]})["text"]) == 1
+    found = Generator(max_new_tokens=4, overflow="truncate_left")({"text": ["a", long]})
+    assert found["gpt2c_prompt_truncated"].tolist() == [False, True]
+    expected = model.generate(["a", long], max_new_tokens=4, overflow="truncate_left")
+    assert found["gpt2c_continuation"].tolist() == [one.text for one in expected]
+
+
+def test_options_of_continuations(packed):
+    with pytest.raises(ValueError, match="temperature needs a seed here"):
+        Generator(temperature=0.5)
+    with pytest.raises(TypeError, match="no option max_length: max_new_tokens counts"):
+        Generator(max_length=5)
+    with pytest.raises(ValueError, match="top_p must be"):
+        Generator(top_p=2)
+    with pytest.raises(ValueError, match="the rows have gpt2c_continuation already"):
+        Generator()({"text": ["a"], "gpt2c_continuation": ["b"]})
+    generate = Generator(packed, max_new_tokens=3, temperature=1.0, seed=1)
+    expected = generate({"text": TEXTS[:3]})["gpt2c_continuation"]
+    again = pickle.loads(pickle.dumps(generate))
+    assert (again({"text": TEXTS[:3]})["gpt2c_continuation"] == expected).all()
+    # Scores and continuations can stand side by side.
+    both = generate(Scorer(packed)({"text": TEXTS[:3]}))
+    assert list(both) == ["text", *NAMES, *NEW]
+
+
 # -------------------------------------------------------------------------------- inside others
 
 
-class Dying(Scorer):
-    """A Scorer that notes every batch, and once kills its process when a batch is done but not yet given.
+class Dying:
+    """Notes every batch, and once kills its process when a batch is done but not yet given.
 
     It begins when a second process has begun too.
     """
@@ -271,13 +375,27 @@ class Dying(Scorer):
         return found
 
 
+class DyingScorer(Dying, Scorer):
+    """Of scores."""
+
+
+class DyingGenerator(Dying, Generator):
+    """Of continuations."""
+
+
 def processes(notes: Path) -> set[str]:
     """Those that have noted something."""
     return {path.name.split("-")[0] for path in notes.glob("*-*")}
 
 
+DRAWN = {"max_new_tokens": 4, "temperature": 1.0, "seed": 5}
+
+
 @pytest.mark.plugins
-def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(model, packed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("dying", "options"), [(DyingScorer, {}), (DyingGenerator, DRAWN)])
+def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(
+    dying, options, model, packed, tmp_path, monkeypatch
+):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
@@ -296,8 +414,8 @@ def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(model, packed, tmp
     with ray.init("local", **settings):
         rows = ray.data.read_parquet(str(tmp_path / "in")).repartition(target_num_rows_per_block=12)
         rows.map_batches(
-            Dying,
-            fn_constructor_kwargs={"notes": str(tmp_path / "notes"), "model": packed},
+            dying,
+            fn_constructor_kwargs={"notes": str(tmp_path / "notes"), "model": packed, **options},
             compute=ray.data.ActorPoolStrategy(size=2),
             num_cpus=1,
             batch_size=6,
@@ -312,6 +430,9 @@ def test_ray_loses_and_repeats_no_row_when_a_worker_is_killed(model, packed, tmp
     found = pq.read_table(tmp_path / "out").sort_by("id")
     assert found["id"].to_pylist() == list(range(len(TEXTS)))
     assert found["text"].to_pylist() == TEXTS
+    if dying is DyingGenerator:
+        assert found["gpt2c_continuation"].to_pylist() == [g.text for g in model.generate(TEXTS, **options)]
+        return
     scores = model.score(TEXTS)
     for name in NUMBERS:
         assert found[f"gpt2c_{name}"].to_pylist() == [getattr(score, name) for score in scores]

@@ -56,8 +56,9 @@ def load(
     }
     threads = check_threads(threads)  # before the long work
     if dtype is not None and dtype not in _engine.DTYPES:
+        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
         raise ValueError(
-            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}"
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
         )
     if backend not in _engine.BACKENDS:
         raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")

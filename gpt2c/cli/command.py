@@ -8,6 +8,7 @@ right.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -72,6 +73,10 @@ def _run(argv: Sequence[str] | None) -> None:
     from .parser import COMMANDS, build_parser
 
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what Tab may offer
+        from .completion import complete
+
+        complete(parser)
     words = sys.argv[1:] if argv is None else argv
     named = next((word for word in words if not word.startswith("-")), None)
     if named is not None and named not in COMMANDS:
@@ -81,7 +86,7 @@ def _run(argv: Sequence[str] | None) -> None:
         meant = f"did you mean {close[0]}? " if close else ""
         parser.error(f"there is no command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
     arguments, extra = parser.parse_known_args(argv)
-    if arguments.command == "score" and not any(word.startswith("-") for word in extra):
+    if isinstance(vars(arguments).get("text"), list) and not any(word.startswith("-") for word in extra):
         # argparse takes only files that stand side by side.
         arguments.text += extra
     elif extra:
@@ -97,7 +102,7 @@ def _run(argv: Sequence[str] | None) -> None:
 def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
     """The end of a message: what the arguments ``extra`` probably mean; it may be empty."""
     if not any(word.startswith("-") for word in extra):
-        takes_text = "prompt" in understood or "text" in understood
+        takes_text = "text" in understood
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
     from difflib import get_close_matches
 
@@ -113,5 +118,5 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
     meant = begun or get_close_matches(option, known, n=1)
     if meant:
         return f"; is {' or '.join(meant)} meant?"
-    no_text = understood.get("prompt", understood.get("text", "")) in (None, [])
+    no_text = understood.get("text", "") in (None, [])
     return "; a text that begins with - comes last, after --" if no_text else ""

@@ -122,7 +122,7 @@ def leave_at_interrupt(say: Callable[[], str] = str) -> None:
         said = say()
         if said:
             with contextlib.suppress(OSError):
-                os.write(2, f"{said}\n".encode(errors="replace"))
+                os.write(2, f"{harmless(said)}\n".encode(errors="replace"))
         os._exit(130)
 
     # Only the main thread can set a handler, and only a program's own command line should.

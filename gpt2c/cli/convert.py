@@ -8,6 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 from ..checkpoint.packed import packed_path
+from ..core.labels import harmless
 from ..model import GPT2
 from ..scoring.comparison import SAMPLE, compare, windows
 from .console import note, read_text
@@ -35,7 +36,7 @@ def run(arguments: Namespace) -> None:
     size = os.stat(arguments.destination).st_size
     told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}
     if not arguments.json:
-        print(f"{arguments.destination}: {size_text(size)}, {model.dtype}")
+        print(harmless(f"{arguments.destination}: {size_text(size)}, {model.dtype}"))
     texts = []
     if not arguments.no_comparison and model.dtype != "float32":
         if model.has_tokenizer:
@@ -50,7 +51,7 @@ def run(arguments: Namespace) -> None:
         n = sum(len(ids) - 1 for ids in texts)
         told["comparison"] = {"text": arguments.text, "tokens": n, "float32_loss": loss, **cost}
         if not arguments.json:
-            what = arguments.text or "gpt2c's sample text"
+            what = harmless(arguments.text or "gpt2c's sample text")
             print(
                 f"against float32 on {what} ({counted(n, 'token')}; {loss:.4f} nats each): "
                 f"log-loss {cost['delta_percent']:+.3f} %, "

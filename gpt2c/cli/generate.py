@@ -1,16 +1,20 @@
-"""`gpt2c generate`: continue a text."""
+"""`gpt2c generate`: continue a text, or those of files."""
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..corpus.jobs import recorded
+from ..corpus.tasks import Generating, continuation_columns
 from ..generation.options import SamplingOptions
 from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
+from .corpora import Work, names_files, refuse_for_a_text, run_files
 from .formatting import counted, print_json
 from .loading import load_model
 
@@ -21,7 +25,7 @@ __all__ = ["run"]
 
 
 def run(arguments: Namespace) -> None:
-    """Continue a text."""
+    """Continue a text, or those of files."""
     if arguments.temperature is None:
         arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
     arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
@@ -29,8 +33,33 @@ def run(arguments: Namespace) -> None:
     options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
     options["logit_bias"] = dict(arguments.logit_bias)
     # Bad options are refused before anything is loaded.
-    SamplingOptions(**options)
-    prompt = read_text(arguments.prompt)
+    checked = SamplingOptions(**options)
+    if names_files(arguments):
+        _continue_files(arguments, checked)
+    else:
+        _continue_text(arguments, options)
+
+
+def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
+    for name in ("no_prompt", "stats", "trace"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} is for a single text")
+
+    def task(directory: str) -> Generating:
+        seed = options.seed
+        if seed is None and not options.greedy:
+            # The same command goes on with the same seed.
+            known = recorded(directory).get("seed")
+            seed = int.from_bytes(os.urandom(4)) if known is None else known
+        return Generating(load_model(arguments), replace(options, seed=seed))
+
+    columns = continuation_columns(options)
+    run_files(arguments, Work("continuations", "for one prompt: gpt2c generate - <", columns, task))
+
+
+def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
+    refuse_for_a_text(arguments)
+    prompt = read_text(arguments.text[0] if arguments.text else None)
     with open_output(arguments.output) as out:
         begin = perf_counter()
         model = load_model(arguments)

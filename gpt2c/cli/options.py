@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import math
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["model_options", "output_options", "sampling_options", "special_option"]
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup, _MutuallyExclusiveGroup
+
+__all__ = ["max_loss_option", "model_options", "output_options", "sampling_options", "special_option"]
 
 
-def model_options(parser: ArgumentParser, model: bool = True) -> None:
-    """The options of every command that loads a model; without ``model``, of one that is named already."""
+def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = False) -> None:
+    """The options of every command that loads a model.
+
+    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured.
+    """
     group = parser.add_argument_group("model")
     if model:
         group.add_argument(
@@ -31,10 +39,15 @@ def model_options(parser: ArgumentParser, model: bool = True) -> None:
     )
     group.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8", "int4"),
+        type=str if auto else _fixed_dtype,
+        choices=("float32", "bfloat16", "int8", "int4") + ("auto",) * auto,
         help="how weights are kept: each smaller and less exact than the one before, and which is fastest "
-        "depends on the CPU: gpt2c bench tells (float32)",
+        "depends on the CPU: gpt2c bench --recommend measures it"
+        + "; auto, for files of texts: measure it first, and take the fastest within --max-loss" * auto
+        + " (float32)",
     )
+    if auto:
+        max_loss_option(group)
     if not model:
         return
     group.add_argument(
@@ -45,12 +58,47 @@ def model_options(parser: ArgumentParser, model: bool = True) -> None:
     )
 
 
-def output_options(parser: ArgumentParser) -> None:
-    """Where the result goes, and in which form."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def max_loss_option(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """What a number format that is chosen by its speed may cost."""
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write to FILE, which appears once it is complete"
+        "--max-loss",
+        type=_percent,
+        metavar="PERCENT",
+        help="choose the fastest format whose log-loss is at most PERCENT above that of float32 (what "
+        "bfloat16 costs, so that float32 and bfloat16 always qualify)",
     )
+
+
+def _fixed_dtype(word: str) -> str:
+    if word == "auto":
+        raise ArgumentTypeError(
+            "auto is for gpt2c score: elsewhere name a format; gpt2c bench --recommend tells which is fastest"
+        )
+    return word
+
+
+def _percent(word: str) -> float:
+    try:
+        value = float(word.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"{word!r} is no percentage from 0, such as 0.1")
+    return value
+
+
+def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyExclusiveGroup:
+    """Where the result goes, and in which form: other ones can be added to what is returned."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    files = "; for files of texts: the directory for theirs" if "DIR" in metavar else ""
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar=metavar,
+        help=f"write to FILE, which appears once it is complete{files}",
+    )
+    return form
 
 
 def special_option(parser: ArgumentParser) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
+from ..core.labels import harmless
 from ..version import __version__
-from .options import model_options, output_options, sampling_options, special_option
+from .options import max_loss_option, model_options, output_options, sampling_options, special_option
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
@@ -16,9 +21,16 @@ Command = Callable[..., ArgumentParser]
 """Adds a command, by its name, a summary and details, and returns its parser."""
 
 
+class _Parser(ArgumentParser):
+    """Whose messages are for a terminal: an argument, such as the name of a file, may hold any character."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(harmless(message))
+
+
 def build_parser() -> ArgumentParser:
     """The parser of the command line."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="gpt2c",
         description="GPT-2 on CPUs: continue texts, suggest words, judge texts.",
         epilog="gpt2c COMMAND --help says more. Without -m, the small model that comes with gpt2c is used.",
@@ -44,15 +56,18 @@ def build_parser() -> ArgumentParser:
 def _generate(command: Command) -> None:
     parser = command(
         "generate",
-        "continue a text",
+        "continue a text, or those of files",
         "Prints the prompt and its continuation as it comes. Chance plays a part: --seed N repeats a text, "
-        "--temperature 0 always takes the most probable token.",
+        "--temperature 0 always takes the most probable token. With -o DIR, every file IN gives a file in "
+        f"DIR with a continuation beside each record. {_FILES}",
     )
+    parser.usage = "gpt2c generate [TEXT] [options]\n       gpt2c generate IN... -o DIR [options]"
     parser.add_argument(
-        "prompt",
-        nargs="?",
+        "text",
+        nargs="*",
+        metavar="TEXT | IN",
         help="the text to continue; - or nothing: stdin, without its final line break; on a terminal nothing "
-        "means the beginning of a text",
+        "means the beginning of a text. Or files of texts",
     )
     model_options(parser)
     sampling_options(parser)
@@ -69,7 +84,8 @@ def _generate(command: Command) -> None:
     parser.add_argument(
         "--trace", action="store_true", help="then tell on stderr what was weighed at every step"
     )
-    output_options(parser)
+    _files_of_texts(parser)
+    output_options(parser, "FILE | DIR")
 
 
 def _suggest(command: Command) -> None:
@@ -90,8 +106,7 @@ def _score(command: Command) -> None:
         "score",
         "how probable texts are: one token by token, or files of them",
         "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. With -o DIR, every "
-        "file IN (.txt .jsonl .csv, also with .gz or .zst, and .parquet) gives a file in DIR with the scores "
-        "beside each record. Those that are there already are left alone, so the same command resumes.",
+        f"file IN gives a file in DIR with the scores beside each record. {_FILES}",
     )
     parser.usage = "gpt2c score [TEXT | -f FILE] [options]\n       gpt2c score IN... -o DIR [options]"
     parser.add_argument(
@@ -100,7 +115,7 @@ def _score(command: Command) -> None:
     parser.add_argument(
         "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
     )
-    model_options(parser)
+    model_options(parser, auto=True)
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
         "--bos",
@@ -115,13 +130,10 @@ def _score(command: Command) -> None:
     special_option(parser)
     _windows(parser)
     _tables(parser)
-    _files_of_texts(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE | DIR",
-        help="write to FILE, which appears once it is complete; for files of texts: the directory for theirs",
-    )
+    files = _files_of_texts(parser)
+    files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
+    form = output_options(parser, "FILE | DIR")
+    form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
 
 
 def _windows(parser: ArgumentParser) -> None:
@@ -158,12 +170,16 @@ def _tables(parser: ArgumentParser) -> None:
     tables.add_argument(
         "--top", type=int, metavar="K", help="the K most probable tokens in the place of each, too"
     )
-    form = tables.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
 
 
-def _files_of_texts(parser: ArgumentParser) -> None:
+_FILES = (
+    "Files are .txt, .jsonl, .ndjson, .json, .csv and .tsv, also with .gz, .bz2, .xz or .zst, and .parquet. "
+    "Outputs that are there already are left alone, so the same command resumes, also within a file."
+)
+
+
+def _files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
+    """The options of commands that take files of texts."""
     files = parser.add_argument_group("files of texts")
     files.add_argument(
         "--text-field",
@@ -177,7 +193,7 @@ def _files_of_texts(parser: ArgumentParser) -> None:
         "--on-error",
         choices=("stop", "null", "skip"),
         help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
-        "scores or skipped; OUTPUT.errors.jsonl lists them",
+        "values or skipped; OUTPUT.errors.jsonl lists them",
     )
     files.add_argument(
         "--delimiter",
@@ -186,7 +202,6 @@ def _files_of_texts(parser: ArgumentParser) -> None:
         help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
     )
     files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
-    files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
     files.add_argument(
         "--shard",
         type=_shard,
@@ -196,6 +211,7 @@ def _files_of_texts(parser: ArgumentParser) -> None:
     files.add_argument(
         "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
     )
+    return files
 
 
 def _shard(word: str) -> tuple[int, int]:
@@ -310,6 +326,21 @@ def _bench(command: Command) -> None:
         "--shape", metavar="SHAPE", help="random weights of this shape instead of a model, such as 124M"
     )
     model_options(parser)
+    recommend = parser.add_argument_group("which number format")
+    recommend.add_argument(
+        "--recommend",
+        action="store_true",
+        help="instead, how fast each format scores and generates here, what it costs in log-loss, and which "
+        "to use: about ten seconds for small models, under a minute for GPT-2 124M, minutes for the largest; "
+        "all formats are in memory together, twice what float32 takes",
+    )
+    max_loss_option(recommend)
+    recommend.add_argument(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="the text on which losses are compared, its first 4,096 tokens (passages that come with gpt2c)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

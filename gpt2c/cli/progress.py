@@ -1,4 +1,4 @@
-"""How far the scoring of files is: a bar on a terminal, elsewhere a line now and then."""
+"""How far the work on files is: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ EVERY = 30.0
 
 
 class Progress:
-    """A context manager around the scoring of files; Ctrl-C inside says what is done.
+    """A context manager around the work on files; Ctrl-C inside says what is done.
 
     Parameters
     ----------
+    doing : str
+        The name of the work.
     size : int
-        Bytes of text in all files.
+        Its size.
+    unit : str
+        Of the size: "B", bytes, or what it counts.
     n_files : int
     directory : str
         Where the outputs go.
@@ -31,16 +35,21 @@ class Progress:
         Whether nothing is shown.
     """
 
-    def __init__(self, size: int, n_files: int, directory: str, quiet: bool) -> None:
+    def __init__(self, doing: str, size: int, unit: str, n_files: int, directory: str, quiet: bool) -> None:
         # Deferred, because a single text does without it.
         from tqdm import tqdm
 
-        self.size, self.n_files, self.directory = size, n_files, directory
-        self.bytes = self.tokens = self.files = 0
+        self.size, self.unit, self.n_files, self.directory = size, unit, n_files, directory
+        self.done = self.resumed = self.tokens = self.files = 0
         self.begin = self.told = perf_counter()
         self._lines = not quiet and not is_terminal(sys.stderr)
         self._bar: Any = tqdm(
-            total=size, desc="scoring", unit="B", unit_scale=True, leave=False, disable=quiet or self._lines
+            desc=doing,
+            total=size,
+            unit=unit,
+            unit_scale=unit == "B",
+            leave=False,
+            disable=quiet or self._lines,
         )
 
     def __enter__(self) -> Progress:
@@ -53,21 +62,26 @@ class Progress:
         leave_at_interrupt()
         self._bar.close()
 
-    def advance(self, n_bytes: int, n_tokens: int) -> None:
-        """A record is scored."""
-        self.bytes += n_bytes
-        self.tokens += n_tokens
+    def advance(self, size: int, n_tokens: int | None) -> None:
+        """A record is done; without a number of tokens it was before."""
+        self.done += size
+        if n_tokens is None:
+            self.resumed += size
+            if not self._bar.disable:
+                self._bar.initial += size
+        self.tokens += n_tokens or 0
         now = perf_counter()
         rate = f"{self.tokens / (now - self.begin):,.0f} tokens/s"
         self._bar.set_postfix_str(rate, refresh=False)
-        self._bar.update(n_bytes)
+        self._bar.update(size)
         if self._lines and now - self.told >= EVERY:
             self.told = now
-            left = (now - self.begin) * (self.size / max(1, self.bytes) - 1)
-            share = f"{self.bytes / max(1, self.size):.0%} of {self.size / 1e6:,.1f} MB"
+            left = (now - self.begin) * (self.size - self.done) / max(1, self.done - self.resumed)
+            whole = f"{self.size / 1e6:,.1f} MB" if self.unit == "B" else f"{self.size:,} {self.unit}"
+            share = f"{self.done / max(1, self.size):.0%} of {whole}"
             note(f"{share} · {rate} · about {self._bar.format_interval(max(0.0, left))} left")
 
     def _done(self) -> str:
         """What to say at Ctrl-C."""
         finished = f"{self.files:,} of {counted(self.n_files, 'file')}"
-        return f"stopped: {finished} finished in {self.directory}; the same command goes on with the others"
+        return f"stopped: {finished} finished in {self.directory}; the same command goes on from here"

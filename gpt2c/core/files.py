@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decoded", "remove_unfinished", "replacing"]
+__all__ = ["decoded", "naming", "remove_unfinished", "replacing"]
 
 _unfinished: set[str] = set()
 """Output files that do not have their final name yet."""
@@ -47,12 +47,12 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
         if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
-            with _naming(path), open(target, "w" + kind, encoding=encoding) as file:
+            with naming(path), open(target, "w" + kind, encoding=encoding) as file:
                 yield file
             return
     unfinished, opened = _open_unfinished(path, target, take_over)
     # Closing writes again what could not be written, so the error is named outside.
-    with _naming(path), open(opened, "w" + kind, encoding=encoding) as file:
+    with naming(path), open(opened, "w" + kind, encoding=encoding) as file:
         _unfinished.add(unfinished)
         try:
             if mode is not None:  # who may read the file that is replaced, may read this one
@@ -71,7 +71,7 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
 
 
 @contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming(path: str) -> Iterator[None]:
     """Say which file it is, in errors that only writing has: a full disk, a quota, a limit."""
     try:
         yield

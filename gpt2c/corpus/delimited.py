@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any
 
 from .lines import MARK, byte_lines, text_of
-from .records import Fault, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision, spelled
+from .records import Done, Fault, FileOptions, Job, Place, Record, missing_field, refuse_collision, spelled
 
 __all__ = ["read_csv", "separator", "write_csv"]
 
@@ -25,12 +26,12 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
     column = header.index(options.text_field)
     for place, row, original in rows:
         if isinstance(row, Fault):
-            yield Record(None, None, row)
+            yield Record(place, None, None, row)
         elif len(row) != len(header):
             reason = f"{len(row)} fields, but the header has {len(header)}: {spelled(original.rstrip())}"
-            yield Record(None, None, Fault(place, reason))
+            yield Record(place, None, None, Fault(place, reason))
         else:
-            yield Record(row[column], original)
+            yield Record(place, row[column], original)
 
 
 def separator(job: Job, options: FileOptions) -> str:
@@ -112,8 +113,8 @@ def _rows(job: Job, delimiter: str) -> Iterator[Row]:
         )
 
 
-def write_csv(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
-    """Append the scores to each row, which is copied as it is."""
+def write_csv(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
+    """Append the new fields to each row, which is copied as it is."""
     delimiter = separator(job, options)
 
     def write(original: str, values: Iterable[str]) -> None:
@@ -125,5 +126,15 @@ def write_csv(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) ->
     if next(byte_lines(job))[1].startswith(MARK.encode()):
         out.write(MARK.encode())
     write(header, options.names.values())
-    for record, row in scored:
-        write(record.original, ("" if value is None else json.dumps(value) for value in row.values()))
+    for record, rows in done:
+        for row in rows:
+            write(record.original, (_field(value, delimiter) for value in row.values()))
+
+
+def _field(value: Any, delimiter: str) -> str:
+    """A value as a field of CSV: texts are quoted where they have to be, null is empty, all else as JSON."""
+    if not isinstance(value, str):
+        return "" if value is None else json.dumps(value)
+    line = io.StringIO()
+    csv.writer(line, delimiter=delimiter, lineterminator="").writerow([value])
+    return line.getvalue()

@@ -1,8 +1,8 @@
 """The formats of files of texts, each with the functions that read and write it.
 
-What is copied is not taken apart: to an object of JSON or a row of CSV the scores are appended, and a Parquet
-table gets columns. Only the records in work are in memory, however long a file is; a .txt file that is one
-text is one record.
+What is copied is not taken apart: to an object of JSON or a row of CSV the new fields are appended, and a
+Parquet table gets columns. Only the records in work are in memory, however long a file is; a .txt file that
+is one text is one record.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from .delimited import read_csv, separator, write_csv
 from .jsonl import read_json, read_jsonl, read_txt, write_json, write_jsonl
 from .lines import compressed, load_library
 from .parquet import load_parquet, read_parquet, write_parquet
-from .records import FileOptions, Job, Record, Scored
+from .records import Done, Fault, FileOptions, Job, Record
 
 __all__ = ["FORMATS", "read", "remark", "require", "write"]
 
 
 class Format(NamedTuple):
-    """How the records of a file are read, and written with their scores."""
+    """How the records of a file are read, and written with new fields."""
 
     read: Callable[[Job, FileOptions, bool], Iterator[Record]]
-    write: Callable[[IO[bytes], Job, FileOptions, Scored], None]
+    write: Callable[[IO[bytes], Job, FileOptions, Done], None]
 
 
 FORMATS = {
@@ -42,12 +42,13 @@ def read(
     options: FileOptions,
     *,
     text_only: bool = False,
+    check: Callable[[str], object] = lambda _: None,
     report: Callable[[Record], object] = lambda _: None,
 ) -> Iterator[Record]:
     """The records of a file that belong to this shard; the whole file is read and checked.
 
-    Bad ones are reported, unless they stop the work, and kept without a text, or left out where no original
-    is to be copied.
+    Bad ones, also those whose text does not pass the ``check``, are reported, unless they stop the work, and
+    kept without a text, or left out where no original is to be copied.
 
     Raises
     ------
@@ -56,9 +57,15 @@ def read(
     """
     shard, shards = options.shard
     for number, record in enumerate(FORMATS[job.format].read(job, options, text_only)):
+        own = number % shards == shard - 1
+        if own and record.text is not None:
+            try:
+                check(record.text)
+            except ValueError as error:
+                record = record._replace(text=None, fault=Fault(record.place, str(error)))
         if record.fault is not None and options.on_error == "stop":
             raise record.fault
-        if number % shards != shard - 1:
+        if not own:
             continue
         if record.fault is not None:
             if options.on_error == "skip":
@@ -68,10 +75,10 @@ def read(
             yield record
 
 
-def write(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
-    """Write records with their scores, in the format and compression of the input."""
+def write(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
+    """Write records with what came of them, in the format and compression of the input."""
     with compressed(out, job) as packed:
-        FORMATS[job.format].write(packed, job, options, scored)
+        FORMATS[job.format].write(packed, job, options, done)
 
 
 def remark(job: Job, options: FileOptions) -> str | None:

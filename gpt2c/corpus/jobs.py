@@ -1,4 +1,4 @@
-"""Scores for whole files: each gives a file of the same format, every record with its scores."""
+"""Work on whole files of texts: each gives a file of the same format, every record with what came of it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import replacing
-from ..scoring.options import default_stride
-from ..scoring.results import summary
-from ..scoring.scoring import score_rows
 from .formats import FORMATS, read, remark, require, write
+from .journal import Journal
 from .lines import COMPRESSIONS
-from .records import Fault, FileOptions, Job, Record, Scored
+from .records import Done, Fault, FileOptions, Job, Record
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from .tasks import Task
 
 __all__ = [
     "Fault",
@@ -28,10 +27,12 @@ __all__ = [
     "Totals",
     "check_input",
     "claim",
+    "discard_journals",
     "is_input",
+    "perform",
     "plan",
+    "recorded",
     "remark",
-    "score_file",
     "survey",
 ]
 
@@ -40,7 +41,7 @@ SETTINGS = "_gpt2c.json"
 
 
 def is_input(path: str) -> bool:
-    """Whether a file of this name can be scored record by record."""
+    """Whether a file of this name can be read record by record."""
     return _kind(path) is not None
 
 
@@ -74,7 +75,7 @@ def check_input(source: str) -> None:
 
 
 def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
-    """The jobs that score ``inputs`` into ``directory``; raises ValueError or OSError if they cannot."""
+    """The jobs that turn ``inputs`` into files in ``directory``; ValueError or OSError if they cannot."""
     shard, shards = options.shard
     jobs: dict[str, Job] = {}
     for source in inputs:
@@ -91,7 +92,7 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         job = Job(source, os.path.join(directory, name), format, compression)
         if name in jobs:
             raise ValueError(
-                f"{jobs[name].source} and {source} would both be written to {job.target}: score them into "
+                f"{jobs[name].source} and {source} would both be written to {job.target}: choose "
                 "different directories"
             )
         jobs[name] = job
@@ -107,48 +108,61 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         other = jobs.get(os.path.basename(job.errors))
         if other is not None and options.on_error != "stop":
             raise ValueError(
-                f"the bad records of {job.source} and the scores of {other.source} would both be written to "
-                f"{job.errors}: score them into different directories"
+                f"the bad records of {job.source} and the output of {other.source} would both be written to "
+                f"{job.errors}: choose different directories"
             )
     return list(jobs.values())
 
 
-def claim(directory: str, model: LoadedModel, options: FileOptions, jobs: Iterable[Job]) -> None:
-    """Record in ``directory`` how its scores are made; raise ValueError if it holds others already.
-
-    Existing outputs count as finished, so all in a directory must be made alike.
-    """
-    mine = {
-        "weights_sha256": model.source_sha256(),
-        "tokenizer_sha256": _tokenizer_sha256(model),
-        "numerics": model.numerics,
-        **{name: getattr(options, name) for name in FileOptions.__dataclass_fields__ if name != "shard"},
-        "stride": _stride(model, options),
-        "shards": options.shard[1],
-    }
+def recorded(directory: str) -> dict[str, Any]:
+    """How the outputs in ``directory`` are made, as `claim` has recorded it; empty where it has not."""
     path = os.path.join(directory, SETTINGS)
     try:
         with open(path, "rb") as file:
-            found = dict(json.load(file))
+            return dict(json.load(file))
+    except FileNotFoundError:
+        return {}
     except (TypeError, ValueError):
         raise ValueError(f"{path} is damaged: choose another directory, or remove {directory}") from None
-    except FileNotFoundError:
+
+
+def claim(directory: str, task: Task, options: FileOptions, jobs: Iterable[Job]) -> None:
+    """Record in ``directory`` how its outputs are made; raise ValueError if it holds others already.
+
+    Existing outputs count as finished, so all in a directory must be made alike.
+    """
+    model = task.model
+    of_files = ("text_field", "lines", "on_error", "delimiter", "prefix")
+    mine = {
+        "task": task.doing,
+        "weights_sha256": model.source_sha256(),
+        "tokenizer_sha256": _tokenizer_sha256(model),
+        "numerics": model.numerics,
+        **{name: getattr(options, name) for name in of_files},
+        "shards": options.shard[1],
+        **task.settings,
+    }
+    # As JSON, in which true and the token id 1 differ.
+    mine = json.loads(json.dumps(mine))
+    found = recorded(directory)
+    if found:
+        names = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
+        if not names:
+            return
+        if os.listdir(directory) != [SETTINGS]:
+            # Those of another task differ in nearly all.
+            names = names[:1] if names[0] == "task" else names
+            told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in names)
+            raise ValueError(
+                f"{directory} holds outputs made otherwise ({told}): choose another directory, or remove it"
+            )
+    else:
         for job in jobs:
             if os.path.lexists(job.target):
                 raise ValueError(
                     f"{job.target} is there, but was not made by this command: choose another directory"
-                ) from None
-    else:
-        # As JSON, in which true and the token id 1 differ.
-        different = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
-        if not different:
-            return
-        if os.listdir(directory) != [SETTINGS]:
-            told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in different)
-            raise ValueError(
-                f"{directory} holds scores made otherwise ({told}): choose another directory, or remove it"
-            )
-    with replacing(path) as out:
+                )
+    with replacing(os.path.join(directory, SETTINGS)) as out:
         json.dump({"model": model.name, **mine}, out, ensure_ascii=False, indent=2)
         out.write("\n")
 
@@ -163,15 +177,15 @@ def _tokenizer_sha256(model: LoadedModel) -> str | None:
     return hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
 
 
-def survey(job: Job, options: FileOptions) -> int:
-    """Read and check a file, and return its size of text in bytes, as far as it will be scored."""
-    return sum(_weight(record.text, options) for record in read(job, options, text_only=True))
+def discard_journals(jobs: Iterable[Job]) -> None:
+    """Remove what a process that was killed at the very end has left beside finished outputs."""
+    for job in jobs:
+        Journal(job, ()).remove()
 
 
-def _weight(text: str | None, options: FileOptions) -> int:
-    """Roughly how many bytes of a text will be scored, for an estimate of the remaining time."""
-    size = len((text or "").encode("utf-8"))
-    return size if options.max_tokens is None else min(size, 4 * options.max_tokens)
+def survey(job: Job, options: FileOptions, task: Task) -> int:
+    """Read and check a file, and return the size of the work, as `Task.size` has it."""
+    return sum(task.size(record.text) for record in read(job, options, text_only=True, check=task.check))
 
 
 @dataclass
@@ -179,7 +193,9 @@ class Totals:
     """Counts and times of finished work."""
 
     records: int = 0
-    unscored: int = 0
+    resumed: int = 0
+    """Those of the records that an earlier run had computed; tokens and bytes are of the others."""
+    empty: int = 0
     truncated: int = 0
     faults: int = 0
     tokens: int = 0
@@ -192,24 +208,26 @@ class Totals:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def score_file(
-    model: LoadedModel,
+def perform(
     job: Job,
     options: FileOptions,
-    advance: Callable[[int, int], object] = lambda *_: None,
+    task: Task,
+    advance: Callable[[int, int | None], object] = lambda *_: None,
 ) -> Totals:
-    """Score the records of a file and write them with their scores; the output appears once it is complete.
+    """Do what is to be done with the records of a file; the output appears once it is complete.
 
-    Bad records, unless they stop the work, are listed in ``job.errors``, which appears before it.
+    Bad records, unless they stop the work, are listed in ``job.errors``, which appears before it. What an
+    earlier run had computed when it was stopped is taken from its journal.
 
     Parameters
     ----------
-    model : LoadedModel
     job : Job
         From `plan`. Any output of that name is replaced.
     options : FileOptions
+    task : Task
     advance : callable, optional
-        Called after every record with its bytes of text, as `survey` counts, and its tokens.
+        Called after every record with its size, as `survey` counts, and its number of tokens; None if it was
+        computed by an earlier run.
 
     Raises
     ------
@@ -217,29 +235,25 @@ def score_file(
         As from `survey`, or the output cannot be written. There is no output then.
     """
     totals, begin = Totals(), perf_counter()
+    journal = Journal(job, task.columns)
 
-    def counted(report: Callable[[Record], object]) -> Scored:
-        rows = ((record, record.text) for record in read(job, options, report=report))
-        scores = score_rows(
-            model,
-            rows,
-            max_tokens=options.max_tokens,
-            bos=options.bos,
-            special=options.special,
-            stride=_stride(model, options),
-        )
-        for record, score, cut in scores:
-            row = {**summary(score), "truncated": cut}
-            yield record, row
+    def counted(report: Callable[[Record], object]) -> Done:
+        records = read(job, options, check=task.check, report=report)
+        for record, rows, is_new in journal.done(records, task.rows):
+            yield record, rows
+            counts = task.count(rows)
             totals.records += 1
-            totals.unscored += row["logprob"] is None
-            totals.truncated += row["truncated"]
-            totals.tokens += row["n_tokens"]
-            totals.bytes += row["n_bytes"] or 0
-            advance(_weight(record.text, options), row["n_tokens"])
+            totals.resumed += not is_new
+            totals.empty += counts.empty
+            totals.truncated += counts.truncated
+            if is_new:
+                totals.tokens += counts.tokens
+                totals.bytes += counts.bytes
+            advance(task.size(record.text), counts.tokens if is_new else None)
 
-    with _appearing(job.target) as out, _listed(job, options, totals) as report:
+    with _appearing(job.target) as out, _listed(job, options, totals) as report, journal:
         write(out, job, options, counted(report))
+    journal.remove()
     totals.seconds = perf_counter() - begin
     return totals
 
@@ -278,7 +292,3 @@ def _listed(job: Job, options: FileOptions, totals: Totals) -> Iterator[Callable
         yield report
     if not totals.faults:
         os.unlink(job.errors)
-
-
-def _stride(model: LoadedModel, options: FileOptions) -> int:
-    return options.stride or default_stride(model)

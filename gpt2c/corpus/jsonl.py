@@ -10,7 +10,8 @@ from typing import IO, Any
 from ..errors import TokenizerError
 from ..tokenizer.base import check_text
 from .lines import MARK, byte_lines, text_of, unpacked
-from .records import Fault, FileOptions, Job, Place, Record, Scored, missing_field, refuse_collision, spelled
+from .records import Done, Fault, FileOptions, Job, Place, Record, missing_field, refuse_collision, spelled
+from .tasks import Row
 
 __all__ = ["read_json", "read_jsonl", "read_txt", "write_json", "write_jsonl"]
 
@@ -26,13 +27,18 @@ def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
     """The file as one record, or each of its lines; each goes out as a JSON object."""
     lines = byte_lines(job)
     for several in ([line] for line in lines) if options.lines else [lines]:
+        pieces: list[str] = []
+        first = Place(job.source, "line", 1)
         try:
-            text = "".join(text_of(line, place) for place, line in several)
+            for place, line in several:
+                first = place if not pieces else first
+                pieces.append(text_of(line, place))
         except Fault as fault:
-            yield Record(None, None, fault)
+            yield Record(fault.place, None, None, fault)
             continue
+        text = "".join(pieces)
         text = text[:-1].removesuffix("\r") if text.endswith("\n") else text
-        yield Record(text, json.dumps({"text": text}, ensure_ascii=False))
+        yield Record(first, text, json.dumps({"text": text}, ensure_ascii=False))
 
 
 def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
@@ -45,8 +51,18 @@ def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Reco
 def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each element of an array, or each line, whichever the file is made of."""
     if not _is_array(job):
-        return read_jsonl(job, options, text_only)
+        return _lines_of_json(job, options)
     return _records(((place, data.strip(BLANK.encode())) for place, data in _elements(job)), job, options)
+
+
+def _lines_of_json(job: Job, options: FileOptions) -> Iterator[Record]:
+    """Those of a .json file, whose first line may be the beginning of something else."""
+    for record in read_jsonl(job, options, False):
+        fault = record.fault
+        if fault is not None and fault.place.number == 1 and fault.field is None:
+            hint = "a .json file is an array of objects, or has one on each line"
+            record = record._replace(fault=Fault(fault.place, f"{fault.reason}; {hint}"))
+        yield record
 
 
 def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOptions) -> Iterator[Record]:
@@ -59,7 +75,7 @@ def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOpti
             spelling = text_of(data, place)
             record = _parsed(spelling, place)
         except Fault as fault:
-            yield Record(None, None, fault)
+            yield Record(place, None, None, fault)
             continue
         refuse_collision(record, options, place)
         first = first or record
@@ -67,12 +83,17 @@ def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOpti
         found = found or here
         wrong = _wrong(value)
         if wrong is None:
-            yield Record(value, spelling)
+            yield Record(place, value, spelling)
         else:
             reason = f"{wrong}; it is {spelled(_spelling(spelling, field))}"
-            yield Record(None, spelling, Fault(place, reason, field))
+            yield Record(place, None, spelling, Fault(place, reason, field))
     if first and not found:
-        raise missing_field(job.source, "no record has a field", field, first)
+        error = missing_field(job.source, "no record has a field", field, first)
+        inside = [name for name, value in first.items() if isinstance(value, list)]
+        if job.format == ".json" and inside:
+            hint = f"if its records are in {inside[0]!r}, write these into a file of their own"
+            error = ValueError(f"{error}; {hint}, such as with jq '.{inside[0]}'")
+        raise error
 
 
 def _parsed(spelling: str, place: Place) -> dict[str, Any]:
@@ -202,8 +223,8 @@ def _elements(job: Job) -> Iterator[tuple[Place, bytes]]:
 # ---- written
 
 
-def _with_scores(record: Record, row: dict[str, Any], names: dict[str, str]) -> str:
-    """A JSON object, copied as it is, with the scores as further fields."""
+def _extended(record: Record, row: Row, names: dict[str, str]) -> str:
+    """A JSON object, copied as it is, with further fields."""
     added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
     fields = record.original[:-1]
     # One of several lines ends with a line break.
@@ -212,19 +233,21 @@ def _with_scores(record: Record, row: dict[str, Any], names: dict[str, str]) -> 
     return f"{fields}{comma}{added[1:]}"
 
 
-def write_jsonl(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
-    """Append the scores to each JSON object, on a line of its own."""
-    for record, row in scored:
-        out.write(f"{_with_scores(record, row, options.names)}\n".encode())
+def write_jsonl(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
+    """Append the new fields to each JSON object, on a line of its own."""
+    for record, rows in done:
+        for row in rows:
+            out.write(f"{_extended(record, row, options.names)}\n".encode())
 
 
-def write_json(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
+def write_json(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
     """An array from an array, and lines from lines."""
     if not _is_array(job):
-        write_jsonl(out, job, options, scored)
+        write_jsonl(out, job, options, done)
         return
     before = "[\n"
-    for record, row in scored:
-        out.write(f"{before}{_with_scores(record, row, options.names)}".encode())
-        before = ",\n"
+    for record, rows in done:
+        for row in rows:
+            out.write(f"{before}{_extended(record, row, options.names)}".encode())
+            before = ",\n"
     out.write(b"\n]\n" if before[0] == "," else b"[]\n")

@@ -9,13 +9,12 @@ from itertools import groupby
 from typing import IO, Any
 
 from .records import (
-    COLUMNS,
+    Done,
     Fault,
     FileOptions,
     Job,
     Place,
     Record,
-    Scored,
     missing_field,
     not_utf8,
     refuse_collision,
@@ -43,14 +42,14 @@ def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Re
                 texts = batch.column(path[0])
                 for row, value in enumerate(pc.struct_field(texts, path[1:]) if path[1:] else texts):
                     number += 1
+                    place = Place(job.source, "row", number)
                     text, fault = None, None
                     try:
                         text = value.as_py()
                         text = text.decode() if isinstance(text, bytes) else text
                     except UnicodeDecodeError as error:
-                        place = Place(job.source, "row", number)
                         text, fault = None, Fault(place, f"is {not_utf8(error)}", options.text_field)
-                    yield Record(text, (group, batch_number, batch, row), fault)
+                    yield Record(place, text, (group, batch_number, batch, row), fault)
 
 
 def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
@@ -100,14 +99,14 @@ def _open(job: Job) -> Iterator[Any]:
         raise ValueError(f"{job.source}: not a whole Parquet file: {error}") from None
 
 
-def write_parquet(out: IO[bytes], job: Job, options: FileOptions, scored: Scored) -> None:
-    """Copy the table with the scores as new columns, batch by batch."""
+def write_parquet(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
+    """Copy the table with new columns, batch by batch."""
     import pyarrow as pa
 
     with _open(job) as file:
         schema, metadata = file.schema_arrow, file.metadata
-    types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    fields = [pa.field(options.names[column], types[kind]) for column, kind in COLUMNS.items()]
+    types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    fields = [pa.field(options.names[column], types[kind]) for column, kind in options.columns.items()]
     for field in fields:
         schema = schema.append(field)
     compression = _codecs(job, schema, metadata)
@@ -122,24 +121,26 @@ def write_parquet(out: IO[bytes], job: Job, options: FileOptions, scored: Scored
                 tables.clear()
 
         last = 0
-        for (group, _), several in groupby(scored, lambda pair: pair[0].original[:2]):
+        for (group, _), several in groupby(done, lambda pair: pair[0].original[:2]):
             pairs = list(several)
             if group != last or sum(table.nbytes for table in tables) >= ROW_GROUP:
                 flush()
             last = group
             batch = pairs[0][0].original[2]
             table = pa.Table.from_batches([batch])
-            # The other rows belong to other shards.
-            if len(pairs) < len(batch):
-                table = pa.concat_tables([table.slice(record.original[3], 1) for record, _ in pairs])
-            for field, column in zip(fields, COLUMNS, strict=True):
-                table = table.append_column(field, pa.array([row[column] for _, row in pairs], field.type))
+            rows = [row for _, of_record in pairs for row in of_record]
+            # Other rows belong to other shards, and one may have several continuations.
+            wanted = [record.original[3] for record, of_record in pairs for _ in of_record]
+            if wanted != [*range(len(batch))]:
+                table = pa.concat_tables([table.slice(row, 1) for row in wanted])
+            for field, column in zip(fields, options.columns, strict=True):
+                table = table.append_column(field, pa.array([row[column] for row in rows], field.type))
             tables.append(table)
         flush()
 
 
 def _codecs(job: Job, schema: Any, metadata: Any) -> str | dict[str, str]:
-    """The codec of each column of an output: as in the input, and for the scores that of its first column."""
+    """The codec of each column of an output: as in the input, and for new ones that of its first column."""
     if not (metadata.num_row_groups and metadata.num_columns):
         return "SNAPPY"
     group = metadata.row_group(0)

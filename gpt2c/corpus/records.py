@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..core.checks import check_integer
-from ..scoring.results import SUMMARY
+from .tasks import SCORES, Row
 
 __all__ = [
-    "COLUMNS",
     "ON_ERROR",
+    "Done",
     "Fault",
     "FileOptions",
     "Job",
     "Place",
     "Record",
-    "Scored",
     "missing_field",
     "not_utf8",
     "refuse_collision",
     "spelled",
 ]
-
-COLUMNS = {**SUMMARY, "truncated": bool}
-"""The scores of every record, with their types; their names in outputs begin with the prefix."""
-
 
 ON_ERROR = ("stop", "null", "skip")
 """What `FileOptions.on_error` may be."""
@@ -35,7 +29,7 @@ ON_ERROR = ("stop", "null", "skip")
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How records are scored.
+    """How records are read, and written with what comes of their texts.
 
     Attributes
     ----------
@@ -43,38 +37,28 @@ class FileOptions:
         The field, or column, that holds the text; "a.b" is the field b of a, unless one is called so.
     lines : bool
         Whether each line of a .txt file is a text, rather than the file.
-    max_tokens : int, optional
-        Longer texts are cut to this many tokens.
-    bos, special
-        As for ``GPT2.score``.
-    stride : int, optional
-        As for ``GPT2.score``; None is half of the model's positions.
     on_error : str
-        What a bad record does: "stop" the work; or it is kept with null scores ("null"; one that cannot be
-        copied is left out) or left out ("skip"), and listed in a file.
+        What a bad record does: "stop" the work; or it is kept as one without a text ("null"; one that cannot
+        be copied is left out) or left out ("skip"), and listed in a file.
     delimiter : str, optional
         What separates the fields of .csv and .tsv files; None finds it.
     prefix : str
         What the names of the new fields begin with.
     shard : (int, int)
         (i, n) takes records i, i + n, i + 2 n, … of every file, counted from 1.
+    columns : mapping of str to type
+        The new fields, as of `gpt2c.corpus.tasks.Task`.
     """
 
     text_field: str = "text"
     lines: bool = False
-    max_tokens: int | None = None
-    bos: bool | int = True
-    special: bool = False
-    stride: int | None = None
     on_error: str = "stop"
     delimiter: str | None = None
     prefix: str = "gpt2c_"
     shard: tuple[int, int] = (1, 1)
+    columns: Mapping[str, type] = field(default_factory=lambda: SCORES)
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "stride"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), 1)
         if not f"{self.prefix}x".isidentifier():
             raise ValueError(f"prefix must be made of letters, digits and _; got {self.prefix!r}")
         if self.on_error not in ON_ERROR:
@@ -90,8 +74,8 @@ class FileOptions:
 
     @property
     def names(self) -> dict[str, str]:
-        """The name in outputs of each of `COLUMNS`."""
-        return {column: self.prefix + column for column in COLUMNS}
+        """The name in outputs of each of the `columns`."""
+        return {column: self.prefix + column for column in self.columns}
 
 
 class Job(NamedTuple):
@@ -133,16 +117,17 @@ class Fault(ValueError):
 
 
 class Record(NamedTuple):
-    """A text, or None, and the original record that its scores are added to."""
+    """A text, or None, and the original record that new fields are added to."""
 
+    place: Place
     text: str | None
     original: Any
     """None if it cannot be copied, as there is a fault."""
     fault: Fault | None = None
 
 
-Scored = Iterator[tuple[Record, dict[str, Any]]]
-"""Records, each with the scores that `COLUMNS` names."""
+Done = Iterator[tuple[Record, list[Row]]]
+"""Records, each with what came of it: the rows to write."""
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

@@ -9,8 +9,7 @@ continuation, position), so a text comes out the same alone and in any company.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .options import GenerateKwargs
     from .results import Generation
 
-__all__ = ["Stream", "continue_prompts", "generate", "stream"]
+__all__ = ["Stream", "check_prompt", "continue_prompts", "generate", "generate_rows", "stream"]
 
 
 def generate(
@@ -79,27 +78,72 @@ def continue_prompts(
         many as keep their caches within 1 GiB, and no more than 64.
     """
     job = Job(model, options)
-    texts: list[Text] | list[Search]
     several = len(prompts) > 1
     shared = [
         ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)
     ]
-    if options.num_beams > 1:
-        from .beam import Search
-
-        texts = [Search(job, prompt, index) for index, prompt in enumerate(shared)]
-    else:
-        samples = range(options.num_return_sequences)
-        texts = [
-            Text(job, prompt, index, sample) for index, prompt in enumerate(shared) for sample in samples
-        ]
-    if batch_size is None:
-        longest = max(prompt.capacity for prompt in shared)
-        per_text = model.new_cache(longest).nbytes
-        batch_size = max(1, min(TEXTS_AT_ONCE, CACHE_BYTES // per_text))
-    for _ in _advance(job, texts, max(1, batch_size // options.num_beams)):
+    texts = [text for index, prompt in enumerate(shared) for text in _texts(job, prompt, index)]
+    for _ in _advance(job, texts, batch_size):
         pass
     return [result for text in texts for result in text.results()]
+
+
+def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, list[Generation], bool]]:
+    """Continue the prompts of a table, in order; rows are taken as they are needed.
+
+    Parameters
+    ----------
+    job : Job
+    rows : iterable of (key, prompt)
+        A prompt is a string, token ids or None.
+
+    Yields
+    ------
+    (key, results, cut)
+        What `continue_prompts` gives for the prompt, nothing for None; and whether the beginning of the
+        prompt was left out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As from ``GPT2.generate``.
+    """
+    waiting: deque[tuple[Any, Sequence[Text | Search]]] = deque()
+
+    def texts() -> Iterator[Text | Search]:
+        for index, (key, prompt) in enumerate(rows):
+            some = () if prompt is None else _texts(job, _prompt(job, prompt), index)
+            waiting.append((key, some))
+            yield from some
+
+    def finished() -> Iterator[tuple[Any, list[Generation], bool]]:
+        while waiting and all(text.done for text in waiting[0][1]):
+            key, some = waiting.popleft()
+            cut = any(text.prompt.truncated for text in some)
+            yield key, [result for text in some for result in text.results()], cut
+
+    for _ in _advance(job, texts()):
+        yield from finished()
+    yield from finished()
+
+
+def check_prompt(job: Job, prompt: Prompt) -> None:
+    """Raise what `generate_rows` would raise for a prompt."""
+    _prompt(job, prompt)
+
+
+def _prompt(job: Job, prompt: Prompt) -> ComputedPrompt:
+    [ids] = job.model.encode([prompt], special=job.options.special)
+    return ComputedPrompt(job, ids)
+
+
+def _texts(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
+    """What continues a prompt: a search, or a text for each of the continuations."""
+    if job.options.num_beams > 1:
+        from .beam import Search
+
+        return [Search(job, prompt, index)]
+    return [Text(job, prompt, index, sample) for sample in range(job.options.num_return_sequences)]
 
 
 class Stream:
@@ -113,7 +157,7 @@ class Stream:
     def __init__(self, model: LoadedModel, prompt: np.ndarray, options: SamplingOptions) -> None:
         job = Job(model, options)
         self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
-        self._steps = _advance(job, [self._text], 1)
+        self._steps = _advance(job, [self._text])
         self._started: float | None = None
         self.first_token_seconds: float | None = None
         """Seconds from the first ``next()`` to the first token: the time the prompt took."""
@@ -157,31 +201,60 @@ class Stream:
         return self._text.results()[0]
 
 
-def _advance(
-    job: Job, texts: Sequence[Text] | Sequence[Search], places: int
-) -> Generator[Text | Search, None, None]:
-    """Continue all ``texts``, at most ``places`` at once; yield a text whenever it has got a token.
+class _Source:
+    """Texts that come as there is room for them.
 
-    Continuations of one prompt stand next to each other in ``texts``.
+    There is for ``batch_size`` texts; by default for `TEXTS_AT_ONCE`, and caches of `CACHE_BYTES`, or one.
     """
-    model = job.model
-    waiting: deque[Text | Search] = deque(texts)
+
+    def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None) -> None:
+        n_beams = job.options.num_beams
+        self._places = max(1, (batch_size or TEXTS_AT_ONCE) // n_beams)
+        self._per_token = n_beams * job.model.memory_plan()["cache_per_token"] if batch_size is None else 0
+        self._texts = iter(texts)
+        self._next = next(self._texts, None)
+
+    def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
+        """The next ones, as far as there is room for them beside those that are ``present``."""
+        taken: list[Text | Search] = []
+        n_tokens = sum(text.prompt.capacity for text in present) if self._next else 0
+        while self._next and len(present) + len(taken) < self._places:
+            n_tokens += self._next.prompt.capacity
+            if n_tokens * self._per_token > CACHE_BYTES and (present or taken):
+                break
+            taken.append(self._next)
+            self._next = next(self._texts, None)
+        return taken
+
+
+def _advance(
+    job: Job, texts: Iterable[Text | Search], batch_size: int | None = None
+) -> Generator[Text | Search, None, None]:
+    """Continue all ``texts``; yield a text whenever it has got a token.
+
+    Continuations of one prompt stand next to each other in ``texts``, which are taken as there is room.
+    """
+    model, source = job.model, _Source(job, texts, batch_size)
+    waiting: deque[Text | Search] = deque()
     active: list[Text | Search] = []
-    while waiting or active:
-        # Texts whose prompt has been computed begin, as far as there are places.
-        while waiting and len(active) < places and waiting[0].prompt.logits is not None:
+    while True:
+        waiting += source.take([*active, *waiting])
+        if not (waiting or active):
+            return
+        # Texts whose prompt has been computed begin.
+        while waiting and waiting[0].prompt.logits is not None:
             text = waiting.popleft()
             text.start()
             yield text
             if not text.done:
                 active.append(text)
 
-        # The prompts of those that could begin next are computed together with the next tokens of the others.
+        # The prompts of the others are computed together with the next tokens of those that have begun.
         pending = [text.pending() for text in active]
         sequences = [sequence for of_text in pending for sequence in of_text]
         fresh: list[tuple[ComputedPrompt, _engine.KVCache]] = []
         rows = sum(len(ids) for _, ids in sequences)
-        for text in islice(waiting, places - len(active)):
+        for text in waiting:
             prompt = text.prompt
             if prompt.logits is None and all(prompt is not other for other, _ in fresh):
                 if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:

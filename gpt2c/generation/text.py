@@ -28,6 +28,7 @@ class ComputedPrompt:
 
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
         n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
+        n_given = len(ids)
         if overflow == "truncate_left" and new <= n_ctx:
             ids = _latest(ids, n_ctx + 1 - new, job.prefix)
         room = n_ctx + 1 - len(ids)  # the last new token is never computed with: it needs no position
@@ -46,6 +47,7 @@ class ComputedPrompt:
                 f"{len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
+        self.truncated = len(ids) < n_given
         self.visible = ids[job.window(len(ids)) :]
         self.capacity = min(len(ids) + new, n_ctx)
         self.cache: KVCache | None = None

@@ -1,4 +1,4 @@
-"""Scores for the rows of a table, batch by batch: with Ray Data, `datasets` or all else that maps batches.
+"""Scores or continuations for the rows of a table, batch by batch: with Ray Data, `datasets` and their like.
 
 Ray is not imported here, and not needed. docs/integrations.md has examples, and says how to size a cluster.
 """
@@ -6,26 +6,139 @@ Ray is not imported here, and not needed. docs/integrations.md has examples, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from ..core.foreign_names import OF_GENERATION
+from ..core.keywords import explains_keywords
 from ..corpus.records import ON_ERROR, not_utf8
+from ..corpus.tasks import SCORES, Generating, Scoring, Task, check_seed, continuation_columns
 from ..errors import shown
+from ..generation.options import GenerateKwargs, SamplingOptions, lists_options
 from ..model import GPT2
-from ..scoring.options import default_stride
-from ..scoring.results import SUMMARY, summary
-from ..scoring.scoring import score_rows
 from ..tokenizer.base import check_text
 
-__all__ = ["Scorer"]
+__all__ = ["Generator", "Scorer"]
 
 _log = logging.getLogger("gpt2c")
 
 
-class Scorer:
+class _Mapper(ABC):
+    """Adds columns to each batch of rows, by what a model makes of the texts in one of its columns."""
+
+    columns: Mapping[str, type]
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        text_column: str,
+        prefix: str,
+        dtype: str | None,
+        tokenizer: Any,
+        threads: int,
+        on_error: str,
+    ) -> None:
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {on_error!r}")
+        self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
+        self.text_column, self.prefix = text_column, prefix
+        self.on_error = on_error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("model", "_task")}
+
+    @cached_property
+    def model(self) -> GPT2:
+        """The model of this process."""
+        return GPT2.from_pretrained(
+            self.source, dtype=self.dtype, tokenizer=self.tokenizer, threads=self.threads
+        )
+
+    @cached_property
+    def _task(self) -> Task:
+        return self._new_task()
+
+    @abstractmethod
+    def _new_task(self) -> Task:
+        """What is to be done with the texts."""
+
+    def __call__(self, batch: Any) -> Any:
+        """A batch with the new columns.
+
+        Parameters
+        ----------
+        batch : dict of arrays or lists, pyarrow.Table or pandas.DataFrame
+
+        Returns
+        -------
+        the same kind, with more columns
+        """
+        is_arrow = hasattr(batch, "column_names")
+        present = batch.column_names if is_arrow else list(batch)
+        if self.text_column not in present:
+            raise ValueError(f"there is no column {self.text_column!r}; there are: {', '.join(present)}")
+        kinds = {**self.columns, **({"error": str} if self.on_error == "null" else {})}
+        taken = [self.prefix + name for name in kinds if self.prefix + name in present]
+        if taken:
+            raise ValueError(f"the rows have {', '.join(taken)} already: choose another prefix=")
+
+        values = batch[self.text_column]
+        if isinstance(values, str | bytes) or values is None:
+            raise TypeError(
+                f"the column {self.text_column!r} is {shown(values)}, one value, and a batch has a list or "
+                "an array of them: use ds.map_batches in Ray, ds.map(..., batched=True) in datasets"
+            )
+        texts, faults = self._checked(map(_value, values) if is_arrow else values)
+        wanted = [row for row, fault in enumerate(faults) if not (fault and self.on_error == "skip")]
+        rows: list[dict[str, Any]] = []
+        places: list[int] = []
+        for place, found in self._task.rows((row, texts[row]) for row in wanted):
+            rows += [{**row, "error": faults[place]} for row in found]
+            places += [place] * len(found)
+        if places != [*range(len(texts))]:
+            batch = _taken(batch, places)
+        columns = {name: [row[name] for row in rows] for name in kinds}
+        if is_arrow:
+            import pyarrow as pa
+
+            types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+            for name, values in columns.items():
+                batch = batch.append_column(self.prefix + name, pa.array(values, types[kinds[name]]))
+            return batch
+        added = {self.prefix + name: _array(values, kinds[name]) for name, values in columns.items()}
+        return batch.assign(**added) if hasattr(batch, "assign") else {**batch, **added}
+
+    def _checked(self, values: Iterable[Any]) -> tuple[list[Any], list[str]]:
+        """The texts, None where there is none, and for each what is wrong with it, or an empty string."""
+        texts, faults = [], []
+        for row, value in enumerate(values):
+            text, fault = (None if _is_null(value) else value), ""
+            try:
+                text = text.decode("utf-8") if isinstance(text, bytes) else text
+                if isinstance(text, str):
+                    check_text(text)
+                elif text is not None:
+                    self.model.encode_text(text, "the text")
+                if text is not None:
+                    self._task.check(text)
+            except (TypeError, ValueError) as error:
+                wrong = f"the text is {not_utf8(error)}" if isinstance(error, UnicodeDecodeError) else error
+                text, fault = None, f"row {row} of the batch: {wrong}"
+                if self.on_error == "stop":
+                    raise (TypeError if isinstance(error, TypeError) else ValueError)(fault) from None
+                if self.on_error == "skip":
+                    _log.warning("left out: %s", fault)
+            texts.append(text)
+            faults.append(fault)
+        return texts, faults
+
+
+class Scorer(_Mapper):
     """Adds scores of the texts in a column to each batch of rows.
 
     Ray makes one for every worker, ``ds.map_batches(Scorer, fn_constructor_kwargs={…}, …)``; elsewhere an
@@ -33,11 +146,11 @@ class Scorer:
     batch and never pickled: every process loads its own. To the bit, the scores of a row depend on its
     text alone, not on its batch or the number of workers: work repeated after a failure gives the same.
 
-    The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes, and
-    ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`. A text that
-    is null, has no tokens or, without bos, a single one has 0 tokens and bytes, and null for the rest. What
-    is not known or not finite is null, too. In NumPy and pandas null is NaN, and makes a column of integers
-    one of floats.
+    The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes,
+    ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`, and whether
+    the text was ``truncated``. A text that is null, has no tokens or, without bos, a single one has 0 tokens
+    and bytes, and null for the rest. What is not known or not finite is null, too. In NumPy and pandas null
+    is NaN, and makes a column of integers one of floats.
 
     Parameters
     ----------
@@ -52,6 +165,8 @@ class Scorer:
         As for ``from_pretrained``.
     threads : int
         Of each process.
+    max_tokens : int, optional
+        Longer texts are cut to this many tokens.
     bos, special, window, stride, min_context
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
@@ -66,6 +181,8 @@ class Scorer:
         With a batch: the text column is missing, a new one is there already, or what ``score`` raises.
     """
 
+    columns = SCORES
+
     def __init__(
         self,
         model: Any = None,
@@ -75,6 +192,7 @@ class Scorer:
         dtype: str | None = None,
         tokenizer: Any = None,
         threads: int = 1,
+        max_tokens: int | None = None,
         bos: bool | int = True,
         special: bool = False,
         window: int | None = None,
@@ -82,107 +200,87 @@ class Scorer:
         min_context: int | None = None,
         on_error: str = "stop",
     ) -> None:
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {on_error!r}")
-        self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
-        self.text_column, self.prefix = text_column, prefix
-        self.bos, self.special = bos, special
-        self.window, self.stride, self.min_context = window, stride, min_context
-        self.on_error = on_error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "model"}
-
-    @cached_property
-    def model(self) -> GPT2:
-        """The model of this process."""
-        return GPT2.from_pretrained(
-            self.source, dtype=self.dtype, tokenizer=self.tokenizer, threads=self.threads
+        super().__init__(
+            model,
+            text_column=text_column,
+            prefix=prefix,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            threads=threads,
+            on_error=on_error,
         )
+        self.options = {
+            "max_tokens": max_tokens,
+            "bos": bos,
+            "special": special,
+            "window": window,
+            "stride": stride,
+            "min_context": min_context,
+        }
 
-    def __call__(self, batch: Any) -> Any:
-        """A batch with its scores.
+    def _new_task(self) -> Scoring:
+        return Scoring(self.model, **self.options)
 
-        Parameters
-        ----------
-        batch : dict of arrays or lists, pyarrow.Table or pandas.DataFrame
 
-        Returns
-        -------
-        the same kind, with more columns
-        """
-        is_arrow = hasattr(batch, "column_names")
-        present = batch.column_names if is_arrow else list(batch)
-        if self.text_column not in present:
-            raise ValueError(f"there is no column {self.text_column!r}; there are: {', '.join(present)}")
-        new = [self.prefix + name for name in (*SUMMARY, *["error"] * (self.on_error == "null"))]
-        taken = [name for name in new if name in present]
-        if taken:
-            raise ValueError(f"the rows have {', '.join(taken)} already: choose another prefix=")
+class Generator(_Mapper):
+    """Adds continuations of the texts in a column to each batch of rows.
 
-        values = batch[self.text_column]
-        if isinstance(values, str | bytes) or values is None:
-            raise TypeError(
-                f"the column {self.text_column!r} is {shown(values)}, one value, and a batch has a list or "
-                "an array of them: use ds.map_batches in Ray, ds.map(..., batched=True) in datasets"
-            )
-        texts, faults = self._checked(map(_value, values) if is_arrow else values)
-        if self.on_error == "skip" and any(faults):
-            kept = np.array([not fault for fault in faults])
-            texts = [text for text, keep in zip(texts, kept, strict=True) if keep]
-            batch = _kept(batch, kept)
-        rows = self._summaries(texts)
-        columns = {name: [row[name] for row in rows] for name in SUMMARY}
-        if is_arrow:
-            import pyarrow as pa
+    All is as with :class:`Scorer`, but for the columns, which are those of ``gpt2c generate``:
+    ``continuation``, the number of its tokens ``continuation_tokens`` and their log-probability
+    ``continuation_logprob`` (by the raw logits), the ``finish_reason`` of :class:`gpt2c.Generation`, and
+    ``prompt_truncated``, whether the beginning of the text was left out (``overflow="truncate_left"``). With
+    ``num_return_sequences`` above 1 each row is there as often, with ``sample_index`` from 0. A text that is
+    null has null and 0 tokens; the empty text is the beginning of one.
 
-            types = {int: pa.int64(), float: pa.float64()}
-            for name, values in columns.items():
-                batch = batch.append_column(self.prefix + name, pa.array(values, types[SUMMARY[name]]))
-            if self.on_error == "null":
-                batch = batch.append_column(self.prefix + "error", pa.array(faults, pa.string()))
-            return batch
-        added = {self.prefix + name: _numbers(values, SUMMARY[name]) for name, values in columns.items()}
-        if self.on_error == "null":
-            added[self.prefix + "error"] = np.array(faults, object)
-        return batch.assign(**added) if hasattr(batch, "assign") else {**batch, **added}
+    Parameters
+    ----------
+    model, text_column, prefix, dtype, tokenizer, threads
+        As for :class:`Scorer`.
+    on_error : "stop", "null" or "skip"
+        As for :class:`Scorer`; so are texts that leave no room for ``max_new_tokens``.
+    num_return_sequences : int
+        How many continuations each text gets.
+    **options
+        As for :meth:`gpt2c.GPT2.generate`. With a temperature a ``seed`` is needed. The same text always
+        comes out the same: what is drawn depends on the seed, the text and the number of the continuation.
 
-    def _checked(self, values: Iterable[Any]) -> tuple[list[Any], list[str]]:
-        """The texts, None where there is none, and for each what is wrong with it, or an empty string."""
-        texts, faults = [], []
-        for row, value in enumerate(values):
-            text, fault = (None if _is_null(value) else value), ""
-            try:
-                text = text.decode("utf-8") if isinstance(text, bytes) else text
-                if isinstance(text, str):
-                    check_text(text)
-                elif text is not None:
-                    self.model.encode_text(text, "the text")
-            except (TypeError, ValueError) as error:
-                wrong = f"the text is {not_utf8(error)}" if isinstance(error, UnicodeDecodeError) else error
-                text, fault = None, f"row {row} of the batch: {wrong}"
-                if self.on_error == "stop":
-                    raise (TypeError if isinstance(error, TypeError) else ValueError)(fault) from None
-                if self.on_error == "skip":
-                    _log.warning("left out: %s", fault)
-            texts.append(text)
-            faults.append(fault)
-        return texts, faults
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`Scorer`, or what ``generate`` raises.
+    """
 
-    def _summaries(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
-        stride = self.stride
-        if stride is None and self.min_context is None:
-            stride = default_stride(self.model, self.window)
-        scores = score_rows(
-            self.model,
-            enumerate(texts),
-            bos=self.bos,
-            special=self.special,
-            window=self.window,
-            stride=stride,
-            min_context=self.min_context,
+    @explains_keywords(OF_GENERATION, options=[*GenerateKwargs.__annotations__])
+    @lists_options
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        text_column: str = "text",
+        prefix: str = "gpt2c_",
+        dtype: str | None = None,
+        tokenizer: Any = None,
+        threads: int = 1,
+        on_error: str = "stop",
+        num_return_sequences: int = 1,
+        **options: Unpack[GenerateKwargs],
+    ) -> None:
+        super().__init__(
+            model,
+            text_column=text_column,
+            prefix=prefix,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            threads=threads,
+            on_error=on_error,
         )
-        return [summary(score) for _, score, _ in scores]
+        self.options: dict[str, Any] = {**options, "num_return_sequences": num_return_sequences}
+        checked = SamplingOptions(**self.options)
+        check_seed(checked)
+        self.columns = continuation_columns(checked)
+
+    def _new_task(self) -> Generating:
+        return Generating(self.model, SamplingOptions(**self.options))
 
 
 def _value(scalar: Any) -> Any:
@@ -193,14 +291,15 @@ def _value(scalar: Any) -> Any:
         return error.object
 
 
-def _kept(batch: Any, rows: np.ndarray) -> Any:
-    """Those rows of a batch that a boolean array marks."""
+def _taken(batch: Any, rows: Sequence[int]) -> Any:
+    """These rows of a batch."""
     if hasattr(batch, "column_names"):
-        return batch.filter(rows)
+        return batch.take(rows)
     if hasattr(batch, "assign"):
-        return batch[rows]
+        return batch.iloc[list(rows)]
+    wanted = np.array(rows, np.intp)
     return {
-        name: column[rows] if hasattr(column, "dtype") else [column[i] for i in np.flatnonzero(rows)]
+        name: column[wanted] if hasattr(column, "dtype") else [column[i] for i in rows]
         for name, column in batch.items()
     }
 
@@ -211,8 +310,10 @@ def _is_null(text: Any) -> bool:
     return text is None or is_nan or type(text).__name__ == "NAType"
 
 
-def _numbers(values: Sequence[Any], kind: type) -> np.ndarray:
-    """A column: float64 with NaN for None, else int64 or float64 as ``kind`` says."""
+def _array(values: Sequence[Any], kind: type) -> np.ndarray:
+    """A column: texts as objects; numbers as ``kind`` says, or float64 with NaN for None if there is one."""
+    if kind is str:
+        return np.array([*values, None], object)[:-1]
     if None in values:
         return np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.array(values, np.int64 if kind is int else np.float64)
+    return np.array(values, {int: np.int64, float: np.float64, bool: np.bool_}[kind])

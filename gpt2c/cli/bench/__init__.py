@@ -2,7 +2,7 @@
 
 command.py runs the command and report.py prints its tables. What is measured: load.py (new processes, to the
 first token), roofs.py (what the machine could do), kernels.py and cases.py (kernels, and calls of a model,
-with their shares of the roofs). models.py makes random weights.
+with their shares of the roofs), formats.py (number formats, to choose one). models.py makes random weights.
 """
 
 from .cases import Case, Result, check_answers, measure

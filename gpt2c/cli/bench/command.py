@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -14,14 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from ...checkpoint import open_checkpoint
+from ...checkpoint.packed import open_packed, packed_path
 from ...core import _engine
+from ...core.labels import harmless
 from ...model import GPT2
+from ...scoring.comparison import SAMPLE
+from ..console import note, read_text
+from ..formatting import print_json
+from ..loading import load_model
 from ..parser import BENCH_PARTS
 from .cases import rates
+from .formats import USES, allowed_loss, fastest, load_formats, measure_formats, sample
 from .kernels import kernels
 from .load import load
 from .models import random_model
-from .report import heading, kernels_table, load_table, rates_table, roofline_table
+from .report import formats_table, heading, kernels_table, load_table, rates_table, roofline_table
 from .roofs import roofline
 
 __all__ = ["cpu_name", "run"]
@@ -32,14 +38,17 @@ def run(arguments: Namespace) -> None:
 
     JSON: ``machine`` and ``model`` describe what was measured; the rest as asked for, with seconds, bytes,
     bytes per second and operations per second: ``load`` (`load.load`), ``roofline`` (`roofs.roofline`),
-    ``kernels`` and ``rates`` (`cases.Result.report` of each).
+    ``kernels`` and ``rates`` (`cases.Result.report` of each); ``recommend`` (see `_recommend`) stands alone.
     """
     wanted = _wanted(arguments)
-    print(f"measuring {', '.join(wanted)}; keep the machine quiet …", file=sys.stderr, flush=True)
+    if arguments.recommend:
+        _recommend(arguments)
+        return
+    note(f"measuring {', '.join(wanted)}; keep the machine quiet …")
     model, found = _model(arguments, "load" in wanted)
     isa, threads = model.weights.isa, model.threads
     report: dict[str, Any] = {
-        "machine": {"cpu": cpu_name(), "isa": isa, "threads": threads, "team": _engine.TEAM},
+        "machine": _machine(model),
         "model": {
             "name": arguments.model or model.name,
             "dtype": model.dtype,
@@ -51,7 +60,7 @@ def run(arguments: Namespace) -> None:
 
     def show(lines: Iterable[str]) -> None:
         if not arguments.json:
-            print(*lines, "", sep="\n", flush=True)
+            _show(lines)
 
     show(heading(report))
     if "load" in wanted:
@@ -68,13 +77,68 @@ def run(arguments: Namespace) -> None:
         report["rates"] = [result.report() for result in results]
         show(rates_table(results))
     if arguments.json:
-        print(json.dumps(report, indent=2))
+        print_json(report, sys.stdout)
+
+
+def _recommend(arguments: Namespace) -> None:
+    """Measure every number format, and tell which to use.
+
+    JSON: under ``recommend`` the ``formats`` (`formats.Format`), the loss that a format may have
+    (``max_loss_percent``), the ``text`` (null: gpt2c's own) and how many ``tokens`` of it were compared, and
+    the ``dtype`` for each use.
+    """
+    text = read_text(None, arguments.file or str(SAMPLE)) or ""
+    note("loading every number format; keep the machine quiet …")
+    given = vars(arguments)
+    models = load_formats(lambda dtype: load_model(Namespace(**{**given, "dtype": dtype})))
+    model = next(iter(models.values()))
+    texts = sample(model, text)
+    tokens = sum(len(ids) - 1 for ids in texts)
+    note(f"measuring {' and '.join(USES)}, and the loss of {tokens:,} tokens …")
+    formats = measure_formats(models, texts)
+    limit = allowed_loss(formats, arguments.max_loss)
+    found = {
+        "max_loss_percent": limit,
+        "text": arguments.file,
+        "tokens": tokens,
+        "formats": [of._asdict() for of in formats],
+        "dtype": {use: fastest(formats, use, limit).dtype for use in USES},
+    }
+    report = {
+        "machine": _machine(model),
+        "model": {"name": arguments.model or model.name},
+        "recommend": found,
+    }
+    if arguments.json:
+        print_json(report, sys.stdout)
+    else:
+        _show(heading(report))
+        _show(formats_table(formats, limit, given=arguments.max_loss is not None))
+
+
+def _show(lines: Iterable[str]) -> None:
+    # A name of a model or of the machine may hold any character.
+    print(harmless("\n".join([*lines, ""])), flush=True)
+
+
+def _machine(model: GPT2) -> dict[str, Any]:
+    return {
+        "cpu": cpu_name(),
+        "isa": model.weights.isa,
+        "threads": model.threads,
+        "team": _engine.TEAM,
+    }
 
 
 def _wanted(arguments: Namespace) -> list[str]:
     """The parts to measure; raises ValueError where the arguments exclude one another."""
     if arguments.shape and arguments.model:
         raise ValueError("give --shape or --model, not both")
+    if arguments.recommend:
+        _check_recommend(arguments)
+    for name in ("file", "max_loss"):
+        if not arguments.recommend and getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for --recommend: give both or none")
     wanted = [part for part in BENCH_PARTS if part in (arguments.parts or BENCH_PARTS)]
     if arguments.backend != "blas":
         return wanted
@@ -87,6 +151,26 @@ def _wanted(arguments: Namespace) -> list[str]:
             + ": leave out one or the other"
         )
     return [part for part in wanted if part not in without]
+
+
+def _check_recommend(arguments: Namespace) -> None:
+    """Raise ValueError where --recommend cannot measure every number format."""
+    if arguments.parts:
+        raise ValueError(f"--recommend is a measurement of its own: leave out {' '.join(arguments.parts)}")
+    if arguments.shape:
+        raise ValueError(
+            "--recommend compares losses, which random weights (--shape) have none of: give -m MODEL"
+        )
+    if arguments.dtype:
+        raise ValueError(f"--recommend measures every dtype: leave out --dtype {arguments.dtype}")
+    if arguments.backend != "native":
+        raise ValueError(f"--recommend is for backend 'native'; {arguments.backend!r} has float32 only")
+    packed = None if arguments.revision else packed_path(arguments.model)
+    if packed is not None:
+        raise ValueError(
+            f"{packed} holds {open_packed(packed).dtype} and no other format to compare it with: give the "
+            "model that it was made from"
+        )
 
 
 def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cases import Result
+from .formats import USES, Format, fastest, reason
 from .load import STEPS
 
-__all__ = ["heading", "kernels_table", "load_table", "rates_table", "roofline_table"]
+__all__ = ["formats_table", "heading", "kernels_table", "load_table", "rates_table", "roofline_table"]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -22,7 +23,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _range(found: dict[str, float], unit: float, digits: int = 0) -> str:
+def _range(found: Mapping[str, float], unit: float, digits: int = 0) -> str:
     """Median, and in brackets the spread."""
     median, low, high = (f"{found[key] / unit:.{digits}f}" for key in ("median", "low", "high"))
     return f"{median} ({low} to {high})"
@@ -31,9 +32,10 @@ def _range(found: dict[str, float], unit: float, digits: int = 0) -> str:
 def heading(report: dict[str, Any]) -> list[str]:
     machine, model = report["machine"], report["model"]
     many = "s" * (machine["threads"] != 1)
+    how = f": {model['dtype']}, {model['backend']}, {model['bytes'] / 1e6:.0f} MB" if "dtype" in model else ""
     return [
         f"{machine['cpu']}, {machine['threads']} thread{many} ({machine['team']}), {machine['isa']}",
-        f"{model['name']}: {model['dtype']}, {model['backend']}, {model['bytes'] / 1e6:.0f} MB",
+        f"{model['name']}{how}",
         "medians, in brackets the spread",
     ]
 
@@ -92,6 +94,24 @@ def rates_table(results: Sequence[Result]) -> list[str]:
     rows = [["model", "tokens/s", "share of roof"]]
     rows += [[f"  {r.name}", _range(r.report(), 1.0, 1), _share(r)] for r in results]
     return [*_columns(rows), *_disturbed(results)]
+
+
+def formats_table(formats: Sequence[Format], max_loss: float, *, given: bool) -> list[str]:
+    """What each number format is like, and the fastest for each use; ``given``: the user chose the limit."""
+    rows = [["number formats", "MB", *(f"{use}, tokens/s" for use in USES), "loss", "same top token"]]
+    rows += [
+        [f"  {of.dtype}", f"{of.bytes / 1e6:.0f}", *(_range(of.speeds[use], 1.0) for use in USES),
+         f"{of.cost['delta_percent']:+.3f} %", f"{of.cost['agreement_percent']:.2f} %"]
+        for of in formats
+    ]  # fmt: skip
+    whose = "" if given else " (what bfloat16 costs, and at least 0; --max-loss allows more)"
+    chosen = [(use, reason(formats, use, max_loss), fastest(formats, use, max_loss).dtype) for use in USES]
+    return [
+        *_columns(rows),
+        "",
+        f"the fastest here within a loss of {max_loss:+.3f} %{whose}:",
+        *(f"  {use}: {why}: --dtype {dtype}" for use, why, dtype in chosen),
+    ]
 
 
 def _disturbed(results: Sequence[Result]) -> list[str]:

@@ -1,0 +1,190 @@
+"""Files of texts on the command line, for the commands that take them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..corpus.jobs import (
+    Fault,
+    FileOptions,
+    Job,
+    Totals,
+    check_input,
+    claim,
+    discard_journals,
+    is_input,
+    perform,
+    plan,
+    remark,
+    survey,
+)
+from ..views.ansi import is_terminal
+from .console import note
+from .formatting import counted
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..corpus.tasks import Task
+
+__all__ = ["FILES_ONLY", "Work", "names_files", "refuse_for_a_text", "run_files"]
+
+FILES_ONLY = ("text_field", "lines", "on_error", "delimiter", "shard", "prefix", "quiet")
+"""The options, by their names in the arguments, that are of no use for a single text."""
+
+
+class Work(NamedTuple):
+    """What a command does with files."""
+
+    results: str
+    """What comes of it, as in "scores"."""
+    for_a_text: str
+    """What to do with a file that is one text."""
+    columns: Mapping[str, type]
+    """Those of the task."""
+    task: Callable[[str], Task]
+    """Makes the task, with a model, for a directory; what that has recorded may matter."""
+
+
+def names_files(arguments: Namespace) -> bool:
+    """Whether the arguments are names of files rather than a text.
+
+    Raises
+    ------
+    FileNotFoundError
+        A single one looks like the name of a file, and there is none.
+    """
+    given, output = arguments.text, arguments.output or ""
+    if len(given) > 1 or output.endswith("/") or os.path.isdir(output):
+        return True
+    if not given or not is_input(given[0]) or given[0].split() != given:
+        return False
+    if not os.path.isfile(given[0]):
+        raise FileNotFoundError(
+            f"there is no file {given[0]}; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
+            f"{arguments.command}"
+        )
+    return True
+
+
+def refuse_for_a_text(arguments: Namespace, names: Sequence[str] = FILES_ONLY) -> None:
+    """Raise ValueError if one of these options is given."""
+    asked = {name: getattr(arguments, name) for name in names}
+    given = [name for name, value in asked.items() if value is not None and value is not False]
+    if given:
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
+        )
+
+
+def run_files(arguments: Namespace, work: Work) -> None:
+    """Do the work on the files that the arguments name."""
+    directory = _output_directory(arguments, work)
+    if arguments.json:
+        raise ValueError(
+            f"--json is for a single text; {work.results} of files are in the format of the files"
+        )
+    given = {name: getattr(arguments, name) for name in FILES_ONLY if name != "quiet"}
+    given = {name: value for name, value in given.items() if value is not None}
+    options = FileOptions(columns=work.columns, **given)
+    jobs = plan(arguments.text, directory, options)
+    task = work.task(directory)
+    # What is missing is said before the long work.
+    _ = task.model.tokenizer
+    os.makedirs(directory, exist_ok=True)
+    claim(directory, task, options, jobs)
+    finished = [job for job in jobs if os.path.isfile(job.target)]
+    todo = [job for job in jobs if job not in finished]
+    if finished:
+        discard_journals(finished)
+        rest = "" if todo else ": nothing to do"
+        note(f"already in {directory}: {len(finished)} of {counted(len(jobs), 'output')}{rest}")
+    if todo:
+        _perform_all(task, todo, options, arguments.quiet)
+
+
+def _output_directory(arguments: Namespace, work: Work) -> str:
+    """The directory that -o names; raises ValueError or OSError where the arguments make no sense."""
+    directory = arguments.output and (arguments.output.rstrip("/") or "/")
+    if directory == "":
+        raise ValueError("-o takes the name of a directory, and got an empty one")
+    if not arguments.text:
+        raise ValueError(
+            f"{directory} is a directory: give the files whose {work.results} it is for, or -o FILE"
+        )
+    if (
+        directory is None
+        or os.path.isfile(directory)
+        or (is_input(directory) and not os.path.isdir(directory))
+    ):
+        for source in arguments.text:
+            check_input(source)
+        name = arguments.text[0]
+        got = "" if directory is None else f"; {directory} is the name of a file"
+        raise ValueError(
+            f"{work.results} of files go to a directory: give it with -o DIR{got} ({work.for_a_text} {name})"
+        )
+    return directory
+
+
+def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bool) -> None:
+    """Check all inputs, then do the work, and show how far that is."""
+    # Deferred, because a single text does without it.
+    from tqdm import tqdm
+
+    size = 0
+    problems: list[ValueError] = []
+    hidden = quiet or not is_terminal(sys.stderr)
+    for job in tqdm(jobs, "reading", unit="file", delay=1.5, leave=False, disable=hidden):
+        try:
+            size += survey(job, options, task)
+        except ValueError as error:
+            problems.append(error)
+    if problems:
+        go_on = "\n--on-error null or skip goes on, and lists such records in a file"
+        some = any(isinstance(error, Fault) for error in problems)
+        raise ValueError("\n".join(map(str, problems)) + go_on * some)
+    for found in filter(None, (remark(job, options) for job in jobs)):
+        note(found)
+    totals = Totals()
+    directory = os.path.dirname(jobs[0].target)
+    with Progress(task.doing, size, task.unit, len(jobs), directory, quiet) as progress:
+        for job in jobs:
+            done = perform(job, options, task, progress.advance)
+            progress.files += 1
+            totals.add(done)
+            with tqdm.external_write_mode(sys.stderr):
+                if not quiet:
+                    note(f"{job.target}: {_summary(done, task)}")
+                if done.faults:
+                    note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
+    if quiet:
+        return
+    cost = task.remark and f" · {task.remark}"
+    if totals.bytes:
+        hours = task.model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
+        cost = f" · {hours:,.1f} vCPU-hours per GB with {counted(task.model.threads, 'thread')}"
+    note(f"{counted(len(jobs), 'file')}: {_summary(totals, task)}{cost}")
+
+
+def _summary(totals: Totals, task: Task) -> str:
+    """What was done, and how fast."""
+    counts = [
+        (totals.resumed, "done by an earlier run"),
+        (totals.empty, task.without),
+        (totals.truncated, "cut"),
+        (totals.faults, "bad"),
+    ]
+    some = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    megabytes = totals.bytes / 1e6
+    size, rate = "", ""
+    if task.unit == "B":
+        size, rate = f" · {megabytes:,.3f} MB", f" · {megabytes / totals.seconds:,.3f} MB/s"
+    return (
+        f"{totals.records:,} record{'s' * (totals.records != 1)}{f' ({some})' * bool(some)} · "
+        f"{totals.tokens:,} tokens{size} in {totals.seconds:,.1f} s · "
+        f"{totals.tokens / totals.seconds:,.0f} tokens/s{rate}"
+    )

@@ -1,0 +1,112 @@
+"""What has been computed for an output that is not complete: a run that goes on need not compute it again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+from ..core.files import naming
+from .records import Done, Job, Record
+from .tasks import Row
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """A context manager around the making of an output, whose file nobody else writes meanwhile.
+
+    A line of it is the hash of a record's text and what came of it: results depend on nothing else, so that
+    it does no harm if the input has changed. A line that was not finished, as the process was killed, does
+    not count. Numbers keep all their bits.
+
+    Parameters
+    ----------
+    job : Job
+    columns : iterable of str
+        Of the rows.
+    """
+
+    def __init__(self, job: Job, columns: Iterable[str]) -> None:
+        self._columns = [*columns]
+        directory, name = os.path.split(job.target)
+        # Readers of data sets skip names that begin with _.
+        self.path = os.path.join(directory, f"_{name}.journal")
+
+    def __enter__(self) -> Journal:
+        try:
+            self._opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(f"{self.path} is a link, which is never written through: remove it") from None
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        empty = os.fstat(self._opened).st_size == 0
+        os.close(self._opened)
+        if empty:
+            self.remove()
+
+    def remove(self) -> None:
+        """Forget it, once the output is there; it need not exist."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def done(
+        self,
+        records: Iterable[Record],
+        rows: Callable[[Iterable[tuple[Record, Any]]], Done],
+    ) -> Iterator[tuple[Record, list[Row], bool]]:
+        """Records with what came of them, and whether that is new: else it was written here already."""
+        records = iter(records)
+        rest: Iterable[Record] = records
+        size = 0
+        for line, digest, known in self._lines():
+            record = next(records, None)
+            if record is None:
+                break
+            if _digest(record) != digest:
+                rest = chain([record], records)
+                break
+            size += len(line)
+            yield record, known, False
+        os.ftruncate(self._opened, size)
+        os.lseek(self._opened, size, os.SEEK_SET)
+        for record, found in rows((record, record.text) for record in rest):
+            told = json.dumps([_digest(record), *([row[name] for name in self._columns] for row in found)])
+            with naming(self.path):
+                _write(self._opened, f"{told}\n".encode())
+            yield record, found, True
+
+    def _lines(self) -> Iterator[tuple[bytes, str, list[Row]]]:
+        """Each line that is whole, with the hash and the rows that it tells."""
+        with open(self._opened, "rb", closefd=False) as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    digest, *rows = json.loads(line)
+                    known = [dict(zip(self._columns, row, strict=True)) for row in rows]
+                except (TypeError, ValueError, RecursionError):
+                    return
+                yield line, digest, known
+
+
+def _digest(record: Record) -> str:
+    """The hash of a text; null has its own."""
+    text = b"" if record.text is None else b"\0" + record.text.encode()
+    return blake2b(text, digest_size=8).hexdigest()
+
+
+def _write(opened: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(opened, data) :]

@@ -1,0 +1,212 @@
+"""What is done with every text of a table: it is scored, or continued."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from ..core.checks import check_integer
+from ..generation.job import Job as GenerationJob
+from ..generation.loop import check_prompt, generate_rows
+from ..json_values import plain
+from ..scoring.options import ScoringOptions, default_stride
+from ..scoring.results import SUMMARY, summary
+from ..scoring.scoring import score_rows
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from ..generation.options import SamplingOptions
+    from ..generation.results import Generation
+
+__all__ = ["SCORES", "Counts", "Generating", "Row", "Scoring", "Task", "check_seed", "continuation_columns"]
+
+Key = TypeVar("Key")
+Row = dict[str, Any]
+"""What is found out about a text, by the names of `Task.columns`."""
+
+_BIASES = ("logit_bias", "sequence_bias")
+_OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace")
+
+SCORES = {**SUMMARY, "truncated": bool}
+"""The columns of `Scoring`, with their types."""
+
+
+class Counts(NamedTuple):
+    """What the rows of one text add to the summary."""
+
+    empty: bool
+    """Whether there was nothing to do."""
+    truncated: bool
+    tokens: int
+    """Scored, or added."""
+    bytes: int
+    """Scored."""
+
+
+class Task(Protocol):
+    """What is done with texts, with which model, and what comes of it."""
+
+    model: LoadedModel
+    doing: str
+    """What is done, as in "scoring"."""
+    unit: str
+    """What `size` counts."""
+    without: str
+    """What is said of a record with nothing to do."""
+    remark: str
+    """What else is to be said of all of the work."""
+
+    @property
+    def columns(self) -> Mapping[str, type]:
+        """The names of what is found out, and their types: bool, int, float or str."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What results depend on, besides model and text, as JSON has it."""
+
+    def check(self, text: Any) -> None:
+        """Raise ValueError if nothing can be done with this text, for what it is."""
+
+    def size(self, text: str | None) -> int:
+        """How much work a text is, roughly: bytes of text to score, or prompts to continue."""
+
+    def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
+        """What comes of texts, in order: at least one row of each; a text is a string, token ids or None."""
+
+    def count(self, rows: Sequence[Row]) -> Counts:
+        """What to say of the rows of a text."""
+
+
+class Scoring:
+    """Scores of texts.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    max_tokens : int, optional
+        Longer texts are cut to this many tokens.
+    **options
+        As for ``GPT2.score``; but without ``stride`` and ``min_context`` the stride is half of the window, so
+        that texts may have any length.
+    """
+
+    columns: Mapping[str, type] = SCORES
+    doing, unit, without = "scoring", "B", "without a score"
+    remark = ""
+
+    def __init__(self, model: LoadedModel, *, max_tokens: int | None = None, **options: Any) -> None:
+        if max_tokens is not None:
+            max_tokens = check_integer("max_tokens", max_tokens, 1)
+        if options.get("stride") is None and options.get("min_context") is None:
+            options["stride"] = default_stride(model, options.get("window"))
+        self.model, self._max_tokens, self._options = model, max_tokens, options
+        checked = ScoringOptions.checked(model, **options)
+        # What is missing is said before the long work.
+        if checked.bos is True:
+            _ = model.start_ids
+        self.settings = {
+            "max_tokens": max_tokens,
+            **{name: getattr(checked, name) for name in ("bos", "special", "window", "stride")},
+        }
+
+    def check(self, text: Any) -> None:
+        """Every text can be scored."""
+
+    def size(self, text: str | None) -> int:
+        """Bytes, as far as they are scored."""
+        size = len((text or "").encode("utf-8"))
+        return size if self._max_tokens is None else min(size, 4 * self._max_tokens)
+
+    def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
+        """One row of each text."""
+        for key, score, cut in score_rows(self.model, texts, max_tokens=self._max_tokens, **self._options):
+            yield key, [{**summary(score), "truncated": cut}]
+
+    def count(self, rows: Sequence[Row]) -> Counts:
+        """Of the one row."""
+        [row] = rows
+        return Counts(row["logprob"] is None, row["truncated"], row["n_tokens"], row["n_bytes"] or 0)
+
+
+def continuation_columns(options: SamplingOptions) -> dict[str, type]:
+    """The columns of `Generating`, with their types."""
+    several = {"sample_index": int} if options.num_return_sequences > 1 else {}
+    return {
+        "continuation": str,
+        "continuation_tokens": int,
+        "continuation_logprob": float,
+        "finish_reason": str,
+        "prompt_truncated": bool,
+        **several,
+    }
+
+
+def check_seed(options: SamplingOptions) -> None:
+    """Raise ValueError if work that is done again would give other continuations."""
+    if options.seed is None and not options.greedy:
+        raise ValueError("temperature needs a seed here, so that work that is done again gives the same")
+
+
+class Generating:
+    """Continuations of texts: ``num_return_sequences`` rows of each, or one for None.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    options : SamplingOptions
+        A seed is needed where chance plays a part, so that work done again gives the same.
+    """
+
+    doing, unit, without = "generating", "prompts", "without a prompt"
+
+    def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
+        check_seed(options)
+        self.model, self.options = model, options
+        self.columns = continuation_columns(options)
+        self.remark = "greedy" if options.seed is None else f"seed {options.seed}"
+
+    @cached_property
+    def _job(self) -> GenerationJob:
+        return GenerationJob(self.model, self.options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The options that JSON can hold: functions are given in Python only."""
+        given = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        biases = {name: [[key, value] for key, value in given[name].items()] for name in _BIASES}
+        return {name: value for name, value in {**given, **biases}.items() if name not in _OBJECTS}
+
+    def check(self, text: Any) -> None:
+        """Raise ValueError if the continuation has no room."""
+        check_prompt(self._job, text)
+
+    def size(self, text: str | None) -> int:
+        """One prompt."""
+        return int(text is not None)
+
+    def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
+        """The continuations of each text, best first where they were searched for."""
+        for key, results, cut in generate_rows(self._job, texts):
+            yield key, [self._row(result, cut) for result in results] or [self._no_row()]
+
+    def _row(self, result: Generation, cut: bool) -> Row:
+        row = {
+            "continuation": result.text,
+            "continuation_tokens": len(result.token_ids),
+            "continuation_logprob": plain(sum(result.logprobs)),
+            "finish_reason": result.finish_reason,
+            "prompt_truncated": cut,
+            "sample_index": result.sample_index,
+        }
+        return {name: row[name] for name in self.columns}
+
+    def _no_row(self) -> Row:
+        nothing = {"continuation_tokens": 0, "prompt_truncated": False, "sample_index": 0}
+        return {name: nothing.get(name) for name in self.columns}
+
+    def count(self, rows: Sequence[Row]) -> Counts:
+        """Of all continuations together."""
+        tokens = sum(row["continuation_tokens"] for row in rows)
+        return Counts(rows[0]["continuation"] is None, rows[0]["prompt_truncated"], tokens, 0)
