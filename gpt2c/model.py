@@ -378,6 +378,7 @@ class GPT2(LoadedModel):
         texts: Prompt | Sequence[Item] | Iterator[Item],
         *,
         bos: bool | int = True,
+        repeat_bos: bool = False,
         special: bool = False,
         window: int | None = None,
         stride: int | None = None,
@@ -401,6 +402,10 @@ class GPT2(LoadedModel):
             True (the default) lets what begins a text stand before everything: what the tokenizer puts there,
             else the begin-of-text token, as GPT-2 was trained to see it. A token id stands there instead.
             False leaves a first token without context unscored: nothing stands before it.
+        repeat_bos : bool, default False
+            Whether what begins a text stands before every window of a long text, or the first alone. Windows
+            then hold that many tokens of the text less, and what is said of them below stays true: tokens
+            before a token are counted with those that begin the text.
         special : bool, default False
             Whether special tokens such as ``<|endoftext|>`` are recognised in strings, or ordinary text.
         window : int, optional
@@ -449,6 +454,7 @@ class GPT2(LoadedModel):
             self,
             texts,
             bos=bos,
+            repeat_bos=repeat_bos,
             special=special,
             window=window,
             stride=stride,

@@ -100,6 +100,7 @@ typedef struct {
     int64_t *greater;              /* one per target */
     float *maximum;                /* [n_rows] */
     double *total, *moment;        /* [n_rows] */
+    double *variance;              /* [n_rows] */
     /* The `top` greatest logits of the first n_text ids of each row (ids -1 and NaN if its total is NaN); 0: none. */
     ptrdiff_t top, n_text;
     int32_t *top_ids;  /* [n_rows][top] */

@@ -207,9 +207,11 @@ typedef struct {
                              ptrdiff_t d_head, float *scratch);
 
     /* Of one row of logits: max_i, sum of exp(l_i - max) in *total, sum of exp(l_i - max) (l_i - max) in *moment, and
-     * the number of logits greater than `threshold`. Sums of 256 terms in float32, these in float64. */
+     * the number of logits greater than `threshold`. Sums of 256 terms in float32, these in float64. In *variance, if
+     * it is not NULL, the variance of the logits, each as probable as its softmax says: sums of 256 terms around their
+     * own mean, these put together in float64. NaN or +inf among the logits: *total and *variance are NaN. */
     ptrdiff_t (*log_sum)(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
-                         double *moment);
+                         double *moment, double *variance);
 
     /* max and sum of exp(l_i - max) like these, of the logits l_i whose bit i % 16 of mask[i / 16] is set (no bit is
      * beyond n); -inf and 0 where there are none. All bits set: the same numbers as of log_sum. */

@@ -18,8 +18,25 @@ VEC_INLINE vf v_load_logits(const float *logits, ptrdiff_t i, ptrdiff_t n, const
     return mask ? v_select_mask(mask[i / GPT2C_LANES], logit, nothing) : logit;
 }
 
+/* Adds the sums of w x and of w x^2 over n values to *first and *second. They are taken around `centre`, the mean of
+ * these values, since float32 would round away a spread that is small beside the mean. `total` is the sum of w. */
+VEC_INLINE void add_moments(const float *w, const float *x, ptrdiff_t n, float centre, float total, double *first,
+                            double *second) {
+    const vf shift = v_set1(centre);
+    vf sums = v_set1(0.0f), squares = sums;
+    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
+        const vf away = v_sub(v_load(x + i), shift), product = v_mul(v_load(w + i), away);
+        sums = v_add(sums, product);
+        squares = v_fma(product, away, squares);
+    }
+    const double c = (double)centre, sum = (double)v_sum(sums);
+    *first += c * (double)total + sum;
+    *second += c * c * (double)total + 2.0 * c * sum + (double)v_sum(squares);
+}
+
+/* `variance` may be NULL. */
 VEC_INLINE ptrdiff_t sums_of(const float *logits, ptrdiff_t n, const uint16_t *mask, float threshold, float *maximum,
-                             double *total, double *moment) {
+                             double *total, double *moment, double *variance) {
     const vf limit = v_set1(threshold);
     vf greatest = v_set1(-INFINITY);
     ptrdiff_t greater = 0;
@@ -30,9 +47,10 @@ VEC_INLINE ptrdiff_t sums_of(const float *logits, ptrdiff_t n, const uint16_t *m
     }
     *maximum = v_max_lane(greatest);
     const vf shift = v_set1(*maximum), least = v_set1(-200.0f); /* exp(-200) = 0, and 0 * -200 is a number */
-    double sum = 0.0, product = 0.0;
+    double sum = 0.0, product = 0.0, first = 0.0, second = 0.0;
     for (ptrdiff_t block = 0; block < n; block += 256) {
         vf sums = v_set1(0.0f), products = v_set1(0.0f);
+        float weights[256], below[256];
         const ptrdiff_t end = n - block < 256 ? n : block + 256;
         for (ptrdiff_t i = block; i < end; i += GPT2C_LANES) {
             if (mask && mask[i / GPT2C_LANES] == 0) continue;
@@ -40,23 +58,33 @@ VEC_INLINE ptrdiff_t sums_of(const float *logits, ptrdiff_t n, const uint16_t *m
             const vf weight = v_weight(logit, -104.0f); /* exp(-104) rounds to 0 */
             sums = v_add(sums, weight);
             products = v_fma(weight, logit, products);
+            if (!variance) continue;
+            v_store(weights + (i - block), weight);
+            v_store(below + (i - block), logit);
         }
-        sum += (double)v_sum(sums);
-        product += (double)v_sum(products);
+        const float block_sum = v_sum(sums), block_product = v_sum(products);
+        sum += (double)block_sum;
+        product += (double)block_product;
+        if (variance && block_sum > 0.0f)
+            add_moments(weights, below, end - block, block_product / block_sum, block_sum, &first, &second);
     }
     *total = sum;
     *moment = product;
+    if (variance) {
+        const double spread = (second - first * first / sum) / sum;
+        *variance = spread < 0.0 ? 0.0 : spread; /* float64 rounds, too */
+    }
     return greater;
 }
 
 static ptrdiff_t log_sum(const float *logits, ptrdiff_t n, float threshold, float *maximum, double *total,
-                         double *moment) {
-    return sums_of(logits, n, NULL, threshold, maximum, total, moment);
+                         double *moment, double *variance) {
+    return sums_of(logits, n, NULL, threshold, maximum, total, moment, variance);
 }
 
 static void subset_sum(const float *logits, ptrdiff_t n, const uint16_t *mask, float *maximum, double *total) {
     double moment;
-    sums_of(logits, n, mask, INFINITY, maximum, total, &moment);
+    sums_of(logits, n, mask, INFINITY, maximum, total, &moment, NULL);
     if (*maximum == -INFINITY) *total = 0.0;
 }
 

@@ -209,8 +209,8 @@ static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, floa
     const ptrdiff_t first = o->target_start[row], last = o->target_start[row + 1];
     const float *logits = o->logits + r * n;
     for (ptrdiff_t t = first; t < last; t++) o->target_logit[t] = o->targets[t] < 0 ? NAN : logits[o->targets[t]];
-    o->greater[first] =
-        kernels->log_sum(logits, n, o->target_logit[first], &o->maximum[row], &o->total[row], &o->moment[row]);
+    o->greater[first] = kernels->log_sum(logits, n, o->target_logit[first], &o->maximum[row], &o->total[row],
+                                         &o->moment[row], &o->variance[row]);
     for (ptrdiff_t t = first + 1; t < last; t++) o->greater[t] = kernels->count_greater(logits, n, o->target_logit[t]);
     for (ptrdiff_t i = row * o->n_masks; i < (row + 1) * o->n_masks; i++)
         kernels->subset_sum(logits, n, o->masks + i % o->n_masks * GPT2C_MASK_WORDS(n), &o->mask_maximum[i],

@@ -105,7 +105,7 @@ def test_scores_agree_with_the_reference(model):
     if (targets < 0).all():
         targets[0] = 0
     wanted = targets >= 0
-    logprobs, ranks, entropies, *_ = _engine.score(
+    logprobs, ranks, entropies, variances, *_ = _engine.score(
         weights, [(_engine.KVCache(weights), ids)], [(np.flatnonzero(wanted), targets[wanted])]
     )
     logits = logits_of(weights, ids)[wanted]
@@ -119,6 +119,9 @@ def test_scores_agree_with_the_reference(model):
     )
     entropy = -(np.exp(exact) * exact).sum(axis=1)
     assert np.abs(entropies - entropy).max() <= 1e-5 * (1 + entropy.max())
+    for row, variance in zip(logits, variances, strict=True):
+        exact, bound = tolerance.variance_and_bound(row)
+        assert abs(variance - exact) <= bound + tolerance.U * exact
 
 
 @given(models(), formats)
@@ -856,7 +859,7 @@ def test_top_and_masses_are_those_of_the_logits(dtype, n_text):
     logits = logits_of(weights, ids)
     exact = reference.log_softmax(logits.astype(np.float64))
     expected = np.argsort(-logits[:, :n_text], axis=1, kind="stable")[:, :9].astype(np.int32)
-    logprobs, _, _, top_ids, top_logprobs, masses = _engine.score(
+    logprobs, _, _, _, top_ids, top_logprobs, masses = _engine.score(
         weights,
         [(_engine.KVCache(weights), ids)],
         [(np.arange(70), expected[:, 3])],

@@ -325,7 +325,7 @@ def test_log_sum(n, family, seed):
     threshold = float(logits[seed % n])
     results = [_ops.log_sum(logits, threshold, isa=isa) for isa in ISAS]
     assert len(set(results)) == 1
-    maximum, total, moment, greater = results[0]
+    maximum, total, moment, variance, greater = results[0]
     below = logits.astype(np.float64) - logits.max()
     relative = (
         tolerance.U * np.abs(below) + 2 * tolerance.FUNCTION_ULP * tolerance.U + tolerance.gamma(16 + 4)
@@ -339,6 +339,8 @@ def test_log_sum(n, family, seed):
         abs(moment - (terms * below).sum())
         <= (sizes_of_terms * (relative + 2 * tolerance.U)).sum() + n * 1e-36
     )
+    exact, bound = tolerance.variance_and_bound(logits)
+    assert abs(variance - exact) <= bound
 
 
 @pytest.mark.parametrize("below", [-86, -88, -95, -100, -103, -105, -250, -math.inf])
@@ -348,13 +350,63 @@ def test_log_sum_of_logits_far_below_the_greatest(below, n):
     logits[n // 2] = 0
     results = {_ops.log_sum(logits, below, isa=isa) for isa in ISAS}
     assert len(results) == 1
-    maximum, total, moment, greater = results.pop()
+    maximum, total, moment, variance, greater = results.pop()
     assert (maximum, total, greater) == (0, 1, 1)
     weight = float(np.float32(math.exp(below)))
+    share = (n - 1) * weight / (1 + (n - 1) * weight)
     if weight:
+        assert variance == pytest.approx(
+            share * (1 - share) * below**2, rel=1e-4 + 2 * 2.0**-149 / weight, abs=0
+        )
         assert moment == pytest.approx((n - 1) * weight * below, rel=1e-4 + 2.0**-149 / weight, abs=0)
     else:
-        assert moment == 0
+        assert moment == 0 and variance == 0
+
+
+def variance_of(logits):
+    found = {_ops.log_sum(np.asarray(logits, np.float32), 0.0, isa=isa)[3] for isa in ISAS}
+    assert len(found) == 1
+    return found.pop()
+
+
+@pytest.mark.parametrize("below", [-0.01, -1, -4, -9, -10.5, -30])
+@pytest.mark.parametrize("n", [2, 300, 50257])
+def test_a_variance_far_smaller_than_the_square_of_the_mean(n, below):
+    """All tokens alike but for one: in a mean square less the squared mean most digits are lost."""
+    logits = np.full(n, below, np.float32)
+    logits[n // 3] = 0
+    weight = np.exp(np.float64(np.float32(below)))
+    share = 1 / (1 + (n - 1) * weight)
+    exact, bound = tolerance.variance_and_bound(logits)
+    assert exact == pytest.approx(share * (1 - share) * np.float64(np.float32(below)) ** 2, rel=1e-9)
+    assert bound <= 1e-5 * exact and abs(variance_of(logits) - exact) <= bound
+
+
+@given(sizes(2, 900), families, seeds, st.sampled_from((0.0, 1e-3, 1.0, 60.0)), st.floats(0, 0.9))
+def test_variances_of_rows_that_are_partly_forbidden(n, family, seed, offset, forbidden):
+    rng = np.random.default_rng(seed)
+    logits = values(family, n, rng, exponents=5) - np.float32(offset)
+    logits[rng.random(n) < forbidden] = -math.inf
+    logits[seed % n] = 1
+    exact, bound = tolerance.variance_and_bound(logits)
+    assert abs(variance_of(logits) - exact) <= bound
+
+
+def test_variances_without_spread_are_zero():
+    assert variance_of([3.5]) == variance_of([-math.inf, 2, -math.inf]) == variance_of(np.full(999, 7.3)) == 0
+    certain = np.full(5000, -1000)
+    certain[4321] = 1000
+    assert variance_of(certain) == 0
+    alike = np.full(700, -math.inf)
+    alike[[5, 300, 699]] = 12.5
+    assert variance_of(alike) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_variances_of_what_is_no_distribution(bad):
+    logits = np.zeros(600)
+    logits[400] = bad
+    assert all(math.isnan(_ops.log_sum(logits.astype(np.float32), 0.0, isa=isa)[3]) for isa in ISAS)
 
 
 @given(sizes(1, 600), families, seeds, st.sampled_from((0.0, 0.01, 0.5, 1.0)))

@@ -58,7 +58,7 @@ def check_that_layers_are_shorter_models(how, config, tensors, ids, k):
     ids = np.asarray(ids, np.int32)
     for n_layer in range(1, config.n_layer + 1):
         shorter = gpt2((dataclasses.replace(config, n_layer=n_layer), tensors, ids), **HOW[how])
-        logprobs, ranks, entropies, top_ids, top_logprobs, _ = _engine.score(
+        logprobs, ranks, entropies, _, top_ids, top_logprobs, _ = _engine.score(
             shorter.weights,
             [(shorter.new_cache(), ids)],
             [(np.arange(len(ids)), lens.token_ids)],

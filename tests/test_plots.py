@@ -177,7 +177,7 @@ def made_score(text: str, ranks: list[int]) -> Score:
     n = len(text)
     values = np.full(n, -1, np.float32)
     offsets = [(i, i + 1) for i in range(n)]
-    return Score(list(range(n)), values, np.array(ranks), values, np.arange(n), offsets, n, n, text)
+    return Score(list(range(n)), values, np.array(ranks), values, values, np.arange(n), offsets, n, n, text)
 
 
 def test_the_colours_of_a_score_are_those_of_its_ranks():

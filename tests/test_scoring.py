@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import local_tasks
 from helpers.strategies import random_model, tensor_shapes
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ from gpt2c import (
     as_tokenizer,
     reference,
 )
+from gpt2c.checkpoint import BUNDLED
 from gpt2c.core import _engine
 from gpt2c.scoring import scoring, vocabulary
 from gpt2c.scoring.vocabulary import word_edges
@@ -42,7 +44,9 @@ def expected_score(model, weights, ids, bos):
     rows = np.arange(len(context) - 1)
     targets = np.array(context[1:])
     ranks = (logits > logits[rows, targets][:, None]).sum(axis=1)
-    return logp[rows, targets], ranks, -(np.exp(logp) * logp).sum(axis=1)
+    entropies = -(np.exp(logp) * logp).sum(axis=1)
+    variances = (np.exp(logp) * (logp + entropies[:, None]) ** 2).sum(axis=1)
+    return logp[rows, targets], ranks, entropies, variances
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -52,7 +56,7 @@ def test_scores_equal_the_reference(seed, n, bos):
     model, weights = random_gpt2(seed)
     ids = np.random.default_rng(seed).integers(61, size=n + (not bos)).tolist()
     score = model.score(ids, bos=bos)
-    logprobs, ranks, entropies = expected_score(model, weights, ids, bos)
+    logprobs, ranks, entropies, variances = expected_score(model, weights, ids, bos)
     assert len(score) == n and score.token_ids == (ids if bos else ids[1:])
     assert (score.logprobs.dtype, score.ranks.dtype, score.entropies.dtype) == (
         np.float32,
@@ -62,6 +66,7 @@ def test_scores_equal_the_reference(seed, n, bos):
     np.testing.assert_allclose(score.logprobs, logprobs, atol=1e-4)
     np.testing.assert_array_equal(score.ranks, ranks)
     np.testing.assert_allclose(score.entropies, entropies, atol=1e-4)
+    np.testing.assert_allclose(score.variances, variances, atol=1e-4, rtol=1e-4)
 
 
 def test_the_numbers_made_from_logprobs(bundled):
@@ -81,7 +86,91 @@ def test_the_numbers_made_from_logprobs(bundled):
 
 def test_an_astronomic_perplexity_is_infinite():
     nothing = np.zeros(1, np.int64)
-    assert scoring.Score([1], np.array([-1000], np.float32), nothing, nothing, nothing).perplexity == math.inf
+    assert scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4).perplexity == math.inf
+
+
+MEASURES = json.loads((Path(__file__).parent / "data" / "golden" / "measures.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", MEASURES["curvature"], ids=lambda case: f"{case['text'][:8]}-{case['bos']}")
+def test_variances_and_curvature_are_those_of_torch(bundled, case):
+    score = bundled.score(case["text"], bos=case["bos"])
+    assert score.variances.dtype == np.float32
+    np.testing.assert_allclose(score.variances, case["variances"], rtol=1e-4)
+    assert score.curvature == pytest.approx(case["curvature"], abs=1e-4)
+
+
+def test_word_perplexities_are_those_of_lm_eval(bundled):
+    """Golden: of its rolling task; it counts an empty word where white space begins or ends a text."""
+    golden = json.loads((Path(__file__).parent / "data" / "golden" / "lm_eval.json").read_text("utf-8"))
+    texts = [row["text"] for row in local_tasks.documents()]
+    words = [len(re.split(r"\s+", text)) for text in texts]
+    scores = bundled.score(texts, special=True, stride=512)
+    for score, n, (logprob,) in zip(scores, words, golden["answers"]["gpt2c_rolling"], strict=True):
+        assert score.word_perplexity(n) == pytest.approx(math.exp(-logprob / n), rel=1e-4)
+        if score.text == score.text.strip():
+            assert score.word_perplexity() == score.word_perplexity(n)
+    together = math.exp(-sum(score.logprob for score in scores) / sum(words))
+    assert together == pytest.approx(golden["metrics"]["gpt2c_rolling"]["word_perplexity,none"], rel=1e-4)
+
+
+def test_the_words_that_word_perplexity_divides_by(bundled):
+    text = " The king ,\n\nthat is  , the old one . "
+    score = bundled.score(text)
+    assert score.word_perplexity() == pytest.approx(math.exp(-score.logprob / 10), rel=1e-12)
+    assert score.word_perplexity(n_words=7) == pytest.approx(math.exp(-score.logprob / 7), rel=1e-12)
+    with pytest.raises(ValueError, match="n_words must be at least 1; got 0"):
+        score.word_perplexity(0)
+    with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1; got 7\.5 \(float\)"):
+        score.word_perplexity(7.5)
+    with pytest.raises(ValueError, match="token ids were scored: how many words they are is to be said"):
+        bundled.score([1, 2]).word_perplexity()
+    with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
+        bundled.score(" \n").word_perplexity()
+    nothing = np.zeros(1, np.int64)
+    unlikely = scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4)
+    assert unlikely.word_perplexity(1) == math.inf
+
+
+def strided_inputs(ids, longest, stride):
+    done = 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + longest, len(ids))
+        yield ids[begin:done], ids[done:end]
+        if end == len(ids):
+            return
+        done = end
+
+
+@pytest.mark.parametrize("case", MEASURES["strided"], ids=lambda case: f"{case['longest']}-{case['stride']}")
+def test_the_perplexity_of_overlapping_inputs_is_that_of_transformers(bundled, case):
+    sample = (BUNDLED / "sample.txt").read_text("utf-8")
+    ids = bundled.tokenizer.encode(sample, special=True)
+    assert len(ids) == MEASURES["n_tokens"]
+    scores = list(bundled.score(strided_inputs(ids, case["longest"], case["stride"]), bos=False))
+    assert [len(score) for score in scores] == [one["judged"] for one in case["inputs"]]
+    losses = [-score.logprob / len(score) for score in scores]
+    np.testing.assert_allclose(losses, [one["loss"] for one in case["inputs"]], rtol=1e-5)
+    counted = [len(score) - (i > 0 and case["stride"] < case["longest"]) for i, score in enumerate(scores)]
+    assert counted == [one["counted"] for one in case["inputs"]]
+    perplexity = math.exp(np.dot(losses, counted) / sum(counted))
+    assert perplexity == pytest.approx(case["perplexity"], rel=1e-5)
+    if case["stride"] < case["longest"]:  # the same inputs in one call, but for the last
+        whole = bundled.score(ids, bos=False, window=case["longest"] - 1, stride=case["stride"])
+        for name in ("logprobs", "contexts"):
+            together = np.concatenate([getattr(score, name) for score in scores[:-1]])
+            np.testing.assert_array_equal(getattr(whole, name)[: len(together)], together)
+        assert len(whole) == sum(map(len, scores))
+
+
+def test_without_variance_there_is_no_curvature():
+    """One token is as probable as another, whatever was there."""
+    model, weights = random_gpt2(tie_word_embeddings=False)
+    weights["lm_head.weight"] = np.zeros_like(weights["lm_head.weight"])
+    alike = GPT2(_engine.Weights(model.config, weights.__getitem__), threads=1).score([1, 2, 3])
+    np.testing.assert_array_equal(alike.variances, 0)
+    np.testing.assert_allclose(alike.entropies, math.log(61), rtol=1e-6)
+    assert math.isnan(alike.curvature)
 
 
 @settings(max_examples=40, deadline=None)
@@ -157,7 +246,7 @@ def test_company_changes_no_score(monkeypatch, rows, expected_calls, bos):
     assert [sum(rows) for rows in calls] == expected_calls
     for one, other in zip(alone, together, strict=True):
         assert one.token_ids == other.token_ids
-        for name in ("logprobs", "ranks", "entropies"):
+        for name in ("logprobs", "ranks", "entropies", "variances"):
             assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
 
 
@@ -169,7 +258,7 @@ def test_a_list_gives_a_list_and_a_text_its_score(bundled):
 
 # ---- pairs
 
-VALUES = ("logprobs", "ranks", "entropies", "contexts", "top_ids", "top_logprobs")
+VALUES = ("logprobs", "ranks", "entropies", "variances", "contexts", "top_ids", "top_logprobs")
 
 
 def same(one, other, first=0):
@@ -325,7 +414,7 @@ def test_a_long_context_is_cut_by_the_window():
             end = min(100, 40 if at < 40 else at + 7)
             alone = model.score(sequence[max(0, end - 40) : end + 1], bos=False)
             first = at - (100 - n)
-            for name in ("logprobs", "ranks", "entropies"):
+            for name in ("logprobs", "ranks", "entropies", "variances"):
                 part = getattr(one, name)[first : first + end - at]
                 assert part.tobytes() == getattr(alone, name)[at - end :].tobytes()
             at = end
@@ -477,7 +566,7 @@ def test_top_and_masses_equal_the_reference(bos):
     assert np.array_equal(score.top_ids[first, 0], np.array(score.token_ids)[first])
     plain = model.score(ids, bos=bos)
     assert plain.top_ids.shape == plain.top_logprobs.shape == (len(plain), 0) and plain.masses is None
-    for name in ("logprobs", "ranks", "entropies"):  # what else is wanted changes nothing
+    for name in ("logprobs", "ranks", "entropies", "variances"):  # what else is wanted changes nothing
         assert getattr(plain, name).tobytes() == getattr(score, name).tobytes()
 
 
@@ -530,6 +619,7 @@ def test_rows_are_ready_for_a_table(bundled):
             "surprisal": score.surprisals[i],
             "rank": score.ranks[i],
             "entropy": float(score.entropies[i]),
+            "variance": float(score.variances[i]),
             "context": i + 1,
             "mass": float(score.masses[i]),
             "top_ids": score.top_ids[i].tolist(),
@@ -802,13 +892,114 @@ def test_long_texts_in_windows(window, stride, n, bos):
         new = min(n - at, stride if at else size)
         begin = max(0, at + new - size)
         alone = model.score(sequence[begin : at + new + 1], bos=False)
-        for name in ("logprobs", "ranks", "entropies"):
+        for name in ("logprobs", "ranks", "entropies", "variances"):
             part = getattr(found, name)[at : at + new]
             assert part.tobytes() == getattr(alone, name)[-new:].tobytes(), (name, at)
         assert found.contexts[at : at + new].tolist() == [at + i + 1 - begin for i in range(new)]
         at += new
     beyond = found.contexts[size:]
     assert np.all(beyond >= size - stride + 1) and np.all(found.contexts <= size)
+
+
+def by_hand(model, sequence, first, start, *, window, stride, **options):
+    """Scores of the tokens of a sequence from the first on: each window a pair, which start begins."""
+    scores, done = [], first
+    while done < len(sequence):
+        end = min(len(sequence), window + 1 if done <= window else done + stride)
+        begin = max(0, end - 1 - window)
+        before = [*start, *sequence[begin + len(start) : done]] if begin else sequence[:done]
+        scores.append(model.score([(before, sequence[done:end])], bos=False, **options)[0])
+        assert len(before) + end - done <= window + 1
+        done = end
+    return scores
+
+
+def joined(scores, name):
+    return np.concatenate([getattr(score, name) for score in scores]).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("window", "stride"), [(10, 10), (10, 1), (10, 3), (7, 5), (1, 1), (40, 40), (40, 20)]
+)
+@pytest.mark.parametrize("n", [1, 10, 11, 40, 41, 95])
+@pytest.mark.parametrize("bos", [True, 7])
+def test_what_begins_a_text_before_every_window(window, stride, n, bos, dtype):
+    model = model_of(dtype)
+    start = [model.bos_token_id if bos is True else bos]
+    ids = np.random.default_rng(n).integers(61, size=n).tolist()
+    for n_context in (0, 1, 13):
+        context, options = ids[:n_context], {"window": window, "stride": stride}
+        expected = by_hand(model, start + context + ids, 1 + len(context), start, **options, top=2)
+        pairs = [(context, ids)] * 2
+        for found in model.score(pairs, bos=bos, repeat_bos=True, top=2, **options):
+            assert found.token_ids == ids
+            for name in VALUES:
+                assert getattr(found, name).tobytes() == joined(expected, name), (name, n_context)
+            assert found.contexts.max() <= window
+            beyond = max(0, window - len(context))
+            assert np.all(found.contexts[beyond:] >= window - stride + 1)
+    least = model.score(ids, bos=bos, repeat_bos=True, window=window, min_context=window - stride + 1)
+    assert same(least, model.score(ids, bos=bos, repeat_bos=True, window=window, stride=stride))
+
+
+def test_several_tokens_that_begin_a_text_before_every_window(monkeypatch):
+    model, _ = wordy()
+    monkeypatch.setattr(model.tokenizer, "prefix", (0, 14, 0))
+    ids = np.random.default_rng(0).integers(1, 12, size=50).tolist()
+    for window, stride in ((10, 8), (10, 3), (3, 1), (40, 38)):
+        expected = by_hand(model, [0, 14, 0, *ids], 3, [0, 14, 0], window=window, stride=stride)
+        found = model.score(ids, repeat_bos=True, window=window, stride=stride)
+        assert all(getattr(found, name).tobytes() == joined(expected, name) for name in VALUES[:5])
+        text = "".join(PIECES[token] for token in ids)
+        with_words = model.score(ids, repeat_bos=True, window=window, stride=stride, words=True)
+        assert same(with_words, found)
+        assert "".join(word.text for word in with_words.words()) == "".join(text.split())
+    with pytest.raises(
+        ValueError, match="stride must be from 1 to 8, the window and one more, less the 3 tok"
+    ):
+        model.score(ids, repeat_bos=True, window=10, stride=9)
+    with pytest.raises(ValueError, match="window must be from 3 to 40"):
+        model.score(ids, repeat_bos=True, window=2, stride=1)
+    with pytest.raises(ValueError, match="min_context must be from 3 to 40"):
+        model.score(ids, repeat_bos=True, min_context=2)
+
+
+def test_words_in_windows_that_begin_as_a_text_does():
+    """The corrections are those of the windows, too: computed by definition from the last row of each."""
+    model, follows = wordy(2)
+    ids = [1, 4, 2, 5, 1, 3, 4, 9, 1, 5, 5, 2, 1, 4, 1, 2]
+    score = model.score(ids, repeat_bos=True, window=6, stride=2, words=True)
+    last = score.words()[-1]
+    assert last.n_tokens == 3 and last.first_token == 13
+    behind, before = follows([0, *ids[-5:]]), follows([0, *ids[8:13]])
+    tokens = score.logprobs[13:].sum(dtype=float)
+    expected = tokens + math.log(behind[ENDS].sum()) - math.log(before[ENDS].sum())
+    assert last.logprob == pytest.approx(expected, abs=1e-4)
+
+
+def test_edits_in_windows_that_begin_as_a_text_does():
+    model, _ = random_gpt2(3)
+    ids = np.random.default_rng(0).integers(1, 61, size=60).tolist()
+    edits = [("blocks.0.hook_resid_post", lambda x, where: x * np.float32(1.5))]
+    expected = by_hand(model, [0, *ids], 1, [0], window=12, stride=5, edits=edits)
+    found = model.score(ids, repeat_bos=True, window=12, stride=5, edits=edits)
+    assert all(getattr(found, name).tobytes() == joined(expected, name) for name in VALUES[:5])
+    plain = model.score(ids, repeat_bos=True, window=12, stride=5)
+    assert not np.array_equal(plain.logprobs, found.logprobs)
+
+
+def test_what_is_written_out_begins_every_window(bundled):
+    story = "Once upon a time there was a king who had three daughters, and the youngest was fair."
+    written = bundled.score("<|endoftext|>" + story, special=True, repeat_bos=True, window=8, stride=4)
+    assert same(written, bundled.score(story, repeat_bos=True, window=8, stride=4))
+    once = bundled.score(story, window=8, stride=4)
+    assert same(once, bundled.score(story, repeat_bos=False, window=8, stride=4))
+    assert not np.array_equal(once.logprobs, written.logprobs)
+    with pytest.raises(ValueError, match="with bos=False nothing does: use bos=True or bos=ID"):
+        bundled.score(story, bos=False, repeat_bos=True)
+    with pytest.raises(TypeError, match="repeat_bos must be True or False; got 1"):
+        bundled.score(story, repeat_bos=1)
 
 
 def test_windows_of_several_texts():
@@ -818,7 +1009,7 @@ def test_windows_of_several_texts():
     together = model.score(texts, stride=17)
     for ids, found in zip(texts, together, strict=True):
         alone = model.score(ids, stride=17)
-        for name in ("logprobs", "ranks", "entropies", "contexts"):
+        for name in ("logprobs", "ranks", "entropies", "variances", "contexts"):
             assert getattr(found, name).tobytes() == getattr(alone, name).tobytes()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..corpus.jobs import (
@@ -43,6 +43,8 @@ class Work(NamedTuple):
     """What comes of it, as in "scores"."""
     for_a_text: str
     """What to do with a file that is one text."""
+    of_a_text: Sequence[str]
+    """The options, by their names in the arguments, that are for a single text."""
     columns: Mapping[str, type]
     """Those of the task."""
     task: Callable[[str], Task]
@@ -72,22 +74,25 @@ def names_files(arguments: Namespace) -> bool:
 
 def refuse_for_a_text(arguments: Namespace, names: Sequence[str] = FILES_ONLY) -> None:
     """Raise ValueError if one of these options is given."""
-    asked = {name: getattr(arguments, name) for name in names}
-    given = [name for name, value in asked.items() if value is not None and value is not False]
-    if given:
-        raise ValueError(
-            f"--{given[0].replace('_', '-')} is for files of texts: give them as arguments, with -o DIR"
-        )
+    for option in _given(arguments, names):
+        raise ValueError(f"{option} is for files of texts: give them as arguments, with -o DIR")
+
+
+def _given(arguments: Namespace, names: Sequence[str]) -> Iterator[str]:
+    """Those of the options that are given."""
+    for name in names:
+        value = getattr(arguments, name)
+        # What is given may be 0.
+        if value is not None and value is not False and value != []:
+            yield "--" + {"edits": "edit"}.get(name, name).replace("_", "-")
 
 
 def run_files(arguments: Namespace, work: Work) -> None:
     """Do the work on the files that the arguments name."""
     directory = _output_directory(arguments, work)
-    if arguments.edits:
-        raise ValueError("--edit is for a single text, not for files of texts")
-    if arguments.json:
+    for option in _given(arguments, work.of_a_text):
         raise ValueError(
-            f"--json is for a single text; {work.results} of files are in the format of the files"
+            f"{option} is for a single text; {work.results} of files have the format of the files"
         )
     given = {name: getattr(arguments, name) for name in FILES_ONLY if name != "quiet"}
     given = {name: value for name, value in given.items() if value is not None}

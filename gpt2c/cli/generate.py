@@ -41,10 +41,6 @@ def run(arguments: Namespace) -> None:
 
 
 def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
-    for name in ("no_prompt", "stats", "trace"):
-        if getattr(arguments, name):
-            raise ValueError(f"--{name.replace('_', '-')} is for a single text")
-
     def task(directory: str) -> Generating:
         seed = options.seed
         if seed is None and not options.greedy:
@@ -53,8 +49,14 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
             seed = int.from_bytes(os.urandom(4)) if known is None else known
         return Generating(load_model(arguments), replace(options, seed=seed))
 
-    columns = continuation_columns(options)
-    run_files(arguments, Work("continuations", "for one prompt: gpt2c generate - <", columns, task))
+    work = Work(
+        results="continuations",
+        for_a_text="for one prompt: gpt2c generate - <",
+        of_a_text=("json", "no_prompt", "stats", "trace", "edits"),
+        columns=continuation_columns(options),
+        task=task,
+    )
+    run_files(arguments, work)
 
 
 def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argparse import _ArgumentGroup
+    from argparse import _ArgumentGroup, _MutuallyExclusiveGroup
 
 __all__ = [
     "edit_option",
@@ -94,9 +94,10 @@ def _percent(word: str) -> float:
     return value
 
 
-def output_options(parser: ArgumentParser, metavar: str = "FILE") -> None:
-    """Where the result goes, and in which form."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyExclusiveGroup:
+    """Where the result goes, and in which form: other ones can be added to what is returned."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
     files = "; for files of texts: the directory for theirs" if "DIR" in metavar else ""
     parser.add_argument(
         "-o",
@@ -104,6 +105,7 @@ def output_options(parser: ArgumentParser, metavar: str = "FILE") -> None:
         metavar=metavar,
         help=f"write to FILE, which appears once it is complete{files}",
     )
+    return form
 
 
 def special_option(parser: ArgumentParser) -> None:

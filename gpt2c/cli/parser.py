@@ -138,16 +138,48 @@ def _score(command: Command) -> None:
     )
     special_option(parser)
     edit_option(parser)
-    parser.add_argument(
+    _windows(parser)
+    _tables(parser)
+    files = _files_of_texts(parser)
+    files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
+    form = output_options(parser, "FILE | DIR")
+    form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
+
+
+def _windows(parser: ArgumentParser) -> None:
+    windows = parser.add_argument_group("texts longer than the window")
+    windows.add_argument(
+        "--window", type=int, metavar="N", help="what the model sees at once, in tokens (its positions)"
+    )
+    step = windows.add_mutually_exclusive_group()
+    step.add_argument(
         "--stride",
         type=int,
         metavar="N",
-        help="score a text longer than the model's positions in overlapping windows, N tokens each (files of "
-        "texts: half of the positions)",
+        help="score a text longer than the window in overlapping windows, N tokens each (files of texts: "
+        "half of the positions)",
     )
-    files = _files_of_texts(parser)
-    files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
-    output_options(parser, "FILE | DIR")
+    step.add_argument(
+        "--min-context",
+        type=int,
+        metavar="N",
+        help="the same, with at least N tokens before each: a stride of window - N + 1",
+    )
+    windows.add_argument(
+        "--repeat-bos", action="store_true", help="what begins a text stands before every window of it"
+    )
+
+
+def _tables(parser: ArgumentParser) -> None:
+    tables = parser.add_argument_group("what is shown of a text")
+    tables.add_argument(
+        "--words",
+        action="store_true",
+        help="a table of its words, with the surprisal of each in bits; in JSON beside the tokens",
+    )
+    tables.add_argument(
+        "--top", type=int, metavar="K", help="the K most probable tokens in the place of each, too"
+    )
 
 
 _FILES = (

@@ -74,6 +74,7 @@ def score(
     NDArray[np.float32],
     NDArray[np.int64],
     NDArray[np.float32],
+    NDArray[np.float32],
     NDArray[np.int32],
     NDArray[np.float32],
     NDArray[np.float32],

@@ -120,7 +120,7 @@ cdef class Reductions:
 
     cdef object counts  # how many targets each row has
     cdef object target_logit, greater           # [targets]
-    cdef object maximum, total, moment          # [rows]
+    cdef object maximum, total, moment, variance  # [rows]
     cdef object top_ids, top_logits             # [rows, top]
     cdef object mask_maximum, mask_total        # [rows, n_masks]
 
@@ -131,7 +131,8 @@ cdef class Reductions:
         cdef ptrdiff_t n = first.shape[0]
         self.counts = np.diff(ends)
         self.target_logit, self.greater = np.empty(len(targets), np.float32), np.empty(len(targets), np.int64)
-        self.maximum, self.total, self.moment = np.empty(n, np.float32), np.empty(n), np.empty(n)
+        self.maximum, self.total = np.empty(n, np.float32), np.empty(n)
+        self.moment, self.variance = np.empty(n), np.empty(n)
         self.top_ids, self.top_logits = np.empty((n, top), np.int32), np.empty((n, top), np.float32)
         self.mask_maximum, self.mask_total = np.empty((n, len(masks)), np.float32), np.empty((n, len(masks)))
         logits = aligned_empty((min(n, SCORE_BLOCK, GPT2C_CHUNK), call.weights.config.n_vocab))
@@ -140,7 +141,7 @@ cdef class Reductions:
         o.logits, o.score_block = <float *>call.own(logits), logits.shape[0]
         o.target_logit, o.greater = <float *>call.own(self.target_logit), <int64_t *>call.own(self.greater)
         o.maximum, o.total = <float *>call.own(self.maximum), <double *>call.own(self.total)
-        o.moment = <double *>call.own(self.moment)
+        o.moment, o.variance = <double *>call.own(self.moment), <double *>call.own(self.variance)
         o.top, o.n_text, o.n_masks = top, n_text, len(masks)
         o.top_ids, o.top_logits = <int32_t *>call.own(self.top_ids), <float *>call.own(self.top_logits)
         o.masks = <const uint16_t *>call.own(masks)
@@ -156,7 +157,8 @@ cdef class Reductions:
         with np.errstate(divide="ignore"):  # a subset without probability
             log_mask_total = np.log(self.mask_total)
         masses = (self.mask_maximum.astype(np.float64) - self.maximum[:, None]) + (log_mask_total - log_total[:, None])
-        found = self.maximum, log_total, entropies, top_ids, top_logprobs, masses.astype(np.float32)
+        found = (self.maximum, log_total, entropies, self.variance.astype(np.float32), top_ids, top_logprobs,
+                 masses.astype(np.float32))
         if len(self.counts) < len(self.greater):
             each = np.repeat(np.arange(len(self.counts)), self.counts)
             found = tuple([array[each] for array in found])
@@ -187,6 +189,8 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
         How many tokens have a strictly greater logit; 0 is the most probable.
     entropies : float32 array [n]
         Of the distribution that the token was drawn from, in nats.
+    variances : float32 array [n]
+        Of the log-probability of a token drawn from it.
     top_ids, top_logprobs : int32 and float32 arrays [n, top]
         The most probable first, equal ones by id. Where logits are not finite, ids may be -1.
     masses : float32 array [n, n_masks]
@@ -219,7 +223,7 @@ def log_sum_exp(const float[::1] logits not None):
     """
     cdef float maximum
     cdef double total, moment, result = math.nan
-    find_kernels(None).log_sum(&logits[0], logits.shape[0], 0, &maximum, &total, &moment)
+    find_kernels(None).log_sum(&logits[0], logits.shape[0], 0, &maximum, &total, &moment, NULL)
     if total > 0:
         result = maximum + math.log(total)
     if not math.isfinite(result):
@@ -274,9 +278,9 @@ def sample(const float[::1] logits not None, const float[::1] processed=None, *,
     cdef ptrdiff_t n_work = GPT2C_SAMPLE_SCRATCH(n)
     cdef float[::1] work = np.empty(n_work + n, np.float32)  # few of its pages are touched; the ids lie at the end
     with nogil:
-        kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment)
+        kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment, NULL)
         if processed is not None:
-            kernels.log_sum(&row[0], n, 0, &other, &sound, &unused)
+            kernels.log_sum(&row[0], n, 0, &other, &sound, &unused, NULL)
         if total == total and sound == sound:  # else NaN or +inf is among them
             chosen = kernels.sample(&row[0], n, &s, &work[0], <int32_t *>&work[n_work])
     if chosen < 0:

@@ -130,7 +130,7 @@ cdef extern from "gpt2c.h" nogil:
         void (*softmax)(float *, const float *, ptrdiff_t) noexcept nogil
         void (*attention_values)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
                                  float *) noexcept nogil
-        ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *) noexcept nogil
+        ptrdiff_t (*log_sum)(const float *, ptrdiff_t, float, float *, double *, double *, double *) noexcept nogil
         void (*subset_sum)(const float *, ptrdiff_t, const uint16_t *, float *, double *) noexcept nogil
         ptrdiff_t (*count_greater)(const float *, ptrdiff_t, float) noexcept nogil
         void (*top)(int32_t *, float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
@@ -215,6 +215,7 @@ cdef extern from "call.h" nogil:
         float *maximum
         double *total
         double *moment
+        double *variance
         ptrdiff_t top
         ptrdiff_t n_text
         int32_t *top_ids

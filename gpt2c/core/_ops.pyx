@@ -346,12 +346,13 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
 # ---- rows of logits (to draw from one: gpt2c.core._engine.sample) ----
 
 def log_sum(const float[::1] logits, float threshold, *, isa=None):
-    """(maximum, sum of exp(l - maximum), sum of exp(l - maximum) (l - maximum), how many logits exceed threshold)."""
+    """(maximum, sum of exp(l - maximum), sum of exp(l - maximum) (l - maximum), variance, how many exceed threshold)."""
     check(logits.shape[0] >= 1, "at least one logit is needed")
     cdef float maximum
-    cdef double total, moment
-    greater = find_kernels(isa).log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment)
-    return maximum, total, moment, greater
+    cdef double total, moment, variance
+    greater = find_kernels(isa).log_sum(&logits[0], logits.shape[0], threshold, &maximum, &total, &moment,
+                                        &variance)
+    return maximum, total, moment, variance, greater
 
 
 def subset_sum(const float[::1] logits, mask, *, isa=None):

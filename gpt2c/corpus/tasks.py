@@ -108,7 +108,7 @@ class Scoring:
             _ = model.start_ids
         self.settings = {
             "max_tokens": max_tokens,
-            **{name: getattr(checked, name) for name in ("bos", "special", "window", "stride")},
+            **{name: getattr(checked, name) for name in ("bos", "repeat_bos", "special", "window", "stride")},
         }
 
     def check(self, text: Any) -> None:

@@ -167,7 +167,7 @@ class Scorer(_Mapper):
         Of each process.
     max_tokens : int, optional
         Longer texts are cut to this many tokens.
-    bos, special, window, stride, min_context
+    bos, repeat_bos, special, window, stride, min_context
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
     on_error : "stop", "null" or "skip"
@@ -194,6 +194,7 @@ class Scorer(_Mapper):
         threads: int = 1,
         max_tokens: int | None = None,
         bos: bool | int = True,
+        repeat_bos: bool = False,
         special: bool = False,
         window: int | None = None,
         stride: int | None = None,
@@ -212,6 +213,7 @@ class Scorer(_Mapper):
         self.options = {
             "max_tokens": max_tokens,
             "bos": bos,
+            "repeat_bos": repeat_bos,
             "special": special,
             "window": window,
             "stride": stride,

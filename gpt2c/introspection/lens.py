@@ -39,7 +39,7 @@ def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | Non
                 start=(n_layer, np.concatenate(some)),
             )
         )
-    logprobs, ranks, entropies, top_ids, top_logprobs, _ = (
+    logprobs, ranks, entropies, _, top_ids, top_logprobs, _ = (
         np.concatenate(parts).reshape(len(streams), len(ids), *parts[0].shape[1:])
         for parts in zip(*found, strict=True)
     )

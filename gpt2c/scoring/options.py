@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
 
-__all__ = ["ScoreKwargs", "ScoringOptions", "default_stride"]
+__all__ = ["ScoreKwargs", "ScoringOptions", "default_stride", "start_of"]
 
 
 class ScoreKwargs(TypedDict, total=False):
     """The options of ``GPT2.score`` as keyword arguments, for type checkers."""
 
     bos: bool | int
+    repeat_bos: bool
     special: bool
     window: int | None
     stride: int | None
@@ -38,6 +39,7 @@ class ScoringOptions(NamedTuple):
     """How texts are scored, checked."""
 
     bos: bool | int  # the id of the token that stands before every text, if it is not the model's own
+    repeat_bos: bool
     special: bool
     window: int
     stride: int | None
@@ -54,6 +56,7 @@ class ScoringOptions(NamedTuple):
         model: LoadedModel,
         *,
         bos: Any = True,
+        repeat_bos: Any = False,
         special: Any = False,
         window: Any = None,
         stride: Any = None,
@@ -68,16 +71,15 @@ class ScoringOptions(NamedTuple):
         n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
         if not isinstance(bos, bool | np.bool_):
             bos = check_integer("bos", bos, 0, n_vocab - 1, ", a token id, or True or False")
-        if window is None:
-            window = n_ctx
-        window = check_integer("window", window, 1, n_ctx, ", the model's positions")
-        if min_context is not None:
-            if stride is not None:
-                raise ValueError("stride and min_context are two ways to say one thing: give one of them")
-            stride = window + 1 - check_integer("min_context", min_context, 1, window, ", the window")
-        if stride is not None:
-            which = ", the model's positions" if window == n_ctx else ", the window"
-            stride = check_integer("stride", stride, 1, window, which)
+        n_start = 0
+        if check_flag("repeat_bos", repeat_bos):
+            n_start = len(start_of(model, bos))
+            if n_start == 0:
+                raise ValueError(
+                    "repeat_bos=True repeats what begins a text, and with bos=False nothing does: use "
+                    "bos=True or bos=ID"
+                )
+        window, stride = checked_window(n_ctx, n_start, window, stride, min_context)
         if model.n_text_tokens <= MOST_TOP:
             most, which = model.n_text_tokens, ", the size of the vocabulary"
         else:
@@ -97,6 +99,7 @@ class ScoringOptions(NamedTuple):
         bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
         return cls(
             bool(bos) if isinstance(bos, np.bool_) else bos,
+            n_start > 0,
             special,
             window,
             stride,
@@ -107,6 +110,32 @@ class ScoringOptions(NamedTuple):
             words,
             changes_of(model, edits),
         )
+
+
+def start_of(model: LoadedModel, bos: bool | int) -> tuple[int, ...]:
+    """What begins a text."""
+    if isinstance(bos, bool | np.bool_):
+        return model.start_ids if bos else ()
+    return (bos,)
+
+
+def checked_window(
+    n_ctx: int, n_start: int, window: Any, stride: Any, min_context: Any
+) -> tuple[int, int | None]:
+    """The window and the stride, where ``n_start`` tokens stand before every window."""
+    least = max(1, n_start)
+    among = ", the model's positions"
+    window = n_ctx if window is None else check_integer("window", window, least, n_ctx, among)
+    if min_context is not None:
+        if stride is not None:
+            raise ValueError("stride and min_context are two ways to say one thing: give one of them")
+        stride = window + 1 - check_integer("min_context", min_context, least, window, ", the window")
+    if stride is not None:
+        which = among if window == n_ctx else ", the window"
+        if n_start > 1:
+            which += f" and one more, less the {n_start} tokens that repeat_bos puts before each"
+        stride = check_integer("stride", stride, 1, window + 1 - least, which)
+    return window, stride
 
 
 def changes_of(model: LoadedModel, edits: Any) -> dict[str, list[Edit]]:

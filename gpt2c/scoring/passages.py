@@ -55,6 +55,7 @@ class Passage:
         self.first = max(1, len(before), n_start)  # which of the tokens is the first to be scored
         self.skipped = self.first - len(before)  # tokens of the text before it
         self.context = before[n_start:]
+        self.repeated = self.tokens[: n_start * options.repeat_bos]
         n_rows = len(self.tokens) - 1  # the last token predicts nothing, unless the end of a word is wanted
         if len(ids) == 0:
             what = "is empty" if text is not None else "has no token ids"
@@ -107,7 +108,9 @@ class Passage:
             alone = len(self.context) == 0 or bool(self.options.edits)
             shared = self.first if not alone and begin == 0 and done < self.first else 0
             rows = np.arange(done - begin, end - begin)
-            yield Piece(self, shared, self.tokens[begin:end], rows, targets[done:end], end == all_rows)
+            # What every window begins with takes the place of as many tokens; of the first, of its own.
+            ids = np.concatenate([self.repeated, self.tokens[begin + len(self.repeated) : end]])
+            yield Piece(self, shared, ids, rows, targets[done:end], end == all_rows)
             done = end
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.checks import check_integer
 from ..core.display import Displayed
 from ..json_values import plain
 
@@ -53,6 +54,9 @@ class Score(Displayed):
         How many tokens the model held for more probable; 0 is its first choice.
     entropies : np.ndarray, float32 [n]
         How undecided the model was at each token, in nats.
+    variances : np.ndarray, float32 [n]
+        How far the log-probability of a token that the model draws in the place of each token is from its
+        mean, which is minus the entropy: the mean square, in nats².
     contexts : np.ndarray, int64 [n]
         How many tokens before it the model saw, the begin-of-text token included.
     offsets : list of (int, int), optional
@@ -77,6 +81,7 @@ class Score(Displayed):
     logprobs: np.ndarray
     ranks: np.ndarray
     entropies: np.ndarray
+    variances: np.ndarray
     contexts: np.ndarray
     offsets: list[tuple[int, int]] | None = None
     n_bytes: int | None = None
@@ -108,10 +113,44 @@ class Score(Displayed):
     @property
     def perplexity(self) -> float:
         """exp(-mean log-probability per token)."""
-        try:
-            return math.exp(-self.logprob / len(self))
-        except OverflowError:
-            return math.inf
+        return _exp(-self.logprob / len(self))
+
+    def word_perplexity(self, n_words: int | None = None) -> float:
+        """exp(-`logprob` / n_words): a perplexity per word, comparable between vocabularies.
+
+        Parameters
+        ----------
+        n_words : int, optional
+            How many words there are; by default as many as the text has between white space,
+            ``len(text.split())``. Where what was scored is an edited form of another text, such as WikiText
+            without the spaces before its punctuation, that text's number is what published ones divide by.
+
+        Raises
+        ------
+        ValueError
+            No number was given, and the text is not known (token ids were scored) or has no words.
+        """
+        if n_words is None:
+            if self.text is None:
+                raise ValueError("token ids were scored: how many words they are is to be said by n_words")
+            n_words = len(self.text.split())
+            if n_words == 0:
+                raise ValueError("the text is white space alone: give the number of words, n_words")
+        return _exp(-self.logprob / check_integer("n_words", n_words, 1))
+
+    @property
+    def curvature(self) -> float:
+        """By how many standard deviations the text is more probable than what the model would have drawn.
+
+        The conditional probability curvature of Fast-DetectGPT (Bao et al., 2024), in its analytic form: what
+        `logprob` is above its mean, had every token been drawn given those before it, over the square root of
+        the sum of `variances`. It is greater for machine-written texts than for those of people. NaN where
+        nothing could be drawn but what is there: all variances are 0.
+        """
+        variance = float(self.variances.sum(dtype=np.float64))
+        if variance == 0:
+            return math.nan
+        return (self.logprob + float(self.entropies.sum(dtype=np.float64))) / math.sqrt(variance)
 
     @property
     def is_greedy(self) -> bool:
@@ -154,8 +193,8 @@ class Score(Displayed):
         """One dict per token, for ``pandas.DataFrame(score.rows())`` and its like.
 
         The keys: ``token_id``, ``text``, ``start``, ``end`` (None where there are no `offsets`), ``logprob``,
-        ``surprisal`` (bits), ``rank``, ``entropy``, ``context``; ``mass`` with a mask; ``top_ids`` and
-        ``top_logprobs`` (lists) with a top.
+        ``surprisal`` (bits), ``rank``, ``entropy``, ``variance``, ``context``; ``mass`` with a mask;
+        ``top_ids`` and ``top_logprobs`` (lists) with a top.
         """
         places: list[tuple[int | None, int | None]] = [(None, None)] * len(self)
         texts: list[str | None] = [None] * len(self)
@@ -171,6 +210,7 @@ class Score(Displayed):
             "surprisal": self.surprisals.tolist(),
             "rank": self.ranks.tolist(),
             "entropy": self.entropies.tolist(),
+            "variance": self.variances.tolist(),
             "context": self.contexts.tolist(),
         }
         if self.masses is not None:
@@ -182,6 +222,13 @@ class Score(Displayed):
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
         return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 SUMMARY = {

@@ -22,7 +22,7 @@ from ..core.prompts import (
     separate,
     split_pair,
 )
-from .options import ScoringOptions, changes_of
+from .options import ScoringOptions, changes_of, start_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
 from .words import find_words
@@ -142,7 +142,7 @@ def _start(
     That is what begins a text, a token that was named, or nothing. Where special tokens are read, and it is
     written out at the beginning of ``text``, which has the tokens ``ids``, it does not come twice.
     """
-    start = model.start_ids if options.bos is True else () if options.bos is False else (options.bos,)
+    start = start_of(model, options.bos)
     if options.special and model.is_written_out(start, text, ids.tolist()):
         return context, len(start)
     return np.concatenate([np.array(start, np.int32), context]), len(start)
@@ -296,7 +296,7 @@ def _finished(
     model: LoadedModel, passage: Passage, contexts: np.ndarray, columns: Sequence[np.ndarray]
 ) -> Score:
     n = len(passage.tokens) - passage.first
-    logprobs, ranks, entropies, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
     offsets, n_bytes, n_chars = _extent(model, passage)
     wants_words = passage.options.words
     return Score(
@@ -304,6 +304,7 @@ def _finished(
         logprobs=logprobs,
         ranks=ranks,
         entropies=entropies,
+        variances=variances,
         contexts=contexts[:n],
         offsets=offsets,
         n_bytes=n_bytes,

@@ -123,6 +123,33 @@ def softmax_bound(x, *, sum_steps: int | None = None) -> np.ndarray:
     return p * error * (1 + error) + 2.0**-126
 
 
+def variance_and_bound(logits) -> tuple[float, float]:
+    """The variance of a row of logits under their softmax, and how far the kernel's result may be from it.
+
+    Below the greatest of them, which costs a rounding, the logits x have weights w = exp(x); their sums over
+    blocks of 256, in 16 lanes, are taken around a mean c of the block, those of the blocks added exactly. An
+    error e of the sums of w, w (x - c) and w (x - c)^2 then moves the sum of w (x - m)^2, m the mean of all,
+    by at most e sum w (|x - c| + |c - m|)^2; what m is off by counts squared only.
+    """
+    x = np.asarray(logits, np.float64)
+    x = x - x.max()
+    w = np.exp(x)
+    total = w.sum()
+    x = np.where(w > 0, x, 0)
+    mean = (w * x).sum() / total
+    exact = (w * (x - mean) ** 2).sum() / total
+    error = U * np.abs(x) + 2 * FUNCTION_ULP * U + gamma(BLOCK // 16 + 4 + 3)
+    spread = 0.0
+    for start in range(0, len(x), BLOCK):
+        some = slice(start, start + BLOCK)
+        centre = (w[some] * x[some]).sum() / max(w[some].sum(), 1e-300)
+        spread += (error[some] * w[some] * (np.abs(x[some] - centre) + abs(centre - mean)) ** 2).sum()
+    away = np.abs(x - mean)
+    spread += 2 * (w * away * U * np.abs(x)).sum() + exact * (error * w).sum()
+    of_mean = (w * (error * away + U * np.abs(x))).sum() / total
+    return float(exact), float(spread / total + of_mean**2 + len(x) * 1e-36)
+
+
 def attention_bound(q, k, v, scale: float, *, key_block: int = 128) -> np.ndarray:
     """For causal attention ``softmax(q k^T scale) v``: q, k, v [T, head_dim] -> bound [T, head_dim].
 

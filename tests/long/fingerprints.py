@@ -103,6 +103,7 @@ def results(name, model):
             for array in (score.logprobs, score.ranks, score.entropies, score.top_ids, score.top_logprobs)
         ],
     )
+    yield "variances", [score.variances for score in scores]
     found = model.suggest(prompts[2], k=7)
     yield "suggest", np.array([(each.token_id, each.probability) for each in found])
     logits, activations = model.run_with_cache(prompts[3])
