@@ -98,7 +98,16 @@ def test_the_input_of_one_layer_is_not_put_into_another():
     assert same(model.run_with_cache(ids, edits=pairs)[0], whole)
     once = [("blocks.0.hook_q_input", edits.add(1.0, units=0))]
     again = [*once, ("blocks.1.attn.hook_q", edits.scale(1.0))]
-    assert same(*(model.run_with_cache(ids, edits=pairs)[0] for pairs in (once, again)))
+    assert same(*(model.run_with_cache(ids, (), edits=pairs)[0] for pairs in (once, again)))
+
+
+@pytest.mark.parametrize("name", [*INPUTS, "mlp_in"])
+def test_an_edit_is_the_same_whoever_looks(name):
+    model, _ = random_gpt2()
+    pairs = [(f"*.hook_{name}", edits.add(np.arange(24), positions=3))]
+    logits = [model.run_with_cache(list(range(9)), names, edits=pairs)[0] for names in ((), None, "*")]
+    assert same(logits[0], logits[1]) and same(logits[0], logits[2])
+    assert not same(logits[0], model.forward(list(range(9))))
 
 
 def test_what_attention_reads_comes_first_and_its_parts_begin_as_it_became():
@@ -129,12 +138,21 @@ def test_more_rows_than_are_projected_at_a_time(dtype):
     model, _ = random_gpt2(n_ctx=600, dtype=dtype)
     rng = np.random.default_rng(0)
     texts = [rng.integers(61, size=n).astype(np.int32) for n in (600, 1, 333)]
-    steer = edits.add(rng.standard_normal(24))
-    names = ["blocks.1.attn.hook_[qkvz]", "blocks.1.hook_attn_out"]
+    vector = rng.standard_normal(24)
+
+    def steer(value, hook):  # one head reads the stream as it is at position 100: blocks are not all alike
+        kept = value[100:101, 0].copy()
+        value += np.float32(vector)
+        value[100:101, 0] = kept
+
+    names = "blocks.1.attn.hook_[qkv]"
+    _, plain = model.run_with_cache(texts, names)
     _, caches = model.run_with_cache(texts, names, edits=[("blocks.1.hook_attn_in", steer)])
-    _, stream = model.run_with_cache(texts, names, edits=[("blocks.1.hook_resid_pre", steer)])
-    for inputs, expected in zip(caches, stream, strict=True):
-        assert all(same(inputs[name], expected[name]) for name in expected)
+    _, stream = model.run_with_cache(texts, names, edits=[("blocks.1.hook_resid_pre", edits.add(vector))])
+    for before, inputs, expected in zip(plain, caches, stream, strict=True):
+        for name, value in expected.items():
+            value[100:101, 0] = before[name][100:101, 0]
+            assert same(inputs[name], value), name
 
 
 @pytest.mark.parametrize("cache_dtype", _engine.CACHE_DTYPES)
