@@ -484,8 +484,8 @@ class GPT2(LoadedModel):
             What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
             ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
             of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
-            about each name. None keeps everything but ``attn.hook_result``, which is n_head
-            times as large as the rest: it must be named.
+            about each name. None keeps everything but ``attn.hook_result``, which is n_head times as large
+            as the rest, and the inputs of parts such as ``hook_q_input``: these must be named.
         edits : iterable of (str, function)
             Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
             are kept as they are after the edits.

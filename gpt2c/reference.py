@@ -42,6 +42,7 @@ from .errors import ContextLengthError
 __all__ = [
     "activation",
     "attention",
+    "attention_inputs",
     "embed",
     "feed_forward",
     "forward",
@@ -144,22 +145,53 @@ def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
     return token + position  # [T, n_embd]
 
 
-def attention(
-    config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen, *, causal: bool = True
-) -> np.ndarray:
-    """Self-attention: every position gathers from itself and those before it: ``[T, n_embd] -> [T, n_embd]``.
+def attention_inputs(
+    config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
+) -> list[np.ndarray]:
+    """What heads make queries, keys and values of: ``[T, n_embd] -> 3 x [T, n_head or 1, n_embd]``.
 
-    Not `causal`, it gathers from all positions, as in an auto-encoding model.
+    It is the residual stream after LayerNorm, the same for all; unless `look` has one head read something
+    else, which then has a LayerNorm of its own.
     """
-    n_head, T = config.n_head, len(x)
+    block, ln_1 = f"blocks.{layer}.", _part(weights, f"h.{layer}.ln_1")
+
+    def norm(x: np.ndarray, look: Look = unseen) -> np.ndarray:
+        return layer_norm(x, **ln_1, epsilon=config.layer_norm_epsilon, look=look, name=block + "ln1")
+
+    stream = np.broadcast_to(x[:, None], (len(x), config.n_head, config.n_embd))  # [T, n_head, n_embd]
+    read = look(block + "hook_attn_in", stream)  # [T, n_head, n_embd]
+    inputs = [look(f"{block}hook_{part}_input", read) for part in "qkv"]  # 3 x [T, n_head, n_embd]
+    h = norm(x, look)[:, None]  # [T, 1, n_embd]  what is read if nobody changes it
+    return [
+        h if each is stream else np.where((each == stream).all(axis=-1, keepdims=True), h, norm(each))
+        for each in inputs
+    ]
+
+
+def attention(
+    config: Config,
+    weights: Weights,
+    layer: int,
+    inputs: Sequence[np.ndarray],
+    look: Look = unseen,
+    *,
+    causal: bool = True,
+) -> np.ndarray:
+    """Self-attention: every position gathers from itself and those before it.
+
+    The shapes are ``3 x [T, n_head or 1, n_embd] -> [T, n_embd]``. Not `causal`, it gathers from all
+    positions, as in an auto-encoding model.
+    """
+    n_head, T = config.n_head, len(inputs[0])
     name = f"blocks.{layer}.attn.hook_"
     w = _part(weights, f"h.{layer}.attn")
     w_q, w_k, w_v = np.split(w["c_attn.weight"], 3, axis=1)  # 3 x [n_embd, n_embd]  stored side by side
     b_q, b_k, b_v = np.split(w["c_attn.bias"], 3)  # 3 x [n_embd]
 
-    q = look(name + "q", _split_heads(x @ w_q + b_q, n_head))  # [T, n_head, head_dim]  what it looks for
-    k = look(name + "k", _split_heads(x @ w_k + b_k, n_head))  # [T, n_head, head_dim]  what it offers
-    v = look(name + "v", _split_heads(x @ w_v + b_v, n_head))  # [T, n_head, head_dim]  what it hands over
+    q_in, k_in, v_in = inputs  # [T, n_head, n_embd] each, or with 1 for n_head: the same for all heads
+    q = look(name + "q", _of_heads(q_in, w_q, b_q, n_head))  # [T, n_head, head_dim]  what it looks for
+    k = look(name + "k", _of_heads(k_in, w_k, b_k, n_head))  # [T, n_head, head_dim]  what it offers
+    v = look(name + "v", _of_heads(v_in, w_v, b_v, n_head))  # [T, n_head, head_dim]  what it hands over
 
     scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, T]  row: who asks, column: who answers
     scores = scores * config.attention_scale(layer)  # [n_head, T, T]  usually 1 / sqrt(head_dim)
@@ -234,10 +266,10 @@ def forward(
     for layer in range(config.n_layer):
         block = f"blocks.{layer}."
         x = look(block + "hook_resid_pre", x)
-        h = norm(x, f"h.{layer}.ln_1", block + "ln1")  # [T, n_embd]
-        h = attention(config, weights, layer, h, look, causal=causal)  # [T, n_embd]
+        read = attention_inputs(config, weights, layer, x, look)  # 3 x [T, n_head or 1, n_embd]
+        h = attention(config, weights, layer, read, look, causal=causal)  # [T, n_embd]
         x = look(block + "hook_resid_mid", x + look(block + "hook_attn_out", h))  # [T, n_embd]
-        h = norm(x, f"h.{layer}.ln_2", block + "ln2")  # [T, n_embd]
+        h = norm(look(block + "hook_mlp_in", x), f"h.{layer}.ln_2", block + "ln2")  # [T, n_embd]
         h = feed_forward(config, weights, layer, h, look)  # [T, n_embd]
         x = look(block + "hook_resid_post", x + look(block + "hook_mlp_out", h))  # [T, n_embd]
 
@@ -273,9 +305,10 @@ def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int] |
     return float(log_probabilities(config, weights, ids).sum())
 
 
-def _split_heads(x: np.ndarray, n_head: int) -> np.ndarray:
-    T, n_embd = x.shape
-    return x.reshape(T, n_head, n_embd // n_head)  # [T, n_head, head_dim]
+def _of_heads(x: np.ndarray, w: np.ndarray, b: np.ndarray, n_head: int) -> np.ndarray:
+    """A dense layer whose outputs belong to heads: ``[T, n_head or 1, n_embd] -> [T, n_head, head_dim]``."""
+    w = w.reshape(len(w), n_head, -1).transpose(1, 0, 2)  # [n_head, n_embd, head_dim]
+    return (x.transpose(1, 0, 2) @ w).transpose(1, 0, 2) + b.reshape(n_head, -1)
 
 
 def _part(weights: Weights, prefix: str) -> dict[str, np.ndarray]:

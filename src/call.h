@@ -9,7 +9,8 @@
  * float32) does so for the output of attention. With few rows there are no LN and ENCODE steps: dense steps are folded.
  *
  * Observed layers (gpt2c_observer.flags) are unfused, with the same results bit by bit: no step is folded or does a
- * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. */
+ * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. What a part of
+ * the layer alone shall read differently, the caller puts there for as long as that part runs. */
 #ifndef GPT2C_CALL_H
 #define GPT2C_CALL_H
 
@@ -43,6 +44,7 @@ typedef enum {
     GPT2C_AT_EMBED,      /* x: token embeddings alone */
     GPT2C_AT_POSITIONS,  /* branch: position embeddings */
     GPT2C_AT_RESID_PRE,  /* x, before layer */
+    GPT2C_AT_ATTN_IN,    /* x, as attention alone reads it */
     GPT2C_AT_LN_1,       /* norm */
     GPT2C_AT_QKV,        /* qkv */
     GPT2C_AT_SCORES,     /* scores */
@@ -50,6 +52,7 @@ typedef enum {
     GPT2C_AT_Z,          /* attended */
     GPT2C_AT_ATTN_OUT,   /* branch */
     GPT2C_AT_RESID_MID,  /* x */
+    GPT2C_AT_MLP_IN,     /* x, as the feed-forward layer alone reads it */
     GPT2C_AT_LN_2,       /* norm */
     GPT2C_AT_PRE,        /* pre */
     GPT2C_AT_POST,       /* post */
@@ -162,6 +165,10 @@ ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call);
 /* Writes the steps of the call and returns their number; steps may be NULL to count. */
 ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps);
+/* Writes the steps, at most GPT2C_QKV_STEPS, by which an unfused layer makes qkv of x, and returns their number: for
+ * `rows` rows that are no part of the call, in a workspace of their own. */
+enum { GPT2C_QKV_STEPS = 3 };
+ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *steps);
 
 /* ---- run.c ---- */
 

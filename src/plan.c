@@ -57,6 +57,7 @@ static const struct {
     int phase, detail, flag;
 } UNFUSED[] = {
     {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_ATTN_IN, GPT2C_UNFUSED},
     {GPT2C_LN_1, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},
     {GPT2C_ENCODE, GPT2C_C_ATTN, GPT2C_UNFUSED},
@@ -75,6 +76,7 @@ static const struct {
     {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
     {GPT2C_LN_2, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_UNFUSED},
     {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_UNFUSED},
@@ -96,6 +98,18 @@ static void plan_unfused_layer(plan *p, gpt2c_step step, int flags, int float32)
         step.phase = UNFUSED[i].phase, step.detail = UNFUSED[i].detail;
         put(p, step);
     }
+}
+
+ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *steps) {
+    const int float32 = call->model->layers[layer].c_attn.dtype == GPT2C_FLOAT32;
+    gpt2c_step step = {.layer = layer, .rows = rows, .unfused = 1};
+    plan p = {steps, 0};
+    for (size_t i = 0; step.phase != GPT2C_C_ATTN; i++) {
+        if (UNFUSED[i].phase == GPT2C_STOP || (UNFUSED[i].phase == GPT2C_ENCODE && float32)) continue;
+        step.phase = UNFUSED[i].phase, step.detail = UNFUSED[i].detail;
+        put(&p, step);
+    }
+    return p.n;
 }
 
 static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t row, ptrdiff_t rows) {

@@ -128,6 +128,20 @@ def test_options_arrive(options, model, tmp_path):
     assert found == [{"t": text, **with_prefix(told(model, text, **options), "gpt2_")} for text in TEXTS]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"window": 16}, {"window": 16, "stride": 3}, {"window": 16, "min_context": 9}, {"repeat_bos": True}],
+)
+def test_windows(options, model, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": TEXTS[4]}))
+    [found] = jsonl(scored(model, tmp_path / "a.jsonl", tmp_path, **options))
+    by_default = (
+        {} if {"stride", "min_context"} & options.keys() else {"stride": options.get("window", N_CTX) // 2}
+    )
+    score = model.score(TEXTS[4], **options, **by_default)
+    assert found["gpt2c_logprob"] == score.logprob != model.score(TEXTS[4], stride=N_CTX // 2).logprob
+
+
 def test_a_text_of_just_the_allowed_tokens_is_not_cut(model, tmp_path):
     n = len(model.tokenizer.encode(TEXTS[0]))
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": TEXTS[0]}))

@@ -144,6 +144,9 @@ def test_prompts_that_leave_no_room_are_bad_records(model, tmp_path):
     # Records of other shares are not looked at so closely.
     target, _ = performed(model, source, tmp_path / "shard", max_new_tokens=4, on_error="null", shard=(1, 2))
     assert [row["text"] for row in jsonl(target)] == ["a", 3]
+    source.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:2]))
+    target, _ = performed(model, source, tmp_path / "half", max_new_tokens=4, shard=(1, 2))
+    assert [row["text"] for row in jsonl(target)] == ["a"]
 
 
 def test_rows_are_taken_as_they_are_needed(model, monkeypatch):
@@ -185,6 +188,16 @@ def test_caches_decide_how_many_texts_advance_together(model, monkeypatch):
         together.clear()
         assert [g.token_ids for g in model.generate(prompts, max_new_tokens=5)] == expected
         assert max(together) == most
+    # A search has as many caches as beams.
+    options = {"max_new_tokens": 5, "num_beams": 2}
+    for room, most in ((40, 4), (39, 2)):
+        monkeypatch.setattr("gpt2c.generation.loop.CACHE_BYTES", room * per_token)
+        together.clear()
+        model.generate(prompts[:-1], **options)
+        assert max(together) == most
+    together.clear()
+    model.generate(prompts[:-1], batch_size=4, **options)
+    assert max(together) == 4
     together.clear()
     model.generate(prompts, max_new_tokens=5, batch_size=7)
     assert max(together) == 7, "what is asked for counts"

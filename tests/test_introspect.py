@@ -221,8 +221,10 @@ def test_names_and_their_short_forms():
 def test_names_filters():
     config = random_gpt2()[0].config
     names = hook_names(config)
-    assert len(names) == len(set(names)) == 2 + 18 * 2 + 2
-    assert matching(config, None) == [name for name in names if not name.endswith("result")]
+    assert len(names) == len(set(names)) == 2 + 23 * 2 + 2
+    assert matching(config, None) == [
+        name for name in names if not name.endswith(("result", "_in", "_input"))
+    ]
     assert matching(config, "*") == names
     assert matching(config, ["blocks.[1-9].attn.hook_?", "hook_embed"]) == [
         "hook_embed",

@@ -110,6 +110,8 @@ def test_texts_of_any_length(model):
     assert asked == [model.score(long, window=64, min_context=40, bos=False).logprob] != by_default
     narrow = Scorer(window=64)({"text": [long]})["gpt2c_logprob"]
     assert narrow == [model.score(long, window=64, stride=32).logprob]
+    again = Scorer(window=64, repeat_bos=True)({"text": [long]})["gpt2c_logprob"]
+    assert again == [model.score(long, window=64, stride=32, repeat_bos=True).logprob] != narrow
     asked = Scorer(window=64, stride=9)({"text": [long]})["gpt2c_logprob"]
     assert asked == [model.score(long, window=64, stride=9).logprob]
 

@@ -134,7 +134,7 @@ def test_what_does_not_go_together(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "option", ["--words", "--csv", "--top 0", "--window 0", "--min-context 3", "--repeat-bos"]
+    "option", ["--words", "--csv", "--top 0", "--json", "--edit blocks.0.hook_mlp_out:zero"]
 )
 def test_what_is_for_one_text(tmp_path, option):
     source = tmp_path / "a.txt"

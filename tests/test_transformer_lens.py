@@ -1,7 +1,7 @@
 """gpt2c against TransformerLens: recorded answers (golden/), and a live comparison with ``pytest -m oracle``.
 
-Every name, every kind of intervention on each of them, activation patching, the logit lens, attributions and
-scores of heads: all within 1e-4.
+Every name, every kind of intervention on each of them, activation and path patching, the logit lens,
+attributions and scores of heads: all within 1e-4.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from data.golden import recipe
-from data.golden.interventions import arguments, interventions, other_ids
+from data.golden.interventions import arguments, interventions, other_ids, paths
 from helpers import strategies, tolerance
 from helpers.toys import gpt2
 from hypothesis import HealthCheck, assume, given, settings
@@ -80,7 +80,7 @@ def compare_edits(run):
         logits, cache = run.model.run_with_cache(run.ids, names, edits=pairs)
         try:
             close(logits, theirs)
-            if key == "several":
+            if key.startswith("several"):
                 for name in names:
                     close(cache[name], run.theirs[f"several/{name}"])
         except AssertionError as error:
@@ -133,9 +133,9 @@ def compare_patches(run):
     clean = other_ids(run.key, run.ids, config.n_vocab)
     layers, positions, heads = range(config.n_layer), range(T), range(config.n_head)
     by_name = {name.removeprefix("patched/"): v for name, v in run.theirs.items() if "patched/" in name}
-    assert len(by_name) == 10
+    assert len(by_name) == 15
     for name, theirs in by_name.items():
-        if name in ("resid_pre", "resid_mid", "attn_out", "mlp_out"):
+        if name in ("resid_pre", "resid_mid", "attn_out", "mlp_in", "mlp_out"):
             over = (name, layers, positions)
         elif name == "z by position":
             over = ("z", layers, positions, heads)
@@ -143,6 +143,21 @@ def compare_patches(run):
             over = (name, layers, "all", heads)
         mine = run.model.patch(clean, run.ids, over, lambda logits: logits[-1, first] - logits[-1, second])
         close(mine.values, theirs)
+
+
+def compare_paths(run):
+    """What Wang et al. (2022) do in two runs is, for a direct path, one addition to what its end reads."""
+    ways = paths(run.model.config)
+    assert len(ways) == len(run.theirs.get("paths", ()))
+    if not ways:
+        return
+    _, clean = run.model.run_with_cache(other_ids(run.key, run.ids, run.model.config.n_vocab), "result")
+    for way, theirs in zip(ways, run.theirs["paths"], strict=True):
+        (layer, head), (to, receiver) = way.sender, way.receiver
+        change = clean["result", layer][:, head] - run.cache["result", layer][:, head]
+        edit = edits.add(change[:, None], heads=receiver)
+        name = f"blocks.{to}.hook_{way.part}_input"
+        close(run.model.run_with_cache(run.ids, (), edits=[(name, edit)])[0], theirs)
 
 
 # -------------------------------------------------------------------------------- recorded
@@ -183,6 +198,11 @@ def test_patches(recorded):
     compare_patches(recorded)
 
 
+def test_paths(recorded):
+    compare_paths(recorded)
+    assert np.abs(recorded.theirs["paths"] - recorded.logits).max(axis=(1, 2)).min() > 10 * BOUND
+
+
 # -------------------------------------------------------------------------------- live
 
 
@@ -218,6 +238,7 @@ def test_live_random_models(oracle, model, activation):
     compare_attributions(run)
     compare_head_scores(run)
     compare_patches(run)
+    compare_paths(run)
 
 
 @pytest.mark.oracle

@@ -1,4 +1,4 @@
-from gpt2c.core._kernels cimport gpt2c_call, gpt2c_step
+from gpt2c.core._kernels cimport gpt2c_call, gpt2c_step, gpt2c_workspace
 from gpt2c.core._weights cimport Weights
 
 
@@ -13,6 +13,9 @@ cdef class Call:
     cdef object lengths    # intp [n_sequences]
     cdef object observer
     cdef list views       # of scores, of pattern and of changed: an array of each sequence
+    cdef list errors      # what a signal raised during the call
+    cdef gpt2c_workspace aside  # of rows that are no part of the call
+    cdef dict named_aside       # its buffers
 
     cdef void *own(self, array) except? NULL
     cdef float *buffer(self, ptrdiff_t size, name=*) except NULL
@@ -26,6 +29,7 @@ cdef class Call:
     cdef ptrdiff_t plan(self, bytearray steps) except -1
     cdef int run(self) except -1
     cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1
+    cdef int project_block(self, ptrdiff_t layer, rows) except -1
     cdef int run_with_blas(self, const gpt2c_step *step) except -1
     cdef int stop(self, const gpt2c_step *step) except -1
     cdef int stop_at_pattern(self, const gpt2c_step *step, place) except -1

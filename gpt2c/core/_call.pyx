@@ -1,6 +1,8 @@
 # cython: language_level=3
 """One call of the engine: its buffers, and how it is run."""
 
+from functools import partial
+
 import numpy as np
 
 from gpt2c.core._kernels import aligned_empty
@@ -13,12 +15,12 @@ from libc.stdint cimport int32_t
 
 from gpt2c.core._cache cimport KVCache
 from gpt2c.core._kernels cimport (
-    GPT2C_AT_ATTN_OUT, GPT2C_AT_EMBED, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F, GPT2C_AT_MLP_OUT,
-    GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE, GPT2C_AT_QKV, GPT2C_AT_RESID_MID,
-    GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z, GPT2C_CHUNK, GPT2C_EDIT_PATTERN,
-    GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_STOP,
-    GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_workspace, key_blocks, memory_of, plan_steps,
-    run_steps, scratch_size, step_dense, threads_now,
+    GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_EMBED, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F,
+    GPT2C_AT_MLP_IN, GPT2C_AT_MLP_OUT, GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE,
+    GPT2C_AT_QKV, GPT2C_AT_RESID_MID, GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z,
+    GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN, GPT2C_PAD,
+    GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step,
+    gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, run_steps, scratch_size, step_dense, threads_now,
 )
 
 # Where an observer can stop a pass -> its name, and the buffer that is shown there.
@@ -26,6 +28,7 @@ cdef dict PLACE_TABLE = {
     GPT2C_AT_EMBED: ("embed", "x"),
     GPT2C_AT_POSITIONS: ("pos_embed", "branch"),
     GPT2C_AT_RESID_PRE: ("resid_pre", "x"),
+    GPT2C_AT_ATTN_IN: ("attn_in", "x"),
     GPT2C_AT_LN_1: ("ln1", "norm"),
     GPT2C_AT_QKV: ("qkv", "qkv"),
     GPT2C_AT_SCORES: ("attn_scores", "scores"),
@@ -33,6 +36,7 @@ cdef dict PLACE_TABLE = {
     GPT2C_AT_Z: ("z", "attended"),
     GPT2C_AT_ATTN_OUT: ("attn_out", "branch"),
     GPT2C_AT_RESID_MID: ("resid_mid", "x"),
+    GPT2C_AT_MLP_IN: ("mlp_in", "x"),
     GPT2C_AT_LN_2: ("ln2", "norm"),
     GPT2C_AT_PRE: ("pre", "pre"),
     GPT2C_AT_POST: ("post", "post"),
@@ -62,7 +66,7 @@ cdef class Call:
         if len(sequences) == 0:
             raise ValueError("no sequences given; at least one (cache, ids) is needed")
         self.weights = weights
-        self.caches, self.owned, self.named = [], [], {}
+        self.caches, self.owned, self.named, self.named_aside = [], [], {}, {}
         self.c.model, self.c.kernels = &weights.model, weights.kernels
         self.c.external_gemm = weights.backend == "blas"
         # NumPy's BLAS has threads of its own; a second team would compete with them for the cores
@@ -225,8 +229,8 @@ cdef class Call:
         """Run all steps; the caches grow only if every one was done."""
         cdef KVCache cache
         cdef ptrdiff_t i, n, acquired = 0
-        errors = []
-        self.c.poll, self.c.poll_argument = poll_signals, <void *>errors
+        self.errors = []
+        self.c.poll, self.c.poll_argument = poll_signals, <void *>self.errors
         steps = bytearray()
         n = self.plan(steps)
         try:
@@ -237,7 +241,7 @@ cdef class Call:
                     raise CacheInUseError("this KVCache was changed by another call while this one began; "
                                           "give every sequence a cache of its own, e.g. cache.fork()")
             if self.run_all(<const gpt2c_step *>memory_of(steps), n):
-                raise errors[0]
+                raise self.errors[0]
             if not (self.c.batch.started or self.c.batch.bidirectional):  # else they have what no later token can use
                 for i, cache in enumerate(self.caches):
                     cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]
@@ -296,8 +300,46 @@ cdef class Call:
             self.observer.see(place, step.layer, array, self.shown("x")[wanted])
         elif step.detail == GPT2C_AT_ATTN_OUT:
             self.observer.see(place, step.layer, array, self.shown("attended"))
+        elif step.detail == GPT2C_AT_ATTN_IN:
+            self.observer.see(place, step.layer, array, partial(self.project, step.layer))
         else:
             self.observer.see(place, step.layer, array)
+        return 0
+
+    def project(self, ptrdiff_t layer, inputs, rows, heads, parts):
+        """Queries (part 0), keys (1) and values (2) of heads that read something else than the residual stream.
+
+        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head], out of [rows, n_head, n_embd].
+        Returns an array [pairs, parts, d_head].
+        """
+        cdef ptrdiff_t begin, n
+        cdef const gpt2c_model *m = self.c.model
+        cdef gpt2c_workspace own = self.c.workspace
+        found = np.empty((len(rows), len(parts), m.d_head), np.float32)
+        named, self.named = self.named, self.named_aside
+        try:
+            if self.named_aside:
+                self.c.workspace = self.aside
+            else:
+                self.c.workspace.chunk = min(m.n_head * self.rows, <ptrdiff_t>GPT2C_CHUNK)
+                self.allocate(False)
+                self.aside = self.c.workspace
+            for begin in range(0, len(rows), self.aside.chunk):
+                some = slice(begin, begin + self.aside.chunk)
+                n = len(rows[some])
+                self.project_block(layer, inputs[rows[some], heads[some]])
+                qkv = self.shown("qkv")[:n].reshape(n, 3, m.n_head, m.d_head)
+                found[some] = qkv[np.arange(n)[:, None], parts, heads[some, None]]
+        finally:
+            self.c.workspace, self.named = own, named
+        return found
+
+    cdef int project_block(self, ptrdiff_t layer, rows) except -1:
+        """LayerNorm and C_ATTN of some rows, into qkv."""
+        cdef gpt2c_step[GPT2C_QKV_STEPS] steps
+        self.shown("x")[:len(rows)] = rows
+        if self.run_all(steps, plan_qkv(&self.c, layer, len(rows), steps)):
+            raise self.errors[0]
         return 0
 
     cdef int stop_at_pattern(self, const gpt2c_step *step, place) except -1:

@@ -60,7 +60,8 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
         layer, and of what lies outside of layers: 0, or UNFUSED and besides OBSERVE_PATTERN and EDIT_PATTERN;
         ``wants(place, layer)``: whether it wants to see the place, one of PLACES; ``see(place, layer, array)``: called
         there with an array [rows of all sequences, width] that is the engine's own, or, for scores and pattern, a list
-        of arrays [n_head, rows, keys], one per sequence; of LayerNorm and "attn_out" also with their input.
+        of arrays [n_head, rows, keys], one per sequence; of LayerNorm and "attn_out" also with their input, and at
+        "attn_in" with a function that projects what heads read instead of the residual stream (Call.project).
     start : (int, float32 array [rows, n_embd]), optional
         The residual stream of all rows before a layer (n_layer: after the last), from which the pass goes on. The
         caches keep their length.

@@ -163,6 +163,7 @@ cdef extern from "call.h" nogil:
         GPT2C_AT_EMBED
         GPT2C_AT_POSITIONS
         GPT2C_AT_RESID_PRE
+        GPT2C_AT_ATTN_IN
         GPT2C_AT_LN_1
         GPT2C_AT_QKV
         GPT2C_AT_SCORES
@@ -170,6 +171,7 @@ cdef extern from "call.h" nogil:
         GPT2C_AT_Z
         GPT2C_AT_ATTN_OUT
         GPT2C_AT_RESID_MID
+        GPT2C_AT_MLP_IN
         GPT2C_AT_LN_2
         GPT2C_AT_PRE
         GPT2C_AT_POST
@@ -182,6 +184,7 @@ cdef extern from "call.h" nogil:
         GPT2C_UNFUSED
         GPT2C_OBSERVE_PATTERN
         GPT2C_EDIT_PATTERN
+        GPT2C_QKV_STEPS
 
     ctypedef struct gpt2c_step:
         int phase
@@ -264,6 +267,7 @@ cdef extern from "call.h" nogil:
     ptrdiff_t gpt2c_scratch_size(const gpt2c_model *, ptrdiff_t, int)
     ptrdiff_t gpt2c_key_blocks(const gpt2c_call *)
     ptrdiff_t gpt2c_plan(const gpt2c_call *, gpt2c_step *)
+    ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *, ptrdiff_t, ptrdiff_t, gpt2c_step *)
     const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *, const gpt2c_step *, const float **)
     int gpt2c_run(const gpt2c_call *, const gpt2c_step *, ptrdiff_t)
 
@@ -286,5 +290,6 @@ cdef void empty_phases(int, ptrdiff_t) noexcept nogil
 cdef ptrdiff_t scratch_size(const gpt2c_model *, ptrdiff_t, bint) noexcept nogil
 cdef ptrdiff_t key_blocks(const gpt2c_call *) noexcept nogil
 cdef ptrdiff_t plan_steps(const gpt2c_call *, gpt2c_step *) noexcept nogil
+cdef ptrdiff_t plan_qkv(const gpt2c_call *, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *) noexcept nogil
 cdef const gpt2c_dense *step_dense(const gpt2c_call *, const gpt2c_step *, const float **) noexcept nogil
 cdef int run_steps(const gpt2c_call *, const gpt2c_step *, ptrdiff_t) noexcept nogil

@@ -203,6 +203,10 @@ cdef ptrdiff_t plan_steps(const gpt2c_call *call, gpt2c_step *steps) noexcept no
     return gpt2c_plan(call, steps)
 
 
+cdef ptrdiff_t plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *steps) noexcept nogil:
+    return gpt2c_plan_qkv(call, layer, rows, steps)
+
+
 cdef const gpt2c_dense *step_dense(const gpt2c_call *call, const gpt2c_step *step,
                                    const float **source) noexcept nogil:
     return gpt2c_step_dense(call, step, source)

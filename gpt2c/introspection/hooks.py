@@ -5,6 +5,8 @@ The names are TransformerLens's. T is the number of tokens, d_head the width of 
     hook_embed                  [T, n_embd]           the token's row of wte
     hook_pos_embed              [T, n_embd]           the position's row of wpe
     blocks.{i}.hook_resid_pre   [T, n_embd]           the residual stream before layer i
+      .hook_attn_in             [T, n_head, n_embd]   the same, as each head alone reads it
+      .hook_q_input .hook_k_input .hook_v_input       the same, as it reads it for queries, keys and values
       .ln1.hook_scale           [T, 1]                what LayerNorm divides by: sqrt(variance + epsilon)
       .ln1.hook_normalized      [T, n_embd]           (x - mean) / scale, before LayerNorm's gain and bias
       .attn.hook_q .hook_k .hook_v  [T, n_head, d_head]   queries, keys and values
@@ -14,11 +16,17 @@ The names are TransformerLens's. T is the number of tokens, d_head the width of 
       .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
       .hook_attn_out            [T, n_embd]           the sum of these, and the bias
       .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
-      .ln2.hook_scale .ln2.hook_normalized            as for ln1
+      .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
+      .ln2.hook_scale .ln2.hook_normalized            as for ln1, of hook_mlp_in
       .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
       .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
       .hook_resid_post          [T, n_embd]           the residual stream after layer i
     ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
+
+The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream, there to
+be edited: a change reaches that part alone and not the stream itself, as path patching needs it. What becomes
+of hook_attn_in is what the other three begin as (TransformerLens has either it or them). Where a head reads
+something else than the stream, it has a LayerNorm of its own, which has no name: ln1 is that of the stream.
 """
 
 from __future__ import annotations
@@ -40,6 +48,7 @@ PLACES = {
     "embed": ("hook_embed",),
     "pos_embed": ("hook_pos_embed",),
     "resid_pre": ("hook_resid_pre",),
+    "attn_in": ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input"),
     "ln1": ("ln1.hook_scale", "ln1.hook_normalized"),
     "qkv": ("attn.hook_q", "attn.hook_k", "attn.hook_v"),
     "attn_scores": ("attn.hook_attn_scores",),
@@ -47,6 +56,7 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
+    "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
     "post": ("mlp.hook_post",),
@@ -58,7 +68,12 @@ BEFORE = (*PLACES["embed"], *PLACES["pos_embed"])
 OF_LAYER = tuple(name for place, names in PLACES.items() if place not in OUTSIDE for name in names)
 AFTER = PLACES["ln_final"]
 PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
-ONLY_BY_NAME = "attn.hook_result"  # n_head times as large as the others: not part of "everything"
+# Inputs of parts -> what they are copies of until they are edited.
+COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
+# Where edits of these take effect.
+EFFECTS = {"attn_in": "qkv", "mlp_in": "ln2"}
+ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
+OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
 
 Name = str | tuple[str, int]
 NamesFilter = Name | Iterable[Name] | Callable[[str], bool] | None
@@ -131,7 +146,7 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
     names_filter : str, (str, int), iterable of either, function, or None
         A name, with ``*``, ``?`` and ``[...]`` as in file names; a short one, as of `full_name`: of all
         layers, or in a pair with a layer; several of these; or a function that is asked about each name. None
-        is everything but attn.hook_result.
+        is everything but attn.hook_result and the inputs of parts.
 
     Raises
     ------
@@ -209,6 +224,4 @@ def axes(name: str) -> tuple[str, ...]:
     last = name.rpartition("hook_")[2]
     if last in ("attn_scores", "pattern"):
         return "heads", "positions", "units"
-    return (
-        ("positions", "heads", "units") if last in ("q", "k", "v", "z", "result") else ("positions", "units")
-    )
+    return ("positions", "heads", "units") if last in OF_HEADS else ("positions", "units")

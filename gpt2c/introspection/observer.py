@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..core import _engine
 from .activations import Captured, output_matrices
 from .edits import FACTORIES
-from .hooks import OUTSIDE, PLACES, Hook, axes, matching, place_of
+from .hooks import EFFECTS, OUTSIDE, PLACES, Hook, axes, matching, place_of
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .edits import Edit
 
 __all__ = ["Observer", "Watch", "checked_edits"]
+
+Project = Callable[[np.ndarray, np.ndarray, np.ndarray, list[int]], np.ndarray]
+_Projected = tuple[np.ndarray, np.ndarray, list[int], np.ndarray]  # rows, heads, which of q, k and v, values
 
 
 class Watch:
@@ -40,15 +43,19 @@ class Watch:
         self, config: Config, names: Iterable[str], edited: Iterable[str] = (), *, complete: bool = True
     ) -> None:
         self.complete = complete
-        self.names, edited = frozenset(names), frozenset(edited)
+        self.names, self.edited = frozenset(names), frozenset(edited)
         self.wanted: set[tuple[str, int]] = set()
         self.flags = np.zeros(config.n_layer + 1, np.uint8)
-        for name in self.names | edited:
+        for name in self.names | self.edited:
             place, layer = place_of(name)
             self.wanted.add((place, layer or 0))
+            if name in self.edited and place in EFFECTS:
+                self.wanted.add((EFFECTS[place], layer or 0))
             self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
             if place in ("attn_scores", "pattern"):
-                self.flags[layer] |= _engine.OBSERVE_PATTERN | (_engine.EDIT_PATTERN if name in edited else 0)
+                self.flags[layer] |= _engine.OBSERVE_PATTERN | (
+                    _engine.EDIT_PATTERN if name in self.edited else 0
+                )
 
 
 class Observer:
@@ -90,28 +97,40 @@ class Observer:
         self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
         self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
         self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
+        self._projected: list[list[_Projected]] = [[] for _ in sequences]  # until this layer's qkv are there
+        self._stream: np.ndarray | None = None  # what edits of hook_mlp_in are not to change
 
     def wants(self, place: str, layer: int) -> bool:
         return (place, layer) in self._watch.wanted
 
-    def see(self, place: str, layer: int, found: Any, source: np.ndarray | None = None) -> None:
+    def see(self, place: str, layer: int, found: Any, source: Any = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
         names = [prefix + name for name in PLACES[place]]
         parts = found if isinstance(found, list) else self._split(found, place)
-        sources = parts if source is None else self._split(source, place)
+        if place == "mlp_in" and names[0] in self._watch.edited:
+            self._stream = found.copy()
+        sources = self._split(source, place) if isinstance(source, np.ndarray) else parts
         for index, (part, x) in enumerate(zip(parts, sources, strict=True)):
             if place in ("ln1", "ln2", "ln_final"):
                 self._see_norm(index, layer, names, part, x)
+            elif place == "attn_in":
+                self._see_inputs(index, names, part, source)
             elif place == "attn_out":
                 self._see_result(index, layer, names[0], part, x)
                 self._touch(index, names[1], part)
             elif place == "qkv":
-                for name, value in zip(names, self._heads(part, 3), strict=True):
+                values = self._heads(part, 3)
+                for rows, heads, which, projected in self._projected[index]:
+                    values[which, rows[:, None], heads[:, None]] = projected
+                self._projected[index].clear()
+                for name, value in zip(names, values, strict=True):
                     self._touch(index, name, value)
             elif place == "z":
                 self._touch(index, names[0], self._heads(part, 1)[0])
             else:
                 self._touch(index, names[0], part)
+        if place == "ln2" and self._stream is not None:
+            source[...], self._stream = self._stream, None
 
     def _split(self, rows: np.ndarray, place: str) -> list[np.ndarray]:
         return np.split(rows, self._ends[place == "ln_final"][:-1])
@@ -148,6 +167,30 @@ class Observer:
             self.captured[index][name].append(value.copy())
         return changed
 
+    def _see_inputs(self, index: int, names: list[str], x: np.ndarray, project: Project) -> None:
+        """What each head reads; projects what it reads instead of the residual stream, where that is so."""
+        if not any(name in self._watch.names or self._changes(index, name) for name in names):
+            return
+        shared = np.repeat(x[:, None], self._model.config.n_head, axis=1)
+        self._touch(index, names[0], shared)
+        unedited = []
+
+        def put(value: np.ndarray, which: list[int]) -> None:
+            rows, heads = np.nonzero((value != x[:, None]).any(axis=2))
+            if which and len(rows):
+                self._projected[index].append((rows, heads, which, project(value, rows, heads, which)))
+
+        for which, name in enumerate(names[1:]):
+            edited = bool(self._changes(index, name))
+            value = shared.copy() if edited else shared
+            self._touch(index, name, value)
+            if edited:
+                put(value, [which])
+            else:
+                unedited.append(which)
+        if self._changes(index, names[0]):
+            put(shared, unedited)
+
     def _see_norm(self, index: int, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray) -> None:
         """LayerNorm, of which the engine has the input and the result alone."""
         if not any(name in self._watch.names or self._changes(index, name) for name in names):
@@ -160,6 +203,12 @@ class Observer:
         changed = self._touch(index, names[0], scale)
         normalized = (centred / scale).astype(np.float32)
         changed |= self._touch(index, names[1], normalized)
+        for rows, *_ in self._projected[index]:
+            if changed[rows].any():
+                raise ValueError(
+                    f"{names[0]} or {names[1]} is edited at a position where heads read something else than "
+                    "the residual stream, and so have LayerNorms of their own: edit the one or the other"
+                )
         normed[changed] = normalized[changed] * gain + bias
 
     def _see_result(self, index: int, layer: int, name: str, out: np.ndarray, z: np.ndarray) -> None:

@@ -7,7 +7,7 @@ patch, in the text and in the layers, is as it was and not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +18,9 @@ from ..core import _engine
 from ..core.batching import CACHE_BYTES, calls_of
 from ..core.checks import check_integer
 from .edits import replace
-from .hooks import axes, full_name
+from .hooks import COPIES, axes, full_name
 from .observer import Observer, Watch
-from .passes import ActivationCache, capture
+from .passes import capture
 from .results import Patching
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _patched(
     name, layers, positions, heads = _checked(model, over, len(clean))
     places = [full_name(model.config, name, layer) for layer in layers]
     streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
-    [source] = capture(model, [clean], places, logits_to_keep=1)
+    source = _values(model, clean, places)
     cache = model.new_cache(len(corrupted))
     observer = Observer(model, Watch(model.config, streams), [(cache, corrupted)])
     logits = _engine.forward(
@@ -151,6 +151,19 @@ def _indices(what: str, choice: Any, size: int) -> list[int]:
     return chosen
 
 
+def _values(model: LoadedModel, ids: np.ndarray, places: list[str]) -> dict[str, np.ndarray]:
+    """What a text has at one place of each layer. What all heads read is kept once for all of them."""
+    config = model.config
+    short = places[0].split(".", 2)[2]
+    kept = [place.removesuffix(short) + COPIES.get(short, short) for place in places]
+    [found] = capture(model, [ids], kept, logits_to_keep=1)
+    values = [found[name] for name in kept]
+    if short in COPIES and "heads" in axes(short):
+        shape = len(ids), config.n_head, config.n_embd
+        values = [np.broadcast_to(value[:, None], shape) for value in values]
+    return dict(zip(places, values, strict=True))
+
+
 def _number(answer: Any) -> float:
     if np.ndim(answer) or not isinstance(answer, Real | np.number | np.ndarray):
         raise TypeError(f"metric must return one number; got {type(answer).__name__} {answer!r}"[:200])
@@ -173,7 +186,7 @@ def _run(
     ids: np.ndarray,
     start: tuple[int, np.ndarray],
     place: str,
-    source: ActivationCache,
+    source: Mapping[str, np.ndarray],
     keep: int,
 ) -> list[np.ndarray]:
     """The logits of each patch, from a layer on."""

@@ -11,6 +11,7 @@ from data.golden import recipe
 from gpt2c.config import Config
 from gpt2c.introspection.hooks import hook_names
 
+INPUTS_OF_HEADS = ("attn_in", "q_input", "k_input", "v_input")
 KINDS = ("zero", "mean", "scale", "add", "replace", "tanh")  # tanh stands for a function of the user
 
 
@@ -25,7 +26,8 @@ class Intervention(NamedTuple):
 
     @property
     def has_heads(self) -> bool:
-        return self.name.rpartition("_")[2] in ("q", "k", "v", "z", "result", "scores", "pattern")
+        last = self.name.rpartition("hook_")[2]
+        return last in ("q", "k", "v", "z", "result", "attn_scores", "pattern", *INPUTS_OF_HEADS)
 
     @property
     def heads_first(self) -> bool:
@@ -81,7 +83,33 @@ def interventions(config: Config, n_tokens: int) -> dict[str, list[Intervention]
         Intervention(f"blocks.{layer}.hook_resid_mid", "add", [last], None, None),
         Intervention(f"blocks.{layer}.mlp.hook_post", "mean", None, None, [0]),
     ]
+    found["several inputs"] = [
+        Intervention("blocks.0.hook_k_input", "replace", None, [0], None),
+        Intervention(f"blocks.{layer}.hook_q_input", "add", [last], [config.n_head - 1], None),
+        Intervention(f"blocks.{layer}.hook_v_input", "scale", None, [0], None),
+        Intervention(f"blocks.{layer}.hook_mlp_in", "zero", some, None, None),
+    ]
     return found
+
+
+class HeadPath(NamedTuple):
+    """From one head to the queries, keys or values ("q", "k", "v") of another, in a later layer."""
+
+    sender: tuple[int, int]  # layer and head
+    part: str
+    receiver: tuple[int, int]
+
+
+def paths(config: Config) -> list[HeadPath]:
+    """One of each part: neighbouring layers, and the first and last."""
+    last = config.n_layer - 1
+    if last == 0:
+        return []
+    return [
+        HeadPath((0, 0), "q", (last, config.n_head - 1)),
+        HeadPath((last - 1, config.n_head - 1), "k", (last, 0)),
+        HeadPath((0, config.n_head - 1), "v", (1, 0)),
+    ]
 
 
 def other_ids(key: str, ids: np.ndarray, n_vocab: int) -> np.ndarray:

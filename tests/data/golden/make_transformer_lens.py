@@ -8,7 +8,7 @@ under "<case>/...":
 
     cache/<name>          every named value, without the batch dimension
     edited                logits after each of the interventions of interventions.py, [n, T, n_vocab]
-    several/<name>        what the cache holds of the values that "several" changes
+    several/<name>        what the cache holds of the values that "several" and "several inputs" change
     lens                  log-probabilities after each layer (accumulated_resid), [n_layer + 1, T, n_vocab]
     components, heads     logit_attrs of decompose_resid and stack_head_results for two tokens and their
                           difference, [3, n, T]; the bias of each attention, and that of the head
@@ -17,12 +17,19 @@ under "<case>/...":
     tokens                the two tokens
     patched/<name>        activation patching from the other text: how far the first token's logit is above
                           the second's at the last position, for each layer, position and head patched
+    paths                 logits after path patching from the other text along each of interventions.paths, as
+                          Wang et al. (2022, arXiv 2211.00593) define it: the sender's z is that of the other
+                          text, all other heads and feed-forward layers are frozen, and of what comes of that
+                          the receiver's queries, keys or values alone are put into an ordinary run
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +39,14 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
 from data.golden import make_golden, recipe  # noqa: E402  (the tests' folder is not a package)
-from data.golden.interventions import Intervention, interventions, other_ids  # noqa: E402
+from data.golden.interventions import (  # noqa: E402
+    INPUTS_OF_HEADS,
+    HeadPath,
+    Intervention,
+    interventions,
+    other_ids,
+    paths,
+)
 from transformer_lens import HookedTransformer, HookedTransformerConfig, patching  # noqa: E402
 from transformer_lens.head_detector import detect_head  # noqa: E402
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights  # noqa: E402
@@ -52,6 +66,18 @@ PATCHES = {
     "k": patching.get_act_patch_attn_head_k_all_pos,
     "v": patching.get_act_patch_attn_head_v_all_pos,
     "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
+}
+PATCHES_OF_INPUTS = {
+    name: partial(
+        patching.generic_activation_patch,
+        patch_setter=setter,
+        activation_name=name,
+        index_axis_names=("layer", *("pos" if name == "mlp_in" else "head",)),
+    )
+    for name, setter in {
+        **dict.fromkeys(INPUTS_OF_HEADS, patching.layer_head_vector_patch_setter),
+        "mlp_in": patching.layer_pos_patch_setter,
+    }.items()
 }
 
 
@@ -118,6 +144,39 @@ def hook_of(one: Intervention, own: dict, other: dict) -> Any:
     return hook
 
 
+@contextmanager
+def reading(model: HookedTransformer, names: Iterable[str]) -> Iterator[None]:
+    """The model with the inputs of parts that are named; hook_attn_in has no effect beside the others."""
+    names = [name.rpartition("hook_")[2] for name in names]
+    model.set_use_attn_in("attn_in" in names)
+    model.set_use_split_qkv_input(any(name in names for name in INPUTS_OF_HEADS[1:]))
+    model.set_use_hook_mlp_in("mlp_in" in names)
+    yield
+    model.set_use_attn_in(False)
+    model.set_use_split_qkv_input(False)
+    model.set_use_hook_mlp_in(False)
+
+
+def along(model: HookedTransformer, way: HeadPath, tokens: torch.Tensor, own: Any, other: Any) -> np.ndarray:
+    """Logits after patching a path; `own` and `other` are what is computed of both texts."""
+    (layer, head), (to, receiver) = way.sender, way.receiver
+
+    def put(value: torch.Tensor, hook: Any, new: torch.Tensor, heads: Any = slice(None)) -> torch.Tensor:
+        value = value.clone()
+        value[:, :, heads] = new[None][:, :, heads]
+        return value
+
+    parts = [name for name in own if name.endswith(("hook_z", "hook_mlp_out"))]
+    frozen = [(name, partial(put, new=own[name])) for name in parts]
+    sender = f"blocks.{layer}.attn.hook_z"
+    frozen.append((sender, partial(put, new=other[sender], heads=head)))
+    name = f"blocks.{to}.attn.hook_{way.part}"
+    with model.hooks(fwd_hooks=frozen):
+        _, sent = model.run_with_cache(tokens, names_filter=name, remove_batch_dim=True)
+    received = [(name, partial(put, new=sent[name], heads=receiver))]
+    return model.run_with_hooks(tokens, fwd_hooks=received)[0].numpy()
+
+
 def record(values: dict, weights: dict[str, np.ndarray], ids: np.ndarray, key: str) -> dict[str, np.ndarray]:
     """Everything that is asked about one model and a text of at least two tokens, fewer than n_ctx."""
     model, config = build(values, weights), config_from_hf(values)
@@ -126,16 +185,23 @@ def record(values: dict, weights: dict[str, np.ndarray], ids: np.ndarray, key: s
     )
     _, cache = model.run_with_cache(tokens, remove_batch_dim=True)
     _, other = model.run_with_cache(others, remove_batch_dim=True)
+    names = [f"hook_{name}" for name in (*INPUTS_OF_HEADS, "mlp_in")]
+    with reading(model, names):
+        for ids_of, into in ((tokens, cache), (others, other)):
+            _, inputs = model.run_with_cache(ids_of, remove_batch_dim=True)
+            into.cache_dict.update({n: v for n, v in inputs.items() if n.rpartition(".")[2] in names})
     found = {f"cache/{name}": value.numpy() for name, value in cache.items() if "unembed" not in name}
     edited_logits = []
     for name, changes in interventions(config, len(ids)).items():
         hooks = [(one.name, hook_of(one, cache, other)) for one in changes]
-        with model.hooks(fwd_hooks=hooks):
+        with reading(model, [one.name for one in changes]), model.hooks(fwd_hooks=hooks):
             logits, edited = model.run_with_cache(tokens, remove_batch_dim=True)
         edited_logits.append(logits[0].numpy())
-        if name == "several":
+        if name.startswith("several"):
             found |= {f"several/{one.name}": edited[one.name].numpy() for one in changes}
     found["edited"] = np.stack(edited_logits)
+    if ways := paths(config):
+        found["paths"] = np.stack([along(model, way, tokens, cache, other) for way in ways])
 
     streams = cache.accumulated_resid(apply_ln=True)  # each with statistics of its own
     found["lens"] = (streams @ model.W_U + model.b_U).log_softmax(dim=-1).numpy()
@@ -160,9 +226,10 @@ def record(values: dict, weights: dict[str, np.ndarray], ids: np.ndarray, key: s
         found[f"scores/{kind}"] = detect_head(folded, tokens, f"{kind}_head", error_measure="mul").numpy()
 
     patching.tqdm = lambda rows: rows  # no bars
-    _, clean = model.run_with_cache(others)
-    for name, patch in PATCHES.items():
-        patched = patch(model, tokens, clean, lambda logits: logits[0, -1, first] - logits[0, -1, second])
+    for name, patch in (PATCHES | PATCHES_OF_INPUTS).items():
+        with reading(model, [f"hook_{name}"]):
+            _, clean = model.run_with_cache(others)
+            patched = patch(model, tokens, clean, lambda logits: logits[0, -1, first] - logits[0, -1, second])
         found[f"patched/{name}"] = patched.numpy()
     return found
 
