@@ -13,6 +13,14 @@ settings.load_profile("gpt2c")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Ctrl-C does the same after a test as before: the command line in this process ends it at once."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="session")
 def bundled():
     """The model that comes with gpt2c."""

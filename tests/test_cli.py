@@ -435,7 +435,6 @@ def test_score_with_a_tokenizer_that_changes_the_text(monkeypatch, capsys):
         return load(*arguments, **settings | {"tokenizer": Lower()})
 
     monkeypatch.setattr(GPT2, "from_pretrained", with_lower)
-    monkeypatch.setattr("gpt2c.cli.console.leave_at_interrupt", lambda: None)
     assert cli.main(["score", "AB", "--no-bos"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith(" bits")  # bytes are not known, so no rate
     assert cli.main(["score", "AB", "--json"]) == 0

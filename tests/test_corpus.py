@@ -607,8 +607,6 @@ def test_ctrl_c_leaves_what_is_finished_whole(corpus, tmp_path):
 
 
 def test_without_a_terminal_there_are_lines(corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gpt2c.cli.console.leave_at_interrupt", lambda *_: None)
-    monkeypatch.setattr("gpt2c.cli.progress.leave_at_interrupt", lambda *_: None)
     name = corpus[0]
     assert cli.main(["score", name, "-o", "usual"]) == 0
     usual = capsys.readouterr()

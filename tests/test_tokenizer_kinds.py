@@ -558,7 +558,7 @@ def test_a_suggestion_that_is_picked_is_its_token(monkeypatch, capsys):
             raise EOFError from None
 
     monkeypatch.setattr("builtins.input", typed)
-    _keyboard(of.model, of.n_vocab, special=False)
+    _keyboard(of.model, of.n_vocab, special=False, edits=())
     printed = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines() if "%" in line]
     second = of.model.suggest([2, 8, 1], of.n_vocab)
     third = of.model.suggest([2, 8, 1, 9], of.n_vocab)
