@@ -180,17 +180,17 @@ def test_caches_decide_how_many_texts_advance_together(model, monkeypatch):
         together.append(len(sequences))
         return forward(weights, sequences, **options)
 
-    prompts = [[1, 2, 3, 4, 5]] * 6 + [[1] * 25]
+    prompts = [[1, 2, 3] + [4] * 8] * 6 + [[1] * 27]  # caches of 16 and 32 positions
     expected = [g.token_ids for g in model.generate(prompts, max_new_tokens=5)]
     monkeypatch.setattr("gpt2c.generation.loop._engine.forward", watching)
-    for room, most in ((30, 3), (29, 2), (1, 1)):
+    for room, most in ((48, 3), (47, 2), (1, 1)):
         monkeypatch.setattr("gpt2c.generation.loop.CACHE_BYTES", room * per_token)
         together.clear()
         assert [g.token_ids for g in model.generate(prompts, max_new_tokens=5)] == expected
         assert max(together) == most
     # A search has as many caches as beams.
     options = {"max_new_tokens": 5, "num_beams": 2}
-    for room, most in ((40, 4), (39, 2)):
+    for room, most in ((64, 4), (63, 2)):
         monkeypatch.setattr("gpt2c.generation.loop.CACHE_BYTES", room * per_token)
         together.clear()
         model.generate(prompts[:-1], **options)

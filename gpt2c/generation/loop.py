@@ -210,9 +210,13 @@ class _Source:
     def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None) -> None:
         n_beams = job.options.num_beams
         self._places = max(1, (batch_size or TEXTS_AT_ONCE) // n_beams)
-        self._per_token = n_beams * job.model.memory_plan()["cache_per_token"] if batch_size is None else 0
         self._texts = iter(texts)
         self._next = next(self._texts, None)
+        self._per_token = 0
+        if batch_size is None and self._next:
+            # Of the first text's size: malloc then keeps freed memory of that size for the caches to come.
+            n_tokens = self._next.prompt.capacity
+            self._per_token = n_beams * job.model.new_cache(n_tokens).nbytes // n_tokens
 
     def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
         """The next ones, as far as there is room for them beside those that are ``present``."""
