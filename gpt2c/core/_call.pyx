@@ -309,7 +309,7 @@ cdef class Call:
     def project(self, ptrdiff_t layer, inputs, rows, heads, parts):
         """Queries (part 0), keys (1) and values (2) of heads that read something else than the residual stream.
 
-        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head], out of [rows, n_head, n_embd].
+        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, n_head, n_embd].
         Returns an array [pairs, parts, d_head].
         """
         cdef ptrdiff_t begin, n

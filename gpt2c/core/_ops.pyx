@@ -346,7 +346,7 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
 # ---- rows of logits (to draw from one: gpt2c.core._engine.sample) ----
 
 def log_sum(const float[::1] logits, float threshold, *, isa=None):
-    """(maximum, sum of exp(l - maximum), sum of exp(l - maximum) (l - maximum), variance, how many exceed threshold)."""
+    """(maximum, sum of exp(l - maximum), of that times (l - maximum), variance, how many exceed threshold)."""
     check(logits.shape[0] >= 1, "at least one logit is needed")
     cdef float maximum
     cdef double total, moment, variance
