@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gpt2c import CheckpointError
 from gpt2c.checkpoint import safetensors
 from gpt2c.checkpoint.files import MAX_JSON, RegularFile
+from gpt2c.checkpoint.tensors import read_tensor
 
 try:
     import safetensors as library
@@ -31,7 +32,7 @@ def header_of(path):
 
 def tensor_of(info, *rows):
     with RegularFile(info.file) as file:
-        return safetensors.read_tensor(file, info, *rows)
+        return read_tensor(file, info, *rows)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def file(tmp_path):
 @pytest.mark.parametrize("block", [1, 4, 5, 24, 25, 2**20])
 def test_values_are_exact(file, monkeypatch, dtype, block):
     """Every value is widened exactly, whatever the edges of the blocks it is read in."""
-    monkeypatch.setattr(safetensors, "_BLOCK", block)
+    monkeypatch.setattr("gpt2c.checkpoint.tensors._BLOCK", block)
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((4, 6)), rng.standard_normal(7) * 1e-6  # the second: subnormal in F16
     tensors = header_of(file(safetensors_bytes({"a": a, "b": b}, dtype)))
@@ -87,8 +88,8 @@ def test_header(file):
     tensors = header_of(path)
     start = path.stat().st_size - 14
     assert tensors == {
-        "a": ("a", "F16", (2, 3), path, start, 12),
-        "é\n": ("é\n", "F16", (), path, start + 12, 2),
+        "a": ("a", "F16", (2, 3), path, start, 12, None),
+        "é\n": ("é\n", "F16", (), path, start + 12, 2, None),
     }
     assert tensor_of(tensors["é\n"]).shape == ()
 
@@ -252,7 +253,7 @@ def test_file_that_shrinks_after_it_was_opened(file):
         with pytest.raises(
             CheckpointError, match=r"has been truncated since it was opened: it ends inside tensor 'a'$"
         ):
-            safetensors.read_tensor(opened, info)
+            read_tensor(opened, info)
         assert not opened.is_unchanged() and not opened.is_still_named()
 
 
@@ -261,19 +262,19 @@ def test_file_that_is_renamed_after_it_was_opened(file):
     with RegularFile(path) as opened:
         info = safetensors.read_header(opened)["a"]
         path.rename(path.with_name("other"))
-        assert safetensors.read_tensor(opened, info).tolist() == [1] * 100
+        assert read_tensor(opened, info).tolist() == [1] * 100
         assert opened.is_unchanged() and not opened.is_still_named()
         path.with_name("other").rename(path)
         assert opened.is_still_named()
     with pytest.raises(ValueError, match="closed"):
-        safetensors.read_tensor(opened, info)
+        read_tensor(opened, info)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.filterwarnings("error")
 def test_values_that_are_not_finite(file, monkeypatch, dtype, bad):
-    monkeypatch.setattr(safetensors, "_BLOCK", 4)
+    monkeypatch.setattr("gpt2c.checkpoint.tensors._BLOCK", 4)
     values = np.ones((3, 3))
     values[0, 1] = values[2, 2] = bad  # in the first block and in the last
     path = file(safetensors_bytes({"h.0.w": values}, dtype))
@@ -290,12 +291,12 @@ def test_signalling_nan_in_f16(file):
         tensor_of(header_of(file(with_header(header, b"\x01\x7c" * 65)))["a"])
 
 
-@pytest.mark.parametrize("dtype", ["F64", "U8", "BOOL", "I64"])
+@pytest.mark.parametrize("dtype", ["U8", "BOOL", "I64"])
 def test_dtypes_that_are_not_read(file, dtype):
     info = header_of(file(safetensors_bytes({"a": np.ones(3)}, dtype)))["a"]
     assert info.dtype == dtype
     with pytest.raises(
-        CheckpointError, match=rf"tensor 'a' has dtype {dtype}; weights are read from F32, F16, BF16$"
+        CheckpointError, match=rf"tensor 'a' has dtype {dtype}; weights are read from F64, F32, F16, BF16$"
     ):
         tensor_of(info)
 

@@ -7,6 +7,6 @@ from either kind.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint
-from .safetensors import TensorInfo
+from .tensors import TensorInfo
 
 __all__ = ["BUNDLED", "Checkpoint", "TensorInfo", "open_checkpoint"]

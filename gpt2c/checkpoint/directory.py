@@ -12,7 +12,8 @@ from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
 from .files import RegularFile, read_object
 from .hf_config import config_from_hf, with_generation_config
-from .safetensors import TensorInfo, read_header
+from .safetensors import read_header
+from .tensors import TensorInfo
 from .validate import listed
 
 __all__ = [

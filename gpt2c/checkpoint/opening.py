@@ -17,7 +17,7 @@ from ..errors import CheckpointError
 from .directory import check_file, open_weights, read_config, read_generation_config
 from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
-from .safetensors import TensorInfo, read_tensor
+from .tensors import TensorInfo, read_tensor
 from .validate import match
 
 __all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]

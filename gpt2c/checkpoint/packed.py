@@ -22,7 +22,8 @@ from ..core.files import replacing
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
 from .files import RegularFile, parse_object, reading
 from .names import expected
-from .safetensors import TensorInfo, read_header_and_metadata, write_tensors
+from .safetensors import read_header_and_metadata, write_tensors
+from .tensors import TensorInfo
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel

@@ -9,55 +9,21 @@ library: every file that it rejects is rejected here.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..errors import CheckpointError, shown
 from .files import MAX_JSON, RegularFile, parse_object
+from .tensors import ITEMSIZE, TensorInfo
 
-__all__ = [
-    "FLOAT_DTYPES",
-    "TensorInfo",
-    "read_header",
-    "read_header_and_metadata",
-    "read_tensor",
-    "write_tensors",
-]
+__all__ = ["read_header", "read_header_and_metadata", "write_tensors"]
 
-# Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
-_ITEMSIZE = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
-    **dict.fromkeys(("I32", "U32", "F32"), 4),
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-}
-# The dtypes that read_tensor converts.
-FLOAT_DTYPES = ("F32", "F16", "BF16")
 # Of one tensor as declared; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
 _LFS_POINTER = b"version https://git-lfs"
-# Elements that are read, converted and checked at a time, while they are in the cache.
-_BLOCK = 2**20
-
-
-class TensorInfo(NamedTuple):
-    """A tensor's entry in the header, checked against the file's size."""
-
-    name: str  # as stored
-    dtype: str  # "F32", "F16", "BF16", ...
-    shape: tuple[int, ...]
-    file: Path
-    offset: int  # of its first byte, from the start of the file
-    nbytes: int
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return _ITEMSIZE[self.dtype]
 
 
 def read_header(file: RegularFile) -> dict[str, TensorInfo]:
@@ -125,60 +91,6 @@ def _header_text(file: RegularFile) -> bytes:
     return data
 
 
-def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:
-    """Read one F32, F16 or BF16 tensor as float32, or some of its rows.
-
-    Parameters
-    ----------
-    file : RegularFile
-        The one that the header was read from.
-    info : TensorInfo
-        From :func:`read_header`.
-    begin, end : int
-        Along the first dimension, as in a slice; all by default.
-
-    Returns
-    -------
-    ndarray
-        float32, C-contiguous, of the tensor's shape or [end - begin, ...]. No other array of that size is
-        allocated; the widening of F16 and BF16 is exact.
-
-    Raises
-    ------
-    CheckpointError
-        The file has become too short, the tensor has another dtype, or it holds NaN or infinity.
-    """
-    if info.dtype not in FLOAT_DTYPES:
-        raise CheckpointError(
-            f"{info.file}: tensor {shown(info.name)} has dtype {info.dtype}; weights are read from "
-            f"{', '.join(FLOAT_DTYPES)}"
-        )
-    shape = info.shape
-    if shape:
-        begin, end, _ = slice(begin, end).indices(shape[0])
-        shape = (max(0, end - begin), *shape[1:])
-    count = math.prod(shape)
-    out = np.empty(count, np.float32)
-    narrow = np.empty(0 if info.dtype == "F32" else min(count, _BLOCK), np.uint16)
-    flags = np.empty(min(count, _BLOCK), np.bool_)
-    bad = 0  # values
-    first = info.offset + begin * math.prod(shape[1:]) * info.itemsize
-    for start in range(0, count, _BLOCK):
-        block, offset = out[start : start + _BLOCK], first + start * info.itemsize
-        if info.dtype == "F32":
-            _fill(block, file, offset, info)
-        else:
-            _fill(narrow[: block.size], file, offset, info)
-            _widen(block, narrow[: block.size], info.dtype)
-        bad += block.size - int(np.count_nonzero(np.isfinite(block, out=flags[: block.size])))
-    if bad:
-        raise CheckpointError(
-            f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
-            "file is damaged, or the training of the model diverged"
-        )
-    return out.reshape(shape)
-
-
 def write_tensors(
     file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], alignment: int = 8
 ) -> None:
@@ -215,13 +127,13 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where} needs dtype, shape and data_offsets, and has {shown(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _ITEMSIZE:
-        raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(_ITEMSIZE)}")
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(ITEMSIZE)}")
     if not _naturals(shape):
         raise CheckpointError(f"{where} has the shape {shown(shape)}; a list of integers from 0 is needed")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; a [begin, end] is needed")
-    nbytes = _ITEMSIZE[dtype]
+    nbytes = ITEMSIZE[dtype]
     # Checked at every step, as a product in 64 bits would have to be: [2**40, 2**40, 0] is refused.
     for size in shape:
         nbytes *= size
@@ -238,21 +150,3 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
 def _naturals(value: Any) -> bool:
     # The parser lets no negative numbers and no fractions through; true and false are ints to Python.
     return isinstance(value, list) and all(type(item) is int for item in value)
-
-
-def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -> None:
-    """Read exactly the bytes of a contiguous array."""
-    if file.read_into(array.data.cast("B"), offset) != array.nbytes:
-        raise CheckpointError(
-            f"{info.file} has been truncated since it was opened: it ends inside tensor {shown(info.name)}"
-        )
-
-
-def _widen(out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
-    """Convert F16 or BF16, given as uint16, to float32."""
-    if dtype == "F16":
-        np.copyto(out, raw.view(np.float16))
-    else:  # bfloat16 is the upper half of a float32
-        bits = out.view(np.uint32)
-        bits[...] = raw
-        bits <<= 16

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..config import Config
 from ..errors import CheckpointError, shown
 from .names import canonical, expected, head_of_another_task, is_mask
-from .safetensors import FLOAT_DTYPES, TensorInfo
+from .tensors import FLOAT_DTYPES, TensorInfo
 
 __all__ = ["listed", "match"]
 

@@ -1,0 +1,373 @@
+"""What a torch file says of its tensors: a reader of pickles that builds values and calls nothing.
+
+A pickle is a program for a small stack machine, which can name and call any function of Python. Here its
+instructions are only looked at: a few of them make numbers, texts, lists, tuples and dicts; the few functions
+that torch names in a file of tensors are not called, but stand for `Tensor` and `Storage`; all else is
+refused by name. `pickletools` splits the bytes into instructions. The format: PEP 307, PEP 3154, and the
+comments in Lib/pickletools.py.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+from collections.abc import Callable, Hashable
+from typing import IO, Any, NamedTuple
+
+from ..errors import CheckpointError, shown
+
+__all__ = ["DTYPES", "Storage", "Tensor", "read_pickle"]
+
+# What torch calls a type of elements -> safetensors' name, which is used from here on.
+DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "UntypedStorage": "U8",
+}
+# More than any file of tensors has; the values of a pickle take some 100 times its bytes.
+_MOST_INSTRUCTIONS = 5_000_000
+_LARGEST = 2**62
+
+
+class Storage(NamedTuple):
+    """A run of elements in a torch file."""
+
+    key: str
+    dtype: str  # of DTYPES
+    numel: int
+
+
+class Tensor(NamedTuple):
+    """Which elements of a storage a tensor has."""
+
+    storage: Storage
+    dtype: str
+    offset: int  # of its first element in the storage, in elements
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+
+class _Name(NamedTuple):
+    """A function or class that a pickle names, and what its call stands for."""
+
+    name: str
+    call: Callable[..., Any] | None
+
+
+class _Mark:
+    """Where the values of a list, tuple or dict begin on the stack."""
+
+
+_MARK = _Mark()
+
+
+def read_pickle(file: IO[bytes], where: str) -> Any:
+    """The value of the pickle at the file's position, which is left behind it.
+
+    Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict, an attribute of one is left out.
+
+    Parameters
+    ----------
+    file : binary file
+        Buffered.
+    where : str
+        The name of the file, with which errors begin.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged, or it names anything but what a file of tensors needs.
+    """
+    machine = _Machine(where)
+    try:
+        for n, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if n == _MOST_INSTRUCTIONS:
+                raise CheckpointError(f"{where} has a pickle of more than {n:,} instructions, too many")
+            if opcode.name == "STOP":
+                return machine.result()
+            machine.step(opcode.name, argument)
+    except (ValueError, IndexError, EOFError, UnicodeDecodeError, OverflowError) as error:
+        raise CheckpointError(f"{where} has a damaged pickle: {error}") from None
+    raise CheckpointError(f"{where} has a damaged pickle: it has no end")
+
+
+class _Machine:
+    """The stack, and what each instruction does with it."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def result(self) -> Any:
+        if len(self.stack) != 1:
+            raise ValueError("its end comes with values left over")
+        return self._pop()
+
+    def step(self, name: str, argument: Any) -> None:
+        """Do what an instruction says."""
+        if name in _LITERALS:
+            self.stack.append(_LITERALS[name](argument))
+            return
+        method = getattr(self, f"_{name.lower()}", None)
+        if method is None:
+            raise CheckpointError(f"{self.where} has a pickle with {name}, which no file of tensors needs")
+        method(argument)
+
+    def _pop(self) -> Any:
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError("a value is missing")
+        return value
+
+    def _since_mark(self) -> list[Any]:
+        for at in range(len(self.stack) - 1, -1, -1):
+            if self.stack[at] is _MARK:
+                values = self.stack[at + 1 :]
+                del self.stack[at:]
+                return values
+        raise ValueError("a mark is missing")
+
+    def _top(self, kind: type) -> Any:
+        value = self.stack[-1]
+        if type(value) is not kind:
+            raise ValueError(f"a {kind.__name__} is missing")
+        return value
+
+    # ---- one method for each instruction
+
+    def _proto(self, version: int) -> None:
+        if version > 5:
+            raise ValueError(f"version {version} of the format is unknown")
+
+    def _frame(self, _: int) -> None:
+        pass
+
+    def _mark(self, _: None) -> None:
+        self.stack.append(_MARK)
+
+    def _tuple(self, _: None) -> None:
+        self.stack.append(tuple(self._since_mark()))
+
+    def _tuple1(self, _: None) -> None:
+        self._gather(1)
+
+    def _tuple2(self, _: None) -> None:
+        self._gather(2)
+
+    def _tuple3(self, _: None) -> None:
+        self._gather(3)
+
+    def _gather(self, n: int) -> None:
+        values = [self._pop() for _ in range(n)]
+        self.stack.append(tuple(reversed(values)))
+
+    def _append(self, _: None) -> None:
+        value = self._pop()
+        self._top(list).append(value)
+
+    def _appends(self, _: None) -> None:
+        values = self._since_mark()
+        self._top(list).extend(values)
+
+    def _setitem(self, _: None) -> None:
+        value, key = self._pop(), self._pop()
+        self._put([key, value])
+
+    def _setitems(self, _: None) -> None:
+        self._put(self._since_mark())
+
+    def _put(self, values: list[Any]) -> None:
+        table = self._top(dict)
+        if len(values) % 2:
+            raise ValueError("a key has no value")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            if type(key) not in (str, int, float, bool, type(None), bytes):
+                raise ValueError(f"a key of a dict is a {type(key).__name__}")
+            table[key] = value
+
+    def _binput(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    _long_binput = _binput
+
+    def _memoize(self, _: None) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _binget(self, index: int) -> None:
+        if index not in self.memo:
+            raise ValueError(f"it refers to value {index} before that is there")
+        self.stack.append(self.memo[index])
+
+    _long_binget = _binget
+
+    def _global(self, named: str) -> None:
+        module, _, name = named.partition(" ")
+        self.stack.append(self._named(module, name))
+
+    def _stack_global(self, _: None) -> None:
+        name, module = self._pop(), self._pop()
+        if type(name) is not str or type(module) is not str:
+            raise ValueError("a name is no text")
+        self.stack.append(self._named(module, name))
+
+    def _named(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in _CALLS:
+            return _Name(full, _CALLS[full])
+        if module == "torch" and name in DTYPES:
+            return _Name(full, None)
+        if module in ("torch", "torch.storage", "torch.cuda") and name in _STORAGES:
+            return _Name(full, None)
+        raise CheckpointError(
+            f"{self.where} is a pickle that names {shown(full)}: only tensors, numbers, texts, lists and "
+            "dicts are read, and nothing is run. Where torch is installed and the file is trusted, save its "
+            "state dict alone: torch.save(model.state_dict(), 'pytorch_model.bin')"
+        )
+
+    def _reduce(self, _: None) -> None:
+        arguments, function = self._pop(), self._pop()
+        if not isinstance(function, _Name) or function.call is None or type(arguments) is not tuple:
+            raise ValueError("something is called that is no function")
+        try:
+            self.stack.append(function.call(*arguments))
+        except TypeError:
+            raise ValueError(f"{function.name} has other arguments than known") from None
+
+    def _build(self, _: None) -> None:
+        """Attributes of an OrderedDict, such as the _metadata of a state dict, are left out."""
+        self._pop()
+        self._top(dict)
+
+    def _binpersid(self, _: None) -> None:
+        named = self._pop()
+        if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
+            raise ValueError("a storage is missing")
+        kind, key, numel = named[1], named[2], named[4]
+        name = kind.name.rpartition(".")[2] if isinstance(kind, _Name) else ""
+        if name not in _STORAGES or type(key) is not str or not _is_size(numel):
+            raise ValueError("a storage is not described as it should be")
+        if len(named) == 6 and named[5] is not None:
+            raise ValueError("a storage is a part of another, which is not supported")
+        self.stack.append(Storage(key, _STORAGES[name], numel))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST
+
+
+def _tensor(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
+    """torch._utils._rebuild_tensor_v2."""
+    return _checked(storage, offset, shape, strides, getattr(storage, "dtype", ""))
+
+
+def _tensor_of_dtype(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    requires_grad: Any,
+    hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+) -> Tensor:
+    """torch._utils._rebuild_tensor_v3: the storage is one of bytes, and the offset counts elements."""
+    name = dtype.name.rpartition(".")[2] if isinstance(dtype, _Name) else ""
+    if name not in DTYPES:
+        raise ValueError("a tensor has an unknown type of elements")
+    return _checked(storage, offset, shape, strides, DTYPES[name])
+
+
+def _checked(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor has no storage")
+    for sizes in (shape, strides):
+        if type(sizes) is not tuple or not all(map(_is_size, sizes)):
+            raise ValueError("a tensor has a shape or strides that are no sizes")
+    if len(shape) != len(strides) or not _is_size(offset) or math.prod(shape) > _LARGEST:
+        raise ValueError("a tensor has a shape, strides and an offset that do not fit together")
+    return Tensor(storage, dtype, offset, shape, strides)
+
+
+def _parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Any:
+    """torch._utils._rebuild_parameter, or ..._with_state."""
+    if not isinstance(data, Tensor):
+        raise ValueError("a parameter is no tensor")
+    return data
+
+
+def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+    if pairs not in ((), []):
+        raise ValueError("an OrderedDict is made of pairs")
+    return {}
+
+
+def _size(sizes: Any = ()) -> tuple[Any, ...]:
+    if type(sizes) not in (tuple, list):
+        raise ValueError("a torch.Size is made of something else than sizes")
+    return tuple(sizes)
+
+
+def _text(*parts: Any) -> str:
+    return ":".join(map(str, parts))
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Size": _size,
+    "torch.device": _text,
+}
+
+
+def _same(value: Hashable) -> Callable[[Any], Any]:
+    return lambda _: value
+
+
+_LITERALS: dict[str, Callable[[Any], Any]] = {
+    "NONE": _same(None),
+    "NEWTRUE": _same(True),
+    "NEWFALSE": _same(False),
+    "EMPTY_TUPLE": _same(()),
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_DICT": lambda _: {},
+    **dict.fromkeys(
+        (
+            *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"),
+            *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        ),
+        lambda argument: argument,
+    ),
+}

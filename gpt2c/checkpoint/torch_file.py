@@ -1,0 +1,260 @@
+"""Files that torch.save wrote: where their tensors are, without torch, and without running anything.
+
+Since torch 1.6 such a file is a zip archive of uncompressed members: data.pkl says what there is (pickled.py
+reads it), and data/KEY holds the elements of a storage. Before, it was a stream: a magic number, a version
+and facts about the system, each pickled; what there is; the list of storages; and then each of them, its
+number of elements (8 bytes) and the elements. Sources: torch/serialization.py, and the .ZIP File Format
+Specification of PKWARE.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import CheckpointError, shown
+from .files import RegularFile
+from .pickled import Storage, Tensor, read_pickle
+from .tensors import ITEMSIZE, TensorInfo
+
+__all__ = ["is_torch_file", "read_torch_file"]
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_ZIP = b"PK\x03\x04"
+# Bytes of the table of a zip archive, and of data.pkl: files of GPT-2s have some 100 kB.
+_MOST = 64 * 2**20
+
+
+class _Place(NamedTuple):
+    """Where the elements of a storage are."""
+
+    offset: int
+    nbytes: int
+
+
+def is_torch_file(file: RegularFile) -> bool:
+    """Whether the file begins as one that torch.save wrote."""
+    start = file.read(40, 0)
+    # The stream begins with the pickle of the magic number.
+    return start[:4] == _ZIP or (start[:1] == b"\x80" and _MAGIC.to_bytes(10, "little") in start)
+
+
+def read_torch_file(file: RegularFile) -> Any:
+    """What was saved: dicts, lists, numbers and texts as they are, and each tensor as a `TensorInfo`.
+
+    No element of a tensor is read.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, was written otherwise, or holds more than tensors and plain values.
+    """
+    reader = io.BufferedReader(_Raw(file))
+    if file.read(4, 0) == _ZIP:
+        value, places = _archive(file, reader)
+    else:
+        value, places = _stream(file, reader)
+    return _placed(value, file, places)
+
+
+class _Raw(io.RawIOBase):
+    """A RegularFile as Python's libraries read files."""
+
+    def __init__(self, file: RegularFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        if base + offset < 0:
+            raise ValueError("a position before the file's beginning")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.read_into(buffer, self._at)
+        self._at += count
+        return count
+
+
+# ---- the archive
+
+
+def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
+    path = file.path
+    _check_table(file)
+    try:
+        members = zipfile.ZipFile(reader).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OverflowError) as error:
+        raise CheckpointError(f"{path} is a damaged or cut-off zip archive: {error}") from None
+    found: dict[str, _Place] = {}
+    for member in members:
+        if member.filename in found:
+            raise CheckpointError(f"{path} has two members called {shown(member.filename)}")
+        found[member.filename] = _member(file, member)
+    _check_apart(file, found)
+    descriptions = [name for name in found if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(descriptions) != 1:
+        raise CheckpointError(f"{path} is a zip archive that torch.save did not write: it has no data.pkl")
+    [description] = descriptions
+    prefix = description.removesuffix("data.pkl")
+    order = found.get(f"{prefix}byteorder")
+    if order is not None and file.read(order.nbytes, order.offset) != b"little":
+        raise CheckpointError(f"{path} was written with another order of bytes than little-endian")
+    place = found[description]
+    if place.nbytes > _MOST:
+        raise CheckpointError(f"{path}: data.pkl has {place.nbytes} bytes; at most {_MOST} are accepted")
+    data = file.read(place.nbytes, place.offset)
+    value = read_pickle(io.BytesIO(data), str(path))
+    inside = f"{prefix}data/"
+    return value, {
+        name.removeprefix(inside): place for name, place in found.items() if name.startswith(inside)
+    }
+
+
+def _check_table(file: RegularFile) -> None:
+    """Refuse an archive whose table is too large to be read. torch writes no comment behind it."""
+    path, end = file.path, file.read(22, max(0, file.size - 22))
+    if end[:4] != b"PK\x05\x06":
+        raise CheckpointError(f"{path} is a damaged or cut-off zip archive: its end is missing")
+    size = int.from_bytes(end[12:16], "little")
+    locator = file.read(20, max(0, file.size - 42))
+    if locator[:4] == b"PK\x06\x07":
+        size = int.from_bytes(file.read(8, int.from_bytes(locator[8:16], "little") + 40), "little")
+    if size > _MOST:
+        raise CheckpointError(f"{path}: its table has {size} bytes; at most {_MOST} are accepted")
+
+
+def _member(file: RegularFile, member: zipfile.ZipInfo) -> _Place:
+    """Where the data of a member are, after what stands before them."""
+    where = f"{file.path}: the member {shown(member.filename)}"
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise CheckpointError(f"{where} is compressed or encrypted, which torch.save never does")
+    if member.file_size != member.compress_size:
+        raise CheckpointError(f"{where} has two sizes, {member.file_size} and {member.compress_size}")
+    header = file.read(30, member.header_offset)
+    if len(header) < 30 or header[:4] != _ZIP:
+        raise CheckpointError(f"{where} is not where the archive's table says")
+    offset = member.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    if offset + member.file_size > file.size:
+        raise CheckpointError(f"{where} ends after the file: it is cut off")
+    return _Place(offset, member.file_size)
+
+
+def _check_apart(file: RegularFile, members: Mapping[str, _Place]) -> None:
+    """Refuse members that share bytes, as of an archive that means more than it holds."""
+    end = 0
+    for name, place in sorted(members.items(), key=lambda item: item[1]):
+        if place.offset < end:
+            raise CheckpointError(f"{file.path}: the member {shown(name)} shares bytes with another")
+        end = place.offset + place.nbytes
+
+
+# ---- the stream
+
+
+def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
+    where = str(file.path)
+    magic, version, system = (read_pickle(reader, where) for _ in range(3))
+    if magic != _MAGIC or version != 1001 or not isinstance(system, dict):
+        raise CheckpointError(f"{where} is not a file that torch.save wrote, or of an unknown version")
+    if system.get("little_endian") is not True:
+        raise CheckpointError(f"{where} was written with another order of bytes than little-endian")
+    value = read_pickle(reader, where)
+    keys = read_pickle(reader, where)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise CheckpointError(f"{where} has no list of storages")
+    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in _tensors(value)}
+    places: dict[str, _Place] = {}
+    at = reader.tell()
+    for key in keys:
+        count = file.read(8, at)
+        numel = int.from_bytes(count, "little")
+        nbytes = numel * ITEMSIZE[dtypes.get(key, "U8")]
+        if key not in dtypes:
+            raise CheckpointError(f"{where} has a storage {shown(key)} that no tensor uses")
+        if key in places or len(count) < 8 or at + 8 + nbytes > file.size:
+            raise CheckpointError(f"{where} is cut off, or damaged, in its storages")
+        places[key] = _Place(at + 8, nbytes)
+        at += 8 + nbytes
+    return value, places
+
+
+# ---- what was saved
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in a value, each container once."""
+    seen: set[int] = set()
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            todo += item.values() if isinstance(item, dict) else item
+
+
+def _placed(value: Any, file: RegularFile, places: Mapping[str, _Place]) -> Any:
+    """The value with a `TensorInfo` for each tensor."""
+    known: dict[int, Any] = {}
+    active: set[int] = set()
+
+    def placed(item: Any, depth: int = 0) -> Any:
+        if isinstance(item, Tensor):
+            return _info(item, file, places)
+        if isinstance(item, Storage):
+            return None
+        if not isinstance(item, dict | list | tuple):
+            return item
+        if id(item) in known:
+            return known[id(item)]
+        if id(item) in active or depth > 50:
+            raise CheckpointError(f"{file.path} holds a value that contains itself, or is too deep")
+        active.add(id(item))
+        found: Any
+        if isinstance(item, dict):
+            found = {key: placed(inner, depth + 1) for key, inner in item.items()}
+        else:
+            found = type(item)(placed(inner, depth + 1) for inner in item)
+        active.remove(id(item))
+        known[id(item)] = found
+        return found
+
+    return placed(value)
+
+
+def _info(tensor: Tensor, file: RegularFile, places: Mapping[str, _Place]) -> TensorInfo:
+    storage, itemsize = tensor.storage, ITEMSIZE[tensor.dtype]
+    where = f"{file.path}: a tensor {list(tensor.shape)}"
+    if storage.key not in places:
+        raise CheckpointError(f"{where} is of a storage {shown(storage.key)} that is not in the file")
+    place = places[storage.key]
+    if place.nbytes < storage.numel * ITEMSIZE[storage.dtype]:
+        raise CheckpointError(f"{where} is of a storage {shown(storage.key)} that is cut off")
+    empty = 0 in tensor.shape
+    reach = 0 if empty else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
+    if (tensor.offset + reach) * itemsize > place.nbytes:
+        raise CheckpointError(f"{where} reaches beyond its storage")
+    contiguous, expected = True, 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        contiguous &= stride == expected or size == 1 or empty
+        expected *= size
+    return TensorInfo(
+        name="",
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        file=file.path,
+        offset=place.offset + tensor.offset * itemsize,
+        nbytes=reach * itemsize,
+        strides=None if contiguous else tensor.strides,
+    )
