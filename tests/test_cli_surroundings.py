@@ -311,7 +311,7 @@ def test_control_characters_of_models_and_texts_are_shown_and_never_obeyed(termi
         (["generate", "The", "-n", "1", "--stats", "-m", path], ["1 new token"]),
         (
             ["score", text, "-o", tmp_path / f"{RED}scores"],
-            ["31mscores/\\x1b]0;title\\x07.jsonl: 1 record"],
+            ["31mscores/\\x1b]0;title\\x07.txt.jsonl: 1 record"],
         ),
         (["bench", "--recommend", "-m", path], ["\\x1b]0;title\\x07.gpt2c holds float32"]),
         (["info", "x", TITLE + RED], ["unrecognized arguments: \\x1b]0;title\\x07\\x9b31m"]),

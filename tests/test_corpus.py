@@ -30,6 +30,7 @@ from pyarrow import parquet
 
 import gpt2c
 from gpt2c import GPT2, cli
+from gpt2c.cli.progress import Progress
 from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, perform, plan, survey
 from gpt2c.corpus.tasks import Scoring
@@ -313,7 +314,7 @@ def test_what_comes_compressed_goes_compressed(ending, library, format, nfiles, 
     # Two parts, one after the other, are one file.
     (tmp_path / f"b{format}{ending}").write_bytes(library.compress(data[:9]) + library.compress(data[9:]))
     target = scored(model, tmp_path / f"b{format}{ending}", tmp_path, lines=True)
-    assert target.name == f"b{'.jsonl' if format == '.txt' else format}{ending}"
+    assert target.name == f"b{'.txt.jsonl' if format == '.txt' else format}{ending}"
     packed = target.read_bytes()
     assert library.decompress(packed) == plain
     if ending == ".gz":
@@ -432,11 +433,11 @@ def test_numbers_that_python_would_not_read_are_copied(model, tmp_path):
         (["a.jsonl", "-"], ValueError, "stdin has no name"),
         (["sub"], OSError, "sub is a directory: give its files, such as sub/*.jsonl"),
         (["b.jsonl"], OSError, "there is no file b.jsonl"),
-        (["a.md"], ValueError, "a.md is of no known kind: names end with .txt, .jsonl, .ndjson, .json"),
-        (["a.parquet.gz"], ValueError, "no known kind"),
+        (["a.md"], ValueError, "a.md is of an unknown format: names of files end with .txt, .jsonl, "),
+        (["a.parquet.gz"], ValueError, "a.parquet.gz is of an unknown format"),
         (["a.jsonl", "sub/a.jsonl"], ValueError, "a.jsonl and sub/a.jsonl would both be written to "),
-        (["a.jsonl", "a.jsonl"], ValueError, "would both be written to "),
-        (["a.jsonl", "a.txt"], ValueError, "a.jsonl and a.txt would both be written to "),
+        (["a.jsonl", "./a.jsonl"], ValueError, "./a.jsonl is given twice"),
+        (["a.txt", "a.txt.jsonl"], ValueError, "a.txt and a.txt.jsonl would both be written to "),
         (["out/c.jsonl"], ValueError, "the output out/c.jsonl would replace the input out/c.jsonl"),
         (["link.jsonl"], ValueError, "the output out/link.jsonl would replace the input link.jsonl"),
         (["pipe.jsonl"], ValueError, "pipe.jsonl is no regular file"),
@@ -451,6 +452,7 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
         "a.jsonl",
         "sub/a.jsonl",
         "a.txt",
+        "a.txt.jsonl",
         "a.md",
         "a.parquet.gz",
         "out/c.jsonl",
@@ -463,6 +465,12 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
         plan(inputs, "out", FileOptions())
     assert message in str(error.value)
     assert (tmp_path / "out/c.jsonl").read_bytes() == LINE
+
+
+def test_a_delimiter_is_for_files_that_have_one(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    with pytest.raises(ValueError, match=r"delimiter ';' is for \.csv and \.tsv files, and there is none"):
+        plan([str(tmp_path / "a.jsonl")], str(tmp_path), FileOptions(delimiter=";"))
 
 
 def test_a_missing_library_is_named(tmp_path):
@@ -495,8 +503,9 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
 
     claims()
     claims()  # the same again
-    claims(max_tokens=5)  # nothing has been scored yet: the settings may change
-    (tmp_path / "a.jsonl").write_bytes(b"")
+    for path in tmp_path.iterdir():
+        path.unlink()
+    claims(max_tokens=5)
     claims(max_tokens=5, stride=N_CTX // 2)  # the same, said in words
     for options, word in [
         ({}, "max_tokens was 5, now None"),
@@ -504,7 +513,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         ({"max_tokens": 5, "shard": (1, 2)}, "shards was 1, now 2"),
         ({"max_tokens": 5, "bos": False}, "bos was True, now False"),
     ]:
-        with pytest.raises(ValueError, match=f"holds outputs made otherwise .*{word}"):
+        with pytest.raises(ValueError, match=f"holds outputs of other settings .*{word}"):
             claims(**options)
     other = GPT2.from_pretrained(threads=1)
     with pytest.raises(ValueError, match="weights_sha256 was"):
@@ -514,9 +523,54 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         with pytest.raises(ValueError, match=r"_gpt2c\.json is damaged"):
             claims()
     (tmp_path / "_gpt2c.json").unlink()
+    (tmp_path / "a.jsonl").write_bytes(b"")
     job = Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
     with pytest.raises(ValueError, match=r"a\.jsonl is there, but was not made by this command"):
         claims(jobs=[job])
+
+
+def test_of_processes_that_begin_at_once_one_decides(tmp_path):
+    # They wait for each other before they record.
+    code = (
+        "import sys, time; from gpt2c import GPT2; from gpt2c.corpus.jobs import FileOptions, claim;"
+        "from gpt2c.corpus.tasks import Scoring;"
+        "task = Scoring(GPT2.from_pretrained(), stride=int(sys.argv[2]));"
+        "print('ready', flush=True); sys.stdin.readline(); claim(sys.argv[1], task, FileOptions(), ())"
+    )
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+        directory.mkdir()
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(directory), str(stride)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for stride in (5, 6)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == b"ready\n"
+        for process in processes:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        errors = [process.communicate(timeout=TIMEOUT)[1].decode() for process in processes]
+        codes = [process.returncode for process in processes]
+        assert sorted(codes) == [0, 1] and "holds outputs of other settings" in errors[codes.index(1)]
+        found = json.loads((directory / "_gpt2c.json").read_text())
+        assert found["stride"] == (5, 6)[codes.index(0)]
+        assert [path.name for path in directory.iterdir()] == ["_gpt2c.json"]
+
+
+def test_memory_does_not_grow_with_texts_that_are_none(model, tmp_path):
+    peaks = []
+    for n in (3000, 9000):
+        (tmp_path / "a.jsonl").write_text(('{"text": null, "other": "' + "x" * 2000 + '"}\n') * n)
+        tracemalloc.start()
+        scored(model, tmp_path / "a.jsonl", tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_memory_does_not_grow_with_the_file(model, tmp_path):
@@ -599,8 +653,9 @@ def test_ctrl_c_leaves_what_is_finished_whole(corpus, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130 and b"Traceback" not in errors
-    assert errors.decode().splitlines()[-1] == (
-        "stopped: 1 of 3 files finished in out; the same command goes on from here"
+    assert re.fullmatch(
+        r"stopped: 1 of 3 files finished in out(, [1-9]\d* records? of the next done)?; the same command .*",
+        errors.decode().splitlines()[-1],
     )
     assert sorted(contents(tmp_path / "out")) == ["_b.jsonl.gz.journal", "_gpt2c.json", "a.jsonl"]
     assert len(jsonl(tmp_path / "out" / "a.jsonl")) == 30
@@ -622,6 +677,21 @@ def test_without_a_terminal_there_are_lines(corpus, tmp_path, monkeypatch, capsy
     assert cli.main(["score", name, "-o", "quiet", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert contents(tmp_path / "quiet") == contents(tmp_path / "often") == contents(tmp_path / "usual")
+
+
+def test_the_time_left_is_that_of_new_work(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("gpt2c.cli.progress.perf_counter", lambda: now[0])
+    monkeypatch.setattr("gpt2c.cli.progress.EVERY", 0.0)
+    progress = Progress("scoring", 1000, "B", 2, "out", quiet=False)
+    progress.advance(600, None)
+    now[0] += 10
+    progress.advance(100, 50)
+    assert capsys.readouterr().err.splitlines()[-1] == "70% of 0.0 MB · 5 tokens/s · about 00:30 left"
+    finished = "stopped: 0 of 2 files finished in out, 2 records of the next done; "
+    assert progress._done() == finished + "the same command goes on from here"
+    progress.finish()
+    assert progress._done() == "stopped: 1 of 2 files finished in out; the same command goes on from here"
 
 
 def test_two_processes_do_not_write_one_file(corpus, tmp_path):
@@ -709,15 +779,49 @@ def test_all_bad_files_are_told_before_anything_is_scored(corpus, tmp_path):
     assert re.fullmatch(
         r"gpt2c: error: d\.jsonl:2: .*\ne\.jsonl:1: .*\n--on-error null or skip .*\n", done.stderr
     )
-    assert list(contents(tmp_path / "out")) == ["_gpt2c.json"]
+    assert not (tmp_path / "out").exists(), "other settings can still be chosen"
 
 
 def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
     (tmp_path / "one.txt").write_text("Once upon a time\n")
     assert run("score", "one.txt", "-o", "out").returncode == 0
-    (record,) = jsonl(tmp_path / "out" / "one.jsonl")
+    (record,) = jsonl(tmp_path / "out" / "one.txt.jsonl")
     found = json.loads(run("score", "-f", "one.txt", "--json").stdout)
     assert (record["gpt2c_logprob"], record["gpt2c_n_tokens"]) == (found["logprob"], found["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sub"], "sub is a directory: give its files, such as sub/*.jsonl; if that is a text, give it on"),
+        (["sub", "-o", "new"], "sub is a directory"),
+        (["sub/", "-o", "new"], "sub/ is a directory"),
+        (["story", "-o", "new"], "story is of an unknown format"),
+        (["-f", "a.jsonl", "-o", "a.jsonl"], "the output a.jsonl would replace the file that the text is"),
+        (["-f", "packed", "--json"], "packed is a gzip file, not text: unpack it first"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_is_there_is_no_text(arguments, message, corpus, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "story").write_text("Once upon a time")
+    (tmp_path / "packed").write_bytes(gzip.compress(b"Once"))
+    before = contents(tmp_path / "sub") | {"a.jsonl": (tmp_path / "a.jsonl").read_bytes()}
+    done = run("score", *arguments)
+    assert (done.returncode, done.stdout) == (1, "") and message in done.stderr
+    assert contents(tmp_path / "sub") | {"a.jsonl": (tmp_path / "a.jsonl").read_bytes()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_file_on_stdin_is_not_replaced(corpus, tmp_path):
+    (tmp_path / "story").write_text("Once upon a time")
+    for name in ("score", "generate"):
+        with open("story", "rb") as file:
+            done = subprocess.run(
+                command(name, "-", "-o", "story"), stdin=file, capture_output=True, env=environment()
+            )
+        assert done.returncode == 1 and b"would replace the file that the text is from" in done.stderr
+    assert (tmp_path / "story").read_text() == "Once upon a time"
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,46 @@ def test_damaged_arrays(data, message, model, tmp_path):
     assert refused(path, tmp_path, model).startswith(f"{path}{message}")
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
+@pytest.mark.parametrize(
+    ("data", "kind", "ending"),
+    [
+        (gzip.compress(b"x"), "gzip", ".gz"),
+        (zstd.compress(b"x"), "Zstandard", ".zst"),
+        (bz2.compress(b"x"), "bzip2", ".bz2"),
+        (lzma.compress(b"x"), "xz", ".xz"),
+        (b"PAR1...PAR1", "Parquet", ".parquet"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_under_a_wrong_name(data, kind, ending, name, model, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    said = refused(tmp_path / name, tmp_path, model)
+    assert said == f"{tmp_path / name} is a {kind} file: give it a name that ends with {ending}"
+
+
+def test_a_file_of_which_nothing_can_be_read(model, tmp_path):
+    (tmp_path / "a.jsonl").write_text("text,n\nOne,1\nTwo,2\n")
+    for options in ({"on_error": "null"}, {"on_error": "skip"}, {"on_error": "skip", "shard": (3, 3)}):
+        said = refused(tmp_path / "a.jsonl", tmp_path, model, **options)
+        assert "none of the 3 records can be read; " in said and "a.jsonl:1: not JSON" in said
+    (tmp_path / "a.jsonl").write_text('x\n{"text": 1}\n')
+    assert scored(model, tmp_path / "a.jsonl", tmp_path, on_error="null").read_bytes().count(b"\n") == 1
+
+
+def test_other_separators_are_named(model, tmp_path):
+    (tmp_path / "a.csv").write_text("id|text\n1|a\n")
+    said = refused(tmp_path / "a.csv", tmp_path, model)
+    assert said.endswith(
+        "such as 'id|text'; if another character separates the fields, name it with --delimiter"
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "hint"),
     [
         ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
-        ('{"rows": [{"text": "a"}]}', "; if its records are in 'rows', write these into a file of their own"),
+        ('{"rows": [{"text": "a"}]}', "; if the records are in 'rows', write them into a file of their own"),
     ],
 )
 def test_a_file_that_is_one_object(data, hint, model, tmp_path):
@@ -242,7 +277,7 @@ def test_compressions(format, ending, library, model, tmp_path):
     (tmp_path / f"b.{format}.{ending}").write_bytes(library.compress(data[:9]) + library.compress(data[9:]))
     plain = scored(model, tmp_path / f"a.{format}", tmp_path).read_bytes()
     target = scored(model, tmp_path / f"b.{format}.{ending}", tmp_path)
-    assert target.name == f"b.{'jsonl' if format == 'txt' else format}.{ending}"
+    assert target.name == f"b.{'txt.jsonl' if format == 'txt' else format}.{ending}"
     assert library.decompress(target.read_bytes()) == plain
 
 

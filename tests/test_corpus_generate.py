@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
 import os
@@ -20,11 +21,14 @@ from pyarrow import parquet
 from test_corpus import contents, corpus, jsonl
 
 from gpt2c import GPT2
+from gpt2c.corpus.formats import read, write
 from gpt2c.corpus.jobs import FileOptions, perform, plan, survey
 from gpt2c.corpus.tasks import Generating, continuation_columns
+from gpt2c.errors import ContextLengthError
 from gpt2c.generation.job import Job
 from gpt2c.generation.loop import generate_rows
 from gpt2c.generation.options import SamplingOptions
+from gpt2c.scoring.scoring import score_rows
 
 __all__ = ["corpus"]  # the fixture
 
@@ -114,7 +118,7 @@ def test_continuations_of_every_format(options, model, tmp_path):
     of_files = FileOptions(columns=continuation_columns(SamplingOptions(**options)), lines=True)
     (job,) = plan([str(tmp_path / "e.txt")], str(tmp_path / "out"), of_files)
     perform(job, of_files, Generating(model, SamplingOptions(**options)))
-    found = jsonl(tmp_path / "out" / "e.jsonl")
+    found = jsonl(tmp_path / "out" / "e.txt.jsonl")
     assert found == [
         {"text": text, **row} for text in ("The king", "A fox") for row in told(model, text, **options)
     ]
@@ -147,6 +151,45 @@ def test_prompts_that_leave_no_room_are_bad_records(model, tmp_path):
     source.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:2]))
     target, _ = performed(model, source, tmp_path / "half", max_new_tokens=4, shard=(1, 2))
     assert [row["text"] for row in jsonl(target)] == ["a"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_continuations_are_quoted(delimiter, tmp_path):
+    options = FileOptions(columns=dict.fromkeys(("a", "b"), str), delimiter=delimiter, prefix="x_")
+    values = ["one\ntwo", "one\rtwo", "one\r\n", " a ", 'a "b"', "a,b;c\td|e", "", "'", "\n", None]
+    (tmp_path / "a.csv").write_text(f"text{delimiter}n\nOne{delimiter}1\n")
+    [job] = plan([str(tmp_path / "a.csv")], str(tmp_path / "out"), options)
+    records = read(job, options)
+    record = next(records)
+    with open(tmp_path / "b.csv", "wb") as file:
+        write(file, job, options, iter([(record, [{"a": value, "b": "z"} for value in values])]))
+    with open(tmp_path / "b.csv", newline="") as file:
+        found = list(csv.reader(file, delimiter=delimiter))
+    assert found[0] == ["text", "n", "x_a", "x_b"]
+    assert found[1:] == [["One", "1", value or "", "z"] for value in values]
+
+
+def test_an_empty_field_of_csv_is_no_prompt(model, tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,\n2,a\n")
+    target, totals = performed(model, tmp_path / "a.csv", tmp_path / "out", max_new_tokens=2)
+    with open(target, newline="") as file:
+        assert [bool(row["gpt2c_continuation"]) for row in csv.DictReader(file)] == [False, True]
+    assert totals.empty == 1
+
+
+def test_more_tokens_than_positions(model):
+    with pytest.raises(ContextLengthError, match="max_new_tokens is 513, but the model has 512 positions"):
+        Generating(model, SamplingOptions(max_new_tokens=513))
+    assert Generating(model, SamplingOptions(max_new_tokens=513, overflow="slide")).seed is None
+    with pytest.raises(ContextLengthError, match="shorten the prompt to at most 483 tokens, or choose"):
+        model.generate([1] * 600, max_new_tokens=30)
+    assert len(model.generate([1] * 483, max_new_tokens=30).token_ids) > 0
+
+
+@pytest.mark.parametrize("option", [{"trace": True}, {"names_filter": "pattern"}])
+def test_what_no_column_can_hold(option, model):
+    with pytest.raises(ValueError, match="trace and names_filter keep what no column can hold"):
+        Generating(model, SamplingOptions(**option))
 
 
 def test_rows_are_taken_as_they_are_needed(model, monkeypatch):
@@ -207,6 +250,36 @@ def test_what_has_no_text_alone(model):
     job = Job(model, SamplingOptions())
     assert list(generate_rows(job, [(1, None), (2, None)])) == [(1, [], False), (2, [], False)]
     assert list(generate_rows(job, [])) == []
+
+
+def test_rows_without_text_are_not_kept_waiting(model):
+    taken = []
+
+    def rows():
+        for i in range(10_000):
+            taken.append(i)
+            yield i, "The king" if i == 5000 else None
+
+    job = Job(model, SamplingOptions(max_new_tokens=2))
+    found = generate_rows(job, rows())
+    next(found)
+    assert len(taken) < 2000
+    rest = list(found)
+    assert [key for key, _, _ in rest] == list(range(1, 10_000))
+    assert [key for key, results, _ in rest if results] == [5000]
+    taken.clear()
+    scores = score_rows(model, rows())
+    next(scores)
+    assert len(taken) < 2000
+    assert [key for key, score, _ in scores if score] == [5000]
+
+
+def test_a_log_probability_of_minus_infinity_is_null(model, monkeypatch):
+    task = Generating(model, SamplingOptions(max_new_tokens=1))
+    result = dataclasses.replace(model.generate("a", max_new_tokens=1), logprobs=[-np.inf])
+    monkeypatch.setattr("gpt2c.corpus.tasks.generate_rows", lambda job, texts: [(0, [result], False)])
+    [(_, [row])] = task.rows([(0, "a")])
+    assert row["continuation_logprob"] is None
 
 
 def test_settings_are_json(model):
@@ -275,9 +348,11 @@ def test_a_seed_is_chosen_once(corpus, tmp_path):
     assert done.returncode == 1 and "max_new_tokens was 2, now 3" in done.stderr
     done = run("score", "a.jsonl", "-o", "out/")
     assert done.returncode == 1 and "(task was 'generating', now 'scoring'): choose" in done.stderr
+    done = run("generate", "a.jsonl", "-o", "shares/", "-n", "2", "--shard", "1/2")
+    assert done.returncode == 1 and "--shard needs --seed N, the same for all shares" in done.stderr
     assert run("generate", "b.jsonl.gz", "-o", "greedy/", "-n", "2", "--temperature", "0").returncode == 0
     done = run("generate", "b.jsonl.gz", "-o", "greedy/", "-n", "2")
-    assert done.returncode == 1 and "temperature was 0.0, now 0.8" in done.stderr
+    assert done.returncode == 1 and "(temperature was 0.0, now 0.8)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_damaged_journal_is_used_as_far_as_it_is_whole(damage, kept, model, tm
     texts, whole, _ = performed(model, source, tmp_path / "whole")
     performed(model, source, tmp_path / "out", 9)
     journal = tmp_path / "out" / "_a.jsonl.journal"
-    assert journal.read_bytes().count(b"\n") == 9
+    assert journal.read_bytes().count(b"\n") == 1 + 9  # the first is of the settings
     journal.write_bytes(damage(journal.read_bytes()))
     assert performed(model, source, tmp_path / "out", 2)[1] is None  # what follows the damage is kept, too
     computed, data, totals = performed(model, source, tmp_path / "out")
@@ -144,7 +144,7 @@ def test_what_has_changed_in_the_input_is_computed_anew(model, tmp_path):
     source = made("a.jsonl", changed, tmp_path)
     computed, _, _ = performed(model, source, tmp_path / "out", 1)
     assert computed == ["Another text"]
-    assert (tmp_path / "out" / "_a.jsonl.journal").read_bytes().count(b"\n") == 5, "the rest is forgotten"
+    assert (tmp_path / "out" / "_a.jsonl.journal").read_bytes().count(b"\n") == 1 + 5, "the rest is forgotten"
     computed, data, totals = performed(model, source, tmp_path / "out")
     assert totals.resumed == 5 and computed[0] == changed[5]
     assert data == performed(model, source, tmp_path / "whole")[1]
@@ -154,6 +154,15 @@ def test_what_has_changed_in_the_input_is_computed_anew(model, tmp_path):
         computed, data, totals = performed(model, source, tmp_path / "out")
         assert (computed, totals.resumed, data.count(b"\n")) == ([], n, n)
         os.unlink(tmp_path / "out" / "b.jsonl")
+
+
+def test_a_journal_of_other_settings_is_of_no_use(model, tmp_path):
+    source = made("a.jsonl", MANY, tmp_path)
+    performed(model, source, tmp_path / "out", 9)
+    performed(model, source, tmp_path / "other", stride=3)
+    computed, data, totals = performed(model, source, tmp_path / "out", stride=3)
+    assert totals.resumed == 0 and len(computed) == len(MANY)
+    assert data == (tmp_path / "other" / "a.jsonl").read_bytes()
 
 
 def test_null_and_the_empty_text_differ(model, tmp_path):
@@ -217,12 +226,12 @@ def test_a_run_that_goes_on_says_so(corpus, tmp_path):
     )
     journal = tmp_path / "out" / "_a.jsonl.journal"
     end = time.monotonic() + TIMEOUT
-    while not (journal.exists() and journal.stat().st_size):
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.001)
     process.kill()
     process.wait()
-    known = journal.read_bytes().count(b"\n")
+    known = journal.read_bytes().count(b"\n") - 1
     done = run("score", "a.jsonl", "-o", "out", "-t", "1")
     assert done.returncode == 0
     found = jsonl(tmp_path / "out" / "a.jsonl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -370,6 +371,21 @@ def test_convert_writes_a_file_and_tells_the_cost(tmp_path):
         assert failed.returncode == 1
         assert words in failed.stderr
     assert sorted(os.listdir(tmp_path)) == ["m.gpt2c", "n.gpt2c"]
+
+
+def test_convert_replaces_packed_files_only(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED, model)
+    (tmp_path / "data.jsonl").write_text("precious")
+    for destination in (model / "model.safetensors", tmp_path / "data.jsonl", model):
+        before = destination.read_bytes() if destination.is_file() else None
+        done = run("convert", model, destination)
+        assert (
+            done.returncode == 1 and "is there, and is no packed file that could be replaced" in done.stderr
+        )
+        assert before is None or destination.read_bytes() == before
+    for _ in range(2):
+        assert run("convert", model, tmp_path / "m.gpt2c", "--no-comparison").returncode == 0
 
 
 def test_convert_of_a_model_without_a_tokenizer(tmp_path):

@@ -234,6 +234,40 @@ def test_bad_rows_of_a_data_frame(model):
     assert [bool(error) for error in found["gpt2c_error"]] == [row in REASONS for row in range(8)]
 
 
+def test_batches_of_which_nothing_is_left():
+    pa = pytest.importorskip("pyarrow")
+    for mapper in (Scorer(on_error="skip"), Generator(on_error="skip", max_new_tokens=2)):
+        full = mapper(pa.table({"text": ["a"]}))
+        assert mapper(pa.table({"text": pa.array([b"\xff"] * 2)})).num_rows == 0
+        for batch in (pa.table({"text": [1, 2]}), pa.table({"text": pa.array([], pa.string())})):
+            found = mapper(batch)
+            assert found.num_rows == 0 and found.column_names == full.column_names
+        assert {len(column) for column in mapper({"text": [1, 2], "n": np.arange(2)}).values()} == {0}
+
+
+def test_one_row_is_left_out_and_another_comes_twice():
+    found = Generator(on_error="skip", max_new_tokens=2, temperature=1.0, seed=1, num_return_sequences=2)(
+        {"id": np.arange(3), "text": ["a", 5, "b"]}
+    )
+    assert found["id"].tolist() == [0, 0, 2, 2] and found["text"] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int5"}, "^dtype must be None or one of"),
+        ({"stride": 0}, "^stride must be from 1 to 512"),
+        ({"max_tokens": 0}, "^max_tokens must be at least 1; got 0"),
+        ({"prefix": "a b"}, "^prefix must be made of letters"),
+        ({"text_field": "a"}, "no option text_field"),
+    ],
+)
+def test_wrong_options_are_no_fault_of_a_row(options, message, caplog):
+    with pytest.raises((ValueError, TypeError), match=message):
+        Scorer(on_error="skip", **options)({"text": ["x"]})
+    assert caplog.records == []
+
+
 def test_other_ways_with_errors():
     with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'raise'"):
         Scorer(on_error="raise")
@@ -303,8 +337,8 @@ def test_continuations(options, model):
 def test_continuations_in_a_data_frame(model):
     pd = pytest.importorskip("pandas")
     options = {"max_new_tokens": 5, "num_return_sequences": 2, "temperature": 1.0, "seed": 2}
-    frame = Generator(**options)(pd.DataFrame({"text": ["The king", None]}, index=[7, 9]))
-    assert list(frame.index) == [7, 7, 9]
+    frame = Generator(**options)(pd.DataFrame({"text": ["The king", None]}, index=[7, 7]))
+    assert list(frame.index) == [7, 7, 7]
     assert [None if pd.isna(text) else text for text in frame["text"]] == ["The king", "The king", None]
     found = [None if pd.isna(text) else text for text in frame["gpt2c_continuation"]]
     assert found == [*(row[0] for row in continued(model, "The king", **options)), None]

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import os
 import signal
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -91,8 +92,11 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
 
 
 @contextlib.contextmanager
-def open_output(path: str | None) -> Iterator[TextIO]:
-    """Stdout, or the file ``path``: see `gpt2c.core.files.replacing`."""
+def open_output(path: str | None, source: str | None = None) -> Iterator[TextIO]:
+    """Stdout, or the file ``path``: see `gpt2c.core.files.replacing`.
+
+    It cannot be the file that the text is from, ``source`` or stdin.
+    """
     if path is None or path == "-":
         if sys.stdout is None:
             with open(os.devnull, "w") as nowhere:
@@ -103,6 +107,11 @@ def open_output(path: str | None) -> Iterator[TextIO]:
         return
     if not path:
         raise ValueError("-o takes the name of a file, and got an empty one")
+    for given in (source, 0):
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
+            if given is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(os.stat(given), found):
+                raise ValueError(f"the output {path} would replace the file that the text is from")
     with replacing(path) as file:
         yield file
 

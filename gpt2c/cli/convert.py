@@ -26,6 +26,11 @@ def run(arguments: Namespace) -> None:
         )
     if arguments.no_comparison and arguments.text is not None:
         raise ValueError("--text is for the comparison that --no-comparison leaves out: give one of them")
+    if os.path.exists(arguments.destination) and packed_path(arguments.destination) is None:
+        raise ValueError(
+            f"{arguments.destination} is there, and is no packed file that could be replaced: choose another "
+            "name, or remove it"
+        )
     # Read before the long work, which a wrong name would waste.
     text = read_text(None, arguments.text or str(SAMPLE)) or ""
     arguments.model, arguments.backend = arguments.source, "native"

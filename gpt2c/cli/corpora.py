@@ -14,6 +14,7 @@ from ..corpus.jobs import (
     Job,
     Totals,
     check_input,
+    check_settings,
     claim,
     discard_journals,
     is_input,
@@ -47,7 +48,7 @@ class Work(NamedTuple):
     """The options, by their names in the arguments, that are for a single text."""
     columns: Mapping[str, type]
     """Those of the task."""
-    task: Callable[[str], Task]
+    make_task: Callable[[str], Task]
     """Makes the task, with a model, for a directory; what that has recorded may matter."""
 
 
@@ -62,14 +63,17 @@ def names_files(arguments: Namespace) -> bool:
     given, output = arguments.text, arguments.output or ""
     if len(given) > 1 or output.endswith("/") or os.path.isdir(output):
         return True
-    if not given or not is_input(given[0]) or given[0].split() != given:
+    if not given or given == ["-"] or given[0].split() != given:
         return False
-    if not os.path.isfile(given[0]):
+    # A single word is a name if there is something of this name, or if its ending says so.
+    if os.path.exists(given[0]):
+        return True
+    if is_input(given[0]):
         raise FileNotFoundError(
             f"there is no file {given[0]}; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
             f"{arguments.command}"
         )
-    return True
+    return False
 
 
 def refuse_for_a_text(arguments: Namespace, names: Sequence[str] = FILES_ONLY) -> None:
@@ -98,11 +102,10 @@ def run_files(arguments: Namespace, work: Work) -> None:
     given = {name: value for name, value in given.items() if value is not None}
     options = FileOptions(columns=work.columns, **given)
     jobs = plan(arguments.text, directory, options)
-    task = work.task(directory)
+    task = work.make_task(directory)
     # What is missing is said before the long work.
     _ = task.model.tokenizer
-    os.makedirs(directory, exist_ok=True)
-    claim(directory, task, options, jobs)
+    check_settings(directory, task, options, jobs)
     finished = [job for job in jobs if os.path.isfile(job.target)]
     todo = [job for job in jobs if job not in finished]
     if finished:
@@ -110,7 +113,10 @@ def run_files(arguments: Namespace, work: Work) -> None:
         rest = "" if todo else ": nothing to do"
         note(f"already in {directory}: {len(finished)} of {counted(len(jobs), 'output')}{rest}")
     if todo:
-        _perform_all(task, todo, options, arguments.quiet)
+        size = _survey_all(task, todo, options, arguments.quiet)
+        os.makedirs(directory, exist_ok=True)
+        claim(directory, task, options, jobs)
+        _perform_all(task, todo, options, size, arguments.quiet)
 
 
 def _output_directory(arguments: Namespace, work: Work) -> str:
@@ -137,8 +143,8 @@ def _output_directory(arguments: Namespace, work: Work) -> str:
     return directory
 
 
-def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bool) -> None:
-    """Check all inputs, then do the work, and show how far that is."""
+def _survey_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bool) -> int:
+    """Check all inputs, and return the size of the work."""
     # Deferred, because a single text does without it.
     from tqdm import tqdm
 
@@ -155,22 +161,30 @@ def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: b
         some = any(isinstance(error, Fault) for error in problems)
         raise ValueError("\n".join(map(str, problems)) + go_on * some)
     for found in filter(None, (remark(job, options) for job in jobs)):
-        note(found)
+        if not quiet:
+            note(found)
+    return size
+
+
+def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, size: int, quiet: bool) -> None:
+    """Do the work, and show how far it is."""
+    from tqdm import tqdm
+
     totals = Totals()
     directory = os.path.dirname(jobs[0].target)
     with Progress(task.doing, size, task.unit, len(jobs), directory, quiet) as progress:
         for job in jobs:
             done = perform(job, options, task, progress.advance)
-            progress.files += 1
+            progress.finish()
             totals.add(done)
             with tqdm.external_write_mode(sys.stderr):
                 if not quiet:
                     note(f"{job.target}: {_summary(done, task)}")
-                if done.faults:
+                if done.faults and not quiet:
                     note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
     if quiet:
         return
-    cost = task.remark and f" · {task.remark}"
+    cost = "" if task.seed is None else f" · seed {task.seed}"
     if totals.bytes:
         hours = task.model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
         cost = f" · {hours:,.1f} vCPU-hours per GB with {counted(task.model.threads, 'thread')}"

@@ -26,8 +26,8 @@ def quoted(text: str) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """A number and its unit, as in "1 token" or "2 tokens"."""
-    return f"{n} {what}{'s' * (n != 1)}"
+    """A number and its unit, as in "1 token" or "2,000 tokens"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def size_text(n: int) -> str:

@@ -41,7 +41,10 @@ def run(arguments: Namespace) -> None:
 
 
 def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
-    def task(directory: str) -> Generating:
+    if arguments.shard is not None and options.seed is None and not options.greedy:
+        raise ValueError("--shard needs --seed N, the same for all shares, so that they draw alike")
+
+    def make_task(directory: str) -> Generating:
         seed = options.seed
         if seed is None and not options.greedy:
             # The same command goes on with the same seed.
@@ -54,7 +57,7 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
         for_a_text="for one prompt: gpt2c generate - <",
         of_a_text=("json", "no_prompt", "stats", "trace", "edits"),
         columns=continuation_columns(options),
-        task=task,
+        make_task=make_task,
     )
     run_files(arguments, work)
 
@@ -92,7 +95,9 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
                     print(bold(beginning, out) + shown(result.text, out), file=out)
         else:
             with model.stream(prompt, **options) as stream:
-                print(bold(beginning, out), end="", file=out, flush=True)
+                # What is wrong with the options is known once there is a first piece.
+                first = next(stream, "")
+                print(bold(beginning, out), shown(first, out), sep="", end="", file=out, flush=True)
                 for piece in stream:
                     print(shown(piece, out), end="", file=out, flush=True)
             print(file=out)

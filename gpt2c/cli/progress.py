@@ -40,7 +40,7 @@ class Progress:
         from tqdm import tqdm
 
         self.size, self.unit, self.n_files, self.directory = size, unit, n_files, directory
-        self.done = self.resumed = self.tokens = self.files = 0
+        self.done = self.resumed = self.tokens = self.files = self.records = 0
         self.begin = self.told = perf_counter()
         self._lines = not quiet and not is_terminal(sys.stderr)
         self._bar: Any = tqdm(
@@ -65,13 +65,16 @@ class Progress:
     def advance(self, size: int, n_tokens: int | None) -> None:
         """A record is done; without a number of tokens it was before."""
         self.done += size
+        self.records += 1
         if n_tokens is None:
             self.resumed += size
+            # No part of the rate.
             if not self._bar.disable:
                 self._bar.initial += size
+                self._bar.last_print_n += size
         self.tokens += n_tokens or 0
         now = perf_counter()
-        rate = f"{self.tokens / (now - self.begin):,.0f} tokens/s"
+        rate = f"{self.tokens / max(1e-9, now - self.begin):,.0f} tokens/s"
         self._bar.set_postfix_str(rate, refresh=False)
         self._bar.update(size)
         if self._lines and now - self.told >= EVERY:
@@ -81,7 +84,13 @@ class Progress:
             share = f"{self.done / max(1, self.size):.0%} of {whole}"
             note(f"{share} · {rate} · about {self._bar.format_interval(max(0.0, left))} left")
 
+    def finish(self) -> None:
+        """A file is done."""
+        self.files += 1
+        self.records = 0
+
     def _done(self) -> str:
         """What to say at Ctrl-C."""
-        finished = f"{self.files:,} of {counted(self.n_files, 'file')}"
-        return f"stopped: {finished} finished in {self.directory}; the same command goes on from here"
+        done = f"{self.files:,} of {counted(self.n_files, 'file')} finished in {self.directory}"
+        begun = f", {counted(self.records, 'record')} of the next done" if self.records else ""
+        return f"stopped: {done}{begun}; the same command goes on from here"

@@ -34,7 +34,7 @@ def _work(arguments: Namespace) -> Work:
         for_a_text="for one text token by token: -f",
         of_a_text=("json", "csv", "words", "top", "edits"),
         columns=SCORES,
-        task=lambda directory: Scoring(load_to_score(arguments, directory), **options),
+        make_task=lambda directory: Scoring(load_to_score(arguments, directory), **options),
     )
 
 
@@ -45,7 +45,7 @@ def _score_text(arguments: Namespace) -> None:
     text = read_text(arguments.text[0] if arguments.text else None, arguments.file)
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")
-    with open_output(arguments.output) as out:
+    with open_output(arguments.output, arguments.file) as out:
         model = load_to_score(arguments)
         options = {name: getattr(arguments, name) for name in _OF_SCORES}
         shown = {"top": arguments.top or 0, "words": arguments.words, "edits": arguments.edits}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["CACHE_BYTES", "ROWS_PER_CALL", "TEXTS_AT_ONCE", "calls_of"]
+__all__ = ["CACHE_BYTES", "MOST_EMPTY", "ROWS_PER_CALL", "TEXTS_AT_ONCE", "calls_of"]
 
 ROWS_PER_CALL = 2048
 """Tokens in one call of the engine, unless one text alone has more."""
 
 TEXTS_AT_ONCE = 64
+
+MOST_EMPTY = 1024
+"""Rows of a table without a text, one after the other, that wait for the texts before them."""
 
 CACHE_BYTES = 2**30
 """For the caches of the texts that are computed together, unless one alone takes more."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decoded", "naming", "remove_unfinished", "replacing"]
+__all__ = ["create", "decoded", "naming", "recognised", "remove_unfinished", "replacing"]
 
 _unfinished: set[str] = set()
 """Output files that do not have their final name yet."""
@@ -23,6 +23,9 @@ def decoded(data: bytes, name: str, line_break: bool = True) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
+        known = recognised(data)
+        if known is not None:
+            raise ValueError(f"{name} is a {known[0]} file, not text: unpack it first") from None
         raise ValueError(
             f"{name} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; convert it first, "
             "for example with iconv"
@@ -30,6 +33,20 @@ def decoded(data: bytes, name: str, line_break: bool = True) -> str:
     if line_break and text.endswith("\n"):
         text = text[:-1].removesuffix("\r")
     return text
+
+
+_BEGINNINGS = {
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", ".zst"),
+    b"BZh": ("bzip2", ".bz2"),
+    b"\xfd7zXZ\0": ("xz", ".xz"),
+    b"PAR1": ("Parquet", ".parquet"),
+}
+
+
+def recognised(data: bytes) -> tuple[str, str] | None:
+    """What kind of binary file begins so, and how the names of such files end; None if that is not known."""
+    return next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
 
 
 @contextlib.contextmanager
@@ -68,6 +85,22 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
             raise
         finally:
             _unfinished.discard(unfinished)
+
+
+def create(path: str, data: bytes) -> None:
+    """Make the file ``path`` with these bytes, whole at once, unless there is one of that name."""
+    unfinished, opened = _open_unfinished(path, path, take_over=False)
+    try:
+        with naming(path), open(opened, "wb") as file:
+            file.write(data)
+            file.flush()
+            _sync(opened)
+            # Unlike a rename, this never takes the place of another.
+            with contextlib.suppress(FileExistsError):
+                os.link(unfinished, path)
+                _sync_directory(os.path.dirname(path))
+    finally:
+        os.unlink(unfinished)
 
 
 @contextlib.contextmanager

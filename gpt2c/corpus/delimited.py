@@ -21,7 +21,9 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
     place, header, _ = _header(rows)
     if header.count(options.text_field) != 1:
         what = "two columns are called" if options.text_field in header else "there is no column"
-        raise missing_field(place, what, options.text_field, header)
+        error = missing_field(place, what, options.text_field, dict.fromkeys(header))
+        hint = "; if another character separates the fields, name it with --delimiter"
+        raise ValueError(f"{error}{hint}") if len(header) == 1 else error
     refuse_collision(header, options, place)
     column = header.index(options.text_field)
     for place, row, original in rows:
@@ -31,7 +33,8 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
             reason = f"{len(row)} fields, but the header has {len(header)}: {spelled(original.rstrip())}"
             yield Record(place, None, None, Fault(place, reason))
         else:
-            yield Record(place, row[column], original)
+            # CSV has no null: an empty field is a text that is missing.
+            yield Record(place, row[column] or None, original)
 
 
 def separator(job: Job, options: FileOptions) -> str:
@@ -136,5 +139,6 @@ def _field(value: Any, delimiter: str) -> str:
     if not isinstance(value, str):
         return "" if value is None else json.dumps(value)
     line = io.StringIO()
-    csv.writer(line, delimiter=delimiter, lineterminator="").writerow([value])
-    return line.getvalue()
+    # With another line terminator, Python before 3.13 leaves line breaks in a field without quotes.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow([value])
+    return line.getvalue().removesuffix("\r\n")

@@ -53,10 +53,14 @@ def read(
     Raises
     ------
     ValueError
-        The file is malformed; the message begins with the file's name and the line.
+        The file is malformed, or none of several records can be read: it is of another format. The message
+        begins with the file's name and the line.
     """
     shard, shards = options.shard
+    number, any_read, first = -1, False, None
     for number, record in enumerate(FORMATS[job.format].read(job, options, text_only)):
+        any_read |= record.fault is None or record.fault.field is not None
+        first = first or record.fault
         own = number % shards == shard - 1
         if own and record.text is not None:
             try:
@@ -73,6 +77,8 @@ def read(
             report(record)
         if record.original is not None:
             yield record
+    if number > 0 and not any_read:
+        raise ValueError(f"{job.source}: none of the {number + 1:,} records can be read; {first}")
 
 
 def write(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..core.files import replacing
+from ..core.files import create, replacing
 from .formats import FORMATS, read, remark, require, write
 from .journal import Journal
 from .lines import COMPRESSIONS
@@ -26,6 +26,7 @@ __all__ = [
     "Job",
     "Totals",
     "check_input",
+    "check_settings",
     "claim",
     "discard_journals",
     "is_input",
@@ -60,10 +61,11 @@ def _kind(path: str) -> tuple[str, str, str] | None:
 def check_input(source: str) -> None:
     """Raise ValueError or OSError unless ``source`` names a file."""
     if source == "-":
-        raise ValueError("stdin has no name to call an output by: give files")
+        raise ValueError("stdin has no name, which the output would get: give files")
     if os.path.isdir(source):
         raise IsADirectoryError(
-            f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl"
+            f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl; if "
+            "that is a text, give it on stdin"
         )
     if not os.path.exists(source):
         raise FileNotFoundError(
@@ -83,13 +85,17 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         kind = _kind(source)
         if kind is None:
             raise ValueError(
-                f"{source} is of no known kind: names end with .txt, .jsonl, .ndjson, .json, .csv or .tsv, "
-                "alone or with .gz, .zst, .bz2 or .xz, or with .parquet"
+                f"{source} is of an unknown format: names of files end with .txt, .jsonl, .ndjson, .json, "
+                ".csv or .tsv, which .gz, .zst, .bz2 or .xz may follow, or with .parquet; if that is a text, "
+                "give it on stdin"
             )
         stem, format, compression = kind
         part = f".{shard}-of-{shards}" if shards > 1 else ""
-        name = f"{stem}{part}{'.jsonl' if format == '.txt' else format}{compression}"
+        # The whole name, so that a.txt and a.jsonl have outputs of their own.
+        name = f"{stem}{part}{'.txt.jsonl' if format == '.txt' else format}{compression}"
         job = Job(source, os.path.join(directory, name), format, compression)
+        if name in jobs and os.path.samefile(jobs[name].source, source):
+            raise ValueError(f"{source} is given twice")
         if name in jobs:
             raise ValueError(
                 f"{jobs[name].source} and {source} would both be written to {job.target}: choose "
@@ -97,6 +103,8 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
             )
         jobs[name] = job
         require(job)
+    if options.delimiter is not None and not any(job.format in (".csv", ".tsv") for job in jobs.values()):
+        raise ValueError(f"delimiter {options.delimiter!r} is for .csv and .tsv files, and there is none")
     sources = {os.path.realpath(job.source): job.source for job in jobs.values()}
     for job in jobs.values():
         for output in (job.target,) if options.on_error == "stop" else (job.target, job.errors):
@@ -126,14 +134,50 @@ def recorded(directory: str) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: choose another directory, or remove {directory}") from None
 
 
-def claim(directory: str, task: Task, options: FileOptions, jobs: Iterable[Job]) -> None:
-    """Record in ``directory`` how its outputs are made; raise ValueError if it holds others already.
+def claim(directory: str, task: Task, options: FileOptions, jobs: Sequence[Job]) -> None:
+    """Record in ``directory`` how its outputs are made, if that is not done.
+
+    Of processes that begin at once, one records, and the others compare: see `check_settings`.
+    """
+    check_settings(directory, task, options, jobs)
+    values = {"model": task.model.name, **settings(task, options)}
+    text = f"{json.dumps(values, ensure_ascii=False, indent=2)}\n"
+    create(os.path.join(directory, SETTINGS), text.encode("utf-8", "backslashreplace"))
+    check_settings(directory, task, options, jobs)
+
+
+def check_settings(directory: str, task: Task, options: FileOptions, jobs: Sequence[Job]) -> None:
+    """Raise ValueError if outputs in ``directory`` are, or may be, made otherwise.
 
     Existing outputs count as finished, so all in a directory must be made alike.
     """
+    found, mine = recorded(directory), settings(task, options)
+    if not found:
+        for job in jobs:
+            if os.path.lexists(job.target):
+                raise ValueError(
+                    f"{job.target} is there, but was not made by this command: choose another directory"
+                )
+        return
+    # As JSON, in which true and the token id 1 differ.
+    names = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
+    if not names:
+        return
+    # Those of another task differ in nearly all.
+    names = names[:1] if names[0] == "task" else names
+    # A seed may be drawn anew because of another difference.
+    names = [name for name in names if name != "seed"] or names
+    told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in names)
+    raise ValueError(
+        f"{directory} holds outputs of other settings ({told}): choose another directory, or remove it"
+    )
+
+
+def settings(task: Task, options: FileOptions) -> dict[str, Any]:
+    """All that outputs depend on besides their inputs, as JSON has it."""
     model = task.model
     of_files = ("text_field", "lines", "on_error", "delimiter", "prefix")
-    mine = {
+    values = {
         "task": task.doing,
         "weights_sha256": model.source_sha256(),
         "tokenizer_sha256": _tokenizer_sha256(model),
@@ -142,29 +186,8 @@ def claim(directory: str, task: Task, options: FileOptions, jobs: Iterable[Job])
         "shards": options.shard[1],
         **task.settings,
     }
-    # As JSON, in which true and the token id 1 differ.
-    mine = json.loads(json.dumps(mine))
-    found = recorded(directory)
-    if found:
-        names = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
-        if not names:
-            return
-        if os.listdir(directory) != [SETTINGS]:
-            # Those of another task differ in nearly all.
-            names = names[:1] if names[0] == "task" else names
-            told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in names)
-            raise ValueError(
-                f"{directory} holds outputs made otherwise ({told}): choose another directory, or remove it"
-            )
-    else:
-        for job in jobs:
-            if os.path.lexists(job.target):
-                raise ValueError(
-                    f"{job.target} is there, but was not made by this command: choose another directory"
-                )
-    with replacing(os.path.join(directory, SETTINGS)) as out:
-        json.dump({"model": model.name, **mine}, out, ensure_ascii=False, indent=2)
-        out.write("\n")
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
 
 
 def _tokenizer_sha256(model: LoadedModel) -> str | None:
@@ -180,7 +203,7 @@ def _tokenizer_sha256(model: LoadedModel) -> str | None:
 def discard_journals(jobs: Iterable[Job]) -> None:
     """Remove what a process that was killed at the very end has left beside finished outputs."""
     for job in jobs:
-        Journal(job, ()).remove()
+        Journal(job).remove()
 
 
 def survey(job: Job, options: FileOptions, task: Task) -> int:
@@ -235,7 +258,7 @@ def perform(
         As from `survey`, or the output cannot be written. There is no output then.
     """
     totals, begin = Totals(), perf_counter()
-    journal = Journal(job, task.columns)
+    journal = Journal(job, task.columns, settings(task, options))
 
     def counted(report: Callable[[Record], object]) -> Done:
         records = read(job, options, check=task.check, report=report)

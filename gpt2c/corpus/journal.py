@@ -6,10 +6,10 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import chain
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from ..core.files import naming
@@ -22,19 +22,25 @@ __all__ = ["Journal"]
 class Journal:
     """A context manager around the making of an output, whose file nobody else writes meanwhile.
 
-    A line of it is the hash of a record's text and what came of it: results depend on nothing else, so that
-    it does no harm if the input has changed. A line that was not finished, as the process was killed, does
-    not count. Numbers keep all their bits.
+    The first line is the hash of the settings: a journal of others is of no use. Each further line is the
+    hash of a record's text and what came of it, which depends on nothing else, so that an input that has
+    changed does no harm. A line that was not finished, as the process was killed, does not count. Numbers
+    keep all their bits.
 
     Parameters
     ----------
     job : Job
     columns : iterable of str
         Of the rows.
+    settings : mapping
+        What the rows depend on besides the texts.
     """
 
-    def __init__(self, job: Job, columns: Iterable[str]) -> None:
+    def __init__(
+        self, job: Job, columns: Iterable[str] = (), settings: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._columns = [*columns]
+        self._head = f'"{blake2b(json.dumps(dict(settings)).encode()).hexdigest()}"\n'.encode()
         directory, name = os.path.split(job.target)
         # Readers of data sets skip names that begin with _.
         self.path = os.path.join(directory, f"_{name}.journal")
@@ -51,7 +57,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        empty = os.fstat(self._opened).st_size == 0
+        empty = os.fstat(self._opened).st_size <= len(self._head)
         os.close(self._opened)
         if empty:
             self.remove()
@@ -69,7 +75,7 @@ class Journal:
         """Records with what came of them, and whether that is new: else it was written here already."""
         records = iter(records)
         rest: Iterable[Record] = records
-        size = 0
+        size = len(self._head)
         for line, digest, known in self._lines():
             record = next(records, None)
             if record is None:
@@ -79,7 +85,11 @@ class Journal:
                 break
             size += len(line)
             yield record, known, False
-        os.ftruncate(self._opened, size)
+        with naming(self.path):
+            if size == len(self._head):
+                os.lseek(self._opened, 0, os.SEEK_SET)
+                _write(self._opened, self._head)
+            os.ftruncate(self._opened, size)
         os.lseek(self._opened, size, os.SEEK_SET)
         for record, found in rows((record, record.text) for record in rest):
             told = json.dumps([_digest(record), *([row[name] for name in self._columns] for row in found)])
@@ -90,6 +100,8 @@ class Journal:
     def _lines(self) -> Iterator[tuple[bytes, str, list[Row]]]:
         """Each line that is whole, with the hash and the rows that it tells."""
         with open(self._opened, "rb", closefd=False) as file:
+            if file.readline() != self._head:
+                return
             for line in file:
                 if not line.endswith(b"\n"):
                     return

@@ -88,12 +88,13 @@ def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOpti
             reason = f"{wrong}; it is {spelled(_spelling(spelling, field))}"
             yield Record(place, None, spelling, Fault(place, reason, field))
     if first and not found:
-        error = missing_field(job.source, "no record has a field", field, first)
         inside = [name for name, value in first.items() if isinstance(value, list)]
         if job.format == ".json" and inside:
-            hint = f"if its records are in {inside[0]!r}, write these into a file of their own"
-            error = ValueError(f"{error}; {hint}, such as with jq '.{inside[0]}'")
-        raise error
+            raise ValueError(
+                f"{job.source}: no record has a field {field!r}; if the records are in {inside[0]!r}, write "
+                f"them into a file of their own, such as with jq '.{inside[0]}'"
+            )
+        raise missing_field(job.source, "no record has a field", field, first)
 
 
 def _parsed(spelling: str, place: Place) -> dict[str, Any]:

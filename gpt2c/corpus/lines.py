@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import IO, Any
 
+from ..core.files import recognised
 from .records import Fault, Job, Place, not_utf8
 
 __all__ = ["COMPRESSIONS", "byte_lines", "compressed", "load_library", "text_of", "unpacked"]
@@ -35,6 +36,11 @@ def unpacked(job: Job, where: Callable[[], str]) -> Iterator[IO[bytes]]:
     # Not even a frame: commands that failed, or had nothing to write, leave such archives.
     if not os.path.getsize(job.source):
         opening = partial(open, os.devnull, "rb")
+    elif job.compression == "":
+        with open(job.source, "rb") as file:
+            known = recognised(file.read(8))
+        if known is not None:
+            raise ValueError(f"{job.source} is a {known[0]} file: give it a name that ends with {known[1]}")
     with opening() as file:
         try:
             yield file

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..core.checks import check_integer
+from ..errors import ContextLengthError
 from ..generation.job import Job as GenerationJob
 from ..generation.loop import check_prompt, generate_rows
 from ..json_values import plain
@@ -55,8 +56,8 @@ class Task(Protocol):
     """What `size` counts."""
     without: str
     """What is said of a record with nothing to do."""
-    remark: str
-    """What else is to be said of all of the work."""
+    seed: int | None
+    """What draws are made with, if any are."""
 
     @property
     def columns(self) -> Mapping[str, type]:
@@ -94,7 +95,7 @@ class Scoring:
 
     columns: Mapping[str, type] = SCORES
     doing, unit, without = "scoring", "B", "without a score"
-    remark = ""
+    seed: int | None = None
 
     def __init__(self, model: LoadedModel, *, max_tokens: int | None = None, **options: Any) -> None:
         if max_tokens is not None:
@@ -146,7 +147,7 @@ def continuation_columns(options: SamplingOptions) -> dict[str, type]:
 def check_seed(options: SamplingOptions) -> None:
     """Raise ValueError if work that is done again would give other continuations."""
     if options.seed is None and not options.greedy:
-        raise ValueError("temperature needs a seed here, so that work that is done again gives the same")
+        raise ValueError("temperature needs a seed here, so that repeated work gives the same result")
 
 
 class Generating:
@@ -163,9 +164,17 @@ class Generating:
 
     def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
         check_seed(options)
+        if options.trace or options.names_filter != ():
+            raise ValueError("trace and names_filter keep what no column can hold: use model.generate")
+        most = model.config.n_ctx
+        if options.max_new_tokens > most and options.overflow != "slide":
+            raise ContextLengthError(
+                f"max_new_tokens is {options.max_new_tokens}, but the model has {most} positions: no prompt "
+                "leaves so much room; lower it, or use overflow='slide'"
+            )
         self.model, self.options = model, options
         self.columns = continuation_columns(options)
-        self.remark = "greedy" if options.seed is None else f"seed {options.seed}"
+        self.seed = options.seed
 
     @cached_property
     def _job(self) -> GenerationJob:

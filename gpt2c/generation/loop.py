@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ..core import _engine
-from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, TEXTS_AT_ONCE
+from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONCE
 from ..core.checks import check_integer
 from ..core.prompts import Prompt, Prompts, separate
 from .job import Job
@@ -110,11 +110,20 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
     """
     waiting: deque[tuple[Any, Sequence[Text | Search]]] = deque()
 
+    numbered = enumerate(rows)
+    ended = False
+
     def texts() -> Iterator[Text | Search]:
-        for index, (key, prompt) in enumerate(rows):
+        nonlocal ended
+        empty = 0
+        for index, (key, prompt) in numbered:
             some = () if prompt is None else _texts(job, _prompt(job, prompt), index)
             waiting.append((key, some))
             yield from some
+            empty = 0 if some else empty + 1
+            if empty == MOST_EMPTY:
+                return
+        ended = True
 
     def finished() -> Iterator[tuple[Any, list[Generation], bool]]:
         while waiting and all(text.done for text in waiting[0][1]):
@@ -122,9 +131,10 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
             cut = any(text.prompt.truncated for text in some)
             yield key, [result for text in some for result in text.results()], cut
 
-    for _ in _advance(job, texts()):
+    while not ended:
+        for _ in _advance(job, texts()):
+            yield from finished()
         yield from finished()
-    yield from finished()
 
 
 def check_prompt(job: Job, prompt: Prompt) -> None:

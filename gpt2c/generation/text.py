@@ -40,8 +40,10 @@ class ComputedPrompt:
                     f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
                     "max_new_tokens, shorten the prompt, or choose an overflow"
                 )
+            elif new <= n_ctx:
+                advice = f"shorten the prompt to at most {n_ctx + 1 - new} tokens, or choose an overflow"
             else:
-                advice = f"shorten the prompt to at most {n_ctx} tokens, or choose an overflow"
+                advice = "shorten the prompt and lower max_new_tokens, or use overflow='slide'"
             raise ContextLengthError(
                 f"{name} has {len(ids)} tokens and max_new_tokens is {new}: all but the last of them need "
                 f"{len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"

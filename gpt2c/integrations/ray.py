@@ -13,9 +13,10 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from ..core.foreign_names import OF_GENERATION
+from ..core.checks import check_integer
+from ..core.foreign_names import OF_GENERATION, OF_PROMPTS
 from ..core.keywords import explains_keywords
-from ..corpus.records import ON_ERROR, not_utf8
+from ..corpus.records import FileOptions, not_utf8
 from ..corpus.tasks import SCORES, Generating, Scoring, Task, check_seed, continuation_columns
 from ..errors import shown
 from ..generation.options import GenerateKwargs, SamplingOptions, lists_options
@@ -43,8 +44,9 @@ class _Mapper(ABC):
         threads: int,
         on_error: str,
     ) -> None:
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {on_error!r}")
+        FileOptions(prefix=prefix, on_error=on_error)
+        if not isinstance(text_column, str):
+            raise TypeError(f"text_column must be the name of a column; got {shown(text_column)}")
         self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
         self.text_column, self.prefix = text_column, prefix
         self.on_error = on_error
@@ -93,11 +95,13 @@ class _Mapper(ABC):
                 f"the column {self.text_column!r} is {shown(values)}, one value, and a batch has a list or "
                 "an array of them: use ds.map_batches in Ray, ds.map(..., batched=True) in datasets"
             )
+        # Wrong options are an error of their own, and no row's.
+        task = self._task
         texts, faults = self._checked(map(_value, values) if is_arrow else values)
         wanted = [row for row, fault in enumerate(faults) if not (fault and self.on_error == "skip")]
         rows: list[dict[str, Any]] = []
         places: list[int] = []
-        for place, found in self._task.rows((row, texts[row]) for row in wanted):
+        for place, found in task.rows((row, texts[row]) for row in wanted):
             rows += [{**row, "error": faults[place]} for row in found]
             places += [place] * len(found)
         if places != [*range(len(texts))]:
@@ -183,6 +187,7 @@ class Scorer(_Mapper):
 
     columns = SCORES
 
+    @explains_keywords(OF_PROMPTS)
     def __init__(
         self,
         model: Any = None,
@@ -210,6 +215,8 @@ class Scorer(_Mapper):
             threads=threads,
             on_error=on_error,
         )
+        if max_tokens is not None:
+            check_integer("max_tokens", max_tokens, 1)
         self.options = {
             "max_tokens": max_tokens,
             "bos": bos,
@@ -239,12 +246,13 @@ class Generator(_Mapper):
     model, text_column, prefix, dtype, tokenizer, threads
         As for :class:`Scorer`.
     on_error : "stop", "null" or "skip"
-        As for :class:`Scorer`; so are texts that leave no room for ``max_new_tokens``.
+        As for :class:`Scorer`; a text that leaves no room for ``max_new_tokens`` counts as bad, too.
     num_return_sequences : int
         How many continuations each text gets.
     **options
-        As for :meth:`gpt2c.GPT2.generate`. With a temperature a ``seed`` is needed. The same text always
-        comes out the same: what is drawn depends on the seed, the text and the number of the continuation.
+        As for :meth:`gpt2c.GPT2.generate`, but for ``trace`` and ``names_filter``. With a temperature a
+        ``seed`` is needed. The same text always comes out the same: what is drawn depends on the seed, the
+        text and the number of the continuation.
 
     Raises
     ------
@@ -296,7 +304,9 @@ def _value(scalar: Any) -> Any:
 def _taken(batch: Any, rows: Sequence[int]) -> Any:
     """These rows of a batch."""
     if hasattr(batch, "column_names"):
-        return batch.take(rows)
+        import pyarrow as pa
+
+        return batch.take(pa.array(rows, pa.int64()))
     if hasattr(batch, "assign"):
         return batch.iloc[list(rows)]
     wanted = np.array(rows, np.intp)

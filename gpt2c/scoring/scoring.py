@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import numpy as np
 
 from ..core import _engine
-from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
+from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.prompts import (
     Item,
@@ -97,31 +97,42 @@ def score_rows(
     options = ScoringOptions.checked(model, **kwargs)
     waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
 
+    numbered = enumerate(rows)
+    ended = False
+
     def passages() -> Iterator[Passage]:
-        for i, (key, text) in enumerate(rows):
+        nonlocal ended
+        empty = 0
+        for i, (key, text) in numbered:
             ids = model.encode_text("" if text is None else text, f"text {i}", special=options.special)
             n_tokens = len(ids)
             ids = ids[:max_tokens]
             cut = len(ids) < n_tokens
             before, n_start = _start(model, ids[:0], text, ids, options)
-            waiting.append((key, len(before) + len(ids) > max(1, len(before), n_start), cut))
-            if waiting[-1][1]:
+            some = len(before) + len(ids) > max(1, len(before), n_start)
+            waiting.append((key, some, cut))
+            if some:
                 known = text if isinstance(text, str) else None
                 passage = Passage(f"text {i}", before, n_start, known, ids, options)
                 if known is not None and cut:
                     passage.cut(model)
                 yield passage
+            empty = 0 if some else empty + 1
+            if empty == MOST_EMPTY:
+                return
+        ended = True
 
     def unscored() -> Iterator[tuple[Any, None, bool]]:
         while waiting and not waiting[0][1]:
             key, _, cut = waiting.popleft()
             yield key, None, cut
 
-    for found in _scores(model, passages()):
+    while not ended:
+        for found in _scores(model, passages()):
+            yield from unscored()
+            key, _, cut = waiting.popleft()
+            yield key, found, cut
         yield from unscored()
-        key, _, cut = waiting.popleft()
-        yield key, found, cut
-    yield from unscored()
 
 
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
