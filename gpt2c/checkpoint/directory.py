@@ -1,4 +1,4 @@
-"""A checkpoint on disk: a directory as transformers writes it, or a .safetensors file and its config.json."""
+"""A checkpoint on disk: a directory as transformers writes it, or a file of weights and its config.json."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from .files import RegularFile, read_object
 from .hf_config import config_from_hf, with_generation_config
 from .safetensors import read_header
 from .tensors import TensorInfo
+from .torch_file import is_torch_file, read_torch_file
 from .validate import listed
 
 __all__ = [
-    "INDEX",
     "WEIGHTS",
     "advice",
     "check_file",
+    "is_index",
     "open_weights",
     "read_config",
     "read_generation_config",
     "shards",
 ]
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+# A file, or the index of several, in the order in which they are looked for.
+_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
 
 
 def read_config(directory: Path) -> Config:
@@ -58,13 +60,11 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file whose name shows that it holds no safetensors weights."""
+    """Refuse a file whose name shows that it holds no weights."""
     if path.suffix == ".json":
         raise CheckpointError(
             f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
         )
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a .safetensors file: {advice([path.name], str(path.parent))}")
 
 
 def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
@@ -91,16 +91,34 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
         There are no readable weights (the message says what was found instead), or a file is damaged.
     """
     if path.is_dir():
-        if not (path / WEIGHTS).exists() and (path / INDEX).exists():
+        name = next((name for name in WEIGHTS if (path / name).exists()), None)
+        if name is None:
+            raise CheckpointError(f"{path} has no {' and no '.join(_FILES)}: {advice(os.listdir(path))}")
+        path = path / name
+        if is_index(name):
             return _open_shards(path, stack)
-        if not (path / WEIGHTS).exists():
-            raise CheckpointError(
-                f"{path} has no {WEIGHTS} and no {INDEX}: {advice(os.listdir(path), str(path))}"
-            )
-        path = path / WEIGHTS
     file = stack.enter_context(RegularFile(path))
-    tensors = list(read_header(file).values())
+    tensors = list(_tensors_in(file).values())
     return [file], tensors, f"{path.name}: {_count(tensors)}"
+
+
+def is_index(name: str) -> bool:
+    """Whether a file of `WEIGHTS` says which files hold which tensors."""
+    return name.endswith(".index.json")
+
+
+def _tensors_in(file: RegularFile) -> dict[str, TensorInfo]:
+    """The tensors of a file, by their names; what kind of file it is, its first bytes say."""
+    if not is_torch_file(file):
+        return read_header(file)
+    found = read_torch_file(file)
+    # Of an optimizer, a training run or a list there is more to know than names.
+    if not (isinstance(found, dict) and found and all(isinstance(t, TensorInfo) for t in found.values())):
+        raise CheckpointError(
+            f"{file.path} holds something else than a model's tensors by their names: "
+            "where torch is installed, save model.state_dict()"
+        )
+    return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}
 
 
 def shards(index: Path) -> dict[str, list[str]]:
@@ -109,35 +127,34 @@ def shards(index: Path) -> dict[str, list[str]]:
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{index} has no weight_map that says which file holds which tensor")
     files: dict[str, list[str]] = {}
+    ending = Path(index.name.removesuffix(".index.json")).suffix
     for name, file in table.items():
         # A plain name cannot lead out of the directory, on any system.
-        plain = isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\:\0")
+        plain = isinstance(file, str) and file.endswith(ending) and not set(file) & set("/\\:\0")
         if not plain:
             raise CheckpointError(
-                f"{index} says that tensor {shown(name)} is in {shown(file)}; the plain name of a "
-                ".safetensors file beside the index is needed"
+                f"{index} says that tensor {shown(name)} is in {shown(file)}; the plain name of a {ending} "
+                "file beside the index is needed"
             )
         files.setdefault(file, []).append(name)
     return files
 
 
-def _open_shards(
-    directory: Path, stack: contextlib.ExitStack
-) -> tuple[list[RegularFile], list[TensorInfo], str]:
+def _open_shards(index: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
     files: list[RegularFile] = []
     tensors: dict[str, TensorInfo] = {}
-    for file, names in shards(directory / INDEX).items():
-        path = directory / file
+    for file, names in shards(index).items():
+        path = index.parent / file
         if not path.exists():
-            raise CheckpointError(f"{path} is missing: {INDEX} says it holds {listed(names)}")
+            raise CheckpointError(f"{path} is missing: {index.name} says it holds {listed(names)}")
         files.append(stack.enter_context(RegularFile(path)))
-        header = read_header(files[-1])
+        header = _tensors_in(files[-1])
         absent = [name for name in names if name not in header]
         if absent:
-            raise CheckpointError(f"{path} does not hold what {INDEX} says it does: {listed(absent)}")
+            raise CheckpointError(f"{path} does not hold what {index.name} says it does: {listed(absent)}")
         unlisted = sorted(set(header) - set(names))
         if unlisted:
-            raise CheckpointError(f"{path} holds what {INDEX} does not say it does: {listed(unlisted)}")
+            raise CheckpointError(f"{path} holds what {index.name} does not say it does: {listed(unlisted)}")
         tensors |= header
     found = list(tensors.values())
     return files, found, f"{len(files)} shards: {_count(found)}"
@@ -148,30 +165,13 @@ def _count(tensors: list[TensorInfo]) -> str:
     return f"{len(tensors)} tensors of {' and '.join(dtypes) or 'no dtype'}"
 
 
-def advice(names: Iterable[str], source: str) -> str:
-    """What to do with a model that has these files but no model.safetensors.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The files of the model.
-    source : str
-        The argument with which transformers would load the model: a directory or a hub name.
-    """
+def advice(names: Iterable[str]) -> str:
+    """What to do with a model that has these files but none of `WEIGHTS`."""
     names = sorted(names)
-    others = [name for name in names if name.endswith(".safetensors")]
+    others = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]
     if others:
         return f"it has {', '.join(others[:4])}; to load one of them, give the path of that file"
-    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-    if pickled:
-        return (
-            f"{pickled[0]} is a pickle, which can run any code when it is opened, so gpt2c does not. Convert "
-            f"it where transformers and torch are installed: python -c \"s, d = {source!r}, 'converted'; "
-            "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-            'M.from_pretrained(s).save_pretrained(d); T.from_pretrained(s).save_pretrained(d)"; '
-            "then load the directory 'converted'"
-        )
     foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
     if foreign:
-        return f"{foreign[0]} is in a format that gpt2c does not read; it needs the model as safetensors"
+        return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"
     return "nothing that looks like weights is there"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
 from ..tokenizer.files import FILES
-from .directory import INDEX, WEIGHTS, advice, read_config, shards
+from .directory import WEIGHTS, advice, is_index, read_config, shards
 
 __all__ = ["fetch", "fetch_tokenizer", "looks_like_name"]
 
@@ -55,7 +55,7 @@ def fetch(
     """Download a model into the cache; return its directory there and notes for display.
 
     config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
-    model.safetensors, or the shards and their index. Without a connection, the cached files are used.
+    those of safetensors where there are any, else pytorch_model.bin; or the shards and their index. Without a connection, the cached files are used.
 
     Raises
     ------
@@ -78,18 +78,17 @@ def fetch(
 
     for file in _small_files(there):
         repository.get(file, commit)
-    if WEIGHTS in there:
-        repository.get(WEIGHTS, commit)
-    elif INDEX in there:
-        for file in shards(repository.get(INDEX, commit)):
-            repository.get(file, commit)
-    elif repository.offline and not any(file.endswith(".bin") for file in there):
+    weights = next((name for name in WEIGHTS if name in there), None)
+    if weights is None and repository.offline:
         raise CheckpointError(repository.not_cached("the weights"))
-    else:
+    if weights is None:
         raise CheckpointError(
-            f"{name!r} has no {WEIGHTS} at revision {revision or 'main'}: {advice(there, name)}. If its page "
+            f"{name!r} has no {WEIGHTS[0]} at revision {revision or 'main'}: {advice(there)}. If its page "
             "shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
         )
+    path = repository.get(weights, commit)
+    for file in shards(path) if is_index(weights) else ():
+        repository.get(file, commit)
     return directory, notes
 
 
