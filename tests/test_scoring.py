@@ -123,7 +123,7 @@ def test_the_words_that_word_perplexity_divides_by(bundled):
         score.word_perplexity(0)
     with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1; got 7\.5 \(float\)"):
         score.word_perplexity(7.5)
-    with pytest.raises(ValueError, match="token ids were scored: how many words they are is to be said"):
+    with pytest.raises(ValueError, match="token ids have no words to count: pass n_words"):
         bundled.score([1, 2]).word_perplexity()
     with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
         bundled.score(" \n").word_perplexity()

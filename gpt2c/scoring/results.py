@@ -132,7 +132,7 @@ class Score(Displayed):
         """
         if n_words is None:
             if self.text is None:
-                raise ValueError("token ids were scored: how many words they are is to be said by n_words")
+                raise ValueError("token ids have no words to count: pass n_words")
             n_words = len(self.text.split())
             if n_words == 0:
                 raise ValueError("the text is white space alone: give the number of words, n_words")

@@ -22,7 +22,7 @@ from ..core.prompts import (
     separate,
     split_pair,
 )
-from .options import ScoringOptions, changes_of, start_of
+from .options import ScoringOptions, changes_of, check_outcome, start_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
 from .words import find_words
@@ -308,6 +308,7 @@ def _finished(
 ) -> Score:
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    check_outcome(passage.options.edits, logprobs, entropies)
     offsets, n_bytes, n_chars = _extent(model, passage)
     wants_words = passage.options.words
     return Score(
@@ -347,6 +348,7 @@ def suggest(
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
         observer = _observer(model, sequences, changes, 1)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        check_outcome(changes, logits)
         results += [
             _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)
         ]
