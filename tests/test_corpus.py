@@ -34,7 +34,7 @@ from gpt2c.cli.progress import Progress
 from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, perform, plan, survey
 from gpt2c.corpus.tasks import Scoring
-from gpt2c.scoring.scoring import score_rows
+from gpt2c.scoring.rows import score_rows
 
 if sys.version_info >= (3, 14):
     from compression import zstd
