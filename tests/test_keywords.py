@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 
 import pytest
 from helpers.toys import random_gpt2
 
 from gpt2c import GPT2
+from gpt2c.cli import main
+from gpt2c.cli.parser import build_parser
+from gpt2c.core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from gpt2c.generation.options import SamplingOptions
 
 # What GPT2LMHeadModel.generate of transformers 4.57.6 takes by name, GenerationConfig's fields included.
@@ -142,3 +146,25 @@ def test_signatures_are_as_written():
     assert list(inspect.signature(GPT2.score).parameters)[:3] == ["self", "texts", "bos"]
     assert list(inspect.signature(GPT2).parameters)[:2] == ["weights", "tokenizer"]
     assert list(inspect.signature(GPT2.from_pretrained).parameters)[:2] == ["source", "dtype"]
+
+
+OF_PYTHON = re.compile(r"[a-z]_[a-z]|\bmodel\.|\w\(|\w=|(?<!-)\b(stop takes|threads says)")
+COMMANDS = ("generate", "suggest", "score", "explain", "info", "convert", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_answers_in_its_own_options(command, capsys):
+    parser = build_parser()._subparsers._group_actions[0].choices[command]
+    ours = set(parser._option_string_actions)
+    names = {*OF_LOADING, *(OF_GENERATION if command == "generate" else OF_PROMPTS)}
+    for name in names:
+        option = "--" + name.replace("_", "-")
+        if option in ours:
+            continue
+        arguments = {"convert": ["a", "b"], "bench": []}.get(command, ["x"])
+        assert main([command, *arguments, f"{option}=1"]) == 2
+        said = capsys.readouterr().err.partition(f"unrecognized arguments: {option}=1")[2]
+        here = re.sub("in Python, .*|huggingface_hub|model.safetensors", "", said)
+        assert not OF_PYTHON.search(here), (name, said)
+        named = re.findall(r"(?<!\w)--[a-z][a-z-]*", here.partition("generate has")[0])
+        assert set(named) <= ours, (name, said)
