@@ -421,7 +421,7 @@ def test_a_long_context_is_cut_by_the_window():
         assert one.contexts.min() >= min(100 - n + 1, 34)
     with pytest.raises(
         ContextLengthError,
-        match="text 1 has 1 tokens after a context of 40, but the model has 40 positions: together at most",
+        match="text 1 has 1 token after a context of 40, but the model has 40 positions: together at most",
     ):
         model.score([[1], ([1] * 40, [2])])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import _engine
-from ..errors import ContextLengthError
+from ..errors import ContextLengthError, counted
 from .results import FinishReason, Generation
 from .trace import new_trace
 
@@ -41,10 +41,10 @@ class ComputedPrompt:
                     "max_new_tokens, shorten the prompt, or choose an overflow"
                 )
             else:
-                advice = f"shorten the prompt to at most {n_ctx} tokens, or choose an overflow"
+                advice = f"shorten the prompt to at most {counted(n_ctx, 'token')}, or choose an overflow"
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens and max_new_tokens is {new}: all but the last of them need "
-                f"{len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
+                f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {new}: all but the last of "
+                f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
         self.truncated = len(ids) < n_given

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["score", "score_rows", "score_text", "suggest"]
 
+_ALLOWED = (
+    "what can be scored is a string or a list of token ids, or several: a list or iterator of those, or of "
+    "pairs (context, continuation)"
+)
+
 _Values = tuple[np.ndarray, ...]
 """What ``_engine.score`` returns, of one piece."""
 
@@ -52,7 +57,7 @@ def score(
     if isinstance(column, list | tuple) and not column:
         return []
     check_unambiguous(texts)
-    several, given = separate(texts)
+    several, given = separate(texts, _ALLOWED)
     if not several:
         return score_text(model, given[0], options)
     items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
@@ -126,7 +131,7 @@ def score_rows(
 
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
-    context, text = split_pair(item)
+    context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
     begins = (context, before) if len(before) else (text, ids)
