@@ -178,7 +178,7 @@ def test_the_command_line_answers_in_its_own_options(command, capsys):
         (lambda m: m.score([[1], ("a",)]), "text 1 must be a text or a pair .*; got \\('a',\\)"),
         (lambda m: m.score([("a", 5)]), "text 0 must be a text or a pair"),
         (lambda m: list(m.score(iter([([1], [2], [3])]))), "text 0 must be a text or a pair"),
-        (lambda m: m.score(5), "what can be scored is .* iterator of those, or of pairs .*; got int"),
+        (lambda m: m.score(5), "a text is a string .*; an iterator of them, and pairs .*; got int"),
         (lambda m: m.suggest(5), "a prompt is a string or a list of token ids, several are .*; got int"),
         (lambda m: GPT2.from_pretrained(5), "source must be a path, the name of a model .*; got int"),
         (lambda m: m.encode("abc"), r"encode takes a list of prompts: encode\(\[text\]\)\[0\]"),

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["score", "score_rows", "score_text", "suggest"]
 
 _ALLOWED = (
-    "what can be scored is a string or a list of token ids, or several: a list or iterator of those, or of "
-    "pairs (context, continuation)"
+    "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
+    "(context, continuation) in either, will do too"
 )
 
 _Values = tuple[np.ndarray, ...]
