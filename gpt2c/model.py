@@ -268,7 +268,7 @@ class GPT2(LoadedModel):
             Continuations per prompt, 1 to 65,536. They differ where chance plays a part, and in beam search,
             which gives its best ones.
         num_beams : int, default 1
-            Above 1, to 1,024: beam search for the most probable text, keeping so many texts at every step;
+            Above 1, to 1,024: beam search for the most probable text, keeping that many texts at every step;
             with a temperature, their continuations are drawn.
         length_penalty : float, default 1
             Of beam search: texts are compared by their log-probability divided by their number of new tokens

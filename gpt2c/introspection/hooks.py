@@ -130,7 +130,9 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
             return prefix + name
     where = "outside layers" if asked is None else "in a layer"
     shorter = ", ".join(name.replace("hook_", "") for name in names)
-    raise KeyError(f"no value {short!r} {where}; there are {shorter}")
+    inside = asked is None and any(short in _spellings(name) for name in OF_LAYER)
+    hint = f"; in a layer: cache[{short!r}, 0]" if inside else ""
+    raise KeyError(f"no value {short!r} {where}; there are {shorter}{hint}")
 
 
 def _spellings(name: str) -> tuple[str, ...]:

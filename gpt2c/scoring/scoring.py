@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["before_text", "score", "score_text", "scores_of", "suggest"]
 
+_ALLOWED = (
+    "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
+    "(context, continuation) in either, will do too"
+)
+
 _Values = tuple[np.ndarray, ...]
 """What ``_engine.score`` returns, of one piece."""
 
@@ -51,7 +56,7 @@ def score(
     if isinstance(column, list | tuple) and not column:
         return []
     check_unambiguous(texts)
-    several, given = separate(texts)
+    several, given = separate(texts, _ALLOWED)
     if not several:
         return score_text(model, given[0], options)
     items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
@@ -65,7 +70,7 @@ def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Sco
 
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
-    context, text = split_pair(item)
+    context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
     begins = (context, before) if len(before) else (text, ids)

@@ -13,6 +13,7 @@ from ..core.checks import check_flag, check_index
 from ..core.files import replacing
 from ..core.labels import harmless
 from ..core.prompts import check_lengths, separate
+from ..errors import counted
 from ..generation.options import SamplingOptions
 from ..introspection.edits import Edit, described
 from ..introspection.hooks import NamesFilter
@@ -90,7 +91,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         edited = f", {len(self.edits)} edit{'s' * (len(self.edits) > 1)}" if self.edits else ""
-        return f"<Explanation of {len(self.token_ids)} tokens{edited}: print it, or .save(path) its page>"
+        n_tokens = counted(len(self.token_ids), "token")
+        return f"<Explanation of {n_tokens}{edited}: print it, or .save(path) its page>"
 
     def __str__(self) -> str:
         out = io.StringIO()
