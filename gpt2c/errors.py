@@ -56,5 +56,5 @@ def shown(value: Any) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """A number and its unit, as in "1 token" or "2,000 tokens"."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
+    """A number and its unit, as in "1 token" or "2000 tokens"."""
+    return f"{n} {what}{'s' * (n != 1)}"
