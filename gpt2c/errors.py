@@ -13,6 +13,7 @@ __all__ = [
     "GPT2CError",
     "TokenizerError",
     "UnsupportedISAError",
+    "counted",
     "shown",
 ]
 
@@ -52,3 +53,8 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply; an integer of more than 4,300 digits
         text = f"a value too long to be shown ({type(value).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def counted(n: int, what: str) -> str:
+    """A number and its unit, as in "1 token" or "2000 tokens"."""
+    return f"{n} {what}{'s' * (n != 1)}"

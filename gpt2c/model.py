@@ -82,8 +82,8 @@ class GPT2(LoadedModel):
         Parameters
         ----------
         source : str or path, optional
-            A directory in Hugging Face layout, a .safetensors file with config.json and the tokenizer's files
-            beside it, a packed file (see :meth:`save`), or the name of a model on the Hugging Face hub such
+            A directory in Hugging Face layout, a file of weights (safetensors, or a state dict that torch.save
+            wrote) with config.json and the tokenizer's files beside it, a packed file (see :meth:`save`), or the name of a model on the Hugging Face hub such
             as "gpt2". None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
@@ -268,7 +268,7 @@ class GPT2(LoadedModel):
             Continuations per prompt, 1 to 65,536. They differ where chance plays a part, and in beam search,
             which gives its best ones.
         num_beams : int, default 1
-            Above 1, to 1,024: beam search for the most probable text, keeping so many texts at every step;
+            Above 1, to 1,024: beam search for the most probable text, keeping that many texts at every step;
             with a temperature, their continuations are drawn.
         length_penalty : float, default 1
             Of beam search: texts are compared by their log-probability divided by their number of new tokens
@@ -360,7 +360,7 @@ class GPT2(LoadedModel):
         special : bool, default False
             Whether special tokens are recognised in prompts, as for :meth:`generate`.
         edits : iterable of (str, function), default ()
-            Interventions, as for :meth:`run_with_cache`.
+            Interventions, as for :meth:`run_with_cache`; refused where they make logits infinite or NaN.
         """
         return scoring.suggest(self, prompt, k, special=special, edits=edits)
 
@@ -446,7 +446,8 @@ class GPT2(LoadedModel):
         ContextLengthError
             A text is longer than the window, and there is no stride.
         ValueError
-            A text without a token to score; a window, a stride or a mask that is not what is allowed.
+            A text without a token to score; a window, a stride or a mask that is not what is allowed; edits
+            that make logits infinite or NaN.
         TokenizerError
             ``words``, and a tokenizer whose tokens do not tell where words begin.
         """
@@ -484,8 +485,9 @@ class GPT2(LoadedModel):
             What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
             ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
             of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
-            about each name. None keeps everything but ``attn.hook_result``, which is n_head times as large
-            as the rest, and the inputs of parts such as ``hook_q_input``: these must be named.
+            about each name. None, like ``"*"``, keeps everything but ``attn.hook_result``, which is n_head
+            times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be named,
+            or meant by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
         edits : iterable of (str, function)
             Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
             are kept as they are after the edits.

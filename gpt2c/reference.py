@@ -29,6 +29,7 @@ with it.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -37,7 +38,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .config import Config
-from .errors import ContextLengthError
+from .errors import ContextLengthError, shown
 
 __all__ = [
     "activation",
@@ -63,14 +64,26 @@ R = TypeVar("R")
 
 def of_text(function: Callable[..., R]) -> Callable[..., R]:
     """Lets a function of config, weights and ids also be called with a loaded model and ids or text."""
+    signature = inspect.signature(function)
+    others = "".join(f", {name}" for name in list(signature.parameters)[3:])
+    ways = f"(model, ids or text{others}) or (config, weights, ids{others})"
 
     @wraps(function)
     def called(*args: Any, **options: Any) -> R:
-        if len(args) >= 2 and hasattr(args[0], "weights"):
-            model, ids, *others = args
-            ids = model.encode([ids])[0] if isinstance(ids, str) else ids
-            args = (model.config, model.weights, ids, *others)
-        return function(*args, **options)
+        model = options.pop("model", None)
+        if args and hasattr(args[0], "weights"):
+            model, args = args[0], args[1:]
+        both = () if model is None else (model.config, model.weights)
+        try:
+            given = signature.bind(*both, *args, **options)
+            ids = given.arguments["ids"]
+            if isinstance(ids, str) and model is None:
+                raise TypeError(f"text needs a model, which has the tokenizer; got {shown(ids)}")
+        except TypeError as error:
+            raise TypeError(f"{function.__name__} takes {ways}: {error}") from None
+        if isinstance(ids, str):
+            [given.arguments["ids"]] = model.encode([ids])
+        return function(*given.args, **given.kwargs)
 
     return called
 
@@ -231,6 +244,8 @@ def forward(
 ) -> np.ndarray:
     """The whole model: for each position, one number per token of the vocabulary for what may follow.
 
+    ``forward(model, ids or text)`` is the same for a loaded model.
+
     Parameters
     ----------
     config : Config
@@ -283,6 +298,7 @@ def generate(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray, 
     """The greedy continuation: `n_new` times the most probable next token (the lowest id on ties).
 
     The whole text is computed again for every token, and no end-of-text token stops it. Returns the new ids.
+    ``generate(model, ids or text, n_new)`` is the same for a loaded model.
     """
     text = [int(i) for i in ids]
     for _ in range(n_new):
@@ -293,7 +309,10 @@ def generate(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray, 
 
 @of_text
 def log_probabilities(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """log p(ids[t] | ids[:t]) for t = 1 ... T-1, in nats; the first token is given: ``[T] -> [T - 1]``."""
+    """log p(ids[t] | ids[:t]) for t = 1 ... T-1, in nats; the first token is given: ``[T] -> [T - 1]``.
+
+    ``log_probabilities(model, ids or text)`` is the same for a loaded model.
+    """
     tokens = _check_ids(config, ids)  # [T]
     logp = log_softmax(forward(config, weights, tokens.tolist()))  # [T, n_vocab]  row t is about token t + 1
     return np.take_along_axis(logp[:-1], tokens[1:, None], axis=1)[:, 0]  # [T - 1]
@@ -301,7 +320,10 @@ def log_probabilities(config: Config, weights: Weights, ids: Sequence[int] | np.
 
 @of_text
 def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray) -> float:
-    """log p(ids[1], ids[2], ... | ids[0]) in nats: how probable the whole text is, given its first token."""
+    """log p(ids[1], ids[2], ... | ids[0]) in nats: how probable the whole text is, given its first token.
+
+    ``joint_log_probability(model, ids or text)`` is the same for a loaded model.
+    """
     return float(log_probabilities(config, weights, ids).sum())
 
 

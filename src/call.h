@@ -9,8 +9,9 @@
  * float32) does so for the output of attention. With few rows there are no LN and ENCODE steps: dense steps are folded.
  *
  * Observed layers (gpt2c_observer.flags) are unfused, with the same results bit by bit: no step is folded or does a
- * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. What a part of
- * the layer alone shall read differently, the caller puts there for as long as that part runs. */
+ * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. Where one part
+ * of a layer is to read other values than the rest of it, the caller writes these into the buffer at the STOP before
+ * that part. At the next STOP, the caller restores what was there. */
 #ifndef GPT2C_CALL_H
 #define GPT2C_CALL_H
 

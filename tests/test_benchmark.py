@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpt2c import GPT2, GPT2CError
-from gpt2c.cli import bench, parser
+from gpt2c.cli import bench, main, parser
 from gpt2c.cli.bench import cases, kernels, load, roofs
 from gpt2c.config import Config
 from gpt2c.core import _engine, _ops, _roofs
@@ -300,3 +300,13 @@ def test_all_is_read(isa, n):
     x = np.ones(n + 16, np.float32)
     assert _roofs.read_all(x[:n], isa=isa) == n
     assert _roofs.read_all(x[:n], isa=isa, threads=2) == n
+
+
+@pytest.mark.parametrize("words", [("--shape", "12Q", "load"), ("-m", "nosuch.gpt2c", "load")])
+def test_what_cannot_be_measured_is_refused_before_any_word_of_measuring(words, capsys):
+    assert main(["bench", *words]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("gpt2c: error: ") and (
+        "124M" in told or "no file or directory 'nosuch.gpt2c'" in told
+    )
+    assert "Hub" not in told

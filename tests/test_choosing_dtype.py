@@ -75,7 +75,7 @@ def test_a_format_without_a_loss_does_not_qualify():
 
 def test_the_reason_is_told():
     assert reason(AMX, "scoring", 0.002) == "2.0 times as fast as float32 here, loss +0.002 %"
-    assert reason(AMX, "scoring", 0.0) == "no other that is allowed is clearly faster here"
+    assert reason(AMX, "scoring", 0.0) == "no other format within the allowed loss is clearly faster here"
     *_, limit, scoring, generating = formats_table(AMX, 0.8, given=True)
     assert limit == "the fastest here within a loss of +0.800 %:"
     assert scoring.endswith("--dtype bfloat16") and generating.endswith("--dtype int4")
@@ -151,7 +151,7 @@ def test_recommend_refuses_what_it_cannot_compare(tmp_path):
 def test_a_loss_is_a_percentage(word, capsys):
     with pytest.raises(SystemExit):
         parser.build_parser().parse_args(["bench", f"--max-loss={word}"])
-    assert f"{word!r} is no percentage from 0, such as 0.1" in capsys.readouterr().err
+    assert f"{word!r} is not a percentage of 0 or more, such as 0.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["generate", "suggest", "explain", "info", "bench"])
@@ -255,15 +255,15 @@ def test_another_process_may_begin_meanwhile(corpus, monkeypatch):
 def test_auto_where_there_is_nothing_to_choose(corpus, capsys):
     assert main(["score", "Once upon a time", "--dtype", "auto", "-t1"]) == 0
     told = capsys.readouterr()
-    assert "dtype float32: auto measures for files of texts only" in told.err
+    assert "dtype float32: auto measures formats for files of texts only: one text" in told.err
     assert main(["score", "Once upon a time", "-t1"]) == 0
     assert capsys.readouterr().out == told.out
     assert score(corpus, "blas", "--dtype", "auto", "--backend", "blas") == 0
-    assert "dtype float32: backend 'blas' has no other" in capsys.readouterr().err
+    assert "dtype float32: backend 'blas' has that format only" in capsys.readouterr().err
     path = str(corpus / "small.gpt2c")
     GPT2.from_pretrained(dtype="int8").save(path)
     assert score(corpus, "packed", "--dtype", "auto", "-m", path) == 0
-    assert f"dtype int8: {path} holds no other" in capsys.readouterr().err
+    assert f"dtype int8: {path} holds that format only" in capsys.readouterr().err
     assert main(["score", "Once", "--max-loss", "1"]) == 1
     assert "--max-loss is for --dtype auto, which chooses a format" in capsys.readouterr().err
 
@@ -273,3 +273,29 @@ def test_documents_are_the_beginning_of_the_text():
     assert [ids.tolist() for ids in formats._first(texts, 7)] == [[0, 1, 2, 3, 4], [0, 1]]
     assert [len(ids) for ids in formats._first(texts, 6)] == [5]  # a single token has nothing to score
     assert [len(ids) for ids in formats._first(texts, 99)] == [5, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "busy"),
+    [(50.0, 101.0, True), (50.0, 100.0, False), (80.0, 81.0, False), (0.0, 1.0, True)],
+)
+def test_speeds_that_differ_much_are_told(low, high, busy):
+    quiet = {"median": 80.0, "low": 80.0, "high": 81.0}
+    cost = {"delta_percent": 0.0, "agreement_percent": 100.0, "kl": 0.0}
+    one = Format("float32", 1, {"scoring": quiet, "generating": quiet}, cost)
+    other = Format(
+        "int8", 1, {"scoring": quiet, "generating": {"median": 80.0, "low": low, "high": high}}, cost
+    )
+    found = formats.disturbed([one, other])
+    assert len(found) == busy and formats.disturbed([one]) == []
+    table = formats_table([one, other], 0.0, given=True)
+    assert any("the machine was busy" in line for line in table) == busy
+
+
+def test_auto_tells_of_a_busy_machine(corpus, monkeypatch, capsys):
+    steady = [of._replace(speeds={"scoring": {"median": 9.0, "low": 9.0, "high": 9.0}}) for of in AMX]
+    wild = [of._replace(speeds={"scoring": {"median": 9.0, "low": 3.0, "high": 9.0}}) for of in AMX]
+    for name, found in (("one", steady), ("two", wild)):
+        monkeypatch.setattr(formats, "measure_formats", lambda *args, found=found: found)
+        assert score(corpus, name, "--dtype", "auto") == 0
+        assert ("the machine was busy" in capsys.readouterr().err) == (found is wild)

@@ -34,7 +34,7 @@ from gpt2c.cli.progress import Progress
 from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, perform, plan, survey
 from gpt2c.corpus.tasks import Scoring
-from gpt2c.scoring.scoring import score_rows
+from gpt2c.scoring.rows import score_rows
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -373,7 +373,7 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.csv", b"a,b\n1,2\n", {}, ":1: there is no column 'text': choose with --text-field"),
         ("a.csv", b"text,text\n1,2\n", {}, ":1: two columns are called 'text'"),
         ("a.csv", b"text,gpt2c_n_tokens\n", {}, ":1: there is a field 'gpt2c_n_tokens' already"),
-        ("a.csv", b'text,b\n"1\n2",3\n4\n', {}, ":4: 1 fields, but the header has 2"),
+        ("a.csv", b'text,b\n"1\n2",3\n4\n', {}, ":4: 1 field, but the header has 2"),
         ("a.csv", b'text,b\n1,2\n"1\n2,3\n', {}, ":3: not CSV: unexpected end of data"),
         ("a.txt", b"one\ncaf\xe9\n", {}, ":2: not UTF-8 text: byte 3 is 0xe9"),
         ("a.txt", b"one\ncaf\xe9\n", {"lines": True}, ":2: not UTF-8 text: byte 3 is 0xe9"),
@@ -846,9 +846,9 @@ def test_the_file_on_stdin_is_not_replaced(corpus, tmp_path):
         (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be from 1 to 512, the"),
         (["a.jsonl", "-o", "out", "--stride", "513"], 1, "stride must be from 1 to 512, the model's"),
         (["a.jsonl", "-o", "out", "--prefix", "a b"], 1, "prefix must be made of letters, digits and _"),
-        (["a.jsonl", "-o", "out", "--shard", "0/2"], 2, "argument --shard: '0/2' is no I/N with I from 1 to"),
-        (["a.jsonl", "-o", "out", "--shard", "3/2"], 2, "'3/2' is no I/N"),
-        (["a.jsonl", "-o", "out", "--shard", "2"], 2, "'2' is no I/N"),
+        (["a.jsonl", "-o", "out", "--shard", "0/2"], 2, "argument --shard: '0/2' is not I/N with I from"),
+        (["a.jsonl", "-o", "out", "--shard", "3/2"], 2, "'3/2' is not I/N"),
+        (["a.jsonl", "-o", "out", "--shard", "2"], 2, "'2' is not I/N"),
         (["a.jsonl", "-o", "out", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (["a.jsonl", "-o", "a.jsonl/"], 1, "with -o DIR; a.jsonl is the name of a file"),
     ],

@@ -143,7 +143,7 @@ def test_bad_rows_of_csv(on_error, model, tmp_path):
         assert dict(zip(header[2:], row[2:], strict=True)) == {k: json.dumps(v) for k, v in scores.items()}
     begins = "in a row that begins with "
     assert [(row["line"], row["reason"]) for row in listed] == [
-        (3, "1 fields, but the header has 2: x"),
+        (3, "1 field, but the header has 2: x"),
         (4, '3 fields, but the header has 2: "a\\u000ab",c,d'),
         (6, f"not CSV: ',' expected after '\"', {begins}\"un\"closed,1"),
         (8, f"not UTF-8 text: byte 3 is 0xe9{UTF8}"),

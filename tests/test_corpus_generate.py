@@ -28,7 +28,7 @@ from gpt2c.errors import ContextLengthError
 from gpt2c.generation.job import Job
 from gpt2c.generation.loop import generate_rows
 from gpt2c.generation.options import SamplingOptions
-from gpt2c.scoring.scoring import score_rows
+from gpt2c.scoring.rows import score_rows
 
 __all__ = ["corpus"]  # the fixture
 

@@ -15,7 +15,7 @@ from gpt2c import edits, reference
 from gpt2c.core import _engine
 from gpt2c.introspection.hooks import Hook, axes, full_name, hook_names
 
-EVERYTHING = "*"
+EVERYTHING = ("*", "*_in", "*_input", "*result")
 
 
 def changing(name, seed):
@@ -167,6 +167,80 @@ def test_what_is_chosen(name):
     assert same(later, expect(lambda v: 0, positions=[2]))
     longer = np.concatenate([np.zeros_like(other), other], axis=at)
     assert same(applied(edits.replace(longer), name, value, start=7), other)
+
+
+def test_what_begins_beyond_a_value_is_refused():
+    value = np.zeros((7, 2, 12), np.float32)
+    pairs = ("heads", 2), ("heads", 9), ("units", 12), ("positions", 7), ("positions", 900)
+    for what, first in pairs:
+        sizes = {"heads": 2, "units": 12, "positions": 7}
+        for complete in (True, False):
+            hook = Hook("blocks.1.attn.hook_z", 1, range(7), complete)
+            chosen = edits.add(1, **{what: slice(first, None)})
+            if what == "positions" and not complete:  # they may still come
+                chosen(value, hook)
+                assert not value.any()
+                continue
+            allowed = rf"{what} of blocks.1.attn.hook_z must be from 0 to {sizes[what] - 1}; got {first}"
+            with pytest.raises(ValueError, match=allowed):
+                chosen(value, hook)
+    last = edits.add(1, heads=slice(1, None), units=slice(11, None), positions=slice(6, None))
+    last(value, Hook("blocks.1.attn.hook_z", 1, range(7), True))
+    assert value.sum() == value[6, 1, 11] == 1
+
+
+def test_numbers_that_float32_does_not_hold_are_refused():
+    for make in (edits.scale, edits.add):
+        for number in (1e39, -1e39):
+            with pytest.raises(ValueError, match=r"larger than float32 holds, 3\.4e38"):
+                make(number)
+    with pytest.raises(ValueError, match="larger than float32"):
+        edits.add(np.array([1, 1e39]))
+    with pytest.raises(TypeError, match="needs a number or an array of numbers; got 'x'"):
+        edits.add("x")
+    with pytest.raises(TypeError, match="needs a number; got None"):
+        edits.scale(None)
+    # Hidden keys are what infinities are for.
+    value = np.ones((1, 2, 2), np.float32)
+    edits.add(-np.inf, units=1)(value, Hook("blocks.0.attn.hook_attn_scores", 0, range(2)))
+    assert value.tolist() == [[[1, -np.inf]] * 2]
+
+
+def test_edits_after_which_there_are_no_probabilities(recwarn):
+    model, _ = random_gpt2()
+    name = "blocks.1.hook_resid_pre"
+    for pairs in (
+        [("ln_final.hook_scale", edits.zero())],
+        [(name, edits.add(100)), (name, edits.scale(1e38))],
+        [(name, edits.add(3e38)), (name, edits.add(3e38, units=0))],
+        [("blocks.0.attn.hook_attn_scores", edits.scale(-1))],
+        [("blocks.1.attn.hook_result", edits.add(3e38))],
+    ):
+        for attempt in (model.suggest, model.score, model.explain):
+            with pytest.raises(ValueError, match="the edits make logits infinite or NaN"):
+                str(attempt([1, 2, 3], edits=pairs))  # an explanation is made when it is looked at
+    calls = []
+
+    def break_the_second(value, hook):
+        calls.append(value)
+        if len(calls) == 2:
+            value[:] = np.nan
+
+    scores = model.score(iter([[1, 2], [3, 9]]), edits=[("hook_embed", break_the_second)])
+    assert np.isfinite(next(scores).logprobs).all()  # as for other errors, those before come first
+    with pytest.raises(ValueError, match="the edits make logits infinite or NaN"):
+        next(scores)
+    assert not recwarn.list
+
+
+def test_what_an_edit_does_itself_is_warned_of():
+    model, _ = random_gpt2()
+
+    def divide(value, hook):
+        value[:] = value / np.zeros_like(value)
+
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        model.run_with_cache([1, 2], (), edits=[("hook_embed", divide)])
 
 
 def test_nan_is_ablated_too():

@@ -87,6 +87,24 @@ def test_token_ids_and_the_beginning_of_a_text(bundled):
     assert empty.to_dict()["score"] is None and "Next:" in str(empty) and data_of(empty.html)
 
 
+def test_special_tokens_and_short_texts(bundled):
+    text, new = "<|endoftext|>The king", {"max_new_tokens": 1, "num_beams": 1}
+    for special in (False, True):
+        ids = bundled.encode([text], special=special)[0].tolist()
+        told = bundled.explain(text, special=special, **new).to_dict()
+        assert [row["token_id"] for row in told["score"]] == ids[1:] and told["text"] == text
+    assert len(bundled.explain([5, 6], **new).to_dict()["score"]) == 1
+    assert bundled.explain("").text == "" and bundled.explain([0]).text == "<|endoftext|>"
+
+
+def test_a_vocabulary_of_three():
+    model, _ = random_gpt2(n_vocab=3)
+    explanation = model.explain([1, 2], max_new_tokens=1, num_beams=1)
+    told = explanation.to_dict()
+    assert len(told["next"]) == told["sizes"]["best"] == 3 and "3 most probable" in str(explanation)
+    assert data_of(explanation.html)["walk"]["shown"] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "options", "error", "message"),
     [
@@ -98,6 +116,7 @@ def test_token_ids_and_the_beginning_of_a_text(bundled):
         (TEXT, {"special": 1}, TypeError, "special must be True or False"),
         (TEXT, {"edits": [("blocks.9.attn.hook_z", edits.zero())]}, ValueError, "no place of this model"),
         (TEXT, {"edits": [edits.zero]}, TypeError, "edits are pairs of a name and a function"),
+        (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*; got 5"),
         (TEXT, {"top_p": 0.5}, TypeError, "top_p"),
         ([TEXT, TEXT], {}, TypeError, "explain takes one text, but got a list of 2"),
         ("x " * 600, {}, ContextLengthError, "1200 tokens, but the model has 512 positions"),
@@ -116,6 +135,7 @@ def test_all_numbers_are_of_the_edited_model(bundled, edited):
     told = edited.to_dict()
     _, cache = bundled.run_with_cache(TEXT, edits=SILENT)
     assert told["edits"] == edited.edits == WORDS
+    assert repr(edited).startswith("<Explanation of 5 tokens, 2 edits: ")
     for name in ("q", "k", "v", "z"):
         assert np.array_equal(np.array(told[name], np.float32), cache[name, 3][:, 2])
     assert not np.any(told["z"])
@@ -158,7 +178,7 @@ def test_the_page_is_of_the_edited_model(bundled, edited):
 def test_results_of_heads_that_are_edited_count_in_the_attribution(bundled):
     changes = [("blocks.3.attn.hook_result", edits.zero(heads=2))]
     told = bundled.explain(TEXT, edits=changes).to_dict()["attribution"]
-    _, cache = bundled.run_with_cache(TEXT, ["*"], edits=changes)
+    _, cache = bundled.run_with_cache(TEXT, ["*", "*result"], edits=changes)
     assert told["heads"][3][2] == 0 != bundled.explain(TEXT).to_dict()["attribution"]["heads"][3][2]
     assert np.allclose(told["heads"], cache.attribution().heads, atol=1e-5)
 
@@ -179,7 +199,7 @@ def test_an_edit_is_refused_where_it_does_not_fit(tmp_path):
     for words, status, message in (
         ("z:nought", 2, "there is no edit 'nought'"),
         ("z:zero:positions=5", 1, "positions of blocks.0.attn.hook_z must be from 0 to 4; got 5"),
-        ("resid_pre:scale=1e30", 1, "with these edits the logits are infinite or not numbers"),
+        ("resid_pre:scale=1e30", 1, "the edits make logits infinite or NaN"),
     ):
         done = run("explain", TEXT, "--edit", words, "-o", page)
         assert done.returncode == status and message in done.stderr and "Traceback" not in done.stderr
@@ -195,6 +215,20 @@ def test_scores_are_left_out_where_weights_do_not_follow_from_them(bundled):
         assert data["attention"]["scores"]["layers"] == [0, 2, 3, 5]
     everywhere = bundled.explain(TEXT, max_new_tokens=1, edits=[("pattern", edits.scale(-2))])
     assert "scores" not in data_of(everywhere.html)["attention"] and "Pattern" in str(everywhere)
+
+
+def test_shares_are_told_as_they_are(bundled):
+    """Weights that are edited need not add up to 1."""
+    phrase = ": each row shares out 100%"
+    pairs = [("pattern", edits.scale(0.25, heads=0))]
+    for head, says in ((0, False), (1, True)):
+        told = str(bundled.explain(TEXT, layer=2, head=head, max_new_tokens=1, num_beams=1, edits=pairs))
+        assert (phrase in told) == says
+    long, options = "The king was old. " * 5, {"layer": 2, "head": 0, "max_new_tokens": 1, "num_beams": 1}
+    told = str(bundled.explain(long, **options, edits=pairs))
+    _, cache = bundled.run_with_cache(long, "pattern", edits=pairs)
+    rest = np.sort(cache["pattern", 2][0, -1])[:-12].astype(float)
+    assert f"    and {len(rest)} more, {rest.sum():.1%} together" in told
 
 
 def test_a_name_of_an_edit_is_only_text():

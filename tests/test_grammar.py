@@ -50,4 +50,7 @@ def test_without_the_grammar_it_would_not(bundled):
 def test_the_example_runs(example, capsys):
     example.sys.argv = [str(PATH)]
     example.main()
-    assert capsys.readouterr().out.count("'kind'") == 4
+    printed = capsys.readouterr().out
+    assert printed.count("'kind'") == 4
+    page = PATH.with_name("generation.md").read_text(encoding="utf-8")
+    assert f"$ python docs/json_schema.py\n{printed}```" in page

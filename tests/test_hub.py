@@ -356,7 +356,7 @@ def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
     again, requests = ask("owner/tiny", local_files_only=True)
     assert requests == []
     assert again["directory"] == first["directory"]
-    assert again["notes"][1] == "the cached copy was used as it is: local_files_only is set"
+    assert again["notes"][1] == "the cached copy was used as it is: local_files_only (--offline) is set"
 
     offline = Client(endpoint, home, HF_HUB_OFFLINE="1")
     Hub.requests.clear()
@@ -380,8 +380,8 @@ def test_offline_and_not_cached(ask, files):
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
         "there is no file or directory 'owner/tiny' here, so it is looked for in the Hub's cache: "
-        "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only is set. "
-        "Fetch the model on another machine (`hf download owner/tiny"
+        "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only "
+        "(--offline) is set. Fetch the model on another machine (`hf download owner/tiny"
     )
     assert "with a connection" not in answer["message"]
     assert requests == []
@@ -397,7 +397,7 @@ def test_offline_and_only_partly_cached(ask, files, shards):
         (Path(answer["directory"]) / missing).unlink()
         answer, _ = ask(source, local_files_only=True)
         assert answer["error"] == "CheckpointError"
-        assert "and local_files_only is set. Fetch the model on another machine" in answer["message"]
+        assert "local_files_only (--offline) is set. Fetch the model on another machine" in answer["message"]
         assert (
             missing in answer["message"] if source == "two" else "the weights of 'one'" in answer["message"]
         )
@@ -483,16 +483,19 @@ def test_no_config(ask, files):
     )
 
 
-def test_only_pickled_weights(ask, files):
-    answer, requests = ask(
-        "owner/tiny", {"config.json": files["config.json"], "pytorch_model.bin": b"x" * 100}
-    )
+def test_weights_of_torch_alone(ask, files):
+    data = (Path(__file__).parent / "data" / "torch" / "zip.bin").read_bytes()
+    answer, requests = ask("owner/tiny", {"config.json": files["config.json"], "pytorch_model.bin": data})
+    assert answer["read"] and answer["notes"][1].startswith("pytorch_model.bin: ")
+    assert fetched(requests) == ["config.json", "pytorch_model.bin"]
+
+
+def test_no_weights(ask, files):
+    answer, requests = ask("owner/tiny", {"config.json": files["config.json"], "tf_model.h5": b"x" * 100})
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "'owner/tiny' has no model.safetensors at revision main: pytorch_model.bin is a pickle, which can "
-        "run any code when "
+        "'owner/tiny' has no model.safetensors at revision main: tf_model.h5 is in a format that"
     )
-    assert "s, d = 'owner/tiny', 'converted'" in answer["message"]
     assert answer["message"].endswith("adds safetensors, revision='refs/pr/NUMBER' loads that")
     assert fetched(requests) == ["config.json"]
 
@@ -530,7 +533,7 @@ def test_names(name):
     "name",
     [
         "", ".", "..", "./gpt2", "/gpt2", "a/b/c", "a//b", "a/", "~/x", "-a", "a b", "a\\b", "C:/x",
-        "a..b", "a--b", "a.", "a-/b", "a.git", "x.safetensors", "a/x.bin", "x" * 97, "gpt2\n", "é",
+        "a..b", "a--b", "a.", "a-/b", "a.git", "x.safetensors", "x.gpt2c", "a/x.bin", "x" * 97, "gpt2\n", "é",
     ],
 )  # fmt: skip
 def test_names_that_are_paths(name):

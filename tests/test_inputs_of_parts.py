@@ -13,7 +13,7 @@ from gpt2c.introspection import patching
 from gpt2c.introspection.hooks import matching
 
 INPUTS = ("attn_in", "q_input", "k_input", "v_input")
-EVERYTHING = "*"
+EVERYTHING = ("*", "*_in", "*_input", "*result")
 
 
 def moved(model, names, edit, ids, **how):
@@ -105,7 +105,7 @@ def test_the_input_of_one_layer_is_not_put_into_another():
 def test_an_edit_is_the_same_whoever_looks(name):
     model, _ = random_gpt2()
     pairs = [(f"*.hook_{name}", edits.add(np.arange(24), positions=3))]
-    logits = [model.run_with_cache(list(range(9)), names, edits=pairs)[0] for names in ((), None, "*")]
+    logits = [model.run_with_cache(list(range(9)), names, edits=pairs)[0] for names in ((), None, EVERYTHING)]
     assert same(logits[0], logits[1]) and same(logits[0], logits[2])
     assert not same(logits[0], model.forward(list(range(9))))
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from gpt2c import GPT2, edits, reference
 from gpt2c.core import _engine
 from gpt2c.introspection.hooks import PLACES, full_name, hook_names, matching
+from gpt2c.introspection.observer import checked_edits
 
 ISAS = _engine.isas()
-EVERYTHING = "*"
+EVERYTHING = ("*", "*_in", "*_input", "*result")
 U = tolerance.U
 
 
@@ -214,7 +215,9 @@ def test_names_and_their_short_forms():
             cache[wrong]
     with pytest.raises(KeyError, match="no value 'patern' in a layer; there are resid_pre, "):
         cache["patern", 0]
-    with pytest.raises(KeyError, match="no value 'pattern' outside layers; there are embed, "):
+    with pytest.raises(
+        KeyError, match=r"no value 'pattern' outside layers; .*; in a layer: cache\['pattern', 0\]"
+    ):
         cache["pattern"]
 
 
@@ -225,7 +228,20 @@ def test_names_filters():
     assert matching(config, None) == [
         name for name in names if not name.endswith(("result", "_in", "_input"))
     ]
-    assert matching(config, "*") == names
+    assert matching(config, "*") == matching(config, None)
+    assert matching(config, EVERYTHING) == matching(config, lambda name: True) == names
+    layer = [name for name in names if name.startswith("blocks.1.")]
+    alone = ("result", "_in", "_input")
+    for wide in ("blocks.1.*", "*.1.hook_*", "*.1.attn.*", "*1*t", "*1.hook_mlp_i?", "*1.hook_[kq]_inpu[t]"):
+        try:
+            assert not [name for name in matching(config, wide) if name.endswith(alone)], wide
+        except ValueError as error:
+            assert "no place of this model is called" in str(error), wide
+    for ending in alone:
+        assert matching(config, f"blocks.1.*{ending}") == [name for name in layer if name.endswith(ending)]
+    assert matching(config, "blocks.1.hook_[qk]_input") == [f"blocks.1.hook_{part}_input" for part in "qk"]
+    touched = checked_edits(random_gpt2()[0], [("blocks.1.*", edits.zero())])
+    assert list(touched) == [name for name in layer if not name.endswith(alone)]
     assert matching(config, ["blocks.[1-9].attn.hook_?", "hook_embed"]) == [
         "hook_embed",
         *(f"blocks.1.attn.hook_{name}" for name in "qkvz"),

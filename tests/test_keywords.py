@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 
 import pytest
 from helpers.toys import random_gpt2
 
 from gpt2c import GPT2
+from gpt2c.cli import main
+from gpt2c.cli.parser import build_parser
+from gpt2c.core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from gpt2c.generation.options import SamplingOptions
+from gpt2c.ray import Generator
 
 # What GPT2LMHeadModel.generate of transformers 4.57.6 takes by name, GenerationConfig's fields included.
 OF_TRANSFORMERS = """
@@ -142,3 +147,65 @@ def test_signatures_are_as_written():
     assert list(inspect.signature(GPT2.score).parameters)[:3] == ["self", "texts", "bos"]
     assert list(inspect.signature(GPT2).parameters)[:2] == ["weights", "tokenizer"]
     assert list(inspect.signature(GPT2.from_pretrained).parameters)[:2] == ["source", "dtype"]
+
+
+OF_PYTHON = re.compile(r"[a-z]_[a-z]|\bmodel\.|\w\(|\w=|(?<!-)\b(stop takes|threads says)")
+COMMANDS = ("generate", "suggest", "score", "explain", "info", "convert", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_answers_in_its_own_options(command, capsys):
+    parser = build_parser()._subparsers._group_actions[0].choices[command]
+    ours = set(parser._option_string_actions)
+    names = {*OF_LOADING, *(OF_GENERATION if command == "generate" else OF_PROMPTS)}
+    for name in names:
+        option = "--" + name.replace("_", "-")
+        if option in ours:
+            continue
+        arguments = {"convert": ["a", "b"], "bench": []}.get(command, ["x"])
+        assert main([command, *arguments, f"{option}=1"]) == 2
+        said = capsys.readouterr().err.partition(f"unrecognized arguments: {option}=1")[2]
+        here = re.sub("in Python, .*|huggingface_hub|model.safetensors", "", said)
+        assert not OF_PYTHON.search(here), (name, said)
+        named = re.findall(r"(?<!\w)--[a-z][a-z-]*", here.partition("generate has")[0])
+        assert set(named) <= ours, (name, said)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.score([("a", "b", "c")]), "text 0 must be a text or a pair .* has two members"),
+        (lambda m: m.score([[1], ("a",)]), "text 1 must be a text or a pair .*; got \\('a',\\)"),
+        (lambda m: m.score([("a", 5)]), "text 0 must be a text or a pair"),
+        (lambda m: list(m.score(iter([([1], [2], [3])]))), "text 0 must be a text or a pair"),
+        (lambda m: m.score(5), "a text is a string .*; an iterator of them, and pairs .*; got int"),
+        (lambda m: m.suggest(5), "a prompt is a string or a list of token ids, several are .*; got int"),
+        (lambda m: GPT2.from_pretrained(5), "source must be a path, the name of a model .*; got int"),
+        (lambda m: m.encode("abc"), r"encode takes a list of prompts: encode\(\[text\]\)\[0\]"),
+        (lambda m: m("Once"), "a GPT2 cannot be called: use generate, score or suggest .* or forward"),
+        (lambda m: m(input_ids=[1], use_cache=True), "a GPT2 cannot be called"),
+    ],
+)
+def test_what_is_given_in_the_wrong_form_is_told_the_right_one(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(model())
+
+
+def test_no_ids_for_a_forward_pass():
+    with pytest.raises(ValueError, match="ids has no token ids; at least one is needed") as caught:
+        model().forward([])
+    assert "empty string" not in str(caught.value)
+    assert model().forward(model().start_ids).shape == (1, model().config.n_vocab)
+
+
+def test_a_class_is_called_by_its_name():
+    with pytest.raises(TypeError, match=r"^Generator has no option zzz: help\(Generator\) explains"):
+        Generator(zzz=1)
+
+
+def test_one_token_is_no_tokens():
+    text = model().generate([[1]], max_new_tokens=1)[0].prompt_token_ids
+    assert repr(model().score([1])).startswith("Score(1 token, ")
+    assert repr(model().score([1, 2])).startswith("Score(2 tokens, ")
+    assert repr(model().explain(text)).startswith("<Explanation of 1 token: ")
+    assert "of 1 token: " in repr(model().run_with_cache([1])[1])

@@ -228,7 +228,7 @@ def test_special_tokens_in_text_are_text(bundled):
         (
             None,
             TypeError,
-            "a prompt is a string or a list of token ids, several are a list of those; got NoneType",
+            "a prompt is a string or a list of token ids, several are a list of those",
         ),
         (b"bytes", TypeError, "got bytes"),
         ({"a": 1}, TypeError, "got dict"),

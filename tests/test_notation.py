@@ -10,6 +10,7 @@ from helpers.toys import same
 
 from gpt2c import edits
 from gpt2c.introspection.edits import described
+from gpt2c.introspection.hooks import Hook
 from gpt2c.introspection.notation import parse_edit
 
 TEXT = "The princess was sad because"
@@ -48,6 +49,7 @@ def test_words_are_the_edits_of_python(bundled, words, name, edit):
         (":zero", "there is no NAME"),
         ("z:nought", "there is no edit 'nought'"),
         ("z:zero=1", "there is no edit 'zero=1'"),
+        ("z:zero=", "there is no edit 'zero='"),
         ("z:mean", "there is no edit 'mean'"),
         ("z:scale", "scale needs a number, not ''"),
         ("z:add=one", "add needs a number, not 'one'"),
@@ -55,9 +57,22 @@ def test_words_are_the_edits_of_python(bundled, words, name, edit):
         ("z:scale=inf", "scale needs a number, not 'inf'"),
         ("z:zero:layers=1", "there is no 'layers=1'"),
         ("z:zero:1", "there is no '1'"),
-        ("z:zero:heads=1:heads=2", "heads stands there twice"),
+        ("z:scale=1_0", "scale needs a number, not '1_0'"),
+        ("z:add= 2 ", "add needs a number, not ' 2 '"),
+        ("z:add=\u0661", "add needs a number, not '\u0661'"),
+        ("z:scale=.", "scale needs a number, not '.'"),
+        ("z:scale=1e39", "scale needs a number from -3.4e38 to 3.4e38, not '1e39'"),
+        ("z:add=-1e39", "add needs a number from -3.4e38 to 3.4e38, not '-1e39'"),
+        ("z:add=1e999", "add needs a number from -3.4e38 to 3.4e38, not '1e999'"),
+        ("z:zero:", "there is an empty part after 'zero:'"),
+        ("z:zero::heads=1", "there is an empty part after 'zero:'"),
+        ("z:zero:heads=1:", "there is an empty part after 'heads=1:'"),
+        ("z:", "there is no EDIT"),
+        ("z:zero:heads", "heads needs a value"),
+        ("z:zero:heads=", "heads needs a value"),
+        ("z:zero:heads=1:heads=2", "heads is given twice"),
         *((f"z:zero:heads={choice}", f"heads cannot be {choice!r}")
-          for choice in ("", "-1", "1,", "2-1", "a", "1-2-3", "1,5-", "1234567", "0-1234567", "\u0661")),
+          for choice in ("-1", "1,", "2-1", "a", "1-2-3", "1,5-", "1234567", "0-1234567", "\u0661")),
     ],
 )  # fmt: skip
 def test_words_that_are_refused_say_what_is_allowed(words, message):
@@ -69,6 +84,15 @@ def test_words_that_are_refused_say_what_is_allowed(words, message):
 
 def silence(z, hook):
     z[:] = 0
+
+
+@pytest.mark.parametrize(
+    ("written", "number"), [("+1.5e0", 1.5), (".5", 0.5), ("2.", 2.0), ("-3.4E38", -3.4e38)]
+)
+def test_numbers(written, number):
+    value = np.full((1, 4), 0.25, np.float32)
+    parse_edit(f"x:add={written}")[1](value, Hook("hook_embed", None, range(1)))
+    assert (value == np.float32(0.25) + np.float32(number)).all()
 
 
 def test_edits_say_what_they_do(bundled):
@@ -137,10 +161,22 @@ def test_a_place_that_the_model_does_not_have():
     for words, message in (
         ("blocks.3.attn.hook_zz:zero", "no place of this model is called 'blocks.3.attn.hook_zz'; is"),
         ("blocks.3.attn.hook_z:zero:heads=4", "heads of blocks.3.attn.hook_z must be from 0 to 3; got 4"),
+        ("z:zero:heads=9-", "heads of blocks.0.attn.hook_z must be from 0 to 3; got 9"),
+        ("z:zero:positions=900-", "positions of blocks.0.attn.hook_z must be from 0 to 5; got 900"),
         ("blocks.3.hook_attn_out:zero:heads=0", "blocks.3.hook_attn_out has no heads"),
     ):
         done = run("score", TEXT, "--edit", words)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["ln_final.hook_scale:zero", "ln1.scale:zero", "resid_pre:scale=1e30"])
+@pytest.mark.parametrize("command", ["score", "suggest", "explain"])
+def test_edits_after_which_there_are_no_probabilities(command, words):
+    done = run(command, TEXT, "--edit", words)
+    assert done.returncode == 1 and done.stdout == ""
+    assert (
+        "error: the edits make logits infinite or NaN" in done.stderr and len(done.stderr.splitlines()) == 1
+    )
 
 
 def test_files_of_texts_take_no_edits(tmp_path):

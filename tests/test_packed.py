@@ -243,7 +243,7 @@ def test_a_replaced_file_goes_on_working_for_those_who_have_it(packed):
 
 def test_options_that_a_packed_file_cannot_serve(packed):
     assert GPT2.from_pretrained(str(packed), dtype="int8").dtype == "int8"
-    with pytest.raises(ValueError, match=r"dtype is 'float32', but .* holds 'int8'"):
+    with pytest.raises(ValueError, match=r"dtype is 'float32', but .* holds its weights in 'int8' only"):
         GPT2.from_pretrained(packed, dtype="float32")
     with pytest.raises(ValueError, match="backend is 'blas'"):
         GPT2.from_pretrained(packed, backend="blas")

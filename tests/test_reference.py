@@ -296,3 +296,38 @@ def test_text_for_a_loaded_model(bundled):
     assert np.abs(found - logits).max() <= tolerance.model_bound(bundled.config, dict(bundled.weights), ids)
     with pytest.raises(ValueError, match=r"token ids must lie in 0 \.\.\. 4095"):
         reference.forward(bundled, [4096])
+
+
+def test_arguments_by_keyword_and_their_errors(bundled):
+    model, weights = random_gpt2(n_ctx=20)
+    ids = [1, 2, 3]
+    expected = reference.forward(model.config, weights, ids)
+    assert same(reference.forward(model, ids=ids), expected)
+    assert same(reference.forward(config=model.config, weights=weights, ids=ids), expected)
+    assert reference.generate(model, n_new=2, ids=ids) == reference.generate(model, ids, 2)
+    text = "The king"
+    for found in (reference.forward(bundled, ids=text), reference.forward(model=bundled, ids=text)):
+        assert same(found, reference.forward(bundled, text))
+    both = r"generate takes \(model, ids or text, n_new\) or \(config, weights, ids, n_new\): "
+    for args, options, message in (
+        ((model, ids), {}, both + "missing a required argument: 'n_new'"),
+        ((model,), {"n_new": 2}, both + "missing a required argument: 'ids'"),
+        ((model.config, ids), {"n_new": 2}, both + "missing a required argument: 'ids'"),
+        ((model, ids, 2), {"weights": {}}, both + "multiple values for argument 'weights'"),
+        ((model, ids, 2), {"causal": False}, both + "got an unexpected keyword argument 'causal'"),
+        (
+            (model.config, weights, text, 2),
+            {},
+            both + "text needs a model, which has the tokenizer; got 'The king'",
+        ),
+        ((text, ids, 2), {}, both + "missing a required argument: 'n_new'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            reference.generate(*args, **options)
+    with pytest.raises(
+        TypeError, match=r"log_probabilities takes \(model, ids or text\) or \(config, weights, ids\): "
+    ):
+        reference.log_probabilities(model)
+    with pytest.raises(TypeError, match=r"forward takes \(model, ids or text, look, causal\) or \(config, "):
+        reference.forward(model)
+    assert "generate(model, " in reference.generate.__doc__

@@ -123,7 +123,7 @@ def test_the_words_that_word_perplexity_divides_by(bundled):
         score.word_perplexity(0)
     with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1; got 7\.5 \(float\)"):
         score.word_perplexity(7.5)
-    with pytest.raises(ValueError, match="token ids were scored: how many words they are is to be said"):
+    with pytest.raises(ValueError, match="token ids have no words to count: pass n_words"):
         bundled.score([1, 2]).word_perplexity()
     with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
         bundled.score(" \n").word_perplexity()
@@ -421,7 +421,7 @@ def test_a_long_context_is_cut_by_the_window():
         assert one.contexts.min() >= min(100 - n + 1, 34)
     with pytest.raises(
         ContextLengthError,
-        match="text 1 has 1 tokens after a context of 40, but the model has 40 positions: together at most",
+        match="text 1 has 1 token after a context of 40, but the model has 40 positions: together at most",
     ):
         model.score([[1], ([1] * 40, [2])])
 
@@ -494,8 +494,13 @@ def test_results_before_an_error_come_first():
         ([("a", [])], True, ValueError, "text 0 has no token ids: there is nothing to score"),
         ([("", [3])], False, ValueError, "nothing can be scored; use bos=True, a context or"),
         (["a", ([3, 4096], "a")], True, ValueError, "the context of text 1 has token id 4096"),
-        ([("a", "b", "c")], True, TypeError, "text 0 must hold integers only; got 'a'"),
-        ([(1, "b")], True, TypeError, "text 0 must hold integers only; got 'b'"),
+        (
+            [("a", "b", "c")],
+            True,
+            TypeError,
+            "has two members, each a string or token ids; got ('a', 'b', 'c')",
+        ),
+        ([(1, "b")], True, TypeError, "text 0 must be a text or a pair (context, continuation)"),
         ("", True, ValueError, "the text is empty: there is nothing to score"),
         (["Once", ""], True, ValueError, "text 1 is empty"),
         ("Once", False, ValueError, "the text is a single token, and without bos nothing stands before it"),

@@ -11,7 +11,7 @@ import pytest
 from helpers.tokenizer_kinds import MAKERS, TEXT, added, decoded, kind, logprobs
 from helpers.toys import random_gpt2
 
-from gpt2c.scoring.scoring import score_rows
+from gpt2c.scoring.rows import score_rows
 from gpt2c.scoring.vocabulary import word_edges
 from gpt2c.tokenizer import load_tokenizer
 from gpt2c.tokenizer.load import unpack

@@ -40,7 +40,7 @@ def close(mine, theirs):
 def looked(config, weights, ids, key, arrays):
     model = gpt2((config, weights, ids))
     ids = np.asarray(ids, np.int32)
-    logits, cache = model.run_with_cache(ids, "*")
+    logits, cache = model.run_with_cache(ids, ("*", "*_in", "*_input", "*result"))
     return SimpleNamespace(model=model, ids=ids, key=key, logits=logits, cache=cache, theirs=arrays)
 
 
@@ -53,7 +53,9 @@ def compare_names(run):
 
 def compare_edits(run):
     config = run.model.config
-    _, other = run.model.run_with_cache(other_ids(run.key, run.ids, config.n_vocab), "*")
+    _, other = run.model.run_with_cache(
+        other_ids(run.key, run.ids, config.n_vocab), ("*", "*_in", "*_input", "*result")
+    )
 
     def edit(one):
         where = arguments(one)

@@ -33,6 +33,10 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
 
 
+# How files of other formats begin.
+_OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
+
+
 def read_config(directory: Path) -> Config:
     """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path."""
     path = directory / "config.json"
@@ -110,6 +114,9 @@ def is_index(name: str) -> bool:
 def _tensors_in(file: RegularFile) -> dict[str, TensorInfo]:
     """The tensors of a file, by their names; what kind of file it is, its first bytes say."""
     if not is_torch_file(file):
+        known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
+        if known is not None:
+            raise CheckpointError(f"{file.path} is {known} file, which gpt2c does not read")
         return read_header(file)
     found = read_torch_file(file)
     # Of an optimizer, a training run or a list there is more to know than names.

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import CheckpointError
 from ..tokenizer.files import FILES
 from .directory import WEIGHTS, advice, is_index, read_config, shards
+from .packed import SUFFIX
 
 __all__ = ["fetch", "fetch_tokenizer", "looks_like_name"]
 
@@ -37,7 +38,7 @@ def looks_like_name(source: str) -> bool:
     return (
         len(source) <= 96
         and _NAME.fullmatch(source) is not None
-        and not source.endswith((".safetensors", ".json", ".txt", ".model", ".bin", ".gguf", ".git"))
+        and not source.endswith((SUFFIX, ".safetensors", ".json", ".txt", ".model", ".bin", ".gguf", ".git"))
         and ".." not in source
         and "--" not in source
     )
@@ -55,7 +56,8 @@ def fetch(
     """Download a model into the cache; return its directory there and notes for display.
 
     config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
-    those of safetensors where there are any, else pytorch_model.bin; or the shards and their index. Without a connection, the cached files are used.
+    model.safetensors, else pytorch_model.bin, or the shards of either and their index. Without a connection,
+    the cached files are used.
 
     Raises
     ------
@@ -157,7 +159,8 @@ class _Repository:
         self.name, self.revision, self.token = name, revision, token
         self.cache = None if cache_dir is None else os.fspath(cache_dir)
         self.folder = PurePosixPath(subfolder or "").parts
-        self.offline = "local_files_only is set" if local_files_only else ""  # why only the cache is used
+        # Why only the cache is used.
+        self.offline = "local_files_only (--offline) is set" if local_files_only else ""
         self.asked = local_files_only  # whether that is what the caller wants
         self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
 

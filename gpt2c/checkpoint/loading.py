@@ -130,7 +130,7 @@ def _load_packed(
     packed = open_packed(path)
     if dtype not in (None, packed.dtype):
         raise ValueError(
-            f"dtype is {dtype!r}, but {path} holds {packed.dtype!r} and no more: leave dtype out, or "
+            f"dtype is {dtype!r}, but {path} holds its weights in {packed.dtype!r} only: leave dtype out, or "
             "load the model that it was made from"
         )
     if backend != "native":

@@ -171,7 +171,10 @@ def open_checkpoint(
         config.json is invalid, or asks for something gpt2c cannot honour.
     """
     if source is not None and not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"source must be a path, a hub name or None, not {type(source).__name__}")
+        raise TypeError(
+            "source must be a path, the name of a model on the Hub, or None for the bundled model; got "
+            f"{type(source).__name__}"
+        )
     _check_subfolder(subfolder)
     path = BUNDLED if source is None else Path(os.path.expanduser(source))
     local = source is None or (os.fspath(source) != "" and os.path.exists(path))

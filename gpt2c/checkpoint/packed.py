@@ -207,7 +207,7 @@ def _sha256() -> Any:
 
 def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
     """The path of a packed file, known by its name or its header; None for any other source."""
-    if source is None:
+    if not isinstance(source, str | os.PathLike):
         return None
     path = Path(os.path.expanduser(source))
     try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import pickletools
 from collections.abc import Callable, Hashable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from ..errors import CheckpointError, shown
 
@@ -46,6 +46,8 @@ _STORAGES = {
 }
 # More than any file of tensors has; the values of a pickle take some 100 times its bytes.
 _MOST_INSTRUCTIONS = 5_000_000
+_MOST_BYTES = 64 * 2**20
+_LONGEST_NAME = 1000
 _LARGEST = 2**62
 
 
@@ -98,9 +100,9 @@ def read_pickle(file: IO[bytes], where: str) -> Any:
     CheckpointError
         It is damaged, or it names anything but what a file of tensors needs.
     """
-    machine = _Machine(where)
+    machine, stream = _Machine(where), cast("IO[bytes]", _Bounded(file))
     try:
-        for n, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if n == _MOST_INSTRUCTIONS:
                 raise CheckpointError(f"{where} has a pickle of more than {n:,} instructions, too many")
             if opcode.name == "STOP":
@@ -109,6 +111,21 @@ def read_pickle(file: IO[bytes], where: str) -> Any:
     except (ValueError, IndexError, EOFError, UnicodeDecodeError, OverflowError) as error:
         raise CheckpointError(f"{where} has a damaged pickle: {error}") from None
     raise CheckpointError(f"{where} has a damaged pickle: it has no end")
+
+
+class _Bounded:
+    """A file as pickletools reads it, of which no length that is only announced is believed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, n: int) -> bytes:
+        if n > _MOST_BYTES:
+            raise ValueError(f"it announces a value of {n} bytes")
+        return self._file.read(n)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_LONGEST_NAME)
 
 
 class _Machine:
@@ -129,7 +146,7 @@ class _Machine:
         if name in _LITERALS:
             self.stack.append(_LITERALS[name](argument))
             return
-        method = getattr(self, f"_{name.lower()}", None)
+        method = getattr(self, f"op_{name.lower()}", None)
         if method is None:
             raise CheckpointError(f"{self.where} has a pickle with {name}, which no file of tensors needs")
         method(argument)
@@ -156,45 +173,45 @@ class _Machine:
 
     # ---- one method for each instruction
 
-    def _proto(self, version: int) -> None:
+    def op_proto(self, version: int) -> None:
         if version > 5:
             raise ValueError(f"version {version} of the format is unknown")
 
-    def _frame(self, _: int) -> None:
+    def op_frame(self, _: int) -> None:
         pass
 
-    def _mark(self, _: None) -> None:
+    def op_mark(self, _: None) -> None:
         self.stack.append(_MARK)
 
-    def _tuple(self, _: None) -> None:
+    def op_tuple(self, _: None) -> None:
         self.stack.append(tuple(self._since_mark()))
 
-    def _tuple1(self, _: None) -> None:
+    def op_tuple1(self, _: None) -> None:
         self._gather(1)
 
-    def _tuple2(self, _: None) -> None:
+    def op_tuple2(self, _: None) -> None:
         self._gather(2)
 
-    def _tuple3(self, _: None) -> None:
+    def op_tuple3(self, _: None) -> None:
         self._gather(3)
 
     def _gather(self, n: int) -> None:
         values = [self._pop() for _ in range(n)]
         self.stack.append(tuple(reversed(values)))
 
-    def _append(self, _: None) -> None:
+    def op_append(self, _: None) -> None:
         value = self._pop()
         self._top(list).append(value)
 
-    def _appends(self, _: None) -> None:
+    def op_appends(self, _: None) -> None:
         values = self._since_mark()
         self._top(list).extend(values)
 
-    def _setitem(self, _: None) -> None:
+    def op_setitem(self, _: None) -> None:
         value, key = self._pop(), self._pop()
         self._put([key, value])
 
-    def _setitems(self, _: None) -> None:
+    def op_setitems(self, _: None) -> None:
         self._put(self._since_mark())
 
     def _put(self, values: list[Any]) -> None:
@@ -206,26 +223,26 @@ class _Machine:
                 raise ValueError(f"a key of a dict is a {type(key).__name__}")
             table[key] = value
 
-    def _binput(self, index: int) -> None:
+    def op_binput(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    _long_binput = _binput
+    op_long_binput = op_binput
 
-    def _memoize(self, _: None) -> None:
+    def op_memoize(self, _: None) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
-    def _binget(self, index: int) -> None:
+    def op_binget(self, index: int) -> None:
         if index not in self.memo:
             raise ValueError(f"it refers to value {index} before that is there")
         self.stack.append(self.memo[index])
 
-    _long_binget = _binget
+    op_long_binget = op_binget
 
-    def _global(self, named: str) -> None:
+    def op_global(self, named: str) -> None:
         module, _, name = named.partition(" ")
         self.stack.append(self._named(module, name))
 
-    def _stack_global(self, _: None) -> None:
+    def op_stack_global(self, _: None) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
             raise ValueError("a name is no text")
@@ -245,7 +262,7 @@ class _Machine:
             "state dict alone: torch.save(model.state_dict(), 'pytorch_model.bin')"
         )
 
-    def _reduce(self, _: None) -> None:
+    def op_reduce(self, _: None) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, _Name) or function.call is None or type(arguments) is not tuple:
             raise ValueError("something is called that is no function")
@@ -254,12 +271,12 @@ class _Machine:
         except TypeError:
             raise ValueError(f"{function.name} has other arguments than known") from None
 
-    def _build(self, _: None) -> None:
+    def op_build(self, _: None) -> None:
         """Attributes of an OrderedDict, such as the _metadata of a state dict, are left out."""
         self._pop()
         self._top(dict)
 
-    def _binpersid(self, _: None) -> None:
+    def op_binpersid(self, _: None) -> None:
         named = self._pop()
         if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
             raise ValueError("a storage is missing")

@@ -10,6 +10,7 @@ Specification of PKWARE.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -245,6 +246,9 @@ def _info(tensor: Tensor, file: RegularFile, places: Mapping[str, _Place]) -> Te
     reach = 0 if empty else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if (tensor.offset + reach) * itemsize > place.nbytes:
         raise CheckpointError(f"{where} reaches beyond its storage")
+    # Views may repeat elements, but not so that a small file becomes a large array.
+    if math.prod(tensor.shape) * itemsize > place.nbytes:
+        raise CheckpointError(f"{where} has more elements than its storage")
     contiguous, expected = True, 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         contiguous &= stride == expected or size == 1 or empty

@@ -106,16 +106,17 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
         return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
     from difflib import get_close_matches
 
-    from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+    from .foreign_options import answer_to
 
     option = next(word for word in extra if word.startswith("-")).partition("=")[0]
-    known = [name for name in parser._option_string_actions if name.startswith("--")]
-    begun = [name for name in known if option.startswith("--") and name.startswith(option)]
-    answers = OF_GENERATION if understood["command"] == "generate" else OF_PROMPTS
-    said = {**OF_LOADING, **answers}.get(option.removeprefix("--").replace("-", "_"))
-    if said and not begun:
+    if said := answer_to(option, str(understood["command"]), parser):
         return f"; {said}"
-    meant = begun or get_close_matches(option, known, n=1)
+    known = [name for name in parser._option_string_actions if name.startswith("--")]
+    meant = [name for name in known if option.startswith("--") and name.startswith(option)]
+    if not meant:
+        # Compared without the dashes, which make all options alike.
+        close = get_close_matches(option.lstrip("-"), [name[2:] for name in known], n=1, cutoff=0.7)
+        meant = [f"--{name}" for name in close]
     if meant:
         return f"; is {' or '.join(meant)} meant?"
     no_text = understood.get("text", "") in (None, [])

@@ -181,7 +181,8 @@ def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, size: in
                 if not quiet:
                     note(f"{job.target}: {_summary(done, task)}")
                 if done.faults and not quiet:
-                    note(f"{counted(done.faults, 'bad record')}, with place and reason: {job.errors}")
+                    bad = f"{done.faults:,} bad record{'s' * (done.faults != 1)}"
+                    note(f"{bad}, with place and reason: {job.errors}")
     if quiet:
         return
     cost = "" if task.seed is None else f" · seed {task.seed}"

@@ -35,11 +35,11 @@ def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2:
     packed = None if arguments.revision else packed_path(arguments.model)
     known = None if directory is None else recorded_dtype(directory)
     if packed is not None:
-        why = f"{packed} holds no other"
+        why = f"{packed} holds that format only"
     elif arguments.backend != "native":
-        why = f"backend {arguments.backend!r} has no other"
+        why = f"backend {arguments.backend!r} has that format only"
     elif directory is None:
-        why = "auto measures for files of texts only, as one text takes less time than that"
+        why = "auto measures formats for files of texts only: one text takes less time than measuring"
     elif known is not None:
         why = f"that of the scores in {directory}"
     else:
@@ -79,4 +79,6 @@ def _measured(arguments: Namespace, directory: str) -> GPT2:
         f"dtype {dtype}: {formats.reason(found, 'scoring', limit)}, on gpt2c's sample text; at most "
         f"{limit:+.3f} % is allowed{'' if arguments.max_loss is not None else ' (see --max-loss)'}"
     )
+    for line in formats.disturbed(found):
+        note(line)
     return models[dtype]

@@ -7,6 +7,7 @@ import re
 from typing import TextIO
 
 from ..core.labels import visible
+from ..errors import counted
 
 __all__ = ["counted", "print_json", "quoted", "size_text"]
 
@@ -23,11 +24,6 @@ def print_json(value: object, out: TextIO) -> None:
 def quoted(text: str) -> str:
     """A token so that its spaces, line breaks and characters without a look of their own can be seen."""
     return "".join(map(visible, json.dumps(text, ensure_ascii=False)))
-
-
-def counted(n: int, what: str) -> str:
-    """A number and its unit, as in "1 token" or "2,000 tokens"."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def size_text(n: int) -> str:

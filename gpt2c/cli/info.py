@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> None:
 def _check(source: str | None, model: GPT2) -> None:
     path = packed_path(source)
     if path is None:
-        raise ValueError(f"--check is for packed files, which hold a checksum; {model.name} is none")
+        raise ValueError(f"--check is for packed files, which hold a checksum; {model.name} is not one")
     open_packed(path).check()
     model.notes.append("the checksum of its contents is right")
 

@@ -31,7 +31,7 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
             "-m",
             "--model",
             metavar="MODEL",
-            help="a directory, a .safetensors file, a packed file or a name on the Hugging Face hub",
+            help="a directory, a file of weights, a packed file or a name on the Hugging Face hub",
         )
     group.add_argument(
         "--tokenizer",
@@ -90,7 +90,7 @@ def _percent(word: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ArgumentTypeError(f"{word!r} is no percentage from 0, such as 0.1")
+        raise ArgumentTypeError(f"{word!r} is not a percentage of 0 or more, such as 0.1")
     return value
 
 
@@ -206,7 +206,7 @@ def _add_sampling(add: Callable[..., object]) -> None:
         help="add BIAS to the logit of token ID; -inf forbids it; may be given several times",
     )
     add("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
-    add("--num-return-sequences", type=int, default=1, metavar="N", help="so many continuations (1)")
+    add("--num-return-sequences", type=int, default=1, metavar="N", help="how many continuations (1)")
 
 
 def _add_restrictions(add: Callable[..., object]) -> None:

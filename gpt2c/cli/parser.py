@@ -227,7 +227,7 @@ def _files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
 def _shard(word: str) -> tuple[int, int]:
     shard, _, shards = word.partition("/")
     if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
-        raise ArgumentTypeError(f"{word!r} is no I/N with I from 1 to N, such as 1/4")
+        raise ArgumentTypeError(f"{word!r} is not I/N with I from 1 to N, such as 1/4")
     return int(shard), int(shards)
 
 

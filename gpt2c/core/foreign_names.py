@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["OF_GENERATION", "OF_LOADING", "OF_PROMPTS"]
+__all__ = ["OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "each"]
 
 
-def _each(answers: Mapping[str, str]) -> Mapping[str, str]:
+def each(answers: Mapping[str, str]) -> Mapping[str, str]:
     """The answer of each name; names that have one in common stand in one key, apart by spaces."""
     return MappingProxyType({name: answer for names, answer in answers.items() for name in names.split()})
 
 
-OF_PROMPTS = _each(
+OF_PROMPTS = each(
     {
         "inputs input_ids": "text or token ids are the first argument",
         "attention_mask token_type_ids position_ids cache_position padding padding_side pad_token_id": (
@@ -42,7 +42,7 @@ _DECODING = "gpt2c has no such way of decoding; there are greedy choice, samplin
 _PROCESSOR = "gpt2c has none of this kind; a function given as logits_processor can do it"
 _FILTER = "gpt2c has none of this kind; top_k, top_p, min_p and a logits_processor can leave tokens out"
 
-_OF_GENERATION_ALONE = _each(
+_OF_GENERATION_ALONE = each(
     {
         "max_length": "max_new_tokens counts the new tokens alone, without the prompt",
         "max_tokens": "max_new_tokens says how many are added at most",
@@ -114,7 +114,7 @@ _OF_GENERATION_ALONE = _each(
 
 OF_GENERATION = MappingProxyType({**OF_PROMPTS, **_OF_GENERATION_ALONE})
 
-OF_LOADING = _each(
+OF_LOADING = each(
     {
         "pretrained_model_name_or_path model_name model": "the model's name or path is the first argument",
         "torch_dtype": "dtype takes 'float32', 'bfloat16', 'int8' or 'int4'",

@@ -32,14 +32,16 @@ def explains_keywords(
         parameters = inspect.signature(function).parameters.values()
         known = [item.name for item in parameters if item.kind in kinds][1:]  # without self
         known += options
+        # Of a constructor, the class.
+        called = function.__qualname__.removesuffix(".__init__")
 
         @wraps(function)
         def explaining(*args: P.args, **kwargs: P.kwargs) -> R:
             unknown = [name for name in kwargs if name not in known]
             if unknown:
-                where = f"help({function.__qualname__})"
+                where = f"help({called})"
                 said = [f"no option {name}: {answer(name, known, answers, where)}" for name in unknown]
-                raise TypeError(f"{function.__name__} has {'; and '.join(said)}")
+                raise TypeError(f"{called.rpartition('.')[2]} has {'; and '.join(said)}")
             return function(*args, **kwargs)
 
         return explaining

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self
 
 import numpy as np
 
@@ -211,6 +211,13 @@ class LoadedModel:
             f"{self.dtype}, {self.backend}, {self.threads} thread{'s' * (self.threads != 1)}>"
         )
 
+    def __call__(self, *args: Any, **options: Any) -> NoReturn:
+        """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
+        raise TypeError(
+            f"a {type(self).__name__} cannot be called: use generate, score or suggest for texts, or forward "
+            "for the logits of token ids"
+        )
+
     # ---- copies
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -255,6 +262,8 @@ class LoadedModel:
         A string gets what the tokenizer puts before a text, and nothing of what it puts after one; an empty
         string is the beginning of a text. With ``special``, special tokens are recognised in strings.
         """
+        if isinstance(prompts, str):
+            raise TypeError("encode takes a list of prompts: encode([text])[0] has the token ids of one")
         arrays = []
         for index, prompt in enumerate(prompts):
             name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
@@ -329,7 +338,8 @@ class LoadedModel:
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
-        tokens = token_ids(ids, self.config.n_vocab, "ids")
+        empty = "at least one is needed: a text begins with model.start_ids"
+        tokens = token_ids(ids, self.config.n_vocab, "ids", empty=empty)
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)

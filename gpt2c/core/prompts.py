@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ContextLengthError, shown
+from ..errors import ContextLengthError, counted, shown
 
 __all__ = [
     "Item",
@@ -30,33 +30,31 @@ Prompts = Sequence[Prompt]
 Item = Prompt | tuple[Prompt, Prompt]
 """What can be scored: a text, or a pair (context, continuation); ``split_pair`` decides which."""
 
+PROMPTS = "a prompt is a string or a list of token ids, several are a list of those"
+
+_EMPTY = "for the beginning of a text, the prompt is the empty string"
 _TEXT = str | list | tuple | np.ndarray
 
 
-def separate(prompts: Any) -> tuple[bool, Sequence[Any]]:
+def separate(prompts: Any, allowed: str = PROMPTS) -> tuple[bool, Sequence[Any]]:
     """Whether several prompts were given, and the prompts.
 
     A string or an array of integers is one prompt. A list or tuple holds several prompts if its first item is
     a string, a list, a tuple or an array; otherwise it is one prompt made of token ids. A column of a table
-    holds several prompts, unless it is one of integers.
+    holds several prompts, unless it is one of integers. The error for anything else says what is ``allowed``.
     """
     column = listed(prompts)
     if column is not prompts and not (column and isinstance(column[0], int | np.integer)):
         if not column:
-            raise ValueError(
-                "got an empty column; for the beginning of a text, the prompt is the empty string"
-            )
+            raise ValueError(f"got an empty column; {_EMPTY}")
         return True, column
     prompts = column
     if isinstance(prompts, str | np.ndarray):
         return False, [prompts]
     if not isinstance(prompts, list | tuple):
-        raise TypeError(
-            f"a prompt is a string or a list of token ids, several are a list of those; got "
-            f"{type(prompts).__name__}"
-        )
+        raise TypeError(f"{allowed}; got {type(prompts).__name__}")
     if not prompts:
-        raise ValueError("got an empty list; for the beginning of a text, the prompt is the empty string")
+        raise ValueError(f"got an empty list; {_EMPTY}")
     if isinstance(prompts[0], _TEXT):
         return True, prompts
     return False, [prompts]
@@ -73,15 +71,20 @@ def listed(column: Any) -> Any:
     return column if is_known else list(column)
 
 
-def split_pair(item: Any) -> tuple[Any, Any]:
-    """The context and the text of an item: that of a text alone is empty.
+def split_pair(item: Any, name: str) -> tuple[Any, Any]:
+    """The context and the text of an item, which errors call ``name``: that of a text alone is empty.
 
-    A tuple of two strings or lists of token ids (in any mixture) is a pair; one of two integers is a text.
+    A tuple of two strings or lists of token ids (in any mixture) is a pair; one of integers is a text.
     """
     if isinstance(item, tuple) and len(item) == 2:
         context, text = item
         if isinstance(context, _TEXT) and isinstance(text, _TEXT):
             return context, text
+    if isinstance(item, tuple) and any(isinstance(part, _TEXT) for part in item):
+        raise TypeError(
+            f"{name} must be a text or a pair (context, continuation): a pair has two members, each a string "
+            f"or token ids; got {shown(item)}"
+        )
     return (), item
 
 
@@ -100,8 +103,11 @@ def _holds_ids(text: Any) -> bool:
     return isinstance(text, list | tuple) and not (text and isinstance(text[0], _TEXT))
 
 
-def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
-    """``ids`` as int32 [at least 1], every one inside the vocabulary; errors call them ``name``."""
+def token_ids(ids: Any, n_vocab: int, name: str, *, empty: str = _EMPTY) -> np.ndarray:
+    """``ids`` as int32 [at least 1], every one inside the vocabulary; errors call them ``name``.
+
+    Where there are none, the error ends with ``empty``: what to do.
+    """
     if isinstance(ids, np.ndarray):
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise TypeError(
@@ -117,9 +123,7 @@ def token_ids(ids: Any, n_vocab: int, name: str) -> np.ndarray:
     else:
         raise TypeError(f"{name} must be a string or token ids in a list or array; got {type(ids).__name__}")
     if len(ids) == 0:
-        raise ValueError(
-            f"{name} has no token ids; for the beginning of a text, the prompt is the empty string"
-        )
+        raise ValueError(f"{name} has no token ids; {empty}")
     low, high = int(min(ids)), int(max(ids))
     if low < 0 or high >= n_vocab:
         outside = shown(low if low < 0 else high)
@@ -135,5 +139,5 @@ def check_lengths(prompts: Sequence[np.ndarray], n_ctx: int) -> None:
         if len(ids) > n_ctx:
             name = f"prompt {index}" if len(prompts) > 1 else "the prompt"
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens, but the model has {n_ctx} positions; shorten it"
+                f"{name} has {counted(len(ids), 'token')}, but the model has {n_ctx} positions; shorten it"
             )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from ..errors import counted
 from .lines import MARK, byte_lines, text_of
 from .records import Done, Fault, FileOptions, Job, Place, Record, missing_field, refuse_collision, spelled
 
@@ -30,7 +31,8 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
         if isinstance(row, Fault):
             yield Record(place, None, None, row)
         elif len(row) != len(header):
-            reason = f"{len(row)} fields, but the header has {len(header)}: {spelled(original.rstrip())}"
+            found = f"{counted(len(row), 'field')}, but the header has {len(header)}"
+            reason = f"{found}: {spelled(original.rstrip())}"
             yield Record(place, None, None, Fault(place, reason))
         else:
             # CSV has no null: an empty field is a text that is missing.

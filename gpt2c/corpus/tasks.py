@@ -14,7 +14,7 @@ from ..generation.loop import check_prompt, generate_rows
 from ..json_values import plain
 from ..scoring.options import ScoringOptions, default_stride
 from ..scoring.results import SUMMARY, summary
-from ..scoring.scoring import score_rows
+from ..scoring.rows import score_rows
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel

@@ -218,7 +218,7 @@ class SamplingOptions:
             if self.num_return_sequences > self.num_beams:
                 raise ValueError(
                     f"num_return_sequences ({self.num_return_sequences}) must not be above num_beams "
-                    f"({self.num_beams}): a search ends with so many texts"
+                    f"({self.num_beams}), the number of texts that a search ends with"
                 )
             return
         for name, default in (("length_penalty", 1.0), ("early_stopping", False)):

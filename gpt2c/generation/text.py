@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import _engine
-from ..errors import ContextLengthError
+from ..errors import ContextLengthError, counted
 from .results import FinishReason, Generation
 from .trace import new_trace
 
@@ -41,12 +41,13 @@ class ComputedPrompt:
                     "max_new_tokens, shorten the prompt, or choose an overflow"
                 )
             elif new <= n_ctx:
-                advice = f"shorten the prompt to at most {n_ctx + 1 - new} tokens, or choose an overflow"
+                most = counted(n_ctx + 1 - new, "token")
+                advice = f"shorten the prompt to at most {most}, or choose an overflow"
             else:
                 advice = "shorten the prompt and lower max_new_tokens, or use overflow='slide'"
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens and max_new_tokens is {new}: all but the last of them need "
-                f"{len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
+                f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {new}: all but the last of "
+                f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
         self.truncated = len(ids) < n_given

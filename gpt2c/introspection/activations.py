@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import counted
 from .hooks import axes, full_name
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Activations(Mapping[str, np.ndarray]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self.token_ids)} tokens: {len(self)} values>"
+        n_tokens, n_values = counted(len(self.token_ids), "token"), counted(len(self), "value")
+        return f"<{type(self).__name__} of {n_tokens}: {n_values}>"
 
     @property
     def tokens(self) -> list[str]:

@@ -5,8 +5,8 @@ returns another of the same shape. ``hook`` is a `Hook`. The functions below mak
 the same choice of what is edited, everything by default:
 
 positions
-    Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. While
-    generating the positions go on. They are the model's: see `Hook`.
+    Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. What
+    is not in the text is refused, but while generating the positions go on. They are the model's: see `Hook`.
 heads
     Attention heads: an int or an iterable of ints; for values that have heads.
 units
@@ -29,6 +29,8 @@ __all__ = ["Edit", "add", "described", "mean", "replace", "scale", "zero"]
 
 Edit = Callable[[np.ndarray, Hook], np.ndarray | None]
 Choice = int | slice | Iterable[int] | None
+# Large numbers may give infinities: what comes of them is checked at the end of a pass.
+_quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
@@ -39,10 +41,14 @@ def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
     """Multiply by a number. 0 gives 0 whatever the value was."""
+    number = _float32("scale", factor)
+    if number.ndim:
+        raise TypeError(f"scale needs a number; got an array {list(number.shape)}")
 
+    @_quiet
     def edit(value: np.ndarray, hook: Hook) -> None:
         chosen = _chosen(value, hook, positions, heads, units)
-        value[chosen] = value[chosen] * np.float32(factor) if factor else 0
+        value[chosen] = value[chosen] * number if number else 0
 
     return _called(edit, f"scale {factor:g}", positions=positions, heads=heads, units=units)
 
@@ -57,8 +63,9 @@ def add(
     vector : array or float
         Whatever NumPy broadcasts to what is chosen: [n_embd] for the residual stream, for example.
     """
-    vector = np.asarray(vector, np.float32)
+    vector = _float32("add", vector)
 
+    @_quiet
     def edit(value: np.ndarray, hook: Hook) -> None:
         chosen = _chosen(value, hook, positions, heads, units)
         part = value[chosen]
@@ -159,6 +166,20 @@ def described(config: Config, edits: Iterable[tuple[Any, Edit]]) -> list[str]:
     return lines
 
 
+def _float32(what: str, given: Any) -> np.ndarray:
+    """Numbers as an edit computes with them. Infinite are those that were: on scores they hide keys."""
+    exact = np.asarray(given)
+    if exact.dtype.kind in "OSU":
+        kinds = "a number or an array of numbers" if what == "add" else "a number"
+        raise TypeError(f"{what} needs {kinds}; got {shown(given)}")
+    with np.errstate(over="ignore"):
+        found = exact.astype(np.float32)
+    large = exact[np.isinf(found) & (np.abs(exact) < np.inf)]
+    if large.size:
+        raise ValueError(f"{what} got {large[0]:g}, which is larger than float32 holds, 3.4e38")
+    return found
+
+
 def _called(edit: Any, what: str, **choices: Choice) -> Edit:
     """The edit, with a name that says what it does."""
     parts = [f"{axis} {_written(choice)}" for axis, choice in choices.items() if choice is not None]
@@ -201,13 +222,15 @@ def _indices(choice: Choice, present: range, what: str, hook: Hook) -> np.ndarra
     if choice is None:
         return np.arange(len(present))
     whole = f" of {hook.name}"
+    most = None if what == "positions" and not hook.complete else present.stop - 1
     if isinstance(choice, slice):
         if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
             raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
+        if choice.start:  # from there on there must be something
+            check_integer(what + whole, choice.start, 0, most)
         chosen = list(range(present.stop)[choice])
     else:
         several = choice if isinstance(choice, Iterable) and not isinstance(choice, str) else [choice]
-        most = None if what == "positions" and not hook.complete else present.stop - 1
         if isinstance(choice, np.ndarray) and choice.dtype.kind == "b":
             raise TypeError(f"{what}{whole} must be indices, not a Boolean mask: use np.flatnonzero of it")
         chosen = [check_integer(f"{what}{whole}", item, 0, most) for item in several]

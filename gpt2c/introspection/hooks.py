@@ -73,6 +73,7 @@ COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "h
 # Where edits of these take effect.
 EFFECTS = {"attn_in": "qkv", "mlp_in": "ln2"}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
+ENDS = ("result", "_in", "_input")  # of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
 
 Name = str | tuple[str, int]
@@ -129,7 +130,9 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
             return prefix + name
     where = "outside layers" if asked is None else "in a layer"
     shorter = ", ".join(name.replace("hook_", "") for name in names)
-    raise KeyError(f"no value {short!r} {where}; there are {shorter}")
+    inside = asked is None and any(short in _spellings(name) for name in OF_LAYER)
+    hint = f"; in a layer: cache[{short!r}, 0]" if inside else ""
+    raise KeyError(f"no value {short!r} {where}; there are {shorter}{hint}")
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -146,7 +149,8 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
     names_filter : str, (str, int), iterable of either, function, or None
         A name, with ``*``, ``?`` and ``[...]`` as in file names; a short one, as of `full_name`: of all
         layers, or in a pair with a layer; several of these; or a function that is asked about each name. None
-        is everything but attn.hook_result and the inputs of parts.
+        is ``"*"``. Wildcards choose attn.hook_result and the inputs of parts, which are large or copies, only
+        in patterns that end as these do: in ``result``, ``_in`` or ``_input``.
 
     Raises
     ------
@@ -157,7 +161,7 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
     """
     names = hook_names(config)
     if names_filter is None:
-        return [name for name in names if not name.endswith(ONLY_BY_NAME)]
+        names_filter = "*"
     if callable(names_filter):
         return [name for name in names if names_filter(name)]
     alone = isinstance(names_filter, str) or _is_pair(names_filter)
@@ -169,6 +173,12 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
         for name in _called(config, names, asked)
     }
     return [name for name in names if name in chosen]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern chooses a name: those that come only by name if it ends as they do."""
+    ends = not name.endswith(ONLY_BY_NAME) or pattern.endswith(ENDS)
+    return ends and fnmatchcase(name, pattern)
 
 
 def _is_pair(asked: Any) -> bool:
@@ -191,12 +201,12 @@ def _called(config: Config, names: list[str], asked: Any) -> list[str]:
             raise ValueError(error.args[0]) from None
     if not isinstance(asked, str):
         raise _no_name(asked)
-    found = [name for name in names if fnmatchcase(name, asked)] or [
+    found = [name for name in names if _fits(name, asked)] or [
         name for name in names if asked in _short_names(name)
     ]
     if not found:
         wider = [f"*.{asked}", f"*{asked}"]
-        wider = [other for other in wider if any(fnmatchcase(name, other) for name in names)]
+        wider = [other for other in wider if any(_fits(name, other) for name in names)]
         close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(asked, names, n=3))]
         hint = f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
         raise ValueError(f"no place of this model is called {shown(asked)}; {hint}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import re
 from typing import Any
+
+import numpy as np
 
 from ..errors import shown
 from .edits import Edit, add, scale, zero
@@ -19,6 +21,8 @@ _FORM = (
 _AXES = ("positions", "heads", "units")
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?", re.ASCII)
 _FROM = re.compile(r"(\d{1,6})-", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def parse_edit(text: str) -> tuple[str, Edit]:
@@ -37,15 +41,18 @@ def parse_edit(text: str) -> tuple[str, Edit]:
         Anything else; it says what is allowed.
     """
     name, *words = text.split(":")
-    if not name or not words:
+    if not name or not words or not words[0]:
         raise _refused(text, "there is no EDIT" if name else "there is no NAME")
     kind, equals, value = words[0].partition("=")
     choices: dict[str, Any] = {}
-    for word in words[1:]:
+    for before, word in itertools.pairwise(words):
         axis, _, choice = word.partition("=")
-        if axis not in _AXES or axis in choices:
-            twice = f"{axis} stands there twice" if axis in choices else f"there is no {word!r}"
-            raise _refused(text, twice)
+        if not word:
+            raise _refused(text, f"there is an empty part after {before + ':'!r}")
+        if axis not in _AXES:
+            raise _refused(text, f"there is no {word!r}")
+        if axis in choices:
+            raise _refused(text, f"{axis} is given twice")
         choices[axis] = _choice(text, axis, choice)
     if kind == "zero" and not equals:
         return name, zero(**choices)
@@ -55,17 +62,18 @@ def parse_edit(text: str) -> tuple[str, Edit]:
 
 
 def _number(text: str, kind: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    if not _NUMBER.fullmatch(value):
         raise _refused(text, f"{kind} needs a number, not {value!r}")
+    number = float(value)
+    if abs(number) > _LARGEST:
+        raise _refused(text, f"{kind} needs a number from -3.4e38 to 3.4e38, not {value!r}")
     return number
 
 
 def _choice(text: str, axis: str, written: str) -> int | slice | list[int]:
     """Which of an axis: one index, several, or all from one on."""
+    if not written:
+        raise _refused(text, f"{axis} needs a value")
     if beginning := _FROM.fullmatch(written):
         return slice(int(beginning[1]), None)
     chosen: list[int] = []

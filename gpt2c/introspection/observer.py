@@ -90,6 +90,7 @@ class Observer:
         keep: int | Sequence[int] = 0,
     ) -> None:
         self._model, self._watch, self.flags = model, watch, watch.flags
+        self._warnings = np.geterr()
         self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
         rows = [len(ids) for _, ids in sequences]
         last = [keep] * len(rows) if isinstance(keep, int) else keep
@@ -103,6 +104,7 @@ class Observer:
     def wants(self, place: str, layer: int) -> bool:
         return (place, layer) in self._watch.wanted
 
+    @np.errstate(all="ignore")  # after edits all sorts of numbers may come
     def see(self, place: str, layer: int, found: Any, source: Any = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
         names = [prefix + name for name in PLACES[place]]
@@ -153,7 +155,8 @@ class Observer:
             layer = place_of(name)[1]
             hook = Hook(name, layer, positions[len(positions) - rows :], self._watch.complete)
             for edit in changes:
-                new = edit(value, hook)
+                with np.errstate(**self._warnings):  # what the caller's code does is for the caller to hear
+                    new = edit(value, hook)
                 if new is None:
                     continue
                 if np.shape(new) != value.shape:

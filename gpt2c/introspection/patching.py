@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, calls_of
 from ..core.checks import check_integer
+from ..errors import counted
 from .edits import replace
 from .hooks import COPIES, axes, full_name
 from .observer import Observer, Watch
@@ -72,8 +73,8 @@ def _patched(
     """The same for token ids, int32 [T] each."""
     if len(clean) != len(corrupted):
         raise ValueError(
-            f"the clean text has {len(clean)} tokens and the corrupted one {len(corrupted)}; both must "
-            "have the same number, so that each position has its counterpart"
+            f"the clean text has {counted(len(clean), 'token')} and the corrupted one {len(corrupted)}; both "
+            "must have the same number, so that each position has its counterpart"
         )
     if not callable(metric):
         raise TypeError(f"metric must be a function of the logits; got {type(metric).__name__}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.display import Displayed
 from ..core.labels import fitted, label
+from ..errors import counted
 from ..json_values import plain
 
 __all__ = ["Attribution", "HeadScores", "LogitLens", "Patching"]
@@ -67,7 +68,7 @@ class LogitLens(Displayed):
         return plain(vars(self))
 
     def __repr__(self) -> str:
-        return f"<LogitLens of {len(self.tokens)} tokens: {len(self.names)} residual streams>"
+        return f"<LogitLens of {counted(len(self.tokens), 'token')}: {len(self.names)} residual streams>"
 
     def __str__(self) -> str:
         rows = [["", *self.names]]

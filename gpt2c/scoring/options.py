@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
 
-__all__ = ["ScoreKwargs", "ScoringOptions", "default_stride", "start_of"]
+__all__ = ["ScoreKwargs", "ScoringOptions", "check_outcome", "default_stride", "start_of"]
 
 
 class ScoreKwargs(TypedDict, total=False):
@@ -145,6 +145,15 @@ def changes_of(model: LoadedModel, edits: Any) -> dict[str, list[Edit]]:
     from ..introspection.observer import checked_edits
 
     return checked_edits(model, edits)
+
+
+def check_outcome(edits: Any, *values: np.ndarray) -> None:
+    """Refuse edits after which nothing has a probability, by the logits or what was made of them."""
+    if edits and not all(np.isfinite(value).all() for value in values):
+        raise ValueError(
+            "the edits make logits infinite or NaN, which give no probabilities: edit less, or by smaller "
+            "numbers"
+        )
 
 
 def default_stride(model: LoadedModel, window: int | None = None) -> int:

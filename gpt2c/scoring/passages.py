@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import ContextLengthError
+from ..errors import ContextLengthError, counted
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -74,8 +74,8 @@ class Passage:
             after, together = (f" after a context of {n_context}", "together ") if n_context else ("", "")
             most = window + 1 - n_start
             raise ContextLengthError(
-                f"{name} has {len(ids)} tokens{after}, but {seen}: {together}at most {most} tokens can be "
-                "scored in one piece; give a stride, or split the text"
+                f"{name} has {counted(len(ids), 'token')}{after}, but {seen}: {together}at most "
+                f"{counted(most, 'token')} can be scored in one piece; give a stride, or split the text"
             )
 
     def find_offsets(self, model: LoadedModel) -> list[tuple[int, int]] | None:

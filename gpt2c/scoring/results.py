@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.checks import check_integer
 from ..core.display import Displayed
+from ..errors import counted
 from ..json_values import plain
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Score(Displayed):
         """
         if n_words is None:
             if self.text is None:
-                raise ValueError("token ids were scored: how many words they are is to be said by n_words")
+                raise ValueError("token ids have no words to count: pass n_words")
             n_words = len(self.text.split())
             if n_words == 0:
                 raise ValueError("the text is white space alone: give the number of words, n_words")
@@ -221,7 +222,7 @@ class Score(Displayed):
 
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", bits_per_byte={self.bits_per_byte:.4g}"
-        return f"Score({len(self)} tokens, perplexity={self.perplexity:.5g}{per_byte})"
+        return f"Score({counted(len(self), 'token')}, perplexity={self.perplexity:.5g}{per_byte})"
 
 
 def _exp(x: float) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import codecs
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from ..core import _engine
-from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, calls_of
+from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.prompts import (
     Item,
@@ -22,7 +21,7 @@ from ..core.prompts import (
     separate,
     split_pair,
 )
-from .options import ScoringOptions, changes_of, start_of
+from .options import ScoringOptions, changes_of, check_outcome, start_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
 from .words import find_words
@@ -33,7 +32,12 @@ if TYPE_CHECKING:
     from ..introspection.observer import Observer
     from .options import ScoreKwargs
 
-__all__ = ["score", "score_rows", "score_text", "suggest"]
+__all__ = ["before_text", "score", "score_text", "scores_of", "suggest"]
+
+_ALLOWED = (
+    "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
+    "(context, continuation) in either, will do too"
+)
 
 _Values = tuple[np.ndarray, ...]
 """What ``_engine.score`` returns, of one piece."""
@@ -47,105 +51,34 @@ def score(
     """What :meth:`gpt2c.GPT2.score` does."""
     options = ScoringOptions.checked(model, **kwargs)
     if isinstance(texts, Iterator):
-        return _scores(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
+        return scores_of(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
     column = listed(texts)
     if isinstance(column, list | tuple) and not column:
         return []
     check_unambiguous(texts)
-    several, given = separate(texts)
+    several, given = separate(texts, _ALLOWED)
     if not several:
         return score_text(model, given[0], options)
     items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
-    return list(_scores(model, items))
+    return list(scores_of(model, items))
 
 
 def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Score:
     """The score of one text, as of ``GPT2.score``."""
-    return next(_scores(model, [_passage(model, ("", text), "the text", options)]))
-
-
-def score_rows(
-    model: LoadedModel,
-    rows: Iterable[tuple[Any, Any]],
-    *,
-    max_tokens: int | None = None,
-    **kwargs: Unpack[ScoreKwargs],
-) -> Iterator[tuple[Any, Score | None, bool]]:
-    """The scores of the texts of a table, in order, some of which may have nothing to score.
-
-    Parameters
-    ----------
-    model : LoadedModel
-    rows : iterable of (key, text)
-        A text is a string, token ids or None. It is tokenised once.
-    max_tokens : int, optional
-        Longer texts are truncated to their first ``max_tokens`` tokens.
-    **kwargs
-        As for ``GPT2.score``.
-
-    Yields
-    ------
-    (key, score, cut)
-        The score is None where there is nothing to score: no text, no tokens or, without ``bos``, a single
-        one. ``cut`` is whether the text had more than ``max_tokens``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As from ``GPT2.score``; texts are counted with those that have nothing to score.
-    """
-    options = ScoringOptions.checked(model, **kwargs)
-    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
-
-    numbered = enumerate(rows)
-    ended = False
-
-    def passages() -> Iterator[Passage]:
-        nonlocal ended
-        empty = 0
-        for i, (key, text) in numbered:
-            ids = model.encode_text("" if text is None else text, f"text {i}", special=options.special)
-            n_tokens = len(ids)
-            ids = ids[:max_tokens]
-            cut = len(ids) < n_tokens
-            before, n_start = _start(model, ids[:0], text, ids, options)
-            some = len(before) + len(ids) > max(1, len(before), n_start)
-            waiting.append((key, some, cut))
-            if some:
-                known = text if isinstance(text, str) else None
-                passage = Passage(f"text {i}", before, n_start, known, ids, options)
-                if known is not None and cut:
-                    passage.cut(model)
-                yield passage
-            empty = 0 if some else empty + 1
-            if empty == MOST_EMPTY:
-                return
-        ended = True
-
-    def unscored() -> Iterator[tuple[Any, None, bool]]:
-        while waiting and not waiting[0][1]:
-            key, _, cut = waiting.popleft()
-            yield key, None, cut
-
-    while not ended:
-        for found in _scores(model, passages()):
-            yield from unscored()
-            key, _, cut = waiting.popleft()
-            yield key, found, cut
-        yield from unscored()
+    return next(scores_of(model, [_passage(model, ("", text), "the text", options)]))
 
 
 def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
-    context, text = split_pair(item)
+    context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
     begins = (context, before) if len(before) else (text, ids)
-    before, n_start = _start(model, before, *begins, options)
+    before, n_start = before_text(model, before, *begins, options)
     return Passage(name, before, n_start, text if isinstance(text, str) else None, ids, options)
 
 
-def _start(
+def before_text(
     model: LoadedModel, context: np.ndarray, text: Any, ids: np.ndarray, options: ScoringOptions
 ) -> tuple[np.ndarray, int]:
     """What stands before a text, its context included, and how many tokens are its beginning.
@@ -159,7 +92,7 @@ def _start(
     return np.concatenate([np.array(start, np.int32), context]), len(start)
 
 
-def _scores(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
+def scores_of(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
     """The scores of passages, in order. Those that share a call of the engine are taken together."""
     found: list[_Values] = []  # of the pieces of the passage in work
     contexts: list[np.ndarray] = []
@@ -308,6 +241,7 @@ def _finished(
 ) -> Score:
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
+    check_outcome(passage.options.edits, logprobs, entropies)
     offsets, n_bytes, n_chars = _extent(model, passage)
     wants_words = passage.options.words
     return Score(
@@ -347,6 +281,7 @@ def suggest(
         sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
         observer = _observer(model, sequences, changes, 1)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        check_outcome(changes, logits)
         results += [
             _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)
         ]

@@ -13,6 +13,7 @@ from ..core.checks import check_flag, check_index
 from ..core.files import replacing
 from ..core.labels import harmless
 from ..core.prompts import check_lengths, separate
+from ..errors import counted
 from ..generation.options import SamplingOptions
 from ..introspection.edits import Edit, described
 from ..introspection.hooks import NamesFilter
@@ -82,7 +83,7 @@ class Explanation:
         self._layer, self._head = layer, head
         self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
-        self._edits: Edits = tuple(edits)
+        self._edits: Edits = tuple(edits) if isinstance(edits, Iterable) else (edits,)
         checked_edits(model, self._edits)
         self.edits = described(model.config, self._edits)
         known = b"".join(map(model.token_bytes, self.token_ids.tolist())).decode("utf-8", "replace")
@@ -90,7 +91,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         edited = f", {len(self.edits)} edit{'s' * (len(self.edits) > 1)}" if self.edits else ""
-        return f"<Explanation of {len(self.token_ids)} tokens{edited}: print it, or .save(path) its page>"
+        n_tokens = counted(len(self.token_ids), "token")
+        return f"<Explanation of {n_tokens}{edited}: print it, or .save(path) its page>"
 
     def __str__(self) -> str:
         out = io.StringIO()
@@ -220,7 +222,7 @@ class _Told:
             model, token_ids, layer, head, lambda layer: _names(layer, results), edits=edits
         )
         self.score = score
-        self.lens = self.cache.logit_lens(NEXT)
+        self.lens = self.cache.logit_lens(min(NEXT, model.config.n_vocab))
         self.attribution = self.cache.attribution()
         self.head_scores = self.cache.head_scores()
         found: Any = suggest(model, token_ids, min(NEXT, model.n_text_tokens), edits=edits)

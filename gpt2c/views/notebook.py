@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.labels import label, visible
+from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Branch, Trace
 from ..introspection.passes import ActivationCache
@@ -66,8 +67,8 @@ def _score(score: Score) -> str:
     per_byte = "" if score.bits_per_byte is None else f", {score.bits_per_byte:.3f} per byte"
     return (
         f'<div dir="auto" style="{_TEXT}">{"".join(spans)}</div>'
-        f"<div><small>{len(score)} tokens, perplexity {score.perplexity:.4g}, {score.bits:.1f} bits"
-        f"{per_byte}; the stronger the colour, the more probable the token</small></div>"
+        f"<div><small>{counted(len(score), 'token')}, perplexity {score.perplexity:.4g}, {score.bits:.1f} "
+        f"bits{per_byte}; the stronger the colour, the more probable the token</small></div>"
     )
 
 
@@ -75,7 +76,7 @@ def _score(score: Score) -> str:
 def _generation(generation: Generation) -> str:
     """A continuation, what it ended by, and its trace if there is one."""
     notes = [
-        f"{len(generation.token_ids)} tokens",
+        counted(len(generation.token_ids), "token"),
         f"log-probability {sum(generation.logprobs):.4f}",
         f"ended by {generation.finish_reason}",
     ]

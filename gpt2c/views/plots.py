@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.checks import check_index
 from ..core.labels import RANK_NAMES, rank_class
+from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Candidate, Trace
 from ..introspection.passes import ActivationCache
@@ -134,7 +135,7 @@ def _score(score: Score, *, ax: Axes | None = None) -> Figure:
             texts[i] = text if i == span.start else "\ufffd"
     ax.set_xticks(*thinned(token_labels(texts, score.token_ids), 90), rotation=90, **text_style(font_size(n)))
     ax.set(ylabel="surprisal (bits)", xlim=(-0.6, n - 0.4))
-    ax.set_title(f"{n} tokens, perplexity {score.perplexity:.4g}")
+    ax.set_title(f"{counted(n, 'token')}, perplexity {score.perplexity:.4g}")
     patches = [
         Patch(color=colour, label=name) for colour, name in zip(_RANK_COLOURS, RANK_NAMES, strict=True)
     ]

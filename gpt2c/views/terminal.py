@@ -145,7 +145,7 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
         key, value, share = (_numbers(row, n) for row in (keys[at], values[at], weights[at] * values[at]))
         screen.line(f"{at:3} {token} {key}  {scores[at]:6.2f} {weights[at]:6.1%} {bar} {value} {share}")
     if len(shown) < len(tokens):
-        rest = 1 - float(weights[shown].sum(dtype=np.float64))
+        rest = float(np.delete(weights, shown).sum(dtype=np.float64))
         screen.line(f"    and {len(tokens) - len(shown)} more, {rest:.1%} together")
     screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
 
@@ -156,7 +156,9 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
     size = min(len(tokens), (screen.width - 18) // 3, 32)
     first = len(tokens) - size
     which = f", last {size} tokens" if first else ""
-    screen.title(f"Pattern of layer {layer}, head {head}{which}: each row shares out 100%")
+    # Not where weights are edited.
+    shares = ": each row shares out 100%" if np.allclose(pattern.sum(axis=1), 1, atol=1e-3) else ""
+    screen.title(f"Pattern of layer {layer}, head {head}{which}{shares}")
     screen.line(" " * 17 + "".join(f"{at % 100:3}" for at in range(first, len(tokens))))
     for at in range(first, len(tokens)):
         hidden = at + 1 if cache.causal else len(tokens)

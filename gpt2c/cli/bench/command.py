@@ -26,7 +26,7 @@ from .cases import rates
 from .formats import USES, allowed_loss, fastest, load_formats, measure_formats, sample
 from .kernels import kernels
 from .load import load
-from .models import random_model
+from .models import check_shape, random_model
 from .report import formats_table, heading, kernels_table, load_table, rates_table, roofline_table
 from .roofs import roofline
 
@@ -44,8 +44,9 @@ def run(arguments: Namespace) -> None:
     if arguments.recommend:
         _recommend(arguments)
         return
+    source = None if arguments.shape else _local(arguments)
     note(f"measuring {', '.join(wanted)}; keep the machine quiet …")
-    model, found = _model(arguments, "load" in wanted)
+    model, found = _model(arguments, source, "load" in wanted)
     isa, threads = model.weights.isa, model.threads
     report: dict[str, Any] = {
         "machine": _machine(model),
@@ -134,6 +135,8 @@ def _wanted(arguments: Namespace) -> list[str]:
     """The parts to measure; raises ValueError where the arguments exclude one another."""
     if arguments.shape and arguments.model:
         raise ValueError("give --shape or --model, not both")
+    if arguments.shape:
+        check_shape(arguments.shape)
     if arguments.recommend:
         _check_recommend(arguments)
     for name in ("file", "max_loss"):
@@ -173,8 +176,8 @@ def _check_recommend(arguments: Namespace) -> None:
         )
 
 
-def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, Any]]:
-    """The model, and what loading it costs under the key ``load``, if that is measured."""
+def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tuple[GPT2, dict[str, Any]]:
+    """The model, from ``source`` or of a shape; and, if measured, what loading costs, as ``load``."""
     found = {}
     how = {"dtype": arguments.dtype, "backend": arguments.backend, "threads": arguments.threads}
     if arguments.shape:
@@ -185,7 +188,6 @@ def _model(arguments: Namespace, measure_load: bool) -> tuple[GPT2, dict[str, An
                 model.save(path)
                 found["load"] = load(path, threads=arguments.threads)
         return model, found
-    source = _local(arguments)
     # Before this process maps a file, which the system could not drop from its cache then.
     if measure_load:
         found["load"] = load(source, **how)

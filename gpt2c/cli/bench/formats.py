@@ -17,7 +17,17 @@ from ...scoring.comparison import Cost, compare, windows
 from .cases import DECODE_PROMPT, Case
 from .roofs import ROUNDS, median_and_spread
 
-__all__ = ["USES", "Format", "allowed_loss", "fastest", "load_formats", "measure_formats", "reason", "sample"]
+__all__ = [
+    "USES",
+    "Format",
+    "allowed_loss",
+    "disturbed",
+    "fastest",
+    "load_formats",
+    "measure_formats",
+    "reason",
+    "sample",
+]
 
 USES = ("scoring", "generating")
 
@@ -29,6 +39,8 @@ SECONDS = 5.0
 DOCUMENTS, DECODE, COMPARED = 512, 16, 4096
 # By what factor a less exact format must be faster.
 CLEARLY = 1.05
+# Speeds of a format that differ by a larger factor were measured beside other work.
+STEADY = 2
 
 
 class Format(NamedTuple):
@@ -71,9 +83,20 @@ def reason(formats: Sequence[Format], use: str, max_loss: float) -> str:
     """Why `fastest` chooses what it does."""
     base, found = formats[0], fastest(formats, use, max_loss)
     if found is base:
-        return "no other that is allowed is clearly faster here"
+        return "no other format within the allowed loss is clearly faster here"
     times = found.speeds[use]["median"] / base.speeds[use]["median"]
     return f"{times:.1f} times as fast as {base.dtype} here, loss {found.cost['delta_percent']:+.3f} %"
+
+
+def disturbed(formats: Sequence[Format]) -> list[str]:
+    """A line that says so, if the speed of a format differs more between rounds than on a quiet machine."""
+    speeds = [speed for found in formats for speed in found.speeds.values()]
+    if not any(speed["high"] > STEADY * speed["low"] for speed in speeds):
+        return []
+    return [
+        f"speeds differ by more than a factor of {STEADY} between rounds: the machine was busy, so repeat "
+        "this when it is quiet"
+    ]
 
 
 # ---- measuring

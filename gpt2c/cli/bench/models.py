@@ -12,10 +12,16 @@ from ...core.threads import default_threads
 from ...model import GPT2
 from ...tokenizer import gpt2_tokenizer
 
-__all__ = ["SHAPES", "random_model", "random_weights"]
+__all__ = ["SHAPES", "check_shape", "random_model", "random_weights"]
 
 # n_layer, n_head, n_embd of OpenAI's four models (their config.json on the Hugging Face hub).
 SHAPES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), "1558M": (48, 25, 1600)}
+
+
+def check_shape(shape: str) -> None:
+    """Raise ValueError for a shape that is not in `SHAPES`."""
+    if shape not in SHAPES:
+        raise ValueError(f"shape is {shape!r}; allowed: {', '.join(SHAPES)}")
 
 
 def random_model(
@@ -28,8 +34,7 @@ def random_model(
     ValueError
         If the shape is not in `SHAPES`.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"shape is {shape!r}; allowed: {', '.join(SHAPES)}")
+    check_shape(shape)
     n_layer, n_head, n_embd = SHAPES[shape]
     config = Config(
         n_layer=n_layer,

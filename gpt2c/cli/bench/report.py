@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .cases import Result
-from .formats import USES, Format, fastest, reason
+from .formats import USES, Format, disturbed, fastest, reason
 from .load import STEPS
 
 __all__ = ["formats_table", "heading", "kernels_table", "load_table", "rates_table", "roofline_table"]
@@ -108,6 +108,7 @@ def formats_table(formats: Sequence[Format], max_loss: float, *, given: bool) ->
     chosen = [(use, reason(formats, use, max_loss), fastest(formats, use, max_loss).dtype) for use in USES]
     return [
         *_columns(rows),
+        *disturbed(formats),
         "",
         f"the fastest here within a loss of {max_loss:+.3f} %{whose}:",
         *(f"  {use}: {why}: --dtype {dtype}" for use, why, dtype in chosen),

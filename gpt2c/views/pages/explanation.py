@@ -18,7 +18,7 @@ from ...introspection.edits import Edit, described
 from ...introspection.hooks import NamesFilter, full_name
 from ...introspection.observer import checked_edits
 from ...introspection.passes import capture
-from ...scoring.options import ScoringOptions
+from ...scoring.options import ScoringOptions, check_outcome
 from ...scoring.scoring import score_text
 from ...version import __version__
 from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes
@@ -89,8 +89,7 @@ def look(
         head = check_index("head", head, model.config.n_head)
     prompts = model.encode([text], special=check_flag("special", special))
     [cache] = capture(model, prompts, names_of(layer), edits)
-    if edits and not np.isfinite(cache.logits).all():
-        raise ValueError("with these edits the logits are infinite or not numbers, which cannot be explained")
+    check_outcome(edits, cache.logits)
     return cache, layer, opening_head(cache, layer) if head is None else head
 
 

@@ -1,0 +1,145 @@
+"""What to use in place of options that the command line does not have: those of other programs, mostly."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Mapping
+
+from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS, each
+
+__all__ = ["answer_to"]
+
+_ON_TEXTS = ("generate", "suggest", "score", "explain")
+_ON_FILES = ("generate", "score")
+
+_NO_SUCH = "gpt2c has none of this kind"
+_IN_PYTHON = "the command line cannot do that; in Python, model.generate has"
+_TOGETHER = "as many texts advance together as fit into 1 GiB of keys and values"
+
+# What follows stands in the place of answers for Python, or beside them.
+
+_TO_ALL = each(
+    {
+        "pretrained_model_name_or_path model_name model_path": "-m takes the model's name or path",
+        "torch_dtype": "--dtype takes float32, bfloat16, int8 or int4",
+        "quantization_config": "--dtype int8 or int4 quantises; there is nothing to configure",
+        "attn_implementation use_kernels": "there is one attention",
+        "generation_config": "give each option by its name; gpt2c info shows those of the checkpoint",
+        "local_files_only": "--offline never downloads",
+        "use_auth_token token": "log in (`hf auth login`) or set HF_TOKEN",
+        "cache_dir": "HF_HOME says where downloads are kept",
+        "subfolder": "download the model (`hf download`) and give the path of its folder",
+        "cache_dtype": "keys and values are kept in float32",
+        "output_loading_info": "gpt2c info tells what was read and what was left aside",
+        "use_fast": "--tokenizer takes another tokenizer, or where one is",
+        "output_attentions": "gpt2c explain shows the attention of a head",
+        "output_hidden_states": "gpt2c explain shows what every layer would say next",
+    }
+)
+
+# For them the model is an argument, not an option.
+_TO_CONVERT = each(
+    {"pretrained_model_name_or_path model_name model_path model m": "the model is the first argument"}
+)
+
+_ON_A_TEXT = each(
+    {
+        "inputs input_ids inputs_embeds prompt": "a text is what is taken: it is the first argument",
+        "attention_mask token_type_ids position_ids cache_position padding padding_side pad_token_id": (
+            "texts are never padded"
+        ),
+        "past_key_values": "keys and values are not kept from one command to the next",
+        "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
+        "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
+        "truncation": "a text that is too long is an error; generate has --overflow, score has --stride",
+        "add_special_tokens": (
+            "what the tokenizer puts before a text stands there; --special recognises what is written in it"
+        ),
+    }
+)
+
+_FROM_STDIN = "a file is read from stdin: gpt2c {command} - < FILE"
+
+_TO_FILES = each(
+    {
+        "column columns field fields text_column": "--text-field names the field or column of the text",
+        "overwrite resume force": (
+            "the same command resumes, and outputs that are complete are kept: remove one to have it anew"
+        ),
+    }
+)
+
+_TO_GENERATE = each(
+    {
+        "max_time": "gpt2c does not watch the clock; --max-new-tokens says how many are added at most",
+        "stop_strings stop_sequences stopping_criteria": (
+            "--stop takes a text before which to end, and may be given several times"
+        ),
+        "do_sample": (
+            "--temperature 0 takes the most probable token, and a temperature above 0 draws, as the default "
+            "does (0.8)"
+        ),
+        "cache_implementation cache_config return_legacy_cache": "there is one kind of cache",
+        "low_memory batch_size": _TOGETHER,
+        "typical_p epsilon_cutoff eta_cutoff": (f"{_NO_SUCH}; --top-k, --top-p and --min-p leave tokens out"),
+        "encoder_repetition_penalty": (
+            "GPT-2 has no encoder; --repetition-penalty counts the prompt and what is new"
+        ),
+        "decoder_start_token_id": "GPT-2 has no encoder",
+        "bos_token_id": "an empty prompt is the beginning of a text",
+        "bad_words_ids": "--bad-word takes a text, and --suppress-token a token id",
+        "forced_bos_token_id": "put the token at the end of the prompt, and give --special",
+        "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _NO_SUCH,
+        "begin_suppress_tokens": "--suppress-token forbids a token everywhere",
+        "guidance_scale negative_prompt_ids negative_prompt_attention_mask": "gpt2c has no guidance",
+        "prefix_allowed_tokens_fn constraints force_words_ids token_bitmask": f"{_IN_PYTHON} token_bitmask",
+        "logits_processor": f"{_IN_PYTHON} logits_processor",
+        "sequence_bias": (
+            "--logit-bias adds to the logits of single tokens; in Python, model.generate has sequence_bias"
+        ),
+        "names_filter": f"{_IN_PYTHON} names_filter",
+        "remove_invalid_values": "weights that are not finite are refused when the model is read",
+        "dola_layers": f"{_NO_SUCH}; gpt2c explain shows what every layer would say next",
+        "streamer": "the text is printed as it comes",
+        "output_scores output_logits": "--json has the logprobs; --trace tells what was weighed",
+        "use_model_defaults": "the checkpoint's defaults are never applied; gpt2c info shows them",
+    }
+)
+
+
+def answer_to(option: str, command: str, parser: ArgumentParser) -> str:
+    """What to use in place of an ``option`` that the ``parser`` of a ``command`` does not have.
+
+    It is empty where nothing is known. What is said of Python's names is said in options of the parser.
+    """
+    name = option.lstrip("-").replace("-", "_")
+    if command in _ON_TEXTS and name in ("f", "file"):
+        return _FROM_STDIN.format(command=command)
+    for answers in _own(command):
+        if name in answers:
+            return answers[name]
+    of_python = OF_GENERATION if command == "generate" else OF_PROMPTS if command in _ON_TEXTS else {}
+    return _in_options({**OF_LOADING, **of_python}.get(name, ""), parser)
+
+
+def _own(command: str) -> list[Mapping[str, str]]:
+    """The answers for a command, the closest first."""
+    return [
+        *[_TO_GENERATE] * (command == "generate"),
+        *[_TO_FILES] * (command in _ON_FILES),
+        *[_ON_A_TEXT] * (command in _ON_TEXTS),
+        *[_TO_CONVERT] * (command == "convert"),
+        _TO_ALL,
+    ]
+
+
+def _in_options(said: str, parser: ArgumentParser) -> str:
+    """A sentence in which Python's names, as in max_new_tokens or dtype='int8', are options."""
+    options = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    for name, option in options.items():
+        # A name of one word may be a mere word: it is meant where it has a value, or does something.
+        after = r"\b" if "_" in name else r"(?= takes| says)"
+        said = re.sub(rf"(?<![\w.-]){name}='(\w+)'", rf"{option} \1", said)
+        said = re.sub(rf"(?<![\w.-]){name}{after}", option, said)
+    return said

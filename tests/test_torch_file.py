@@ -1,0 +1,387 @@
+"""Files that torch.save wrote: read to the last bit, and never run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2c import GPT2
+from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint.files import RegularFile
+from gpt2c.checkpoint.pickled import DTYPES, read_pickle
+from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
+from gpt2c.checkpoint.torch_file import is_torch_file, read_torch_file
+from gpt2c.errors import CheckpointError
+
+DATA = Path(__file__).parent / "data" / "torch"
+EXPECTED = dict(np.load(DATA / "expected.npz"))
+ALIKE = ["zip.bin", "stream.bin", "views.bin", "protocol.bin", "F64.bin"]
+
+
+def rounded(array, name):
+    """What a file of this name keeps of a float32 array."""
+    if name == "F16.bin":
+        return array.astype(np.float16).astype(np.float32)
+    if name == "BF16.bin":
+        bits = array.view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    return array
+
+
+def read(path):
+    """What a torch file holds, with arrays for its tensors of floats."""
+
+    def arrays(value):
+        if isinstance(value, TensorInfo):
+            return read_tensor(file, value) if value.dtype[0] in "FB" and value.dtype != "BOOL" else value
+        if isinstance(value, dict):
+            return {key: arrays(inner) for key, inner in value.items()}
+        return type(value)(map(arrays, value)) if isinstance(value, list | tuple) else value
+
+    with RegularFile(path) as file:
+        assert is_torch_file(file)
+        return arrays(read_torch_file(file))
+
+
+# ---- what torch wrote
+
+
+@pytest.mark.parametrize("name", [*ALIKE, "F16.bin", "BF16.bin"])
+def test_tensors_are_those_of_torch(name):
+    found = read(DATA / name)
+    for key, array in EXPECTED.items():
+        assert np.array_equal(found[f"transformer.{key}"], rounded(array, name))
+        assert found[f"transformer.{key}"].dtype == np.float32
+
+
+def test_what_a_training_run_keeps():
+    found = read(DATA / "training.pt")
+    assert np.array_equal(found["model"]["lm_head.weight"], EXPECTED["wte.weight"])
+    assert found["optimizer"]["state"][0]["step"] == 3
+    assert found["optimizer"]["param_groups"] == [{"betas": (0.9, 0.95)}]
+    assert (found["epoch"], found["loss"], found["name"]) == (3, 2.5, "tiny")
+    mask = found["model"]["transformer.h.0.attn.bias"]
+    assert (mask.dtype, mask.shape) == ("U8", (1, 1, 9, 9))
+
+
+@pytest.mark.parametrize("name", [*ALIKE, "F16.bin", "BF16.bin"])
+def test_a_model_of_transformers(name, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    shutil.copy(DATA / name, tmp_path / "pytorch_model.bin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pickle, "loads", None)  # nothing is unpickled
+        checkpoint = open_checkpoint(tmp_path)
+    for key, array in EXPECTED.items():
+        assert np.array_equal(checkpoint.read(key), rounded(array, name))
+    assert np.array_equal(
+        checkpoint.read_rows("wte.weight", 3, 7), rounded(EXPECTED["wte.weight"], name)[3:7]
+    )
+    # The file itself may be named, whatever its name.
+    os.rename(tmp_path / "pytorch_model.bin", tmp_path / "weights.pt")
+    model = GPT2.from_pretrained(tmp_path / "weights.pt")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    tensors = {key: rounded(array, name) for key, array in EXPECTED.items()}
+    write_model(plain, TINY, tensors)
+    assert np.array_equal(model.forward([1, 2, 3]), GPT2.from_pretrained(plain).forward([1, 2, 3]))
+    assert any("weights.pt: " in note for note in model.notes)
+
+
+def test_shards(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    stored = read(DATA / "zip.bin")
+    shutil.copy(DATA / "zip.bin", tmp_path / "pytorch_model-00001-of-00001.bin")
+    index = {"weight_map": dict.fromkeys(stored, "pytorch_model-00001-of-00001.bin")}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    checkpoint = open_checkpoint(tmp_path)
+    assert np.array_equal(checkpoint.read("ln_f.bias"), EXPECTED["ln_f.bias"])
+    index["weight_map"]["x"] = "model.safetensors"
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"the plain name of a \.bin file beside the index is needed"):
+        open_checkpoint(tmp_path)
+
+
+def test_safetensors_come_first(tmp_path):
+    write_model(tmp_path, TINY, tiny_tensors(seed=5))
+    shutil.copy(DATA / "zip.bin", tmp_path / "pytorch_model.bin")
+    assert np.array_equal(open_checkpoint(tmp_path).read("ln_f.bias"), tiny_tensors(seed=5)["ln_f.bias"])
+
+
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    shutil.copy(DATA / "training.pt", tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds something else than a model's tensors by their names"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_beside_torch(stream, protocol, tmp_path):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(protocol)
+    for _ in range(20):
+        base = torch.from_numpy(rng.standard_normal(60).astype(np.float32))
+        saved = {
+            f"{i}": base.to(getattr(torch, name)).as_strided(shape, strides, offset)
+            for i, (name, shape, strides, offset) in enumerate(
+                [
+                    ("float32", (3, 4), (4, 1), 2), ("float32", (3, 4), (1, 3), 7),
+                    ("float64", (2, 3, 2), (6, 1, 3), 0),
+                    ("float16", (5,), (7,), 3), ("bfloat16", (4, 4), (0, 1), 9), ("float32", (), (), 59),
+                    ("float32", (0, 5), (5, 1), 0), ("int64", (3,), (2,), 1), ("bool", (4,), (1,), 0),
+                ]
+            )
+        }  # fmt: skip
+        path = tmp_path / "a.pt"
+        torch.save(saved, path, _use_new_zipfile_serialization=not stream, pickle_protocol=protocol)
+        expected = torch.load(path, weights_only=True)
+        for key, found in read(path).items():
+            if isinstance(found, np.ndarray):
+                assert np.array_equal(found, expected[key].float().numpy())
+            else:
+                assert DTYPES[str(expected[key].dtype).removeprefix("torch.")] == found.dtype
+
+
+# ---- what is damaged
+
+
+@pytest.mark.parametrize("name", ["zip.bin", "stream.bin", "training.pt"])
+def test_files_that_are_cut_off(name, tmp_path):
+    data = (DATA / name).read_bytes()
+    path = tmp_path / name
+    for end in {*range(0, len(data), 37), *range(len(data) - 60, len(data))}:
+        path.write_bytes(data[:end])
+        with RegularFile(path) as file, pytest.raises(CheckpointError) as error:
+            read_torch_file(file)
+        assert str(path) in str(error.value)
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_files_with_other_bytes_end_in_an_error_or_in_values(tmp_path_factory, data):
+    original = (DATA / data.draw(st.sampled_from(["zip.bin", "stream.bin", "training.pt"]))).read_bytes()
+    changed = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "a.bin"
+    path.write_bytes(changed)
+    with RegularFile(path) as file:
+        try:
+            value = read_torch_file(file)
+        except CheckpointError:
+            return
+        for info in value.values() if isinstance(value, dict) else ():
+            if isinstance(info, TensorInfo) and info.dtype in ("F32", "F16", "BF16", "F64"):
+                with contextlib.suppress(CheckpointError):
+                    assert read_tensor(file, info).shape == info.shape
+
+
+# ---- what is hostile
+
+
+class Evil:
+    """Something whose unpickling would run a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def archive(data, members=(), compression=zipfile.ZIP_STORED):
+    """A zip archive with this data.pkl."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as packed:
+        packed.writestr("archive/data.pkl", data)
+        for name, content in members:
+            packed.writestr(name, content)
+    return out.getvalue()
+
+
+def refused(path, data):
+    """The message with which a file is refused; in bounded time and memory."""
+    path.write_bytes(data)
+    tracemalloc.start()
+    begin = time.perf_counter()
+    try:
+        with RegularFile(path) as file, pytest.raises(CheckpointError) as error:
+            read_torch_file(file)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - begin < 20 and peak < 2**20 + 200 * len(data)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("call", [(os.mkdir, "made"), (eval, "1"), (getattr, "x", "upper"), (bytes, 5)])
+def test_nothing_is_run(call, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps({"a": Evil(*call)}, protocol)
+    for whole in (archive(data), data):
+        message = refused(tmp_path / "a.bin", whole)
+        assert (
+            "is a pickle that names" in message or "has a pickle with" in message or "not a file" in message
+        )
+    assert not (tmp_path / "made").exists()
+    if protocol >= 2:
+        message = refused(tmp_path / "a.bin", archive(data))
+        assert "only tensors, numbers, texts, lists and dicts are read, and nothing is run" in message
+
+
+PROGRAMS = {
+    "a class that is made": b"(ios\nsystem\n(S'x'\no.",
+    "an instance": b"(S'x'\nios\nsystem\n.",
+    "a new object": b"\x80\x02cos\nsystem\n)\x81.",
+    "a call of what is no function": b"\x80\x02K\x01)R.",
+    "a call of a storage": b"\x80\x02ctorch\nFloatStorage\n)R.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "a list whose items are no list": b"\x80\x02K\x01K\x02a.",
+    "no values": b"\x80\x02.",
+    "no end": b"\x80\x02]",
+    "a memo that is not there": b"\x80\x02h\x05.",
+    "a mark at the end": b"\x80\x02(.",
+    "a list as a key": b"\x80\x02}]K\x01s.",
+    "state of a number": b"\x80\x02K\x01}b.",
+    "a tensor without a storage": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00))\x89NtR.",
+    "too few arguments": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+    "a storage without a key": b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nK\x01K\x01K\x01tQ.",
+    "a value that is dropped": b"\x80\x02K\x01K\x020.",
+    "a memo of old": b"(lp0\n.",
+    "an announced length": b"\x80\x02X\xff\xff\xff\x7fabc.",
+    "a longer one": b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7fabc.",
+    "version 9": b"\x80\x09.",
+    "a huge number": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "a name that is no text": b"\x80\x04K\x01K\x02\x93.",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_other_programs_are_refused(program, tmp_path):
+    message = refused(tmp_path / "a.bin", archive(program))
+    assert message.startswith(f"{tmp_path / 'a.bin'} ")
+
+
+def test_values_that_grow(tmp_path):
+    # Each list holds the one before twice: 2 ** 200 items, of 200 lists.
+    doubled = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(200))
+    (tmp_path / "a.bin").write_bytes(archive(b"\x80\x02(]q\x00" + doubled + b"t."))
+    assert len(read_torch_file(RegularFile(tmp_path / "a.bin"))) == 201
+    itself = b"\x80\x02]q\x00h\x00a."
+    assert "contains itself" in refused(tmp_path / "a.bin", archive(itself))
+    deep = b"\x80\x02" + b"]" * 10_000 + b"a" * 9_999 + b"."
+    assert "too deep" in refused(tmp_path / "a.bin", archive(deep))
+
+
+def storage(numel=4, key="0", kind="FloatStorage"):
+    name = f"ctorch\n{kind}\n".encode()
+    return (
+        b"(X\x07\0\0\0storage" + name + b"X" + struct.pack("<I", len(key)) + key.encode() + b"X\x03\0\0\0cpu"
+        b"\x8a\x08" + struct.pack("<q", numel) + b"tQ"
+    )
+
+
+def tensor(numel=4, offset=0, shape=(4,), strides=(1,), **described):
+    def sizes(values):
+        return b"(" + b"".join(b"\x8a\x08" + struct.pack("<q", value) for value in values) + b"t"
+
+    return (
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage(numel, **described) + b"\x8a\x08"
+        + struct.pack("<q", offset) + sizes(shape) + sizes(strides) + b"\x89ccollections\nOrderedDict\n)RtR."
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"offset": 1},
+        {"offset": -1},
+        {"shape": (5,)},
+        {"shape": (2, 2), "strides": (3, 1)},
+        {"shape": (4,), "strides": (-1,)},
+        {"shape": (4,), "strides": (1, 1)},
+        {"shape": (2**31, 2**31, 2**31), "strides": (0, 0, 0)},
+        {"shape": (2**20, 2**20), "strides": (0, 0)},
+        {"numel": 5},
+        {"numel": -4},
+        {"numel": 2**62, "shape": (2**62,)},
+        {"key": "1"},
+        {"key": "../../etc/passwd"},
+        {"kind": "DoubleStorage"},
+        {"kind": "QInt8Storage"},
+    ],
+    ids=str,
+)
+def test_tensors_that_cannot_be(described, tmp_path):
+    good = archive(tensor(), [("archive/data/0", bytes(16))])
+    (tmp_path / "good.bin").write_bytes(good)
+    assert read(tmp_path / "good.bin").tolist() == [0] * 4
+    refused(tmp_path / "a.bin", archive(tensor(**described), [("archive/data/0", bytes(16))]))
+
+
+def test_archives_that_cannot_be(tmp_path):
+    data, path = tensor(), tmp_path / "a.bin"
+    bomb = archive(data, [("archive/data/0", bytes(50_000_000))], zipfile.ZIP_DEFLATED)
+    assert "compressed or encrypted" in refused(path, bomb)
+    assert "no data.pkl" in refused(path, archive(b"").replace(b"data.pkl", b"data.pkk"))
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        twice = archive(data, [("archive/data/0", bytes(16)), ("archive/data/0", bytes(16))])
+    assert "two members called 'archive/data/0'" in refused(path, twice)
+    good = bytearray(archive(data, [("archive/data/0", bytes(16)), ("archive/data/1", bytes(16))]))
+    table = good.rindex(b"PK\x01\x02")
+    first = good.index(b"PK\x01\x02")
+    # The last member where the first one is.
+    overlapping = good[: table + 42] + good[first + 42 : first + 46] + good[table + 46 :]
+    assert "shares bytes with another" in refused(path, bytes(overlapping))
+    beyond = good[: table + 20] + struct.pack("<II", 2**30, 2**30) + good[table + 28 :]
+    assert "it is cut off" in refused(path, bytes(beyond))
+    elsewhere = good[: table + 42] + struct.pack("<I", 5) + good[table + 46 :]
+    assert "is not where the archive's table says" in refused(path, bytes(elsewhere))
+    assert "its end is missing" in refused(path, bytes(good) + b"more")
+    many = good[:-10] + struct.pack("<I", 2**31) + good[-6:]
+    assert "its table has 2147483648 bytes" in refused(path, bytes(many))
+    big = archive(data, [("archive/data/0", bytes(16)), ("archive/byteorder", b"big")])
+    assert "another order of bytes" in refused(path, big)
+
+
+def test_a_pickle_of_too_many_instructions(monkeypatch):
+    monkeypatch.setattr("gpt2c.checkpoint.pickled._MOST_INSTRUCTIONS", 10)
+    assert read_pickle(io.BytesIO(pickle.dumps([1, 2, 3], 2)), "a") == [1, 2, 3]
+    with pytest.raises(CheckpointError, match="more than 10 instructions"):
+        read_pickle(io.BytesIO(pickle.dumps([*range(20)], 2)), "a")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.tuples(inner, inner)
+            | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+        ),
+        max_leaves=12,
+    ),
+    st.integers(3, 5),
+)
+def test_plain_values_are_those_of_pickle(value, protocol):
+    data = pickle.dumps(value, protocol)
+    file = io.BytesIO(data + b"more")
+    assert read_pickle(file, "a") == value == pickle.loads(data)
+    assert file.read() == b"more"
