@@ -82,14 +82,15 @@ class GPT2(LoadedModel):
         Parameters
         ----------
         source : str or path, optional
-            A directory in Hugging Face layout, a file of weights (safetensors, or a state dict that torch.save
-            wrote) with config.json and the tokenizer's files beside it, a packed file (see :meth:`save`), or the name of a model on the Hugging Face hub such
-            as "gpt2". None is the small model that comes with gpt2c.
+            A directory in Hugging Face layout; a file of weights (safetensors, or a state dict that
+            torch.save wrote) with config.json and the tokenizer's files beside it; a packed file (see
+            :meth:`save`); or the name of a model on the Hugging Face hub such as "gpt2". None is the small
+            model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
-            "bfloat16", "int8" or "int4", each about half as large as the one before, faster, and a little
-            further from the checkpoint's numbers (README: number formats). A packed file has its own, and
-            no other can be made of it.
+            "bfloat16", "int8" or "int4", each about half as large as the one before and a little further
+            from the checkpoint's numbers; which is the fastest depends on the CPU (README: number formats).
+            A packed file has its own, and no other can be made of it.
         cache_dtype : str
             How keys and values are kept: "float32", or "float16" in half the memory, which reads faster in
             long texts.
