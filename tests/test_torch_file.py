@@ -150,7 +150,8 @@ def test_beside_torch(stream, protocol, tmp_path):
         }  # fmt: skip
         path = tmp_path / "a.pt"
         torch.save(saved, path, _use_new_zipfile_serialization=not stream, pickle_protocol=protocol)
-        expected = torch.load(path, weights_only=True)
+        # Its own careful reader knows older protocols only.
+        expected = torch.load(path, weights_only=protocol < 4)
         for key, found in read(path).items():
             if isinstance(found, np.ndarray):
                 assert np.array_equal(found, expected[key].float().numpy())
