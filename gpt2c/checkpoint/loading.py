@@ -89,12 +89,8 @@ def _load_checkpoint(
     progress: bool,
     how: dict[str, Any],
 ) -> Model:
-    from ..tokenizer.load import load_tokenizer
-
     notes = list(checkpoint.notes)
-    found, problem = _tokenizer(
-        find, checkpoint.config, lambda: load_tokenizer(checkpoint.directory, checkpoint.config), notes
-    )
+    found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
     config, remarks = with_tokenizer(checkpoint.config, found)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
@@ -115,6 +111,17 @@ def _load_checkpoint(
         source_sha256=lambda: checkpoint.sha256,
         **how,
     )
+
+
+def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of the files beside the weights."""
+    from ..tokenizer.load import load_tokenizer
+    from .nanogpt import META, read_meta
+
+    meta = checkpoint.directory / META
+    if meta.exists():
+        return read_meta(meta, checkpoint.config.n_vocab)
+    return load_tokenizer(checkpoint.directory, checkpoint.config)
 
 
 def _load_packed(

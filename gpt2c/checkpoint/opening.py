@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from .directory import check_file, open_weights, read_config, read_generation_config
 from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
+from .nanogpt import open_nanogpt
 from .tensors import TensorInfo, read_tensor
 from .validate import match
 
@@ -207,10 +208,17 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     if directory != path:
         check_file(path)
-    config = read_config(directory)
+    generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        files, stored, summary = open_weights(path, stack)
-        config, generation_config = read_generation_config(directory, config)
+        training = open_nanogpt(path, stack)
+        if training is not None:
+            config, files, stored = training.config, [training.file], training.tensors
+            notes = [*notes, *training.notes]
+        else:
+            config = read_config(directory)
+            files, stored, summary = open_weights(path, stack)
+            config, generation_config = read_generation_config(directory, config)
+            notes = [*notes, summary]
         tensors, remarks = match(stored, config, str(path))
         stack.pop_all()
     return Checkpoint(
@@ -219,7 +227,7 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
         name,
         tensors,
         generation_config,
-        [*notes, summary, *remarks],
+        [*notes, *remarks],
         {file.path: file for file in files},
     )
 

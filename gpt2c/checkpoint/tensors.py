@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import CheckpointError, shown
 from .files import RegularFile
 
-__all__ = ["FLOAT_DTYPES", "ITEMSIZE", "TensorInfo", "read_tensor"]
+__all__ = ["FLOAT_DTYPES", "ITEMSIZE", "ZERO", "TensorInfo", "read_tensor"]
 
 # Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
 ITEMSIZE = {
@@ -22,6 +22,8 @@ ITEMSIZE = {
 }
 # The dtypes that read_tensor converts.
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+# The dtype of a tensor that is stored nowhere: by a rule of its format all its values are 0.
+ZERO = "ZERO"
 # Elements that are read, converted and checked at a time, while they are in the cache.
 _BLOCK = 2**20
 
@@ -72,6 +74,8 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     CheckpointError
         The file has become too short, the tensor has another dtype, or it holds NaN or infinity.
     """
+    if info.dtype == ZERO:
+        return np.zeros(info.shape, np.float32)
     if info.dtype not in FLOAT_DTYPES:
         raise CheckpointError(
             f"{info.file}: tensor {shown(info.name)} has dtype {info.dtype}; weights are read from "

@@ -10,6 +10,7 @@ from ..errors import TokenizerError
 from ..tokenizer.files import FILES
 from ..tokenizer.load import as_tokenizer, load_tokenizer
 from .hub import fetch_tokenizer, looks_like_name
+from .nanogpt import read_meta
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_tokenizer"]
 
-_SUFFIXES = (".json", ".txt", ".model")
+_SUFFIXES = (".json", ".txt", ".model", ".pkl")
 
 
 def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
@@ -26,9 +27,9 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     Parameters
     ----------
     given : str, path or object
-        A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model), read with
-        the settings that stand beside it; if there is no such path, the name of a model on the Hugging Face
-        hub, of which only the tokenizer is fetched; or an object, see `as_tokenizer`.
+        A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model, nanoGPT's
+        meta.pkl), read with the settings that stand beside it; if there is no such path, the name of a model
+        on the Hugging Face hub, of which only the tokenizer is fetched; or an object, see `as_tokenizer`.
     config : Config
     hub
         cache_dir, token and local_files_only of `fetch_tokenizer`.
@@ -57,4 +58,4 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
             f"{path} is not a tokenizer file, which ends with {', '.join(_SUFFIXES)}: give that file, or the "
             "directory with the tokenizer's files"
         )
-    return load_tokenizer(path, config)
+    return load_tokenizer(path, config) if path.suffix != ".pkl" else read_meta(path, config.n_vocab)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..config import Config
 from ..errors import CheckpointError, shown
 from .names import canonical, expected, head_of_another_task, is_mask
-from .tensors import FLOAT_DTYPES, TensorInfo
+from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
 __all__ = ["listed", "match"]
 
@@ -90,7 +90,7 @@ def _check(tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], wh
             f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
             f"for {list(shape)}, that is [{', '.join(dims)}]"
         )
-    if tensor.dtype not in FLOAT_DTYPES:
+    if tensor.dtype not in (*FLOAT_DTYPES, ZERO):
         raise CheckpointError(
             f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
             f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"

@@ -79,8 +79,9 @@ def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
     if n_vocab in _GPT2_SIZES:
         return as_tokenizer(gpt2_tokenizer(), n_vocab=n_vocab)
     raise TokenizerError(
-        f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, vocab.txt "
-        "or a SentencePiece model. Without them, give prompts as token ids, or a tokenizer with tokenizer="
+        f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, "
+        "vocab.txt, a SentencePiece model or nanoGPT's meta.pkl. Without them, give prompts as token ids, or "
+        "a tokenizer with tokenizer="
     )
 
 
@@ -114,6 +115,10 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         from .gptsw3 import GPTSw3Tokenizer
 
         tokenizer = GPTSw3Tokenizer(packed["sentencepiece"], name=where, n_ids=n_vocab)
+    elif "characters" in packed:
+        from .characters import CharacterTokenizer
+
+        tokenizer = CharacterTokenizer(packed["characters"], name=where)
     else:
         tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)
     for name in ("bos_token_id", "eos_token_id"):

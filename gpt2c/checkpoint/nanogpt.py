@@ -1,0 +1,143 @@
+"""Checkpoints of nanoGPT: a torch file with the model, its sizes and the state of the training.
+
+As its train.py writes them (https://github.com/karpathy/nanoGPT): ``model`` is the state dict, ``model_args``
+says what config.json would. Dense layers are torch's Linear, [out, in]. Without ``bias`` there are none, also
+in LayerNorm. The activation is the exact GELU, torch's nn.GELU; before June 2023 it was the approximation of
+GPT-2, which a checkpoint does not tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import Config
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..tokenizer.characters import CharacterTokenizer
+from .files import MAX_JSON, RegularFile
+from .names import canonical, expected
+from .pickled import read_pickle
+from .tensors import ZERO, TensorInfo
+from .torch_file import is_torch_file, read_torch_file
+
+__all__ = ["META", "Training", "open_nanogpt", "read_meta"]
+
+CHECKPOINT = "ckpt.pt"
+META = "meta.pkl"
+# What torch.compile and parallel training put before every name.
+_PREFIXES = ("_orig_mod.", "module.")
+_DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_SIZES = {
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "n_ctx": "block_size",
+    "n_vocab": "vocab_size",
+}
+_END_OF_TEXT = 50_256
+
+
+class Training(NamedTuple):
+    """A model in the checkpoint of a training run."""
+
+    config: Config
+    file: RegularFile
+    tensors: list[TensorInfo]
+    notes: list[str]
+
+
+def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
+    """The model at ``path``, if that is a checkpoint of nanoGPT, or a directory with one and no config.json.
+
+    The file is entered into ``stack``.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        It is one, but damaged, or of sizes that a GPT-2 cannot have.
+    """
+    directory = path if path.is_dir() else path.parent
+    path = path / CHECKPOINT if path.is_dir() else path
+    if (directory / "config.json").exists() or not path.exists():
+        return None
+    file = stack.enter_context(RegularFile(path))
+    found = read_torch_file(file) if is_torch_file(file) else None
+    if not isinstance(found, dict) or not {"model", "model_args"} <= found.keys():
+        return None
+    stored, sizes = found["model"], found["model_args"]
+    if not isinstance(stored, dict) or not isinstance(sizes, dict):
+        raise CheckpointError(f"{path}: model and model_args must be dicts, as nanoGPT saves them")
+    config = _config(sizes, path)
+    tensors = [_tensor(name, tensor, path) for name, tensor in stored.items()]
+    notes = [
+        f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
+    ]
+    if not sizes.get("bias", True):
+        tensors += _absent(config, tensors)
+        notes.append("model_args has bias=False: all biases are 0")
+    return Training(config, file, tensors, notes)
+
+
+def _config(sizes: dict[Any, Any], path: Path) -> Config:
+    absent = [key for key in _SIZES.values() if key not in sizes]
+    if absent:
+        raise CheckpointError(f"{path}: model_args has no {', '.join(absent)}")
+    has_end = type(sizes["vocab_size"]) is int and sizes["vocab_size"] > _END_OF_TEXT
+    values: dict[str, Any] = {name: sizes[key] for name, key in _SIZES.items()}
+    try:
+        return Config(
+            **values,
+            n_inner=4 * sizes["n_embd"],
+            activation="gelu",
+            bos_token_id=_END_OF_TEXT if has_end else None,
+            eos_token_ids=(_END_OF_TEXT,) if has_end else (),
+        )
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"{path}: model_args: {error}") from None
+
+
+def _tensor(name: Any, tensor: Any, path: Path) -> TensorInfo:
+    """A tensor by its name without prefixes, those of dense layers as [in, out]."""
+    if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
+        raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    tensor = tensor._replace(name=name)
+    return tensor.transposed if _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2 else tensor
+
+
+def _absent(config: Config, tensors: list[TensorInfo]) -> Iterator[TensorInfo]:
+    """The biases that a model without them does not store."""
+    present = {canonical(tensor.name) for tensor in tensors}
+    for name, _, shape in expected(config):
+        if name.endswith(".bias") and name not in present:
+            yield TensorInfo(name, ZERO, shape, tensors[0].file, 0, 0)
+
+
+def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:
+    """The tokenizer that nanoGPT's meta.pkl describes: a token for each character.
+
+    Raises
+    ------
+    TokenizerError
+        It is another model's, or it holds anything else.
+    """
+    try:
+        with RegularFile(path) as file:
+            if file.size > MAX_JSON:
+                raise CheckpointError(f"{path} has {file.size} bytes, too many for a list of characters")
+            found = read_pickle(io.BytesIO(file.read(file.size, 0)), str(path))
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+    table = found.get("itos") if isinstance(found, dict) else None
+    if not isinstance(table, dict) or table.keys() != set(range(len(table))):
+        raise TokenizerError(f"{path} has no table itos of the characters by their ids, as nanoGPT writes it")
+    if len(table) != n_vocab:
+        raise TokenizerError(
+            f"{path} has {len(table)} characters, but the model has {n_vocab} tokens: it is another model's"
+        )
+    return CharacterTokenizer([table[i] for i in range(len(table))], name=str(path))

@@ -1,0 +1,60 @@
+"""A tokenizer whose tokens are single characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import TokenizerError, shown
+from .base import Tokenizer, check_known, check_text
+
+__all__ = ["CharacterTokenizer"]
+
+
+class CharacterTokenizer(Tokenizer):
+    """One token for each character that it knows; others cannot be encoded.
+
+    Parameters
+    ----------
+    characters : sequence of str
+        By their ids.
+    name : str
+
+    Raises
+    ------
+    TokenizerError
+        One of them is no single character, or is there twice.
+    """
+
+    kind = "characters"
+
+    def __init__(self, characters: Sequence[str], *, name: str) -> None:
+        for character in characters:
+            if not isinstance(character, str) or len(character) != 1:
+                raise TokenizerError(f"{name}: {shown(character)} is not a single character")
+            check_text(character)
+        self.name, self.n_vocab, self.special_tokens = name, len(characters), {}
+        self._characters = [character.encode() for character in characters]
+        self._ids = {character: index for index, character in enumerate(characters)}
+        if len(self._ids) != len(characters):
+            raise TokenizerError(f"{name}: a character is there twice")
+
+    def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
+        """See `Tokenizer`; a character that is not known is an error."""
+        check_text(text)
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            known = "".join(character.decode() for character in self._characters)
+            raise TokenizerError(
+                f"there is no token for {shown(error.args[0])}; the model knows the characters {shown(known)}"
+            ) from None
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `Tokenizer`."""
+        check_known(token_id, self.n_vocab)
+        return self._characters[token_id]
+
+    def packed(self) -> dict[str, Any]:
+        """See `Tokenizer`."""
+        return {"characters": b"".join(self._characters).decode()}

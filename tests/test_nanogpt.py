@@ -1,0 +1,160 @@
+"""Checkpoints of nanoGPT: the logits that torch computes from them, and tokens that are characters."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.command_line import run
+
+from gpt2c import GPT2
+from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint import tokenizer as given
+from gpt2c.errors import CheckpointError, ConfigError, TokenizerError
+from gpt2c.tokenizer.load import unpack
+
+DATA = Path(__file__).parent / "data" / "nanogpt"
+LOGITS = dict(np.load(DATA / "logits.npz"))
+IDS = LOGITS["ids"].tolist()
+
+
+@pytest.mark.parametrize("name", ["bias", "plain"])
+def test_logits_are_those_of_torch(name, tmp_path):
+    for source in (DATA / name, DATA / name / "ckpt.pt"):
+        model = GPT2.from_pretrained(source)
+        found = model.forward(IDS)
+        assert np.abs(found - LOGITS[name]).max() < 2e-5 * np.abs(LOGITS[name]).max()
+        assert model.config.activation == "gelu" and model.config.tie_word_embeddings
+        assert (model.config.bos_token_id, model.config.eos_token_ids) == (None, ())
+        assert model.notes[0].startswith("ckpt.pt: a checkpoint of nanoGPT, ")
+        assert ("model_args has bias=False: all biases are 0" in model.notes) == (name == "plain")
+    # By another name, beside nothing.
+    shutil.copy(DATA / name / "ckpt.pt", tmp_path / "best.bin")
+    assert np.array_equal(GPT2.from_pretrained(tmp_path / "best.bin").forward(IDS), found)
+
+
+def test_biases_that_are_not_there_are_zero():
+    checkpoint = open_checkpoint(DATA / "plain")
+    assert not checkpoint.read("h.1.mlp.c_fc.bias").any()
+    assert checkpoint.read("h.1.mlp.c_fc.bias").shape == (24,)
+    assert checkpoint.read("h.1.ln_2.weight").all()
+
+
+def changed(tmp_path, change):
+    """A checkpoint whose pickle has other bytes of the same length."""
+    data = (DATA / "plain" / "ckpt.pt").read_bytes()
+    old, new = change
+    assert old in data and len(old) == len(new)
+    (tmp_path / "ckpt.pt").write_bytes(data.replace(old, new))
+    return tmp_path
+
+
+def test_a_bias_that_is_missing_is_no_zero(tmp_path):
+    data = (DATA / "plain" / "ckpt.pt").read_bytes()
+    claimed, n = re.subn(rb"(bias(q.|r....)?)\x89", lambda found: found[1] + b"\x88", data, count=1)
+    assert n == 1
+    (tmp_path / "ckpt.pt").write_bytes(claimed)
+    with pytest.raises(CheckpointError, match=r"13 tensors .*bias.* missing"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ((b"n_layer", b"n_lager"), CheckpointError, "model_args has no n_layer"),
+        ((b"vocab_size", b"vocab_sice"), CheckpointError, "model_args has no vocab_size"),
+        ((b"n_headq", b"n_hearq"), CheckpointError, "model_args has no n_head"),
+        ((b"transformer.ln_f", b"transformer.ln_g"), CheckpointError, "'ln_f.weight' missing"),
+    ],
+)
+def test_other_sizes_and_names(change, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        open_checkpoint(changed(tmp_path, change))
+
+
+def test_files_that_are_none(tmp_path):
+    for content in (b"", b"text", pickle.dumps({"model": {}, "model_args": 5})):
+        (tmp_path / "ckpt.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"has no config\.json: a model's weights"):
+            open_checkpoint(tmp_path)
+
+
+# ---- characters
+
+
+def test_characters_are_tokens():
+    model = GPT2.from_pretrained(DATA / "plain")
+    with open(DATA / "plain" / "meta.pkl", "rb") as file:
+        meta = pickle.load(file)
+    text = "ROMEO:\nWhat's this?"
+    ids = [meta["stoi"][character] for character in text]
+    assert model.tokenizer.encode(text) == ids
+    assert model.tokenizer.decode(ids) == text
+    assert model.tokenizer.offsets(text, ids) == [(i, i + 1) for i in range(len(text))]
+    assert model.tokenizer.n_vocab == 65 and model.tokenizer.special_tokens == {}
+    with pytest.raises(TokenizerError, match=r"there is no token for 'é'; the model knows the char"):
+        model.tokenizer.encode("café")
+    out = model.generate("O", max_new_tokens=5)
+    assert len(out.text) == 5 and out.text == model.tokenizer.decode(out.token_ids)
+    score = model.score("To be.", bos=False, words=True)
+    assert [word.text for word in score.words()] == ["o", "be."] and len(score) == 5
+    with pytest.raises(ConfigError, match="no token for the beginning of a text"):
+        model.score("To be.")
+
+
+def test_the_table_may_be_elsewhere(tmp_path):
+    shutil.copy(DATA / "plain" / "ckpt.pt", tmp_path / "ckpt.pt")
+    model = GPT2.from_pretrained(tmp_path)
+    assert not model.has_tokenizer
+    again = GPT2.from_pretrained(tmp_path, tokenizer=DATA / "plain" / "meta.pkl")
+    assert again.tokenizer.decode([0, 5]) == GPT2.from_pretrained(DATA / "plain").tokenizer.decode([0, 5])
+    with pytest.raises(TokenizerError, match="65 characters, but the model has 4096 tokens"):
+        GPT2.from_pretrained(tokenizer=DATA / "plain" / "meta.pkl")
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ([], "has no table itos"),
+        ({"itos": {}}, "has 0 characters, but the model has 65 tokens"),
+        ({"itos": dict.fromkeys(range(65), "a")}, "a character is there twice"),
+        ({"itos": dict.fromkeys(range(65), "ab")}, "'ab' is not a single character"),
+        ({"itos": dict.fromkeys(range(65), 3)}, "3 is not a single character"),
+        ({"itos": {i + 1: chr(i + 65) for i in range(65)}}, "has no table itos"),
+        (
+            {"itos": print},
+            "is a pickle that names '(__builtin__|builtins)\\.print'",
+        ),
+    ],
+)
+def test_tables_that_cannot_be(meta, message, tmp_path):
+    shutil.copy(DATA / "plain" / "ckpt.pt", tmp_path / "ckpt.pt")
+    with open(tmp_path / "meta.pkl", "wb") as file:
+        pickle.dump(meta, file, protocol=4)
+    model = GPT2.from_pretrained(tmp_path)
+    assert not model.has_tokenizer
+    with pytest.raises(TokenizerError, match=message):
+        _ = model.tokenizer
+    with pytest.raises(TokenizerError, match=message):
+        given.find_tokenizer(tmp_path / "meta.pkl", model.config)
+
+
+def test_a_packed_file_keeps_the_characters(tmp_path):
+    model = GPT2.from_pretrained(DATA / "plain")
+    model.save(tmp_path / "m.gpt2c")
+    again = GPT2.from_pretrained(tmp_path / "m.gpt2c")
+    assert again.tokenizer.encode("To be") == model.tokenizer.encode("To be")
+    assert np.array_equal(again.forward(IDS), model.forward(IDS))
+    with pytest.raises(TokenizerError, match="a character is there twice"):
+        unpack({"characters": "aa"}, "here", 2)
+
+
+def test_the_command(tmp_path):
+    done = run("generate", "ROMEO:", "-m", DATA / "plain", "-n", "8", "--seed", "1", "--stats")
+    assert done.returncode == 0 and done.stdout.startswith("ROMEO:") and "8 new tokens" in done.stderr
+    told = run("info", DATA / "plain").stdout
+    assert "a checkpoint of nanoGPT" in told and "characters" in told
