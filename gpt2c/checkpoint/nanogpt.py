@@ -24,7 +24,7 @@ from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import is_torch_file, read_torch_file
 
-__all__ = ["META", "Training", "open_nanogpt", "read_meta"]
+__all__ = ["END_OF_TEXT", "META", "Training", "open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
 META = "meta.pkl"
@@ -38,7 +38,7 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
-_END_OF_TEXT = 50_256
+END_OF_TEXT = 50_256
 
 
 class Training(NamedTuple):
@@ -86,15 +86,15 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
     absent = [key for key in _SIZES.values() if key not in sizes]
     if absent:
         raise CheckpointError(f"{path}: model_args has no {', '.join(absent)}")
-    has_end = type(sizes["vocab_size"]) is int and sizes["vocab_size"] > _END_OF_TEXT
+    has_end = type(sizes["vocab_size"]) is int and sizes["vocab_size"] > END_OF_TEXT
     values: dict[str, Any] = {name: sizes[key] for name, key in _SIZES.items()}
     try:
         return Config(
             **values,
             n_inner=4 * sizes["n_embd"],
             activation="gelu",
-            bos_token_id=_END_OF_TEXT if has_end else None,
-            eos_token_ids=(_END_OF_TEXT,) if has_end else (),
+            bos_token_id=END_OF_TEXT if has_end else None,
+            eos_token_ids=(END_OF_TEXT,) if has_end else (),
         )
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{path}: model_args: {error}") from None

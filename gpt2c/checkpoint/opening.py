@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from .directory import check_file, open_weights, read_config, read_generation_config
 from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
+from .llmc import open_llmc
 from .nanogpt import open_nanogpt
 from .tensors import TensorInfo, read_tensor
 from .validate import match
@@ -210,7 +211,7 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
         check_file(path)
     generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        training = open_nanogpt(path, stack)
+        training = open_nanogpt(path, stack) or open_llmc(path, stack)
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
             notes = [*notes, *training.notes]

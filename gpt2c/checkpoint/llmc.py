@@ -1,0 +1,117 @@
+"""Models of llm.c: a header of 256 integers, then all tensors, of a kind those of all layers side by side.
+
+As its train_gpt2.py writes them and export_hf.py reads them (https://github.com/karpathy/llm.c): the header is
+little-endian int32, of which the first eight count. Version 1 is float32, 3 the same with the vocabulary padded
+to a multiple of 128 rows, 5 that in bfloat16. Dense layers are [out, in]; the head is the token embedding; GELU
+is GPT-2's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..config import Config
+from ..errors import CheckpointError, ConfigError
+from .files import RegularFile
+from .nanogpt import END_OF_TEXT, Training
+from .tensors import ITEMSIZE, TensorInfo
+
+__all__ = ["open_llmc"]
+
+_MAGIC = 20240326
+_HEADER = 1024
+# Version -> type of elements, and whether the vocabulary is padded.
+_VERSIONS = {1: ("F32", False), 3: ("F32", True), 5: ("BF16", True)}
+_IN_LAYERS = (
+    ("ln_1.weight", "n_embd"),
+    ("ln_1.bias", "n_embd"),
+    ("attn.c_attn.weight", "3 * n_embd", "n_embd"),
+    ("attn.c_attn.bias", "3 * n_embd"),
+    ("attn.c_proj.weight", "n_embd", "n_embd"),
+    ("attn.c_proj.bias", "n_embd"),
+    ("ln_2.weight", "n_embd"),
+    ("ln_2.bias", "n_embd"),
+    ("mlp.c_fc.weight", "n_inner", "n_embd"),
+    ("mlp.c_fc.bias", "n_inner"),
+    ("mlp.c_proj.weight", "n_embd", "n_inner"),
+    ("mlp.c_proj.bias", "n_embd"),
+)
+"""The kinds of tensors of a layer, in the order of the file, and their sizes as they are stored."""
+
+
+def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
+    """The model in the file ``path``, if it is one of llm.c; the file is entered into ``stack``.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        It is one, but of an unknown version, damaged, or of sizes that a GPT-2 cannot have.
+    """
+    if path.is_dir():
+        return None
+    file = stack.enter_context(RegularFile(path))
+    header = file.read(32, 0)
+    if len(header) < 32 or int.from_bytes(header[:4], "little") != _MAGIC:
+        return None
+    _, version, n_ctx, n_vocab, n_layer, n_head, n_embd, padded = struct.unpack("<8i", header)
+    if version not in _VERSIONS:
+        raise CheckpointError(
+            f"{path} is of llm.c, version {version}; models of versions 1, 3 and 5 are read (the file of its "
+            "tokenizer is not needed)"
+        )
+    dtype, is_padded = _VERSIONS[version]
+    has_end = n_vocab > END_OF_TEXT
+    try:
+        config = Config(
+            n_layer=n_layer,
+            n_head=n_head,
+            n_embd=n_embd,
+            n_inner=4 * n_embd,
+            n_ctx=n_ctx,
+            n_vocab=n_vocab,
+            bos_token_id=END_OF_TEXT if has_end else None,
+            eos_token_ids=(END_OF_TEXT,) if has_end else (),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: the header of llm.c: {error}") from None
+    rows = padded if is_padded else n_vocab
+    if rows < n_vocab:
+        raise CheckpointError(f"{path}: the header pads the vocabulary of {n_vocab} to {rows}, which is less")
+    tensors = list(_tensors(config, rows, dtype, path))
+    end = tensors[-1].offset + tensors[-1].nbytes
+    if end != file.size:
+        raise CheckpointError(
+            f"{path} {'is truncated' if end > file.size else 'has bytes that belong to no tensor'}: by its "
+            f"header it has {end} bytes, in fact {file.size}"
+        )
+    notes = [f"{path.name}: a model of llm.c, version {version}: {dtype}"]
+    if rows > n_vocab:
+        notes.append(f"{rows - n_vocab} rows that pad the vocabulary are left out")
+    return Training(config, file, tensors, notes)
+
+
+def _tensors(config: Config, rows: int, dtype: str, path: Path) -> Iterator[TensorInfo]:
+    """All tensors in the order of the file, those of dense layers as [in, out]."""
+    sizes = {"n_embd": config.n_embd, "3 * n_embd": 3 * config.n_embd, "n_inner": config.n_inner}
+    at, itemsize = _HEADER, ITEMSIZE[dtype]
+
+    def tensor(name: str, *shape: int) -> TensorInfo:
+        nonlocal at
+        found = TensorInfo(name, dtype, shape, path, at, math.prod(shape) * itemsize)
+        at += found.nbytes
+        return found
+
+    embedding = tensor("wte.weight", rows, config.n_embd)
+    kept = config.n_vocab * config.n_embd * itemsize
+    yield embedding._replace(shape=(config.n_vocab, config.n_embd), nbytes=kept)
+    yield tensor("wpe.weight", config.n_ctx, config.n_embd)
+    for kind, *dims in _IN_LAYERS:
+        for layer in range(config.n_layer):
+            found = tensor(f"h.{layer}.{kind}", *(sizes[dim] for dim in dims))
+            yield found.transposed if len(dims) == 2 else found
+    yield tensor("ln_f.weight", config.n_embd)
+    yield tensor("ln_f.bias", config.n_embd)
