@@ -30,7 +30,8 @@ def written(path, version, sizes=SIZES, claimed=None, **header):
     tensors = tensors_of(sizes)
     rows = sizes["vocab_size"] if version == 1 else -(-sizes["vocab_size"] // 128) * 128
     fields = {
-        "magic": 20240326, "version": claimed or version, "n_ctx": sizes["n_positions"], "n_vocab": sizes["vocab_size"],
+        "magic": 20240326, "version": claimed or version, "n_ctx": sizes["n_positions"],
+        "n_vocab": sizes["vocab_size"],
         "n_layer": sizes["n_layer"], "n_head": sizes["n_head"], "n_embd": sizes["n_embd"],
         "padded": 0 if version == 1 else rows,
     }  # fmt: skip

@@ -1,9 +1,9 @@
 """Models of llm.c: a header of 256 integers, then all tensors, of a kind those of all layers side by side.
 
-As its train_gpt2.py writes them and export_hf.py reads them (https://github.com/karpathy/llm.c): the header is
-little-endian int32, of which the first eight count. Version 1 is float32, 3 the same with the vocabulary padded
-to a multiple of 128 rows, 5 that in bfloat16. Dense layers are [out, in]; the head is the token embedding; GELU
-is GPT-2's.
+As its train_gpt2.py writes them and export_hf.py reads them (https://github.com/karpathy/llm.c): the header
+is little-endian int32, of which the first eight count. Version 1 is float32, 3 the same with the vocabulary
+padded to a multiple of 128 rows, 5 that in bfloat16. Dense layers are [out, in]; the head is the token
+embedding; GELU is GPT-2's.
 """
 
 from __future__ import annotations
