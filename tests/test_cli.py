@@ -391,7 +391,11 @@ def test_the_ends_of_a_text_can_be_named(bundled):
             "/nowhere/at/all: cannot be written: No such file or directory",
         ),
         (["generate", "x", "-o", ""], 1, "-o takes the name of a file, and got an empty one"),
-        (["generate", "x", "-m", __file__], 1, "test_cli.py is not a .safetensors file"),
+        (
+            ["generate", "x", "-m", __file__],
+            1,
+            "test_cli.py is not a file of weights: it is no safetensors, and was",
+        ),
         (
             ["generate", "x", "-o", "/"],
             1,

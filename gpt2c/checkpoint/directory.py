@@ -64,15 +64,24 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file whose name shows that it holds no weights."""
+    """Refuse a file that holds no weights, by its name or, where it stands alone, by its first bytes."""
     if path.suffix == ".json":
         raise CheckpointError(
             f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
         )
+    if (path.parent / "config.json").exists():
+        return
+    with RegularFile(path) as file:
+        # A safetensors file begins with the length of its header, a JSON object.
+        if not is_torch_file(file) and file.read(1, 8) != b"{":
+            raise CheckpointError(
+                f"{path} is not a file of weights: it is no safetensors, and was not written by torch.save, "
+                "nanoGPT, llm.c or gpt2c"
+            )
 
 
 def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
-    """Open a .safetensors file (see check_file), or a directory's model.safetensors or shards.
+    """Open a file of weights (see check_file), or those of a directory, of which there may be several.
 
     Parameters
     ----------

@@ -207,8 +207,6 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent
-    if directory != path:
-        check_file(path)
     generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         training = open_nanogpt(path, stack) or open_llmc(path, stack)
@@ -216,6 +214,8 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
             config, files, stored = training.config, [training.file], training.tensors
             notes = [*notes, *training.notes]
         else:
+            if directory != path:
+                check_file(path)
             config = read_config(directory)
             files, stored, summary = open_weights(path, stack)
             config, generation_config = read_generation_config(directory, config)
