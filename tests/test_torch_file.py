@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
-from gpt2c.checkpoint.files import RegularFile
+from gpt2c.checkpoint.files import RegularFile, is_torch_file
 from gpt2c.checkpoint.pickled import DTYPES, read_pickle
 from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
-from gpt2c.checkpoint.torch_file import is_torch_file, read_torch_file
+from gpt2c.checkpoint.torch_file import read_torch_file
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "torch"

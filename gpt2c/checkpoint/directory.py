@@ -10,11 +10,10 @@ from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
-from .files import RegularFile, read_object
+from .files import RegularFile, is_torch_file, read_object
 from .hf_config import config_from_hf, with_generation_config
 from .safetensors import read_header
 from .tensors import TensorInfo
-from .torch_file import is_torch_file, read_torch_file
 from .validate import listed
 
 __all__ = [
@@ -127,6 +126,9 @@ def _tensors_in(file: RegularFile) -> dict[str, TensorInfo]:
         if known is not None:
             raise CheckpointError(f"{file.path} is {known} file, which gpt2c does not read")
         return read_header(file)
+    # Deferred, as most models are safetensors.
+    from .torch_file import read_torch_file
+
     found = read_torch_file(file)
     # Of an optimizer, a training run or a list there is more to know than names.
     if not (isinstance(found, dict) and found and all(isinstance(t, TensorInfo) for t in found.values())):

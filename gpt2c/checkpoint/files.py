@@ -16,10 +16,19 @@ from typing import Any, NoReturn
 from ..errors import CheckpointError, shown
 from ..json_values import unique_keys
 
-__all__ = ["MAX_JSON", "RegularFile", "parse_object", "read_object", "reading"]
+__all__ = [
+    "MAX_JSON",
+    "TORCH_MAGIC",
+    "RegularFile",
+    "is_torch_file",
+    "parse_object",
+    "read_object",
+    "reading",
+]
 
 # Bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB.
 MAX_JSON = 4 * 2**20
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 @contextmanager
@@ -101,6 +110,15 @@ class RegularFile:
             return _same(os.stat(self.path), self._opened)
         except OSError:
             return False
+
+
+def is_torch_file(file: RegularFile) -> bool:
+    """Whether the file begins as one that torch.save wrote; torch_file.py reads those."""
+    start = file.read(40, 0)
+    # A zip archive; or a stream, which begins with the pickle of the magic number.
+    return start[:4] == b"PK\x03\x04" or (
+        start[:1] == b"\x80" and TORCH_MAGIC.to_bytes(10, "little") in start
+    )
 
 
 def _same(a: os.stat_result, b: os.stat_result) -> bool:

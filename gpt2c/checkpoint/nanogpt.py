@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
 from ..tokenizer.characters import CharacterTokenizer
-from .files import MAX_JSON, RegularFile
+from .files import MAX_JSON, RegularFile, is_torch_file
 from .names import canonical, expected
 from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
-from .torch_file import is_torch_file, read_torch_file
+from .torch_file import read_torch_file
 
-__all__ = ["END_OF_TEXT", "META", "Training", "open_nanogpt", "read_meta"]
+__all__ = ["END_OF_TEXT", "Training", "open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-META = "meta.pkl"
 # What torch.compile and parallel training put before every name.
 _PREFIXES = ("_orig_mod.", "module.")
 _DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")

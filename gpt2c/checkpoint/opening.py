@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from ..errors import CheckpointError
 from .directory import check_file, open_weights, read_config, read_generation_config
 from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
-from .llmc import open_llmc
-from .nanogpt import open_nanogpt
 from .tensors import TensorInfo, read_tensor
 from .validate import match
+
+if TYPE_CHECKING:
+    from .nanogpt import Training
 
 __all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
 
@@ -209,7 +210,7 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        training = open_nanogpt(path, stack) or open_llmc(path, stack)
+        training = _open_training(path, stack)
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
             notes = [*notes, *training.notes]
@@ -231,6 +232,17 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
         [*notes, *remarks],
         {file.path: file for file in files},
     )
+
+
+def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
+    """The model of a training program that keeps all in one file, if ``path`` is or holds one."""
+    if (path / "config.json").exists():
+        return None
+    # Deferred, as most models are folders of transformers.
+    from .llmc import open_llmc
+    from .nanogpt import open_nanogpt
+
+    return open_nanogpt(path, stack) or open_llmc(path, stack)
 
 
 def _check_subfolder(subfolder: str | None) -> None:

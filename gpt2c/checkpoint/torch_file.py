@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
-from .files import RegularFile
+from .files import TORCH_MAGIC, RegularFile
 from .pickled import Storage, Tensor, read_pickle
 from .tensors import ITEMSIZE, TensorInfo
 
-__all__ = ["is_torch_file", "read_torch_file"]
+__all__ = ["read_torch_file"]
 
-_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP = b"PK\x03\x04"
 # Bytes of the table of a zip archive, and of data.pkl: files of GPT-2s have some 100 kB.
 _MOST = 64 * 2**20
@@ -34,13 +33,6 @@ class _Place(NamedTuple):
 
     offset: int
     nbytes: int
-
-
-def is_torch_file(file: RegularFile) -> bool:
-    """Whether the file begins as one that torch.save wrote."""
-    start = file.read(40, 0)
-    # The stream begins with the pickle of the magic number.
-    return start[:4] == _ZIP or (start[:1] == b"\x80" and _MAGIC.to_bytes(10, "little") in start)
 
 
 def read_torch_file(file: RegularFile) -> Any:
@@ -165,7 +157,7 @@ def _check_apart(file: RegularFile, members: Mapping[str, _Place]) -> None:
 def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
     where = str(file.path)
     magic, version, system = (read_pickle(reader, where) for _ in range(3))
-    if magic != _MAGIC or version != 1001 or not isinstance(system, dict):
+    if magic != TORCH_MAGIC or version != 1001 or not isinstance(system, dict):
         raise CheckpointError(f"{where} is not a file that torch.save wrote, or of an unknown version")
     if system.get("little_endian") is not True:
         raise CheckpointError(f"{where} was written with another order of bytes than little-endian")

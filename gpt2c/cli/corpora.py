@@ -1,11 +1,11 @@
-"""Files of texts on the command line, for the commands that take them."""
+"""Work on files of texts, for the commands that take them."""
 
 from __future__ import annotations
 
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..corpus.jobs import (
@@ -27,14 +27,12 @@ from ..views.ansi import is_terminal
 from .console import note
 from .formatting import counted
 from .progress import Progress
+from .text_or_files import FILES_ONLY, given_options
 
 if TYPE_CHECKING:
     from ..corpus.tasks import Task
 
-__all__ = ["FILES_ONLY", "Work", "names_files", "refuse_for_a_text", "run_files"]
-
-FILES_ONLY = ("text_field", "lines", "on_error", "delimiter", "shard", "prefix", "quiet")
-"""The options, by their names in the arguments, that are of no use for a single text."""
+__all__ = ["Work", "run_files"]
 
 
 class Work(NamedTuple):
@@ -52,49 +50,10 @@ class Work(NamedTuple):
     """Makes the task, with a model, for a directory; what that has recorded may matter."""
 
 
-def names_files(arguments: Namespace) -> bool:
-    """Whether the arguments are names of files rather than a text.
-
-    Raises
-    ------
-    FileNotFoundError
-        A single one looks like the name of a file, and there is none.
-    """
-    given, output = arguments.text, arguments.output or ""
-    if len(given) > 1 or output.endswith("/") or os.path.isdir(output):
-        return True
-    if not given or given == ["-"] or given[0].split() != given:
-        return False
-    # A single word is a name if there is something of this name, or if its ending says so.
-    if os.path.exists(given[0]):
-        return True
-    if is_input(given[0]):
-        raise FileNotFoundError(
-            f"there is no file {given[0]}; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
-            f"{arguments.command}"
-        )
-    return False
-
-
-def refuse_for_a_text(arguments: Namespace, names: Sequence[str] = FILES_ONLY) -> None:
-    """Raise ValueError if one of these options is given."""
-    for option in _given(arguments, names):
-        raise ValueError(f"{option} is for files of texts: give them as arguments, with -o DIR")
-
-
-def _given(arguments: Namespace, names: Sequence[str]) -> Iterator[str]:
-    """Those of the options that are given."""
-    for name in names:
-        value = getattr(arguments, name)
-        # What is given may be 0.
-        if value is not None and value is not False and value != []:
-            yield "--" + {"edits": "edit"}.get(name, name).replace("_", "-")
-
-
 def run_files(arguments: Namespace, work: Work) -> None:
     """Do the work on the files that the arguments name."""
     directory = _output_directory(arguments, work)
-    for option in _given(arguments, work.of_a_text):
+    for option in given_options(arguments, work.of_a_text):
         raise ValueError(
             f"{option} is for a single text; {work.results} of files have the format of the files"
         )
@@ -185,11 +144,11 @@ def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, size: in
                     note(f"{bad}, with place and reason: {job.errors}")
     if quiet:
         return
-    cost = "" if task.seed is None else f" · seed {task.seed}"
+    rest = "" if task.seed is None else f" · seed {task.seed}"
     if totals.bytes:
         hours = task.model.threads * totals.seconds / 3600 / (totals.bytes / 1e9)
-        cost = f" · {hours:,.1f} vCPU-hours per GB with {counted(task.model.threads, 'thread')}"
-    note(f"{counted(len(jobs), 'file')}: {_summary(totals, task)}{cost}")
+        rest += f" · {hours:,.1f} vCPU-hours per GB with {counted(task.model.threads, 'thread')}"
+    note(f"{counted(len(jobs), 'file')}: {_summary(totals, task)}{rest}")
 
 
 def _summary(totals: Totals, task: Task) -> str:

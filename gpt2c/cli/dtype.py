@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint.packed import packed_path
 from ..core import _engine
-from ..corpus.jobs import recorded
-from ..scoring.comparison import SAMPLE
 from .console import note
 from .loading import load_model
 
@@ -51,6 +49,9 @@ def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2:
 
 def recorded_dtype(directory: str) -> str | None:
     """The number format of the scores in a directory; None if it has no settings that name one."""
+    # Deferred, as a single text has none.
+    from ..corpus.jobs import recorded
+
     found = str(recorded(directory).get("numerics")).partition("-")[0]
     return found if found in _engine.DTYPES else None
 
@@ -62,6 +63,7 @@ def _load(arguments: Namespace, dtype: str | None) -> GPT2:
 def _measured(arguments: Namespace, directory: str) -> GPT2:
     """The model in the fastest format for scoring that costs no more than --max-loss."""
     # Deferred, as only this needs what measures.
+    from ..scoring.comparison import SAMPLE
     from .bench import formats
 
     note("dtype auto measures number formats: some seconds for small models, half a minute for GPT-2 124M …")

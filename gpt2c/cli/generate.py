@@ -9,14 +9,12 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..corpus.jobs import recorded
-from ..corpus.tasks import Generating, continuation_columns
 from ..generation.options import SamplingOptions
 from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
-from .corpora import Work, names_files, refuse_for_a_text, run_files
 from .formatting import counted, print_json
 from .loading import load_model
+from .text_or_files import names_files, refuse_for_a_text
 
 if TYPE_CHECKING:
     from ..generation.results import Generation
@@ -41,6 +39,11 @@ def run(arguments: Namespace) -> None:
 
 
 def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
+    # Deferred, because a single text does without them.
+    from ..corpus.jobs import recorded
+    from ..corpus.tasks import Generating, continuation_columns
+    from .corpora import Work, run_files
+
     if arguments.shard is not None and options.seed is None and not options.greedy:
         raise ValueError("--shard needs --seed N, the same for all shares, so that they draw alike")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from ..corpus.tasks import SCORES, Scoring
 from .console import open_output, read_text
-from .corpora import FILES_ONLY, Work, names_files, refuse_for_a_text, run_files
 from .dtype import load_to_score
 from .score_tables import write_score
+from .text_or_files import FILES_ONLY, names_files, refuse_for_a_text
 
 __all__ = ["run"]
 
@@ -21,21 +20,25 @@ def run(arguments: Namespace) -> None:
     if arguments.text and arguments.file is not None:
         raise ValueError("give a text or a file (-f), not both")
     if arguments.file is None and names_files(arguments):
-        run_files(arguments, _work(arguments))
+        _score_files(arguments)
     else:
         _score_text(arguments)
 
 
-def _work(arguments: Namespace) -> Work:
-    """The scoring of files."""
+def _score_files(arguments: Namespace) -> None:
+    # Deferred, because a single text does without them.
+    from ..corpus.tasks import SCORES, Scoring
+    from .corpora import Work, run_files
+
     options = {name: getattr(arguments, name) for name in ("max_tokens", *_OF_SCORES)}
-    return Work(
+    work = Work(
         results="scores",
         for_a_text="for one text token by token: -f",
         of_a_text=("json", "csv", "words", "top", "edits"),
         columns=SCORES,
         make_task=lambda directory: Scoring(load_to_score(arguments, directory), **options),
     )
+    run_files(arguments, work)
 
 
 def _score_text(arguments: Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .lines import COMPRESSIONS
 from .records import Done, Fault, FileOptions, Job, Record
 
 if TYPE_CHECKING:
-    from ..core.lm import LoadedModel
+    from ..tokenizer.base import Tokenizer
     from .tasks import Task
 
 __all__ = [
@@ -180,7 +181,7 @@ def settings(task: Task, options: FileOptions) -> dict[str, Any]:
     values = {
         "task": task.doing,
         "weights_sha256": model.source_sha256(),
-        "tokenizer_sha256": _tokenizer_sha256(model),
+        "tokenizer_sha256": _sha256(model.tokenizer) if model.has_tokenizer else None,
         "numerics": model.numerics,
         **{name: getattr(options, name) for name in of_files},
         "shards": options.shard[1],
@@ -190,11 +191,12 @@ def settings(task: Task, options: FileOptions) -> dict[str, Any]:
     return found
 
 
-def _tokenizer_sha256(model: LoadedModel) -> str | None:
-    """Of the tokenizer as a packed file has it, wherever it was read; None if it cannot be packed."""
+@lru_cache(maxsize=1)
+def _sha256(tokenizer: Tokenizer) -> str | None:
+    """Of a tokenizer as a packed file has it, wherever it was read; None if it cannot be packed."""
     import hashlib
 
-    packed = model.tokenizer.packed() if model.has_tokenizer else None
+    packed = tokenizer.packed()
     if packed is None:
         return None
     return hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
