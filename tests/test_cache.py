@@ -92,7 +92,7 @@ def test_a_cache_follows_another_from_where_they_part(formats, n_prefix, n_commo
         assert _engine.forward(weights, [(cache, last)]).tobytes() == expected.tobytes()
 
 
-def test_a_prefix_cannot_change_any_more():
+def test_a_prefix_cannot_change_while_others_read_it():
     weights = weights_of()
     prefix = fed(weights, text(20))
     child = _engine.KVCache(weights, prefix=prefix)
@@ -100,12 +100,25 @@ def test_a_prefix_cannot_change_any_more():
         lambda: _engine.forward(weights, [(prefix, text(1))]),
         lambda: prefix.truncate(3),
     ):
-        with pytest.raises(ValueError, match=r"prefix of others and cannot change any more; use a fork\(\)"):
+        with pytest.raises(
+            ValueError, match=r"prefix of others and cannot change while they exist; use a fork\(\)"
+        ):
             change()
     assert (len(prefix), len(child)) == (20, 20)
     copy = prefix.fork()
     _engine.forward(weights, [(copy, text(1)), (child, text(1))])
     assert (len(copy), len(child)) == (21, 21)
+    second = child.fork()
+    assert prefix.branches == 2
+    del child
+    with pytest.raises(ValueError, match="while they exist"):
+        prefix.truncate(3)
+    del second
+    assert prefix.branches == 0
+    prefix.truncate(3)
+    logits = _engine.forward(weights, [(prefix, text(4, 2))])
+    expected = from_scratch(weights, np.concatenate((text(20)[:3], text(4, 2))), "float32")[3:]
+    assert logits.tobytes() == expected.tobytes()
 
 
 def test_a_child_shrinks_to_what_it_shares():

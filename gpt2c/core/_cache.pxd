@@ -10,7 +10,7 @@ cdef class KVCache:
     cdef Py_ssize_t length
     cdef object k, v      # [n_layer * n_head, capacity / 16, d_head, 16], [n_layer * n_head, capacity, d_pad]
     cdef KVCache prefix   # what c.k0 and c.v0 belong to
-    cdef bint frozen      # whether it is the prefix of another
+    cdef readonly Py_ssize_t branches  # of which it is the prefix
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
     cdef object __weakref__
 

@@ -8,6 +8,7 @@ class KVCache:
     weights: Weights
     n_ctx: int
     dtype: str
+    branches: int
     @property
     def nbytes(self) -> int: ...
     def __init__(

@@ -30,11 +30,13 @@ cdef class KVCache:
         infinity); sums are float32 in both.
     prefix : KVCache or None
         The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
-        to 15). From then on it is frozen: it may be the prefix of others, but neither grow nor shrink.
+        to 15). As long as a cache reads them it is frozen: it may be the prefix of others, but neither grow nor shrink.
 
     Attributes
     ----------
     n_ctx : int
+    branches : int
+        How many caches read its positions: above 0, it is frozen.
     nbytes : int
         Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 16 or 128;
         some more where the width of a head is no multiple of 16.
@@ -67,6 +69,8 @@ cdef class KVCache:
             self.copy_positions(prefix)
 
     def __dealloc__(self):
+        if self.prefix is not None:
+            self.prefix.branches -= 1
         if self.v is not None:  # else its making failed
             self.weights.dropped = [array.view(np.uint8).reshape(-1) for array in (self.k, self.v)]
 
@@ -91,8 +95,9 @@ cdef class KVCache:
         self.busy_in = None
 
     cdef int acquire_to_change(self) except -1:
-        if self.frozen:
-            raise ValueError("this KVCache is the prefix of others and cannot change any more; use a fork() of it")
+        if self.branches:
+            raise ValueError("this KVCache is the prefix of others and cannot change while they exist; use a fork() of "
+                             "it")
         return self.acquire()
 
     cdef int adopt(self, KVCache prefix) except -1:
@@ -103,8 +108,8 @@ cdef class KVCache:
         try:
             if self.n_ctx < prefix.length:
                 raise ValueError(f"n_ctx of a cache is {self.n_ctx!r}, but its prefix has {prefix.length} positions")
-            prefix.frozen = True
             self.prefix, self.length = prefix, prefix.length - prefix.length % GPT2C_LANES
+            prefix.branches += 1
             self.c.k0, self.c.v0, self.c.capacity0 = prefix.c.k, prefix.c.v, prefix.c.capacity
             self.c.shared = self.length
         finally:

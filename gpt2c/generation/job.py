@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.prefixes import NothingKept
 from ..tokenizer.writing import Writer
 from .processors import LogitsProcessors
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
+    from ..core.prefixes import Prefixes
     from ..introspection.observer import Observer, Watch
     from .options import SamplingOptions
 
@@ -23,7 +25,9 @@ __all__ = ["Job"]
 class Job:
     """What all texts of one call share: the model, the options, and what was made from them."""
 
-    def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
+    def __init__(
+        self, model: LoadedModel, options: SamplingOptions, prefixes: Prefixes | None = None
+    ) -> None:
         tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
         self.model = model
         self.options = options
@@ -48,6 +52,8 @@ class Job:
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
+        # Who looks, sees all of a text.
+        self.prefixes: Prefixes = NothingKept() if prefixes is None or self._watch is not None else prefixes
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..core.lm import LoadedModel
+    from ..core.prefixes import Prefixes
     from .beam import Search
     from .options import GenerateKwargs
     from .results import Generation
@@ -38,6 +39,7 @@ def generate(
     *,
     num_return_sequences: int = 1,
     batch_size: int | None = None,
+    prefixes: Prefixes | None = None,
     **options: Unpack[GenerateKwargs],
 ) -> Generation | list[Generation]:
     """What :meth:`gpt2c.GPT2.generate` does."""
@@ -45,11 +47,18 @@ def generate(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, given = separate(prompts)
-    results = continue_prompts(model, model.encode(given, special=checked.special), checked, batch_size)
+    ids = model.encode(given, special=checked.special)
+    results = continue_prompts(model, ids, checked, batch_size, prefixes)
     return results if several or num_return_sequences > 1 else results[0]
 
 
-def stream(model: LoadedModel, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> Stream:
+def stream(
+    model: LoadedModel,
+    prompt: Prompt,
+    *,
+    prefixes: Prefixes | None = None,
+    **options: Unpack[GenerateKwargs],
+) -> Stream:
     """What :meth:`gpt2c.GPT2.stream` does."""
     several, given = separate(prompt)
     if several:
@@ -59,11 +68,15 @@ def stream(model: LoadedModel, prompt: Prompt, **options: Unpack[GenerateKwargs]
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
         raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    return Stream(model, model.encode(given, special=checked.special)[0], checked)
+    return Stream(Job(model, checked, prefixes), model.encode(given, special=checked.special)[0])
 
 
 def continue_prompts(
-    model: LoadedModel, prompts: Sequence[np.ndarray], options: SamplingOptions, batch_size: int | None = None
+    model: LoadedModel,
+    prompts: Sequence[np.ndarray],
+    options: SamplingOptions,
+    batch_size: int | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[Generation]:
     """Continue every prompt ``options.num_return_sequences`` times; results in the order of the prompts.
 
@@ -76,8 +89,10 @@ def continue_prompts(
     batch_size : int, optional
         How many texts advance together, at most. It changes speed and memory, never a result. By default as
         many as keep their caches within 1 GiB, and no more than 64.
+    prefixes : Prefixes, optional
+        What is kept of earlier texts; default: nothing.
     """
-    job = Job(model, options)
+    job = Job(model, options, prefixes)
     several = len(prompts) > 1
     shared = [
         ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)
@@ -164,8 +179,7 @@ class Stream:
     included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
     """
 
-    def __init__(self, model: LoadedModel, prompt: np.ndarray, options: SamplingOptions) -> None:
-        job = Job(model, options)
+    def __init__(self, job: Job, prompt: np.ndarray) -> None:
         self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
         self._steps = _advance(job, [self._text])
         self._started: float | None = None
@@ -273,17 +287,19 @@ def _advance(
             if prompt.logits is None and all(prompt is not other for other, _ in fresh):
                 if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
                     break
-                fresh.append((prompt, model.new_cache(prompt.capacity)))
-                rows += len(prompt.visible)
+                cache = job.prefixes.begin(model, prompt.visible, prompt.capacity)
+                fresh.append((prompt, cache))
+                rows += len(prompt.visible) - len(cache)
         if rows == 0:
             continue
         done = len(sequences)
-        sequences += [(cache, prompt.visible) for prompt, cache in fresh]
+        sequences += [(cache, prompt.visible[len(cache) :]) for prompt, cache in fresh]
         observer = job.observer(sequences)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
         captured = observer.captured if observer is not None and job.names else None
         for i, (prompt, cache) in enumerate(fresh, done):
             prompt.cache, prompt.logits = cache, logits[i]
+            job.prefixes.keep(prompt.visible, cache)
             prompt.captured = captured[i] if captured else None
         done = 0
         for text, of_text in zip(active, pending, strict=True):

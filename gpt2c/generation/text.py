@@ -57,7 +57,7 @@ class ComputedPrompt:
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.captured: Captured | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
-        self.shared = max(self.unstarted, job.options.num_beams) > 1
+        self.shared = max(self.unstarted, job.options.num_beams) > 1 or job.prefixes.borrowed
 
     def adopt_cache(self) -> KVCache:
         """A cache that holds the prompt, for one of those that continue it."""

@@ -11,6 +11,7 @@ import numpy as np
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
+from ..core.prefixes import NothingKept
 from ..core.prompts import (
     Item,
     Prompt,
@@ -28,6 +29,7 @@ from .words import find_words
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from ..core.prefixes import Prefixes
     from ..introspection.edits import Edit
     from ..introspection.observer import Observer
     from .options import ScoreKwargs
@@ -269,6 +271,7 @@ def suggest(
     *,
     special: bool = False,
     edits: Iterable[tuple[str, Edit]] = (),
+    prefixes: Prefixes | None = None,
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
@@ -276,11 +279,15 @@ def suggest(
     prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
     changes = changes_of(model, edits)
+    kept = NothingKept() if prefixes is None or changes else prefixes
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
-        sequences = [(model.new_cache(len(ids)), ids) for ids in prompts[part]]
+        caches = [kept.begin(model, ids, len(ids)) for ids in prompts[part]]
+        sequences = [(cache, ids[len(cache) :]) for cache, ids in zip(caches, prompts[part], strict=True)]
         observer = _observer(model, sequences, changes, 1)
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        for cache, ids in zip(caches, prompts[part], strict=True):
+            kept.keep(ids, cache)
         check_outcome(changes, logits)
         results += [
             _most_probable(model, ids, row, k) for ids, row in zip(prompts[part], logits, strict=True)

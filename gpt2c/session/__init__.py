@@ -1,0 +1,1 @@
+"""The state that follows a text while it is written."""

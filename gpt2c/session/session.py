@@ -1,0 +1,129 @@
+"""A text that changes as someone writes it, and the keys and values of what has stayed the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+import numpy as np
+
+from ..core.checks import check_flag
+from ..core.prefixes import common_length
+from ..generation import loop
+from ..scoring import scoring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..core._engine import KVCache
+    from ..core.lm import LoadedModel
+    from ..core.prompts import Prompt
+    from ..generation.options import GenerateKwargs
+    from ..generation.results import Generation
+    from ..introspection.edits import Edit
+    from ..scoring.results import Suggestion
+
+__all__ = ["Session"]
+
+_NO_IDS = np.empty(0, np.int32)
+
+
+class Session:
+    """A text and what the model has computed of it; made by :meth:`gpt2c.GPT2.session`.
+
+    The text may be changed in any way. What is asked for next computes the tokens after the longest beginning
+    that the text has in common with the one before, and no others. Results are byte for byte those of the
+    model's methods for the same text. One thread at a time may use a session; others need a :meth:`fork`.
+
+    Attributes
+    ----------
+    model : LoadedModel
+    special : bool
+        Whether special tokens such as ``<|endoftext|>`` are recognised in the text.
+    n_reused, n_computed : int
+        Of the latest call: how many tokens of the text it had no need to compute, and how many it computed.
+    """
+
+    borrowed = True
+
+    def __init__(self, model: LoadedModel, text: Prompt = "", *, special: bool = False) -> None:
+        self.model, self.special = model, check_flag("special", special)
+        self.n_reused = self.n_computed = 0
+        self._cache: KVCache = model.new_cache()
+        self._held: np.ndarray = _NO_IDS  # the tokens that it holds
+        self._text, self._ids = "", _NO_IDS
+        if isinstance(text, str):
+            self.text = text
+        else:
+            self.token_ids = text
+
+    @property
+    def text(self) -> str:
+        """The text; may be set, also with ``+=``. Where token ids were set, theirs."""
+        return self._text
+
+    @text.setter
+    def text(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
+            )
+        self._ids = self.model.encode([text], special=self.special)[0]
+        self._text = text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens of the text, with what the tokenizer puts before it; may be set."""
+        ids: list[int] = self._ids.tolist()
+        return ids
+
+    @token_ids.setter
+    def token_ids(self, ids: Any) -> None:
+        if isinstance(ids, str):
+            raise TypeError("session.token_ids takes token ids; set session.text to a string")
+        self._ids = self.model.encode([ids])[0]
+        self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
+
+    def __repr__(self) -> str:
+        return f"<Session: {len(self._ids)} tokens, {len(self._held)} computed, of {self.model.name}>"
+
+    # ---- what can be asked
+
+    def generate(
+        self, *, num_return_sequences: int = 1, **options: Unpack[GenerateKwargs]
+    ) -> Generation | list[Generation]:
+        """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text stays as it is."""
+        return loop.generate(
+            self.model, self._ids, num_return_sequences=num_return_sequences, prefixes=self, **options
+        )
+
+    def stream(self, **options: Unpack[GenerateKwargs]) -> loop.Stream:
+        """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
+        return loop.stream(self.model, self._ids, prefixes=self, **options)
+
+    def suggest(self, k: int = 5, *, edits: Iterable[tuple[str, Edit]] = ()) -> list[Suggestion]:
+        """The ``k`` most probable next tokens, as of :meth:`gpt2c.GPT2.suggest`."""
+        found = scoring.suggest(self.model, self._ids, k, edits=edits, prefixes=self)
+        return cast("list[Suggestion]", found)
+
+    def fork(self) -> Session:
+        """Another session with the same text, which goes its own way from here on."""
+        other = Session(self.model, special=self.special)
+        other._text, other._ids = self._text, self._ids
+        other._cache, other._held = self._cache.fork(), self._held
+        return other
+
+    # ---- what is kept: core/prefixes.py
+
+    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+        """The session's cache, with as much of ``ids`` as it holds."""
+        n = min(common_length(self._held, ids), len(ids) - 1)
+        if self._cache.branches:  # a stream reads it; what it has is not lost
+            self._cache = self._cache.fork()
+        self._cache.truncate(n)
+        self._held = self._held[:n]
+        self.n_reused, self.n_computed = n, len(ids) - n
+        return self._cache
+
+    def keep(self, ids: np.ndarray, cache: KVCache) -> None:
+        """What the session's cache holds."""
+        self._held = ids
