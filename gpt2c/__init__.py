@@ -16,6 +16,7 @@ from .errors import (
     CheckpointError,
     ConfigError,
     ContextLengthError,
+    DeadlineError,
     GPT2CError,
     TokenizerError,
     UnsupportedISAError,
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from . import edits
     from .config import Config
     from .core._engine import KVCache
+    from .core.deadline import Deadline
     from .generation.loop import Stream
     from .generation.results import Generation
     from .introspection.passes import ActivationCache
     from .model import GPT2
     from .scoring.results import Score, Suggestion
     from .scoring.words import Word
+    from .session.session import Session
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
 __all__ = [
@@ -42,10 +45,13 @@ __all__ = [
     "Config",
     "ConfigError",
     "ContextLengthError",
+    "Deadline",
+    "DeadlineError",
     "GPT2CError",
     "Generation",
     "KVCache",
     "Score",
+    "Session",
     "Stream",
     "Suggestion",
     "TokenizerError",
@@ -61,9 +67,11 @@ _HOMES = {
     "GPT2": "model",
     "ActivationCache": "introspection.passes",
     "Config": "config",
+    "Deadline": "core.deadline",
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",
+    "Session": "session.session",
     "Stream": "generation.loop",
     "Suggestion": "scoring.results",
     "Word": "scoring.words",

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "ContextLengthError",
+    "DeadlineError",
     "GPT2CError",
     "TokenizerError",
     "UnsupportedISAError",
@@ -32,6 +33,10 @@ class ConfigError(GPT2CError, ValueError):
 
 class ContextLengthError(GPT2CError, ValueError):
     """A text has more tokens than the model has positions (or a cache has room for)."""
+
+
+class DeadlineError(GPT2CError, TimeoutError):
+    """A call reached its deadline, or was cancelled, before there was a result."""
 
 
 class TokenizerError(GPT2CError, ValueError):

@@ -17,6 +17,7 @@ from .generation.options import GenerateKwargs, lists_options
 from .scoring import scoring
 
 if TYPE_CHECKING:
+    from .core.deadline import Deadline
     from .generation.results import Generation
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
+    from .session.session import Session
     from .views.explanation import Explanation
 
 __all__ = ["GPT2"]
@@ -265,6 +267,10 @@ class GPT2(LoadedModel):
             is.)
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
+        deadline : float or Deadline, optional
+            After so many seconds every text ends as it is, with the finish_reason "deadline". A Deadline
+            can also be cancelled from another thread ("cancelled"). A pass that is under way is given up
+            within milliseconds.
         num_return_sequences : int
             Continuations per prompt, 1 to 65,536. They differ where chance plays a part, and in beam search,
             which gives its best ones.
@@ -333,13 +339,45 @@ class GPT2(LoadedModel):
         """
         return loop.stream(self, prompt, **options)
 
+    def session(self, text: Prompt = "", *, special: bool = False) -> Session:
+        """A text that changes as it is written, and what was computed of it.
+
+        Parameters
+        ----------
+        text : str or token ids
+            Its beginning; ``session.text`` may be set, ``session.text += "..."`` included.
+        special : bool, default False
+            Whether special tokens are recognised in it, as for :meth:`generate`.
+
+        Returns
+        -------
+        Session
+            With the methods of the model for its text: results are the same, byte for byte, and only what
+            comes after the first change is computed.
+        """
+        from .session.session import Session
+
+        return Session(self, text, special=special)
+
     @overload
     def suggest(  # type: ignore[overload-overlap]
-        self, prompt: Prompt, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
+        self,
+        prompt: Prompt,
+        k: int = 5,
+        *,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
     ) -> list[Suggestion]: ...
     @overload
     def suggest(
-        self, prompt: Prompts, k: int = 5, *, special: bool = False, edits: Iterable[tuple[str, Edit]] = ()
+        self,
+        prompt: Prompts,
+        k: int = 5,
+        *,
+        special: bool = False,
+        edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
     ) -> list[list[Suggestion]]: ...
     @explains_keywords(OF_PROMPTS)
     def suggest(
@@ -349,6 +387,7 @@ class GPT2(LoadedModel):
         *,
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
     ) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
@@ -362,8 +401,10 @@ class GPT2(LoadedModel):
             Whether special tokens are recognised in prompts, as for :meth:`generate`.
         edits : iterable of (str, function), default ()
             Interventions, as for :meth:`run_with_cache`; refused where they make logits infinite or NaN.
+        deadline : float or Deadline, optional
+            As for :meth:`generate`; a DeadlineError when it passes, as there is nothing to show then.
         """
-        return scoring.suggest(self, prompt, k, special=special, edits=edits)
+        return scoring.suggest(self, prompt, k, special=special, edits=edits, deadline=deadline)
 
     @overload
     def score(  # type: ignore[overload-overlap]
@@ -388,6 +429,7 @@ class GPT2(LoadedModel):
         mask: np.ndarray | None = None,
         words: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
     ) -> Score | list[Score] | Iterator[Score]:
         """How probable texts are: each token's log-probability, rank and entropy; perplexity, bits per byte.
 
@@ -433,6 +475,9 @@ class GPT2(LoadedModel):
             Interventions, as for :meth:`run_with_cache`. Every window is computed by itself, with what stands
             before the text, and is what they see: positions count from its beginning. Its last token is the
             text's, or the one before it where there is no room.
+        deadline : float or Deadline, optional
+            As for :meth:`generate`; a DeadlineError when it passes. An iterator has given what was scored
+            before.
 
         Returns
         -------
@@ -465,6 +510,7 @@ class GPT2(LoadedModel):
             mask=mask,
             words=words,
             edits=edits,
+            deadline=deadline,
         )
 
     @explains_keywords(OF_PROMPTS)

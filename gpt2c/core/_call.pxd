@@ -12,6 +12,7 @@ cdef class Call:
     cdef object row_start  # intp [n_sequences + 1]
     cdef object lengths    # intp [n_sequences]
     cdef object observer
+    cdef object deadline
     cdef list views       # of scores, of pattern and of changed: an array of each sequence
     cdef list errors      # what a signal raised during the call
     cdef gpt2c_workspace aside  # of rows that are no part of the call

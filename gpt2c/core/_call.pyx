@@ -49,11 +49,14 @@ PLACES = dict(PLACE_TABLE[place] for place in range(GPT2C_N_PLACES))
 UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
 
 
-cdef int poll_signals(void *errors) noexcept with gil:
+cdef int poll_signals(void *pointer) noexcept with gil:
+    call = <Call>pointer
     try:
         PyErr_CheckSignals()
+        if call.deadline is not None:
+            call.deadline.check()
     except BaseException as error:
-        (<list>errors).append(error)
+        call.errors.append(error)
         return 1
     return 0
 
@@ -62,10 +65,10 @@ cdef class Call:
     """The buffers and the C struct of one call; private to it."""
 
     def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False, observer=None, start=None,
-                  bint bidirectional=False):
+                  bint bidirectional=False, deadline=None):
         if len(sequences) == 0:
             raise ValueError("no sequences given; at least one (cache, ids) is needed")
-        self.weights = weights
+        self.weights, self.deadline = weights, deadline
         self.caches, self.owned, self.named, self.named_aside = [], [], {}, {}
         self.c.model, self.c.kernels = &weights.model, weights.kernels
         self.c.external_gemm = weights.backend == "blas"
@@ -230,7 +233,10 @@ cdef class Call:
         cdef KVCache cache
         cdef ptrdiff_t i, n, acquired = 0
         self.errors = []
-        self.c.poll, self.c.poll_argument = poll_signals, <void *>self.errors
+        self.c.poll, self.c.poll_argument = poll_signals, <void *>self
+        if self.deadline is not None:
+            self.deadline.begin()
+            self.deadline.check()
         steps = bytearray()
         n = self.plan(steps)
         try:
@@ -280,7 +286,8 @@ cdef class Call:
                     target += step.row0 * dense.n_out
             np.matmul(rows_at(<float *>source, step.rows, dense.n_in), self.weights.matrices[step.phase, step.layer],
                       out=rows_at(target, step.rows, dense.n_out))
-            PyErr_CheckSignals()
+            if poll_signals(<void *>self):
+                return 1
             if step.phase == GPT2C_HEAD:
                 return 0
         with nogil:

@@ -21,6 +21,7 @@ from ._kernels import default_isa as default_isa
 from ._kernels import isas as isas
 from ._kernels import mask_bits as mask_bits
 from ._weights import Weights as Weights
+from .deadline import Deadline
 
 __all__ = [
     "BACKENDS",
@@ -58,6 +59,7 @@ def forward(
     observer: Any = None,
     start: tuple[int, NDArray[np.float32]] | None = None,
     bidirectional: bool = False,
+    deadline: Deadline | None = None,
 ) -> NDArray[np.float32]: ...
 def score(
     weights: Weights,
@@ -70,6 +72,7 @@ def score(
     threads: int = 1,
     observer: Any = None,
     start: tuple[int, NDArray[np.float32]] | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[
     NDArray[np.float32],
     NDArray[np.int64],

@@ -43,7 +43,7 @@ cdef last_rows(Call call, n):
                            for first, end in zip(starts[:-1], starts[1:])])
 
 
-def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None, bidirectional=False):
+def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None, bidirectional=False, deadline=None):
     """Logits of the rows of several sequences, all in one call.
 
     Parameters
@@ -67,6 +67,8 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
         caches keep their length.
     bidirectional : bool
         Every row attends to all rows of its sequence. The caches must be empty, and stay so.
+    deadline : gpt2c.core.deadline.Deadline, optional
+        Is asked every few milliseconds whether to go on.
 
     Returns
     -------
@@ -75,11 +77,11 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     Raises
     ------
     ContextLengthError, CacheInUseError, ValueError
-        Nothing was computed and the caches are as they were; so they are after KeyboardInterrupt.
+        Nothing was computed and the caches are as they were; so they are after KeyboardInterrupt and DeadlineError.
     """
     if isinstance(keep, bool) or not isinstance(keep, (int, np.integer)) or keep < 0:
         raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number")
-    cdef Call call = Call(weights, sequences, threads, False, observer, start, bidirectional)
+    cdef Call call = Call(weights, sequences, threads, False, observer, start, bidirectional, deadline)
     rows = last_rows(call, int(keep))
     logits = np.empty((rows.shape[0], weights.config.n_vocab), np.float32)
     call.c.output.n_rows, call.c.output.rows = rows.shape[0], <const ptrdiff_t *>call.own(rows)
@@ -166,12 +168,13 @@ cdef class Reductions:
         return logprobs(self.target_logit, found[0], found[1]), self.greater, *found[2:]
 
 
-def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1, observer=None, start=None):
+def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads=1, observer=None, start=None,
+          deadline=None):
     """The probabilities of given next tokens, and statistics over all of them, without a rows × n_vocab array.
 
     Parameters
     ----------
-    weights, sequences, threads, observer, start : as for ``forward``
+    weights, sequences, threads, observer, start, deadline : as for ``forward``
     wanted : list of (rows, targets)
         One pair per sequence: indices of its ids, ascending, a row any number of times (or never), and for each the
         token that follows, or -1 for no token in particular. A row is computed once, however often it is named.
@@ -207,7 +210,7 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
         raise ValueError(f"masks are {masks.dtype}{list(masks.shape)}; needed: uint16, one row for each")
     if masks.shape[1] != GPT2C_MASK_WORDS(n_vocab):
         raise ValueError(f"masks have {masks.shape[1]} words each; mask_bits makes those of {n_vocab} ids")
-    cdef Call call = Call(weights, sequences, threads, top > 0, observer, start)
+    cdef Call call = Call(weights, sequences, threads, top > 0, observer, start, False, deadline)
     rows, targets = wanted_rows(call, wanted)
     cdef Reductions found = Reductions(call, rows, targets, top, n_text, masks)
     call.run()

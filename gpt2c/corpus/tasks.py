@@ -28,7 +28,7 @@ Row = dict[str, Any]
 """What is found out about a text, by the names of `Task.columns`."""
 
 _BIASES = ("logit_bias", "sequence_bias")
-_OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace")
+_OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace", "deadline")
 
 SCORES = {**SUMMARY, "truncated": bool}
 """The columns of `Scoring`, with their types."""
@@ -166,6 +166,8 @@ class Generating:
         check_seed(options)
         if options.trace or options.names_filter != ():
             raise ValueError("trace and names_filter keep what no column can hold: use model.generate")
+        if options.deadline.seconds is not None:
+            raise ValueError("a deadline would leave a different part undone each time: use model.generate")
         most = model.config.n_ctx
         if options.max_new_tokens > most and options.overflow != "slide":
             raise ContextLengthError(

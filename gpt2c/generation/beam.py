@@ -129,6 +129,18 @@ class Search:
             self._give_caches(live)
             self._beams = [beam for beam, _ in live]
 
+    def cut(self, reason: FinishReason) -> None:
+        """End the search, unless it has ended already; the live texts count as they are."""
+        if not self.done:
+            penalty = self.job.options.length_penalty
+            live = [
+                Hypothesis(beam.score / len(beam.new_ids) ** penalty, beam.new_ids, beam.logprobs, reason)
+                for beam in self._beams
+                if beam.new_ids
+            ] or [Hypothesis(0.0, [], [], reason)]
+            self._hypotheses = sorted(self._hypotheses + live, key=lambda h: -h.score)
+            self.done, self._beams = True, []
+
     def results(self) -> list[Generation]:
         """The best texts, the best first: as many as were asked for, if so many were found."""
         results = []

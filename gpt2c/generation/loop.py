@@ -17,6 +17,7 @@ from ..core import _engine
 from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONCE
 from ..core.checks import check_integer
 from ..core.prompts import Prompt, Prompts, separate
+from ..errors import DeadlineError
 from .job import Job
 from .options import SamplingOptions
 from .text import ComputedPrompt, Text
@@ -207,7 +208,11 @@ class Stream:
     def close(self) -> None:
         """End the stream and free its cache. Closing twice does no harm."""
         self._steps.close()
-        self._text.cancel()
+        self._text.cut("cancelled")
+
+    def cancel(self) -> None:
+        """End the stream from another thread: the one that iterates gets no more pieces."""
+        self._text.job.options.deadline.cancel()
 
     def __enter__(self) -> Stream:
         return self
@@ -262,13 +267,21 @@ def _advance(
 
     Continuations of one prompt stand next to each other in ``texts``, which are taken as there is room.
     """
-    model, source = job.model, _Source(job, texts, batch_size)
+    model, deadline = job.model, job.options.deadline
+    deadline.begin()
+    source = _Source(job, texts, batch_size)
     waiting: deque[Text | Search] = deque()
     active: list[Text | Search] = []
     while True:
         waiting += source.take([*active, *waiting])
         if not (waiting or active):
             return
+        if reason := deadline.reason:
+            for text in (*active, *waiting):
+                text.cut(reason)
+                yield text
+            active, waiting = [], deque()
+            continue
         # Texts whose prompt has been computed begin.
         while waiting and waiting[0].prompt.logits is not None:
             text = waiting.popleft()
@@ -295,7 +308,17 @@ def _advance(
         done = len(sequences)
         sequences += [(cache, prompt.visible[len(cache) :]) for prompt, cache in fresh]
         observer = job.observer(sequences)
-        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        try:
+            logits = _engine.forward(
+                model.weights,
+                sequences,
+                keep=1,
+                threads=model.threads,
+                observer=observer,
+                deadline=deadline,
+            )
+        except DeadlineError:
+            continue
         captured = observer.captured if observer is not None and job.names else None
         for i, (prompt, cache) in enumerate(fresh, done):
             prompt.cache, prompt.logits = cache, logits[i]

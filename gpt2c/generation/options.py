@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 import numpy as np
 
 from ..core.checks import as_float, check_flag, check_integer, check_number
+from ..core.deadline import Deadline
 from ..errors import shown
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class GenerateKwargs(TypedDict, total=False):
     special: bool
     skip_special_tokens: bool
     seed: int | None
+    deadline: float | Deadline | None
     num_beams: int
     length_penalty: float
     early_stopping: bool | Literal["never"]
@@ -111,6 +113,7 @@ class SamplingOptions:
     special: bool = False
     skip_special_tokens: bool = False
     seed: int | None = None
+    deadline: Deadline = field(default_factory=Deadline)
     num_return_sequences: int = 1
     num_beams: int = 1
     length_penalty: float = 1.0
@@ -149,6 +152,7 @@ class SamplingOptions:
             )
         self._put("eos_token_id", _ends(self.eos_token_id))
         self._put("stop", _stop_strings(self.stop))
+        self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
 

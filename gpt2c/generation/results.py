@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinishReason", "Generation"]
 
-FinishReason = Literal["length", "eos", "stop", "cancelled"]
+FinishReason = Literal["length", "eos", "stop", "deadline", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Generation(Displayed):
         The natural logarithm of the probability of each new token by the model's raw logits: before
         temperature, penalties, biases and filters.
     finish_reason : str
-        "length" (max_new_tokens reached), "eos" (an end-of-text token), "stop" (a stop string) or "cancelled"
-        (a stream closed before the end).
+        "length" (max_new_tokens reached), "eos" (an end-of-text token), "stop" (a stop string), "deadline" or
+        "cancelled" (before the end; a stream also when it is closed).
     prompt_index, sample_index : int
         Which prompt of the list, and which of its ``num_return_sequences`` continuations; both from 0.
     prompt_token_ids : list of int

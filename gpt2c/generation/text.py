@@ -154,11 +154,11 @@ class Text:
         if self.finish_reason:
             self.cache = None
 
-    def cancel(self) -> None:
+    def cut(self, reason: FinishReason) -> None:
         """End the text as it is, unless it has ended already, and let its caches go."""
         if self.finish_reason is None:
-            self.finish_reason = "cancelled"
-            self._writer.cancel()
+            self.finish_reason = reason
+            self.piece = self._writer.cancel()
         self.cache = self.prompt.cache = self.prompt.logits = None
 
     def results(self) -> list[Generation]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core import _engine
 from ..core.checks import check_flag, check_integer
+from ..core.deadline import Deadline
 from .vocabulary import word_edges
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ScoreKwargs(TypedDict, total=False):
     mask: np.ndarray | None
     words: bool
     edits: Iterable[tuple[str, Edit]]
+    deadline: float | Deadline | None
 
 
 class ScoringOptions(NamedTuple):
@@ -49,6 +51,7 @@ class ScoringOptions(NamedTuple):
     masked: bool  # whether there is one
     words: bool
     edits: Mapping[str, list[Edit]]  # by the name of what they change
+    deadline: Deadline
 
     @classmethod
     def checked(
@@ -65,6 +68,7 @@ class ScoringOptions(NamedTuple):
         mask: Any = None,
         words: Any = False,
         edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
         special, words = check_flag("special", special), check_flag("words", words)
@@ -109,6 +113,7 @@ class ScoringOptions(NamedTuple):
             mask is not None,
             words,
             changes_of(model, edits),
+            Deadline.of(deadline),
         )
 
 

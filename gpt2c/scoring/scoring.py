@@ -11,6 +11,7 @@ import numpy as np
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
 from ..core.checks import check_flag, check_integer
+from ..core.deadline import Deadline
 from ..core.prefixes import NothingKept
 from ..core.prompts import (
     Item,
@@ -209,6 +210,7 @@ def _compute(
         masks=options.masks,
         threads=model.threads,
         observer=observer,
+        deadline=options.deadline,
     )
     ends = np.cumsum(sizes)[:-1]
     for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
@@ -271,6 +273,7 @@ def suggest(
     *,
     special: bool = False,
     edits: Iterable[tuple[str, Edit]] = (),
+    deadline: float | Deadline | None = None,
     prefixes: Prefixes | None = None,
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
@@ -279,13 +282,16 @@ def suggest(
     prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
     changes = changes_of(model, edits)
+    limit = Deadline.of(deadline)
     kept = NothingKept() if prefixes is None or changes else prefixes
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
         caches = [kept.begin(model, ids, len(ids)) for ids in prompts[part]]
         sequences = [(cache, ids[len(cache) :]) for cache, ids in zip(caches, prompts[part], strict=True)]
         observer = _observer(model, sequences, changes, 1)
-        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, observer=observer)
+        logits = _engine.forward(
+            model.weights, sequences, keep=1, threads=model.threads, observer=observer, deadline=limit
+        )
         for cache, ids in zip(caches, prompts[part], strict=True):
             kept.keep(ids, cache)
         check_outcome(changes, logits)

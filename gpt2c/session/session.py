@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..core._engine import KVCache
+    from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
     from ..core.prompts import Prompt
     from ..generation.options import GenerateKwargs
@@ -100,9 +101,15 @@ class Session:
         """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
         return loop.stream(self.model, self._ids, prefixes=self, **options)
 
-    def suggest(self, k: int = 5, *, edits: Iterable[tuple[str, Edit]] = ()) -> list[Suggestion]:
+    def suggest(
+        self,
+        k: int = 5,
+        *,
+        edits: Iterable[tuple[str, Edit]] = (),
+        deadline: float | Deadline | None = None,
+    ) -> list[Suggestion]:
         """The ``k`` most probable next tokens, as of :meth:`gpt2c.GPT2.suggest`."""
-        found = scoring.suggest(self.model, self._ids, k, edits=edits, prefixes=self)
+        found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
 
     def fork(self) -> Session:

@@ -55,9 +55,11 @@ class Writer:
             piece += held
         return piece
 
-    def cancel(self) -> None:
-        """End an abandoned continuation; an incomplete character is dropped."""
-        self._pieces.append(self._filter.flush())
+    def cancel(self) -> str:
+        """End an abandoned continuation; returns what was held back. An incomplete character is dropped."""
+        held = self._filter.flush()
+        self._pieces.append(held)
+        return held
 
     def _add(self, text: str) -> str:
         piece = self._filter.push(text)

@@ -1,0 +1,174 @@
+"""Sessions: whatever is done to the text, results are byte for byte those of the model for that text."""
+
+import random
+
+import numpy as np
+import pytest
+
+import gpt2c
+from gpt2c import GPT2
+
+WORDS = ["", "the", "a", "little", "girl", "who", "went", ".", ",", "and\n", "3,5", "naïve", "日本", "🙂"]
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def model(request):
+    return GPT2.from_pretrained(dtype=request.param, threads=2)
+
+
+def edited(text, rng):
+    """A text after something that a writer does."""
+    at = rng.randrange(len(text) + 1)
+    what = rng.random()
+    if what < 0.5:
+        return text + rng.choice(["", " "]) + rng.choice(WORDS)
+    if what < 0.7:
+        return text[:at]
+    if what < 0.9:
+        return text[:at] + rng.choice(WORDS) + text[at:]
+    return text[: len(text) // 2] + text[at:]
+
+
+def same(one, other):
+    """Equal results, floats by their bytes."""
+    assert repr(one) == repr(other)
+    assert one == other
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_session_is_the_model_with_the_same_text(model, seed):
+    rng = random.Random(seed)
+    session = model.session("Once upon a time")
+    others, streams = [], []
+    for step in range(60):
+        session.text = edited(session.text, rng)[-400:]
+        if rng.random() < 0.1:
+            others.append((session.fork(), session.text))
+        if others and rng.random() < 0.1:
+            session, text = others.pop(rng.randrange(len(others)))
+            assert session.text == text
+        options = {"max_new_tokens": 4, "temperature": rng.choice([0, 1.0]), "seed": step}
+        action = rng.randrange(5)
+        if action == 0:
+            same(session.suggest(4), model.suggest(session.text, 4))
+        elif action == 1:
+            same(session.generate(**options), model.generate(session.text, **options))
+        elif action == 2:
+            options |= {"num_return_sequences": 3, "temperature": 1.0}
+            same(session.generate(**options), model.generate(session.text, **options))
+        elif action == 3:
+            options |= {"num_beams": 3}
+            same(session.generate(**options), model.generate(session.text, **options))
+        else:
+            stream = session.stream(**options)
+            next(stream, None)  # it stays in use while the text changes
+            streams.append((stream, model.generate(session.text, **options)))
+        if len(streams) > 2:
+            stream, expected = streams.pop(0)
+            list(stream)
+            same(stream.result, expected)
+
+
+def test_only_what_follows_the_common_beginning_is_computed(model):
+    session = model.session("Once upon a time there was a little girl")
+    n = len(session.token_ids)
+    session.suggest()
+    assert (session.n_reused, session.n_computed) == (0, n)
+    session.text += " who"
+    assert len(session.token_ids) == n + 1
+    session.suggest()
+    assert (session.n_reused, session.n_computed) == (n, 1)
+    session.suggest()
+    assert (session.n_reused, session.n_computed) == (n, 1)
+    before = session.token_ids
+    session.text = session.text.replace("little", "big")
+    common = next(i for i, (a, b) in enumerate(zip(before, session.token_ids, strict=False)) if a != b)
+    session.generate(max_new_tokens=2)
+    assert (session.n_reused, session.n_computed) == (common, len(session.token_ids) - common)
+
+
+def test_a_generation_leaves_the_session_as_it_is(model):
+    session = model.session("Once upon a time")
+    first = session.generate(max_new_tokens=5)
+    assert session.text == "Once upon a time"
+    session.text += first.text
+    session.text = "Once upon a time"
+    same(session.generate(max_new_tokens=5), first)
+
+
+def test_texts_longer_than_the_context(model):
+    long = "Once upon a time there was a little girl. " * (model.config.n_ctx // 8)
+    session = model.session(long)
+    for overflow in ("truncate_left", "slide"):
+        options = {"max_new_tokens": 9, "overflow": overflow}
+        same(session.generate(**options), model.generate(long, **options))
+    session.text += "She"
+    same(
+        session.generate(max_new_tokens=9, overflow="slide"),
+        model.generate(session.text, max_new_tokens=9, overflow="slide"),
+    )
+    with pytest.raises(gpt2c.ContextLengthError):
+        session.suggest()
+
+
+def test_edits_see_the_whole_text(model):
+    edits = [("blocks.0.hook_resid_post", gpt2c.edits.scale(0.5, positions=[0]))]
+    session = model.session("Once upon a time")
+    session.suggest()
+    session.text += " there"
+    same(session.suggest(edits=edits), model.suggest(session.text, edits=edits))
+    same(
+        session.generate(max_new_tokens=3, edits=edits),
+        model.generate(session.text, max_new_tokens=3, edits=edits),
+    )
+    same(session.suggest(), model.suggest(session.text))
+
+
+def test_token_ids_and_special_tokens(model):
+    ids = model.encode(["Once upon a time"])[0]
+    session = model.session(ids)
+    assert (session.text, session.token_ids) == ("Once upon a time", ids.tolist())
+    same(session.suggest(), model.suggest(ids))
+    session.token_ids = [*ids.tolist(), 5]
+    same(session.suggest(), model.suggest([*ids.tolist(), 5]))
+    assert model.session("<|endoftext|>", special=True).token_ids == [model.config.eos_token_ids[0]]
+    assert len(model.session("<|endoftext|>").token_ids) > 1
+    assert model.session().token_ids == list(model.start_ids)
+
+
+def test_what_is_no_text_is_refused_and_changes_nothing(model):
+    session = model.session("Once")
+    for wrong in (5, None, b"Once", ["Once"], [1, 2]):
+        with pytest.raises(TypeError, match="must be a str"):
+            session.text = wrong
+    with pytest.raises(TypeError, match="takes token ids"):
+        session.token_ids = "Once"
+    with pytest.raises(ValueError, match="has token id"):
+        session.token_ids = [model.config.n_vocab]
+    with pytest.raises(TypeError):
+        model.session(["a", "b"])
+    assert session.text == "Once"
+
+
+def test_an_interrupted_call_leaves_a_session_usable(model):
+    session = model.session("Once upon a time " * 20)
+    session.suggest()
+    session.text = "Once upon a time " * 10 + "there was a dog. " * 10
+    deadline = gpt2c.Deadline()
+    deadline.cancel()
+    with pytest.raises(gpt2c.DeadlineError):
+        session.suggest(deadline=deadline)
+    same(session.suggest(), model.suggest(session.text))
+    assert session.n_reused > 0
+
+
+def test_a_fork_goes_its_own_way(model):
+    session = model.session("Once upon a time")
+    session.suggest()
+    fork = session.fork()
+    session.text += " there"
+    fork.text += " a"
+    for one in (session, fork, session):
+        same(one.suggest(), model.suggest(one.text))
+        assert one.n_reused == len(one.token_ids) - 1
+    assert np.array_equal(fork.token_ids, model.encode(["Once upon a time a"])[0])
