@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core import _engine
 from ..core.prefixes import NothingKept
 from ..tokenizer.writing import Writer
 from .processors import LogitsProcessors
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
-    from ..introspection.observer import Observer, Watch
+    from ..introspection.activations import Captured
+    from ..introspection.observer import Watch
     from .options import SamplingOptions
 
 __all__ = ["Job"]
@@ -65,13 +67,27 @@ class Job:
             "seed": self.seed or 0,
         }
 
-    def observer(self, sequences: Sequence[tuple[KVCache, np.ndarray]]) -> Observer | None:
-        """Who looks at a pass, if anybody does."""
-        if self._watch is None:
-            return None
-        from ..introspection.observer import Observer
+    def forward(
+        self, sequences: Sequence[tuple[KVCache, np.ndarray]]
+    ) -> tuple[np.ndarray, list[Captured] | None]:
+        """The logits of the last row of every sequence, float32 [n, n_vocab], and what was captured of them.
 
-        return Observer(self.model, self._watch, sequences, self.edits, keep=1)
+        DeadlineError, with the caches as they were, if the time is over before.
+        """
+        observer = None
+        if self._watch is not None:
+            from ..introspection.observer import Observer
+
+            observer = Observer(self.model, self._watch, sequences, self.edits, keep=1)
+        logits = _engine.forward(
+            self.model.weights,
+            sequences,
+            keep=1,
+            threads=self.model.threads,
+            observer=observer,
+            deadline=self.options.deadline,
+        )
+        return logits, observer.captured if observer is not None and self.names else None
 
     def new_writer(self, before: Iterable[int]) -> Writer:
         """A writer of what follows the token ids ``before``."""

@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from ..core import _engine
 from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONCE
 from ..core.checks import check_integer
 from ..core.prompts import Prompt, Prompts, separate
@@ -25,6 +24,7 @@ from .text import ComputedPrompt, Text
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..core import _engine
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
     from .beam import Search
@@ -260,6 +260,22 @@ class _Source:
         return taken
 
 
+def _begun(
+    job: Job, waiting: Iterable[Text | Search], rows: int
+) -> list[tuple[ComputedPrompt, _engine.KVCache]]:
+    """The next prompts that are to be computed beside ``rows`` others, each with its cache."""
+    fresh: list[tuple[ComputedPrompt, _engine.KVCache]] = []
+    for text in waiting:
+        prompt = text.prompt
+        if prompt.logits is None and all(prompt is not other for other, _ in fresh):
+            if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
+                break
+            cache = job.prefixes.begin(job.model, prompt.visible, prompt.capacity)
+            fresh.append((prompt, cache))
+            rows += len(prompt.visible) - len(cache)
+    return fresh
+
+
 def _advance(
     job: Job, texts: Iterable[Text | Search], batch_size: int | None = None
 ) -> Generator[Text | Search, None, None]:
@@ -267,7 +283,7 @@ def _advance(
 
     Continuations of one prompt stand next to each other in ``texts``, which are taken as there is room.
     """
-    model, deadline = job.model, job.options.deadline
+    deadline = job.options.deadline
     deadline.begin()
     source = _Source(job, texts, batch_size)
     waiting: deque[Text | Search] = deque()
@@ -293,33 +309,15 @@ def _advance(
         # The prompts of the others are computed together with the next tokens of those that have begun.
         pending = [text.pending() for text in active]
         sequences = [sequence for of_text in pending for sequence in of_text]
-        fresh: list[tuple[ComputedPrompt, _engine.KVCache]] = []
-        rows = sum(len(ids) for _, ids in sequences)
-        for text in waiting:
-            prompt = text.prompt
-            if prompt.logits is None and all(prompt is not other for other, _ in fresh):
-                if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
-                    break
-                cache = job.prefixes.begin(model, prompt.visible, prompt.capacity)
-                fresh.append((prompt, cache))
-                rows += len(prompt.visible) - len(cache)
-        if rows == 0:
-            continue
         done = len(sequences)
+        fresh = _begun(job, waiting, sum(len(ids) for _, ids in sequences))
         sequences += [(cache, prompt.visible[len(cache) :]) for prompt, cache in fresh]
-        observer = job.observer(sequences)
+        if not sequences:
+            continue
         try:
-            logits = _engine.forward(
-                model.weights,
-                sequences,
-                keep=1,
-                threads=model.threads,
-                observer=observer,
-                deadline=deadline,
-            )
+            logits, captured = job.forward(sequences)
         except DeadlineError:
             continue
-        captured = observer.captured if observer is not None and job.names else None
         for i, (prompt, cache) in enumerate(fresh, done):
             prompt.cache, prompt.logits = cache, logits[i]
             job.prefixes.keep(prompt.visible, cache)
