@@ -89,18 +89,6 @@ class ScoringOptions(NamedTuple):
         else:
             most, which = MOST_TOP, "; whole rows of logits are those of model.forward(ids)"
         top = check_integer("top", top, 0, most, which)
-        masks = []
-        if mask is not None:
-            mask = np.asarray(mask)
-            if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
-                raise ValueError(
-                    f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
-                    f"{list(mask.shape)}"
-                )
-            masks.append(mask)
-        if words:
-            masks.append(word_edges(model)[0])
-        bits = _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
         return cls(
             bool(bos) if isinstance(bos, np.bool_) else bos,
             n_start > 0,
@@ -109,12 +97,29 @@ class ScoringOptions(NamedTuple):
             stride,
             n_ctx,
             top,
-            bits,
+            _mask_bits(model, mask, words),
             mask is not None,
             words,
             changes_of(model, edits),
             Deadline.of(deadline),
         )
+
+
+def _mask_bits(model: LoadedModel, mask: Any, words: bool) -> np.ndarray:
+    """The subsets of the vocabulary whose probabilities are wanted, as the engine reads them."""
+    n_vocab = model.config.n_vocab
+    masks = []
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
+            raise ValueError(
+                f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
+                f"{list(mask.shape)}"
+            )
+        masks.append(mask)
+    if words:
+        masks.append(word_edges(model)[0])
+    return _engine.mask_bits(np.array(masks, bool).reshape(-1, n_vocab))
 
 
 def start_of(model: LoadedModel, bos: bool | int) -> tuple[int, ...]:
