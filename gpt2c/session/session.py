@@ -6,22 +6,25 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
-from ..core.checks import check_flag
+from ..core import _engine
+from ..core.checks import check_flag, check_integer
+from ..core.deadline import Deadline
 from ..core.prefixes import common_length
 from ..generation import loop
 from ..scoring import scoring
+from .spelling import split_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..core._engine import KVCache
-    from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
     from ..core.prompts import Prompt
     from ..generation.options import GenerateKwargs
     from ..generation.results import Generation
     from ..introspection.edits import Edit
     from ..scoring.results import Suggestion
+    from .results import Completion, Ranked, WordSuggestion
 
 __all__ = ["Session"]
 
@@ -51,6 +54,7 @@ class Session:
         self.n_reused = self.n_computed = 0
         self._cache: KVCache = model.new_cache()
         self._held: np.ndarray = _NO_IDS  # the tokens that it holds
+        self._logits: np.ndarray | None = None  # after them, if they are known
         self._text, self._ids = "", _NO_IDS
         if isinstance(text, str):
             self.text = text
@@ -112,12 +116,76 @@ class Session:
         found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
 
+    def suggest_words(
+        self, k: int = 5, *, deadline: float | Deadline | None = None
+    ) -> Ranked[WordSuggestion]:
+        """The ``k`` most probable words: those that the last word of the text may become, or that follow it."""
+        from .words import suggest_words
+
+        k = check_integer("k", k, 1, self.model.n_text_tokens, note=", the size of the vocabulary")
+        return suggest_words(self, k, Deadline.of(deadline))
+
+    def complete(
+        self, n: int = 3, *, max_new_tokens: int = 8, deadline: float | Deadline | None = None
+    ) -> Ranked[Completion]:
+        """The ``n`` most probable continuations that a beam search finds, from inside the last word on.
+
+        Parameters
+        ----------
+        n : int
+            How many texts are wanted; the search has as many beams.
+        max_new_tokens : int
+            How many tokens each has, the one that completes the last word of the text included.
+        deadline : float or Deadline, optional
+            When it passes, the texts are as long as they have become; ``.finished`` is False then.
+        """
+        from .completion import complete
+
+        n = check_integer("n", n, 1, 1024, note=", each with a cache of its own")
+        most = self.model.config.n_ctx // 2
+        max_new_tokens = check_integer(
+            "max_new_tokens", max_new_tokens, 1, most, note=", half of the context"
+        )
+        return complete(self, n, max_new_tokens, Deadline.of(deadline))
+
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
         other = Session(self.model, special=self.special)
         other._text, other._ids = self._text, self._ids
         other._cache, other._held = self._cache.fork(), self._held
         return other
+
+    # ---- for completion
+
+    def unfinished(self, room: int) -> tuple[np.ndarray, bytes]:
+        """The tokens before what the end of the text may yet become, and the bytes of that.
+
+        Of a long text they are its latest part, so that there is room for as many tokens more.
+        """
+        n = split_last(self.model, self._ids, self._text)
+        rest = self._ids[n:].tolist()
+        # Something has to stand before the first token.
+        context = self._ids[:n] if n else np.array(self.model.start_ids, np.int32)
+        n_ctx = self.model.config.n_ctx
+        most = max(1, n_ctx - room - len(rest))
+        if len(context) > most:  # the beginning moves in strides, so that what is kept can be used again
+            stride = max(1, most // 2)
+            context = context[-((most - len(context)) // stride) * stride :]
+        return context, b"".join(map(self.model.tokenizer.token_bytes, rest))
+
+    def computed(self, ids: np.ndarray, deadline: Deadline) -> tuple[KVCache, np.ndarray]:
+        """A cache that holds the first tokens of the text, to be branched from, and the logits after them."""
+        if self._logits is None or not np.array_equal(self._held, ids):
+            cache = self.begin(self.model, ids, len(ids))
+            [self._logits] = _engine.forward(
+                self.model.weights,
+                [(cache, ids[len(cache) :])],
+                keep=1,
+                threads=self.model.threads,
+                deadline=deadline,
+            )
+            self._held = ids
+        return self._cache, self._logits
 
     # ---- what is kept: core/prefixes.py
 
@@ -127,7 +195,7 @@ class Session:
         if self._cache.branches:  # a stream reads it; what it has is not lost
             self._cache = self._cache.fork()
         self._cache.truncate(n)
-        self._held = self._held[:n]
+        self._held, self._logits = self._held[:n], None
         self.n_reused, self.n_computed = n, len(ids) - n
         return self._cache
 

@@ -1,0 +1,169 @@
+"""Texts that a text could go on with: a beam search over the ways to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core import _engine
+from ..errors import DeadlineError
+from .covers import AT_ONCE, REMAINING, Rows, covers_of
+from .results import Completion, Ranked
+
+if TYPE_CHECKING:
+    from ..core._engine import KVCache
+    from ..core.deadline import Deadline
+    from .session import Session
+
+__all__ = ["complete"]
+
+WAYS = 64  # the most probable ones among which those that spell the same are found
+
+
+@dataclass(slots=True)
+class _Way:
+    """Tokens that follow the kept beginning of the text."""
+
+    mass: float
+    tokens: tuple[int, ...]
+    cache: KVCache
+    seen: int = 0  # how many of the tokens the cache holds
+
+
+@dataclass(slots=True)
+class _Hypothesis:
+    """A text, as all ways to write the word that it begins with, and the tokens after it."""
+
+    data: bytes
+    ways: list[_Way]
+    probabilities: tuple[float, ...]
+    finish_reason: str | None = None
+    mass: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.mass = sum(way.mass for way in self.ways)
+
+
+def complete(session: Session, n: int, max_new_tokens: int, deadline: Deadline) -> Ranked[Completion]:
+    """What :meth:`Session.complete` does."""
+    search = _Search(session, n, max_new_tokens)
+    try:
+        search.run(deadline)
+    except DeadlineError:
+        search.cut(deadline.reason or "deadline")
+    return search.results()
+
+
+class _Search:
+    def __init__(self, session: Session, n: int, max_new_tokens: int) -> None:
+        self.model, self.session = session.model, session
+        self.n, self.most = n, max_new_tokens
+        self.context, self.typed = session.unfinished(max_new_tokens)
+        self.eos = frozenset(self.model.config.eos_token_ids)
+        self.hypotheses: list[_Hypothesis] = []
+        self.total, self.left, self.finished = 1.0, 1.0, True
+
+    def run(self, deadline: Deadline) -> None:
+        """Search to the end."""
+        rows = Rows(self.session, self.context, deadline)
+        covers = covers_of(rows, self.typed)
+        self.total, self.left = covers.mass + covers.left, covers.left
+        self._begin(rows, covers.best(self.model, max(WAYS, self.n)))
+        while any(hypothesis.finish_reason is None for hypothesis in self.hypotheses):
+            self._advance(deadline)
+
+    def cut(self, reason: str) -> None:
+        """End what has not ended."""
+        self.finished = False
+        for hypothesis in self.hypotheses:
+            hypothesis.finish_reason = hypothesis.finish_reason or reason
+
+    def results(self) -> Ranked[Completion]:
+        typed = len(self.typed.decode("utf-8", "replace"))
+        found = [
+            Completion(
+                text=hypothesis.data.decode("utf-8", "ignore")[typed:],
+                probability=hypothesis.mass / self.total,
+                probabilities=hypothesis.probabilities,
+                token_ids=max(hypothesis.ways, key=lambda way: way.mass).tokens,
+                finish_reason=hypothesis.finish_reason or "length",
+            )
+            for hypothesis in self.hypotheses
+        ]
+        return Ranked(found, remaining=self.left / self.total, finished=self.finished)
+
+    def _begin(self, rows: Rows, paths) -> None:
+        """The most probable ends of the last word, each with the ways to write it."""
+        spelled: dict[bytes, list] = {}
+        for path in paths:
+            spelled.setdefault(path.data, []).append(path)
+        best = sorted(spelled.items(), key=lambda item: -sum(path.mass for path in item[1]))[: self.n]
+        for data, ways in best:
+            mass = sum(path.mass for path in ways)
+            kept = [path for path in ways if path.mass >= REMAINING * mass][:AT_ONCE]
+            self.hypotheses.append(
+                _Hypothesis(
+                    data,
+                    [
+                        _Way(path.mass, path.tokens, rows.branch(len(path.tokens) + self.most))
+                        for path in kept
+                    ],
+                    (mass / self.total,),
+                    "length" if self.most == 1 else None,
+                )
+            )
+
+    def _advance(self, deadline: Deadline) -> None:
+        """One token more for every text that has not ended; the best ``n`` go on."""
+        active = [hypothesis for hypothesis in self.hypotheses if hypothesis.finish_reason is None]
+        ways = [way for hypothesis in active for way in hypothesis.ways]
+        logits = iter(self._logits(ways, deadline))
+        candidates = [(h.mass, h, None) for h in self.hypotheses if h.finish_reason is not None]
+        rows = {}
+        for hypothesis in active:
+            p = [_probabilities(next(logits)) for _ in hypothesis.ways]
+            joint = sum(np.float32(way.mass) * row for way, row in zip(hypothesis.ways, p, strict=True))
+            rows[id(hypothesis)] = p
+            candidates += [
+                (float(joint[token]), hypothesis, token)
+                for token in _engine.top(joint[: self.model.n_text_tokens], self.n).tolist()
+            ]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        taken: set[int] = set()
+        self.hypotheses = [
+            parent if token is None else self._child(parent, token, rows[id(parent)], taken)
+            for _, parent, token in candidates[: self.n]
+        ]
+
+    def _logits(self, ways: Iterable[_Way], deadline: Deadline) -> np.ndarray:
+        ways = list(ways)
+        sequences = [(way.cache, np.array(way.tokens[way.seen :], np.int32)) for way in ways]
+        model = self.model
+        logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, deadline=deadline)
+        for way in ways:
+            way.seen = len(way.tokens)
+        return logits
+
+    def _child(self, parent: _Hypothesis, token: int, rows: list[np.ndarray], taken: set[int]) -> _Hypothesis:
+        """A hypothesis with a token more. The first child of a parent takes its caches, others copy them."""
+        ways = []
+        for way, p in zip(parent.ways, rows, strict=True):
+            cache = way.cache if id(parent) not in taken else way.cache.fork()
+            ways.append(_Way(way.mass * float(p[token]), (*way.tokens, token), cache, way.seen))
+        taken.add(id(parent))
+        child = _Hypothesis(parent.data, ways, parent.probabilities)
+        child.probabilities = (*parent.probabilities, child.mass / parent.mass)
+        if token in self.eos:
+            child.finish_reason = "eos"
+            return child
+        child.data += self.model.tokenizer.token_bytes(token)
+        if len(child.probabilities) == self.most:
+            child.finish_reason = "length"
+        return child
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits - np.float32(_engine.log_sum_exp(logits)))

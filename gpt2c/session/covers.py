@@ -1,0 +1,117 @@
+"""The ways to write the end of a text in tokens, where its last word may be unfinished.
+
+The tokens before the last word stay. For the bytes w of that word, the probability that the text goes on with w
+is the sum over all sequences of tokens of which the last one is the first to reach the end of w. Such a sequence is
+a way to cover w. Ways are found in the order of their probability, over the tokens sorted by their bytes, until
+what is left has less than a thousandth of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..core import _engine
+from .spelling import spelling_of
+
+if TYPE_CHECKING:
+    from ..core.deadline import Deadline
+    from ..core.lm import LoadedModel
+    from .session import Session
+
+__all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of"]
+
+REMAINING = 1e-3
+"""The share of the probability that may be left unsearched."""
+
+AT_ONCE = 8  # rows of the engine that cost little more than one
+
+
+class Path(NamedTuple):
+    """Tokens that follow the kept beginning of a text."""
+
+    mass: float
+    """Their joint probability, given that beginning."""
+    tokens: tuple[int, ...]
+    data: bytes
+    """Their bytes."""
+
+
+class Covers(NamedTuple):
+    """The ways to cover the last word of a text."""
+
+    mass: float
+    """The sum of their probabilities."""
+    left: float
+    """That of the beginnings of ways that were not followed."""
+    groups: list[tuple[Path, np.ndarray, np.ndarray]]
+    """A path that ends before the end of the word, the tokens that reach it, and their probabilities after it."""
+
+    def best(self, model: LoadedModel, n: int) -> list[Path]:
+        """The ``n`` most probable ones, the best first."""
+        masses = np.concatenate([path.mass * reached for path, _, reached in self.groups])
+        ids = np.concatenate([ids for _, ids, _ in self.groups])
+        ends = np.cumsum([len(ids) for _, ids, _ in self.groups])
+        n = min(n, len(masses))
+        top = np.argpartition(-masses, n - 1)[:n] if n else np.empty(0, int)
+        found = []
+        for at in sorted(top.tolist(), key=lambda at: (-masses[at], at)):
+            path, token = self.groups[int(np.searchsorted(ends, at, "right"))][0], int(ids[at])
+            data = path.data + model.tokenizer.token_bytes(token)
+            found.append(Path(float(masses[at]), (*path.tokens, token), data))
+        return found
+
+
+class Rows:
+    """What the model says of the token after paths from one beginning of a session's text."""
+
+    def __init__(self, session: Session, context: np.ndarray, deadline: Deadline) -> None:
+        self.model: LoadedModel = session.model
+        self.n_rows = 0
+        self._deadline = deadline
+        self._context = context
+        self._cache, self._root = session.computed(context, deadline)
+
+    def branch(self, room: int) -> _engine.KVCache:
+        """A cache that goes on from the beginning, with room for so many tokens more."""
+        return self._cache.branch(min(len(self._context) + room, self.model.config.n_ctx))
+
+    def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+        """The probabilities of the token that follows each path, float32 [n_vocab]."""
+        inner = [path for path in paths if path]
+        logits = iter(())
+        if inner:
+            sequences = [(self.branch(len(path)), np.array(path, np.int32)) for path in inner]
+            self.n_rows += sum(map(len, inner))
+            logits = iter(
+                _engine.forward(
+                    self.model.weights, sequences, keep=1, threads=self.model.threads, deadline=self._deadline
+                )
+            )
+        for path in paths:
+            row = next(logits) if path else self._root
+            yield np.exp(row - np.float32(_engine.log_sum_exp(row)))
+
+
+def covers_of(rows: Rows, word: bytes) -> Covers:
+    """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
+    spelling = spelling_of(rows.model)
+    frontier: list[tuple[float, tuple[int, ...], int]] = [(-1.0, (), 0)]
+    left, mass = 1.0, 0.0
+    groups = []
+    while frontier and left > REMAINING * (mass + left):
+        batch = [heapq.heappop(frontier) for _ in range(min(AT_ONCE, len(frontier)))]
+        for (negative, tokens, n), p in zip(batch, rows.after([item[1] for item in batch]), strict=True):
+            left += negative
+            ids = spelling.ids[spelling.beginning_with(word[n:])]
+            reached = p[ids]
+            groups.append((Path(-negative, tokens, word[:n]), ids, reached))
+            mass -= negative * float(reached.sum(dtype=np.float64))
+            for token, length in spelling.inside(word[n:]):
+                probability = -negative * float(p[token])
+                left += probability
+                heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
+    return Covers(mass, max(left, 0.0), groups)

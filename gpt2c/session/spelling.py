@@ -1,0 +1,122 @@
+"""The tokens of a vocabulary by their bytes: which ones a piece of text can begin with, and where words end."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from ..tokenizer.base import Tokenizer
+
+__all__ = ["Spelling", "end_of_word", "spelling_of", "split_last"]
+
+_known: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()
+
+# What GPT-2's tokenizer keeps together: letters, digits, other characters, each with a space before it, or
+# white space. (Contractions are longer here, which costs time and changes no result.)
+_LAST = re.compile(r"(?: ?(?:[^\W\d_]['’]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
+
+
+class Spelling:
+    """The bytes of the tokens that a model may write as text, in the order of these bytes.
+
+    Attributes
+    ----------
+    ids : int32 array [n]
+    pieces : list of bytes
+        Of ``ids``. Special tokens and those without bytes are left out.
+    in_word, in_marks : bool array [n_text_tokens]
+        Which tokens go on with a word, and which with a run of punctuation marks, where one has begun.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, n_text: int) -> None:
+        special = set(tokenizer.special_tokens.values())
+        pairs = sorted(
+            (tokenizer.token_bytes(token), token) for token in range(n_text) if token not in special
+        )
+        pairs = [pair for pair in pairs if pair[0]]
+        self.pieces = [piece for piece, _ in pairs]
+        self.ids = np.array([token for _, token in pairs], np.int32)
+        self.in_word, self.in_marks = np.zeros((2, n_text), bool)
+        for piece, token in pairs:
+            text = piece[:8].decode("utf-8", "replace")
+            self.in_word[token] = end_of_word("a" + text, 1) != 1
+            self.in_marks[token] = (
+                end_of_word("." + text, 1) != 1 and not text[0].isspace() and not _is_word(text[0])
+            )
+
+    def beginning_with(self, data: bytes) -> slice:
+        """Which of ``ids`` begin with these bytes."""
+        begin = bisect_left(self.pieces, data)
+        after = data.rstrip(b"\xff")
+        if not after:
+            return slice(begin, len(self.pieces))
+        after = after[:-1] + bytes([after[-1] + 1])
+        return slice(begin, bisect_left(self.pieces, after, begin))
+
+    def inside(self, data: bytes) -> list[tuple[int, int]]:
+        """The tokens that are a beginning of these bytes, but not all of them: ids and numbers of bytes."""
+        found = []
+        for n in range(1, len(data)):
+            at = bisect_left(self.pieces, data[:n])
+            while at < len(self.pieces) and self.pieces[at] == data[:n]:
+                found.append((int(self.ids[at]), n))
+                at += 1
+        return found
+
+
+def spelling_of(model: LoadedModel) -> Spelling:
+    """That of a model's tokenizer, found once."""
+    tokenizer = model.tokenizer
+    if tokenizer not in _known:
+        _known[tokenizer] = Spelling(tokenizer, model.n_text_tokens)
+    return _known[tokenizer]
+
+
+def split_last(model: LoadedModel, ids: np.ndarray, text: str) -> int:
+    """How many of the tokens of a text stand before what its end may yet become: a word, a number, a space."""
+    found = _LAST.search(text)
+    if found is None or not len(ids):
+        return len(ids)
+    n_bytes = len(found[0].encode("utf-8"))
+    at = len(ids)
+    while at > 0 and n_bytes > 0:
+        at -= 1
+        n_bytes -= len(model.tokenizer.token_bytes(int(ids[at])))
+    return at
+
+
+def end_of_word(text: str, begin: int) -> int | None:
+    """Where the word ends that follows ``text[:begin]``, or is begun there; None: it may go on after the text.
+
+    A word is a run of letters, digits, marks on them and ``_``, with apostrophes between them; or, where none
+    follows, a run of punctuation marks. White space before it belongs to it.
+    """
+    at, end = begin, len(text)
+    if begin == 0 or not _is_word(text[begin - 1]):
+        while at < end and text[at].isspace():
+            at += 1
+        if at < end and not _is_word(text[at]):
+            while at < end and not text[at].isspace() and not _is_word(text[at]):
+                at += 1
+            return at if at < end else None
+        if at == end:
+            return None
+    while at < end:
+        if not _is_word(text[at]):
+            apostrophe = text[at] in "'’" and at > 0 and _is_word(text[at - 1])
+            if not apostrophe or (at + 1 < end and not _is_word(text[at + 1])):
+                return at
+        at += 1
+    return None
+
+
+def _is_word(character: str) -> bool:
+    # U+FFFD stands for a character that is not complete.
+    return character.isalnum() or character in "_\ufffd" or unicodedata.category(character)[0] == "M"

@@ -1,0 +1,120 @@
+"""Whole words that a text could go on with, and their probabilities."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core import _engine
+from ..errors import DeadlineError
+from .covers import AT_ONCE, Path, Rows, covers_of
+from .results import Ranked, WordSuggestion
+from .spelling import end_of_word, spelling_of
+
+if TYPE_CHECKING:
+    from ..core.deadline import Deadline
+    from .session import Session
+
+__all__ = ["suggest_words"]
+
+CANDIDATES = 64  # ways, and tokens after a path, that are looked at
+ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
+LONGEST = 32  # tokens of a word
+SURE = 0.1  # of the last word's probability: what is less probable is not followed
+
+
+def suggest_words(session: Session, k: int, deadline: Deadline) -> Ranked[WordSuggestion]:
+    """The ``k`` most probable words at the end of the session's text."""
+    search = _Search(session, k)
+    finished = True
+    try:
+        search.run(deadline)
+    except DeadlineError:
+        finished = False
+    return search.results(finished)
+
+
+class _Search:
+    """Paths are followed, the most probable first, until their words end."""
+
+    def __init__(self, session: Session, k: int) -> None:
+        self.session, self.k = session, k
+        self.model = session.model
+        self.spelling = spelling_of(session.model)
+        self.context, self.typed = session.unfinished(LONGEST)
+        self.found: defaultdict[bytes, float] = defaultdict(float)
+        self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
+        self.total = self.left = 1.0
+
+    def run(self, deadline: Deadline) -> None:
+        rows = Rows(self.session, self.context, deadline)
+        covers = covers_of(rows, self.typed)
+        self.total = covers.mass + covers.left
+        self.left = self.total
+        for path in covers.best(self.model, CANDIDATES):
+            self._add(path)
+        while self.frontier and self.left > ENOUGH * self.total and not self._is_settled():
+            batch = []
+            while self.frontier and len(batch) < AT_ONCE and not (batch and self._is_settled()):
+                mass, tokens, data = heapq.heappop(self.frontier)
+                batch.append(Path(-mass, tokens, data))
+            for path, p in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
+                self._follow(path, p)
+
+    def results(self, finished: bool) -> Ranked[WordSuggestion]:
+        ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))[: self.k]
+        suggestions = []
+        for data, mass in ranked:
+            word = data.decode("utf-8", "replace")
+            suggestions.append(
+                WordSuggestion(
+                    word[len(self.typed.decode("utf-8", "replace")) :], word.strip(), mass / self.total
+                )
+            )
+        return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
+
+    def _is_settled(self) -> bool:
+        """Whether what is left can hardly change the ranking."""
+        if len(self.found) < self.k:
+            return False
+        last = heapq.nlargest(self.k, self.found.values())[-1]
+        return -self.frontier[0][0] <= SURE * last
+
+    def _end(self, data: bytes) -> int | None:
+        """Where the word ends, in bytes, that ``data``, from the beginning of what is typed, has at its end."""
+        before = self.typed.decode("utf-8", "replace")
+        text = data.decode("utf-8", "replace")
+        end = end_of_word(text, len(before))
+        return None if end is None else len(text[:end].encode("utf-8"))
+
+    def _add(self, path: Path) -> None:
+        """Take a path that may have come to the end of its word."""
+        end = self._end(path.data)
+        if end is None and len(path.tokens) < LONGEST:
+            heapq.heappush(self.frontier, (-path.mass, path.tokens, path.data))
+        elif end is not None:
+            self._find(path.data[:end], path.mass)
+
+    def _find(self, data: bytes, mass: float) -> None:
+        self.found[data] += mass
+        self.left -= mass
+
+    def _follow(self, path: Path, p: np.ndarray) -> None:
+        """Go on from a path by the probabilities of its next token."""
+        last = path.data.decode("utf-8", "replace")[-1:]
+        goes_on = None
+        if last.isalnum():
+            goes_on = self.spelling.in_word
+        elif len(path.data) > len(self.typed) and not last.isspace() and last not in "'’\ufffd":
+            goes_on = self.spelling.in_marks
+        if goes_on is not None:
+            # What does not go on with the word ends it.
+            p = np.where(goes_on, p[: len(goes_on)], 0)
+            self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
+        for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():
+            data = self.model.tokenizer.token_bytes(token)
+            if data and p[token] > 0:
+                self._add(Path(path.mass * float(p[token]), (*path.tokens, token), path.data + data))
