@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from .covers import AT_ONCE, REMAINING, Rows, covers_of
+from .covers import AT_ONCE, REMAINING, Path, Rows, covers_of
 from .results import Completion, Ranked
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ class _Search:
         ]
         return Ranked(found, remaining=self.left / self.total, finished=self.finished)
 
-    def _begin(self, rows: Rows, paths) -> None:
+    def _begin(self, rows: Rows, paths: Sequence[Path]) -> None:
         """The most probable ends of the last word, each with the ways to write it."""
-        spelled: dict[bytes, list] = {}
+        spelled: dict[bytes, list[Path]] = {}
         for path in paths:
             spelled.setdefault(path.data, []).append(path)
         best = sorted(spelled.items(), key=lambda item: -sum(path.mass for path in item[1]))[: self.n]
@@ -121,11 +121,13 @@ class _Search:
         active = [hypothesis for hypothesis in self.hypotheses if hypothesis.finish_reason is None]
         ways = [way for hypothesis in active for way in hypothesis.ways]
         logits = iter(self._logits(ways, deadline))
-        candidates = [(h.mass, h, None) for h in self.hypotheses if h.finish_reason is not None]
-        rows = {}
+        candidates: list[tuple[float, _Hypothesis, int | None]] = [
+            (h.mass, h, None) for h in self.hypotheses if h.finish_reason is not None
+        ]
+        rows: dict[int, np.ndarray] = {}
         for hypothesis in active:
-            p = [_probabilities(next(logits)) for _ in hypothesis.ways]
-            joint = sum(np.float32(way.mass) * row for way, row in zip(hypothesis.ways, p, strict=True))
+            p = np.stack([_probabilities(next(logits)) for _ in hypothesis.ways])
+            joint = np.array([way.mass for way in hypothesis.ways], np.float32) @ p
             rows[id(hypothesis)] = p
             candidates += [
                 (float(joint[token]), hypothesis, token)
@@ -138,8 +140,7 @@ class _Search:
             for _, parent, token in candidates[: self.n]
         ]
 
-    def _logits(self, ways: Iterable[_Way], deadline: Deadline) -> np.ndarray:
-        ways = list(ways)
+    def _logits(self, ways: Sequence[_Way], deadline: Deadline) -> np.ndarray:
         sequences = [(way.cache, np.array(way.tokens[way.seen :], np.int32)) for way in ways]
         model = self.model
         logits = _engine.forward(model.weights, sequences, keep=1, threads=model.threads, deadline=deadline)
@@ -147,7 +148,7 @@ class _Search:
             way.seen = len(way.tokens)
         return logits
 
-    def _child(self, parent: _Hypothesis, token: int, rows: list[np.ndarray], taken: set[int]) -> _Hypothesis:
+    def _child(self, parent: _Hypothesis, token: int, rows: np.ndarray, taken: set[int]) -> _Hypothesis:
         """A hypothesis with a token more. The first child of a parent takes its caches, others copy them."""
         ways = []
         for way, p in zip(parent.ways, rows, strict=True):

@@ -39,8 +39,8 @@ class Completion(NamedTuple):
     probability : float
         Joint: that the text goes on in this way, given all of it.
     probabilities : tuple of float
-        Of the token that completes the word at the end of the text (the sum over the ways to write it), and of
-        every token after it, given those before: their product is ``probability``.
+        Of the token that completes the word at the end of the text (the sum over the ways to write it), and
+        of every token after it, given those before: their product is ``probability``.
     token_ids : tuple of int
         The tokens from the beginning of that word on, in the most probable way.
     finish_reason : str

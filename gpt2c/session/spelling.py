@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary by their bytes: which ones a piece of text can begin with, and where words end."""
+"""The tokens of a vocabulary by their bytes: which ones a piece of text begins with, and where words end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ __all__ = ["Spelling", "end_of_word", "spelling_of", "split_last"]
 
 _known: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()
 
+APOSTROPHES = "'\u2019"
+
 # What GPT-2's tokenizer keeps together: letters, digits, other characters, each with a space before it, or
 # white space. (Contractions are longer here, which costs time and changes no result.)
-_LAST = re.compile(r"(?: ?(?:[^\W\d_]['’]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
+_LAST = re.compile(rf"(?: ?(?:[^\W\d_][{APOSTROPHES}]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
 
 
 class Spelling:
@@ -80,7 +82,7 @@ def spelling_of(model: LoadedModel) -> Spelling:
 
 
 def split_last(model: LoadedModel, ids: np.ndarray, text: str) -> int:
-    """How many of the tokens of a text stand before what its end may yet become: a word, a number, a space."""
+    """How many tokens of a text stand before what its end may yet become: a word, a number, white space."""
     found = _LAST.search(text)
     if found is None or not len(ids):
         return len(ids)
@@ -93,7 +95,7 @@ def split_last(model: LoadedModel, ids: np.ndarray, text: str) -> int:
 
 
 def end_of_word(text: str, begin: int) -> int | None:
-    """Where the word ends that follows ``text[:begin]``, or is begun there; None: it may go on after the text.
+    """Where the word ends that follows ``text[:begin]`` or is begun there; None: it may go on after the text.
 
     A word is a run of letters, digits, marks on them and ``_``, with apostrophes between them; or, where none
     follows, a run of punctuation marks. White space before it belongs to it.
@@ -110,7 +112,7 @@ def end_of_word(text: str, begin: int) -> int | None:
             return None
     while at < end:
         if not _is_word(text[at]):
-            apostrophe = text[at] in "'’" and at > 0 and _is_word(text[at - 1])
+            apostrophe = text[at] in APOSTROPHES and at > 0 and _is_word(text[at - 1])
             if not apostrophe or (at + 1 < end and not _is_word(text[at + 1])):
                 return at
         at += 1

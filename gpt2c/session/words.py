@@ -12,7 +12,7 @@ from ..core import _engine
 from ..errors import DeadlineError
 from .covers import AT_ONCE, Path, Rows, covers_of
 from .results import Ranked, WordSuggestion
-from .spelling import end_of_word, spelling_of
+from .spelling import APOSTROPHES, end_of_word, spelling_of
 
 if TYPE_CHECKING:
     from ..core.deadline import Deadline
@@ -22,6 +22,7 @@ __all__ = ["suggest_words"]
 
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
+NOT_SURE = APOSTROPHES + "\ufffd"  # at the end, these do not tell what goes on with the word
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
@@ -57,7 +58,7 @@ class _Search:
         for path in covers.best(self.model, CANDIDATES):
             self._add(path)
         while self.frontier and self.left > ENOUGH * self.total and not self._is_settled():
-            batch = []
+            batch: list[Path] = []
             while self.frontier and len(batch) < AT_ONCE and not (batch and self._is_settled()):
                 mass, tokens, data = heapq.heappop(self.frontier)
                 batch.append(Path(-mass, tokens, data))
@@ -66,7 +67,7 @@ class _Search:
 
     def results(self, finished: bool) -> Ranked[WordSuggestion]:
         ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))[: self.k]
-        suggestions = []
+        suggestions, n_typed = [], len(self.typed.decode("utf-8", "replace"))
         for data, mass in ranked:
             word = data.decode("utf-8", "replace")
             suggestions.append(
@@ -84,7 +85,7 @@ class _Search:
         return -self.frontier[0][0] <= SURE * last
 
     def _end(self, data: bytes) -> int | None:
-        """Where the word ends, in bytes, that ``data``, from the beginning of what is typed, has at its end."""
+        """Where the word ends, in bytes, of which what is typed is the beginning and ``data`` is more."""
         before = self.typed.decode("utf-8", "replace")
         text = data.decode("utf-8", "replace")
         end = end_of_word(text, len(before))
@@ -108,7 +109,7 @@ class _Search:
         goes_on = None
         if last.isalnum():
             goes_on = self.spelling.in_word
-        elif len(path.data) > len(self.typed) and not last.isspace() and last not in "'’\ufffd":
+        elif len(path.data) > len(self.typed) and not last.isspace() and last not in NOT_SURE:
             goes_on = self.spelling.in_marks
         if goes_on is not None:
             # What does not go on with the word ends it.
