@@ -2,8 +2,8 @@
 
 The tokens before the last word stay. For the bytes w of that word, the probability that the text goes on with
 w is the sum over all sequences of tokens of which the last one is the first to reach the end of w. Such a
-sequence is a way to cover w. Ways are found in the order of their probability, over the tokens sorted by their
-bytes, until what is left has less than a thousandth of it.
+sequence is a way to cover w. Ways are found in the order of their probability, over the tokens sorted by
+their bytes, until what is left has less than a thousandth of it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Covers(NamedTuple):
     left: float
     """That of the beginnings of ways that were not followed."""
     groups: list[tuple[Path, np.ndarray, np.ndarray]]
-    """A path that ends before the end of the word, the tokens that reach it, and their probabilities there."""
+    """A path that ends inside the word, the tokens that reach its end, and their probabilities there."""
 
     def best(self, model: LoadedModel, n: int) -> list[Path]:
         """The ``n`` most probable ones, the best first."""

@@ -119,7 +119,7 @@ class Session:
     def suggest_words(
         self, k: int = 5, *, deadline: float | Deadline | None = None
     ) -> Ranked[WordSuggestion]:
-        """The ``k`` most probable words: those that the last word of the text may become, or that follow it."""
+        """The ``k`` most probable words that the last word of the text may become, or that follow it."""
         from .words import suggest_words
 
         k = check_integer("k", k, 1, self.model.n_text_tokens, note=", the size of the vocabulary")

@@ -70,11 +70,7 @@ class _Search:
         suggestions, n_typed = [], len(self.typed.decode("utf-8", "replace"))
         for data, mass in ranked:
             word = data.decode("utf-8", "replace")
-            suggestions.append(
-                WordSuggestion(
-                    word[len(self.typed.decode("utf-8", "replace")) :], word.strip(), mass / self.total
-                )
-            )
+            suggestions.append(WordSuggestion(word[n_typed:], word.strip(), mass / self.total))
         return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
 
     def _is_settled(self) -> bool:
