@@ -27,8 +27,6 @@ from .torch_file import read_torch_file
 __all__ = ["END_OF_TEXT", "Training", "open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-# What torch.compile and parallel training put before every name.
-_PREFIXES = ("_orig_mod.", "module.")
 _DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _SIZES = {
     "n_layer": "n_layer",
@@ -100,11 +98,9 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
 
 
 def _tensor(name: Any, tensor: Any, path: Path) -> TensorInfo:
-    """A tensor by its name without prefixes, those of dense layers as [in, out]."""
+    """A tensor with its name, those of dense layers as [in, out]."""
     if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
         raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
     tensor = tensor._replace(name=name)
     return tensor.transposed if _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2 else tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask
+from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
 __all__ = ["listed", "match"]
@@ -69,6 +69,14 @@ def _of_the_language_model(
             masks += 1
         elif head_of_another_task(name):
             other_heads.append(name)
+        elif of_an_adapter(tensor.name):
+            raise CheckpointError(
+                f"{where} holds a LoRA adapter that is not merged into the weights (tensor "
+                f"{shown(tensor.name)}): where PEFT is installed, "
+                "model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+            )
+        elif name in found and found[name]._replace(name=tensor.name) == tensor:
+            pass  # another name for the same bytes, as tied heads have
         elif name in found:
             raise CheckpointError(
                 f"{where} holds {name} twice, as {shown(found[name].name)} and as {shown(tensor.name)}"

@@ -1,0 +1,143 @@
+"""Names of tensors as programs and old versions write them, and what else is stored beside a model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model
+
+from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint.names import canonical
+from gpt2c.errors import CheckpointError
+
+
+def stored(tmp_path, names, values=TINY, more=None):
+    """A checkpoint whose tensors have the names that a function gives; the tensors by canonical names."""
+    tensors = tiny_tensors(values)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    named = {names(name): array for name, array in tensors.items()} | (more or {})
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(named))
+    return tensors
+
+
+def same(checkpoint, tensors):
+    assert list(checkpoint.tensors) == list(tensors)
+    for name, array in tensors.items():
+        assert np.array_equal(checkpoint.read(name), array), name
+
+
+@pytest.mark.parametrize("body", ["", "transformer."])
+@pytest.mark.parametrize(
+    "wrapper",
+    ["module.", "_orig_mod.", "model.", "base_model.model.", "module._orig_mod.", "_orig_mod.module.model."],
+)
+def test_what_wraps_a_model_stands_before_its_names(wrapper, body, tmp_path):
+    def name(canonical):
+        return wrapper + ("" if canonical == "lm_head.weight" else body) + canonical
+
+    values = TINY | {"tie_word_embeddings": False}
+    tensors = stored(tmp_path, name, values)
+    same(open_checkpoint(tmp_path), tensors)
+
+
+def test_the_head_of_a_wrapped_model_is_not_in_its_body():
+    assert canonical("model.transformer.lm_head.weight") == "model.transformer.lm_head.weight"
+    assert canonical("transformer.module.wte.weight") != "wte.weight"
+
+
+# Old names -> the endings of today's.
+OLD = {
+    ".gamma and .beta": {"ln_1.weight": "ln_1.gamma", "ln_2.bias": "ln_2.beta", "ln_f.weight": "ln_f.gamma"},
+    # As OpenAI's programs name variables; pytorch-pretrained-bert read such files.
+    ".g, .b and .w": {
+        "ln_1.weight": "ln_1.g",
+        "ln_f.bias": "ln_f.b",
+        "c_attn.weight": "c_attn.w",
+        "c_attn.bias": "c_attn.b",
+        "mlp.c_proj.weight": "mlp.c_proj.w",
+        "c_fc.bias": "c_fc.b",
+    },
+}
+
+
+@pytest.mark.parametrize("endings", OLD.values(), ids=OLD)
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_old_names(endings, prefix, tmp_path):
+    def name(canonical):
+        for new, old in endings.items():
+            if canonical.endswith(new):
+                return prefix + canonical.removesuffix(new) + old
+        return prefix + canonical
+
+    tensors = stored(tmp_path, name)
+    same(open_checkpoint(tmp_path), tensors)
+
+
+def test_the_head_of_2019(tmp_path):
+    values = TINY | {"tie_word_embeddings": False}
+    old = {"lm_head.weight": "lm_head.decoder.weight"}
+    tensors = stored(tmp_path, lambda name: old.get(name, f"transformer.{name}"), values)
+    same(open_checkpoint(tmp_path), tensors)
+
+
+def test_what_only_looks_like_an_old_name():
+    for name in ("h.0.attn.b", "wte.w", "h.0.ln_1.c", "ln_1x.g", "xln_f.b"):
+        assert canonical(name) == name
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias"],
+        ["multiple_choice_head.linear.weight", "multiple_choice_head.linear.bias"],
+        ["v_head.summary.weight", "v_head.summary.bias"],
+        ["v_head.weight", "v_head.bias"],
+        ["module.v_head.summary.weight"],
+    ],
+)
+def test_heads_of_other_tasks(names, tmp_path):
+    tensors = stored(
+        tmp_path, lambda name: f"transformer.{name}", more={name: np.ones((1, 6)) for name in names}
+    )
+    checkpoint = open_checkpoint(tmp_path)
+    same(checkpoint, tensors)
+    assert f"'{names[0].removeprefix('module.')}'" in checkpoint.notes[1] and "skipped" in checkpoint.notes[1]
+
+
+def test_a_value_head_alone_is_no_model(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    (tmp_path / "model.safetensors").write_bytes(
+        safetensors_bytes({"v_head.summary.weight": np.ones((1, 6))})
+    )
+    with pytest.raises(CheckpointError, match=r"28 tensors 'wte\.weight', .* missing"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.transformer.h.0.attn.c_attn.lora_A.default.weight",
+        "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight",
+        "transformer.h.0.attn.c_attn.base_layer.weight",
+        "transformer.wte.lora_embedding_A.default",
+        "h.0.mlp.c_fc.lora_magnitude_vector.default.weight",
+    ],
+)
+def test_adapters_that_are_not_merged(name, tmp_path):
+    write_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(tiny_tensors() | {name: np.ones((4, 6))}))
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} holds a LoRA adapter that is not merged into the weights (tensor {name!r}): where PEFT "
+        "is installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+    )
+
+
+def test_two_names_for_one_tensor(tmp_path):
+    more = {"module.wpe.weight": tiny_tensors()["wpe.weight"]}
+    stored(tmp_path, lambda name: name, more=more)
+    with pytest.raises(CheckpointError, match=r"holds wpe\.weight twice, as 'wpe\.weight' and as 'module"):
+        open_checkpoint(tmp_path)
