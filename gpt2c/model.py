@@ -75,6 +75,7 @@ class GPT2(LoadedModel):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        strict: bool = True,
         progress: bool = False,
     ) -> GPT2:
         """Load a model.
@@ -107,6 +108,10 @@ class GPT2(LoadedModel):
             For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; where downloads are kept; an access token; never download. ``subfolder`` works for
             directories too.
+        strict : bool
+            Refuse a checkpoint with tensors that GPT-2 does not have, or with an index that names a tensor
+            that its shards lack. With False, :attr:`notes` tell of them instead. What GPT-2 needs must be
+            there in any case, in its shape and without NaN.
         progress : bool
             Show a bar on stderr if loading takes longer than a second or two.
 
@@ -137,6 +142,7 @@ class GPT2(LoadedModel):
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            strict=strict,
             progress=progress,
         )
 

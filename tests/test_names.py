@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
-from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model
+from helpers.command_line import run
+from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
 
+from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
 from gpt2c.checkpoint.names import canonical
 from gpt2c.errors import CheckpointError
@@ -141,3 +144,94 @@ def test_two_names_for_one_tensor(tmp_path):
     stored(tmp_path, lambda name: name, more=more)
     with pytest.raises(CheckpointError, match=r"holds wpe\.weight twice, as 'wpe\.weight' and as 'module"):
         open_checkpoint(tmp_path)
+
+
+# ---- strict=False
+
+
+def unlike(tmp_path, more):
+    """A model with more tensors than it should have."""
+    tensors = tiny_tensors()
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(tensors | more))
+    return tensors
+
+
+def test_tensors_that_are_not_expected(tmp_path):
+    tensors = unlike(tmp_path, {f"probe.{i}": np.full((2,), np.nan) for i in range(6)})
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} does not hold the GPT-2 of its config.json: 6 tensors 'probe.0', 'probe.1', 'probe.2', "
+        "'probe.3', … not expected (strict=False, --no-strict on the command line, loads what is needed all "
+        "the same)"
+    )
+    checkpoint = open_checkpoint(tmp_path, strict=False)
+    same(checkpoint, tensors)
+    assert checkpoint.notes[1:] == [
+        "6 tensors 'probe.0', 'probe.1', 'probe.2', 'probe.3', … left aside: GPT-2 has no such tensors "
+        "(strict=False)"
+    ]
+    model = GPT2.from_pretrained(tmp_path, strict=False)
+    assert any("left aside" in note for note in model.notes)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.notes == model.notes
+    done = run("info", tmp_path, "--no-strict")
+    assert done.returncode == 0 and "6 tensors 'probe.0'" in done.stdout
+    done = run("info", tmp_path)
+    assert done.returncode == 1 and "--no-strict" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ln_f.bias": None}, r"tensor 'ln_f\.bias' missing; tensor 'x' not expected$"),
+        ({"ln_f.bias": np.ones(5)}, r"'ln_f\.bias' has the shape \[5\]; its config\.json asks for \[6\]"),
+        ({"module.ln_f.bias": np.ones(6)}, "twice"),
+        ({"h.0.attn.c_attn.lora_A.default.weight": np.ones(6)}, "not merged"),
+    ],
+)
+def test_what_is_refused_in_any_case(wrong, message, tmp_path):
+    write_model(tmp_path)
+    stored = {k: v for k, v in (tiny_tensors() | {"x": np.ones(2)} | wrong).items() if v is not None}
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(stored))
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path, strict=False)
+
+
+def test_nan_is_refused_in_any_case(tmp_path):
+    unlike(tmp_path, {"wpe.weight": np.full((9, 6), np.nan)})
+    with pytest.raises(CheckpointError, match="NaN"):
+        GPT2.from_pretrained(tmp_path, strict=False)
+
+
+def test_an_index_that_names_the_tied_head(tmp_path):
+    tensors = write_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    index = write_shards(tmp_path, tensors)
+    index["weight_map"]["lm_head.weight"] = "model-00001-of-00002.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    file = "model-00001-of-00002.safetensors"
+    told = f"{file} does not hold what model.safetensors.index.json says it does: tensor"
+    with pytest.raises(CheckpointError, match=rf"{told} 'lm_head\.weight' \(strict=False"):
+        open_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path, strict=False)
+    same(checkpoint, tensors)
+    assert checkpoint.notes[1:] == [f"{told} 'lm_head.weight'"]
+    # One that is needed is missing in any case.
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {"tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match=r"tensor 'lm_head\.weight' missing"):
+        open_checkpoint(tmp_path, strict=False)
+
+
+def test_an_index_that_leaves_something_out(tmp_path):
+    tensors = write_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    index = write_shards(tmp_path, tensors)
+    file = index["weight_map"].pop("ln_f.bias")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"holds what .* does not say it does: tensor 'ln_f\.bias'"):
+        open_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path, strict=False)
+    same(checkpoint, tensors)
+    assert checkpoint.notes[1].startswith(f"{file} holds what ")

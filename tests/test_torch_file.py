@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint.directory import tensors_in
 from gpt2c.checkpoint.files import RegularFile, is_torch_file
 from gpt2c.checkpoint.pickled import DTYPES, read_pickle
 from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
@@ -122,11 +123,33 @@ def test_safetensors_come_first(tmp_path):
     assert np.array_equal(open_checkpoint(tmp_path).read("ln_f.bias"), tiny_tensors(seed=5)["ln_f.bias"])
 
 
-def test_a_file_of_something_else(tmp_path):
+def reworded(name, *changes):
+    """A file of torch with other words of the same length in its pickle."""
+    data = (DATA / name).read_bytes()
+    for old, new in changes:
+        assert old in data and len(old) == len(new)
+        data = data.replace(old, new)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ([], "model"),
+        ([(b"X\x05\0\0\0model", b"X\x05\0\0\0mocel"), (b"X\x05\0\0\0epoch", b"X\x05\0\0\0model")], None),
+        ([(b"X\x05\0\0\0model", b"X\x05\0\0\0mocel")], None),
+    ],
+)
+def test_a_state_dict_among_other_things(changes, key, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
-    shutil.copy(DATA / "training.pt", tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="holds something else than a model's tensors by their names"):
-        open_checkpoint(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(reworded("training.pt", *changes))
+    if key is None:
+        with pytest.raises(CheckpointError, match="holds something else than a model's tensors by their"):
+            open_checkpoint(tmp_path / "last.ckpt")
+        return
+    checkpoint = open_checkpoint(tmp_path / "last.ckpt")
+    assert np.array_equal(checkpoint.read("ln_f.bias"), EXPECTED["ln_f.bias"])
+    assert checkpoint.notes[0] == f"last.ckpt: 33 tensors of F32 and U8, below the key {key!r}"
 
 
 @pytest.mark.oracle
@@ -280,6 +303,12 @@ def test_other_programs_are_refused(program, tmp_path):
     assert message.startswith(f"{tmp_path / 'a.bin'} ")
 
 
+def test_types_among_settings_are_told_by_name(tmp_path):
+    program = b"\x80\x02}X\x05\0\0\0dtypectorch\nfloat16\ns."
+    (tmp_path / "a.bin").write_bytes(archive(program))
+    assert read(tmp_path / "a.bin") == {"dtype": "torch.float16"}
+
+
 def test_values_that_grow(tmp_path):
     # Each list holds the one before twice: 2 ** 200 items, of 200 lists.
     doubled = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(200))
@@ -307,6 +336,34 @@ def tensor(numel=4, offset=0, shape=(4,), strides=(1,), **described):
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage(numel, **described) + b"\x8a\x08"
         + struct.pack("<q", offset) + sizes(shape) + sizes(strides) + b"\x89ccollections\nOrderedDict\n)RtR."
     )  # fmt: skip
+
+
+def table(**items):
+    """The instructions that make a dict."""
+    names = [b"X" + struct.pack("<I", len(name)) + name.encode() for name in items]
+    return b"}" + b"".join(name + value + b"s" for name, value in zip(names, items.values(), strict=True))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module"])
+def test_where_training_programs_keep_the_model(key, tmp_path):
+    one, path = tensor()[2:-1], tmp_path / "a.ckpt"
+
+    def found(**items):
+        path.write_bytes(archive(b"\x80\x02" + table(**items) + b".", [("archive/data/0", bytes(16))]))
+        with RegularFile(path) as file:
+            return tensors_in(file)
+
+    states, number = table(state=one), b"K\x03"
+    tensors, where = found(epoch=number, **{key: table(a=one)}, optimizer=states)
+    assert list(tensors) == ["a"] and tensors["a"].shape == (4,) and where == f", below the key {key!r}"
+    assert list(found(a=one, b=one)[0]) == ["a", "b"]
+    for other in (table(a=one, b=number), table(), number):
+        with pytest.raises(CheckpointError, match="holds something else than a model's tensors"):
+            found(**{key: other})
+    with pytest.raises(
+        CheckpointError, match=rf"holds several models, as '{key}' and as 'module'|as 'model'"
+    ):
+        found(**{key: table(a=one), "model" if key == "module" else "module": table(a=one)})
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def load(
     tokenizer: Any,
     revision: str | None,
     subfolder: str | None,
+    strict: bool,
     progress: bool,
     **hub: Any,
 ) -> Model:
@@ -52,6 +53,7 @@ def load(
         "tokenizer": _findable(tokenizer),
         "revision": revision,
         "subfolder": subfolder,
+        "strict": strict,
         **{name: value for name, value in hub.items() if name != "token"},
     }
     threads = check_threads(threads)  # before the long work
@@ -70,7 +72,7 @@ def load(
 
     from .opening import open_checkpoint
 
-    checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
+    checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, strict=strict, **hub)
     with checkpoint.loading():
         return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
 

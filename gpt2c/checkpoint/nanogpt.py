@@ -45,6 +45,7 @@ class Training(NamedTuple):
     file: RegularFile
     tensors: list[TensorInfo]
     notes: list[str]
+    source: str  # of the configuration, for messages
 
 
 def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
@@ -76,7 +77,7 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors)
         notes.append("model_args has bias=False: all biases are 0")
-    return Training(config, file, tensors, notes)
+    return Training(config, file, tensors, notes, "its model_args")
 
 
 def _config(sizes: dict[Any, Any], path: Path) -> Config:

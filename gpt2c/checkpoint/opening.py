@@ -146,9 +146,8 @@ def open_checkpoint(
     *,
     revision: str | None = None,
     subfolder: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
+    strict: bool = True,
+    **hub: Any,
 ) -> Checkpoint:
     """Find a model, read its configuration and check its tensors against it. Reads no tensor data.
 
@@ -162,9 +161,11 @@ def open_checkpoint(
         Branch, tag or commit; for hub names only. Default: the main branch.
     subfolder : str, optional
         A directory inside the model's, where config.json and the weights are.
-    cache_dir, token, local_files_only : optional
-        As for huggingface_hub; of no effect for paths. Defaults: its own cache and login, and the network
-        allowed.
+    strict : bool
+        Refuse tensors that are not expected, and an index of shards that is wrong; else notes tell of them.
+    **hub
+        ``cache_dir``, ``token`` and ``local_files_only``, as for huggingface_hub; of no effect for paths.
+        Defaults: its own cache and login, and the network allowed.
 
     Raises
     ------
@@ -190,20 +191,13 @@ def open_checkpoint(
         if local:
             path = path / (subfolder or "")
         elif isinstance(source, str) and looks_like_name(source):
-            path, notes = fetch(
-                source,
-                revision=revision,
-                subfolder=subfolder,
-                cache_dir=cache_dir,
-                token=token,
-                local_files_only=local_files_only,
-            )
+            path, notes = fetch(source, revision=revision, subfolder=subfolder, **hub)
         else:
             raise CheckpointError(f"there is no file or directory {os.fspath(source or '')!r}")
-        return _open(path, "the bundled model" if source is None else os.fspath(source), notes)
+        return _open(path, "the bundled model" if source is None else os.fspath(source), notes, strict)
 
 
-def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
+def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     """Open the weights at ``path``: a directory, or a file with config.json in the same directory."""
     if not path.exists():
         raise CheckpointError(f"there is no directory {path}")
@@ -213,15 +207,15 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
         training = _open_training(path, stack)
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
-            notes = [*notes, *training.notes]
+            source, found = training.source, training.notes
         else:
             if directory != path:
                 check_file(path)
             config = read_config(directory)
-            files, stored, summary = open_weights(path, stack)
+            files, stored, found = open_weights(path, stack, strict=strict)
+            source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
-            notes = [*notes, summary]
-        tensors, remarks = match(stored, config, str(path))
+        tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
         stack.pop_all()
     return Checkpoint(
         config,
@@ -229,7 +223,7 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
         name,
         tensors,
         generation_config,
-        [*notes, *remarks],
+        [*notes, *found, *remarks],
         {file.path: file for file in files},
     )
 

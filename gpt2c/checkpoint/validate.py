@@ -9,13 +9,20 @@ from ..errors import CheckpointError, shown
 from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["listed", "match"]
+__all__ = ["LOOSE", "listed", "match"]
 
 _SHOWN = 4  # names in a message
+# What messages say of errors that strict=False makes notes of.
+LOOSE = " (strict=False, --no-strict on the command line, loads what is needed all the same)"
 
 
 def match(
-    stored: Iterable[TensorInfo], config: Config, where: str
+    stored: Iterable[TensorInfo],
+    config: Config,
+    where: str,
+    *,
+    source: str = "its config.json",
+    strict: bool = True,
 ) -> tuple[dict[str, TensorInfo], list[str]]:
     """Find every tensor of a model among the stored ones; none may be missing, and no others present.
 
@@ -27,6 +34,10 @@ def match(
         The configuration that they must fit.
     where : str
         The checkpoint's name for messages.
+    source : str
+        What the configuration was read from, for messages.
+    strict : bool
+        Refuse tensors that are not expected; else they are noted.
 
     Returns
     -------
@@ -48,12 +59,15 @@ def match(
     wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
     missing = [name for name in wanted if name not in found]
     unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
-    if missing or unexpected:
+    if missing or (unexpected and strict):
         parts = [f"{listed(missing)} missing"] if missing else []
         parts += [f"{listed(unexpected)} not expected"] if unexpected else []
-        raise CheckpointError(f"{where} does not hold the GPT-2 of its config.json: {'; '.join(parts)}")
+        loose = "" if missing else LOOSE
+        raise CheckpointError(f"{where} does not hold the GPT-2 of {source}: {'; '.join(parts)}{loose}")
+    if unexpected:
+        notes.append(f"{listed(unexpected)} left aside: GPT-2 has no such tensors (strict=False)")
     for name, (dims, shape) in wanted.items():
-        _check(found[name], dims, shape, where)
+        _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
 
 
@@ -91,11 +105,13 @@ def _of_the_language_model(
     return found, notes
 
 
-def _check(tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str) -> None:
-    """Refuse a tensor of another shape than config.json asks for, or of a dtype that is not read."""
+def _check(
+    tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str, source: str
+) -> None:
+    """Refuse a tensor of another shape than the configuration asks for, or of a dtype that is not read."""
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
+            f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; {source} asks "
             f"for {list(shape)}, that is [{', '.join(dims)}]"
         )
     if tensor.dtype not in (*FLOAT_DTYPES, ZERO):

@@ -21,5 +21,6 @@ def load_model(arguments: Namespace) -> GPT2:
         tokenizer=arguments.tokenizer,
         revision=arguments.revision,
         local_files_only=arguments.offline,
+        strict=arguments.strict,
         progress=is_terminal(sys.stderr),
     )

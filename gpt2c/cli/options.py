@@ -42,6 +42,12 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="load past tensors that GPT-2 does not have, and tell of them",
+    )
+    group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
     )
     group.add_argument(

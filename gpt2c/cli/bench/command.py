@@ -188,6 +188,7 @@ def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tupl
                 model.save(path)
                 found["load"] = load(path, threads=arguments.threads)
         return model, found
+    how["strict"] = arguments.strict
     # Before this process maps a file, which the system could not drop from its cache then.
     if measure_load:
         found["load"] = load(source, **how)
@@ -199,7 +200,9 @@ def _local(arguments: Namespace) -> str | None:
     source, revision = arguments.model, arguments.revision
     if source is None or (revision is None and os.path.exists(os.path.expanduser(source))):
         return source
-    found = open_checkpoint(source, revision=revision, local_files_only=arguments.offline)
+    found = open_checkpoint(
+        source, revision=revision, local_files_only=arguments.offline, strict=arguments.strict
+    )
     return str(found.directory)
 
 
