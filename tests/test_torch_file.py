@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model
+from helpers.tiny_checkpoints import TINY, encode, tiny_tensors, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,13 +25,14 @@ from gpt2c.checkpoint import open_checkpoint
 from gpt2c.checkpoint.directory import tensors_in
 from gpt2c.checkpoint.files import RegularFile, is_torch_file
 from gpt2c.checkpoint.pickled import DTYPES, read_pickle
-from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
+from gpt2c.checkpoint.tensors import ITEMSIZE, TensorInfo, read_tensor
 from gpt2c.checkpoint.torch_file import read_torch_file
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "torch"
 EXPECTED = dict(np.load(DATA / "expected.npz"))
-ALIKE = ["zip.bin", "stream.bin", "views.bin", "protocol.bin", "F64.bin"]
+OLD = ["zip-1.13.bin", "stream-1.13.bin", "zip-2.3.bin", "stream-2.6.bin"]
+ALIKE = ["zip.bin", "stream.bin", "views.bin", "protocol.bin", "F64.bin", *OLD]
 
 
 def rounded(array, name):
@@ -443,3 +444,34 @@ def test_plain_values_are_those_of_pickle(value, protocol):
     file = io.BytesIO(data + b"more")
     assert read_pickle(file, "a") == value == pickle.loads(data)
     assert file.read() == b"more"
+
+
+# ---- matrices that are stored the other way
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F64"])
+@pytest.mark.parametrize("shape", [(2000, 1300), (3, 1 << 19), (1 << 20, 3), (5, 0), (0, 5), (1, 7), (7, 1)])
+def test_a_transposed_matrix_is_read_in_blocks(dtype, shape, tmp_path):
+    values = np.random.default_rng(1).integers(-100, 100, shape).astype(np.float32)
+    (tmp_path / "a").write_bytes(b"start" + encode(values.T, dtype))
+    size = values.size * ITEMSIZE[dtype]
+    info = TensorInfo("a", dtype, shape[::-1], tmp_path / "a", 5, size).transposed
+    with RegularFile(tmp_path / "a") as file:
+        tracemalloc.start()
+        found = read_tensor(file, info)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(found, values) and found.shape == shape and found.flags.c_contiguous
+        # The matrix, and of two blocks of a million elements those that it needs.
+        assert peak < values.nbytes + min(values.size, 2**20) * (4 + 1 + ITEMSIZE[dtype]) + 2**16
+        assert np.array_equal(read_tensor(file, info, 1, 3), values[1:3])
+        assert np.array_equal(read_tensor(file, info, -2), values[-2:])
+
+
+def test_infinities_of_a_transposed_matrix_are_counted(tmp_path):
+    values = np.ones((1500, 1500), np.float32)
+    values[[3, 700, 1499], [8, 1, 1499]] = np.inf
+    (tmp_path / "a").write_bytes(values.tobytes())
+    info = TensorInfo("a", "F32", values.shape, tmp_path / "a", 0, values.nbytes).transposed
+    with RegularFile(tmp_path / "a") as file, pytest.raises(CheckpointError, match="3 of its 2250000 values"):
+        read_tensor(file, info)
