@@ -15,7 +15,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError
 from .directory import check_file, open_weights, read_config, read_generation_config
-from .files import RegularFile, reading
+from .files import RegularFile, read_object, reading
 from .hub import fetch, looks_like_name
 from .tensors import TensorInfo, read_tensor
 from .validate import match
@@ -229,10 +229,17 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
 
 
 def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
-    """The model of a training program that keeps all in one file, if ``path`` is or holds one."""
-    if (path / "config.json").exists():
-        return None
-    # Deferred, as most models are folders of transformers.
+    """The model of a training program that has its own layout, if ``path`` is or holds one."""
+    directory = path if path.is_dir() else path.parent
+    # Imports are deferred, as most models are folders of transformers.
+    if (directory / "config.json").exists():
+        sizes = read_object(directory / "config.json").get("model")
+        if isinstance(sizes, dict) and {"model_type", "n_layer", "n_head", "n_embd"} <= sizes.keys():
+            from .mingpt import open_mingpt
+
+            return open_mingpt(path, sizes, stack)
+        if directory == path:
+            return None
     from .llmc import open_llmc
     from .nanogpt import open_nanogpt
 

@@ -125,7 +125,7 @@ OF_LOADING = each(
         "tp_size device_mesh distributed_config": "gpt2c runs on CPUs only; threads says on how many cores",
         "low_cpu_mem_usage": "weights are always read one at a time; a packed file takes the least memory",
         "attn_implementation use_kernels": "there is one attention; backend chooses what multiplies matrices",
-        "use_safetensors weights_only": "safetensors are all that is read; nothing is unpickled",
+        "use_safetensors weights_only": "safetensors come first, and of files of torch nothing is ever run",
         "variant": "model.safetensors (or its shards) is read; rename the file of a variant",
         "gguf_file from_tf from_flax state_dict": (
             "save the model as safetensors first; other formats are not read"
