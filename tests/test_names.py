@@ -13,6 +13,7 @@ from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, writ
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
 from gpt2c.checkpoint.names import canonical
+from gpt2c.checkpoint.validate import match
 from gpt2c.errors import CheckpointError
 
 
@@ -144,6 +145,19 @@ def test_two_names_for_one_tensor(tmp_path):
     stored(tmp_path, lambda name: name, more=more)
     with pytest.raises(CheckpointError, match=r"holds wpe\.weight twice, as 'wpe\.weight' and as 'module"):
         open_checkpoint(tmp_path)
+
+
+def test_two_names_for_the_same_bytes(tmp_path):
+    write_model(tmp_path, TINY | {"tie_word_embeddings": False})
+    checkpoint = open_checkpoint(tmp_path)
+    stored = list(checkpoint.tensors.values())
+    head = stored[-1]._replace(name="lm_head.decoder.weight")
+    assert match([*stored, head], checkpoint.config, "here")[0] == checkpoint.tensors
+    moved = head._replace(offset=head.offset + 4)
+    with pytest.raises(
+        CheckpointError, match=r"holds lm_head\.weight twice, as 'lm_head\.weight' and as 'lm_h"
+    ):
+        match([*stored, moved], checkpoint.config, "here")
 
 
 # ---- strict=False
