@@ -272,6 +272,9 @@ def test_directory_without_weights(model):
     (model / "model.safetensors").unlink()
     start = r"/model has no model\.safetensors and no pytorch_model\.bin: "
     refused(model, start + "nothing that looks like weights is there$")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):  # of a Trainer
+        (model / name).touch()
+    refused(model, start + "nothing that looks like weights is there$")
     (model / "tf_model.h5").touch()
     reads = r"is in a format that gpt2c does not read; it reads model\.safetensors and pytorch_model\.bin$"
     refused(model, start + r"tf_model\.h5 " + reads)

@@ -500,6 +500,16 @@ def test_no_weights(ask, files):
     assert fetched(requests) == ["config.json"]
 
 
+def test_weights_by_another_name(ask, files):
+    answer, _ = ask(
+        "owner/tiny", {"config.json": files["config.json"], "best.pt": b"x", "training_args.bin": b"x"}
+    )
+    assert answer["message"].startswith(
+        "'owner/tiny' has no model.safetensors at revision main: it has best.pt; to load one of them, fetch "
+        "it (`hf download owner/tiny --local-dir DIRECTORY`) and give its path. If its page"
+    )
+
+
 def test_another_architecture_is_refused_before_its_weights_are_fetched(ask, files):
     answer, requests = ask("owner/llama", files | {"config.json": b'{"model_type": "llama"}'})
     assert answer["error"] == "ConfigError"

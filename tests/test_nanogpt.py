@@ -32,6 +32,11 @@ def test_logits_are_those_of_torch(name, tmp_path):
         assert (model.config.bos_token_id, model.config.eos_token_ids) == (None, ())
         assert model.notes[0].startswith("ckpt.pt: a checkpoint of nanoGPT, ")
         assert ("model_args has bias=False: all biases are 0" in model.notes) == (name == "plain")
+    # Beside what another program left.
+    shutil.copy(DATA / name / "ckpt.pt", tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert np.array_equal(GPT2.from_pretrained(tmp_path / "ckpt.pt").forward(IDS), found)
+    (tmp_path / "config.json").unlink()
     # By another name, beside nothing.
     shutil.copy(DATA / name / "ckpt.pt", tmp_path / "best.bin")
     assert np.array_equal(GPT2.from_pretrained(tmp_path / "best.bin").forward(IDS), found)

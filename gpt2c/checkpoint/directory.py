@@ -36,6 +36,9 @@ WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json")
 # Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
 
+# What transformers' Trainer saves beside a model.
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
+
 # How files of other formats begin.
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
 
@@ -45,7 +48,8 @@ def read_config(directory: Path) -> Config:
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(
-            f"{directory} has no config.json: a model's weights cannot be understood without it"
+            f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
+            "model they were trained from, copied there, serves where no sizes were changed"
         )
     values = read_object(path)
     try:
@@ -155,7 +159,7 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
     if not _is_state_dict(found):
         raise CheckpointError(
             f"{file.path} holds something else than a model's tensors by their names: "
-            "where torch is installed, save model.state_dict()"
+            "what is needed is what torch.save(model.state_dict(), FILE) writes"
         )
     return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}, where
 
@@ -215,12 +219,13 @@ def _count(tensors: list[TensorInfo]) -> str:
     return f"{len(tensors)} tensors of {' and '.join(dtypes) or 'no dtype'}"
 
 
-def advice(names: Iterable[str]) -> str:
+def advice(names: Iterable[str], path: str = "give the path of that file") -> str:
     """What to do with a model that has these files but none of `WEIGHTS`."""
     names = sorted(names)
     others = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]
+    others = [name for name in others if not name.startswith(_NO_WEIGHTS)]
     if others:
-        return f"it has {', '.join(others[:4])}; to load one of them, give the path of that file"
+        return f"it has {', '.join(others[:4])}; to load one of them, {path}"
     foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
     if foreign:
         return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"

@@ -84,9 +84,10 @@ def fetch(
     if weights is None and repository.offline:
         raise CheckpointError(repository.not_cached("the weights"))
     if weights is None:
+        how = f"fetch it (`hf download {name} --local-dir DIRECTORY`) and give its path"
         raise CheckpointError(
-            f"{name!r} has no {WEIGHTS[0]} at revision {revision or 'main'}: {advice(there)}. If its page "
-            "shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
+            f"{name!r} has no {WEIGHTS[0]} at revision {revision or 'main'}: {advice(there, how)}. If its "
+            "page shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
         )
     path = repository.get(weights, commit)
     for file in shards(path) if is_index(weights) else ():

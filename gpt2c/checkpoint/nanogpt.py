@@ -58,9 +58,11 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     CheckpointError, ConfigError
         It is one, but damaged, or of sizes that a GPT-2 cannot have.
     """
-    directory = path if path.is_dir() else path.parent
-    path = path / CHECKPOINT if path.is_dir() else path
-    if (directory / "config.json").exists() or not path.exists():
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return None
+        path = path / CHECKPOINT
+    if not path.exists():
         return None
     file = stack.enter_context(RegularFile(path))
     found = read_torch_file(file) if is_torch_file(file) else None

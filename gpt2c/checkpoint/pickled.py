@@ -259,7 +259,8 @@ class _Machine:
         raise CheckpointError(
             f"{self.where} is a pickle that names {shown(full)}: only tensors, numbers, texts, lists and "
             "dicts are read, and nothing is run. Where torch is installed and the file is trusted, save its "
-            "state dict alone: torch.save(model.state_dict(), 'pytorch_model.bin')"
+            "state dict alone: found = torch.load(FILE, weights_only=False); torch.save(found.state_dict(), "
+            "'pytorch_model.bin') where it is a model, found['state_dict'] where it is a dict with that"
         )
 
     def op_reduce(self, _: None) -> None:
