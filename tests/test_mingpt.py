@@ -116,6 +116,8 @@ def test_weights_that_are_not_there(tmp_path):
     ):
         open_checkpoint(path)
     assert GPT2.from_pretrained(path / "best.pt").config.n_embd == 12
+    with pytest.raises(CheckpointError, match=rf"config\.json is not a file of weights: give .* in, {path}$"):
+        open_checkpoint(path / "config.json")
     with pytest.raises(
         CheckpointError, match=r"config\.json has no vocab_size, nor have the weights beside it"
     ):

@@ -43,13 +43,18 @@ _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
 
 
-def read_config(directory: Path) -> Config:
-    """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path."""
+def read_config(directory: Path, *, alone: bool = False) -> Config:
+    """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path.
+
+    ``alone`` says that only the directory was named, so that the message may name files in it.
+    """
     path = directory / "config.json"
     if not path.exists():
+        others = _named_like_weights(os.listdir(directory)) if alone else []
+        of_training = f". If {others[0]} is of nanoGPT or llm.c, give its path" if others else ""
         raise CheckpointError(
             f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
-            "model they were trained from, copied there, serves where no sizes were changed"
+            f"model they were trained from, copied there, serves where no sizes were changed{of_training}"
         )
     values = read_object(path)
     try:
@@ -222,11 +227,15 @@ def _count(tensors: list[TensorInfo]) -> str:
 def advice(names: Iterable[str], path: str = "give the path of that file") -> str:
     """What to do with a model that has these files but none of `WEIGHTS`."""
     names = sorted(names)
-    others = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]
-    others = [name for name in others if not name.startswith(_NO_WEIGHTS)]
+    others = _named_like_weights(names)
     if others:
         return f"it has {', '.join(others[:4])}; to load one of them, {path}"
     foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
     if foreign:
         return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"
     return "nothing that looks like weights is there"
+
+
+def _named_like_weights(names: Iterable[str]) -> list[str]:
+    found = (name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")))
+    return sorted(name for name in found if not name.startswith(_NO_WEIGHTS))

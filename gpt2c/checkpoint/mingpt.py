@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
-from .directory import advice, tensors_in
+from .directory import advice, check_file, tensors_in
 from .files import RegularFile
 from .names import canonical
 from .nanogpt import Training, ends_of_text, of_linear_layers
@@ -53,6 +53,8 @@ def open_mingpt(path: Path, sizes: Mapping[str, Any], stack: contextlib.ExitStac
     directory = path if path.is_dir() else path.parent
     if path.is_dir():
         path = path / WEIGHTS
+    else:
+        check_file(path)
     if not path.exists():
         raise CheckpointError(
             f"{directory} has a config.json of minGPT and no {WEIGHTS}: {advice(os.listdir(directory))}"

@@ -211,7 +211,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
         else:
             if directory != path:
                 check_file(path)
-            config = read_config(directory)
+            config = read_config(directory, alone=directory == path)
             files, stored, found = open_weights(path, stack, strict=strict)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
