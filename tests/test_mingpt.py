@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import shutil
@@ -133,3 +134,21 @@ def test_a_table_of_characters(tmp_path):
         pickle.dump({"itos": dict(enumerate(characters))}, file)
     done = run("generate", "To be", "-m", path, "-n", "3", "--seed", "1")
     assert done.returncode == 0 and done.stdout.startswith("To be")
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("sizes", [(1, 1, 4, 5, 6), (3, 3, 48, 65, 128), (4, 2, 20, 300, 33)])
+def test_beside_torch(sizes, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(DATA)
+    make = importlib.import_module("make_mingpt")
+    theirs = make.Model(*sizes)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    config = json.loads((DATA / "config.json").read_text())
+    config["model"] |= dict(zip(("n_layer", "n_head", "n_embd"), sizes, strict=False))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ids = np.random.default_rng(1).integers(0, sizes[3], sizes[4])
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(ids)).numpy()
+    found = GPT2.from_pretrained(tmp_path).forward(ids.tolist())
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()

@@ -249,3 +249,29 @@ def test_an_index_that_leaves_something_out(tmp_path):
     checkpoint = open_checkpoint(tmp_path, strict=False)
     same(checkpoint, tensors)
     assert checkpoint.notes[1].startswith(f"{file} holds what ")
+
+
+# ---- beside the programs
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("wrap", ["DataParallel", "compile", "Lightning"])
+def test_wrapped_models_of_transformers(wrap, key, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=8, n_positions=16, vocab_size=31)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    config.save_pretrained(tmp_path)
+    wrapped = {
+        "DataParallel": torch.nn.DataParallel,
+        "compile": torch.compile,
+        "Lightning": lambda model: torch.nn.ModuleDict({"model": model}),
+    }[wrap](model)
+    state = wrapped.state_dict()
+    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "last.ckpt")
+    ids = [3, 1, 4, 1, 5]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0].numpy()
+    found = GPT2.from_pretrained(tmp_path / "last.ckpt").forward(ids)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()

@@ -51,6 +51,8 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
     path = directory / "config.json"
     if not path.exists():
         others = _named_like_weights(os.listdir(directory)) if alone else []
+        # nanoGPT's ckpt.pt has been looked at.
+        others = [name for name in others if name != "ckpt.pt" and not name.endswith(".safetensors")]
         of_training = f". If {others[0]} is of nanoGPT or llm.c, give its path" if others else ""
         raise CheckpointError(
             f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
