@@ -264,7 +264,11 @@ def test_files_of_other_kinds(model):
         refused(model / name, message)
     for start, kind in ((b"GGUF", "a GGUF"), (b"lmgg", "a ggml"), (b"\x89HDF\r\n", "an HDF5")):
         (model / "weights.bin").write_bytes(start + bytes(20))
-        refused(model / "weights.bin", f"weights.bin is {kind} file, which gpt2c does not read$")
+        told = f"weights.bin is {kind} file, which gpt2c does not read: give the model that it was made from$"
+        refused(model / "weights.bin", told)
+        alone = model.parent / "weights.bin"
+        alone.write_bytes(start + bytes(20))
+        refused(alone, told)
 
 
 def test_directory_without_weights(model):

@@ -86,6 +86,7 @@ def check_file(path: Path) -> None:
     if (path.parent / "config.json").exists():
         return
     with RegularFile(path) as file:
+        _refuse_foreign(file)
         # A safetensors file begins with the length of its header, a JSON object.
         if not is_torch_file(file) and file.read(1, 8) != b"{":
             raise CheckpointError(
@@ -145,9 +146,7 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
     What kind of file it is, its first bytes say. CheckpointError if it holds no tensors with names.
     """
     if not is_torch_file(file):
-        known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
-        if known is not None:
-            raise CheckpointError(f"{file.path} is {known} file, which gpt2c does not read")
+        _refuse_foreign(file)
         return read_header(file), ""
     # Deferred, as most models are safetensors.
     from .torch_file import read_torch_file
@@ -169,6 +168,15 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
             "what is needed is what torch.save(model.state_dict(), FILE) writes"
         )
     return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}, where
+
+
+def _refuse_foreign(file: RegularFile) -> None:
+    """Refuse a file of a known other format, by its first bytes."""
+    known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
+    if known is not None:
+        raise CheckpointError(
+            f"{file.path} is {known} file, which gpt2c does not read: give the model that it was made from"
+        )
 
 
 def _is_state_dict(value: Any) -> bool:
