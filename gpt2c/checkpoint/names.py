@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..config import Config
 
-__all__ = ["canonical", "expected", "head_of_another_task", "is_mask"]
+__all__ = ["canonical", "expected", "head_of_another_task", "is_mask", "of_transformers"]
 
 _EMBEDDINGS = {
     "wte.weight": ("n_vocab", "n_embd"),
@@ -58,6 +58,11 @@ def canonical(stored: str) -> str:
     name = stored.removeprefix(_PREFIX)
     # The head is not part of the body: its name has no prefix.
     return stored if name in _HEAD else name
+
+
+def of_transformers(name: str) -> str:
+    """The name that transformers gives to a tensor of GPT2LMHeadModel."""
+    return name if name in _HEAD else _PREFIX + name
 
 
 def is_mask(name: str, n_layer: int) -> bool:

@@ -322,6 +322,19 @@ def _convert(command: Command) -> None:
     model_options(parser, model=False)
 
 
+def _export(command: Command) -> None:
+    parser = command(
+        "export",
+        "write a model as a directory that transformers loads",
+        "config.json, model.safetensors in float32, generation_config.json and the tokenizer's files. The "
+        "directory appears once it is complete.",
+    )
+    parser.add_argument("source", metavar="SRC", help="a model, as for -m of the other commands")
+    parser.add_argument("destination", metavar="DIR", help="a new name, or an empty directory")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    model_options(parser, model=False, dtype=False)
+
+
 def _bench(command: Command) -> None:
     parser = command(
         "bench",
@@ -369,6 +382,7 @@ COMMANDS: dict[str, Callable[[Command], None]] = {
     "explain": _explain,
     "info": _info,
     "convert": _convert,
+    "export": _export,
     "bench": _bench,
 }
 """What adds each command."""

@@ -6,16 +6,17 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["create", "decoded", "naming", "recognised", "remove_unfinished", "replacing"]
+__all__ = ["create", "decoded", "naming", "new_directory", "recognised", "remove_unfinished", "replacing"]
 
 _unfinished: set[str] = set()
-"""Output files that do not have their final name yet."""
+"""Output files and directories that do not have their final name yet."""
 
 
 def decoded(data: bytes, name: str, line_break: bool = True) -> str:
@@ -101,6 +102,42 @@ def create(path: str, data: bytes) -> None:
                 _sync_directory(os.path.dirname(path))
     finally:
         os.unlink(unfinished)
+
+
+@contextlib.contextmanager
+def new_directory(path: str) -> Iterator[str]:
+    """The name of a directory to write files into: it becomes ``path`` once they are complete and on disk.
+
+    If ``path`` is there, it must be an empty directory. The name before that ends with ".part".
+    """
+    target = os.path.realpath(path)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if os.listdir(target):
+            raise FileExistsError(errno.EEXIST, "is there and is not empty: choose another name", path)
+        if os.path.samefile(target, os.curdir):  # which would be another one afterwards
+            raise FileExistsError(errno.EEXIST, "is the current directory: give the name of a new one", path)
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise FileExistsError(errno.EEXIST, "is a file: choose another name for the directory", path)
+    unfinished = f"{target}.{os.urandom(4).hex()}.part"
+    try:
+        os.mkdir(unfinished)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+    _unfinished.add(unfinished)
+    try:
+        with naming(path):
+            yield unfinished
+            for name in os.listdir(unfinished):
+                with open(os.path.join(unfinished, name), "rb") as file:
+                    _sync(file.fileno())
+            _sync_directory(unfinished)
+            os.rename(unfinished, target)
+            _sync_directory(os.path.dirname(target))
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    finally:
+        _unfinished.discard(unfinished)
 
 
 @contextlib.contextmanager
@@ -197,7 +234,9 @@ def _sync_directory(path: str) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove what `replacing` has begun in this process and not ended: for a process that ends at once."""
+    """Remove what was begun in this process and not ended: for a process that ends at once."""
     for path in _unfinished:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.unlink(path)
