@@ -255,8 +255,8 @@ def _sizes(tokenizer: Tokenizer, config: Config) -> Finding:
             "vocabulary",
             "wrong",
             f"the embedding, of {rows:,} rows, lacks {n - rows:,} of the tokenizer's {n:,} tokens"
-            f"{of_these}: texts with them are refused. Give the tokenizer that the model was trained with, or "
-            "resize the embedding and train it",
+            f"{of_these}: texts with them are refused. Give the tokenizer that the model was trained "
+            "with, or resize the embedding and train it",
         )
     if n < rows:
         return Finding(
