@@ -7,11 +7,14 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.command_line import run
 from helpers.llama_cpp import llama_cpp_vectors
+from helpers.saved_tokenizer import EXPECTED, described
+from helpers.saved_tokenizer import write as write_tokenizer
 from helpers.small_tokenizers import FOLDERS, write_folder
 from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model, write_shards
 from test_llmc import written
@@ -19,6 +22,8 @@ from test_llmc import written
 from gpt2c import GPT2, TokenizerError
 from gpt2c.checkpoint import BUNDLED
 from gpt2c.core import files
+from gpt2c.tokenizer import load_tokenizer
+from gpt2c.tokenizer.characters import CharacterTokenizer
 
 NANOGPT = Path(__file__).parent / "data" / "nanogpt"
 TEXT = "the king had a son, and he was very fond of his old horse."
@@ -187,6 +192,30 @@ def test_tokenizers_out_of_packed_files(name, tmp_path):
         assert getattr(again.tokenizer, what) == getattr(model.tokenizer, what), what
 
 
+def test_a_vocabulary_comes_out_as_it_went_in(tmp_path):
+    # Added tokens inside the vocabulary and behind it, special or not, looked for early or late.
+    folder = write_tokenizer(tmp_path, {"tokenizer.json": described()})
+    model = SimpleNamespace(n_vocab=EXPECTED["n_vocab"])
+    once = load_tokenizer(folder, model)
+    folder = write_tokenizer(tmp_path / "again", {"tokenizer.json": once.described()})
+    again = load_tokenizer(folder, model)
+    assert again.kind == once.kind == "byte-level BPE (tiktoken)"
+    assert again.special_tokens == once.special_tokens and again.n_vocab == once.n_vocab
+    for index in range(once.n_vocab):
+        assert again.token_bytes(index) == once.token_bytes(index)
+    text = "The upper house<sep>\n  [PAD]<|endoftext|> 's"
+    for special in (False, True):
+        assert again.encode(text, special) == once.encode(text, special)
+
+
+@pytest.mark.parametrize("vocab", [{"a": 1}, {"a": []}, {"a": 0, "bc": 1}, {"a": 0, "b": 0}])
+def test_words_are_no_characters(vocab):
+    description = CharacterTokenizer(["a"], name="x").described()
+    assert CharacterTokenizer.of_description(description, "x").n_vocab == 1
+    description["model"]["vocab"] = vocab
+    assert CharacterTokenizer.of_description(description, "x") is None
+
+
 def test_the_class_may_be_named_in_config_json(tmp_path):
     folder = write_folder(tmp_path / "model", "gpt2")
     said = json.loads((folder / "config.json").read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -261,6 +290,38 @@ def test_the_directory_is_new_or_empty(tmp_path, monkeypatch):
     model.export("out")
     assert len(os.listdir(tmp_path / "here" / "out")) == 3
     assert sorted(os.listdir(tmp_path)) == sorted([*before, "here"])
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    left = [tmp_path / f"out.0123456{n}.part" for n in range(2)]
+    for path in left:
+        path.mkdir()
+        (path / "model.safetensors").write_text("half")
+    (tmp_path / "out.mine.part").mkdir()
+    with files.new_directory(str(tmp_path / "out")) as name:
+        assert not any(path.exists() for path in left) and (tmp_path / "out.mine.part").exists()
+        with files.new_directory(str(tmp_path / "out")) as other:
+            assert Path(name).exists()  # as its process lives
+            (Path(other) / "a").write_text("a")
+        with (
+            pytest.raises(OSError, match="is there and is not empty"),
+            files.new_directory(f"{tmp_path}/out"),
+        ):
+            pass
+        (Path(name) / "b").write_text("b")
+        shutil.rmtree(tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["b"]
+
+
+def test_of_two_at_once_the_second_fails(tmp_path):
+    def second():
+        with files.new_directory(str(tmp_path / "out")), files.new_directory(str(tmp_path / "out")) as inner:
+            (Path(inner) / "a").write_text("a")
+
+    with pytest.raises(OSError, match=r"out'?$") as caught:
+        second()
+    assert caught.value.filename == str(tmp_path / "out") and "is not empty" in caught.value.strerror
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["a"]
 
 
 def test_a_process_that_ends_at_once_leaves_nothing(tmp_path):

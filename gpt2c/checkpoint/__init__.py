@@ -3,7 +3,7 @@
 directory.py and hub.py find a model's files, hf_config.py reads its configuration, safetensors.py its
 weights; names.py holds the table of GPT-2's tensors and validate.py checks the weights against it; opening.py
 combines these; files.py is what they share. packed.py is the format of packed files, loading.py makes a model
-from either kind.
+from either kind, export.py writes one for transformers.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint

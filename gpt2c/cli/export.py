@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -36,4 +37,4 @@ def run(arguments: Namespace) -> None:
     print(harmless(f"in Python: transformers.AutoModelForCausalLM.{loads}"))
     if model.has_tokenizer:
         print(harmless(f"           transformers.AutoTokenizer.{loads}"))
-    print(harmless(f"here:      gpt2c generate -m {directory}"))
+    print(harmless(f"here:      gpt2c generate TEXT -m {shlex.quote(str(directory))}"))

@@ -75,10 +75,10 @@ class CharacterTokenizer(Tokenizer):
     def of_description(cls, description: dict[str, Any], name: str) -> CharacterTokenizer | None:
         """The tokenizer that `described` itself so; None for any other description."""
         model = description.get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        if not isinstance(vocab, dict) or {*vocab.values()} != {*range(len(vocab))}:
-            return None
-        if not all(len(character) == 1 for character in vocab):
+        vocab = model.get("vocab") if isinstance(model, dict) and model.get("type") == "WordLevel" else None
+        if not isinstance(vocab, dict) or not all(
+            len(character) == 1 and type(index) is int for character, index in vocab.items()
+        ):
             return None
         found = cls(sorted(vocab, key=vocab.__getitem__), name=name)
         return found if found.described() == description else None
