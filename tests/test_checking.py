@@ -69,6 +69,13 @@ def test_keys_of_the_configuration(tmp_path):
     assert "; eos_token_id is 50256: 50256 outside the vocabulary of 11: left out" in text
 
 
+def test_an_end_that_the_model_does_not_have(tmp_path):
+    write_model(tmp_path, TINY | {"eos_token_id": 50256})
+    result, text = checked(tmp_path)["configuration"]
+    assert result == "note"
+    assert text.endswith("; eos_token_id is 50256: 50256 outside the vocabulary of 11: left out")
+
+
 def test_all_files_are_hashed(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     index = write_shards(tmp_path, tiny_tensors())
