@@ -169,6 +169,32 @@ class GPT2(LoadedModel):
 
         save(self, path)
 
+    def export(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model as a directory in Hugging Face layout, which transformers loads.
+
+        That is config.json, model.safetensors (float32, the tensors bit for bit), generation_config.json and
+        the tokenizer's files: those that it was read from, as they are, else a tokenizer.json. The directory
+        appears once it is complete.
+
+        Parameters
+        ----------
+        directory : str or path
+            A new name, or an empty directory.
+
+        Raises
+        ------
+        ValueError
+            The weights are rounded: :attr:`dtype` is not "float32".
+        TokenizerError
+            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
+            of a packed file.
+        OSError
+            The directory is there and not empty, or cannot be written.
+        """
+        from .checkpoint.export import export
+
+        export(self, directory)
+
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
     def generate(  # type: ignore[overload-overlap]

@@ -4,7 +4,7 @@ directory.py and hub.py find a model's files, hf_config.py reads its configurati
 torch_file.py its weights; nanogpt.py, mingpt.py and llmc.py read what these programs write. names.py holds
 the table of GPT-2's tensors and validate.py checks the weights against it; opening.py combines these;
 files.py is what they share. packed.py is the format of packed files, loading.py makes a model from either
-kind.
+kind, export.py writes one for transformers.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint

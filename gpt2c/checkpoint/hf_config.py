@@ -1,4 +1,4 @@
-"""Reading config.json and generation_config.json as transformers writes them, today's and those of 2019.
+"""config.json and generation_config.json, read as transformers writes them (today and in 2019), and written.
 
 Every field of transformers' ``GPT2Config`` that changes a result is honoured or refused by name; the others
 are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of transformers 4.57.
@@ -13,7 +13,13 @@ from typing import Any
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
 
-__all__ = ["ACTIVATION_NAMES", "config_from_hf", "with_generation_config"]
+__all__ = [
+    "ACTIVATION_NAMES",
+    "config_from_hf",
+    "config_to_hf",
+    "token_ids_to_hf",
+    "with_generation_config",
+]
 
 # Every name in transformers of an activation that gpt2c has -> its name in gpt2c. "gelu_new",
 # "gelu_accurate", "gelu_python_tanh" and "gelu_pytorch_tanh" are one formula, 0.5 x (1 + tanh(sqrt(2/pi) (x +
@@ -156,6 +162,26 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
     keys = {setting.key for setting in found}
     kept = tuple(setting for setting in config.report if setting.key not in keys)
     return replace(config, **ids, report=kept + found)
+
+
+def config_to_hf(config: Config) -> dict[str, Any]:
+    """The contents of a config.json that `config_from_hf` and transformers read as this Config."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **{keys[0]: getattr(config, name) for name, keys in _KEYS.items()},
+        **token_ids_to_hf(config),
+        "dtype": "float32",
+    }
+
+
+def token_ids_to_hf(config: Config) -> dict[str, Any]:
+    """The special token ids as config.json and generation_config.json have them."""
+    eos = config.eos_token_ids
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(eos) if len(eos) > 1 else eos[0] if eos else None,
+    }
 
 
 def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..config import Config
 
-__all__ = ["canonical", "expected", "head_of_another_task", "is_mask", "of_an_adapter"]
+__all__ = ["canonical", "expected", "head_of_another_task", "is_mask", "of_an_adapter", "of_transformers"]
 
 _EMBEDDINGS = {
     "wte.weight": ("n_vocab", "n_embd"),
@@ -76,6 +76,11 @@ def canonical(stored: str) -> str:
         return name if name == bare else stored
     old = _OLD_ENDING.fullmatch(name)
     return old[1] + _ENDINGS[old[2]] if old else name
+
+
+def of_transformers(name: str) -> str:
+    """The name that transformers gives to a tensor of GPT2LMHeadModel."""
+    return name if name in _HEAD else _PREFIX + name
 
 
 def is_mask(name: str, n_layer: int) -> bool:

@@ -43,6 +43,13 @@ _TO_CONVERT = each(
     {"pretrained_model_name_or_path model_name model_path model m": "the model is the first argument"}
 )
 
+_TO_EXPORT = each(
+    {
+        "pretrained_model_name_or_path model_name model_path model m": "the model is the first argument",
+        "torch_dtype dtype quantization_config load_in_4bit load_in_8bit": "what is written is float32",
+    }
+)
+
 _ON_A_TEXT = each(
     {
         "inputs input_ids inputs_embeds prompt": "a text is what is taken: it is the first argument",
@@ -130,6 +137,7 @@ def _own(command: str) -> list[Mapping[str, str]]:
         *[_TO_FILES] * (command in _ON_FILES),
         *[_ON_A_TEXT] * (command in _ON_TEXTS),
         *[_TO_CONVERT] * (command == "convert"),
+        *[_TO_EXPORT] * (command == "export"),
         _TO_ALL,
     ]
 

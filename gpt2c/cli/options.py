@@ -20,10 +20,13 @@ __all__ = [
 ]
 
 
-def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = False) -> None:
+def model_options(
+    parser: ArgumentParser, *, model: bool = True, auto: bool = False, dtype: bool = True
+) -> None:
     """The options of every command that loads a model.
 
-    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured.
+    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured;
+    without ``dtype``, of one that has to be float32.
     """
     group = parser.add_argument_group("model")
     if model:
@@ -50,6 +53,8 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
     )
+    if not dtype:
+        return
     group.add_argument(
         "--dtype",
         type=str if auto else _fixed_dtype,
