@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..config import Config
 
-__all__ = ["canonical", "expected", "head_of_another_task", "is_mask"]
+__all__ = ["canonical", "expected", "is_mask", "of_choice_head"]
 
 _EMBEDDINGS = {
     "wte.weight": ("n_vocab", "n_embd"),
@@ -51,6 +51,9 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
     head = {} if config.tie_word_embeddings else _HEAD
     for name, dims in (_EMBEDDINGS | layers | _END | head).items():
         yield name, dims, tuple(sizes[dim] for dim in dims)
+    shapes = {} if config.head is None else config.head.shapes(config.n_embd)
+    for name, shape in shapes.items():
+        yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape
 
 
 def canonical(stored: str) -> str:
@@ -66,6 +69,6 @@ def is_mask(name: str, n_layer: int) -> bool:
     return found is not None and int(found[1]) < n_layer
 
 
-def head_of_another_task(name: str) -> bool:
-    """Whether a canonical name belongs to a head for another task, which the language model does not use."""
-    return name in ("multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias")
+def of_choice_head(name: str) -> bool:
+    """Whether a canonical name belongs to the head that chooses between texts, beside a language model's."""
+    return name.startswith("multiple_choice_head.summary.")

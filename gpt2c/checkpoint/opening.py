@@ -18,7 +18,7 @@ from .directory import check_file, open_weights, read_config, read_generation_co
 from .files import RegularFile, reading
 from .hub import fetch, looks_like_name
 from .tensors import TensorInfo, read_tensor
-from .validate import match
+from .validate import match, without_absent_head
 
 if TYPE_CHECKING:
     from .nanogpt import Training
@@ -220,7 +220,8 @@ def _open(path: Path, name: str, notes: list[str]) -> Checkpoint:
             config = read_config(directory)
             files, stored, summary = open_weights(path, stack)
             config, generation_config = read_generation_config(directory, config)
-            notes = [*notes, summary]
+            config, absent = without_absent_head(config, stored)
+            notes = [*notes, summary, *absent]
         tensors, remarks = match(stored, config, str(path))
         stack.pop_all()
     return Checkpoint(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask
+from .names import canonical, expected, is_mask, of_choice_head
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["listed", "match"]
+__all__ = ["listed", "match", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
 
@@ -41,7 +42,7 @@ def match(
         Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
         are named.
     """
-    found, notes = _of_the_language_model(stored, config.n_layer, where)
+    found, notes = _of_the_model(stored, config, where)
     if config.tie_word_embeddings and "lm_head.weight" in found:
         notes.append(_tie(found, where))
 
@@ -57,17 +58,27 @@ def match(
     return {name: found[name] for name in wanted}, notes
 
 
-def _of_the_language_model(
-    stored: Iterable[TensorInfo], n_layer: int, where: str
+def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
+    """The configuration without a choice head that is not stored, and the note on that."""
+    head = config.head
+    if head is None or head.kind != "choice" or any(of_choice_head(canonical(info.name)) for info in stored):
+        return config, []
+    return replace(config, head=None), [
+        "the choice head of GPT2DoubleHeadsModel is not stored: this is a language model alone"
+    ]
+
+
+def _of_the_model(
+    stored: Iterable[TensorInfo], config: Config, where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """The stored tensors by canonical name, without masks and other heads; the notes on those."""
+    """The stored tensors by canonical name, without masks and a head that is not used; the notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
         name = canonical(tensor.name)
-        if is_mask(name, n_layer):
+        if is_mask(name, config.n_layer):
             masks += 1
-        elif head_of_another_task(name):
+        elif config.head is None and of_choice_head(name):
             other_heads.append(name)
         elif name in found:
             raise CheckpointError(
