@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.strategies import random_model
 from helpers.tiny_checkpoints import safetensors_bytes
 from helpers.toys import random_gpt2, same
 
@@ -17,6 +18,7 @@ from gpt2c import GPT2, Classification, ConfigError, ContextLengthError
 from gpt2c.checkpoint.hf_config import config_from_hf
 from gpt2c.cli.command import main
 from gpt2c.config import Config, Head
+from gpt2c.core import _engine
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "heads"
@@ -190,6 +192,22 @@ def test_neither_company_nor_threads_matter(folders, dtype):
 
 def logits(found):
     return found.logits if isinstance(found, Classification) else np.array([tag.logits for tag in found.tags])
+
+
+def test_a_token_has_its_logits_whatever_follows():
+    labels = tuple(f"l{i}" for i in range(5))
+    sizes = dict(n_layer=1, n_head=2, n_embd=200, n_inner=20, n_ctx=64, n_vocab=31)
+    config = Config(**sizes, head=Head("token", labels))
+    rng = np.random.default_rng(3)
+    tensors = random_model(Config(**sizes), rng, 0.3)
+    tensors |= {
+        "classifier.weight": rng.standard_normal((5, 200)).astype(np.float32),
+        "classifier.bias": rng.standard_normal(5).astype(np.float32),
+    }
+    model = GPT2(_engine.Weights(config, tensors.__getitem__), threads=1)
+    whole = logits(model.tag(list(range(31))))
+    for n in range(1, 31):
+        assert same(logits(model.tag(list(range(n)))), whole[:n])
 
 
 @pytest.mark.parametrize("name", ["single", "tokens", "choice", "padded", "numbers"])
