@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .core._engine import KVCache
     from .generation.loop import Stream
     from .generation.results import Generation
+    from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
     from .model import GPT2
     from .scoring.results import Score, Suggestion
@@ -39,6 +40,8 @@ __all__ = [
     "ActivationCache",
     "CacheInUseError",
     "CheckpointError",
+    "Choice",
+    "Classification",
     "Config",
     "ConfigError",
     "ContextLengthError",
@@ -48,6 +51,7 @@ __all__ = [
     "Score",
     "Stream",
     "Suggestion",
+    "Tagging",
     "TokenizerError",
     "UnsupportedISAError",
     "Word",
@@ -60,12 +64,15 @@ __all__ = [
 _HOMES = {
     "GPT2": "model",
     "ActivationCache": "introspection.passes",
+    "Choice": "heads.results",
+    "Classification": "heads.results",
     "Config": "config",
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",
     "Stream": "generation.loop",
     "Suggestion": "scoring.results",
+    "Tagging": "heads.results",
     "Word": "scoring.words",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",

@@ -18,6 +18,7 @@ from .scoring import scoring
 
 if TYPE_CHECKING:
     from .generation.results import Generation
+    from .heads.results import Choice, Classification, Tagging
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
@@ -498,6 +499,120 @@ class GPT2(LoadedModel):
             words=words,
             edits=edits,
         )
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+    ) -> Classification: ...
+    @overload
+    def classify(
+        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> list[Classification]: ...
+    @explains_keywords(OF_PROMPTS)
+    def classify(
+        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> Classification | list[Classification]:
+        """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
+
+        Parameters
+        ----------
+        texts : str, token ids, or a list of either
+            A string gets what the tokenizer puts before and after a text; token ids are taken as they are. Of
+            these the last one that is not ``pad_token_id`` counts.
+        max_tokens : int, optional
+            Longer texts are cut to this many tokens, with those that the tokenizer puts around them; without
+            it, texts longer than the model's positions are an error.
+        special : bool, default False
+            Whether special tokens are recognised in strings, as for :meth:`generate`.
+
+        Returns
+        -------
+        Classification, or list of Classification
+            ``label``, ``probability``, ``probabilities``, ``logits`` and more.
+
+        Raises
+        ------
+        ConfigError
+            The model has no such head.
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+        """
+        from .heads.heads import classify
+
+        return classify(self, texts, max_tokens=max_tokens, special=special)
+
+    @overload
+    def tag(  # type: ignore[overload-overlap]
+        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+    ) -> Tagging: ...
+    @overload
+    def tag(
+        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> list[Tagging]: ...
+    @explains_keywords(OF_PROMPTS)
+    def tag(
+        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> Tagging | list[Tagging]:
+        """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
+
+        Parameters and errors are those of :meth:`classify`.
+
+        Returns
+        -------
+        Tagging, or list of Tagging
+            ``tags``, one for each token of the text, and ``entities``, neighbours of one kind.
+        """
+        from .heads.heads import tag
+
+        return tag(self, texts, max_tokens=max_tokens, special=special)
+
+    @explains_keywords(OF_PROMPTS)
+    def choose(self, texts: Prompts, *, special: bool = False) -> Choice:
+        """Which of several texts fits best, by the choice head of a GPT2DoubleHeadsModel.
+
+        Parameters
+        ----------
+        texts : list of str or token ids
+            Complete texts, each with its choice at the end: the last token of each is judged. A string gets
+            what the tokenizer puts around a text.
+        special : bool, default False
+            Whether special tokens are recognised in strings, as for :meth:`generate`.
+
+        Returns
+        -------
+        Choice
+            ``index``, ``probabilities``, ``logits``.
+        """
+        from .heads.heads import choose
+
+        return choose(self, texts, special=special)
+
+    @explains_keywords(OF_PROMPTS)
+    def embed(
+        self,
+        texts: Prompt | Prompts,
+        *,
+        pooling: str = "mean",
+        max_tokens: int | None = None,
+        special: bool = False,
+    ) -> np.ndarray:
+        """Texts as vectors: the last hidden states, after the last LayerNorm. Every model has them.
+
+        Parameters
+        ----------
+        texts, max_tokens, special
+            As for :meth:`classify`.
+        pooling : str
+            "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
+            token, which alone has seen all others.
+
+        Returns
+        -------
+        np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
+        """
+        from .heads.heads import embed
+
+        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special)
 
     @explains_keywords(OF_PROMPTS)
     def run_with_cache(

@@ -114,7 +114,7 @@ def test_masks_are_skipped(model, dtype):
 
 
 def test_heads_beside_the_language_model(model):
-    write_model(model, TINY | {"architectures": ["GPT2DoubleHeadsModel"]})
+    write_model(model, TINY | {"architectures": ["GPT2LMHeadModel"]})
     head = {
         "multiple_choice_head.summary.weight": np.ones((1, 6)),
         "multiple_choice_head.summary.bias": np.ones(1),

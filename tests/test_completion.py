@@ -10,7 +10,7 @@ from helpers.command_line import TIMEOUT, environment
 
 argcomplete = pytest.importorskip("argcomplete")
 
-COMMANDS = ["generate", "suggest", "score", "explain", "info", "convert", "export", "bench"]
+COMMANDS = ["generate", "suggest", "score", "classify", "explain", "info", "convert", "export", "bench"]
 DTYPES = ["float32", "bfloat16", "int8", "int4"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
+from .hf_head import HEADS, head_from_hf
 
 __all__ = [
     "ACTIVATION_NAMES",
@@ -71,8 +72,7 @@ _DEFAULTS = {
 }
 _DEFAULT_TOKEN_ID = 50256
 
-# Models with these heads hold a language model; one that was trained to classify does not.
-_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
+_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", *HEADS)
 
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
@@ -90,7 +90,7 @@ _IGNORED = {
     for why, keys in {
         "for training only": (
             "attn_pdrop embd_pdrop resid_pdrop initializer_range gradient_checkpointing finetuning_task "
-            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss"
+            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss classifier_dropout"
         ),
         "a choice of transformers' implementation": (
             "use_cache output_past output_attentions output_hidden_states return_dict torchscript "
@@ -141,7 +141,13 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
         for key in ("model_type", "architectures")
         if key in values
     ]
-    config = Config(**{name: _take(values, name, report) for name in _KEYS})
+    head = head_from_hf(values, report)
+    fields = {name: _take(values, name, report) for name in _KEYS}
+    if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
+        fields["tie_word_embeddings"] = True
+        at = next(i for i, setting in enumerate(report) if setting.key == "tie_word_embeddings")
+        report[at] = report[at]._replace(status="ignored", note="a classifier stores no head for tokens")
+    config = Config(**fields, head=head)
     ids = _token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_ID)
     seen = {setting.key for setting in report}
     report += [_left_over(key, values[key]) for key in values if key not in seen]
@@ -259,10 +265,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"architectures is {shown(architectures)}; allowed: a list of names, or null")
     for name in architectures or ():
         if name not in _ARCHITECTURES:
-            raise ConfigError(
-                f"architectures names {shown(name)}; gpt2c runs the language models "
-                f"{', '.join(_ARCHITECTURES)}"
-            )
+            raise ConfigError(f"architectures names {shown(name)}; gpt2c runs {', '.join(_ARCHITECTURES)}")
     for key, why in _REFUSED.items():
         value = values.get(key)
         if not (value is None or value is False or value == {} or value == []):

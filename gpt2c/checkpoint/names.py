@@ -10,7 +10,15 @@ from collections.abc import Iterator
 
 from ..config import Config
 
-__all__ = ["canonical", "expected", "head_of_another_task", "is_mask", "of_an_adapter", "of_transformers"]
+__all__ = [
+    "canonical",
+    "expected",
+    "head_of_another_task",
+    "is_mask",
+    "of_an_adapter",
+    "of_choice_head",
+    "of_transformers",
+]
 
 _EMBEDDINGS = {
     "wte.weight": ("n_vocab", "n_embd"),
@@ -60,6 +68,9 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
     head = {} if config.tie_word_embeddings else _HEAD
     for name, dims in (_EMBEDDINGS | layers | _END | head).items():
         yield name, dims, tuple(sizes[dim] for dim in dims)
+    shapes = {} if config.head is None else config.head.shapes(config.n_embd)
+    for name, shape in shapes.items():
+        yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape
 
 
 def canonical(stored: str) -> str:
@@ -100,3 +111,8 @@ def head_of_another_task(name: str) -> bool:
 def of_an_adapter(stored: str) -> bool:
     """Whether a stored tensor belongs to an adapter of PEFT, or to a layer that has one."""
     return _ADAPTER.fullmatch(stored) is not None
+
+
+def of_choice_head(name: str) -> bool:
+    """Whether a canonical name belongs to the head that chooses between texts, beside a language model's."""
+    return name.startswith("multiple_choice_head.summary.")

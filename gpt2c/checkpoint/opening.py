@@ -18,7 +18,7 @@ from .directory import check_file, open_weights, read_config, read_generation_co
 from .files import RegularFile, read_object, reading
 from .hub import fetch, looks_like_name
 from .tensors import TensorInfo, read_tensor
-from .validate import match
+from .validate import match, without_absent_head
 
 if TYPE_CHECKING:
     from .nanogpt import Training
@@ -215,6 +215,8 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
             files, stored, found = open_weights(path, stack, strict=strict)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
+            config, absent = without_absent_head(config, stored)
+            found = [*found, *absent]
         tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
         stack.pop_all()
     return Checkpoint(

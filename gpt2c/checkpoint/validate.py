@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter
+from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter, of_choice_head
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["LOOSE", "listed", "match"]
+__all__ = ["LOOSE", "listed", "match", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
 # What messages say of errors that strict=False makes notes of.
@@ -52,11 +53,10 @@ def match(
         Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
         are named.
     """
-    found, notes = _of_the_language_model(stored, config.n_layer, where)
+    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
+    found, notes = _of_the_model(stored, config, wanted, where)
     if config.tie_word_embeddings and "lm_head.weight" in found:
         notes.append(_tie(found, where))
-
-    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
     missing = [name for name in wanted if name not in found]
     unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
     if missing or (unexpected and strict):
@@ -71,17 +71,27 @@ def match(
     return {name: found[name] for name in wanted}, notes
 
 
-def _of_the_language_model(
-    stored: Iterable[TensorInfo], n_layer: int, where: str
+def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
+    """The configuration without a choice head that is not stored, and the note on that."""
+    head = config.head
+    if head is None or head.kind != "choice" or any(of_choice_head(canonical(info.name)) for info in stored):
+        return config, []
+    return replace(config, head=None), [
+        "the choice head of GPT2DoubleHeadsModel is not stored: this is a language model alone"
+    ]
+
+
+def _of_the_model(
+    stored: Iterable[TensorInfo], config: Config, wanted: Collection[str], where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """The stored tensors by canonical name, without masks and other heads; the notes on those."""
+    """The stored tensors by canonical name, without masks and a head that is not used; the notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
         name = canonical(tensor.name)
-        if is_mask(name, n_layer):
+        if is_mask(name, config.n_layer):
             masks += 1
-        elif head_of_another_task(name):
+        elif head_of_another_task(name) and name not in wanted:
             other_heads.append(name)
         elif of_an_adapter(tensor.name):
             raise CheckpointError(

@@ -10,8 +10,8 @@ from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS, each
 
 __all__ = ["answer_to"]
 
-_ON_TEXTS = ("generate", "suggest", "score", "explain")
-_ON_FILES = ("generate", "score")
+_ON_TEXTS = ("generate", "suggest", "score", "classify", "explain")
+_ON_FILES = ("generate", "score", "classify")
 
 _NO_SUCH = "gpt2c has none of this kind"
 _IN_PYTHON = "the command line cannot do that; in Python, model.generate has"
@@ -59,7 +59,10 @@ _ON_A_TEXT = each(
         "past_key_values": "keys and values are not kept from one command to the next",
         "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
-        "truncation": "a text that is too long is an error; generate has --overflow, score has --stride",
+        "truncation": (
+            "a text that is too long is an error; generate has --overflow, score has --stride, classify has "
+            "--max-tokens"
+        ),
         "add_special_tokens": (
             "what the tokenizer puts before a text stands there; --special recognises what is written in it"
         ),

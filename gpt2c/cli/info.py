@@ -94,7 +94,7 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
         line("tokens", f"{told['vocabulary']['tokens']:,}")
         for token, number in told["vocabulary"]["special_tokens"].items():
             line(f"special token {number}", quoted(token))
-        for name, what in (("prefix", "put before a text"), ("suffix", "put after a text (left out)")):
+        for name, what in (("prefix", "put before a text"), ("suffix", "put after a text")):
             if told["vocabulary"][name]:
                 line(what, _ids(told["vocabulary"][name]))
     else:

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "edit_option",
+    "files_of_texts",
     "max_loss_option",
     "model_options",
     "output_options",
     "sampling_options",
     "special_option",
+    "text_or_files",
 ]
 
 
@@ -117,6 +119,59 @@ def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyEx
         help=f"write to FILE, which appears once it is complete{files}",
     )
     return form
+
+
+def text_or_files(parser: ArgumentParser) -> None:
+    """A text, the file that it is in, or files of texts."""
+    parser.add_argument(
+        "text", nargs="*", metavar="TEXT | IN", help="the text; - or nothing: stdin. Or files of texts"
+    )
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
+    )
+
+
+def files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
+    """The options of commands that take files of texts."""
+    files = parser.add_argument_group("files of texts")
+    files.add_argument(
+        "--text-field",
+        metavar="NAME",
+        help="the field or column that holds the text (text); a.b is the field b of a",
+    )
+    files.add_argument(
+        "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
+    )
+    files.add_argument(
+        "--on-error",
+        choices=("stop", "null", "skip"),
+        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
+        "values or skipped; OUTPUT.errors.jsonl lists them",
+    )
+    files.add_argument(
+        "--delimiter",
+        type=lambda word: "\t" if word == "\\t" else word,
+        metavar="C",
+        help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
+    )
+    files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
+    files.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="take records I, I + N, I + 2 N, ... of every file: one of N processes, I from 1 to N",
+    )
+    files.add_argument(
+        "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
+    )
+    return files
+
+
+def _shard(word: str) -> tuple[int, int]:
+    shard, _, shards = word.partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise ArgumentTypeError(f"{word!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(shard), int(shards)
 
 
 def special_option(parser: ArgumentParser) -> None:

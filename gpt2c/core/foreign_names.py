@@ -28,7 +28,10 @@ OF_PROMPTS = each(
         "use_cache": "no token is computed twice, and that changes no number",
         "labels": "model.score(text) gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict": "the result has one form, that of the method's documentation",
-        "truncation": "a text that is too long is an error; generate has overflow=, score has stride=",
+        "truncation": (
+            "a text that is too long is an error; generate has overflow=, score has stride=, classify, tag "
+            "and embed have max_tokens="
+        ),
         "add_special_tokens": (
             "what the tokenizer puts before a text stands there; token ids are taken as they are"
         ),

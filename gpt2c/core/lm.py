@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self
 import numpy as np
 
 from ..config import Config
-from ..errors import ConfigError, TokenizerError
+from ..errors import ConfigError, TokenizerError, shown
 from . import _engine
 from .checks import check_integer
 from .prompts import token_ids
@@ -171,6 +171,17 @@ class LoadedModel:
             "the configuration names neither a bos_token_id nor an eos_token_id that the model has, so there "
             "is no token for the beginning of a text: give a prompt that is not empty, and score with "
             "bos=False (--no-bos) or bos=ID (--bos ID)"
+        )
+
+    def check_language_model(self) -> None:
+        """Raise ConfigError unless the model tells how probable the next token is."""
+        head = self.config.head
+        if head is None or not self.config.is_classifier:
+            return
+        what, method = ("texts", "classify") if head.kind == "sequence" else ("tokens", "tag")
+        raise ConfigError(
+            f"{self.name} is a classifier of {what} with the labels {listed_labels(head.labels)}, and no "
+            f"language model: use model.{method} (gpt2c classify), or model.embed"
         )
 
     @property
@@ -335,6 +346,7 @@ class LoadedModel:
         ContextLengthError
             The tokens do not fit behind those in the cache; the cache is as it was.
         """
+        self.check_language_model()
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
@@ -343,6 +355,11 @@ class LoadedModel:
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
+
+
+def listed_labels(labels: Sequence[str]) -> str:
+    """A few labels for a message."""
+    return ", ".join(map(shown, labels[:4])) + ", …" * (len(labels) > 4)
 
 
 def check_threads(threads: int | None) -> int:

@@ -24,6 +24,7 @@ class Job:
     """What all texts of one call share: the model, the options, and what was made from them."""
 
     def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
+        model.check_language_model()
         tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
         self.model = model
         self.options = options

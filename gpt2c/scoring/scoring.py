@@ -271,6 +271,7 @@ def suggest(
     edits: Iterable[tuple[str, Edit]] = (),
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
+    model.check_language_model()
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
     several, given = separate(prompt)
     prompts = model.encode(given, special=check_flag("special", special))
