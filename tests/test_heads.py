@@ -320,7 +320,7 @@ def test_parameters_are_counted():
 def test_a_head_of_another_size_names_both_numbers(tmp_path):
     folder = write(tmp_path / "model", "single", config={"id2label": {"0": "x", "1": "y"}})
     with pytest.raises(
-        CheckpointError, match=r"'score.weight' has the shape \[3, 8\]; config.json asks for \[2, 8\]"
+        CheckpointError, match=r"'score.weight' has the shape \[3, 8\]; its config.json asks for \[2, 8\]"
     ):
         GPT2.from_pretrained(folder)
     write(folder, "single", leave_out=["score.weight"])
