@@ -17,9 +17,12 @@ from .tensors import TensorInfo
 from .validate import listed
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_FILES",
     "WEIGHTS",
     "advice",
     "check_file",
+    "is_adapter",
     "is_index",
     "open_weights",
     "read_config",
@@ -30,10 +33,17 @@ __all__ = [
 # A file, or the index of several, in the order in which they are looked for.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
-
+# A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 # How files of other formats begin.
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a directory holds an adapter, and no weights of a model."""
+    return (path / ADAPTER_CONFIG).exists() and not any((path / name).exists() for name in WEIGHTS)
 
 
 def read_config(directory: Path) -> Config:
