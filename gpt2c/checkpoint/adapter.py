@@ -61,6 +61,12 @@ _NAME = re.compile(
     r"|(?P<rows>token_adapter\.trainable_tokens_delta)(?:\.\w+)?"
     r"|(?:(?P<base>base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
 )
+# What there must be, too.
+_PARTNERS = {
+    "lora_B.weight": ("lora_A.weight",),
+    "lora_embedding_B": ("lora_embedding_A",),
+    "lora_magnitude_vector": ("lora_A.weight", "lora_embedding_A"),
+}
 
 
 class LowRank(NamedTuple):
@@ -164,7 +170,7 @@ def open_adapter(path: Path, name: str, weight: float, stack: contextlib.ExitSta
 # ---- the base
 
 
-def base_of(path: Path) -> tuple[str, str | None]:
+def base_of(path: Path, name: str) -> tuple[str, str | None]:
     """The model that the adapter in a directory was trained on, as it says: a path, or a name and revision.
 
     Raises CheckpointError, which tells how to give it.
@@ -172,35 +178,30 @@ def base_of(path: Path) -> tuple[str, str | None]:
     settings = read_settings(path / CONFIG)
     base = settings.base
     if base is None:
-        raise CheckpointError(f"{path} is a LoRA adapter that does not name its base: {_give_base(path)}")
+        raise CheckpointError(
+            f"{name} is a LoRA adapter that does not say for which model: {_give_base(name)}"
+        )
     place = next((place for place in (path / base, Path(base)) if place.exists()), None)
-    if place is None and not looks_like_name(base):
-        raise CheckpointError(
-            f"{path} is a LoRA adapter for {base!r}, which is not there: {_give_base(path)}"
-        )
-    if place is not None and is_adapter(place):
-        raise CheckpointError(
-            f"{path} is a LoRA adapter for {base!r}, which is an adapter too: {_give_base(path)}"
-        )
+    what = "which is not there" if place is None else "which is an adapter too"
+    if is_adapter(place) if place else not looks_like_name(base):
+        raise CheckpointError(f"{name} is a LoRA adapter for {base!r}, {what}: {_give_base(name)}")
     return (base, settings.revision) if place is None else (str(place), None)
 
 
 @contextlib.contextmanager
-def needed_by(path: Path) -> Iterator[None]:
+def needed_by(name: str) -> Iterator[None]:
     """A context for opening the base of an adapter, whose errors tell how to give it."""
     try:
         yield
     except CheckpointError as error:
         raise CheckpointError(
-            f"{path} is a LoRA adapter, and its base cannot be opened: {error}. If the base is elsewhere, "
-            f"{_give_base(path)}"
+            f"{name} is a LoRA adapter, and its base cannot be opened: {error}. If the base is elsewhere, "
+            f"{_give_base(name)}"
         ) from error
 
 
-def _give_base(path: Path) -> str:
-    return (
-        f"give it: from_pretrained(BASE, adapter={str(path)!r}), on the command line -m BASE --adapter {path}"
-    )
+def _give_base(name: str) -> str:
+    return f"give its base: from_pretrained(BASE, adapter={name!r}), or -m BASE --adapter {name} as options"
 
 
 # ---- adapter_config.json
@@ -323,7 +324,7 @@ def _sort(adapter: Adapter, stored: list[TensorInfo], file: Path) -> None:
     for tensor in stored:
         name = tensor.name.removeprefix("base_model.model.")
         found = _NAME.fullmatch(name)
-        if found is None:
+        if found is None or (found["kind"], found["pair"]) == ("lora_A", "bias"):
             raise CheckpointError(f"{file}: tensor {shown(tensor.name)} is none of a LoRA adapter's")
         module = found["module"]
         kind = found["kind"] and f"{found['kind']}.{found['pair']}"
@@ -355,12 +356,9 @@ def _sort(adapter: Adapter, stored: list[TensorInfo], file: Path) -> None:
         elif kind in ("lora_A.weight", "lora_embedding_A"):
             adapter.pairs[weight] = _pair(parts, module, kind, settings, file)
         else:  # B or a magnitude
-            partner = "lora_embedding_A" if "embedding" in kind else "lora_A.weight"
-            partners = (
-                (partner,) if kind != "lora_magnitude_vector" else ("lora_A.weight", "lora_embedding_A")
-            )
+            partners = _PARTNERS[kind]
             if not any((module, partner) in parts for partner in partners):
-                raise CheckpointError(f"{file} has {shown(tensor.name)}, but not the {partner} for it")
+                raise CheckpointError(f"{file} has {shown(tensor.name)}, but not the {partners[0]} for it")
 
 
 def _pair(

@@ -54,6 +54,11 @@ class Checkpoint:
     notes: list[str]
     files: dict[Path, RegularFile]
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether adapters are merged into what is read."""
+        return False
+
     def read(self, name: str) -> np.ndarray:
         """Read one tensor, by its canonical name, as a new float32 array, C-contiguous.
 

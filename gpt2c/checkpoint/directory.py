@@ -50,6 +50,8 @@ def read_config(directory: Path) -> Config:
     """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path."""
     path = directory / "config.json"
     if not path.exists():
+        if (directory / ADAPTER_CONFIG).exists():
+            raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, and no file in it")
         raise CheckpointError(
             f"{directory} has no config.json: a model's weights cannot be understood without it"
         )

@@ -102,8 +102,8 @@ def fetch_adapter(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-) -> Path:
-    """Download a LoRA adapter, with a tokenizer if it has one, into the cache; return its directory there.
+) -> tuple[Path, list[str]]:
+    """Download a LoRA adapter, and its tokenizer if it has one, into the cache; as `fetch`.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def fetch_adapter(
         There is no such adapter, access is refused, or the cache lacks it and cannot get it.
     """
     repository = _Repository(name, None, None, cache_dir, token, local_files_only)
-    return _fetch_adapter(repository, repository.files())[0]
+    return _fetch_adapter(repository, repository.files())
 
 
 def _fetch_adapter(repository: _Repository, there: set[str]) -> tuple[Path, list[str]]:

@@ -28,20 +28,21 @@ from .hub import fetch_adapter, looks_like_name
 from .names import expected
 from .tensors import TensorInfo, read_tensor
 
-__all__ = ["Given", "given_adapters", "merge"]
+__all__ = ["Found", "find_adapters", "given_adapters", "merge"]
 
-Given = list[tuple[str, float]]
+# Where an adapter is, its name for display, its weight, and notes on where it is from.
+Found = tuple[Path, str, float, list[str]]
 
 
-def given_adapters(adapter: Any) -> Given:
-    """The adapters that ``adapter=`` gives, each with its weight."""
+def given_adapters(adapter: Any) -> list[tuple[str, float]]:
+    """The adapters that ``adapter=`` names, each with its weight."""
     if adapter is None:
         return []
     if isinstance(adapter, str | os.PathLike):
         adapter = [adapter]
     if not isinstance(adapter, list | tuple | Mapping):
         raise TypeError(f"adapter is {shown(adapter)}; {_ALLOWED}")
-    found: Given = []
+    found: list[tuple[str, float]] = []
     for item in adapter.items() if isinstance(adapter, Mapping) else adapter:
         path, weight = item if isinstance(item, tuple | list) and len(item) == 2 else (item, 1.0)
         if not isinstance(path, str | os.PathLike) or isinstance(weight, bool):
@@ -54,6 +55,27 @@ def given_adapters(adapter: Any) -> Given:
     return found
 
 
+def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
+    """Where the adapters are that ``adapter=`` names; those of the hub are fetched.
+
+    Parameters
+    ----------
+    adapter
+        As for :meth:`gpt2c.GPT2.from_pretrained`.
+    **hub
+        cache_dir, token and local_files_only of `fetch_adapter`.
+    """
+    found: list[Found] = []
+    for given, weight in given_adapters(adapter):
+        path, notes = Path(os.path.expanduser(given)), list[str]()
+        if not given or not path.exists():
+            if not looks_like_name(given):
+                raise CheckpointError(f"there is no adapter {given!r}: {_ALLOWED}")
+            path, notes = fetch_adapter(given, **hub)
+        found.append((path, given, weight, notes))
+    return found
+
+
 _ALLOWED = (
     "a directory that PEFT wrote or a name on the Hugging Face hub is needed, or several of them: a list of "
     "these, or of pairs (adapter, weight)"
@@ -63,17 +85,16 @@ _ALLOWED = (
 # ---- which tensors there are then
 
 
-def merge(base: Checkpoint, given: Given, **hub: Any) -> Checkpoint:
-    """The checkpoint with adapters merged into it, which closes its base's files with its own.
+def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
+    """The checkpoint with adapters merged into it. Its files are those of the base and of the adapters.
 
     Raises
     ------
     CheckpointError
-        There is no such adapter, it is damaged, or it does not fit the base or the other ones.
+        An adapter is damaged, or does not fit the base or the other ones.
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(base.close)
-        adapters = [open_adapter(_find(path, hub), path, weight, stack) for path, weight in given]
+        adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)
         tensors, tied = _tensors(base, adapters)
         config = _config(base, tensors, tied)
@@ -94,7 +115,7 @@ def merge(base: Checkpoint, given: Given, **hub: Any) -> Checkpoint:
                     f"has {list(shapes.get(name, ()))} there: the adapter is for another base"
                 )
         stack.pop_all()
-    notes = [_note(adapter) for adapter in adapters]
+    notes = [note for *_, notes in found for note in notes] + [_note(adapter) for adapter in adapters]
     if base.config.tie_word_embeddings and not tied:
         notes.append(
             "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
@@ -116,15 +137,6 @@ def merge(base: Checkpoint, given: Given, **hub: Any) -> Checkpoint:
         changes=changes,
         settings=repr([(adapter.weight, adapter.settings._replace(where="")) for adapter in adapters]),
     )
-
-
-def _find(given: str, hub: dict[str, Any]) -> Path:
-    path = Path(os.path.expanduser(given))
-    if given and path.exists():
-        return path
-    if not looks_like_name(given):
-        raise CheckpointError(f"there is no adapter {given!r}: {_ALLOWED}")
-    return fetch_adapter(given, **hub)
 
 
 def _check_together(adapters: list[Adapter]) -> None:
@@ -236,6 +248,10 @@ class Merged(Checkpoint):
     settings: str
     # What has been prepared for the tensor that is being read in parts.
     _prepared: dict[str, list[Apply]] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_merged(self) -> bool:
+        return True
 
     def read(self, name: str) -> np.ndarray:
         out = super().read(name)

@@ -58,14 +58,10 @@ def open_checkpoint(
     ConfigError
         config.json is invalid, or asks for something gpt2c cannot honour.
     """
-    if source is not None and not isinstance(source, (str, os.PathLike)):
-        raise TypeError(
-            "source must be a path, the name of a model on the Hub, or None for the bundled model; got "
-            f"{type(source).__name__}"
-        )
-    _check_subfolder(subfolder)
+    _check_given(source, subfolder)
+    name = "the bundled model" if source is None else os.fspath(source)
     path = BUNDLED if source is None else Path(os.path.expanduser(source))
-    local = source is None or (os.fspath(source) != "" and os.path.exists(path))
+    local = name != "" and os.path.exists(path)
     if local:
         _check_local(path, revision, subfolder)
     hub: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
@@ -73,32 +69,37 @@ def open_checkpoint(
     with reading(path):
         if local:
             path = path / (subfolder or "")
-        elif isinstance(source, str) and looks_like_name(source):
-            path, notes = fetch(source, revision=revision, subfolder=subfolder, **hub)
+        elif isinstance(source, str) and looks_like_name(name):
+            path, notes = fetch(name, revision=revision, subfolder=subfolder, **hub)
         else:
-            raise CheckpointError(f"there is no file or directory {os.fspath(source or '')!r}")
-        name = "the bundled model" if source is None else os.fspath(source)
-        if not is_adapter(path):
-            base = _open(path, name, notes)
-            return base if adapter is None else _merged(base, adapter, hub)
-        return _merged(_open_base(path, hub), adapter, hub, first=path)
+            raise CheckpointError(f"there is no file or directory {name!r}")
+        if is_adapter(path):
+            own = str(path) if local or subfolder else name
+            return _merged(_open_base(path, own, hub), [(path, own, 1.0, notes)], adapter, hub)
+        base = _open(path, name, notes)
+        return base if adapter is None else _merged(base, [], adapter, hub)
 
 
-def _merged(base: Checkpoint, adapter: Any, hub: dict[str, Any], first: Path | None = None) -> Checkpoint:
+def _merged(
+    base: Checkpoint, first: list[tuple[Path, str, float, list[str]]], adapter: Any, hub: dict[str, Any]
+) -> Checkpoint:
     """A checkpoint with adapters merged into it."""
     # Deferred, as most models have none.
-    from .merging import given_adapters, merge
+    from .merging import find_adapters, merge
 
-    begin = [] if first is None else [(os.fspath(first), 1.0)]
-    return merge(base, begin + given_adapters(adapter), **hub)
+    with contextlib.ExitStack() as stack:
+        stack.callback(base.close)
+        found = merge(base, first + find_adapters(adapter, **hub))
+        stack.pop_all()
+    return found
 
 
-def _open_base(path: Path, hub: dict[str, Any]) -> Checkpoint:
+def _open_base(path: Path, name: str, hub: dict[str, Any]) -> Checkpoint:
     """The model that the adapter in a directory was trained on, as it says."""
     from .adapter import base_of, needed_by
 
-    base, revision = base_of(path)
-    with needed_by(path):
+    base, revision = base_of(path, name)
+    with needed_by(name):
         return open_checkpoint(base, revision=revision, **hub)
 
 
@@ -151,7 +152,12 @@ def _check_local(path: Path, revision: str | None, subfolder: str | None) -> Non
         raise ValueError(f"subfolder is for directories and names on the Hub; {path} is a file")
 
 
-def _check_subfolder(subfolder: str | None) -> None:
+def _check_given(source: object, subfolder: str | None) -> None:
+    if source is not None and not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "source must be a path, the name of a model on the Hub, or None for the bundled model; got "
+            f"{type(source).__name__}"
+        )
     if subfolder is None:
         return
     parts = PurePosixPath(subfolder).parts

@@ -4,8 +4,8 @@
     python tests/data/peft/make_adapters.py
 
 NAME/ is an adapter as save_pretrained writes it; NAME of logits.npz has the logits of the model that was
-saved, with the adapter beside the weights, as in training. It is checked that merge_and_unload() gives the
-same, but where it changes an embedding and a head that are tied.
+saved, with the adapter beside the weights, as in training ("two": of two adapters). It is checked that
+merge_and_unload() gives the same, but where it changes an embedding and a head that are tied.
 """
 
 import json
@@ -113,7 +113,24 @@ def save(model, folder, kind):
     (folder / "README.md").unlink(missing_ok=True)
     config = folder / "adapter_config.json"
     values = json.loads(config.read_text()) | {"base_model_name_or_path": "base"}
+    if isinstance(values["target_modules"], list):
+        values["target_modules"].sort()  # a set in PEFT
     config.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def two(base):
+    """A model with two adapters, of weights 0.5 and -1.5."""
+    from peft import PeftModel
+    from transformers import GPT2LMHeadModel
+
+    model = PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), HERE / "added_biases", "first")
+    model.load_adapter(HERE / "patterns", "second")
+    model.base_model.set_adapter(["first", "second"])
+    for module in model.modules():
+        for adapter, weight in (("first", 0.5), ("second", -1.5)):
+            if adapter in getattr(module, "scaling", ()):
+                module.scaling[adapter] *= weight
+    return model.eval()
 
 
 def main():
@@ -130,6 +147,7 @@ def main():
             merged = logits(model.merge_and_unload())
             close = np.abs(merged - found[name]).max() < 1e-4
             assert close == (name not in UNLIKE), name
+        found["two"] = logits(two(bases[False]))
     np.savez_compressed(HERE / "logits.npz", **found)
 
 
