@@ -2,8 +2,9 @@
 
 directory.py and hub.py find a model's files, hf_config.py reads its configuration, safetensors.py its
 weights; names.py holds the table of GPT-2's tensors and validate.py checks the weights against it; opening.py
-combines these; files.py is what they share. packed.py is the format of packed files, loading.py makes a model
-from either kind.
+combines these into the Checkpoint of checkpoint.py; adapter.py reads LoRA adapters, merging.py and deltas.py
+merge them into one; files.py is what they share. packed.py is the format of packed files, loading.py makes a
+model from either kind.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint
