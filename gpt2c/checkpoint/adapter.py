@@ -164,6 +164,10 @@ def open_adapter(path: Path, name: str, weight: float, stack: contextlib.ExitSta
     files, stored, _ = open_weights(file, stack)
     adapter = Adapter(path, name, weight, settings, files, {}, {}, {}, {}, {})
     _sort(adapter, stored, file)
+    if not adapter.pairs and not adapter.biases and not adapter.replaced:
+        raise CheckpointError(f"{file} holds nothing: save the adapter again")
+    if settings.tokens and not adapter.rows:
+        raise CheckpointError(f"{path / CONFIG} has trainable_token_indices, but {file} holds no such tokens")
     return adapter
 
 

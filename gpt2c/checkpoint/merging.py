@@ -12,7 +12,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, counted, shown
 from ..tokenizer.files import FILES as TOKENIZER_FILES
-from .adapter import HEAD, WTE, Adapter, open_adapter, refusal
+from .adapter import CONFIG, HEAD, WTE, Adapter, open_adapter, refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
 from .hub import fetch_adapter, looks_like_name
@@ -126,16 +126,19 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
             f"the adapter changes the vocabulary from {base.config.n_vocab} to {config.n_vocab} tokens"
         )
     own = (a.path for a in adapters if any((a.path / name).exists() for name in TOKENIZER_FILES))
+    settings = [(adapter.weight, adapter.settings._replace(where="", base=None)) for adapter in adapters]
     return Merged(
-        config=config,
-        directory=next(own, base.directory),
-        name=" + ".join([base.name, *(adapter.name for adapter in adapters)]),
-        tensors={name: tensors[name] for name in shapes},
-        generation_config=base.generation_config,
-        notes=[*base.notes, *notes],
-        files=base.files | {file.path: file for adapter in adapters for file in adapter.files},
+        **{kept.name: getattr(base, kept.name) for kept in fields(base)}
+        | {
+            "config": config,
+            "directory": next(own, base.directory),
+            "name": " + ".join([base.name, *(adapter.name for adapter in adapters)]),
+            "tensors": {name: tensors[name] for name in shapes},
+            "notes": [*base.notes, *notes],
+            "files": base.files | {file.path: file for adapter in adapters for file in adapter.files},
+        },
         changes=changes,
-        settings=repr([(adapter.weight, adapter.settings._replace(where="")) for adapter in adapters]),
+        settings=repr(settings),
     )
 
 
@@ -183,11 +186,24 @@ def _tensors(base: Checkpoint, adapters: list[Adapter]) -> tuple[dict[str, Tenso
                 raise refusal(adapter.path, "replaces tokens of a model whose embedding or head changes too")
         tied, tensors[HEAD] = False, tensors[WTE]
     for adapter in adapters:
+        _check_saved(adapter, {name.rpartition(".")[0] for name in (*tensors, HEAD)})
         for name, tensor in adapter.own.items():
             if name not in tensors:
                 raise _unknown(adapter, name)
             tensors[name] = tensor
     return tensors, tied
+
+
+def _check_saved(adapter: Adapter, modules: set[str]) -> None:
+    """Refuse an adapter that lacks one of the modules that it says are stored whole."""
+    there = {name.rpartition(".")[0] for name in adapter.own}
+    for key in adapter.settings.own:
+        wanted = {module for module in modules if module.endswith(key)}
+        if wanted and not wanted & there:
+            raise CheckpointError(
+                f"{adapter.path / CONFIG} says modules_to_save {key!r}, but the weights beside it do not "
+                "have it: save the adapter again"
+            )
 
 
 def _unknown(adapter: Adapter, name: str) -> CheckpointError:
@@ -244,8 +260,8 @@ class Merged(Checkpoint):
         All that the result depends on besides the files.
     """
 
-    changes: dict[str, list[Change]]
-    settings: str
+    changes: dict[str, list[Change]] = field(default_factory=dict)
+    settings: str = ""
     # What has been prepared for the tensor that is being read in parts.
     _prepared: dict[str, list[Apply]] = field(default_factory=dict, repr=False)
 
