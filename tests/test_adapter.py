@@ -101,6 +101,20 @@ def test_two_adapters_with_weights(base):
     np.testing.assert_array_equal(logits(base, []), logits(base))
 
 
+def test_the_weight_of_an_adapter_with_a_copy_of_the_embedding(base):
+    # The head is linear, and all that this adapter changes.
+    close(logits(base, [(DATA / "head", 0.25)]), 0.75 * logits(base) + 0.25 * LOGITS["head"])
+
+
+def test_what_was_prepared_for_rows_is_not_kept(base):
+    checkpoint = open_checkpoint(base, adapter=DATA / "untied")
+    checkpoint.read_rows("wte.weight", 0, 3)
+    checkpoint.read_rows("lm_head.weight", 0, 3)
+    assert list(checkpoint._prepared) == ["lm_head.weight"]
+    checkpoint.read_rows("lm_head.weight", 3, 11)
+    assert not checkpoint._prepared
+
+
 @pytest.mark.parametrize(
     "rename",
     [
