@@ -71,6 +71,7 @@ class GPT2(LoadedModel):
         backend: str = "native",
         threads: int | None = None,
         tokenizer: Any = None,
+        adapter: Any = None,
         revision: str | None = None,
         subfolder: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -87,7 +88,8 @@ class GPT2(LoadedModel):
             A directory in Hugging Face layout; a file of weights (safetensors, or a state dict that
             torch.save wrote) with config.json and the tokenizer's files beside it; what nanoGPT, minGPT or
             llm.c write (docs/models.md); a packed file (see :meth:`save`); or the name of a model on the
-            Hugging Face hub such as "gpt2". None is the small model that comes with gpt2c.
+            Hugging Face hub such as "gpt2". A LoRA adapter stands for the base that it names, with the
+            adapter merged into it. None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
             "bfloat16", "int8" or "int4", each about half as large as the one before and a little further
@@ -105,6 +107,10 @@ class GPT2(LoadedModel):
             Used instead of the checkpoint's own: a directory with tokenizer files, one such file
             (tokenizer.json, vocab.txt, spiece.model), the name of a model on the hub, of which only the
             tokenizer is fetched, or any object with ``encode(text)`` and ``decode(ids)``.
+        adapter : str, path, list or mapping, optional
+            LoRA adapters that are merged into the weights: the directory of one as PEFT saves it, or its name
+            on the hub; a list of these, or of pairs (adapter, weight); or a mapping adapter -> weight. A
+            weight is a factor on what the adapter adds, by default 1.
         revision, subfolder, cache_dir, token, local_files_only
             For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; where downloads are kept; an access token; never download. ``subfolder`` works for
@@ -138,6 +144,7 @@ class GPT2(LoadedModel):
             backend=backend,
             threads=threads,
             tokenizer=tokenizer,
+            adapter=adapter,
             revision=revision,
             subfolder=subfolder,
             cache_dir=cache_dir,

@@ -17,9 +17,12 @@ from .tensors import TensorInfo
 from .validate import LOOSE, listed
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_FILES",
     "WEIGHTS",
     "advice",
     "check_file",
+    "is_adapter",
     "is_index",
     "open_weights",
     "read_config",
@@ -31,7 +34,9 @@ __all__ = [
 # A file, or the index of several, in the order in which they are looked for.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
-
+# A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 # Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
@@ -43,6 +48,11 @@ _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether a directory holds an adapter, and no weights of a model."""
+    return (path / ADAPTER_CONFIG).exists() and not any((path / name).exists() for name in WEIGHTS)
+
+
 def read_config(directory: Path, *, alone: bool = False) -> Config:
     """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path.
 
@@ -50,6 +60,8 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
     """
     path = directory / "config.json"
     if not path.exists():
+        if (directory / ADAPTER_CONFIG).exists():
+            raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, and no file in it")
         others = _named_like_weights(os.listdir(directory)) if alone else []
         # nanoGPT's ckpt.pt has been looked at.
         others = [name for name in others if name != "ckpt.pt" and not name.endswith(".safetensors")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,14 @@ def model_options(
         help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
         "spiece.model) or a name on the hub",
     )
+    group.add_argument(
+        "--adapter",
+        action="append",
+        type=_adapter,
+        metavar="DIR[=WEIGHT]",
+        help="merge a LoRA adapter into the model: a directory that PEFT wrote or a name on the hub, with a "
+        "factor on what it adds (1); may be given several times",
+    )
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(
@@ -76,6 +86,15 @@ def model_options(
         default="native",
         help="gpt2c's own arithmetic, or NumPy's BLAS (native)",
     )
+
+
+def _adapter(words: str) -> tuple[str, float]:
+    path, _, weight = words.rpartition("=")
+    # The name of a directory may have a "=", too.
+    if path and not os.path.exists(words):
+        with contextlib.suppress(ValueError):
+            return path, float(weight)
+    return words, 1.0
 
 
 def max_loss_option(parser: ArgumentParser | _ArgumentGroup) -> None:

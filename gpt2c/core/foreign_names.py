@@ -143,7 +143,7 @@ OF_LOADING = each(
         ),
         "use_auth_token": "token takes an access token",
         "output_loading_info": "model.notes tells what was read and what was left aside",
-        "adapter_kwargs adapter_name": "merge adapters into the weights first: they are not read",
+        "adapter_kwargs adapter_name": "adapter takes the directory or the hub name of a LoRA adapter",
         "use_fast": "tokenizer takes a tokenizer, or where one is",
         "output_attentions output_hidden_states": "run_with_cache keeps what is computed",
     }
