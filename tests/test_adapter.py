@@ -16,11 +16,11 @@ from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, writ
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
-from gpt2c.errors import CheckpointError
+from gpt2c.errors import CheckpointError, ConfigError
 
 DATA = Path(__file__).parent / "data" / "peft"
 LOGITS = dict(np.load(DATA / "logits.npz"))
-KINDS = [name for name in LOGITS if name != "two"]
+KINDS = [name for name in LOGITS if name not in ("two", "classifier", "tagger")]
 IDS = [1, 5, 10, 0, 3, 3, 7, 2]
 C_ATTN = "base_model.model.transformer.h.0.attn.c_attn"
 FILE, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -90,6 +90,25 @@ def test_rows_are_those_of_the_whole(name, base, monkeypatch):
         assert whole.dtype == np.float32
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     close(logits(base, DATA / name), LOGITS[name])
+
+
+def test_the_adapter_of_a_classifier_brings_its_head(base, tmp_path):
+    model = GPT2.from_pretrained(base, adapter=DATA / "classifier")
+    close(model.classify(IDS).logits, LOGITS["classifier"])
+    assert list(model.classify(IDS).probabilities) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with pytest.raises(ConfigError, match="is a classifier"):
+        model.generate([1, 5])
+    assert any("brings the head of a classifier with 3 labels" in note for note in model.notes)
+    tagger = GPT2.from_pretrained(base, adapter=DATA / "tagger")
+    close(np.stack([tag.logits for tag in tagger.tag(IDS).tags]), LOGITS["tagger"])
+    # On a classifier, its head takes the place of the one that is there.
+    other = tmp_path / "other"
+    values = TINY | {"architectures": ["GPT2ForSequenceClassification"], "id2label": dict(enumerate("abc"))}
+    head = {"score.weight": np.ones((3, TINY["n_embd"]), np.float32)}
+    write_model(other, values, tiny_tensors() | head, prefix="")
+    found = GPT2.from_pretrained(other, adapter=DATA / "classifier").classify(IDS)
+    close(found.logits, LOGITS["classifier"])
+    assert list(found.probabilities) == ["a", "b", "c"]
 
 
 def test_two_adapters_with_weights(base):
@@ -358,7 +377,7 @@ def test_settings_that_cannot_be(settings, message, base, copy):
         ({"transformer.wte.token_adapter.trainable_tokens_delta": np.ones((1, 6))}, r"\[0, 6\] is needed"),
         (
             {"base_model.model.score.weight": np.ones((2, 6))},
-            "is a classifier's adapter, with the head 'score'",
+            "changes 'score.weight', which the base does not have",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

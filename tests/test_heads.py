@@ -559,3 +559,50 @@ def test_it_is_what_transformers_says_now(tmp_path):
         for pooling in {"mean", "last"} & expected.keys():
             found = model.embed(list(texts.values()), pooling=pooling)
             assert np.allclose(found, expected[pooling], rtol=0, atol=1e-5)
+
+
+# ---- other ways to a model with a head
+
+
+@pytest.mark.parametrize("name", TOLD["cases"])
+def test_a_head_is_exported(name, load, folders, tmp_path):
+    model = load(name)
+    model.export(tmp_path / "out")
+    again = GPT2.from_pretrained(tmp_path / "out")
+    assert again.config == model.config and [*again.weights] == [*model.weights]
+    assert all(same(again.weights[key], model.weights[key]) for key in model.weights)
+    header = (tmp_path / "out" / "model.safetensors").read_bytes()
+    stored = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+    given = (folders[name] / "model.safetensors").read_bytes()
+    expected = json.loads(given[8 : 8 + int.from_bytes(given[:8], "little")])
+    assert stored.keys() == expected.keys()
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert said["architectures"] == TOLD["cases"][name]["config"]["architectures"]
+
+
+@pytest.mark.parametrize("name", TOLD["cases"])
+def test_nothing_is_wrong_with_it(name, folders, capsys):
+    assert main(["info", str(folders[name]), "--check", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert {"self-check", "reference"} <= {check["check"] for check in checks}
+    assert not [check for check in checks if check["result"] == "wrong"]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", TOLD["cases"])
+def test_transformers_loads_what_is_exported(name, load, tmp_path):
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    model = load(name)
+    model.export(tmp_path / "out")
+    [architecture] = TOLD["cases"][name]["config"]["architectures"]
+    theirs, told = getattr(transformers, architecture).from_pretrained(
+        tmp_path / "out", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(told.values())
+    state = theirs.state_dict()
+    for key, values in model.config.head.shapes(model.config.n_embd).items():
+        assert state[key].shape == values and np.array_equal(state[key].numpy(), model.weights[key])
+    if model.config.head.kind == "sequence":
+        with torch.no_grad():
+            logits = theirs.eval()(torch.tensor([RAGGED[3]])).logits[0].numpy()
+        assert np.allclose(model.classify(RAGGED[3]).logits, logits, **CLOSE)

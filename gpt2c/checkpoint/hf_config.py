@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
-from .hf_head import HEADS, head_from_hf
+from .hf_head import HEADS, head_from_hf, head_to_hf
 
 __all__ = [
     "ACTIVATION_NAMES",
@@ -175,6 +175,7 @@ def config_to_hf(config: Config) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
+        **(head_to_hf(config.head) if config.head else {}),
         **{keys[0]: getattr(config, name) for name, keys in _KEYS.items()},
         **token_ids_to_hf(config),
         "dtype": "float32",

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Head, Setting
 from ..errors import ConfigError, shown
 
-__all__ = ["HEADS", "head_from_hf"]
+__all__ = ["HEADS", "head_from_hf", "head_to_hf"]
 
 # The classes of transformers that have one -> its kind in gpt2c.
 HEADS = {
@@ -54,6 +54,24 @@ def head_from_hf(values: Mapping[str, Any], report: list[Setting]) -> Head | Non
             return Head(kind, labels)
         return Head(kind, labels, _problem(values, len(labels), report), _pad(values, report))
     return None
+
+
+def head_to_hf(head: Head) -> dict[str, Any]:
+    """What a ``config.json`` says of a head, as `head_from_hf` and transformers read it."""
+    [architecture] = [name for name, kind in HEADS.items() if kind == head.kind]
+    found: dict[str, Any] = {"architectures": [architecture]}
+    if head.kind == "choice":
+        return (
+            found
+            | {key: values[0] for key, values in _SUMMARY.items()}
+            | {"summary_activation": head.activation}
+        )
+    found["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
+    found["label2id"] = {label: i for i, label in enumerate(head.labels)}
+    if head.kind == "sequence":
+        [problem] = [name for name, problem in _PROBLEMS.items() if problem == head.problem]
+        found |= {"problem_type": problem, "pad_token_id": head.pad_token_id}
+    return found
 
 
 def _given(values: Mapping[str, Any], key: str, default: Any, report: list[Setting], note: str = "") -> Any:

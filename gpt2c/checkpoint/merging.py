@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
+from ..config import Config, Head
 from ..errors import CheckpointError, ConfigError, counted, shown
 from ..tokenizer.files import FILES as TOKENIZER_FILES
 from .adapter import CONFIG, HEAD, WTE, Adapter, open_adapter, refusal
@@ -76,6 +76,9 @@ def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
     return found
 
 
+# Of each kind of classifier, the matrix that its labels are read from.
+_HEADS = {"sequence": "score.weight", "token": "classifier.weight"}
+
 _ALLOWED = (
     "a directory that PEFT wrote or a name on the Hugging Face hub is needed, or several of them: a list of "
     "these, or of pairs (adapter, weight)"
@@ -96,11 +99,10 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     with contextlib.ExitStack() as stack:
         adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)
-        tensors, tied = _tensors(base, adapters)
-        config = _config(base, tensors, tied)
+        head = base.config.head or _head_of(adapters)
+        tensors, tied = _tensors(base, adapters, head)
+        config = _config(base, tensors, tied, head)
         shapes = {name: shape for name, _, shape in expected(config)}
-        for name in base.tensors:  # those of heads for other tasks
-            shapes.setdefault(name, base.tensors[name].shape)
         changes: dict[str, list[Change]] = {}
         for adapter in adapters:
             for name, change in changes_of(adapter):
@@ -120,6 +122,11 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
         notes.append(
             "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
             "matrices now, as in its training"
+        )
+    if head is not base.config.head and head is not None:
+        notes.append(
+            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
+            "names it does not tell"
         )
     if config.n_vocab != base.config.n_vocab:
         notes.append(
@@ -160,10 +167,24 @@ def _check_together(adapters: list[Adapter]) -> None:
             taken[name] = adapter
 
 
-def _tensors(base: Checkpoint, adapters: list[Adapter]) -> tuple[dict[str, TensorInfo], bool]:
+def _head_of(adapters: list[Adapter]) -> Head | None:
+    """The head for another task that an adapter brings with it, as those of classifiers do."""
+    for adapter in adapters:
+        for kind, name in _HEADS.items():
+            shape = adapter.own[name].shape if name in adapter.own else ()
+            if len(shape) == 2:
+                labels = tuple(f"LABEL_{i}" for i in range(shape[0]))
+                return Head(kind, labels, "multi" if (kind, len(labels)) == ("sequence", 1) else "single")
+    return None
+
+
+def _tensors(
+    base: Checkpoint, adapters: list[Adapter], head: Head | None
+) -> tuple[dict[str, TensorInfo], bool]:
     """Where each tensor is, before anything is added to it; and whether the head is still tied."""
     tensors = dict(base.tensors)
     tied = base.config.tie_word_embeddings
+    of_head = head.shapes(base.config.n_embd) if head else {}
     for adapter in adapters:
         for name, tensor in adapter.base.items():
             # Of tied matrices either is both.
@@ -177,7 +198,8 @@ def _tensors(base: Checkpoint, adapters: list[Adapter]) -> tuple[dict[str, Tenso
         for name in (WTE, HEAD)
         if name in adapter.pairs or name in adapter.own or (name == HEAD and name in adapter.rows)
     }
-    if tied and alone:
+    # A classifier does without the head of a language model.
+    if tied and alone and (head is None or head.kind == "choice"):
         for adapter in adapters:
             # What these do to a tied head depends on the versions of PEFT and transformers.
             if adapter.settings.ties:
@@ -188,7 +210,7 @@ def _tensors(base: Checkpoint, adapters: list[Adapter]) -> tuple[dict[str, Tenso
     for adapter in adapters:
         _check_saved(adapter, {name.rpartition(".")[0] for name in (*tensors, HEAD)})
         for name, tensor in adapter.own.items():
-            if name not in tensors:
+            if name not in tensors and name not in of_head:
                 raise _unknown(adapter, name)
             tensors[name] = tensor
     return tensors, tied
@@ -207,13 +229,6 @@ def _check_saved(adapter: Adapter, modules: set[str]) -> None:
 
 
 def _unknown(adapter: Adapter, name: str) -> CheckpointError:
-    module = name.rpartition(".")[0]
-    if module in ("score", "classifier"):
-        return CheckpointError(
-            f"{adapter.path} is a classifier's adapter, with the head {module!r}, which the base has not: a "
-            "language model is read without it. Merge it with PEFT, "
-            "`model.merge_and_unload().save_pretrained(DIRECTORY)`"
-        )
     told = f" ({adapter.settings.base!r})" if adapter.settings.base else ""
     return CheckpointError(
         f"{adapter.path} changes {shown(name)}, which the base does not have: give the base that the adapter "
@@ -221,10 +236,10 @@ def _unknown(adapter: Adapter, name: str) -> CheckpointError:
     )
 
 
-def _config(base: Checkpoint, tensors: Mapping[str, TensorInfo], tied: bool) -> Config:
+def _config(base: Checkpoint, tensors: Mapping[str, TensorInfo], tied: bool, head: Head | None) -> Config:
     shape = tensors[WTE].shape
     try:
-        return replace(base.config, n_vocab=shape[0] if shape else 0, tie_word_embeddings=tied)
+        return replace(base.config, n_vocab=shape[0] if shape else 0, tie_word_embeddings=tied, head=head)
     except ConfigError as error:
         raise ConfigError(f"{tensors[WTE].file}: with the adapter's vocabulary {error}") from None
 

@@ -90,8 +90,9 @@ def canonical(stored: str) -> str:
 
 
 def of_transformers(name: str) -> str:
-    """The name that transformers gives to a tensor of GPT2LMHeadModel."""
-    return name if name in _HEAD else _PREFIX + name
+    """The name that transformers gives to a tensor of a model with a head: those of heads have no prefix."""
+    is_body = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
+    return _PREFIX + name if is_body else name
 
 
 def is_mask(name: str, n_layer: int) -> bool:

@@ -16,6 +16,7 @@ from .. import reference
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.packed import open_packed, packed_path
 from ..checkpoint.tensors import ZERO
+from ..core import _engine
 from ..errors import CheckpointError, TokenizerError
 from ..tokenizer.files import FILES
 from .formatting import counted, quoted, size_text
@@ -49,7 +50,11 @@ def findings(model: GPT2, arguments: Namespace) -> Iterator[Finding]:
     checkpoint = None
     if path is None or arguments.revision is not None:
         checkpoint = open_checkpoint(
-            arguments.model, revision=arguments.revision, local_files_only=arguments.offline
+            arguments.model,
+            adapter=arguments.adapter,
+            revision=arguments.revision,
+            strict=arguments.strict,
+            local_files_only=arguments.offline,
         )
     yield _configuration(model.config)
     if checkpoint is not None:
@@ -131,7 +136,9 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
     """The hash of the logits of fixed token ids and, in float32, how far from the exact ones they are."""
     config = model.config
     ids = [(7 * i * i + 3 * i + 1) % config.n_vocab for i in range(min(_LENGTH, config.n_ctx))]
-    logits = model.forward(ids)
+    # Of a classifier, too: those of its embedding, which stands for the whole of its body.
+    cache = model.new_cache(len(ids))
+    logits = _engine.forward(model.weights, [(cache, np.array(ids, np.int32))], threads=model.threads)
     if not np.isfinite(logits).all():
         yield Finding(
             "self-check",

@@ -65,8 +65,12 @@ def model_options(
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
     )
-    if not dtype:
-        return
+    if dtype:
+        _arithmetic_options(group, model, auto)
+
+
+def _arithmetic_options(group: _ArgumentGroup, backend: bool, auto: bool) -> None:
+    """In which number format weights are kept, and what multiplies them."""
     group.add_argument(
         "--dtype",
         type=str if auto else _fixed_dtype,
@@ -78,7 +82,7 @@ def model_options(
     )
     if auto:
         max_loss_option(group)
-    if not model:
+    if not backend:
         return
     group.add_argument(
         "--backend",

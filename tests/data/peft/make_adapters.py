@@ -58,11 +58,14 @@ KINDS = {
     "fewer_head": {"target_modules": ["lm_head"], "_tokens": 11, "_shifted": True},
     "half": {"target_modules": DENSE, "_dtype": torch.float16},
     "bfloat": {"target_modules": DENSE, "_dtype": torch.bfloat16, "_bin": True},
+    "classifier": {"target_modules": ["c_attn", "wte"], "task_type": "SEQ_CLS"},
+    "tagger": {"target_modules": ["c_fc"], "task_type": "TOKEN_CLS"},
     "gaussian": {"target_modules": ["c_attn"], "init_lora_weights": "gaussian", "_bin": True},
 }
 # Here merging changes what the head does, as it is the embedding too.
 UNLIKE = {"embeddings", "dora_embeddings", "dora_head", "head", "embedding_and_head"}
 UNLIKE |= {"more_embeddings", "fewer_head"}
+HEADS = {"SEQ_CLS": "GPT2ForSequenceClassification", "TOKEN_CLS": "GPT2ForTokenClassification"}
 
 
 def base_of(folder, untied=False):
@@ -73,12 +76,16 @@ def base_of(folder, untied=False):
 
 def trained(name, base):
     """A model of PEFT of this kind, with random values wherever training could put any."""
+    import transformers
     from peft import LoraConfig, get_peft_model
-    from transformers import GPT2LMHeadModel
 
     kind = KINDS[name]
     torch.manual_seed(len(name))
-    model = GPT2LMHeadModel.from_pretrained(base)
+    head = HEADS.get(kind.get("task_type"))
+    if head:
+        model = getattr(transformers, head).from_pretrained(base, num_labels=3, pad_token_id=11)
+    else:
+        model = transformers.GPT2LMHeadModel.from_pretrained(base)
     if "_tokens" in kind:
         model.resize_token_embeddings(kind["_tokens"], mean_resizing=False)
     options = {"r": 3, "lora_alpha": 8, "task_type": "CAUSAL_LM", "init_lora_weights": False}
