@@ -24,14 +24,18 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gpt2c import GPT2
+from gpt2c.checkpoint.safetensors import write_tensors
 from gpt2c.cli.bench import random_model
 from gpt2c.cli.bench.models import SHAPES
 from gpt2c.cli.bench.roofs import median_and_spread
+from gpt2c.config import Head
+from gpt2c.core import _engine
 
 PEAK, TIME = 1.0, 1.3
 
@@ -152,6 +156,39 @@ def llmc(model: GPT2, folder: Path, *, version: int) -> Path:
     return path
 
 
+def classifier(model: GPT2, folder: Path) -> Path:
+    """A GPT2ForSequenceClassification with three labels."""
+    config = replace(model.config, head=Head("sequence", ("bad", "fair", "good")))
+    head = np.random.default_rng(0).standard_normal((3, config.n_embd), np.float32)
+    weights = _engine.Weights(
+        config, lambda name: head if name == "score.weight" else np.array(model.weights[name])
+    )
+    return safetensors(GPT2(weights), folder)
+
+
+def peft(model: GPT2, folder: Path, rank: int = 16) -> Path:
+    """An adapter of every matrix but the positions, beside its base; before its training, which B = 0 says."""
+    safetensors(model, folder).rename(folder / "base")
+    rng, tensors = np.random.default_rng(0), {}
+    for name in model.weights:
+        matrix, module = model.weights[name], f"base_model.model.transformer.{name.removesuffix('.weight')}"
+        if name.startswith("h.") and matrix.ndim == 2:
+            n_in, n_out = matrix.shape
+            names = "lora_A.weight", "lora_B.weight"
+        elif name == "wte.weight":
+            n_in, n_out = matrix.shape
+            names = "lora_embedding_A", "lora_embedding_B"
+        else:
+            continue
+        tensors[f"{module}.{names[0]}"] = rng.standard_normal((rank, n_in), np.float32)
+        tensors[f"{module}.{names[1]}"] = np.zeros((n_out, rank), np.float32)
+    with open(folder / "adapter_model.safetensors", "wb") as file:
+        write_tensors(file, tensors, {"format": "pt"}, 8)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 32, "base_model_name_or_path": "base"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def packed(model: GPT2, folder: Path) -> Path:
     """A file for each number format."""
     GPT2(model.weights).save(folder / "float32.gpt2c")
@@ -170,6 +207,8 @@ KINDS: dict[str, Callable[[GPT2, Path], Path]] = {
     "nanoGPT": nanogpt,
     "llm.c float32": lambda model, folder: llmc(model, folder, version=3),
     "llm.c bfloat16": lambda model, folder: llmc(model, folder, version=5),
+    "classifier": classifier,
+    "PEFT folder": peft,
     "packed": packed,
 }
 """What makes each kind: given a model and an empty folder, it returns what from_pretrained is to load."""
@@ -199,7 +238,7 @@ def made(kinds: list[str], shape: str, folder: Path) -> dict[str, Path]:
 def loaded(kind: str, source: Path, dtype: str) -> dict[str, float]:
     """One new process, after its files were read."""
     source = source / f"{dtype}.gpt2c" if kind == "packed" else source
-    for path in [source] if source.is_file() else source.iterdir():
+    for path in [source] if source.is_file() else source.rglob("*.*"):
         with open(path, "rb", buffering=0) as file:
             while file.read(1 << 22):
                 pass
