@@ -160,14 +160,12 @@ def classifier(model: GPT2, folder: Path) -> Path:
     """A GPT2ForSequenceClassification with three labels."""
     config = replace(model.config, head=Head("sequence", ("bad", "fair", "good")))
     head = np.random.default_rng(0).standard_normal((3, config.n_embd), np.float32)
-    weights = _engine.Weights(
-        config, lambda name: head if name == "score.weight" else np.array(model.weights[name])
-    )
-    return safetensors(GPT2(weights), folder)
+    tensors = {"score.weight": head, **model.weights}
+    return safetensors(GPT2(_engine.Weights(config, lambda name: np.array(tensors[name]))), folder)
 
 
 def peft(model: GPT2, folder: Path, rank: int = 16) -> Path:
-    """An adapter of every matrix but the positions, beside its base; before its training, which B = 0 says."""
+    """An adapter of every matrix but the positions, as it is before training (B = 0), beside its base."""
     safetensors(model, folder).rename(folder / "base")
     rng, tensors = np.random.default_rng(0), {}
     for name in model.weights:
