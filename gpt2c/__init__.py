@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .core.deadline import Deadline
     from .generation.loop import Stream
     from .generation.results import Generation
+    from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
     from .model import GPT2
     from .scoring.results import Score, Suggestion
@@ -42,6 +43,8 @@ __all__ = [
     "ActivationCache",
     "CacheInUseError",
     "CheckpointError",
+    "Choice",
+    "Classification",
     "Config",
     "ConfigError",
     "ContextLengthError",
@@ -54,6 +57,7 @@ __all__ = [
     "Session",
     "Stream",
     "Suggestion",
+    "Tagging",
     "TokenizerError",
     "UnsupportedISAError",
     "Word",
@@ -66,6 +70,8 @@ __all__ = [
 _HOMES = {
     "GPT2": "model",
     "ActivationCache": "introspection.passes",
+    "Choice": "heads.results",
+    "Classification": "heads.results",
     "Config": "config",
     "Deadline": "core.deadline",
     "Generation": "generation.results",
@@ -74,6 +80,7 @@ _HOMES = {
     "Session": "session.session",
     "Stream": "generation.loop",
     "Suggestion": "scoring.results",
+    "Tagging": "heads.results",
     "Word": "scoring.words",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",

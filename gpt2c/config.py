@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, shown
 
-__all__ = ["ACTIVATIONS", "Config", "Setting"]
+__all__ = ["ACTIVATIONS", "Config", "Head", "Setting"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 
@@ -41,6 +41,66 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Head:
+    """What a model has besides or in place of the head of a language model. Immutable and checked.
+
+    Attributes
+    ----------
+    kind : str
+        "sequence": labels of a text; "token": labels of every token; "choice": how well a text fits, beside
+        the head of a language model.
+    labels : tuple of str
+        The names of the labels, by their ids; none of a "choice".
+    problem : str
+        What the logits of a "sequence" mean: "single", one of the labels is true; "multi", each may be;
+        "regression", they are numbers.
+    pad_token_id : int or None
+        The token that fills up batches: a "sequence" is judged by the last of its tokens that is another.
+    activation : str or None
+        Of a "choice": "tanh", or None.
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    problem: str = "single"
+    pad_token_id: int | None = None
+    activation: str | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "kind": ("sequence", "token", "choice"),
+            "problem": ("single", "multi", "regression"),
+            "activation": (None, "tanh"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise _error(name, getattr(self, name), f"one of {', '.join(map(repr, values))}")
+        labels = self.labels
+        if not isinstance(labels, (tuple, list)) or not all(isinstance(label, str) for label in labels):
+            raise _error("labels", labels, "a tuple of str")
+        object.__setattr__(self, "labels", tuple(labels))
+        if (self.kind == "choice") == bool(labels):
+            raise _error("labels", labels, "none for a choice, else at least one")
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"two labels have the name {shown(twice)}; give each a name of its own")
+        if self.pad_token_id is not None and not _is_int(self.pad_token_id):
+            raise _error("pad_token_id", self.pad_token_id, "a token id or null")
+
+    def shapes(self, n_embd: int) -> dict[str, tuple[int, int] | tuple[int]]:
+        """The names of its tensors and their shapes, in a model of this width."""
+        n = len(self.labels)
+        if self.kind == "sequence":
+            return {"score.weight": (n, n_embd)}
+        if self.kind == "token":
+            return {"classifier.weight": (n, n_embd), "classifier.bias": (n,)}
+        return {
+            "multiple_choice_head.summary.weight": (1, n_embd),
+            "multiple_choice_head.summary.bias": (1,),
+        }
+
+
+@dataclass(frozen=True)
 class Config:
     """The shape and the switches of one GPT-2. Immutable; every value is checked when it is made.
 
@@ -63,6 +123,9 @@ class Config:
         The token that an unconditional text begins with.
     eos_token_ids : tuple of int
         The tokens that end a text; may be empty.
+    head : Head or None
+        What the model has for other tasks than the next token. One that labels texts or tokens takes the
+        place of the language model's head: ``tie_word_embeddings`` is then true, as it stores none.
     report : tuple of Setting
         How every key of ``config.json`` was used; empty if the object was not made from one.
 
@@ -86,6 +149,7 @@ class Config:
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    head: Head | None = None
     report: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +171,10 @@ class Config:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise _error(name, getattr(self, name), "true or false")
+        if self.is_classifier and not self.tie_word_embeddings:
+            raise ConfigError(
+                "tie_word_embeddings is false; allowed for a classifier, which has no head for tokens: true"
+            )
         if not isinstance(self.eos_token_ids, (tuple, list)):
             raise _error("eos_token_ids", self.eos_token_ids, "a tuple of token ids")
         object.__setattr__(self, "eos_token_ids", tuple(self.eos_token_ids))
@@ -123,11 +191,17 @@ class Config:
         return self.n_embd // self.n_head
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether it labels texts or tokens, and so is no language model."""
+        return self.head is not None and self.head.kind != "choice"
+
+    @property
     def n_parameters(self) -> int:
         """Weights and biases of the whole model; a head that is tied to the embedding counts once."""
         layer = 4 * self.n_embd**2 + 2 * self.n_embd * self.n_inner + 9 * self.n_embd + self.n_inner
         rows = self.n_vocab * (1 if self.tie_word_embeddings else 2) + self.n_ctx
-        return self.n_layer * layer + (rows + 2) * self.n_embd
+        head = {} if self.head is None else self.head.shapes(self.n_embd)
+        return self.n_layer * layer + (rows + 2) * self.n_embd + sum(map(math.prod, head.values()))
 
     def attention_scale(self, layer: int) -> float:
         """The factor on the attention scores ``q . k`` of a layer, counted from 0.

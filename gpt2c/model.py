@@ -11,6 +11,7 @@ import numpy as np
 from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
+from .core.prefixes import NothingKept
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop
 from .generation.options import GenerateKwargs, lists_options
@@ -18,7 +19,9 @@ from .scoring import scoring
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .core.prefixes import Prefixes
     from .generation.results import Generation
+    from .heads.results import Choice, Classification, Tagging
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
+    from .session.prefix_cache import PrefixCache
     from .session.session import Session
     from .views.explanation import Explanation
 
@@ -72,11 +76,14 @@ class GPT2(LoadedModel):
         backend: str = "native",
         threads: int | None = None,
         tokenizer: Any = None,
+        adapter: Any = None,
         revision: str | None = None,
         subfolder: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        strict: bool = True,
+        prefix_cache: int | str | None = None,
         progress: bool = False,
     ) -> GPT2:
         """Load a model.
@@ -85,9 +92,10 @@ class GPT2(LoadedModel):
         ----------
         source : str or path, optional
             A directory in Hugging Face layout; a file of weights (safetensors, or a state dict that
-            torch.save wrote) with config.json and the tokenizer's files beside it; a packed file (see
-            :meth:`save`); or the name of a model on the Hugging Face hub such as "gpt2". None is the small
-            model that comes with gpt2c.
+            torch.save wrote) with config.json and the tokenizer's files beside it; what nanoGPT, minGPT or
+            llm.c write (docs/models.md); a packed file (see :meth:`save`); or the name of a model on the
+            Hugging Face hub such as "gpt2". A LoRA adapter stands for the base that it names, with the
+            adapter merged into it. None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
             "bfloat16", "int8" or "int4", each about half as large as the one before and a little further
@@ -105,10 +113,23 @@ class GPT2(LoadedModel):
             Used instead of the checkpoint's own: a directory with tokenizer files, one such file
             (tokenizer.json, vocab.txt, spiece.model), the name of a model on the hub, of which only the
             tokenizer is fetched, or any object with ``encode(text)`` and ``decode(ids)``.
+        adapter : str, path, list or mapping, optional
+            LoRA adapters that are merged into the weights: the directory of one as PEFT saves it, or its name
+            on the hub; a list of these, or of pairs (adapter, weight); or a mapping adapter -> weight. A
+            weight is a factor on what the adapter adds, by default 1.
         revision, subfolder, cache_dir, token, local_files_only
             For models of the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; where downloads are kept; an access token; never download. ``subfolder`` works for
             directories too.
+        strict : bool
+            Refuse a checkpoint with tensors that GPT-2 does not have, or with an index that names a tensor
+            that its shards lack. With False, :attr:`notes` tell of them instead. What GPT-2 needs must be
+            there in any case, in its shape and without NaN.
+        prefix_cache : int or str, optional
+            How many bytes of keys and values may be kept of the beginnings of texts, such as "256MB"; by
+            default none are. ``generate``, ``stream`` and ``suggest`` then compute a beginning that texts
+            share, such as instructions before each prompt, once: in blocks of 128 tokens. No result changes;
+            :attr:`prefix_cache` tells how much was reused.
         progress : bool
             Show a bar on stderr if loading takes longer than a second or two.
 
@@ -126,7 +147,8 @@ class GPT2(LoadedModel):
         """
         from .checkpoint.loading import load
 
-        return load(
+        kept = _prefixes(prefix_cache)  # before the long work
+        model = load(
             cls,
             source,
             dtype=dtype,
@@ -134,13 +156,33 @@ class GPT2(LoadedModel):
             backend=backend,
             threads=threads,
             tokenizer=tokenizer,
+            adapter=adapter,
             revision=revision,
             subfolder=subfolder,
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            strict=strict,
             progress=progress,
         )
+        model.prefixes = kept
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        load, (cls, how) = super().__reduce__()
+        kept = self.prefix_cache
+        return load, (cls, {**how, "prefix_cache": None if kept is None else kept.size})
+
+    @property
+    def prefix_cache(self) -> PrefixCache | None:
+        """What is kept of the beginnings of texts, see :meth:`from_pretrained`; may be set, also to None."""
+        from .session.prefix_cache import PrefixCache
+
+        return self.prefixes if isinstance(self.prefixes, PrefixCache) else None
+
+    @prefix_cache.setter
+    def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
+        self.prefixes = _prefixes(size)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model into one packed file, with its configuration and tokenizer.
@@ -164,6 +206,32 @@ class GPT2(LoadedModel):
         from .checkpoint.packed import save
 
         save(self, path)
+
+    def export(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model as a directory in Hugging Face layout, which transformers loads.
+
+        That is config.json, model.safetensors (float32, the tensors bit for bit), generation_config.json and
+        the tokenizer's files: those that it was read from, as they are, else a tokenizer.json. The directory
+        appears once it is complete.
+
+        Parameters
+        ----------
+        directory : str or path
+            A new name, or an empty directory.
+
+        Raises
+        ------
+        ValueError
+            The weights are rounded: :attr:`dtype` is not "float32".
+        TokenizerError
+            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
+            of a packed file.
+        OSError
+            The directory is there and not empty, or cannot be written.
+        """
+        from .checkpoint.export import export
+
+        export(self, directory)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
@@ -359,6 +427,19 @@ class GPT2(LoadedModel):
 
         return Session(self, text, special=special)
 
+    def open_session(self, path: str | os.PathLike[str]) -> Session:
+        """A session that :meth:`Session.save` has written, with this model and this arithmetic.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged, or was made with other weights, another dtype or another version of gpt2c's
+            arithmetic; with "bfloat16" also on another instruction set.
+        """
+        from .session.saving import open_session
+
+        return open_session(self, path)
+
     @overload
     def suggest(  # type: ignore[overload-overlap]
         self,
@@ -513,6 +594,120 @@ class GPT2(LoadedModel):
             deadline=deadline,
         )
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+    ) -> Classification: ...
+    @overload
+    def classify(
+        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> list[Classification]: ...
+    @explains_keywords(OF_PROMPTS)
+    def classify(
+        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> Classification | list[Classification]:
+        """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
+
+        Parameters
+        ----------
+        texts : str, token ids, or a list of either
+            A string gets what the tokenizer puts before and after a text; token ids are taken as they are. Of
+            these the last one that is not ``pad_token_id`` counts.
+        max_tokens : int, optional
+            Longer texts are cut to this many tokens, with those that the tokenizer puts around them; without
+            it, texts longer than the model's positions are an error.
+        special : bool, default False
+            Whether special tokens are recognised in strings, as for :meth:`generate`.
+
+        Returns
+        -------
+        Classification, or list of Classification
+            ``label``, ``probability``, ``probabilities``, ``logits`` and more.
+
+        Raises
+        ------
+        ConfigError
+            The model has no such head.
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+        """
+        from .heads.heads import classify
+
+        return classify(self, texts, max_tokens=max_tokens, special=special)
+
+    @overload
+    def tag(  # type: ignore[overload-overlap]
+        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+    ) -> Tagging: ...
+    @overload
+    def tag(
+        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> list[Tagging]: ...
+    @explains_keywords(OF_PROMPTS)
+    def tag(
+        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+    ) -> Tagging | list[Tagging]:
+        """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
+
+        Parameters and errors are those of :meth:`classify`.
+
+        Returns
+        -------
+        Tagging, or list of Tagging
+            ``tags``, one for each token of the text, and ``entities``, neighbours of one kind.
+        """
+        from .heads.heads import tag
+
+        return tag(self, texts, max_tokens=max_tokens, special=special)
+
+    @explains_keywords(OF_PROMPTS)
+    def choose(self, texts: Prompts, *, special: bool = False) -> Choice:
+        """Which of several texts fits best, by the choice head of a GPT2DoubleHeadsModel.
+
+        Parameters
+        ----------
+        texts : list of str or token ids
+            Complete texts, each with its choice at the end: the last token of each is judged. A string gets
+            what the tokenizer puts around a text.
+        special : bool, default False
+            Whether special tokens are recognised in strings, as for :meth:`generate`.
+
+        Returns
+        -------
+        Choice
+            ``index``, ``probabilities``, ``logits``.
+        """
+        from .heads.heads import choose
+
+        return choose(self, texts, special=special)
+
+    @explains_keywords(OF_PROMPTS)
+    def embed(
+        self,
+        texts: Prompt | Prompts,
+        *,
+        pooling: str = "mean",
+        max_tokens: int | None = None,
+        special: bool = False,
+    ) -> np.ndarray:
+        """Texts as vectors: the last hidden states, after the last LayerNorm. Every model has them.
+
+        Parameters
+        ----------
+        texts, max_tokens, special
+            As for :meth:`classify`.
+        pooling : str
+            "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
+            token, which alone has seen all others.
+
+        Returns
+        -------
+        np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
+        """
+        from .heads.heads import embed
+
+        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special)
+
     @explains_keywords(OF_PROMPTS)
     def run_with_cache(
         self,
@@ -659,3 +854,12 @@ class GPT2(LoadedModel):
         from .introspection.patching import patch
 
         return patch(self, clean, corrupted, over, metric, logits_to_keep=logits_to_keep, progress=progress)
+
+
+def _prefixes(size: int | str | PrefixCache | None) -> Prefixes:
+    """What is kept of the beginnings of texts, by the option ``prefix_cache``."""
+    if size is None:
+        return NothingKept()
+    from .session.prefix_cache import PrefixCache
+
+    return size if isinstance(size, PrefixCache) else PrefixCache(size)

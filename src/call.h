@@ -92,10 +92,11 @@ typedef struct {
 /* What is wanted of a call. `logits` has n_rows rows of n_vocab; or, if target_start is not NULL, blocks of up to
  * score_block rows that are reduced at once to what gpt2c_kernels.log_sum gives and, for each target of row i, from
  * target_start[i] to target_start[i + 1], of which there is at least one, its logit and how many are greater (for
- * target -1: NaN and 0). */
+ * target -1: NaN and 0). If hidden is not NULL, it gets the output of LN_F, and there are no logits. */
 typedef struct {
     ptrdiff_t n_rows;
     const ptrdiff_t *rows; /* [n_rows], ascending */
+    float *hidden;         /* [n_rows][n_embd] or NULL */
     float *logits;
     ptrdiff_t score_block;
     const ptrdiff_t *target_start; /* [n_rows + 1] or NULL */

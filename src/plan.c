@@ -129,15 +129,16 @@ static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff
     }
 }
 
-/* Logits or scores of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
+/* What is wanted of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
 static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
     const int unfused = unfused_outside(call);
-    const int fold = !call->external_gemm && rows <= FOLD_ROWS && !unfused;
+    const int fold = !call->external_gemm && rows <= FOLD_ROWS && !unfused && !call->output.hidden;
     gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .unfused = unfused};
     if (!fold) {
         step.phase = GPT2C_LN_F;
         put(p, step);
     }
+    if (call->output.hidden) return;
     step.origin = fold ? row : first, step.fold = fold;
     if (unfused) {
         step.phase = GPT2C_STOP, step.detail = GPT2C_AT_LN_F;

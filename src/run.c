@@ -54,7 +54,12 @@ static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_
                                                          : &m->ln_f;
     const gpt2c_dense *dense = step->phase == GPT2C_LN_F ? &m->head : &m->layers[step->layer].c_attn;
     const ptrdiff_t n = m->n_embd, size = encoded_size(c, dense);
+    const int last = step->phase == GPT2C_LN_F && c->output.hidden;
     for (ptrdiff_t r = begin; r < end; r++) {
+        if (last) {
+            normalise(c, step, norm, r, c->output.hidden + (step->row0 + r) * n);
+            continue;
+        }
         normalise(c, step, norm, r, w->norm + r * n);
         if (dense->dtype != GPT2C_FLOAT32 && !step->unfused)
             c->kernels->encode(dense->dtype, (char *)w->encoded + r * size, size, w->norm + r * n, n, 1, n);

@@ -114,7 +114,7 @@ def test_masks_are_skipped(model, dtype):
 
 
 def test_heads_beside_the_language_model(model):
-    write_model(model, TINY | {"architectures": ["GPT2DoubleHeadsModel"]})
+    write_model(model, TINY | {"architectures": ["GPT2LMHeadModel"]})
     head = {
         "multiple_choice_head.summary.weight": np.ones((1, 6)),
         "multiple_choice_head.summary.bias": np.ones(1),
@@ -264,13 +264,20 @@ def test_files_of_other_kinds(model):
         refused(model / name, message)
     for start, kind in ((b"GGUF", "a GGUF"), (b"lmgg", "a ggml"), (b"\x89HDF\r\n", "an HDF5")):
         (model / "weights.bin").write_bytes(start + bytes(20))
-        refused(model / "weights.bin", f"weights.bin is {kind} file, which gpt2c does not read$")
+        told = f"weights.bin is {kind} file, which gpt2c does not read: give the model that it was made from$"
+        refused(model / "weights.bin", told)
+        alone = model.parent / "weights.bin"
+        alone.write_bytes(start + bytes(20))
+        refused(alone, told)
 
 
 def test_directory_without_weights(model):
     write_model(model)
     (model / "model.safetensors").unlink()
     start = r"/model has no model\.safetensors and no pytorch_model\.bin: "
+    refused(model, start + "nothing that looks like weights is there$")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):  # of a Trainer
+        (model / name).touch()
     refused(model, start + "nothing that looks like weights is there$")
     (model / "tf_model.h5").touch()
     reads = r"is in a format that gpt2c does not read; it reads model\.safetensors and pytorch_model\.bin$"

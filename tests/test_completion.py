@@ -10,7 +10,7 @@ from helpers.command_line import TIMEOUT, environment
 
 argcomplete = pytest.importorskip("argcomplete")
 
-COMMANDS = ["generate", "suggest", "score", "explain", "info", "convert", "bench"]
+COMMANDS = ["generate", "suggest", "score", "classify", "explain", "info", "convert", "export", "bench"]
 DTYPES = ["float32", "bfloat16", "int8", "int4"]
 
 
@@ -57,6 +57,7 @@ ALL_FILES = ["a.jsonl", "bin/", "model.gpt2c", "two words.txt"]
     [
         ("gpt2c ", COMMANDS),
         ("gpt2c s", ["suggest", "score"]),
+        ("gpt2c ex", ["explain", "export"]),
         ("gpt2c score --dtype ", [*DTYPES, "auto"]),
         ("gpt2c info --dtype ", DTYPES),
         ("gpt2c score --on-error ", ["stop", "null", "skip"]),
@@ -67,6 +68,7 @@ ALL_FILES = ["a.jsonl", "bin/", "model.gpt2c", "two words.txt"]
         ("gpt2c bench --rec", ["--recommend"]),
         ("gpt2c bench ", ["load", "roofline", "kernels", "model"]),
         ("gpt2c bench load --shape ", ["124M", "355M", "774M", "1558M"]),
+        ("gpt2c export b", ["bin/"]),
         ("gpt2c score ", ALL_FILES),
         ("gpt2c info m", ["model.gpt2c"]),
         ("gpt2c info -m ", ALL_FILES),

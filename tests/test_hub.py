@@ -336,6 +336,51 @@ def test_revision_and_subfolder(ask, files):
     )
 
 
+@pytest.fixture
+def adapter() -> dict[str, bytes]:
+    """The files of a LoRA adapter for owner/base."""
+    folder = Path(__file__).parent / "data" / "peft" / "attention"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": "owner/base", "revision": "v1"}
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": weights}
+
+
+def test_an_adapter_and_its_base(ask, files, adapter):
+    Hub.repositories["owner/base"] = files
+    others = {"adapter_model.bin": b"x", "optimizer.pt": b"x", "vocab.json": b"{}"}
+    answer, requests = ask("owner/adapter", adapter | others)
+    assert answer["name"] == "owner/base + owner/adapter" and answer["read"]
+    assert answer["directory"].endswith(COMMIT) and "owner--adapter" in answer["directory"]
+    assert fetched(requests) == [
+        "adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors", "vocab.json"
+    ]  # fmt: skip
+    assert "HEAD owner/base/resolve/v1/config.json" in requests
+    assert f"from the Hub: adapter owner/adapter at commit {COMMIT[:12]}" in answer["notes"]
+    offline, requests = ask("owner/adapter", local_files_only=True)
+    assert (offline["read"], requests) == (True, [])
+
+
+def test_an_adapter_of_torch_for_a_model_that_is_given(ask, files, adapter, tmp_path):
+    torch_file = Path(__file__).parent / "data" / "peft" / "gaussian" / "adapter_model.bin"
+    del adapter["adapter_model.safetensors"]
+    Hub.repositories["owner/adapter"] = adapter | {"adapter_model.bin": torch_file.read_bytes()}
+    answer, requests = ask(str(tmp_path / "source"), adapter=[["owner/adapter", 0.5]])
+    assert answer["read"] and any(
+        note.startswith("adapter owner/adapter: rank 3 on 2 matrices, weight 0.5") for note in answer["notes"]
+    )
+    assert fetched(requests) == ["adapter_config.json", "adapter_model.bin"]
+    answer, _ = ask(str(tmp_path / "source"), adapter="owner/nothing")
+    assert "nor a model of that name on the Hub" in answer["message"]
+
+
+def test_an_adapter_whose_base_is_not_there(ask, adapter):
+    answer, _ = ask("owner/adapter", adapter)
+    assert "is a LoRA adapter, and its base cannot be opened" in answer["message"]
+    assert "'owner/base'" in answer["message"]
+    assert "from_pretrained(BASE, adapter='owner/adapter')" in answer["message"]
+
+
 def test_token(ask, files):
     Hub.repositories["owner/private"] = files
     answer, _ = ask("owner/private")
@@ -498,6 +543,16 @@ def test_no_weights(ask, files):
     )
     assert answer["message"].endswith("adds safetensors, revision='refs/pr/NUMBER' loads that")
     assert fetched(requests) == ["config.json"]
+
+
+def test_weights_by_another_name(ask, files):
+    answer, _ = ask(
+        "owner/tiny", {"config.json": files["config.json"], "best.pt": b"x", "training_args.bin": b"x"}
+    )
+    assert answer["message"].startswith(
+        "'owner/tiny' has no model.safetensors at revision main: it has best.pt; to load one of them, fetch "
+        "it (`hf download owner/tiny --local-dir DIRECTORY`) and give its path. If its page"
+    )
 
 
 def test_another_architecture_is_refused_before_its_weights_are_fetched(ask, files):

@@ -12,7 +12,7 @@ import gpt2c
 PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
     *("data", "errors", "json_values", "version", "config", "reference"),
-    *("tokenizer", "core", "checkpoint", "introspection", "scoring", "generation", "session"),
+    *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
     *("views", "model", "corpus", "integrations", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )

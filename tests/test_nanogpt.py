@@ -32,6 +32,11 @@ def test_logits_are_those_of_torch(name, tmp_path):
         assert (model.config.bos_token_id, model.config.eos_token_ids) == (None, ())
         assert model.notes[0].startswith("ckpt.pt: a checkpoint of nanoGPT, ")
         assert ("model_args has bias=False: all biases are 0" in model.notes) == (name == "plain")
+    # Beside what another program left.
+    shutil.copy(DATA / name / "ckpt.pt", tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert np.array_equal(GPT2.from_pretrained(tmp_path / "ckpt.pt").forward(IDS), found)
+    (tmp_path / "config.json").unlink()
     # By another name, beside nothing.
     shutil.copy(DATA / name / "ckpt.pt", tmp_path / "best.bin")
     assert np.array_equal(GPT2.from_pretrained(tmp_path / "best.bin").forward(IDS), found)
@@ -81,6 +86,15 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / "ckpt.pt").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"has no config\.json: a model's weights"):
             open_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_name_in_a_folder(tmp_path):
+    shutil.copy(DATA / "plain" / "ckpt.pt", tmp_path / "ckpt_5000.pt")
+    for name in ("optimizer.pt", "ckpt.pt", "a.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"If ckpt_5000\.pt is of nanoGPT or llm\.c, give its path$"):
+        open_checkpoint(tmp_path)
+    assert open_checkpoint(tmp_path / "ckpt_5000.pt").config.n_vocab == 65
 
 
 # ---- characters

@@ -361,7 +361,6 @@ def test_convert_writes_a_file_and_tells_the_cost(tmp_path):
     told = run("info", tmp_path / "m.gpt2c", "--check")
     assert "the checksum of its contents is right" in told.stdout
     for arguments, words in [
-        (("info", "--check"), "--check is for packed files"),
         (("convert", tmp_path / "m.gpt2c", tmp_path / "o.gpt2c"), "packed file already"),
         (("convert", BUNDLED, tmp_path / "o.gpt2c", "--text", "t", "--no-comparison"), "give one of them"),
         (("convert", BUNDLED, tmp_path / "o.gpt2c", "--text", tmp_path / "none"), "No such file"),

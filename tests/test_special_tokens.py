@@ -221,7 +221,7 @@ def test_info_tells_of_it(tmp_path, name, prefix, suffix, bos, eos):
     lines = [" ".join(line.split()) for line in run("info", folder).stdout.splitlines()]
     assert f"beginning of a text {'none' if bos is None else bos}" in lines
     assert f"end of a text {eos[0]}" in lines
-    assert ("put before a text 2" in lines, "put after a text (left out) 3" in lines) == (
+    assert ("put before a text 2" in lines, "put after a text 3" in lines) == (
         bool(prefix),
         name == "bert",
     )

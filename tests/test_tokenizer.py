@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.llama_cpp import llama_cpp_vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,12 +62,6 @@ def test_the_script_that_makes_it_refuses_other_files(tmp_path):
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(SystemExit, match="sha256"):
         module.main(str(tmp_path / "encoder.json"), str(tmp_path / "encoder.json"))
-
-
-def llama_cpp_vectors() -> list[tuple[str, list[int]]]:
-    separated = (DATA / "llama_cpp_gpt2.inp").read_bytes().decode("utf-8").split("\n__ggml_vocab_test__\n")
-    lines = (DATA / "llama_cpp_gpt2.out").read_text(encoding="utf-8").split("\n")
-    return [(text, [*map(int, line.split())]) for text, line in zip(separated, lines, strict=True)]
 
 
 def test_public_vectors():

@@ -16,21 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model
+from helpers.tiny_checkpoints import TINY, encode, tiny_tensors, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint.directory import tensors_in
 from gpt2c.checkpoint.files import RegularFile, is_torch_file
 from gpt2c.checkpoint.pickled import DTYPES, read_pickle
-from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
+from gpt2c.checkpoint.tensors import ITEMSIZE, TensorInfo, read_tensor
 from gpt2c.checkpoint.torch_file import read_torch_file
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "torch"
 EXPECTED = dict(np.load(DATA / "expected.npz"))
-ALIKE = ["zip.bin", "stream.bin", "views.bin", "protocol.bin", "F64.bin"]
+OLD = ["zip-1.13.bin", "stream-1.13.bin", "zip-2.3.bin", "stream-2.6.bin"]
+ALIKE = ["zip.bin", "stream.bin", "views.bin", "protocol.bin", "F64.bin", *OLD]
 
 
 def rounded(array, name):
@@ -122,11 +124,33 @@ def test_safetensors_come_first(tmp_path):
     assert np.array_equal(open_checkpoint(tmp_path).read("ln_f.bias"), tiny_tensors(seed=5)["ln_f.bias"])
 
 
-def test_a_file_of_something_else(tmp_path):
+def reworded(name, *changes):
+    """A file of torch with other words of the same length in its pickle."""
+    data = (DATA / name).read_bytes()
+    for old, new in changes:
+        assert old in data and len(old) == len(new)
+        data = data.replace(old, new)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ([], "model"),
+        ([(b"X\x05\0\0\0model", b"X\x05\0\0\0mocel"), (b"X\x05\0\0\0epoch", b"X\x05\0\0\0model")], None),
+        ([(b"X\x05\0\0\0model", b"X\x05\0\0\0mocel")], None),
+    ],
+)
+def test_a_state_dict_among_other_things(changes, key, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
-    shutil.copy(DATA / "training.pt", tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="holds something else than a model's tensors by their names"):
-        open_checkpoint(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(reworded("training.pt", *changes))
+    if key is None:
+        with pytest.raises(CheckpointError, match="holds something else than a model's tensors by their"):
+            open_checkpoint(tmp_path / "last.ckpt")
+        return
+    checkpoint = open_checkpoint(tmp_path / "last.ckpt")
+    assert np.array_equal(checkpoint.read("ln_f.bias"), EXPECTED["ln_f.bias"])
+    assert checkpoint.notes[0] == f"last.ckpt: 33 tensors of F32 and U8, below the key {key!r}"
 
 
 @pytest.mark.oracle
@@ -280,6 +304,12 @@ def test_other_programs_are_refused(program, tmp_path):
     assert message.startswith(f"{tmp_path / 'a.bin'} ")
 
 
+def test_types_among_settings_are_told_by_name(tmp_path):
+    program = b"\x80\x02}X\x05\0\0\0dtypectorch\nfloat16\ns."
+    (tmp_path / "a.bin").write_bytes(archive(program))
+    assert read(tmp_path / "a.bin") == {"dtype": "torch.float16"}
+
+
 def test_values_that_grow(tmp_path):
     # Each list holds the one before twice: 2 ** 200 items, of 200 lists.
     doubled = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(200))
@@ -307,6 +337,34 @@ def tensor(numel=4, offset=0, shape=(4,), strides=(1,), **described):
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage(numel, **described) + b"\x8a\x08"
         + struct.pack("<q", offset) + sizes(shape) + sizes(strides) + b"\x89ccollections\nOrderedDict\n)RtR."
     )  # fmt: skip
+
+
+def table(**items):
+    """The instructions that make a dict."""
+    names = [b"X" + struct.pack("<I", len(name)) + name.encode() for name in items]
+    return b"}" + b"".join(name + value + b"s" for name, value in zip(names, items.values(), strict=True))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module"])
+def test_where_training_programs_keep_the_model(key, tmp_path):
+    one, path = tensor()[2:-1], tmp_path / "a.ckpt"
+
+    def found(**items):
+        path.write_bytes(archive(b"\x80\x02" + table(**items) + b".", [("archive/data/0", bytes(16))]))
+        with RegularFile(path) as file:
+            return tensors_in(file)
+
+    states, number = table(state=one), b"K\x03"
+    tensors, where = found(epoch=number, **{key: table(a=one)}, optimizer=states)
+    assert list(tensors) == ["a"] and tensors["a"].shape == (4,) and where == f", below the key {key!r}"
+    assert list(found(a=one, b=one)[0]) == ["a", "b"]
+    for other in (table(a=one, b=number), table(), number):
+        with pytest.raises(CheckpointError, match="holds something else than a model's tensors"):
+            found(**{key: other})
+    with pytest.raises(
+        CheckpointError, match=rf"holds several models, as '{key}' and as 'module'|as 'model'"
+    ):
+        found(**{key: table(a=one), "model" if key == "module" else "module": table(a=one)})
 
 
 @pytest.mark.parametrize(
@@ -386,3 +444,34 @@ def test_plain_values_are_those_of_pickle(value, protocol):
     file = io.BytesIO(data + b"more")
     assert read_pickle(file, "a") == value == pickle.loads(data)
     assert file.read() == b"more"
+
+
+# ---- matrices that are stored the other way
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F64"])
+@pytest.mark.parametrize("shape", [(2000, 1300), (3, 1 << 19), (1 << 20, 3), (5, 0), (0, 5), (1, 7), (7, 1)])
+def test_a_transposed_matrix_is_read_in_blocks(dtype, shape, tmp_path):
+    values = np.random.default_rng(1).integers(-100, 100, shape).astype(np.float32)
+    (tmp_path / "a").write_bytes(b"start" + encode(values.T, dtype))
+    size = values.size * ITEMSIZE[dtype]
+    info = TensorInfo("a", dtype, shape[::-1], tmp_path / "a", 5, size).transposed
+    with RegularFile(tmp_path / "a") as file:
+        tracemalloc.start()
+        found = read_tensor(file, info)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(found, values) and found.shape == shape and found.flags.c_contiguous
+        # The matrix, and of two blocks of a million elements those that it needs.
+        assert peak < values.nbytes + min(values.size, 2**20) * (4 + 1 + ITEMSIZE[dtype]) + 2**16
+        assert np.array_equal(read_tensor(file, info, 1, 3), values[1:3])
+        assert np.array_equal(read_tensor(file, info, -2), values[-2:])
+
+
+def test_infinities_of_a_transposed_matrix_are_counted(tmp_path):
+    values = np.ones((1500, 1500), np.float32)
+    values[[3, 700, 1499], [8, 1, 1499]] = np.inf
+    (tmp_path / "a").write_bytes(values.tobytes())
+    info = TensorInfo("a", "F32", values.shape, tmp_path / "a", 0, values.nbytes).transposed
+    with RegularFile(tmp_path / "a") as file, pytest.raises(CheckpointError, match="3 of its 2250000 values"):
+        read_tensor(file, info)

@@ -14,34 +14,61 @@ from .files import RegularFile, is_torch_file, read_object
 from .hf_config import config_from_hf, with_generation_config
 from .safetensors import read_header
 from .tensors import TensorInfo
-from .validate import listed
+from .validate import LOOSE, listed
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_FILES",
     "WEIGHTS",
     "advice",
     "check_file",
+    "is_adapter",
     "is_index",
     "open_weights",
     "read_config",
     "read_generation_config",
     "shards",
+    "tensors_in",
 ]
 
 # A file, or the index of several, in the order in which they are looked for.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
+# A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
+# Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
+_KEYS = ("state_dict", "model_state_dict", "model", "module")
+
+# What transformers' Trainer saves beside a model.
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 # How files of other formats begin.
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
 
 
-def read_config(directory: Path) -> Config:
-    """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path."""
+def is_adapter(path: Path) -> bool:
+    """Whether a directory holds an adapter, and no weights of a model."""
+    return (path / ADAPTER_CONFIG).exists() and not any((path / name).exists() for name in WEIGHTS)
+
+
+def read_config(directory: Path, *, alone: bool = False) -> Config:
+    """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path.
+
+    ``alone`` says that only the directory was named, so that the message may name files in it.
+    """
     path = directory / "config.json"
     if not path.exists():
+        if (directory / ADAPTER_CONFIG).exists():
+            raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, and no file in it")
+        others = _named_like_weights(os.listdir(directory)) if alone else []
+        # nanoGPT's ckpt.pt has been looked at.
+        others = [name for name in others if name != "ckpt.pt" and not name.endswith(".safetensors")]
+        of_training = f". If {others[0]} is of nanoGPT or llm.c, give its path" if others else ""
         raise CheckpointError(
-            f"{directory} has no config.json: a model's weights cannot be understood without it"
+            f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
+            f"model they were trained from, copied there, serves where no sizes were changed{of_training}"
         )
     values = read_object(path)
     try:
@@ -71,6 +98,7 @@ def check_file(path: Path) -> None:
     if (path.parent / "config.json").exists():
         return
     with RegularFile(path) as file:
+        _refuse_foreign(file)
         # A safetensors file begins with the length of its header, a JSON object.
         if not is_torch_file(file) and file.read(1, 8) != b"{":
             raise CheckpointError(
@@ -79,7 +107,9 @@ def check_file(path: Path) -> None:
             )
 
 
-def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
+def open_weights(
+    path: Path, stack: contextlib.ExitStack, *, strict: bool = True
+) -> tuple[list[RegularFile], list[TensorInfo], list[str]]:
     """Open a file of weights (see check_file), or those of a directory, of which there may be several.
 
     Parameters
@@ -87,6 +117,8 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
     path : Path
     stack : ExitStack
         Every file is entered into it, so that it is closed if anything fails.
+    strict : bool
+        Refuse an index of shards that does not say what is in them.
 
     Returns
     -------
@@ -94,8 +126,8 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
         Each file once.
     tensors : list of TensorInfo
         All tensors, from the headers of these files.
-    summary : str
-        A short description of what was opened.
+    notes : list of str
+        What was opened, for display.
 
     Raises
     ------
@@ -108,10 +140,11 @@ def open_weights(path: Path, stack: contextlib.ExitStack) -> tuple[list[RegularF
             raise CheckpointError(f"{path} has no {' and no '.join(_FILES)}: {advice(os.listdir(path))}")
         path = path / name
         if is_index(name):
-            return _open_shards(path, stack)
+            return _open_shards(path, stack, strict)
     file = stack.enter_context(RegularFile(path))
-    tensors = list(_tensors_in(file).values())
-    return [file], tensors, f"{path.name}: {_count(tensors)}"
+    found, where = tensors_in(file)
+    tensors = list(found.values())
+    return [file], tensors, [f"{path.name}: {_count(tensors)}{where}"]
 
 
 def is_index(name: str) -> bool:
@@ -119,24 +152,47 @@ def is_index(name: str) -> bool:
     return name.endswith(".index.json")
 
 
-def _tensors_in(file: RegularFile) -> dict[str, TensorInfo]:
-    """The tensors of a file, by their names; what kind of file it is, its first bytes say."""
+def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
+    """The tensors of a file, by their names, and where in it they are, for display.
+
+    What kind of file it is, its first bytes say. CheckpointError if it holds no tensors with names.
+    """
     if not is_torch_file(file):
-        known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
-        if known is not None:
-            raise CheckpointError(f"{file.path} is {known} file, which gpt2c does not read")
-        return read_header(file)
+        _refuse_foreign(file)
+        return read_header(file), ""
     # Deferred, as most models are safetensors.
     from .torch_file import read_torch_file
 
-    found = read_torch_file(file)
+    found, where = read_torch_file(file), ""
+    if isinstance(found, dict) and not _is_state_dict(found):
+        keys = [key for key in _KEYS if _is_state_dict(found.get(key))]
+        if len(keys) > 1:
+            raise CheckpointError(
+                f"{file.path} holds several models, as {' and as '.join(map(repr, keys))}: where torch is "
+                f"installed, save one: torch.save(torch.load(FILE)[{keys[0]!r}], 'pytorch_model.bin')"
+            )
+        if keys:
+            found, where = found[keys[0]], f", below the key {keys[0]!r}"
     # Of an optimizer, a training run or a list there is more to know than names.
-    if not (isinstance(found, dict) and found and all(isinstance(t, TensorInfo) for t in found.values())):
+    if not _is_state_dict(found):
         raise CheckpointError(
             f"{file.path} holds something else than a model's tensors by their names: "
-            "where torch is installed, save model.state_dict()"
+            "what is needed is what torch.save(model.state_dict(), FILE) writes"
         )
-    return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}
+    return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}, where
+
+
+def _refuse_foreign(file: RegularFile) -> None:
+    """Refuse a file of a known other format, by its first bytes."""
+    known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
+    if known is not None:
+        raise CheckpointError(
+            f"{file.path} is {known} file, which gpt2c does not read: give the model that it was made from"
+        )
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(t, TensorInfo) for t in value.values())
 
 
 def shards(index: Path) -> dict[str, list[str]]:
@@ -158,24 +214,31 @@ def shards(index: Path) -> dict[str, list[str]]:
     return files
 
 
-def _open_shards(index: Path, stack: contextlib.ExitStack) -> tuple[list[RegularFile], list[TensorInfo], str]:
+def _open_shards(
+    index: Path, stack: contextlib.ExitStack, strict: bool
+) -> tuple[list[RegularFile], list[TensorInfo], list[str]]:
     files: list[RegularFile] = []
     tensors: dict[str, TensorInfo] = {}
+    notes: list[str] = []
     for file, names in shards(index).items():
         path = index.parent / file
         if not path.exists():
             raise CheckpointError(f"{path} is missing: {index.name} says it holds {listed(names)}")
         files.append(stack.enter_context(RegularFile(path)))
-        header = _tensors_in(files[-1])
+        header, _ = tensors_in(files[-1])
         absent = [name for name in names if name not in header]
-        if absent:
-            raise CheckpointError(f"{path} does not hold what {index.name} says it does: {listed(absent)}")
         unlisted = sorted(set(header) - set(names))
-        if unlisted:
-            raise CheckpointError(f"{path} holds what {index.name} does not say it does: {listed(unlisted)}")
+        for wrong, what in (
+            (absent, f"does not hold what {index.name} says it does"),
+            (unlisted, f"holds what {index.name} does not say it does"),
+        ):
+            if wrong and strict:
+                raise CheckpointError(f"{path} {what}: {listed(wrong)}{LOOSE}")
+            if wrong:
+                notes.append(f"{file} {what}: {listed(wrong)}")
         tensors |= header
     found = list(tensors.values())
-    return files, found, f"{len(files)} shards: {_count(found)}"
+    return files, found, [f"{len(files)} shards: {_count(found)}", *notes]
 
 
 def _count(tensors: list[TensorInfo]) -> str:
@@ -183,13 +246,18 @@ def _count(tensors: list[TensorInfo]) -> str:
     return f"{len(tensors)} tensors of {' and '.join(dtypes) or 'no dtype'}"
 
 
-def advice(names: Iterable[str]) -> str:
+def advice(names: Iterable[str], path: str = "give the path of that file") -> str:
     """What to do with a model that has these files but none of `WEIGHTS`."""
     names = sorted(names)
-    others = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]
+    others = _named_like_weights(names)
     if others:
-        return f"it has {', '.join(others[:4])}; to load one of them, give the path of that file"
+        return f"it has {', '.join(others[:4])}; to load one of them, {path}"
     foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
     if foreign:
         return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"
     return "nothing that looks like weights is there"
+
+
+def _named_like_weights(names: Iterable[str]) -> list[str]:
+    found = (name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")))
+    return sorted(name for name in found if not name.startswith(_NO_WEIGHTS))

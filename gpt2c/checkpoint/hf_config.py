@@ -1,4 +1,4 @@
-"""Reading config.json and generation_config.json as transformers writes them, today's and those of 2019.
+"""config.json and generation_config.json, read as transformers writes them (today and in 2019), and written.
 
 Every field of transformers' ``GPT2Config`` that changes a result is honoured or refused by name; the others
 are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of transformers 4.57.
@@ -12,8 +12,15 @@ from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
+from .hf_head import HEADS, head_from_hf, head_to_hf
 
-__all__ = ["ACTIVATION_NAMES", "config_from_hf", "with_generation_config"]
+__all__ = [
+    "ACTIVATION_NAMES",
+    "config_from_hf",
+    "config_to_hf",
+    "token_ids_to_hf",
+    "with_generation_config",
+]
 
 # Every name in transformers of an activation that gpt2c has -> its name in gpt2c. "gelu_new",
 # "gelu_accurate", "gelu_python_tanh" and "gelu_pytorch_tanh" are one formula, 0.5 x (1 + tanh(sqrt(2/pi) (x +
@@ -65,8 +72,7 @@ _DEFAULTS = {
 }
 _DEFAULT_TOKEN_ID = 50256
 
-# Models with these heads hold a language model; one that was trained to classify does not.
-_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
+_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", *HEADS)
 
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
@@ -84,7 +90,7 @@ _IGNORED = {
     for why, keys in {
         "for training only": (
             "attn_pdrop embd_pdrop resid_pdrop initializer_range gradient_checkpointing finetuning_task "
-            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss"
+            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss classifier_dropout"
         ),
         "a choice of transformers' implementation": (
             "use_cache output_past output_attentions output_hidden_states return_dict torchscript "
@@ -135,7 +141,13 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
         for key in ("model_type", "architectures")
         if key in values
     ]
-    config = Config(**{name: _take(values, name, report) for name in _KEYS})
+    head = head_from_hf(values, report)
+    fields = {name: _take(values, name, report) for name in _KEYS}
+    if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
+        fields["tie_word_embeddings"] = True
+        at = next(i for i, setting in enumerate(report) if setting.key == "tie_word_embeddings")
+        report[at] = report[at]._replace(status="ignored", note="a classifier stores no head for tokens")
+    config = Config(**fields, head=head)
     ids = _token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_ID)
     seen = {setting.key for setting in report}
     report += [_left_over(key, values[key]) for key in values if key not in seen]
@@ -156,6 +168,27 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
     keys = {setting.key for setting in found}
     kept = tuple(setting for setting in config.report if setting.key not in keys)
     return replace(config, **ids, report=kept + found)
+
+
+def config_to_hf(config: Config) -> dict[str, Any]:
+    """The contents of a config.json that `config_from_hf` and transformers read as this Config."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **(head_to_hf(config.head) if config.head else {}),
+        **{keys[0]: getattr(config, name) for name, keys in _KEYS.items()},
+        **token_ids_to_hf(config),
+        "dtype": "float32",
+    }
+
+
+def token_ids_to_hf(config: Config) -> dict[str, Any]:
+    """The special token ids as config.json and generation_config.json have them."""
+    eos = config.eos_token_ids
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(eos) if len(eos) > 1 else eos[0] if eos else None,
+    }
 
 
 def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
@@ -233,10 +266,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
         raise ConfigError(f"architectures is {shown(architectures)}; allowed: a list of names, or null")
     for name in architectures or ():
         if name not in _ARCHITECTURES:
-            raise ConfigError(
-                f"architectures names {shown(name)}; gpt2c runs the language models "
-                f"{', '.join(_ARCHITECTURES)}"
-            )
+            raise ConfigError(f"architectures names {shown(name)}; gpt2c runs {', '.join(_ARCHITECTURES)}")
     for key, why in _REFUSED.items():
         value = values.get(key)
         if not (value is None or value is False or value == {} or value == []):

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
 from ..tokenizer.files import FILES
-from .directory import WEIGHTS, advice, is_index, read_config, shards
+from .directory import ADAPTER_CONFIG, ADAPTER_FILES, WEIGHTS, advice, is_index, read_config, shards
 from .packed import SUFFIX
 
-__all__ = ["fetch", "fetch_tokenizer", "looks_like_name"]
+__all__ = ["fetch", "fetch_adapter", "fetch_tokenizer", "looks_like_name"]
 
 # Besides config.json and the weights; each is fetched if the model has it.
 _SMALL_FILES = (
@@ -69,6 +69,8 @@ def fetch(
     """
     repository = _Repository(name, revision, subfolder, cache_dir, token, local_files_only)
     there = repository.files()
+    if repository.lists("config.json", there) < repository.lists(ADAPTER_CONFIG, there):
+        return _fetch_adapter(repository, there)
     directory = repository.get("config.json", revision).parent
     read_config(directory)
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
@@ -84,12 +86,44 @@ def fetch(
     if weights is None and repository.offline:
         raise CheckpointError(repository.not_cached("the weights"))
     if weights is None:
+        how = f"fetch it (`hf download {name} --local-dir DIRECTORY`) and give its path"
         raise CheckpointError(
-            f"{name!r} has no {WEIGHTS[0]} at revision {revision or 'main'}: {advice(there)}. If its page "
-            "shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
+            f"{name!r} has no {WEIGHTS[0]} at revision {revision or 'main'}: {advice(there, how)}. If its "
+            "page shows a pull request that adds safetensors, revision='refs/pr/NUMBER' loads that"
         )
     path = repository.get(weights, commit)
     for file in shards(path) if is_index(weights) else ():
+        repository.get(file, commit)
+    return directory, notes
+
+
+def fetch_adapter(
+    name: str,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> tuple[Path, list[str]]:
+    """Download a LoRA adapter, and its tokenizer if it has one, into the cache; as `fetch`.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such adapter, access is refused, or the cache lacks it and cannot get it.
+    """
+    repository = _Repository(name, None, None, cache_dir, token, local_files_only)
+    return _fetch_adapter(repository, repository.files())
+
+
+def _fetch_adapter(repository: _Repository, there: set[str]) -> tuple[Path, list[str]]:
+    directory = repository.get(ADAPTER_CONFIG, repository.revision).parent
+    commit = repository.commit(directory)
+    notes = [f"from the Hub: adapter {repository.name} at commit {commit[:12]}"]
+    if repository.offline:
+        there = set(os.listdir(directory))
+        notes.append(f"the cached copy was used as it is: {repository.offline}")
+    weights = next((file for file in ADAPTER_FILES if file in there), ADAPTER_FILES[0])
+    for file in (weights, *_small_files(there)):
         repository.get(file, commit)
     return directory, notes
 
@@ -187,10 +221,15 @@ class _Repository:
         """The commit that a directory of the cache holds."""
         return directory.parents[len(self.folder) - 1].name if self.folder else directory.name
 
+    def lists(self, file: str, there: set[str]) -> bool:
+        """Whether a file is among those that there are, or, where only the cache is used, in the cache."""
+        return self.has(file) if self.offline else file in there
+
     def has(self, file: str) -> bool:
         """Whether the cache has a file."""
+        path = "/".join((*self.folder, file))
         found = self.library.try_to_load_from_cache(
-            self.name, file, revision=self.revision, cache_dir=self.cache
+            self.name, path, revision=self.revision, cache_dir=self.cache
         )
         return isinstance(found, str)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from .files import RegularFile
-from .nanogpt import END_OF_TEXT, Training
+from .nanogpt import Training, ends_of_text
 from .tensors import ITEMSIZE, TensorInfo
 
 __all__ = ["open_llmc"]
@@ -64,7 +64,6 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
             "tokenizer is not needed)"
         )
     dtype, is_padded = _VERSIONS[version]
-    has_end = n_vocab > END_OF_TEXT
     try:
         config = Config(
             n_layer=n_layer,
@@ -73,8 +72,7 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
             n_inner=4 * n_embd,
             n_ctx=n_ctx,
             n_vocab=n_vocab,
-            bos_token_id=END_OF_TEXT if has_end else None,
-            eos_token_ids=(END_OF_TEXT,) if has_end else (),
+            **ends_of_text(n_vocab),
         )
     except ConfigError as error:
         raise ConfigError(f"{path}: the header of llm.c: {error}") from None
@@ -91,7 +89,7 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
     notes = [f"{path.name}: a model of llm.c, version {version}: {dtype}"]
     if rows > n_vocab:
         notes.append(f"{rows - n_vocab} rows that pad the vocabulary are left out")
-    return Training(config, file, tensors, notes)
+    return Training(config, file, tensors, notes, "its header")
 
 
 def _tensors(config: Config, rows: int, dtype: str, path: Path) -> Iterator[TensorInfo]:

@@ -37,12 +37,18 @@ def load(
     backend: str,
     threads: int | None,
     tokenizer: Any,
+    adapter: Any,
     revision: str | None,
     subfolder: str | None,
+    strict: bool,
     progress: bool,
     **hub: Any,
 ) -> Model:
     """A model of class ``cls``; the options are those of :meth:`gpt2c.GPT2.from_pretrained`."""
+    if adapter is not None:
+        from .merging import given_adapters
+
+        adapter = [(_findable(path), weight) for path, weight in given_adapters(adapter)]
     # What a pickle holds: no access token, which is a secret.
     origin = {
         "source": _findable(source),
@@ -50,8 +56,10 @@ def load(
         "backend": backend,
         "threads": threads,
         "tokenizer": _findable(tokenizer),
+        "adapter": adapter,
         "revision": revision,
         "subfolder": subfolder,
+        "strict": strict,
         **{name: value for name, value in hub.items() if name != "token"},
     }
     threads = check_threads(threads)  # before the long work
@@ -65,12 +73,19 @@ def load(
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
     find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
+    if path is not None and adapter:
+        raise ValueError(
+            f"{path} is a packed file, into which no adapter can be merged: give the model that it was made "
+            "from, with the adapter; save writes the two into one packed file"
+        )
     if path is not None:
         return _load_packed(cls, path, dtype, backend, find, how)
 
     from .opening import open_checkpoint
 
-    checkpoint = open_checkpoint(source, revision=revision, subfolder=subfolder, **hub)
+    checkpoint = open_checkpoint(
+        source, adapter=adapter, revision=revision, subfolder=subfolder, strict=strict, **hub
+    )
     with checkpoint.loading():
         return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
 

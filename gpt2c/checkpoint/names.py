@@ -10,7 +10,15 @@ from collections.abc import Iterator
 
 from ..config import Config
 
-__all__ = ["canonical", "expected", "head_of_another_task", "is_mask"]
+__all__ = [
+    "canonical",
+    "expected",
+    "head_of_another_task",
+    "is_mask",
+    "of_an_adapter",
+    "of_choice_head",
+    "of_transformers",
+]
 
 _EMBEDDINGS = {
     "wte.weight": ("n_vocab", "n_embd"),
@@ -37,6 +45,15 @@ _END = {
 _HEAD = {"lm_head.weight": ("n_vocab", "n_embd")}
 
 _PREFIX = "transformer."
+# What stands before every name where torch.compile, parallel training, Lightning or PEFT wraps the model.
+_WRAPPERS = re.compile(r"(?:(?:_orig_mod|module|model|base_model\.model)\.)*")
+# Endings of 2018 and 2019: of LayerNorm, and as OpenAI's program names variables.
+_OLD_ENDING = re.compile(r"(.*\b(?:ln_1|ln_2|ln_f|c_attn|c_proj|c_fc)\.)(gamma|beta|g|w|b)")
+_ENDINGS = {"gamma": "weight", "beta": "bias", "g": "weight", "w": "weight", "b": "bias"}
+_OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
+_OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
+# What PEFT leaves in the names of layers, beside or around which it puts its own.
+_ADAPTER = re.compile(r"(.*\.)?(lora_\w+|base_layer|modules_to_save|original_module)(\..*)?")
 _MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.attn\.(bias|masked_bias)")
 
 
@@ -51,13 +68,31 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
     head = {} if config.tie_word_embeddings else _HEAD
     for name, dims in (_EMBEDDINGS | layers | _END | head).items():
         yield name, dims, tuple(sizes[dim] for dim in dims)
+    shapes = {} if config.head is None else config.head.shapes(config.n_embd)
+    for name, shape in shapes.items():
+        yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape
 
 
 def canonical(stored: str) -> str:
-    """The canonical name of a stored tensor. Those of the body may begin with "transformer."."""
-    name = stored.removeprefix(_PREFIX)
-    # The head is not part of the body: its name has no prefix.
-    return stored if name in _HEAD else name
+    """The canonical name of a stored tensor.
+
+    Before it may stand the names of what wraps the model, then "transformer." where it belongs to the body;
+    endings may be those of old versions.
+    """
+    bare = stored[_WRAPPERS.match(stored).end() :]  # type: ignore[union-attr]  # it matches nothing, too
+    bare = _OLD_HEAD.get(bare, bare)
+    name = bare.removeprefix(_PREFIX)
+    if name in _HEAD:
+        # The head is not part of the body: its name has no prefix.
+        return name if name == bare else stored
+    old = _OLD_ENDING.fullmatch(name)
+    return old[1] + _ENDINGS[old[2]] if old else name
+
+
+def of_transformers(name: str) -> str:
+    """The name that transformers gives to a tensor of a model with a head: those of heads have no prefix."""
+    is_body = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
+    return _PREFIX + name if is_body else name
 
 
 def is_mask(name: str, n_layer: int) -> bool:
@@ -67,5 +102,18 @@ def is_mask(name: str, n_layer: int) -> bool:
 
 
 def head_of_another_task(name: str) -> bool:
-    """Whether a canonical name belongs to a head for another task, which the language model does not use."""
-    return name in ("multiple_choice_head.summary.weight", "multiple_choice_head.summary.bias")
+    """Whether a canonical name belongs to a head for another task, which the language model does not use.
+
+    That is the choice head of GPT2DoubleHeadsModel, or the value head that TRL trains beside a model.
+    """
+    return _OTHER_HEAD.fullmatch(name) is not None
+
+
+def of_an_adapter(stored: str) -> bool:
+    """Whether a stored tensor belongs to an adapter of PEFT, or to a layer that has one."""
+    return _ADAPTER.fullmatch(stored) is not None
+
+
+def of_choice_head(name: str) -> bool:
+    """Whether a canonical name belongs to the head that chooses between texts, beside a language model's."""
+    return name.startswith("multiple_choice_head.summary.")

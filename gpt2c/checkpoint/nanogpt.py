@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,9 @@ from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import read_torch_file
 
-__all__ = ["END_OF_TEXT", "Training", "open_nanogpt", "read_meta"]
+__all__ = ["Training", "ends_of_text", "of_linear_layers", "open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-# What torch.compile and parallel training put before every name.
-_PREFIXES = ("_orig_mod.", "module.")
 _DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _SIZES = {
     "n_layer": "n_layer",
@@ -37,7 +35,7 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
-END_OF_TEXT = 50_256
+_END_OF_TEXT = 50_256
 
 
 class Training(NamedTuple):
@@ -47,6 +45,7 @@ class Training(NamedTuple):
     file: RegularFile
     tensors: list[TensorInfo]
     notes: list[str]
+    source: str  # of the configuration, for messages
 
 
 def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
@@ -59,9 +58,11 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     CheckpointError, ConfigError
         It is one, but damaged, or of sizes that a GPT-2 cannot have.
     """
-    directory = path if path.is_dir() else path.parent
-    path = path / CHECKPOINT if path.is_dir() else path
-    if (directory / "config.json").exists() or not path.exists():
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return None
+        path = path / CHECKPOINT
+    if not path.exists():
         return None
     file = stack.enter_context(RegularFile(path))
     found = read_torch_file(file) if is_torch_file(file) else None
@@ -71,42 +72,49 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     if not isinstance(stored, dict) or not isinstance(sizes, dict):
         raise CheckpointError(f"{path}: model and model_args must be dicts, as nanoGPT saves them")
     config = _config(sizes, path)
-    tensors = [_tensor(name, tensor, path) for name, tensor in stored.items()]
+    tensors = list(of_linear_layers(stored, path))
     notes = [
         f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
     ]
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors)
         notes.append("model_args has bias=False: all biases are 0")
-    return Training(config, file, tensors, notes)
+    return Training(config, file, tensors, notes, "its model_args")
 
 
 def _config(sizes: dict[Any, Any], path: Path) -> Config:
     absent = [key for key in _SIZES.values() if key not in sizes]
     if absent:
         raise CheckpointError(f"{path}: model_args has no {', '.join(absent)}")
-    has_end = type(sizes["vocab_size"]) is int and sizes["vocab_size"] > END_OF_TEXT
     values: dict[str, Any] = {name: sizes[key] for name, key in _SIZES.items()}
     try:
         return Config(
             **values,
             n_inner=4 * sizes["n_embd"],
             activation="gelu",
-            bos_token_id=END_OF_TEXT if has_end else None,
-            eos_token_ids=(END_OF_TEXT,) if has_end else (),
+            **ends_of_text(sizes["vocab_size"]),
         )
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{path}: model_args: {error}") from None
 
 
-def _tensor(name: Any, tensor: Any, path: Path) -> TensorInfo:
-    """A tensor by its name without prefixes, those of dense layers as [in, out]."""
-    if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
-        raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    tensor = tensor._replace(name=name)
-    return tensor.transposed if _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2 else tensor
+def ends_of_text(n_vocab: Any) -> dict[str, Any]:
+    """The bos and eos ids of a Config whose program knows none: GPT-2's, where the vocabulary has them."""
+    has_end = type(n_vocab) is int and n_vocab > _END_OF_TEXT
+    return {
+        "bos_token_id": _END_OF_TEXT if has_end else None,
+        "eos_token_ids": (_END_OF_TEXT,) if has_end else (),
+    }
+
+
+def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> Iterator[TensorInfo]:
+    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]."""
+    for name, tensor in stored.items():
+        if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
+            raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
+        named = tensor._replace(name=name)
+        is_dense = _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2
+        yield named.transposed if is_dense else named
 
 
 def _absent(config: Config, tensors: list[TensorInfo]) -> Iterator[TensorInfo]:

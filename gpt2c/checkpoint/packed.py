@@ -10,13 +10,13 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..config import Config, Setting
+from ..config import Config, Head, Setting
 from ..core import _engine
 from ..core.files import replacing
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
@@ -105,6 +105,10 @@ def write_packed(
     for array in arrays.values():
         checksum.update(array)
     config = {f.name: getattr(weights.config, f.name) for f in fields(Config)}
+    # Without one it is not named, as in files from before there were any.
+    head = config.pop("head")
+    if head is not None:
+        config["head"] = asdict(head)
     config["report"] = [list(setting) for setting in weights.config.report]
     metadata = {
         "format": FORMAT,
@@ -263,6 +267,8 @@ def open_packed(path: Path) -> Packed:
     )
     try:
         values["report"] = tuple(Setting(*setting) for setting in values.get("report", ()))
+        if values.get("head") is not None:
+            values["head"] = Head(**values["head"])
         config = Config(**values)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"the configuration in {path}: {error}") from None

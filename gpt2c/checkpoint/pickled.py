@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from ..errors import CheckpointError, shown
 
-__all__ = ["DTYPES", "Storage", "Tensor", "read_pickle"]
+__all__ = ["DTYPES", "Name", "Storage", "Tensor", "read_pickle"]
 
 # What torch calls a type of elements -> safetensors' name, which is used from here on.
 DTYPES = {
@@ -69,7 +69,7 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]  # in elements
 
 
-class _Name(NamedTuple):
+class Name(NamedTuple):
     """A function or class that a pickle names, and what its call stands for."""
 
     name: str
@@ -251,20 +251,21 @@ class _Machine:
     def _named(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full in _CALLS:
-            return _Name(full, _CALLS[full])
+            return Name(full, _CALLS[full])
         if module == "torch" and name in DTYPES:
-            return _Name(full, None)
+            return Name(full, None)
         if module in ("torch", "torch.storage", "torch.cuda") and name in _STORAGES:
-            return _Name(full, None)
+            return Name(full, None)
         raise CheckpointError(
             f"{self.where} is a pickle that names {shown(full)}: only tensors, numbers, texts, lists and "
             "dicts are read, and nothing is run. Where torch is installed and the file is trusted, save its "
-            "state dict alone: torch.save(model.state_dict(), 'pytorch_model.bin')"
+            "state dict alone: found = torch.load(FILE, weights_only=False); torch.save(found.state_dict(), "
+            "'pytorch_model.bin') where it is a model, found['state_dict'] where it is a dict with that"
         )
 
     def op_reduce(self, _: None) -> None:
         arguments, function = self._pop(), self._pop()
-        if not isinstance(function, _Name) or function.call is None or type(arguments) is not tuple:
+        if not isinstance(function, Name) or function.call is None or type(arguments) is not tuple:
             raise ValueError("something is called that is no function")
         try:
             self.stack.append(function.call(*arguments))
@@ -281,7 +282,7 @@ class _Machine:
         if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
             raise ValueError("a storage is missing")
         kind, key, numel = named[1], named[2], named[4]
-        name = kind.name.rpartition(".")[2] if isinstance(kind, _Name) else ""
+        name = kind.name.rpartition(".")[2] if isinstance(kind, Name) else ""
         if name not in _STORAGES or type(key) is not str or not _is_size(numel):
             raise ValueError("a storage is not described as it should be")
         if len(named) == 6 and named[5] is not None:
@@ -317,7 +318,7 @@ def _tensor_of_dtype(
     metadata: Any = None,
 ) -> Tensor:
     """torch._utils._rebuild_tensor_v3: the storage is one of bytes, and the offset counts elements."""
-    name = dtype.name.rpartition(".")[2] if isinstance(dtype, _Name) else ""
+    name = dtype.name.rpartition(".")[2] if isinstance(dtype, Name) else ""
     if name not in DTYPES:
         raise ValueError("a tensor has an unknown type of elements")
     return _checked(storage, offset, shape, strides, DTYPES[name])

@@ -9,6 +9,7 @@ library: every file that it rejects is rejected here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ from ..errors import CheckpointError, shown
 from .files import MAX_JSON, RegularFile, parse_object
 from .tensors import ITEMSIZE, TensorInfo
 
-__all__ = ["read_header", "read_header_and_metadata", "write_tensors"]
+__all__ = ["read_header", "read_header_and_metadata", "write_header", "write_tensors"]
 
 # Of one tensor as declared; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
@@ -107,18 +108,32 @@ def write_tensors(
     alignment : int
         The data begins at a multiple of this many bytes.
     """
+    dtypes = {"float32": "F32", "uint8": "U8"}
+    described = {name: (dtypes[array.dtype.name], array.shape) for name, array in tensors.items()}
+    write_header(file, described, metadata, alignment)
+    for array in tensors.values():
+        file.write(array.data.cast("B"))
+
+
+def write_header(
+    file: BinaryIO,
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    metadata: Mapping[str, str],
+    alignment: int = 8,
+) -> None:
+    """Write what stands before the data: of ``tensors``, name -> dtype and shape, in the order of the data.
+
+    The other arguments are those of `write_tensors`.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
-    for name, array in tensors.items():
-        begin, end = end, end + array.nbytes
-        dtype = {"float32": "F32", "uint8": "U8"}[array.dtype.name]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * ITEMSIZE[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-(8 + len(data)) % alignment)
     file.write(len(data).to_bytes(8, "little"))
     file.write(data)
-    for array in tensors.values():
-        file.write(array.data.cast("B"))
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:

@@ -64,7 +64,10 @@ def _around(tokenizer: Tokenizer, config: Config) -> list[str]:
         notes.append(f"the tokenizer puts {before} before a text: kept before prompts and scored texts")
     if tokenizer.suffix:
         after = ", ".join(_token(tokenizer, token) for token in tokenizer.suffix)
-        notes.append(f"the tokenizer puts {after} after a text: left out, since texts go on here")
+        done = (
+            "kept where a text is classified" if config.is_classifier else "left out, since texts go on here"
+        )
+        notes.append(f"the tokenizer puts {after} after a text: {done}")
     if config.n_vocab < tokenizer.n_vocab < 2**31 - 1:  # the latter is said of an unknown size
         notes.append(
             f"the vocabulary has ids up to {tokenizer.n_vocab - 1}, but the model's end at "

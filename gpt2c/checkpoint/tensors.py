@@ -67,7 +67,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     -------
     ndarray
         float32, C-contiguous, of the tensor's shape or [end - begin, ...]. No other array of that size is
-        allocated where the tensor is C-contiguous; the widening of F16 and BF16 is exact.
+        allocated where the tensor or its transpose is C-contiguous; the widening of F16 and BF16 is exact.
 
     Raises
     ------
@@ -88,6 +88,8 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     if info.strides is None:
         first = info.offset + begin * math.prod(shape[1:]) * info.itemsize
         return _read(file, info, first, math.prod(shape)).reshape(shape)
+    if len(shape) == 2 and info.strides == (1, info.shape[0]):
+        return _read_transposed(file, info, begin, begin + shape[0])
     values = _read(file, info, info.offset, info.nbytes // info.itemsize)
     strides = tuple(4 * stride for stride in info.strides)
     whole = np.lib.stride_tricks.as_strided(values, info.shape, strides, writeable=False)
@@ -97,9 +99,30 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
 def _read(file: RegularFile, info: TensorInfo, first: int, count: int) -> np.ndarray:
     """``count`` neighbouring elements, from the byte ``first`` of the file on, as float32."""
     out = np.empty(count, np.float32)
+    _check_finite(_read_into(out, file, info, first), count, info)
+    return out
+
+
+def _read_transposed(file: RegularFile, info: TensorInfo, begin: int, end: int) -> np.ndarray:
+    """Rows of a matrix of which the file has the transpose, a block of that at a time."""
+    n_rows, n_columns = info.shape
+    out = np.empty((end - begin, n_columns), np.float32)
+    step = max(1, _BLOCK // max(1, n_rows))
+    block = np.empty((min(step, n_columns), n_rows), np.float32)
+    bad = 0
+    for at in range(0, n_columns, step):
+        part = block[: n_columns - at]
+        bad += _read_into(part.reshape(-1), file, info, info.offset + at * n_rows * info.itemsize)
+        out[:, at : at + len(part)] = part[:, begin:end].T
+    _check_finite(bad, n_rows * n_columns, info)
+    return out
+
+
+def _read_into(out: np.ndarray, file: RegularFile, info: TensorInfo, first: int) -> int:
+    """Fill a flat float32 array with neighbouring elements. Returns how many are NaN or infinite."""
+    count, bad = out.size, 0
     raw = None if info.dtype == "F32" else np.empty(min(count, _BLOCK), f"u{info.itemsize}")
     flags = np.empty(min(count, _BLOCK), np.bool_)
-    bad = 0  # values
     for start in range(0, count, _BLOCK):
         block, offset = out[start : start + _BLOCK], first + start * info.itemsize
         if raw is None:
@@ -108,12 +131,15 @@ def _read(file: RegularFile, info: TensorInfo, first: int, count: int) -> np.nda
             _fill(raw[: block.size], file, offset, info)
             _convert(block, raw[: block.size], info.dtype)
         bad += block.size - int(np.count_nonzero(np.isfinite(block, out=flags[: block.size])))
+    return bad
+
+
+def _check_finite(bad: int, count: int, info: TensorInfo) -> None:
     if bad:
         raise CheckpointError(
             f"{info.file}: tensor {shown(info.name)} has NaN or infinity in {bad} of its {count} values: the "
             "file is damaged, or the training of the model diverged"
         )
-    return out
 
 
 def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -> None:

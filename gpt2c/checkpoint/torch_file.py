@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
 from .files import TORCH_MAGIC, RegularFile
-from .pickled import Storage, Tensor, read_pickle
+from .pickled import Name, Storage, Tensor, read_pickle
 from .tensors import ITEMSIZE, TensorInfo
 
 __all__ = ["read_torch_file"]
@@ -207,6 +207,8 @@ def _placed(value: Any, file: RegularFile, places: Mapping[str, _Place]) -> Any:
             return _info(item, file, places)
         if isinstance(item, Storage):
             return None
+        if isinstance(item, Name):  # a type of elements, among settings
+            return item.name
         if not isinstance(item, dict | list | tuple):
             return item
         if id(item) in known:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask
+from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter, of_choice_head
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["listed", "match"]
+__all__ = ["LOOSE", "listed", "match", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
+# What messages say of errors that strict=False makes notes of.
+LOOSE = " (strict=False, --no-strict on the command line, loads what is needed all the same)"
 
 
 def match(
-    stored: Iterable[TensorInfo], config: Config, where: str
+    stored: Iterable[TensorInfo],
+    config: Config,
+    where: str,
+    *,
+    source: str = "its config.json",
+    strict: bool = True,
 ) -> tuple[dict[str, TensorInfo], list[str]]:
     """Find every tensor of a model among the stored ones; none may be missing, and no others present.
 
@@ -27,6 +35,10 @@ def match(
         The configuration that they must fit.
     where : str
         The checkpoint's name for messages.
+    source : str
+        What the configuration was read from, for messages.
+    strict : bool
+        Refuse tensors that are not expected; else they are noted.
 
     Returns
     -------
@@ -41,34 +53,54 @@ def match(
         Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
         are named.
     """
-    found, notes = _of_the_language_model(stored, config.n_layer, where)
+    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
+    found, notes = _of_the_model(stored, config, wanted, where)
     if config.tie_word_embeddings and "lm_head.weight" in found:
         notes.append(_tie(found, where))
-
-    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
     missing = [name for name in wanted if name not in found]
     unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
-    if missing or unexpected:
+    if missing or (unexpected and strict):
         parts = [f"{listed(missing)} missing"] if missing else []
         parts += [f"{listed(unexpected)} not expected"] if unexpected else []
-        raise CheckpointError(f"{where} does not hold the GPT-2 of its config.json: {'; '.join(parts)}")
+        loose = "" if missing else LOOSE
+        raise CheckpointError(f"{where} does not hold the GPT-2 of {source}: {'; '.join(parts)}{loose}")
+    if unexpected:
+        notes.append(f"{listed(unexpected)} left aside: GPT-2 has no such tensors (strict=False)")
     for name, (dims, shape) in wanted.items():
-        _check(found[name], dims, shape, where)
+        _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
 
 
-def _of_the_language_model(
-    stored: Iterable[TensorInfo], n_layer: int, where: str
+def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
+    """The configuration without a choice head that is not stored, and the note on that."""
+    head = config.head
+    if head is None or head.kind != "choice" or any(of_choice_head(canonical(info.name)) for info in stored):
+        return config, []
+    return replace(config, head=None), [
+        "the choice head of GPT2DoubleHeadsModel is not stored: this is a language model alone"
+    ]
+
+
+def _of_the_model(
+    stored: Iterable[TensorInfo], config: Config, wanted: Collection[str], where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """The stored tensors by canonical name, without masks and other heads; the notes on those."""
+    """The stored tensors by canonical name, without masks and a head that is not used; the notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
         name = canonical(tensor.name)
-        if is_mask(name, n_layer):
+        if is_mask(name, config.n_layer):
             masks += 1
-        elif head_of_another_task(name):
+        elif head_of_another_task(name) and name not in wanted:
             other_heads.append(name)
+        elif of_an_adapter(tensor.name):
+            raise CheckpointError(
+                f"{where} holds a LoRA adapter that is not merged into the weights (tensor "
+                f"{shown(tensor.name)}): where PEFT is installed, "
+                "model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+            )
+        elif name in found and found[name]._replace(name=tensor.name) == tensor:
+            pass  # another name for the same bytes, as tied heads have
         elif name in found:
             raise CheckpointError(
                 f"{where} holds {name} twice, as {shown(found[name].name)} and as {shown(tensor.name)}"
@@ -83,11 +115,13 @@ def _of_the_language_model(
     return found, notes
 
 
-def _check(tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str) -> None:
-    """Refuse a tensor of another shape than config.json asks for, or of a dtype that is not read."""
+def _check(
+    tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str, source: str
+) -> None:
+    """Refuse a tensor of another shape than the configuration asks for, or of a dtype that is not read."""
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; config.json asks "
+            f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; {source} asks "
             f"for {list(shape)}, that is [{', '.join(dims)}]"
         )
     if tensor.dtype not in (*FLOAT_DTYPES, ZERO):

@@ -44,7 +44,9 @@ def run(arguments: Namespace) -> None:
         print(harmless(f"{arguments.destination}: {size_text(size)}, {model.dtype}"))
     texts = []
     if not arguments.no_comparison and model.dtype != "float32":
-        if model.has_tokenizer:
+        if model.config.is_classifier:
+            note("no comparison with float32: a classifier has no log-loss")
+        elif model.has_tokenizer:
             texts = windows(model, text)
         else:
             note("no comparison with float32: the model has no tokenizer")

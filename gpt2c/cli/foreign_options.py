@@ -10,8 +10,8 @@ from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS, each
 
 __all__ = ["answer_to"]
 
-_ON_TEXTS = ("generate", "suggest", "score", "explain")
-_ON_FILES = ("generate", "score")
+_ON_TEXTS = ("generate", "suggest", "score", "classify", "explain")
+_ON_FILES = ("generate", "score", "classify")
 
 _NO_SUCH = "gpt2c has none of this kind"
 _IN_PYTHON = "the command line cannot do that; in Python, model.generate has"
@@ -43,6 +43,13 @@ _TO_CONVERT = each(
     {"pretrained_model_name_or_path model_name model_path model m": "the model is the first argument"}
 )
 
+_TO_EXPORT = each(
+    {
+        "pretrained_model_name_or_path model_name model_path model m": "the model is the first argument",
+        "torch_dtype dtype quantization_config load_in_4bit load_in_8bit": "what is written is float32",
+    }
+)
+
 _ON_A_TEXT = each(
     {
         "inputs input_ids inputs_embeds prompt": "a text is what is taken: it is the first argument",
@@ -52,7 +59,10 @@ _ON_A_TEXT = each(
         "past_key_values": "keys and values are not kept from one command to the next",
         "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
-        "truncation": "a text that is too long is an error; generate has --overflow, score has --stride",
+        "truncation": (
+            "a text that is too long is an error; generate has --overflow, score has --stride, classify has "
+            "--max-tokens"
+        ),
         "add_special_tokens": (
             "what the tokenizer puts before a text stands there; --special recognises what is written in it"
         ),
@@ -130,6 +140,7 @@ def _own(command: str) -> list[Mapping[str, str]]:
         *[_TO_FILES] * (command in _ON_FILES),
         *[_ON_A_TEXT] * (command in _ON_TEXTS),
         *[_TO_CONVERT] * (command == "convert"),
+        *[_TO_EXPORT] * (command == "export"),
         _TO_ALL,
     ]
 

@@ -7,7 +7,6 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..checkpoint.packed import open_packed, packed_path
 from ..core import _engine
 from ..core.labels import harmless
 from ..views.ansi import bold
@@ -17,6 +16,7 @@ from .loading import load_model
 
 if TYPE_CHECKING:
     from ..model import GPT2
+    from .checking import Finding
 
 __all__ = ["run"]
 
@@ -29,8 +29,7 @@ def run(arguments: Namespace) -> None:
         arguments.model = arguments.source
     with open_output(arguments.output) as out:
         model = load_model(arguments)
-        if arguments.check:
-            _check(arguments.model, model)
+        checks = _checks(model, arguments)
         tokenizer = model.tokenizer if model.has_tokenizer else None
         told = {
             "model": model.name,
@@ -55,18 +54,22 @@ def run(arguments: Namespace) -> None:
             "isas": _engine.isas(),
             "threads": model.threads,
         }
+        if arguments.check:
+            told["checks"] = [finding._asdict() for finding in checks]
         if arguments.json:
             print_json(told, out)
         else:
             _print_info(told, out)
+    if any(finding.result == "wrong" for finding in checks):
+        raise SystemExit(1)
 
 
-def _check(source: str | None, model: GPT2) -> None:
-    path = packed_path(source)
-    if path is None:
-        raise ValueError(f"--check is for packed files, which hold a checksum; {model.name} is not one")
-    open_packed(path).check()
-    model.notes.append("the checksum of its contents is right")
+def _checks(model: GPT2, arguments: Namespace) -> list[Finding]:
+    if not arguments.check:
+        return []
+    from .checking import findings
+
+    return list(findings(model, arguments))
 
 
 def _print_info(told: dict[str, Any], out: TextIO) -> None:
@@ -91,7 +94,7 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
         line("tokens", f"{told['vocabulary']['tokens']:,}")
         for token, number in told["vocabulary"]["special_tokens"].items():
             line(f"special token {number}", quoted(token))
-        for name, what in (("prefix", "put before a text"), ("suffix", "put after a text (left out)")):
+        for name, what in (("prefix", "put before a text"), ("suffix", "put after a text")):
             if told["vocabulary"][name]:
                 line(what, _ids(told["vocabulary"][name]))
     else:
@@ -108,6 +111,10 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
     line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
     line("threads", told["threads"])
     line("numerics", told["numerics"])
+    if "checks" in told:
+        section("Checks")
+        for found in told["checks"]:
+            line(found["check"], f"{found['result']:<6}{found['text']}")
 
 
 def _ids(tokens: Iterable[int]) -> str:

@@ -19,7 +19,9 @@ def load_model(arguments: Namespace) -> GPT2:
         backend=arguments.backend,
         threads=arguments.threads,
         tokenizer=arguments.tokenizer,
+        adapter=arguments.adapter,
         revision=arguments.revision,
         local_files_only=arguments.offline,
+        strict=arguments.strict,
         progress=is_terminal(sys.stderr),
     )

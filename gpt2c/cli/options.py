@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,18 +14,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "edit_option",
+    "files_of_texts",
     "max_loss_option",
     "model_options",
     "output_options",
     "sampling_options",
     "special_option",
+    "text_or_files",
 ]
 
 
-def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = False) -> None:
+def model_options(
+    parser: ArgumentParser, *, model: bool = True, auto: bool = False, dtype: bool = True
+) -> None:
     """The options of every command that loads a model.
 
-    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured.
+    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured;
+    without ``dtype``, of one that has to be float32.
     """
     group = parser.add_argument_group("model")
     if model:
@@ -39,11 +46,31 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
         help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
         "spiece.model) or a name on the hub",
     )
+    group.add_argument(
+        "--adapter",
+        action="append",
+        type=_adapter,
+        metavar="DIR[=WEIGHT]",
+        help="merge a LoRA adapter into the model: a directory that PEFT wrote or a name on the hub, with a "
+        "factor on what it adds (1); may be given several times",
+    )
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="load past tensors that GPT-2 does not have, and tell of them",
+    )
+    group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
     )
+    if dtype:
+        _arithmetic_options(group, model, auto)
+
+
+def _arithmetic_options(group: _ArgumentGroup, backend: bool, auto: bool) -> None:
+    """In which number format weights are kept, and what multiplies them."""
     group.add_argument(
         "--dtype",
         type=str if auto else _fixed_dtype,
@@ -55,7 +82,7 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
     )
     if auto:
         max_loss_option(group)
-    if not model:
+    if not backend:
         return
     group.add_argument(
         "--backend",
@@ -63,6 +90,15 @@ def model_options(parser: ArgumentParser, *, model: bool = True, auto: bool = Fa
         default="native",
         help="gpt2c's own arithmetic, or NumPy's BLAS (native)",
     )
+
+
+def _adapter(words: str) -> tuple[str, float]:
+    path, _, weight = words.rpartition("=")
+    # The name of a directory may have a "=", too.
+    if path and not os.path.exists(words):
+        with contextlib.suppress(ValueError):
+            return path, float(weight)
+    return words, 1.0
 
 
 def max_loss_option(parser: ArgumentParser | _ArgumentGroup) -> None:
@@ -106,6 +142,59 @@ def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyEx
         help=f"write to FILE, which appears once it is complete{files}",
     )
     return form
+
+
+def text_or_files(parser: ArgumentParser) -> None:
+    """A text, the file that it is in, or files of texts."""
+    parser.add_argument(
+        "text", nargs="*", metavar="TEXT | IN", help="the text; - or nothing: stdin. Or files of texts"
+    )
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
+    )
+
+
+def files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
+    """The options of commands that take files of texts."""
+    files = parser.add_argument_group("files of texts")
+    files.add_argument(
+        "--text-field",
+        metavar="NAME",
+        help="the field or column that holds the text (text); a.b is the field b of a",
+    )
+    files.add_argument(
+        "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
+    )
+    files.add_argument(
+        "--on-error",
+        choices=("stop", "null", "skip"),
+        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
+        "values or skipped; OUTPUT.errors.jsonl lists them",
+    )
+    files.add_argument(
+        "--delimiter",
+        type=lambda word: "\t" if word == "\\t" else word,
+        metavar="C",
+        help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
+    )
+    files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
+    files.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="take records I, I + N, I + 2 N, ... of every file: one of N processes, I from 1 to N",
+    )
+    files.add_argument(
+        "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
+    )
+    return files
+
+
+def _shard(word: str) -> tuple[int, int]:
+    shard, _, shards = word.partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise ArgumentTypeError(f"{word!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(shard), int(shards)
 
 
 def special_option(parser: ArgumentParser) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ..core.labels import harmless
 from ..version import __version__
 from .options import (
     edit_option,
+    files_of_texts,
     max_loss_option,
     model_options,
     output_options,
     sampling_options,
     special_option,
+    text_or_files,
 )
-
-if TYPE_CHECKING:
-    from argparse import _ArgumentGroup
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
@@ -92,7 +91,7 @@ def _generate(command: Command) -> None:
     parser.add_argument(
         "--trace", action="store_true", help="then tell on stderr what was weighed at every step"
     )
-    _files_of_texts(parser)
+    files_of_texts(parser)
     output_options(parser, "FILE | DIR")
 
 
@@ -118,12 +117,7 @@ def _score(command: Command) -> None:
         f"file IN gives a file in DIR with the scores beside each record. {_FILES}",
     )
     parser.usage = "gpt2c score [TEXT | -f FILE] [options]\n       gpt2c score IN... -o DIR [options]"
-    parser.add_argument(
-        "text", nargs="*", metavar="TEXT | IN", help="the text; - or nothing: stdin. Or files of texts"
-    )
-    parser.add_argument(
-        "-f", "--file", metavar="FILE", help="read the text from FILE, without its final line break"
-    )
+    text_or_files(parser)
     model_options(parser, auto=True)
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument(
@@ -140,10 +134,33 @@ def _score(command: Command) -> None:
     edit_option(parser)
     _windows(parser)
     _tables(parser)
-    files = _files_of_texts(parser)
+    files = files_of_texts(parser)
     files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
     form = output_options(parser, "FILE | DIR")
     form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
+
+
+def _classify(command: Command) -> None:
+    parser = command(
+        "classify",
+        "the labels of a text, or of those of files",
+        "For models that were trained for it: GPT2ForSequenceClassification, or of one text also "
+        "GPT2ForTokenClassification, which labels every token. With -o DIR, every file IN gives a file in "
+        f"DIR with the label and its probability beside each record. {_FILES}",
+    )
+    parser.usage = "gpt2c classify [TEXT | -f FILE] [options]\n       gpt2c classify IN... -o DIR [options]"
+    text_or_files(parser)
+    model_options(parser)
+    special_option(parser)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="cut longer texts to N tokens, those that the tokenizer puts around them included (texts longer "
+        "than the model's positions are an error)",
+    )
+    files_of_texts(parser)
+    output_options(parser, "FILE | DIR")
 
 
 def _windows(parser: ArgumentParser) -> None:
@@ -186,49 +203,6 @@ _FILES = (
     "Files are .txt, .jsonl, .ndjson, .json, .csv and .tsv, also with .gz, .bz2, .xz or .zst, and .parquet. "
     "Outputs that are there already are left alone, so the same command resumes, also within a file."
 )
-
-
-def _files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
-    """The options of commands that take files of texts."""
-    files = parser.add_argument_group("files of texts")
-    files.add_argument(
-        "--text-field",
-        metavar="NAME",
-        help="the field or column that holds the text (text); a.b is the field b of a",
-    )
-    files.add_argument(
-        "--lines", action="store_true", help="each line of a .txt file is a text (otherwise: the file is one)"
-    )
-    files.add_argument(
-        "--on-error",
-        choices=("stop", "null", "skip"),
-        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
-        "values or skipped; OUTPUT.errors.jsonl lists them",
-    )
-    files.add_argument(
-        "--delimiter",
-        type=lambda word: "\t" if word == "\\t" else word,
-        metavar="C",
-        help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
-    )
-    files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
-    files.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="I/N",
-        help="take records I, I + N, I + 2 N, ... of every file: one of N processes, I from 1 to N",
-    )
-    files.add_argument(
-        "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
-    )
-    return files
-
-
-def _shard(word: str) -> tuple[int, int]:
-    shard, _, shards = word.partition("/")
-    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
-        raise ArgumentTypeError(f"{word!r} is not I/N with I from 1 to N, such as 1/4")
-    return int(shard), int(shards)
 
 
 def _explain(command: Command) -> None:
@@ -300,7 +274,10 @@ def _info(command: Command) -> None:
     parser.add_argument("source", nargs="?", metavar="MODEL", help="as for -m")
     model_options(parser)
     parser.add_argument(
-        "--check", action="store_true", help="read all of a packed file and compare its checksum"
+        "--check",
+        action="store_true",
+        help="look for what is wrong or surprising: configuration, tensors, hashes, logits against a "
+        "reference in float64, tokenizer; the exit status is 1 if something is wrong",
     )
     output_options(parser)
 
@@ -320,6 +297,19 @@ def _convert(command: Command) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     model_options(parser, model=False)
+
+
+def _export(command: Command) -> None:
+    parser = command(
+        "export",
+        "write a model as a directory that transformers loads",
+        "config.json, model.safetensors in float32, generation_config.json and the tokenizer's files. The "
+        "directory appears once it is complete.",
+    )
+    parser.add_argument("source", metavar="SRC", help="a model, as for -m of the other commands")
+    parser.add_argument("destination", metavar="DIR", help="a new name, or an empty directory")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    model_options(parser, model=False, dtype=False)
 
 
 def _bench(command: Command) -> None:
@@ -366,9 +356,11 @@ COMMANDS: dict[str, Callable[[Command], None]] = {
     "generate": _generate,
     "suggest": _suggest,
     "score": _score,
+    "classify": _classify,
     "explain": _explain,
     "info": _info,
     "convert": _convert,
+    "export": _export,
     "bench": _bench,
 }
 """What adds each command."""

@@ -19,3 +19,4 @@ cdef class KVCache:
     cdef int acquire_to_change(self) except -1
     cdef int adopt(self, KVCache prefix) except -1
     cdef int copy_positions(self, KVCache other) except -1
+    cdef int take_own(self, KVCache other, ptrdiff_t first, ptrdiff_t last) except -1

@@ -126,6 +126,72 @@ cdef class KVCache:
         self.length = other.length
         return 0
 
+    def take(self, KVCache other not None, begin, end):
+        """Copy positions ``begin`` to ``end`` of ``other`` to the end of this cache, which then has them.
+
+        ``begin`` and the length of this cache are multiples of 16. Nothing is copied beyond what ``other`` holds.
+        """
+        cdef ptrdiff_t first = begin, last = end, n
+        if other is self or other.weights is not self.weights or other.dtype != self.dtype:
+            raise ValueError("a cache can take positions of another of the same model and dtype")
+        if first % GPT2C_LANES or self.length % GPT2C_LANES or not 0 <= first <= last <= other.length or \
+                self.length + last - first > self.n_ctx:
+            raise ValueError(f"take({begin!r}, {end!r}) of {other!r} into {self!r}: from a multiple of 16 to one, with "
+                             "room for them, is needed")
+        while first < last:  # a part of them may be in the prefix of the other
+            n = last - first
+            if other.prefix is not None and first < other.c.shared:
+                n = min(n, other.c.shared - first)
+                self.take_own(other.prefix, first, first + n)
+            else:
+                self.take_own(other, first, last)
+            first += n
+
+    cdef int take_own(self, KVCache other, ptrdiff_t first, ptrdiff_t last) except -1:
+        cdef ptrdiff_t here = self.length - self.c.shared, there = first - other.c.shared, n = last - first
+        cdef ptrdiff_t groups = (n + GPT2C_LANES - 1) // GPT2C_LANES
+        self.acquire_to_change()
+        try:
+            other.acquire()
+            try:
+                self.k[:, here // GPT2C_LANES:here // GPT2C_LANES + groups] = \
+                    other.k[:, there // GPT2C_LANES:there // GPT2C_LANES + groups]
+                self.v[:, here:here + n] = other.v[:, there:there + n]
+                self.length += n
+            finally:
+                other.release()
+        finally:
+            self.release()
+        return 0
+
+    def state(self):
+        """Keys and values of the positions that are filled, uint8 [any] each, for ``restore``."""
+        cdef ptrdiff_t groups = (self.length + GPT2C_LANES - 1) // GPT2C_LANES
+        if self.prefix is not None:
+            raise ValueError("a cache with a prefix holds a part of its text only; use a copy without")
+        keys = np.zeros_like(self.k[:, :groups])
+        n_full = self.length // GPT2C_LANES
+        keys[:, :n_full] = self.k[:, :n_full]
+        if groups > n_full:  # of the last group, no more than is filled
+            rest = self.length % GPT2C_LANES
+            shape = (keys.shape[0], -1, GPT2C_LANES)
+            keys[:, n_full].reshape(shape)[:, :, :rest] = self.k[:, n_full].reshape(shape)[:, :, :rest]
+        values = np.ascontiguousarray(self.v[:, :self.length])
+        return keys.reshape(-1).view(np.uint8), values.reshape(-1).view(np.uint8)
+
+    def restore(self, keys, values, n):
+        """Fill an empty cache with the ``n`` positions of what ``state`` gave of one of this model and dtype."""
+        cdef ptrdiff_t length = n, groups = (length + GPT2C_LANES - 1) // GPT2C_LANES
+        if self.length or self.prefix is not None or not 0 <= length <= self.n_ctx:
+            raise ValueError(f"restore needs an empty cache with room for {n!r} positions; this is {self!r}")
+        k, v = self.k[:, :groups], self.v[:, :length]
+        if (keys.size, values.size) != (k.nbytes, v.nbytes):
+            raise ValueError(f"{keys.size} and {values.size} bytes are not the keys and values of {n} positions; "
+                             f"needed: {k.nbytes} and {v.nbytes}")
+        k[...] = keys.view(self.dtype).reshape(k.shape)
+        v[...] = values.view(self.dtype).reshape(v.shape)
+        self.length = length
+
     def truncate(self, n):
         """Forget all but the first ``n`` positions, 0 <= n <= len(cache); not less than are read from a prefix."""
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not self.c.shared <= n <= self.length:

@@ -40,6 +40,7 @@ __all__ = [
     "aligned_empty",
     "default_isa",
     "forward",
+    "hidden",
     "isas",
     "log_sum_exp",
     "mask_bits",
@@ -60,6 +61,13 @@ def forward(
     start: tuple[int, NDArray[np.float32]] | None = None,
     bidirectional: bool = False,
     deadline: Deadline | None = None,
+) -> NDArray[np.float32]: ...
+def hidden(
+    weights: Weights,
+    sequences: _Sequences,
+    wanted: Sequence[NDArray[np.integer[Any]]],
+    *,
+    threads: int = 1,
 ) -> NDArray[np.float32]: ...
 def score(
     weights: Weights,

@@ -28,7 +28,7 @@ from gpt2c.core._kernels cimport (
 __all__ = [
     "BACKENDS", "CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS", "NUMERICS_VERSION",
     "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty", "default_isa",
-    "forward", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
+    "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
 ]
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
@@ -90,6 +90,41 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     return logits
 
 
+def hidden(weights, sequences, wanted, *, threads=1):
+    """What comes out of the last LayerNorm, which the head of a model reads, for some rows.
+
+    Parameters
+    ----------
+    weights, sequences, threads : as for ``forward``
+    wanted : list of intp arrays
+        One per sequence: indices of its ids, ascending.
+
+    Returns
+    -------
+    float32 array [rows wanted, n_embd]
+    """
+    cdef Call call = Call(weights, sequences, threads, False)
+    if len(wanted) != len(call.caches):
+        raise ValueError(f"wanted has {len(wanted)} items; needed is one for each of the {len(call.caches)} sequences")
+    rows = np.concatenate([rows_of(rows, begin, end) for rows, begin, end
+                           in zip(wanted, call.row_start[:-1], call.row_start[1:])])
+    found = np.empty((rows.shape[0], weights.config.n_embd), np.float32)
+    call.c.output.n_rows, call.c.output.rows = rows.shape[0], <const ptrdiff_t *>call.own(rows)
+    call.c.output.hidden = <float *>call.own(found)
+    call.run()
+    return found
+
+
+cdef rows_of(rows, begin, end):
+    """Rows of a sequence as rows of the call, where it has those from ``begin`` to ``end``; checked."""
+    rows = np.asarray(rows, np.intp) + begin
+    if rows.ndim != 1:
+        raise ValueError(f"rows have the shape {rows.shape}; needed: one dimension")
+    if rows.size and not (begin <= rows[0] and rows[-1] < end and (rows[1:] >= rows[:-1]).all()):
+        raise ValueError(f"rows must ascend from 0 to {end - begin - 1}, the last of the sequence")
+    return rows
+
+
 cdef wanted_rows(Call call, wanted):
     """Rows of the call, ascending, and their targets, from what is wanted of each sequence."""
     if len(wanted) != len(call.caches):
@@ -97,12 +132,9 @@ cdef wanted_rows(Call call, wanted):
                          f"{len(call.caches)} sequences")
     all_rows, all_targets = [], []
     for (rows, targets), begin, end in zip(wanted, call.row_start[:-1], call.row_start[1:]):
-        rows = np.asarray(rows, np.intp) + begin
-        if rows.shape != targets.shape or rows.ndim != 1:
-            raise ValueError(f"rows have the shape {rows.shape}, targets {targets.shape}; needed: one target each")
-        if rows.size and not (begin <= rows[0] and rows[-1] < end and (rows[1:] >= rows[:-1]).all()):
-            raise ValueError(f"rows must ascend from 0 to {end - begin - 1}, the last of the sequence")
-        all_rows.append(rows)
+        if np.shape(rows) != targets.shape:
+            raise ValueError(f"rows have the shape {np.shape(rows)}, targets {targets.shape}; needed: one target each")
+        all_rows.append(rows_of(rows, begin, end))
         all_targets.append(targets)
     targets = np.concatenate(all_targets, dtype=np.int32, casting="safe")
     if targets.size == 0:

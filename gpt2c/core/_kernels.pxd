@@ -209,6 +209,7 @@ cdef extern from "call.h" nogil:
     ctypedef struct gpt2c_output:
         ptrdiff_t n_rows
         const ptrdiff_t *rows
+        float *hidden
         float *logits
         ptrdiff_t score_block
         const ptrdiff_t *target_start

@@ -97,6 +97,9 @@ cdef class Weights:
         self.norm(&self.model.ln_f, "ln_f")
         self.model.wpe = self.vector("wpe.weight", (config.n_ctx, config.n_embd))
         self.read_head()
+        if config.head is not None:
+            for name, shape in config.head.shapes(config.n_embd).items():
+                self.vector(name, shape)  # multiplied in Python: they are few numbers
         self.read = self.read_rows = self.panels = None
 
     def __dealloc__(self):

@@ -6,16 +6,17 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["create", "decoded", "naming", "recognised", "remove_unfinished", "replacing"]
+__all__ = ["create", "decoded", "naming", "new_directory", "recognised", "remove_unfinished", "replacing"]
 
 _unfinished: set[str] = set()
-"""Output files that do not have their final name yet."""
+"""Output files and directories that do not have their final name yet."""
 
 
 def decoded(data: bytes, name: str, line_break: bool = True) -> str:
@@ -104,6 +105,54 @@ def create(path: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def new_directory(path: str) -> Iterator[str]:
+    """The name of a directory to write files into: it becomes ``path`` once they are complete and on disk.
+
+    If ``path`` is there, it must be an empty directory. The name before that ends with ".part"; what killed
+    processes left of ``path`` under such names is removed.
+    """
+    import fcntl
+
+    target = os.path.realpath(path)
+    taken = FileExistsError(errno.EEXIST, "is there and is not empty: choose another name", path)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if os.listdir(target):
+            raise taken
+        if os.path.samefile(target, os.curdir):  # which would be another one afterwards
+            raise FileExistsError(errno.EEXIST, "is the current directory: give the name of a new one", path)
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise FileExistsError(errno.EEXIST, "is a file: choose another name for the directory", path)
+    unfinished = f"{target}.{os.urandom(4).hex()}.part"
+    _remove_stale(target)
+    try:
+        os.mkdir(unfinished)
+        descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
+    _unfinished.add(unfinished)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with naming(path):
+            yield unfinished
+            for name in os.listdir(unfinished):
+                with open(os.path.join(unfinished, name), "rb") as file:
+                    _sync(file.fileno())
+            _sync(descriptor)
+            try:
+                os.rename(unfinished, target)
+            except OSError as error:
+                raise taken if error.errno in (errno.ENOTEMPTY, errno.EEXIST) else error from None
+            _sync_directory(os.path.dirname(target))
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+        _unfinished.discard(unfinished)
+
+
+@contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
     """Say which file it is, in errors that only writing has: a full disk, a quota, a limit."""
     try:
@@ -157,7 +206,7 @@ def _locked(path: str, *, wait: bool) -> int:
 
 
 def _remove_stale(target: str) -> None:
-    """Remove unfinished files of ``target`` that no process has locked: those who wrote them were killed."""
+    """Remove what is unfinished of ``target`` and no process has locked: those who wrote it were killed."""
     import fcntl
 
     directory, name = os.path.split(target)
@@ -168,11 +217,14 @@ def _remove_stale(target: str) -> None:
         return
     for entry in filter(ours.fullmatch, entries):
         # Where it is locked, or the file system has no locks, it stays.
+        path = os.path.join(directory, entry)
+        is_directory = os.path.isdir(path)
+        how = os.O_RDONLY | os.O_DIRECTORY if is_directory else os.O_WRONLY | os.O_NONBLOCK
         with contextlib.suppress(OSError):
-            descriptor = os.open(os.path.join(directory, entry), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, how | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(os.path.join(directory, entry))
+                shutil.rmtree(path) if is_directory else os.unlink(path)
             finally:
                 os.close(descriptor)
 
@@ -197,7 +249,9 @@ def _sync_directory(path: str) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove what `replacing` has begun in this process and not ended: for a process that ends at once."""
+    """Remove what was begun in this process and not ended: for a process that ends at once."""
     for path in _unfinished:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.unlink(path)

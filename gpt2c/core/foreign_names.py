@@ -24,11 +24,16 @@ OF_PROMPTS = each(
             "texts are never padded: give a list of prompts of any lengths"
         ),
         "inputs_embeds": "only text and token ids are taken; edits= of run_with_cache changes embeddings",
-        "past_key_values": "model.forward(ids, cache=model.new_cache()) goes on from what was computed",
+        "past_key_values": (
+            "model.session(text) keeps what was computed; so does forward(ids, cache=model.new_cache())"
+        ),
         "use_cache": "no token is computed twice, and that changes no number",
         "labels": "model.score(text) gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict": "the result has one form, that of the method's documentation",
-        "truncation": "a text that is too long is an error; generate has overflow=, score has stride=",
+        "truncation": (
+            "a text that is too long is an error; generate has overflow=, score has stride=, classify, tag "
+            "and embed have max_tokens="
+        ),
         "add_special_tokens": (
             "what the tokenizer puts before a text stands there; token ids are taken as they are"
         ),
@@ -47,7 +52,7 @@ _OF_GENERATION_ALONE = each(
         "max_length": "max_new_tokens counts the new tokens alone, without the prompt",
         "max_tokens": "max_new_tokens says how many are added at most",
         "min_length": "min_new_tokens counts the new tokens alone, without the prompt",
-        "max_time": "gpt2c does not watch the clock; stream() can be left at any time",
+        "max_time": "deadline says after how many seconds a text ends as it is",
         "stop_strings stop_sequences": "stop takes a string or several",
         "stopping_criteria": (
             "stop takes strings; for more, leave the loop over stream() when you have enough"
@@ -125,7 +130,7 @@ OF_LOADING = each(
         "tp_size device_mesh distributed_config": "gpt2c runs on CPUs only; threads says on how many cores",
         "low_cpu_mem_usage": "weights are always read one at a time; a packed file takes the least memory",
         "attn_implementation use_kernels": "there is one attention; backend chooses what multiplies matrices",
-        "use_safetensors weights_only": "safetensors are all that is read; nothing is unpickled",
+        "use_safetensors weights_only": "safetensors come first, and of files of torch nothing is ever run",
         "variant": "model.safetensors (or its shards) is read; rename the file of a variant",
         "gguf_file from_tf from_flax state_dict": (
             "save the model as safetensors first; other formats are not read"
@@ -140,7 +145,7 @@ OF_LOADING = each(
         ),
         "use_auth_token": "token takes an access token",
         "output_loading_info": "model.notes tells what was read and what was left aside",
-        "adapter_kwargs adapter_name": "merge adapters into the weights first: they are not read",
+        "adapter_kwargs adapter_name": "adapter takes the directory or the hub name of a LoRA adapter",
         "use_fast": "tokenizer takes a tokenizer, or where one is",
         "output_attentions output_hidden_states": "run_with_cache keeps what is computed",
     }

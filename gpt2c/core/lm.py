@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self
 import numpy as np
 
 from ..config import Config
-from ..errors import ConfigError, TokenizerError
+from ..errors import ConfigError, TokenizerError, shown
 from . import _engine
 from .checks import check_integer
+from .prefixes import NothingKept
 from .prompts import token_ids
 from .threads import default_threads
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
+    from .prefixes import Prefixes
 
 __all__ = ["LoadedModel"]
 
@@ -94,6 +96,7 @@ class LoadedModel:
         self.generation_config = dict(generation_config or {})
         self.threads = threads
         self.cache_dtype = cache_dtype
+        self.prefixes: Prefixes = NothingKept()
         self.source_sha256 = source_sha256
         self._origin = origin
         self._tokenizer = tokenizer
@@ -173,6 +176,17 @@ class LoadedModel:
             "bos=False (--no-bos) or bos=ID (--bos ID)"
         )
 
+    def check_language_model(self) -> None:
+        """Raise ConfigError unless the model tells how probable the next token is."""
+        head = self.config.head
+        if head is None or not self.config.is_classifier:
+            return
+        what, method = ("texts", "classify") if head.kind == "sequence" else ("tokens", "tag")
+        raise ConfigError(
+            f"{self.name} is a classifier of {what} with the labels {listed_labels(head.labels)}, and no "
+            f"language model: use model.{method} (gpt2c classify), or model.embed"
+        )
+
     @property
     def start_ids(self) -> tuple[int, ...]:
         """What stands at the beginning of a text: what the tokenizer puts there, else `bos_token_id`."""
@@ -240,7 +254,8 @@ class LoadedModel:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with the same weights and tokenizer, which never change."""
         other = memo[id(self)] = copy(self)
-        memo.update({id(part): part for part in (self.weights, self._tokenizer, self._origin)})
+        shared = (self.weights, self._tokenizer, self._origin, self.prefixes)
+        memo.update({id(part): part for part in shared})
         other.__dict__.update(deepcopy(self.__dict__, memo))
         return other
 
@@ -335,6 +350,7 @@ class LoadedModel:
         ContextLengthError
             The tokens do not fit behind those in the cache; the cache is as it was.
         """
+        self.check_language_model()
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
@@ -343,6 +359,11 @@ class LoadedModel:
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
+
+
+def listed_labels(labels: Sequence[str]) -> str:
+    """A few labels for a message."""
+    return ", ".join(map(shown, labels[:4])) + ", …" * (len(labels) > 4)
 
 
 def check_threads(threads: int | None) -> int:

@@ -1,27 +1,43 @@
-"""What is done with every text of a table: it is scored, or continued."""
+"""What is done with every text of a table: it is scored, classified, or continued."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from ..core.batching import TEXTS_AT_ONCE
 from ..core.checks import check_integer
 from ..errors import ContextLengthError
 from ..generation.job import Job as GenerationJob
 from ..generation.loop import check_prompt, generate_rows
+from ..heads.heads import classifications, head_of
+from ..heads.reading import check_options, read
 from ..json_values import plain
 from ..scoring.options import ScoringOptions, default_stride
 from ..scoring.results import SUMMARY, summary
 from ..scoring.rows import score_rows
 
 if TYPE_CHECKING:
+    from ..config import Head
     from ..core.lm import LoadedModel
     from ..generation.options import SamplingOptions
     from ..generation.results import Generation
+    from ..heads.results import Classification
 
-__all__ = ["SCORES", "Counts", "Generating", "Row", "Scoring", "Task", "check_seed", "continuation_columns"]
+__all__ = [
+    "SCORES",
+    "Classifying",
+    "Counts",
+    "Generating",
+    "Row",
+    "Scoring",
+    "Task",
+    "check_seed",
+    "continuation_columns",
+]
 
 Key = TypeVar("Key")
 Row = dict[str, Any]
@@ -129,6 +145,73 @@ class Scoring:
         """Of the one row."""
         [row] = rows
         return Counts(row["logprob"] is None, row["truncated"], row["n_tokens"], row["n_bytes"] or 0)
+
+
+def label_columns(head: Head) -> dict[str, type]:
+    """The columns of `Classifying`, with their types."""
+    found: dict[str, type]
+    if head.problem != "regression":
+        found = {"label": str, "probability": float, **{f"probability_{name}": float for name in head.labels}}
+    elif len(head.labels) == 1:
+        found = {"value": float}
+    else:
+        found = {f"value_{name}": float for name in head.labels}
+    return {**found, "n_tokens": int, "truncated": bool}
+
+
+class Classifying:
+    """Labels of texts.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        One with the head of a GPT2ForSequenceClassification.
+    max_tokens, special
+        As for ``GPT2.classify``.
+    """
+
+    doing, unit, without = "classifying", "texts", "without a label"
+    seed: int | None = None
+
+    def __init__(self, model: LoadedModel, *, max_tokens: int | None = None, special: bool = False) -> None:
+        head = head_of(model, "sequence")
+        self.columns: Mapping[str, type] = label_columns(head)
+        self.model, self._options = model, check_options(model, max_tokens=max_tokens, special=special)
+        # What the head is, config.json says, and not the weights.
+        self.settings = {**self._options._asdict(), **dataclasses.asdict(head)}
+
+    def check(self, text: Any) -> None:
+        """Raise ValueError if a text is too long."""
+        read(self.model, text, "the text", self._options)
+
+    def size(self, text: str | None) -> int:
+        """One text."""
+        return int(text is not None)
+
+    def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
+        """One row of each text."""
+        iterator = iter(texts)
+        while some := list(islice(iterator, TEXTS_AT_ONCE)):
+            readings = [
+                None if text is None else read(self.model, text, "a text", self._options) for _, text in some
+            ]
+            found = classifications(self.model, (reading for reading in readings if reading is not None))
+            for (key, _), reading in zip(some, readings, strict=True):
+                yield key, [self._row(None if reading is None else next(found))]
+
+    def _row(self, found: Classification | None) -> Row:
+        if found is None:
+            return {**dict.fromkeys(self.columns), "n_tokens": 0, "truncated": False}
+        each = {f"probability_{label}": value for label, value in found.probabilities.items()}
+        values = {f"value_{label}": value for label, value in found.values.items()}
+        names = ("label", "probability", "value", "n_tokens", "truncated")
+        row = {**{name: getattr(found, name) for name in names}, **each, **values}
+        return plain({name: row[name] for name in self.columns})
+
+    def count(self, rows: Sequence[Row]) -> Counts:
+        """Of the one row."""
+        [row] = rows
+        return Counts(row["n_tokens"] == 0, row["truncated"], row["n_tokens"], 0)
 
 
 def continuation_columns(options: SamplingOptions) -> dict[str, type]:

@@ -30,6 +30,7 @@ class Job:
     def __init__(
         self, model: LoadedModel, options: SamplingOptions, prefixes: Prefixes | None = None
     ) -> None:
+        model.check_language_model()
         tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
         self.model = model
         self.options = options
@@ -54,8 +55,8 @@ class Job:
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
-        # Who looks, sees all of a text.
-        self.prefixes: Prefixes = NothingKept() if prefixes is None or self._watch is not None else prefixes
+        # What is captured or edited is all of a text.
+        self.prefixes = NothingKept() if self._watch is not None else prefixes or model.prefixes
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again

@@ -56,6 +56,7 @@ def patch(
     progress: bool = False,
 ) -> Patching:
     """What :meth:`gpt2c.GPT2.patch` does."""
+    model.check_language_model()
     keep = check_integer("logits_to_keep", logits_to_keep, 0)
     [clean_ids], [corrupted_ids] = model.encode([clean]), model.encode([corrupted])
     return _patched(model, clean_ids, corrupted_ids, over, metric, keep, progress)

@@ -71,6 +71,7 @@ class ScoringOptions(NamedTuple):
         deadline: float | Deadline | None = None,
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
+        model.check_language_model()
         special, words = check_flag("special", special), check_flag("words", words)
         n_ctx, n_vocab = model.config.n_ctx, model.config.n_vocab
         if not isinstance(bos, bool | np.bool_):

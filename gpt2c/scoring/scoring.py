@@ -277,13 +277,14 @@ def suggest(
     prefixes: Prefixes | None = None,
 ) -> list[Suggestion] | list[list[Suggestion]]:
     """What :meth:`gpt2c.GPT2.suggest` does."""
+    model.check_language_model()
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
     several, given = separate(prompt)
     prompts = model.encode(given, special=check_flag("special", special))
     check_lengths(prompts, model.config.n_ctx)
     changes = changes_of(model, edits)
     limit = Deadline.of(deadline)
-    kept = NothingKept() if prefixes is None or changes else prefixes
+    kept = NothingKept() if changes else prefixes or model.prefixes
     results = []
     for part in calls_of([len(ids) for ids in prompts]):
         caches = [kept.begin(model, ids, len(ids)) for ids in prompts[part]]

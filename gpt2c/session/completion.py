@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,10 +42,15 @@ class _Hypothesis:
     ways: list[_Way]
     probabilities: tuple[float, ...]
     finish_reason: str | None = None
-    mass: float = field(init=False)
+    probability: float = field(init=False)  # joint
 
     def __post_init__(self) -> None:
-        self.mass = sum(way.mass for way in self.ways)
+        self.probability = math.prod(self.probabilities)
+
+    def after(self, rows: np.ndarray) -> np.ndarray:
+        """The probabilities of the next token, by those after each way, float32 [ways, n_vocab]."""
+        masses = np.array([way.mass for way in self.ways])
+        return (masses / masses.sum()).astype(np.float32) @ rows
 
 
 def complete(session: Session, n: int, max_new_tokens: int, deadline: Deadline) -> Ranked[Completion]:
@@ -86,7 +92,7 @@ class _Search:
         found = [
             Completion(
                 text=hypothesis.data.decode("utf-8", "ignore")[typed:],
-                probability=hypothesis.mass / self.total,
+                probability=hypothesis.probability,
                 probabilities=hypothesis.probabilities,
                 token_ids=max(hypothesis.ways, key=lambda way: way.mass).tokens,
                 finish_reason=hypothesis.finish_reason or "length",
@@ -122,16 +128,16 @@ class _Search:
         ways = [way for hypothesis in active for way in hypothesis.ways]
         logits = iter(self._logits(ways, deadline))
         candidates: list[tuple[float, _Hypothesis, int | None]] = [
-            (h.mass, h, None) for h in self.hypotheses if h.finish_reason is not None
+            (h.probability, h, None) for h in self.hypotheses if h.finish_reason is not None
         ]
         rows: dict[int, np.ndarray] = {}
         for hypothesis in active:
             p = np.stack([_probabilities(next(logits)) for _ in hypothesis.ways])
-            joint = np.array([way.mass for way in hypothesis.ways], np.float32) @ p
             rows[id(hypothesis)] = p
+            following = hypothesis.after(p)
             candidates += [
-                (float(joint[token]), hypothesis, token)
-                for token in _engine.top(joint[: self.model.n_text_tokens], self.n).tolist()
+                (hypothesis.probability * float(following[token]), hypothesis, token)
+                for token in _engine.top(following[: self.model.n_text_tokens], self.n).tolist()
             ]
         candidates.sort(key=lambda candidate: -candidate[0])
         taken: set[int] = set()
@@ -155,8 +161,8 @@ class _Search:
             cache = way.cache if id(parent) not in taken else way.cache.fork()
             ways.append(_Way(way.mass * float(p[token]), (*way.tokens, token), cache, way.seen))
         taken.add(id(parent))
-        child = _Hypothesis(parent.data, ways, parent.probabilities)
-        child.probabilities = (*parent.probabilities, child.mass / parent.mass)
+        following = float(parent.after(rows[:, token : token + 1])[0])
+        child = _Hypothesis(parent.data, ways, (*parent.probabilities, following))
         if token in self.eos:
             child.finish_reason = "eos"
             return child

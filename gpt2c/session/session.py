@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
@@ -43,6 +44,8 @@ class Session:
     model : LoadedModel
     special : bool
         Whether special tokens such as ``<|endoftext|>`` are recognised in the text.
+    is_text : bool
+        Whether a string was set, and not token ids.
     n_reused, n_computed : int
         Of the latest call: how many tokens of the text it had no need to compute, and how many it computed.
     """
@@ -56,6 +59,7 @@ class Session:
         self._held: np.ndarray = _NO_IDS  # the tokens that it holds
         self._logits: np.ndarray | None = None  # after them, if they are known
         self._text, self._ids = "", _NO_IDS
+        self.is_text = True
         if isinstance(text, str):
             self.text = text
         else:
@@ -73,7 +77,7 @@ class Session:
                 f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
             )
         self._ids = self.model.encode([text], special=self.special)[0]
-        self._text = text
+        self._text, self.is_text = text, True
 
     @property
     def token_ids(self) -> list[int]:
@@ -87,6 +91,7 @@ class Session:
             raise TypeError("session.token_ids takes token ids; set session.text to a string")
         self._ids = self.model.encode([ids])[0]
         self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
+        self.is_text = False
 
     def __repr__(self) -> str:
         return f"<Session: {len(self._ids)} tokens, {len(self._held)} computed, of {self.model.name}>"
@@ -148,12 +153,37 @@ class Session:
         )
         return complete(self, n, max_new_tokens, Deadline.of(deadline))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the session into a file, which :meth:`gpt2c.GPT2.open_session` opens with the same model.
+
+        The file has the text, and what was computed of it; it appears once it is complete.
+        """
+        from .saving import save_session
+
+        save_session(self, path)
+
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
         other = Session(self.model, special=self.special)
-        other._text, other._ids = self._text, self._ids
+        other._text, other._ids, other.is_text = self._text, self._ids, self.is_text
         other._cache, other._held = self._cache.fork(), self._held
         return other
+
+    # ---- for files
+
+    @property
+    def held(self) -> np.ndarray:
+        """The tokens of which keys and values are held, int32 [any]."""
+        return self._held
+
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Their keys and values, uint8 [any] each."""
+        return self._cache.state()
+
+    def restore(self, ids: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+        """Hold these tokens, by what `state` gave."""
+        self._cache.restore(keys, values, len(ids))
+        self._held = ids
 
     # ---- for completion
 

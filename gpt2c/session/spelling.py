@@ -91,6 +91,8 @@ def split_last(model: LoadedModel, ids: np.ndarray, text: str) -> int:
     while at > 0 and n_bytes > 0:
         at -= 1
         n_bytes -= len(model.tokenizer.token_bytes(int(ids[at])))
+    while at > 0 and 0x80 <= model.tokenizer.token_bytes(int(ids[at]))[0] < 0xC0:
+        at -= 1  # inside a character
     return at
 
 

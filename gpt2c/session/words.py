@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import heapq
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ __all__ = ["suggest_words"]
 
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
-NOT_SURE = APOSTROPHES + "\ufffd"  # at the end, these do not tell what goes on with the word
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
@@ -38,6 +38,11 @@ def suggest_words(session: Session, k: int, deadline: Deadline) -> Ranked[WordSu
     return search.results(finished)
 
 
+def _complete(data: bytes) -> str:
+    """The text of bytes, but for a character that is not complete. UnicodeDecodeError if there is none."""
+    return codecs.utf_8_decode(data, "strict", False)[0]
+
+
 class _Search:
     """Paths are followed, the most probable first, until their words end."""
 
@@ -46,6 +51,7 @@ class _Search:
         self.model = session.model
         self.spelling = spelling_of(session.model)
         self.context, self.typed = session.unfinished(LONGEST)
+        self.n_typed = len(self.typed.decode("utf-8"))
         self.found: defaultdict[bytes, float] = defaultdict(float)
         self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
         self.total = self.left = 1.0
@@ -67,10 +73,10 @@ class _Search:
 
     def results(self, finished: bool) -> Ranked[WordSuggestion]:
         ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))[: self.k]
-        suggestions, n_typed = [], len(self.typed.decode("utf-8", "replace"))
+        suggestions = []
         for data, mass in ranked:
-            word = data.decode("utf-8", "replace")
-            suggestions.append(WordSuggestion(word[n_typed:], word.strip(), mass / self.total))
+            word = data.decode("utf-8")
+            suggestions.append(WordSuggestion(word[self.n_typed :], word.strip(), mass / self.total))
         return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
 
     def _is_settled(self) -> bool:
@@ -82,14 +88,16 @@ class _Search:
 
     def _end(self, data: bytes) -> int | None:
         """Where the word ends, in bytes, of which what is typed is the beginning and ``data`` is more."""
-        before = self.typed.decode("utf-8", "replace")
-        text = data.decode("utf-8", "replace")
-        end = end_of_word(text, len(before))
+        text = _complete(data)
+        end = end_of_word(text, self.n_typed)
         return None if end is None else len(text[:end].encode("utf-8"))
 
     def _add(self, path: Path) -> None:
         """Take a path that may have come to the end of its word."""
-        end = self._end(path.data)
+        try:
+            end = self._end(path.data)
+        except UnicodeDecodeError:
+            return  # no text
         if end is None and len(path.tokens) < LONGEST:
             heapq.heappush(self.frontier, (-path.mass, path.tokens, path.data))
         elif end is not None:
@@ -101,11 +109,12 @@ class _Search:
 
     def _follow(self, path: Path, p: np.ndarray) -> None:
         """Go on from a path by the probabilities of its next token."""
-        last = path.data.decode("utf-8", "replace")[-1:]
+        text = _complete(path.data)
+        last = text[-1:] if len(text.encode("utf-8")) == len(path.data) else ""
         goes_on = None
         if last.isalnum():
             goes_on = self.spelling.in_word
-        elif len(path.data) > len(self.typed) and not last.isspace() and last not in NOT_SURE:
+        elif last and len(text) > self.n_typed and not last.isspace() and last not in APOSTROPHES:
             goes_on = self.spelling.in_marks
         if goes_on is not None:
             # What does not go on with the word ends it.

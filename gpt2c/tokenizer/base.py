@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class Tokenizer:
     bos_token_id, eos_token_id : int or None
         The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
         end of a text.
+    source : Path or None
+        The directory, or the file in one, that it was read from.
     takes_bos : bool
         Whether the setting ``add_bos_token`` would put the bos token before every text: beside vocab.json and
         merges.txt it does, beside a tokenizer.json it does nothing.
@@ -58,6 +61,7 @@ class Tokenizer:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     takes_bos: bool = False
+    source: Path | None = None
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         """Turn a text into token ids, without the `prefix` and the `suffix`.
@@ -138,6 +142,10 @@ class Tokenizer:
 
     def packed(self) -> dict[str, Any] | None:
         """The input of `gpt2c.tokenizer.load.unpack`, for JSON; None if the tokenizer cannot be saved."""
+        return None
+
+    def described(self) -> dict[str, Any] | None:
+        """The content of a tokenizer.json that does the same; None if there can be none."""
         return None
 
     def __repr__(self) -> str:

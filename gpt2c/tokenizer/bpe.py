@@ -121,6 +121,13 @@ class BPETokenizer(Tokenizer):
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
+    def described(self) -> dict[str, Any]:
+        from .describing import describe  # few models are exported
+
+        return describe(self._vocabulary, self.name)
+
+    described.__doc__ = Tokenizer.described.__doc__
+
     def _cut_out(self, pattern: re.Pattern[str], piece: str | int, special: bool) -> Iterator[str | int]:
         """The parts of a text between the matches of a pattern, and the matches as ids.
 

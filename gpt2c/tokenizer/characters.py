@@ -55,6 +55,34 @@ class CharacterTokenizer(Tokenizer):
         check_known(token_id, self.n_vocab)
         return self._characters[token_id]
 
+    def described(self) -> dict[str, Any]:
+        """See `Tokenizer`."""
+        # As many words as characters, of which those that are not known are an error: "" is no token.
+        pattern = {"Regex": r"[\s\S]"}
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {"type": "WordLevel", "vocab": dict(self._ids), "unk_token": ""},
+        }
+
+    @classmethod
+    def of_description(cls, description: dict[str, Any], name: str) -> CharacterTokenizer | None:
+        """The tokenizer that `described` itself so; None for any other description."""
+        model = description.get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) and model.get("type") == "WordLevel" else None
+        if not isinstance(vocab, dict) or not all(
+            len(character) == 1 and type(index) is int for character, index in vocab.items()
+        ):
+            return None
+        found = cls(sorted(vocab, key=vocab.__getitem__), name=name)
+        return found if found.described() == description else None
+
     def packed(self) -> dict[str, Any]:
         """See `Tokenizer`."""
         return {"characters": b"".join(self._characters).decode()}

@@ -126,6 +126,11 @@ class HuggingFaceTokenizer(LibraryTokenizer):
 
     packed.__doc__ = Tokenizer.packed.__doc__
 
+    def described(self) -> dict[str, Any]:
+        return self._description
+
+    described.__doc__ = Tokenizer.described.__doc__
+
     def _token(self, index: int) -> str | None:
         piece: str | None = self._whole.id_to_token(index)
         return piece

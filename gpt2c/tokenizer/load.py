@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TokenizerError, shown
 from .base import Tokenizer
 from .bpe import SEPARATOR, BPETokenizer
+from .characters import CharacterTokenizer
 from .postprocessor import Around
 from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gpt2_vocabulary
 
@@ -54,6 +55,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     if found is None:
         return _without_files(directory, config.n_vocab)
     tokenizer = _made_from(found.content, found.where, config.n_vocab)
+    tokenizer.source = directory
     special, tokenizer.takes_bos = tokenizer.special_tokens, found.takes_bos
     tokenizer.bos_token_id, tokenizer.eos_token_id = (
         special.get(found.bos or ""),
@@ -68,6 +70,8 @@ def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokeniz
 
     if is_gptsw3(description):
         return GPTSw3Tokenizer(description, name=where, n_ids=n_vocab)
+    if (characters := CharacterTokenizer.of_description(description, where)) is not None:
+        return characters
     try:
         vocabulary = compile_vocabulary(description, where)
     except NotExact as reason:
@@ -116,8 +120,6 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
 
         tokenizer = GPTSw3Tokenizer(packed["sentencepiece"], name=where, n_ids=n_vocab)
     elif "characters" in packed:
-        from .characters import CharacterTokenizer
-
         tokenizer = CharacterTokenizer(packed["characters"], name=where)
     else:
         tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)

@@ -38,6 +38,7 @@ __all__ = [
     "compile_vocabulary",
     "gpt2_vocabulary",
     "spelled",
+    "written",
 ]
 
 # GPT-2's rule for cutting a text into words, in tiktoken's possessive form: same matches, no backtracking.
@@ -49,9 +50,8 @@ _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 _BYTE_CHARS = [*map(chr, _PRINTABLE), *(chr(0x100 + index) for index in range(256 - len(_PRINTABLE)))]
 BYTE_CHARS = frozenset(_BYTE_CHARS)
-_TO_BYTES = codecs.charmap_build(
-    "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
-)
+_FROM_BYTES = "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, strict=True)))
+_TO_BYTES = codecs.charmap_build(_FROM_BYTES)
 
 
 # More than any vocabulary has; a larger id would only fill the memory.
@@ -255,6 +255,11 @@ def spelled(token: str, where: str) -> bytes:
         return codecs.charmap_encode(token, "strict", _TO_BYTES)[0]
     except UnicodeEncodeError:
         return _utf8(token, where)
+
+
+def written(token: bytes) -> str:
+    """The bytes of a token as GPT-2's files write them; `spelled` gives them back."""
+    return codecs.charmap_decode(token, "strict", _FROM_BYTES)[0]
 
 
 def _utf8(text: str, where: str) -> bytes:

@@ -69,6 +69,7 @@ class Explanation:
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
     ) -> None:
+        model.check_language_model()
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:

@@ -16,7 +16,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = [f"tests/test_{room}.py" for room in ("kernels", "formats", "engine", "cache", "introspect", "edits")]
+TESTS = [
+    f"tests/test_{room}.py"
+    for room in ("kernels", "formats", "engine", "cache", "introspect", "edits", "hidden")
+]
 
 # (what is broken, file, text, replacement)
 MUTATIONS = [
@@ -116,6 +119,8 @@ MUTATIONS = [
     ("run: sequences of a tile", "run.c", "sequence = sequence_of(batch, row, sequence);\n        const float *place", "const float *place"),
     ("attend: lane of a key", "attend.c", "const ptrdiff_t lane = own % GPT2C_LANES,", "const ptrdiff_t lane = (own + 1) % GPT2C_LANES,"),
     ("run: residual of a block of rows", "run.c", "if (here.residual) here.residual += begin * n_out + column;", "if (here.residual) here.residual += column;"),
+    ("run: hidden states of later chunks", "run.c", "c->output.hidden + (step->row0 + r) * n", "c->output.hidden + r * n"),
+    ("plan: hidden states of few rows", "plan.c", " && !call->output.hidden;", ";"),
     ("run: which rows are wanted", "run.c", "c->output.rows[step->row0 + r] - step->origin : r;", "(c->output.rows[step->row0 + r] - step->origin) * (r > 0) : r;"),
     ("run: second LayerNorm", "run.c", "? &m->layers[step->layer].ln_2", "? &m->layers[step->layer].ln_1"),
     ("run: the final LayerNorm", "run.c", ": &m->ln_f;", ": &m->layers[0].ln_1;"),

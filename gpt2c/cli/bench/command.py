@@ -135,6 +135,8 @@ def _wanted(arguments: Namespace) -> list[str]:
     """The parts to measure; raises ValueError where the arguments exclude one another."""
     if arguments.shape and arguments.model:
         raise ValueError("give --shape or --model, not both")
+    if arguments.shape and arguments.adapter:
+        raise ValueError("--adapter is for a model: leave it out, or give -m MODEL instead of --shape")
     if arguments.shape:
         check_shape(arguments.shape)
     if arguments.recommend:
@@ -179,7 +181,11 @@ def _check_recommend(arguments: Namespace) -> None:
 def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tuple[GPT2, dict[str, Any]]:
     """The model, from ``source`` or of a shape; and, if measured, what loading costs, as ``load``."""
     found = {}
-    how = {"dtype": arguments.dtype, "backend": arguments.backend, "threads": arguments.threads}
+    how: dict[str, Any] = {
+        "dtype": arguments.dtype,
+        "backend": arguments.backend,
+        "threads": arguments.threads,
+    }
     if arguments.shape:
         model = random_model(arguments.shape, **how | {"dtype": arguments.dtype or "float32"})
         if measure_load:
@@ -188,6 +194,7 @@ def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tupl
                 model.save(path)
                 found["load"] = load(path, threads=arguments.threads)
         return model, found
+    how |= {"strict": arguments.strict, "adapter": arguments.adapter}
     # Before this process maps a file, which the system could not drop from its cache then.
     if measure_load:
         found["load"] = load(source, **how)
@@ -199,8 +206,11 @@ def _local(arguments: Namespace) -> str | None:
     source, revision = arguments.model, arguments.revision
     if source is None or (revision is None and os.path.exists(os.path.expanduser(source))):
         return source
-    found = open_checkpoint(source, revision=revision, local_files_only=arguments.offline)
-    return str(found.directory)
+    found = open_checkpoint(
+        source, revision=revision, local_files_only=arguments.offline, strict=arguments.strict
+    )
+    # A merged adapter has no directory of its own.
+    return source if found.is_merged else str(found.directory)
 
 
 def cpu_name() -> str:

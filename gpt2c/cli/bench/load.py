@@ -51,7 +51,7 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path]:
     packed = packed_path(source)
     if packed is not None:
         return [packed]
-    return sorted({Path(tensor.file) for tensor in open_checkpoint(source).tensors.values()})
+    return sorted({Path(tensor.file) for tensor in open_checkpoint(source, strict=False).tensors.values()})
 
 
 def cached_share(paths: Sequence[Path], samples: int = 512) -> float | None:

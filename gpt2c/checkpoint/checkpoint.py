@@ -1,0 +1,140 @@
+"""A model on disk: its configuration, where its tensors are, and how they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import CheckpointError
+from .files import RegularFile
+from .tensors import TensorInfo, read_tensor
+
+__all__ = ["Checkpoint"]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model on disk, checked to be complete and consistent; made by ``open_checkpoint``.
+
+    Its weight files stay open until it is closed or no longer referenced. All reads use these open files,
+    even if other files have taken their names.
+
+    Attributes
+    ----------
+    config : Config
+        With the bos and eos ids of generation_config.json where there is one.
+    directory : Path
+        Where the tokenizer's files are.
+    name : str
+        For display: the hub name or the path, as given.
+    tensors : dict
+        Canonical name -> TensorInfo (``.shape``, ``.dtype`` as stored, ``.file``), exactly those of a GPT-2
+        of this configuration, in the order of the model.
+    generation_config : dict
+        The contents of generation_config.json, {} if there is none. Its defaults for sampling are not
+        applied.
+    notes : list of str
+        What was read and what was ignored, for display.
+    files : dict
+        Path -> RegularFile, the weight files, each opened once.
+    """
+
+    config: Config
+    directory: Path
+    name: str
+    tensors: dict[str, TensorInfo]
+    generation_config: dict[str, Any]
+    notes: list[str]
+    files: dict[Path, RegularFile]
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether adapters are merged into what is read."""
+        return False
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor, by its canonical name, as a new float32 array, C-contiguous.
+
+        Raises
+        ------
+        CheckpointError
+            The file can no longer be read, or the tensor holds NaN or infinity.
+        KeyError
+            There is no tensor of that name.
+        """
+        info = self.tensors[name]
+        return read_tensor(self.files[info.file], info)
+
+    def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Rows ``begin`` to ``end`` of a matrix; otherwise like `read`."""
+        info = self.tensors[name]
+        return read_tensor(self.files[info.file], info, begin, end)
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """A context for a load, which fails if a weight file is changed or replaced during it.
+
+        Raises
+        ------
+        CheckpointError
+            At the end of the context, a weight file is not the one that was opened: it was changed in place,
+            or its path leads to another file or to none. The bytes read from a replaced file are consistent,
+            but config.json, the tokenizer's files and other shards may belong to the other model. The
+            checkpoint is closed, as after any error.
+        """
+        try:
+            try:
+                yield
+            except CheckpointError:
+                # A change explains why something could not be read.
+                self._check_files()
+                raise
+            self._check_files()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_files(self) -> None:
+        for path, file in self.files.items():
+            if not file.is_still_named():
+                raise CheckpointError(
+                    f"{path} was changed or replaced while the model was read: load the model again when the "
+                    "program that writes it has finished"
+                )
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the weight files, one after the other, in the order of their names.
+
+        It covers the bytes that `read` uses, even if other files have taken the names. CheckpointError if a
+        file was changed after it was opened.
+        """
+        return self._hash_of_files()
+
+    def _hash_of_files(self) -> str:
+        import hashlib  # takes longer than opening a model
+
+        found = hashlib.sha256()
+        for _, file in sorted(self.files.items()):
+            offset = 0
+            while block := file.read(2**20, offset):
+                found.update(block)
+                offset += len(block)
+            if not file.is_unchanged():
+                raise CheckpointError(
+                    f"{file.path} was changed after the model was read from it, so the SHA-256 of what was "
+                    "read is not known: load the model again"
+                )
+        return found.hexdigest()
+
+    def close(self) -> None:
+        """Close the files; reading and hashing are then errors."""
+        for file in self.files.values():
+            file.close()

@@ -1,0 +1,53 @@
+"""Writing a model as a directory in Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.files import new_directory
+from .hf_config import config_to_hf, token_ids_to_hf
+from .names import expected, of_transformers
+from .safetensors import write_header
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["export"]
+
+
+def export(model: LoadedModel, directory: str | os.PathLike[str]) -> None:
+    """What :meth:`gpt2c.GPT2.export` does."""
+    if model.dtype != "float32":
+        raise ValueError(
+            f"the weights of {model.name} are rounded to {model.dtype}: load the model that it was made from "
+            "in float32, and export that"
+        )
+    with new_directory(os.fspath(directory)) as name:
+        folder, config = Path(name), config_to_hf(model.config)
+        if model.has_tokenizer:
+            from ..tokenizer.saving import write_tokenizer
+
+            config |= write_tokenizer(model.tokenizer, folder, model.config.n_ctx)
+        _write_json(folder / "config.json", config)
+        generation_config = {**model.generation_config, **token_ids_to_hf(model.config)}
+        _write_json(folder / "generation_config.json", generation_config)
+        _write_weights(folder / "model.safetensors", model)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_weights(path: Path, model: LoadedModel) -> None:
+    """The weights under the names of transformers; only one tensor at a time is unpacked."""
+    shapes = {name: shape for name, _, shape in expected(model.config)}
+    with open(path, "wb") as file:
+        stored = {of_transformers(name): ("F32", shape) for name, shape in shapes.items()}
+        write_header(file, stored, {"format": "pt"})
+        for name in shapes:
+            file.write(np.ascontiguousarray(model.weights[name]).data.cast("B"))

@@ -1,0 +1,308 @@
+"""`gpt2c info --check`: what can be wrong, or surprising, with a model that loads."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .. import reference
+from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint.packed import open_packed, packed_path
+from ..checkpoint.tensors import ZERO
+from ..core import _engine
+from ..errors import CheckpointError, TokenizerError
+from ..tokenizer.files import FILES
+from .formatting import counted, quoted, size_text
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..model import GPT2
+    from ..tokenizer import Tokenizer
+
+__all__ = ["Finding", "findings", "rounding_bound"]
+
+# Tokens of the self-check, at most.
+_LENGTH = 16
+# Half the distance from 1 to the next float32.
+_UNIT = 2.0**-24
+
+
+class Finding(NamedTuple):
+    """What one check found."""
+
+    check: str
+    result: str
+    """ "ok", "note" (it works, but is worth knowing) or "wrong"."""
+    text: str
+    """What was found and, where there is something to do, what."""
+
+
+def findings(model: GPT2, arguments: Namespace) -> Iterator[Finding]:
+    """Check a model that was loaded with the parsed ``arguments`` of a command."""
+    path = packed_path(arguments.model)
+    checkpoint = None
+    if path is None or arguments.revision is not None:
+        checkpoint = open_checkpoint(
+            arguments.model,
+            adapter=arguments.adapter,
+            revision=arguments.revision,
+            strict=arguments.strict,
+            local_files_only=arguments.offline,
+        )
+    yield _configuration(model.config)
+    if checkpoint is not None:
+        yield _stored(checkpoint)
+        paths = sorted(checkpoint.files)
+    else:
+        assert path is not None
+        yield _checksum(path)
+        paths = [path]
+    for file in paths:
+        yield _hash(file)
+    finite = _finite(model)
+    yield finite
+    if finite.result == "ok":
+        yield from _self_check(model)
+    yield from _tokenizer(model, checkpoint)
+
+
+def _configuration(config: Config) -> Finding:
+    report = config.report
+    if not report:
+        return Finding("configuration", "ok", "its sizes are those of the checkpoint; it has no config.json")
+    counts = Counter(setting.status for setting in report)
+    text = (
+        f"{counted(counts['honoured'], 'key')} honoured, {counts['ignored']} without effect, "
+        f"{counts['default']} left out and as usual"
+    )
+    strange = [setting.key for setting in report if setting.status == "unknown"]
+    if strange:
+        text += (
+            f"; unknown and ignored: {', '.join(strange)}. If one of them changes what the model computes, "
+            "its logits are others here"
+        )
+    ends = [s for s in report if s.key in ("bos_token_id", "eos_token_id") and s.status == "ignored"]
+    text += "".join(f"; {s.key} is {s.value}: {s.note}" for s in ends)
+    return Finding("configuration", "note" if strange or ends else "ok", text)
+
+
+def _stored(checkpoint: Checkpoint) -> Finding:
+    tensors = checkpoint.tensors.values()
+    counts = Counter(tensor.dtype for tensor in tensors)
+    size = size_text(sum(tensor.nbytes for tensor in tensors))
+    zeros = counts.pop(ZERO, 0)
+    of = [f"{n} of {dtype}" for dtype, n in sorted(counts.items())]
+    of += [f"{zeros} zero by a rule of the format"] * (zeros > 0)
+    return Finding("tensors", "ok", f"all that the model has: {', '.join(of)}; {size} in files")
+
+
+def _checksum(path: Path) -> Finding:
+    try:
+        open_packed(path).check()
+    except CheckpointError as error:
+        return Finding("checksum", "wrong", str(error))
+    return Finding("checksum", "ok", "the checksum of its contents is right")
+
+
+def _hash(path: Path) -> Finding:
+    with open(path, "rb") as file:
+        return Finding(f"SHA-256 of {path.name}", "ok", hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _finite(model: GPT2) -> Finding:
+    bad = [name for name in model.weights if not np.isfinite(model.weights[name]).all()]
+    if bad:
+        more = ", …" if len(bad) > 4 else ""
+        return Finding(
+            "values",
+            "wrong",
+            f"NaN or infinity in {', '.join(bad[:4])}{more}: the file is damaged, or the training of the "
+            "model diverged; get or make it again",
+        )
+    return Finding("values", "ok", "all were read, and are finite")
+
+
+# ---- the self-check
+
+
+def _self_check(model: GPT2) -> Iterator[Finding]:
+    """The hash of the logits of fixed token ids and, in float32, how far from the exact ones they are."""
+    config = model.config
+    ids = [(7 * i * i + 3 * i + 1) % config.n_vocab for i in range(min(_LENGTH, config.n_ctx))]
+    # Of a classifier, too: those of its embedding, which stands for the whole of its body.
+    cache = model.new_cache(len(ids))
+    logits = _engine.forward(model.weights, [(cache, np.array(ids, np.int32))], threads=model.threads)
+    if not np.isfinite(logits).all():
+        yield Finding(
+            "self-check",
+            "wrong",
+            "logits are NaN or infinite: the weights are too large for float32, or the file is damaged",
+        )
+        return
+    digest = hashlib.sha256(np.ascontiguousarray(logits, "<f4").tobytes()).hexdigest()
+    equal = "equal wherever weights and numerics are"
+    if model.backend == "blas":
+        equal = "another machine's BLAS may round otherwise"
+    yield Finding(
+        "self-check",
+        "ok",
+        f"logits of {counted(len(ids), 'token')}: SHA-256 {digest}, numerics {model.numerics}; {equal}",
+    )
+    if model.dtype != "float32":
+        return
+    # Over fewer numbers LayerNorm is nearly a sign function, which rounding may turn around.
+    if config.n_embd < 4:
+        yield Finding("reference", "note", "not compared: the model is too narrow for a bound on rounding")
+        return
+    exact = reference.forward(config, model.weights, ids)
+    error = float(np.abs(logits - exact).max())
+    bound = rounding_bound(model, ids, exact)
+    text = f"logits differ by up to {error:.1e} from those in float64; rounding accounts for {bound:.1e}"
+    if error <= bound:
+        yield Finding("reference", "ok", text)
+    else:
+        yield Finding(
+            "reference",
+            "wrong",
+            f"{text}: this build or this CPU computes something else; see whether GPT2C_ISA=generic or "
+            "--backend blas helps, and report it",
+        )
+
+
+def rounding_bound(model: GPT2, ids: list[int], exact: np.ndarray, trials: int = 3) -> float:
+    """How far from the exact logits those of correct arithmetic in float32 may be.
+
+    A sum with rounding errors is the exact sum with slightly other weights. So the model itself tells how it
+    passes errors on: it is computed with all weights moved at random by as much as the roundings amount to,
+    and the largest change of a logit is multiplied by 4 for what so few trials do not show; to this come 8
+    roundings of the head's sum. The tests of gpt2c use the same bound, and say how it was found.
+
+    Parameters
+    ----------
+    model : GPT2
+        In float32.
+    ids : list of int
+    exact : ndarray
+        The logits of these ids in float64, [len(ids), n_vocab].
+    trials : int
+        How often the model is computed.
+    """
+    config, weights = model.config, _Moved(model)
+    changes = [np.abs(reference.forward(config, weights, ids) - exact).max() for _ in range(trials)]
+    head = model.weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    size = np.abs(model.weights["ln_f.weight"]) + np.abs(model.weights["ln_f.bias"])
+    return 4 * float(max(changes)) + 8 * _UNIT * float((np.abs(head) @ size).max())
+
+
+class _Moved(Mapping[str, np.ndarray]):
+    """The weights of a model in float64, moved at random whenever one is read; none is kept."""
+
+    def __init__(self, model: GPT2) -> None:
+        self._weights, self._blas = model.weights, model.backend == "blas"
+        self._random = np.random.default_rng(0)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        exact = self._weights[name]
+        moved = self._random.uniform(-1, 1, exact.shape)
+        moved *= math.sqrt(self._roundings(name, exact.shape)) * _UNIT
+        moved += 1
+        moved *= exact
+        return moved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def _roundings(self, name: str, shape: tuple[int, ...]) -> int:
+        """Those of a dense layer's sums: blocks of 256 that are added, or any order; 16 of all else."""
+        if len(shape) == 1 or name in ("wte.weight", "wpe.weight"):
+            return 16
+        n = shape[1] if name == "lm_head.weight" else shape[0]
+        return n + 1 if self._blas else min(n, 256) + -(-n // 256)
+
+
+# ---- the tokenizer
+
+
+def _tokenizer(model: GPT2, checkpoint: Checkpoint | None) -> Iterator[Finding]:
+    try:
+        tokenizer = model.tokenizer
+    except TokenizerError as error:
+        names = (*FILES, "meta.pkl")
+        there = checkpoint is not None and any((checkpoint.directory / name).is_file() for name in names)
+        yield Finding("tokenizer", "wrong" if there else "note", str(error))
+        return
+    yield _sizes(tokenizer, model.config)
+    yield from _ends(tokenizer, model.config)
+    for name, ids, what in (
+        ("prefix", tokenizer.prefix, "before every text, and it stays before prompts and scored texts"),
+        ("suffix", tokenizer.suffix, "after every text; it is left out, since texts go on here"),
+    ):
+        if ids:
+            tokens = ", ".join(_named(tokenizer, index) for index in ids)
+            yield Finding(name, "note", f"the tokenizer puts {tokens} {what}")
+
+
+def _sizes(tokenizer: Tokenizer, config: Config) -> Finding:
+    """Whether the tokens and the rows of the embedding are as many."""
+    n, rows = tokenizer.n_vocab, config.n_vocab
+    if n > rows:
+        special = [_named(tokenizer, i) for i in tokenizer.special_tokens.values() if i >= rows]
+        of_these = f", among them {', '.join(special[:4])}" if special else ""
+        return Finding(
+            "vocabulary",
+            "wrong",
+            f"the embedding, of {rows:,} rows, lacks {n - rows:,} of the tokenizer's {n:,} tokens"
+            f"{of_these}: texts with them are refused. Give the tokenizer that the model was trained "
+            "with, or resize the embedding and train it",
+        )
+    if n < rows:
+        return Finding(
+            "vocabulary",
+            "note",
+            f"{n:,} tokens, {counted(rows - n, 'row')} of the embedding more: they are never generated",
+        )
+    return Finding("vocabulary", "ok", f"{n:,} tokens, as many as the embedding has rows")
+
+
+def _ends(tokenizer: Tokenizer, config: Config) -> Iterator[Finding]:
+    """Whether the tokens that begin and end a text are special."""
+    special = set(tokenizer.special_tokens.values())
+    begins = () if config.bos_token_id is None else (config.bos_token_id,)
+    for name, ids, absent, ordinary in (
+        (
+            "bos",
+            begins or config.eos_token_ids[:1],
+            "no token begins a text: give a prompt, and score with --no-bos or --bos ID",
+            "stands before scored texts; --no-bos and --bos ID change that",
+        ),
+        (
+            "eos",
+            config.eos_token_ids,
+            "no token ends a text: it ends at -n, at a --stop text or at --eos-token-id ID",
+            "ends a text where the model writes it; --eos-token-id changes that",
+        ),
+    ):
+        words = [_named(tokenizer, index) for index in ids if index not in special]
+        if words:
+            text = f"{', '.join(words)}, an ordinary token, {ordinary}"
+            yield Finding(name, "note", text)
+        elif ids:
+            yield Finding(name, "ok", ", ".join(_named(tokenizer, index) for index in ids))
+        else:
+            yield Finding(name, "note", absent)
+
+
+def _named(tokenizer: Tokenizer, index: int) -> str:
+    """A token by its text and its id."""
+    names = {number: text for text, number in tokenizer.special_tokens.items()}
+    return f"{quoted(names.get(index) or tokenizer.decode([index]))} ({index})"

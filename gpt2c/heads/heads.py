@@ -1,0 +1,190 @@
+"""Labels of texts and of tokens, choices between texts, and embeddings.
+
+The last hidden states are the engine's; what a head makes of them is added up in float64, row by row, so that
+a result does not depend on what was computed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from .reading import Options, Reading, check_options, hidden_rows, read_all
+from .results import Choice, Classification, Entity, Tag, Tagging
+
+if TYPE_CHECKING:
+    from ..config import Head
+    from ..core.lm import LoadedModel
+
+__all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
+
+_CLASSES = {
+    "sequence": "GPT2ForSequenceClassification",
+    "token": "GPT2ForTokenClassification",
+    "choice": "GPT2DoubleHeadsModel",
+}
+_METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
+
+
+def head_of(model: LoadedModel, kind: str) -> Head:
+    """The model's head, if it is of this kind, else a ConfigError."""
+    head = model.config.head
+    if head is not None and head.kind == kind:
+        return head
+    needed = f"model.{_METHODS[kind]} needs the head of a {_CLASSES[kind]}"
+    if head is None:
+        raise ConfigError(f"{model.name} is a language model without another head; {needed}")
+    raise ConfigError(
+        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]}; {needed}"
+    )
+
+
+def classify(model: LoadedModel, texts: Any, **how: Any) -> Classification | list[Classification]:
+    """What :meth:`gpt2c.GPT2.classify` does."""
+    head_of(model, "sequence")
+    several, readings = read_all(model, texts, check_options(model, **how))
+    found = list(classifications(model, readings))
+    return found if several else found[0]
+
+
+def classifications(model: LoadedModel, readings: Iterable[Reading]) -> Iterator[Classification]:
+    """The labels of texts, in order."""
+    head = head_of(model, "sequence")
+
+    def judged(reading: Reading) -> np.ndarray:
+        """The last token that does not fill up; the first where all do, as in transformers."""
+        real = np.flatnonzero(reading.ids != (-1 if head.pad_token_id is None else head.pad_token_id))
+        return real[-1:] if len(real) else np.zeros(1, np.intp)
+
+    for reading, rows in hidden_rows(model, readings, judged):
+        [logits] = _logits(rows, model.weights["score.weight"])
+        probabilities = _probabilities(head, logits)
+        label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
+        yield Classification(
+            label,
+            None if label is None else probabilities[label],
+            probabilities,
+            {} if probabilities else dict(zip(head.labels, logits.tolist(), strict=True)),
+            logits,
+            len(reading.ids),
+            reading.truncated,
+        )
+
+
+def tag(model: LoadedModel, texts: Any, **how: Any) -> Tagging | list[Tagging]:
+    """What :meth:`gpt2c.GPT2.tag` does."""
+    head = head_of(model, "token")
+    options = check_options(model, **how)
+    several, readings = read_all(model, texts, options)
+    weights = model.weights["classifier.weight"], model.weights["classifier.bias"]
+    found = [
+        _tagging(model, head, reading, _logits(rows, *weights), options)
+        for reading, rows in hidden_rows(model, readings, _own_rows)
+    ]
+    return found if several else found[0]
+
+
+def _own_rows(reading: Reading) -> np.ndarray:
+    return np.arange(reading.own.start, reading.own.stop)
+
+
+def _tagging(
+    model: LoadedModel, head: Head, reading: Reading, logits: np.ndarray, options: Options
+) -> Tagging:
+    ids = reading.ids[reading.own].tolist()
+    text, places = reading.text, None
+    if text is not None:
+        places = model.tokenizer.offsets(text, ids, special=options.special)
+    tags = []
+    for i, (token, row) in enumerate(zip(ids, logits, strict=True)):
+        probabilities = dict(zip(head.labels, _softmax(row).tolist(), strict=True))
+        label = max(probabilities, key=lambda name: probabilities[name])
+        start, end = (None, None) if places is None else places[i]
+        piece = text[start:end] if text is not None and places is not None else model.token_text(token)
+        tags.append(Tag(piece, start, end, token, label, probabilities[label], probabilities, row))
+    return Tagging(tags, list(_entities(model, text, tags)), len(reading.ids), reading.truncated)
+
+
+def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator[Entity]:
+    """Neighbours whose labels name the same; "B-" begins anew."""
+    number, before = 0, ""
+    numbered = []
+    for one in tags:
+        name = one.label[2:] if one.label.startswith(("B-", "I-")) else one.label
+        number += name != before or one.label.startswith("B-")
+        before = name
+        numbered.append((number, one))
+    for _, group in groupby(numbered, key=lambda pair: pair[0]):
+        some = [one for _, one in group]
+        first, last = some[0], some[-1]
+        label = first.label.split("-", 1)[-1]
+        if label == "O":
+            continue
+        known = text is not None and first.start is not None
+        ids = [one.token_id for one in some]
+        whole = model.tokenizer.decode(ids) if model.has_tokenizer else ""
+        yield Entity(
+            label,
+            float(np.mean([one.probability for one in some])),
+            text[first.start : last.end] if known and text is not None else whole,
+            first.start,
+            last.end,
+        )
+
+
+def choose(model: LoadedModel, texts: Any, *, special: Any = False) -> Choice:
+    """What :meth:`gpt2c.GPT2.choose` does."""
+    head = head_of(model, "choice")
+    several, readings = read_all(model, texts, check_options(model, special=special))
+    if not several or not readings:
+        raise ValueError("choose takes the texts to choose from: a list of at least one")
+    weights = [model.weights[f"multiple_choice_head.summary.{part}"] for part in ("weight", "bias")]
+    rows = [row for _, row in hidden_rows(model, readings, _last_row)]
+    logits = _logits(np.concatenate(rows), *weights)[:, 0]
+    if head.activation == "tanh":
+        logits = np.tanh(logits.astype(np.float64)).astype(np.float32)
+    return Choice(int(logits.argmax()), _softmax(logits).tolist(), logits)
+
+
+def _last_row(reading: Reading) -> np.ndarray:
+    return np.array([len(reading.ids) - 1])
+
+
+def embed(model: LoadedModel, texts: Any, *, pooling: str, **how: Any) -> np.ndarray:
+    """What :meth:`gpt2c.GPT2.embed` does."""
+    if pooling not in ("mean", "last"):
+        raise ValueError(f"pooling must be 'mean' or 'last'; got {pooling!r}")
+    several, readings = read_all(model, texts, check_options(model, **how))
+    wanted = _last_row if pooling == "last" else lambda reading: np.arange(len(reading.ids))
+    found = np.empty((len(readings), model.config.n_embd), np.float32)
+    for i, (_, rows) in enumerate(hidden_rows(model, readings, wanted)):
+        found[i] = rows.mean(axis=0, dtype=np.float64)
+    return found if several else found[0]
+
+
+def _logits(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """What a head gives for rows [n, n_embd]: float32 [n, labels]."""
+    exact = rows.astype(np.float64)
+    # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
+    logits = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
+    return (logits if bias is None else logits + bias).astype(np.float32)
+
+
+def _probabilities(head: Head, logits: np.ndarray) -> dict[str, float]:
+    """Of every label; none of a regression."""
+    if head.problem == "regression":
+        return {}
+    exact = logits.astype(np.float64)
+    # 1 / (1 + exp(-x)), which tanh computes without an overflow.
+    found = _softmax(exact) if head.problem == "single" else 0.5 + 0.5 * np.tanh(0.5 * exact)
+    return dict(zip(head.labels, found.tolist(), strict=True))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max())
+    return np.asarray(weights / weights.sum())

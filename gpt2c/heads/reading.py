@@ -1,0 +1,134 @@
+"""Texts as heads read them: whole, with what the tokenizer puts around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..core import _engine
+from ..core.batching import ROWS_PER_CALL
+from ..core.checks import check_flag, check_integer
+from ..core.prompts import listed, separate
+from ..errors import ContextLengthError, counted
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["Options", "Reading", "check_options", "hidden_rows", "read", "read_all"]
+
+_ALLOWED = "a text is a string or a list of token ids, several are a list of those"
+
+
+class Options(NamedTuple):
+    """How texts are read, checked."""
+
+    max_tokens: int | None
+    special: bool
+
+
+class Reading(NamedTuple):
+    """A text as the model sees it."""
+
+    ids: np.ndarray
+    """int32 [at least 1]."""
+    own: slice
+    """Which of them are the text's own."""
+    text: str | None
+    """None if token ids were given."""
+    truncated: bool
+
+
+def check_options(model: LoadedModel, *, max_tokens: Any = None, special: Any = False) -> Options:
+    """The options of `read`, or an error that says what is allowed."""
+    if max_tokens is not None:
+        most = model.config.n_ctx
+        max_tokens = check_integer("max_tokens", max_tokens, 1, most, ", the model's positions")
+    return Options(max_tokens, check_flag("special", special))
+
+
+def read_all(model: LoadedModel, texts: Any, options: Options) -> tuple[bool, list[Reading]]:
+    """Whether several texts were given, and all of them."""
+    column = listed(texts)
+    if isinstance(column, list | tuple) and not column:
+        return True, []
+    several, given = separate(texts, _ALLOWED)
+    readings = []
+    for i, text in enumerate(given):
+        name = f"text {i}" if several else "the text"
+        reading = read(model, text, name, options)
+        if reading is None:
+            raise ValueError(f"{name} is empty: it needs at least one token")
+        readings.append(reading)
+    return several, readings
+
+
+def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading | None:
+    """One text, checked; errors call it ``name``. None if it has no tokens.
+
+    A string gets what the tokenizer puts before and after a text; token ids are taken as they are.
+
+    Raises
+    ------
+    ContextLengthError
+        It has more tokens than the model has positions, and there is no ``max_tokens``.
+    """
+    ids = model.encode_text(text, name, special=options.special)
+    if len(ids) == 0:
+        return None
+    before: Sequence[int] = ()
+    after: Sequence[int] = ()
+    if isinstance(text, str):
+        before, after = model.tokenizer.prefix, model.tokenizer.suffix
+        if options.special and model.is_written_out(before, text, ids.tolist()):
+            before = ()
+    around, n_ctx = len(before) + len(after), model.config.n_ctx
+    room = (options.max_tokens or n_ctx) - around
+    if room < 1:
+        raise ValueError(
+            f"the tokenizer puts {counted(around, 'token')} around a text, which leaves none for {name}: "
+            f"max_tokens must be at least {around + 1}"
+        )
+    truncated = len(ids) > room
+    if truncated and options.max_tokens is None:
+        raise ContextLengthError(
+            f"{name} has {counted(len(ids) + around, 'token')}, but the model has {n_ctx} positions: with "
+            f"max_tokens={n_ctx} (--max-tokens {n_ctx}) the rest is left out; or split the text"
+        )
+    own = slice(len(before), len(before) + min(len(ids), room))
+    ids = np.array([*before, *ids[:room], *after], np.int32)
+    return Reading(ids, own, text if isinstance(text, str) else None, truncated)
+
+
+def hidden_rows(
+    model: LoadedModel, readings: Iterable[Reading], wanted: Callable[[Reading], np.ndarray]
+) -> Iterator[tuple[Reading, np.ndarray]]:
+    """The last hidden states of the ``wanted`` rows of texts, in order: float32 [rows, n_embd] of each.
+
+    Neighbours share a call of the engine. An error in taking the next one comes after those before it.
+    """
+    for batch in _batches(readings):
+        sequences = [(model.new_cache(len(reading.ids)), reading.ids) for reading in batch]
+        rows = [wanted(reading) for reading in batch]
+        found = _engine.hidden(model.weights, sequences, rows, threads=model.threads)
+        ends = np.cumsum([len(some) for some in rows])[:-1]
+        yield from zip(batch, np.split(found, ends), strict=True)
+
+
+def _batches(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    batch: list[Reading] = []
+    n = 0
+    try:
+        for reading in readings:
+            if batch and n + len(reading.ids) > ROWS_PER_CALL:
+                yield batch
+                batch, n = [], 0
+            batch.append(reading)
+            n += len(reading.ids)
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

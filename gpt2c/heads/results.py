@@ -1,0 +1,119 @@
+"""What classifiers find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Choice", "Classification", "Entity", "Tag", "Tagging"]
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """The labels of one text.
+
+    Attributes
+    ----------
+    label : str or None
+        The most probable one; None where logits are no labels but numbers (a regression).
+    probability : float or None
+        That of ``label``.
+    probabilities : dict of str to float
+        Of every label, in the order of their ids. They sum to 1 where one label is true; where each may be
+        (``problem_type`` "multi_label_classification", or a single label), each stands by itself.
+    values : dict of str to float
+        Of a regression, by the names of its outputs; otherwise empty.
+    logits : np.ndarray
+        float32 [labels].
+    n_tokens : int
+        How many the model has seen, with those that the tokenizer puts around a text.
+    truncated : bool
+        Whether the text had more than ``max_tokens``.
+    """
+
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+    values: dict[str, float]
+    logits: np.ndarray = field(repr=False)
+    n_tokens: int
+    truncated: bool
+
+    @property
+    def value(self) -> float | None:
+        """The number that a regression with one output gives; None for all else."""
+        return next(iter(self.values.values())) if len(self.values) == 1 else None
+
+
+class Tag(NamedTuple):
+    """One token of a text and its labels."""
+
+    text: str
+    """The piece of the text that holds the token, or of token ids its own text; "" if that is not known."""
+    start: int | None
+    """Where the piece begins in the text, in characters; None where that is not known."""
+    end: int | None
+    token_id: int
+    label: str
+    """The most probable."""
+    probability: float
+    probabilities: dict[str, float]
+    """Of every label, in the order of their ids."""
+    logits: np.ndarray
+    """float32 [labels]."""
+
+
+class Entity(NamedTuple):
+    """Neighbouring tokens with labels of one kind."""
+
+    label: str
+    """Without the "B-" or "I-" before it."""
+    probability: float
+    """The mean over its tokens."""
+    text: str
+    start: int | None
+    end: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tagging:
+    """The labels of the tokens of one text.
+
+    Attributes
+    ----------
+    tags : list of Tag
+        One for each token of the text; none for what the tokenizer puts around it.
+    entities : list of Entity
+        Neighbours whose labels name the same are one entity; a label "B-..." begins a new one, and tokens
+        labelled "O" are none: as ``aggregation_strategy="simple"`` in transformers.
+    n_tokens : int
+        How many the model has seen, with those that the tokenizer puts around a text.
+    truncated : bool
+        Whether the text had more than ``max_tokens``.
+    """
+
+    tags: list[Tag]
+    entities: list[Entity]
+    n_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Which of several texts fits best.
+
+    Attributes
+    ----------
+    index : int
+        Of the most probable text, from 0.
+    probabilities : list of float
+        Of each text; they sum to 1.
+    logits : np.ndarray
+        float32 [texts].
+    """
+
+    index: int
+    probabilities: list[float]
+    logits: np.ndarray = field(repr=False)

@@ -1,0 +1,131 @@
+"""Keys and values of the beginnings of texts, shared by all calls of a model."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import shown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..core._engine import KVCache
+    from ..core.lm import LoadedModel
+
+__all__ = ["PrefixCache"]
+
+BLOCK = 128  # positions; the engine's attention goes by as many
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class PrefixCache:
+    """Blocks of 128 positions, each known by all tokens of its text up to its end.
+
+    A text that begins with the tokens of an earlier one is given its blocks and computes the rest; results
+    are the same, byte for byte. The blocks that were not used for the longest time go first. It belongs to
+    one model; calls from several threads share it.
+
+    Parameters
+    ----------
+    size : int or str
+        How many bytes all blocks may take: 268435456 or "256MB".
+
+    Attributes
+    ----------
+    size : int
+    n_reused, n_computed : int
+        Tokens of all texts so far that were, and were not, found here.
+    """
+
+    borrowed = False
+
+    def __init__(self, size: int | str) -> None:
+        self.size = _bytes(size)
+        self.n_reused = self.n_computed = 0
+        self._blocks: OrderedDict[bytes, KVCache] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return (
+            f"<PrefixCache: {len(self._blocks)} blocks, {self.nbytes:,} of {self.size:,} bytes; "
+            f"{self.n_reused:,} tokens reused, {self.n_computed:,} computed>"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the blocks take."""
+        return self._nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._blocks.clear()
+            self._nbytes = 0
+
+    # ---- core/prefixes.py
+
+    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+        """A new cache with the blocks that ``ids`` begins with."""
+        cache = model.new_cache(capacity)
+        with self._lock:
+            keys = []
+            for end in range(BLOCK, len(ids), BLOCK):
+                key = ids[:end].tobytes()
+                block = self._blocks.get(key)
+                if block is None or block.dtype != cache.dtype:
+                    break
+                keys.append(key)
+                cache.take(block, 0, BLOCK)
+            self._use(keys)
+            self.n_reused += len(cache)
+            self.n_computed += len(ids) - len(cache)
+        return cache
+
+    def keep(self, ids: np.ndarray, cache: KVCache) -> None:
+        """Copy the blocks of a text that are not here."""
+        keys = [ids[:end].tobytes() for end in range(BLOCK, len(ids) + 1, BLOCK)]
+        with self._lock:
+            self._use([key for key in keys if key in self._blocks])
+            for i, key in enumerate(keys):
+                known = self._blocks.get(key)
+                if known is not None and known.dtype == cache.dtype:
+                    continue
+                block = type(cache)(cache.weights, BLOCK, cache.dtype)
+                self._drop(key)
+                while self._nbytes + block.nbytes > self.size:
+                    oldest = next(iter(self._blocks), None)
+                    if oldest is None or oldest in keys[:i]:
+                        return  # nothing else is left to go
+                    self._drop(oldest)
+                block.take(cache, i * BLOCK, (i + 1) * BLOCK)
+                self._blocks[key] = block
+                self._nbytes += block.nbytes
+                self._use(keys[: i + 1])
+
+    def _use(self, keys: Sequence[bytes]) -> None:
+        """Note that the blocks of a text are used: its first is the last to go, as the others need it."""
+        for key in reversed(keys):
+            self._blocks.move_to_end(key)
+
+    def _drop(self, key: bytes) -> None:
+        block = self._blocks.pop(key, None)
+        if block is not None:
+            self._nbytes -= block.nbytes
+
+
+def _bytes(size: Any) -> int:
+    found = size
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B?)\s*", size.upper())
+        unit = None if match is None else _UNITS.get(match[2])
+        found = None if match is None or unit is None else int(float(match[1]) * unit)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise ValueError(
+            f"prefix_cache is {shown(size)}; allowed: a number of bytes, 268435456 or '256MB', or None"
+        )
+    return found
