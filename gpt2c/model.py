@@ -335,6 +335,12 @@ class GPT2(LoadedModel):
             is.)
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
+        heal : bool, default False
+            Go on inside the last word of the prompt: "The king and the qu" becomes "een", which the tokens of
+            "qu" forbid. The tokens before that word stay; it is written again in all ways that spell it, each
+            with its probability, until less than a thousandth is left unsearched. ``prompt_token_ids`` are
+            the tokens before it, ``token_ids`` spell it and go on, and ``text`` begins behind the prompt.
+            Tokens that end inside the word do not count for ``max_new_tokens``.
         deadline : float or Deadline, optional
             After so many seconds every text ends as it is, with the finish_reason "deadline". A Deadline
             can also be cancelled from another thread ("cancelled"). A pass that is under way is given up
@@ -436,9 +442,9 @@ class GPT2(LoadedModel):
             It is damaged, or was made with other weights, another dtype or another version of gpt2c's
             arithmetic; with "bfloat16" also on another instruction set.
         """
-        from .session.saving import open_session
+        from .session.session import Session
 
-        return open_session(self, path)
+        return Session.open(self, path)
 
     @overload
     def suggest(  # type: ignore[overload-overlap]

@@ -150,5 +150,5 @@ def test_options_and_copies():
     for size, expected in (("256MB", 256_000_000), ("1GiB", 2**30), ("2 kb", 2000), (77, 77)):
         assert PrefixCache(size).size == expected
     for wrong in (0, -1, "", "much", "1TB", 1.5, True, b"1MB"):
-        with pytest.raises(ValueError, match="prefix_cache is .*allowed: a number of bytes"):
+        with pytest.raises(ValueError, match=r"prefix_cache is .*allowed: a number of bytes"):
             GPT2.from_pretrained(prefix_cache=wrong)

@@ -98,16 +98,16 @@ def test_damaged_files_are_named(model, saved):
     rng = np.random.default_rng(0)
     for size in [*rng.integers(len(data), size=40).tolist(), 0, 8, len(data) - 1]:
         saved.write_bytes(data[:size])
-        with pytest.raises(CheckpointError, match="a.session"):
+        with pytest.raises(CheckpointError, match=r"a\.session"):
             model.open_session(saved)
     header = 8 + int.from_bytes(data[:8], "little")
     for at in [*range(header), *rng.integers(len(data), size=200).tolist()]:
         damaged = bytearray(data)
         damaged[at] ^= 1 << int(rng.integers(8))
         saved.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="a.session"):
+        with pytest.raises(CheckpointError, match=r"a\.session"):
             model.open_session(saved)
-    with pytest.raises(CheckpointError, match="is not a session: session.save writes those"):
+    with pytest.raises(CheckpointError, match=r"is not a session: session\.save writes those"):
         model.save(saved)
         model.open_session(saved)
     with pytest.raises(CheckpointError):

@@ -13,8 +13,8 @@ from helpers.toys import random_gpt2
 import gpt2c
 from gpt2c import GPT2
 from gpt2c.core.deadline import Deadline
-from gpt2c.session.covers import REMAINING, Rows, covers_of
-from gpt2c.session.spelling import end_of_word, split_last
+from gpt2c.generation.covers import REMAINING, covers_of
+from gpt2c.generation.spelling import end_of_word, split_last
 from gpt2c.tokenizer.base import Tokenizer
 
 PIECES = [
@@ -28,7 +28,9 @@ class Toy(Tokenizer):
 
     name = kind = "toy"
     n_vocab = len(PIECES)
-    special_tokens = {"<end>": 0}
+
+    def __init__(self):
+        self.special_tokens = {"<end>": 0}
 
     def encode(self, text, special=False, *, continued=False):
         data, ids = text.encode(), []
@@ -86,7 +88,7 @@ TEXTS = ["", "a", "ab", "abab", "a ab", "ab ", "a. aba", "b,", "a'", "a'a", "b Ã
 def test_the_ways_to_cover_a_word_are_all_there_are(model, text):
     session = model.session(text)
     context, word = session.unfinished(8)
-    covers = covers_of(Rows(session, context, Deadline()), word)
+    covers = covers_of(session.rows(context, Deadline()), word)
     exact = Enumeration(model, context).covers(word)
     total = sum(mass for *_, mass in exact)
     assert covers.left <= REMAINING * (covers.mass + covers.left)
@@ -213,9 +215,10 @@ def test_what_is_unfinished():
         ("one\n\n", "one", b"\n\n"),
     ]:
         ids = model.encode([text])[0]
-        n = split_last(model, ids, text)
-        assert model.tokenizer.decode(ids[:n]) == kept
-        assert b"".join(map(model.tokenizer.token_bytes, ids[n:].tolist())) == rest
+        n, last = split_last(model, ids)
+        assert (model.tokenizer.decode(ids[:n]), last) == (kept, rest)
+    ended = np.array([*model.encode(["Hello"])[0], model.config.eos_token_ids[0]])
+    assert split_last(model, ended) == (len(ended), b"")
 
 
 def test_a_keyboard():

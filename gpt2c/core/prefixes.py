@@ -8,9 +8,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ._engine import KVCache
-    from .lm import LoadedModel
 
-__all__ = ["NothingKept", "Prefixes", "common_length"]
+__all__ = ["Model", "NothingKept", "Prefixes", "common_length"]
+
+
+class Model(Protocol):
+    """What is needed of a LoadedModel."""
+
+    def new_cache(self, n_ctx: int | None = None) -> KVCache:
+        """An empty cache with room for so many tokens."""
 
 
 class Prefixes(Protocol):
@@ -19,7 +25,7 @@ class Prefixes(Protocol):
     borrowed: bool
     """Whether the caches that `begin` gives stay in use here: who goes on from one makes a branch of it."""
 
-    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+    def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
         """A cache with room for ``capacity`` tokens that holds none, or the first ones of ``ids``.
 
         At least one token of ``ids`` is left to be computed: its logits are what is wanted.
@@ -34,7 +40,7 @@ class NothingKept:
 
     borrowed = False
 
-    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+    def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
         """An empty cache."""
         return model.new_cache(capacity)
 

@@ -90,10 +90,20 @@ class Job:
         )
         return logits, observer.captured if observer is not None and self.names else None
 
-    def new_writer(self, before: Iterable[int]) -> Writer:
-        """A writer of what follows the token ids ``before``."""
+    def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes]:
+        """The tokens of a prompt that stay, and the bytes of its last word, if that is healed."""
+        if not self.options.heal:
+            return ids, b""
+        from .spelling import split_last
+
+        n, word = split_last(self.model, ids)
+        # Something has to stand before the first token.
+        return (ids[:n] if n else np.array(self.model.start_ids, np.int32)), word
+
+    def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
+        """A writer of what follows the token ids ``before``, but for the first ``skip`` characters."""
         decoder = None if self._tokenizer is None else self._tokenizer.decoder(before)
-        return Writer(decoder, self.options.stop)
+        return Writer(decoder, self.options.stop, skip)
 
     def written(self, before: Iterable[int], new_ids: Iterable[int]) -> Writer:
         """A writer that has got all of a continuation of ``before``, but for the `unwritten` tokens."""

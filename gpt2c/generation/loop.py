@@ -316,12 +316,13 @@ def _advance(
             continue
         try:
             logits, captured = job.forward(sequences)
+            for i, (prompt, cache) in enumerate(fresh, done):
+                prompt.cache, prompt.logits = cache, logits[i]
+                job.prefixes.keep(prompt.visible, cache)
+                prompt.captured = captured[i] if captured else None
+                prompt.heal(job)
         except DeadlineError:
             continue
-        for i, (prompt, cache) in enumerate(fresh, done):
-            prompt.cache, prompt.logits = cache, logits[i]
-            job.prefixes.keep(prompt.visible, cache)
-            prompt.captured = captured[i] if captured else None
         done = 0
         for text, of_text in zip(active, pending, strict=True):
             if captured and isinstance(text, Text):

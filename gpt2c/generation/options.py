@@ -66,6 +66,7 @@ class GenerateKwargs(TypedDict, total=False):
     special: bool
     skip_special_tokens: bool
     seed: int | None
+    heal: bool
     deadline: float | Deadline | None
     num_beams: int
     length_penalty: float
@@ -113,6 +114,7 @@ class SamplingOptions:
     special: bool = False
     skip_special_tokens: bool = False
     seed: int | None = None
+    heal: bool = False
     deadline: Deadline = field(default_factory=Deadline)
     num_return_sequences: int = 1
     num_beams: int = 1
@@ -155,6 +157,7 @@ class SamplingOptions:
         self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
+        check_flag("heal", self.heal)
 
     def _check_draw(self) -> None:
         """How a token is drawn."""
@@ -211,6 +214,10 @@ class SamplingOptions:
                 )
             if self.overflow == "slide":
                 raise ValueError("names_filter goes with overflow='error' or 'truncate_left' only")
+        if self.heal and (self.edits or self.names_filter != ()):
+            raise ValueError(
+                "heal looks for ways to write a word without edits and names_filter: leave them out"
+            )
 
     def _check_beams(self) -> None:
         note = ", each with a cache of its own"
@@ -219,6 +226,10 @@ class SamplingOptions:
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:
+            if self.heal:
+                raise ValueError(
+                    "heal goes with num_beams=1 only; model.session(prompt).complete() searches inside words"
+                )
             if self.num_return_sequences > self.num_beams:
                 raise ValueError(
                     f"num_return_sequences ({self.num_return_sequences}) must not be above num_beams "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..introspection.activations import Captured
     from ..introspection.passes import ActivationCache
+    from .healing import Healing
     from .job import Job
 
 __all__ = ["ComputedPrompt", "Text"]
@@ -27,7 +28,10 @@ class ComputedPrompt:
     """A prompt: computed once, its cache then read by each of its continuations."""
 
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
-        n_ctx, new, overflow = job.n_ctx, job.options.max_new_tokens, job.options.overflow
+        n_ctx, overflow = job.n_ctx, job.options.overflow
+        # The last word of a prompt that is healed is spelled again by new tokens, of a byte at least.
+        ids, self.word = job.split(ids)
+        new = job.options.max_new_tokens + len(self.word)
         n_given = len(ids)
         if overflow == "truncate_left" and new <= n_ctx:
             ids = _latest(ids, n_ctx + 1 - new, job.prefix)
@@ -56,8 +60,20 @@ class ComputedPrompt:
         self.cache: KVCache | None = None
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.captured: Captured | None = None
+        self.healing: Healing | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
         self.shared = max(self.unstarted, job.options.num_beams) > 1 or job.prefixes.borrowed
+
+    def heal(self, job: Job) -> None:
+        """Find the ways to spell the last word, once the tokens before it are computed."""
+        assert self.cache is not None and self.logits is not None
+        if self.word:
+            # Deferred, as most prompts are continued as they are.
+            from .covers import Rows
+            from .healing import Healing
+
+            rows = Rows(job.model, self.cache, self.logits, job.options.deadline)
+            self.healing = Healing(rows, self.word)
 
     def adopt_cache(self) -> KVCache:
         """A cache that holds the prompt, for one of those that continue it."""
@@ -93,7 +109,7 @@ class Text:
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = _NO_IDS
         self._length = len(prompt.ids)
-        self._writer = job.new_writer(prompt.ids)
+        self._writer = job.new_writer(prompt.ids, skip=len(prompt.word.decode("utf-8", "replace")))
 
     @property
     def done(self) -> bool:
@@ -128,6 +144,8 @@ class Text:
         ids = self._tokens[:position]
         removed: dict[int, str] | None = None if self.trace is None else {}
         processed = job.process(logits, ids, len(self.prompt.ids), removed)
+        if self.prompt.healing is not None:
+            processed = self.prompt.healing.restrict(processed, ids[len(self.prompt.ids) :].tolist())
         token, logprob = _engine.sample(
             logits, processed, stream=self.sample_index, position=position, **job.constants
         )
@@ -145,7 +163,7 @@ class Text:
             self.piece = self._writer.push(token)
         if token in job.eos:
             self.finish_reason = "eos"
-        elif n_new == job.options.max_new_tokens:
+        elif n_new - self._n_inside() == job.options.max_new_tokens:
             self.finish_reason = "length"
         if self.finish_reason:
             self.piece += self._writer.finish()
@@ -153,6 +171,12 @@ class Text:
             self.finish_reason = "stop"
         if self.finish_reason:
             self.cache = None
+
+    def _n_inside(self) -> int:
+        """How many new tokens end inside the word that the prompt ends with: they do not count."""
+        if self.prompt.healing is None:
+            return 0
+        return self.prompt.healing.n_inside(self._tokens[len(self.prompt.ids) : self._length].tolist())
 
     def cut(self, reason: FinishReason) -> None:
         """End the text as it is, unless it has ended already, and let its caches go."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from .covers import AT_ONCE, REMAINING, Path, Rows, covers_of
+from ..generation.covers import REMAINING, Path, Rows, covers_of
 from .results import Completion, Ranked
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.deadline import Deadline
-    from .session import Session
+    from ..core.lm import LoadedModel
 
 __all__ = ["complete"]
 
@@ -53,28 +53,27 @@ class _Hypothesis:
         return (masses / masses.sum()).astype(np.float32) @ rows
 
 
-def complete(session: Session, n: int, max_new_tokens: int, deadline: Deadline) -> Ranked[Completion]:
-    """What :meth:`Session.complete` does."""
-    search = _Search(session, n, max_new_tokens)
+def complete(
+    model: LoadedModel, typed: bytes, rows: Callable[[Deadline], Rows], n: int, most: int, deadline: Deadline
+) -> Ranked[Completion]:
+    """The ``n`` most probable texts of ``most`` tokens; the others are as for `words.suggest_words`."""
+    search = _Search(model, typed, n, most)
     try:
-        search.run(deadline)
+        search.run(rows(deadline), deadline)
     except DeadlineError:
         search.cut(deadline.reason or "deadline")
     return search.results()
 
 
 class _Search:
-    def __init__(self, session: Session, n: int, max_new_tokens: int) -> None:
-        self.model, self.session = session.model, session
-        self.n, self.most = n, max_new_tokens
-        self.context, self.typed = session.unfinished(max_new_tokens)
+    def __init__(self, model: LoadedModel, typed: bytes, n: int, most: int) -> None:
+        self.model, self.typed, self.n, self.most = model, typed, n, most
         self.eos = frozenset(self.model.config.eos_token_ids)
         self.hypotheses: list[_Hypothesis] = []
         self.total, self.left, self.finished = 1.0, 1.0, True
 
-    def run(self, deadline: Deadline) -> None:
+    def run(self, rows: Rows, deadline: Deadline) -> None:
         """Search to the end."""
-        rows = Rows(self.session, self.context, deadline)
         covers = covers_of(rows, self.typed)
         self.total, self.left = covers.mass + covers.left, covers.left
         self._begin(rows, covers.best(self.model, max(WAYS, self.n)))
@@ -109,18 +108,13 @@ class _Search:
         best = sorted(spelled.items(), key=lambda item: -sum(path.mass for path in item[1]))[: self.n]
         for data, ways in best:
             mass = sum(path.mass for path in ways)
-            kept = [path for path in ways if path.mass >= REMAINING * mass][:AT_ONCE]
-            self.hypotheses.append(
-                _Hypothesis(
-                    data,
-                    [
-                        _Way(path.mass, path.tokens, rows.branch(len(path.tokens) + self.most))
-                        for path in kept
-                    ],
-                    (mass / self.total,),
-                    "length" if self.most == 1 else None,
-                )
-            )
+            kept = [
+                _Way(path.mass, path.tokens, rows.branch(len(path.tokens) + self.most))
+                for path in ways
+                if path.mass >= REMAINING * mass
+            ]
+            reason = "length" if self.most == 1 else None
+            self.hypotheses.append(_Hypothesis(data, kept, (mass / self.total,), reason))
 
     def _advance(self, deadline: Deadline) -> None:
         """One token more for every text that has not ended; the best ``n`` go on."""

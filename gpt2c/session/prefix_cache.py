@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..core._engine import KVCache
-    from ..core.lm import LoadedModel
+    from ..core.prefixes import Model
 
 __all__ = ["PrefixCache"]
 
@@ -69,7 +69,7 @@ class PrefixCache:
 
     # ---- core/prefixes.py
 
-    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+    def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
         """A new cache with the blocks that ``ids`` begins with."""
         cache = model.new_cache(capacity)
         with self._lock:

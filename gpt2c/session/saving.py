@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,34 +22,42 @@ from ..errors import CheckpointError, shown
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
-    from .session import Session
 
-__all__ = ["open_session", "save_session"]
+__all__ = ["Saved", "read_session", "write_session"]
 
 _ARRAYS = ("ids", "keys", "values")
 FORMAT, VERSION = "gpt2c session", "1"
 
 
-def save_session(session: Session, path: str | os.PathLike[str]) -> None:
+class Saved(NamedTuple):
+    """What a file holds of a session."""
+
+    text: str | list[int]
+    special: bool
+    ids: np.ndarray
+    """The tokens of which keys and values are held, int32 [any]."""
+    keys: np.ndarray
+    values: np.ndarray
+    """As of ``KVCache.state``."""
+
+
+def write_session(path: str | os.PathLike[str], model: LoadedModel, saved: Saved) -> None:
     """What :meth:`Session.save` does."""
-    keys, values = session.state()
-    arrays = {"ids": session.held.view(np.uint8), "keys": keys, "values": values}
+    arrays = {"ids": saved.ids.view(np.uint8), "keys": saved.keys, "values": saved.values}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
-        **_needed(session.model),
-        "text": json.dumps(session.text if session.is_text else session.token_ids),
-        "special": json.dumps(session.special),
+        **_needed(model),
+        "text": json.dumps(saved.text),
+        "special": json.dumps(saved.special),
     }
     metadata["sha256"] = _checksum(metadata, arrays)
     with replacing(os.fspath(path), binary=True) as file:
         write_tensors(file, arrays, metadata)
 
 
-def open_session(model: LoadedModel, path: str | os.PathLike[str]) -> Session:
-    """What :meth:`gpt2c.GPT2.open_session` does."""
-    from .session import Session
-
+def read_session(path: str | os.PathLike[str], model: LoadedModel) -> Saved:
+    """What a file holds of a session of this model; CheckpointError if it is damaged, or of another one."""
     with RegularFile(Path(path)) as file:
         tensors, found = read_header_and_metadata(file)
         if found.get("format") != FORMAT or tensors.keys() != {*_ARRAYS}:
@@ -74,9 +82,8 @@ def open_session(model: LoadedModel, path: str | os.PathLike[str]) -> Session:
             f"{path} is damaged: the checksum of its contents is not the one in its header; make a new "
             "session of its text"
         )
-    session = Session(model, json.loads(found["text"]), special=json.loads(found["special"]))
-    session.restore(arrays["ids"].view(np.int32), arrays["keys"], arrays["values"])
-    return session
+    text, special = json.loads(found["text"]), json.loads(found["special"])
+    return Saved(text, special, arrays["ids"].view(np.int32), arrays["keys"], arrays["values"])
 
 
 def _needed(model: LoadedModel) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
@@ -12,14 +13,16 @@ from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
 from ..core.prefixes import common_length
 from ..generation import loop
+from ..generation.covers import Rows
+from ..generation.spelling import split_last
 from ..scoring import scoring
-from .spelling import split_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
+    from ..core.prefixes import Model
     from ..core.prompts import Prompt
     from ..generation.options import GenerateKwargs
     from ..generation.results import Generation
@@ -125,10 +128,11 @@ class Session:
         self, k: int = 5, *, deadline: float | Deadline | None = None
     ) -> Ranked[WordSuggestion]:
         """The ``k`` most probable words that the last word of the text may become, or that follow it."""
-        from .words import suggest_words
+        from .words import LONGEST, suggest_words
 
         k = check_integer("k", k, 1, self.model.n_text_tokens, note=", the size of the vocabulary")
-        return suggest_words(self, k, Deadline.of(deadline))
+        context, typed = self.unfinished(LONGEST)
+        return suggest_words(self.model, typed, partial(self.rows, context), k, Deadline.of(deadline))
 
     def complete(
         self, n: int = 3, *, max_new_tokens: int = 8, deadline: float | Deadline | None = None
@@ -147,20 +151,32 @@ class Session:
         from .completion import complete
 
         n = check_integer("n", n, 1, 1024, note=", each with a cache of its own")
-        most = self.model.config.n_ctx // 2
-        max_new_tokens = check_integer(
-            "max_new_tokens", max_new_tokens, 1, most, note=", half of the context"
-        )
-        return complete(self, n, max_new_tokens, Deadline.of(deadline))
+        half = self.model.config.n_ctx // 2
+        most = check_integer("max_new_tokens", max_new_tokens, 1, half, note=", half of the context")
+        context, typed = self.unfinished(most)
+        rows = partial(self.rows, context)
+        return complete(self.model, typed, rows, n, most, Deadline.of(deadline))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session into a file, which :meth:`gpt2c.GPT2.open_session` opens with the same model.
 
         The file has the text, and what was computed of it; it appears once it is complete.
         """
-        from .saving import save_session
+        from .saving import Saved, write_session
 
-        save_session(self, path)
+        text = self._text if self.is_text else self.token_ids
+        write_session(path, self.model, Saved(text, self.special, self._held, *self._cache.state()))
+
+    @classmethod
+    def open(cls, model: LoadedModel, path: str | os.PathLike[str]) -> Session:
+        """What :meth:`gpt2c.GPT2.open_session` does."""
+        from .saving import read_session
+
+        saved = read_session(path, model)
+        session = cls(model, saved.text, special=saved.special)
+        session._cache.restore(saved.keys, saved.values, len(saved.ids))
+        session._held = saved.ids
+        return session
 
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
@@ -169,22 +185,6 @@ class Session:
         other._cache, other._held = self._cache.fork(), self._held
         return other
 
-    # ---- for files
-
-    @property
-    def held(self) -> np.ndarray:
-        """The tokens of which keys and values are held, int32 [any]."""
-        return self._held
-
-    def state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Their keys and values, uint8 [any] each."""
-        return self._cache.state()
-
-    def restore(self, ids: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-        """Hold these tokens, by what `state` gave."""
-        self._cache.restore(keys, values, len(ids))
-        self._held = ids
-
     # ---- for completion
 
     def unfinished(self, room: int) -> tuple[np.ndarray, bytes]:
@@ -192,19 +192,18 @@ class Session:
 
         Of a long text they are its latest part, so that there is room for as many tokens more.
         """
-        n = split_last(self.model, self._ids, self._text)
-        rest = self._ids[n:].tolist()
+        n, typed = split_last(self.model, self._ids)
         # Something has to stand before the first token.
         context = self._ids[:n] if n else np.array(self.model.start_ids, np.int32)
         n_ctx = self.model.config.n_ctx
-        most = max(1, n_ctx - room - len(rest))
+        most = max(1, n_ctx - room - len(typed))
         if len(context) > most:  # the beginning moves in strides, so that what is kept can be used again
             stride = max(1, most // 2)
             context = context[-((most - len(context)) // stride) * stride :]
-        return context, b"".join(map(self.model.tokenizer.token_bytes, rest))
+        return context, typed
 
-    def computed(self, ids: np.ndarray, deadline: Deadline) -> tuple[KVCache, np.ndarray]:
-        """A cache that holds the first tokens of the text, to be branched from, and the logits after them."""
+    def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
+        """What the model says after paths from the first tokens of the text."""
         if self._logits is None or not np.array_equal(self._held, ids):
             cache = self.begin(self.model, ids, len(ids))
             [self._logits] = _engine.forward(
@@ -215,11 +214,11 @@ class Session:
                 deadline=deadline,
             )
             self._held = ids
-        return self._cache, self._logits
+        return Rows(self.model, self._cache, self._logits, deadline)
 
     # ---- what is kept: core/prefixes.py
 
-    def begin(self, model: LoadedModel, ids: np.ndarray, capacity: int) -> KVCache:
+    def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
         """The session's cache, with as much of ``ids`` as it holds."""
         n = min(common_length(self._held, ids), len(ids) - 1)
         if self._cache.branches:  # a stream reads it; what it has is not lost

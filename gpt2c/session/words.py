@@ -5,21 +5,23 @@ from __future__ import annotations
 import codecs
 import heapq
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from .covers import AT_ONCE, Path, Rows, covers_of
+from ..generation.covers import AT_ONCE, Path, covers_of
+from ..generation.spelling import APOSTROPHES, end_of_word, spelling_of
 from .results import Ranked, WordSuggestion
-from .spelling import APOSTROPHES, end_of_word, spelling_of
 
 if TYPE_CHECKING:
     from ..core.deadline import Deadline
-    from .session import Session
+    from ..core.lm import LoadedModel
+    from ..generation.covers import Rows
 
-__all__ = ["suggest_words"]
+__all__ = ["LONGEST", "suggest_words"]
 
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
@@ -27,12 +29,25 @@ LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
 
-def suggest_words(session: Session, k: int, deadline: Deadline) -> Ranked[WordSuggestion]:
-    """The ``k`` most probable words at the end of the session's text."""
-    search = _Search(session, k)
+def suggest_words(
+    model: LoadedModel, typed: bytes, rows: Callable[[Deadline], Rows], k: int, deadline: Deadline
+) -> Ranked[WordSuggestion]:
+    """The ``k`` most probable words at the end of a text.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    typed : bytes
+        What the last word has until now.
+    rows : function
+        Gives what the model says after the tokens before that word, if it is not too late.
+    k : int
+    deadline : Deadline
+    """
+    search = _Search(model, typed, k)
     finished = True
     try:
-        search.run(deadline)
+        search.run(rows(deadline))
     except DeadlineError:
         finished = False
     return search.results(finished)
@@ -46,18 +61,15 @@ def _complete(data: bytes) -> str:
 class _Search:
     """Paths are followed, the most probable first, until their words end."""
 
-    def __init__(self, session: Session, k: int) -> None:
-        self.session, self.k = session, k
-        self.model = session.model
-        self.spelling = spelling_of(session.model)
-        self.context, self.typed = session.unfinished(LONGEST)
+    def __init__(self, model: LoadedModel, typed: bytes, k: int) -> None:
+        self.model, self.typed, self.k = model, typed, k
+        self.spelling = spelling_of(model)
         self.n_typed = len(self.typed.decode("utf-8"))
         self.found: defaultdict[bytes, float] = defaultdict(float)
         self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
         self.total = self.left = 1.0
 
-    def run(self, deadline: Deadline) -> None:
-        rows = Rows(self.session, self.context, deadline)
+    def run(self, rows: Rows) -> None:
         covers = covers_of(rows, self.typed)
         self.total = covers.mass + covers.left
         self.left = self.total

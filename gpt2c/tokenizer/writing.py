@@ -18,6 +18,8 @@ class Writer:
     decoder : StreamDecoder or None
         None writes nothing.
     stop : tuple of str
+    skip : int
+        How many characters at the beginning are left out.
 
     Attributes
     ----------
@@ -27,8 +29,8 @@ class Writer:
         Whether a stop string was found; nothing may be added after that.
     """
 
-    def __init__(self, decoder: StreamDecoder | None, stop: tuple[str, ...]) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: StreamDecoder | None, stop: tuple[str, ...], skip: int = 0) -> None:
+        self._decoder, self._skip = decoder, skip
         self._filter = _StopFilter(stop)
         self._pieces: list[str] = []
 
@@ -62,6 +64,7 @@ class Writer:
         return held
 
     def _add(self, text: str) -> str:
+        text, self._skip = text[self._skip :], max(0, self._skip - len(text))
         piece = self._filter.push(text)
         self._pieces.append(piece)
         return piece

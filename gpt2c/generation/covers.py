@@ -20,7 +20,6 @@ from .spelling import spelling_of
 if TYPE_CHECKING:
     from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
-    from .session import Session
 
 __all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of"]
 
@@ -50,6 +49,16 @@ class Covers(NamedTuple):
     groups: list[tuple[Path, np.ndarray, np.ndarray]]
     """A path that ends inside the word, the tokens that reach its end, and their probabilities there."""
 
+    def shares(self) -> dict[tuple[int, ...], float]:
+        """The probability that a path inside the word is continued to its end, given the path."""
+        shares: dict[tuple[int, ...], float] = {}
+        for path, _, reached in self.groups:
+            mass = path.mass * float(reached.sum(dtype=np.float64))
+            for n in range(len(path.tokens) + 1):
+                shares[path.tokens[:n]] = shares.get(path.tokens[:n], 0.0) + mass
+        masses = {path.tokens: path.mass for path, _, _ in self.groups}
+        return {tokens: share / masses[tokens] for tokens, share in shares.items() if masses[tokens] > 0}
+
     def best(self, model: LoadedModel, n: int) -> list[Path]:
         """The ``n`` most probable ones, the best first."""
         masses = np.concatenate([path.mass * reached for path, _, reached in self.groups])
@@ -66,18 +75,27 @@ class Covers(NamedTuple):
 
 
 class Rows:
-    """What the model says of the token after paths from one beginning of a session's text."""
+    """What the model says of the token after paths from one text.
 
-    def __init__(self, session: Session, context: np.ndarray, deadline: Deadline) -> None:
-        self.model: LoadedModel = session.model
-        self.n_rows = 0
-        self._deadline = deadline
-        self._context = context
-        self._cache, self._root = session.computed(context, deadline)
+    Parameters
+    ----------
+    model : LoadedModel
+    cache : KVCache
+        It holds the text; branches are made of it.
+    logits : float32 [n_vocab]
+        Of the token that follows the text.
+    deadline : Deadline
+    """
+
+    def __init__(
+        self, model: LoadedModel, cache: _engine.KVCache, logits: np.ndarray, deadline: Deadline
+    ) -> None:
+        self.model = model
+        self._cache, self._root, self._deadline = cache, logits, deadline
 
     def branch(self, room: int) -> _engine.KVCache:
         """A cache that goes on from the beginning, with room for so many tokens more."""
-        return self._cache.branch(min(len(self._context) + room, self.model.config.n_ctx))
+        return self._cache.branch(min(len(self._cache) + room, self.model.config.n_ctx))
 
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
         """The probabilities of the token that follows each path, float32 [n_vocab]."""
@@ -85,7 +103,6 @@ class Rows:
         logits = iter(())
         if inner:
             sequences = [(self.branch(len(path)), np.array(path, np.int32)) for path in inner]
-            self.n_rows += sum(map(len, inner))
             logits = iter(
                 _engine.forward(
                     self.model.weights, sequences, keep=1, threads=self.model.threads, deadline=self._deadline

@@ -20,6 +20,7 @@ _known: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()
 
 APOSTROPHES = "'\u2019"
 
+_LONGEST = 64  # tokens of a word that may be spelled in another way
 # What GPT-2's tokenizer keeps together: letters, digits, other characters, each with a space before it, or
 # white space. (Contractions are longer here, which costs time and changes no result.)
 _LAST = re.compile(rf"(?: ?(?:[^\W\d_][{APOSTROPHES}]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
@@ -81,19 +82,29 @@ def spelling_of(model: LoadedModel) -> Spelling:
     return _known[tokenizer]
 
 
-def split_last(model: LoadedModel, ids: np.ndarray, text: str) -> int:
-    """How many tokens of a text stand before what its end may yet become: a word, a number, white space."""
-    found = _LAST.search(text)
-    if found is None or not len(ids):
-        return len(ids)
-    n_bytes = len(found[0].encode("utf-8"))
-    at = len(ids)
-    while at > 0 and n_bytes > 0:
+def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
+    """Where in a text's tokens what its end may yet become begins: a word, a number, marks, white space.
+
+    Returns
+    -------
+    (int, bytes)
+        How many tokens stand before it, and the bytes of the others.
+    """
+    special = set(model.tokenizer.special_tokens.values())
+    last: list[bytes] = []
+    for token in reversed(ids[-_LONGEST:].tolist()):
+        if token in special or token >= model.n_text_tokens:
+            break
+        last.append(model.tokenizer.token_bytes(token))
+    pieces = last[::-1]
+    found = _LAST.search(b"".join(pieces).decode("utf-8", "replace"))
+    size = 0 if found is None else len(found[0].encode("utf-8"))
+    at = len(pieces)
+    # A token that begins inside a character does not begin a word.
+    while at > 0 and (size > 0 or (at < len(pieces) and pieces[at][:1] and 0x80 <= pieces[at][0] < 0xC0)):
         at -= 1
-        n_bytes -= len(model.tokenizer.token_bytes(int(ids[at])))
-    while at > 0 and 0x80 <= model.tokenizer.token_bytes(int(ids[at]))[0] < 0xC0:
-        at -= 1  # inside a character
-    return at
+        size -= len(pieces[at])
+    return len(ids) - len(pieces) + at, b"".join(pieces[at:])
 
 
 def end_of_word(text: str, begin: int) -> int | None:

@@ -1,0 +1,78 @@
+"""heal=True: a prompt goes on inside its last word, with the probabilities of all ways to write it."""
+
+from collections import Counter
+
+import pytest
+from helpers.toys import random_gpt2
+from test_word_completion import PIECES, TEXTS, Enumeration, Toy
+
+from gpt2c import GPT2
+
+
+@pytest.fixture(scope="module")
+def model():
+    found, _ = random_gpt2(3, n_vocab=len(PIECES), tokenizer=Toy(), std=0.6, eos_token_ids=(0,))
+    return found
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if text])
+def test_what_is_drawn_has_the_probability_of_all_ways(model, text):
+    context, word = model.session(text).unfinished(8)
+    ways = Enumeration(model, context).covers(word)
+    total = sum(mass for *_, mass in ways)
+    n = 3000
+    drawn = model.generate(text, max_new_tokens=1, temperature=1, seed=5, num_return_sequences=n, heal=True)
+    counts = Counter(tuple(result.token_ids) for result in drawn)
+    exact = {tokens: mass / total for tokens, _, mass in ways}
+    assert set(counts) <= set(exact)
+    for tokens, p in exact.items():
+        # Five standard deviations, and what the search may leave out.
+        assert abs(counts[tokens] / n - p) < 5 * (p * (1 - p) / n) ** 0.5 + 2e-3
+    for result in drawn[:200]:
+        data = b"".join(PIECES[token] for token in result.token_ids)
+        assert data.startswith(word)
+        assert result.prompt_token_ids == context.tolist()
+        assert result.text == data.decode("utf-8", "replace")[len(word.decode()) :]
+
+
+def test_a_word_is_completed():
+    model = GPT2.from_pretrained(threads=1)
+    plain = model.generate("The king and the qu", max_new_tokens=4)
+    healed = model.generate("The king and the qu", max_new_tokens=4, heal=True)
+    assert healed.text.startswith("een") and not plain.text.startswith("een")
+    assert len(healed.token_ids) == 4  # " queen" is a token
+    again = model.generate("The king and the queen", max_new_tokens=3)
+    assert healed.token_ids[1:] == again.token_ids and "een" + again.text == healed.text
+    spaced = model.generate("Once upon a time ", max_new_tokens=6, heal=True)
+    assert spaced.text == model.generate("Once upon a time", max_new_tokens=6).text.removeprefix(" ")
+    assert spaced.prompt_token_ids == model.encode(["Once upon a time"])[0].tolist()
+
+
+def test_it_is_the_same_in_streams_batches_and_sessions():
+    model = GPT2.from_pretrained(threads=2)
+    prompts = ["The king and the qu", "Once upon a ti", "Once", "It was ", "<|endoftext|>", ""]
+    options = {"max_new_tokens": 6, "temperature": 0.8, "seed": 3, "heal": True, "stop": ["zz"]}
+    alone = [model.generate(prompt, **options) for prompt in prompts]
+    together = model.generate(prompts, **options)
+    for prompt, one, other in zip(prompts, alone, together, strict=True):
+        assert (one.text, one.token_ids, one.logprobs) == (other.text, other.token_ids, other.logprobs)
+        stream = model.stream(prompt, **options)
+        assert "".join(stream) == one.text and stream.result == one
+        assert model.session(prompt).generate(**options) == one
+
+
+def test_nothing_to_heal():
+    model = GPT2.from_pretrained(threads=1)
+    [end] = model.config.eos_token_ids
+    ids = [*model.encode(["Hello"])[0].tolist(), end]
+    assert model.generate(ids, max_new_tokens=3, heal=True) == model.generate(ids, max_new_tokens=3)
+
+
+def test_what_does_not_go_together():
+    model = GPT2.from_pretrained(threads=1)
+    with pytest.raises(ValueError, match="num_beams=1 only"):
+        model.generate("Once", heal=True, num_beams=2)
+    with pytest.raises(ValueError, match="without edits and names_filter"):
+        model.generate("Once", heal=True, names_filter="*")
+    with pytest.raises(TypeError, match="heal"):
+        model.generate("Once", heal="yes")
