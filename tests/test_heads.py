@@ -230,6 +230,27 @@ def test_a_packed_file_without_a_head_does_not_name_one(tmp_path):
     assert b'"head' not in (tmp_path / "model.gpt2c").read_bytes().replace(b'\\"', b'"')[:2000]
 
 
+@pytest.mark.parametrize("finding", ["classify", "embed"])
+def test_caches_of_many_short_texts_stay_small(load, monkeypatch, finding):
+    model = load("single")
+    most = 3 * model.new_cache(1).nbytes
+    monkeypatch.setattr("gpt2c.heads.reading.CACHE_BYTES", most, raising=False)
+    compute, calls = _engine.hidden, []
+
+    def hidden(weights, sequences, *rest, **how):
+        calls.append([cache.nbytes for cache, _ in sequences])
+        return compute(weights, sequences, *rest, **how)
+
+    monkeypatch.setattr(_engine, "hidden", hidden)
+    texts = [[i] for i in range(10)] + [RAGGED[-1], [1]]
+    found = getattr(model, finding)(texts)
+    assert [len(call) for call in calls] == [3, 3, 3, 1, 1, 1]
+    assert all(sum(call) <= most or len(call) == 1 for call in calls)
+    for one, ids in zip(found, texts, strict=True):
+        alone = getattr(model, finding)(ids)
+        assert same(one, alone) if finding == "embed" else same(one.logits, alone.logits)
+
+
 # ---- what the configuration says
 
 ARCHITECTURE = {"sequence": "GPT2ForSequenceClassification", "token": "GPT2ForTokenClassification",
