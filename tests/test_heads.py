@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,14 @@ def test_the_report_tells_what_is_honoured():
 def test_what_cannot_be_honoured_is_refused(kind, values, message):
     with pytest.raises(ConfigError, match=message):
         head(kind, **values)
+
+
+def test_very_many_labels_are_checked_quickly():
+    begin = time.monotonic()
+    assert len(head("sequence", num_labels=65_536).head.labels) == 65_536
+    with pytest.raises(ConfigError, match="two labels have the name 'l7'"):
+        Head("token", (*(f"l{i}" for i in range(65_535)), "l7"))
+    assert time.monotonic() - begin < 20  # against comparing each with each, which takes minutes
 
 
 def test_heads_made_by_hand_are_checked():
