@@ -386,7 +386,11 @@ def test_a_classifier_is_no_language_model(load):
         for run in runs:
             with pytest.raises(ConfigError, match=rf"is a classifier of .* labels .*use model.{method}"):
                 run(load(name))
-        assert load(name).run_with_cache("ab", "*resid_post")[1]["resid_post", 1].shape == (2, 8)
+        cache = load(name).run_with_cache("ab")[1]
+        assert cache["resid_post", 1].shape == (2, 8)
+        for run in (cache.logit_lens, cache.attribution):
+            with pytest.raises(ConfigError, match=rf"is a classifier of .* labels .*use model.{method}"):
+                run()
 
 
 def test_a_head_that_is_not_there(load):
