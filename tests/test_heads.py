@@ -32,7 +32,7 @@ RAGGED = [IDS[n] for n in LENGTHS]
 CLOSE = dict(rtol=0, atol=1e-5)
 
 
-def write(folder, name, *, config=None, suffix=False, leave_out=()):
+def write(folder, name, *, config=None, suffix=False, leave_out=(), change=None):
     """A folder as transformers saves it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = TOLD["cases"][name]["config"] | (config or {})
@@ -40,6 +40,7 @@ def write(folder, name, *, config=None, suffix=False, leave_out=()):
     stored = {f"transformer.{key}": array for key, array in TENSORS.items() if "/" not in key}
     stored |= {key.split("/")[1]: array for key, array in TENSORS.items() if key.startswith(f"{name}/")}
     stored = {key: array for key, array in stored.items() if key not in leave_out}
+    stored |= {key: function(stored[key]).astype(np.float32) for key, function in (change or {}).items()}
     (folder / "model.safetensors").write_bytes(safetensors_bytes(stored, __metadata__={"format": "pt"}))
     if suffix:
         shutil.copy(DATA / "with_suffix.json", folder / "tokenizer.json")
@@ -442,6 +443,17 @@ def test_wrong_texts(load, tmp_path):
     suffixed = GPT2.from_pretrained(write(tmp_path / "model", "single", suffix=True))
     with pytest.raises(ValueError, match=r"puts 1 token around a text, .*: max_tokens must be at least 2"):
         suffixed.classify("a", max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "tensor"),
+    [("single", "classify", "score.weight"), ("number", "classify", "score.weight"),
+     ("tokens", "tag", "classifier.weight"), ("choice", "choose", "multiple_choice_head.summary.weight")],
+)  # fmt: skip
+def test_logits_that_overflow_are_no_labels(tmp_path, name, method, tensor):
+    folder = write(tmp_path / "model", name, change={tensor: lambda array: 3e38 * np.sign(array)})
+    with pytest.raises(ValueError, match="the logits hold NaN or infinities, from which nothing follows"):
+        getattr(GPT2.from_pretrained(folder), method)(["ab", "cd"])
 
 
 def test_longer_texts_are_cut_and_keep_the_suffix(load, tmp_path):

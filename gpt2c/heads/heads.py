@@ -167,11 +167,17 @@ def embed(model: LoadedModel, texts: Any, *, pooling: str, **how: Any) -> np.nda
 
 
 def _logits(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """What a head gives for rows [n, n_embd]: float32 [n, labels]."""
+    """What a head gives for rows [n, n_embd]: float32 [n, labels], all finite."""
     exact = rows.astype(np.float64)
     # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
     logits = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
-    return (logits if bias is None else logits + bias).astype(np.float32)
+    with np.errstate(over="ignore"):
+        found = (logits if bias is None else logits + bias).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(
+            "the logits hold NaN or infinities, from which nothing follows: the weights are too large"
+        )
+    return found
 
 
 def _probabilities(head: Head, logits: np.ndarray) -> dict[str, float]:
