@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoint.hf_head import HEADS
 from ..errors import ConfigError
 from .reading import Options, Reading, check_options, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
 
-_CLASSES = {
-    "sequence": "GPT2ForSequenceClassification",
-    "token": "GPT2ForTokenClassification",
-    "choice": "GPT2DoubleHeadsModel",
-}
+_CLASSES = {kind: name for name, kind in HEADS.items()}
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
 
 
@@ -124,16 +121,12 @@ def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator
         label = first.label.split("-", 1)[-1]
         if label == "O":
             continue
-        known = text is not None and first.start is not None
-        ids = [one.token_id for one in some]
-        whole = model.tokenizer.decode(ids) if model.has_tokenizer else ""
-        yield Entity(
-            label,
-            float(np.mean([one.probability for one in some])),
-            text[first.start : last.end] if known and text is not None else whole,
-            first.start,
-            last.end,
-        )
+        if text is not None and first.start is not None:
+            piece = text[first.start : last.end]
+        else:
+            piece = model.tokenizer.decode([one.token_id for one in some]) if model.has_tokenizer else ""
+        probability = float(np.mean([one.probability for one in some]))
+        yield Entity(label, probability, piece, first.start, last.end)
 
 
 def choose(model: LoadedModel, texts: Any, *, special: Any = False) -> Choice:
