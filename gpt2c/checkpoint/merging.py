@@ -254,7 +254,8 @@ def _note(adapter: Adapter) -> str:
     if adapter.settings.is_dora:
         what.append("DoRA")
     if adapter.biases:
-        what.append(f"{counted(len(adapter.biases), 'bias')}es"[: -2 if len(adapter.biases) == 1 else None])
+        n = len(adapter.biases)
+        what.append(f"{n} {'bias' if n == 1 else 'biases'}")
     if adapter.rows:
         what.append(f"{counted(sum(len(rows) for rows, _ in adapter.rows.values()), 'row')} replaced")
     whole = len(adapter.own) + len(adapter.base)
