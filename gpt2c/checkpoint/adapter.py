@@ -59,7 +59,7 @@ _NAME = re.compile(
     r"|(?P<embedding>lora_embedding_[AB])(?:\.\w+)?"
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.\w+)??(?:\.weight)?"
     r"|(?P<rows>token_adapter\.trainable_tokens_delta)(?:\.\w+)?"
-    r"|(?:(?P<base>base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
+    r"|(?:(?P<base>(?:token_adapter\.)?base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
 )
 # Of a tensor; those of GPT-2 have less than 100 characters.
 _LONGEST_NAME = 200

@@ -186,6 +186,10 @@ def _tensors(
     tied = base.config.tie_word_embeddings
     of_head = head.shapes(base.config.n_embd) if head else {}
     for adapter in adapters:
+        # Where the vocabulary was resized, PEFT stores the embedding's rows as the tied head's, too.
+        copied = adapter.rows.get(HEAD)
+        if tied and WTE in adapter.rows and copied and not copied[0]:
+            del adapter.rows[HEAD]
         for name, tensor in adapter.base.items():
             # Of tied matrices either is both.
             name = WTE if tied and name == HEAD else name
