@@ -233,6 +233,14 @@ def test_notes_name_and_hash(base):
     assert any("tied in the base: they are two matrices now" in note for note in notes)
 
 
+def test_the_hash_does_not_depend_on_names_of_folders(base, copy):
+    folder, found = copy(), []
+    for name in ("a", "z"):  # before and behind the adapter's
+        shutil.copytree(base, base.parent / name)
+        found.append(GPT2.from_pretrained(base.parent / name, adapter=folder).source_sha256())
+    assert found[0] == found[1]
+
+
 def test_counts_in_notes(base, copy):
     assert any("on 4 matrices, 4 biases, weight 1" in n for n in notes_with(base, DATA / "added_biases"))
     one = copy(change=lambda tensors: {**tensors, f"{C_ATTN}.lora_B.bias": np.ones(18, np.float32)})
