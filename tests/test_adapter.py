@@ -111,6 +111,23 @@ def test_the_adapter_of_a_classifier_brings_its_head(base, tmp_path):
     assert list(found.probabilities) == ["a", "b", "c"]
 
 
+def test_the_base_tells_of_the_head_of_an_adapter(tmp_path):
+    names = {"0": "bad", "1": "fair", "2": "good"}
+    said = {"pad_token_id": 2, "id2label": names, "problem_type": "multi_label_classification"}
+    write_model(tmp_path / "base", TINY | said)
+    model = GPT2.from_pretrained(tmp_path / "base", adapter=DATA / "classifier")
+    assert list(model.classify(IDS).probabilities) == list(names.values())
+    assert model.config.head.problem == "multi"
+    # The logits are those at the last token that is not the padding.
+    close(model.classify(IDS).logits, model.classify(IDS[:-1]).logits)
+    read = {setting.key: setting.status for setting in model.config.report}
+    assert {read[key] for key in said} == {"honoured"}
+    write_model(tmp_path / "other", TINY | {"id2label": {"0": "a", "1": "b"}, "num_labels": 2})
+    model = GPT2.from_pretrained(tmp_path / "other", adapter=DATA / "classifier")
+    assert list(model.classify(IDS).probabilities) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    close(model.classify(IDS).logits, LOGITS["classifier"])
+
+
 def test_two_adapters_with_weights(base):
     first, second = DATA / "added_biases", DATA / "patterns"
     close(logits(base, [(first, 0.5), (second, -1.5)]), LOGITS["two"])
