@@ -81,9 +81,11 @@ class Head:
         object.__setattr__(self, "labels", tuple(labels))
         if (self.kind == "choice") == bool(labels):
             raise _error("labels", labels, "none for a choice, else at least one")
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"two labels have the name {shown(twice)}; give each a name of its own")
+        seen: set[str] = set()
+        for label in labels:
+            if label in seen:
+                raise ConfigError(f"two labels have the name {shown(label)}; give each a name of its own")
+            seen.add(label)
         if self.pad_token_id is not None and not _is_int(self.pad_token_id):
             raise _error("pad_token_id", self.pad_token_id, "a token id or null")
 

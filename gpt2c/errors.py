@@ -3,6 +3,7 @@
 Each message says what was given, what is allowed and what to do.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
@@ -53,11 +54,34 @@ class CacheInUseError(GPT2CError, RuntimeError):
 
 def shown(value: Any) -> str:
     """A value for a message: on one line, unprintable characters escaped, not too long."""
+    text = ""
     try:
-        text = repr(value)
+        for piece in _pieces(value):
+            text += piece
+            if len(text) > 80:
+                break
     except (RecursionError, ValueError):  # nested too deeply; an integer of more than 4,300 digits
         text = f"a value too long to be shown ({type(value).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+_BRACKETS: dict[type, str] = {list: "[]", tuple: "()", dict: "{}"}
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """What repr() writes, piece by piece: of a file's lists that hold one another it may be endless."""
+    brackets = _BRACKETS.get(type(value))
+    if brackets is None:
+        yield repr(value)
+        return
+    yield brackets[0]
+    for number, item in enumerate(value):
+        yield ", " if number else ""
+        yield from _pieces(item)
+        if brackets == "{}":
+            yield ": "
+            yield from _pieces(value[item])
+    yield ",)" if brackets == "()" and len(value) == 1 else brackets[1]
 
 
 def counted(n: int, what: str) -> str:

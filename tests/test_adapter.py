@@ -111,6 +111,23 @@ def test_the_adapter_of_a_classifier_brings_its_head(base, tmp_path):
     assert list(found.probabilities) == ["a", "b", "c"]
 
 
+def test_the_base_tells_of_the_head_of_an_adapter(tmp_path):
+    names = {"0": "bad", "1": "fair", "2": "good"}
+    said = {"pad_token_id": 2, "id2label": names, "problem_type": "multi_label_classification"}
+    write_model(tmp_path / "base", TINY | said)
+    model = GPT2.from_pretrained(tmp_path / "base", adapter=DATA / "classifier")
+    assert list(model.classify(IDS).probabilities) == list(names.values())
+    assert model.config.head.problem == "multi"
+    # The logits are those at the last token that is not the padding.
+    close(model.classify(IDS).logits, model.classify(IDS[:-1]).logits)
+    read = {setting.key: setting.status for setting in model.config.report}
+    assert {read[key] for key in said} == {"honoured"}
+    write_model(tmp_path / "other", TINY | {"id2label": {"0": "a", "1": "b"}, "num_labels": 2})
+    model = GPT2.from_pretrained(tmp_path / "other", adapter=DATA / "classifier")
+    assert list(model.classify(IDS).probabilities) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    close(model.classify(IDS).logits, LOGITS["classifier"])
+
+
 def test_two_adapters_with_weights(base):
     first, second = DATA / "added_biases", DATA / "patterns"
     close(logits(base, [(first, 0.5), (second, -1.5)]), LOGITS["two"])
@@ -233,6 +250,40 @@ def test_notes_name_and_hash(base):
     assert any("tied in the base: they are two matrices now" in note for note in notes)
 
 
+def test_the_hash_does_not_depend_on_names_of_folders(base, copy):
+    folder, found = copy(), []
+    for name in ("a", "z"):  # before and behind the adapter's
+        shutil.copytree(base, base.parent / name)
+        found.append(GPT2.from_pretrained(base.parent / name, adapter=folder).source_sha256())
+    assert found[0] == found[1]
+
+
+def test_counts_in_notes(base, copy):
+    assert any("on 4 matrices, 4 biases, weight 1" in n for n in notes_with(base, DATA / "added_biases"))
+    one = copy(change=lambda tensors: {**tensors, f"{C_ATTN}.lora_B.bias": np.ones(18, np.float32)})
+    assert any("on 2 matrices, 1 bias, weight 1" in n for n in notes_with(base, one))
+
+
+def notes_with(source, adapter=None):
+    return GPT2.from_pretrained(source, adapter=adapter).notes
+
+
+def test_an_adapter_beside_the_weights_is_told_of(base, copy):
+    folder = copy()
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    expected = logits(base)
+    np.testing.assert_array_equal(logits(folder), expected)
+    assert any("LoRA adapter that lies beside the weights is left aside" in n for n in notes_with(folder))
+    assert not any("left aside" in note for note in notes_with(base))
+    close(logits(folder, folder), LOGITS["attention"])
+
+
+def test_a_pattern_of_many_layers(base, copy):
+    layers = "|".join(map(str, range(48)))
+    folder = copy(r=9, rank_pattern={rf".*\.h\.({layers})\.attn\..*": 3}, lora_alpha=8)
+    close(logits(base, folder), LOGITS["attention"])
+
+
 def test_packed_and_pickled(base, tmp_path, monkeypatch):
     monkeypatch.chdir(DATA)
     model = GPT2.from_pretrained(base, adapter={"attention": 1})
@@ -333,7 +384,9 @@ def test_what_only_peft_does(settings, base, copy):
         ({"use_rslora": 1.5}, "use_rslora is 1.5"),
         ({"rank_pattern": {"c_attn": 2}}, "says rank 2"),
         ({"rank_pattern": {"(a*)*b": 2}}, "a pattern without repeated groups"),
-        ({"rank_pattern": {"a*" * 7: 2}}, "with 6 repetitions at most"),
+        ({"rank_pattern": {"a*" * 4: 2}}, "and with few repetitions"),
+        ({"rank_pattern": {"a?" * 26 + "[^a]": 2}}, "and with few repetitions"),
+        ({"rank_pattern": {"(a|a)" * 25: 2}}, "and with few repetitions"),
         ({"rank_pattern": {"[": 2}}, "a regular expression"),
         ({"alpha_pattern": [1]}, "alpha_pattern is"),
         ({"modules_to_save": "wte"}, "modules_to_save is 'wte'; a list of texts"),
@@ -372,6 +425,11 @@ def test_settings_that_cannot_be(settings, message, base, copy):
         ({f"{C_ATTN}.lora_magnitude_vector": np.ones(18)}, "says use_dora false, but there is"),
         ({f"{C_ATTN}.lora_A.other.weight": np.ones((3, 6))}, "of which one alone can count"),
         ({"transformer.h.2.attn.c_attn.weight": np.ones((6, 18))}, "changes 'h.2.attn.c_attn.weight', which"),
+        (
+            {"h.0.attn.c_attn.lora_A.weight": np.ones((3, 6))},
+            "one module twice, as 'transformer.h.0.attn.c_attn' and as 'h.0.attn.c_attn'",
+        ),
+        ({"a" * 200 + ".weight": np.ones(3)}, "is none of a LoRA adapter's"),
         ({"transformer.ln_f.weight": np.ones(7)}, r"has the shape \[7\], but the model has \[6\] there"),
         ({f"{C_ATTN}.lora_B.bias": np.ones(17)}, r"has the shape \[17\]; \[18\] is needed"),
         ({"transformer.wte.token_adapter.trainable_tokens_delta": np.ones((1, 6))}, r"\[0, 6\] is needed"),

@@ -159,6 +159,14 @@ def test_characters(tmp_path):
         theirs.encode("é")
 
 
+def test_a_tokenizer_gives_no_token_type_ids(tmp_path):
+    # With them GPT2Model adds the embedding of token 0 to every position.
+    GPT2.from_pretrained(NANOGPT / "plain").export(tmp_path / "out")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert set(theirs("ROMEO:")) == {"input_ids", "attention_mask"}
+
+
 # ---- tokenizers
 
 

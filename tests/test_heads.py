@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ RAGGED = [IDS[n] for n in LENGTHS]
 CLOSE = dict(rtol=0, atol=1e-5)
 
 
-def write(folder, name, *, config=None, suffix=False, leave_out=()):
+def write(folder, name, *, config=None, suffix=False, leave_out=(), change=None):
     """A folder as transformers saves it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = TOLD["cases"][name]["config"] | (config or {})
@@ -39,6 +40,7 @@ def write(folder, name, *, config=None, suffix=False, leave_out=()):
     stored = {f"transformer.{key}": array for key, array in TENSORS.items() if "/" not in key}
     stored |= {key.split("/")[1]: array for key, array in TENSORS.items() if key.startswith(f"{name}/")}
     stored = {key: array for key, array in stored.items() if key not in leave_out}
+    stored |= {key: function(stored[key]).astype(np.float32) for key, function in (change or {}).items()}
     (folder / "model.safetensors").write_bytes(safetensors_bytes(stored, __metadata__={"format": "pt"}))
     if suffix:
         shutil.copy(DATA / "with_suffix.json", folder / "tokenizer.json")
@@ -230,6 +232,27 @@ def test_a_packed_file_without_a_head_does_not_name_one(tmp_path):
     assert b'"head' not in (tmp_path / "model.gpt2c").read_bytes().replace(b'\\"', b'"')[:2000]
 
 
+@pytest.mark.parametrize("finding", ["classify", "embed"])
+def test_caches_of_many_short_texts_stay_small(load, monkeypatch, finding):
+    model = load("single")
+    most = 3 * model.new_cache(1).nbytes
+    monkeypatch.setattr("gpt2c.heads.reading.CACHE_BYTES", most, raising=False)
+    compute, calls = _engine.hidden, []
+
+    def hidden(weights, sequences, *rest, **how):
+        calls.append([cache.nbytes for cache, _ in sequences])
+        return compute(weights, sequences, *rest, **how)
+
+    monkeypatch.setattr(_engine, "hidden", hidden)
+    texts = [[i] for i in range(10)] + [RAGGED[-1], [1]]
+    found = getattr(model, finding)(texts)
+    assert [len(call) for call in calls] == [3, 3, 3, 1, 1, 1]
+    assert all(sum(call) <= most or len(call) == 1 for call in calls)
+    for one, ids in zip(found, texts, strict=True):
+        alone = getattr(model, finding)(ids)
+        assert same(one, alone) if finding == "embed" else same(one.logits, alone.logits)
+
+
 # ---- what the configuration says
 
 ARCHITECTURE = {"sequence": "GPT2ForSequenceClassification", "token": "GPT2ForTokenClassification",
@@ -297,6 +320,14 @@ def test_what_cannot_be_honoured_is_refused(kind, values, message):
         head(kind, **values)
 
 
+def test_very_many_labels_are_checked_quickly():
+    begin = time.monotonic()
+    assert len(head("sequence", num_labels=65_536).head.labels) == 65_536
+    with pytest.raises(ConfigError, match="two labels have the name 'l7'"):
+        Head("token", (*(f"l{i}" for i in range(65_535)), "l7"))
+    assert time.monotonic() - begin < 20  # against comparing each with each, which takes minutes
+
+
 def test_heads_made_by_hand_are_checked():
     sizes = dict(n_layer=1, n_head=1, n_embd=4, n_inner=4, n_ctx=4, n_vocab=4)
     for make, message in [
@@ -356,7 +387,11 @@ def test_a_classifier_is_no_language_model(load):
         for run in runs:
             with pytest.raises(ConfigError, match=rf"is a classifier of .* labels .*use model.{method}"):
                 run(load(name))
-        assert load(name).run_with_cache("ab", "*resid_post")[1]["resid_post", 1].shape == (2, 8)
+        cache = load(name).run_with_cache("ab")[1]
+        assert cache["resid_post", 1].shape == (2, 8)
+        for run in (cache.logit_lens, cache.attribution):
+            with pytest.raises(ConfigError, match=rf"is a classifier of .* labels .*use model.{method}"):
+                run()
 
 
 def test_a_head_that_is_not_there(load):
@@ -408,6 +443,17 @@ def test_wrong_texts(load, tmp_path):
     suffixed = GPT2.from_pretrained(write(tmp_path / "model", "single", suffix=True))
     with pytest.raises(ValueError, match=r"puts 1 token around a text, .*: max_tokens must be at least 2"):
         suffixed.classify("a", max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "tensor"),
+    [("single", "classify", "score.weight"), ("number", "classify", "score.weight"),
+     ("tokens", "tag", "classifier.weight"), ("choice", "choose", "multiple_choice_head.summary.weight")],
+)  # fmt: skip
+def test_logits_that_overflow_are_no_labels(tmp_path, name, method, tensor):
+    folder = write(tmp_path / "model", name, change={tensor: lambda array: 3e38 * np.sign(array)})
+    with pytest.raises(ValueError, match="the logits hold NaN or infinities, from which nothing follows"):
+        getattr(GPT2.from_pretrained(folder), method)(["ab", "cd"])
 
 
 def test_longer_texts_are_cut_and_keep_the_suffix(load, tmp_path):

@@ -381,6 +381,18 @@ def test_an_adapter_whose_base_is_not_there(ask, adapter):
     assert "from_pretrained(BASE, adapter='owner/adapter')" in answer["message"]
 
 
+def test_an_adapter_of_itself(ask, adapter):
+    config = json.loads(adapter["adapter_config.json"]) | {"base_model_name_or_path": "owner/adapter"}
+    answer, requests = ask("owner/adapter", adapter | {"adapter_config.json": json.dumps(config).encode()})
+    assert "it is for 'owner/adapter', which is an adapter too" in answer["message"]
+    assert len(requests) < 10
+
+
+def test_an_adapter_beside_the_weights(ask, files, adapter):
+    answer, _ = ask("owner/tiny", files | adapter)
+    assert any("LoRA adapter that lies beside the weights is left aside" in note for note in answer["notes"])
+
+
 def test_token(ask, files):
     Hub.repositories["owner/private"] = files
     answer, _ = ask("owner/private")

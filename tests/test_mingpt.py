@@ -98,7 +98,7 @@ def test_numbers_count_before_a_name(tmp_path):
         ({"n_head": None, "model_type": ["gpt2"]}, ConfigError, r"model_type is \['gpt2'\], and"),
         ({"n_head": 5}, ConfigError, r"config\.json: model: n_embd"),
         ({"n_layer": "2"}, ConfigError, r"config\.json: model: n_layer"),
-        ({"n_embd": [12]}, ConfigError, r"config\.json: model: "),
+        ({"n_embd": [12]}, ConfigError, r"config\.json: model: n_embd is \[12\]; allowed"),
         ({"n_layer": 3}, CheckpointError, r"does not hold the GPT-2 of its config\.json: 12 tensors 'h\.2\."),
         ({"vocab_size": 20}, CheckpointError, r"\[19, 12\]; its config\.json asks for \[20, 12\]"),
         ({"block_size": 11}, CheckpointError, r"\[10, 12\]; its config\.json asks for \[11, 12\]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from helpers.command_line import run
 
 from gpt2c import GPT2
-from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint import nanogpt, open_checkpoint
 from gpt2c.checkpoint import tokenizer as given
 from gpt2c.errors import CheckpointError, ConfigError, TokenizerError
 from gpt2c.tokenizer.load import unpack
@@ -79,6 +80,39 @@ def test_a_bias_that_is_missing_is_no_zero(tmp_path):
 def test_other_sizes_and_names(change, error, message, tmp_path):
     with pytest.raises(error, match=message):
         open_checkpoint(changed(tmp_path, change))
+
+
+SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 4, "vocab_size": 5, "bias": False}
+
+
+def written(tmp_path, model, **sizes):
+    """A checkpoint with these values, which are no tensors."""
+    with zipfile.ZipFile(tmp_path / "ckpt.pt", "w") as file:
+        file.writestr("a/data.pkl", pickle.dumps({"model": model, "model_args": SIZES | sizes}, 2))
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", [key for key in SIZES if key != "bias"])
+@pytest.mark.parametrize("value", [None, {}, "4", 10**6000], ids=lambda value: type(value).__name__)
+def test_sizes_that_are_none(key, value, tmp_path):
+    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args: .* is .*; allowed: an integer from 1 to"):
+        open_checkpoint(written(tmp_path, {}, **{key: value}))
+
+
+def test_values_that_grow(tmp_path):
+    value = []  # 2 ** 40 items, of 40 lists: each holds the one before twice
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(ConfigError, match=r"model_args: n_layer is \[{41}\]"):
+        open_checkpoint(written(tmp_path, {}, n_layer=value))
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": {0: value}}, 2))
+    with pytest.raises(TokenizerError, match=r"meta\.pkl: \[{41}\].* is not a single character"):
+        nanogpt.read_meta(tmp_path / "meta.pkl", 1)
+
+
+def test_a_model_without_tensors(tmp_path):
+    with pytest.raises(CheckpointError, match=r"9 tensors 'wte\.weight', .* missing"):
+        open_checkpoint(written(tmp_path, {}))
 
 
 def test_files_that_are_none(tmp_path):

@@ -295,6 +295,7 @@ PROGRAMS = {
     "version 9": b"\x80\x09.",
     "a huge number": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "a name that is no text": b"\x80\x04K\x01K\x02\x93.",
+    "a device that is a list": b"\x80\x02ctorch\ndevice\n]\x85R.",
 }
 
 

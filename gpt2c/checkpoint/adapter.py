@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError, shown
 from .directory import ADAPTER_CONFIG as CONFIG
 from .directory import ADAPTER_FILES as FILES
-from .directory import is_adapter, open_weights
+from .directory import open_weights
 from .files import RegularFile, read_object
 from .hub import looks_like_name
 from .names import canonical
@@ -59,8 +59,10 @@ _NAME = re.compile(
     r"|(?P<embedding>lora_embedding_[AB])(?:\.\w+)?"
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.\w+)??(?:\.weight)?"
     r"|(?P<rows>token_adapter\.trainable_tokens_delta)(?:\.\w+)?"
-    r"|(?:(?P<base>base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
+    r"|(?:(?P<base>(?:token_adapter\.)?base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
 )
+# Of a tensor; those of GPT-2 have less than 100 characters.
+_LONGEST_NAME = 200
 # What there must be, too.
 _PARTNERS = {
     "lora_B.weight": ("lora_A.weight",),
@@ -186,9 +188,10 @@ def base_of(path: Path, name: str) -> tuple[str, str | None]:
             f"{name} is a LoRA adapter that does not say for which model: {_give_base(name)}"
         )
     place = next((place for place in (path / base, Path(base)) if place.exists()), None)
-    what = "which is not there" if place is None else "which is an adapter too"
-    if is_adapter(place) if place else not looks_like_name(base):
-        raise CheckpointError(f"{name} is a LoRA adapter for {base!r}, {what}: {_give_base(name)}")
+    if place is None and not looks_like_name(base):
+        raise CheckpointError(
+            f"{name} is a LoRA adapter for {base!r}, which is not there: {_give_base(name)}"
+        )
     return (base, settings.revision) if place is None else (str(place), None)
 
 
@@ -289,13 +292,11 @@ class _Values:
         if not isinstance(value, dict) or not all(_is_number(item, kind) for item in value.values()):
             raise self.error(key, "an object of numbers by names of modules")
         for pattern in value:
-            # One whose repetitions are nested could take for ever to match.
-            if (
-                len(pattern) > 1_000
-                or re.search(r"\)[*+{?]", pattern)
-                or len(re.findall("[*+{]", pattern)) > 6
-            ):
-                raise self.error(key, "a pattern without repeated groups, and with 6 repetitions at most,")
+            # How many ways there are to match a name, each of which may be tried in vain.
+            ways = math.prod(part.count("|") + 1 for part in re.split("[()]", pattern))
+            ways *= 2 ** pattern.count("?") * 50 ** len(re.findall("[*+{]", pattern))
+            if re.search(r"\)[*+{?]", pattern) or ways > 10**6:
+                raise self.error(key, "a pattern without repeated groups, and with few repetitions,")
             try:
                 re.compile(pattern)
             except re.error:
@@ -325,12 +326,16 @@ def _is_number(value: Any, kind: type) -> bool:
 def _sort(adapter: Adapter, stored: list[TensorInfo], file: Path) -> None:
     """Find out what each tensor is for."""
     parts: dict[tuple[str, str], TensorInfo] = {}
+    spellings: dict[str, str] = {}
     for tensor in stored:
         name = tensor.name.removeprefix("base_model.model.")
-        found = _NAME.fullmatch(name)
+        found = _NAME.fullmatch(name) if len(name) <= _LONGEST_NAME else None
         if found is None or (found["kind"], found["pair"]) == ("lora_A", "bias"):
             raise CheckpointError(f"{file}: tensor {shown(tensor.name)} is none of a LoRA adapter's")
         module = found["module"]
+        other = spellings.setdefault(canonical(f"{module}.weight"), module)
+        if other != module:
+            raise CheckpointError(f"{file} has one module twice, as {shown(other)} and as {shown(module)}")
         kind = found["kind"] and f"{found['kind']}.{found['pair']}"
         kind = kind or found["embedding"] or found["magnitude"] or found["rows"]
         if kind is None:
@@ -378,8 +383,8 @@ def _pair(
             f"{file}: {shown(a.name)} and its B have the shapes {list(a.shape)} and {list(b.shape)}, but "
             f"{CONFIG} says rank {rank}: [{rank}, in] and [out, {rank}] are needed"
         )
-    # Heads are torch's Linear, [out, in]; dense layers of GPT-2 are stored as [in, out], as embeddings are.
-    transposed = "embedding" in kind or canonical(module) not in ("lm_head", "score", "classifier")
+    # Dense layers of GPT-2 are stored as [in, out], as embeddings are; heads are torch's Linear, [out, in].
+    transposed = "embedding" in kind or canonical(module).startswith("h.")
     magnitude = parts.get((module, "lora_magnitude_vector"))
     if (magnitude is not None) != settings.is_dora:
         there = "there is" if magnitude else "there is no"

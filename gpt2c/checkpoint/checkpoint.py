@@ -122,7 +122,9 @@ class Checkpoint:
         import hashlib  # takes longer than opening a model
 
         found = hashlib.sha256()
-        for _, file in sorted(self.files.items()):
+        # An adapter's files come after the base's, whatever their folders are called.
+        folders = list(dict.fromkeys(path.parent for path in self.files))
+        for file in sorted(self.files.values(), key=lambda f: (folders.index(f.path.parent), f.path)):
             offset = 0
             while block := file.read(2**20, offset):
                 found.update(block)

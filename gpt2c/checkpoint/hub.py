@@ -12,7 +12,16 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
 from ..tokenizer.files import FILES
-from .directory import ADAPTER_CONFIG, ADAPTER_FILES, WEIGHTS, advice, is_index, read_config, shards
+from .directory import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    ADAPTER_LEFT,
+    WEIGHTS,
+    advice,
+    is_index,
+    read_config,
+    shards,
+)
 from .packed import SUFFIX
 
 __all__ = ["fetch", "fetch_adapter", "fetch_tokenizer", "looks_like_name"]
@@ -76,6 +85,8 @@ def fetch(
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
+    if ADAPTER_CONFIG in there:
+        notes.append(ADAPTER_LEFT)
     if repository.offline:
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config, Head
+from ..config import Config, Head, Setting
 from ..errors import CheckpointError, ConfigError, counted, shown
 from ..tokenizer.files import FILES as TOKENIZER_FILES
 from .adapter import CONFIG, HEAD, WTE, Adapter, open_adapter, refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
+from .hf_head import HEADS, head_from_hf
 from .hub import fetch_adapter, looks_like_name
 from .names import expected
 from .tensors import TensorInfo, read_tensor
@@ -77,7 +78,7 @@ def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
 
 
 # Of each kind of classifier, the matrix that its labels are read from.
-_HEADS = {"sequence": "score.weight", "token": "classifier.weight"}
+_MATRICES = {"sequence": "score.weight", "token": "classifier.weight"}
 
 _ALLOWED = (
     "a directory that PEFT wrote or a name on the Hugging Face hub is needed, or several of them: a list of "
@@ -99,9 +100,10 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     with contextlib.ExitStack() as stack:
         adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)
-        head = base.config.head or _head_of(adapters)
+        report: list[Setting] = []
+        head = base.config.head or _head_of(adapters, base.config, report)
         tensors, tied = _tensors(base, adapters, head)
-        config = _config(base, tensors, tied, head)
+        config = _config(base, tensors, tied, head, report)
         shapes = {name: shape for name, _, shape in expected(config)}
         changes: dict[str, list[Change]] = {}
         for adapter in adapters:
@@ -126,7 +128,7 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     if head is not base.config.head and head is not None:
         notes.append(
             f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
-            "names it does not tell"
+            "names it does not tell: they are those of the base's config.json, where it has as many"
         )
     if config.n_vocab != base.config.n_vocab:
         notes.append(
@@ -167,14 +169,21 @@ def _check_together(adapters: list[Adapter]) -> None:
             taken[name] = adapter
 
 
-def _head_of(adapters: list[Adapter]) -> Head | None:
-    """The head for another task that an adapter brings with it, as those of classifiers do."""
+def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> Head | None:
+    """The head for another task that an adapter brings with it, as those of classifiers do.
+
+    What else there is to say of it the base's config.json says, as for PEFT; that is added to the report.
+    """
     for adapter in adapters:
-        for kind, name in _HEADS.items():
+        for architecture, kind in HEADS.items():
+            name = _MATRICES.get(kind)
             shape = adapter.own[name].shape if name in adapter.own else ()
             if len(shape) == 2:
-                labels = tuple(f"LABEL_{i}" for i in range(shape[0]))
-                return Head(kind, labels, "multi" if (kind, len(labels)) == ("sequence", 1) else "single")
+                said = {setting.key: setting.value for setting in config.report}
+                names = said.get("id2label")
+                if not isinstance(names, Mapping) or len(names) != shape[0]:
+                    said |= {"id2label": None, "num_labels": shape[0]}
+                return head_from_hf(said | {"architectures": [architecture]}, report)
     return None
 
 
@@ -186,6 +195,10 @@ def _tensors(
     tied = base.config.tie_word_embeddings
     of_head = head.shapes(base.config.n_embd) if head else {}
     for adapter in adapters:
+        # Where the vocabulary was resized, PEFT stores the embedding's rows as the tied head's, too.
+        copied = adapter.rows.get(HEAD)
+        if tied and WTE in adapter.rows and copied and not copied[0]:
+            del adapter.rows[HEAD]
         for name, tensor in adapter.base.items():
             # Of tied matrices either is both.
             name = WTE if tied and name == HEAD else name
@@ -236,10 +249,19 @@ def _unknown(adapter: Adapter, name: str) -> CheckpointError:
     )
 
 
-def _config(base: Checkpoint, tensors: Mapping[str, TensorInfo], tied: bool, head: Head | None) -> Config:
+def _config(
+    base: Checkpoint,
+    tensors: Mapping[str, TensorInfo],
+    tied: bool,
+    head: Head | None,
+    of_head: list[Setting],
+) -> Config:
     shape = tensors[WTE].shape
+    read = {setting.key: setting for setting in of_head}
+    report = tuple(read.get(setting.key, setting) for setting in base.config.report)
+    changes: dict[str, Any] = {"tie_word_embeddings": tied, "head": head, "report": report}
     try:
-        return replace(base.config, n_vocab=shape[0] if shape else 0, tie_word_embeddings=tied, head=head)
+        return replace(base.config, n_vocab=shape[0] if shape else 0, **changes)
     except ConfigError as error:
         raise ConfigError(f"{tensors[WTE].file}: with the adapter's vocabulary {error}") from None
 
@@ -254,7 +276,8 @@ def _note(adapter: Adapter) -> str:
     if adapter.settings.is_dora:
         what.append("DoRA")
     if adapter.biases:
-        what.append(f"{counted(len(adapter.biases), 'bias')}es"[: -2 if len(adapter.biases) == 1 else None])
+        n = len(adapter.biases)
+        what.append(f"{n} {'bias' if n == 1 else 'biases'}")
     if adapter.rows:
         what.append(f"{counted(sum(len(rows) for rows, _ in adapter.rows.values()), 'row')} replaced")
     whole = len(adapter.own) + len(adapter.base)

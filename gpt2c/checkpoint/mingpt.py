@@ -79,6 +79,7 @@ def _config(sizes: Mapping[str, Any], tensors: list[TensorInfo], where: Path) ->
         )
     rows = {canonical(tensor.name): tensor.shape[0] for tensor in tensors if tensor.shape}
     found: dict[str, Any] = dict(zip(_SIZES, named if None in given else given, strict=True))
+    found["n_inner"] = None  # 4 * n_embd
     for name, key, embedding in (
         ("n_vocab", "vocab_size", "wte.weight"),
         ("n_ctx", "block_size", "wpe.weight"),
@@ -90,11 +91,6 @@ def _config(sizes: Mapping[str, Any], tensors: list[TensorInfo], where: Path) ->
                 "model as minGPT saves it"
             )
     try:
-        return Config(
-            **found,
-            n_inner=4 * found["n_embd"],
-            tie_word_embeddings=False,
-            **ends_of_text(found["n_vocab"]),
-        )
-    except (ConfigError, TypeError) as error:
+        return Config(**found, tie_word_embeddings=False, **ends_of_text(found["n_vocab"]))
+    except ConfigError as error:
         raise ConfigError(f"{where}: model: {error}") from None

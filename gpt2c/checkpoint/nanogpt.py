@@ -77,7 +77,7 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
         f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
     ]
     if not sizes.get("bias", True):
-        tensors += _absent(config, tensors)
+        tensors += _absent(config, tensors, path)
         notes.append("model_args has bias=False: all biases are 0")
     return Training(config, file, tensors, notes, "its model_args")
 
@@ -87,14 +87,10 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
     if absent:
         raise CheckpointError(f"{path}: model_args has no {', '.join(absent)}")
     values: dict[str, Any] = {name: sizes[key] for name, key in _SIZES.items()}
+    values["n_inner"] = None  # 4 * n_embd
     try:
-        return Config(
-            **values,
-            n_inner=4 * sizes["n_embd"],
-            activation="gelu",
-            **ends_of_text(sizes["vocab_size"]),
-        )
-    except (ConfigError, TypeError) as error:
+        return Config(**values, activation="gelu", **ends_of_text(sizes["vocab_size"]))
+    except ConfigError as error:
         raise ConfigError(f"{path}: model_args: {error}") from None
 
 
@@ -117,12 +113,12 @@ def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> Iterator[TensorIn
         yield named.transposed if is_dense else named
 
 
-def _absent(config: Config, tensors: list[TensorInfo]) -> Iterator[TensorInfo]:
+def _absent(config: Config, tensors: list[TensorInfo], path: Path) -> Iterator[TensorInfo]:
     """The biases that a model without them does not store."""
     present = {canonical(tensor.name) for tensor in tensors}
     for name, _, shape in expected(config):
         if name.endswith(".bias") and name not in present:
-            yield TensorInfo(name, ZERO, shape, tensors[0].file, 0, 0)
+            yield TensorInfo(name, ZERO, shape, path, 0, 0)
 
 
 def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint
-from .directory import check_file, is_adapter, open_weights, read_config, read_generation_config
+from .directory import (
+    ADAPTER_CONFIG,
+    ADAPTER_LEFT,
+    check_file,
+    is_adapter,
+    open_weights,
+    read_config,
+    read_generation_config,
+)
 from .files import read_object, reading
 from .hub import fetch, looks_like_name
 from .validate import match, without_absent_head
@@ -61,23 +69,27 @@ def open_checkpoint(
     """
     _check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
-    path = BUNDLED if source is None else Path(os.path.expanduser(source))
-    local = name != "" and os.path.exists(path)
-    if local:
-        _check_local(path, revision, subfolder)
-    notes: list[str] = []
+    path, notes, is_local = _find(BUNDLED if source is None else source, revision, subfolder, hub)
     with reading(path):
-        if local:
-            path = path / (subfolder or "")
-        elif isinstance(source, str) and looks_like_name(name):
-            path, notes = fetch(name, revision=revision, subfolder=subfolder, **hub)
-        else:
-            raise CheckpointError(f"there is no file or directory {name!r}")
         if is_adapter(path):
-            own = str(path) if local or subfolder else name
+            own = str(path) if is_local or subfolder else name
             return _merged(_open_base(path, own, strict, hub), [(path, own, 1.0, notes)], adapter, hub)
         base = _open(path, name, notes, strict)
         return base if adapter is None else _merged(base, [], adapter, hub)
+
+
+def _find(
+    source: str | os.PathLike[str], revision: str | None, subfolder: str | None, hub: dict[str, Any]
+) -> tuple[Path, list[str], bool]:
+    """Where a model is, notes on that, and whether it was on this machine; else it is fetched."""
+    path = Path(os.path.expanduser(source))
+    with reading(path):
+        if os.fspath(source) != "" and os.path.exists(path):
+            _check_local(path, revision, subfolder)
+            return path / (subfolder or ""), [], True
+        if isinstance(source, str) and looks_like_name(source):
+            return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
+        raise CheckpointError(f"there is no file or directory {os.fspath(source)!r}")
 
 
 def _merged(
@@ -100,7 +112,11 @@ def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Chec
 
     base, revision = base_of(path, name)
     with needed_by(name):
-        return open_checkpoint(base, revision=revision, strict=strict, **hub)
+        found, notes, _ = _find(base, revision, None, hub)
+        if is_adapter(found):
+            raise CheckpointError(f"it is for {base!r}, which is an adapter too")
+        with reading(found):
+            return _open(found, base, notes, strict)
 
 
 def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
@@ -109,6 +125,8 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
+    if directory == path and (path / ADAPTER_CONFIG).exists():
+        notes = [*notes, ADAPTER_LEFT]
     with contextlib.ExitStack() as stack:
         training = _open_training(path, stack)
         if training is not None:

@@ -355,6 +355,8 @@ def _size(sizes: Any = ()) -> tuple[Any, ...]:
 
 
 def _text(*parts: Any) -> str:
+    if not all(type(part) in (str, int) for part in parts):
+        raise ValueError("a torch.device is made of something else than a name and a number")
     return ":".join(map(str, parts))
 
 

@@ -76,7 +76,7 @@ def findings(model: GPT2, arguments: Namespace) -> Iterator[Finding]:
 def _configuration(config: Config) -> Finding:
     report = config.report
     if not report:
-        return Finding("configuration", "ok", "its sizes are those of the checkpoint; it has no config.json")
+        return Finding("configuration", "ok", "its sizes are those of the checkpoint, which says no more")
     counts = Counter(setting.status for setting in report)
     text = (
         f"{counted(counts['honoured'], 'key')} honoured, {counts['ignored']} without effect, "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoint.hf_head import HEADS
 from ..errors import ConfigError
 from .reading import Options, Reading, check_options, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
 
-_CLASSES = {
-    "sequence": "GPT2ForSequenceClassification",
-    "token": "GPT2ForTokenClassification",
-    "choice": "GPT2DoubleHeadsModel",
-}
+_CLASSES = {kind: name for name, kind in HEADS.items()}
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
 
 
@@ -124,16 +121,12 @@ def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator
         label = first.label.split("-", 1)[-1]
         if label == "O":
             continue
-        known = text is not None and first.start is not None
-        ids = [one.token_id for one in some]
-        whole = model.tokenizer.decode(ids) if model.has_tokenizer else ""
-        yield Entity(
-            label,
-            float(np.mean([one.probability for one in some])),
-            text[first.start : last.end] if known and text is not None else whole,
-            first.start,
-            last.end,
-        )
+        if text is not None and first.start is not None:
+            piece = text[first.start : last.end]
+        else:
+            piece = model.tokenizer.decode([one.token_id for one in some]) if model.has_tokenizer else ""
+        probability = float(np.mean([one.probability for one in some]))
+        yield Entity(label, probability, piece, first.start, last.end)
 
 
 def choose(model: LoadedModel, texts: Any, *, special: Any = False) -> Choice:
@@ -167,11 +160,17 @@ def embed(model: LoadedModel, texts: Any, *, pooling: str, **how: Any) -> np.nda
 
 
 def _logits(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """What a head gives for rows [n, n_embd]: float32 [n, labels]."""
+    """What a head gives for rows [n, n_embd]: float32 [n, labels], all finite."""
     exact = rows.astype(np.float64)
     # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
     logits = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
-    return (logits if bias is None else logits + bias).astype(np.float32)
+    with np.errstate(over="ignore"):
+        found = (logits if bias is None else logits + bias).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(
+            "the logits hold NaN or infinities, from which nothing follows: the weights are too large"
+        )
+    return found
 
 
 def _probabilities(head: Head, logits: np.ndarray) -> dict[str, float]:

@@ -20,6 +20,7 @@ __all__ = ["attribution", "head_scores", "logit_lens"]
 def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
     """What :meth:`gpt2c.introspection.passes.ActivationCache.logit_lens` does."""
     model, ids, n_layer = cache.model, cache.token_ids, cache.model.config.n_layer
+    model.check_language_model()
     n_text = model.n_text_tokens
     k = check_integer("k", k, 1, n_text, ", the size of the vocabulary")
     targets = _asked(cache, tokens)
@@ -79,6 +80,7 @@ def attribution(
 ) -> Attribution:
     """What :meth:`gpt2c.introspection.passes.ActivationCache.attribution` does."""
     model, config, n = cache.model, cache.model.config, len(cache.token_ids)
+    model.check_language_model()
     position = check_integer("position", position, -n, n - 1, f" for a text of {n} tokens") % n
     row = position - n  # from the end: the first rows may have no logits
     if -row > len(cache.logits):

@@ -60,6 +60,8 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[s
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": n_ctx,
         "clean_up_tokenization_spaces": False,
+        # By itself it gives token_type_ids, too, for which GPT-2 adds embeddings to its input.
+        "model_input_names": ["input_ids", "attention_mask"],
         **{name: names[index] for name, index in ends.items() if index in names},
     }
     step = description.get("pre_tokenizer")

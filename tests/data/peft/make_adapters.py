@@ -53,6 +53,7 @@ KINDS = {
     "saved_more": {"target_modules": ["c_attn"], "modules_to_save": ["wte", "lm_head"], "_tokens": 13},
     "rows": {"target_modules": ["c_attn"], "trainable_token_indices": [5, 1]},
     "rows_of": {"target_modules": ["c_attn"], "trainable_token_indices": {"wte": [3], "wpe": [2, 0]}},
+    "more_rows": {"target_modules": ["c_attn"], "trainable_token_indices": [12, 3], "_tokens": 13},
     "more_tokens": {"target_modules": ["c_attn"], "_tokens": 13},
     "more_embeddings": {"target_modules": ["wte"], "_tokens": 13},
     "fewer_head": {"target_modules": ["lm_head"], "_tokens": 11, "_shifted": True},
