@@ -335,6 +335,11 @@ class GPT2(LoadedModel):
             is.)
         seed : int, optional
             0 to 2**64 - 1. None draws a fresh seed, which the result reports.
+        draft : "prompt" or GPT2, optional
+            What guesses the next tokens, several of which one pass then confirms: what followed the last
+            tokens in the text before ("prompt", for texts that repeat themselves: quotes, code, lists), or a
+            smaller model with the same vocabulary. Nothing changes but the time it takes: every token is
+            chosen as without guesses. As many are made as pay, or none.
         heal : bool, default False
             Go on inside the last word of the prompt: "The king and the qu" becomes "een", which the tokens of
             "qu" forbid. The tokens before that word stay; it is written again in all ways that spell it, each

@@ -55,7 +55,7 @@ def forward(
     weights: Weights,
     sequences: _Sequences,
     *,
-    keep: int = 0,
+    keep: int | Sequence[int] = 0,
     threads: int = 1,
     observer: Any = None,
     start: tuple[int, NDArray[np.float32]] | None = None,

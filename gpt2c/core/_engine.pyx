@@ -34,13 +34,21 @@ __all__ = [
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
 
 
-cdef last_rows(Call call, n):
-    """Indices of the last ``n`` rows of every sequence (0: all)."""
-    if n == 0 or call.c.batch.n_sequences == call.rows:
+cdef last_rows(Call call, keep):
+    """Indices of the last rows of every sequence: ``keep`` of each (0: all), or of the one that many of the other."""
+    cdef ptrdiff_t n = call.c.batch.n_sequences
+    each = keep if isinstance(keep, (list, tuple)) else [keep] * n
+    for many in each:
+        if isinstance(many, bool) or not isinstance(many, (int, np.integer)) or many < 0:
+            raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number, or one for each "
+                             "sequence")
+    if len(each) != n:
+        raise ValueError(f"keep has {len(each)} numbers, but there are {n} sequences")
+    if n == call.rows:
         return np.arange(call.rows, dtype=np.intp)
     starts = call.row_start.tolist()
-    return np.concatenate([np.arange(max(first, end - n), end, dtype=np.intp)
-                           for first, end in zip(starts[:-1], starts[1:])])
+    return np.concatenate([np.arange(max(first, end - many) if many else first, end, dtype=np.intp)
+                           for first, end, many in zip(starts[:-1], starts[1:], each)])
 
 
 def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None, bidirectional=False, deadline=None):
@@ -52,8 +60,8 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     sequences : list of (KVCache, ids)
         ``ids``: int32, one dimension, at least one. They follow what the cache holds, and the cache grows by them.
         Each cache may appear once.
-    keep : int
-        How many last rows of each sequence are wanted; 0: all.
+    keep : int, or list of int
+        How many last rows of each sequence are wanted, or one number for each; 0: all.
     threads : int
     observer : object, optional
         Is shown what the pass computes, and may change it. ``flags``, uint8 [n_layer + 1]: what is observed of each
@@ -79,10 +87,8 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     ContextLengthError, CacheInUseError, ValueError
         Nothing was computed and the caches are as they were; so they are after KeyboardInterrupt and DeadlineError.
     """
-    if isinstance(keep, bool) or not isinstance(keep, (int, np.integer)) or keep < 0:
-        raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number")
     cdef Call call = Call(weights, sequences, threads, False, observer, start, bidirectional, deadline)
-    rows = last_rows(call, int(keep))
+    rows = last_rows(call, keep)
     logits = np.empty((rows.shape[0], weights.config.n_vocab), np.float32)
     call.c.output.n_rows, call.c.output.rows = rows.shape[0], <const ptrdiff_t *>call.own(rows)
     call.c.output.logits = <float *>call.own(logits)

@@ -44,7 +44,7 @@ Row = dict[str, Any]
 """What is found out about a text, by the names of `Task.columns`."""
 
 _BIASES = ("logit_bias", "sequence_bias")
-_OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace", "deadline")
+_OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace", "deadline", "draft")
 
 SCORES = {**SUMMARY, "truncated": bool}
 """The columns of `Scoring`, with their types."""

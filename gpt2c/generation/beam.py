@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import _engine
-from .job import Job
+from .job import Job, Pending
 from .processors import filtered
 from .results import FinishReason, Generation
 from .text import ComputedPrompt
@@ -74,16 +74,16 @@ class Search:
         self._beams = [Beam([], [], 0.0, self.prompt.adopt_cache())]
         self.advance([logits])
 
-    def pending(self) -> list[tuple[_engine.KVCache, np.ndarray]]:
-        """The cache of every beam, and the tokens that are to be computed with it next."""
+    def pending(self, n_texts: int) -> list[Pending]:
+        """What every beam wants to be computed next; nothing is guessed."""
         n_prompt = len(self.prompt.ids)
         length = n_prompt + len(self._beams[0].new_ids)
         begin, seen = self.job.window(length), length - 1
         if begin == self.job.window(seen):
-            return [(beam.cache, np.array(beam.new_ids[-1:], np.int32)) for beam in self._beams]
+            return [Pending(beam.cache, np.array(beam.new_ids[-1:], np.int32), 1) for beam in self._beams]
         for beam in self._beams:  # the positions of all that is kept change
             beam.cache = self.job.model.new_cache()
-        return [(beam.cache, self._ids(beam)[begin:]) for beam in self._beams]
+        return [Pending(beam.cache, self._ids(beam)[begin:], 1) for beam in self._beams]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
         """Go one token further, by the logits that follow each beam: float32 [beams, n_vocab]."""

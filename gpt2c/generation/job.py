@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ..core import _engine
 from ..core.prefixes import NothingKept
 from ..tokenizer.writing import Writer
 from .processors import LogitsProcessors
+from .speculate import Costs, check_draft, new_drafter
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
@@ -20,8 +22,19 @@ if TYPE_CHECKING:
     from ..introspection.activations import Captured
     from ..introspection.observer import Watch
     from .options import SamplingOptions
+    from .speculate import Drafter
 
-__all__ = ["Job"]
+__all__ = ["Job", "Pending"]
+
+
+class Pending(NamedTuple):
+    """What a text wants of the next pass."""
+
+    cache: KVCache
+    ids: np.ndarray
+    """What is computed behind the cache."""
+    n_rows: int
+    """How many of the last rows of logits are wanted."""
 
 
 class Job:
@@ -57,6 +70,8 @@ class Job:
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
         # What is captured or edited is all of a text.
         self.prefixes = NothingKept() if self._watch is not None else prefixes or model.prefixes
+        check_draft(options.draft, model)
+        self.costs = Costs()
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
@@ -68,26 +83,38 @@ class Job:
             "seed": self.seed or 0,
         }
 
-    def forward(
-        self, sequences: Sequence[tuple[KVCache, np.ndarray]]
-    ) -> tuple[np.ndarray, list[Captured] | None]:
-        """The logits of the last row of every sequence, float32 [n, n_vocab], and what was captured of them.
+    def new_drafter(self, sample_index: int) -> Drafter | None:
+        """What guesses the next tokens of a text, if anything does."""
+        if self.options.draft is None or self._watch is not None:
+            return None
+        n_text = self.model.n_text_tokens
+        return new_drafter(self.options.draft, self.constants, sample_index, n_text, self.costs)
 
+    def forward(
+        self, parts: Sequence[Pending], *, only_steps: bool = False
+    ) -> tuple[np.ndarray, list[Captured] | None]:
+        """The rows of logits that are wanted, float32 [n, n_vocab], and what was captured of each part.
+
+        ``only_steps`` says that there are no prompts among them, so that the pass tells what rows cost.
         DeadlineError, with the caches as they were, if the time is over before.
         """
+        sequences = [(part.cache, part.ids) for part in parts]
         observer = None
         if self._watch is not None:
             from ..introspection.observer import Observer
 
             observer = Observer(self.model, self._watch, sequences, self.edits, keep=1)
+        begin = perf_counter()
         logits = _engine.forward(
             self.model.weights,
             sequences,
-            keep=1,
+            keep=[part.n_rows for part in parts],
             threads=self.model.threads,
             observer=observer,
             deadline=self.options.deadline,
         )
+        if only_steps:
+            self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
         return logits, observer.captured if observer is not None and self.names else None
 
     def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes]:

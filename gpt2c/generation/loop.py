@@ -17,7 +17,7 @@ from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONC
 from ..core.checks import check_integer
 from ..core.prompts import Prompt, Prompts, separate
 from ..errors import DeadlineError
-from .job import Job
+from .job import Job, Pending
 from .options import SamplingOptions
 from .text import ComputedPrompt, Text
 
@@ -307,16 +307,15 @@ def _advance(
                 active.append(text)
 
         # The prompts of the others are computed together with the next tokens of those that have begun.
-        pending = [text.pending() for text in active]
-        sequences = [sequence for of_text in pending for sequence in of_text]
-        done = len(sequences)
-        fresh = _begun(job, waiting, sum(len(ids) for _, ids in sequences))
-        sequences += [(cache, prompt.visible[len(cache) :]) for prompt, cache in fresh]
-        if not sequences:
+        pending = [text.pending(len(active)) for text in active]
+        parts = [part for of_text in pending for part in of_text]
+        fresh = _begun(job, waiting, sum(len(part.ids) for part in parts))
+        parts += [Pending(cache, prompt.visible[len(cache) :], 1) for prompt, cache in fresh]
+        if not parts:
             continue
         try:
-            logits, captured = job.forward(sequences)
-            for i, (prompt, cache) in enumerate(fresh, done):
+            logits, captured = job.forward(parts, only_steps=not fresh)
+            for i, (prompt, cache) in enumerate(fresh, -len(fresh)):
                 prompt.cache, prompt.logits = cache, logits[i]
                 job.prefixes.keep(prompt.visible, cache)
                 prompt.captured = captured[i] if captured else None
@@ -327,7 +326,8 @@ def _advance(
         for text, of_text in zip(active, pending, strict=True):
             if captured and isinstance(text, Text):
                 text.capture(captured[done], logits[done])
-            text.advance(list(logits[done : done + len(of_text)]))
-            done += len(of_text)
+            n_rows = sum(part.n_rows for part in of_text)
+            text.advance(list(logits[done : done + n_rows]))
+            done += n_rows
             yield text
         active = [text for text in active if not text.done]

@@ -22,6 +22,7 @@ from ..core.deadline import Deadline
 from ..errors import shown
 
 if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
     from ..introspection.edits import Edit
     from ..introspection.hooks import NamesFilter
 
@@ -67,6 +68,7 @@ class GenerateKwargs(TypedDict, total=False):
     skip_special_tokens: bool
     seed: int | None
     heal: bool
+    draft: LoadedModel | Literal["prompt"] | None
     deadline: float | Deadline | None
     num_beams: int
     length_penalty: float
@@ -115,6 +117,7 @@ class SamplingOptions:
     skip_special_tokens: bool = False
     seed: int | None = None
     heal: bool = False
+    draft: LoadedModel | Literal["prompt"] | None = None
     deadline: Deadline = field(default_factory=Deadline)
     num_return_sequences: int = 1
     num_beams: int = 1
@@ -226,6 +229,8 @@ class SamplingOptions:
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:
+            if self.draft is not None:
+                raise ValueError("draft goes with num_beams=1 only: a search computes several texts at once")
             if self.heal:
                 raise ValueError(
                     "heal goes with num_beams=1 only; model.session(prompt).complete() searches inside words"

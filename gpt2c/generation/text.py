@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import ContextLengthError, counted
+from .job import Job, Pending
 from .results import FinishReason, Generation
 from .trace import new_trace
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..introspection.activations import Captured
     from ..introspection.passes import ActivationCache
     from .healing import Healing
-    from .job import Job
 
 __all__ = ["ComputedPrompt", "Text"]
 
@@ -107,7 +107,8 @@ class Text:
         self.logprobs: list[float] = []
         self.trace = new_trace(job)
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
-        self._tokens = _NO_IDS
+        self._tokens = self._guesses = _NO_IDS
+        self._drafter = job.new_drafter(sample_index)
         self._length = len(prompt.ids)
         self._writer = job.new_writer(prompt.ids, skip=len(prompt.word.decode("utf-8", "replace")))
 
@@ -129,17 +130,39 @@ class Text:
         """Remember what was captured in a pass, and its row of logits."""
         self._captured.append((captured, logits.copy()))
 
-    def pending(self) -> list[tuple[KVCache, np.ndarray]]:
-        """The cache, and the tokens that are to be computed with it next."""
+    def pending(self, n_texts: int) -> list[Pending]:
+        """What is to be computed next; ``n_texts`` advance in the same call."""
         begin, seen = self.job.window(self._length), self._length - 1
         if begin != self.job.window(seen):  # the positions of all that is kept change
             self.cache, seen = self.job.model.new_cache(), begin
         assert self.cache is not None  # the text has not ended
-        return [(self.cache, self._tokens[seen : self._length])]
+        self._guesses = _NO_IDS
+        if self._drafter is not None and seen == self._length - 1:
+            # What is guessed needs positions, and the last token none.
+            room = self.cache.n_ctx - len(self.cache) - 1
+            left = self.job.options.max_new_tokens - (self._length - len(self.prompt.ids)) - 1
+            self._guesses = self._drafter.propose(self._tokens[: self._length], min(room, left), n_texts)
+        ids = np.concatenate([self._tokens[seen : self._length], self._guesses])
+        return [Pending(self.cache, ids, 1 + len(self._guesses))]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
-        """Choose the next token from its logits, float32 [n_vocab], and see whether the text ends with it."""
-        job, position, logits = self.job, self._length, rows[0]
+        """Choose the next tokens from their logits, float32 [n_vocab] each, as long as guesses are right."""
+        pieces, guesses, n_right = [], self._guesses.tolist(), 0
+        for logits in rows:
+            self._choose(logits)
+            pieces.append(self.piece)
+            if self.done or n_right == len(guesses) or self._tokens[self._length - 1] != guesses[n_right]:
+                break
+            n_right += 1
+        self.piece = "".join(pieces)
+        if guesses and self._drafter is not None:
+            self._drafter.observe(n_right, len(guesses))
+            if self.cache is not None:
+                self.cache.truncate(len(self.cache) - (len(guesses) - n_right))
+
+    def _choose(self, logits: np.ndarray) -> None:
+        """Choose the next token from its logits, and see whether the text ends with it."""
+        job, position = self.job, self._length
         n_new = position + 1 - len(self.prompt.ids)
         ids = self._tokens[:position]
         removed: dict[int, str] | None = None if self.trace is None else {}

@@ -1,0 +1,200 @@
+"""Guessing the next tokens, so that one pass over the weights confirms several of them.
+
+The guesses are computed behind the last token, in one call; then each token is chosen from its row as it
+would be without them, by the same random number. As long as it is the one that was guessed, the next row
+counts too. So the text, its log-probabilities and its trace are what they are without guesses, and processors
+are called for the same tokens in the same order.
+
+Guesses come from the text itself: what followed the last tokens where they stood before (A. Saxena 2023,
+"prompt lookup decoding"). Or they come from a smaller model with the same vocabulary (Leviathan et al. 2023,
+arXiv 2211.17192), which draws by the same random numbers. How many are made follows from how often they were
+right, and from what more rows cost in this run.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..core import _engine
+from ..core.prefixes import common_length
+from ..errors import shown
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+
+__all__ = ["Costs", "Drafter", "check_draft", "new_drafter"]
+
+MOST = 15  # guesses, so that with the last token there are at most 16 rows
+_LONGEST, _SHORTEST = 6, 2  # tokens that a guess from the text is looked up by
+_PRIOR = 0.5  # how often guesses are taken to be right before there are any
+_WEIGHT = 0.1  # of the newest observation in an average
+_REVIVAL = 0.001  # how much of the prior comes back with a guess that is not made
+
+
+class Costs:
+    """Seconds that passes took, by their rows."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Note a pass. Of several of one size, a slow one counts less: others may have had the machine."""
+        known = self._seconds.get(rows, seconds)
+        self._seconds[rows] = known + (seconds - known) * (_WEIGHT if seconds > known else 0.5)
+
+    def of(self, rows: int) -> float:
+        """What a pass of so many rows takes; if there was none, by the nearest smaller ones."""
+        if rows in self._seconds:
+            return self._seconds[rows]
+        below = [known for known in self._seconds if known < rows]
+        if not below:
+            return min(self._seconds.values(), default=1.0)
+        near = max(below)
+        # Until it is known, a row more is taken to cost a fiftieth of a pass.
+        return self._seconds[near] * (1 + 0.02 * (rows - near))
+
+
+class Source(Protocol):
+    """Where guesses come from."""
+
+    def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
+        """Up to ``most`` tokens that may follow ``ids``, and what kind of guess they are."""
+
+    def seconds(self) -> float:
+        """What a guess costs."""
+
+
+class FromText:
+    """What followed the last tokens of the text where they stood in it before, the latest time."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, ...], int] = {}  # of n tokens in a row: where the latest such ends
+        self._n_seen = 0
+
+    def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
+        """The kind is by how many tokens the place was found."""
+        tokens = ids.tolist()
+        n = len(tokens)
+        # The end of the text itself is no place to look at.
+        for end in range(max(1, self._n_seen), n):
+            for size in range(_SHORTEST, min(_LONGEST, end) + 1):
+                self._places[tuple(tokens[end - size : end])] = end
+        self._n_seen = max(self._n_seen, n)
+        for size in range(min(_LONGEST, n), _SHORTEST - 1, -1):
+            place = self._places.get(tuple(tokens[n - size :]))
+            if place is not None:
+                return tokens[place : place + most], size
+        return [], 0
+
+    def seconds(self) -> float:
+        return 0.0
+
+
+class FromModel:
+    """What a smaller model goes on with, drawing by the same random numbers."""
+
+    def __init__(self, model: LoadedModel, constants: dict[str, Any], sample_index: int, n_text: int) -> None:
+        self._model, self._constants, self._stream, self._n_text = model, constants, sample_index, n_text
+        self._cache = model.new_cache()
+        self._held = np.empty(0, np.int32)
+        self._seconds = 0.0
+
+    def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
+        """There is one kind."""
+        found: list[int] = []
+        most = min(most, self._model.config.n_ctx - len(ids))
+        if most < 1:
+            return found, 0
+        begin = perf_counter()
+        n = min(common_length(self._held, ids), len(ids) - 1)
+        self._cache.truncate(n)
+        new = ids[n:]
+        while True:
+            [logits] = _engine.forward(
+                self._model.weights, [(self._cache, new)], keep=1, threads=self._model.threads
+            )
+            position = len(ids) + len(found)
+            token, _ = _engine.sample(
+                logits[: self._n_text], stream=self._stream, position=position, **self._constants
+            )
+            found.append(token)
+            if len(found) == most:
+                break
+            new = np.array([token], np.int32)
+        self._held = np.concatenate([ids, np.array(found[:-1], np.int32)])
+        took = (perf_counter() - begin) / most
+        self._seconds = self._seconds + (took - self._seconds) * _WEIGHT if self._seconds else took
+        return found, 0
+
+    def seconds(self) -> float:
+        return self._seconds
+
+
+class Drafter:
+    """The guesses for one text."""
+
+    def __init__(self, source: FromText | FromModel, costs: Costs) -> None:
+        self._source, self._costs = source, costs
+        self._right: dict[int, float] = {}  # by kind of guess
+        self._kind = 0
+
+    def propose(self, ids: np.ndarray, most: int, n_texts: int) -> np.ndarray:
+        """Guesses of the tokens after ``ids``, int32: as many as pay, where ``n_texts`` advance together."""
+        most = min(most, MOST)
+        if isinstance(self._source, FromModel):
+            most = self._worth(0, most, n_texts)
+        guesses, self._kind = self._source.guess(ids, most) if most > 0 else ([], 0)
+        if isinstance(self._source, FromText):
+            guesses = guesses[: self._worth(self._kind, len(guesses), n_texts)]
+        if not guesses:
+            right = self._right.get(self._kind, _PRIOR)
+            self._right[self._kind] = right + (_PRIOR - right) * _REVIVAL
+        return np.array(guesses, np.int32)
+
+    def observe(self, n_right: int, n_guesses: int) -> None:
+        """Note how many of the guesses were right; those after a wrong one tell nothing."""
+        for was_right in [True] * n_right + [False] * (n_right < n_guesses):
+            known = self._right.get(self._kind, _PRIOR)
+            self._right[self._kind] = known + (was_right - known) * _WEIGHT
+
+    def _worth(self, kind: int, most: int, n_texts: int) -> int:
+        """How many guesses give the most tokens in a second."""
+        right, drafting = self._right.get(kind, _PRIOR), self._source.seconds()
+        best, best_rate, tokens = 0, 1 / self._costs.of(n_texts), 1.0
+        for n in range(1, most + 1):
+            tokens += right**n
+            rate = tokens / (self._costs.of(n_texts * (n + 1)) + n * drafting)
+            if rate > best_rate:
+                best, best_rate = n, rate
+        return best
+
+
+def new_drafter(
+    draft: Any, constants: dict[str, Any], sample_index: int, n_text: int, costs: Costs
+) -> Drafter:
+    """What makes guesses for one text, by the option ``draft``."""
+    if draft == "prompt":
+        return Drafter(FromText(), costs)
+    return Drafter(FromModel(draft, constants, sample_index, n_text), costs)
+
+
+def check_draft(draft: Any, model: LoadedModel) -> None:
+    """Raise unless ``draft`` can guess what ``model`` writes."""
+    if draft is None or (isinstance(draft, str) and draft == "prompt"):
+        return
+    if not hasattr(draft, "new_cache"):
+        raise TypeError(f"draft must be 'prompt', a model, or None; got {shown(draft)}")
+    one, other = draft.config.n_vocab, model.config.n_vocab
+    same = one == other or (
+        draft.has_tokenizer and model.has_tokenizer and min(one, other) >= model.n_text_tokens
+    )
+    if same and draft.has_tokenizer and model.has_tokenizer:
+        same = all(draft.token_bytes(t) == model.token_bytes(t) for t in range(0, model.n_text_tokens, 97))
+    if not same:
+        raise ValueError(
+            f"the draft {draft.name} has another vocabulary than {model.name}: a smaller model with the same "
+            "one is needed"
+        )
