@@ -44,6 +44,13 @@ def test_results_are_the_same_bytes(dtype, cache_dtype, blocks):
             options |= {"num_beams": 2}
         if rng.random() < 0.3:
             assert repr(model.suggest(ids)) == repr(plain.suggest(ids))
+        elif rng.random() < 0.4:
+            pairs = [(ids, text(5, step)), (ids, text(9, step)), text(7, step), (text(130), text(3))]
+            how = {"bos": rng.choice([True, False]), "top": 2}
+            for found, expected in zip(model.score(pairs, **how), plain.score(pairs, **how), strict=True):
+                assert found.logprobs.tobytes() == expected.logprobs.tobytes()
+                assert found.top_logprobs.tobytes() == expected.top_logprobs.tobytes()
+                assert found.ranks.tobytes() == expected.ranks.tobytes()
         else:
             several = [ids, text(rng.randrange(1, 300), rng.randrange(3)), ids]
             assert repr(model.generate(several, **options)) == repr(plain.generate(several, **options))

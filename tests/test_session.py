@@ -48,7 +48,7 @@ def test_a_session_is_the_model_with_the_same_text(model, seed):
             session, text = others.pop(rng.randrange(len(others)))
             assert session.text == text
         options = {"max_new_tokens": 4, "temperature": rng.choice([0, 1.0]), "seed": step}
-        action = rng.randrange(5)
+        action = rng.randrange(6)
         if action == 0:
             same(session.suggest(4), model.suggest(session.text, 4))
         elif action == 1:
@@ -59,6 +59,12 @@ def test_a_session_is_the_model_with_the_same_text(model, seed):
         elif action == 3:
             options |= {"num_beams": 3}
             same(session.generate(**options), model.generate(session.text, **options))
+        elif action == 4:
+            [expected] = model.score([(session.token_ids, " and then")], bos=False)
+            found = session.score(" and then")
+            assert found.logprobs.tobytes() == expected.logprobs.tobytes()
+            assert found.entropies.tobytes() == expected.entropies.tobytes()
+            assert session.n_reused + session.n_computed == len(session.token_ids)
         else:
             stream = session.stream(**options)
             next(stream, None)  # it stays in use while the text changes
@@ -85,6 +91,16 @@ def test_only_what_follows_the_common_beginning_is_computed(model):
     common = next(i for i, (a, b) in enumerate(zip(before, session.token_ids, strict=False)) if a != b)
     session.generate(max_new_tokens=2)
     assert (session.n_reused, session.n_computed) == (common, len(session.token_ids) - common)
+
+
+def test_a_score_goes_on_from_what_is_held(model):
+    session = model.session("Once upon a time there was a little girl")
+    session.suggest()
+    n = len(session.token_ids)
+    session.score(" who")
+    assert (session.n_reused, session.n_computed) == (n - 1, 1)
+    session.score(" and", bos=True)  # another text
+    assert session.n_reused == 0
 
 
 def test_a_generation_leaves_the_session_as_it_is(model):

@@ -10,10 +10,12 @@ import numpy as np
 from ..core import _engine
 from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
+from ..core.prefixes import NothingKept
 from .vocabulary import word_edges
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
+    from ..core.prefixes import Prefixes
     from ..introspection.edits import Edit
 
 MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
@@ -52,6 +54,7 @@ class ScoringOptions(NamedTuple):
     words: bool
     edits: Mapping[str, list[Edit]]  # by the name of what they change
     deadline: Deadline
+    prefixes: Prefixes
 
     @classmethod
     def checked(
@@ -69,6 +72,7 @@ class ScoringOptions(NamedTuple):
         words: Any = False,
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
+        prefixes: Prefixes | None = None,
     ) -> ScoringOptions:
         """The options of ``GPT2.score``, or an error that says what is allowed."""
         model.check_language_model()
@@ -90,6 +94,7 @@ class ScoringOptions(NamedTuple):
         else:
             most, which = MOST_TOP, "; whole rows of logits are those of model.forward(ids)"
         top = check_integer("top", top, 0, most, which)
+        changes = changes_of(model, edits)
         return cls(
             bool(bos) if isinstance(bos, np.bool_) else bos,
             n_start > 0,
@@ -101,8 +106,9 @@ class ScoringOptions(NamedTuple):
             _mask_bits(model, mask, words),
             mask is not None,
             words,
-            changes_of(model, edits),
+            changes,
             Deadline.of(deadline),
+            NothingKept() if changes else prefixes or model.prefixes,
         )
 
 

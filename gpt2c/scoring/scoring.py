@@ -49,10 +49,12 @@ _Values = tuple[np.ndarray, ...]
 def score(
     model: LoadedModel,
     texts: Prompt | Sequence[Item] | Iterator[Item],
+    *,
+    prefixes: Prefixes | None = None,
     **kwargs: Unpack[ScoreKwargs],
 ) -> Score | list[Score] | Iterator[Score]:
     """What :meth:`gpt2c.GPT2.score` does."""
-    options = ScoringOptions.checked(model, **kwargs)
+    options = ScoringOptions.checked(model, prefixes=prefixes, **kwargs)
     if isinstance(texts, Iterator):
         return scores_of(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
     column = listed(texts)
@@ -152,16 +154,23 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         else:
             groups.append([i])
     rest: list[tuple[_engine.KVCache, int]] = []
+    begun: list[tuple[np.ndarray, _engine.KVCache]] = []
+    kept = pieces[0].passage.options.prefixes
 
     def beginnings() -> Iterator[_Part]:
         for group in groups:
             first = pieces[group[0]]
             end = first.shared if len(group) > 1 else len(first.ids)
-            cache = model.new_cache(end)
+            # What is kept of earlier texts takes the place of rows that nobody wants.
+            wanted = min(int(pieces[i].rows[0]) for i in group)
+            cache = kept.begin(model, first.ids[: min(wanted + 1, end)], end)
+            begun.append((first.ids[:end], cache))
             rest.extend((cache, i) for i in group if len(pieces[i].ids) > end)
-            yield _Part(cache, first.ids[:end], 0, group)
+            yield _Part(cache, first.ids[len(cache) : end], len(cache), group)
 
     _compute_all(model, pieces, beginnings(), found)
+    for ids, cache in begun:
+        kept.keep(ids, cache)
     ends = (
         _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i])
         for cache, i in rest

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
     from ..core.prefixes import Model
-    from ..core.prompts import Prompt
+    from ..core.prompts import Item, Prompt
     from ..generation.options import GenerateKwargs
     from ..generation.results import Generation
     from ..introspection.edits import Edit
-    from ..scoring.results import Suggestion
+    from ..scoring.options import ScoreKwargs
+    from ..scoring.results import Score, Suggestion
     from .results import Completion, Ranked, WordSuggestion
 
 __all__ = ["Session"]
@@ -123,6 +124,16 @@ class Session:
         """The ``k`` most probable next tokens, as of :meth:`gpt2c.GPT2.suggest`."""
         found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
+
+    def score(self, continuation: Prompt, **options: Unpack[ScoreKwargs]) -> Score:
+        """How probable a continuation of the text is, as of :meth:`gpt2c.GPT2.score` for the pair.
+
+        Nothing stands before the text, unless ``bos`` says so; then nothing that is held can be used.
+        """
+        options.setdefault("bos", False)
+        pairs: list[Item] = [(self._ids, continuation)]
+        [result] = cast("list[Score]", scoring.score(self.model, pairs, prefixes=self, **options))
+        return result
 
     def suggest_words(
         self, k: int = 5, *, deadline: float | Deadline | None = None
