@@ -241,6 +241,7 @@ class GPT2(LoadedModel):
         *,
         num_return_sequences: Literal[1] = 1,
         batch_size: int | None = None,
+        session: Session | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation: ...
     @overload
@@ -250,6 +251,7 @@ class GPT2(LoadedModel):
         *,
         num_return_sequences: int,
         batch_size: int | None = None,
+        session: Session | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]: ...
     @overload
@@ -259,6 +261,7 @@ class GPT2(LoadedModel):
         *,
         num_return_sequences: int = 1,
         batch_size: int | None = None,
+        session: Session | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
     @explains_keywords(OF_GENERATION)
@@ -269,6 +272,7 @@ class GPT2(LoadedModel):
         *,
         num_return_sequences: int = 1,
         batch_size: int | None = None,
+        session: Session | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
         """Continue one prompt or several.
@@ -377,6 +381,9 @@ class GPT2(LoadedModel):
             one position after the other.
         names_filter : str, iterable of str, function, or None, default ()
             What to keep of every pass, as for :meth:`run_with_cache`, in ``Generation.cache``.
+        session : Session, optional
+            One of :meth:`session`, whose text becomes the prompt, of which there is one then: only what comes
+            after the first change is computed.
         batch_size : int, optional
             How many texts advance together, at most: more is faster and takes more memory for caches. By
             default as many as fit into 1 GiB of caches, and no more than 64. Of beam search each text counts.
@@ -396,18 +403,26 @@ class GPT2(LoadedModel):
         ValueError, TypeError
             A prompt or an option is not what it should be.
         """
+        if session is not None:
+            return session.following(self, prompts).generate(
+                num_return_sequences=num_return_sequences, **options
+            )
         return loop.generate(
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
         )
 
     @explains_keywords(OF_GENERATION, options=("num_return_sequences",))  # 1, or its own error
     @lists_options
-    def stream(self, prompt: Prompt, **options: Unpack[GenerateKwargs]) -> loop.Stream:
+    def stream(
+        self, prompt: Prompt, *, session: Session | None = None, **options: Unpack[GenerateKwargs]
+    ) -> loop.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
         Parameters
         ----------
         prompt : str or token ids
+        session : Session, optional
+            As for :meth:`generate`.
         **options
             As for :meth:`generate`, but one continuation only.
 
@@ -416,6 +431,8 @@ class GPT2(LoadedModel):
         Stream
             An iterator of str; its ``result`` is the Generation, once it has ended.
         """
+        if session is not None:
+            return session.following(self, prompt).stream(**options)
         return loop.stream(self, prompt, **options)
 
     def session(self, text: Prompt = "", *, special: bool = False) -> Session:
@@ -460,6 +477,7 @@ class GPT2(LoadedModel):
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
+        session: Session | None = None,
     ) -> list[Suggestion]: ...
     @overload
     def suggest(
@@ -470,6 +488,7 @@ class GPT2(LoadedModel):
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
+        session: Session | None = None,
     ) -> list[list[Suggestion]]: ...
     @explains_keywords(OF_PROMPTS)
     def suggest(
@@ -480,6 +499,7 @@ class GPT2(LoadedModel):
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
+        session: Session | None = None,
     ) -> list[Suggestion] | list[list[Suggestion]]:
         """The ``k`` most probable next tokens, the most probable first (of equal ones, the lowest id).
 
@@ -495,7 +515,11 @@ class GPT2(LoadedModel):
             Interventions, as for :meth:`run_with_cache`; refused where they make logits infinite or NaN.
         deadline : float or Deadline, optional
             As for :meth:`generate`; a DeadlineError when it passes, as there is nothing to show then.
+        session : Session, optional
+            As for :meth:`generate`.
         """
+        if session is not None:
+            return session.following(self, prompt).suggest(k, edits=edits, deadline=deadline)
         return scoring.suggest(self, prompt, k, special=special, edits=edits, deadline=deadline)
 
     @overload

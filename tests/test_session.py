@@ -188,3 +188,23 @@ def test_a_fork_goes_its_own_way(model):
         same(one.suggest(), model.suggest(one.text))
         assert one.n_reused == len(one.token_ids) - 1
     assert np.array_equal(fork.token_ids, model.encode(["Once upon a time a"])[0])
+
+
+def test_methods_of_the_model_take_a_session(model):
+    session = model.session()
+    text = "Once upon a time there was"
+    same(model.suggest(text, session=session), model.suggest(text))
+    assert session.text == text
+    options = {"max_new_tokens": 4, "session": session}
+    same(model.generate(text + " a", **options), model.generate(text + " a", max_new_tokens=4))
+    assert session.n_reused == len(session.token_ids) - 1
+    ids = model.encode([text + " a dog"])[0]
+    stream = model.stream(ids, **options)
+    list(stream)
+    same(stream.result, model.generate(ids, max_new_tokens=4))
+    several = model.generate(text, num_return_sequences=2, temperature=1, seed=1, **options)
+    same(several, model.generate(text, num_return_sequences=2, temperature=1, seed=1, max_new_tokens=4))
+    with pytest.raises(ValueError, match="a session has one text, but got a list of 2 prompts"):
+        model.suggest(["a", "b"], session=session)
+    with pytest.raises(ValueError, match="another model"):
+        GPT2.from_pretrained().suggest("a", session=session)

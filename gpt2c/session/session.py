@@ -12,6 +12,7 @@ from ..core import _engine
 from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
 from ..core.prefixes import common_length
+from ..core.prompts import separate
 from ..generation import loop
 from ..generation.covers import Rows
 from ..generation.spelling import split_last
@@ -96,6 +97,19 @@ class Session:
         self._ids = self.model.encode([ids])[0]
         self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
         self.is_text = False
+
+    def following(self, model: LoadedModel, prompt: Any) -> Session:
+        """The session itself, with this prompt as its text, for a method of ``model``."""
+        if model is not self.model:
+            raise ValueError(f"the session is one of {self.model.name}, another model than {model.name}")
+        several, [first, *others] = separate(prompt)
+        if several or others:
+            raise ValueError(f"a session has one text, but got a list of {1 + len(others)} prompts")
+        if isinstance(first, str):
+            self.text = first
+        else:
+            self.token_ids = first
+        return self
 
     def __repr__(self) -> str:
         return f"<Session: {len(self._ids)} tokens, {len(self._held)} computed, of {self.model.name}>"
