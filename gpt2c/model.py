@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
     from .session.prefix_cache import PrefixCache
+    from .session.results import Ranked, WordSuggestion
     from .session.session import Session
     from .views.explanation import Explanation
 
@@ -521,6 +522,42 @@ class GPT2(LoadedModel):
         if session is not None:
             return session.following(self, prompt).suggest(k, edits=edits, deadline=deadline)
         return scoring.suggest(self, prompt, k, special=special, edits=edits, deadline=deadline)
+
+    def suggest_words(
+        self,
+        prompt: Prompt,
+        k: int = 5,
+        *,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+        session: Session | None = None,
+    ) -> Ranked[WordSuggestion]:
+        """The ``k`` most probable words that the last word of a text may become, or that follow it.
+
+        "The king and the qu" gives "queen", and a text that ends with a space the words that may come. What a
+        word could be written as in tokens is summed up.
+
+        Parameters
+        ----------
+        prompt : str or token ids
+        k : int
+            1 to the size of the vocabulary. There may be fewer words, if these have nearly all of the
+            probability.
+        special : bool, default False
+            Whether special tokens are recognised in the prompt, as for :meth:`generate`.
+        deadline : float or Deadline, optional
+            When it passes, what was found is returned, with ``.finished`` False.
+        session : Session, optional
+            As for :meth:`generate`.
+
+        Returns
+        -------
+        list of WordSuggestion
+            With ``remaining``, how much of the probability was left unsearched, and ``finished``.
+        """
+        if session is None:
+            session = self.session(special=special)
+        return session.following(self, prompt).suggest_words(k, deadline=deadline)
 
     @overload
     def score(  # type: ignore[overload-overlap]

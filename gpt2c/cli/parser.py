@@ -106,6 +106,11 @@ def _suggest(command: Command) -> None:
     special_option(parser)
     edit_option(parser)
     parser.add_argument("-k", type=int, default=5, metavar="N", help="how many suggestions (5)")
+    parser.add_argument(
+        "--words",
+        action="store_true",
+        help="whole words instead of tokens, those that the last word may become included",
+    )
     output_options(parser)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -25,6 +26,8 @@ __all__ = ["run", "suggestion_dict"]
 
 def run(arguments: Namespace) -> None:
     """Suggest what could come next, once or again and again."""
+    if arguments.words and arguments.edits:
+        raise ValueError("--words looks for words without edits: leave one of them out")
     if arguments.k < 1:
         raise ValueError(f"-k must be at least 1; got {arguments.k}")
     text = read_text(arguments.text)
@@ -32,17 +35,49 @@ def run(arguments: Namespace) -> None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):
             text = ""
         else:
-            _keyboard(load_model(arguments), arguments.k, arguments.special, arguments.edits)
+            _ask(arguments)
             return
     with open_output(arguments.output) as out:
-        suggestions = load_model(arguments).suggest(
-            text, arguments.k, special=arguments.special, edits=arguments.edits
-        )
+        model = load_model(arguments)
+        if arguments.words:
+            _print_words(model, text, arguments, out)
+            return
+        suggestions = model.suggest(text, arguments.k, special=arguments.special, edits=arguments.edits)
         if arguments.json:
             print_json({"text": text, "suggestions": list(map(suggestion_dict, suggestions))}, out)
         else:
             for suggestion in suggestions:
                 print(_shown(suggestion), file=out)
+
+
+def _print_words(model: GPT2, text: str, arguments: Namespace, out: TextIO) -> None:
+    """The words that the last one may become, or that follow it."""
+    words = model.suggest_words(text, arguments.k, special=arguments.special)
+    if arguments.json:
+        told = [word._asdict() for word in words]
+        print_json({"text": text, "words": told, "remaining": words.remaining}, out)
+    else:
+        for word in words:
+            print(f"{word.probability:7.2%}  {quoted(word.word)}", file=out)
+
+
+def _ask(arguments: Namespace) -> None:
+    """Suggest words while someone types, where the terminal and what is installed allow it."""
+    model = load_model(arguments)
+    _ = model.tokenizer  # an error that says why, if there is none
+    if not arguments.edits and is_terminal(sys.stdin) and os.environ.get("TERM") != "dumb":
+        try:
+            from .keyboard import type_texts
+        except ImportError:
+            note('pip install "gpt2c[keyboard]" suggests words while you type')
+        else:
+            note(
+                "Type. Tab adds the first word below the line, Alt and a number another; the right arrow "
+                "takes what is shown behind the cursor. Enter begins a new text, Ctrl-D ends."
+            )
+            type_texts(model, arguments.k, arguments.special)
+            return
+    _keyboard(model, arguments.k, arguments.special, arguments.edits)
 
 
 def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edit]]) -> None:
@@ -54,7 +89,6 @@ def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edi
         "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
         "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
     )
-    _ = model.tokenizer  # an error that says why, if there is none
     text, ids = "", np.empty(0, np.int32)
     suggestions: list[Suggestion] = []
     while True:

@@ -25,6 +25,7 @@ __all__ = ["LONGEST", "suggest_words"]
 
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
+ROUNDS = 4  # passes, each of which follows the most probable paths
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
@@ -75,7 +76,9 @@ class _Search:
         self.left = self.total
         for path in covers.best(self.model, CANDIDATES):
             self._add(path)
-        while self.frontier and self.left > ENOUGH * self.total and not self._is_settled():
+        for _ in range(ROUNDS):
+            if not self.frontier or self.left <= ENOUGH * self.total or self._is_settled():
+                break
             batch: list[Path] = []
             while self.frontier and len(batch) < AT_ONCE and not (batch and self._is_settled()):
                 mass, tokens, data = heapq.heappop(self.frontier)

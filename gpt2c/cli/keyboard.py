@@ -1,0 +1,163 @@
+"""Suggestions while someone types: words below the line, and what may come next behind the cursor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import Suggestion
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.styles import Style
+
+from ..core.deadline import Deadline
+from ..core.labels import harmless
+from ..errors import GPT2CError
+
+if TYPE_CHECKING:
+    from ..model import GPT2
+    from ..session.results import WordSuggestion
+
+__all__ = ["type_texts"]
+
+GHOST = 8  # tokens behind the cursor
+# The palette of terminals, so that it fits theirs.
+STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "word": "bold", "auto-suggestion": "ansibrightblack"})
+
+
+class _Searches:
+    """What could come next, found in a thread of its own; a newer text gives up the search for an older one.
+
+    Parameters
+    ----------
+    model : GPT2
+    k : int
+        How many words are wanted.
+    special : bool
+        Whether special tokens are recognised in texts.
+    changed : function
+        Called, from the thread, whenever there is something new.
+    """
+
+    def __init__(self, model: GPT2, k: int, special: bool, changed: Callable[[], None]) -> None:
+        self.text = ""
+        self.words: list[WordSuggestion] = []
+        self.ghost = ""
+        self.problem = ""
+        self._session, self._k, self._changed = model.session(special=special), k, changed
+        self._wanted: str | None = None
+        self._deadline = Deadline()
+        self._ready = threading.Condition()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def want(self, text: str) -> None:
+        """Look for what could follow a text."""
+        with self._ready:
+            self._deadline.cancel()
+            self._wanted = text
+            self._ready.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: self._wanted is not None)
+                text, self._wanted = self._wanted or "", None
+                self._deadline = deadline = Deadline()
+            try:
+                words, finished = self._words(text, deadline)
+                if finished:
+                    self.text, self.words, self.ghost, self.problem = text, words, "", ""
+                    self._changed()
+                self._session.text = text
+                found = self._session.complete(1, max_new_tokens=GHOST, deadline=deadline)
+                if found.finished and found:
+                    self.ghost = found[0].text
+                    self._changed()
+            except (GPT2CError, ValueError) as error:
+                self.text, self.words, self.ghost, self.problem = text, [], "", str(error)
+                self._changed()
+
+    def _words(self, text: str, deadline: Deadline) -> tuple[list[WordSuggestion], bool]:
+        """Words that go on with a text: after one that is complete as it stands, the next ones."""
+        self._session.text = text
+        found = self._session.suggest_words(self._k, deadline=deadline)
+        if not found or found[0].text:
+            return found, found.finished
+        self._session.text = text + " "
+        found = self._session.suggest_words(self._k, deadline=deadline)
+        return [word._replace(text=" " + word.text) for word in found], found.finished
+
+
+def type_texts(model: GPT2, k: int, special: bool) -> list[str]:
+    """Let someone type texts, one after the other, until the end of the input; returns them."""
+    texts: list[str] = []
+    prompt: PromptSession[str] = PromptSession(
+        style=STYLE,
+        bottom_toolbar=lambda: _toolbar(searches, prompt.default_buffer.text),
+        key_bindings=_keys(lambda n: _pick(searches, prompt, n)),
+        reserve_space_for_menu=0,
+    )
+    searches = _Searches(model, k, special, lambda: _show(searches, prompt))
+    prompt.default_buffer.on_text_changed += lambda buffer: searches.want(buffer.text)
+    while True:
+        searches.want("")
+        try:
+            texts.append(prompt.prompt("> "))
+        except EOFError:
+            return texts
+
+
+def _show(searches: _Searches, prompt: PromptSession[str]) -> None:
+    """Put what was found on the screen, by the thread that owns it."""
+
+    def put() -> None:
+        buffer = prompt.default_buffer
+        if buffer.text == searches.text and buffer.document.is_cursor_at_the_end:
+            buffer.suggestion = Suggestion(searches.ghost.split("\n")[0])
+        prompt.app.invalidate()
+
+    loop = prompt.app.loop
+    if loop is not None:
+        loop.call_soon_threadsafe(put)
+
+
+def _toolbar(searches: _Searches, text: str) -> StyleAndTextTuples:
+    """The words that were found, with the keys that pick them."""
+    if searches.problem:
+        return [("", harmless(searches.problem))]
+    shown: StyleAndTextTuples = []
+    if searches.text == text:
+        for number, word in enumerate(searches.words, 1):
+            key = "Tab" if number == 1 else f"Alt-{number}"
+            shown += [
+                ("", f"{key} "),
+                ("class:word", harmless(word.word)),
+                ("", f" {word.probability:.0%}   "),
+            ]
+    return shown
+
+
+def _pick(searches: _Searches, prompt: PromptSession[str], n: int) -> None:
+    """Add one of the words to the text that it was found for."""
+    buffer = prompt.default_buffer
+    if buffer.text == searches.text and n <= len(searches.words):
+        buffer.cursor_position = len(buffer.text)
+        buffer.insert_text(searches.words[n - 1].text)
+
+
+def _keys(pick: Callable[[int], None]) -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("tab")
+    def _(event: KeyPressEvent) -> None:
+        pick(1)
+
+    for number in range(1, 10):
+
+        @keys.add("escape", str(number))
+        def _(event: KeyPressEvent, number: int = number) -> None:
+            pick(number)
+
+    return keys
