@@ -1,0 +1,123 @@
+"""What guessed tokens save: time without draft="prompt" over time with it, for texts that repeat themselves.
+
+    python bench/drafts.py [--shape 124M] [--dtype int8] [--threads N] [--tokens 250] [--rounds 3]
+                           [--json FILE]
+
+A model of random weights is forced, by a logits_processor, to write recorded texts, so that as many guesses
+are right as these texts allow: code and a table out of this repository, a dialogue that quotes, and the prose
+of gpt2c's sample text. The first half of each text is the prompt. Both ways alternate; told are the median of
+their ratios and how many tokens a pass confirmed. The texts written are compared and have to be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from gpt2c import GPT2
+from gpt2c.cli.bench import random_model
+from gpt2c.cli.bench.models import SHAPES
+from gpt2c.core import _engine
+from gpt2c.scoring.comparison import SAMPLE
+
+ROOT = Path(__file__).resolve().parent.parent
+WANTED = {"repeats": 1.5, "prose": 0.98}
+"""How many times as fast texts have to be, by kind."""
+
+DIALOGUE = """\
+Customer: I ordered the blue kettle with order number 4471-92 on Monday, and it has not arrived.
+Agent: You ordered the blue kettle with order number 4471-92 on Monday, and it has not arrived. Is that right?
+Customer: Yes, I ordered the blue kettle with order number 4471-92 on Monday.
+Agent: Thank you. The blue kettle with order number 4471-92 was sent on Tuesday, and will arrive on Friday.
+Customer: So the blue kettle with order number 4471-92 will arrive on Friday?
+Agent: Yes. The blue kettle with order number 4471-92 was sent on Tuesday, and will arrive on Friday.
+"""
+
+
+def texts() -> dict[str, tuple[str, str]]:
+    """Name -> kind, text."""
+    code = (ROOT / "gpt2c/core/_call.pyi").read_text() + (ROOT / "gpt2c/core/_engine.pyi").read_text()
+    lines = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8").splitlines()
+    table = "\n".join([line for line in lines if line.startswith("|")][:40])
+    return {
+        "code": ("repeats", code),
+        "table": ("repeats", table),
+        "dialogue": ("repeats", 3 * DIALOGUE),
+        "prose": ("prose", SAMPLE.read_text(encoding="utf-8")),
+    }
+
+
+class Forced:
+    """A processor that lets a recorded text alone be written."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+    def __call__(self, so_far: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        token = self.ids[len(so_far)]
+        value = logits[token]
+        logits.fill(-np.inf)
+        logits[token] = value
+        return logits
+
+
+def measure(model: GPT2, text: str, tokens: int, rounds: int) -> tuple[list[float], float]:
+    """Times without guesses over those with them, and the tokens of a pass."""
+    ids = model.encode([text])[0].tolist()
+    n = min(tokens, len(ids) // 2)
+    begin = max(0, min(len(ids) // 2, model.config.n_ctx - n))
+    options = {"max_new_tokens": n, "eos_token_id": [], "logits_processor": Forced(ids)}
+    forward, passes = _engine.forward, [0]
+
+    def counted(*arguments, **how):
+        passes[0] += 1
+        return forward(*arguments, **how)
+
+    ratios, written, counts = [], [], []
+    for _ in range(rounds):
+        seconds = []
+        for draft in (None, "prompt"):
+            _engine.forward, passes[0] = counted, 0
+            start = perf_counter()
+            try:
+                written.append(model.generate(ids[:begin], draft=draft, **options))
+            finally:
+                _engine.forward = forward
+            seconds.append(perf_counter() - start)
+            counts.append(passes[0])
+        ratios.append(seconds[0] / seconds[1])
+    assert all(one == written[0] for one in written)
+    return ratios, n / counts[-1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="124M")
+    parser.add_argument("--dtype", default="int8")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--tokens", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    model = random_model(options.shape, dtype=options.dtype, threads=options.threads)
+    rows = []
+    print(f"{model!r}\n{'':<10}{'times as fast':>14}{'tokens a pass':>15}{'wanted':>9}")
+    for name, (kind, text) in texts().items():
+        ratios, of_a_pass = measure(model, text, options.tokens, options.rounds)
+        rows.append({"text": name, "kind": kind, "ratio": statistics.median(ratios), "tokens": of_a_pass})
+        print(f"{name:<10}{rows[-1]['ratio']:>14.2f}{of_a_pass:>15.2f}{WANTED[kind]:>9.2f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"model": repr(model), "rows": rows}, indent=1) + "\n")
+    return int(any(row["ratio"] < WANTED[row["kind"]] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
