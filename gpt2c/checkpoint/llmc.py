@@ -17,8 +17,8 @@ from pathlib import Path
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from .files import RegularFile
-from .nanogpt import Training, ends_of_text
 from .tensors import ITEMSIZE, TensorInfo
+from .training import Training, ends_of_text
 
 __all__ = ["open_llmc"]
 

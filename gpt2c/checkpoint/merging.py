@@ -21,9 +21,11 @@ import numpy as np
 from ..config import Config, Head, Setting
 from ..errors import CheckpointError, ConfigError, counted, shown
 from ..tokenizer.files import FILES as TOKENIZER_FILES
-from .adapter import CONFIG, HEAD, WTE, Adapter, open_adapter, refusal
+from .adapter import HEAD, WTE, Adapter, open_adapter
+from .adapter_config import refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
+from .directory import ADAPTER_CONFIG
 from .hf_head import HEADS, head_from_hf
 from .hub import fetch_adapter, looks_like_name
 from .names import expected
@@ -236,8 +238,8 @@ def _check_saved(adapter: Adapter, modules: set[str]) -> None:
         wanted = {module for module in modules if module.endswith(key)}
         if wanted and not wanted & there:
             raise CheckpointError(
-                f"{adapter.path / CONFIG} says modules_to_save {key!r}, but the weights beside it do not "
-                "have it: save the adapter again"
+                f"{adapter.path / ADAPTER_CONFIG} says modules_to_save {key!r}, but the weights beside it do "
+                "not have it: save the adapter again"
             )
 
 

@@ -19,8 +19,8 @@ from ..errors import CheckpointError, ConfigError, shown
 from .directory import advice, check_file, tensors_in
 from .files import RegularFile
 from .names import canonical
-from .nanogpt import Training, ends_of_text, of_linear_layers
 from .tensors import TensorInfo
+from .training import Training, ends_of_text, of_linear_layers
 
 __all__ = ["open_mingpt"]
 

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import Config
-from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..tokenizer.characters import CharacterTokenizer
 from .files import MAX_JSON, RegularFile, is_torch_file
 from .names import canonical, expected
 from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import read_torch_file
+from .training import Training, ends_of_text, of_linear_layers
 
-__all__ = ["Training", "ends_of_text", "of_linear_layers", "open_nanogpt", "read_meta"]
+__all__ = ["open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-_DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -35,17 +34,6 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
-_END_OF_TEXT = 50_256
-
-
-class Training(NamedTuple):
-    """A model in the checkpoint of a training run."""
-
-    config: Config
-    file: RegularFile
-    tensors: list[TensorInfo]
-    notes: list[str]
-    source: str  # of the configuration, for messages
 
 
 def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
@@ -92,25 +80,6 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
         return Config(**values, activation="gelu", **ends_of_text(sizes["vocab_size"]))
     except ConfigError as error:
         raise ConfigError(f"{path}: model_args: {error}") from None
-
-
-def ends_of_text(n_vocab: Any) -> dict[str, Any]:
-    """The bos and eos ids of a Config whose program knows none: GPT-2's, where the vocabulary has them."""
-    has_end = type(n_vocab) is int and n_vocab > _END_OF_TEXT
-    return {
-        "bos_token_id": _END_OF_TEXT if has_end else None,
-        "eos_token_ids": (_END_OF_TEXT,) if has_end else (),
-    }
-
-
-def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> Iterator[TensorInfo]:
-    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]."""
-    for name, tensor in stored.items():
-        if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
-            raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
-        named = tensor._replace(name=name)
-        is_dense = _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2
-        yield named.transposed if is_dense else named
 
 
 def _absent(config: Config, tensors: list[TensorInfo], path: Path) -> Iterator[TensorInfo]:

@@ -23,7 +23,7 @@ from .hub import fetch, looks_like_name
 from .validate import match, without_absent_head
 
 if TYPE_CHECKING:
-    from .nanogpt import Training
+    from .training import Training
 
 __all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
 
@@ -108,7 +108,7 @@ def _merged(
 
 def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Checkpoint:
     """The model that the adapter in a directory was trained on, as it says."""
-    from .adapter import base_of, needed_by
+    from .adapter_config import base_of, needed_by
 
     base, revision = base_of(path, name)
     with needed_by(name):
