@@ -268,14 +268,21 @@ def notes_with(source, adapter=None):
     return GPT2.from_pretrained(source, adapter=adapter).notes
 
 
-def test_an_adapter_beside_the_weights_is_told_of(base, copy):
+def test_whether_an_adapter_beside_the_weights_counts_has_to_be_said(base, copy):
     folder = copy()
     shutil.copytree(base, folder, dirs_exist_ok=True)
-    expected = logits(base)
-    np.testing.assert_array_equal(logits(folder), expected)
-    assert any("LoRA adapter that lies beside the weights is left aside" in n for n in notes_with(folder))
-    assert not any("left aside" in note for note in notes_with(base))
+    with pytest.raises(CheckpointError) as error:
+        GPT2.from_pretrained(folder)
+    assert (
+        f"adapter={str(folder)!r} (--adapter {folder}) merges it; adapter=[] in Python, or removing "
+        f"adapter_config.json, loads the weights alone"
+    ) in str(error.value)
+    np.testing.assert_array_equal(logits(folder, []), logits(base))
+    np.testing.assert_array_equal(logits(folder / "model.safetensors"), logits(base))
     close(logits(folder, folder), LOGITS["attention"])
+    close(logits(folder, [DATA / "attention"]), LOGITS["attention"])
+    alone = GPT2.from_pretrained(folder, adapter=[])
+    assert np.array_equal(pickle.loads(pickle.dumps(alone)).forward(IDS), alone.forward(IDS))
 
 
 def test_a_pattern_of_many_layers(base, copy):

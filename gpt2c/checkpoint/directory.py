@@ -19,7 +19,6 @@ from .validate import LOOSE, listed
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_FILES",
-    "ADAPTER_LEFT",
     "WEIGHTS",
     "advice",
     "check_file",
@@ -38,11 +37,6 @@ WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json")
 # A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# Whether it was merged into the weights beside it before they were saved, nothing tells.
-ADAPTER_LEFT = (
-    "the LoRA adapter that lies beside the weights is left aside; giving the model once more as the adapter "
-    "(adapter=, --adapter) merges it"
-)
 
 # Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")

@@ -11,7 +11,6 @@ from ..errors import CheckpointError
 from .checkpoint import Checkpoint
 from .directory import (
     ADAPTER_CONFIG,
-    ADAPTER_LEFT,
     check_file,
     is_adapter,
     open_weights,
@@ -70,10 +69,12 @@ def open_checkpoint(
     _check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
     path, notes, is_local = _find(BUNDLED if source is None else source, revision, subfolder, hub)
+    own = str(path) if is_local or subfolder else name
     with reading(path):
         if is_adapter(path):
-            own = str(path) if is_local or subfolder else name
             return _merged(_open_base(path, own, strict, hub), [(path, own, 1.0, notes)], adapter, hub)
+        if adapter is None:
+            _check_alone(path, own)
         base = _open(path, name, notes, strict)
         return base if adapter is None else _merged(base, [], adapter, hub)
 
@@ -116,7 +117,18 @@ def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Chec
         if is_adapter(found):
             raise CheckpointError(f"it is for {base!r}, which is an adapter too")
         with reading(found):
+            _check_alone(found, base)
             return _open(found, base, notes, strict)
+
+
+def _check_alone(path: Path, name: str) -> None:
+    """Refuse a directory of weights with an adapter, where nobody has said whether that counts."""
+    if (path / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{name} holds the weights of a model and a LoRA adapter, which may be merged into them already "
+            f"or not: adapter={name!r} (--adapter {name}) merges it; adapter=[] in Python, or removing "
+            f"{ADAPTER_CONFIG}, loads the weights alone"
+        )
 
 
 def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
@@ -125,8 +137,6 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
-    if directory == path and (path / ADAPTER_CONFIG).exists():
-        notes = [*notes, ADAPTER_LEFT]
     with contextlib.ExitStack() as stack:
         training = _open_training(path, stack)
         if training is not None:
