@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -80,6 +81,22 @@ def test_a_bias_that_is_missing_is_no_zero(tmp_path):
 def test_other_sizes_and_names(change, error, message, tmp_path):
     with pytest.raises(error, match=message):
         open_checkpoint(changed(tmp_path, change))
+
+
+def test_settings_of_forks(tmp_path):
+    zero, two = (b"q\x95G" + struct.pack(">d", value) for value in (0.0, 2.0))
+    source = changed(tmp_path, (b"dropout" + zero, b"windows" + two))
+    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args says windows 2\.0, which nanoGPT does not "
+                       r"have: .*\(strict=False, --no-strict"):  # fmt: skip
+        open_checkpoint(source)
+    found = GPT2.from_pretrained(source, strict=False)
+    assert (
+        "model_args says windows 2.0, which is left aside: nanoGPT has no such thing (strict=False)"
+        in found.notes
+    )
+    assert np.abs(found.forward(IDS) - LOGITS["plain"]).max() < 2e-5 * np.abs(LOGITS["plain"]).max()
+    for new in (b"dropout" + two, b"windows" + zero):
+        open_checkpoint(changed(tmp_path, (b"dropout" + zero, new)))
 
 
 SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 4, "vocab_size": 5, "bias": False}

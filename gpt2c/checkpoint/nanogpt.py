@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..errors import CheckpointError, ConfigError, TokenizerError
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
 from ..tokenizer.characters import CharacterTokenizer
 from .files import MAX_JSON, RegularFile, is_torch_file
 from .names import canonical, expected
@@ -23,10 +23,13 @@ from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import read_torch_file
 from .training import Training, ends_of_text, of_linear_layers
+from .validate import LOOSE
 
 __all__ = ["open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
+# More of model_args, which changes no logits, or is read where it does.
+_KNOWN = {"bias", "dropout"}
 _SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -36,10 +39,11 @@ _SIZES = {
 }
 
 
-def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
+def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training | None:
     """The model at ``path``, if that is a checkpoint of nanoGPT, or a directory with one and no config.json.
 
-    The file is entered into ``stack``.
+    The file is entered into ``stack``. ``strict`` refuses settings that nanoGPT does not have; else they are
+    noted.
 
     Raises
     ------
@@ -60,14 +64,33 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     if not isinstance(stored, dict) or not isinstance(sizes, dict):
         raise CheckpointError(f"{path}: model and model_args must be dicts, as nanoGPT saves them")
     config = _config(sizes, path)
+    strange = _of_a_fork(sizes)
+    if strange and strict:
+        raise ConfigError(
+            f"{path}: model_args says {strange}, which nanoGPT does not have: a program that has it may "
+            f"compute something else{LOOSE}"
+        )
     tensors = list(of_linear_layers(stored, path))
     notes = [
         f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
     ]
+    if strange:
+        notes.append(f"model_args says {strange}, left aside: nanoGPT has no such thing (strict=False)")
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors, path)
         notes.append("model_args has bias=False: all biases are 0")
     return Training(config, file, tensors, notes, "its model_args")
+
+
+def _of_a_fork(sizes: dict[Any, Any]) -> str:
+    """The settings that nanoGPT does not have, but for those that are off."""
+    known = {*_SIZES.values(), *_KNOWN}
+    strange = [
+        f"{shown(key)}: {shown(value)}"
+        for key, value in sizes.items()
+        if key not in known and value is not None and not (isinstance(value, int | float) and value == 0)
+    ]
+    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
 
 
 def _config(sizes: dict[Any, Any], path: Path) -> Config:

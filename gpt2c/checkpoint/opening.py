@@ -138,7 +138,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        training = _open_training(path, stack)
+        training = _open_training(path, stack, strict)
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
             source, found = training.source, training.notes
@@ -164,7 +164,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     )
 
 
-def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
+def _open_training(path: Path, stack: contextlib.ExitStack, strict: bool) -> Training | None:
     """The model of a training program that has its own layout, if ``path`` is or holds one."""
     directory = path if path.is_dir() else path.parent
     # Imports are deferred, as most models are folders of transformers.
@@ -179,7 +179,7 @@ def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
     from .llmc import open_llmc
     from .nanogpt import open_nanogpt
 
-    return open_nanogpt(path, stack) or open_llmc(path, stack)
+    return open_nanogpt(path, stack, strict=strict) or open_llmc(path, stack)
 
 
 def _check_local(path: Path, revision: str | None, subfolder: str | None) -> None:
