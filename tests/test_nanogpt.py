@@ -86,14 +86,12 @@ def test_other_sizes_and_names(change, error, message, tmp_path):
 def test_settings_of_forks(tmp_path):
     zero, two = (b"q\x95G" + struct.pack(">d", value) for value in (0.0, 2.0))
     source = changed(tmp_path, (b"dropout" + zero, b"windows" + two))
-    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args says windows 2\.0, which nanoGPT does not "
-                       r"have: .*\(strict=False, --no-strict"):  # fmt: skip
+    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args says 'windows': 2\.0, which nanoGPT does "
+                       r"not have: .*\(strict=False, --no-strict"):  # fmt: skip
         open_checkpoint(source)
     found = GPT2.from_pretrained(source, strict=False)
-    assert (
-        "model_args says windows 2.0, which is left aside: nanoGPT has no such thing (strict=False)"
-        in found.notes
-    )
+    told = "model_args says 'windows': 2.0, left aside: nanoGPT has no such thing (strict=False)"
+    assert told in found.notes
     assert np.abs(found.forward(IDS) - LOGITS["plain"]).max() < 2e-5 * np.abs(LOGITS["plain"]).max()
     for new in (b"dropout" + two, b"windows" + zero):
         open_checkpoint(changed(tmp_path, (b"dropout" + zero, new)))
@@ -192,7 +190,11 @@ def test_the_table_may_be_elsewhere(tmp_path):
         ({"itos": {i + 1: chr(i + 65) for i in range(65)}}, "has no table itos"),
         (
             {"itos": print},
-            "is a pickle that names '(__builtin__|builtins)\\.print'",
+            "is a pickle that would run '(__builtin__|builtins)\\.print'",
+        ),
+        (
+            {"itos": Path("a")},
+            r"names 'pathlib\..*': a table of characters has none but numbers, texts and dicts; make",
         ),
     ],
 )

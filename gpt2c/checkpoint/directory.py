@@ -179,7 +179,12 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
             f"{file.path} holds something else than a model's tensors by their names: "
             "what is needed is what torch.save(model.state_dict(), FILE) writes"
         )
-    return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}, where
+    named: dict[str, TensorInfo] = {}
+    for key, tensor in found.items():
+        if str(key) in named:
+            raise CheckpointError(f"{file.path} has two tensors called {shown(str(key))}")
+        named[str(key)] = tensor._replace(name=str(key))
+    return named, where
 
 
 def _refuse_foreign(file: RegularFile) -> None:

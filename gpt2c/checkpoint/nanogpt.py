@@ -125,7 +125,7 @@ def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:
         with RegularFile(path) as file:
             if file.size > MAX_JSON:
                 raise CheckpointError(f"{path} has {file.size} bytes, too many for a list of characters")
-            found = read_pickle(io.BytesIO(file.read(file.size, 0)), str(path))
+            found = read_pickle(io.BytesIO(file.read(file.size, 0)), str(path), is_torch=False)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
     table = found.get("itos") if isinstance(found, dict) else None

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
 from .files import TORCH_MAGIC, RegularFile
-from .pickled import Name, Storage, Tensor, read_pickle
+from .pickled import read_pickle
 from .tensors import ITEMSIZE, TensorInfo
+from .torch_names import Name, Storage, Tensor
 
 __all__ = ["read_torch_file"]
 
