@@ -70,9 +70,10 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True
             f"{path}: model_args says {strange}, which nanoGPT does not have: a program that has it may "
             f"compute something else{LOOSE}"
         )
-    tensors = list(of_linear_layers(stored, path))
+    tensors, wrapped = of_linear_layers(stored, path)
     notes = [
-        f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
+        f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023",
+        *wrapped,
     ]
     if strange:
         notes.append(f"model_args says {strange}, left aside: nanoGPT has no such thing (strict=False)")

@@ -19,7 +19,7 @@ from .directory import (
 )
 from .files import read_object, reading
 from .hub import fetch, looks_like_name
-from .validate import match, without_absent_head
+from .validate import match, unwrapped, without_absent_head
 
 if TYPE_CHECKING:
     from .training import Training
@@ -147,10 +147,11 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
                 check_file(path)
             config = read_config(directory, alone=directory == path)
             files, stored, found = open_weights(path, stack, strict=strict)
+            stored, wrapped = unwrapped(stored)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
             config, absent = without_absent_head(config, stored)
-            found = [*found, *absent]
+            found = [*found, *wrapped, *absent]
         tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
         stack.pop_all()
     return Checkpoint(

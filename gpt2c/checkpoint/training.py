@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from ..errors import CheckpointError, shown
 from .files import RegularFile
 from .names import canonical
 from .tensors import TensorInfo
+from .validate import unwrapped
 
 __all__ = ["Training", "ends_of_text", "of_linear_layers"]
 
@@ -38,11 +39,15 @@ def ends_of_text(n_vocab: Any) -> dict[str, Any]:
     }
 
 
-def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> Iterator[TensorInfo]:
-    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]."""
+def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> tuple[list[TensorInfo], list[str]]:
+    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]; notes."""
+    named: list[TensorInfo] = []
     for name, tensor in stored.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
             raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
-        named = tensor._replace(name=name)
-        is_dense = _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2
-        yield named.transposed if is_dense else named
+        named.append(tensor._replace(name=name))
+    bare, notes = unwrapped(named)
+    return [
+        tensor.transposed if _DENSE.fullmatch(canonical(tensor.name)) and len(tensor.shape) == 2 else tensor
+        for tensor in bare
+    ], notes

@@ -7,10 +7,18 @@ from dataclasses import replace
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter, of_choice_head
+from .names import (
+    canonical,
+    expected,
+    head_of_another_task,
+    is_mask,
+    of_an_adapter,
+    of_choice_head,
+    shared_prefix,
+)
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["LOOSE", "listed", "match", "without_absent_head"]
+__all__ = ["LOOSE", "listed", "match", "unwrapped", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
 # What messages say of errors that strict=False makes notes of.
@@ -69,6 +77,15 @@ def match(
     for name, (dims, shape) in wanted.items():
         _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
+
+
+def unwrapped(stored: list[TensorInfo]) -> tuple[list[TensorInfo], list[str]]:
+    """The tensors without an unknown prefix that all their names share, and the note on that."""
+    prefix = shared_prefix([tensor.name for tensor in stored])
+    if not prefix:
+        return stored, []
+    bare = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in stored]
+    return bare, [f"{shown(prefix)} before every name is taken away"]
 
 
 def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
