@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,7 @@ def test_a_base_that_is_not_there(place, message, base, copy):
     folder = copy(base_model_name_or_path=place)
     with pytest.raises(CheckpointError, match=message) as error:
         GPT2.from_pretrained(folder)
+    assert re.search("give the base: from_|the base is elsewhere, give it: from_", str(error.value))
     advice = f"from_pretrained(BASE, adapter={str(folder)!r})"
     assert advice in str(error.value)
     close(
@@ -285,6 +287,19 @@ def test_whether_an_adapter_beside_the_weights_counts_has_to_be_said(base, copy)
     assert np.array_equal(pickle.loads(pickle.dumps(alone)).forward(IDS), alone.forward(IDS))
 
 
+def test_an_adapter_is_given_once(base, copy, monkeypatch):
+    folder = copy(base_model_name_or_path=str(base))
+    monkeypatch.chdir(folder.parent)
+    for source, given in (
+        (base, [("adapter", 1), (str(folder), 0.5)]),
+        (folder, ("../" + folder.parent.name + "/adapter", 0.5)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"is given twice, .* give it once, with the base and the weight 1\.5"
+        ):
+            GPT2.from_pretrained(source, adapter=[*given] if source == base else [given])
+
+
 def test_a_pattern_of_many_layers(base, copy):
     layers = "|".join(map(str, range(48)))
     folder = copy(r=9, rank_pattern={rf".*\.h\.({layers})\.attn\..*": 3}, lora_alpha=8)
@@ -315,6 +330,23 @@ def test_the_command_line(base, tmp_path):
         options = [part for word in words for part in ("--adapter", word)]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
         assert note in done.stdout
+
+
+@pytest.mark.parametrize("weight", ["abc", "", "0,5"])
+def test_weights_on_the_command_line(weight, base):
+    given = f"{DATA / 'attention'}={weight}"
+    command = [sys.executable, "-m", "gpt2c", "info", "-m", str(base), "--adapter", given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and f"the weight of adapter '{DATA / 'attention'}' is '{weight}'" in done.stderr
+
+
+def test_a_weight_in_the_wrong_place(base):
+    with pytest.raises(TypeError, match=r"a pair stands in a list: adapter=\[\('a', 0\.5\)\]"):
+        GPT2.from_pretrained(base, adapter=("a", 0.5))
+    with pytest.raises(CheckpointError, match=r"no file or directory '.*=0\.5'.* -m BASE --adapter .*=0\.5"):
+        GPT2.from_pretrained(f"{DATA / 'attention'}=0.5")
+    with pytest.raises(CheckpointError, match=r"--adapter DIR or --adapter DIR=WEIGHT"):
+        GPT2.from_pretrained(base, adapter="a,b")
 
 
 def test_plain_models_import_nothing_of_this(base):

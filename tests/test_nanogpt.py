@@ -175,6 +175,12 @@ def test_the_table_may_be_elsewhere(tmp_path):
     assert not model.has_tokenizer
     again = GPT2.from_pretrained(tmp_path, tokenizer=DATA / "plain" / "meta.pkl")
     assert again.tokenizer.decode([0, 5]) == GPT2.from_pretrained(DATA / "plain").tokenizer.decode([0, 5])
+    folder = GPT2.from_pretrained(tmp_path, tokenizer=DATA / "plain")
+    assert folder.tokenizer.decode([0, 5]) == again.tokenizer.decode([0, 5])
+    for wrong in (tmp_path, tmp_path / "none"):
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json, .*meta\.pkl"):
+            GPT2.from_pretrained(tmp_path, tokenizer=wrong)
+    assert "meta.pkl" in run("info", "--help").stdout
     with pytest.raises(TokenizerError, match="65 characters, but the model has 4096 tokens"):
         GPT2.from_pretrained(tokenizer=DATA / "plain" / "meta.pkl")
 

@@ -183,12 +183,12 @@ def base_of(path: Path, name: str) -> tuple[str, str | None]:
     base = settings.base
     if base is None:
         raise CheckpointError(
-            f"{name} is a LoRA adapter that does not say for which model: {_give_base(name)}"
+            f"{name} is a LoRA adapter that does not say for which model: give the base: {_give_base(name)}"
         )
     place = next((place for place in (path / base, Path(base)) if place.exists()), None)
     if place is None and not looks_like_name(base):
         raise CheckpointError(
-            f"{name} is a LoRA adapter for {base!r}, which is not there: {_give_base(name)}"
+            f"{name} is a LoRA adapter for {base!r}, which is not there: give the base: {_give_base(name)}"
         )
     return (base, settings.revision) if place is None else (str(place), None)
 
@@ -201,9 +201,9 @@ def needed_by(name: str) -> Iterator[None]:
     except CheckpointError as error:
         raise CheckpointError(
             f"{name} is a LoRA adapter, and its base cannot be opened: {error}. If the base is elsewhere, "
-            f"{_give_base(name)}"
+            f"give it: {_give_base(name)}"
         ) from error
 
 
 def _give_base(name: str) -> str:
-    return f"give its base: from_pretrained(BASE, adapter={name!r}), or -m BASE --adapter {name} as options"
+    return f"from_pretrained(BASE, adapter={name!r}), or -m BASE --adapter {name} as options"

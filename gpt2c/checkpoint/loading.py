@@ -130,14 +130,9 @@ def _load_checkpoint(
 
 def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer of the files beside the weights."""
-    from ..tokenizer.load import load_tokenizer
+    from .tokenizer import tokenizer_at
 
-    meta = checkpoint.directory / "meta.pkl"
-    if meta.exists():
-        from .nanogpt import read_meta
-
-        return read_meta(meta, checkpoint.config.n_vocab)
-    return load_tokenizer(checkpoint.directory, checkpoint.config)
+    return tokenizer_at(checkpoint.directory, checkpoint.config)
 
 
 def _load_packed(

@@ -90,7 +90,14 @@ def _find(
             return path / (subfolder or ""), [], True
         if isinstance(source, str) and looks_like_name(source):
             return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
-        raise CheckpointError(f"there is no file or directory {os.fspath(source)!r}")
+        given, hint = os.fspath(source), ""
+        before, _, weight = given.rpartition("=")
+        if before and os.path.exists(os.path.expanduser(before)):
+            hint = (
+                ": only with --adapter can a weight be given, -m BASE --adapter "
+                f"{given}, or in Python adapter=[({before!r}, {weight})]"
+            )
+        raise CheckpointError(f"there is no file or directory {given!r}{hint}")
 
 
 def _merged(

@@ -18,7 +18,7 @@ from ..checkpoint.packed import open_packed, packed_path
 from ..checkpoint.tensors import ZERO
 from ..core import _engine
 from ..errors import CheckpointError, TokenizerError
-from ..tokenizer.files import FILES
+from ..tokenizer.files import FILES, META
 from .formatting import counted, quoted, size_text
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _tokenizer(model: GPT2, checkpoint: Checkpoint | None) -> Iterator[Finding]:
     try:
         tokenizer = model.tokenizer
     except TokenizerError as error:
-        names = (*FILES, "meta.pkl")
+        names = (*FILES, META)
         there = checkpoint is not None and any((checkpoint.directory / name).is_file() for name in names)
         yield Finding("tokenizer", "wrong" if there else "note", str(error))
         return
