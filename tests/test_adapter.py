@@ -234,13 +234,15 @@ def test_the_tokenizer_of_the_adapter_counts(base, copy):
     assert list(GPT2.from_pretrained(base, adapter=folder).tokenizer.encode("hi")) == [2]
 
 
-def test_notes_name_and_hash(base):
+def test_notes_name_and_hash(base, monkeypatch):
     def loaded(*adapters):
         return GPT2.from_pretrained(base, adapter=list(adapters))
 
     one = loaded((DATA / "attention", 0.7))
     assert f"adapter {DATA / 'attention'}: rank 3 on 2 matrices, weight 0.7" in one.notes
     assert one.name == f"{base} + {DATA / 'attention'}"
+    monkeypatch.chdir(DATA)
+    assert GPT2.from_pretrained(base, adapter="attention").name == f"{base} + attention"
     hashes = [
         model.source_sha256()
         for model in (GPT2.from_pretrained(base), one, loaded(DATA / "attention"), loaded(DATA / "gaussian"))

@@ -33,6 +33,7 @@ def test_logits_are_those_of_torch(name, tmp_path):
         assert model.config.activation == "gelu" and model.config.tie_word_embeddings
         assert (model.config.bos_token_id, model.config.eos_token_ids) == (None, ())
         assert model.notes[0].startswith("ckpt.pt: a checkpoint of nanoGPT, ")
+        assert not any("lm_head" in note for note in model.notes)  # it is the embedding, stored once
         assert ("model_args has bias=False: all biases are 0" in model.notes) == (name == "plain")
     # Beside what another program left.
     shutil.copy(DATA / name / "ckpt.pt", tmp_path)

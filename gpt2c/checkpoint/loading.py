@@ -48,7 +48,7 @@ def load(
     if adapter is not None:
         from .merging import given_adapters
 
-        adapter = [(_findable(path), weight) for path, weight in given_adapters(adapter)]
+        adapter = given_adapters(adapter)
     # What a pickle holds: no access token, which is a secret.
     origin = {
         "source": _findable(source),
@@ -56,7 +56,7 @@ def load(
         "backend": backend,
         "threads": threads,
         "tokenizer": _findable(tokenizer),
-        "adapter": adapter,
+        "adapter": adapter and [(_findable(path), weight) for path, weight in adapter],
         "revision": revision,
         "subfolder": subfolder,
         "strict": strict,
