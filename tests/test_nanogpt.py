@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_name_in_a_folder(tmp_path):
     shutil.copy(DATA / "plain" / "ckpt.pt", tmp_path / "ckpt_5000.pt")
     for name in ("optimizer.pt", "ckpt.pt", "a.safetensors"):
         (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=r"If ckpt_5000\.pt is of nanoGPT or llm\.c, give its path$"):
+    with pytest.raises(CheckpointError, match=r"If ckpt_5000\.pt is of nanoGPT, give its path$"):
         open_checkpoint(tmp_path)
     assert open_checkpoint(tmp_path / "ckpt_5000.pt").config.n_vocab == 65
 
