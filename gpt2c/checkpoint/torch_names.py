@@ -44,9 +44,9 @@ _LIBRARIES = (
     *("argparse", "collections", "datetime", "enum", "pathlib"),
 )
 _OF_NO_USE = {
-    "torch._utils._rebuild_qtensor": "tensors that are quantised: dequantise the model, and save it again",
-    "torch._utils._rebuild_meta_tensor_no_storage": "tensors without data (device 'meta'): save the model "
-    "once it has its weights",
+    "torch._utils._rebuild_qtensor": "a quantised tensor: dequantise the model, and save it again",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data (on the device 'meta'): save "
+    "the model once it has its weights",
 }
 
 
@@ -95,7 +95,7 @@ def named(module: str, name: str, where: str, is_torch: bool) -> Name:
             f"{what}a table of characters has none but numbers, texts and dicts; make it again"
         )
     if full in _OF_NO_USE:
-        raise CheckpointError(what + _OF_NO_USE[full])
+        raise CheckpointError(f"{where} holds {_OF_NO_USE[full]} ({full})")
     raise CheckpointError(
         f"{what}only tensors, numbers, texts, lists and dicts are read, and nothing is run. Where torch is "
         "installed and the file is trusted, save its state dict alone: found = torch.load(FILE, "
