@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,7 @@ def test_a_base_that_is_not_there(place, message, base, copy):
     folder = copy(base_model_name_or_path=place)
     with pytest.raises(CheckpointError, match=message) as error:
         GPT2.from_pretrained(folder)
+    assert re.search("give the base: from_|the base is elsewhere, give it: from_", str(error.value))
     advice = f"from_pretrained(BASE, adapter={str(folder)!r})"
     assert advice in str(error.value)
     close(
@@ -232,13 +234,15 @@ def test_the_tokenizer_of_the_adapter_counts(base, copy):
     assert list(GPT2.from_pretrained(base, adapter=folder).tokenizer.encode("hi")) == [2]
 
 
-def test_notes_name_and_hash(base):
+def test_notes_name_and_hash(base, monkeypatch):
     def loaded(*adapters):
         return GPT2.from_pretrained(base, adapter=list(adapters))
 
     one = loaded((DATA / "attention", 0.7))
     assert f"adapter {DATA / 'attention'}: rank 3 on 2 matrices, weight 0.7" in one.notes
     assert one.name == f"{base} + {DATA / 'attention'}"
+    monkeypatch.chdir(DATA)
+    assert GPT2.from_pretrained(base, adapter="attention").name == f"{base} + attention"
     hashes = [
         model.source_sha256()
         for model in (GPT2.from_pretrained(base), one, loaded(DATA / "attention"), loaded(DATA / "gaussian"))
@@ -268,14 +272,34 @@ def notes_with(source, adapter=None):
     return GPT2.from_pretrained(source, adapter=adapter).notes
 
 
-def test_an_adapter_beside_the_weights_is_told_of(base, copy):
+def test_whether_an_adapter_beside_the_weights_counts_has_to_be_said(base, copy):
     folder = copy()
     shutil.copytree(base, folder, dirs_exist_ok=True)
-    expected = logits(base)
-    np.testing.assert_array_equal(logits(folder), expected)
-    assert any("LoRA adapter that lies beside the weights is left aside" in n for n in notes_with(folder))
-    assert not any("left aside" in note for note in notes_with(base))
+    with pytest.raises(CheckpointError) as error:
+        GPT2.from_pretrained(folder)
+    assert (
+        f"adapter={str(folder)!r} (--adapter {folder}) merges it; adapter=[] in Python, or removing "
+        f"adapter_config.json, loads the weights alone"
+    ) in str(error.value)
+    np.testing.assert_array_equal(logits(folder, []), logits(base))
+    np.testing.assert_array_equal(logits(folder / "model.safetensors"), logits(base))
     close(logits(folder, folder), LOGITS["attention"])
+    close(logits(folder, [DATA / "attention"]), LOGITS["attention"])
+    alone = GPT2.from_pretrained(folder, adapter=[])
+    assert np.array_equal(pickle.loads(pickle.dumps(alone)).forward(IDS), alone.forward(IDS))
+
+
+def test_an_adapter_is_given_once(base, copy, monkeypatch):
+    folder = copy(base_model_name_or_path=str(base))
+    monkeypatch.chdir(folder.parent)
+    for source, given in (
+        (base, [("adapter", 1), (str(folder), 0.5)]),
+        (folder, ("../" + folder.parent.name + "/adapter", 0.5)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"is given twice, .* give it once, with the base and the weight 1\.5"
+        ):
+            GPT2.from_pretrained(source, adapter=[*given] if source == base else [given])
 
 
 def test_a_pattern_of_many_layers(base, copy):
@@ -308,6 +332,23 @@ def test_the_command_line(base, tmp_path):
         options = [part for word in words for part in ("--adapter", word)]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
         assert note in done.stdout
+
+
+@pytest.mark.parametrize("weight", ["abc", "", "0,5"])
+def test_weights_on_the_command_line(weight, base):
+    given = f"{DATA / 'attention'}={weight}"
+    command = [sys.executable, "-m", "gpt2c", "info", "-m", str(base), "--adapter", given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and f"the weight of adapter '{DATA / 'attention'}' is '{weight}'" in done.stderr
+
+
+def test_a_weight_in_the_wrong_place(base):
+    with pytest.raises(TypeError, match=r"a pair stands in a list: adapter=\[\('a', 0\.5\)\]"):
+        GPT2.from_pretrained(base, adapter=("a", 0.5))
+    with pytest.raises(CheckpointError, match=r"no file or directory '.*=0\.5'.* -m BASE --adapter .*=0\.5"):
+        GPT2.from_pretrained(f"{DATA / 'attention'}=0.5")
+    with pytest.raises(CheckpointError, match=r"--adapter DIR or --adapter DIR=WEIGHT"):
+        GPT2.from_pretrained(base, adapter="a,b")
 
 
 def test_plain_models_import_nothing_of_this(base):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from helpers.command_line import run
 from helpers.small_tokenizers import FOLDERS, write_folder
 from helpers.strategies import random_model
-from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model, write_shards
+from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model, write_shards
 from helpers.tolerance import model_bound
 
 from gpt2c import GPT2, Config, reference
@@ -21,12 +23,14 @@ from gpt2c.checkpoint import BUNDLED
 from gpt2c.cli.checking import findings, rounding_bound
 from gpt2c.core import _engine
 
+TORCH = Path(__file__).parent / "data" / "torch"
 NANOGPT = Path(__file__).parent / "data" / "nanogpt"
 
 
 def checked(source, tokenizer=None, **options):
     """What is found, by check: (result, text)."""
-    arguments = Namespace(model=source, adapter=None, revision=None, strict=True, offline=False)
+    strict = options.get("strict", True)
+    arguments = Namespace(model=source, adapter=None, revision=None, strict=strict, offline=False)
     model = GPT2.from_pretrained(source, tokenizer=tokenizer, **options)
     return {found.check: (found.result, found.text) for found in findings(model, arguments)}
 
@@ -74,6 +78,51 @@ def test_an_end_that_the_model_does_not_have(tmp_path):
     result, text = checked(tmp_path)["configuration"]
     assert result == "note"
     assert text.endswith("; eos_token_id is 50256: 50256 outside the vocabulary of 11: left out")
+
+
+def test_what_was_left_aside_is_a_note(tmp_path):
+    write_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(
+        safetensors_bytes(tiny_tensors() | {"probe": np.ones(2, np.float32)})
+    )
+    found = checked(tmp_path, strict=False)
+    assert found["strict"] == (
+        "note",
+        f"{tmp_path} does not hold the GPT-2 of its config.json: tensor 'probe' not expected (strict=False, "
+        "--no-strict on the command line, loads what is needed all the same)",
+    )
+    assert run("info", "--check", "--no-strict", tmp_path).returncode == 0
+    write_model(tmp_path)
+    assert "strict" not in checked(tmp_path, strict=False)
+
+
+def test_checksums_of_torch(tmp_path):
+    write_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    target = tmp_path / "pytorch_model.bin"
+    shutil.copy(TORCH / "zip.bin", target)
+    assert checked(tmp_path)["checksum"] == ("ok", "the CRC-32 of every tensor is right")
+    data = bytearray(target.read_bytes())
+    with zipfile.ZipFile(target) as archive:
+        member = next(info for info in archive.infolist() if info.filename.endswith("/data/0"))
+        header = member.header_offset
+    begin = header + 30 + sum(struct.unpack("<HH", data[header + 26 : header + 30]))
+    data[begin + 5] ^= 1
+    target.write_bytes(data)
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() == member.filename
+    result, text = checked(tmp_path)["checksum"]
+    assert result == "wrong" and f"{target}: the CRC-32 of {member.filename!r} is not" in text
+    assert run("info", "--check", tmp_path).returncode == 1
+    # torch.serialization.set_crc32_options(False) leaves zeros.
+    with zipfile.ZipFile(target) as archive:
+        crcs = {info.CRC.to_bytes(4, "little") for info in archive.infolist()}
+    for crc in crcs:
+        data = data.replace(crc, bytes(4))
+    target.write_bytes(data)
+    assert "checksum" not in checked(tmp_path)
+    shutil.copy(TORCH / "stream.bin", target)
+    assert "checksum" not in checked(tmp_path)
 
 
 def test_all_files_are_hashed(tmp_path):

@@ -254,6 +254,26 @@ def test_wrong_options(tmp_path):
     )
 
 
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html>\n<html>", b"\n  <html lang='en'>"])
+@pytest.mark.parametrize("named", [True, False])
+def test_pages_of_html(page, named, model):
+    write_model(model)
+    (model / "model.safetensors").write_bytes(page + bytes(40))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a page of HTML.*get the file again"):
+        open_checkpoint(model / "model.safetensors" if named else model)
+
+
+def test_one_shard_alone(tmp_path):
+    first = "model-00001-of-00002.safetensors"
+    write_model(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / first)
+    with pytest.raises(CheckpointError) as error:
+        open_checkpoint(tmp_path / first)
+    assert str(error.value) == (
+        f"{tmp_path / first} is one of 2 shards of a model: give the directory that they are in, {tmp_path}"
+    )
+
+
 def test_files_of_other_kinds(model):
     write_model(model)
     for name, message in {

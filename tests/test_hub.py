@@ -390,7 +390,9 @@ def test_an_adapter_of_itself(ask, adapter):
 
 def test_an_adapter_beside_the_weights(ask, files, adapter):
     answer, _ = ask("owner/tiny", files | adapter)
-    assert any("LoRA adapter that lies beside the weights is left aside" in note for note in answer["notes"])
+    assert "adapter='owner/tiny' (--adapter owner/tiny) merges it" in answer["message"]
+    answer, _ = ask("owner/tiny", adapter=[])
+    assert answer["read"] and answer["name"] == "owner/tiny"
 
 
 def test_token(ask, files):

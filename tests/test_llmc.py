@@ -70,6 +70,17 @@ def test_it_is_the_model_of_transformers(version, tmp_path):
     assert ("117 rows that pad the vocabulary are left out" in model.notes) == (version > 1)
 
 
+def test_a_folder_of_such_files(tmp_path):
+    for name in ("gpt2_124M.bin", "gpt2_124M_bf16.bin"):
+        (tmp_path / name).write_bytes(struct.pack("<8i", 20240326, 3, 8, 9, 1, 1, 4, 128))
+    (tmp_path / "gpt2_tokenizer.bin").write_bytes(struct.pack("<8i", 20240328, 2, 9, 0, 0, 0, 0, 0))
+    with pytest.raises(
+        CheckpointError,
+        match=r"config\.json: .*gpt2_124M.bin and gpt2_124M_bf16\.bin are of llm\.c: give the path of one$",
+    ):
+        open_checkpoint(tmp_path)
+
+
 def test_the_vocabulary_is_that_of_gpt2(tmp_path):
     sizes = SIZES | {"vocab_size": 50257, "n_layer": 1}
     written(tmp_path / "model.bin", 5, sizes)

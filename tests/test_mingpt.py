@@ -15,6 +15,8 @@ from helpers.tiny_checkpoints import safetensors_bytes, tiny_tensors
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
+from gpt2c.checkpoint.files import RegularFile
+from gpt2c.checkpoint.tensors import read_tensor
 from gpt2c.errors import CheckpointError, ConfigError
 
 DATA = Path(__file__).parent / "data" / "mingpt"
@@ -107,6 +109,20 @@ def test_numbers_count_before_a_name(tmp_path):
 def test_sizes_that_cannot_be(settings, error, message, tmp_path):
     with pytest.raises(error, match=message):
         open_checkpoint(model(tmp_path, **settings))
+
+
+def test_what_wraps_every_name_is_taken_away(tmp_path):
+    shutil.copy(DATA / "config.json", tmp_path)
+    found = open_checkpoint(DATA).tensors.values()
+    arrays = {info.name: read_tensor(RegularFile(info.file), info) for info in found}
+    wrapped = {
+        f"net.{name}": array.T if array.ndim == 2 and ".c_" in name else array
+        for name, array in arrays.items()
+    }
+    (tmp_path / "model.pt").write_bytes(safetensors_bytes(wrapped))
+    model = GPT2.from_pretrained(tmp_path)
+    assert np.array_equal(model.forward(IDS), GPT2.from_pretrained(DATA).forward(IDS))
+    assert "'net.' before every name is taken away" in model.notes
 
 
 def test_weights_that_are_not_there(tmp_path):

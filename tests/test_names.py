@@ -160,6 +160,22 @@ def test_two_names_for_the_same_bytes(tmp_path):
         match([*stored, moved], checkpoint.config, "here")
 
 
+@pytest.mark.parametrize("prefix", ["net.gpt.", "gpt2.", "backbone.h.0.", "_orig_mod.policy.model."])
+@pytest.mark.parametrize("body", ["", "transformer."])
+def test_what_wraps_every_name_is_taken_away(prefix, body, tmp_path):
+    tensors = stored(tmp_path, lambda name: prefix + body + name)
+    checkpoint = open_checkpoint(tmp_path)
+    same(checkpoint, tensors)
+    assert f"{prefix!r} before every name is taken away" in checkpoint.notes
+
+
+@pytest.mark.parametrize("other", ["probe.x", "net.loss.weight"])
+def test_what_does_not_wrap_every_name_is_not(other, tmp_path):
+    stored(tmp_path, lambda name: f"net.gpt.transformer.{name}", more={other: np.ones(3)})
+    with pytest.raises(CheckpointError, match=r"'net\.gpt\.transformer\.\S+', .* not expected"):
+        open_checkpoint(tmp_path)
+
+
 # ---- strict=False
 
 

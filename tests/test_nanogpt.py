@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def test_logits_are_those_of_torch(name, tmp_path):
         assert model.config.activation == "gelu" and model.config.tie_word_embeddings
         assert (model.config.bos_token_id, model.config.eos_token_ids) == (None, ())
         assert model.notes[0].startswith("ckpt.pt: a checkpoint of nanoGPT, ")
+        assert not any("lm_head" in note for note in model.notes)  # it is the embedding, stored once
         assert ("model_args has bias=False: all biases are 0" in model.notes) == (name == "plain")
     # Beside what another program left.
     shutil.copy(DATA / name / "ckpt.pt", tmp_path)
@@ -82,6 +84,20 @@ def test_other_sizes_and_names(change, error, message, tmp_path):
         open_checkpoint(changed(tmp_path, change))
 
 
+def test_settings_of_forks(tmp_path):
+    zero, two = (b"q\x95G" + struct.pack(">d", value) for value in (0.0, 2.0))
+    source = changed(tmp_path, (b"dropout" + zero, b"windows" + two))
+    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args says 'windows': 2\.0, which nanoGPT does "
+                       r"not have: .*\(strict=False, --no-strict"):  # fmt: skip
+        open_checkpoint(source)
+    found = GPT2.from_pretrained(source, strict=False)
+    told = "model_args says 'windows': 2.0, left aside: nanoGPT has no such thing (strict=False)"
+    assert told in found.notes
+    assert np.abs(found.forward(IDS) - LOGITS["plain"]).max() < 2e-5 * np.abs(LOGITS["plain"]).max()
+    for new in (b"dropout" + two, b"windows" + zero):
+        open_checkpoint(changed(tmp_path, (b"dropout" + zero, new)))
+
+
 SIZES = {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 4, "vocab_size": 5, "bias": False}
 
 
@@ -126,7 +142,7 @@ def test_a_checkpoint_of_another_name_in_a_folder(tmp_path):
     shutil.copy(DATA / "plain" / "ckpt.pt", tmp_path / "ckpt_5000.pt")
     for name in ("optimizer.pt", "ckpt.pt", "a.safetensors"):
         (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=r"If ckpt_5000\.pt is of nanoGPT or llm\.c, give its path$"):
+    with pytest.raises(CheckpointError, match=r"If ckpt_5000\.pt is of nanoGPT, give its path$"):
         open_checkpoint(tmp_path)
     assert open_checkpoint(tmp_path / "ckpt_5000.pt").config.n_vocab == 65
 
@@ -160,6 +176,12 @@ def test_the_table_may_be_elsewhere(tmp_path):
     assert not model.has_tokenizer
     again = GPT2.from_pretrained(tmp_path, tokenizer=DATA / "plain" / "meta.pkl")
     assert again.tokenizer.decode([0, 5]) == GPT2.from_pretrained(DATA / "plain").tokenizer.decode([0, 5])
+    folder = GPT2.from_pretrained(tmp_path, tokenizer=DATA / "plain")
+    assert folder.tokenizer.decode([0, 5]) == again.tokenizer.decode([0, 5])
+    for wrong in (tmp_path, tmp_path / "none"):
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json, .*meta\.pkl"):
+            GPT2.from_pretrained(tmp_path, tokenizer=wrong)
+    assert "meta.pkl" in run("info", "--help").stdout
     with pytest.raises(TokenizerError, match="65 characters, but the model has 4096 tokens"):
         GPT2.from_pretrained(tokenizer=DATA / "plain" / "meta.pkl")
 
@@ -175,7 +197,11 @@ def test_the_table_may_be_elsewhere(tmp_path):
         ({"itos": {i + 1: chr(i + 65) for i in range(65)}}, "has no table itos"),
         (
             {"itos": print},
-            "is a pickle that names '(__builtin__|builtins)\\.print'",
+            "is a pickle that would run '(__builtin__|builtins)\\.print'",
+        ),
+        (
+            {"itos": Path("a")},
+            r"names 'pathlib\..*': a table of characters has none but numbers, texts and dicts; make",
         ),
     ],
 )

@@ -24,9 +24,10 @@ from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
 from gpt2c.checkpoint.directory import tensors_in
 from gpt2c.checkpoint.files import RegularFile, is_torch_file
-from gpt2c.checkpoint.pickled import DTYPES, read_pickle
+from gpt2c.checkpoint.pickled import read_pickle
 from gpt2c.checkpoint.tensors import ITEMSIZE, TensorInfo, read_tensor
 from gpt2c.checkpoint.torch_file import read_torch_file
+from gpt2c.checkpoint.torch_names import DTYPES
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "torch"
@@ -263,12 +264,37 @@ def test_nothing_is_run(call, protocol, tmp_path, monkeypatch):
     for whole in (archive(data), data):
         message = refused(tmp_path / "a.bin", whole)
         assert (
-            "is a pickle that names" in message or "has a pickle with" in message or "not a file" in message
+            "is a pickle that would run" in message
+            or "has a pickle with" in message
+            or "not a file" in message
         )
     assert not (tmp_path / "made").exists()
     if protocol >= 2:
         message = refused(tmp_path / "a.bin", archive(data))
-        assert "only tensors, numbers, texts, lists and dicts are read, and nothing is run" in message
+        assert "do not load it" in message and "torch.load" not in message
+
+
+@pytest.mark.parametrize(
+    ("named", "advice"),
+    [
+        ("transformers.models.gpt2.modeling_gpt2 GPT2LMHeadModel", "found['state_dict'], if it has that key"),
+        ("argparse Namespace", "found = torch.load(FILE, weights_only=False)"),
+        ("pathlib PosixPath", "where torch is installed and the file is trusted"),
+        ("model GPT", "would run 'model.GPT' if torch or pickle loaded it: do not load it"),
+        ("torchx system", "do not load it"),
+        ("torch._utils _rebuild_qtensor", "holds a quantised tensor: dequantise the model"),
+        (
+            "torch._utils _rebuild_meta_tensor_no_storage",
+            "holds a tensor without data (on the device 'meta')",
+        ),
+    ],
+)
+def test_what_to_do_with_a_pickle(named, advice, tmp_path):
+    program = b"\x80\x02c" + named.replace(" ", "\n").encode() + b"\n."
+    message = refused(tmp_path / "a.bin", archive(program))
+    assert advice.lower() in message.lower() and named.replace(" ", ".") in message
+    of_library = named.split(".")[0].split()[0] in ("transformers", "argparse", "pathlib")
+    assert ("state dict alone" in message) == of_library
 
 
 PROGRAMS = {
@@ -362,6 +388,11 @@ def test_where_training_programs_keep_the_model(key, tmp_path):
     for other in (table(a=one, b=number), table(), number):
         with pytest.raises(CheckpointError, match="holds something else than a model's tensors"):
             found(**{key: other})
+    with pytest.raises(CheckpointError, match=r"has two tensors called '1'"):
+        both = b"}(K\x01" + one + b"X\x01\0\0\x001" + one + b"u"
+        path.write_bytes(archive(b"\x80\x02" + both + b".", [("archive/data/0", bytes(16))]))
+        with RegularFile(path) as file:
+            tensors_in(file)
     with pytest.raises(
         CheckpointError, match=rf"holds several models, as '{key}' and as 'module'|as 'model'"
     ):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
-from .files import RegularFile, is_torch_file, read_object
+from .files import LLMC_MAGIC, RegularFile, is_torch_file, read_object
 from .hf_config import config_from_hf, with_generation_config
-from .safetensors import read_header
+from .safetensors import check_begin, read_header
 from .tensors import TensorInfo
 from .validate import LOOSE, listed
 
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_FILES",
-    "ADAPTER_LEFT",
     "WEIGHTS",
     "advice",
     "check_file",
@@ -38,17 +38,14 @@ WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json")
 # A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# Whether it was merged into the weights beside it before they were saved, nothing tells.
-ADAPTER_LEFT = (
-    "the LoRA adapter that lies beside the weights is left aside; giving the model once more as the adapter "
-    "(adapter=, --adapter) merges it"
-)
 
 # Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
 
 # What transformers' Trainer saves beside a model.
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
+
+_SHARD = re.compile(r".*-\d{5}-of-(\d{5})\.(?:safetensors|bin)")
 
 # How files of other formats begin.
 _OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
@@ -68,10 +65,7 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
     if not path.exists():
         if (directory / ADAPTER_CONFIG).exists():
             raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, and no file in it")
-        others = _named_like_weights(os.listdir(directory)) if alone else []
-        # nanoGPT's ckpt.pt has been looked at.
-        others = [name for name in others if name != "ckpt.pt" and not name.endswith(".safetensors")]
-        of_training = f". If {others[0]} is of nanoGPT or llm.c, give its path" if others else ""
+        of_training = _of_training_programs(directory) if alone else ""
         raise CheckpointError(
             f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
             f"model they were trained from, copied there, serves where no sizes were changed{of_training}"
@@ -81,6 +75,23 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
         return config_from_hf(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _of_training_programs(directory: Path) -> str:
+    """Advice on files that need no config.json, by their first bytes."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name in _named_like_weights(os.listdir(directory)):
+        with contextlib.suppress(CheckpointError), RegularFile(directory / name) as file:
+            is_llmc = file.read(4, 0) == LLMC_MAGIC.to_bytes(4, "little")
+            # nanoGPT's ckpt.pt has been looked at.
+            if is_llmc or (is_torch_file(file) and name != "ckpt.pt"):
+                found[is_llmc].append(name)
+    of_llmc, of_torch = found[True], found[False]
+    if len(of_llmc) > 1:
+        return f". {' and '.join(of_llmc[:4])} are of llm.c: give the path of one"
+    if of_llmc:
+        return f". {of_llmc[0]} is of llm.c: give its path"
+    return f". If {of_torch[0]} is of nanoGPT, give its path" if of_torch else ""
 
 
 def read_generation_config(directory: Path, config: Config) -> tuple[Config, dict[str, Any]]:
@@ -101,16 +112,18 @@ def check_file(path: Path) -> None:
         raise CheckpointError(
             f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
         )
+    shard = _SHARD.fullmatch(path.name)
+    if shard and int(shard[1]) > 1:
+        raise CheckpointError(
+            f"{path} is one of {int(shard[1])} shards of a model: give the directory that they are in, "
+            f"{path.parent}"
+        )
     if (path.parent / "config.json").exists():
         return
     with RegularFile(path) as file:
         _refuse_foreign(file)
-        # A safetensors file begins with the length of its header, a JSON object.
-        if not is_torch_file(file) and file.read(1, 8) != b"{":
-            raise CheckpointError(
-                f"{path} is not a file of weights: it is no safetensors, and was not written by torch.save, "
-                "nanoGPT, llm.c or gpt2c"
-            )
+        if not is_torch_file(file):
+            check_begin(file)
 
 
 def open_weights(
@@ -185,11 +198,20 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
             f"{file.path} holds something else than a model's tensors by their names: "
             "what is needed is what torch.save(model.state_dict(), FILE) writes"
         )
-    return {str(name): tensor._replace(name=str(name)) for name, tensor in found.items()}, where
+    named: dict[str, TensorInfo] = {}
+    for key, tensor in found.items():
+        if str(key) in named:
+            raise CheckpointError(f"{file.path} has two tensors called {shown(str(key))}")
+        named[str(key)] = tensor._replace(name=str(key))
+    return named, where
 
 
 def _refuse_foreign(file: RegularFile) -> None:
     """Refuse a file of a known other format, by its first bytes."""
+    if file.read(100, 0).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise CheckpointError(
+            f"{file.path} is a page of HTML, as a failed download leaves it: get the file again"
+        )
     known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
     if known is not None:
         raise CheckpointError(

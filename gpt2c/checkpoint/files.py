@@ -17,6 +17,7 @@ from ..errors import CheckpointError, shown
 from ..json_values import unique_keys
 
 __all__ = [
+    "LLMC_MAGIC",
     "MAX_JSON",
     "TORCH_MAGIC",
     "RegularFile",
@@ -29,6 +30,7 @@ __all__ = [
 # Bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB.
 MAX_JSON = 4 * 2**20
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+LLMC_MAGIC = 20240326
 
 
 @contextmanager

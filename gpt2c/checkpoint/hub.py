@@ -15,7 +15,6 @@ from ..tokenizer.files import FILES
 from .directory import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
-    ADAPTER_LEFT,
     WEIGHTS,
     advice,
     is_index,
@@ -85,8 +84,8 @@ def fetch(
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
-    if ADAPTER_CONFIG in there:
-        notes.append(ADAPTER_LEFT)
+    if ADAPTER_CONFIG in there:  # whether it counts, too, is asked of whoever loads the model
+        repository.get(ADAPTER_CONFIG, commit)
     if repository.offline:
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")

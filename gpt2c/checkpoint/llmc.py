@@ -16,13 +16,12 @@ from pathlib import Path
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
-from .files import RegularFile
-from .nanogpt import Training, ends_of_text
+from .files import LLMC_MAGIC, RegularFile
 from .tensors import ITEMSIZE, TensorInfo
+from .training import Training, ends_of_text
 
 __all__ = ["open_llmc"]
 
-_MAGIC = 20240326
 _HEADER = 1024
 # Version -> type of elements, and whether the vocabulary is padded.
 _VERSIONS = {1: ("F32", False), 3: ("F32", True), 5: ("BF16", True)}
@@ -55,7 +54,7 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
         return None
     file = stack.enter_context(RegularFile(path))
     header = file.read(32, 0)
-    if len(header) < 32 or int.from_bytes(header[:4], "little") != _MAGIC:
+    if len(header) < 32 or int.from_bytes(header[:4], "little") != LLMC_MAGIC:
         return None
     _, version, n_ctx, n_vocab, n_layer, n_head, n_embd, padded = struct.unpack("<8i", header)
     if version not in _VERSIONS:

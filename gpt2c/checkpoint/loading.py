@@ -48,7 +48,7 @@ def load(
     if adapter is not None:
         from .merging import given_adapters
 
-        adapter = [(_findable(path), weight) for path, weight in given_adapters(adapter)]
+        adapter = given_adapters(adapter)
     # What a pickle holds: no access token, which is a secret.
     origin = {
         "source": _findable(source),
@@ -56,7 +56,7 @@ def load(
         "backend": backend,
         "threads": threads,
         "tokenizer": _findable(tokenizer),
-        "adapter": adapter,
+        "adapter": adapter and [(_findable(path), weight) for path, weight in adapter],
         "revision": revision,
         "subfolder": subfolder,
         "strict": strict,
@@ -130,14 +130,9 @@ def _load_checkpoint(
 
 def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer of the files beside the weights."""
-    from ..tokenizer.load import load_tokenizer
+    from .tokenizer import tokenizer_at
 
-    meta = checkpoint.directory / "meta.pkl"
-    if meta.exists():
-        from .nanogpt import read_meta
-
-        return read_meta(meta, checkpoint.config.n_vocab)
-    return load_tokenizer(checkpoint.directory, checkpoint.config)
+    return tokenizer_at(checkpoint.directory, checkpoint.config)
 
 
 def _load_packed(

@@ -20,10 +20,12 @@ import numpy as np
 
 from ..config import Config, Head, Setting
 from ..errors import CheckpointError, ConfigError, counted, shown
-from ..tokenizer.files import FILES as TOKENIZER_FILES
-from .adapter import CONFIG, HEAD, WTE, Adapter, open_adapter, refusal
+from ..tokenizer.files import FILES, META
+from .adapter import HEAD, WTE, Adapter, open_adapter
+from .adapter_config import refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
+from .directory import ADAPTER_CONFIG
 from .hf_head import HEADS, head_from_hf
 from .hub import fetch_adapter, looks_like_name
 from .names import expected
@@ -39,6 +41,10 @@ def given_adapters(adapter: Any) -> list[tuple[str, float]]:
     """The adapters that ``adapter=`` names, each with its weight."""
     if adapter is None:
         return []
+    if isinstance(adapter, tuple | list) and len(adapter) == 2 and isinstance(adapter[1], int | float):
+        raise TypeError(
+            f"adapter is {shown(adapter)}; a pair stands in a list: adapter=[{shown(tuple(adapter))}]"
+        )
     if isinstance(adapter, str | os.PathLike):
         adapter = [adapter]
     if not isinstance(adapter, list | tuple | Mapping):
@@ -82,7 +88,8 @@ _MATRICES = {"sequence": "score.weight", "token": "classifier.weight"}
 
 _ALLOWED = (
     "a directory that PEFT wrote or a name on the Hugging Face hub is needed, or several of them: a list of "
-    "these, or of pairs (adapter, weight)"
+    "these, or of pairs (adapter, weight); on the command line --adapter DIR or --adapter DIR=WEIGHT, once "
+    "for each"
 )
 
 
@@ -134,7 +141,7 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
         notes.append(
             f"the adapter changes the vocabulary from {base.config.n_vocab} to {config.n_vocab} tokens"
         )
-    own = (a.path for a in adapters if any((a.path / name).exists() for name in TOKENIZER_FILES))
+    own = (a.path for a in adapters if any((a.path / name).exists() for name in (*FILES, META)))
     settings = [(adapter.weight, adapter.settings._replace(where="", base=None)) for adapter in adapters]
     return Merged(
         **{kept.name: getattr(base, kept.name) for kept in fields(base)}
@@ -154,7 +161,8 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
 def _check_together(adapters: list[Adapter]) -> None:
     """Refuse what has no meaning with a weight, or with other adapters."""
     taken: dict[str, Adapter] = {}
-    for adapter in adapters:
+    for at, adapter in enumerate(adapters):
+        _check_new(adapter, adapters[:at])
         if adapter.settings.is_dora and (len(adapters) > 1 or adapter.weight != 1):
             raise refusal(
                 adapter.path, "uses DoRA, and has another weight than 1 or another adapter beside it"
@@ -167,6 +175,18 @@ def _check_together(adapters: list[Adapter]) -> None:
             if name in taken:
                 raise refusal(adapter.path, f"replaces {name} as {taken[name].path} does")
             taken[name] = adapter
+
+
+def _check_new(adapter: Adapter, before: list[Adapter]) -> None:
+    """Refuse an adapter that is given twice, whose weights would add up, which nobody expects."""
+    for other in before:
+        if other.path.resolve() == adapter.path.resolve():
+            name, total = adapter.name, adapter.weight + other.weight
+            raise ValueError(
+                f"adapter {name} is given twice, and weights add up: give it once, with the base and the "
+                f"weight {total:g}: from_pretrained(BASE, adapter=[({name!r}, {total:g})]), or -m BASE "
+                f"--adapter {name}={total:g}"
+            )
 
 
 def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> Head | None:
@@ -236,8 +256,8 @@ def _check_saved(adapter: Adapter, modules: set[str]) -> None:
         wanted = {module for module in modules if module.endswith(key)}
         if wanted and not wanted & there:
             raise CheckpointError(
-                f"{adapter.path / CONFIG} says modules_to_save {key!r}, but the weights beside it do not "
-                "have it: save the adapter again"
+                f"{adapter.path / ADAPTER_CONFIG} says modules_to_save {key!r}, but the weights beside it do "
+                "not have it: save the adapter again"
             )
 
 

@@ -19,8 +19,8 @@ from ..errors import CheckpointError, ConfigError, shown
 from .directory import advice, check_file, tensors_in
 from .files import RegularFile
 from .names import canonical
-from .nanogpt import Training, ends_of_text, of_linear_layers
 from .tensors import TensorInfo
+from .training import Training, ends_of_text, of_linear_layers
 
 __all__ = ["open_mingpt"]
 
@@ -61,10 +61,10 @@ def open_mingpt(path: Path, sizes: Mapping[str, Any], stack: contextlib.ExitStac
         )
     file = stack.enter_context(RegularFile(path))
     stored, _ = tensors_in(file)
-    tensors = list(of_linear_layers(stored, path))
+    tensors, wrapped = of_linear_layers(stored, path)
     config = _config(sizes, tensors, directory / "config.json")
     note = f"{path.name}: a model of minGPT, {len(tensors)} tensors"
-    return Training(config, file, tensors, [note], "its config.json")
+    return Training(config, file, tensors, [note, *wrapped], "its config.json")
 
 
 def _config(sizes: Mapping[str, Any], tensors: list[TensorInfo], where: Path) -> Config:

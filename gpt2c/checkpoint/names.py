@@ -6,7 +6,7 @@ A Conv1D weight of GPT-2 is stored as [in, out] (``y = x @ w + b``) and stays so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..config import Config
 
@@ -18,6 +18,7 @@ __all__ = [
     "of_an_adapter",
     "of_choice_head",
     "of_transformers",
+    "shared_prefix",
 ]
 
 _EMBEDDINGS = {
@@ -47,6 +48,7 @@ _HEAD = {"lm_head.weight": ("n_vocab", "n_embd")}
 _PREFIX = "transformer."
 # What stands before every name where torch.compile, parallel training, Lightning or PEFT wraps the model.
 _WRAPPERS = re.compile(r"(?:(?:_orig_mod|module|model|base_model\.model)\.)*")
+_WRAPPED = re.compile(r"(.+?\.)(?:transformer\.)?wte\.weight")
 # Endings of 2018 and 2019: of LayerNorm, and as OpenAI's program names variables.
 _OLD_ENDING = re.compile(r"(.*\b(?:ln_1|ln_2|ln_f|c_attn|c_proj|c_fc)\.)(gamma|beta|g|w|b)")
 _ENDINGS = {"gamma": "weight", "beta": "bias", "g": "weight", "w": "weight", "b": "bias"}
@@ -87,6 +89,15 @@ def canonical(stored: str) -> str:
         return name if name == bare else stored
     old = _OLD_ENDING.fullmatch(name)
     return old[1] + _ENDINGS[old[2]] if old else name
+
+
+def shared_prefix(stored: Collection[str]) -> str:
+    """What stands before every name, where `canonical` does not know it: of ``self.net.gpt``, "net.gpt."."""
+    for name in stored:
+        found = _WRAPPED.fullmatch(name)
+        if found and canonical(name) != "wte.weight":
+            return found[1] if all(other.startswith(found[1]) for other in stored) else ""
+    return ""
 
 
 def of_transformers(name: str) -> str:

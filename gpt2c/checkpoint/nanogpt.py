@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
@@ -23,11 +22,14 @@ from .names import canonical, expected
 from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import read_torch_file
+from .training import Training, ends_of_text, of_linear_layers
+from .validate import LOOSE
 
-__all__ = ["Training", "ends_of_text", "of_linear_layers", "open_nanogpt", "read_meta"]
+__all__ = ["open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-_DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+# More of model_args, which changes no logits, or is read where it does.
+_KNOWN = {"bias", "dropout"}
 _SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -35,23 +37,13 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
-_END_OF_TEXT = 50_256
 
 
-class Training(NamedTuple):
-    """A model in the checkpoint of a training run."""
-
-    config: Config
-    file: RegularFile
-    tensors: list[TensorInfo]
-    notes: list[str]
-    source: str  # of the configuration, for messages
-
-
-def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
+def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training | None:
     """The model at ``path``, if that is a checkpoint of nanoGPT, or a directory with one and no config.json.
 
-    The file is entered into ``stack``.
+    The file is entered into ``stack``. ``strict`` refuses settings that nanoGPT does not have; else they are
+    noted.
 
     Raises
     ------
@@ -72,14 +64,34 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack) -> Training | None:
     if not isinstance(stored, dict) or not isinstance(sizes, dict):
         raise CheckpointError(f"{path}: model and model_args must be dicts, as nanoGPT saves them")
     config = _config(sizes, path)
-    tensors = list(of_linear_layers(stored, path))
+    strange = _of_a_fork(sizes)
+    if strange and strict:
+        raise ConfigError(
+            f"{path}: model_args says {strange}, which nanoGPT does not have: a program that has it may "
+            f"compute something else{LOOSE}"
+        )
+    tensors, wrapped = of_linear_layers(stored, path)
     notes = [
-        f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023"
+        f"{path.name}: a checkpoint of nanoGPT, {len(tensors)} tensors; activation gelu, as since June 2023",
+        *wrapped,
     ]
+    if strange:
+        notes.append(f"model_args says {strange}, left aside: nanoGPT has no such thing (strict=False)")
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors, path)
         notes.append("model_args has bias=False: all biases are 0")
     return Training(config, file, tensors, notes, "its model_args")
+
+
+def _of_a_fork(sizes: dict[Any, Any]) -> str:
+    """The settings that nanoGPT does not have, but for those that are off."""
+    known = {*_SIZES.values(), *_KNOWN}
+    strange = [
+        f"{shown(key)}: {shown(value)}"
+        for key, value in sizes.items()
+        if key not in known and value is not None and not (isinstance(value, int | float) and value == 0)
+    ]
+    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
 
 
 def _config(sizes: dict[Any, Any], path: Path) -> Config:
@@ -92,25 +104,6 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
         return Config(**values, activation="gelu", **ends_of_text(sizes["vocab_size"]))
     except ConfigError as error:
         raise ConfigError(f"{path}: model_args: {error}") from None
-
-
-def ends_of_text(n_vocab: Any) -> dict[str, Any]:
-    """The bos and eos ids of a Config whose program knows none: GPT-2's, where the vocabulary has them."""
-    has_end = type(n_vocab) is int and n_vocab > _END_OF_TEXT
-    return {
-        "bos_token_id": _END_OF_TEXT if has_end else None,
-        "eos_token_ids": (_END_OF_TEXT,) if has_end else (),
-    }
-
-
-def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> Iterator[TensorInfo]:
-    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]."""
-    for name, tensor in stored.items():
-        if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
-            raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
-        named = tensor._replace(name=name)
-        is_dense = _DENSE.fullmatch(canonical(name)) and len(tensor.shape) == 2
-        yield named.transposed if is_dense else named
 
 
 def _absent(config: Config, tensors: list[TensorInfo], path: Path) -> Iterator[TensorInfo]:
@@ -133,7 +126,7 @@ def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:
         with RegularFile(path) as file:
             if file.size > MAX_JSON:
                 raise CheckpointError(f"{path} has {file.size} bytes, too many for a list of characters")
-            found = read_pickle(io.BytesIO(file.read(file.size, 0)), str(path))
+            found = read_pickle(io.BytesIO(file.read(file.size, 0)), str(path), is_torch=False)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
     table = found.get("itos") if isinstance(found, dict) else None

@@ -11,7 +11,6 @@ from ..errors import CheckpointError
 from .checkpoint import Checkpoint
 from .directory import (
     ADAPTER_CONFIG,
-    ADAPTER_LEFT,
     check_file,
     is_adapter,
     open_weights,
@@ -20,10 +19,10 @@ from .directory import (
 )
 from .files import read_object, reading
 from .hub import fetch, looks_like_name
-from .validate import match, without_absent_head
+from .validate import match, unwrapped, without_absent_head
 
 if TYPE_CHECKING:
-    from .nanogpt import Training
+    from .training import Training
 
 __all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
 
@@ -70,10 +69,12 @@ def open_checkpoint(
     _check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
     path, notes, is_local = _find(BUNDLED if source is None else source, revision, subfolder, hub)
+    own = str(path) if is_local or subfolder else name
     with reading(path):
         if is_adapter(path):
-            own = str(path) if is_local or subfolder else name
             return _merged(_open_base(path, own, strict, hub), [(path, own, 1.0, notes)], adapter, hub)
+        if adapter is None:
+            _check_alone(path, own)
         base = _open(path, name, notes, strict)
         return base if adapter is None else _merged(base, [], adapter, hub)
 
@@ -89,7 +90,14 @@ def _find(
             return path / (subfolder or ""), [], True
         if isinstance(source, str) and looks_like_name(source):
             return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
-        raise CheckpointError(f"there is no file or directory {os.fspath(source)!r}")
+        given, hint = os.fspath(source), ""
+        before, _, weight = given.rpartition("=")
+        if before and os.path.exists(os.path.expanduser(before)):
+            hint = (
+                ": only with --adapter can a weight be given, -m BASE --adapter "
+                f"{given}, or in Python adapter=[({before!r}, {weight})]"
+            )
+        raise CheckpointError(f"there is no file or directory {given!r}{hint}")
 
 
 def _merged(
@@ -108,7 +116,7 @@ def _merged(
 
 def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Checkpoint:
     """The model that the adapter in a directory was trained on, as it says."""
-    from .adapter import base_of, needed_by
+    from .adapter_config import base_of, needed_by
 
     base, revision = base_of(path, name)
     with needed_by(name):
@@ -116,7 +124,18 @@ def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Chec
         if is_adapter(found):
             raise CheckpointError(f"it is for {base!r}, which is an adapter too")
         with reading(found):
+            _check_alone(found, base)
             return _open(found, base, notes, strict)
+
+
+def _check_alone(path: Path, name: str) -> None:
+    """Refuse a directory of weights with an adapter, where nobody has said whether that counts."""
+    if (path / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{name} holds the weights of a model and a LoRA adapter, which may be merged into them already "
+            f"or not: adapter={name!r} (--adapter {name}) merges it; adapter=[] in Python, or removing "
+            f"{ADAPTER_CONFIG}, loads the weights alone"
+        )
 
 
 def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
@@ -125,10 +144,8 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
         raise CheckpointError(f"there is no directory {path}")
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
-    if directory == path and (path / ADAPTER_CONFIG).exists():
-        notes = [*notes, ADAPTER_LEFT]
     with contextlib.ExitStack() as stack:
-        training = _open_training(path, stack)
+        training = _open_training(path, stack, strict)
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
             source, found = training.source, training.notes
@@ -137,10 +154,11 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
                 check_file(path)
             config = read_config(directory, alone=directory == path)
             files, stored, found = open_weights(path, stack, strict=strict)
+            stored, wrapped = unwrapped(stored)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
             config, absent = without_absent_head(config, stored)
-            found = [*found, *absent]
+            found = [*found, *wrapped, *absent]
         tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
         stack.pop_all()
     return Checkpoint(
@@ -154,7 +172,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     )
 
 
-def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
+def _open_training(path: Path, stack: contextlib.ExitStack, strict: bool) -> Training | None:
     """The model of a training program that has its own layout, if ``path`` is or holds one."""
     directory = path if path.is_dir() else path.parent
     # Imports are deferred, as most models are folders of transformers.
@@ -169,7 +187,7 @@ def _open_training(path: Path, stack: contextlib.ExitStack) -> Training | None:
     from .llmc import open_llmc
     from .nanogpt import open_nanogpt
 
-    return open_nanogpt(path, stack) or open_llmc(path, stack)
+    return open_nanogpt(path, stack, strict=strict) or open_llmc(path, stack)
 
 
 def _check_local(path: Path, revision: str | None, subfolder: str | None) -> None:

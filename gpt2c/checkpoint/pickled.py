@@ -2,78 +2,26 @@
 
 A pickle is a program for a small stack machine, which can name and call any function of Python. Here its
 instructions are only looked at: a few of them make numbers, texts, lists, tuples and dicts; the few functions
-that torch names in a file of tensors are not called, but stand for `Tensor` and `Storage`; all else is
+that torch names in a file of tensors are not called, but stand for what torch_names.py says; all else is
 refused by name. `pickletools` splits the bytes into instructions. The format: PEP 307, PEP 3154, and the
 comments in Lib/pickletools.py.
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
 from collections.abc import Callable, Hashable
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
-from ..errors import CheckpointError, shown
+from ..errors import CheckpointError
+from .torch_names import STORAGES, Name, Storage, is_size, named
 
-__all__ = ["DTYPES", "Name", "Storage", "Tensor", "read_pickle"]
+__all__ = ["read_pickle"]
 
-# What torch calls a type of elements -> safetensors' name, which is used from here on.
-DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-_STORAGES = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-    "UntypedStorage": "U8",
-}
 # More than any file of tensors has; the values of a pickle take some 100 times its bytes.
 _MOST_INSTRUCTIONS = 5_000_000
 _MOST_BYTES = 64 * 2**20
 _LONGEST_NAME = 1000
-_LARGEST = 2**62
-
-
-class Storage(NamedTuple):
-    """A run of elements in a torch file."""
-
-    key: str
-    dtype: str  # of DTYPES
-    numel: int
-
-
-class Tensor(NamedTuple):
-    """Which elements of a storage a tensor has."""
-
-    storage: Storage
-    dtype: str
-    offset: int  # of its first element in the storage, in elements
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in elements
-
-
-class Name(NamedTuple):
-    """A function or class that a pickle names, and what its call stands for."""
-
-    name: str
-    call: Callable[..., Any] | None
 
 
 class _Mark:
@@ -83,7 +31,7 @@ class _Mark:
 _MARK = _Mark()
 
 
-def read_pickle(file: IO[bytes], where: str) -> Any:
+def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
     """The value of the pickle at the file's position, which is left behind it.
 
     Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict, an attribute of one is left out.
@@ -94,13 +42,15 @@ def read_pickle(file: IO[bytes], where: str) -> Any:
         Buffered.
     where : str
         The name of the file, with which errors begin.
+    is_torch : bool
+        Whether torch wrote it, for errors that say what to do.
 
     Raises
     ------
     CheckpointError
         It is damaged, or it names anything but what a file of tensors needs.
     """
-    machine, stream = _Machine(where), cast("IO[bytes]", _Bounded(file))
+    machine, stream = _Machine(where, is_torch), cast("IO[bytes]", _Bounded(file))
     try:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if n == _MOST_INSTRUCTIONS:
@@ -131,8 +81,8 @@ class _Bounded:
 class _Machine:
     """The stack, and what each instruction does with it."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, is_torch: bool) -> None:
+        self.where, self.is_torch = where, is_torch
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -238,30 +188,15 @@ class _Machine:
 
     op_long_binget = op_binget
 
-    def op_global(self, named: str) -> None:
-        module, _, name = named.partition(" ")
-        self.stack.append(self._named(module, name))
+    def op_global(self, words: str) -> None:
+        module, _, name = words.partition(" ")
+        self.stack.append(named(module, name, self.where, self.is_torch))
 
     def op_stack_global(self, _: None) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
             raise ValueError("a name is no text")
-        self.stack.append(self._named(module, name))
-
-    def _named(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full in _CALLS:
-            return Name(full, _CALLS[full])
-        if module == "torch" and name in DTYPES:
-            return Name(full, None)
-        if module in ("torch", "torch.storage", "torch.cuda") and name in _STORAGES:
-            return Name(full, None)
-        raise CheckpointError(
-            f"{self.where} is a pickle that names {shown(full)}: only tensors, numbers, texts, lists and "
-            "dicts are read, and nothing is run. Where torch is installed and the file is trusted, save its "
-            "state dict alone: found = torch.load(FILE, weights_only=False); torch.save(found.state_dict(), "
-            "'pytorch_model.bin') where it is a model, found['state_dict'] where it is a dict with that"
-        )
+        self.stack.append(named(module, name, self.where, self.is_torch))
 
     def op_reduce(self, _: None) -> None:
         arguments, function = self._pop(), self._pop()
@@ -278,98 +213,16 @@ class _Machine:
         self._top(dict)
 
     def op_binpersid(self, _: None) -> None:
-        named = self._pop()
-        if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
+        parts = self._pop()
+        if type(parts) is not tuple or len(parts) not in (5, 6) or parts[0] != "storage":
             raise ValueError("a storage is missing")
-        kind, key, numel = named[1], named[2], named[4]
+        kind, key, numel = parts[1], parts[2], parts[4]
         name = kind.name.rpartition(".")[2] if isinstance(kind, Name) else ""
-        if name not in _STORAGES or type(key) is not str or not _is_size(numel):
+        if name not in STORAGES or type(key) is not str or not is_size(numel):
             raise ValueError("a storage is not described as it should be")
-        if len(named) == 6 and named[5] is not None:
+        if len(parts) == 6 and parts[5] is not None:
             raise ValueError("a storage is a part of another, which is not supported")
-        self.stack.append(Storage(key, _STORAGES[name], numel))
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST
-
-
-def _tensor(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    requires_grad: Any = False,
-    hooks: Any = None,
-    metadata: Any = None,
-) -> Tensor:
-    """torch._utils._rebuild_tensor_v2."""
-    return _checked(storage, offset, shape, strides, getattr(storage, "dtype", ""))
-
-
-def _tensor_of_dtype(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    requires_grad: Any,
-    hooks: Any,
-    dtype: Any,
-    metadata: Any = None,
-) -> Tensor:
-    """torch._utils._rebuild_tensor_v3: the storage is one of bytes, and the offset counts elements."""
-    name = dtype.name.rpartition(".")[2] if isinstance(dtype, Name) else ""
-    if name not in DTYPES:
-        raise ValueError("a tensor has an unknown type of elements")
-    return _checked(storage, offset, shape, strides, DTYPES[name])
-
-
-def _checked(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise ValueError("a tensor has no storage")
-    for sizes in (shape, strides):
-        if type(sizes) is not tuple or not all(map(_is_size, sizes)):
-            raise ValueError("a tensor has a shape or strides that are no sizes")
-    if len(shape) != len(strides) or not _is_size(offset) or math.prod(shape) > _LARGEST:
-        raise ValueError("a tensor has a shape, strides and an offset that do not fit together")
-    return Tensor(storage, dtype, offset, shape, strides)
-
-
-def _parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Any:
-    """torch._utils._rebuild_parameter, or ..._with_state."""
-    if not isinstance(data, Tensor):
-        raise ValueError("a parameter is no tensor")
-    return data
-
-
-def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    if pairs not in ((), []):
-        raise ValueError("an OrderedDict is made of pairs")
-    return {}
-
-
-def _size(sizes: Any = ()) -> tuple[Any, ...]:
-    if type(sizes) not in (tuple, list):
-        raise ValueError("a torch.Size is made of something else than sizes")
-    return tuple(sizes)
-
-
-def _text(*parts: Any) -> str:
-    if not all(type(part) in (str, int) for part in parts):
-        raise ValueError("a torch.device is made of something else than a name and a number")
-    return ":".join(map(str, parts))
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch.Size": _size,
-    "torch.device": _text,
-}
+        self.stack.append(Storage(key, STORAGES[name], numel))
 
 
 def _same(value: Hashable) -> Callable[[Any], Any]:

@@ -20,7 +20,7 @@ from ..errors import CheckpointError, shown
 from .files import MAX_JSON, RegularFile, parse_object
 from .tensors import ITEMSIZE, TensorInfo
 
-__all__ = ["read_header", "read_header_and_metadata", "write_header", "write_tensors"]
+__all__ = ["check_begin", "read_header", "read_header_and_metadata", "write_header", "write_tensors"]
 
 # Of one tensor as declared; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
@@ -67,13 +67,7 @@ def read_header_and_metadata(file: RegularFile) -> tuple[dict[str, TensorInfo], 
 def _header_text(file: RegularFile) -> bytes:
     """The bytes of the header, which begin with "{" and are of an acceptable length."""
     path, size = file.path, file.size
-    start = file.read(len(_LFS_POINTER), 0)
-    if start == _LFS_POINTER:
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` in its directory"
-        )
-    if size < 10:  # the length and "{}"
-        raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
+    start = check_begin(file)
     length = int.from_bytes(start[:8], "little")
     if not 2 <= length <= size - 8:
         raise CheckpointError(
@@ -87,9 +81,25 @@ def _header_text(file: RegularFile) -> bytes:
     data = file.read(length, 8)
     if len(data) != length:
         raise CheckpointError(f"{path} was truncated while its header was read")
-    if data[:1] != b"{":
-        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
     return data
+
+
+def check_begin(file: RegularFile) -> bytes:
+    """The first bytes of a file, which are those of safetensors: a length and "{". CheckpointError if not."""
+    path, size = file.path, file.size
+    start = file.read(len(_LFS_POINTER), 0)
+    if start == _LFS_POINTER:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` in its directory"
+        )
+    if size < 10:  # the length and "{}"
+        raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
+    if start[8:9] != b"{":
+        raise CheckpointError(
+            f"{path} is not a file of weights: it is no safetensors, and was not written by torch.save, "
+            "nanoGPT, llm.c or gpt2c"
+        )
+    return start
 
 
 def write_tensors(

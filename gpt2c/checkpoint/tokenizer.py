@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
-from ..tokenizer.files import FILES
+from ..tokenizer.files import FILES, META
 from ..tokenizer.load import as_tokenizer, load_tokenizer
 from .hub import fetch_tokenizer, looks_like_name
-from .nanogpt import read_meta
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..tokenizer.base import Tokenizer
 
-__all__ = ["find_tokenizer"]
+__all__ = ["find_tokenizer", "tokenizer_at"]
 
+_NAMES = (*FILES, META)
 _SUFFIXES = (".json", ".txt", ".model", ".pkl")
 
 
@@ -48,14 +48,24 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
         if not isinstance(given, str) or not looks_like_name(given):
             raise TokenizerError(
                 f"there is no file or directory {os.fspath(given)!r}: tokenizer takes a directory with "
-                f"tokenizer files, one of them ({', '.join(FILES)}), or a name on the Hugging Face hub"
+                f"tokenizer files, one of them ({', '.join(_NAMES)}), or a name on the Hugging Face hub"
             )
         path = fetch_tokenizer(given, **hub)
-    if path.is_dir() and not any((path / file).is_file() for file in FILES):
-        raise TokenizerError(f"{path} has no tokenizer files; needed is one of {', '.join(FILES)}")
+    if path.is_dir() and not any((path / file).is_file() for file in _NAMES):
+        raise TokenizerError(f"{path} has no tokenizer files; needed is one of {', '.join(_NAMES)}")
     if not path.is_dir() and not (path.is_file() and path.suffix in _SUFFIXES):
         raise TokenizerError(
             f"{path} is not a tokenizer file, which ends with {', '.join(_SUFFIXES)}: give that file, or the "
             "directory with the tokenizer's files"
         )
-    return load_tokenizer(path, config) if path.suffix != ".pkl" else read_meta(path, config.n_vocab)
+    return tokenizer_at(path, config)
+
+
+def tokenizer_at(path: Path, config: Config) -> Tokenizer:
+    """The tokenizer in a directory, where nanoGPT's meta.pkl comes first, or in a file of it."""
+    meta = path / META if path.is_dir() else path
+    if meta.suffix == ".pkl" and meta.exists():
+        from .nanogpt import read_meta  # deferred, as most models have none
+
+        return read_meta(meta, config.n_vocab)
+    return load_tokenizer(path, config)

@@ -7,10 +7,18 @@ from dataclasses import replace
 
 from ..config import Config
 from ..errors import CheckpointError, shown
-from .names import canonical, expected, head_of_another_task, is_mask, of_an_adapter, of_choice_head
+from .names import (
+    canonical,
+    expected,
+    head_of_another_task,
+    is_mask,
+    of_an_adapter,
+    of_choice_head,
+    shared_prefix,
+)
 from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
 
-__all__ = ["LOOSE", "listed", "match", "without_absent_head"]
+__all__ = ["LOOSE", "listed", "match", "unwrapped", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
 # What messages say of errors that strict=False makes notes of.
@@ -56,7 +64,7 @@ def match(
     wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
     found, notes = _of_the_model(stored, config, wanted, where)
     if config.tie_word_embeddings and "lm_head.weight" in found:
-        notes.append(_tie(found, where))
+        notes += _tie(found, where)
     missing = [name for name in wanted if name not in found]
     unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
     if missing or (unexpected and strict):
@@ -69,6 +77,15 @@ def match(
     for name, (dims, shape) in wanted.items():
         _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
+
+
+def unwrapped(stored: list[TensorInfo]) -> tuple[list[TensorInfo], list[str]]:
+    """The tensors without an unknown prefix that all their names share, and the note on that."""
+    prefix = shared_prefix([tensor.name for tensor in stored])
+    if not prefix:
+        return stored, []
+    bare = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in stored]
+    return bare, [f"{shown(prefix)} before every name is taken away"]
 
 
 def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
@@ -131,21 +148,23 @@ def _check(
         )
 
 
-def _tie(found: dict[str, TensorInfo], where: str) -> str:
-    """Remove a stored head that is tied to the embedding. Returns the note on it."""
+def _tie(found: dict[str, TensorInfo], where: str) -> list[str]:
+    """Remove a stored head that is tied to the embedding. Notes: none where the bytes are equal."""
     head = found.pop("lm_head.weight")
     if "wte.weight" not in found:
         # safetensors' save_model keeps one name of a matrix that has several, and it may be this one.
         found["wte.weight"] = head
-        return "wte.weight is stored under the name of the head that it is tied to, lm_head.weight"
+        return ["wte.weight is stored under the name of the head that it is tied to, lm_head.weight"]
     if head.shape != found["wte.weight"].shape:
         raise CheckpointError(
             f"{where}: tie_word_embeddings is true, but lm_head.weight has the shape {list(head.shape)} and "
             f"wte.weight {list(found['wte.weight'].shape)}"
         )
-    return (
+    if head._replace(name=found["wte.weight"].name) == found["wte.weight"]:
+        return []  # the same bytes
+    return [
         "lm_head.weight is stored, but tie_word_embeddings is true: wte.weight is used, as transformers does"
-    )
+    ]
 
 
 def listed(names: list[str]) -> str:

@@ -7,6 +7,7 @@ import math
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,9 +17,10 @@ from .. import reference
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.packed import open_packed, packed_path
 from ..checkpoint.tensors import ZERO
+from ..checkpoint.torch_file import checksums
 from ..core import _engine
-from ..errors import CheckpointError, TokenizerError
-from ..tokenizer.files import FILES
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..tokenizer.files import FILES, META
 from .formatting import counted, quoted, size_text
 
 if TYPE_CHECKING:
@@ -47,30 +49,46 @@ class Finding(NamedTuple):
 def findings(model: GPT2, arguments: Namespace) -> Iterator[Finding]:
     """Check a model that was loaded with the parsed ``arguments`` of a command."""
     path = packed_path(arguments.model)
-    checkpoint = None
-    if path is None or arguments.revision is not None:
-        checkpoint = open_checkpoint(
-            arguments.model,
-            adapter=arguments.adapter,
-            revision=arguments.revision,
-            strict=arguments.strict,
-            local_files_only=arguments.offline,
-        )
     yield _configuration(model.config)
-    if checkpoint is not None:
-        yield _stored(checkpoint)
-        paths = sorted(checkpoint.files)
+    if path is None or arguments.revision is not None:
+        with _opened(arguments, arguments.strict) as checkpoint:
+            directory = checkpoint.directory
+            yield _stored(checkpoint)
+            yield from _checksums(checkpoint)
+            paths = sorted(checkpoint.files)
+        if not arguments.strict:
+            yield from _left_aside(arguments)
     else:
-        assert path is not None
+        directory, paths = None, [path]
         yield _checksum(path)
-        paths = [path]
     for file in paths:
         yield _hash(file)
     finite = _finite(model)
     yield finite
     if finite.result == "ok":
         yield from _self_check(model)
-    yield from _tokenizer(model, checkpoint)
+    yield from _tokenizer(model, directory)
+
+
+def _opened(arguments: Namespace, strict: bool) -> closing[Checkpoint]:
+    return closing(
+        open_checkpoint(
+            arguments.model,
+            adapter=arguments.adapter,
+            revision=arguments.revision,
+            strict=strict,
+            local_files_only=arguments.offline,
+        )
+    )
+
+
+def _left_aside(arguments: Namespace) -> Iterator[Finding]:
+    """What would be an error without --no-strict."""
+    try:
+        with _opened(arguments, strict=True):
+            pass
+    except (CheckpointError, ConfigError) as error:
+        yield Finding("strict", "note", str(error))
 
 
 def _configuration(config: Config) -> Finding:
@@ -101,6 +119,17 @@ def _stored(checkpoint: Checkpoint) -> Finding:
     of = [f"{n} of {dtype}" for dtype, n in sorted(counts.items())]
     of += [f"{zeros} zero by a rule of the format"] * (zeros > 0)
     return Finding("tensors", "ok", f"all that the model has: {', '.join(of)}; {size} in files")
+
+
+def _checksums(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Of files that torch wrote."""
+    found = [(file, *member) for file in checkpoint.files.values() for member in checksums(file)]
+    wrong = [f"{file.path}: the CRC-32 of {shown(name)}" for file, name, is_right in found if not is_right]
+    if wrong:
+        text = f"{', '.join(wrong[:4])} is not that of its bytes: the file is damaged; get or make it again"
+        yield Finding("checksum", "wrong", text)
+    elif found:
+        yield Finding("checksum", "ok", "the CRC-32 of every tensor is right")
 
 
 def _checksum(path: Path) -> Finding:
@@ -233,12 +262,12 @@ class _Moved(Mapping[str, np.ndarray]):
 # ---- the tokenizer
 
 
-def _tokenizer(model: GPT2, checkpoint: Checkpoint | None) -> Iterator[Finding]:
+def _tokenizer(model: GPT2, directory: Path | None) -> Iterator[Finding]:
     try:
         tokenizer = model.tokenizer
     except TokenizerError as error:
-        names = (*FILES, "meta.pkl")
-        there = checkpoint is not None and any((checkpoint.directory / name).is_file() for name in names)
+        names = (*FILES, META)
+        there = directory is not None and any((directory / name).is_file() for name in names)
         yield Finding("tokenizer", "wrong" if there else "note", str(error))
         return
     yield _sizes(tokenizer, model.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError
@@ -44,7 +43,7 @@ def model_options(
         "--tokenizer",
         metavar="SOURCE",
         help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
-        "spiece.model) or a name on the hub",
+        "spiece.model, nanoGPT's meta.pkl) or a name on the hub",
     )
     group.add_argument(
         "--adapter",
@@ -95,10 +94,12 @@ def _arithmetic_options(group: _ArgumentGroup, backend: bool, auto: bool) -> Non
 def _adapter(words: str) -> tuple[str, float]:
     path, _, weight = words.rpartition("=")
     # The name of a directory may have a "=", too.
-    if path and not os.path.exists(words):
-        with contextlib.suppress(ValueError):
-            return path, float(weight)
-    return words, 1.0
+    if not path or os.path.exists(words):
+        return words, 1.0
+    try:
+        return path, float(weight)
+    except ValueError:
+        raise ArgumentTypeError(f"the weight of adapter {path!r} is {weight!r}; a number is needed") from None
 
 
 def max_loss_option(parser: ArgumentParser | _ArgumentGroup) -> None:

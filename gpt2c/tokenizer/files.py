@@ -18,11 +18,14 @@ from .reading import read_bytes, read_json, read_text
 from .spm import from_sentencepiece
 from .wordpiece import from_vocab_txt
 
-__all__ = ["FILES", "SENTENCEPIECE", "read_description"]
+__all__ = ["FILES", "META", "SENTENCEPIECE", "read_description"]
 
 SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", *SENTENCEPIECE)
 """What a vocabulary may be in, in the order of preference."""
+
+META = "meta.pkl"
+"""nanoGPT's table of characters, which checkpoint/nanogpt.py reads."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip")
 

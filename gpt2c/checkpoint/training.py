@@ -1,0 +1,53 @@
+"""What the formats of training programs share: nanoGPT's, minGPT's and llm.c's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import Config
+from ..errors import CheckpointError, shown
+from .files import RegularFile
+from .names import canonical
+from .tensors import TensorInfo
+from .validate import unwrapped
+
+__all__ = ["Training", "ends_of_text", "of_linear_layers"]
+
+_DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_END_OF_TEXT = 50_256
+
+
+class Training(NamedTuple):
+    """A model in the checkpoint of a training run."""
+
+    config: Config
+    file: RegularFile
+    tensors: list[TensorInfo]
+    notes: list[str]
+    source: str  # of the configuration, for messages
+
+
+def ends_of_text(n_vocab: Any) -> dict[str, Any]:
+    """The bos and eos ids of a Config whose program knows none: GPT-2's, where the vocabulary has them."""
+    has_end = type(n_vocab) is int and n_vocab > _END_OF_TEXT
+    return {
+        "bos_token_id": _END_OF_TEXT if has_end else None,
+        "eos_token_ids": (_END_OF_TEXT,) if has_end else (),
+    }
+
+
+def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> tuple[list[TensorInfo], list[str]]:
+    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]; notes."""
+    named: list[TensorInfo] = []
+    for name, tensor in stored.items():
+        if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
+            raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
+        named.append(tensor._replace(name=name))
+    bare, notes = unwrapped(named)
+    return [
+        tensor.transposed if _DENSE.fullmatch(canonical(tensor.name)) and len(tensor.shape) == 2 else tensor
+        for tensor in bare
+    ], notes
