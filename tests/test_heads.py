@@ -626,6 +626,18 @@ def test_a_head_is_exported(name, load, folders, tmp_path):
     assert said["architectures"] == TOLD["cases"][name]["config"]["architectures"]
 
 
+@pytest.mark.parametrize(
+    ("name", "loads", "command"),
+    [("single", "AutoModelForSequenceClassification", "classify"),
+     ("tokens", "AutoModelForTokenClassification", "classify"),
+     ("choice", "GPT2DoubleHeadsModel", "generate")],
+)  # fmt: skip
+def test_export_tells_what_loads_it(name, loads, command, folders, tmp_path, capsys):
+    assert main(["export", str(folders[name]), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert f"transformers.{loads}.from_pretrained(" in said and f"gpt2c {command} TEXT -m" in said
+
+
 @pytest.mark.parametrize("name", TOLD["cases"])
 def test_nothing_is_wrong_with_it(name, folders, capsys):
     assert main(["info", str(folders[name]), "--check", "--json"]) == 0
