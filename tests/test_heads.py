@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import re
 import shutil
 import time
 from pathlib import Path
@@ -573,6 +574,43 @@ def test_what_the_command_refuses(folders, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(["generate", "a", "-m", str(folders["single"])]) == 1
     assert "use model.classify (gpt2c classify)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parts", [[], ["load"], ["--recommend"]])
+def test_bench_refuses_a_classifier_before_it_measures(folders, tmp_path, capsys, parts, load):
+    load("single").save(tmp_path / "m.gpt2c")
+    sources = [folders["single"]] if "--recommend" in parts else [folders["single"], tmp_path / "m.gpt2c"]
+    for source in sources:
+        assert main(["bench", *parts, "-m", str(source)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"gpt2c: error: {source} is a classifier; bench measures language models")
+
+
+@pytest.mark.parametrize("name", TOLD["cases"])
+def test_info_tells_of_the_head(name, folders, capsys):
+    config = TOLD["cases"][name]["config"]
+    [architecture] = config["architectures"]
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    labels = [] if architecture == "GPT2DoubleHeadsModel" else [names[key] for key in sorted(names)]
+    assert main(["info", str(folders[name])]) == 0
+    said = capsys.readouterr().out
+    title = (
+        "GPT-2 with .* parameters, (a classifier of (texts|tokens)|with a head that chooses between texts)"
+    )
+    assert re.search(title, said.splitlines()[0]) and f"Head of a {architecture}" in said
+    assert re.findall(r"^  label \d+ +(.*)$", said, re.MULTILINE) == labels
+    assert main(["info", str(folders[name]), "--json"]) == 0
+    head = json.loads(capsys.readouterr().out)["head"]
+    assert (head["class"], head["labels"]) == (architecture, labels)
+
+
+def test_info_shows_some_of_very_many_labels(tmp_path, capsys):
+    change = {"score.weight": lambda array: np.zeros((40, array.shape[1]))}
+    folder = write(tmp_path / "m", "single", config={"id2label": {i: f"x{i}" for i in range(40)},
+                                                     "num_labels": 40}, change=change)  # fmt: skip
+    assert main(["info", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "x31" in said and "x32" not in said and re.search("more labels +8; --json has all", said)
 
 
 def test_a_classifier_is_converted(folders, tmp_path, capsys):

@@ -208,6 +208,8 @@ def test_the_command(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("ROMEO:") and "8 new tokens" in done.stderr
     told = run("info", DATA / "plain").stdout
     assert "a checkpoint of nanoGPT" in told and "characters" in told
+    assert re.search(r"Sizes\n  layers +2\n  heads +3\n  width +6\n", told) and "Configuration" not in told
+    assert re.search(r"  positions +16\n  rows of the vocabulary +65\n  activation +gelu\n", told)
 
 
 def test_convert_goes_without_a_comparison_on_unknown_characters(tmp_path, capsys):

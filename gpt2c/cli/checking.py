@@ -80,7 +80,7 @@ def _configuration(config: Config) -> Finding:
     counts = Counter(setting.status for setting in report)
     text = (
         f"{counted(counts['honoured'], 'key')} honoured, {counts['ignored']} without effect, "
-        f"{counts['default']} left out and as usual"
+        f"{counts['default']} not given (the default)"
     )
     strange = [setting.key for setting in report if setting.status == "unknown"]
     if strange:
@@ -164,7 +164,7 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
     exact = reference.forward(config, model.weights, ids)
     error = float(np.abs(logits - exact).max())
     bound = rounding_bound(model, ids, exact)
-    text = f"logits differ by up to {error:.1e} from those in float64; rounding accounts for {bound:.1e}"
+    text = f"logits differ by up to {error:.1e} from those in float64; rounding may cause {bound:.1e}"
     if error <= bound:
         yield Finding("reference", "ok", text)
     else:
