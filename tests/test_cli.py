@@ -334,7 +334,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "Once", "upon"],
             1,
-            "there is no file Once: several arguments, or any with -o DIR, are",
+            "there is no file Once: several arguments, or one with -o DIR, are names",
         ),
         (
             ["generate", "--temprature", "1"],
@@ -402,7 +402,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "x", "-o", "/"],
             1,
-            "there is no file x: several arguments, or any with -o DIR, are names",
+            "there is no file x: several arguments, or one with -o DIR, are names",
         ),
         (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),

@@ -401,11 +401,11 @@ def test_a_head_that_is_not_there(load):
         (
             "single",
             "tag",
-            "has the head of a GPT2ForSequenceClassification: use model.classify; model.tag needs",
+            r"GPT2ForSequenceClassification: use model.classify \(gpt2c classify\); model.tag needs",
         ),
         ("tokens", "classify", "has the head of a GPT2ForTokenClassification: use model.tag"),
-        ("choice", "classify", "GPT2DoubleHeadsModel: use model.choose"),
-        ("single", "choose", "use model.classify; model.choose needs the head of a GPT2DoubleHeadsModel"),
+        ("choice", "classify", r"GPT2DoubleHeadsModel: use model.choose \(in Python only\)"),
+        ("single", "choose", "model.choose needs the head of a GPT2DoubleHeadsModel"),
     ]:
         with pytest.raises(ConfigError, match=message):
             getattr(load(name), method)(["a"])

@@ -271,7 +271,8 @@ class Generating:
         if options.max_new_tokens > most and options.overflow != "slide":
             raise ContextLengthError(
                 f"max_new_tokens is {options.max_new_tokens}, but the model has {most} positions: no prompt "
-                "leaves so much room; lower it, or use overflow='slide'"
+                "leaves so much room; lower it (-n), or use overflow='slide' "
+                "(--overflow slide)"
             )
         self.model, self.options = model, options
         self.columns = continuation_columns(options)

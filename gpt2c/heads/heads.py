@@ -25,6 +25,7 @@ __all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
 
 _CLASSES = {kind: name for name, kind in HEADS.items()}
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
+_COMMANDS = {"sequence": "gpt2c classify", "token": "gpt2c classify", "choice": "in Python only"}
 
 
 def head_of(model: LoadedModel, kind: str) -> Head:
@@ -36,7 +37,8 @@ def head_of(model: LoadedModel, kind: str) -> Head:
     if head is None:
         raise ConfigError(f"{model.name} is a language model without another head; {needed}")
     raise ConfigError(
-        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]}; {needed}"
+        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]} "
+        f"({_COMMANDS[head.kind]}); {needed}"
     )
 
 
