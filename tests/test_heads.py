@@ -738,6 +738,13 @@ def test_nothing_is_wrong_with_it(name, folders, capsys):
     assert not [check for check in checks if check["result"] == "wrong"]
 
 
+def test_the_check_knows_that_a_classifier_keeps_the_suffix(tmp_path, capsys):
+    folder = write(tmp_path / "model", "single", suffix=True)
+    assert main(["info", str(folder), "--check", "--json"]) == 0
+    [found] = [one for one in json.loads(capsys.readouterr().out)["checks"] if one["check"] == "suffix"]
+    assert found["text"].endswith("after every text, also where one is classified")
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("name", TOLD["cases"])
 def test_transformers_loads_what_is_exported(name, load, tmp_path):

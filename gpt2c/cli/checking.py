@@ -243,10 +243,12 @@ def _tokenizer(model: GPT2, checkpoint: Checkpoint | None) -> Iterator[Finding]:
         return
     yield _sizes(tokenizer, model.config)
     yield from _ends(tokenizer, model.config)
-    for name, ids, what in (
-        ("prefix", tokenizer.prefix, "before every text, and it stays before prompts and scored texts"),
-        ("suffix", tokenizer.suffix, "after every text; it is left out, since texts go on here"),
-    ):
+    kept = "also where one is classified"
+    before, after = f"before every text, {kept}", f"after every text, {kept}"
+    if not model.config.is_classifier:
+        before = "before every text, and it stays before prompts and scored texts"
+        after = "after every text; it is left out, since texts go on here"
+    for name, ids, what in (("prefix", tokenizer.prefix, before), ("suffix", tokenizer.suffix, after)):
         if ids:
             tokens = ", ".join(_named(tokenizer, index) for index in ids)
             yield Finding(name, "note", f"the tokenizer puts {tokens} {what}")
