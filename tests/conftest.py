@@ -15,10 +15,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def interrupts():
-    """Ctrl-C does the same after a test as before: the command line in this process ends it at once."""
-    before = signal.getsignal(signal.SIGINT)
+    """Signals do the same after a test as before: the command line in this process ends it at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

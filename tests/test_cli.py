@@ -294,10 +294,13 @@ def test_info_shows_sampling_defaults_that_are_not_applied(tmp_path):
     for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt"):
         shutil.copy(BUNDLED / name, tmp_path)
     (tmp_path / "generation_config.json").write_text(
-        '{"temperature": 0.123, "do_sample": true, "eos_token_id": [0, 5]}'
+        '{"temperature": 0.123, "do_sample": true, "eos_token_id": [0, 5], "_from_model_config": true, '
+        '"transformers_version": "4.57.6"}'
     )
     out = run("info", tmp_path).stdout
     assert "not applied" in out and "0.123" in out
+    assert "_from_model_config" not in out and "transformers_version" not in out
+    assert "Head of" not in out
 
 
 # ---- the command itself
@@ -331,7 +334,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "Once", "upon"],
             1,
-            "there is no file Once: several arguments, or any with -o DIR, are",
+            "there is no file Once: several arguments, or one with -o DIR, are names",
         ),
         (
             ["generate", "--temprature", "1"],
@@ -399,7 +402,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "x", "-o", "/"],
             1,
-            "there is no file x: several arguments, or any with -o DIR, are names",
+            "there is no file x: several arguments, or one with -o DIR, are names",
         ),
         (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),

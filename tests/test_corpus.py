@@ -648,11 +648,12 @@ def test_kill_and_resume(corpus, tmp_path):
     assert contents(tmp_path / "out") == whole
 
 
-def test_ctrl_c_leaves_what_is_finished_whole(corpus, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_what_is_finished_whole(number, status, corpus, tmp_path):
     process = start_until_second(corpus, tmp_path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 130 and b"Traceback" not in errors
+    assert process.returncode == status and b"Traceback" not in errors
     assert re.fullmatch(
         r"stopped: 1 of 3 files finished in out(, [1-9]\d* records? of the next done)?; the same command .*",
         errors.decode().splitlines()[-1],
@@ -832,10 +833,10 @@ def test_the_file_on_stdin_is_not_replaced(corpus, tmp_path):
         (["a.jsonl", "-o", "new.jsonl"], 1, "with -o DIR; new.jsonl is the name of a file"),
         (["a.jsonl", "-o", "out", "--json"], 1, "--json is for a single text"),
         (["a.jsonl", "-f", "a.jsonl"], 1, "give a text or a file (-f), not both"),
-        (["The", "king"], 1, "there is no file The: several arguments, or any with -o DIR, are names of"),
-        (["The", "king", "-o", "new"], 1, "a text stands in quotes, without -o DIR"),
+        (["The", "king"], 1, "there is no file The: several arguments, or one with -o DIR, are names"),
+        (["The", "king", "-o", "new"], 1, "text of several words in quotes, without -o DIR"),
         (["a.jsonl", "b.jsonl.gz"], 1, "scores of files go to a directory"),
-        (["The", "king", "-o", "out"], 1, "there is no file The: several arguments, or any with -o DIR"),
+        (["The", "king", "-o", "out"], 1, "there is no file The: several arguments, or one with"),
         (["The king", "-o", "."], 1, "there is no file The king"),
         (["a.jsonl", "-o", ""], 1, "-o takes the name of a directory, and got an empty one"),
         (["-o", "."], 1, ". is a directory: give the files whose scores it is for, or -o FILE"),

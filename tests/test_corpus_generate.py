@@ -361,7 +361,7 @@ def test_a_seed_is_chosen_once(corpus, tmp_path):
         (["a.jsonl"], 1, "continuations of files go to a directory: give it with -o DIR (for one prompt:"),
         (["a.jsonl", "-o", "b.csv"], 1, "with -o DIR; b.csv is the name of a file"),
         (["nofile.jsonl"], 1, "there is no file nofile.jsonl; if that is a text, give it on stdin"),
-        (["The", "king"], 1, "there is no file The: several arguments, or any with -o DIR, are names of"),
+        (["The", "king"], 1, "there is no file The: several arguments, or one with -o DIR, are names"),
         (["a.jsonl", "-o", "out", "--json"], 1, "--json is for a single text"),
         (["a.jsonl", "-o", "out", "--stats"], 1, "--stats is for a single text"),
         (["a.jsonl", "-o", "out", "--trace"], 1, "--trace is for a single text"),

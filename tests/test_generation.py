@@ -293,8 +293,8 @@ def test_a_text_may_fill_the_context_and_not_pass_it(calls):
         model.generate([1] * 10, max_new_tokens=32)
     assert str(caught.value) == (
         "the prompt has 10 tokens and max_new_tokens is 32: all but the last of them need 41 positions, but "
-        "the model has 40; at most 31 new tokens fit after it: lower max_new_tokens, shorten the prompt, or "
-        "choose an overflow"
+        "the model has 40; at most 31 new tokens fit after it: lower max_new_tokens (-n), shorten the "
+        "prompt, or choose an overflow (--overflow)"
     )
     with pytest.raises(
         ContextLengthError, match=r"prompt 1 has 40 tokens .* at most 1 new token fits after it"

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import re
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from gpt2c.checkpoint.hf_config import config_from_hf
 from gpt2c.cli.command import main
 from gpt2c.config import Config, Head
 from gpt2c.core import _engine
+from gpt2c.corpus.tasks import Classifying
 from gpt2c.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data" / "heads"
@@ -399,11 +401,11 @@ def test_a_head_that_is_not_there(load):
         (
             "single",
             "tag",
-            "has the head of a GPT2ForSequenceClassification: use model.classify; model.tag needs",
+            r"GPT2ForSequenceClassification: use model.classify \(gpt2c classify\); model.tag needs",
         ),
         ("tokens", "classify", "has the head of a GPT2ForTokenClassification: use model.tag"),
-        ("choice", "classify", "GPT2DoubleHeadsModel: use model.choose"),
-        ("single", "choose", "use model.classify; model.choose needs the head of a GPT2DoubleHeadsModel"),
+        ("choice", "classify", r"GPT2DoubleHeadsModel: use model.choose \(in Python only\)"),
+        ("single", "choose", "model.choose needs the head of a GPT2DoubleHeadsModel"),
     ]:
         with pytest.raises(ConfigError, match=message):
             getattr(load(name), method)(["a"])
@@ -441,7 +443,7 @@ def test_wrong_texts(load, tmp_path):
         with pytest.raises(ValueError, match="choose takes the texts to choose from: a list"):
             load("choice").choose(texts)
     suffixed = GPT2.from_pretrained(write(tmp_path / "model", "single", suffix=True))
-    with pytest.raises(ValueError, match=r"puts 1 token around a text, .*: max_tokens must be at least 2"):
+    with pytest.raises(ValueError, match=r"puts 1 token around a text, .*: max_tokens .* at least 2"):
         suffixed.classify("a", max_tokens=1)
 
 
@@ -452,7 +454,8 @@ def test_wrong_texts(load, tmp_path):
 )  # fmt: skip
 def test_logits_that_overflow_are_no_labels(tmp_path, name, method, tensor):
     folder = write(tmp_path / "model", name, change={tensor: lambda array: 3e38 * np.sign(array)})
-    with pytest.raises(ValueError, match="the logits hold NaN or infinities, from which nothing follows"):
+    of = "" if method == "choose" else " of 'ab'"
+    with pytest.raises(ValueError, match=rf"the logits{of} hold NaN or infinities, from which nothing"):
         getattr(GPT2.from_pretrained(folder), method)(["ab", "cd"])
 
 
@@ -471,6 +474,55 @@ def test_longer_texts_are_cut_and_keep_the_suffix(load, tmp_path):
     assert plain.classify("<|endoftext|>", special=True).n_tokens == 1
     tagged = load("tokens").tag("abcdef", max_tokens=3)
     assert [tag.text for tag in tagged.tags] == ["a", "b", "c"] and tagged.truncated
+
+
+def test_an_empty_text_is_what_the_tokenizer_puts_around_it(load, tmp_path):
+    suffixed = GPT2.from_pretrained(write(tmp_path / "model", "single", suffix=True))
+    found = suffixed.classify("")
+    # What the pipeline of transformers 4.57.6 gives.
+    assert found.probabilities == pytest.approx(
+        {"bad": 0.621147871017456, "so-so": 0.3767000436782837, "great": 0.00215207994915545}, abs=1e-5
+    )
+    assert found.n_tokens == 1
+    tagged = GPT2.from_pretrained(write(tmp_path / "tagger", "tokens", suffix=True)).tag(["", "a"])
+    assert (tagged[0].tags, tagged[0].entities) == ([], []) and len(tagged[1].tags) == 1
+    assert same(suffixed.embed(""), suffixed.embed([256]))
+    assert main(["classify", "-f", str(tmp_path / "tagger" / "empty"), "-m", str(tmp_path / "tagger")]) == 1
+    (tmp_path / "empty").touch()
+    assert main(["classify", "-f", str(tmp_path / "empty"), "-m", str(tmp_path / "tagger")]) == 0
+
+
+def test_results_show_what_they_have(load):
+    single, number = load("single").classify("a"), load("number").classify("a")
+    assert "values" not in repr(single) and "label='" in repr(single)
+    assert repr(number) == f"Classification(values={number.values}, n_tokens=1, truncated=False)"
+
+
+def test_several_texts_are_a_list(load):
+    with pytest.raises(TypeError, match=r"\(list\(texts\) makes one of an iterator\); got generator"):
+        load("single").classify(text for text in ["a"])
+
+
+def test_texts_before_an_error_are_classified(load):
+    def texts():
+        yield from [(0, "a"), (1, None), (2, "b")]
+        raise OSError("gone")
+
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        found.extend(key for key, _ in Classifying(load("single")).rows(texts()))
+    assert found == [0, 1, 2]
+
+
+def test_no_room_for_any_text_is_said_once(tmp_path, capsys):
+    folder = write(tmp_path / "model", "single", suffix=True)
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    words = ["classify", str(tmp_path / "in.txt"), "-o", str(tmp_path / "o"), "-m", str(folder)]
+    assert main([*words, "--max-tokens", "1", "--on-error", "null"]) == 1
+    assert capsys.readouterr().err == (
+        "gpt2c: error: the tokenizer puts 1 token around a text, which leaves none for the text: max_tokens "
+        "(--max-tokens) must be at least 2\n"
+    )
 
 
 def test_public_names():
@@ -500,8 +552,11 @@ def test_the_command_prints_tags(folders, capsys):
     entities = TOLD["cases"]["tokens"]["of_texts"]["plain simple"][1]
     assert main(["classify", TEXTS[1], "-m", str(folders["tokens"])]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines[: len(tags)]] == [tag["entity"] for tag in tags]
-    assert [line.split()[1] for line in lines[len(tags) + 1 :]] == [one["entity_group"] for one in entities]
+    n = len(tags) + 1
+    assert lines[0].split() == ["probability", "label", "token"]
+    assert [line.split()[1] for line in lines[1:n]] == [tag["entity"] for tag in tags]
+    assert lines[n] == "" and lines[n + 1].split() == ["probability", "label", "entity"]
+    assert [line.split()[1] for line in lines[n + 2 :]] == [one["entity_group"] for one in entities]
     assert main(["classify", TEXTS[1], "--json", "-m", str(folders["tokens"])]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [(tag["label"], tag["start"]) for tag in told["tags"]] == [(t["entity"], t["start"]) for t in tags]
@@ -575,6 +630,43 @@ def test_what_the_command_refuses(folders, tmp_path, capsys):
     assert "use model.classify (gpt2c classify)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("parts", [[], ["load"], ["--recommend"]])
+def test_bench_refuses_a_classifier_before_it_measures(folders, tmp_path, capsys, parts, load):
+    load("single").save(tmp_path / "m.gpt2c")
+    sources = [folders["single"]] if "--recommend" in parts else [folders["single"], tmp_path / "m.gpt2c"]
+    for source in sources:
+        assert main(["bench", *parts, "-m", str(source)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"gpt2c: error: {source} is a classifier; bench measures language models")
+
+
+@pytest.mark.parametrize("name", TOLD["cases"])
+def test_info_tells_of_the_head(name, folders, capsys):
+    config = TOLD["cases"][name]["config"]
+    [architecture] = config["architectures"]
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    labels = [] if architecture == "GPT2DoubleHeadsModel" else [names[key] for key in sorted(names)]
+    assert main(["info", str(folders[name])]) == 0
+    said = capsys.readouterr().out
+    title = (
+        "GPT-2 with .* parameters, (a classifier of (texts|tokens)|with a head that chooses between texts)"
+    )
+    assert re.search(title, said.splitlines()[0]) and f"Head of a {architecture}" in said
+    assert re.findall(r"^  label \d+ +(.*)$", said, re.MULTILINE) == labels
+    assert main(["info", str(folders[name]), "--json"]) == 0
+    head = json.loads(capsys.readouterr().out)["head"]
+    assert (head["class"], head["labels"]) == (architecture, labels)
+
+
+def test_info_shows_some_of_very_many_labels(tmp_path, capsys):
+    change = {"score.weight": lambda array: np.zeros((40, array.shape[1]))}
+    folder = write(tmp_path / "m", "single", config={"id2label": {i: f"x{i}" for i in range(40)},
+                                                     "num_labels": 40}, change=change)  # fmt: skip
+    assert main(["info", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "x31" in said and "x32" not in said and re.search("more labels +8; --json has all", said)
+
+
 def test_a_classifier_is_converted(folders, tmp_path, capsys):
     target = str(tmp_path / "model.gpt2c")
     assert main(["convert", str(folders["single"]), target, "--dtype", "int8"]) == 0
@@ -626,12 +718,31 @@ def test_a_head_is_exported(name, load, folders, tmp_path):
     assert said["architectures"] == TOLD["cases"][name]["config"]["architectures"]
 
 
+@pytest.mark.parametrize(
+    ("name", "loads", "command"),
+    [("single", "AutoModelForSequenceClassification", "classify"),
+     ("tokens", "AutoModelForTokenClassification", "classify"),
+     ("choice", "GPT2DoubleHeadsModel", "generate")],
+)  # fmt: skip
+def test_export_tells_what_loads_it(name, loads, command, folders, tmp_path, capsys):
+    assert main(["export", str(folders[name]), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert f"transformers.{loads}.from_pretrained(" in said and f"gpt2c {command} TEXT -m" in said
+
+
 @pytest.mark.parametrize("name", TOLD["cases"])
 def test_nothing_is_wrong_with_it(name, folders, capsys):
     assert main(["info", str(folders[name]), "--check", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert {"self-check", "reference"} <= {check["check"] for check in checks}
     assert not [check for check in checks if check["result"] == "wrong"]
+
+
+def test_the_check_knows_that_a_classifier_keeps_the_suffix(tmp_path, capsys):
+    folder = write(tmp_path / "model", "single", suffix=True)
+    assert main(["info", str(folder), "--check", "--json"]) == 0
+    [found] = [one for one in json.loads(capsys.readouterr().out)["checks"] if one["check"] == "suffix"]
+    assert found["text"].endswith("after every text, also where one is classified")
 
 
 @pytest.mark.oracle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -16,6 +17,7 @@ from helpers.command_line import run
 from gpt2c import GPT2
 from gpt2c.checkpoint import nanogpt, open_checkpoint
 from gpt2c.checkpoint import tokenizer as given
+from gpt2c.cli.command import main
 from gpt2c.errors import CheckpointError, ConfigError, TokenizerError
 from gpt2c.tokenizer.load import unpack
 
@@ -232,3 +234,16 @@ def test_the_command(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("ROMEO:") and "8 new tokens" in done.stderr
     told = run("info", DATA / "plain").stdout
     assert "a checkpoint of nanoGPT" in told and "characters" in told
+    assert re.search(r"Sizes\n  layers +2\n  heads +3\n  width +6\n", told) and "Configuration" not in told
+    assert re.search(r"  positions +16\n  rows of the vocabulary +65\n  activation +gelu\n", told)
+
+
+def test_convert_goes_without_a_comparison_on_unknown_characters(tmp_path, capsys):
+    words = ["convert", str(DATA / "plain"), str(tmp_path / "m.gpt2c"), "--dtype", "int8"]
+    assert main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out).keys() == {"file", "bytes", "dtype"}
+    assert re.search(r"no comparison .*: there is no token for .*with --text FILE", printed.err)
+    (tmp_path / "text").write_text("To be, or not to be")
+    assert main([*words, "--text", str(tmp_path / "text")]) == 0
+    assert "against float32 on" in capsys.readouterr().out

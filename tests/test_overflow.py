@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused():
     model, _ = random_gpt2(5, n_ctx=N_CTX)
     for options, message in (
         ({"max_new_tokens": 10}, "shorten the prompt to at most 15 tokens, or choose an overflow"),
-        ({"max_new_tokens": 25, "overflow": "truncate_left"}, "lower max_new_tokens to at most 24"),
+        ({"max_new_tokens": 25, "overflow": "truncate_left"}, "lower max_new_tokens \\(-n\\) to at most 24"),
     ):
         with pytest.raises(ContextLengthError, match=message):
             model.generate(list(range(40)), **options)

@@ -108,7 +108,7 @@ def test_without_files(tmp_path):
     assert load(tmp_path, 50257) is gpt2_tokenizer()
     with pytest.raises(
         TokenizerError,
-        match=r"has no tokenizer files; needed is tokenizer.json, .*as token ids, or .*tokenizer=",
+        match=r"has no tokenizer files; needed is tokenizer.json, .*tokenizer= \(--tokenizer\)",
     ):
         load(tmp_path, 50258)
 

@@ -90,8 +90,11 @@ _IGNORED = {
     for why, keys in {
         "for training only": (
             "attn_pdrop embd_pdrop resid_pdrop initializer_range gradient_checkpointing finetuning_task "
-            "problem_type id2label label2id num_labels _num_labels tf_legacy_loss classifier_dropout"
+            "tf_legacy_loss classifier_dropout"
         ),
+        "for classifiers of texts": "problem_type",
+        "for classifiers of texts or tokens": "id2label num_labels _num_labels",
+        "the reverse of id2label": "label2id",
         "a choice of transformers' implementation": (
             "use_cache output_past output_attentions output_hidden_states return_dict torchscript "
             "use_bfloat16 attn_implementation _attn_implementation _attn_implementation_autoset "
@@ -137,9 +140,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
         raise ConfigError(f"a configuration is a JSON object, not {shown(values)}")
     _refuse(values)
     report = [
-        Setting(key, values[key], "honoured", "checked")
-        for key in ("model_type", "architectures")
-        if key in values
+        Setting(key, values[key], "honoured") for key in ("model_type", "architectures") if key in values
     ]
     head = head_from_hf(values, report)
     fields = {name: _take(values, name, report) for name in _KEYS}
@@ -290,7 +291,7 @@ def _left_over(key: str, value: Any) -> Setting:
         return Setting(key, value, "honoured", "not asked for")
     if key == "auto_map":
         return Setting(key, value, "ignored", "no code of the model's own is run")
-    why = "for classification heads" if key.startswith("summary_") else _IGNORED.get(key)
+    why = "for GPT2DoubleHeadsModel" if key.startswith("summary_") else _IGNORED.get(key)
     return (
         Setting(key, value, "ignored", why) if why else Setting(key, value, "unknown", "not a field of GPT-2")
     )

@@ -162,7 +162,9 @@ def _load_packed(
 
     def own() -> Tokenizer:
         if packed.vocabulary is None:
-            raise TokenizerError(f"{path} holds no tokenizer: give token ids, or a tokenizer with tokenizer=")
+            raise TokenizerError(
+                f"{path} holds no tokenizer: give one with tokenizer= (--tokenizer), or token ids"
+            )
         return unpack(packed.vocabulary, str(path), packed.config.n_vocab)
 
     found, problem = _tokenizer(find, packed.config, own, notes)

@@ -98,7 +98,7 @@ def _configuration(config: Config) -> Finding:
     counts = Counter(setting.status for setting in report)
     text = (
         f"{counted(counts['honoured'], 'key')} honoured, {counts['ignored']} without effect, "
-        f"{counts['default']} left out and as usual"
+        f"{counts['default']} not given (the default)"
     )
     strange = [setting.key for setting in report if setting.status == "unknown"]
     if strange:
@@ -193,7 +193,7 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
     exact = reference.forward(config, model.weights, ids)
     error = float(np.abs(logits - exact).max())
     bound = rounding_bound(model, ids, exact)
-    text = f"logits differ by up to {error:.1e} from those in float64; rounding accounts for {bound:.1e}"
+    text = f"logits differ by up to {error:.1e} from those in float64; rounding may cause {bound:.1e}"
     if error <= bound:
         yield Finding("reference", "ok", text)
     else:
@@ -272,10 +272,12 @@ def _tokenizer(model: GPT2, directory: Path | None) -> Iterator[Finding]:
         return
     yield _sizes(tokenizer, model.config)
     yield from _ends(tokenizer, model.config)
-    for name, ids, what in (
-        ("prefix", tokenizer.prefix, "before every text, and it stays before prompts and scored texts"),
-        ("suffix", tokenizer.suffix, "after every text; it is left out, since texts go on here"),
-    ):
+    kept = "also where one is classified"
+    before, after = f"before every text, {kept}", f"after every text, {kept}"
+    if not model.config.is_classifier:
+        before = "before every text, and it stays before prompts and scored texts"
+        after = "after every text; it is left out, since texts go on here"
+    for name, ids, what in (("prefix", tokenizer.prefix, before), ("suffix", tokenizer.suffix, after)):
         if ids:
             tokens = ", ".join(_named(tokenizer, index) for index in ids)
             yield Finding(name, "note", f"the tokenizer puts {tokens} {what}")

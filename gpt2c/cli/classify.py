@@ -89,10 +89,12 @@ def _write_tags(found: Tagging, as_json: bool, out: TextIO) -> None:
         cut = {"n_tokens": found.n_tokens, "truncated": found.truncated}
         print_json({"tags": tags, "entities": entities, **cut}, out)
         return
-    width = max(columns(tag.label) for tag in found.tags)
-    for tag in found.tags:
-        print(f"{tag.probability:7.2%}  {fitted(harmless(tag.label), width)}  {quoted(tag.text)}", file=out)
-    if found.entities:
-        print(file=out)
-    for entity in found.entities:
-        print(f"{entity.probability:7.2%}  {harmless(entity.label)}  {quoted(entity.text)}", file=out)
+    width = max([5, *(columns(tag.label) for tag in found.tags)])
+    for name, rows in (("token", found.tags), ("entity", found.entities)):
+        if rows and name == "entity":
+            print(file=out)
+        if rows:
+            print(f"probability  {'label':<{width}}  {name}", file=out)
+        for row in rows:
+            label = fitted(harmless(row.label), width)
+            print(f"{row.probability:11.2%}  {label}  {quoted(row.text)}", file=out)

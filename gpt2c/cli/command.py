@@ -1,9 +1,9 @@
 """The command ``gpt2c``: it parses its arguments, runs the command they name and reports errors.
 
 Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
-2 for a command line that is not understood, and 130 after Ctrl-C. Each command is the function ``run`` of the
-module of its name, which is imported, and with it NumPy and the engine, once the arguments are known to be
-right.
+2 for a command line that is not understood, 130 after Ctrl-C and 143 after SIGTERM. Each command is the
+function ``run`` of the module of its name, which is imported, and with it NumPy and the engine, once the
+arguments are known to be right.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: this process's) and return the exit status.
 
-    It is for a whole process, because it changes what Ctrl-C does.
+    It is for a whole process, because it changes what Ctrl-C and SIGTERM do.
     """
     try:
         try:

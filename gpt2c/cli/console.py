@@ -117,26 +117,27 @@ def open_output(path: str | None, source: str | None = None) -> Iterator[TextIO]
 
 
 def leave_at_interrupt(say: Callable[[], str] = str) -> None:
-    """From now on, Ctrl-C ends the process at once with status 130, whatever it is doing.
+    """From now on, Ctrl-C ends the process at once with status 130, and SIGTERM with 143.
 
     An exception would pass through imports, loading and computing, some of which swallow it. What ``say``
     returns is written to stderr, if it is anything.
     """
 
-    def leave(*_: object) -> None:
+    def leave(number: int, _: object) -> None:
         remove_unfinished()
-        if is_terminal(sys.stderr):
+        if number == signal.SIGINT and is_terminal(sys.stderr):
             # The shell's prompt begins on a line of its own.
             os.write(sys.stderr.fileno(), b"\n")
         said = say()
         if said:
             with contextlib.suppress(OSError):
                 os.write(2, f"{harmless(said)}\n".encode(errors="replace"))
-        os._exit(130)
+        os._exit(128 + number)
 
     # Only the main thread can set a handler, and only a program's own command line should.
     with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, leave)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, leave)
 
 
 @contextlib.contextmanager

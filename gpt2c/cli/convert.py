@@ -7,8 +7,11 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+import numpy as np
+
 from ..checkpoint.packed import packed_path
 from ..core.labels import harmless
+from ..errors import TokenizerError
 from ..model import GPT2
 from ..scoring.comparison import SAMPLE, compare, windows
 from .console import note, read_text
@@ -42,14 +45,7 @@ def run(arguments: Namespace) -> None:
     told: dict[str, Any] = {"file": arguments.destination, "bytes": size, "dtype": model.dtype}
     if not arguments.json:
         print(harmless(f"{arguments.destination}: {size_text(size)}, {model.dtype}"))
-    texts = []
-    if not arguments.no_comparison and model.dtype != "float32":
-        if model.config.is_classifier:
-            note("no comparison with float32: a classifier has no log-loss")
-        elif model.has_tokenizer:
-            texts = windows(model, text)
-        else:
-            note("no comparison with float32: the model has no tokenizer")
+    texts = [] if arguments.no_comparison or model.dtype == "float32" else _windows(model, text)
     if texts:
         arguments.dtype = "float32"
         written = GPT2.from_pretrained(arguments.destination, threads=arguments.threads)
@@ -67,3 +63,17 @@ def run(arguments: Namespace) -> None:
             )
     if arguments.json:
         print_json(told, sys.stdout)
+
+
+def _windows(model: GPT2, text: str) -> list[np.ndarray]:
+    """What to compare on; none, with a note, where there can be no comparison."""
+    if model.config.is_classifier:
+        note("no comparison with float32: a classifier has no log-loss")
+    elif not model.has_tokenizer:
+        note("no comparison with float32: the model has no tokenizer")
+    else:
+        try:
+            return windows(model, text)
+        except TokenizerError as error:  # it knows some characters only
+            note(f"no comparison with float32: {error}; give a text that has no others with --text FILE")
+    return []

@@ -15,6 +15,14 @@ from .loading import load_model
 
 __all__ = ["run"]
 
+# The kind of a head -> the class of transformers that loads the model with it.
+_CLASSES = {
+    None: "AutoModelForCausalLM",
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "choice": "GPT2DoubleHeadsModel",
+}
+
 
 def run(arguments: Namespace) -> None:
     """Write the directory, and tell what is in it and what loads it."""
@@ -34,7 +42,9 @@ def run(arguments: Namespace) -> None:
     for name, size in sizes.items():
         print(harmless(f"{directory / name}: {size_text(size)}"))
     loads = f"from_pretrained({str(directory)!r})"
-    print(harmless(f"in Python: transformers.AutoModelForCausalLM.{loads}"))
+    head = model.config.head
+    print(harmless(f"in Python: transformers.{_CLASSES[head.kind if head else None]}.{loads}"))
     if model.has_tokenizer:
         print(harmless(f"           transformers.AutoTokenizer.{loads}"))
-    print(harmless(f"here:      gpt2c generate TEXT -m {shlex.quote(str(directory))}"))
+    command = "classify" if model.config.is_classifier else "generate"
+    print(harmless(f"here:      gpt2c {command} TEXT -m {shlex.quote(str(directory))}"))

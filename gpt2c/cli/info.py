@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..checkpoint.hf_head import HEADS
 from ..core import _engine
 from ..core.labels import harmless
 from ..views.ansi import bold
@@ -15,10 +17,34 @@ from .formatting import print_json, quoted, size_text
 from .loading import load_model
 
 if TYPE_CHECKING:
+    from ..config import Head
     from ..model import GPT2
     from .checking import Finding
 
 __all__ = ["run"]
+
+# Fields of Config -> what they are called here.
+_SIZES = {
+    "n_layer": "layers",
+    "n_head": "heads",
+    "n_embd": "width",
+    "n_inner": "width of the MLP",
+    "n_ctx": "positions",
+    "n_vocab": "rows of the vocabulary",
+    "activation": "activation",
+}
+# The kind of a head -> the end of the title; what its logits mean -> what becomes of them.
+_TITLES = {
+    "sequence": ", a classifier of texts",
+    "token": ", a classifier of tokens",
+    "choice": ", with a head that chooses between texts",
+}
+_PROBLEMS = {
+    "single": "probabilities that sum to 1 (softmax)",
+    "multi": "a probability for each label (sigmoid)",
+    "regression": "the values themselves",
+}
+_MOST_LABELS = 32
 
 
 def run(arguments: Namespace) -> None:
@@ -31,8 +57,10 @@ def run(arguments: Namespace) -> None:
         model = load_model(arguments)
         checks = _checks(model, arguments)
         tokenizer = model.tokenizer if model.has_tokenizer else None
-        told = {
+        told: dict[str, Any] = {
             "model": model.name,
+            "sizes": {name: getattr(model.config, name) for name in _SIZES},
+            "head": _head(model.config.head),
             "config": [setting._asdict() for setting in model.config.report],
             "generation_config": model.generation_config,
             "bos_token_id": model.config.bos_token_id,
@@ -72,49 +100,93 @@ def _checks(model: GPT2, arguments: Namespace) -> list[Finding]:
     return list(findings(model, arguments))
 
 
+def _head(head: Head | None) -> dict[str, Any] | None:
+    """What the model is besides or in place of a language model, as JSON has it."""
+    if head is None:
+        return None
+    [name] = [name for name, kind in HEADS.items() if kind == head.kind]
+    return {"class": name, **dataclasses.asdict(head)}
+
+
+class _Page:
+    """Lines of names and values, in sections."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def section(self, title: str) -> None:
+        print("\n" + bold(title, self.out), file=self.out)
+
+    def line(self, name: str, value: object, width: int = 32) -> None:
+        print(harmless(f"  {name:<{width}} {value}"), file=self.out)
+
+
 def _print_info(told: dict[str, Any], out: TextIO) -> None:
-    def section(title: str) -> None:
-        print("\n" + bold(title, out), file=out)
+    page = _Page(out)
+    _print_model(told, page)
+    _print_vocabulary(told, page)
+    page.section("What was read")
+    for remark in told["notes"] or ["nothing remarkable"]:
+        print(harmless(f"  {remark}"), file=page.out)
+    page.section("Memory")
+    for name, size in told["memory"].items():
+        page.line(name.replace("_", " "), size_text(size))
+    page.section("Here")
+    page.line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
+    page.line("threads", told["threads"])
+    page.line("numerics", told["numerics"])
+    if "checks" in told:
+        page.section("Checks")
+        width = max(len(found["check"]) for found in told["checks"])
+        for found in told["checks"]:
+            page.line(found["check"], f"{found['result']:<6}{found['text']}", width)
 
-    def line(name: str, value: object) -> None:
-        print(harmless(f"  {name:<32} {value}"), file=out)
 
-    print(f"{bold(harmless(told['model']), out)}: GPT-2 with {told['parameters']:,} parameters", file=out)
-    section("Configuration")
+def _print_model(told: dict[str, Any], page: _Page) -> None:
+    head = told["head"]
+    what = f"GPT-2 with {told['parameters']:,} parameters" + (_TITLES[head["kind"]] if head else "")
+    print(f"{bold(harmless(told['model']), page.out)}: {what}", file=page.out)
+    page.section("Sizes")
+    for name, value in told["sizes"].items():
+        page.line(_SIZES[name], f"{value:,}" if isinstance(value, int) else value)
+    if head:
+        page.section(f"Head of a {head['class']}")
+        for number, label in enumerate(head["labels"][:_MOST_LABELS]):
+            page.line(f"label {number}", label)
+        if len(head["labels"]) > _MOST_LABELS:
+            page.line("more labels", f"{len(head['labels']) - _MOST_LABELS:,}; --json has all")
+        if head["kind"] == "sequence":
+            page.line("logits become", _PROBLEMS[head["problem"]])
+    if told["config"]:
+        page.section("Configuration")
     for setting in told["config"]:
         remark = setting["status"] + (f": {setting['note']}" if setting["note"] else "")
-        line(setting["key"], f"{_short(setting['value']):<12} {remark}")
-    if told["generation_config"]:
-        section("Its defaults for generation (not applied, but for bos and eos ids)")
-        for name, value in told["generation_config"].items():
-            line(name, _short(value))
-    section("Vocabulary")
+        page.line(setting["key"], f"{_short(setting['value']):<12} {remark}")
+    defaults = {
+        name: value
+        for name, value in told["generation_config"].items()
+        if not name.startswith("_") and name != "transformers_version"
+    }
+    if defaults:
+        page.section("Its defaults for generation (not applied, except for bos and eos ids)")
+        for name, value in defaults.items():
+            page.line(name, _short(value))
+
+
+def _print_vocabulary(told: dict[str, Any], page: _Page) -> None:
+    page.section("Vocabulary")
     if told["vocabulary"]:
-        line("kind", told["vocabulary"]["kind"])
-        line("tokens", f"{told['vocabulary']['tokens']:,}")
+        page.line("kind", told["vocabulary"]["kind"])
+        page.line("tokens", f"{told['vocabulary']['tokens']:,}")
         for token, number in told["vocabulary"]["special_tokens"].items():
-            line(f"special token {number}", quoted(token))
+            page.line(f"special token {number}", quoted(token))
         for name, what in (("prefix", "put before a text"), ("suffix", "put after a text")):
             if told["vocabulary"][name]:
-                line(what, _ids(told["vocabulary"][name]))
+                page.line(what, _ids(told["vocabulary"][name]))
     else:
-        print("  none: token ids only", file=out)
-    line("beginning of a text", "none" if told["bos_token_id"] is None else told["bos_token_id"])
-    line("end of a text", _ids(told["eos_token_ids"]) or "none")
-    section("What was read")
-    for remark in told["notes"] or ["nothing remarkable"]:
-        print(harmless(f"  {remark}"), file=out)
-    section("Memory")
-    for name, size in told["memory"].items():
-        line(name.replace("_", " "), size_text(size))
-    section("Here")
-    line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
-    line("threads", told["threads"])
-    line("numerics", told["numerics"])
-    if "checks" in told:
-        section("Checks")
-        for found in told["checks"]:
-            line(found["check"], f"{found['result']:<6}{found['text']}")
+        print("  none: token ids only", file=page.out)
+    page.line("beginning of a text", "none" if told["bos_token_id"] is None else told["bos_token_id"])
+    page.line("end of a text", _ids(told["eos_token_ids"]) or "none")
 
 
 def _ids(tokens: Iterable[int]) -> str:

@@ -90,7 +90,7 @@ class Progress:
         self.records = 0
 
     def _done(self) -> str:
-        """What to say at Ctrl-C."""
+        """What to say at Ctrl-C or SIGTERM."""
         done = f"{self.files:,} of {counted(self.n_files, 'file')} finished in {self.directory}"
         begun = f", {counted(self.records, 'record')} of the next done" if self.records else ""
         return f"stopped: {done}{begun}; the same command goes on from here"

@@ -70,8 +70,8 @@ def check_input(source: str) -> None:
         )
     if not os.path.exists(source):
         raise FileNotFoundError(
-            f"there is no file {source}: several arguments, or any with -o DIR, are names of files; a "
-            "text stands in quotes, without -o DIR"
+            f"there is no file {source}: several arguments, or one with -o DIR, are names of files; put a "
+            "text of several words in quotes, without -o DIR"
         )
     if not os.path.isfile(source):
         raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")

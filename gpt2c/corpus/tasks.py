@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..core.batching import TEXTS_AT_ONCE
@@ -14,7 +13,7 @@ from ..errors import ContextLengthError
 from ..generation.job import Job as GenerationJob
 from ..generation.loop import check_prompt, generate_rows
 from ..heads.heads import classifications, head_of
-from ..heads.reading import check_options, read
+from ..heads.reading import check_options, check_room, read
 from ..json_values import plain
 from ..scoring.options import ScoringOptions, default_stride
 from ..scoring.results import SUMMARY, summary
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..generation.options import SamplingOptions
     from ..generation.results import Generation
+    from ..heads.reading import Reading
     from ..heads.results import Classification
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
 Row = dict[str, Any]
 """What is found out about a text, by the names of `Task.columns`."""
 
@@ -177,6 +178,7 @@ class Classifying:
         head = head_of(model, "sequence")
         self.columns: Mapping[str, type] = label_columns(head)
         self.model, self._options = model, check_options(model, max_tokens=max_tokens, special=special)
+        check_room(model, self._options)
         # What the head is, config.json says, and not the weights.
         self.settings = {**self._options._asdict(), **dataclasses.asdict(head)}
 
@@ -190,14 +192,13 @@ class Classifying:
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
         """One row of each text."""
-        iterator = iter(texts)
-        while some := list(islice(iterator, TEXTS_AT_ONCE)):
-            readings = [
-                None if text is None else read(self.model, text, "a text", self._options) for _, text in some
-            ]
-            found = classifications(self.model, (reading for reading in readings if reading is not None))
-            for (key, _), reading in zip(some, readings, strict=True):
+        for some in _portions((key, self._read(text)) for key, text in texts):
+            found = classifications(self.model, (reading for _, reading in some if reading is not None))
+            for key, reading in some:
                 yield key, [self._row(None if reading is None else next(found))]
+
+    def _read(self, text: Any) -> Reading | None:
+        return None if text is None else read(self.model, text, "a text", self._options)
 
     def _row(self, found: Classification | None) -> Row:
         if found is None:
@@ -212,6 +213,23 @@ class Classifying:
         """Of the one row."""
         [row] = rows
         return Counts(row["n_tokens"] == 0, row["truncated"], row["n_tokens"], 0)
+
+
+def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """`TEXTS_AT_ONCE` items at a time. An error in taking the next one comes after those before it."""
+    some: list[Item] = []
+    try:
+        for item in items:
+            some.append(item)
+            if len(some) == TEXTS_AT_ONCE:
+                yield some
+                some = []
+    except Exception:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
 
 
 def continuation_columns(options: SamplingOptions) -> dict[str, type]:
@@ -255,7 +273,8 @@ class Generating:
         if options.max_new_tokens > most and options.overflow != "slide":
             raise ContextLengthError(
                 f"max_new_tokens is {options.max_new_tokens}, but the model has {most} positions: no prompt "
-                "leaves so much room; lower it, or use overflow='slide'"
+                "leaves so much room; lower it (-n), or use overflow='slide' "
+                "(--overflow slide)"
             )
         self.model, self.options = model, options
         self.columns = continuation_columns(options)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ComputedPrompt", "Text"]
 
+_SLIDE = "use overflow='slide' (--overflow slide)"
+_CHOOSE = "choose an overflow (--overflow)"
 _NO_IDS = np.empty(0, np.int32)
 
 
@@ -38,17 +40,17 @@ class ComputedPrompt:
         room = n_ctx + 1 - len(ids)  # the last new token is never computed with: it needs no position
         if new > room and overflow != "slide":
             if overflow == "truncate_left":
-                advice = f"lower max_new_tokens to at most {n_ctx}, or use overflow='slide'"
+                advice = f"lower max_new_tokens (-n) to at most {n_ctx}, or {_SLIDE}"
             elif room > 0:
                 advice = (
                     f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
-                    "max_new_tokens, shorten the prompt, or choose an overflow"
+                    f"max_new_tokens (-n), shorten the prompt, or {_CHOOSE}"
                 )
             elif new <= n_ctx:
                 most = counted(n_ctx + 1 - new, "token")
-                advice = f"shorten the prompt to at most {most}, or choose an overflow"
+                advice = f"shorten the prompt to at most {most}, or {_CHOOSE}"
             else:
-                advice = "shorten the prompt and lower max_new_tokens, or use overflow='slide'"
+                advice = f"shorten the prompt and lower max_new_tokens (-n), or {_SLIDE}"
             raise ContextLengthError(
                 f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {new}: all but the last of "
                 f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"

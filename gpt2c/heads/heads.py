@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint.hf_head import HEADS
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .reading import Options, Reading, check_options, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
 
@@ -25,6 +25,7 @@ __all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
 
 _CLASSES = {kind: name for name, kind in HEADS.items()}
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
+_COMMANDS = {"sequence": "gpt2c classify", "token": "gpt2c classify", "choice": "in Python only"}
 
 
 def head_of(model: LoadedModel, kind: str) -> Head:
@@ -36,7 +37,8 @@ def head_of(model: LoadedModel, kind: str) -> Head:
     if head is None:
         raise ConfigError(f"{model.name} is a language model without another head; {needed}")
     raise ConfigError(
-        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]}; {needed}"
+        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]} "
+        f"({_COMMANDS[head.kind]}); {needed}"
     )
 
 
@@ -58,7 +60,7 @@ def classifications(model: LoadedModel, readings: Iterable[Reading]) -> Iterator
         return real[-1:] if len(real) else np.zeros(1, np.intp)
 
     for reading, rows in hidden_rows(model, readings, judged):
-        [logits] = _logits(rows, model.weights["score.weight"])
+        [logits] = _logits(rows, model.weights["score.weight"], text=reading.text)
         probabilities = _probabilities(head, logits)
         label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
         yield Classification(
@@ -79,7 +81,7 @@ def tag(model: LoadedModel, texts: Any, **how: Any) -> Tagging | list[Tagging]:
     several, readings = read_all(model, texts, options)
     weights = model.weights["classifier.weight"], model.weights["classifier.bias"]
     found = [
-        _tagging(model, head, reading, _logits(rows, *weights), options)
+        _tagging(model, head, reading, _logits(rows, *weights, text=reading.text), options)
         for reading, rows in hidden_rows(model, readings, _own_rows)
     ]
     return found if several else found[0]
@@ -159,16 +161,19 @@ def embed(model: LoadedModel, texts: Any, *, pooling: str, **how: Any) -> np.nda
     return found if several else found[0]
 
 
-def _logits(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """What a head gives for rows [n, n_embd]: float32 [n, labels], all finite."""
+def _logits(
+    rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, text: str | None = None
+) -> np.ndarray:
+    """What a head gives for rows [n, n_embd] of a text: float32 [n, labels], all finite."""
     exact = rows.astype(np.float64)
     # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
     logits = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
     with np.errstate(over="ignore"):
         found = (logits if bias is None else logits + bias).astype(np.float32)
     if not np.isfinite(found).all():
+        of = "" if text is None else f" of {shown(text)}"
         raise ValueError(
-            "the logits hold NaN or infinities, from which nothing follows: the weights are too large"
+            f"the logits{of} hold NaN or infinities, from which nothing follows: the weights are too large"
         )
     return found
 

@@ -16,9 +16,12 @@ from ..errors import ContextLengthError, counted
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["Options", "Reading", "check_options", "hidden_rows", "read", "read_all"]
+__all__ = ["Options", "Reading", "check_options", "check_room", "hidden_rows", "read", "read_all"]
 
-_ALLOWED = "a text is a string or a list of token ids, several are a list of those"
+_ALLOWED = (
+    "a text is a string or a list of token ids, several are a list of those (list(texts) makes one of an "
+    "iterator)"
+)
 
 
 class Options(NamedTuple):
@@ -67,7 +70,8 @@ def read_all(model: LoadedModel, texts: Any, options: Options) -> tuple[bool, li
 def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading | None:
     """One text, checked; errors call it ``name``. None if it has no tokens.
 
-    A string gets what the tokenizer puts before and after a text; token ids are taken as they are.
+    A string gets what the tokenizer puts before and after a text, also an empty one, as in transformers;
+    token ids are taken as they are.
 
     Raises
     ------
@@ -75,8 +79,6 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
         It has more tokens than the model has positions, and there is no ``max_tokens``.
     """
     ids = model.encode_text(text, name, special=options.special)
-    if len(ids) == 0:
-        return None
     before: Sequence[int] = ()
     after: Sequence[int] = ()
     if isinstance(text, str):
@@ -84,12 +86,9 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
         if options.special and model.is_written_out(before, text, ids.tolist()):
             before = ()
     around, n_ctx = len(before) + len(after), model.config.n_ctx
-    room = (options.max_tokens or n_ctx) - around
-    if room < 1:
-        raise ValueError(
-            f"the tokenizer puts {counted(around, 'token')} around a text, which leaves none for {name}: "
-            f"max_tokens must be at least {around + 1}"
-        )
+    if len(ids) + around == 0:
+        return None
+    room = _room(options.max_tokens or n_ctx, around)
     truncated = len(ids) > room
     if truncated and options.max_tokens is None:
         raise ContextLengthError(
@@ -99,6 +98,21 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     own = slice(len(before), len(before) + min(len(ids), room))
     ids = np.array([*before, *ids[:room], *after], np.int32)
     return Reading(ids, own, text if isinstance(text, str) else None, truncated)
+
+
+def check_room(model: LoadedModel, options: Options) -> None:
+    """Raise ValueError if what the tokenizer puts around strings leaves no token for them."""
+    _room(options.max_tokens or model.config.n_ctx, len(model.tokenizer.prefix) + len(model.tokenizer.suffix))
+
+
+def _room(most: int, around: int) -> int:
+    """How many tokens a text may have of its own."""
+    if most <= around:
+        raise ValueError(
+            f"the tokenizer puts {counted(around, 'token')} around a text, which leaves none for the text: "
+            f"max_tokens (--max-tokens) must be at least {around + 1}"
+        )
+    return most - around
 
 
 def hidden_rows(

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["Choice", "Classification", "Entity", "Tag", "Tagging"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classification:
     """The labels of one text.
 
@@ -37,9 +37,15 @@ class Classification:
     probability: float | None
     probabilities: dict[str, float]
     values: dict[str, float]
-    logits: np.ndarray = field(repr=False)
+    logits: np.ndarray
     n_tokens: int
     truncated: bool
+
+    def __repr__(self) -> str:
+        """Without what a model of this kind does not tell."""
+        names = ("label", "probability", "probabilities", "values", "n_tokens", "truncated")
+        told = {name: getattr(self, name) for name in names if getattr(self, name) not in (None, {})}
+        return f"Classification({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     @property
     def value(self) -> float | None:

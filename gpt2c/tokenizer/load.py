@@ -84,8 +84,8 @@ def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
         return as_tokenizer(gpt2_tokenizer(), n_vocab=n_vocab)
     raise TokenizerError(
         f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, "
-        "vocab.txt, a SentencePiece model or nanoGPT's meta.pkl. Without them, give prompts as token ids, or "
-        "a tokenizer with tokenizer="
+        "vocab.txt, a SentencePiece model or nanoGPT's meta.pkl. Give one with "
+        "tokenizer= (--tokenizer); in Python, token ids work without"
     )
 
 
@@ -95,7 +95,7 @@ def _run_by_tokenizers(description: dict[str, Any], where: str, reason: str, n_v
     except ImportError:
         raise TokenizerError(
             f"{where}: tiktoken cannot reproduce this tokenizer exactly: {reason}. Install the library that "
-            'can: pip install "gpt2c[tokenizers]"; or give another tokenizer with tokenizer='
+            'can: pip install "gpt2c[tokenizers]"; or give another with tokenizer= (--tokenizer)'
         ) from None
     from .huggingface import HuggingFaceTokenizer
 

@@ -68,7 +68,7 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
             f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])}, the first "
-            f"of {len(unmade)} in vocab.json. Get it again; or give a tokenizer with tokenizer="
+            f"of {len(unmade)} in vocab.json. Get it again; or give another with tokenizer= (--tokenizer)"
         )
     return [line for line in lines if line]
 

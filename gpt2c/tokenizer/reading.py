@@ -57,6 +57,6 @@ def read_bytes(path: Path) -> bytes:
         raise TokenizerError(
             f"{path} has {size:,} bytes, and a tokenizer file may have {MAX_SIZE:,}: it is damaged, or "
             "another file under this name. Put the model's own file there, or give a tokenizer with "
-            "tokenizer="
+            "tokenizer= (--tokenizer)"
         )
     return data

@@ -69,7 +69,7 @@ def _as_it_is(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
         if settings.values.get(name):
             raise TokenizerError(
                 f"{where}: the settings have {name} = {shown(settings.values[name])}, with which gpt2c does "
-                "not run GPTSw3Tokenizer; give another tokenizer with tokenizer="
+                "not run GPTSw3Tokenizer; give another one with tokenizer= (--tokenizer)"
             )
     lists = [settings.values.get(name) for name in ("additional_special_tokens", "extra_special_tokens")]
     more = chain.from_iterable(names for names in lists if isinstance(names, list))
@@ -93,7 +93,7 @@ def parsed(data: bytes, where: str) -> Any:
     except ImportError as error:
         raise TokenizerError(
             f"{where}: a SentencePiece model needs a package that cannot be imported ({error}): "
-            'pip install "gpt2c[sentencepiece]"; or give another tokenizer with tokenizer='
+            'pip install "gpt2c[sentencepiece]"; or give another one with tokenizer= (--tokenizer)'
         ) from None
     schema: Any = sentencepiece_model_pb2  # its classes are made when it is imported
     proto = schema.ModelProto()

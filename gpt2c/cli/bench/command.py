@@ -16,6 +16,7 @@ from ...checkpoint import open_checkpoint
 from ...checkpoint.packed import open_packed, packed_path
 from ...core import _engine
 from ...core.labels import harmless
+from ...errors import ConfigError
 from ...model import GPT2
 from ...scoring.comparison import SAMPLE
 from ..console import note, read_text
@@ -41,6 +42,8 @@ def run(arguments: Namespace) -> None:
     ``kernels`` and ``rates`` (`cases.Result.report` of each); ``recommend`` (see `_recommend`) stands alone.
     """
     wanted = _wanted(arguments)
+    if not arguments.shape:
+        _check_language_model(arguments)
     if arguments.recommend:
         _recommend(arguments)
         return
@@ -199,6 +202,28 @@ def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tupl
     if measure_load:
         found["load"] = load(source, **how)
     return GPT2.from_pretrained(source, tokenizer=arguments.tokenizer, **how), found
+
+
+def _check_language_model(arguments: Namespace) -> None:
+    """Raise ConfigError for a classifier, before anything is measured."""
+    path = None if arguments.revision else packed_path(arguments.model)
+    if path is not None:
+        config = open_packed(path).config
+    else:
+        checkpoint = open_checkpoint(
+            arguments.model,
+            adapter=arguments.adapter,
+            revision=arguments.revision,
+            local_files_only=arguments.offline,
+            strict=arguments.strict,
+        )
+        config = checkpoint.config
+        checkpoint.close()
+    if config.is_classifier:
+        raise ConfigError(
+            f"{arguments.model} is a classifier; bench measures language models. gpt2c classify on a file of "
+            "texts tells how fast it is"
+        )
 
 
 def _local(arguments: Namespace) -> str | None:

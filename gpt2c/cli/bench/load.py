@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -107,6 +108,7 @@ def _times(line: str, process: subprocess.Popen[str]) -> dict[str, float]:
     if not line:
         assert process.stderr is not None
         last = process.stderr.read().strip().rpartition("\n")[2]
+        last = re.sub(r"^gpt2c\.[\w.]+: ", "", last)  # the class
         raise GPT2CError(f"a new process could not use the model: {last}")
     at = json.loads(line)
     return {step: b - a for step, (a, b) in zip(STEPS, pairwise(at), strict=True)}
