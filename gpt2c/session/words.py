@@ -25,7 +25,8 @@ __all__ = ["LONGEST", "suggest_words"]
 
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
-ROUNDS = 4  # passes, each of which follows the most probable paths
+IGNORED = 1e-4  # paths with less of the probability are not followed
+ROUNDS = 3  # passes, each of which follows the most probable paths
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
@@ -136,6 +137,8 @@ class _Search:
             p = np.where(goes_on, p[: len(goes_on)], 0)
             self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
         for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():
-            data = self.model.tokenizer.token_bytes(token)
-            if data and p[token] > 0:
-                self._add(Path(path.mass * float(p[token]), (*path.tokens, token), path.data + data))
+            mass, data = path.mass * float(p[token]), self.model.tokenizer.token_bytes(token)
+            if mass < IGNORED * self.total:
+                break  # so are those that follow
+            if data:
+                self._add(Path(mass, (*path.tokens, token), path.data + data))
