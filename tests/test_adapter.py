@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors, write_model
+from helpers.tiny_checkpoints import TINY, read_safetensors, safetensors_bytes, tiny_tensors, write_model
 
 from gpt2c import GPT2
 from gpt2c.checkpoint import open_checkpoint
@@ -43,23 +43,10 @@ def copy(tmp_path):
         shutil.copytree(DATA / name, folder)
         values = json.loads((folder / CONFIG).read_text()) | settings
         (folder / CONFIG).write_text(json.dumps(values))
-        (folder / FILE).write_bytes(safetensors_bytes(change(stored(folder / FILE))))
+        (folder / FILE).write_bytes(safetensors_bytes(change(read_safetensors(folder / FILE))))
         return folder
 
     return copied
-
-
-def stored(path):
-    """The float32 tensors of a safetensors file."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    found = {}
-    for name, entry in header.items():
-        begin, end = (8 + size + offset for offset in entry["data_offsets"])
-        found[name] = np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"])
-    return found
 
 
 def logits(source, adapter=None):
@@ -226,6 +213,7 @@ def test_a_base_that_is_not_there(place, message, base, copy):
 
 
 def test_the_tokenizer_of_the_adapter_counts(base, copy):
+    pytest.importorskip("tokenizers")
     words = {"h": 0, "i": 1, "hi": 2, "<|endoftext|>": 3}
     folder = copy()
     assert not GPT2.from_pretrained(base, adapter=folder).has_tokenizer

@@ -16,7 +16,7 @@ from helpers.llama_cpp import llama_cpp_vectors
 from helpers.saved_tokenizer import EXPECTED, described
 from helpers.saved_tokenizer import write as write_tokenizer
 from helpers.small_tokenizers import FOLDERS, write_folder
-from helpers.tiny_checkpoints import TINY, tiny_tensors, write_model, write_shards
+from helpers.tiny_checkpoints import TINY, read_safetensors, tiny_tensors, write_model, write_shards
 from test_llmc import written
 
 from gpt2c import GPT2, TokenizerError
@@ -30,9 +30,7 @@ TEXT = "the king had a son, and he was very fond of his old horse."
 
 
 def tensors_in(path):
-    from safetensors.numpy import load_file
-
-    return load_file(path / "model.safetensors")
+    return read_safetensors(path / "model.safetensors")
 
 
 def equal(one, other):

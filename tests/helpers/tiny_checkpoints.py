@@ -84,6 +84,19 @@ def with_header(header: Any, data: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The float32 tensors of a safetensors file."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    found: dict[str, np.ndarray] = {}
+    for name, entry in header.items():
+        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        found[name] = np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"])
+    return found
+
+
 def write_model(
     directory: Path,
     values: Mapping[str, Any] = TINY,
