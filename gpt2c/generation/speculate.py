@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Costs", "Drafter", "check_draft", "new_drafter"]
 
 MOST = 15  # guesses, so that with the last token there are at most 16 rows
-_LONGEST, _SHORTEST = 6, 2  # tokens that a guess from the text is looked up by
+_LONGEST, _SHORTEST = 6, 1  # tokens that a guess from the text is looked up by
 _PRIOR = 0.5  # how often guesses are taken to be right before there are any
 _WEIGHT = 0.1  # of the newest observation in an average
 _REVIVAL = 0.001  # how much of the prior comes back with a guess that is not made
