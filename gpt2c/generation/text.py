@@ -32,7 +32,7 @@ class ComputedPrompt:
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
         # The last word of a prompt that is healed is spelled again by new tokens, of a byte at least.
-        ids, self.word = job.split(ids)
+        ids, self.word, self.n_again = job.split(ids)
         new = job.options.max_new_tokens + len(self.word)
         n_given = len(ids)
         if overflow == "truncate_left" and new <= n_ctx:
@@ -112,7 +112,7 @@ class Text:
         self._tokens = self._guesses = _NO_IDS
         self._drafter = job.new_drafter(sample_index)
         self._length = len(prompt.ids)
-        self._writer = job.new_writer(prompt.ids, skip=len(prompt.word.decode("utf-8", "replace")))
+        self._writer = job.new_writer(prompt.ids, skip=prompt.n_again)
 
     @property
     def done(self) -> bool:

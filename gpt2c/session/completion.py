@@ -12,6 +12,7 @@ import numpy as np
 from ..core import _engine
 from ..errors import DeadlineError
 from ..generation.covers import REMAINING, Path, Rows, covers_of
+from ..generation.spelling import n_characters
 from .results import Completion, Ranked
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class _Search:
             hypothesis.finish_reason = hypothesis.finish_reason or reason
 
     def results(self) -> Ranked[Completion]:
-        typed = len(self.typed.decode("utf-8", "replace"))
+        typed = n_characters(self.typed)
         found = [
             Completion(
                 text=hypothesis.data.decode("utf-8", "ignore")[typed:],
