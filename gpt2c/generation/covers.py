@@ -98,6 +98,11 @@ class Rows:
         """A cache that goes on from the beginning, with room for so many tokens more."""
         return self._cache.branch(min(len(self._cache) + room, self.model.config.n_ctx))
 
+    @property
+    def room(self) -> int:
+        """How many tokens may follow the text."""
+        return self.model.config.n_ctx - len(self._cache)
+
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
         """The log-probabilities of the token that follows each path, float32 [n_vocab]."""
         inner = [path for path in paths if path]
@@ -118,7 +123,7 @@ def covers_of(rows: Rows, word: bytes) -> Covers:
     """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
     spelling = spelling_of(rows.model)
     frontier: list[tuple[float, tuple[int, ...], int]] = [(-1.0, (), 0)]
-    left, mass = 1.0, 0.0
+    left, mass, dropped = 1.0, 0.0, 0.0
     groups = []
     while frontier and left > REMAINING * (mass + left):
         batch = [heapq.heappop(frontier) for _ in range(min(AT_ONCE, len(frontier)))]
@@ -129,7 +134,10 @@ def covers_of(rows: Rows, word: bytes) -> Covers:
             mass -= negative * float(reached.sum())
             for token, length in spelling.inside(word[n:]):
                 probability = -negative * math.exp(logp[token])
-                heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
-        # Added up anew: of a difference, rounding errors would be all there is for a word of little probability.
-        left = sum((-path[0] for path in frontier), 0.0)
+                if len(tokens) < rows.room:
+                    heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
+                else:
+                    dropped += probability
+        # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
+        left = sum((-path[0] for path in frontier), dropped)
     return Covers(mass, left, groups)

@@ -77,7 +77,9 @@ class _Search:
         """Search to the end."""
         covers = covers_of(rows, self.typed)
         self.total, self.left = covers.mass + covers.left, covers.left
-        self._begin(rows, covers.best(self.model, max(WAYS, self.n)))
+        paths = covers.best(self.model, max(WAYS, self.n))
+        # Of these, those that leave room for the tokens after them, of which the last is not computed with.
+        self._begin(rows, [path for path in paths if len(path.tokens) + self.most <= rows.room + 2])
         while any(hypothesis.finish_reason is None for hypothesis in self.hypotheses):
             self._advance(deadline)
 

@@ -70,8 +70,10 @@ class _Search:
         self.found: defaultdict[bytes, float] = defaultdict(float)
         self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
         self.total = self.left = 1.0
+        self.longest = LONGEST
 
     def run(self, rows: Rows) -> None:
+        self.longest = min(LONGEST, rows.room + 1)  # the last token of a path is not computed with
         covers = covers_of(rows, self.typed)
         self.total = covers.mass + covers.left
         self.left = self.total
@@ -114,7 +116,7 @@ class _Search:
             end = self._end(path.data)
         except UnicodeDecodeError:
             return  # no text
-        if end is None and len(path.tokens) < LONGEST:
+        if end is None and len(path.tokens) < self.longest:
             heapq.heappush(self.frontier, (-path.mass, path.tokens, path.data))
         elif end is not None:
             self._find(path.data[:end], path.mass)
