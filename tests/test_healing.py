@@ -103,3 +103,12 @@ def test_the_error_names_what_was_given():
     model = GPT2.from_pretrained(threads=1)
     with pytest.raises(ValueError, match=r"max_new_tokens is 5 \(besides 6 for its last word\)"):
         model.generate("the " * 506 + "the princ", heal=True, max_new_tokens=5)
+
+
+def test_a_word_that_is_forbidden_is_written_again_all_the_same():
+    model = GPT2.from_pretrained(threads=2)
+    prompt = "a little é and a little é"
+    options = {"heal": True, "max_new_tokens": 4, "temperature": 0, "no_repeat_ngram_size": 3}
+    found = model.generate(prompt, **options)
+    written = model.tokenizer.decode([*found.prompt_token_ids, *found.token_ids])
+    assert written == prompt + found.text

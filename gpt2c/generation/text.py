@@ -174,7 +174,11 @@ class Text:
         removed: dict[int, str] | None = None if self.trace is None else {}
         processed = job.process(logits, ids, len(self.prompt.ids), removed)
         if self.prompt.healing is not None:
-            processed = self.prompt.healing.restrict(processed, ids[len(self.prompt.ids) :].tolist())
+            spelled = ids[len(self.prompt.ids) :].tolist()
+            restricted = self.prompt.healing.restrict(processed, spelled)
+            if restricted.max() == -np.inf:  # the word stands in the prompt: what forbids it comes too late
+                restricted = self.prompt.healing.restrict(logits, spelled)
+            processed = restricted
         token, logprob = _engine.sample(
             logits, processed, stream=self.sample_index, position=position, **job.constants
         )
