@@ -138,7 +138,8 @@ def test_words_have_the_probability_of_all_their_spellings(model, text):
     for word in found:
         assert word.probability <= exact[word.text] + left + 1e-6
         assert exact[word.text] <= word.probability + found.remaining + left + 1e-6
-        assert word.word == (typed.decode("utf-8", "replace") + word.text).strip()
+        follows = word.text[:1].isspace()  # what was typed is another word, or marks
+        assert word.word == (("" if follows else typed.decode("utf-8", "replace")) + word.text).strip()
     seen = {word.text for word in found}
     worst = found[-1].probability
     assert all(
@@ -331,3 +332,11 @@ def test_a_text_that_ends_inside_a_character(missing):
     written = b"".join(map(model.token_bytes, healed.prompt_token_ids + healed.token_ids))
     assert written.startswith(data)
     assert data.decode("utf-8", "ignore") + healed.text == written.decode("utf-8", "replace")
+
+
+def test_a_word_that_follows_marks_is_named_without_them():
+    model = GPT2.from_pretrained(threads=2)
+    following = [found for found in model.suggest_words("It was...", 20) if found.text[:1].isspace()]
+    assert following
+    for found in following:
+        assert found.word == found.text.strip()

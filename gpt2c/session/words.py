@@ -94,7 +94,10 @@ class _Search:
         suggestions = []
         for data, mass in ranked:
             word = data.decode("utf-8")
-            suggestions.append(WordSuggestion(word[self.n_typed :], word.strip(), mass / self.total))
+            added = word[self.n_typed :]
+            if added[:1].isspace():  # it follows what was typed
+                word = added
+            suggestions.append(WordSuggestion(added, word.strip(), mass / self.total))
         return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
 
     def _is_settled(self) -> bool:
