@@ -356,6 +356,7 @@ def test_the_signature_names_every_option(bundled, name):
     parameters = dict(signature.parameters)
     assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     own = ["prompts", "num_return_sequences", "batch_size"] if name == "generate" else ["prompt"]
+    own.append("session")
     assert list(parameters) == [*own, *GenerateKwargs.__annotations__]
     assert parameters["max_new_tokens"].default == 50 and parameters["temperature"].default == 0
     assert parameters["top_p"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -76,3 +76,39 @@ def test_what_does_not_go_together():
         model.generate("Once", heal=True, names_filter="*")
     with pytest.raises(TypeError, match="heal"):
         model.generate("Once", heal="yes")
+
+
+@pytest.mark.parametrize("missing", range(6))
+def test_a_full_window_slides_so_far_that_the_word_has_room(missing):
+    model = GPT2.from_pretrained(threads=2)
+    [many], [last] = model.encode(["the " * 600]), model.encode(["x internationaliz"])
+    ids = [*many[: model.config.n_ctx - missing], *last[1:]]
+    options = {"heal": True, "overflow": "slide", "max_new_tokens": 5, "temperature": 0}
+    found = model.generate(ids, **options)
+    written = model.tokenizer.decode([*found.prompt_token_ids, *found.token_ids])
+    assert written == model.tokenizer.decode(ids) + found.text
+    assert model.generate(ids, draft="prompt", **options) == found
+    assert model.session(ids).generate(**options) == found
+
+
+def test_a_word_that_is_longer_than_the_context():
+    model, _ = random_gpt2(3, n_vocab=len(PIECES), n_ctx=8, tokenizer=Toy(), std=0.6, eos_token_ids=(0,))
+    for text in ("ababababababababab", "ab ab ab ab ab"):
+        session = model.session(text)
+        for found in (session.suggest_words(2), session.complete(2, max_new_tokens=4)):
+            assert 0 <= found.remaining <= 1 and all(0 < item.probability < 1 for item in found)
+
+
+def test_the_error_names_what_was_given():
+    model = GPT2.from_pretrained(threads=1)
+    with pytest.raises(ValueError, match=r"max_new_tokens is 5 \(besides 6 for its last word\)"):
+        model.generate("the " * 506 + "the princ", heal=True, max_new_tokens=5)
+
+
+def test_a_word_that_is_forbidden_is_written_again_all_the_same():
+    model = GPT2.from_pretrained(threads=2)
+    prompt = "a little é and a little é"
+    options = {"heal": True, "max_new_tokens": 4, "temperature": 0, "no_repeat_ngram_size": 3}
+    found = model.generate(prompt, **options)
+    written = model.tokenizer.decode([*found.prompt_token_ids, *found.token_ids])
+    assert written == prompt + found.text

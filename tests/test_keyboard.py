@@ -97,3 +97,14 @@ def test_a_newer_text_gives_up_the_search_for_an_older_one(model):
         assert time.monotonic() < end
         time.sleep(0.01)
     assert searches.words[0].word
+
+
+@pytest.mark.parametrize("key", ["\x04", "\x03"])
+def test_no_search_is_left_behind(typist, key):
+    before = set(threading.enumerate())
+    try:
+        typist(("", key))
+    except KeyboardInterrupt:
+        assert key == "\x03"
+    time.sleep(0.1)  # of the typist's own
+    assert set(threading.enumerate()) <= before

@@ -1,8 +1,10 @@
 """Beginnings that texts share are computed once: results are the same bytes, whatever is kept or dropped."""
 
 import copy
+import os
 import pickle
 import random
+import signal
 import threading
 
 import numpy as np
@@ -159,3 +161,15 @@ def test_options_and_copies():
     for wrong in (0, -1, "", "much", "1TB", 1.5, True, b"1MB"):
         with pytest.raises(ValueError, match=r"prefix_cache is .*allowed: a number of bytes"):
             GPT2.from_pretrained(prefix_cache=wrong)
+
+
+def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent():
+    model = made()
+    model.prefix_cache = "64MB"
+    expected = model.suggest(text(300), 2)
+    with model.prefix_cache._lock:  # as another thread would hold it
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(5)
+            os._exit(0 if model.suggest(text(300), 2) == expected else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -120,3 +120,14 @@ def test_a_session_replaces_a_file_once_it_is_complete(model, saved, monkeypatch
     with pytest.raises(ZeroDivisionError):
         model.session("x").save(saved)
     assert saved.read_bytes() == before and [path.name for path in saved.parent.iterdir()] == ["a.session"]
+
+
+@pytest.mark.parametrize("setting", [{"layer_norm_epsilon": 1e-2}, {"activation": "relu"}])
+def test_the_same_weights_in_another_configuration_are_refused(setting, tmp_path):
+    one, _ = random_gpt2(1)
+    other, _ = random_gpt2(1, **setting)
+    session = one.session([5, 6, 7])
+    session.suggest()
+    session.save(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="another model or arithmetic: its config is"):
+        other.open_session(tmp_path / "saved")

@@ -208,3 +208,43 @@ def test_methods_of_the_model_take_a_session(model):
         model.suggest(["a", "b"], session=session)
     with pytest.raises(ValueError, match="another model"):
         GPT2.from_pretrained().suggest("a", session=session)
+
+
+def test_a_long_continuation_is_scored_in_windows(model):
+    session = model.session("Once upon a time there was a little girl. " * 8)
+    text = "She went to the woods and saw a big bear. " * 120
+    for stride in (64, 256):
+        [plain] = model.score([(session.token_ids, text)], bos=False, stride=stride)
+        assert np.array_equal(session.score(text, stride=stride).logprobs, plain.logprobs)
+        same(session.suggest(3), model.suggest(session.text, 3))
+
+
+def test_token_ids_are_copied(model):
+    given = model.encode(["Once upon a time there"])[0]
+    session = model.session(given)
+    session.suggest()
+    given[1] = 1000
+    assert session.token_ids == model.encode(["Once upon a time there"])[0].tolist()
+    same(session.suggest(3), model.suggest("Once upon a time there", 3))
+
+
+def test_a_session_without_a_tokenizer_forks(model):
+    other = GPT2(model.weights).session([5, 6, 7]).fork()
+    assert other.token_ids == [5, 6, 7]
+    same(other.suggest(3), GPT2(model.weights).suggest([5, 6, 7], 3))
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_session_that_was_interrupted_before_its_cache_was_noted(model, monkeypatch, tmp_path):
+    text = "Once upon a time there was"
+    session = model.session(text)
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.suggest()
+    session.save(tmp_path / "saved")
+    same(model.open_session(tmp_path / "saved").suggest(3), model.suggest(text, 3))
+    same(session.fork().suggest(3), model.suggest(text, 3))

@@ -138,7 +138,8 @@ def test_words_have_the_probability_of_all_their_spellings(model, text):
     for word in found:
         assert word.probability <= exact[word.text] + left + 1e-6
         assert exact[word.text] <= word.probability + found.remaining + left + 1e-6
-        assert word.word == (typed.decode("utf-8", "replace") + word.text).strip()
+        follows = word.text[:1].isspace()  # what was typed is another word, or marks
+        assert word.word == (("" if follows else typed.decode("utf-8", "replace")) + word.text).strip()
     seen = {word.text for word in found}
     worst = found[-1].probability
     assert all(
@@ -291,3 +292,51 @@ def test_a_text_longer_than_the_context():
     assert session.complete(1, max_new_tokens=30)[0].text
     with pytest.raises(ValueError, match="half of the context"):
         session.complete(max_new_tokens=n_ctx)
+
+
+LONG = [
+    "中文" * 30,
+    "日本語のテキスト" * 10,
+    "🙂" * 30,
+    "http://example.com/barbazquxxyzzy",
+    "a" * 200,
+    "asdkjfhwqieury",
+]
+
+
+@pytest.mark.parametrize("text", LONG)
+def test_words_that_are_long_or_improbable(text):
+    model = GPT2.from_pretrained(threads=2)
+    session = model.session(text)
+    words, texts = session.suggest_words(3), session.complete(2, max_new_tokens=4)
+    assert texts and all(0 < found.probability < 1 for found in (*words, *texts))
+    assert 0 <= words.remaining < 1 and 0 <= texts.remaining < 1
+    context, typed = session.unfinished(32)
+    typed.decode("utf-8")  # it begins and ends with whole characters
+    healed = model.generate(text, heal=True, max_new_tokens=4, temperature=0)
+    assert model.tokenizer.decode(healed.prompt_token_ids + healed.token_ids) == text + healed.text or (
+        len(context) == 1 and model.tokenizer.decode(healed.token_ids) == text + healed.text
+    )
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_text_that_ends_inside_a_character(missing):
+    model = GPT2.from_pretrained(threads=2)
+    whole = model.tokenizer.encode("I like 🙂")
+    assert [model.token_bytes(token) for token in whole[-4:]] == [bytes([byte]) for byte in "🙂".encode()]
+    ids = whole[:-missing]
+    data = "I like 🙂".encode()[:-missing]
+    for found in model.suggest_words(ids, 3):
+        assert (data.decode("utf-8", "ignore") + found.text).endswith(found.word)
+    healed = model.generate(ids, heal=True, max_new_tokens=3, temperature=0)
+    written = b"".join(map(model.token_bytes, healed.prompt_token_ids + healed.token_ids))
+    assert written.startswith(data)
+    assert data.decode("utf-8", "ignore") + healed.text == written.decode("utf-8", "replace")
+
+
+def test_a_word_that_follows_marks_is_named_without_them():
+    model = GPT2.from_pretrained(threads=2)
+    following = [found for found in model.suggest_words("It was...", 20) if found.text[:1].isspace()]
+    assert following
+    for found in following:
+        assert found.word == found.text.strip()

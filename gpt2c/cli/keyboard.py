@@ -50,7 +50,9 @@ class _Searches:
         self._wanted: str | None = None
         self._deadline = Deadline()
         self._ready = threading.Condition()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def want(self, text: str) -> None:
         """Look for what could follow a text."""
@@ -59,10 +61,20 @@ class _Searches:
             self._wanted = text
             self._ready.notify()
 
+    def end(self) -> None:
+        """Give up the search, and end the thread: it must not be at work when the interpreter ends."""
+        with self._ready:
+            self._ended = True
+            self._deadline.cancel()
+            self._ready.notify()
+        self._thread.join()
+
     def _work(self) -> None:
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._wanted is not None)
+                self._ready.wait_for(lambda: self._ended or self._wanted is not None)
+                if self._ended:
+                    return
                 text, self._wanted = self._wanted or "", None
                 self._deadline = deadline = Deadline()
             try:
@@ -101,12 +113,14 @@ def type_texts(model: GPT2, k: int, special: bool) -> list[str]:
     )
     searches = _Searches(model, k, special, lambda: _show(searches, prompt))
     prompt.default_buffer.on_text_changed += lambda buffer: searches.want(buffer.text)
-    while True:
-        searches.want("")
-        try:
+    try:
+        while True:
+            searches.want("")
             texts.append(prompt.prompt("> "))
-        except EOFError:
-            return texts
+    except EOFError:
+        return texts
+    finally:
+        searches.end()
 
 
 def _show(searches: _Searches, prompt: PromptSession[str]) -> None:

@@ -9,6 +9,7 @@ their bytes, until what is left has less than a thousandth of it.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,7 +54,7 @@ class Covers(NamedTuple):
         """The probability that a path inside the word is continued to its end, given the path."""
         shares: dict[tuple[int, ...], float] = {}
         for path, _, reached in self.groups:
-            mass = path.mass * float(reached.sum(dtype=np.float64))
+            mass = path.mass * float(reached.sum())
             for n in range(len(path.tokens) + 1):
                 shares[path.tokens[:n]] = shares.get(path.tokens[:n], 0.0) + mass
         masses = {path.tokens: path.mass for path, _, _ in self.groups}
@@ -97,8 +98,13 @@ class Rows:
         """A cache that goes on from the beginning, with room for so many tokens more."""
         return self._cache.branch(min(len(self._cache) + room, self.model.config.n_ctx))
 
+    @property
+    def room(self) -> int:
+        """How many tokens may follow the text."""
+        return self.model.config.n_ctx - len(self._cache)
+
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
-        """The probabilities of the token that follows each path, float32 [n_vocab]."""
+        """The log-probabilities of the token that follows each path, float32 [n_vocab]."""
         inner = [path for path in paths if path]
         logits = iter(())
         if inner:
@@ -110,25 +116,28 @@ class Rows:
             )
         for path in paths:
             row = next(logits) if path else self._root
-            yield np.exp(row - np.float32(_engine.log_sum_exp(row)))
+            yield row - np.float32(_engine.log_sum_exp(row))
 
 
 def covers_of(rows: Rows, word: bytes) -> Covers:
     """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
     spelling = spelling_of(rows.model)
     frontier: list[tuple[float, tuple[int, ...], int]] = [(-1.0, (), 0)]
-    left, mass = 1.0, 0.0
+    left, mass, dropped = 1.0, 0.0, 0.0
     groups = []
     while frontier and left > REMAINING * (mass + left):
         batch = [heapq.heappop(frontier) for _ in range(min(AT_ONCE, len(frontier)))]
-        for (negative, tokens, n), p in zip(batch, rows.after([item[1] for item in batch]), strict=True):
-            left += negative
+        for (negative, tokens, n), logp in zip(batch, rows.after([item[1] for item in batch]), strict=True):
             ids = spelling.ids[spelling.beginning_with(word[n:])]
-            reached = p[ids]
+            reached = np.exp(logp[ids], dtype=np.float64)
             groups.append((Path(-negative, tokens, word[:n]), ids, reached))
-            mass -= negative * float(reached.sum(dtype=np.float64))
+            mass -= negative * float(reached.sum())
             for token, length in spelling.inside(word[n:]):
-                probability = -negative * float(p[token])
-                left += probability
-                heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
-    return Covers(mass, max(left, 0.0), groups)
+                probability = -negative * math.exp(logp[token])
+                if len(tokens) < rows.room:
+                    heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
+                else:
+                    dropped += probability
+        # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
+        left = sum((-path[0] for path in frontier), dropped)
+    return Covers(mass, left, groups)

@@ -117,15 +117,16 @@ class Job:
             self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
         return logits, observer.captured if observer is not None and self.names else None
 
-    def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes]:
-        """The tokens of a prompt that stay, and the bytes of its last word, if that is healed."""
+    def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes, int]:
+        """The tokens of a prompt that stay, and its last word, if that is healed: bytes, and characters."""
         if not self.options.heal:
-            return ids, b""
-        from .spelling import split_last
+            return ids, b"", 0
+        from .spelling import n_characters, split_last
 
         n, word = split_last(self.model, ids)
         # Something has to stand before the first token.
-        return (ids[:n] if n else np.array(self.model.start_ids, np.int32)), word
+        kept = ids[:n] if n else np.array(self.model.start_ids, np.int32)
+        return kept, word, n_characters(word)
 
     def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
         """A writer of what follows the token ids ``before``, but for the first ``skip`` characters."""

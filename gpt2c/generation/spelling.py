@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from bisect import bisect_left
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..tokenizer.base import Tokenizer
 
-__all__ = ["Spelling", "end_of_word", "spelling_of", "split_last"]
+__all__ = ["Spelling", "end_of_word", "n_characters", "spelling_of", "split_last"]
 
 _known: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()
 
 APOSTROPHES = "'\u2019"
 
-_LONGEST = 64  # tokens of a word that may be spelled in another way
+_LONGEST = 24  # tokens of a word that may be spelled in another way: their joint probability is a float64
 # What GPT-2's tokenizer keeps together: letters, digits, other characters, each with a space before it, or
 # white space. (Contractions are longer here, which costs time and changes no result.)
 _LAST = re.compile(rf"(?: ?(?:[^\W\d_][{APOSTROPHES}]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
@@ -101,10 +102,17 @@ def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
     size = 0 if found is None else len(found[0].encode("utf-8"))
     at = len(pieces)
     # A token that begins inside a character does not begin a word.
-    while at > 0 and (size > 0 or (at < len(pieces) and pieces[at][:1] and 0x80 <= pieces[at][0] < 0xC0)):
+    while at > 0 and (size > 0 or (at < len(pieces) and _is_inside(pieces[at]))):
         at -= 1
         size -= len(pieces[at])
+    while at < len(pieces) and _is_inside(pieces[at]):
+        at += 1
     return len(ids) - len(pieces) + at, b"".join(pieces[at:])
+
+
+def n_characters(data: bytes) -> int:
+    """How many characters bytes have, without one that is not complete at their end."""
+    return len(codecs.utf_8_decode(data, "replace", False)[0])
 
 
 def end_of_word(text: str, begin: int) -> int | None:
@@ -130,6 +138,11 @@ def end_of_word(text: str, begin: int) -> int | None:
                 return at
         at += 1
     return None
+
+
+def _is_inside(piece: bytes) -> bool:
+    """Whether the bytes begin inside a character."""
+    return 0x80 <= piece[0] < 0xC0 if piece else False
 
 
 def _is_word(character: str) -> bool:

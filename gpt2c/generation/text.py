@@ -32,8 +32,9 @@ class ComputedPrompt:
     def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
         # The last word of a prompt that is healed is spelled again by new tokens, of a byte at least.
-        ids, self.word = job.split(ids)
-        new = job.options.max_new_tokens + len(self.word)
+        ids, self.word, self.n_again = job.split(ids)
+        again = len(self.word)
+        new = job.options.max_new_tokens + again
         n_given = len(ids)
         if overflow == "truncate_left" and new <= n_ctx:
             ids = _latest(ids, n_ctx + 1 - new, job.prefix)
@@ -41,9 +42,9 @@ class ComputedPrompt:
         if new > room and overflow != "slide":
             if overflow == "truncate_left":
                 advice = f"lower max_new_tokens (-n) to at most {n_ctx}, or {_SLIDE}"
-            elif room > 0:
+            elif (fit := room - again) > 0:
                 advice = (
-                    f"at most {room} new token{'s fit' if room > 1 else ' fits'} after it: lower "
+                    f"at most {fit} new token{'s fit' if fit > 1 else ' fits'} after it: lower "
                     f"max_new_tokens (-n), shorten the prompt, or {_CHOOSE}"
                 )
             elif new <= n_ctx:
@@ -51,13 +52,16 @@ class ComputedPrompt:
                 advice = f"shorten the prompt to at most {most}, or {_CHOOSE}"
             else:
                 advice = f"shorten the prompt and lower max_new_tokens (-n), or {_SLIDE}"
+            asked = f"{new - again} (besides {again} for its last word)" if again else new
             raise ContextLengthError(
-                f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {new}: all but the last of "
+                f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {asked}: all but the last of "
                 f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
         self.truncated = len(ids) < n_given
-        self.visible = ids[job.window(len(ids)) :]
+        # If overflow slides: far enough for the last word, written in any way.
+        begin = job.window(len(ids) + max(0, len(self.word) - 1))
+        self.visible = ids[min(begin, len(ids) - 1) :]
         self.capacity = min(len(ids) + new, n_ctx)
         self.cache: KVCache | None = None
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
@@ -112,7 +116,7 @@ class Text:
         self._tokens = self._guesses = _NO_IDS
         self._drafter = job.new_drafter(sample_index)
         self._length = len(prompt.ids)
-        self._writer = job.new_writer(prompt.ids, skip=len(prompt.word.decode("utf-8", "replace")))
+        self._writer = job.new_writer(prompt.ids, skip=prompt.n_again)
 
     @property
     def done(self) -> bool:
@@ -170,7 +174,11 @@ class Text:
         removed: dict[int, str] | None = None if self.trace is None else {}
         processed = job.process(logits, ids, len(self.prompt.ids), removed)
         if self.prompt.healing is not None:
-            processed = self.prompt.healing.restrict(processed, ids[len(self.prompt.ids) :].tolist())
+            spelled = ids[len(self.prompt.ids) :].tolist()
+            restricted = self.prompt.healing.restrict(processed, spelled)
+            if restricted.max() == -np.inf:  # the word stands in the prompt: what forbids it comes too late
+                restricted = self.prompt.healing.restrict(logits, spelled)
+            processed = restricted
         token, logprob = _engine.sample(
             logits, processed, stream=self.sample_index, position=position, **job.constants
         )

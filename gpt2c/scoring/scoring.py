@@ -154,22 +154,24 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         else:
             groups.append([i])
     rest: list[tuple[_engine.KVCache, int]] = []
-    begun: list[tuple[np.ndarray, _engine.KVCache]] = []
-    kept = pieces[0].passage.options.prefixes
+    begun: list[tuple[Prefixes, np.ndarray, _engine.KVCache]] = []
+    prefixes = pieces[0].passage.options.prefixes
 
     def beginnings() -> Iterator[_Part]:
-        for group in groups:
+        for n, group in enumerate(groups):
             first = pieces[group[0]]
             end = first.shared if len(group) > 1 else len(first.ids)
             # What is kept of earlier texts takes the place of rows that nobody wants.
             wanted = min(int(pieces[i].rows[0]) for i in group)
+            # A session has one cache, and several windows of a long text may be computed at once.
+            kept = NothingKept() if prefixes.borrowed and n > 0 else prefixes
             cache = kept.begin(model, first.ids[: min(wanted + 1, end)], end)
-            begun.append((first.ids[:end], cache))
+            begun.append((kept, first.ids[:end], cache))
             rest.extend((cache, i) for i in group if len(pieces[i].ids) > end)
             yield _Part(cache, first.ids[len(cache) : end], len(cache), group)
 
     _compute_all(model, pieces, beginnings(), found)
-    for ids, cache in begun:
+    for kept, ids, cache in begun:
         kept.keep(ids, cache)
     ends = (
         _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i])

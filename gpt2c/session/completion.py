@@ -12,6 +12,7 @@ import numpy as np
 from ..core import _engine
 from ..errors import DeadlineError
 from ..generation.covers import REMAINING, Path, Rows, covers_of
+from ..generation.spelling import n_characters
 from .results import Completion, Ranked
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class _Search:
         """Search to the end."""
         covers = covers_of(rows, self.typed)
         self.total, self.left = covers.mass + covers.left, covers.left
-        self._begin(rows, covers.best(self.model, max(WAYS, self.n)))
+        paths = covers.best(self.model, max(WAYS, self.n))
+        # Of these, those that leave room for the tokens after them, of which the last is not computed with.
+        self._begin(rows, [path for path in paths if len(path.tokens) + self.most <= rows.room + 2])
         while any(hypothesis.finish_reason is None for hypothesis in self.hypotheses):
             self._advance(deadline)
 
@@ -87,7 +90,7 @@ class _Search:
             hypothesis.finish_reason = hypothesis.finish_reason or reason
 
     def results(self) -> Ranked[Completion]:
-        typed = len(self.typed.decode("utf-8", "replace"))
+        typed = n_characters(self.typed)
         found = [
             Completion(
                 text=hypothesis.data.decode("utf-8", "ignore")[typed:],

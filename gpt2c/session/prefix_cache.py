@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ..errors import shown
 
@@ -49,6 +51,7 @@ class PrefixCache:
         self._blocks: OrderedDict[bytes, KVCache] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
+        _caches.add(self)
 
     def __repr__(self) -> str:
         return (
@@ -116,6 +119,19 @@ class PrefixCache:
         block = self._blocks.pop(key, None)
         if block is not None:
             self._nbytes -= block.nbytes
+
+
+_caches: WeakSet[PrefixCache] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """A thread that does not exist here may hold a lock, and have been at work: begin anew."""
+    for cache in _caches:
+        cache._lock = threading.Lock()
+        cache.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _bytes(size: Any) -> int:

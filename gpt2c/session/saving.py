@@ -91,7 +91,7 @@ def _needed(model: LoadedModel) -> dict[str, str]:
     digest = model.source_sha256()
     if not digest:  # the weights came from no file
         digest = _digest(model.weights.packed.values())
-    return {"numerics": model.numerics, "weights": digest}
+    return {"numerics": model.numerics, "weights": digest, "config": repr(model.config)}
 
 
 def _checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -94,7 +95,7 @@ class Session:
     def token_ids(self, ids: Any) -> None:
         if isinstance(ids, str):
             raise TypeError("session.token_ids takes token ids; set session.text to a string")
-        self._ids = self.model.encode([ids])[0]
+        self._ids = self.model.encode([ids])[0].copy()  # their owner may change them
         self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
         self.is_text = False
 
@@ -189,6 +190,8 @@ class Session:
         """
         from .saving import Saved, write_session
 
+        if len(self._cache) > len(self._held):  # a call was interrupted before it was noted
+            self._cache.truncate(len(self._held))
         text = self._text if self.is_text else self.token_ids
         write_session(path, self.model, Saved(text, self.special, self._held, *self._cache.state()))
 
@@ -205,9 +208,9 @@ class Session:
 
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
-        other = Session(self.model, special=self.special)
-        other._text, other._ids, other.is_text = self._text, self._ids, self.is_text
-        other._cache, other._held = self._cache.fork(), self._held
+        other = copy(self)
+        other._cache = self._cache.fork()
+        other.n_reused = other.n_computed = 0
         return other
 
     # ---- for completion
@@ -231,14 +234,14 @@ class Session:
         """What the model says after paths from the first tokens of the text."""
         if self._logits is None or not np.array_equal(self._held, ids):
             cache = self.begin(self.model, ids, len(ids))
-            [self._logits] = _engine.forward(
+            [logits] = _engine.forward(
                 self.model.weights,
                 [(cache, ids[len(cache) :])],
                 keep=1,
                 threads=self.model.threads,
                 deadline=deadline,
             )
-            self._held = ids
+            self._held, self._logits = ids, logits  # in this order: an interrupt may come between
         return Rows(self.model, self._cache, self._logits, deadline)
 
     # ---- what is kept: core/prefixes.py

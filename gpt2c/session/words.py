@@ -13,7 +13,7 @@ import numpy as np
 from ..core import _engine
 from ..errors import DeadlineError
 from ..generation.covers import AT_ONCE, Path, covers_of
-from ..generation.spelling import APOSTROPHES, end_of_word, spelling_of
+from ..generation.spelling import APOSTROPHES, end_of_word, n_characters, spelling_of
 from .results import Ranked, WordSuggestion
 
 if TYPE_CHECKING:
@@ -66,12 +66,14 @@ class _Search:
     def __init__(self, model: LoadedModel, typed: bytes, k: int) -> None:
         self.model, self.typed, self.k = model, typed, k
         self.spelling = spelling_of(model)
-        self.n_typed = len(self.typed.decode("utf-8"))
+        self.n_typed = n_characters(self.typed)
         self.found: defaultdict[bytes, float] = defaultdict(float)
         self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
         self.total = self.left = 1.0
+        self.longest = LONGEST
 
     def run(self, rows: Rows) -> None:
+        self.longest = min(LONGEST, rows.room + 1)  # the last token of a path is not computed with
         covers = covers_of(rows, self.typed)
         self.total = covers.mass + covers.left
         self.left = self.total
@@ -84,15 +86,18 @@ class _Search:
             while self.frontier and len(batch) < AT_ONCE and not (batch and self._is_settled()):
                 mass, tokens, data = heapq.heappop(self.frontier)
                 batch.append(Path(-mass, tokens, data))
-            for path, p in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
-                self._follow(path, p)
+            for path, logp in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
+                self._follow(path, np.exp(logp))
 
     def results(self, finished: bool) -> Ranked[WordSuggestion]:
         ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))[: self.k]
         suggestions = []
         for data, mass in ranked:
             word = data.decode("utf-8")
-            suggestions.append(WordSuggestion(word[self.n_typed :], word.strip(), mass / self.total))
+            added = word[self.n_typed :]
+            if added[:1].isspace():  # it follows what was typed
+                word = added
+            suggestions.append(WordSuggestion(added, word.strip(), mass / self.total))
         return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
 
     def _is_settled(self) -> bool:
@@ -114,7 +119,7 @@ class _Search:
             end = self._end(path.data)
         except UnicodeDecodeError:
             return  # no text
-        if end is None and len(path.tokens) < LONGEST:
+        if end is None and len(path.tokens) < self.longest:
             heapq.heappush(self.frontier, (-path.mass, path.tokens, path.data))
         elif end is not None:
             self._find(path.data[:end], path.mass)
