@@ -128,9 +128,9 @@ class GPT2(LoadedModel):
             there in any case, in its shape and without NaN.
         prefix_cache : int or str, optional
             How many bytes of keys and values may be kept of the beginnings of texts, such as "256MB"; by
-            default none are. ``generate``, ``stream`` and ``suggest`` then compute a beginning that texts
-            share, such as instructions before each prompt, once: in blocks of 128 tokens. No result changes;
-            :attr:`prefix_cache` tells how much was reused.
+            default none are. ``generate``, ``stream``, ``suggest`` and ``score`` then compute a beginning
+            that texts share, such as instructions before each prompt, once: in blocks of 128 tokens. No
+            result changes; :attr:`prefix_cache` tells how much was reused.
         progress : bool
             Show a bar on stderr if loading takes longer than a second or two.
 

@@ -8,7 +8,7 @@ from helpers.toys import counted_calls, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2c import GPT2
+from gpt2c import GPT2, Deadline
 from gpt2c.generation import speculate
 from gpt2c.generation.speculate import Costs, Drafter, FromModel, FromText
 
@@ -233,3 +233,15 @@ def test_a_draft_needs_the_same_vocabulary(model):
         model.generate([1], draft=random_gpt2(n_vocab=N_VOCAB + 1)[0])
     with pytest.raises(ValueError, match="num_beams=1 only"):
         model.generate([1], draft="prompt", num_beams=2)
+
+
+def test_a_draft_that_reaches_the_deadline_guesses_nothing(other):
+    constants = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0}
+    deadline = Deadline()
+    source = FromModel(other, constants, 0, N_VOCAB, deadline)
+    ids = np.array([1, 2, 3], np.int32)
+    first = source.guess(ids, 3)
+    deadline.cancel()
+    assert source.guess(np.append(ids, [9, 8]).astype(np.int32), 3) == ([], 0)
+    deadline._cancelled = False
+    assert source.guess(ids, 3) == first

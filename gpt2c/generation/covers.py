@@ -27,6 +27,8 @@ __all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of"]
 REMAINING = 1e-3
 """The share of the probability that may be left unsearched."""
 
+MOST_PASSES = 16  # for words that nothing makes likely, of which more is left unsearched then
+
 AT_ONCE = 8  # rows of the engine that cost little more than one
 
 
@@ -103,6 +105,19 @@ class Rows:
         """How many tokens may follow the text."""
         return self.model.config.n_ctx - len(self._cache)
 
+    def along(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
+        """The log-probabilities after each beginning of a path, the empty one and the whole included."""
+        tokens = tokens[: self.room]
+        rows = [self._root]
+        if tokens:
+            part = (self.branch(len(tokens)), np.array(tokens, np.int32))
+            found = _engine.forward(
+                self.model.weights, [part], threads=self.model.threads, deadline=self._deadline
+            )
+            rows += list(found)
+        for row in rows:
+            yield row - np.float32(_engine.log_sum_exp(row))
+
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
         """The log-probabilities of the token that follows each path, float32 [n_vocab]."""
         inner = [path for path in paths if path]
@@ -121,23 +136,64 @@ class Rows:
 
 def covers_of(rows: Rows, word: bytes) -> Covers:
     """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
-    spelling = spelling_of(rows.model)
-    frontier: list[tuple[float, tuple[int, ...], int]] = [(-1.0, (), 0)]
-    left, mass, dropped = 1.0, 0.0, 0.0
-    groups = []
-    while frontier and left > REMAINING * (mass + left):
-        batch = [heapq.heappop(frontier) for _ in range(min(AT_ONCE, len(frontier)))]
-        for (negative, tokens, n), logp in zip(batch, rows.after([item[1] for item in batch]), strict=True):
-            ids = spelling.ids[spelling.beginning_with(word[n:])]
-            reached = np.exp(logp[ids], dtype=np.float64)
-            groups.append((Path(-negative, tokens, word[:n]), ids, reached))
-            mass -= negative * float(reached.sum())
-            for token, length in spelling.inside(word[n:]):
-                probability = -negative * math.exp(logp[token])
-                if len(tokens) < rows.room:
-                    heapq.heappush(frontier, (-probability, (*tokens, token), n + length))
-                else:
-                    dropped += probability
+    search = _Search(rows, word)
+    search.begin()
+    for _ in range(MOST_PASSES):
+        if not search.frontier or search.left <= REMAINING * (search.mass + search.left):
+            break
+        batch = [heapq.heappop(search.frontier) for _ in range(min(AT_ONCE, len(search.frontier)))]
+        following = rows.after([tokens for _, tokens, _ in batch])
+        for (negative, tokens, n), logp in zip(batch, following, strict=True):
+            search.expand(Path(-negative, tokens, word[:n]), logp)
+    return Covers(search.mass, search.left, search.groups)
+
+
+class _Search:
+    """Paths inside a word, the most probable of which are followed first."""
+
+    def __init__(self, rows: Rows, word: bytes) -> None:
+        self._rows, self._word = rows, word
+        self._spelling = spelling_of(rows.model)
+        self.frontier: list[tuple[float, tuple[int, ...], int]] = []  # minus the mass, tokens, bytes
+        self.groups: list[tuple[Path, np.ndarray, np.ndarray]] = []
+        self.mass, self._dropped = 0.0, 0.0
+
+    @property
+    def left(self) -> float:
         # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
-        left = sum((-path[0] for path in frontier), dropped)
-    return Covers(mass, left, groups)
+        return sum((-path[0] for path in self.frontier), self._dropped)
+
+    def begin(self) -> None:
+        """Follow the way in which the tokenizer writes the word, mostly the likeliest: one pass."""
+        tokenizer = self._rows.model.tokenizer
+        try:
+            own = tokenizer.encode(self._word.decode("utf-8"), continued=True)
+        except ValueError:  # the word cannot be written by itself
+            own = []
+        if b"".join(map(tokenizer.token_bytes, own)) != self._word:
+            own = []
+        mass, n = 1.0, 0
+        found = list(self._rows.along(own[:-1]))
+        for i, logp in enumerate(found):
+            following = own[i] if i + 1 < len(found) else None
+            self.expand(Path(mass, tuple(own[:i]), self._word[:n]), logp, following)
+            if following is not None:
+                mass *= math.exp(logp[following])
+                n += len(tokenizer.token_bytes(following))
+
+    def expand(self, path: Path, logp: np.ndarray, following: int | None = None) -> None:
+        """Take note of what can follow a path, but for a token that is followed anyway."""
+        rest = self._word[len(path.data) :]
+        ids = self._spelling.ids[self._spelling.beginning_with(rest)]
+        reached = np.exp(logp[ids], dtype=np.float64)
+        self.groups.append((path, ids, reached))
+        self.mass += path.mass * float(reached.sum())
+        for token, length in self._spelling.inside(rest):
+            probability = path.mass * math.exp(logp[token])
+            if token == following:
+                continue
+            if len(path.tokens) < self._rows.room:
+                entry = (-probability, (*path.tokens, token), len(path.data) + length)
+                heapq.heappush(self.frontier, entry)
+            else:
+                self._dropped += probability

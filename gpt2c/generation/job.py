@@ -88,7 +88,8 @@ class Job:
         if self.options.draft is None or self._watch is not None:
             return None
         n_text = self.model.n_text_tokens
-        return new_drafter(self.options.draft, self.constants, sample_index, n_text, self.costs)
+        options = self.options
+        return new_drafter(options.draft, self.constants, sample_index, n_text, self.costs, options.deadline)
 
     def forward(
         self, parts: Sequence[Pending], *, only_steps: bool = False

@@ -20,9 +20,10 @@ import numpy as np
 
 from ..core import _engine
 from ..core.prefixes import common_length
-from ..errors import shown
+from ..errors import DeadlineError, shown
 
 if TYPE_CHECKING:
+    from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
 __all__ = ["Costs", "Drafter", "check_draft", "new_drafter"]
@@ -96,25 +97,44 @@ class FromText:
 class FromModel:
     """What a smaller model goes on with, drawing by the same random numbers."""
 
-    def __init__(self, model: LoadedModel, constants: dict[str, Any], sample_index: int, n_text: int) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        constants: dict[str, Any],
+        sample_index: int,
+        n_text: int,
+        deadline: Deadline | None = None,
+    ) -> None:
         self._model, self._constants, self._stream, self._n_text = model, constants, sample_index, n_text
+        self._deadline = deadline
         self._cache = model.new_cache()
         self._held = np.empty(0, np.int32)
         self._seconds = 0.0
 
     def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
         """There is one kind."""
+        try:
+            return self._guess(ids, most), 0
+        except DeadlineError:
+            return [], 0
+
+    def _guess(self, ids: np.ndarray, most: int) -> list[int]:
         found: list[int] = []
+        self._held = self._held[: len(self._cache)]  # if an earlier guess was given up
         most = min(most, self._model.config.n_ctx - len(ids))
         if most < 1:
-            return found, 0
+            return found
         begin = perf_counter()
         n = min(common_length(self._held, ids), len(ids) - 1)
         self._cache.truncate(n)
         new = ids[n:]
         while True:
             [logits] = _engine.forward(
-                self._model.weights, [(self._cache, new)], keep=1, threads=self._model.threads
+                self._model.weights,
+                [(self._cache, new)],
+                keep=1,
+                threads=self._model.threads,
+                deadline=self._deadline,
             )
             position = len(ids) + len(found)
             token, _ = _engine.sample(
@@ -127,7 +147,7 @@ class FromModel:
         self._held = np.concatenate([ids, np.array(found[:-1], np.int32)])
         took = (perf_counter() - begin) / most
         self._seconds = self._seconds + (took - self._seconds) * _WEIGHT if self._seconds else took
-        return found, 0
+        return found
 
     def seconds(self) -> float:
         return self._seconds
@@ -173,12 +193,17 @@ class Drafter:
 
 
 def new_drafter(
-    draft: Any, constants: dict[str, Any], sample_index: int, n_text: int, costs: Costs
+    draft: Any,
+    constants: dict[str, Any],
+    sample_index: int,
+    n_text: int,
+    costs: Costs,
+    deadline: Deadline,
 ) -> Drafter:
     """What makes guesses for one text, by the option ``draft``."""
     if draft == "prompt":
         return Drafter(FromText(), costs)
-    return Drafter(FromModel(draft, constants, sample_index, n_text), costs)
+    return Drafter(FromModel(draft, constants, sample_index, n_text, deadline), costs)
 
 
 def check_draft(draft: Any, model: LoadedModel) -> None:
@@ -187,12 +212,15 @@ def check_draft(draft: Any, model: LoadedModel) -> None:
         return
     if not hasattr(draft, "new_cache"):
         raise TypeError(f"draft must be 'prompt', a model, or None; got {shown(draft)}")
+    draft.check_language_model()
     one, other = draft.config.n_vocab, model.config.n_vocab
-    same = one == other or (
-        draft.has_tokenizer and model.has_tokenizer and min(one, other) >= model.n_text_tokens
-    )
-    if same and draft.has_tokenizer and model.has_tokenizer:
-        same = all(draft.token_bytes(t) == model.token_bytes(t) for t in range(0, model.n_text_tokens, 97))
+    same = one == other
+    if draft.has_tokenizer and model.has_tokenizer:
+        # Embeddings may be padded to different sizes.
+        n = model.n_text_tokens
+        same = draft.n_text_tokens == n
+        if same and draft.tokenizer is not model.tokenizer:
+            same = all(draft.token_bytes(token) == model.token_bytes(token) for token in range(n))
     if not same:
         raise ValueError(
             f"the draft {draft.name} has another vocabulary than {model.name}: a smaller model with the same "

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Spelling", "end_of_word", "n_characters", "spelling_of", "split_last"]
 
-_known: WeakKeyDictionary[Tokenizer, Spelling] = WeakKeyDictionary()
+# By the tokenizer, and by how many of its tokens a model has.
+_known: WeakKeyDictionary[Tokenizer, dict[int, Spelling]] = WeakKeyDictionary()
 
 APOSTROPHES = "'\u2019"
 
@@ -77,10 +78,10 @@ class Spelling:
 
 def spelling_of(model: LoadedModel) -> Spelling:
     """That of a model's tokenizer, found once."""
-    tokenizer = model.tokenizer
-    if tokenizer not in _known:
-        _known[tokenizer] = Spelling(tokenizer, model.n_text_tokens)
-    return _known[tokenizer]
+    found = _known.setdefault(model.tokenizer, {})
+    if model.n_text_tokens not in found:
+        found[model.n_text_tokens] = Spelling(model.tokenizer, model.n_text_tokens)
+    return found[model.n_text_tokens]
 
 
 def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
