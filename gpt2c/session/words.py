@@ -26,7 +26,7 @@ __all__ = ["LONGEST", "suggest_words"]
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
 IGNORED = 1e-4  # paths with less of the probability are not followed
-ROUNDS = 2  # passes, each of which follows the most probable paths
+ROUNDS = 3  # passes, each of which follows the most probable paths
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
