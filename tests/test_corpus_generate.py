@@ -225,7 +225,7 @@ def test_caches_decide_how_many_texts_advance_together(model, monkeypatch):
 
     prompts = [[1, 2, 3] + [4] * 8] * 6 + [[1] * 27]  # caches of 16 and 32 positions
     expected = [g.token_ids for g in model.generate(prompts, max_new_tokens=5)]
-    monkeypatch.setattr("gpt2c.generation.loop._engine.forward", watching)
+    monkeypatch.setattr("gpt2c.generation.job._engine.forward", watching)
     for room, most in ((48, 3), (47, 2), (1, 1)):
         monkeypatch.setattr("gpt2c.generation.loop.CACHE_BYTES", room * per_token)
         together.clear()

@@ -388,6 +388,7 @@ def test_the_keyboard_reads_them_on_request(tmp_path, monkeypatch, capsys):
     model = GPT2.from_pretrained(folder)
     monkeypatch.setattr(suggest, "read_text", lambda _: None)
     monkeypatch.setattr(suggest, "is_terminal", lambda _: True)
+    monkeypatch.setenv("TERM", "dumb")
     typed = f" the king{END} he"
     for options, tokens in zip(([], ["--special"]), TYPED["gpt2"][1:], strict=True):
         lines = [typed]

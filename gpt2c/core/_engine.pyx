@@ -47,8 +47,8 @@ cdef last_rows(Call call, keep):
     if n == call.rows:
         return np.arange(call.rows, dtype=np.intp)
     starts = call.row_start.tolist()
-    return np.concatenate([np.arange(max(first, end - many) if many else first, end, dtype=np.intp)
-                           for first, end, many in zip(starts[:-1], starts[1:], each)])
+    sizes = [min(int(many), end - first) or end - first for first, end, many in zip(starts[:-1], starts[1:], each)]
+    return np.concatenate([np.arange(end - size, end, dtype=np.intp) for end, size in zip(starts[1:], sizes)])
 
 
 def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None, bidirectional=False, deadline=None):
