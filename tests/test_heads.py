@@ -238,7 +238,7 @@ def test_a_packed_file_without_a_head_does_not_name_one(tmp_path):
 def test_caches_of_many_short_texts_stay_small(load, monkeypatch, finding):
     model = load("single")
     most = 3 * model.new_cache(1).nbytes
-    monkeypatch.setattr("gpt2c.heads.reading.CACHE_BYTES", most, raising=False)
+    monkeypatch.setattr("gpt2c.core.batching.CACHE_BYTES", most)
     compute, calls = _engine.hidden, []
 
     def hidden(weights, sequences, *rest, **how):

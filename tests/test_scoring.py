@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from gpt2c import (
     reference,
 )
 from gpt2c.checkpoint import BUNDLED
-from gpt2c.core import _engine
+from gpt2c.core import _engine, batching
 from gpt2c.scoring import scoring, vocabulary
 from gpt2c.scoring.vocabulary import word_edges
 from gpt2c.tokenizer.bpe import BPETokenizer
@@ -290,7 +291,8 @@ def test_a_continuation_has_the_scores_of_the_whole_text(data, dtype, bos, rows,
     options = {"bos": bos, "top": 3, "mask": np.arange(61) % 3 == 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "ROWS_PER_CALL", rows)
-        patch.setattr(scoring, "CACHE_BYTES", cache)
+        patch.setattr(batching, "ROWS_PER_CALL", rows)
+        patch.setattr(batching, "CACHE_BYTES", cache)
         found = model.score(pairs, **options)
     for (context, rest), one in zip(pairs, found, strict=True):
         assert len(one) == len(rest) - (not bos and not context)
@@ -348,14 +350,37 @@ def test_many_continuations_take_bounded_memory(monkeypatch):
     model, _ = random_gpt2()
     calls = engine_calls(monkeypatch)
     one = model.new_cache(16).nbytes  # what a continuation has besides the positions that it reads
-    monkeypatch.setattr(scoring, "CACHE_BYTES", 3 * one)
+    monkeypatch.setattr(batching, "CACHE_BYTES", 3 * one)
     pairs = [([1] * 20, [2, 3, 4])] * 8
     model.score(pairs)
     assert calls == [[21], [2] * 3, [2] * 3, [2] * 2]
     calls.clear()
     monkeypatch.setattr(scoring, "ROWS_PER_CALL", 30)
+    monkeypatch.setattr(batching, "ROWS_PER_CALL", 30)
     list(model.score(iter(pairs * 4)))  # a context is computed again after 30 rows that follow it
     assert calls == [[21], *[[2] * 3] * 5] * 2 + [[21], [2] * 2]
+
+
+def test_caches_of_many_short_texts_do_not_live_on(monkeypatch):
+    model, _ = random_gpt2()
+    made, alive, score = WeakSet(), [], _engine.score
+    new_cache = type(model).new_cache
+
+    def noted(self, *how):
+        cache = new_cache(self, *how)
+        made.add(cache)
+        return cache
+
+    def counting(*arguments, **how):
+        alive.append(len(made))
+        return score(*arguments, **how)
+
+    monkeypatch.setattr(type(model), "new_cache", noted)
+    monkeypatch.setattr(_engine, "score", counting)
+    monkeypatch.setattr(batching, "CACHE_BYTES", 3 * model.new_cache(2).nbytes)
+    model.score([[1, 2, 3]] * 30)
+    # Three of a call, and the next, which is made to see whether it fits.
+    assert len(alive) == 10 and max(alive) <= 4
 
 
 def test_context_and_continuation_are_tokenised_apart(bundled):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
-__all__ = ["CACHE_BYTES", "MOST_EMPTY", "ROWS_PER_CALL", "TEXTS_AT_ONCE", "calls_of"]
+__all__ = ["CACHE_BYTES", "MOST_EMPTY", "ROWS_PER_CALL", "TEXTS_AT_ONCE", "calls_of", "within_bounds"]
+
+Item = TypeVar("Item")
 
 ROWS_PER_CALL = 2048
 """Tokens in one call of the engine, unless one text alone has more."""
@@ -16,6 +19,30 @@ MOST_EMPTY = 1024
 
 CACHE_BYTES = 2**30
 """For the caches of the texts that are computed together, unless one alone takes more."""
+
+
+def within_bounds(items: Iterable[Item], measure: Callable[[Item], tuple[int, int]]) -> Iterator[list[Item]]:
+    """Neighbours that share a call: ``ROWS_PER_CALL`` rows and ``CACHE_BYTES`` at most, or one item.
+
+    ``measure`` tells the rows and the bytes of an item. An error in taking the next one comes after those
+    before it. Who takes a list may clear it, so that its caches do not live on while the next is made.
+    """
+    batch: list[Item] = []
+    rows = size = 0
+    try:
+        for item in items:
+            more_rows, more_size = measure(item)
+            if batch and (rows + more_rows > ROWS_PER_CALL or size + more_size > CACHE_BYTES):
+                yield batch
+                batch, rows, size = [], 0, 0
+            batch.append(item)
+            rows, size = rows + more_rows, size + more_size
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def calls_of(lengths: Sequence[int]) -> Iterator[slice]:

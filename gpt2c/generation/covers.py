@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
-__all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of"]
+__all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of", "log_probabilities"]
 
 REMAINING = 1e-3
 """The share of the probability that may be left unsearched."""
@@ -77,6 +77,11 @@ class Covers(NamedTuple):
         return found
 
 
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Those of all tokens, float32 [n_vocab], by a row of logits."""
+    return logits - np.float32(_engine.log_sum_exp(logits))
+
+
 class Rows:
     """What the model says of the token after paths from one text.
 
@@ -115,8 +120,7 @@ class Rows:
                 self.model.weights, [part], threads=self.model.threads, deadline=self._deadline
             )
             rows += list(found)
-        for row in rows:
-            yield row - np.float32(_engine.log_sum_exp(row))
+        yield from map(log_probabilities, rows)
 
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
         """The log-probabilities of the token that follows each path, float32 [n_vocab]."""
@@ -130,8 +134,7 @@ class Rows:
                 )
             )
         for path in paths:
-            row = next(logits) if path else self._root
-            yield row - np.float32(_engine.log_sum_exp(row))
+            yield log_probabilities(next(logits) if path else self._root)
 
 
 def covers_of(rows: Rows, word: bytes) -> Covers:

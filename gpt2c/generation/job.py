@@ -13,7 +13,6 @@ from ..core import _engine
 from ..core.prefixes import NothingKept
 from ..tokenizer.writing import Writer
 from .processors import LogitsProcessors
-from .speculate import Costs, check_draft, new_drafter
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..introspection.activations import Captured
     from ..introspection.observer import Watch
     from .options import SamplingOptions
-    from .speculate import Drafter
+    from .speculate import Costs, Drafter
 
 __all__ = ["Job", "Pending"]
 
@@ -70,8 +69,12 @@ class Job:
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
         # What is captured or edited is all of a text.
         self.prefixes = NothingKept() if self._watch is not None else prefixes or model.prefixes
-        check_draft(options.draft, model)
-        self.costs = Costs()
+        self.costs: Costs | None = None  # of passes, where tokens are guessed
+        if options.draft is not None:
+            from .speculate import Costs, check_draft
+
+            check_draft(options.draft, model)
+            self.costs = Costs()
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
@@ -85,8 +88,10 @@ class Job:
 
     def new_drafter(self, sample_index: int) -> Drafter | None:
         """What guesses the next tokens of a text, if anything does."""
-        if self.options.draft is None or self._watch is not None:
+        if self.costs is None or self._watch is not None:
             return None
+        from .speculate import new_drafter
+
         n_text = self.model.n_text_tokens
         options = self.options
         return new_drafter(options.draft, self.constants, sample_index, n_text, self.costs, options.deadline)
@@ -114,7 +119,7 @@ class Job:
             observer=observer,
             deadline=self.options.deadline,
         )
-        if only_steps:
+        if only_steps and self.costs is not None:
             self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
         return logits, observer.captured if observer is not None and self.names else None
 

@@ -14,7 +14,7 @@ right, and from what more rows cost in this run.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,16 +56,6 @@ class Costs:
         near = max(below)
         # Until it is known, a row more is taken to cost a fiftieth of a pass.
         return self._seconds[near] * (1 + 0.02 * (rows - near))
-
-
-class Source(Protocol):
-    """Where guesses come from."""
-
-    def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
-        """Up to ``most`` tokens that may follow ``ids``, and what kind of guess they are."""
-
-    def seconds(self) -> float:
-        """What a guess costs."""
 
 
 class FromText:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core import _engine
-from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
+from ..core.batching import within_bounds
 from ..core.checks import check_flag, check_integer
 from ..core.prompts import listed, separate
 from ..errors import ContextLengthError, counted
@@ -122,7 +122,8 @@ def hidden_rows(
 
     Neighbours share a call of the engine. An error in taking the next one comes after those before it.
     """
-    for batch in _batches(model, readings):
+    new = ((reading, model.new_cache(len(reading.ids))) for reading in readings)
+    for batch in within_bounds(new, lambda item: (len(item[0].ids), item[1].nbytes)):
         some = [reading for reading, _ in batch]
         rows = [wanted(reading) for reading in some]
         sequences = ((cache, reading.ids) for reading, cache in batch)
@@ -130,25 +131,3 @@ def hidden_rows(
         batch.clear()  # the caches need not live on while the results are looked at
         ends = np.cumsum([len(which) for which in rows])[:-1]
         yield from zip(some, np.split(found, ends), strict=True)
-
-
-def _batches(
-    model: LoadedModel, readings: Iterable[Reading]
-) -> Iterator[list[tuple[Reading, _engine.KVCache]]]:
-    """Neighbours with new caches: ``ROWS_PER_CALL`` rows and ``CACHE_BYTES`` at most, or one text."""
-    batch: list[tuple[Reading, _engine.KVCache]] = []
-    rows = size = 0
-    try:
-        for reading in readings:
-            cache = model.new_cache(len(reading.ids))
-            if batch and (rows + len(reading.ids) > ROWS_PER_CALL or size + cache.nbytes > CACHE_BYTES):
-                yield batch
-                batch, rows, size = [], 0, 0
-            batch.append((reading, cache))
-            rows, size = rows + len(reading.ids), size + cache.nbytes
-    except Exception:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch

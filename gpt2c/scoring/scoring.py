@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import numpy as np
 
 from ..core import _engine
-from ..core.batching import CACHE_BYTES, ROWS_PER_CALL, calls_of
+from ..core.batching import ROWS_PER_CALL, calls_of, within_bounds
 from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
 from ..core.prefixes import NothingKept
@@ -154,7 +154,6 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         else:
             groups.append([i])
     rest: list[tuple[_engine.KVCache, int]] = []
-    begun: list[tuple[Prefixes, np.ndarray, _engine.KVCache]] = []
     prefixes = pieces[0].passage.options.prefixes
 
     def beginnings() -> Iterator[_Part]:
@@ -166,15 +165,12 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
             # A session has one cache, and several windows of a long text may be computed at once.
             kept = NothingKept() if prefixes.borrowed and n > 0 else prefixes
             cache = kept.begin(model, first.ids[: min(wanted + 1, end)], end)
-            begun.append((kept, first.ids[:end], cache))
             rest.extend((cache, i) for i in group if len(pieces[i].ids) > end)
-            yield _Part(cache, first.ids[len(cache) : end], len(cache), group)
+            yield _Part(cache, first.ids[len(cache) : end], len(cache), group, kept)
 
     _compute_all(model, pieces, beginnings(), found)
-    for kept, ids, cache in begun:
-        kept.keep(ids, cache)
     ends = (
-        _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i])
+        _Part(cache.branch(len(pieces[i].ids)), pieces[i].ids[len(cache) :], len(cache), [i], NothingKept())
         for cache, i in rest
     )
     _compute_all(model, pieces, ends, found)
@@ -185,16 +181,9 @@ def _compute_all(
     model: LoadedModel, pieces: Sequence[Piece], parts: Iterable[_Part], found: list[list[_Values]]
 ) -> None:
     """Add what the parts' pieces want to ``found``, in calls that keep rows and caches within bounds."""
-    some: list[_Part] = []
-    rows = size = 0
-    for part in parts:
-        if some and (rows + len(part.ids) > ROWS_PER_CALL or size + part.cache.nbytes > CACHE_BYTES):
-            _compute(model, pieces, some, found)
-            some, rows, size = [], 0, 0
-        some.append(part)
-        rows, size = rows + len(part.ids), size + part.cache.nbytes
-    if some:
+    for some in within_bounds(parts, lambda part: (len(part.ids), part.cache.nbytes)):
         _compute(model, pieces, some, found)
+        some.clear()  # the caches need not live on
 
 
 def _compute(
@@ -223,6 +212,8 @@ def _compute(
         observer=observer,
         deadline=options.deadline,
     )
+    for part in parts:
+        part.kept.keep(pieces[part.owners[0]].ids[: part.begin + len(part.ids)], part.cache)
     ends = np.cumsum(sizes)[:-1]
     for i, *arrays in zip(owners, *(np.split(array, ends) for array in values), strict=True):
         found[i].append(tuple(arrays))
@@ -249,6 +240,7 @@ class _Part(NamedTuple):
     ids: np.ndarray
     begin: int  # which of their pieces' ids is the first of these
     owners: list[int]  # indices of the pieces that want rows of it
+    kept: Prefixes  # what takes note of the cache then
 
 
 def _finished(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from ..generation.covers import REMAINING, Path, Rows, covers_of
+from ..generation.covers import REMAINING, Path, Rows, covers_of, log_probabilities
 from ..generation.spelling import n_characters
 from .results import Completion, Ranked
 
@@ -129,7 +129,7 @@ class _Search:
         ]
         rows: dict[int, np.ndarray] = {}
         for hypothesis in active:
-            p = np.stack([_probabilities(next(logits)) for _ in hypothesis.ways])
+            p = np.exp([log_probabilities(next(logits)) for _ in hypothesis.ways])
             rows[id(hypothesis)] = p
             following = hypothesis.after(p)
             candidates += [
@@ -167,7 +167,3 @@ class _Search:
         if len(child.probabilities) == self.most:
             child.finish_reason = "length"
         return child
-
-
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    return np.exp(logits - np.float32(_engine.log_sum_exp(logits)))
