@@ -222,6 +222,11 @@ def test_the_tokenizer_of_the_adapter_counts(base, copy):
     assert list(GPT2.from_pretrained(base, adapter=folder).tokenizer.encode("hi")) == [2]
 
 
+def test_no_adapter_is_the_base(base):
+    plain, none = GPT2.from_pretrained(base), GPT2.from_pretrained(base, adapter=[])
+    assert (none.source_sha256(), none.name, none.notes) == (plain.source_sha256(), plain.name, plain.notes)
+
+
 def test_notes_name_and_hash(base, monkeypatch):
     def loaded(*adapters):
         return GPT2.from_pretrained(base, adapter=list(adapters))

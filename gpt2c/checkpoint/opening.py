@@ -109,9 +109,10 @@ def _merged(
 
     with contextlib.ExitStack() as stack:
         stack.callback(base.close)
-        found = merge(base, first + find_adapters(adapter, **hub))
+        found = first + find_adapters(adapter, **hub)
+        merged = merge(base, found) if found else base
         stack.pop_all()
-    return found
+    return merged
 
 
 def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Checkpoint:

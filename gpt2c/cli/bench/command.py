@@ -232,7 +232,7 @@ def _local(arguments: Namespace) -> str | None:
     if source is None or (revision is None and os.path.exists(os.path.expanduser(source))):
         return source
     found = open_checkpoint(
-        source, revision=revision, local_files_only=arguments.offline, strict=arguments.strict
+        source, adapter=[], revision=revision, local_files_only=arguments.offline, strict=arguments.strict
     )
     # A merged adapter has no directory of its own.
     return source if found.is_merged else str(found.directory)
