@@ -31,8 +31,8 @@ def typist(model, monkeypatch):
 
     def wait(text):
         end = time.monotonic() + 30
-        while not (made and made[0].text == text and made[0].ghost):
-            assert time.monotonic() < end, (text, made and (made[0].text, made[0].ghost, made[0].problem))
+        while not (made and made[0].found.text == text and made[0].found.ghost):
+            assert time.monotonic() < end, (text, made and made[0].found)
             time.sleep(0.01)
 
     def type_keys(*steps):
@@ -80,11 +80,11 @@ def test_what_is_wrong_is_shown(model):
     searches = keyboard._Searches(model, model.n_text_tokens + 1, False, lambda: None)
     searches.want("a")
     end = time.monotonic() + 30
-    while not searches.problem:
+    while not searches.found.problem:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert searches.problem.startswith("k must be from 1 to 4096")
-    assert keyboard._toolbar(searches, "a") == [("", searches.problem)]
+    assert searches.found.problem.startswith("k must be from 1 to 4096")
+    assert keyboard._toolbar(searches, "a") == [("", searches.found.problem)]
 
 
 def test_a_newer_text_gives_up_the_search_for_an_older_one(model):
@@ -93,10 +93,10 @@ def test_a_newer_text_gives_up_the_search_for_an_older_one(model):
     for n in range(1, 30):
         searches.want("The king and the queen went to"[:n])
     end = time.monotonic() + 30
-    while searches.text != "The king and the queen went to"[:29] or not searches.ghost:
+    while searches.found.text != "The king and the queen went to"[:29] or not searches.found.ghost:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert searches.words[0].word
+    assert searches.found.words[0].word
 
 
 @pytest.mark.parametrize("key", ["\x04", "\x03"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import Suggestion
@@ -27,6 +27,17 @@ GHOST = 8  # tokens behind the cursor
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "word": "bold", "auto-suggestion": "ansibrightblack"})
 
 
+class _Found(NamedTuple):
+    """What could come after a text: one value, as another thread shows it."""
+
+    text: str = ""
+    words: Sequence[WordSuggestion] = ()
+    ghost: str = ""
+    """What is shown behind the cursor."""
+    problem: str = ""
+    """Why nothing was found."""
+
+
 class _Searches:
     """What could come next, found in a thread of its own; a newer text gives up the search for an older one.
 
@@ -42,10 +53,7 @@ class _Searches:
     """
 
     def __init__(self, model: GPT2, k: int, special: bool, changed: Callable[[], None]) -> None:
-        self.text = ""
-        self.words: list[WordSuggestion] = []
-        self.ghost = ""
-        self.problem = ""
+        self.found = _Found()
         self._session, self._k, self._changed = model.session(special=special), k, changed
         self._wanted: str | None = None
         self._deadline = Deadline()
@@ -80,15 +88,15 @@ class _Searches:
             try:
                 words, finished = self._words(text, deadline)
                 if finished:
-                    self.text, self.words, self.ghost, self.problem = text, words, "", ""
+                    self.found = _Found(text, words)
                     self._changed()
                 self._session.text = text
                 found = self._session.complete(1, max_new_tokens=GHOST, deadline=deadline)
                 if found.finished and found:
-                    self.ghost = found[0].text
+                    self.found = self.found._replace(ghost=found[0].text)
                     self._changed()
             except (GPT2CError, ValueError) as error:
-                self.text, self.words, self.ghost, self.problem = text, [], "", str(error)
+                self.found = _Found(text, problem=str(error))
                 self._changed()
 
     def _words(self, text: str, deadline: Deadline) -> tuple[list[WordSuggestion], bool]:
@@ -128,8 +136,9 @@ def _show(searches: _Searches, prompt: PromptSession[str]) -> None:
 
     def put() -> None:
         buffer = prompt.default_buffer
-        if buffer.text == searches.text and buffer.document.is_cursor_at_the_end:
-            buffer.suggestion = Suggestion(searches.ghost.split("\n")[0])
+        found = searches.found
+        if buffer.text == found.text and buffer.document.is_cursor_at_the_end:
+            buffer.suggestion = Suggestion(found.ghost.split("\n")[0])
         prompt.app.invalidate()
 
     loop = prompt.app.loop
@@ -139,11 +148,12 @@ def _show(searches: _Searches, prompt: PromptSession[str]) -> None:
 
 def _toolbar(searches: _Searches, text: str) -> StyleAndTextTuples:
     """The words that were found, with the keys that pick them."""
-    if searches.problem:
-        return [("", harmless(searches.problem))]
+    found = searches.found
+    if found.problem:
+        return [("", harmless(found.problem))]
     shown: StyleAndTextTuples = []
-    if searches.text == text:
-        for number, word in enumerate(searches.words, 1):
+    if found.text == text:
+        for number, word in enumerate(found.words, 1):
             key = "Tab" if number == 1 else f"Alt-{number}"
             shown += [
                 ("", f"{key} "),
@@ -155,10 +165,10 @@ def _toolbar(searches: _Searches, text: str) -> StyleAndTextTuples:
 
 def _pick(searches: _Searches, prompt: PromptSession[str], n: int) -> None:
     """Add one of the words to the text that it was found for."""
-    buffer = prompt.default_buffer
-    if buffer.text == searches.text and n <= len(searches.words):
+    buffer, found = prompt.default_buffer, searches.found
+    if buffer.text == found.text and n <= len(found.words):
         buffer.cursor_position = len(buffer.text)
-        buffer.insert_text(searches.words[n - 1].text)
+        buffer.insert_text(found.words[n - 1].text)
 
 
 def _keys(pick: Callable[[int], None]) -> KeyBindings:
