@@ -434,3 +434,13 @@ def test_some_rows_of_a_tensor(tmp_path, dtype):
     info = header_of(path)["a"]
     for begin, end in [(0, 7), (0, 1), (2, 5), (6, 7), (6, 99), (3, 3)]:
         assert np.array_equal(tensor_of(info, begin, end), array[begin:end])
+
+
+@pytest.mark.parametrize("offset", [2**40, 2**63 - 1, 2**63, 2**64 + 40])
+def test_behind_the_end_of_a_file_there_is_nothing(offset, tmp_path):
+    """Damaged headers point there, further than the system can count."""
+    path = tmp_path / "file"
+    path.write_bytes(b"four")
+    with RegularFile(path) as file:
+        assert file.read(4, offset) == b""
+        assert file.read(4, 2) == b"ur"

@@ -31,6 +31,8 @@ __all__ = [
 MAX_JSON = 4 * 2**20
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LLMC_MAGIC = 20240326
+# No file is so large; the system's own numbers for places in files end at twice that.
+_LAST = 2**62
 
 
 @contextmanager
@@ -91,6 +93,8 @@ class RegularFile:
     def read_into(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill a buffer of bytes from ``offset`` on. Returns how many were read: fewer at the file's end."""
         view, done = memoryview(buffer), 0
+        if offset > _LAST:
+            return 0
         with reading(self.path):
             while done < len(view) and (count := os.preadv(self.fileno(), [view[done:]], offset + done)):
                 done += count
