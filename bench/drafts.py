@@ -1,12 +1,16 @@
 """What guessed tokens save: time without draft="prompt" over time with it, for texts that repeat themselves.
 
-    python bench/drafts.py [--shape 124M] [--dtype int8] [--threads N] [--tokens 250] [--rounds 3]
-                           [--json FILE]
+    python bench/drafts.py [--shape 124M | --model DIR] [--dtype int8] [--threads N] [--tokens 250]
+                           [--rounds 3] [--json FILE]
 
-A model of random weights is forced, by a logits_processor, to write recorded texts, so that as many guesses
-are right as these texts allow: code and a table out of this repository, a dialogue that quotes, and the prose
-of gpt2c's sample text. The first half of each text is the prompt. Both ways alternate; told are the median of
-their ratios and how many tokens a pass confirmed. The texts written are compared and have to be the same.
+A model, with random weights or read from DIR (the bundled one: gpt2c/data/model), is forced, by a
+logits_processor, to write recorded texts, so that as many guesses are right as these texts allow: code, JSON,
+a table of data and one of words out of this repository, a dialogue that quotes, and the prose of gpt2c's
+sample text. The first half of each text is the prompt. The two ways alternate; the table gives the median of
+their ratios and how many tokens a pass confirmed. The texts written are compared and must be the same.
+
+Exit status 1: the median of the texts that repeat themselves, or the prose, is not as much faster as it
+should be.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from gpt2c.scoring.comparison import SAMPLE
 
 ROOT = Path(__file__).resolve().parent.parent
 WANTED = {"repeats": 1.5, "prose": 0.98}
-"""How many times as fast texts have to be, by kind."""
+"""How many times as fast texts should be, by kind."""
 
 DIALOGUE = """\
 Customer: I ordered the blue kettle with order number 4471-92 on Monday, and it has not arrived.
@@ -44,10 +48,14 @@ def texts() -> dict[str, tuple[str, str]]:
     """Name -> kind, text."""
     code = (ROOT / "gpt2c/core/_call.pyi").read_text() + (ROOT / "gpt2c/core/_engine.pyi").read_text()
     lines = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8").splitlines()
-    table = "\n".join([line for line in lines if line.startswith("|")][:40])
+    words = "\n".join([line for line in lines if line.startswith("|")][:40])
+    data = (ROOT / "gpt2c/data/model/SOURCES.tsv").read_text(encoding="utf-8")[:6000]
+    document = (ROOT / "bench/results/rest.json").read_text(encoding="utf-8")[:4000]
     return {
         "code": ("repeats", code),
-        "table": ("repeats", table),
+        "json": ("repeats", document),
+        "data": ("repeats", data),
+        "words": ("repeats", words),
         "dialogue": ("repeats", 3 * DIALOGUE),
         "prose": ("prose", SAMPLE.read_text(encoding="utf-8")),
     }
@@ -101,22 +109,29 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shape", choices=SHAPES, default="124M")
+    parser.add_argument("--model", help="instead of random weights")
     parser.add_argument("--dtype", default="int8")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--tokens", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    model = random_model(options.shape, dtype=options.dtype, threads=options.threads)
+    if options.model:
+        model = GPT2.from_pretrained(options.model, dtype=options.dtype, threads=options.threads)
+    else:
+        model = random_model(options.shape, dtype=options.dtype, threads=options.threads)
     rows = []
-    print(f"{model!r}\n{'':<10}{'times as fast':>14}{'tokens a pass':>15}{'wanted':>9}")
+    print(f"{model!r}\n{'':<10}{'times as fast':>14}{'tokens a pass':>15}")
     for name, (kind, text) in texts().items():
         ratios, of_a_pass = measure(model, text, options.tokens, options.rounds)
         rows.append({"text": name, "kind": kind, "ratio": statistics.median(ratios), "tokens": of_a_pass})
-        print(f"{name:<10}{rows[-1]['ratio']:>14.2f}{of_a_pass:>15.2f}{WANTED[kind]:>9.2f}", flush=True)
+        print(f"{name:<10}{rows[-1]['ratio']:>14.2f}{of_a_pass:>15.2f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"model": repr(model), "rows": rows}, indent=1) + "\n")
-    return int(any(row["ratio"] < WANTED[row["kind"]] for row in rows))
+    kinds = {kind: [row["ratio"] for row in rows if row["kind"] == kind] for kind in WANTED}
+    for kind, ratios in kinds.items():
+        print(f"median of {kind}: {statistics.median(ratios):.2f}, wanted {WANTED[kind]:.2f}")
+    return int(any(statistics.median(ratios) < WANTED[kind] for kind, ratios in kinds.items()))
 
 
 if __name__ == "__main__":

@@ -151,12 +151,17 @@ def test_what_followed_the_longest_run_of_tokens_the_latest_time():
     assert FromText().guess(np.array([6, 6, 6, 6], np.int32), 4)[0] == [6]
 
 
-def test_places_are_found_one_by_one_as_at_once():
+def test_the_place_is_the_latest_after_most_tokens_in_a_row():
     rng = np.random.default_rng(0)
-    ids = rng.integers(3, size=200).astype(np.int32)
-    source = FromText()
+    text = rng.integers(3, size=200).tolist()
     for n in range(1, 200):
-        assert source.guess(ids[:n], 5) == FromText().guess(ids[:n], 5)
+        ids, expected = text[:n], ([], 0)
+        for size in range(min(6, n - 1), 0, -1):
+            places = [end for end in range(size, n) if ids[end - size : end] == ids[n - size :]]
+            if places:
+                expected = (ids[places[-1] : places[-1] + 5], size)
+                break
+        assert FromText().guess(np.array(ids, np.int32), 5) == expected
 
 
 def test_a_model_guesses_what_it_would_write(other):
@@ -206,9 +211,33 @@ def test_guesses_that_do_not_pay_are_tried_again_at_times(monkeypatch):
     for _ in range(1000):
         guesses = drafter.propose(ids, 8, 1)
         made += len(guesses)
-        if len(guesses):
-            drafter.observe(0, len(guesses))
+        drafter.observe(0, len(guesses))
     assert 0 < made < 150
+
+
+def test_a_text_that_repeats_nothing_is_looked_at_less_often(monkeypatch):
+    monkeypatch.undo()
+    costs, looks = Costs(), []
+    for rows in range(1, 17):
+        costs.add(rows, 1e-4 * (1 + 0.02 * rows))
+
+    class Source(FromText):
+        def guess(self, ids, most):
+            looks.append(len(ids))
+            return super().guess(ids, most)
+
+    drafter = Drafter(Source(), costs)
+    for n in range(1, 1000):
+        drafter.observe(0, len(drafter.propose(np.arange(n, dtype=np.int32), 8, 1)))
+    assert 999 / 17 <= len(looks) < 200
+    repeated = np.tile(np.arange(9, dtype=np.int32), 120)
+    n = 500
+    while n < 1000:  # once it repeats itself, it is looked at again
+        guesses = drafter.propose(repeated[:n], 8, 1)
+        drafter.observe(len(guesses), len(guesses))
+        n += 1 + len(guesses)
+    assert len(looks) < 300
+    assert len(guesses) == 8
 
 
 def test_costs_are_those_of_passes():

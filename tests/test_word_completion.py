@@ -13,7 +13,7 @@ from helpers.toys import random_gpt2
 import gpt2c
 from gpt2c import GPT2
 from gpt2c.core.deadline import Deadline
-from gpt2c.generation.covers import REMAINING, covers_of
+from gpt2c.generation.covers import REMAINING, best_of, covers_of
 from gpt2c.generation.spelling import end_of_word, split_last
 from gpt2c.tokenizer.base import Tokenizer
 
@@ -93,7 +93,7 @@ def test_the_ways_to_cover_a_word_are_all_there_are(model, text):
     total = sum(mass for *_, mass in exact)
     assert covers.left <= REMAINING * (covers.mass + covers.left)
     assert covers.mass <= total * (1 + 1e-5) and total <= (covers.mass + covers.left) * (1 + 1e-5)
-    found = {path.tokens: path.mass for path in covers.best(model, len(PIECES) ** 2)}
+    found = {path.tokens: path.mass for path in best_of(covers.groups, model, len(PIECES) ** 2)}
     for tokens, _, mass in exact:
         if tokens in found:
             assert found[tokens] == pytest.approx(mass, rel=1e-4, abs=1e-9)

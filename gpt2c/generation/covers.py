@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
-__all__ = ["REMAINING", "Covers", "Path", "Rows", "covers_of", "log_probabilities"]
+__all__ = ["REMAINING", "CoverSearch", "Covers", "Path", "Rows", "best_of", "covers_of", "log_probabilities"]
 
 REMAINING = 1e-3
 """The share of the probability that may be left unsearched."""
@@ -42,6 +42,10 @@ class Path(NamedTuple):
     """Their bytes."""
 
 
+Group = tuple[Path, np.ndarray, np.ndarray]
+"""A path that ends inside the word, the tokens that reach its end, and their probabilities there."""
+
+
 class Covers(NamedTuple):
     """The ways to cover the last word of a text."""
 
@@ -49,8 +53,7 @@ class Covers(NamedTuple):
     """The sum of their probabilities."""
     left: float
     """That of the beginnings of ways that were not followed."""
-    groups: list[tuple[Path, np.ndarray, np.ndarray]]
-    """A path that ends inside the word, the tokens that reach its end, and their probabilities there."""
+    groups: list[Group]
 
     def shares(self) -> dict[tuple[int, ...], float]:
         """The probability that a path inside the word is continued to its end, given the path."""
@@ -62,19 +65,22 @@ class Covers(NamedTuple):
         masses = {path.tokens: path.mass for path, _, _ in self.groups}
         return {tokens: share / masses[tokens] for tokens, share in shares.items() if masses[tokens] > 0}
 
-    def best(self, model: LoadedModel, n: int) -> list[Path]:
-        """The ``n`` most probable ones, the best first."""
-        masses = np.concatenate([path.mass * reached for path, _, reached in self.groups])
-        ids = np.concatenate([ids for _, ids, _ in self.groups])
-        ends = np.cumsum([len(ids) for _, ids, _ in self.groups])
-        n = min(n, len(masses))
-        top = np.argpartition(-masses, n - 1)[:n] if n else np.empty(0, int)
-        found = []
-        for at in sorted(top.tolist(), key=lambda at: (-masses[at], at)):
-            path, token = self.groups[int(np.searchsorted(ends, at, "right"))][0], int(ids[at])
-            data = path.data + model.tokenizer.token_bytes(token)
-            found.append(Path(float(masses[at]), (*path.tokens, token), data))
-        return found
+
+def best_of(groups: Sequence[Group], model: LoadedModel, n: int) -> list[Path]:
+    """The ``n`` most probable ways among these, the best first."""
+    if not groups:
+        return []
+    masses = np.concatenate([path.mass * reached for path, _, reached in groups])
+    ids = np.concatenate([ids for _, ids, _ in groups])
+    ends = np.cumsum([len(ids) for _, ids, _ in groups])
+    n = min(n, len(masses))
+    top = np.argpartition(-masses, n - 1)[:n] if n else np.empty(0, int)
+    found = []
+    for at in sorted(top.tolist(), key=lambda at: (-masses[at], at)):
+        path, token = groups[int(np.searchsorted(ends, at, "right"))][0], int(ids[at])
+        data = path.data + model.tokenizer.token_bytes(token)
+        found.append(Path(float(masses[at]), (*path.tokens, token), data))
+    return found
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -90,16 +96,23 @@ class Rows:
     model : LoadedModel
     cache : KVCache
         It holds the text; branches are made of it.
-    logits : float32 [n_vocab]
-        Of the token that follows the text.
+    logits : sequence of float32 [n_vocab]
+        Of the token that follows the text, and of those that follow the tokens of ``known`` there.
     deadline : Deadline
+    known : sequence of int
     """
 
     def __init__(
-        self, model: LoadedModel, cache: _engine.KVCache, logits: np.ndarray, deadline: Deadline
+        self,
+        model: LoadedModel,
+        cache: _engine.KVCache,
+        logits: Sequence[np.ndarray],
+        deadline: Deadline,
+        known: Sequence[int] = (),
     ) -> None:
         self.model = model
-        self._cache, self._root, self._deadline = cache, logits, deadline
+        self._cache, self._deadline = cache, deadline
+        self._known, self._logits = list(known), logits
 
     def branch(self, room: int) -> _engine.KVCache:
         """A cache that goes on from the beginning, with room for so many tokens more."""
@@ -113,13 +126,13 @@ class Rows:
     def along(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
         """The log-probabilities after each beginning of a path, the empty one and the whole included."""
         tokens = tokens[: self.room]
-        rows = [self._root]
-        if tokens:
+        rows = list(self._logits[: len(tokens) + 1])
+        if self._known[: len(tokens)] != list(tokens):
             part = (self.branch(len(tokens)), np.array(tokens, np.int32))
             found = _engine.forward(
                 self.model.weights, [part], threads=self.model.threads, deadline=self._deadline
             )
-            rows += list(found)
+            rows[1:] = found
         yield from map(log_probabilities, rows)
 
     def after(self, paths: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
@@ -134,39 +147,58 @@ class Rows:
                 )
             )
         for path in paths:
-            yield log_probabilities(next(logits) if path else self._root)
+            yield log_probabilities(next(logits) if path else self._logits[0])
 
 
 def covers_of(rows: Rows, word: bytes) -> Covers:
     """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
-    search = _Search(rows, word)
-    search.begin()
-    for _ in range(MOST_PASSES):
-        if not search.frontier or search.left <= REMAINING * (search.mass + search.left):
-            break
-        batch = [heapq.heappop(search.frontier) for _ in range(min(AT_ONCE, len(search.frontier)))]
-        following = rows.after([tokens for _, tokens, _ in batch])
-        for (negative, tokens, n), logp in zip(batch, following, strict=True):
-            search.expand(Path(-negative, tokens, word[:n]), logp)
-    return Covers(search.mass, search.left, search.groups)
+    search = CoverSearch(rows, word)
+    while batch := search.take():
+        for path, logp in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
+            search.expand(path, logp)
+    return search.found()
 
 
-class _Search:
-    """Paths inside a word, the most probable of which are followed first."""
+class CoverSearch:
+    """Paths inside a word, the most probable of which are followed first.
+
+    Attributes
+    ----------
+    groups : list
+        As of `Covers`.
+    """
 
     def __init__(self, rows: Rows, word: bytes) -> None:
         self._rows, self._word = rows, word
         self._spelling = spelling_of(rows.model)
-        self.frontier: list[tuple[float, tuple[int, ...], int]] = []  # minus the mass, tokens, bytes
-        self.groups: list[tuple[Path, np.ndarray, np.ndarray]] = []
-        self.mass, self._dropped = 0.0, 0.0
+        self._frontier: list[tuple[float, tuple[int, ...], int]] = []  # minus the mass, tokens, bytes
+        self.groups: list[Group] = []
+        self._mass, self._dropped, self._passes = 0.0, 0.0, 0
+        self._begin()
+
+    def found(self) -> Covers:
+        """What has been found until now."""
+        return Covers(self._mass, self._left, self.groups)
 
     @property
-    def left(self) -> float:
-        # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
-        return sum((-path[0] for path in self.frontier), self._dropped)
+    def total(self) -> float:
+        """The probability of the word."""
+        return self._mass + self._left
 
-    def begin(self) -> None:
+    def take(self) -> list[Path]:
+        """The paths to follow in the next pass; none if what is left is little enough."""
+        if self._left <= REMAINING * self.total or self._passes == MOST_PASSES:
+            return []
+        self._passes += 1
+        batch = [heapq.heappop(self._frontier) for _ in range(min(AT_ONCE, len(self._frontier)))]
+        return [Path(-negative, tokens, self._word[:n]) for negative, tokens, n in batch]
+
+    @property
+    def _left(self) -> float:
+        # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
+        return sum((-path[0] for path in self._frontier), self._dropped)
+
+    def _begin(self) -> None:
         """Follow the way in which the tokenizer writes the word, mostly the likeliest: one pass."""
         tokenizer = self._rows.model.tokenizer
         try:
@@ -190,13 +222,13 @@ class _Search:
         ids = self._spelling.ids[self._spelling.beginning_with(rest)]
         reached = np.exp(logp[ids], dtype=np.float64)
         self.groups.append((path, ids, reached))
-        self.mass += path.mass * float(reached.sum())
+        self._mass += path.mass * float(reached.sum())
         for token, length in self._spelling.inside(rest):
             probability = path.mass * math.exp(logp[token])
             if token == following:
                 continue
             if len(path.tokens) < self._rows.room:
                 entry = (-probability, (*path.tokens, token), len(path.data) + length)
-                heapq.heappush(self.frontier, entry)
+                heapq.heappush(self._frontier, entry)
             else:
                 self._dropped += probability

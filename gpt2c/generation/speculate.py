@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["Costs", "Drafter", "check_draft", "new_drafter"]
 
 MOST = 15  # guesses, so that with the last token there are at most 16 rows
-_LONGEST, _SHORTEST = 6, 1  # tokens that a guess from the text is looked up by
+_LONGEST = 6  # tokens that a guess from the text is looked up by
 _PRIOR = 0.5  # how often guesses are taken to be right before there are any
 _WEIGHT = 0.1  # of the newest observation in an average
+_PAUSE = 16  # tokens without a guess, where guessing takes more time than it saves
 _REVIVAL = 0.001  # how much of the prior comes back with a guess that is not made
+
+_NO_IDS = np.empty(0, np.int32)
 
 
 class Costs:
@@ -61,24 +64,16 @@ class Costs:
 class FromText:
     """What followed the last tokens of the text where they stood in it before, the latest time."""
 
-    def __init__(self) -> None:
-        self._places: dict[tuple[int, ...], int] = {}  # of n tokens in a row: where the latest such ends
-        self._n_seen = 0
-
     def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
         """The kind is by how many tokens the place was found."""
-        tokens = ids.tolist()
-        n = len(tokens)
-        # The end of the text itself is no place to look at.
-        for end in range(max(1, self._n_seen), n):
-            for size in range(_SHORTEST, min(_LONGEST, end) + 1):
-                self._places[tuple(tokens[end - size : end])] = end
-        self._n_seen = max(self._n_seen, n)
-        for size in range(min(_LONGEST, n), _SHORTEST - 1, -1):
-            place = self._places.get(tuple(tokens[n - size :]))
-            if place is not None:
-                return tokens[place : place + most], size
-        return [], 0
+        place, kind = len(ids), 0
+        places = np.flatnonzero(ids[:-1] == ids[-1]) + 1  # where what follows the last token begins
+        longest = min(_LONGEST, len(ids) - 1)
+        while len(places) and kind < longest:
+            place, kind = int(places[-1]), kind + 1
+            places = places[places > kind]
+            places = places[ids[places - 1 - kind] == ids[-1 - kind]]
+        return ids[place : place + most].tolist(), kind
 
     def seconds(self) -> float:
         return 0.0
@@ -149,26 +144,51 @@ class Drafter:
     def __init__(self, source: FromText | FromModel, costs: Costs) -> None:
         self._source, self._costs = source, costs
         self._right: dict[int, float] = {}  # by kind of guess
-        self._kind = 0
+        self._kind, self._n_texts = 0, 1
+        self._looked = 0.0  # seconds that the latest look into the text took
+        self._gain: float | None = None  # seconds that a look saves, less those that it takes
+        self._pause = 0  # tokens until the next look
 
     def propose(self, ids: np.ndarray, most: int, n_texts: int) -> np.ndarray:
         """Guesses of the tokens after ``ids``, int32: as many as pay, where ``n_texts`` advance together."""
-        most = min(most, MOST)
-        if isinstance(self._source, FromModel):
-            most = self._worth(0, most, n_texts)
-        guesses, self._kind = self._source.guess(ids, most) if most > 0 else ([], 0)
+        self._looked = 0.0
+        if self._pause:
+            self._pause -= 1
+            return _NO_IDS
+        most, self._n_texts = min(most, MOST), n_texts
         if isinstance(self._source, FromText):
-            guesses = guesses[: self._worth(self._kind, len(guesses), n_texts)]
+            guesses = self._look(ids, most)
+        else:
+            most = self._worth(0, most, n_texts)
+            guesses, self._kind = self._source.guess(ids, most) if most > 0 else ([], 0)
         if not guesses:
             right = self._right.get(self._kind, _PRIOR)
             self._right[self._kind] = right + (_PRIOR - right) * _REVIVAL
         return np.array(guesses, np.int32)
 
     def observe(self, n_right: int, n_guesses: int) -> None:
-        """Note how many of the guesses were right; those after a wrong one tell nothing."""
+        """Note how many of the latest guesses were right; those after a wrong one tell nothing."""
         for was_right in [True] * n_right + [False] * (n_right < n_guesses):
             known = self._right.get(self._kind, _PRIOR)
             self._right[self._kind] = known + (was_right - known) * _WEIGHT
+        if self._looked:
+            step = self._costs.of(self._n_texts)
+            more = self._costs.of(self._n_texts * (n_guesses + 1)) - step if n_guesses else 0.0
+            saved = (n_right * step - more) / self._n_texts - self._looked
+            gain = step if self._gain is None else self._gain
+            self._gain = gain + (saved - gain) * _WEIGHT
+            if self._gain < 0:
+                self._pause = _PAUSE
+
+    def _look(self, ids: np.ndarray, most: int) -> list[int]:
+        """What the text itself suggests, as far as it pays."""
+        if most < 1:
+            return []
+        begin = perf_counter()
+        guesses, self._kind = self._source.guess(ids, most)
+        guesses = guesses[: self._worth(self._kind, len(guesses), self._n_texts)]
+        self._looked = perf_counter() - begin
+        return guesses
 
     def _worth(self, kind: int, most: int, n_texts: int) -> int:
         """How many guesses give the most tokens in a second."""
@@ -179,6 +199,8 @@ class Drafter:
             rate = tokens / (self._costs.of(n_texts * (n + 1)) + n * drafting)
             if rate > best_rate:
                 best, best_rate = n, rate
+            elif n > best + 3:
+                break  # costs are measured and not smooth, but it gets no better
         return best
 
 

@@ -36,8 +36,8 @@ class Spelling:
     ids : int32 array [n]
     pieces : list of bytes
         Of ``ids``. Special tokens and those without bytes are left out.
-    in_word, in_marks : bool array [n_text_tokens]
-        Which tokens go on with a word, and which with a run of punctuation marks, where one has begun.
+    in_word, in_marks : float32 array [n_text_tokens]
+        1 for tokens that go on with a word, or with a run of punctuation marks, where one has begun; else 0.
     """
 
     def __init__(self, tokenizer: Tokenizer, n_text: int) -> None:
@@ -48,7 +48,7 @@ class Spelling:
         pairs = [pair for pair in pairs if pair[0]]
         self.pieces = [piece for piece, _ in pairs]
         self.ids = np.array([token for _, token in pairs], np.int32)
-        self.in_word, self.in_marks = np.zeros((2, n_text), bool)
+        self.in_word, self.in_marks = np.zeros((2, n_text), np.float32)
         for piece, token in pairs:
             text = piece[:8].decode("utf-8", "replace")
             self.in_word[token] = end_of_word("a" + text, 1) != 1

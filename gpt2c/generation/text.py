@@ -78,7 +78,7 @@ class ComputedPrompt:
             from .covers import Rows
             from .healing import Healing
 
-            rows = Rows(job.model, self.cache, self.logits, job.options.deadline)
+            rows = Rows(job.model, self.cache, [self.logits], job.options.deadline)
             self.healing = Healing(rows, self.word)
 
     def adopt_cache(self) -> KVCache:
@@ -148,7 +148,9 @@ class Text:
             room = self.cache.n_ctx - len(self.cache) - 1
             left = self.job.options.max_new_tokens - (self._length - len(self.prompt.ids)) - 1
             self._guesses = self._drafter.propose(self._tokens[: self._length], min(room, left), n_texts)
-        ids = np.concatenate([self._tokens[seen : self._length], self._guesses])
+        ids = self._tokens[seen : self._length]
+        if len(self._guesses):
+            ids = np.concatenate([ids, self._guesses])
         return [Pending(self.cache, ids, 1 + len(self._guesses))]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
@@ -161,9 +163,9 @@ class Text:
                 break
             n_right += 1
         self.piece = "".join(pieces)
-        if guesses and self._drafter is not None:
+        if self._drafter is not None:
             self._drafter.observe(n_right, len(guesses))
-            if self.cache is not None:
+            if guesses and self.cache is not None:
                 self.cache.truncate(len(self.cache) - (len(guesses) - n_right))
 
     def _choose(self, logits: np.ndarray) -> None:

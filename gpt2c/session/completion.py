@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from ..generation.covers import REMAINING, Path, Rows, covers_of, log_probabilities
+from ..generation.covers import REMAINING, Path, Rows, best_of, covers_of, log_probabilities
 from ..generation.spelling import n_characters
 from .results import Completion, Ranked
 
@@ -77,7 +77,7 @@ class _Search:
         """Search to the end."""
         covers = covers_of(rows, self.typed)
         self.total, self.left = covers.mass + covers.left, covers.left
-        paths = covers.best(self.model, max(WAYS, self.n))
+        paths = best_of(covers.groups, self.model, max(WAYS, self.n))
         # Of these, those that leave room for the tokens after them, of which the last is not computed with.
         self._begin(rows, [path for path in paths if len(path.tokens) + self.most <= rows.room + 2])
         while any(hypothesis.finish_reason is None for hypothesis in self.hypotheses):

@@ -232,17 +232,21 @@ class Session:
 
     def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
         """What the model says after paths from the first tokens of the text."""
-        if self._logits is None or not np.array_equal(self._held, ids):
-            cache = self.begin(self.model, ids, len(ids))
-            [logits] = _engine.forward(
-                self.model.weights,
-                [(cache, ids[len(cache) :])],
-                keep=1,
-                threads=self.model.threads,
-                deadline=deadline,
-            )
-            self._held, self._logits = ids, logits  # in this order: an interrupt may come between
-        return Rows(self.model, self._cache, self._logits, deadline)
+        if self._logits is not None and np.array_equal(self._held, ids):
+            return Rows(self.model, self._cache, [self._logits], deadline)
+        # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
+        last = self._ids[split_last(self.model, self._ids)[0] :][: self.model.config.n_ctx - len(ids) + 1]
+        cache = self.begin(self.model, ids, len(ids))
+        found = _engine.forward(
+            self.model.weights,
+            [(cache, np.concatenate([ids[len(cache) :], last[:-1]]))],
+            keep=max(1, len(last)),
+            threads=self.model.threads,
+            deadline=deadline,
+        )
+        cache.truncate(len(ids))
+        self._held, self._logits = ids, found[0]  # in this order: an interrupt may come between
+        return Rows(self.model, self._cache, list(found), deadline, last[:-1].tolist())
 
     # ---- what is kept: core/prefixes.py
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core import _engine
 from ..errors import DeadlineError
-from ..generation.covers import AT_ONCE, Path, covers_of
+from ..generation.covers import AT_ONCE, CoverSearch, Path, best_of
 from ..generation.spelling import APOSTROPHES, end_of_word, n_characters, spelling_of
 from .results import Ranked, WordSuggestion
 
@@ -26,7 +26,7 @@ __all__ = ["LONGEST", "suggest_words"]
 CANDIDATES = 64  # ways, and tokens after a path, that are looked at
 ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
 IGNORED = 1e-4  # paths with less of the probability are not followed
-ROUNDS = 3  # passes, each of which follows the most probable paths
+FOLLOWED = 20  # paths, the most probable of those that are known at the time
 LONGEST = 32  # tokens of a word
 SURE = 0.1  # of the last word's probability: what is less probable is not followed
 
@@ -69,25 +69,42 @@ class _Search:
         self.n_typed = n_characters(self.typed)
         self.found: defaultdict[bytes, float] = defaultdict(float)
         self.frontier: list[tuple[float, tuple[int, ...], bytes]] = []
-        self.total = self.left = 1.0
+        self.total, self.mass = 1.0, 0.0
         self.longest = LONGEST
 
     def run(self, rows: Rows) -> None:
         self.longest = min(LONGEST, rows.room + 1)  # the last token of a path is not computed with
-        covers = covers_of(rows, self.typed)
-        self.total = covers.mass + covers.left
-        self.left = self.total
-        for path in covers.best(self.model, CANDIDATES):
-            self._add(path)
-        for _ in range(ROUNDS):
-            if not self.frontier or self.left <= ENOUGH * self.total or self._is_settled():
+        covers = CoverSearch(rows, self.typed)
+        followed = n_known = 0
+        while True:
+            self.total = covers.total
+            for path in best_of(covers.groups[n_known:], self.model, CANDIDATES):
+                self._add(path)
+            n_known = len(covers.groups)
+            inside = covers.take()
+            batch = self._take(min(AT_ONCE - len(inside), FOLLOWED - followed))
+            if not inside and not batch:
                 break
-            batch: list[Path] = []
-            while self.frontier and len(batch) < AT_ONCE and not (batch and self._is_settled()):
+            followed += len(batch)
+            following = rows.after([path.tokens for path in inside + batch])
+            for path in inside:
+                covers.expand(path, next(following))
+            for path in batch:
+                self._follow(path, np.exp(next(following)))
+
+    @property
+    def left(self) -> float:
+        """The probability of the words that were not found."""
+        return self.total - self.mass
+
+    def _take(self, n: int) -> list[Path]:
+        """Up to ``n`` paths to follow; none if they can hardly change the result."""
+        batch: list[Path] = []
+        if self.left > ENOUGH * self.total:
+            while self.frontier and len(batch) < n and not self._is_settled():
                 mass, tokens, data = heapq.heappop(self.frontier)
                 batch.append(Path(-mass, tokens, data))
-            for path, logp in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
-                self._follow(path, np.exp(logp))
+        return batch
 
     def results(self, finished: bool) -> Ranked[WordSuggestion]:
         ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))[: self.k]
@@ -126,7 +143,7 @@ class _Search:
 
     def _find(self, data: bytes, mass: float) -> None:
         self.found[data] += mass
-        self.left -= mass
+        self.mass += mass
 
     def _follow(self, path: Path, p: np.ndarray) -> None:
         """Go on from a path by the probabilities of its next token."""
@@ -139,7 +156,7 @@ class _Search:
             goes_on = self.spelling.in_marks
         if goes_on is not None:
             # What does not go on with the word ends it.
-            p = np.where(goes_on, p[: len(goes_on)], 0)
+            p = p[: len(goes_on)] * goes_on
             self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
         for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():
             mass, data = path.mass * float(p[token]), self.model.tokenizer.token_bytes(token)
