@@ -375,6 +375,9 @@ class GPT2(LoadedModel):
         hop : int, optional
             With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
             1 to their number; default: half of them. A small hop remembers more and takes longer.
+        top_logprobs : int, default 0
+            Keep this many of the most probable tokens in each place, to 1,024, and their log-probabilities by
+            the raw logits, as ``Generation.top_logprobs``.
         trace : bool, default False
             Record what was weighed at every step, as ``Generation.trace``: for reading, it takes time.
         edits : iterable of (str, function), default ()
@@ -668,15 +671,30 @@ class GPT2(LoadedModel):
 
     @overload
     def classify(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Classification: ...
     @overload
     def classify(
-        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> list[Classification]: ...
     @explains_keywords(OF_PROMPTS)
     def classify(
-        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt | Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Classification | list[Classification]:
         """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
 
@@ -690,6 +708,8 @@ class GPT2(LoadedModel):
             it, texts longer than the model's positions are an error.
         special : bool, default False
             Whether special tokens are recognised in strings, as for :meth:`generate`.
+        deadline : float or Deadline, optional
+            After so many seconds there is a DeadlineError.
 
         Returns
         -------
@@ -705,19 +725,34 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import classify
 
-        return classify(self, texts, max_tokens=max_tokens, special=special)
+        return classify(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @overload
     def tag(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Tagging: ...
     @overload
     def tag(
-        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> list[Tagging]: ...
     @explains_keywords(OF_PROMPTS)
     def tag(
-        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt | Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Tagging | list[Tagging]:
         """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
 
@@ -730,10 +765,12 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import tag
 
-        return tag(self, texts, max_tokens=max_tokens, special=special)
+        return tag(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
-    def choose(self, texts: Prompts, *, special: bool = False) -> Choice:
+    def choose(
+        self, texts: Prompts, *, special: bool = False, deadline: float | Deadline | None = None
+    ) -> Choice:
         """Which of several texts fits best, by the choice head of a GPT2DoubleHeadsModel.
 
         Parameters
@@ -743,6 +780,8 @@ class GPT2(LoadedModel):
             what the tokenizer puts around a text.
         special : bool, default False
             Whether special tokens are recognised in strings, as for :meth:`generate`.
+        deadline : float or Deadline, optional
+            As for :meth:`classify`.
 
         Returns
         -------
@@ -751,7 +790,7 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import choose
 
-        return choose(self, texts, special=special)
+        return choose(self, texts, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
     def embed(
@@ -761,12 +800,13 @@ class GPT2(LoadedModel):
         pooling: str = "mean",
         max_tokens: int | None = None,
         special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> np.ndarray:
         """Texts as vectors: the last hidden states, after the last LayerNorm. Every model has them.
 
         Parameters
         ----------
-        texts, max_tokens, special
+        texts, max_tokens, special, deadline
             As for :meth:`classify`.
         pooling : str
             "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
@@ -778,7 +818,7 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import embed
 
-        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special)
+        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
     def run_with_cache(

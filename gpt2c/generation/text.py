@@ -101,6 +101,13 @@ def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
     return np.concatenate([prefix, ids[len(ids) - (n - k) :]])
 
 
+def _most_probable(job: Job, logits: np.ndarray) -> list[tuple[int, float]]:
+    """The most probable tokens and their log-probabilities, as many as are wanted."""
+    ids = _engine.top(logits[: job.model.n_text_tokens], job.options.top_logprobs)
+    logprobs = logits[ids].astype(np.float64) - _engine.log_sum_exp(logits)
+    return list(zip(ids.tolist(), logprobs.tolist(), strict=True))
+
+
 class Text:
     """One continuation in the making."""
 
@@ -111,6 +118,7 @@ class Text:
         self.finish_reason: FinishReason | None = None
         self.piece = ""  # what the last token added to the text
         self.logprobs: list[float] = []
+        self.top_logprobs: list[list[tuple[int, float]]] = []
         self.trace = new_trace(job)
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = self._guesses = _NO_IDS
@@ -192,6 +200,8 @@ class Text:
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)
+        if job.options.top_logprobs:
+            self.top_logprobs.append(_most_probable(job, logits))
 
         self.piece = ""
         if token not in job.unwritten:
@@ -233,6 +243,7 @@ class Text:
                 sample_index=self.sample_index,
                 prompt_token_ids=self.prompt.ids.tolist(),
                 seed=self.job.seed,
+                top_logprobs=self.top_logprobs,
                 trace=self.trace,
                 cache=self._cache(),
             )
