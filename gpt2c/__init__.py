@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .config import Config
     from .core._engine import KVCache
     from .core.deadline import Deadline
-    from .generation.loop import Stream
     from .generation.results import Generation
+    from .generation.streaming import Stream
     from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
     from .model import GPT2
@@ -78,7 +78,7 @@ _HOMES = {
     "KVCache": "core._engine",
     "Score": "scoring.results",
     "Session": "session.session",
-    "Stream": "generation.loop",
+    "Stream": "generation.streaming",
     "Suggestion": "scoring.results",
     "Tagging": "heads.results",
     "Word": "scoring.words",

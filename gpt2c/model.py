@@ -13,7 +13,7 @@ from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
 from .core.prefixes import NothingKept
 from .core.prompts import Item, Prompt, Prompts
-from .generation import loop
+from .generation import loop, streaming
 from .generation.options import GenerateKwargs, lists_options
 from .scoring import scoring
 
@@ -419,7 +419,7 @@ class GPT2(LoadedModel):
     @lists_options
     def stream(
         self, prompt: Prompt, *, session: Session | None = None, **options: Unpack[GenerateKwargs]
-    ) -> loop.Stream:
+    ) -> streaming.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
         Parameters
@@ -437,7 +437,7 @@ class GPT2(LoadedModel):
         """
         if session is not None:
             return session.following(self, prompt).stream(**options)
-        return loop.stream(self, prompt, **options)
+        return streaming.stream(self, prompt, **options)
 
     def session(self, text: Prompt = "", *, special: bool = False) -> Session:
         """A text that changes as it is written, and what was computed of it.

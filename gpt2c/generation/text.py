@@ -63,12 +63,18 @@ class ComputedPrompt:
         begin = job.window(len(ids) + max(0, len(self.word) - 1))
         self.visible = ids[min(begin, len(ids) - 1) :]
         self.capacity = min(len(ids) + new, n_ctx)
-        self.cache: KVCache | None = None
+        self.cache: KVCache | None = None  # it may hold a part of the prompt until there are logits
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.captured: Captured | None = None
         self.healing: Healing | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
         self.shared = max(self.unstarted, job.options.num_beams) > 1 or job.prefixes.borrowed
+
+    def begun(self, job: Job) -> KVCache:
+        """The cache that holds none of it or its beginning; at least one token is left to be computed."""
+        if self.cache is None:
+            self.cache = job.prefixes.begin(job.model, self.visible, self.capacity)
+        return self.cache
 
     def heal(self, job: Job) -> None:
         """Find the ways to spell the last word, once the tokens before it are computed."""
@@ -101,11 +107,12 @@ def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
     return np.concatenate([prefix, ids[len(ids) - (n - k) :]])
 
 
-def _most_probable(job: Job, logits: np.ndarray) -> list[tuple[int, float]]:
+def _most_probable(job: Job, logits: np.ndarray, chosen: int, logprob: float) -> list[tuple[int, float]]:
     """The most probable tokens and their log-probabilities, as many as are wanted."""
     ids = _engine.top(logits[: job.model.n_text_tokens], job.options.top_logprobs)
     logprobs = logits[ids].astype(np.float64) - _engine.log_sum_exp(logits)
-    return list(zip(ids.tolist(), logprobs.tolist(), strict=True))
+    pairs = zip(ids.tolist(), logprobs.tolist(), strict=True)
+    return [(token, logprob if token == chosen else value) for token, value in pairs]  # to the last bit
 
 
 class Text:
@@ -201,7 +208,7 @@ class Text:
         self._length = position + 1
         self.logprobs.append(logprob)
         if job.options.top_logprobs:
-            self.top_logprobs.append(_most_probable(job, logits))
+            self.top_logprobs.append(_most_probable(job, logits, token, logprob))
 
         self.piece = ""
         if token not in job.unwritten:
@@ -229,6 +236,11 @@ class Text:
             self.finish_reason = reason
             self.piece = self._writer.cancel()
         self.cache = self.prompt.cache = self.prompt.logits = None
+
+    def since(self, n: int) -> tuple[list[int], list[float], list[list[tuple[int, float]]]]:
+        """The new tokens from the ``n``th on, their log-probabilities, and the most probable ones."""
+        begin = len(self.prompt.ids) + n
+        return self._tokens[begin : self._length].tolist(), self.logprobs[n:], self.top_logprobs[n:]
 
     def results(self) -> list[Generation]:
         assert self.finish_reason is not None
