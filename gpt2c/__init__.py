@@ -18,6 +18,7 @@ from .errors import (
     ContextLengthError,
     DeadlineError,
     GPT2CError,
+    QueueFullError,
     TokenizerError,
     UnsupportedISAError,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .model import GPT2
     from .scoring.results import Score, Suggestion
     from .scoring.words import Word
+    from .session.scheduler import Scheduler
     from .session.session import Session
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
@@ -53,6 +55,8 @@ __all__ = [
     "GPT2CError",
     "Generation",
     "KVCache",
+    "QueueFullError",
+    "Scheduler",
     "Score",
     "Session",
     "Stream",
@@ -77,6 +81,7 @@ _HOMES = {
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",
+    "Scheduler": "session.scheduler",
     "Session": "session.session",
     "Stream": "generation.streaming",
     "Suggestion": "scoring.results",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .scoring.results import Score, Suggestion
     from .session.prefix_cache import PrefixCache
     from .session.results import Ranked, WordSuggestion
+    from .session.scheduler import Scheduler
     from .session.session import Session
     from .views.explanation import Explanation
 
@@ -458,6 +459,44 @@ class GPT2(LoadedModel):
         from .session.session import Session
 
         return Session(self, text, special=special)
+
+    def scheduler(
+        self,
+        *,
+        max_texts: int = 64,
+        max_tokens: int | None = None,
+        max_waiting: int = 64,
+        slice_tokens: int = 128,
+    ) -> Scheduler:
+        """What continues the texts of many requests at once, for threads and for asyncio.
+
+        Parameters
+        ----------
+        max_texts : int, default 64
+            How many texts run at once, at most; each beam of a search counts. The others wait.
+        max_tokens : int, optional
+            For how many tokens the texts that run have room in their caches, at most: prompts, and
+            ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
+        max_waiting : int, default 64
+            How many requests may wait; beyond, there is a QueueFullError.
+        slice_tokens : int, default 128
+            How many tokens of prompts a pass computes beside the next tokens of the texts that run.
+
+        Returns
+        -------
+        Scheduler
+            ``await scheduler.generate(...)``, ``async for piece in scheduler.stream(...)``,
+            ``scheduler.submit(...)`` from threads; ``close()`` ends it, or a ``with`` block.
+        """
+        from .session.scheduler import Scheduler
+
+        return Scheduler(
+            self,
+            max_texts=max_texts,
+            max_tokens=max_tokens,
+            max_waiting=max_waiting,
+            slice_tokens=slice_tokens,
+        )
 
     def open_session(self, path: str | os.PathLike[str]) -> Session:
         """A session that :meth:`Session.save` has written, with this model and this arithmetic.

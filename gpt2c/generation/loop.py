@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
+    from ..introspection.activations import Captured
     from .beam import Search
     from .options import GenerateKwargs
     from .results import Generation
@@ -236,8 +237,9 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
         if not (waiting or active):
             return
         for text in (*active, *waiting):
-            if reason := text.job.options.deadline.reason:
+            if not text.done and (reason := text.job.options.deadline.reason):
                 text.cut(reason)
+            if text.done:
                 yield text
         active = [text for text in active if not text.done]
         waiting = deque(text for text in waiting if not text.done)
@@ -261,10 +263,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
         except DeadlineError:
             continue
         for i, (text, part) in enumerate(fresh, -len(fresh)):
-            if len(part.cache) == len(text.prompt.visible):
-                text.prompt.logits, text.prompt.captured = logits[i], captured[i] if captured else None
-                text.job.prefixes.keep(text.prompt.visible, part.cache)
-                _try(source, text, partial(text.prompt.heal, text.job))
+            _note(source, text, part, logits[i], captured[i] if captured else None)
         done = 0
         for text, of_text in zip(active, pending, strict=True):
             if captured and isinstance(text, Text):
@@ -275,6 +274,17 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             done += n_rows
             yield text
         active = [text for text in active if not text.done]
+
+
+def _note(
+    source: Source, text: Text | Search, part: Pending, logits: np.ndarray, captured: Captured | None
+) -> None:
+    """Take note of what was computed of a text's prompt."""
+    prompt, job = text.prompt, text.job
+    if len(part.cache) == len(prompt.visible):
+        prompt.logits, prompt.captured = logits, captured
+        job.prefixes.keep(prompt.visible, part.cache)
+        _try(source, text, partial(prompt.heal, job))
 
 
 def _try(source: Source, text: Text | Search, step: Callable[[], None]) -> None:
