@@ -230,7 +230,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
         default prompts are computed whole.
     """
     job.options.deadline.begin()
-    waiting: deque[Text | Search] = deque()
+    waiting: list[Text | Search] = []
     active: list[Text | Search] = []
     while True:
         waiting += source.take([*active, *waiting])
@@ -242,11 +242,13 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             if text.done:
                 yield text
         active = [text for text in active if not text.done]
-        waiting = deque(text for text in waiting if not text.done)
+        waiting = [text for text in waiting if not text.done]
         # Texts whose prompt has been computed begin.
-        while waiting and waiting[0].prompt.logits is not None:
-            text = waiting.popleft()
-            _try(source, text, text.start)
+        ready = [text for text in waiting if text.prompt.logits is not None]
+        waiting = [text for text in waiting if text.prompt.logits is None]
+        for text in ready:
+            if not text.done:  # with another one of the same prompt, which failed
+                _try(source, text, text.start)
             yield text
             if not text.done:
                 active.append(text)

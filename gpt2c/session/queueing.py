@@ -84,10 +84,10 @@ class Request:
         """Take note of what a pass has added to a text."""
         text = self.texts[index]
         if self.notify is not None and isinstance(text, Text):
-            ids, *values = text.since(self._seen[index])
+            ids, logprobs, top = text.since(self._seen[index])
             self._seen[index] += len(ids)
             place = (text.prompt_index, text.sample_index)
-            self.steps.append(Step(*place, text.piece, ids, *values, text.finish_reason))
+            self.steps.append(Step(*place, text.piece, ids, logprobs, top, text.finish_reason))
 
     def fail(self, error: Exception) -> None:
         """End all texts; the future raises the error."""
