@@ -241,17 +241,14 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
                 text.cut(reason)
             if text.done:
                 yield text
-        active = [text for text in active if not text.done]
-        waiting = [text for text in waiting if not text.done]
         # Texts whose prompt has been computed begin.
         ready = [text for text in waiting if text.prompt.logits is not None]
-        waiting = [text for text in waiting if text.prompt.logits is None]
+        waiting = [text for text in waiting if text.prompt.logits is None and not text.done]
         for text in ready:
-            if not text.done:  # with another one of the same prompt, which failed
+            if not text.done:
                 _try(source, text, text.start)
             yield text
-            if not text.done:
-                active.append(text)
+        active = [text for text in (*active, *ready) if not text.done]
 
         # The prompts of the others are computed together with the next tokens of those that have begun.
         pending = [text.pending(len(active)) for text in active]
@@ -322,16 +319,22 @@ def _begun(
 def _slices(texts: Sequence[Text | Search], most_rows: int) -> list[tuple[Text | Search, Pending]]:
     """A part of each prompt, so that short ones do not wait for long ones; the first gets the rest."""
     share, taken = max(_SHARE, most_rows // max(1, len(texts))), []
-    for text in texts:
+    # The oldest, then those that need the least.
+    for text in [*texts[:1], *sorted(texts[1:], key=_rest)]:
         if most_rows <= 0:
             break
-        cache = text.prompt.begun(text.job)
-        n = min(share, most_rows, len(text.prompt.visible) - len(cache))
-        taken.append((text, cache, n))
+        n = min(share, most_rows, _rest(text))
+        taken.append((text, n))
         most_rows -= n
     fresh = []
-    for text, cache, n in taken:
-        more = min(most_rows, len(text.prompt.visible) - len(cache) - n)
+    for text, n in taken:
+        more = min(most_rows, _rest(text) - n)
         most_rows -= more
+        cache = text.prompt.begun(text.job)
         fresh.append((text, Pending(cache, text.prompt.visible[len(cache) :][: n + more], 1)))
     return fresh
+
+
+def _rest(text: Text | Search) -> int:
+    """How many tokens of the prompt are not computed."""
+    return len(text.prompt.visible) - len(text.prompt.begun(text.job))

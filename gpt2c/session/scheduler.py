@@ -139,9 +139,6 @@ class Scheduler:
             prompt = ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt")
             texts += texts_of(job, prompt, i)
         request = Request(job, texts, client, notify)
-        if not texts:
-            request.tell()
-            return request
         self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
         checked.deadline.begin()
         self._queue.put(request)
