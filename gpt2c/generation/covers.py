@@ -78,7 +78,7 @@ def best_of(groups: Sequence[Group], model: LoadedModel, n: int) -> list[Path]:
     found = []
     for at in sorted(top.tolist(), key=lambda at: (-masses[at], at)):
         path, token = groups[int(np.searchsorted(ends, at, "right"))][0], int(ids[at])
-        data = path.data + model.tokenizer.token_bytes(token)
+        data = path.data + spelling_of(model).bytes[token]
         found.append(Path(float(masses[at]), (*path.tokens, token), data))
     return found
 
@@ -200,12 +200,12 @@ class CoverSearch:
 
     def _begin(self) -> None:
         """Follow the way in which the tokenizer writes the word, mostly the likeliest: one pass."""
-        tokenizer = self._rows.model.tokenizer
+        data = self._spelling.bytes
         try:
-            own = tokenizer.encode(self._word.decode("utf-8"), continued=True)
+            own = self._rows.model.tokenizer.encode(self._word.decode("utf-8"), continued=True)
         except ValueError:  # the word cannot be written by itself
             own = []
-        if b"".join(map(tokenizer.token_bytes, own)) != self._word:
+        if any(token >= len(data) for token in own) or b"".join(data[token] for token in own) != self._word:
             own = []
         mass, n = 1.0, 0
         found = list(self._rows.along(own[:-1]))
@@ -214,7 +214,7 @@ class CoverSearch:
             self.expand(Path(mass, tuple(own[:i]), self._word[:n]), logp, following)
             if following is not None:
                 mass *= math.exp(logp[following])
-                n += len(tokenizer.token_bytes(following))
+                n += len(data[following])
 
     def expand(self, path: Path, logp: np.ndarray, following: int | None = None) -> None:
         """Take note of what can follow a path, but for a token that is followed anyway."""

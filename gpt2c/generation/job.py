@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
+    from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.observer import Watch
     from .options import SamplingOptions
@@ -123,16 +124,16 @@ class Job:
             self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
         return logits, observer.captured if observer is not None and self.names else None
 
-    def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes, int]:
+    def split(self, ids: np.ndarray, text: Prompt) -> tuple[np.ndarray, bytes, int]:
         """The tokens of a prompt that stay, and its last word, if that is healed: bytes, and characters."""
         if not self.options.heal:
             return ids, b"", 0
-        from .spelling import n_characters, split_last
+        from .spelling import drops_space, n_characters, split_last
 
-        n, word = split_last(self.model, ids)
+        n, word = split_last(self.model, ids, text if isinstance(text, str) else "")
         # Something has to stand before the first token.
         kept = ids[:n] if n else np.array(self.model.start_ids, np.int32)
-        return kept, word, n_characters(word)
+        return kept, word, n_characters(word) - (word[:1] == b" " and drops_space(self.model, kept))
 
     def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
         """A writer of what follows the token ids ``before``, but for the first ``skip`` characters."""

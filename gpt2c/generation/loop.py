@@ -22,8 +22,6 @@ from .options import SamplingOptions
 from .text import ComputedPrompt, Text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..core import _engine
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
@@ -48,8 +46,7 @@ def generate(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, given = separate(prompts)
-    ids = model.encode(given, special=checked.special)
-    results = continue_prompts(model, ids, checked, batch_size, prefixes)
+    results = continue_prompts(model, given, checked, batch_size, prefixes)
     return results if several or num_return_sequences > 1 else results[0]
 
 
@@ -69,12 +66,13 @@ def stream(
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
         raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    return Stream(Job(model, checked, prefixes), model.encode(given, special=checked.special)[0])
+    job = Job(model, checked, prefixes)
+    return Stream(job, _prompt(job, given[0]))
 
 
 def continue_prompts(
     model: LoadedModel,
-    prompts: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
     options: SamplingOptions,
     batch_size: int | None = None,
     prefixes: Prefixes | None = None,
@@ -84,8 +82,7 @@ def continue_prompts(
     Parameters
     ----------
     model : LoadedModel
-    prompts : sequence of np.ndarray
-        Token ids, int32 [at least 1] each.
+    prompts : sequence of str or token ids
     options : SamplingOptions
     batch_size : int, optional
         How many texts advance together, at most. It changes speed and memory, never a result. By default as
@@ -96,7 +93,10 @@ def continue_prompts(
     job = Job(model, options, prefixes)
     several = len(prompts) > 1
     shared = [
-        ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)
+        ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt", text=prompt)
+        for i, (prompt, ids) in enumerate(
+            zip(prompts, model.encode(prompts, special=options.special), strict=True)
+        )
     ]
     texts = [text for index, prompt in enumerate(shared) for text in _texts(job, prompt, index)]
     for _ in _advance(job, texts, batch_size):
@@ -160,7 +160,7 @@ def check_prompt(job: Job, prompt: Prompt) -> None:
 
 def _prompt(job: Job, prompt: Prompt) -> ComputedPrompt:
     [ids] = job.model.encode([prompt], special=job.options.special)
-    return ComputedPrompt(job, ids)
+    return ComputedPrompt(job, ids, text=prompt)
 
 
 def _texts(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
@@ -180,8 +180,8 @@ class Stream:
     included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
     """
 
-    def __init__(self, job: Job, prompt: np.ndarray) -> None:
-        self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
+    def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
+        self._text = Text(job, prompt, 0, 0)
         self._steps = _advance(job, [self._text])
         self._started: float | None = None
         self.first_token_seconds: float | None = None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..tokenizer.base import Tokenizer
 
-__all__ = ["Spelling", "end_of_word", "n_characters", "spelling_of", "split_last"]
+__all__ = ["Spelling", "drops_space", "end_of_word", "n_characters", "spelling_of", "split_last"]
 
 # By the tokenizer, and by how many of its tokens a model has.
 _known: WeakKeyDictionary[Tokenizer, dict[int, Spelling]] = WeakKeyDictionary()
@@ -36,16 +36,17 @@ class Spelling:
     ids : int32 array [n]
     pieces : list of bytes
         Of ``ids``. Special tokens and those without bytes are left out.
+    bytes : list of bytes [n_text_tokens]
+        What each token adds behind others; empty for those that are left out.
     in_word, in_marks : float32 array [n_text_tokens]
         1 for tokens that go on with a word, or with a run of punctuation marks, where one has begun; else 0.
     """
 
     def __init__(self, tokenizer: Tokenizer, n_text: int) -> None:
         special = set(tokenizer.special_tokens.values())
-        pairs = sorted(
-            (tokenizer.token_bytes(token), token) for token in range(n_text) if token not in special
-        )
-        pairs = [pair for pair in pairs if pair[0]]
+        # A special token is no part of a word.
+        self.bytes = [b"" if token in special else tokenizer.bytes_inside(token) for token in range(n_text)]
+        pairs = sorted((data, token) for token, data in enumerate(self.bytes) if data)
         self.pieces = [piece for piece, _ in pairs]
         self.ids = np.array([token for _, token in pairs], np.int32)
         self.in_word, self.in_marks = np.zeros((2, n_text), np.float32)
@@ -55,6 +56,12 @@ class Spelling:
             self.in_marks[token] = (
                 end_of_word("." + text, 1) != 1 and not text[0].isspace() and not _is_word(text[0])
             )
+
+    @property
+    def has_spaces(self) -> bool:
+        """Whether there are tokens that begin with a space."""
+        found = self.beginning_with(b" ")
+        return found.start < found.stop
 
     def beginning_with(self, data: bytes) -> slice:
         """Which of ``ids`` begin with these bytes."""
@@ -84,21 +91,30 @@ def spelling_of(model: LoadedModel) -> Spelling:
     return found[model.n_text_tokens]
 
 
-def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
+def split_last(model: LoadedModel, ids: np.ndarray, text: str = "") -> tuple[int, bytes]:
     """Where in a text's tokens what its end may yet become begins: a word, a number, marks, white space.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    ids : int32 array
+    text : str
+        What the tokens were made of, if it is known: some tokenizers leave out the white space at its end.
 
     Returns
     -------
     (int, bytes)
         How many tokens stand before it, and the bytes of the others.
     """
-    special = set(model.tokenizer.special_tokens.values())
+    spelling = spelling_of(model)
     last: list[bytes] = []
     for token in reversed(ids[-_LONGEST:].tolist()):
-        if token in special or token >= model.n_text_tokens:
+        if token >= len(spelling.bytes) or not spelling.bytes[token]:
             break
-        last.append(model.tokenizer.token_bytes(token))
+        last.append(spelling.bytes[token])
     pieces = last[::-1]
+    if text[-1:].isspace() and not (last and last[0][-1:].isspace()) and spelling.has_spaces:
+        return len(ids), b" "  # stands for the white space of the text, whatever it is
     found = _LAST.search(b"".join(pieces).decode("utf-8", "replace"))
     size = 0 if found is None else len(found[0].encode("utf-8"))
     at = len(pieces)
@@ -109,6 +125,15 @@ def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
     while at < len(pieces) and _is_inside(pieces[at]):
         at += 1
     return len(ids) - len(pieces) + at, b"".join(pieces[at:])
+
+
+def drops_space(model: LoadedModel, ids: np.ndarray) -> bool:
+    """Whether behind these tokens, as at the beginning of a text, decoding leaves out a space of the next."""
+    spelling = spelling_of(model)
+    if not spelling.has_spaces:
+        return False
+    token = int(spelling.ids[spelling.beginning_with(b" ")][0])
+    return not model.tokenizer.decoder(ids).alone(token)[:1].isspace()
 
 
 def n_characters(data: bytes) -> int:

@@ -15,6 +15,7 @@ from .trace import new_trace
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
+    from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.passes import ActivationCache
     from .healing import Healing
@@ -27,12 +28,22 @@ _NO_IDS = np.empty(0, np.int32)
 
 
 class ComputedPrompt:
-    """A prompt: computed once, its cache then read by each of its continuations."""
+    """A prompt: computed once, its cache then read by each of its continuations.
 
-    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
+    Parameters
+    ----------
+    job : Job
+    ids : int32 array [at least 1]
+    name : str
+        For errors.
+    text : str or token ids
+        What the tokens were made of.
+    """
+
+    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt", *, text: Prompt = "") -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
         # The last word of a prompt that is healed is spelled again by new tokens, of a byte at least.
-        ids, self.word, self.n_again = job.split(ids)
+        ids, self.word, self.n_again = job.split(ids, text)
         again = len(self.word)
         new = job.options.max_new_tokens + again
         n_given = len(ids)

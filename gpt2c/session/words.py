@@ -159,7 +159,7 @@ class _Search:
             p = p[: len(goes_on)] * goes_on
             self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
         for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():
-            mass, data = path.mass * float(p[token]), self.model.tokenizer.token_bytes(token)
+            mass, data = path.mass * float(p[token]), self.spelling.bytes[token]
             if mass < IGNORED * self.total:
                 break  # so are those that follow
             if data:
