@@ -195,7 +195,7 @@ class Stream:
             self._started = perf_counter()
         try:
             for _ in self._steps:
-                if self.first_token_seconds is None:
+                if self.first_token_seconds is None and self._text.logprobs:
                     self.first_token_seconds = perf_counter() - self._started
                 if self._text.piece:
                     return self._text.piece
