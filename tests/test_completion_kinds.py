@@ -16,6 +16,7 @@ from gpt2c.generation.covers import REMAINING, best_of, covers_of
 from gpt2c.generation.spelling import split_last
 from gpt2c.tokenizer.characters import CharacterTokenizer
 
+CHARACTERS = "\nab .'é\u0308\u2019"
 UNKNOWN, END = "<unk>", "</s>"
 
 
@@ -104,10 +105,14 @@ MAKERS = {
     "metaspace": _metaspace,
     "byte fallback": _byte_fallback,
     "byte level": _byte_level,
-    "characters": lambda: CharacterTokenizer("\nab .'é", name="characters"),
+    "characters": lambda: CharacterTokenizer(CHARACTERS, name="characters"),
 }
-every_kind = pytest.mark.parametrize("name", MAKERS)
+MARKS = ["a\u0308", "a\u0308b", "b a\u2019", "b a\u2019b", "a \u2019b", "a \u2019b\u2019 "]
 TEXTS = ["", "a", "ab", "a ab", "ab ", "a b.", "a b'", "b é"]
+every_text = pytest.mark.parametrize(
+    ("name", "text"),
+    [*((name, text) for name in MAKERS for text in TEXTS), *(("characters", text) for text in MARKS)],
+)
 
 
 @cache
@@ -115,7 +120,7 @@ def made(name: str) -> SimpleNamespace:
     """A tokenizer of a kind with a model, and what its tokens add behind others, by its library."""
     if name == "characters":
         tokenizer = MAKERS[name]()
-        pieces = [character.encode() for character in "\nab .'é"]
+        pieces = [character.encode() for character in CHARACTERS]
         ends = ()
     else:
         pytest.importorskip("tokenizers")
@@ -145,8 +150,7 @@ def added(library, token):
 # ---- all ways
 
 
-@every_kind
-@pytest.mark.parametrize("text", TEXTS)
+@every_text
 def test_the_ways_to_cover_a_word_are_all_there_are(name, text):
     check_covers(made(name), text)
 
@@ -184,8 +188,7 @@ def test_the_ways_to_cover_a_word_with_gptsw3(tmp_path, text):
     check_covers(SimpleNamespace(model=model, pieces=pieces), text)
 
 
-@every_kind
-@pytest.mark.parametrize("text", TEXTS)
+@every_text
 def test_words_have_the_probability_of_all_their_spellings(name, text):
     of = made(name)
     session = of.model.session(text)
@@ -201,8 +204,7 @@ def test_words_have_the_probability_of_all_their_spellings(name, text):
     assert all(p <= max(worst, found.remaining) + left + 1e-6 for p in missed)
 
 
-@every_kind
-@pytest.mark.parametrize("text", TEXTS)
+@every_text
 def test_texts_that_are_added(name, text):
     """What is added is what the tokens found add to those of the text, as they are decoded."""
     of = made(name)

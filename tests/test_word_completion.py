@@ -207,6 +207,14 @@ def test_where_words_end():
         ("", 0, None),
         (" 3.5", 0, 2),
         ("e\u0301 ", 0, 2),
+        ("nai\u0308ve ", 3, 6),
+        ("nai\u0308", 3, None),
+        ("nai\u0308 ", 4, 4),
+        ("don\u2019t ", 3, 5),
+        ("don\u2019 ", 3, 3),
+        ("don\u2019", 3, None),
+        (" \u2019n\u2019 roll", 2, 3),
+        ("n\u2019 roll.", 2, 7),
     ]:
         assert end_of_word(text, begin) == end, (text, begin)
 
@@ -221,6 +229,16 @@ def test_what_is_unfinished():
         ("I don't", "I", b" don't"),
         ("in 1984", "in", b" 1984"),
         ("one\n\n", "one", b"\n\n"),
+        ("so nai\u0308", "so", " nai\u0308".encode()),
+        ("so nai\u0308ve", "so", " nai\u0308ve".encode()),
+        ("I don\u2019", "I", " don\u2019".encode()),
+        ("I don\u2019t", "I", " don\u2019t".encode()),
+        ("rock \u2019", "rock", " \u2019".encode()),
+        ("rock \u2019n", "rock \u2019", b"n"),
+        ("rock \u2019n\u2019", "rock \u2019", "n\u2019".encode()),
+        ("rock \u2019n\u2019 roll", "rock \u2019n\u2019", b" roll"),
+        ("a''", "a", b"''"),
+        ("snake_", "snake", b"_"),
     ]:
         ids = model.encode([text])[0]
         n, last = split_last(model, ids)
