@@ -244,10 +244,11 @@ class Session:
 
     def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
         """What the model says after paths from the first tokens of the text."""
-        if self._logits is not None and np.array_equal(self._held, ids):
-            return Rows(self.model, self._cache, [self._logits], deadline)
-        # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
         last = self._ids[self._split()[0] :][: self.model.config.n_ctx - len(ids) + 1]
+        own = last[:-1].tolist()
+        if self._logits is not None and np.array_equal(self._held, ids):
+            return Rows(self.model, self._cache, [self._logits], deadline, own)
+        # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
         cache = self.begin(self.model, ids, len(ids))
         found = _engine.forward(
             self.model.weights,
@@ -258,7 +259,7 @@ class Session:
         )
         cache.truncate(len(ids))
         self._held, self._logits = ids, found[0]  # in this order: an interrupt may come between
-        return Rows(self.model, self._cache, list(found), deadline, last[:-1].tolist())
+        return Rows(self.model, self._cache, list(found), deadline, own)
 
     # ---- what is kept: core/prefixes.py
 
