@@ -20,9 +20,8 @@ from ..core.prompts import separate
 from ..core.turns import Turns
 from ..errors import ContextLengthError, QueueFullError
 from ..generation.job import Job
-from ..generation.loop import advance, texts_of
+from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
-from ..generation.text import ComputedPrompt
 from .queueing import Counts, Queue, Request, Step, places_of, tokens_of
 
 if TYPE_CHECKING:
@@ -132,12 +131,9 @@ class Scheduler:
         checked = SamplingOptions(num_return_sequences=num_return_sequences, **given)
         if checked.edits or checked.names_filter != ():
             raise ValueError("a scheduler takes neither edits nor names_filter: use model.generate for them")
-        several, items = separate(prompts)
         job = Job(self.model, checked, costs=self._costs(checked))
-        texts: list[Any] = []
-        for i, ids in enumerate(self.model.encode(items, special=checked.special)):
-            prompt = ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt")
-            texts += texts_of(job, prompt, i)
+        computed = computed_prompts(job, separate(prompts)[1])
+        texts = [text for i, prompt in enumerate(computed) for text in texts_of(job, prompt, i)]
         request = Request(job, texts, client, notify)
         self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
         checked.deadline.begin()

@@ -16,7 +16,7 @@ from ..core.prefixes import common_length
 from ..core.prompts import separate
 from ..generation import loop, streaming
 from ..generation.covers import Rows
-from ..generation.spelling import split_last
+from ..generation.spelling import drops_space, split_last
 from ..scoring import scoring
 
 if TYPE_CHECKING:
@@ -121,13 +121,14 @@ class Session:
         self, *, num_return_sequences: int = 1, **options: Unpack[GenerateKwargs]
     ) -> Generation | list[Generation]:
         """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text stays as it is."""
+        prompt = self._prompt(options)
         return loop.generate(
-            self.model, self._ids, num_return_sequences=num_return_sequences, prefixes=self, **options
+            self.model, prompt, num_return_sequences=num_return_sequences, prefixes=self, **options
         )
 
     def stream(self, **options: Unpack[GenerateKwargs]) -> streaming.Stream:
         """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
-        return streaming.stream(self.model, self._ids, prefixes=self, **options)
+        return streaming.stream(self.model, self._prompt(options), prefixes=self, **options)
 
     def suggest(
         self,
@@ -213,6 +214,11 @@ class Session:
         other.n_reused = other.n_computed = 0
         return other
 
+    def _prompt(self, options: GenerateKwargs) -> Prompt:
+        """The text as a prompt, read as it was when it was set."""
+        options["special"] = self.special
+        return self._text if self.is_text else self._ids
+
     # ---- for completion
 
     def unfinished(self, room: int) -> tuple[np.ndarray, bytes]:
@@ -220,9 +226,11 @@ class Session:
 
         Of a long text they are its latest part, so that there is room for as many tokens more.
         """
-        n, typed = split_last(self.model, self._ids)
+        n, typed = self._split()
         # Something has to stand before the first token.
         context = self._ids[:n] if n else np.array(self.model.start_ids, np.int32)
+        if not typed and drops_space(self.model, context):
+            typed = b" "  # that of the first word, which is not shown
         n_ctx = self.model.config.n_ctx
         most = max(1, n_ctx - room - len(typed))
         if len(context) > most:  # the beginning moves in strides, so that what is kept can be used again
@@ -230,12 +238,17 @@ class Session:
             context = context[-((most - len(context)) // stride) * stride :]
         return context, typed
 
+    def _split(self) -> tuple[int, bytes]:
+        """Where in the tokens the last word begins, and the bytes of that."""
+        return split_last(self.model, self._ids, self._text if self.is_text else "")
+
     def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
         """What the model says after paths from the first tokens of the text."""
+        last = self._ids[self._split()[0] :][: self.model.config.n_ctx - len(ids) + 1]
+        own = last[:-1].tolist()
         if self._logits is not None and np.array_equal(self._held, ids):
-            return Rows(self.model, self._cache, [self._logits], deadline)
+            return Rows(self.model, self._cache, [self._logits], deadline, own)
         # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
-        last = self._ids[split_last(self.model, self._ids)[0] :][: self.model.config.n_ctx - len(ids) + 1]
         cache = self.begin(self.model, ids, len(ids))
         found = _engine.forward(
             self.model.weights,
@@ -246,7 +259,7 @@ class Session:
         )
         cache.truncate(len(ids))
         self._held, self._logits = ids, found[0]  # in this order: an interrupt may come between
-        return Rows(self.model, self._cache, list(found), deadline, last[:-1].tolist())
+        return Rows(self.model, self._cache, list(found), deadline, own)
 
     # ---- what is kept: core/prefixes.py
 
