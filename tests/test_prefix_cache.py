@@ -193,6 +193,22 @@ def test_options_and_copies():
             GPT2.from_pretrained(prefix_cache=wrong)
 
 
+def test_a_prefix_cache_belongs_to_one_model():
+    model, other = made(), made()
+    model.prefix_cache = cache = PrefixCache("10MB")
+    model.suggest(text(300))
+    twin = copy.copy(model)
+    twin.prefix_cache = cache
+    assert twin.suggest(text(300)) == made().suggest(text(300))
+    with pytest.raises(
+        ValueError, match=r"this PrefixCache belongs to another model, .* give each model its own"
+    ):
+        other.prefix_cache = cache
+    assert other.prefix_cache is None
+    with pytest.raises(ValueError, match="this PrefixCache belongs to another model"):
+        GPT2.from_pretrained(prefix_cache=cache)
+
+
 def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent():
     model = made()
     model.prefix_cache = "64MB"

@@ -1,5 +1,7 @@
 """Sessions: whatever is done to the text, results are byte for byte those of the model for that text."""
 
+import copy
+import pickle
 import random
 
 import numpy as np
@@ -8,6 +10,7 @@ from helpers.writing import edited, generation_options, same, same_score, same_s
 
 import gpt2c
 from gpt2c import GPT2
+from gpt2c.core import _engine
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
@@ -238,3 +241,31 @@ def test_a_session_that_was_interrupted_before_its_cache_was_noted(model, monkey
     session.save(tmp_path / "saved")
     same(model.open_session(tmp_path / "saved").suggest(3), model.suggest(text, 3))
     same(session.fork().suggest(3), model.suggest(text, 3))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_session_is_neither_copied_nor_pickled(model, copied):
+    with pytest.raises(
+        TypeError, match=r"session\.fork\(\) gives another one, and session\.save\(path\) writes"
+    ):
+        copied(model.session("Once"))
+
+
+def test_batch_size_goes_with_a_session(model, monkeypatch):
+    rows = []
+    forward = _engine.forward
+
+    def counted(weights, sequences, **how):
+        rows.append(len(sequences))
+        return forward(weights, sequences, **how)
+
+    monkeypatch.setattr(_engine, "forward", counted)
+    session = model.session()
+    options = {"max_new_tokens": 3, "num_return_sequences": 4, "temperature": 1, "seed": 1}
+    for call in (lambda **how: model.generate("Once", session=session, **how), session.generate):
+        rows.clear()
+        found = call(batch_size=2, **options)
+        assert max(rows) == 2
+        same(found, model.generate("Once", **options))
+    with pytest.raises(ValueError, match="batch_size"):
+        model.generate("Once", session=session, batch_size=0)
