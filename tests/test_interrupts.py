@@ -92,11 +92,12 @@ def test_a_session_is_usable_after_an_interrupt_at_any_line(model, ask, step):
 
     for number, session in enumerate(interrupted_at_every_line(begun, step)):
         assert session.text == AFTER
-        session.text = text = (BEFORE, AFTER)[number % 2]
-        if number % 7 == 0:
-            same_search(session.suggest_words(3), model.suggest_words(text, 3))
-        same(session.fork().suggest(3), expected[text])
-        same(session.suggest(3), expected[text])
+        for text in (BEFORE, AFTER):
+            session.text = text
+            if number % 7 == 3:
+                same_search(session.suggest_words(3), model.suggest_words(text, 3))
+            same(session.fork().suggest(3), expected[text])
+            same(session.suggest(3), expected[text])
     assert number > 2
 
 
@@ -219,25 +220,31 @@ def test_150_moments_of_ctrl_c_leave_everything_usable(threads, tmp_path):
     path = tmp_path / "saved"
     long = "There was once a king who had three daughters. " * 12
     session = model.session(long)
+    session.suggest(1)
+    text = long
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     n_interrupted = 0
     try:
         for number in range(150):
-            session.text = (long if number % 3 else BEFORE)[: rng.randrange(20, 560)]
-            text = session.text
+            previous, text = text, (long if number % 3 else BEFORE)[: rng.randrange(20, 560)]
+            session.text = text
             ask = question(rng, path)
             ask_model = rng.random() < 0.3  # through the prefix cache
             try:
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 0.01))
-                if ask_model:
-                    model.generate(text, max_new_tokens=2)
-                ask(session)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 0.01))
+                    if ask_model:
+                        model.generate(text, max_new_tokens=2)
+                    ask(session)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 n_interrupted += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             assert {file.name for file in tmp_path.iterdir()} <= {"saved"}
             assert session.text == text
+            session.text = previous
+            same(session.suggest(3), plain.suggest(previous, 3))
+            session.text = text
             fresh = plain.session(text)
             if number % 5 == 0:
                 same_search(session.complete(2, max_new_tokens=2), fresh.complete(2, max_new_tokens=2))
@@ -249,4 +256,4 @@ def test_150_moments_of_ctrl_c_leave_everything_usable(threads, tmp_path):
                 same(opened.suggest(3), plain.suggest(opened.text, 3))
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert n_interrupted > 50
+    assert n_interrupted > 20
