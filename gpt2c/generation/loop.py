@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONCE
 from ..core.checks import check_integer
+from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import Prompt, Prompts, separate
 from ..errors import DeadlineError
 from .job import Job, Pending
@@ -61,6 +62,8 @@ def stream(
     several, given = separate(prompt)
     if several:
         raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
+    # Of its own, as cancelling the stream is not to end other calls with the same deadline.
+    options["deadline"] = PartDeadline(Deadline.of(options.get("deadline")))
     checked = SamplingOptions(**cast("dict[str, Any]", options))
     if checked.num_return_sequences != 1:
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
