@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import Prompt, separate
 from .job import Job
 from .loop import computed_prompts, continued
@@ -33,6 +34,8 @@ def stream(
     several, given = separate(prompt)
     if several:
         raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
+    # Of its own, as cancelling the stream is not to end other calls with the same deadline.
+    options["deadline"] = PartDeadline(Deadline.of(options.get("deadline")))
     checked = SamplingOptions(**cast("dict[str, Any]", options))
     if checked.num_return_sequences != 1:
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")

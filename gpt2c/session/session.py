@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 import numpy as np
 
@@ -82,8 +81,8 @@ class Session:
             raise TypeError(
                 f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
             )
-        self._ids = self.model.encode([text], special=self.special)[0]
-        self._text, self.is_text = text, True
+        ids = self.model.encode([text], special=self.special)[0]
+        self._ids, self._text, self.is_text = ids, text, True  # at once: an interrupt may come before
 
     @property
     def token_ids(self) -> list[int]:
@@ -95,9 +94,9 @@ class Session:
     def token_ids(self, ids: Any) -> None:
         if isinstance(ids, str):
             raise TypeError("session.token_ids takes token ids; set session.text to a string")
-        self._ids = self.model.encode([ids])[0].copy()  # their owner may change them
-        self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
-        self.is_text = False
+        ids = self.model.encode([ids])[0].copy()  # their owner may change them
+        text = self.model.tokenizer.decode(ids) if self.model.has_tokenizer else ""
+        self._ids, self._text, self.is_text = ids, text, False
 
     def following(self, model: LoadedModel, prompt: Any) -> Session:
         """The session itself, with this prompt as its text, for a method of ``model``."""
@@ -118,12 +117,21 @@ class Session:
     # ---- what can be asked
 
     def generate(
-        self, *, num_return_sequences: int = 1, **options: Unpack[GenerateKwargs]
+        self,
+        *,
+        num_return_sequences: int = 1,
+        batch_size: int | None = None,
+        **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
         """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text stays as it is."""
         prompt = self._prompt(options)
         return loop.generate(
-            self.model, prompt, num_return_sequences=num_return_sequences, prefixes=self, **options
+            self.model,
+            prompt,
+            num_return_sequences=num_return_sequences,
+            batch_size=batch_size,
+            prefixes=self,
+            **options,
         )
 
     def stream(self, **options: Unpack[GenerateKwargs]) -> streaming.Stream:
@@ -209,8 +217,8 @@ class Session:
 
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
-        other = copy(self)
-        other._cache = self._cache.fork()
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _cache=self._cache.fork())
         other.n_reused = other.n_computed = 0
         return other
 
@@ -218,6 +226,13 @@ class Session:
         """The text as a prompt, read as it was when it was set."""
         options["special"] = self.special
         return self._text if self.is_text else self._ids
+
+    def __reduce__(self) -> NoReturn:
+        """A TypeError, for pickles and copies: they would share the cache, or hold all of it."""
+        raise TypeError(
+            "a session is neither copied nor pickled: session.fork() gives another one, and "
+            "session.save(path) writes a file for model.open_session(path)"
+        )
 
     # ---- for completion
 
@@ -268,8 +283,9 @@ class Session:
         n = min(common_length(self._held, ids), len(ids) - 1)
         if self._cache.branches:  # a stream reads it; what it has is not lost
             self._cache = self._cache.fork()
-        self._cache.truncate(n)
+        # In this order, as an interrupt may come between: the cache may hold more than is noted, never less.
         self._held, self._logits = self._held[:n], None
+        self._cache.truncate(n)
         self.n_reused, self.n_computed = n, len(ids) - n
         return self._cache
 
