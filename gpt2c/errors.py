@@ -13,6 +13,7 @@ __all__ = [
     "ContextLengthError",
     "DeadlineError",
     "GPT2CError",
+    "QueueFullError",
     "TokenizerError",
     "UnsupportedISAError",
     "counted",
@@ -38,6 +39,10 @@ class ContextLengthError(GPT2CError, ValueError):
 
 class DeadlineError(GPT2CError, TimeoutError):
     """A call reached its deadline, or was cancelled, before there was a result."""
+
+
+class QueueFullError(GPT2CError):
+    """So many requests wait already that a scheduler takes no more."""
 
 
 class TokenizerError(GPT2CError, ValueError):
