@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from .sessions import Sessions
+
 if TYPE_CHECKING:
     from ..model import GPT2
     from ..session.scheduler import Scheduler
@@ -61,6 +63,7 @@ class State:
 
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
+        self.sessions = Sessions()
         self.created = int(time.time())
         short = Path(model.name).name.removesuffix(".gpt2c")
         self.model_id = model.name if not Path(model.name).is_absolute() else short
