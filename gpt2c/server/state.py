@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +64,10 @@ class State:
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
         self.created = int(time.time())
-        short = Path(model.name).name.removesuffix(".gpt2c")
-        self.model_id = model.name if not Path(model.name).is_absolute() else short
+        short = Path(model.name).name.removesuffix(".gpt2c") if os.path.exists(model.name) else model.name
+        self.model_id = re.sub(r"[^\w./-]+", "-", short)
         """What the model is called in answers."""
-        self.model_ids = frozenset({self.model_id, model.name, short, "gpt2c"})
+        self.model_ids = frozenset({self.model_id, model.name, "gpt2c"})
         """What it may be called in requests."""
 
     @staticmethod
