@@ -18,6 +18,7 @@ from .errors import (
     ContextLengthError,
     DeadlineError,
     GPT2CError,
+    QueueFullError,
     TokenizerError,
     UnsupportedISAError,
 )
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from .config import Config
     from .core._engine import KVCache
     from .core.deadline import Deadline
-    from .generation.loop import Stream
     from .generation.results import Generation
+    from .generation.streaming import Stream
     from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
     from .model import GPT2
     from .scoring.results import Score, Suggestion
     from .scoring.words import Word
+    from .session.scheduler import Scheduler
     from .session.session import Session
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
@@ -53,6 +55,8 @@ __all__ = [
     "GPT2CError",
     "Generation",
     "KVCache",
+    "QueueFullError",
+    "Scheduler",
     "Score",
     "Session",
     "Stream",
@@ -77,8 +81,9 @@ _HOMES = {
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",
+    "Scheduler": "session.scheduler",
     "Session": "session.session",
-    "Stream": "generation.loop",
+    "Stream": "generation.streaming",
     "Suggestion": "scoring.results",
     "Tagging": "heads.results",
     "Word": "scoring.words",

@@ -41,8 +41,8 @@ class DeadlineError(GPT2CError, TimeoutError):
     """A call reached its deadline, or was cancelled, before there was a result."""
 
 
-class QueueFullError(GPT2CError):
-    """So many requests wait already that a scheduler takes no more."""
+class QueueFullError(GPT2CError, RuntimeError):
+    """A scheduler has as many requests waiting as may wait."""
 
 
 class TokenizerError(GPT2CError, ValueError):

@@ -13,7 +13,7 @@ from .core.keywords import explains_keywords
 from .core.lm import LoadedModel
 from .core.prefixes import NothingKept
 from .core.prompts import Item, Prompt, Prompts
-from .generation import loop
+from .generation import loop, streaming
 from .generation.options import GenerateKwargs, lists_options
 from .scoring import scoring
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .scoring.results import Score, Suggestion
     from .session.prefix_cache import PrefixCache
     from .session.results import Ranked, WordSuggestion
+    from .session.scheduler import Scheduler
     from .session.session import Session
     from .views.explanation import Explanation
 
@@ -375,6 +376,9 @@ class GPT2(LoadedModel):
         hop : int, optional
             With "slide": how many tokens at the beginning the model forgets whenever its positions are full,
             1 to their number; default: half of them. A small hop remembers more and takes longer.
+        top_logprobs : int, default 0
+            Keep this many of the most probable tokens in each place, to 1,024, and their log-probabilities by
+            the raw logits, as ``Generation.top_logprobs``.
         trace : bool, default False
             Record what was weighed at every step, as ``Generation.trace``: for reading, it takes time.
         edits : iterable of (str, function), default ()
@@ -416,7 +420,7 @@ class GPT2(LoadedModel):
     @lists_options
     def stream(
         self, prompt: Prompt, *, session: Session | None = None, **options: Unpack[GenerateKwargs]
-    ) -> loop.Stream:
+    ) -> streaming.Stream:
         """Continue one prompt, piece by piece: ``for piece in model.stream(...): print(piece, end="")``.
 
         Parameters
@@ -434,7 +438,7 @@ class GPT2(LoadedModel):
         """
         if session is not None:
             return session.following(self, prompt).stream(**options)
-        return loop.stream(self, prompt, **options)
+        return streaming.stream(self, prompt, **options)
 
     def session(self, text: Prompt = "", *, special: bool = False) -> Session:
         """A text that changes as it is written, and what was computed of it.
@@ -455,6 +459,44 @@ class GPT2(LoadedModel):
         from .session.session import Session
 
         return Session(self, text, special=special)
+
+    def scheduler(
+        self,
+        *,
+        max_texts: int = 64,
+        max_tokens: int | None = None,
+        max_waiting: int = 64,
+        slice_tokens: int = 128,
+    ) -> Scheduler:
+        """What continues the texts of many requests at once, for threads and for asyncio.
+
+        Parameters
+        ----------
+        max_texts : int, default 64
+            How many texts run at once, at most; each beam of a search counts. The others wait.
+        max_tokens : int, optional
+            For how many tokens the texts that run have room in their caches, at most: prompts, and
+            ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
+        max_waiting : int, default 64
+            How many requests may wait; beyond, there is a QueueFullError.
+        slice_tokens : int, default 128
+            How many tokens of prompts a pass computes beside the next tokens of the texts that run.
+
+        Returns
+        -------
+        Scheduler
+            ``await scheduler.generate(...)``, ``async for piece in scheduler.stream(...)``,
+            ``scheduler.submit(...)`` from threads; ``close()`` ends it, or a ``with`` block.
+        """
+        from .session.scheduler import Scheduler
+
+        return Scheduler(
+            self,
+            max_texts=max_texts,
+            max_tokens=max_tokens,
+            max_waiting=max_waiting,
+            slice_tokens=slice_tokens,
+        )
 
     def open_session(self, path: str | os.PathLike[str]) -> Session:
         """A session that :meth:`Session.save` has written, with this model and this arithmetic.
@@ -668,15 +710,30 @@ class GPT2(LoadedModel):
 
     @overload
     def classify(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Classification: ...
     @overload
     def classify(
-        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> list[Classification]: ...
     @explains_keywords(OF_PROMPTS)
     def classify(
-        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt | Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Classification | list[Classification]:
         """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
 
@@ -690,6 +747,8 @@ class GPT2(LoadedModel):
             it, texts longer than the model's positions are an error.
         special : bool, default False
             Whether special tokens are recognised in strings, as for :meth:`generate`.
+        deadline : float or Deadline, optional
+            After so many seconds there is a DeadlineError.
 
         Returns
         -------
@@ -705,19 +764,34 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import classify
 
-        return classify(self, texts, max_tokens=max_tokens, special=special)
+        return classify(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @overload
     def tag(  # type: ignore[overload-overlap]
-        self, texts: Prompt, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Tagging: ...
     @overload
     def tag(
-        self, texts: Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> list[Tagging]: ...
     @explains_keywords(OF_PROMPTS)
     def tag(
-        self, texts: Prompt | Prompts, *, max_tokens: int | None = None, special: bool = False
+        self,
+        texts: Prompt | Prompts,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> Tagging | list[Tagging]:
         """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
 
@@ -730,10 +804,12 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import tag
 
-        return tag(self, texts, max_tokens=max_tokens, special=special)
+        return tag(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
-    def choose(self, texts: Prompts, *, special: bool = False) -> Choice:
+    def choose(
+        self, texts: Prompts, *, special: bool = False, deadline: float | Deadline | None = None
+    ) -> Choice:
         """Which of several texts fits best, by the choice head of a GPT2DoubleHeadsModel.
 
         Parameters
@@ -743,6 +819,8 @@ class GPT2(LoadedModel):
             what the tokenizer puts around a text.
         special : bool, default False
             Whether special tokens are recognised in strings, as for :meth:`generate`.
+        deadline : float or Deadline, optional
+            As for :meth:`classify`.
 
         Returns
         -------
@@ -751,7 +829,7 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import choose
 
-        return choose(self, texts, special=special)
+        return choose(self, texts, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
     def embed(
@@ -761,12 +839,13 @@ class GPT2(LoadedModel):
         pooling: str = "mean",
         max_tokens: int | None = None,
         special: bool = False,
+        deadline: float | Deadline | None = None,
     ) -> np.ndarray:
         """Texts as vectors: the last hidden states, after the last LayerNorm. Every model has them.
 
         Parameters
         ----------
-        texts, max_tokens, special
+        texts, max_tokens, special, deadline
             As for :meth:`classify`.
         pooling : str
             "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
@@ -778,7 +857,7 @@ class GPT2(LoadedModel):
         """
         from .heads.heads import embed
 
-        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special)
+        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special, deadline=deadline)
 
     @explains_keywords(OF_PROMPTS)
     def run_with_cache(

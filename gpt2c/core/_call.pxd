@@ -13,6 +13,7 @@ cdef class Call:
     cdef object lengths    # intp [n_sequences]
     cdef object observer
     cdef object deadline
+    cdef object turns     # of the deadline, if it has them
     cdef list views       # of scores, of pattern and of changed: an array of each sequence
     cdef list errors      # what a signal raised during the call
     cdef gpt2c_workspace aside  # of rows that are no part of the call
@@ -29,6 +30,7 @@ cdef class Call:
     cdef int watch_patterns(self) except -1
     cdef ptrdiff_t plan(self, bytearray steps) except -1
     cdef int run(self) except -1
+    cdef int run_in_turns(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1
     cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1
     cdef int project_block(self, ptrdiff_t layer, rows) except -1
     cdef int run_with_blas(self, const gpt2c_step *step) except -1

@@ -18,8 +18,8 @@ from gpt2c.core._kernels cimport (
     GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_EMBED, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F,
     GPT2C_AT_MLP_IN, GPT2C_AT_MLP_OUT, GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE,
     GPT2C_AT_QKV, GPT2C_AT_RESID_MID, GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z,
-    GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN, GPT2C_PAD,
-    GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step,
+    GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN,
+    GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step,
     gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, run_steps, scratch_size, step_dense, threads_now,
 )
 
@@ -77,6 +77,9 @@ cdef class Call:
         self.add_sequences(sequences, bidirectional)
         whole = observer is not None or start is not None or bidirectional
         self.c.workspace.chunk = self.rows if whole else min(self.rows, <ptrdiff_t>GPT2C_CHUNK)
+        self.turns = None if deadline is None else deadline.turns
+        if self.turns is not None and not whole:
+            self.c.workspace.chunk = min(self.c.workspace.chunk, <ptrdiff_t>deadline.turn_rows)
         self.allocate(with_top)
         if start is not None:
             self.start_at(start)
@@ -246,7 +249,7 @@ cdef class Call:
                 if cache.length != self.lengths[acquired - 1]:  # another call came between the checks and here
                     raise CacheInUseError("this KVCache was changed by another call while this one began; "
                                           "give every sequence a cache of its own, e.g. cache.fork()")
-            if self.run_all(<const gpt2c_step *>memory_of(steps), n):
+            if self.run_in_turns(<const gpt2c_step *>memory_of(steps), n):
                 raise self.errors[0]
             if not (self.c.batch.started or self.c.batch.bidirectional):  # else they have what no later token can use
                 for i, cache in enumerate(self.caches):
@@ -255,6 +258,27 @@ cdef class Call:
             for cache in self.caches[:acquired]:
                 cache.release()
         return 0
+
+    cdef int run_in_turns(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1:
+        """All steps; where several take turns, those of one chunk at a time. Returns whether it was abandoned."""
+        cdef ptrdiff_t i = 0, n
+        cdef int stopped = 0
+        if self.turns is None:
+            return self.run_all(steps, n_steps)
+        self.turns.take()
+        try:
+            while i < n_steps and not stopped:
+                if i:
+                    self.turns.pass_on()
+                    self.deadline.check()
+                n = 1
+                while i + n < n_steps and steps[i + n].phase != GPT2C_EMBED:
+                    n += 1
+                stopped = self.run_all(steps + i, n)
+                i += n
+        finally:
+            self.turns.give()
+        return stopped
 
     cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1:
         """All steps, one region for those between two stops. Returns whether the call was abandoned."""

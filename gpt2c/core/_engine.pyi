@@ -68,6 +68,7 @@ def hidden(
     wanted: Sequence[NDArray[np.integer[Any]]],
     *,
     threads: int = 1,
+    deadline: Deadline | None = None,
 ) -> NDArray[np.float32]: ...
 def score(
     weights: Weights,

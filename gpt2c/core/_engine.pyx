@@ -96,12 +96,12 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     return logits
 
 
-def hidden(weights, sequences, wanted, *, threads=1):
+def hidden(weights, sequences, wanted, *, threads=1, deadline=None):
     """What comes out of the last LayerNorm, which the head of a model reads, for some rows.
 
     Parameters
     ----------
-    weights, sequences, threads : as for ``forward``
+    weights, sequences, threads, deadline : as for ``forward``
     wanted : list of intp arrays
         One per sequence: indices of its ids, ascending.
 
@@ -109,7 +109,7 @@ def hidden(weights, sequences, wanted, *, threads=1):
     -------
     float32 array [rows wanted, n_embd]
     """
-    cdef Call call = Call(weights, sequences, threads, False)
+    cdef Call call = Call(weights, sequences, threads, False, None, None, False, deadline)
     if len(wanted) != len(call.caches):
         raise ValueError(f"wanted has {len(wanted)} items; needed is one for each of the {len(call.caches)} sequences")
     rows = np.concatenate([rows_of(rows, begin, end) for rows, begin, end

@@ -156,6 +156,7 @@ cdef extern from "call.h" nogil:
         GPT2C_ATTN_PROJ
         GPT2C_C_FC
         GPT2C_MLP_PROJ
+        GPT2C_EMBED
         GPT2C_HEAD
         GPT2C_STOP
 

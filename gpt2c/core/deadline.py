@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DeadlineError
 from .checks import check_number
+
+if TYPE_CHECKING:
+    from .turns import Turns
 
 __all__ = ["Deadline"]
 
@@ -29,6 +32,8 @@ class Deadline:
             allowed = "seconds above 0 (or a Deadline, or None for no limit)"
             seconds = check_number("deadline", seconds, lambda s: s > 0, allowed)
         self.seconds = seconds
+        self.turns: Turns | None = None  # where others want the same cores: each pass waits for its own
+        self.turn_rows = 0  # how many rows of a pass are computed in one turn
         self._end = math.inf
         self._cancelled = False
 

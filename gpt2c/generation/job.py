@@ -40,7 +40,11 @@ class Job:
     """What all texts of one call share: the model, the options, and what was made from them."""
 
     def __init__(
-        self, model: LoadedModel, options: SamplingOptions, prefixes: Prefixes | None = None
+        self,
+        model: LoadedModel,
+        options: SamplingOptions,
+        prefixes: Prefixes | None = None,
+        costs: Costs | None = None,
     ) -> None:
         model.check_language_model()
         tokenizer = model.tokenizer if options.stop or model.has_tokenizer else None
@@ -74,7 +78,7 @@ class Job:
             from .speculate import Costs, check_draft
 
             check_draft(options.draft, model)
-            self.costs = Costs()
+            self.costs = costs or Costs()
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again

@@ -9,9 +9,9 @@ continuation, position), so a text comes out the same alone and in any company.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, MOST_EMPTY, ROWS_PER_CALL, TEXTS_AT_ONCE
 from ..core.checks import check_integer
@@ -24,14 +24,25 @@ from .text import ComputedPrompt, Text
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..core import _engine
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
+    from ..introspection.activations import Captured
     from .beam import Search
     from .options import GenerateKwargs
     from .results import Generation
 
-__all__ = ["Stream", "check_prompt", "continue_prompts", "generate", "generate_rows", "stream"]
+__all__ = [
+    "Source",
+    "advance",
+    "check_prompt",
+    "continue_prompts",
+    "continued",
+    "generate",
+    "generate_rows",
+    "texts_of",
+]
+
+_SHARE = 16  # tokens of a prompt, where several are computed in slices
 
 
 def generate(
@@ -51,25 +62,6 @@ def generate(
     ids = model.encode(given, special=checked.special)
     results = continue_prompts(model, ids, checked, batch_size, prefixes)
     return results if several or num_return_sequences > 1 else results[0]
-
-
-def stream(
-    model: LoadedModel,
-    prompt: Prompt,
-    *,
-    prefixes: Prefixes | None = None,
-    **options: Unpack[GenerateKwargs],
-) -> Stream:
-    """What :meth:`gpt2c.GPT2.stream` does."""
-    several, given = separate(prompt)
-    if several:
-        raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
-    checked = SamplingOptions(**cast("dict[str, Any]", options))
-    if checked.num_return_sequences != 1:
-        raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
-    if checked.num_beams != 1:
-        raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    return Stream(Job(model, checked, prefixes), model.encode(given, special=checked.special)[0])
 
 
 def continue_prompts(
@@ -98,8 +90,8 @@ def continue_prompts(
     shared = [
         ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)
     ]
-    texts = [text for index, prompt in enumerate(shared) for text in _texts(job, prompt, index)]
-    for _ in _advance(job, texts, batch_size):
+    texts = [text for index, prompt in enumerate(shared) for text in texts_of(job, prompt, index)]
+    for _ in continued(job, texts, batch_size):
         pass
     return [result for text in texts for result in text.results()]
 
@@ -133,7 +125,7 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
         nonlocal ended
         empty = 0
         for index, (key, prompt) in numbered:
-            some = () if prompt is None else _texts(job, _prompt(job, prompt), index)
+            some = () if prompt is None else texts_of(job, _prompt(job, prompt), index)
             waiting.append((key, some))
             yield from some
             empty = 0 if some else empty + 1
@@ -148,7 +140,7 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
             yield key, [result for text in some for result in text.results()], cut
 
     while not ended:
-        for _ in _advance(job, texts()):
+        for _ in continued(job, texts()):
             yield from finished()
         yield from finished()
 
@@ -163,7 +155,7 @@ def _prompt(job: Job, prompt: Prompt) -> ComputedPrompt:
     return ComputedPrompt(job, ids)
 
 
-def _texts(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
+def texts_of(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
     """What continues a prompt: a search, or a text for each of the continuations."""
     if job.options.num_beams > 1:
         from .beam import Search
@@ -172,71 +164,23 @@ def _texts(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Sear
     return [Text(job, prompt, index, sample) for sample in range(job.options.num_return_sequences)]
 
 
-class Stream:
-    """The pieces of a continuation as they come, whole characters always; made by :meth:`gpt2c.GPT2.stream`.
+class Source(Protocol):
+    """Where texts come from."""
 
-    Iterate over it for the text; afterwards ``result`` holds the :class:`Generation`. The work is done while
-    iterating. Closing the stream early, leaving its ``with`` block or an exception during the work (Ctrl-C
-    included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
-    """
+    def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
+        """The next texts, as far as there is room for them beside those that are ``present``."""
 
-    def __init__(self, job: Job, prompt: np.ndarray) -> None:
-        self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
-        self._steps = _advance(job, [self._text])
-        self._started: float | None = None
-        self.first_token_seconds: float | None = None
-        """Seconds from the first ``next()`` to the first token: the time the prompt took."""
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if self._started is None:
-            self._started = perf_counter()
-        try:
-            for _ in self._steps:
-                if self.first_token_seconds is None:
-                    self.first_token_seconds = perf_counter() - self._started
-                if self._text.piece:
-                    return self._text.piece
-        except BaseException:
-            self.close()
-            raise
-        self.close()
-        raise StopIteration
-
-    def close(self) -> None:
-        """End the stream and free its cache. Closing twice does no harm."""
-        self._steps.close()
-        self._text.cut("cancelled")
-
-    def cancel(self) -> None:
-        """End the stream from another thread: the one that iterates gets no more pieces."""
-        self._text.job.options.deadline.cancel()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def result(self) -> Generation:
-        """The continuation, once the stream has ended or was closed."""
-        if self._text.finish_reason is None:
-            raise RuntimeError(
-                "the stream has not ended: iterate to its end, or close() it, before asking for the result"
-            )
-        return self._text.results()[0]
+    def failed(self, text: Text | Search, error: Exception) -> None:
+        """An option of a text, such as a processor, has raised an error: raise it, or end the text."""
 
 
-class _Source:
-    """Texts that come as there is room for them.
+class Texts:
+    """Texts of one call, which are taken as there is room for them.
 
     There is for ``batch_size`` texts; by default for `TEXTS_AT_ONCE`, and caches of `CACHE_BYTES`, or one.
     """
 
-    def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None) -> None:
+    def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None = None) -> None:
         n_beams = job.options.num_beams
         self._places = max(1, (batch_size or TEXTS_AT_ONCE) // n_beams)
         self._texts = iter(texts)
@@ -248,7 +192,7 @@ class _Source:
             self._per_token = n_beams * job.model.new_cache(n_tokens).nbytes // n_tokens
 
     def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
-        """The next ones, as far as there is room for them beside those that are ``present``."""
+        """See `Source`."""
         taken: list[Text | Search] = []
         n_tokens = sum(text.prompt.capacity for text in present) if self._next else 0
         while self._next and len(present) + len(taken) < self._places:
@@ -259,49 +203,52 @@ class _Source:
             self._next = next(self._texts, None)
         return taken
 
-
-def _begun(
-    job: Job, waiting: Iterable[Text | Search], rows: int
-) -> list[tuple[ComputedPrompt, _engine.KVCache]]:
-    """The next prompts that are to be computed beside ``rows`` others, each with its cache."""
-    fresh: list[tuple[ComputedPrompt, _engine.KVCache]] = []
-    for text in waiting:
-        prompt = text.prompt
-        if prompt.logits is None and all(prompt is not other for other, _ in fresh):
-            if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
-                break
-            cache = job.prefixes.begin(job.model, prompt.visible, prompt.capacity)
-            fresh.append((prompt, cache))
-            rows += len(prompt.visible) - len(cache)
-    return fresh
+    def failed(self, text: Text | Search, error: Exception) -> None:
+        """See `Source`."""
+        raise error
 
 
-def _advance(
+def continued(
     job: Job, texts: Iterable[Text | Search], batch_size: int | None = None
 ) -> Generator[Text | Search, None, None]:
-    """Continue all ``texts``; yield a text whenever it has got a token.
+    """Continue the texts of one call, as there is room for them; `advance` says what is yielded."""
+    yield from advance(job, Texts(job, texts, batch_size))
 
-    Continuations of one prompt stand next to each other in ``texts``, which are taken as there is room.
+
+def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator[Text | Search, None, None]:
+    """Continue all texts of a source; yield a text whenever it has got a token, or has ended.
+
+    Continuations of one prompt stand next to each other in the source.
+
+    Parameters
+    ----------
+    job : Job
+        Of the texts; or that of a scheduler, whose texts have jobs of their own.
+    source : Source
+    most_rows : int, optional
+        How many tokens of prompts a pass may compute, so that the others have their next tokens soon. By
+        default prompts are computed whole.
     """
-    deadline = job.options.deadline
-    deadline.begin()
-    source = _Source(job, texts, batch_size)
-    waiting: deque[Text | Search] = deque()
+    job.options.deadline.begin()
+    waiting: list[Text | Search] = []
     active: list[Text | Search] = []
     while True:
         waiting += source.take([*active, *waiting])
         if not (waiting or active):
             return
-        if reason := deadline.reason:
-            for text in (*active, *waiting):
+        for text in (*active, *waiting):
+            if not text.done and (reason := text.job.options.deadline.reason):
                 text.cut(reason)
+            if text.done:
                 yield text
-            active, waiting = [], deque()
-            continue
+        active = [text for text in active if not text.done]
+        waiting = [text for text in waiting if not text.done]
         # Texts whose prompt has been computed begin.
-        while waiting and waiting[0].prompt.logits is not None:
-            text = waiting.popleft()
-            text.start()
+        ready = [text for text in waiting if text.prompt.logits is not None]
+        waiting = [text for text in waiting if text.prompt.logits is None]
+        for text in ready:
+            if not text.done:  # with another one of the same prompt, which failed
+                _try(source, text, text.start)
             yield text
             if not text.done:
                 active.append(text)
@@ -309,25 +256,82 @@ def _advance(
         # The prompts of the others are computed together with the next tokens of those that have begun.
         pending = [text.pending(len(active)) for text in active]
         parts = [part for of_text in pending for part in of_text]
-        fresh = _begun(job, waiting, sum(len(part.ids) for part in parts))
-        parts += [Pending(cache, prompt.visible[len(cache) :], 1) for prompt, cache in fresh]
+        fresh = _begun(waiting, sum(len(part.ids) for part in parts), most_rows)
+        parts += [part for _, part in fresh]
         if not parts:
             continue
         try:
             logits, captured = job.forward(parts, only_steps=not fresh)
-            for i, (prompt, cache) in enumerate(fresh, -len(fresh)):
-                prompt.cache, prompt.logits = cache, logits[i]
-                job.prefixes.keep(prompt.visible, cache)
-                prompt.captured = captured[i] if captured else None
-                prompt.heal(job)
         except DeadlineError:
             continue
+        for i, (text, part) in enumerate(fresh, -len(fresh)):
+            _note(source, text, part, logits[i], captured[i] if captured else None)
         done = 0
         for text, of_text in zip(active, pending, strict=True):
             if captured and isinstance(text, Text):
                 text.capture(captured[done], logits[done])
             n_rows = sum(part.n_rows for part in of_text)
-            text.advance(list(logits[done : done + n_rows]))
+            if not text.done:  # with another one of the same prompt, which failed
+                _try(source, text, partial(text.advance, list(logits[done : done + n_rows])))
             done += n_rows
             yield text
         active = [text for text in active if not text.done]
+
+
+def _note(
+    source: Source, text: Text | Search, part: Pending, logits: np.ndarray, captured: Captured | None
+) -> None:
+    """Take note of what was computed of a text's prompt."""
+    prompt, job = text.prompt, text.job
+    if len(part.cache) == len(prompt.visible):
+        prompt.logits, prompt.captured = logits, captured
+        job.prefixes.keep(prompt.visible, part.cache)
+        _try(source, text, partial(prompt.heal, job))
+
+
+def _try(source: Source, text: Text | Search, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except DeadlineError:
+        pass  # the text ends before the next pass
+    except Exception as error:
+        source.failed(text, error)
+
+
+def _begun(
+    waiting: Iterable[Text | Search], rows: int, most_rows: int | None
+) -> list[tuple[Text | Search, Pending]]:
+    """What is computed of prompts beside ``rows`` tokens of texts: each with the first of its texts."""
+    first: dict[int, Text | Search] = {}
+    for text in waiting:
+        if text.prompt.logits is None:
+            first.setdefault(id(text.prompt), text)
+    if most_rows is not None:
+        return _slices(list(first.values()), most_rows)
+    fresh: list[tuple[Text | Search, Pending]] = []
+    for text in first.values():
+        visible = text.prompt.visible
+        if fresh and rows + len(visible) > ROWS_PER_CALL:
+            break
+        cache = text.prompt.begun(text.job)
+        fresh.append((text, Pending(cache, visible[len(cache) :], 1)))
+        rows += len(visible) - len(cache)
+    return fresh
+
+
+def _slices(texts: Sequence[Text | Search], most_rows: int) -> list[tuple[Text | Search, Pending]]:
+    """A part of each prompt, so that short ones do not wait for long ones; the first gets the rest."""
+    share, taken = max(_SHARE, most_rows // max(1, len(texts))), []
+    for text in texts:
+        if most_rows <= 0:
+            break
+        cache = text.prompt.begun(text.job)
+        n = min(share, most_rows, len(text.prompt.visible) - len(cache))
+        taken.append((text, cache, n))
+        most_rows -= n
+    fresh = []
+    for text, cache, n in taken:
+        more = min(most_rows, len(text.prompt.visible) - len(cache) - n)
+        most_rows -= more
+        fresh.append((text, Pending(cache, text.prompt.visible[len(cache) :][: n + more], 1)))
+    return fresh

@@ -33,6 +33,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 SEEDS = 2**64
 MOST_SEQUENCES = 2**16
 MOST_BEAMS = 2**10
+MOST_TOP = 2**10
 LARGEST_BIAS = 3.4e38  # still finite as float32
 OVERFLOWS = ("error", "truncate_left", "slide")
 
@@ -75,6 +76,7 @@ class GenerateKwargs(TypedDict, total=False):
     early_stopping: bool | Literal["never"]
     overflow: Literal["error", "truncate_left", "slide"]
     hop: int | None
+    top_logprobs: int
     trace: bool
     edits: Iterable[tuple[str, Edit]]
     names_filter: NamesFilter
@@ -125,6 +127,7 @@ class SamplingOptions:
     early_stopping: bool | Literal["never"] = False
     overflow: Literal["error", "truncate_left", "slide"] = "error"
     hop: int | None = None
+    top_logprobs: int = 0
     trace: bool = False
     edits: tuple[tuple[str, Edit], ...] = ()
     names_filter: NamesFilter = ()
@@ -205,6 +208,8 @@ class SamplingOptions:
     def _check_inspection(self) -> None:
         """What is recorded, captured and edited."""
         check_flag("trace", self.trace)
+        note = " (0 keeps none)"
+        self._put("top_logprobs", check_integer("top_logprobs", self.top_logprobs, 0, MOST_TOP, note))
         # Iterators are read once; what else is no collection is refused where names are looked up.
         if isinstance(self.edits, Iterable):
             self._put("edits", tuple(self.edits))
@@ -229,6 +234,8 @@ class SamplingOptions:
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:
+            if self.top_logprobs:
+                raise ValueError("top_logprobs goes with num_beams=1 only; trace=True records a search")
             if self.draft is not None:
                 raise ValueError("draft goes with num_beams=1 only: a search computes several texts at once")
             if self.heal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ..core.display import Displayed
@@ -39,6 +39,9 @@ class Generation(Displayed):
         The prompt as the model saw it.
     seed : int or None
         What makes the text come out again; None where nothing was left to chance.
+    top_logprobs : list of list of (int, float)
+        Of ``top_logprobs=n``: for each new token the ``n`` most probable ones in its place and the natural
+        logarithms of their probabilities by the raw logits, the most probable first; else empty.
     score : float or None
         Of beam search: the sum of the log-probabilities after the options that change logits, divided by the
         number of new tokens to the power of ``length_penalty``.
@@ -58,6 +61,7 @@ class Generation(Displayed):
     sample_index: int
     prompt_token_ids: list[int]
     seed: int | None
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     score: float | None = None
     trace: Trace | None = None
     cache: ActivationCache | None = None

@@ -63,12 +63,18 @@ class ComputedPrompt:
         begin = job.window(len(ids) + max(0, len(self.word) - 1))
         self.visible = ids[min(begin, len(ids) - 1) :]
         self.capacity = min(len(ids) + new, n_ctx)
-        self.cache: KVCache | None = None
+        self.cache: KVCache | None = None  # it may hold a part of the prompt until there are logits
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.captured: Captured | None = None
         self.healing: Healing | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
         self.shared = max(self.unstarted, job.options.num_beams) > 1 or job.prefixes.borrowed
+
+    def begun(self, job: Job) -> KVCache:
+        """The cache that holds none of it or its beginning; at least one token is left to be computed."""
+        if self.cache is None:
+            self.cache = job.prefixes.begin(job.model, self.visible, self.capacity)
+        return self.cache
 
     def heal(self, job: Job) -> None:
         """Find the ways to spell the last word, once the tokens before it are computed."""
@@ -101,6 +107,14 @@ def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
     return np.concatenate([prefix, ids[len(ids) - (n - k) :]])
 
 
+def _most_probable(job: Job, logits: np.ndarray, chosen: int, logprob: float) -> list[tuple[int, float]]:
+    """The most probable tokens and their log-probabilities, as many as are wanted."""
+    ids = _engine.top(logits[: job.model.n_text_tokens], job.options.top_logprobs)
+    logprobs = logits[ids].astype(np.float64) - _engine.log_sum_exp(logits)
+    pairs = zip(ids.tolist(), logprobs.tolist(), strict=True)
+    return [(token, logprob if token == chosen else value) for token, value in pairs]  # to the last bit
+
+
 class Text:
     """One continuation in the making."""
 
@@ -111,6 +125,7 @@ class Text:
         self.finish_reason: FinishReason | None = None
         self.piece = ""  # what the last token added to the text
         self.logprobs: list[float] = []
+        self.top_logprobs: list[list[tuple[int, float]]] = []
         self.trace = new_trace(job)
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = self._guesses = _NO_IDS
@@ -192,6 +207,8 @@ class Text:
         self._tokens[position] = token
         self._length = position + 1
         self.logprobs.append(logprob)
+        if job.options.top_logprobs:
+            self.top_logprobs.append(_most_probable(job, logits, token, logprob))
 
         self.piece = ""
         if token not in job.unwritten:
@@ -220,6 +237,11 @@ class Text:
             self.piece = self._writer.cancel()
         self.cache = self.prompt.cache = self.prompt.logits = None
 
+    def since(self, n: int) -> tuple[list[int], list[float], list[list[tuple[int, float]]]]:
+        """The new tokens from the ``n``th on, their log-probabilities, and the most probable ones."""
+        begin = len(self.prompt.ids) + n
+        return self._tokens[begin : self._length].tolist(), self.logprobs[n:], self.top_logprobs[n:]
+
     def results(self) -> list[Generation]:
         assert self.finish_reason is not None
         n_prompt = len(self.prompt.ids)
@@ -233,6 +255,7 @@ class Text:
                 sample_index=self.sample_index,
                 prompt_token_ids=self.prompt.ids.tolist(),
                 seed=self.job.seed,
+                top_logprobs=self.top_logprobs,
                 trace=self.trace,
                 cache=self._cache(),
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoint.hf_head import HEADS
+from ..core.deadline import Deadline
 from ..errors import ConfigError, shown
 from .reading import Options, Reading, check_options, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
@@ -42,15 +43,19 @@ def head_of(model: LoadedModel, kind: str) -> Head:
     )
 
 
-def classify(model: LoadedModel, texts: Any, **how: Any) -> Classification | list[Classification]:
+def classify(
+    model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any
+) -> Classification | list[Classification]:
     """What :meth:`gpt2c.GPT2.classify` does."""
     head_of(model, "sequence")
     several, readings = read_all(model, texts, check_options(model, **how))
-    found = list(classifications(model, readings))
+    found = list(classifications(model, readings, Deadline.of(deadline)))
     return found if several else found[0]
 
 
-def classifications(model: LoadedModel, readings: Iterable[Reading]) -> Iterator[Classification]:
+def classifications(
+    model: LoadedModel, readings: Iterable[Reading], deadline: Deadline | None = None
+) -> Iterator[Classification]:
     """The labels of texts, in order."""
     head = head_of(model, "sequence")
 
@@ -59,7 +64,7 @@ def classifications(model: LoadedModel, readings: Iterable[Reading]) -> Iterator
         real = np.flatnonzero(reading.ids != (-1 if head.pad_token_id is None else head.pad_token_id))
         return real[-1:] if len(real) else np.zeros(1, np.intp)
 
-    for reading, rows in hidden_rows(model, readings, judged):
+    for reading, rows in hidden_rows(model, readings, judged, deadline):
         [logits] = _logits(rows, model.weights["score.weight"], text=reading.text)
         probabilities = _probabilities(head, logits)
         label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
@@ -74,7 +79,7 @@ def classifications(model: LoadedModel, readings: Iterable[Reading]) -> Iterator
         )
 
 
-def tag(model: LoadedModel, texts: Any, **how: Any) -> Tagging | list[Tagging]:
+def tag(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> Tagging | list[Tagging]:
     """What :meth:`gpt2c.GPT2.tag` does."""
     head = head_of(model, "token")
     options = check_options(model, **how)
@@ -82,7 +87,7 @@ def tag(model: LoadedModel, texts: Any, **how: Any) -> Tagging | list[Tagging]:
     weights = model.weights["classifier.weight"], model.weights["classifier.bias"]
     found = [
         _tagging(model, head, reading, _logits(rows, *weights, text=reading.text), options)
-        for reading, rows in hidden_rows(model, readings, _own_rows)
+        for reading, rows in hidden_rows(model, readings, _own_rows, Deadline.of(deadline))
     ]
     return found if several else found[0]
 
@@ -131,14 +136,14 @@ def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator
         yield Entity(label, probability, piece, first.start, last.end)
 
 
-def choose(model: LoadedModel, texts: Any, *, special: Any = False) -> Choice:
+def choose(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> Choice:
     """What :meth:`gpt2c.GPT2.choose` does."""
     head = head_of(model, "choice")
-    several, readings = read_all(model, texts, check_options(model, special=special))
+    several, readings = read_all(model, texts, check_options(model, **how))
     if not several or not readings:
         raise ValueError("choose takes the texts to choose from: a list of at least one")
     weights = [model.weights[f"multiple_choice_head.summary.{part}"] for part in ("weight", "bias")]
-    rows = [row for _, row in hidden_rows(model, readings, _last_row)]
+    rows = [row for _, row in hidden_rows(model, readings, _last_row, Deadline.of(deadline))]
     logits = _logits(np.concatenate(rows), *weights)[:, 0]
     if head.activation == "tanh":
         logits = np.tanh(logits.astype(np.float64)).astype(np.float32)
@@ -149,14 +154,14 @@ def _last_row(reading: Reading) -> np.ndarray:
     return np.array([len(reading.ids) - 1])
 
 
-def embed(model: LoadedModel, texts: Any, *, pooling: str, **how: Any) -> np.ndarray:
+def embed(model: LoadedModel, texts: Any, *, pooling: str, deadline: Any = None, **how: Any) -> np.ndarray:
     """What :meth:`gpt2c.GPT2.embed` does."""
     if pooling not in ("mean", "last"):
         raise ValueError(f"pooling must be 'mean' or 'last'; got {pooling!r}")
     several, readings = read_all(model, texts, check_options(model, **how))
     wanted = _last_row if pooling == "last" else lambda reading: np.arange(len(reading.ids))
     found = np.empty((len(readings), model.config.n_embd), np.float32)
-    for i, (_, rows) in enumerate(hidden_rows(model, readings, wanted)):
+    for i, (_, rows) in enumerate(hidden_rows(model, readings, wanted, Deadline.of(deadline))):
         found[i] = rows.mean(axis=0, dtype=np.float64)
     return found if several else found[0]
 

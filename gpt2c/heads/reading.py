@@ -14,6 +14,7 @@ from ..core.prompts import listed, separate
 from ..errors import ContextLengthError, counted
 
 if TYPE_CHECKING:
+    from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
 __all__ = ["Options", "Reading", "check_options", "check_room", "hidden_rows", "read", "read_all"]
@@ -116,7 +117,10 @@ def _room(most: int, around: int) -> int:
 
 
 def hidden_rows(
-    model: LoadedModel, readings: Iterable[Reading], wanted: Callable[[Reading], np.ndarray]
+    model: LoadedModel,
+    readings: Iterable[Reading],
+    wanted: Callable[[Reading], np.ndarray],
+    deadline: Deadline | None = None,
 ) -> Iterator[tuple[Reading, np.ndarray]]:
     """The last hidden states of the ``wanted`` rows of texts, in order: float32 [rows, n_embd] of each.
 
@@ -127,7 +131,7 @@ def hidden_rows(
         some = [reading for reading, _ in batch]
         rows = [wanted(reading) for reading in some]
         sequences = ((cache, reading.ids) for reading, cache in batch)
-        found = _engine.hidden(model.weights, [*sequences], rows, threads=model.threads)
+        found = _engine.hidden(model.weights, [*sequences], rows, threads=model.threads, deadline=deadline)
         batch.clear()  # the caches need not live on while the results are looked at
         ends = np.cumsum([len(which) for which in rows])[:-1]
         yield from zip(some, np.split(found, ends), strict=True)

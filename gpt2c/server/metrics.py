@@ -43,13 +43,13 @@ class Metrics:
         self._tokens = Counter("gpt2c_tokens", "Tokens, by what was done", ["kind"], registry=registry)
         for kind in ("read", "written", "reused"):
             self._tokens.labels(kind)
-        for name, about in (
-            ("running", "Texts that are computed"),
-            ("waiting", "Requests that wait"),
-            ("tokens", "Positions that are reserved"),
+        for name, count, about in (
+            ("running", "running", "Texts that are computed"),
+            ("waiting", "waiting", "Requests that wait"),
+            ("reserved_positions", "tokens", "Positions that running texts may fill"),
         ):
             gauge = Gauge(f"gpt2c_{name}", about, registry=registry)
-            gauge.set_function(partial(attrgetter(f"counts.{name}"), scheduler))
+            gauge.set_function(partial(attrgetter(f"counts.{count}"), scheduler))
 
     def count_tokens(
         self, request: HTTPConnection, *, read: int = 0, written: int = 0, reused: int = 0

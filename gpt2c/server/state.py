@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +67,10 @@ class State:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
         self.sessions = Sessions()
         self.created = int(time.time())
-        short = Path(model.name).name.removesuffix(".gpt2c")
-        self.model_id = model.name if not Path(model.name).is_absolute() else short
+        short = Path(model.name).name.removesuffix(".gpt2c") if os.path.exists(model.name) else model.name
+        self.model_id = re.sub(r"[^\w./-]+", "-", short)
         """What the model is called in answers."""
-        self.model_ids = frozenset({self.model_id, model.name, short, "gpt2c"})
+        self.model_ids = frozenset({self.model_id, model.name, "gpt2c"})
         """What it may be called in requests."""
 
     @staticmethod

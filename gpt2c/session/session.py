@@ -14,7 +14,7 @@ from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
 from ..core.prefixes import common_length
 from ..core.prompts import separate
-from ..generation import loop
+from ..generation import loop, streaming
 from ..generation.covers import Rows
 from ..generation.spelling import split_last
 from ..scoring import scoring
@@ -125,9 +125,9 @@ class Session:
             self.model, self._ids, num_return_sequences=num_return_sequences, prefixes=self, **options
         )
 
-    def stream(self, **options: Unpack[GenerateKwargs]) -> loop.Stream:
+    def stream(self, **options: Unpack[GenerateKwargs]) -> streaming.Stream:
         """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
-        return loop.stream(self.model, self._ids, prefixes=self, **options)
+        return streaming.stream(self.model, self._ids, prefixes=self, **options)
 
     def suggest(
         self,

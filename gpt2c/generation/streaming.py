@@ -1,0 +1,100 @@
+"""A continuation piece by piece, while it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from ..core.prompts import Prompt, separate
+from .job import Job
+from .loop import continued
+from .options import SamplingOptions
+from .text import ComputedPrompt, Text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..core.lm import LoadedModel
+    from ..core.prefixes import Prefixes
+    from .options import GenerateKwargs
+    from .results import Generation
+
+__all__ = ["Stream", "stream"]
+
+
+def stream(
+    model: LoadedModel,
+    prompt: Prompt,
+    *,
+    prefixes: Prefixes | None = None,
+    **options: Unpack[GenerateKwargs],
+) -> Stream:
+    """What :meth:`gpt2c.GPT2.stream` does."""
+    several, given = separate(prompt)
+    if several:
+        raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
+    checked = SamplingOptions(**cast("dict[str, Any]", options))
+    if checked.num_return_sequences != 1:
+        raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
+    if checked.num_beams != 1:
+        raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
+    return Stream(Job(model, checked, prefixes), model.encode(given, special=checked.special)[0])
+
+
+class Stream:
+    """The pieces of a continuation as they come, whole characters always; made by :meth:`gpt2c.GPT2.stream`.
+
+    Iterate over it for the text; afterwards ``result`` holds the :class:`Generation`. The work is done while
+    iterating. Closing the stream early, leaving its ``with`` block or an exception during the work (Ctrl-C
+    included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
+    """
+
+    def __init__(self, job: Job, prompt: np.ndarray) -> None:
+        self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
+        self._steps = continued(job, [self._text])
+        self._started: float | None = None
+        self.first_token_seconds: float | None = None
+        """Seconds from the first ``next()`` to the first token: the time the prompt took."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._started is None:
+            self._started = perf_counter()
+        try:
+            for _ in self._steps:
+                if self.first_token_seconds is None:
+                    self.first_token_seconds = perf_counter() - self._started
+                if self._text.piece:
+                    return self._text.piece
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the stream and free its cache. Closing twice does no harm."""
+        self._steps.close()
+        self._text.cut("cancelled")
+
+    def cancel(self) -> None:
+        """End the stream from another thread: the one that iterates gets no more pieces."""
+        self._text.job.options.deadline.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def result(self) -> Generation:
+        """The continuation, once the stream has ended or was closed."""
+        if self._text.finish_reason is None:
+            raise RuntimeError(
+                "the stream has not ended: iterate to its end, or close() it, before asking for the result"
+            )
+        return self._text.results()[0]

@@ -1,0 +1,275 @@
+"""Requests of a scheduler: who waits, who is next, and who is told what has been computed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Condition
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import QueueFullError
+from ..generation.text import Text
+
+if TYPE_CHECKING:
+    from ..generation.beam import Search
+    from ..generation.job import Job
+    from ..generation.results import FinishReason, Generation
+
+__all__ = ["Counts", "Queue", "Request", "Step"]
+
+
+class Step(NamedTuple):
+    """What a pass added to a text."""
+
+    prompt_index: int
+    sample_index: int
+    """Which of the request's texts it is, as of `Generation`."""
+    text: str
+    """Whole characters; what may yet become a stop string is held back."""
+    token_ids: list[int]
+    logprobs: list[float]
+    top_logprobs: list[list[tuple[int, float]]]
+    finish_reason: FinishReason | None
+    """None: the text goes on."""
+
+
+class Counts(NamedTuple):
+    """What a scheduler has to do."""
+
+    running: int
+    """Texts that advance, or whose prompts are computed."""
+    waiting: int
+    """Requests that have not begun."""
+    tokens: int
+    """Positions set aside for the texts that run."""
+    max_tokens: int
+
+
+class Request:
+    """One or several prompts that a scheduler continues; made by :meth:`Scheduler.submit`.
+
+    Attributes
+    ----------
+    future : concurrent.futures.Future
+        Of the list of `Generation`, as ``generate`` gives it for a list of prompts.
+    client : str
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        texts: Sequence[Text | Search],
+        client: str,
+        notify: Callable[[list[Step]], object] | None,
+    ) -> None:
+        self.future: Future[list[Generation]] = Future()
+        self.future.set_running_or_notify_cancel()  # it ends by `cancel`, with the texts as they are
+        self.job, self.texts, self.client, self.notify = job, texts, client, notify
+        self.rest = deque(texts)  # those that wait
+        self.steps: list[Step] = []  # that `notify` has not been called with
+        self.error: Exception | None = None
+        self._seen = [0] * len(texts)
+
+    def cancel(self) -> None:
+        """End the texts as they are, from any thread, within a token; their finish_reason is "cancelled"."""
+        self.job.options.deadline.cancel()
+
+    @property
+    def done(self) -> bool:
+        """Whether all texts have ended."""
+        return all(text.done for text in self.texts)
+
+    def note(self, index: int) -> None:
+        """Take note of what a pass has added to a text."""
+        text = self.texts[index]
+        if self.notify is not None and isinstance(text, Text):
+            ids, logprobs, top = text.since(self._seen[index])
+            self._seen[index] += len(ids)
+            place = (text.prompt_index, text.sample_index)
+            self.steps.append(Step(*place, text.piece, ids, logprobs, top, text.finish_reason))
+
+    def fail(self, error: Exception) -> None:
+        """End all texts; the future raises the error."""
+        self.error = self.error or error
+        for text in self.texts:
+            if not text.done:
+                text.cut("cancelled")
+
+    def tell(self) -> None:
+        """Call ``notify`` with what is new, and resolve the future if all texts have ended."""
+        steps, self.steps = self.steps, []
+        if steps and self.notify is not None and self.error is None:
+            try:
+                self.notify(steps)
+            except Exception as error:
+                self.fail(error)
+        if self.done and not self.future.done():
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result([result for text in self.texts for result in text.results()])
+
+
+class Queue:
+    """Where the loop of a scheduler takes its texts from (`generation.loop.Source`).
+
+    Clients take turns: of each, the oldest request is next. Nobody overtakes a request that needs more room
+    than there is, so that it is not put off for ever.
+
+    Parameters
+    ----------
+    max_texts, max_tokens, max_waiting : int
+        As for :class:`Scheduler`.
+    """
+
+    def __init__(self, max_texts: int, max_tokens: int, max_waiting: int) -> None:
+        self.max_texts, self.max_tokens, self.max_waiting = max_texts, max_tokens, max_waiting
+        self.closed = False
+        self._changed = Condition()
+        self._clients: OrderedDict[str, deque[Request]] = OrderedDict()
+        self._owners: dict[Text | Search, tuple[Request, int]] = {}
+        self._tokens = 0
+        self._to_tell: dict[Request, None] = {}  # in order
+
+    # ---- from any thread
+
+    def put(self, request: Request) -> None:
+        """Let a request wait for its turn, or raise QueueFullError."""
+        with self._changed:
+            if self.closed:
+                raise RuntimeError("the scheduler is closed")
+            waiting = self._n_waiting()
+            if waiting >= self.max_waiting:
+                raise QueueFullError(
+                    f"{waiting} requests are waiting, as many as may (max_waiting): try again later"
+                )
+            self._clients.setdefault(request.client, deque()).append(request)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Take no more requests."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Look at the requests again: one may have been cancelled."""
+        with self._changed:
+            self._changed.notify()
+
+    def counts(self) -> Counts:
+        with self._changed:
+            return Counts(len(self._owners), self._n_waiting(), self._tokens, self.max_tokens)
+
+    def requests(self) -> list[Request]:
+        """All that have not ended."""
+        with self._changed:
+            running = {request: None for request, _ in self._owners.values()}
+            waiting = [request for queue in self._clients.values() for request in queue]
+            return [*running, *(request for request in waiting if request not in running)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do, now and later."""
+        with self._changed:
+            return self.closed and not self._clients and not self._owners
+
+    # ---- from the thread of the loop
+
+    def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
+        """See `Source`: the next texts; waits for one if none is present."""
+        self.tell()
+        with self._changed:
+            while True:
+                over = self._remove_over()
+                taken = self._admit(present)
+                if over or taken or present or self.closed:
+                    break
+                self._changed.wait()
+        for request in over:
+            self._to_tell[request] = None
+        if over:
+            self.tell()
+        return taken
+
+    def failed(self, text: Text | Search, error: Exception) -> None:
+        """See `Source`: the request of the text fails, the others go on."""
+        self._owners[text][0].fail(error)
+
+    def note(self, text: Text | Search) -> None:
+        """Take note that a text has advanced, or has ended."""
+        request, index = self._owners[text]
+        request.note(index)
+        if text.done:
+            with self._changed:
+                del self._owners[text]
+        self._to_tell[request] = None
+
+    def fail_all(self, error: Exception) -> None:
+        """The requests that run fail."""
+        for request in dict.fromkeys(request for request, _ in self._owners.values()):
+            request.fail(error)
+            self._to_tell[request] = None
+        with self._changed:
+            self._owners.clear()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of the latest pass."""
+        requests, self._to_tell = self._to_tell, {}
+        for request in requests:
+            request.tell()
+
+    def _n_waiting(self) -> int:
+        return sum(len(queue) for queue in self._clients.values())
+
+    def _remove_over(self) -> list[Request]:
+        """Cut the requests that wait and whose time is over, and remove them."""
+        over = []
+        for client, queue in list(self._clients.items()):
+            for request in list(queue):
+                if reason := request.job.options.deadline.reason:
+                    for text in request.rest:
+                        if not text.done:
+                            text.cut(reason)
+                    over.append(request)
+                elif request.error is None:
+                    continue
+                queue.remove(request)
+            if not queue:
+                del self._clients[client]
+        return over
+
+    def _admit(self, present: Sequence[Text | Search]) -> list[Text | Search]:
+        """The next texts, as far as there is room for them."""
+        places = sum(places_of(text) for text in present)
+        tokens = sum(tokens_of(text) for text in present)
+        taken: list[Text | Search] = []
+        while self._clients:
+            client, queue = next(iter(self._clients.items()))
+            request = queue[0]
+            text = request.rest[0]
+            places, tokens = places + places_of(text), tokens + tokens_of(text)
+            if places > self.max_texts or tokens > self.max_tokens:
+                tokens -= tokens_of(text)
+                break
+            self._owners[text] = (request, len(request.texts) - len(request.rest))
+            taken.append(request.rest.popleft())
+            if not request.rest:
+                queue.popleft()
+                self._clients.move_to_end(client)
+                if not queue:
+                    del self._clients[client]
+        self._tokens = tokens
+        return taken
+
+
+def places_of(text: Text | Search) -> int:
+    """How many texts a pass computes for it."""
+    return text.job.options.num_beams
+
+
+def tokens_of(text: Text | Search) -> int:
+    """For how many positions it needs room, in all its caches."""
+    return places_of(text) * text.prompt.capacity

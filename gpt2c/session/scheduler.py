@@ -1,0 +1,331 @@
+"""Many requests at once: one loop continues the texts of all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+
+from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
+from ..core.checks import check_integer
+from ..core.deadline import Deadline
+from ..core.prompts import separate
+from ..core.turns import Turns
+from ..errors import ContextLengthError, QueueFullError
+from ..generation.job import Job
+from ..generation.loop import advance, texts_of
+from ..generation.options import SamplingOptions
+from ..generation.text import ComputedPrompt
+from .queueing import Counts, Queue, Request, Step, places_of, tokens_of
+
+if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
+    from ..core.prompts import Prompt, Prompts
+    from ..generation.options import GenerateKwargs
+    from ..generation.results import Generation
+
+__all__ = ["Scheduler"]
+
+Result = TypeVar("Result")
+
+
+class Scheduler:
+    """What continues the texts of many requests at once; made by :meth:`gpt2c.GPT2.scheduler`.
+
+    A request joins between two passes, and a text that ends makes room for the next. All texts that run
+    advance in one pass; prompts are computed in slices beside them, so that nobody waits for longer than a
+    pass with a slice. Texts are byte for byte those of ``generate``, whoever else there is. Methods may be
+    called from any thread; those that are awaited, from any event loop.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    max_texts : int
+        How many texts run at once, at most; each beam of a search counts. The others wait.
+    max_tokens : int, optional
+        For how many tokens the texts that run have room in their caches, at most: prompts, and
+        ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
+    max_waiting : int
+        How many requests may wait; beyond, there is a QueueFullError.
+    slice_tokens : int
+        How many tokens of prompts a pass computes beside the next tokens of the texts that run.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        max_texts: int = 64,
+        max_tokens: int | None = None,
+        max_waiting: int = 64,
+        slice_tokens: int = 128,
+    ) -> None:
+        model.check_language_model()
+        n_ctx = model.config.n_ctx
+        if max_tokens is None:
+            max_tokens = max(n_ctx, CACHE_BYTES // model.memory_plan()["cache_per_token"])
+        self.model = model
+        self._slice = check_integer("slice_tokens", slice_tokens, 1, ROWS_PER_CALL)
+        self._queue = Queue(
+            check_integer("max_texts", max_texts, 1),
+            check_integer("max_tokens", max_tokens, 1),
+            check_integer("max_waiting", max_waiting, 1),
+        )
+        self._turns = Turns()
+        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="gpt2c-jobs")
+        self._n_jobs, self._lock = 0, threading.Lock()
+        self._process = os.getpid()
+        # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
+        self._shared = Job(model, SamplingOptions(deadline=self._in_turns(Deadline(), ROWS_PER_CALL)))
+        self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
+        self._thread.start()
+        atexit.register(_close, weakref.ref(self))  # no pass is under way when the interpreter ends
+
+    # ---- texts
+
+    def submit(
+        self,
+        prompts: Prompt | Prompts,
+        *,
+        client: str = "",
+        notify: Callable[[list[Step]], object] | None = None,
+        num_return_sequences: int = 1,
+        **options: Unpack[GenerateKwargs],
+    ) -> Request:
+        """Let texts be continued; returns at once.
+
+        Parameters
+        ----------
+        prompts : str, token ids, or a list of either
+        client : str
+            Whose request it is: clients take turns.
+        notify : function, optional
+            Called as ``notify(steps)`` in the scheduler's thread, after each pass in which texts of the
+            request have advanced, with a list of `Step`. It should return soon.
+        num_return_sequences : int
+        **options
+            As for :meth:`gpt2c.GPT2.generate`, but for edits and names_filter. A deadline counts from now.
+
+        Returns
+        -------
+        Request
+            ``.future``, and ``.cancel()``.
+
+        Raises
+        ------
+        QueueFullError
+            ``max_waiting`` requests are waiting.
+        ContextLengthError, ValueError, TypeError
+            As from ``generate``; or a text needs more room than the scheduler has at all.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
+        given = cast("dict[str, Any]", options)
+        given["deadline"] = self._in_turns(Deadline.of(given.get("deadline")), self._slice)
+        checked = SamplingOptions(num_return_sequences=num_return_sequences, **given)
+        if checked.edits or checked.names_filter != ():
+            raise ValueError("a scheduler takes neither edits nor names_filter: use model.generate for them")
+        several, items = separate(prompts)
+        job = Job(self.model, checked, costs=self._costs(checked))
+        texts: list[Any] = []
+        for i, ids in enumerate(self.model.encode(items, special=checked.special)):
+            prompt = ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt")
+            texts += texts_of(job, prompt, i)
+        request = Request(job, texts, client, notify)
+        if not texts:
+            request.tell()
+            return request
+        self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
+        checked.deadline.begin()
+        self._queue.put(request)
+        return request
+
+    async def generate(
+        self,
+        prompts: Prompt | Prompts,
+        *,
+        client: str = "",
+        num_return_sequences: int = 1,
+        **options: Unpack[GenerateKwargs],
+    ) -> Generation | list[Generation]:
+        """What :meth:`gpt2c.GPT2.generate` gives. Cancelling the task ends the texts."""
+        request = self.submit(prompts, client=client, num_return_sequences=num_return_sequences, **options)
+        try:
+            results = await asyncio.wrap_future(request.future)
+        except asyncio.CancelledError:
+            request.cancel()
+            raise
+        several, _ = separate(prompts)
+        return results if several or num_return_sequences > 1 else results[0]
+
+    async def stream(
+        self, prompt: Prompt, *, client: str = "", **options: Unpack[GenerateKwargs]
+    ) -> AsyncIterator[str]:
+        """The pieces of a continuation as they come, as of :meth:`gpt2c.GPT2.stream`.
+
+        Leaving the loop before the end, and ``aclose()``, end the text.
+        """
+        if separate(prompt)[0]:
+            raise TypeError("stream continues one prompt: use generate for several")
+        if options.get("num_beams", 1) != 1:
+            raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[list[Step] | None] = asyncio.Queue()
+
+        def put(steps: list[Step] | None) -> None:
+            loop.call_soon_threadsafe(news.put_nowait, steps)
+
+        request = self.submit(prompt, client=client, notify=put, **options)
+        request.future.add_done_callback(lambda _: put(None))
+        try:
+            while (steps := await news.get()) is not None:
+                for step in steps:
+                    if step.text:
+                        yield step.text
+            request.future.result()
+        finally:
+            request.cancel()
+
+    # ---- anything else
+
+    def run(
+        self,
+        function: Callable[..., Result],
+        *args: Any,
+        deadline: float | Deadline | None = None,
+        **options: Any,
+    ) -> Future[Result]:
+        """Let something else be computed beside the texts: in slices, which take turns with their passes.
+
+        Parameters
+        ----------
+        function
+            Takes ``deadline=``: ``model.score``, ``embed``, ``suggest``, the methods of a session …
+        *args, **options
+            What it is called with.
+        deadline : float or Deadline, optional
+            It counts from now; cancelling it ends the work.
+
+        Returns
+        -------
+        concurrent.futures.Future
+
+        Raises
+        ------
+        QueueFullError
+            ``max_waiting`` others are waiting.
+        """
+        limit = self._in_turns(Deadline.of(deadline), self._slice)
+        limit.begin()
+        with self._lock:
+            if self._n_jobs > self._queue.max_waiting:
+                raise QueueFullError(
+                    f"{self._n_jobs} calls are waiting, as many as may (max_waiting): try again later"
+                )
+            self._n_jobs += 1
+        try:
+            future = self._jobs.submit(partial(function, *args, deadline=limit, **options))
+        except RuntimeError:
+            self._run_ended(None)
+            raise RuntimeError("the scheduler is closed") from None
+        future.add_done_callback(self._run_ended)
+        return future
+
+    async def call(
+        self,
+        function: Callable[..., Result],
+        *args: Any,
+        deadline: float | Deadline | None = None,
+        **options: Any,
+    ) -> Result:
+        """The result of :meth:`run`. Cancelling the task ends the work."""
+        limit = Deadline.of(deadline)
+        try:
+            return await asyncio.wrap_future(self.run(function, *args, deadline=limit, **options))
+        except asyncio.CancelledError:
+            limit.cancel()
+            raise
+
+    def _run_ended(self, _: object) -> None:
+        with self._lock:
+            self._n_jobs -= 1
+
+    # ---- the scheduler itself
+
+    @property
+    def counts(self) -> Counts:
+        """How many texts run, how many requests wait, and how much room is taken."""
+        return self._queue.counts()
+
+    def close(self, drain: float = 0.0) -> None:
+        """Take no more requests, give those that there are ``drain`` seconds, and cancel the others."""
+        self._queue.close()
+        end = perf_counter() + drain
+        while not self._queue.finished and perf_counter() < end:
+            self._thread.join(min(0.05, drain))
+        for request in self._queue.requests():
+            request.cancel()
+        self._queue.wake()
+        self._jobs.shutdown(wait=False, cancel_futures=True)
+        if self._process == os.getpid():
+            self._thread.join()
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return f"<Scheduler of {self.model.name}: {counts.running} texts, {counts.waiting} requests waiting>"
+
+    def _work(self) -> None:
+        """Continue texts, until the scheduler is closed."""
+        queue = self._queue
+        while not queue.finished:
+            try:
+                for text in advance(self._shared, queue, self._slice):
+                    queue.note(text)
+            except Exception as error:  # of the engine: memory, for instance
+                queue.fail_all(error)
+        queue.tell()
+
+    def _in_turns(self, deadline: Deadline, rows: int) -> Deadline:
+        deadline.turns, deadline.turn_rows = self._turns, rows
+        return deadline
+
+    def _costs(self, options: SamplingOptions) -> Any:
+        """What passes cost, where tokens are guessed: known for all texts together."""
+        if options.draft is None:
+            return None
+        if self._shared.costs is None:
+            from ..generation.speculate import Costs
+
+            self._shared.costs = Costs()
+        return self._shared.costs
+
+    def _check_room(self, job: Job, tokens: int, places: int) -> None:
+        if places > self._queue.max_texts:
+            raise ValueError(
+                f"num_beams is {places}; allowed: 1 to {self._queue.max_texts}, the scheduler's max_texts"
+            )
+        if tokens > self._queue.max_tokens:
+            raise ContextLengthError(
+                f"prompt and max_new_tokens={job.options.max_new_tokens} need room for {tokens} tokens, but "
+                f"the scheduler has room for {self._queue.max_tokens} in all (max_tokens): shorten the "
+                "prompt, or lower max_new_tokens or num_beams"
+            )
+
+
+def _close(scheduler: weakref.ref[Scheduler]) -> None:
+    known = scheduler()
+    if known is not None:
+        known.close()
