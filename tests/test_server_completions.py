@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 import time
+from copy import copy
 
 import pytest
 
@@ -146,6 +147,21 @@ class TestTexts:
         for one in choices(server, prompt=PROMPT, json_schema=schema, n=3, max_tokens=40):
             assert {*json.loads(one["text"])} <= {"king", "miller"}
             assert (one["finish_reason"], one["ended_by"]) == ("stop", "eos")
+
+    def test_what_was_computed_before_is_told(self, bundled):
+        model = copy(bundled)
+        model.prefix_cache = "64MB"
+        prompts = [[7] * 200, [8] * 300]
+        with served(model) as server:
+            for stream, n_blocks in ((False, 0), (False, 1 + 2), (True, 1 + 2)):
+                before = model.prefix_cache.n_reused
+                fields = {"prompt": prompts, "max_tokens": 2, "n": 2}
+                if stream:
+                    told = streamed(server, **fields, stream_options={"include_usage": True})[1][-1]["usage"]
+                else:
+                    told = answer(server, **fields)["usage"]
+                assert told["prompt_tokens_details"] == {"cached_tokens": 128 * n_blocks}
+                assert model.prefix_cache.n_reused - before == 128 * n_blocks
 
 
 class TestLogprobs:

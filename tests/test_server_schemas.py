@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
@@ -78,6 +79,9 @@ class TestRequests:
             ({"stream": True, "stream_options": {"all": 1}}, "stream_options", "Extra inputs"),
             ({"min_tokens": 17}, "min_tokens", "up to max_tokens (16)"),
             ({"heal": True, "logprobs": 0}, "heal", "goes without logprobs"),
+            ({"json_schema": {}, "heal": True}, "json_schema", "goes without heal"),
+            ({"json_schema": {}, "ignore_eos": True}, "json_schema", "goes without ignore_eos"),
+            ({"json_schema": {}, "min_tokens": 2}, "json_schema", "goes without min_tokens"),
             ({"stop": ["a"] * 5}, "stop", "has 5 strings; allowed: 4"),
             ({"stop": ["a", ""]}, "stop", "empty string"),
             ({"stop": 3}, "stop", "a string or a list of strings"),
@@ -214,6 +218,18 @@ class TestSchemas:
             found = json.loads(out.text)
             assert out.finish_reason == "eos" and [*found] == ["age", "kind"]
             assert 10 <= found["age"] <= 99 and found["kind"] in ("king", "miller")
+
+    def test_the_tokens_that_may_follow_depend_on_the_text_alone(self, bundled):
+        pytest.importorskip("llguidance")
+        from gpt2c.server.json_schema import bitmask_of
+
+        ids = np.array(bundled.tokenizer.encode('{"age":12,"kind":"king"}'), np.int32)
+        one_by_one = bitmask_of(bundled, self.schema)
+        for n in [*range(len(ids) + 1), 3, 1, 0]:
+            at_once = bitmask_of(bundled, self.schema)(ids[:n])
+            assert one_by_one(ids[:n]).tobytes() == at_once.tobytes()
+        with pytest.raises(APIError, match="json_schema: "):
+            one_by_one(np.array(bundled.tokenizer.encode("no"), np.int32))
 
     @pytest.mark.parametrize(
         "schema", [{"type": "nothing"}, {"pattern": "(", "type": "string"}, {"$ref": "#/no"}]

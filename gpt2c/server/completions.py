@@ -29,6 +29,7 @@ from .state import Settings, State, client_of
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..scoring.results import Score
+    from ..session.queueing import Request as Scheduled
 
 __all__ = ["ROUTES", "check_model"]
 
@@ -120,6 +121,7 @@ class _Work:
         self.head = completion(state.model_id, seed)
         self.prompts: list[_Prompt] = []
         self.n_written = 0
+        self._scheduled: Scheduled | None = None
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[list[Step] | Future[list[Generation]]] = asyncio.Queue()
         self._echoed: list[dict[str, list[Any]]] = []  # the log-probabilities of prompts
@@ -139,7 +141,7 @@ class _Work:
         if asked.echo and asked.logprobs is not None:
             await self._score_prompts(asked.logprobs)
         if asked.max_tokens:
-            request = self.state.scheduler.submit(
+            self._scheduled = self.state.scheduler.submit(
                 [prompt.ids for prompt in self.prompts],
                 client=asked.user or client_of(self.request),
                 notify=self._put if asked.stream else None,
@@ -147,7 +149,7 @@ class _Work:
                 deadline=self.deadline,
                 **options,
             )
-            request.future.add_done_callback(self._put)
+            self._scheduled.future.add_done_callback(self._put)
 
     def _put(self, news: Any) -> None:
         """From the scheduler's thread."""
@@ -157,11 +159,16 @@ class _Work:
     def close(self) -> None:
         """End what has not ended, and count."""
         self.deadline.cancel()
-        self.state.metrics.count_tokens(self.request, read=self._n_read, written=self.n_written)
+        n_read, n_reused = self._n_read, self._n_reused
+        self.state.metrics.count_tokens(self.request, read=n_read, written=self.n_written, reused=n_reused)
 
     @property
     def _n_read(self) -> int:
         return sum(len(prompt.ids) for prompt in self.prompts)
+
+    @property
+    def _n_reused(self) -> int:
+        return 0 if self._scheduled is None else self._scheduled.n_reused
 
     async def _score_prompts(self, top: int) -> None:
         """The log-probabilities of the tokens of prompts, for ``echo``."""
@@ -269,7 +276,7 @@ class _Work:
         return choice(index, text, logprobs, part.finish_reason)
 
     def _usage(self) -> dict[str, Any]:
-        return usage(self._n_read, self.n_written)
+        return usage(self._n_read, self.n_written, self._n_reused)
 
 
 def _part(prompt_index: int, sample_index: int, finish_reason: Any) -> Step:

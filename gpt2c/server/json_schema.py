@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
 __all__ = ["bitmask_of"]
+
+MOST_KNOWN = 256  # more than the texts of a request that advance at once
 
 
 class _Vocabulary:
@@ -61,13 +64,20 @@ def bitmask_of(model: LoadedModel, schema: dict[str, Any]) -> Callable[[np.ndarr
         )
     except ValueError as error:
         raise _error(f"json_schema is not supported: {error}") from None
-    if problem := LLMatcher(tokenizer, grammar).get_error():
+    beginning = LLMatcher(tokenizer, grammar)
+    if problem := beginning.get_error():
         raise _error(f"json_schema is not supported: {problem}")
+    known: OrderedDict[bytes, Any] = OrderedDict({b"": beginning})  # by the tokens that were written
 
     def allowed(new_ids: np.ndarray) -> np.ndarray:
-        matcher = LLMatcher(tokenizer, grammar)  # of the whole text: a search goes on from any of its texts
-        if len(new_ids) and not matcher.consume_tokens(new_ids.tolist()):
+        before = known.get(new_ids[:-1].tobytes())
+        matcher, rest = (beginning, new_ids) if before is None else (before, new_ids[-1:])
+        matcher = matcher.deep_copy()  # a search, or another text, may go on from there as well
+        if len(rest) and not matcher.consume_tokens(rest.tolist()):
             raise _error(f"json_schema: {matcher.get_error()}")
+        known[new_ids.tobytes()] = matcher
+        if len(known) > MOST_KNOWN:
+            known.popitem(last=False)
         mask = allocate_token_bitmask(1, tokenizer.vocab_size)
         fill_next_token_bitmask(matcher, mask)
         row: np.ndarray = mask[0]

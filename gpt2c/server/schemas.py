@@ -214,6 +214,14 @@ class CompletionRequest(TextSchema):
             )
         return given
 
+    @field_validator("json_schema")
+    @classmethod
+    def _ends_of_its_own(cls, given: Any, info: ValidationInfo) -> Any:
+        for name in ("ignore_eos", "heal", "min_tokens"):
+            if info.data.get(name):
+                raise ValueError(f"json_schema goes without {name}: the schema decides what is written")
+        return given
+
     @property
     def n_drawn(self) -> int:
         """How many texts are written for each prompt."""
