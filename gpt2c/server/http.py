@@ -75,7 +75,7 @@ class APIError(Exception):
         self.headers = dict(headers or {})
 
 
-def api_error(error: Exception) -> APIError:
+def api_error(error: BaseException) -> APIError:
     """What a client is told of an exception: of one that nobody expected only that it happened."""
     if isinstance(error, APIError):
         return error
@@ -95,13 +95,13 @@ def api_error(error: Exception) -> APIError:
     return APIError(500, "the server failed to answer; its log says where")
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: BaseException) -> dict[str, Any]:
     """An exception in OpenAI's form, also for an event of a stream that has begun."""
     told = api_error(error)
     return {"error": {"message": told.message, "type": told.type, "param": told.param, "code": told.code}}
 
 
-def error_response(error: Exception) -> JSONResponse:
+def error_response(error: BaseException) -> JSONResponse:
     """An exception as a response in OpenAI's form."""
     told = api_error(error)
     return JSONResponse(error_body(told), told.status, told.headers)

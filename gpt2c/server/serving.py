@@ -127,6 +127,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no connections and no requests, and wait for those that there are."""
+        self._state.ending = True
         seconds = self._state.settings.drain_seconds
         closing = asyncio.get_running_loop().run_in_executor(None, self._close, seconds)
         await super().shutdown(sockets)

@@ -54,13 +54,19 @@ class Shell:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             pass
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            told = self._told(error)
             if exchange.status:  # too late for another: the connection ends
-                api_error(error)
                 raise
-            await error_response(error)(scope, exchange.receive, exchange.send)
+            await error_response(told)(scope, exchange.receive, exchange.send)
         finally:
             self._tell(scope, exchange)
+
+    def _told(self, error: BaseException) -> APIError:
+        # The scheduler takes nothing then, and cancels what has to wait.
+        if self._state.ending and not isinstance(error, APIError):
+            return APIError(503, "the server is being shut down", headers={"Retry-After": "10"})
+        return api_error(error)
 
     def _tell(self, scope: Scope, exchange: _Exchange) -> None:
         seconds = perf_counter() - exchange.began
@@ -109,13 +115,13 @@ class _Exchange:
         await self._send(message)
 
     async def _discard(self) -> None:
-        """Read what is left of a body that no endpoint wants, for a second and not endlessly."""
+        """Read what is left of a body that no endpoint wants, for a second at most and not endlessly."""
         headers = Headers(scope=self._scope)
         if "expect" in headers and not self._asked:
             return  # its sender waits for a word before it sends anything
         left = DISCARDED * self._state.settings.max_body
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(min(1, self._state.settings.body_seconds)):
                 while left > 0 and not self._complete:
                     left -= len((await self.receive()).get("body", b""))
         except TimeoutError:

@@ -66,6 +66,8 @@ class State:
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
         self.sessions = Sessions()
+        self.ending = False
+        """Whether the server only finishes what it has begun."""
         self.created = int(time.time())
         short = Path(model.name).name.removesuffix(".gpt2c") if os.path.exists(model.name) else model.name
         self.model_id = re.sub(r"[^\w./-]+", "-", short)

@@ -81,7 +81,6 @@ def send(server, data):
     with connect(server) as connection:
         with contextlib.suppress(OSError):
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
         return read_all(connection)
 
 
