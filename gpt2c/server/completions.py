@@ -116,7 +116,7 @@ class _Work:
         self.deadline.begin()
         self.options = asked.options()
         seed = asked.seed
-        if seed is None and self.options["temperature"] > 0:
+        if seed is None and self.options["temperature"] > 0 and asked.max_tokens:
             seed = int.from_bytes(os.urandom(4))  # one for all prompts, so that it can be told
         self.head = completion(state.model_id, seed)
         self.prompts: list[_Prompt] = []
