@@ -349,7 +349,7 @@ def test_help_version_and_no_command():
     assert done.returncode == 2 and done.stdout == "" and "usage: gpt2c" in done.stderr
     help = run("--help")
     assert help.returncode == 0
-    for name in ("generate", "suggest", "score", "info", "bench"):
+    for name in ("generate", "suggest", "score", "info", "serve", "bench"):
         assert f"    {name} " in help.stdout
         assert run(name, "--help").stdout.startswith(f"usage: gpt2c {name}")
 

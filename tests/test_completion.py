@@ -10,7 +10,18 @@ from helpers.command_line import TIMEOUT, environment
 
 argcomplete = pytest.importorskip("argcomplete")
 
-COMMANDS = ["generate", "suggest", "score", "classify", "explain", "info", "convert", "export", "bench"]
+COMMANDS = [
+    "generate",
+    "suggest",
+    "score",
+    "classify",
+    "explain",
+    "info",
+    "convert",
+    "export",
+    "serve",
+    "bench",
+]
 DTYPES = ["float32", "bfloat16", "int8", "int4"]
 
 
@@ -56,7 +67,7 @@ ALL_FILES = ["a.jsonl", "bin/", "model.gpt2c", "two words.txt"]
     ("line", "expected"),
     [
         ("gpt2c ", COMMANDS),
-        ("gpt2c s", ["suggest", "score"]),
+        ("gpt2c s", ["suggest", "score", "serve"]),
         ("gpt2c ex", ["explain", "export"]),
         ("gpt2c score --dtype ", [*DTYPES, "auto"]),
         ("gpt2c info --dtype ", DTYPES),
@@ -73,6 +84,7 @@ ALL_FILES = ["a.jsonl", "bin/", "model.gpt2c", "two words.txt"]
         ("gpt2c info m", ["model.gpt2c"]),
         ("gpt2c info -m ", ALL_FILES),
         ("gpt2c score -f ", ALL_FILES),
+        ("gpt2c serve --api-key-file ", ALL_FILES),
         ("gpt2c score a.jsonl -o b", ["bin/"]),
         ("gpt2c convert m", ["model.gpt2c"]),
         ("gpt2c generate ", ALL_FILES),

@@ -153,7 +153,7 @@ def test_signatures_are_as_written():
 
 
 OF_PYTHON = re.compile(r"[a-z]_[a-z]|\bmodel\.|\w\(|\w=|(?<!-)\b(stop takes|threads says)")
-COMMANDS = ("generate", "suggest", "score", "explain", "info", "convert", "export", "bench")
+COMMANDS = ("generate", "suggest", "score", "explain", "info", "convert", "export", "serve", "bench")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -165,7 +165,9 @@ def test_the_command_line_answers_in_its_own_options(command, capsys):
         option = "--" + name.replace("_", "-")
         if option in ours:
             continue
-        arguments = {"convert": ["a", "b"], "export": ["a", "b"], "bench": []}.get(command, ["x"])
+        arguments = {"convert": ["a", "b"], "export": ["a", "b"], "serve": [], "bench": []}.get(
+            command, ["x"]
+        )
         assert main([command, *arguments, f"{option}=1"]) == 2
         said = capsys.readouterr().err.partition(f"unrecognized arguments: {option}=1")[2]
         here = re.sub("in Python, .*|huggingface_hub|model.safetensors", "", said)

@@ -18,6 +18,7 @@ from .options import (
     special_option,
     text_or_files,
 )
+from .server_options import server_options
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
@@ -369,6 +370,17 @@ def _bench(command: Command) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _serve(command: Command) -> None:
+    parser = command(
+        "serve",
+        "answer over HTTP, in the forms of OpenAI's API",
+        "All requests are computed together. SIGTERM or Ctrl-C ends it once what runs is finished, a second "
+        "one at once (docs/serving.md).",
+    )
+    model_options(parser)
+    server_options(parser)
+
+
 def _bench_part(word: str) -> str:
     """A part to measure: argparse's ``choices`` would refuse an empty list of them."""
     if word not in BENCH_PARTS:
@@ -385,6 +397,7 @@ COMMANDS: dict[str, Callable[[Command], None]] = {
     "info": _info,
     "convert": _convert,
     "export": _export,
+    "serve": _serve,
     "bench": _bench,
 }
 """What adds each command."""

@@ -1,0 +1,75 @@
+"""`gpt2c serve`: the model over HTTP, in the forms of OpenAI's API."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from argparse import Namespace
+
+from ..core.labels import harmless
+from .console import note
+from .loading import load_model
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace) -> None:
+    """Serve until a signal comes."""
+    try:
+        from ..server.serving import bind, make_server
+        from ..server.shell import is_loopback
+        from ..server.state import Settings
+    except ImportError as error:
+        raise ImportError(f'gpt2c serve needs more packages: pip install "gpt2c[server]" ({error})') from None
+    host = arguments.host
+    keys = _keys(arguments.api_key_file) if arguments.api_key_file else ()
+    if not keys and not is_loopback(host):
+        raise ValueError(
+            f"on {host} other machines could use the server: give --api-key-file FILE with a key that they "
+            "have to know, or serve this machine alone, with --host 127.0.0.1"
+        )
+    with bind(host, arguments.port) as bound:
+        port = bound.getsockname()[1]
+        settings = Settings(
+            host=host,
+            port=port,
+            api_keys=keys,
+            allow_origins=tuple(arguments.allow_origins),
+            request_seconds=arguments.timeout,
+            max_texts=arguments.max_texts,
+            max_waiting=arguments.max_waiting,
+        )
+        model = load_model(arguments)
+        model.prefix_cache = None if arguments.prefix_cache == "0" else arguments.prefix_cache
+        where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _log_to_stderr()
+        server = make_server(model, settings, lambda: note(f"{model.name}: listening on {where}"))
+        server.run([bound])
+    if server.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _keys(path: str) -> tuple[str, ...]:
+    """The keys in a file, one a line; empty lines and those that begin with # are left out."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line.strip() for line in file]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise ValueError(f"{path} has no key: write one on a line of its own")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ValueError(f"a key in {path} has a space or a character other than ASCII's printable ones")
+    return keys
+
+
+class _Notes(logging.Handler):
+    """What the server logs goes to stderr like all that is not a result."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(harmless(record.getMessage()))
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("gpt2c.server")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Notes())
+    logger.propagate = False

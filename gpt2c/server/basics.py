@@ -1,0 +1,91 @@
+"""The endpoints that compute nothing with the model: its name, its tokens, and how the server is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..errors import shown
+from .http import APIError, Schema, read_json
+from .state import State
+
+__all__ = ["ROUTES"]
+
+
+class Tokenize(Schema):
+    """What ``/tokenize`` takes."""
+
+    text: str
+    special: bool = False
+
+
+class Detokenize(Schema):
+    """What ``/detokenize`` takes."""
+
+    token_ids: list[int] = Field(max_length=1 << 20)
+
+
+async def health(request: Request) -> JSONResponse:
+    """Whether the server is there, without a key."""
+    return JSONResponse({"status": "ok", "model": State.of(request).model_id})
+
+
+async def metrics(request: Request) -> Response:
+    """What was counted, in the text format of Prometheus."""
+    registry = State.of(request).metrics.registry
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def models(request: Request) -> JSONResponse:
+    """The list of the one model."""
+    return JSONResponse({"object": "list", "data": [_model(State.of(request))]})
+
+
+async def model(request: Request) -> JSONResponse:
+    """One model by its name."""
+    state, name = State.of(request), request.path_params["model_id"]
+    if name not in state.model_ids:
+        raise APIError(
+            404,
+            f"there is no model {shown(name)}; this server has {state.model_id}",
+            param="model",
+            code="model_not_found",
+        )
+    return JSONResponse(_model(state))
+
+
+def _model(state: State) -> dict[str, Any]:
+    return {"id": state.model_id, "object": "model", "created": state.created, "owned_by": "gpt2c"}
+
+
+async def tokenize(request: Request) -> JSONResponse:
+    """The tokens of a text, without what the tokenizer puts around it."""
+    body = await read_json(request, Tokenize)
+    language_model = State.of(request).model
+    # In another thread: a long text takes a while.
+    ids = await run_in_threadpool(language_model.encode_text, body.text, "text", special=body.special)
+    return JSONResponse({"token_ids": ids.tolist(), "count": len(ids)})
+
+
+async def detokenize(request: Request) -> JSONResponse:
+    """The text of tokens."""
+    body = await read_json(request, Detokenize)
+    language_model = State.of(request).model
+    ids = language_model.encode_text(body.token_ids, "token_ids")
+    return JSONResponse({"text": await run_in_threadpool(language_model.tokenizer.decode, ids)})
+
+
+ROUTES = [
+    Route("/health", health),
+    Route("/metrics", metrics),
+    Route("/v1/models", models),
+    Route("/v1/models/{model_id:path}", model),
+    Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
+]
