@@ -32,7 +32,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -41,13 +40,10 @@ import numpy as np
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH))
 from peers.engines import BATCH, DECODE, ENGINES, PROMPT, SCORE_CASES, THREADS, now  # noqa: E402
+from peers.setup import environment, llama_package  # noqa: E402
 
 RATES = ("prefill", "decode", "batch 8", "score", *SCORE_CASES)
 AGREEMENT = {"float32": 1.0, "bfloat16": 0.95, "int8": 0.9, "int4": 0.6}  # shares of 128 next tokens
-LLAMA = "llama-cpp-python==0.3.36"
-LLAMA_FLAGS = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF " + " ".join(
-    f"-DLLAMA_{part}=OFF" for part in ("BUILD_TOOLS", "BUILD_EXAMPLES", "BUILD_TESTS", "BUILD_SERVER", "CURL")
-)
 # What each engine needs to be installed; with what that requires it is its size.
 ROOTS = {
     "gpt2c": ["gpt2c"],
@@ -66,52 +62,14 @@ def prepare(options: argparse.Namespace) -> None:
     """Engines and models, as far as they are missing."""
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
-    python = work / "venv/bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-    index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    subprocess.run([*pip, *index, "-r", BENCH / "peers/requirements.txt"], check=True)
-    if subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode:
-        environment = os.environ | {"CMAKE_ARGS": LLAMA_FLAGS}
-        subprocess.run([*pip, _llama_source(python, work)], check=True, env=environment)
+    python = environment(work)
+    llama_package(python, work)
     subprocess.run([python, BENCH / "peers/models.py"], check=True, cwd=work)
     import gpt2c
 
     (work / "gpt2c").mkdir(exist_ok=True)
     for dtype in ("float32", "bfloat16", "int8", "int4"):
         gpt2c.GPT2.from_pretrained(work / "model", dtype=dtype).save(work / f"gpt2c/{dtype}.gpt2c")
-
-
-def _llama_source(python: Path, work: Path) -> Path:
-    """llama.cpp's source with a compiler barrier that GCC 12 needs on AMX.
-
-    Without it the compiler drops the stores of the tile configuration as dead, and the process dies at the
-    first prompt of a quantised model.
-    """
-    command = [
-        python,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "-d",
-        work / "source",
-        LLAMA,
-    ]
-    subprocess.run(command, check=True)
-    (archive,) = (work / "source").glob("llama_cpp_python-*.tar.gz")
-    with tarfile.open(archive) as file:
-        file.extractall(work / "source", filter="data")
-    folder = work / "source" / archive.name.removesuffix(".tar.gz")
-    file = folder / "vendor/llama.cpp/ggml/src/ggml-cpu/amx/mmq.cpp"
-    text, call = file.read_text(), "    _tile_loadconfig(&tc);"
-    if call not in text:
-        raise SystemExit(f"{file} has changed: look whether it still needs a barrier before _tile_loadconfig")
-    file.write_text(text.replace(call, '    __asm__ volatile("" : : "r"(&tc) : "memory");\n' + call))
-    return folder
 
 
 # ---- one process

@@ -7,7 +7,8 @@ reference  reference.npz       prompts, greedy continuations, logits, log-probab
 ct2        ct2-float32/, ct2-int8/
 onnx       onnx/model.onnx, score.onnx   float32, keys and values in shared buffers (GroupQueryAttention)
 openvino   ov-fp32/, ov-int8/, ov-int4/  stateful; score.xml without a state
-gguf       gguf/f32.gguf, bf16, q8_0, q4_0
+gguf-f32   gguf/f32.gguf
+gguf       gguf/bf16.gguf, q8_0, q4_0, q4_k_m, of gguf-f32
 """
 
 import json
@@ -342,11 +343,8 @@ def openvino():
             ov.save_model(m, HERE / f"ov-{name}" / file, compress_to_fp16=False)
 
 
-def gguf():
-    import ctypes
-
+def gguf_float32():
     import gguf as g
-    import llama_cpp
     import numpy as np
 
     (HERE / "gguf").mkdir(exist_ok=True)
@@ -394,6 +392,13 @@ def gguf():
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def gguf():
+    import ctypes
+
+    import llama_cpp
+
     for name, kind in {
         "bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16,
         "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
@@ -416,6 +421,7 @@ STEPS = {
     "ct2": (ct2, "ct2-int8/model.bin"),
     "onnx": (onnx_graphs, "onnx/score.onnx"),
     "openvino": (openvino, "ov-int4/score.xml"),
+    "gguf-f32": (gguf_float32, "gguf/f32.gguf"),
     "gguf": (gguf, "gguf/q4_0.gguf"),
 }
 
