@@ -1,0 +1,251 @@
+"""`gpt2c serve` under load: GPT-2 124M of random weights in int8, two threads, clients on the same cores.
+
+    python bench/serving.py [--only PART …] [--clients 1 8 32 128] [--seconds 30] [--json FILE]
+    python bench/serving.py --soak 30 --only soak
+    python bench/serving.py prepare            once: llama.cpp's server and the models, into build/peers
+    python bench/serving.py --peer llama --only load
+
+load         clients that ask /v1/completions for streams of 40 to 64 tokens after prompts of 30 to 60 token
+             ids, each one after another: tokens/s of all, waits for the first token (from the first
+             attempt, also if that was refused) and between tokens, and the server's memory under this load
+in process   20 texts of 40 tokens: one generate of the list, the scheduler with a task for each text (the
+             goal: 90 % of generate), its streams, and 20 threads that call model.stream
+long prompt  the gaps between tokens of 8 texts while a prompt of 1,000 tokens arrives, beside a step of the 8
+             alone and a slice of the prompt alone (the goal: 99 % within twice the sum)
+faults       8 clients as in load, alone; and while 200 clients leave in the middle of their text, 100 send
+             their request byte by byte, and 100 hardly read (the goal: the gaps' p99 within 1.5 times)
+workers      the recipe of docs/deployment.md, two gunicorn workers with a thread each, beside one process,
+             for whole answers (pip install gunicorn)
+soak         8 clients with requests of all kinds, some of them wrong, for so many minutes: memory in thirds
+             of the time (the goal: the last as the middle one, to 2 % or 4 MiB); only with --soak
+
+With --peer llama, each load is measured on llama.cpp's server too, with the best of twelve settings for that
+number of clients: slots, flash attention, one cache for all slots or one each. The weights are the same,
+there as Q8_0. Exit status 1 if a goal is missed. More: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+
+from peers.setup import environment, llama_programs
+from serve.clients import (
+    THREADS,
+    WARM_UP,
+    Client,
+    Goals,
+    Served,
+    gpt2c_command,
+    load,
+    percentiles,
+    progress,
+    serving,
+    table,
+    until,
+    words,
+)
+from serve.inside import in_process, long_prompt
+from serve.trouble import faults, soak
+
+from gpt2c import GPT2
+from gpt2c.cli.bench import cpu_name, random_model
+
+BENCH = Path(__file__).resolve().parent
+APP = BENCH.parent / "docs/deployment"
+
+
+def measure_load(options: argparse.Namespace) -> tuple[list[dict], Goals]:
+    """A row for each number of clients and server."""
+    rows, goals = [], []
+    best = llama_settings(options) if options.peer else {}
+    for clients in options.clients:
+        servers = {"gpt2c": gpt2c_command(options.model)}
+        if options.peer:
+            servers["llama.cpp"] = llama_command(options.work, *best[clients])
+        rates = []
+        for name, command in servers.items():
+            progress(f"{clients} clients, {name}")
+            with serving(command) as server:
+                found = asyncio.run(load(server, clients, options.seconds))
+            how = {"settings": setting_words(best[clients])} if name == "llama.cpp" else {}
+            rows.append({"server": name, **found, **how})
+            rates.append(found["tokens/s"])
+        if options.peer and clients in (8, 32):
+            ratio = rates[0] / max(rates[1], 1e-9)
+            goals.append(
+                (f"{clients} clients: {ratio:.2f} times llama.cpp's tokens/s; goal: 1.5", ratio >= 1.5)
+            )
+    return rows, goals
+
+
+def llama_command(work: Path, slots: int, flash: str, cache: str) -> list[object]:
+    """What serves the same weights with llama.cpp, with a thread for each connection."""
+    return [
+        *(work / "llama/bin/llama-server", "-m", work / "gguf/q8_0.gguf", "--host", "127.0.0.1"),
+        *("--port", "{port}", "-t", THREADS, "-tb", THREADS, "--threads-http", 256, "--cache-ram", 0),
+        *("-np", slots, "-c", 256 * slots, "-fa", flash, cache),
+    ]
+
+
+def setting_words(setting: tuple[int, str, str]) -> str:
+    """A setting as options."""
+    slots, flash, cache = setting
+    return f"-np {slots} -fa {flash} {cache}"
+
+
+def llama_settings(options: argparse.Namespace) -> dict[int, tuple[int, str, str]]:
+    """The setting with most tokens/s for each number of clients, by loads of a quarter of the time."""
+    rates: dict[int, dict] = {clients: {} for clients in options.clients}
+    for setting in product((8, 32, 128), ("on", "off"), ("--kv-unified", "--no-kv-unified")):
+        progress(f"trying llama-server {setting_words(setting)}")
+        for clients in options.clients:
+            with serving(llama_command(options.work, *setting)) as server:
+                found = asyncio.run(load(server, clients, options.seconds / 4))
+            rates[clients][setting] = found["tokens/s"]
+    return {clients: max(tried, key=tried.get) for clients, tried in rates.items()}
+
+
+def workers(options: argparse.Namespace) -> tuple[list[dict], Goals]:
+    """Whole answers of one process, and of workers with a thread each."""
+    gunicorn = [sys.executable, "-m", "gunicorn", "--workers", THREADS, "--timeout", "120",
+                "--bind", "127.0.0.1:{port}", "--chdir", APP, "app:app"]  # fmt: skip
+    environment = os.environ | {"GPT2C_MODEL": str(options.model), "OMP_NUM_THREADS": "1"}
+    common = {"temperature": 0}
+    servers = {
+        "one process": (gpt2c_command(options.model), os.environ, "/v1/completions", "max_tokens",
+                        lambda answer: answer["usage"]["completion_tokens"]),
+        f"{THREADS} workers": (gunicorn, environment, "/generate", "max_new_tokens",
+                               lambda answer: answer["tokens"]),
+    }  # fmt: skip
+    rows = []
+    for clients in options.clients:
+        for name, (command, env, path, length, count) in servers.items():
+            progress(f"{clients} clients, {name}")
+            with serving(command, env=env) as server:
+                ask = (path, lambda rng, length=length: {"prompt": words(rng), length: 48, **common}, count)
+                rows.append({"server": name, **asyncio.run(whole(server, clients, options.seconds, *ask))})
+    return rows, []
+
+
+async def whole(
+    server: Served, clients: int, seconds: float, path: str, body: Callable, count: Callable
+) -> dict:
+    """What clients get who wait for whole answers."""
+    begin = perf_counter() + WARM_UP
+    end = begin + seconds
+    waits, tokens = [], 0
+
+    async def ask(number: int) -> None:
+        nonlocal tokens
+        rng, client = random.Random(number), Client(server.port)
+        while True:
+            asked = perf_counter()
+            if (status := await client.send(path, body(rng))) != 200:
+                raise RuntimeError(f"status {status}: {await client.rest()!r}")
+            answer = json.loads(await client.rest())
+            if begin <= perf_counter() < end:
+                waits.append(perf_counter() - asked)
+                tokens += count(answer)
+
+    memory = await until(end, server, map(ask, range(clients)))
+    return {
+        "clients": clients,
+        "tokens/s": tokens / seconds,
+        **percentiles("answer", waits),
+        "MiB": memory,
+    }
+
+
+PARTS = {
+    "load": measure_load,
+    "in process": in_process,
+    "long prompt": long_prompt,
+    "faults": faults,
+    **({"workers": workers} if (APP / "app.py").exists() else {}),
+    "soak": soak,
+}
+
+
+def prepare(work: Path) -> None:
+    """llama.cpp's server, and the same weights for both, as far as they are missing."""
+    work.mkdir(parents=True, exist_ok=True)
+    python = environment(work, ("gguf", "numpy", "safetensors", "torch", "transformers"))
+    programs = llama_programs(python, work)
+    steps = {"model": "model/model.safetensors", "gguf-f32": "gguf/f32.gguf"}
+    missing = [step for step, made in steps.items() if not (work / made).exists()]
+    if missing:
+        subprocess.run([python, BENCH / "peers/models.py", *missing], check=True, cwd=work)
+    if not (work / "gguf/q8_0.gguf").exists():
+        quantize = [programs / "llama-quantize", "gguf/f32.gguf", "gguf/q8_0.gguf", "Q8_0", "1"]
+        subprocess.run(quantize, check=True, cwd=work)
+    if not (work / "gpt2c/int8.gpt2c").exists():
+        (work / "gpt2c").mkdir(exist_ok=True)
+        GPT2.from_pretrained(work / "model", dtype="int8").save(work / "gpt2c/int8.gpt2c")
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("prepare",))
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 128], metavar="N")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="of each load; more come before, to warm up"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of what is measured in this process")
+    parser.add_argument("--soak", type=float, metavar="MINUTES")
+    parser.add_argument("--peer", choices=("llama",), help="the same load there")
+    parser.add_argument(
+        "--work", type=Path, default=BENCH.parent / "build/peers", help="for prepare and --peer"
+    )
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.only is None:
+        options.only = [name for name in PARTS if name != "soak" or options.soak]
+    elif "soak" in options.only and not options.soak:
+        parser.error("soak needs --soak MINUTES")
+    options.work = options.work.resolve()
+    if options.peer and not (options.work / "gpt2c/int8.gpt2c").exists():
+        parser.error(f"{options.work} holds no server to compare with: run `prepare` first")
+    return options
+
+
+def main() -> int:
+    """Measure what is asked for, and print tables."""
+    options = arguments()
+    if options.what == "prepare":
+        prepare(options.work)
+        return 0
+    found, missed = {}, False
+    with tempfile.TemporaryDirectory() as folder:
+        options.model = options.work / "gpt2c/int8.gpt2c"
+        if not options.peer:
+            options.model = Path(folder) / "model.gpt2c"
+            random_model("124M", dtype="int8").save(options.model)
+        for name in options.only:
+            rows, goals = PARTS[name](options)
+            found[name] = {"rows": rows, "goals": goals}
+            missed |= not all(reached for _, reached in goals)
+            print(f"\n## {name}\n\n{table(rows)}\n")
+            for goal, reached in goals:
+                print(f"- {goal}{'' if reached else ': MISSED'}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps({"cpu": cpu_name(), "parts": found}, indent=1) + "\n")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
