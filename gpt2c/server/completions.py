@@ -79,7 +79,7 @@ class _Prompt(NamedTuple):
     ids: list[int]
     text: str
     n_before: int
-    """How many tokens are no part of the text: what the tokenizer puts before it, or begin-of-text."""
+    """How many tokens the tokenizer put before it, which are no part of the text."""
 
 
 def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]:
@@ -91,9 +91,7 @@ def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]
             text = model.tokenizer.decode(ids) if model.has_tokenizer else ""
         else:
             text, before = given, model.tokenizer.prefix
-            if not text:
-                n_before = len(ids)
-            elif not (asked.special and model.is_written_out(before, text, ids)):
+            if not (asked.special and model.is_written_out(before, text, ids)):
                 n_before = len(before)
         prompts.append(_Prompt(ids, text, n_before))
     n_ctx = model.config.n_ctx
