@@ -18,6 +18,7 @@ from .generation.options import GenerateKwargs, lists_options
 from .scoring import scoring
 
 if TYPE_CHECKING:
+    from .core._engine import Weights
     from .core.deadline import Deadline
     from .core.prefixes import Prefixes
     from .generation.results import Generation
@@ -149,7 +150,7 @@ class GPT2(LoadedModel):
         """
         from .checkpoint.loading import load
 
-        kept = _prefixes(prefix_cache)  # before the long work
+        _prefixes(prefix_cache)  # refused before the long work
         model = load(
             cls,
             source,
@@ -167,7 +168,7 @@ class GPT2(LoadedModel):
             strict=strict,
             progress=progress,
         )
-        model.prefixes = kept
+        model.prefix_cache = prefix_cache
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -184,7 +185,7 @@ class GPT2(LoadedModel):
 
     @prefix_cache.setter
     def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
-        self.prefixes = _prefixes(size)
+        self.prefixes = _prefixes(size, self.weights)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model into one packed file, with its configuration and tokenizer.
@@ -410,7 +411,7 @@ class GPT2(LoadedModel):
         """
         if session is not None:
             return session.following(self, prompts).generate(
-                num_return_sequences=num_return_sequences, **options
+                num_return_sequences=num_return_sequences, batch_size=batch_size, **options
             )
         return loop.generate(
             self, prompts, num_return_sequences=num_return_sequences, batch_size=batch_size, **options
@@ -1007,10 +1008,13 @@ class GPT2(LoadedModel):
         return patch(self, clean, corrupted, over, metric, logits_to_keep=logits_to_keep, progress=progress)
 
 
-def _prefixes(size: int | str | PrefixCache | None) -> Prefixes:
-    """What is kept of the beginnings of texts, by the option ``prefix_cache``."""
+def _prefixes(size: int | str | PrefixCache | None, weights: Weights | None = None) -> Prefixes:
+    """What is kept of the beginnings of texts, by the option ``prefix_cache``, for a model of ``weights``."""
     if size is None:
         return NothingKept()
     from .session.prefix_cache import PrefixCache
 
-    return size if isinstance(size, PrefixCache) else PrefixCache(size)
+    kept = size if isinstance(size, PrefixCache) else PrefixCache(size)
+    if weights is not None:
+        kept.belong_to(weights)
+    return kept

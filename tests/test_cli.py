@@ -193,12 +193,49 @@ def test_generate_searches_and_tells_what_it_weighed(bundled):
             {"num_beams": 3, "length_penalty": 0.0, "early_stopping": "never"},
         ),
         (("--overflow", "slide", "--hop", "100"), {"overflow": "slide", "hop": 100}),
+        (("--deadline", "600"), {"deadline": 600}),
     ],
     ids=str,
 )
 def test_options_of_generate_are_those_of_the_api(bundled, options, same):
     done = run("generate", "The king had", "-n", "12", "--temperature", "0", *options)
     assert done.stdout == f"The king had{bundled.generate('The king had', max_new_tokens=12, **same).text}\n"
+
+
+def test_generate_goes_on_inside_a_word(bundled):
+    expected = bundled.generate("The king and the qu", max_new_tokens=8, heal=True)
+    assert expected.text.startswith("een ")
+    done = run("generate", "The king and the qu", *GREEDY, "--heal")
+    assert (done.stdout, done.stderr) == (f"The king and the qu{expected.text}\n", "")
+
+
+@pytest.mark.parametrize("draft", ["prompt", BUNDLED])
+def test_a_draft_changes_no_text(bundled, draft):
+    text = "one two three one two three one two"
+    done = run("generate", text, *GREEDY, "--draft", draft)
+    assert done.stdout == f"{text}{bundled.generate(text, max_new_tokens=8).text}\n"
+
+
+def test_a_deadline_ends_a_text_as_it_is(bundled):
+    done = run("generate", "The king", *GREEDY, "--deadline", "1e-9", "--json")
+    [found] = json.loads(done.stdout)["generations"]
+    assert done.returncode == 0 and done.stderr == ""
+    assert (found["text"], found["token_ids"], found["finish_reason"]) == ("", [], "deadline")
+    done = run("generate", "The king", *GREEDY, "--deadline", "1e-9", "--stats")
+    assert done.returncode == 0 and done.stdout == "The king\n"
+    assert "0 new tokens" in done.stderr and done.stderr.endswith(" · ended by deadline\n")
+    assert "first token" not in done.stderr
+
+
+def test_a_draft_and_a_word_for_files(bundled, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "The king and the qu"}\n')
+    arguments = ("generate", "a.jsonl", "-o", "out", *GREEDY, "--heal", "--draft", "prompt", "-q")
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    [row] = map(json.loads, (tmp_path / "out" / "a.jsonl").read_text().splitlines())
+    expected = bundled.generate("The king and the qu", max_new_tokens=8, heal=True)
+    assert row["gpt2c_continuation"] == expected.text
+    done = run("generate", "a.jsonl", "-o", "other", *GREEDY, "--deadline", "9", cwd=tmp_path)
+    assert done.returncode == 1 and "--deadline is for a single text" in done.stderr
 
 
 # ---- suggest, score, info
@@ -381,6 +418,13 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         ),
         (["generate", "x", "--top-p", "2", "-m", "/nowhere"], 1, "got 2"),  # before anything is loaded
         (["generate", "x", "--top-p", "0"], 1, "top_p must be above 0"),
+        (["generate", "x", "--deadline", "0", "-m", "/nowhere"], 1, "seconds above 0"),
+        (["generate", "x", "--heal", "--num-beams", "2"], 1, "heal goes with num_beams=1 only"),
+        (["generate", "x", "--draft", "prompt", "--num-beams", "2"], 1, "draft goes with num_beams=1 only"),
+        (["generate", "x", "--draft", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (["generate", "x", "--token-healing"], 2, "--token-healing; --heal goes on inside the last word"),
+        (["generate", "x", "--max-time", "9"], 2, "--deadline says after how many seconds a text ends"),
+        (["generate", "x", "--assistant-model", "y"], 2, "--draft takes a smaller model with the same"),
         (["generate", "x", "--top-k", "-1"], 1, "top_k must be at least 0"),
         (["generate", "x", "--seed", "-1"], 1, "seed must be from 0"),
         (["generate", "x", "--stop", ""], 1, "stop must not hold an empty string"),

@@ -106,6 +106,30 @@ def test_a_stream_is_cancelled_from_another_thread(model):
     assert 0 < len(stream.result.token_ids) < 100_000
 
 
+def test_a_stream_is_cancelled_without_others_of_its_deadline(model):
+    shared = Deadline()
+    one, other = (model.stream("Once upon a time", max_new_tokens=8, deadline=shared) for _ in range(2))
+    next(one)
+    one.cancel()
+    assert "".join(one) == "" and one.result.finish_reason == "cancelled"
+    assert shared.reason is None
+    assert "".join(other) == model.generate("Once upon a time", max_new_tokens=8).text
+    assert model.generate("Once", max_new_tokens=1, deadline=shared).finish_reason == "length"
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "deadline"])
+def test_a_shared_deadline_ends_all_of_its_streams(model, reason):
+    shared = Deadline() if reason == "cancelled" else AfterTokens(2)
+    streams = [model.stream("Once upon a time", max_new_tokens=8, deadline=shared) for _ in range(2)]
+    next(streams[0])
+    shared.cancel() if reason == "cancelled" else [shared.count(None, None) for _ in range(2)]
+    for stream in streams:
+        list(stream)
+        assert stream.result.finish_reason == reason
+    with pytest.raises(ValueError, match=ALLOWED):
+        model.stream("Once", deadline=-1)
+
+
 @pytest.mark.parametrize("backend", ["native", "blas"])
 def test_a_pass_is_given_up_while_it_is_under_way(backend):
     config = Config(n_layer=8, n_head=8, n_embd=512, n_inner=None, n_ctx=1024, n_vocab=500)

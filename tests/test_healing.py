@@ -99,10 +99,52 @@ def test_a_word_that_is_longer_than_the_context():
             assert 0 <= found.remaining <= 1 and all(0 < item.probability < 1 for item in found)
 
 
-def test_the_error_names_what_was_given():
-    model = GPT2.from_pretrained(threads=1)
-    with pytest.raises(ValueError, match=r"max_new_tokens is 5 \(besides 6 for its last word\)"):
-        model.generate("the " * 506 + "the princ", heal=True, max_new_tokens=5)
+def test_a_word_takes_no_more_positions_than_it_needs():
+    model = GPT2.from_pretrained(threads=2)
+    n_ctx = model.config.n_ctx
+    prompt = "the " * 502 + "the xylophon"
+    ids = model.encode([prompt])[0].tolist()
+    n_kept = 503
+    assert model.tokenizer.decode(ids[:n_kept]) == prompt.removesuffix(" xylophon")
+    # The last token is never computed with, and the last one of the word is no new one.
+    fits = n_ctx + 1 - (len(ids) - 1)
+    options = {"heal": True, "temperature": 0}
+    found = [model.generate(prompt, max_new_tokens=n, **options) for n in range(1, fits + 1)]
+    for one in found:
+        written = model.tokenizer.decode([*one.prompt_token_ids, *one.token_ids])
+        assert written == prompt + one.text and one.finish_reason == "length"
+        assert one.token_ids == found[-1].token_ids[: len(one.token_ids)]
+        assert model.generate(prompt, max_new_tokens=len(found), overflow="slide", **options).text
+    besides = len(ids) - n_kept - 1
+    message = rf"503 tokens and max_new_tokens is {fits + 1} \(besides {besides} for its last word\)"
+    with pytest.raises(ValueError, match=f"{message}.* at most {fits} new token"):
+        model.generate(prompt, max_new_tokens=fits + 1, **options)
+    cut = model.generate(prompt, max_new_tokens=fits + 1, overflow="truncate_left", **options)
+    assert len(cut.prompt_token_ids) == n_ctx + 1 - (fits + 1) - (len(" xylophon") - 1)
+    assert model.tokenizer.decode([*cut.prompt_token_ids, *cut.token_ids]).endswith("xylophon" + cut.text)
+    whole = model.generate(prompt, max_new_tokens=n_ctx - besides, overflow="truncate_left", **options)
+    assert len(whole.prompt_token_ids) == 1 and whole.finish_reason == "length"
+    with pytest.raises(ValueError, match=rf"\(-n\) to at most {n_ctx - besides}, or"):
+        model.generate(prompt, max_new_tokens=n_ctx - besides + 1, overflow="truncate_left", **options)
+
+
+@pytest.mark.parametrize("inside", range(3))
+def test_ways_for_which_there_is_no_room_are_not_drawn(inside):
+    model, _ = random_gpt2(3, n_vocab=len(PIECES), n_ctx=8, tokenizer=Toy(), std=0.6, eos_token_ids=(0,))
+    context, word = model.session("a ab").unfinished(1)
+    assert (len(context), word) == (1, b" ab")
+    ways = Enumeration(model, context).covers(word)
+    exact = {tokens: mass for tokens, _, mass in ways if len(tokens) <= inside + 1}
+    assert len(exact) < len(ways) or inside == 2
+    n, total = 1000, sum(exact.values())
+    options = {"temperature": 1, "seed": 5, "num_return_sequences": n, "heal": True}
+    drawn = model.generate("a ab", max_new_tokens=8 - inside, **options)
+    counts = Counter(
+        next(tokens for tokens in exact if tokens == tuple(one.token_ids[: len(tokens)])) for one in drawn
+    )
+    for tokens, mass in exact.items():
+        p = mass / total
+        assert abs(counts[tokens] / n - p) < 5 * (p * (1 - p) / n) ** 0.5 + 2e-3
 
 
 def test_a_word_that_is_forbidden_is_written_again_all_the_same():

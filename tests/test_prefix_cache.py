@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from helpers.toys import random_gpt2
+from helpers.writing import edited, generation_options, same, same_score
 
 from gpt2c import GPT2, edits
 from gpt2c.core import _engine
@@ -58,6 +59,35 @@ def test_results_are_the_same_bytes(dtype, cache_dtype, blocks):
             assert repr(model.generate(several, **options)) == repr(plain.generate(several, **options))
         assert model.prefix_cache.nbytes <= model.prefix_cache.size
     assert model.prefix_cache.n_reused > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_results_are_the_same_bytes_while_someone_writes(dtype, seed):
+    """320 edits of texts that have a few blocks, with room for two."""
+    model, plain = (GPT2.from_pretrained(dtype=dtype, threads=1) for _ in range(2))
+    model.prefix_cache = 2 * _engine.KVCache(model.weights, 128).nbytes
+    rng = random.Random(seed)
+    long = "Once upon a time there was a little girl who lived in a house near the woods. " * 16
+    text = long
+    for step in range(40):
+        if len(text) < 700:
+            text += long[len(text) :]
+        text = edited(text, rng)[:1000]
+        if rng.random() < 0.2:  # as many tokens, and the same ones behind
+            text = text.replace(*rng.sample([" girl", " king"], 2), 1)
+        action = rng.randrange(3)
+        if action == 0:
+            same(model.suggest(text, 4), plain.suggest(text, 4))
+        elif action == 1:
+            pairs = [(text, " and then"), (text, " the dog"), text[:200] + " She"]
+            for found, expected in zip(model.score(pairs), plain.score(pairs), strict=True):
+                same_score(found, expected)
+        else:
+            options, without_effect = generation_options(rng, step)
+            same(model.generate(text, **options, **without_effect), plain.generate(text, **options))
+        assert model.prefix_cache.nbytes <= model.prefix_cache.size
+    assert model.prefix_cache.n_reused > 128 * 10
 
 
 def test_what_is_reused_is_told():
@@ -161,6 +191,22 @@ def test_options_and_copies():
     for wrong in (0, -1, "", "much", "1TB", 1.5, True, b"1MB"):
         with pytest.raises(ValueError, match=r"prefix_cache is .*allowed: a number of bytes"):
             GPT2.from_pretrained(prefix_cache=wrong)
+
+
+def test_a_prefix_cache_belongs_to_one_model():
+    model, other = made(), made()
+    model.prefix_cache = cache = PrefixCache("10MB")
+    model.suggest(text(300))
+    twin = copy.copy(model)
+    twin.prefix_cache = cache
+    assert twin.suggest(text(300)) == made().suggest(text(300))
+    with pytest.raises(
+        ValueError, match=r"this PrefixCache belongs to another model, .* give each model its own"
+    ):
+        other.prefix_cache = cache
+    assert other.prefix_cache is None
+    with pytest.raises(ValueError, match="this PrefixCache belongs to another model"):
+        GPT2.from_pretrained(prefix_cache=cache)
 
 
 def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent():

@@ -1,14 +1,16 @@
 """Sessions: whatever is done to the text, results are byte for byte those of the model for that text."""
 
+import copy
+import pickle
 import random
 
 import numpy as np
 import pytest
+from helpers.writing import edited, generation_options, same, same_score, same_search
 
 import gpt2c
 from gpt2c import GPT2
-
-WORDS = ["", "the", "a", "little", "girl", "who", "went", ".", ",", "and\n", "3,5", "naïve", "日本", "🙂"]
+from gpt2c.core import _engine
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
@@ -16,59 +18,50 @@ def model(request):
     return GPT2.from_pretrained(dtype=request.param, threads=2)
 
 
-def edited(text, rng):
-    """A text after something that a writer does."""
-    at = rng.randrange(len(text) + 1)
-    what = rng.random()
-    if what < 0.5:
-        return text + rng.choice(["", " "]) + rng.choice(WORDS)
-    if what < 0.7:
-        return text[:at]
-    if what < 0.9:
-        return text[:at] + rng.choice(WORDS) + text[at:]
-    return text[: len(text) // 2] + text[at:]
-
-
-def same(one, other):
-    """Equal results, floats by their bytes."""
-    assert repr(one) == repr(other)
-    assert one == other
+def asked(rng, session, model, step):
+    """Ask a session something, and a model that has computed nothing of the text the same."""
+    action = rng.randrange(6)
+    text = session.text
+    if action == 0:
+        same(session.suggest(4), model.suggest(text, 4))
+    elif action == 1:
+        same_search(session.suggest_words(3), model.session(text).suggest_words(3))
+    elif action == 2:
+        how = {"n": rng.randrange(1, 4), "max_new_tokens": rng.randrange(1, 4)}
+        same_search(session.complete(**how), model.session(text).complete(**how))
+    elif action == 3:
+        [expected] = model.score([(session.token_ids, " and then")], bos=False)
+        same_score(session.score(" and then"), expected)
+        assert session.n_reused + session.n_computed == len(session.token_ids)
+    else:
+        options, without_effect = generation_options(rng, step)
+        same(session.generate(**options, **without_effect), model.generate(text, **options))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_session_is_the_model_with_the_same_text(model, seed):
+def test_a_session_is_the_model_with_the_same_text(model, seed, tmp_path):
+    """With the two models, 1,000 edits."""
     rng = random.Random(seed)
     session = model.session("Once upon a time")
     others, streams = [], []
-    for step in range(60):
+    for step in range(125):
         session.text = edited(session.text, rng)[-400:]
+        text = session.text
         if rng.random() < 0.1:
-            others.append((session.fork(), session.text))
+            others.append((session.fork(), text))
+        if rng.random() < 0.1:
+            session.save(tmp_path / "saved")
+            session = model.open_session(tmp_path / "saved")
+            assert session.text == text
         if others and rng.random() < 0.1:
             session, text = others.pop(rng.randrange(len(others)))
             assert session.text == text
-        options = {"max_new_tokens": 4, "temperature": rng.choice([0, 1.0]), "seed": step}
-        action = rng.randrange(6)
-        if action == 0:
-            same(session.suggest(4), model.suggest(session.text, 4))
-        elif action == 1:
-            same(session.generate(**options), model.generate(session.text, **options))
-        elif action == 2:
-            options |= {"num_return_sequences": 3, "temperature": 1.0}
-            same(session.generate(**options), model.generate(session.text, **options))
-        elif action == 3:
-            options |= {"num_beams": 3}
-            same(session.generate(**options), model.generate(session.text, **options))
-        elif action == 4:
-            [expected] = model.score([(session.token_ids, " and then")], bos=False)
-            found = session.score(" and then")
-            assert found.logprobs.tobytes() == expected.logprobs.tobytes()
-            assert found.entropies.tobytes() == expected.entropies.tobytes()
-            assert session.n_reused + session.n_computed == len(session.token_ids)
-        else:
-            stream = session.stream(**options)
+        if rng.random() < 0.2:
+            stream = session.stream(max_new_tokens=4)
             next(stream, None)  # it stays in use while the text changes
-            streams.append((stream, model.generate(session.text, **options)))
+            streams.append((stream, model.generate(text, max_new_tokens=4)))
+        asked(rng, session, model, step)
+        assert session.text == text
         if len(streams) > 2:
             stream, expected = streams.pop(0)
             list(stream)
@@ -248,3 +241,31 @@ def test_a_session_that_was_interrupted_before_its_cache_was_noted(model, monkey
     session.save(tmp_path / "saved")
     same(model.open_session(tmp_path / "saved").suggest(3), model.suggest(text, 3))
     same(session.fork().suggest(3), model.suggest(text, 3))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_session_is_neither_copied_nor_pickled(model, copied):
+    with pytest.raises(
+        TypeError, match=r"session\.fork\(\) gives another one, and session\.save\(path\) writes"
+    ):
+        copied(model.session("Once"))
+
+
+def test_batch_size_goes_with_a_session(model, monkeypatch):
+    rows = []
+    forward = _engine.forward
+
+    def counted(weights, sequences, **how):
+        rows.append(len(sequences))
+        return forward(weights, sequences, **how)
+
+    monkeypatch.setattr(_engine, "forward", counted)
+    session = model.session()
+    options = {"max_new_tokens": 3, "num_return_sequences": 4, "temperature": 1, "seed": 1}
+    for call in (lambda **how: model.generate("Once", session=session, **how), session.generate):
+        rows.clear()
+        found = call(batch_size=2, **options)
+        assert max(rows) == 2
+        same(found, model.generate("Once", **options))
+    with pytest.raises(ValueError, match="batch_size"):
+        model.generate("Once", session=session, batch_size=0)

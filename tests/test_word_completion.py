@@ -56,8 +56,8 @@ def model():
 class Enumeration:
     """All that follows a context, by plain passes over whole texts."""
 
-    def __init__(self, model, context):
-        self.model, self.context, self._known = model, list(context), {}
+    def __init__(self, model, context, pieces=PIECES):
+        self.model, self.context, self.pieces, self._known = model, list(context), pieces, {}
 
     def after(self, tokens):
         """The probabilities of the next token, in float64."""
@@ -72,13 +72,44 @@ class Enumeration:
         found, open_paths = [], [((), b"", 1.0)]
         while open_paths:
             tokens, data, mass = open_paths.pop()
-            for token, probability in enumerate(self.after(tokens)):
-                longer = data + PIECES[token]
-                if PIECES[token] and word.startswith(longer) and longer != word:
+            for token, probability in enumerate(self.after(tokens)[: len(self.pieces)]):
+                longer = data + self.pieces[token]
+                if self.pieces[token] and word.startswith(longer) and longer != word:
                     open_paths.append(((*tokens, token), longer, mass * probability))
-                elif PIECES[token] and longer.startswith(word):
+                elif self.pieces[token] and longer.startswith(word):
                     found.append(((*tokens, token), longer, mass * probability))
         return found
+
+    def words(self, typed, least=2e-5):
+        """The probabilities of words, by what they add to those typed, and of what is less than ``least``."""
+        ways = self.covers(typed)
+        total = sum(mass for *_, mass in ways)
+        exact, left, n_typed = defaultdict(float), 0.0, len(typed.decode("utf-8", "replace"))
+        open_paths = list(ways)
+        written = [token for token, piece in enumerate(self.pieces) if piece]
+        while open_paths:
+            tokens, data, mass = open_paths.pop()
+            try:
+                word, n_read = codecs.utf_8_decode(data, "strict", False)
+            except UnicodeDecodeError:
+                left += mass / total
+                continue
+            end = end_of_word(word, n_typed)
+            if end is not None:
+                exact[word[n_typed:end]] += mass / total
+            elif mass < least * total or len(tokens) > 8:
+                left += mass / total
+            else:
+                p = self.after(tokens)
+                open_paths += [((*tokens, t), data + self.pieces[t], mass * p[t]) for t in written]
+                # The end of the text ends a word that has begun, as what cannot be a part of it does.
+                unwritten = mass * (1 - sum(p[t] for t in written)) / total
+                whole = n_read == len(data)
+                if whole and end_of_word(word + "\n", n_typed) == len(word) and word.strip():
+                    exact[word[n_typed:]] += unwritten
+                else:
+                    left += unwritten
+        return exact, left
 
 
 TEXTS = ["", "a", "ab", "abab", "a ab", "ab ", "a. aba", "b,", "a'", "a'a", "b é", "éa bab", "..", "a  "]
@@ -106,32 +137,7 @@ def test_the_ways_to_cover_a_word_are_all_there_are(model, text):
 def test_words_have_the_probability_of_all_their_spellings(model, text):
     session = model.session(text)
     context, typed = session.unfinished(32)
-    enumeration = Enumeration(model, context)
-    ways = enumeration.covers(typed)
-    total = sum(mass for *_, mass in ways)
-    exact, left, n_typed = defaultdict(float), 0.0, len(typed.decode("utf-8", "replace"))
-    open_paths = list(ways)
-    while open_paths:
-        tokens, data, mass = open_paths.pop()
-        try:
-            word, n_read = codecs.utf_8_decode(data, "strict", False)
-        except UnicodeDecodeError:
-            left += mass / total
-            continue
-        end = end_of_word(word, n_typed)
-        if end is not None:
-            exact[word[n_typed:end]] += mass / total
-        elif mass < 2e-5 * total or len(tokens) > 8:
-            left += mass / total
-        else:
-            p = enumeration.after(tokens)
-            open_paths += [((*tokens, t), data + PIECES[t], mass * p[t]) for t in range(1, len(PIECES))]
-            # The end of the text ends a word that has begun, as what cannot be a part of it does.
-            whole = n_read == len(data)
-            if whole and end_of_word(word + "\n", n_typed) == len(word) and word and not word[-1].isspace():
-                exact[word[n_typed:]] += mass * p[0] / total
-            else:
-                left += mass * p[0] / total
+    exact, left = Enumeration(model, context).words(typed)
     found = session.suggest_words(6)
     assert found.finished
     assert [word.probability for word in found] == sorted((w.probability for w in found), reverse=True)
@@ -201,6 +207,14 @@ def test_where_words_end():
         ("", 0, None),
         (" 3.5", 0, 2),
         ("e\u0301 ", 0, 2),
+        ("nai\u0308ve ", 3, 6),
+        ("nai\u0308", 3, None),
+        ("nai\u0308 ", 4, 4),
+        ("don\u2019t ", 3, 5),
+        ("don\u2019 ", 3, 3),
+        ("don\u2019", 3, None),
+        (" \u2019n\u2019 roll", 2, 3),
+        ("n\u2019 roll.", 2, 7),
     ]:
         assert end_of_word(text, begin) == end, (text, begin)
 
@@ -215,6 +229,16 @@ def test_what_is_unfinished():
         ("I don't", "I", b" don't"),
         ("in 1984", "in", b" 1984"),
         ("one\n\n", "one", b"\n\n"),
+        ("so nai\u0308", "so", " nai\u0308".encode()),
+        ("so nai\u0308ve", "so", " nai\u0308ve".encode()),
+        ("I don\u2019", "I", " don\u2019".encode()),
+        ("I don\u2019t", "I", " don\u2019t".encode()),
+        ("rock \u2019", "rock", " \u2019".encode()),
+        ("rock \u2019n", "rock \u2019", b"n"),
+        ("rock \u2019n\u2019", "rock \u2019", "n\u2019".encode()),
+        ("rock \u2019n\u2019 roll", "rock \u2019n\u2019", b" roll"),
+        ("a''", "a", b"''"),
+        ("snake_", "snake", b"_"),
     ]:
         ids = model.encode([text])[0]
         n, last = split_last(model, ids)

@@ -10,7 +10,7 @@ from .parser import BENCH_PARTS
 
 __all__ = ["complete"]
 
-FILES = ("FILE", "FILE | DIR", "TEXT | IN", "MODEL", "SOURCE", "SRC", "DST", "DIR")
+FILES = ("FILE", "FILE | DIR", "TEXT | IN", "MODEL", "prompt | MODEL", "SOURCE", "SRC", "DST", "DIR")
 """What the help calls arguments that are, or may be, the names of files."""
 
 

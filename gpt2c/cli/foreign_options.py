@@ -82,7 +82,7 @@ _TO_FILES = each(
 
 _TO_GENERATE = each(
     {
-        "max_time": "gpt2c does not watch the clock; --max-new-tokens says how many are added at most",
+        "token_healing": "--heal goes on inside the last word",
         "stop_strings stop_sequences stopping_criteria": (
             "--stop takes a text before which to end, and may be given several times"
         ),

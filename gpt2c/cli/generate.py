@@ -13,7 +13,7 @@ from ..generation.options import SamplingOptions
 from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
 from .formatting import counted, print_json
-from .loading import load_model
+from .loading import load_draft, load_model
 from .text_or_files import names_files, refuse_for_a_text
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
             # The same command goes on with the same seed.
             known = recorded(directory).get("seed")
             seed = int.from_bytes(os.urandom(4)) if known is None else known
-        return Generating(load_model(arguments), replace(options, seed=seed))
+        return Generating(load_model(arguments), replace(options, seed=seed, draft=load_draft(arguments)))
 
     work = Work(
         results="continuations",
         for_a_text="for one prompt: gpt2c generate - <",
-        of_a_text=("json", "no_prompt", "stats", "trace", "edits"),
+        of_a_text=("json", "no_prompt", "stats", "trace", "edits", "deadline"),
         columns=continuation_columns(options),
         make_task=make_task,
     )
@@ -71,6 +71,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
     with open_output(arguments.output) as out:
         begin = perf_counter()
         model = load_model(arguments)
+        options["draft"] = load_draft(arguments)
         load_seconds = perf_counter() - begin
         if prompt is None:
             prompt = ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from typing import Literal
 
 from ..model import GPT2
 from ..views.ansi import is_terminal
 
-__all__ = ["load_model"]
+__all__ = ["load_draft", "load_model"]
 
 
 def load_model(arguments: Namespace) -> GPT2:
@@ -24,4 +25,13 @@ def load_model(arguments: Namespace) -> GPT2:
         local_files_only=arguments.offline,
         strict=arguments.strict,
         progress=is_terminal(sys.stderr),
+    )
+
+
+def load_draft(arguments: Namespace) -> GPT2 | Literal["prompt"] | None:
+    """What ``--draft`` names; a model is loaded as the other one is, without its adapter and its revision."""
+    if arguments.draft is None or arguments.draft == "prompt":
+        return arguments.draft
+    return load_model(
+        Namespace(**vars(arguments) | {"model": arguments.draft, "adapter": None, "revision": None})
     )

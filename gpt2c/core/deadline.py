@@ -12,7 +12,7 @@ from .checks import check_number
 if TYPE_CHECKING:
     from .turns import Turns
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "PartDeadline"]
 
 
 class Deadline:
@@ -65,3 +65,26 @@ class Deadline:
             raise DeadlineError("the call was cancelled before there was a result")
         if reason:
             raise DeadlineError(f"there was no result within the deadline of {self.seconds:g} s")
+
+
+class PartDeadline(Deadline):
+    """The end of one piece of work among those that share a deadline: it may be cancelled alone.
+
+    Parameters
+    ----------
+    whole : Deadline
+        With which it ends too.
+    """
+
+    def __init__(self, whole: Deadline) -> None:
+        super().__init__(whole.seconds)
+        self._whole = whole
+
+    def begin(self) -> None:
+        """Let the time of the whole run."""
+        self._whole.begin()
+
+    @property
+    def reason(self) -> Literal["deadline", "cancelled"] | None:
+        """Why this work is to end now; None: it may go on."""
+        return super().reason or self._whole.reason

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,39 +68,26 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
             with naming(path), open(target, "w" + kind, encoding=encoding) as file:
                 yield file
             return
-    unfinished, opened = _open_unfinished(path, target, take_over)
-    # Closing writes again what could not be written, so the error is named outside.
-    with naming(path), open(opened, "w" + kind, encoding=encoding) as file:
-        _unfinished.add(unfinished)
-        try:
-            if mode is not None:  # who may read the file that is replaced, may read this one
-                os.fchmod(opened, stat.S_IMODE(mode))
-            yield file
-            file.flush()
-            _sync(opened)  # before the rename: after a power failure the final name has all bytes, or none
-            os.replace(unfinished, target)
-            _sync_directory(os.path.dirname(target))
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(unfinished)
-            raise
-        finally:
-            _unfinished.discard(unfinished)
+    with _unfinished_file(path, target, "w" + kind, encoding, take_over) as (unfinished, file):
+        if mode is not None:  # who may read the file that is replaced, may read this one
+            os.fchmod(file.fileno(), stat.S_IMODE(mode))
+        yield file
+        file.flush()
+        _sync(file.fileno())  # before the rename: after a power failure the final name has all bytes, or none
+        os.replace(unfinished, target)
+        _sync_directory(os.path.dirname(target))
 
 
 def create(path: str, data: bytes) -> None:
     """Make the file ``path`` with these bytes, whole at once, unless there is one of that name."""
-    unfinished, opened = _open_unfinished(path, path, take_over=False)
-    try:
-        with naming(path), open(opened, "wb") as file:
-            file.write(data)
-            file.flush()
-            _sync(opened)
-            # Unlike a rename, this never takes the place of another.
-            with contextlib.suppress(FileExistsError):
-                os.link(unfinished, path)
-                _sync_directory(os.path.dirname(path))
-    finally:
+    with _unfinished_file(path, path, "wb", None, take_over=False) as (unfinished, file):
+        file.write(data)
+        file.flush()
+        _sync(file.fileno())
+        # Unlike a rename, this never takes the place of another.
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, path)
+            _sync_directory(os.path.dirname(path))
         os.unlink(unfinished)
 
 
@@ -163,46 +150,78 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
-def _open_unfinished(path: str, target: str, take_over: bool) -> tuple[str, int]:
-    """The name of the file to write until it becomes ``target``, and its descriptor, locked."""
+@contextlib.contextmanager
+def _unfinished_file(
+    path: str, target: str, mode: str, encoding: str | None, take_over: bool
+) -> Iterator[tuple[str, IO[Any]]]:
+    """The name of the file to write until it becomes ``target``, and that file, locked.
+
+    If the work on it fails, or is interrupted at any moment, it is removed.
+    """
     unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
+    file = None
+    with naming(path):  # also while it is closed, which writes again what could not be written
+        try:
+            file = _open_unfinished(path, target, unfinished, mode, encoding, take_over)
+            _unfinished.add(unfinished)
+            yield unfinished, file
+        except BaseException:
+            if file is not None or not take_over:  # else another process may be writing it
+                with contextlib.suppress(OSError):
+                    os.unlink(unfinished)  # while it is locked
+            raise
+        finally:
+            _unfinished.discard(unfinished)
+            if file is not None:
+                file.close()
+
+
+def _open_unfinished(
+    path: str, target: str, unfinished: str, mode: str, encoding: str | None, take_over: bool
+) -> IO[Any]:
+    """The file ``unfinished``, locked; errors name the path that was asked for."""
     try:
         if not take_over:
             _remove_stale(target)
-        return unfinished, _locked(unfinished, wait=not take_over)
+        return _locked(unfinished, mode, encoding, wait=not take_over)
     except BlockingIOError:
         raise OSError(f"{path} is being written by another process: let one of them do it") from None
-    except OSError as error:  # the message names the path that was asked for
+    except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(f"{unfinished} is a link, which is never written through: remove it") from None
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
 
 
-def _locked(path: str, *, wait: bool) -> int:
-    """A descriptor of the file ``path``, new or emptied, which no other process has got in this way.
+def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any]:
+    """The file ``path``, new or emptied, which no other process has got in this way.
 
     If one has, ``wait`` for it, or raise BlockingIOError.
     """
     import fcntl
 
     while True:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        file = open(path, mode, encoding=encoding, opener=_open_no_link)  # noqa: SIM115
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise
             except OSError:  # a file system without locks
                 pass
             # Whoever had the lock may meanwhile have given the file its final name, or removed it.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    os.ftruncate(descriptor, 0)
-                    return descriptor
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    os.ftruncate(file.fileno(), 0)
+                    return file
         except BaseException:
-            os.close(descriptor)
+            file.close()
             raise
-        os.close(descriptor)
+        file.close()
+
+
+def _open_no_link(path: str, _: int) -> int:
+    """For ``open``: never through a link, and nothing is lost of what another process may be writing."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _remove_stale(target: str) -> None:

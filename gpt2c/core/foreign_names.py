@@ -92,15 +92,19 @@ _OF_GENERATION_ALONE = each(
         ),
         "remove_invalid_values": "a logits_processor that returns NaN is an error",
         "renormalize_logits": "log-probabilities in results are those of the model's own logits",
-        "token_healing": "gpt2c has none; end the prompt where a word ends, without a space",
+        "token_healing": "heal=True goes on inside the last word",
         "num_beam_groups diversity_penalty": (
             "gpt2c has no beam groups; num_beams with a temperature above 0 draws texts that differ"
         ),
         "penalty_alpha": _DECODING,
         "dola_layers": (f"{_DECODING}; run_with_cache(...)[1].logit_lens() shows what each layer would say"),
-        "assistant_model assistant_tokenizer num_assistant_tokens num_assistant_tokens_schedule "
-        "assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind "
-        "prompt_lookup_num_tokens max_matching_ngram_size": "gpt2c does not let a smaller model guess ahead",
+        "assistant_model": "draft takes a smaller model with the same vocabulary, or 'prompt'",
+        "prompt_lookup_num_tokens max_matching_ngram_size": "draft='prompt' guesses so",
+        "assistant_tokenizer": "a draft has the same vocabulary",
+        "num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold "
+        "assistant_early_exit assistant_lookbehind target_lookbehind": (
+            "how many tokens a draft guesses follows from how often it is right"
+        ),
         "compile_config disable_compile synced_gpus": "gpt2c is compiled already, for CPUs",
         "tokenizer": "the model has its own, or that of from_pretrained(..., tokenizer=...)",
         "streamer": "for piece in model.stream(prompt): gives the text as it comes",

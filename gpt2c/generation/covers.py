@@ -78,7 +78,7 @@ def best_of(groups: Sequence[Group], model: LoadedModel, n: int) -> list[Path]:
     found = []
     for at in sorted(top.tolist(), key=lambda at: (-masses[at], at)):
         path, token = groups[int(np.searchsorted(ends, at, "right"))][0], int(ids[at])
-        data = path.data + model.tokenizer.token_bytes(token)
+        data = path.data + spelling_of(model).bytes[token]
         found.append(Path(float(masses[at]), (*path.tokens, token), data))
     return found
 
@@ -97,9 +97,18 @@ class Rows:
     cache : KVCache
         It holds the text; branches are made of it.
     logits : sequence of float32 [n_vocab]
-        Of the token that follows the text, and of those that follow the tokens of ``known`` there.
+        Of the token that follows the text, and perhaps of those that follow the tokens of ``own`` there.
     deadline : Deadline
-    known : sequence of int
+    own : sequence of int
+        The tokens with which the last word was written until now, but for the last of them.
+    room : int, optional
+        How many tokens may follow the text; default: as many as the model has positions for.
+
+    Attributes
+    ----------
+    own : list of int
+        As many of these as there is room for.
+    room : int
     """
 
     def __init__(
@@ -108,27 +117,24 @@ class Rows:
         cache: _engine.KVCache,
         logits: Sequence[np.ndarray],
         deadline: Deadline,
-        known: Sequence[int] = (),
+        own: Sequence[int] = (),
+        room: int | None = None,
     ) -> None:
         self.model = model
-        self._cache, self._deadline = cache, deadline
-        self._known, self._logits = list(known), logits
+        self._cache, self._deadline, self._logits = cache, deadline, logits
+        left = model.config.n_ctx - len(cache)
+        self.room = left if room is None else min(room, left)
+        self.own = list(own[: self.room])
 
     def branch(self, room: int) -> _engine.KVCache:
         """A cache that goes on from the beginning, with room for so many tokens more."""
         return self._cache.branch(min(len(self._cache) + room, self.model.config.n_ctx))
 
-    @property
-    def room(self) -> int:
-        """How many tokens may follow the text."""
-        return self.model.config.n_ctx - len(self._cache)
-
-    def along(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
-        """The log-probabilities after each beginning of a path, the empty one and the whole included."""
-        tokens = tokens[: self.room]
-        rows = list(self._logits[: len(tokens) + 1])
-        if self._known[: len(tokens)] != list(tokens):
-            part = (self.branch(len(tokens)), np.array(tokens, np.int32))
+    def along(self) -> Iterator[np.ndarray]:
+        """The log-probabilities after each beginning of ``own``, the empty one and the whole included."""
+        rows = list(self._logits[: len(self.own) + 1])
+        if len(rows) <= len(self.own):
+            part = (self.branch(len(self.own)), np.array(self.own, np.int32))
             found = _engine.forward(
                 self.model.weights, [part], threads=self.model.threads, deadline=self._deadline
             )
@@ -199,22 +205,14 @@ class CoverSearch:
         return sum((-path[0] for path in self._frontier), self._dropped)
 
     def _begin(self) -> None:
-        """Follow the way in which the tokenizer writes the word, mostly the likeliest: one pass."""
-        tokenizer = self._rows.model.tokenizer
-        try:
-            own = tokenizer.encode(self._word.decode("utf-8"), continued=True)
-        except ValueError:  # the word cannot be written by itself
-            own = []
-        if b"".join(map(tokenizer.token_bytes, own)) != self._word:
-            own = []
-        mass, n = 1.0, 0
-        found = list(self._rows.along(own[:-1]))
-        for i, logp in enumerate(found):
-            following = own[i] if i + 1 < len(found) else None
+        """Follow the way in which the text has the word, mostly the likeliest: one pass."""
+        own, mass, n = self._rows.own, 1.0, 0
+        for i, logp in enumerate(self._rows.along()):
+            following = own[i] if i < len(own) else None
             self.expand(Path(mass, tuple(own[:i]), self._word[:n]), logp, following)
             if following is not None:
                 mass *= math.exp(logp[following])
-                n += len(tokenizer.token_bytes(following))
+                n += len(self._spelling.bytes[following])
 
     def expand(self, path: Path, logp: np.ndarray, following: int | None = None) -> None:
         """Take note of what can follow a path, but for a token that is followed anyway."""

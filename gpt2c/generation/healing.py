@@ -29,15 +29,15 @@ class Healing:
 
     def __init__(self, rows: Rows, word: bytes) -> None:
         self.word = word
-        self._token_bytes = rows.model.tokenizer.token_bytes
         self._spelling = spelling_of(rows.model)
+        self._bytes = self._spelling.bytes
         self._shares = covers_of(rows, word).shares()
 
     def n_inside(self, new_ids: Sequence[int]) -> int:
         """How many of the tokens end inside the word."""
         size, n = 0, 0
         for token in new_ids:
-            size += len(self._token_bytes(token))
+            size += len(self._bytes[token])
             if size >= len(self.word):
                 break
             n += 1
@@ -45,7 +45,7 @@ class Healing:
 
     def restrict(self, logits: np.ndarray, new_ids: Sequence[int]) -> np.ndarray:
         """The logits of the token after ``new_ids``, -inf where it does not go on with the word."""
-        n = sum(len(self._token_bytes(token)) for token in new_ids)
+        n = sum(len(self._bytes[token]) for token in new_ids)
         if n >= len(self.word):
             return logits
         restricted = np.full_like(logits, -np.inf)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from ..core._engine import KVCache
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
+    from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.observer import Watch
     from .options import SamplingOptions
     from .speculate import Costs, Drafter
 
-__all__ = ["Job", "Pending"]
+__all__ = ["Job", "LastWord", "Pending"]
 
 
 class Pending(NamedTuple):
@@ -34,6 +35,16 @@ class Pending(NamedTuple):
     """What is computed behind the cache."""
     n_rows: int
     """How many of the last rows of logits are wanted."""
+
+
+class LastWord(NamedTuple):
+    """The last word of a prompt, which is written again."""
+
+    data: bytes = b""
+    n_shown: int = 0
+    """How many characters of it the prompt shows."""
+    own: tuple[int, ...] = ()
+    """The tokens that it has in the prompt, but for the last of them."""
 
 
 class Job:
@@ -127,16 +138,17 @@ class Job:
             self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
         return logits, observer.captured if observer is not None and self.names else None
 
-    def split(self, ids: np.ndarray) -> tuple[np.ndarray, bytes, int]:
-        """The tokens of a prompt that stay, and its last word, if that is healed: bytes, and characters."""
+    def split(self, ids: np.ndarray, text: Prompt) -> tuple[np.ndarray, LastWord]:
+        """The tokens of a prompt that stay, and its last word, if that is healed."""
         if not self.options.heal:
-            return ids, b"", 0
-        from .spelling import n_characters, split_last
+            return ids, LastWord()
+        from .spelling import drops_space, n_characters, split_last
 
-        n, word = split_last(self.model, ids)
+        n, word = split_last(self.model, ids, text if isinstance(text, str) else "")
         # Something has to stand before the first token.
         kept = ids[:n] if n else np.array(self.model.start_ids, np.int32)
-        return kept, word, n_characters(word)
+        shown = n_characters(word) - (word[:1] == b" " and drops_space(self.model, kept))
+        return kept, LastWord(word, shown, tuple(ids[n:-1].tolist()))
 
     def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
         """A writer of what follows the token ids ``before``, but for the first ``skip`` characters."""

@@ -35,6 +35,7 @@ __all__ = [
     "Source",
     "advance",
     "check_prompt",
+    "computed_prompts",
     "continue_prompts",
     "continued",
     "generate",
@@ -59,14 +60,13 @@ def generate(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, given = separate(prompts)
-    ids = model.encode(given, special=checked.special)
-    results = continue_prompts(model, ids, checked, batch_size, prefixes)
+    results = continue_prompts(model, given, checked, batch_size, prefixes)
     return results if several or num_return_sequences > 1 else results[0]
 
 
 def continue_prompts(
     model: LoadedModel,
-    prompts: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
     options: SamplingOptions,
     batch_size: int | None = None,
     prefixes: Prefixes | None = None,
@@ -76,8 +76,7 @@ def continue_prompts(
     Parameters
     ----------
     model : LoadedModel
-    prompts : sequence of np.ndarray
-        Token ids, int32 [at least 1] each.
+    prompts : sequence of str or token ids
     options : SamplingOptions
     batch_size : int, optional
         How many texts advance together, at most. It changes speed and memory, never a result. By default as
@@ -86,10 +85,7 @@ def continue_prompts(
         What is kept of earlier texts; default: nothing.
     """
     job = Job(model, options, prefixes)
-    several = len(prompts) > 1
-    shared = [
-        ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt") for i, ids in enumerate(prompts)
-    ]
+    shared = computed_prompts(job, prompts)
     texts = [text for index, prompt in enumerate(shared) for text in texts_of(job, prompt, index)]
     for _ in continued(job, texts, batch_size):
         pass
@@ -125,7 +121,7 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
         nonlocal ended
         empty = 0
         for index, (key, prompt) in numbered:
-            some = () if prompt is None else texts_of(job, _prompt(job, prompt), index)
+            some = () if prompt is None else texts_of(job, computed_prompts(job, [prompt])[0], index)
             waiting.append((key, some))
             yield from some
             empty = 0 if some else empty + 1
@@ -147,12 +143,17 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
 
 def check_prompt(job: Job, prompt: Prompt) -> None:
     """Raise what `generate_rows` would raise for a prompt."""
-    _prompt(job, prompt)
+    computed_prompts(job, [prompt])
 
 
-def _prompt(job: Job, prompt: Prompt) -> ComputedPrompt:
-    [ids] = job.model.encode([prompt], special=job.options.special)
-    return ComputedPrompt(job, ids)
+def computed_prompts(job: Job, prompts: Sequence[Prompt]) -> list[ComputedPrompt]:
+    """Prompts as tokens, for which there is room."""
+    all_ids = job.model.encode(prompts, special=job.options.special)
+    name = "prompt {}" if len(prompts) > 1 else "the prompt"
+    return [
+        ComputedPrompt(job, ids, name.format(i), text=prompt)
+        for i, (prompt, ids) in enumerate(zip(prompts, all_ids, strict=True))
+    ]
 
 
 def texts_of(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
@@ -241,17 +242,14 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
                 text.cut(reason)
             if text.done:
                 yield text
-        active = [text for text in active if not text.done]
-        waiting = [text for text in waiting if not text.done]
         # Texts whose prompt has been computed begin.
         ready = [text for text in waiting if text.prompt.logits is not None]
-        waiting = [text for text in waiting if text.prompt.logits is None]
+        waiting = [text for text in waiting if text.prompt.logits is None and not text.done]
         for text in ready:
-            if not text.done:  # with another one of the same prompt, which failed
+            if not text.done:
                 _try(source, text, text.start)
             yield text
-            if not text.done:
-                active.append(text)
+        active = [text for text in (*active, *ready) if not text.done]
 
         # The prompts of the others are computed together with the next tokens of those that have begun.
         pending = [text.pending(len(active)) for text in active]
@@ -322,16 +320,22 @@ def _begun(
 def _slices(texts: Sequence[Text | Search], most_rows: int) -> list[tuple[Text | Search, Pending]]:
     """A part of each prompt, so that short ones do not wait for long ones; the first gets the rest."""
     share, taken = max(_SHARE, most_rows // max(1, len(texts))), []
-    for text in texts:
+    # The oldest, then those that need the least.
+    for text in [*texts[:1], *sorted(texts[1:], key=_rest)]:
         if most_rows <= 0:
             break
-        cache = text.prompt.begun(text.job)
-        n = min(share, most_rows, len(text.prompt.visible) - len(cache))
-        taken.append((text, cache, n))
+        n = min(share, most_rows, _rest(text))
+        taken.append((text, n))
         most_rows -= n
     fresh = []
-    for text, cache, n in taken:
-        more = min(most_rows, len(text.prompt.visible) - len(cache) - n)
+    for text, n in taken:
+        more = min(most_rows, _rest(text) - n)
         most_rows -= more
+        cache = text.prompt.begun(text.job)
         fresh.append((text, Pending(cache, text.prompt.visible[len(cache) :][: n + more], 1)))
     return fresh
+
+
+def _rest(text: Text | Search) -> int:
+    """How many tokens of the prompt are not computed."""
+    return len(text.prompt.visible) - len(text.prompt.begun(text.job))

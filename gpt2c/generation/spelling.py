@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import re
 import unicodedata
 from bisect import bisect_left
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..tokenizer.base import Tokenizer
 
-__all__ = ["Spelling", "end_of_word", "n_characters", "spelling_of", "split_last"]
+__all__ = ["Spelling", "drops_space", "end_of_word", "is_word", "n_characters", "spelling_of", "split_last"]
 
 # By the tokenizer, and by how many of its tokens a model has.
 _known: WeakKeyDictionary[Tokenizer, dict[int, Spelling]] = WeakKeyDictionary()
@@ -23,9 +22,6 @@ _known: WeakKeyDictionary[Tokenizer, dict[int, Spelling]] = WeakKeyDictionary()
 APOSTROPHES = "'\u2019"
 
 _LONGEST = 24  # tokens of a word that may be spelled in another way: their joint probability is a float64
-# What GPT-2's tokenizer keeps together: letters, digits, other characters, each with a space before it, or
-# white space. (Contractions are longer here, which costs time and changes no result.)
-_LAST = re.compile(rf"(?: ?(?:[^\W\d_][{APOSTROPHES}]?)+| ?\d+| ?(?:_|[^\w\s])+|\s+)\Z")
 
 
 class Spelling:
@@ -36,16 +32,17 @@ class Spelling:
     ids : int32 array [n]
     pieces : list of bytes
         Of ``ids``. Special tokens and those without bytes are left out.
+    bytes : list of bytes [n_text_tokens]
+        What each token adds behind others; empty for those that are left out.
     in_word, in_marks : float32 array [n_text_tokens]
         1 for tokens that go on with a word, or with a run of punctuation marks, where one has begun; else 0.
     """
 
     def __init__(self, tokenizer: Tokenizer, n_text: int) -> None:
         special = set(tokenizer.special_tokens.values())
-        pairs = sorted(
-            (tokenizer.token_bytes(token), token) for token in range(n_text) if token not in special
-        )
-        pairs = [pair for pair in pairs if pair[0]]
+        # A special token is no part of a word.
+        self.bytes = [b"" if token in special else tokenizer.bytes_inside(token) for token in range(n_text)]
+        pairs = sorted((data, token) for token, data in enumerate(self.bytes) if data)
         self.pieces = [piece for piece, _ in pairs]
         self.ids = np.array([token for _, token in pairs], np.int32)
         self.in_word, self.in_marks = np.zeros((2, n_text), np.float32)
@@ -53,8 +50,14 @@ class Spelling:
             text = piece[:8].decode("utf-8", "replace")
             self.in_word[token] = end_of_word("a" + text, 1) != 1
             self.in_marks[token] = (
-                end_of_word("." + text, 1) != 1 and not text[0].isspace() and not _is_word(text[0])
+                end_of_word("." + text, 1) != 1 and not text[0].isspace() and not is_word(text[0])
             )
+
+    @property
+    def has_spaces(self) -> bool:
+        """Whether there are tokens that begin with a space."""
+        found = self.beginning_with(b" ")
+        return found.start < found.stop
 
     def beginning_with(self, data: bytes) -> slice:
         """Which of ``ids`` begin with these bytes."""
@@ -84,23 +87,32 @@ def spelling_of(model: LoadedModel) -> Spelling:
     return found[model.n_text_tokens]
 
 
-def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
+def split_last(model: LoadedModel, ids: np.ndarray, text: str = "") -> tuple[int, bytes]:
     """Where in a text's tokens what its end may yet become begins: a word, a number, marks, white space.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    ids : int32 array
+    text : str
+        What the tokens were made of, if it is known: some tokenizers leave out the white space at its end.
 
     Returns
     -------
     (int, bytes)
         How many tokens stand before it, and the bytes of the others.
     """
-    special = set(model.tokenizer.special_tokens.values())
+    spelling = spelling_of(model)
     last: list[bytes] = []
     for token in reversed(ids[-_LONGEST:].tolist()):
-        if token in special or token >= model.n_text_tokens:
+        if token >= len(spelling.bytes) or not spelling.bytes[token]:
             break
-        last.append(model.tokenizer.token_bytes(token))
+        last.append(spelling.bytes[token])
     pieces = last[::-1]
-    found = _LAST.search(b"".join(pieces).decode("utf-8", "replace"))
-    size = 0 if found is None else len(found[0].encode("utf-8"))
+    if text[-1:].isspace() and not (last and last[0][-1:].isspace()) and spelling.has_spaces:
+        return len(ids), b" "  # stands for the white space of the text, whatever it is
+    end = b"".join(pieces).decode("utf-8", "surrogateescape")
+    size = len(end[_begin_of_last(end) :].encode("utf-8", "surrogateescape"))
     at = len(pieces)
     # A token that begins inside a character does not begin a word.
     while at > 0 and (size > 0 or (at < len(pieces) and _is_inside(pieces[at]))):
@@ -109,6 +121,34 @@ def split_last(model: LoadedModel, ids: np.ndarray) -> tuple[int, bytes]:
     while at < len(pieces) and _is_inside(pieces[at]):
         at += 1
     return len(ids) - len(pieces) + at, b"".join(pieces[at:])
+
+
+def _begin_of_last(text: str) -> int:
+    """Where the last piece of a text begins that GPT-2's tokenizer keeps together.
+
+    Letters, digits, other characters, each with a space before it, or white space. Marks on letters and
+    contractions are kept with them here, which costs time and changes no result.
+    """
+
+    def is_apostrophe(at: int) -> bool:
+        return text[at] in APOSTROPHES and at > 0 and _kind(text[at - 1]) == "letter"
+
+    at = len(text)
+    if at == 0:
+        return 0
+    kind = "letter" if is_apostrophe(at - 1) else _kind(text[-1])
+    while at > 0 and (_kind(text[at - 1]) == kind or (kind == "letter" and is_apostrophe(at - 1))):
+        at -= 1
+    return at - 1 if kind != "space" and text[at - 1 : at] == " " else at
+
+
+def drops_space(model: LoadedModel, ids: np.ndarray) -> bool:
+    """Whether behind these tokens, as at the beginning of a text, decoding leaves out a space of the next."""
+    spelling = spelling_of(model)
+    if not spelling.has_spaces:
+        return False
+    token = int(spelling.ids[spelling.beginning_with(b" ")][0])
+    return not model.tokenizer.decoder(ids).alone(token)[:1].isspace()
 
 
 def n_characters(data: bytes) -> int:
@@ -123,19 +163,19 @@ def end_of_word(text: str, begin: int) -> int | None:
     follows, a run of punctuation marks. White space before it belongs to it.
     """
     at, end = begin, len(text)
-    if begin == 0 or not _is_word(text[begin - 1]):
+    if begin == 0 or not is_word(text[begin - 1]):
         while at < end and text[at].isspace():
             at += 1
-        if at < end and not _is_word(text[at]):
-            while at < end and not text[at].isspace() and not _is_word(text[at]):
+        if at < end and not is_word(text[at]):
+            while at < end and not text[at].isspace() and not is_word(text[at]):
                 at += 1
             return at if at < end else None
         if at == end:
             return None
     while at < end:
-        if not _is_word(text[at]):
-            apostrophe = text[at] in APOSTROPHES and at > 0 and _is_word(text[at - 1])
-            if not apostrophe or (at + 1 < end and not _is_word(text[at + 1])):
+        if not is_word(text[at]):
+            apostrophe = text[at] in APOSTROPHES and at > 0 and is_word(text[at - 1])
+            if not apostrophe or (at + 1 < end and not is_word(text[at + 1])):
                 return at
         at += 1
     return None
@@ -146,6 +186,17 @@ def _is_inside(piece: bytes) -> bool:
     return 0x80 <= piece[0] < 0xC0 if piece else False
 
 
-def _is_word(character: str) -> bool:
+def _kind(character: str) -> str:
+    if character.isspace():
+        return "space"
+    if character.isdecimal():
+        return "digit"
+    # A surrogate is a byte of a character that is not complete.
+    is_letter = character != "_" and (is_word(character) or "\ud800" <= character <= "\udfff")
+    return "letter" if is_letter else "other"
+
+
+def is_word(character: str) -> bool:
+    """Whether it is a part of words wherever it stands: a letter, a digit, a mark on one, or ``_``."""
     # U+FFFD stands for a character that is not complete.
     return character.isalnum() or character in "_\ufffd" or unicodedata.category(character)[0] == "M"

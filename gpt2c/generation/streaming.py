@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import Prompt, separate
 from .job import Job
-from .loop import continued
+from .loop import computed_prompts, continued
 from .options import SamplingOptions
-from .text import ComputedPrompt, Text
+from .text import Text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
     from .options import GenerateKwargs
     from .results import Generation
+    from .text import ComputedPrompt
 
 __all__ = ["Stream", "stream"]
 
@@ -34,12 +34,15 @@ def stream(
     several, given = separate(prompt)
     if several:
         raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
+    # Of its own, as cancelling the stream is not to end other calls with the same deadline.
+    options["deadline"] = PartDeadline(Deadline.of(options.get("deadline")))
     checked = SamplingOptions(**cast("dict[str, Any]", options))
     if checked.num_return_sequences != 1:
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
         raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    return Stream(Job(model, checked, prefixes), model.encode(given, special=checked.special)[0])
+    job = Job(model, checked, prefixes)
+    return Stream(job, *computed_prompts(job, given))
 
 
 class Stream:
@@ -50,8 +53,8 @@ class Stream:
     included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
     """
 
-    def __init__(self, job: Job, prompt: np.ndarray) -> None:
-        self._text = Text(job, ComputedPrompt(job, prompt), 0, 0)
+    def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
+        self._text = Text(job, prompt, 0, 0)
         self._steps = continued(job, [self._text])
         self._started: float | None = None
         self.first_token_seconds: float | None = None
@@ -65,7 +68,7 @@ class Stream:
             self._started = perf_counter()
         try:
             for _ in self._steps:
-                if self.first_token_seconds is None:
+                if self.first_token_seconds is None and self._text.logprobs:
                     self.first_token_seconds = perf_counter() - self._started
                 if self._text.piece:
                     return self._text.piece

@@ -15,6 +15,7 @@ from .trace import new_trace
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
+    from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.passes import ActivationCache
     from .healing import Healing
@@ -27,21 +28,32 @@ _NO_IDS = np.empty(0, np.int32)
 
 
 class ComputedPrompt:
-    """A prompt: computed once, its cache then read by each of its continuations."""
+    """A prompt: computed once, its cache then read by each of its continuations.
 
-    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt") -> None:
+    Parameters
+    ----------
+    job : Job
+    ids : int32 array [at least 1]
+    name : str
+        For errors.
+    text : str or token ids
+        What the tokens were made of.
+    """
+
+    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt", *, text: Prompt = "") -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
-        # The last word of a prompt that is healed is spelled again by new tokens, of a byte at least.
-        ids, self.word, self.n_again = job.split(ids)
-        again = len(self.word)
-        new = job.options.max_new_tokens + again
+        ids, self.word = job.split(ids, text)
+        # A word that is written again takes a position for each token, of a byte at least, that ends inside.
+        again, most_again = len(self.word.own), max(0, len(self.word.data) - 1)
+        wanted = job.options.max_new_tokens
+        new = wanted + again
         n_given = len(ids)
         if overflow == "truncate_left" and new <= n_ctx:
-            ids = _latest(ids, n_ctx + 1 - new, job.prefix)
+            ids = _latest(ids, n_ctx + 1 - min(wanted + most_again, n_ctx), job.prefix)
         room = n_ctx + 1 - len(ids)  # the last new token is never computed with: it needs no position
         if new > room and overflow != "slide":
             if overflow == "truncate_left":
-                advice = f"lower max_new_tokens (-n) to at most {n_ctx}, or {_SLIDE}"
+                advice = f"lower max_new_tokens (-n) to at most {n_ctx - again}, or {_SLIDE}"
             elif (fit := room - again) > 0:
                 advice = (
                     f"at most {fit} new token{'s fit' if fit > 1 else ' fits'} after it: lower "
@@ -52,17 +64,19 @@ class ComputedPrompt:
                 advice = f"shorten the prompt to at most {most}, or {_CHOOSE}"
             else:
                 advice = f"shorten the prompt and lower max_new_tokens (-n), or {_SLIDE}"
-            asked = f"{new - again} (besides {again} for its last word)" if again else new
+            asked = f"{wanted} (besides {again} for its last word)" if again else wanted
             raise ContextLengthError(
                 f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {asked}: all but the last of "
                 f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
             )
         self.ids = ids
         self.truncated = len(ids) < n_given
+        # Ways to write the word for which there is no room are left out.
+        self.most_again = most_again if overflow == "slide" else min(most_again, room - wanted)
         # If overflow slides: far enough for the last word, written in any way.
-        begin = job.window(len(ids) + max(0, len(self.word) - 1))
+        begin = job.window(len(ids) + self.most_again)
         self.visible = ids[min(begin, len(ids) - 1) :]
-        self.capacity = min(len(ids) + new, n_ctx)
+        self.capacity = min(len(ids) + wanted + self.most_again, n_ctx)
         self.cache: KVCache | None = None  # it may hold a part of the prompt until there are logits
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.n_reused = 0  # tokens that were in a cache already
@@ -81,13 +95,14 @@ class ComputedPrompt:
     def heal(self, job: Job) -> None:
         """Find the ways to spell the last word, once the tokens before it are computed."""
         assert self.cache is not None and self.logits is not None
-        if self.word:
+        if self.word.data:
             # Deferred, as most prompts are continued as they are.
             from .covers import Rows
             from .healing import Healing
 
-            rows = Rows(job.model, self.cache, [self.logits], job.options.deadline)
-            self.healing = Healing(rows, self.word)
+            deadline, room = job.options.deadline, self.most_again
+            rows = Rows(job.model, self.cache, [self.logits], deadline, self.word.own, room)
+            self.healing = Healing(rows, self.word.data)
 
     def adopt_cache(self) -> KVCache:
         """A cache that holds the prompt, for one of those that continue it."""
@@ -133,7 +148,7 @@ class Text:
         self._tokens = self._guesses = _NO_IDS
         self._drafter = job.new_drafter(sample_index)
         self._length = len(prompt.ids)
-        self._writer = job.new_writer(prompt.ids, skip=prompt.n_again)
+        self._writer = job.new_writer(prompt.ids, skip=prompt.word.n_shown)
 
     @property
     def done(self) -> bool:

@@ -163,7 +163,7 @@ class _Search:
         if token in self.eos:
             child.finish_reason = "eos"
             return child
-        child.data += self.model.tokenizer.token_bytes(token)
+        child.data += self.model.tokenizer.bytes_inside(token)
         if len(child.probabilities) == self.most:
             child.finish_reason = "length"
         return child

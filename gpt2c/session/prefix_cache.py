@@ -15,7 +15,7 @@ from ..errors import shown
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..core._engine import KVCache
+    from ..core._engine import KVCache, Weights
     from ..core.prefixes import Model
 
 __all__ = ["PrefixCache"]
@@ -49,8 +49,8 @@ class PrefixCache:
         self.size = _bytes(size)
         self.n_reused = self.n_computed = 0
         self._blocks: OrderedDict[bytes, KVCache] = OrderedDict()
-        self._nbytes = 0
         self._lock = threading.Lock()
+        self._weights: Weights | None = None
         _caches.add(self)
 
     def __repr__(self) -> str:
@@ -62,13 +62,23 @@ class PrefixCache:
     @property
     def nbytes(self) -> int:
         """The bytes that the blocks take."""
-        return self._nbytes
+        # Added up anew: a count beside the blocks could be wrong for ever after an interrupt.
+        return sum(block.nbytes for block in [*self._blocks.values()])
+
+    def belong_to(self, weights: Weights) -> None:
+        """Be the cache of a model and its copies; ValueError if it is that of another model."""
+        if self._weights is None:
+            self._weights = weights
+        elif self._weights is not weights:
+            raise ValueError(
+                "this PrefixCache belongs to another model, whose keys and values are wrong here; "
+                'give each model its own: model.prefix_cache = "256MB"'
+            )
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._blocks.clear()
-            self._nbytes = 0
 
     # ---- core/prefixes.py
 
@@ -94,31 +104,26 @@ class PrefixCache:
         keys = [ids[:end].tobytes() for end in range(BLOCK, len(ids) + 1, BLOCK)]
         with self._lock:
             self._use([key for key in keys if key in self._blocks])
+            nbytes = self.nbytes
             for i, key in enumerate(keys):
                 known = self._blocks.get(key)
                 if known is not None and known.dtype == cache.dtype:
                     continue
                 block = type(cache)(cache.weights, BLOCK, cache.dtype)
-                self._drop(key)
-                while self._nbytes + block.nbytes > self.size:
+                nbytes += block.nbytes - (0 if known is None else self._blocks.pop(key).nbytes)
+                while nbytes > self.size:
                     oldest = next(iter(self._blocks), None)
                     if oldest is None or oldest in keys[:i]:
                         return  # nothing else is left to go
-                    self._drop(oldest)
+                    nbytes -= self._blocks.pop(oldest).nbytes
                 block.take(cache, i * BLOCK, (i + 1) * BLOCK)
                 self._blocks[key] = block
-                self._nbytes += block.nbytes
                 self._use(keys[: i + 1])
 
     def _use(self, keys: Sequence[bytes]) -> None:
         """Note that the blocks of a text are used: its first is the last to go, as the others need it."""
         for key in reversed(keys):
             self._blocks.move_to_end(key)
-
-    def _drop(self, key: bytes) -> None:
-        block = self._blocks.pop(key, None)
-        if block is not None:
-            self._nbytes -= block.nbytes
 
 
 _caches: WeakSet[PrefixCache] = WeakSet()

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
 from ..core.checks import check_integer
-from ..core.deadline import Deadline
+from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
 from ..errors import ContextLengthError, QueueFullError
 from ..generation.job import Job
-from ..generation.loop import advance, texts_of
+from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
-from ..generation.text import ComputedPrompt
 from .queueing import Counts, Queue, Request, Step, places_of, tokens_of
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Scheduler:
         self._n_jobs, self._lock = 0, threading.Lock()
         self._process = os.getpid()
         # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
-        self._shared = Job(model, SamplingOptions(deadline=self._in_turns(Deadline(), ROWS_PER_CALL)))
+        self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
         self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
         self._thread.start()
         atexit.register(_close, weakref.ref(self))  # no pass is under way when the interpreter ends
@@ -128,20 +127,14 @@ class Scheduler:
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
         given = cast("dict[str, Any]", options)
-        given["deadline"] = self._in_turns(Deadline.of(given.get("deadline")), self._slice)
+        given["deadline"] = self._in_turns(given.get("deadline"), self._slice)
         checked = SamplingOptions(num_return_sequences=num_return_sequences, **given)
         if checked.edits or checked.names_filter != ():
             raise ValueError("a scheduler takes neither edits nor names_filter: use model.generate for them")
-        several, items = separate(prompts)
         job = Job(self.model, checked, costs=self._costs(checked))
-        texts: list[Any] = []
-        for i, ids in enumerate(self.model.encode(items, special=checked.special)):
-            prompt = ComputedPrompt(job, ids, f"prompt {i}" if several else "the prompt")
-            texts += texts_of(job, prompt, i)
+        computed = computed_prompts(job, separate(prompts)[1])
+        texts = [text for i, prompt in enumerate(computed) for text in texts_of(job, prompt, i)]
         request = Request(job, texts, client, notify)
-        if not texts:
-            request.tell()
-            return request
         self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
         checked.deadline.begin()
         self._queue.put(request)
@@ -222,7 +215,7 @@ class Scheduler:
         QueueFullError
             ``max_waiting`` others are waiting.
         """
-        limit = self._in_turns(Deadline.of(deadline), self._slice)
+        limit = self._in_turns(deadline, self._slice)
         limit.begin()
         with self._lock:
             if self._n_jobs > self._queue.max_waiting:
@@ -298,9 +291,11 @@ class Scheduler:
                 queue.fail_all(error)
         queue.tell()
 
-    def _in_turns(self, deadline: Deadline, rows: int) -> Deadline:
-        deadline.turns, deadline.turn_rows = self._turns, rows
-        return deadline
+    def _in_turns(self, deadline: float | Deadline | None, rows: int) -> Deadline:
+        """A deadline of one piece of work, whose passes take turns with all others."""
+        own = PartDeadline(Deadline.of(deadline))
+        own.turns, own.turn_rows = self._turns, rows
+        return own
 
     def _costs(self, options: SamplingOptions) -> Any:
         """What passes cost, where tokens are guessed: known for all texts together."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ..core.prefixes import common_length
 from ..core.prompts import separate
 from ..generation import loop, streaming
 from ..generation.covers import Rows
-from ..generation.spelling import split_last
+from ..generation.spelling import drops_space, split_last
 from ..scoring import scoring
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ class Session:
             raise TypeError(
                 f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
             )
-        self._ids = self.model.encode([text], special=self.special)[0]
-        self._text, self.is_text = text, True
+        ids = self.model.encode([text], special=self.special)[0]
+        self._ids, self._text, self.is_text = ids, text, True  # at once: an interrupt may come before
 
     @property
     def token_ids(self) -> list[int]:
@@ -95,9 +94,9 @@ class Session:
     def token_ids(self, ids: Any) -> None:
         if isinstance(ids, str):
             raise TypeError("session.token_ids takes token ids; set session.text to a string")
-        self._ids = self.model.encode([ids])[0].copy()  # their owner may change them
-        self._text = self.model.tokenizer.decode(self._ids) if self.model.has_tokenizer else ""
-        self.is_text = False
+        ids = self.model.encode([ids])[0].copy()  # their owner may change them
+        text = self.model.tokenizer.decode(ids) if self.model.has_tokenizer else ""
+        self._ids, self._text, self.is_text = ids, text, False
 
     def following(self, model: LoadedModel, prompt: Any) -> Session:
         """The session itself, with this prompt as its text, for a method of ``model``."""
@@ -118,16 +117,26 @@ class Session:
     # ---- what can be asked
 
     def generate(
-        self, *, num_return_sequences: int = 1, **options: Unpack[GenerateKwargs]
+        self,
+        *,
+        num_return_sequences: int = 1,
+        batch_size: int | None = None,
+        **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
         """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text stays as it is."""
+        prompt = self._prompt(options)
         return loop.generate(
-            self.model, self._ids, num_return_sequences=num_return_sequences, prefixes=self, **options
+            self.model,
+            prompt,
+            num_return_sequences=num_return_sequences,
+            batch_size=batch_size,
+            prefixes=self,
+            **options,
         )
 
     def stream(self, **options: Unpack[GenerateKwargs]) -> streaming.Stream:
         """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
-        return streaming.stream(self.model, self._ids, prefixes=self, **options)
+        return streaming.stream(self.model, self._prompt(options), prefixes=self, **options)
 
     def suggest(
         self,
@@ -208,10 +217,22 @@ class Session:
 
     def fork(self) -> Session:
         """Another session with the same text, which goes its own way from here on."""
-        other = copy(self)
-        other._cache = self._cache.fork()
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _cache=self._cache.fork())
         other.n_reused = other.n_computed = 0
         return other
+
+    def _prompt(self, options: GenerateKwargs) -> Prompt:
+        """The text as a prompt, read as it was when it was set."""
+        options["special"] = self.special
+        return self._text if self.is_text else self._ids
+
+    def __reduce__(self) -> NoReturn:
+        """A TypeError, for pickles and copies: they would share the cache, or hold all of it."""
+        raise TypeError(
+            "a session is neither copied nor pickled: session.fork() gives another one, and "
+            "session.save(path) writes a file for model.open_session(path)"
+        )
 
     # ---- for completion
 
@@ -220,9 +241,11 @@ class Session:
 
         Of a long text they are its latest part, so that there is room for as many tokens more.
         """
-        n, typed = split_last(self.model, self._ids)
+        n, typed = self._split()
         # Something has to stand before the first token.
         context = self._ids[:n] if n else np.array(self.model.start_ids, np.int32)
+        if not typed and drops_space(self.model, context):
+            typed = b" "  # that of the first word, which is not shown
         n_ctx = self.model.config.n_ctx
         most = max(1, n_ctx - room - len(typed))
         if len(context) > most:  # the beginning moves in strides, so that what is kept can be used again
@@ -230,12 +253,17 @@ class Session:
             context = context[-((most - len(context)) // stride) * stride :]
         return context, typed
 
+    def _split(self) -> tuple[int, bytes]:
+        """Where in the tokens the last word begins, and the bytes of that."""
+        return split_last(self.model, self._ids, self._text if self.is_text else "")
+
     def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
         """What the model says after paths from the first tokens of the text."""
+        last = self._ids[self._split()[0] :][: self.model.config.n_ctx - len(ids) + 1]
+        own = last[:-1].tolist()
         if self._logits is not None and np.array_equal(self._held, ids):
-            return Rows(self.model, self._cache, [self._logits], deadline)
+            return Rows(self.model, self._cache, [self._logits], deadline, own)
         # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
-        last = self._ids[split_last(self.model, self._ids)[0] :][: self.model.config.n_ctx - len(ids) + 1]
         cache = self.begin(self.model, ids, len(ids))
         found = _engine.forward(
             self.model.weights,
@@ -246,7 +274,7 @@ class Session:
         )
         cache.truncate(len(ids))
         self._held, self._logits = ids, found[0]  # in this order: an interrupt may come between
-        return Rows(self.model, self._cache, list(found), deadline, last[:-1].tolist())
+        return Rows(self.model, self._cache, list(found), deadline, own)
 
     # ---- what is kept: core/prefixes.py
 
@@ -255,8 +283,9 @@ class Session:
         n = min(common_length(self._held, ids), len(ids) - 1)
         if self._cache.branches:  # a stream reads it; what it has is not lost
             self._cache = self._cache.fork()
-        self._cache.truncate(n)
+        # In this order, as an interrupt may come between: the cache may hold more than is noted, never less.
         self._held, self._logits = self._held[:n], None
+        self._cache.truncate(n)
         self.n_reused, self.n_computed = n, len(ids) - n
         return self._cache
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..core import _engine
 from ..errors import DeadlineError
 from ..generation.covers import AT_ONCE, CoverSearch, Path, best_of
-from ..generation.spelling import APOSTROPHES, end_of_word, n_characters, spelling_of
+from ..generation.spelling import APOSTROPHES, end_of_word, is_word, n_characters, spelling_of
 from .results import Ranked, WordSuggestion
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class _Search:
         text = _complete(path.data)
         last = text[-1:] if len(text.encode("utf-8")) == len(path.data) else ""
         goes_on = None
-        if last.isalnum():
+        if last and is_word(last):
             goes_on = self.spelling.in_word
         elif last and len(text) > self.n_typed and not last.isspace() and last not in APOSTROPHES:
             goes_on = self.spelling.in_marks
@@ -159,7 +159,7 @@ class _Search:
             p = p[: len(goes_on)] * goes_on
             self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
         for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():
-            mass, data = path.mass * float(p[token]), self.model.tokenizer.token_bytes(token)
+            mass, data = path.mass * float(p[token]), self.spelling.bytes[token]
             if mass < IGNORED * self.total:
                 break  # so are those that follow
             if data:

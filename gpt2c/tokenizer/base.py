@@ -96,6 +96,18 @@ class Tokenizer:
         """
         raise NotImplementedError
 
+    def bytes_inside(self, token_id: int) -> bytes:
+        """The bytes that a token adds behind others: with a space that decoding puts before it there.
+
+        Empty for an id without a token, and for the token of what the vocabulary cannot write.
+
+        Raises
+        ------
+        TokenizerError
+            What it adds is not known, or depends on its neighbours: words cannot be completed then.
+        """
+        return self.token_bytes(token_id)
+
     def begins_word(self, token_id: int) -> bool:
         """Whether a token begins a word: with white space, or by the rules of the vocabulary."""
         return self.token_bytes(token_id).decode("utf-8", "replace")[:1].isspace()

@@ -146,6 +146,18 @@ class ForeignTokenizer(Tokenizer):
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
 
+    def bytes_inside(self, token_id: int) -> bytes:
+        data = self.token_bytes(token_id)
+        if self._library != "tiktoken" and "\ufffd".encode() in data:
+            raise TokenizerError(
+                f"the tokenizer {self.name} does not tell the bytes of token {token_id}, a part of a "
+                "character: words cannot be completed with it; give its files (tokenizer.json, "
+                "vocab.json and merges.txt, spiece.model) as the tokenizer"
+            )
+        return data
+
+    bytes_inside.__doc__ = Tokenizer.bytes_inside.__doc__
+
     def decoder(self, before: Iterable[int] = ()) -> StreamDecoder:
         if self._library == "tiktoken":
             return super().decoder(before)

@@ -124,6 +124,13 @@ class GPTSw3Tokenizer(LibraryTokenizer):
             return bytes.fromhex(piece[3:5])
         return b"" if self._whole.is_control(token_id) else piece.replace(_MARK, " ").encode("utf-8")
 
+    def bytes_inside(self, token_id: int) -> bytes:
+        # A space written as a byte, which no text has, would not be left out at the beginning of a text.
+        is_space = token_id < self._size and self._token(token_id) == "<0x20>"
+        return b"" if is_space or token_id == self._whole.unk_id() else self.token_bytes(token_id)
+
+    bytes_inside.__doc__ = LibraryTokenizer.bytes_inside.__doc__
+
     def packed(self) -> dict[str, Any]:
         return {
             "sentencepiece": self._packed,

@@ -13,6 +13,7 @@ import tokenizers
 from ..errors import TokenizerError, shown
 from .base import StreamDecoder, Tokenizer, check_size, id_list, is_failure
 from .continuing import SMALL, Continuing, puts_space
+from .inside import inside
 from .library import LibraryTokenizer, Spans
 from .postprocessor import read_post_processor, steps
 from .vocabulary import spelled
@@ -104,6 +105,16 @@ class HuggingFaceTokenizer(LibraryTokenizer):
             piece = self._written(piece)
         return piece.encode("utf-8")
 
+    def bytes_inside(self, token_id: int) -> bytes:
+        piece = self._known(token_id)
+        if piece is None or token_id == self._unknown:
+            return b""
+        if "ByteLevel" in self._decodes or self._is_byte(token_id):
+            return self.token_bytes(token_id)
+        return self._inside(piece).encode("utf-8")
+
+    bytes_inside.__doc__ = Tokenizer.bytes_inside.__doc__
+
     def begins_word(self, token_id: int) -> bool:
         """Whether a token begins a word: with white space; or, in a vocabulary without, by its form.
 
@@ -184,6 +195,20 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         if not puts_space(self._description):
             return None
         return Continuing(self._pipeline, self._made, self._description)
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The id of the token for what the vocabulary cannot write."""
+        model = self._description["model"]
+        index: int | None = model.get("unk_id")
+        if index is None and model.get("unk_token") is not None:
+            index = self._whole.token_to_id(model["unk_token"])
+        return index
+
+    @cached_property
+    def _inside(self) -> Callable[[str], str]:
+        """What a token adds behind others, by the steps of the decoder."""
+        return inside(self._decoding, self.name)
 
     def _written(self, piece: str) -> str:
         """The text of a token of the model, by the steps of the decoder."""
