@@ -65,6 +65,7 @@ class ComputedPrompt:
         self.capacity = min(len(ids) + new, n_ctx)
         self.cache: KVCache | None = None  # it may hold a part of the prompt until there are logits
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
+        self.n_reused = 0  # tokens that were in a cache already
         self.captured: Captured | None = None
         self.healing: Healing | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
@@ -74,6 +75,7 @@ class ComputedPrompt:
         """The cache that holds none of it or its beginning; at least one token is left to be computed."""
         if self.cache is None:
             self.cache = job.prefixes.begin(job.model, self.visible, self.capacity)
+            self.n_reused = len(self.cache)
         return self.cache
 
     def heal(self, job: Job) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from .sessions import Sessions
+
 if TYPE_CHECKING:
     from ..model import GPT2
     from ..session.scheduler import Scheduler
@@ -63,6 +65,7 @@ class State:
 
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
+        self.sessions = Sessions()
         self.ending = False
         """Whether the server only finishes what it has begun."""
         self.created = int(time.time())

@@ -80,6 +80,11 @@ class Request:
         """Whether all texts have ended."""
         return all(text.done for text in self.texts)
 
+    @property
+    def n_reused(self) -> int:
+        """How many tokens of the prompts had been computed before, see ``prefix_cache``."""
+        return sum(prompt.n_reused for prompt in {text.prompt for text in self.texts})
+
     def note(self, index: int) -> None:
         """Take note of what a pass has added to a text."""
         text = self.texts[index]

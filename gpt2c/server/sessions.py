@@ -1,0 +1,39 @@
+"""Sessions that clients come back to, by a name of their own."""
+
+from __future__ import annotations
+
+from asyncio import Lock
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..session.session import Session
+
+__all__ = ["Named", "Sessions"]
+
+MOST_SESSIONS = 64  # each has a cache of the whole context
+
+
+class Named:
+    """A session, once it is made, and whose turn it is to use it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.session: Session | None = None
+
+
+class Sessions:
+    """The sessions that were used latest; those of one client are out of reach of others."""
+
+    def __init__(self) -> None:
+        self._named: OrderedDict[tuple[str, str], Named] = OrderedDict()
+
+    def named(self, client: str, name: str | None) -> Named:
+        """The session of this name, or a new one; without a name, one that is forgotten."""
+        if name is None:
+            return Named()
+        found = self._named.setdefault((client, name), Named())
+        self._named.move_to_end((client, name))
+        if len(self._named) > MOST_SESSIONS:
+            self._named.popitem(last=False)
+        return found

@@ -1,0 +1,155 @@
+"""What the model says of texts: /v1/embeddings, /v1/score, /v1/suggest; and why there is no chat."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, NoReturn
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..core.deadline import Deadline
+from ..heads.reading import Options, read_all
+from ..model import GPT2
+from ..scoring.results import Score
+from ..session.session import Session
+from .choices import json_response, usage
+from .clients import unless_gone
+from .completions import check_model
+from .http import APIError, read_json
+from .schemas import EmbeddingRequest, ScoreRequest, SuggestRequest
+from .sessions import Named
+from .state import State, client_of
+
+__all__ = ["ROUTES"]
+
+
+async def embeddings(request: Request) -> Response:
+    """Texts as vectors."""
+    state = State.of(request)
+    asked = await read_json(request, EmbeddingRequest)
+    check_model(state, asked.model)
+    _, readings = await run_in_threadpool(read_all, state.model, asked.input, Options(None, asked.special))
+    ids = [reading.ids for reading in readings]
+    call = state.scheduler.call(state.model.embed, ids, pooling=asked.pooling, deadline=_seconds(state))
+    vectors = await unless_gone(request, call)
+    n_tokens = sum(map(len, ids))
+    state.metrics.count_tokens(request, read=n_tokens)
+
+    def shown(vector: Any) -> Any:
+        if asked.encoding_format == "float":
+            return vector.tolist()
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+    data = [
+        {"object": "embedding", "index": i, "embedding": shown(vector)} for i, vector in enumerate(vectors)
+    ]
+    return _listed(state, data, n_tokens)
+
+
+async def score(request: Request) -> Response:
+    """How probable texts are."""
+    state = State.of(request)
+    asked = await read_json(request, ScoreRequest)
+    check_model(state, asked.model)
+    if asked.top > state.settings.max_logprobs:
+        allowed = state.settings.max_logprobs
+        raise APIError(400, f"top is {asked.top}; this server allows up to {allowed}", param="top")
+    items: list[Any] = asked.input
+    if asked.context is not None:
+        items = [(asked.context, text) for text in asked.input]
+    call = state.scheduler.call(state.model.score, items, **asked.options(), deadline=_seconds(state))
+    scores: Any = await unless_gone(request, call)
+    n_tokens = sum(map(len, scores))
+    state.metrics.count_tokens(request, read=n_tokens)
+    # There may be a hundred thousand rows, and others wait for the loop.
+    return await run_in_threadpool(_scored, state, asked, scores, n_tokens)
+
+
+def _scored(state: State, asked: ScoreRequest, scores: list[Score], n_tokens: int) -> Response:
+    names = ("logprob", "perplexity", "bits", "bits_per_byte", "bits_per_char", "n_bytes", "n_chars")
+    data = []
+    for i, found in enumerate(scores):
+        one = {"object": "score", "index": i, "n_tokens": len(found)}
+        one |= {name: getattr(found, name) for name in names}
+        if asked.tokens:
+            one["tokens"] = found.rows()
+        if asked.words:
+            one["words"] = [word._asdict() for word in found.words()]
+        data.append(one)
+    return _listed(state, data, n_tokens)
+
+
+async def suggest(request: Request) -> Response:
+    """What could come next: tokens, words or texts."""
+    state = State.of(request)
+    asked = await read_json(request, SuggestRequest)
+    check_model(state, asked.model)
+    named = state.sessions.named(client_of(request), asked.session)
+
+    async def answer() -> dict[str, Any]:
+        async with named.lock:  # here, so that who has gone waits no longer
+            call = state.scheduler.call(_suggested, state.model, named, asked, deadline=_seconds(state))
+            found: dict[str, Any] = await call
+            return found
+
+    found = await unless_gone(request, answer())
+    counts = found["usage"]
+    cached = counts["prompt_tokens_details"]["cached_tokens"]
+    state.metrics.count_tokens(request, read=counts["prompt_tokens"], reused=cached)
+    return json_response({"object": "list", "model": state.model_id, "session": asked.session, **found})
+
+
+def _suggested(model: GPT2, named: Named, asked: SuggestRequest, *, deadline: Deadline) -> dict[str, Any]:
+    """In the scheduler's worker: the session gets the text, and is asked."""
+    session = named.session
+    if session is None:
+        session = named.session = model.session(asked.prompt, special=asked.special)
+    else:
+        session.special = asked.special
+        session.following(model, asked.prompt)
+    found = _of_kind(session, asked, deadline)
+    answer: dict[str, Any] = {"data": [item._asdict() for item in found]}
+    for item in answer["data"]:
+        item.pop("bytes", None)
+    if asked.kind != "tokens":
+        answer |= {"remaining": found.remaining, "finished": found.finished}
+    answer["usage"] = usage(len(session.token_ids), n_cached=session.n_reused)
+    return answer
+
+
+def _of_kind(session: Session, asked: SuggestRequest, deadline: Deadline) -> Any:
+    if asked.kind == "tokens":
+        return session.suggest(asked.k, deadline=deadline)
+    if asked.kind == "words":
+        return session.suggest_words(asked.k, deadline=deadline)
+    return session.complete(asked.k, max_new_tokens=asked.max_tokens or 8, deadline=deadline)
+
+
+def _listed(state: State, data: list[dict[str, Any]], n_tokens: int) -> Response:
+    return json_response({"object": "list", "model": state.model_id, "data": data, "usage": usage(n_tokens)})
+
+
+def _seconds(state: State) -> float:
+    return state.settings.request_seconds
+
+
+async def chat(request: Request) -> NoReturn:
+    """Refused, with the reason."""
+    state = State.of(request)
+    raise APIError(
+        404,
+        f"{state.model_id} continues texts and has no chat template: send the whole text of the dialogue as "
+        "the prompt to /v1/completions",
+        code="chat_not_supported",
+    )
+
+
+ROUTES = [
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/v1/score", score, methods=["POST"]),
+    Route("/v1/suggest", suggest, methods=["POST"]),
+    Route("/v1/chat/completions", chat, methods=["POST"]),
+]

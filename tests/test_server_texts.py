@@ -1,0 +1,306 @@
+"""/v1/embeddings, /v1/score and /v1/suggest: their answers are those of the model in this process."""
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("prometheus_client")
+
+from helpers import toys
+from helpers.served import ask, served
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TEXTS = ["The king had three daughters.", "né 老虎", "a"]
+
+
+@pytest.fixture(scope="module")
+def server(bundled):
+    with served(bundled) as found:
+        yield found
+
+
+def answer(server, path, status=200, headers=(), **fields):
+    found = ask(server, "POST", path, fields, headers)
+    assert found.status == status, found.body
+    return found.json
+
+
+def refusal(server, path, status=400, **fields):
+    return answer(server, path, status, **fields)["error"]
+
+
+class TestEmbeddings:
+    @pytest.mark.parametrize("pooling", ["mean", "last"])
+    def test_they_are_those_of_the_model(self, server, bundled, pooling):
+        found = answer(server, "/v1/embeddings", input=[*TEXTS, [5, 6]], pooling=pooling)
+        wanted = bundled.embed([*TEXTS, [5, 6]], pooling=pooling)
+        assert found["object"] == "list"
+        assert [one["index"] for one in found["data"]] == [0, 1, 2, 3]
+        told = np.array([one["embedding"] for one in found["data"]], np.float32)
+        assert toys.same(told, wanted)
+        n = sum(len(bundled.tokenizer.encode(text)) for text in TEXTS) + 2
+        assert found["usage"]["prompt_tokens"] == found["usage"]["total_tokens"] == n
+
+    def test_as_bytes(self, server, bundled):
+        [one] = answer(server, "/v1/embeddings", input=TEXTS[0], encoding_format="base64")["data"]
+        assert base64.b64decode(one["embedding"]) == bundled.embed(TEXTS[0]).astype("<f4").tobytes()
+
+    @pytest.mark.parametrize(
+        ("fields", "param"),
+        [
+            ({"input": "a", "dimensions": 8}, "dimensions"),
+            ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+            ({}, "input"),
+            ({"input": []}, "input"),
+            ({"input": "a", "pooling": "max"}, "pooling"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, server, fields, param):
+        told = refusal(server, "/v1/embeddings", **fields)
+        assert told["param"] == param and param in told["message"]
+
+    def test_texts_that_are_empty_or_too_long_are_refused(self, server):
+        assert "text 1 is empty" in refusal(server, "/v1/embeddings", input=["a", ""])["message"]
+        assert refusal(server, "/v1/embeddings", input=[5] * 513)["code"] == "context_length_exceeded"
+
+    def test_the_client_of_openai(self, bundled):
+        openai = pytest.importorskip("openai")
+        with (
+            served(bundled) as server,
+            openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none") as client,
+        ):
+            found = client.embeddings.create(model="gpt2c", input=TEXTS)
+        told = np.array([one.embedding for one in found.data], np.float32)
+        assert toys.same(told, bundled.embed(TEXTS))
+
+
+class TestScores:
+    def test_they_are_those_of_the_model(self, server, bundled):
+        found = answer(server, "/v1/score", input=TEXTS, top=2, words=True)
+        for i, (one, score) in enumerate(
+            zip(found["data"], bundled.score(TEXTS, top=2, words=True), strict=True)
+        ):
+            assert one["index"] == i and one["n_tokens"] == len(score)
+            for name in (
+                "logprob",
+                "perplexity",
+                "bits",
+                "bits_per_byte",
+                "bits_per_char",
+                "n_bytes",
+                "n_chars",
+            ):
+                assert one[name] == getattr(score, name)
+            assert one["tokens"] == score.rows()
+            assert one["words"] == [word._asdict() for word in score.words()]
+        assert found["usage"]["total_tokens"] == sum(one["n_tokens"] for one in found["data"])
+
+    def test_behind_a_context(self, server, bundled):
+        choices = [" king", " castle"]
+        found = answer(server, "/v1/score", input=choices, context="There was a", tokens=False)
+        wanted = bundled.score([("There was a", choice) for choice in choices])
+        assert [one["logprob"] for one in found["data"]] == [score.logprob for score in wanted]
+        assert all("tokens" not in one and "words" not in one for one in found["data"])
+
+    def test_token_ids_and_windows(self, server, bundled):
+        ids = [(7 * i) % 4096 for i in range(900)]
+        [one] = answer(server, "/v1/score", input=ids, stride=256, bos=False)["data"]
+        [wanted] = bundled.score([ids], stride=256, bos=False)
+        assert [row["logprob"] for row in one["tokens"]] == wanted.logprobs.tolist()
+        assert one["tokens"][0]["text"] is None and one["n_tokens"] == 899
+
+    def test_what_is_wrong_is_told(self, server):
+        assert refusal(server, "/v1/score", input=[5] * 600)["code"] == "context_length_exceeded"
+        assert refusal(server, "/v1/score", input="a", top=21)["param"] == "top"
+        assert refusal(server, "/v1/score", input="a", texts="b")["param"] == "texts"
+        assert refusal(server, "/v1/score", input=[5], bos=False)["type"] == "invalid_request_error"
+
+
+class TestSuggestions:
+    def test_tokens(self, server, bundled):
+        found = answer(server, "/v1/suggest", prompt="The king and the", k=4)
+        wanted = bundled.suggest("The king and the", k=4)
+        keys = ("text", "probability", "token_id")
+        assert found["data"] == [{key: getattr(one, key) for key in keys} for one in wanted]
+        assert found["usage"]["prompt_tokens"] == 4 and found["session"] is None
+
+    def test_words(self, server, bundled):
+        found = answer(server, "/v1/suggest", prompt="The king and the qu", kind="words")
+        wanted = bundled.suggest_words("The king and the qu")
+        assert found["data"] == [one._asdict() for one in wanted]
+        assert found["remaining"] == wanted.remaining and found["finished"] is True
+
+    def test_completions(self, server, bundled):
+        fields = {"prompt": "The king and the qu", "kind": "completions", "k": 2, "max_tokens": 3}
+        found = answer(server, "/v1/suggest", **fields)
+        wanted = bundled.session("The king and the qu").complete(2, max_new_tokens=3)
+        assert found["data"] == json.loads(json.dumps([one._asdict() for one in wanted]))
+
+    def test_a_session_computes_what_is_new(self, server, bundled):
+        typed = "Once upon a time there was a king who"
+        for end in range(10, len(typed)):
+            found = answer(server, "/v1/suggest", prompt=typed[:end], session="typing")
+            wanted = bundled.suggest(typed[:end])
+            assert [one["probability"] for one in found["data"]] == [one.probability for one in wanted]
+        counts = found["usage"]
+        assert counts["prompt_tokens_details"]["cached_tokens"] >= counts["prompt_tokens"] - 2
+        assert found["session"] == "typing"
+
+    def test_a_session_goes_from_one_text_to_any_other(self, server, bundled):
+        for prompt, special in [("A b", False), ([5, 6, 7], False), ("<|endoftext|>A", True), ("", False)]:
+            found = answer(server, "/v1/suggest", prompt=prompt, special=special, session="any")
+            wanted = bundled.suggest(prompt, special=special)
+            assert [one["token_id"] for one in found["data"]] == [one.token_id for one in wanted]
+            assert [one["probability"] for one in found["data"]] == [one.probability for one in wanted]
+
+    def test_sessions_of_one_key_are_out_of_reach_of_others(self, bundled):
+        text = "Once upon a time there was a king who"
+
+        def cached(server, key):
+            headers = [f"Authorization: Bearer {key}"]
+            found = answer(server, "/v1/suggest", headers=headers, prompt=text, session="mine")
+            return found["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        with served(bundled, api_keys=("a" * 32, "b" * 32)) as server:
+            assert cached(server, "a" * 32) == 0
+            assert cached(server, "b" * 32) == 0
+            assert cached(server, "a" * 32) > 0
+
+    def test_the_sessions_that_were_not_used_for_longest_are_dropped(self, server):
+        def cached(name):
+            found = answer(server, "/v1/suggest", prompt="Once upon a time", session=name)
+            return found["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert cached("first") == 0 and cached("first") > 0
+        for i in range(63):
+            assert cached(f"other {i}") == 0
+        assert cached("first") > 0
+        for i in range(63):
+            cached(f"more {i}")
+        assert cached("first") > 0
+        for i in range(64):
+            cached(f"yet more {i}")
+        assert cached("first") == 0
+
+    def test_what_is_wrong_is_named(self, server):
+        assert refusal(server, "/v1/suggest", prompt="a", kind="letters")["param"] == "kind"
+        assert refusal(server, "/v1/suggest", prompt=["a", "b"])["param"] == "prompt"
+        assert refusal(server, "/v1/suggest", prompt="a", session="")["param"] == "session"
+        assert "max_tokens goes with" in refusal(server, "/v1/suggest", prompt="a", max_tokens=3)["message"]
+        assert refusal(server, "/v1/suggest", prompt=[5] * 600)["code"] == "context_length_exceeded"
+
+
+def test_chat_is_refused_with_the_reason(server):
+    told = refusal(server, "/v1/chat/completions", 404, messages=[{"role": "user", "content": "Hi"}])
+    assert "no chat template" in told["message"] and "/v1/completions" in told["message"]
+
+
+def test_another_model_is_not_found(server):
+    for path in ("/v1/embeddings", "/v1/score", "/v1/suggest"):
+        fields = {"prompt": "a"} if path == "/v1/suggest" else {"input": "a"}
+        assert refusal(server, path, 404, model="gpt-4", **fields)["code"] == "model_not_found"
+
+
+def test_nothing_in_time_is_an_error(bundled):
+    with served(bundled, request_seconds=1e-6) as server:
+        for path in ("/v1/embeddings", "/v1/score", "/v1/suggest"):
+            fields = {"prompt": "a"} if path == "/v1/suggest" else {"input": "a"}
+            assert refusal(server, path, 504, **fields)["code"] == "deadline"
+
+
+def without_names(value):
+    return {key: item for key, item in value.items() if key not in ("id", "created")}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_lines_of_the_docs_print_what_they_show(bundled):
+    page = (Path(__file__).resolve().parent.parent / "docs/serving.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^\$ (curl .*)\n((?:[{ ].*\n)+)", page, re.MULTILINE)
+    assert len(examples) == 5
+    with served(bundled) as server:
+        for command, shown in examples:
+            command = shlex.split(command.replace(":8000/", f":{server.port}/"))
+            printed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+            assert without_names(json.loads(printed)) == without_names(json.loads(shown))
+
+
+# ---- whatever is asked
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12) | st.lists(st.integers(-1, 4096), max_size=8)
+FLAG = st.booleans()
+PATHS = {
+    "/v1/embeddings": {
+        "input": TEXT | st.lists(TEXT, max_size=3),
+        "encoding_format": st.sampled_from(["float", "base64", "x"]),
+        "pooling": st.sampled_from(["mean", "last", "x"]),
+        "special": FLAG,
+    },
+    "/v1/score": {
+        "input": TEXT | st.lists(TEXT, max_size=3),
+        "context": TEXT,
+        "top": st.integers(-1, 21),
+        "words": FLAG,
+        "tokens": FLAG,
+        "bos": FLAG,
+        "special": FLAG,
+        "stride": st.integers(0, 41),
+    },
+    "/v1/suggest": {
+        "prompt": TEXT,
+        "kind": st.sampled_from(["tokens", "words", "completions", "x"]),
+        "k": st.integers(0, 101),
+        "max_tokens": st.integers(0, 4),
+        "special": FLAG,
+        "session": st.sampled_from(["", "a", "b"]),
+    },
+}
+
+
+def body_of(fields):
+    return st.fixed_dictionaries(
+        {}, optional={name: st.one_of(one, one, one, JUNK) for name, one in fields.items()}
+    )
+
+
+ASKED = st.one_of([st.tuples(st.just(path), body_of(fields)) for path, fields in PATHS.items()])
+
+
+@pytest.fixture(scope="module")
+def small():
+    model, _ = toys.random_gpt2(n_vocab=4096, tokenizer=toys.bundled_tokenizer(), eos_token_ids=(0,), std=1.0)
+    with served(model) as server:
+        yield server
+
+
+def check_any(server, path, body):
+    found = ask(server, "POST", path, body)
+    assert found.status < 500, found.body
+    assert ("error" in found.json) == (found.status >= 400)
+
+
+@settings(max_examples=300)
+@given(ASKED)
+def test_any_request_is_answered_or_refused(small, asked):
+    check_any(small, *asked)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000)
+@given(ASKED)
+def test_ten_thousand_requests_are_answered_or_refused(small, asked):
+    check_any(small, *asked)
