@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -297,6 +298,15 @@ def test_settings_are_json(model):
 # ---- the command
 
 
+def journaled(directory):
+    """The bytes of all journals, which may disappear while they are counted."""
+    size = 0
+    for path in directory.glob("_*.journal"):
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
+
+
 def test_kill_and_resume(corpus, tmp_path):
     for name, opened in (("a.jsonl", open), ("b.jsonl.gz", gzip.open)):
         with opened(name, "wt") as file:
@@ -315,11 +325,11 @@ def test_kill_and_resume(corpus, tmp_path):
         process = subprocess.Popen(
             command(*arguments, "-o", "out", *seed), env=environment(), stderr=subprocess.DEVNULL
         )
-        before = sum(path.stat().st_size for path in (tmp_path / "out").glob("_*.journal"))
+        before = journaled(tmp_path / "out")
         wanted = before + moments.randrange(1, 9000) if kills < 6 else 10**9
         end = time.monotonic() + TIMEOUT
         while process.poll() is None and time.monotonic() < end:
-            if sum(path.stat().st_size for path in (tmp_path / "out").glob("_*.journal")) >= wanted:
+            if journaled(tmp_path / "out") >= wanted:
                 break
             time.sleep(0.001)
         process.kill()

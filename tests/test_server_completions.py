@@ -127,10 +127,14 @@ class TestTexts:
         assert answer(server, prompt=PROMPT, temperature=0)["seed"] is None
 
     def test_best_of_returns_the_most_probable_per_token(self, server, bundled):
-        drawn = bundled.generate(PROMPT, num_return_sequences=6, seed=2, max_new_tokens=8, temperature=1.0)
+        fields = {"seed": 5, "stop": " the"}
+        drawn = bundled.generate(PROMPT, num_return_sequences=8, max_new_tokens=16, temperature=1.0, **fields)
+        by_sum = sorted(drawn, key=lambda out: sum(out.logprobs), reverse=True)
         drawn.sort(key=lambda out: statistics.fmean(out.logprobs), reverse=True)
-        found = answer(server, prompt=PROMPT, n=2, best_of=6, seed=2, max_tokens=8)
-        assert [one["text"] for one in found["choices"]] == [out.text for out in drawn[:2]]
+        assert by_sum[:3] != drawn[:3]
+        found = answer(server, prompt=PROMPT, n=3, best_of=8, **fields)
+        assert [one["text"] for one in found["choices"]] == [out.text for out in drawn[:3]]
+        assert [one["index"] for one in found["choices"]] == [0, 1, 2]
         assert found["usage"]["completion_tokens"] == sum(len(out.token_ids) for out in drawn)
 
     def test_the_answer_has_the_form_of_openai(self, server):
@@ -220,6 +224,17 @@ class TestLogprobs:
         assert told["tokens"][0] == "<|endoftext|>" and told["token_logprobs"][0] is None
         assert told["text_offset"][:2] == [0, 0] and one["text"].startswith(told["tokens"][1])
 
+    def test_what_the_tokenizer_puts_before_a_text_is_told_and_takes_no_room_in_it(self):
+        tokenizer = copy(toys.bundled_tokenizer())
+        tokenizer.prefix = (300, 301)
+        model, _ = toys.random_gpt2(n_vocab=4096, tokenizer=tokenizer)
+        with served(model) as server:
+            [one] = choices(server, prompt="The king", echo=True, logprobs=0, max_tokens=1)
+            told = one["logprobs"]
+            assert told["tokens"][:2] == [tokenizer.decode([300]), tokenizer.decode([301])]
+            assert told["tokens"][2:4] == ["The", " king"]
+            assert told["text_offset"] == [0, 0, 0, 3, 8] and one["text"].startswith("The king")
+
 
 class TestStreams:
     @pytest.mark.parametrize(
@@ -260,6 +275,8 @@ class TestStreams:
             assert whole[0]["text"] == text and whole[0]["finish_reason"] == "stop"
             pieces = [event["choices"][0]["text"] for event in found]
             assert [piece for piece in pieces if piece] == list(text)
+            whole, _ = streamed(server, prompt="", max_tokens=17, temperature=0, logprobs=0)
+            assert len(whole[0]["logprobs"]["tokens"]) == len(text.encode()) + 1
 
     def test_what_is_wrong_from_the_start_is_no_stream(self, server):
         told = refusal(server, prompt=PROMPT * 200, stream=True)
@@ -314,25 +331,46 @@ class TestErrors:
             assert told["code"] == "deadline"
 
 
-class TestClientsThatGo:
+def scheduled(server):
+    """A list to which from now on every request is added that the scheduler of a server gets."""
+    scheduler = server.config.app.state.gpt2c.scheduler
+    submit, seen = scheduler.submit, []
+
+    def recording(*prompts, **options):
+        seen.append(submit(*prompts, **options))
+        return seen[-1]
+
+    scheduler.submit = recording
+    return seen
+
+
+class TestClients:
     @pytest.mark.parametrize("stream", [True, False])
-    def test_their_texts_end(self, bundled, stream):
+    def test_the_texts_of_one_that_goes_end(self, bundled, stream):
         with served(bundled) as server:
+            seen = scheduled(server)
             body = {"prompt": "The", "max_tokens": 500, "n": 2, "ignore_eos": True, "stream": stream}
-            state = server.config.app.state.gpt2c
             with connect(server) as connection:
                 connection.sendall(request_bytes("POST", "/v1/completions", json.dumps(body).encode()))
                 if stream:
                     assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
-                while not state.scheduler.counts.running:
+                while not seen:
                     time.sleep(0.001)
-            end = time.monotonic() + 10
-            while state.scheduler.counts.running and time.monotonic() < end:
-                time.sleep(0.001)
-            assert not state.scheduler.counts.running
-            registry = state.metrics.registry
-            written = registry.get_sample_value("gpt2c_tokens_total", {"kind": "written"})
-            assert written < 900
+            texts = seen[0].future.result(30)
+            assert [text.finish_reason for text in texts] == ["cancelled", "cancelled"]
+
+    def test_they_are_told_apart_by_user_and_else_by_key_or_address(self, bundled):
+        key, fields = "k" * 32, {"prompt": "The", "max_tokens": 1}
+        with served(bundled) as server:
+            seen = scheduled(server)
+            answer(server, **fields)
+            answer(server, **fields, user="me")
+            assert [request.client for request in seen] == ["127.0.0.1", "me"]
+        with served(bundled, api_keys=("x" * 32, key)) as server:
+            seen = scheduled(server)
+            headers = [f"Authorization: Bearer {key}"]
+            assert ask(server, "POST", "/v1/completions", fields, headers).status == 200
+            assert seen[0].client == "key 1"
 
 
 # ---- whatever is asked

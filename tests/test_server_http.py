@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -175,8 +176,8 @@ def test_long_bodies(server):
             b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n"
             b"Expect: 100-continue\r\n\r\n"
         )
-        assert Answer(connection).status == 413
-        assert connection.recv(1) == b""
+        data = read_all(connection)
+    assert statuses(data) == [413] and b"connection: close" in data  # and not 100, which asks for more
 
 
 def chunked(*pieces):
@@ -365,6 +366,7 @@ def test_slow_bodies(quick):
             began = time.monotonic()
             answer = Answer(connection)
             assert answer.status == 408 and "0.5 s" in answer.error["message"]
+            assert answer.headers["connection"] == "close"
             assert connection.recv(1) == b""
             assert time.monotonic() - began < 10
 
@@ -375,6 +377,12 @@ def test_a_client_that_does_not_read(quick):
     with connect(quick) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(0.2)
+        eventually(lambda: quick.server_state.connections)
+        kept = [
+            one.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            for one in quick.server_state.connections
+        ]
+        assert max(kept) <= 2 * (1 << 16)  # Linux doubles what is set
         ended = False
         for _ in range(100):
             try:
@@ -531,6 +539,78 @@ def test_what_has_begun_is_finished(tmp_path):
         connection.sendall(b'"text": "The"}')
         assert Answer(connection).status == 200
         assert process.wait(30) == 0
+
+
+def events(data):
+    """What a stream of events said: each event is whole, and nothing is between them."""
+    pieces = data.split(b"\n\n")
+    assert pieces[-1] == b"" and all(piece.startswith(b"data: ") for piece in pieces[:-1]), data
+    return [piece.removeprefix(b"data: ") for piece in pieces[:-1]]
+
+
+def streaming(server, n):
+    """A connection on which a text of ``n`` tokens has begun to arrive."""
+    asked = {"model": "gpt2c", "prompt": "Once", "max_tokens": n, "stream": True, "ignore_eos": True}
+    connection = connect(server)
+    connection.sendall(request_bytes("POST", "/v1/completions", json.dumps(asked).encode()))
+    response = HTTPResponse(connection)
+    response.begin()
+    assert response.status == 200 and response.read1(6) == b"data: "
+    return connection, response
+
+
+def test_a_text_that_is_streamed_is_finished():
+    with start() as process:
+        connection, response = streaming(process, 400)
+        process.send_signal(signal.SIGTERM)
+        with connection:
+            *texts, last = events(b"data: " + response.read())
+        assert last == b"[DONE]"
+        choices = [choice for text in texts for choice in json.loads(text)["choices"]]
+        assert choices[-1]["finish_reason"] == "length" and len(choices) > 20
+        assert process.wait(30) == 0
+        assert re.search(r"POST /v1/completions 200 \d+\.\d{3} s 401 tokens", process.stderr.read())
+
+
+def test_a_text_that_takes_too_long_ends_with_what_it_has(bundled):
+    with served(bundled, drain_seconds=0.0) as server:
+        connection, response = streaming(server, 500)
+        server.should_exit = True
+        with connection:
+            *texts, last = events(b"data: " + response.read())
+    assert last == b"[DONE]"
+    choices = [choice for text in texts for choice in json.loads(text)["choices"]]
+    assert choices[-1]["finish_reason"] and len(choices) < 490
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/completions", b'{"prompt": "Once"}'), ("/v1/score", b'{"input": "Once upon a time"}')],
+)
+def test_what_comes_too_late_is_told_so(bundled, path, body):
+    with served(bundled) as server, connect(server) as connection:
+        whole = request_bytes("POST", path, body)
+        connection.sendall(whole[:-1])
+        time.sleep(0.2)
+        server.should_exit = True
+        eventually(lambda: server._state.ending)
+        time.sleep(0.2)
+        connection.sendall(whole[-1:])
+        answer = Answer(connection)
+        assert (answer.status, answer.error["type"]) == (503, "server_error")
+        assert "shut down" in answer.error["message"] and answer.headers["retry-after"]
+
+
+def test_metrics_of_a_stream(bundled):
+    with served(bundled) as server:
+        connection, response = streaming(server, 30)
+        with connection:
+            n_events = len(events(b"data: " + response.read()))
+        eventually(lambda: b'gpt2c_tokens_total{kind="written"} 30.0' in ask(server, "GET", "/metrics").body)
+        lines = ask(server, "GET", "/metrics").body.decode().splitlines()
+    assert "gpt2c_first_event_seconds_count 1.0" in lines
+    assert f"gpt2c_between_events_seconds_count {n_events - 1}.0" in lines
+    assert 'gpt2c_tokens_total{kind="read"} 1.0' in lines
 
 
 def test_a_second_signal_ends_it_at_once():

@@ -185,8 +185,11 @@ class TestSuggestions:
         for i in range(63):
             assert cached(f"other {i}") == 0
         assert cached("first") > 0
-        for i in range(64):
+        for i in range(63):
             cached(f"more {i}")
+        assert cached("first") > 0
+        for i in range(64):
+            cached(f"yet more {i}")
         assert cached("first") == 0
 
     def test_what_is_wrong_is_named(self, server):

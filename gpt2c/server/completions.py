@@ -42,7 +42,7 @@ async def completions(request: Request) -> Response:
     _check_limits(asked, state.settings)
     work = _Work(state, request, asked)
     if not asked.stream:
-        return json_response(await unless_gone(request, work.answer()))
+        return await unless_gone(request, work.answer())
     try:
         await unless_gone(request, work.begin())
     except BaseException:
@@ -79,7 +79,7 @@ class _Prompt(NamedTuple):
     ids: list[int]
     text: str
     n_before: int
-    """How many tokens are no part of the text: what the tokenizer puts before it, or begin-of-text."""
+    """How many tokens the tokenizer put before it, which are no part of the text."""
 
 
 def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]:
@@ -91,9 +91,7 @@ def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]
             text = model.tokenizer.decode(ids) if model.has_tokenizer else ""
         else:
             text, before = given, model.tokenizer.prefix
-            if not text:
-                n_before = len(ids)
-            elif not (asked.special and model.is_written_out(before, text, ids)):
+            if not (asked.special and model.is_written_out(before, text, ids)):
                 n_before = len(before)
         prompts.append(_Prompt(ids, text, n_before))
     n_ctx = model.config.n_ctx
@@ -141,7 +139,8 @@ class _Work:
         if asked.echo and asked.logprobs is not None:
             await self._score_prompts(asked.logprobs)
         if asked.max_tokens:
-            self._scheduled = self.state.scheduler.submit(
+            self._scheduled = await run_in_threadpool(
+                self.state.scheduler.submit,
                 [prompt.ids for prompt in self.prompts],
                 client=asked.user or client_of(self.request),
                 notify=self._put if asked.stream else None,
@@ -191,7 +190,7 @@ class _Work:
 
     # ---- what is told
 
-    async def answer(self) -> dict[str, Any]:
+    async def answer(self) -> Response:
         """All texts at once."""
         asked = self.asked
         texts: Sequence[Any] = ()
@@ -207,12 +206,17 @@ class _Work:
                 self.deadline.check()  # there is nothing to show
         finally:
             self.close()
+        # There may be thousands, and others wait for the loop.
+        return await run_in_threadpool(self._whole, texts)
+
+    def _whole(self, texts: Sequence[Any]) -> Response:
+        asked = self.asked
         choices = [
             self._choice(number * asked.n + i, text, asked.echo)
             for number, of_prompt in groupby(texts, key=attrgetter("prompt_index"))
             for i, text in enumerate(self._best(of_prompt))
         ]
-        return {**self.head, "choices": choices, "usage": self._usage()}
+        return json_response({**self.head, "choices": choices, "usage": self._usage()})
 
     def _best(self, texts: Iterable[Any]) -> Iterable[Any]:
         """Those of the texts of a prompt that are returned."""

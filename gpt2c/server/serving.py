@@ -87,7 +87,6 @@ class Connection(H11Protocol):
             return
         if self._head_since is not None and now - self._head_since >= self._settings.header_seconds:
             seconds = self._settings.header_seconds
-            self._head_since = None
             self._refuse(APIError(408, f"the headers of the request did not arrive within {seconds:g} s"))
         self._watch = self.loop.call_later(self._interval, self._look)
 
