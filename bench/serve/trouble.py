@@ -35,7 +35,7 @@ def faults(options: argparse.Namespace) -> tuple[list[dict], Goals]:
     async def bad_ones(port: int, begin: float, end: float) -> None:
         async def one(number: int, what: Callable) -> None:
             rng = random.Random(-number)
-            await asyncio.sleep(begin + rng.random() * (end - begin) - perf_counter())
+            await asyncio.sleep(begin + 0.9 * rng.random() * (end - begin) - perf_counter())
             with contextlib.suppress(OSError, EOFError):  # what a server may do to them
                 await what(port, rng, seen)
 
