@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,12 @@ def streamed(size):
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
 
 
-async def asked(answers, times):
-    """A text for each of so many requests, on one connection to a server that gives these answers."""
+async def asked(answers, times, per_connection=100):
+    """A text for each of so many requests, from a server that gives these answers."""
     left = iter(answers)
 
     async def serve(reader, writer):
-        for answer in left:
+        for answer in islice(left, per_connection):
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
             writer.write(answer)
@@ -50,9 +51,10 @@ async def asked(answers, times):
     return texts
 
 
+@pytest.mark.parametrize("per_connection", [1, 3, 100])
 @pytest.mark.parametrize("size", [1, 7, 33, 1000])
-def test_a_stream_is_read_however_it_is_cut(size):
-    first, second = asyncio.run(asked([BUSY, BUSY, streamed(size), streamed(size)], 2))
+def test_a_stream_is_read_however_it_is_cut(size, per_connection):
+    first, second = asyncio.run(asked([BUSY, BUSY, streamed(size), streamed(size)], 2, per_connection))
     assert (len(first.times), first.tokens, first.refused) == (2, 3, 2)
     assert (len(second.times), second.tokens, second.refused) == (2, 3, 0)
 

@@ -112,12 +112,17 @@ class Client:
 
     async def send(self, path: str, body: dict | bytes) -> int:
         """Send a request; the status of its answer, whose body is to be read with `pieces`."""
-        if self.writer is None:
-            await self.connect()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n"
-        self.writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + data)
-        first = await self.reader.readline()
+        message = f"{head}Content-Type: application/json\r\n\r\n".encode() + data
+        first = b""
+        if self.writer is not None:  # unless the server has closed it meanwhile
+            with contextlib.suppress(OSError):
+                first = await self._first_line(message)
+        if not first:
+            self.close()
+            await self.connect()
+            first = await self._first_line(message)
         if not first:
             raise ConnectionResetError("the server has closed the connection")
         self.headers = {}
@@ -125,6 +130,10 @@ class Client:
             name, value = line.split(b":", 1)
             self.headers[name.lower()] = value.strip()
         return int(first.split()[1])
+
+    async def _first_line(self, message: bytes) -> bytes:
+        self.writer.write(message)
+        return await self.reader.readline()
 
     async def ask(self, body: dict) -> int:
         """Ask for a text, again as often as the server is busy; how often it was."""
