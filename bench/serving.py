@@ -60,9 +60,11 @@ from serve.trouble import faults, soak
 
 from gpt2c import GPT2
 from gpt2c.cli.bench import cpu_name, random_model
+from gpt2c.tokenizer import gpt2_tokenizer
 
 BENCH = Path(__file__).resolve().parent
 APP = BENCH.parent / "docs/deployment"
+PACKED = "gpt2c/serving.gpt2c"  # in --work: the weights that llama.cpp gets, with GPT-2's vocabulary
 
 
 def measure_load(options: argparse.Namespace) -> tuple[list[dict], Goals]:
@@ -189,9 +191,10 @@ def prepare(work: Path) -> None:
     if not (work / "gguf/q8_0.gguf").exists():
         quantize = [programs / "llama-quantize", "gguf/f32.gguf", "gguf/q8_0.gguf", "Q8_0", "1"]
         subprocess.run(quantize, check=True, cwd=work)
-    if not (work / "gpt2c/int8.gpt2c").exists():
-        (work / "gpt2c").mkdir(exist_ok=True)
-        GPT2.from_pretrained(work / "model", dtype="int8").save(work / "gpt2c/int8.gpt2c")
+    if not (work / PACKED).exists():
+        (work / PACKED).parent.mkdir(exist_ok=True)
+        # The vocabulary that the others get has words which no text can be cut into.
+        GPT2.from_pretrained(work / "model", dtype="int8", tokenizer=gpt2_tokenizer()).save(work / PACKED)
 
 
 def arguments() -> argparse.Namespace:
@@ -218,7 +221,7 @@ def arguments() -> argparse.Namespace:
     elif "soak" in options.only and not options.soak:
         parser.error("soak needs --soak MINUTES")
     options.work = options.work.resolve()
-    if options.peer and not (options.work / "gpt2c/int8.gpt2c").exists():
+    if options.peer and not (options.work / PACKED).exists():
         parser.error(f"{options.work} holds no server to compare with: run `prepare` first")
     return options
 
@@ -231,7 +234,7 @@ def main() -> int:
         return 0
     found, missed = {}, False
     with tempfile.TemporaryDirectory() as folder:
-        options.model = options.work / "gpt2c/int8.gpt2c"
+        options.model = options.work / PACKED
         if not options.peer:
             options.model = Path(folder) / "model.gpt2c"
             random_model("124M", dtype="int8").save(options.model)

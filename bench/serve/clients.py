@@ -257,7 +257,8 @@ async def until(end: float, server: Served, work: Iterable[Coroutine]) -> float:
 def summary(texts: Sequence[Text], begin: float, end: float) -> dict:
     """Rates and waits of the pieces that came between two moments."""
     ended = [text for text in texts if text.tokens]
-    per_piece = sum(t.tokens for t in ended) / sum(len(t.times) for t in ended) if ended else 1
+    n_pieces = sum(len(text.times) for text in ended)
+    per_piece = sum(text.tokens for text in ended) / n_pieces if n_pieces else 1
     pieces = sum(begin <= at < end for text in texts for at in text.times)
     first = [text.times[0] - text.begin for text in texts if text.times and begin <= text.times[0] < end]
     gaps = [b - a for text in texts for a, b in pairwise(text.times) if begin <= b < end]
