@@ -43,6 +43,7 @@ from peers.setup import environment, llama_programs
 from serve.clients import (
     THREADS,
     WARM_UP,
+    WARM_UP_EACH,
     Client,
     Goals,
     Served,
@@ -144,7 +145,7 @@ async def whole(
     server: Served, clients: int, seconds: float, path: str, body: Callable, count: Callable
 ) -> dict:
     """What clients get who wait for whole answers."""
-    begin = perf_counter() + WARM_UP
+    begin = perf_counter() + WARM_UP + WARM_UP_EACH * clients
     end = begin + seconds
     waits, tokens = [], 0
 

@@ -27,7 +27,8 @@ from gpt2c.scoring.comparison import SAMPLE
 THREADS = 2
 N_VOCAB = 50256  # without the end of a text
 FEWEST, MOST = 40, 64  # new tokens of a text
-WARM_UP = 2.0  # seconds before anything counts
+WARM_UP = 2.0  # seconds before anything counts,
+WARM_UP_EACH = 0.06  # and so many for each client: their first texts all begin at once
 Goals = list[tuple[str, bool]]
 """What was to be reached, with the figure, and whether it was."""
 
@@ -228,7 +229,7 @@ async def load(server: Served, clients: int, seconds: float, beside: Callable | 
 
     ``beside(begin, end)`` is awaited at the same time; its result is left out.
     """
-    begin = perf_counter() + WARM_UP
+    begin = perf_counter() + WARM_UP + WARM_UP_EACH * clients
     end = begin + seconds
     texts: list[Text] = []
 
