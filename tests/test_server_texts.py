@@ -304,3 +304,15 @@ def test_any_request_is_answered_or_refused(small, asked):
 @given(ASKED)
 def test_ten_thousand_requests_are_answered_or_refused(small, asked):
     check_any(small, *asked)
+
+
+def test_sessions_of_long_texts_are_dropped_earlier():
+    from gpt2c.server.sessions import Sessions  # where the extra is installed
+
+    sessions = Sessions(max_tokens=100)
+    for n in range(10):
+        sessions.named("a", str(n)).n_tokens = 30
+    first, last = sessions.named("a", "5"), sessions.named("a", "9")
+    assert (first.n_tokens, last.n_tokens) == (0, 30)  # of ten, three and that of the latest call are left
+    sessions.named("a", "9").n_tokens = 5000
+    assert sessions.named("a", "9").n_tokens == 5000

@@ -110,13 +110,14 @@ def _suggested(model: GPT2, named: Named, asked: SuggestRequest, *, deadline: De
     else:
         session.special = asked.special
         session.following(model, asked.prompt)
+    named.n_tokens = len(session.token_ids)
     found = _of_kind(session, asked, deadline)
     answer: dict[str, Any] = {"data": [item._asdict() for item in found]}
     for item in answer["data"]:
         item.pop("bytes", None)
     if asked.kind != "tokens":
         answer |= {"remaining": found.remaining, "finished": found.finished}
-    answer["usage"] = usage(len(session.token_ids), n_cached=session.n_reused)
+    answer["usage"] = usage(named.n_tokens, n_cached=session.n_reused)
     return answer
 
 
