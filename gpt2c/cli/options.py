@@ -398,22 +398,3 @@ def _bias(text: str) -> tuple[int, float]:
 
 # argparse says: invalid ID=BIAS value
 _bias.__name__ = "ID=BIAS"
-
-
-def typing_options(parser: ArgumentParser) -> None:
-    """How a text that is being typed goes on, and until when."""
-    parser.add_argument(
-        "--heal", action="store_true", help="go on inside the last word, in whatever tokens it is written"
-    )
-    parser.add_argument(
-        "--draft",
-        metavar="prompt | MODEL",
-        help="guess tokens, which saves passes and changes no text: 'prompt' guesses that the text repeats "
-        "itself, a smaller model with the same vocabulary what it would write",
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        metavar="SECONDS",
-        help="end the text as it is, so many seconds after the model is loaded",
-    )
