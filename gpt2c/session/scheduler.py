@@ -221,9 +221,10 @@ class Scheduler:
         with self._lock:
             if self._queue.closed:
                 raise RuntimeError("the scheduler is closed")
-            if len(self._limits) > self._queue.max_waiting:
+            waiting = max(0, len(self._limits) - 1)
+            if waiting >= self._queue.max_waiting:
                 raise QueueFullError(
-                    f"{len(self._limits) - 1} calls are waiting, as many as may (max_waiting): try again later"
+                    f"{waiting} calls are waiting, as many as may (max_waiting): try again later"
                 )
             future = self._jobs.submit(partial(function, *args, deadline=limit, **options))
             self._limits.append(limit)
