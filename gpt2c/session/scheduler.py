@@ -40,8 +40,10 @@ class Scheduler:
 
     A request joins between two passes, and a text that ends makes room for the next. All texts that run
     advance in one pass; prompts are computed in slices beside them, so that nobody waits for longer than a
-    pass with a slice. Texts are byte for byte those of ``generate``, whoever else there is. Methods may be
-    called from any thread; those that are awaited, from any event loop.
+    pass with a slice; but ``heal`` adds passes before a text begins, and with ``overflow="slide"`` what the
+    model still sees is computed at once when the beginning is forgotten. Texts are byte for byte those of
+    ``generate``, whoever else there is. Methods may be called from any thread; those that are awaited, from
+    any event loop.
 
     Parameters
     ----------
