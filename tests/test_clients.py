@@ -1,0 +1,135 @@
+"""Programs that know nothing of gpt2c, as clients of its server and as hosts of its plugins.
+
+``pytest -m plugins`` after ``pip install "gpt2c[lm-eval,server]" aiohttp tenacity langchain-openai llm``.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("prometheus_client")
+
+from helpers.local_tasks import TASKS, evaluate, write_tasks
+from helpers.served import served
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def address(bundled):
+    with served(bundled) as server:
+        yield f"http://127.0.0.1:{server.port}/v1"
+
+
+# ---- lm-evaluation-harness
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder with the local tasks, and what the model in this process answers.
+
+    lm-eval asks a server for a token behind each text, which its own window has no room for: 511 of 512.
+    """
+    pytest.importorskip("lm_eval")
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("tenacity")
+    import gpt2c.lm_eval  # noqa: F401
+
+    folder = tmp_path_factory.mktemp("tasks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        write_tasks(folder)
+        yield folder, evaluate(folder, "gpt2c", max_length=511, threads=1)
+
+
+@pytest.mark.plugins
+@pytest.mark.parametrize("options", [{}, {"num_concurrent": 8}], ids=str)
+def test_local_completions_of_lm_eval_answer_as_the_model_in_this_process(tasks, address, options):
+    folder, (metrics, answers) = tasks
+    found = evaluate(
+        folder,
+        "local-completions",
+        base_url=f"{address}/completions",
+        pretrained="gpt2c",
+        max_length=513,
+        **options,
+    )
+    for task in TASKS:  # long contexts and documents, other scripts, special tokens
+        assert found[1][task] == answers[task]
+    assert found[0] == metrics
+
+
+@pytest.mark.plugins
+def test_the_command_of_the_docs_prints_the_table_of_the_docs(address, tmp_path):
+    pytest.importorskip("lm_eval")
+    pytest.importorskip("aiohttp")
+    page = (DOCS / "integrations.md").read_text(encoding="utf-8")
+    (tmp_path / "tasks").mkdir()
+    for name, command in (("tales.yaml", "cat"), ("tales.jsonl", "head -2")):
+        [text] = re.findall(rf"^\$ {command} tasks/{name}\n((?:[^$].*\n)+)", page, re.MULTILINE)
+        (tmp_path / "tasks" / name).write_text(text)
+    [line] = re.findall(r"^\$ lm-eval (run .*local-completions.*)", page, re.MULTILINE)
+    words = shlex.split(line.replace("http://127.0.0.1:8000/v1", address))
+    done = subprocess.run(
+        [sys.executable, "-m", "lm_eval", *words],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    table = re.findall(r"^\|.*acc.*\n", page, re.MULTILINE)
+    assert len(table) == 2 and "".join(table) in done.stdout
+
+
+@pytest.mark.plugins
+def test_keys_of_lm_eval(bundled, monkeypatch):
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("tenacity")
+    models = pytest.importorskip("lm_eval.models.openai_completions")
+    from lm_eval.api.instance import Instance
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key")
+    with served(bundled, api_keys=("sk-a-key",)) as server:
+        url = f"http://127.0.0.1:{server.port}/v1/completions"
+        lm = models.LocalCompletionsAPI(url, model="gpt2c", max_length=513, auth_token="sk-a-key")
+        [(found, greedy)] = lm.loglikelihood([Instance("loglikelihood", {}, ("The king", " was dead"), 0)])
+    [wanted] = bundled.score([("The king", " was dead")], bos=False)
+    assert (found, greedy) == (wanted.logprob, wanted.is_greedy)
+
+
+# ---- LangChain
+
+
+@pytest.mark.plugins
+class TestLangChain:
+    def client(self, address, **options):
+        langchain = pytest.importorskip("langchain_openai")
+        return langchain.OpenAI(
+            base_url=address, api_key="none", model="gpt2c", max_tokens=8, seed=3, temperature=0.7, **options
+        )
+
+    def wanted(self, model, prompts, **options):
+        return model.generate(prompts, max_new_tokens=8, seed=3, temperature=0.7, **options)
+
+    def test_invoke_and_stream(self, bundled, address):
+        text = self.wanted(bundled, "Once upon a time").text
+        client = self.client(address)
+        assert client.invoke("Once upon a time") == text
+        pieces = [*client.stream("Once upon a time")]
+        assert "".join(pieces) == text and len(pieces) == 8
+
+    def test_several_prompts_and_options(self, bundled, address):
+        prompts = ["Once", "The king"]
+        found = self.client(address, n=2, extra_body={"top_k": 5}).generate(prompts)
+        texts = [one.text for group in found.generations for one in group]
+        outs = self.wanted(bundled, prompts, num_return_sequences=2, top_k=5)
+        assert texts == [out.text for out in outs]
+        assert found.llm_output["token_usage"]["completion_tokens"] == 32
