@@ -3,11 +3,13 @@
 ``pytest -m plugins`` after ``pip install "gpt2c[lm-eval,server]" aiohttp tenacity langchain-openai llm``.
 """
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
+from helpers import command_line
 from helpers.local_tasks import TASKS, evaluate, write_tasks
 from helpers.served import served
+from helpers.toys import bundled_tokenizer, random_gpt2
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -133,3 +137,88 @@ class TestLangChain:
         outs = self.wanted(bundled, prompts, num_return_sequences=2, top_k=5)
         assert texts == [out.text for out in outs]
         assert found.llm_output["token_usage"]["completion_tokens"] == 32
+
+
+# ---- llm
+
+
+@pytest.fixture
+def llm(tmp_path):
+    """Runs llm in a process, where gpt2c is installed as pyproject.toml declares it."""
+    pytest.importorskip("llm")
+    declared = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["entry-points"]["llm"]
+    installed = tmp_path / "installed" / "gpt2c-0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: gpt2c\nVersion: 0\n")
+    lines = [f"{name} = {where}\n" for name, where in declared.items()]
+    (installed / "entry_points.txt").write_text("".join(["[llm]\n", *lines]))
+    paths = [DOCS.parent, installed.parent, *sys.path]
+    settings = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "LLM_USER_PATH": str(tmp_path / "llm")}
+
+    def run(*arguments, text=""):
+        command = [sys.executable, "-m", "llm", *arguments]
+        environment = os.environ | settings | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, input=text, env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.mark.plugins
+class TestLLM:
+    def test_options_are_those_of_generate(self, llm, bundled):
+        options = {"temperature": 0.9, "top_k": 30, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.3}
+        options |= {"seed": 4, "stop": "."}
+        words = [word for name, value in options.items() for word in ("-o", name, str(value))]
+        wanted = bundled.generate("The old woman said", max_new_tokens=50, **options)
+        assert wanted.finish_reason == "stop"
+        for more in ([], ["--no-stream"]):
+            done = llm("-m", "gpt2c", "-o", "max_tokens", "50", *words, *more, text="The old woman said")
+            assert done.stdout == wanted.text + "\n", done.stderr
+        logged = json.loads(llm("logs", "-n", "1", "--json").stdout)[0]
+        assert logged["response_json"] == {"seed": 4, "finish_reason": "stop"}
+        assert logged["input_tokens"] == len(wanted.prompt_token_ids)
+        assert logged["output_tokens"] == len(wanted.token_ids)
+
+    def test_defaults_are_those_of_the_command_line(self, llm):
+        done = llm("-m", "gpt2c", "Once upon a time", "-o", "seed", "2")
+        wanted = command_line.run("generate", "Once upon a time", "--seed", "2").stdout
+        assert "Once upon a time" + done.stdout == wanted
+
+    def test_another_model_may_be_the_default(self, llm, tmp_path):
+        model, _ = random_gpt2(n_vocab=4096, tokenizer=bundled_tokenizer(), eos_token_ids=(0,))
+        model.save(tmp_path / "model.gpt2c")
+        llm("models", "options", "set", "gpt2c", "model", "model.gpt2c")
+        done = llm("-m", "gpt2c", "Once", "-o", "temperature", "0", "-o", "max_tokens", "5")
+        assert done.stdout == model.generate("Once", max_new_tokens=5).text + "\n", done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["-s", "You are a king"], "takes no system prompt"),
+            (["-o", "temperature", "-1"], "greater than or equal to 0"),
+            (["-o", "model", "/nowhere"], "there is no file or directory '/nowhere'"),
+            (["-o", "topk", "3"], "topk"),
+            (["-c"], "does not support conversations"),
+        ],
+    )
+    def test_refusals(self, llm, arguments, message):
+        if "-c" in arguments:
+            llm("-m", "gpt2c", "Once", "-o", "max_tokens", "1")
+        done = llm("-m", "gpt2c", "Once", *arguments)
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+    def test_lines_of_the_docs_print_what_they_show(self, llm):
+        page = (DOCS / "integrations.md").read_text(encoding="utf-8")
+        lines = re.findall(r"^\$ llm (.*)\n((?:[^$`].*\n)+)", page, re.MULTILINE)
+        assert len(lines) == 2
+        for words, shown in lines:
+            assert llm(*shlex.split(words)).stdout == shown
+
+    def test_llm_starts_without_what_computes(self):
+        pytest.importorskip("llm")
+        code = "import sys, llm; before = {*sys.modules}; import gpt2c.integrations.llm"
+        code += "; print({'numpy', 'tiktoken', 'gpt2c.model'} & ({*sys.modules} - before))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "set()\n", done.stderr
