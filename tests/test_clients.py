@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -26,10 +27,49 @@ from helpers.toys import bundled_tokenizer, random_gpt2
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
+def read(name):
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def address(bundled):
     with served(bundled) as server:
         yield f"http://127.0.0.1:{server.port}/v1"
+
+
+# ---- what docs/serving.md shows
+
+
+def without_names(value):
+    """An answer without what differs from one to the next."""
+    if isinstance(value, list):
+        return [without_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_names(item) for key, item in value.items() if key not in ("id", "created")}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_lines_print_what_the_page_shows(address):
+    page = read("serving.md")
+    examples = re.findall(r"^\$ (curl .*)\n((?:[{ ].*\n)+)", page, re.MULTILINE)
+    assert len(examples) == len(re.findall(r"\bcurl .*http", page)) == 6
+    for command, shown in examples:
+        words = shlex.split(command.replace("http://127.0.0.1:8000", address.removesuffix("/v1")))
+        printed = subprocess.run(words, capture_output=True, check=True, timeout=60).stdout
+        assert without_names(json.loads(printed)) == without_names(json.loads(shown))
+
+
+@pytest.mark.parametrize("library", ["openai", pytest.param("langchain_openai", marks=pytest.mark.plugins)])
+def test_python_lines_of_the_page_print_the_text_of_the_model(address, bundled, library):
+    pytest.importorskip(library)
+    blocks = re.findall(r"^```python\n(.*?)^```", read("serving.md"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    [code] = [block for block in blocks if block.startswith(f"from {library} ")]
+    code = code.replace("http://127.0.0.1:8000/v1", address)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    wanted = bundled.generate("Once upon a time", max_new_tokens=40, temperature=0.8, top_k=40, seed=1).text
+    assert done.stdout.removesuffix("\n") == wanted, done.stderr
 
 
 # ---- lm-evaluation-harness
@@ -74,13 +114,14 @@ def test_local_completions_of_lm_eval_answer_as_the_model_in_this_process(tasks,
 def test_the_command_of_the_docs_prints_the_table_of_the_docs(address, tmp_path):
     pytest.importorskip("lm_eval")
     pytest.importorskip("aiohttp")
-    page = (DOCS / "integrations.md").read_text(encoding="utf-8")
+    page = read("integrations.md")
     (tmp_path / "tasks").mkdir()
     for name, command in (("tales.yaml", "cat"), ("tales.jsonl", "head -2")):
         [text] = re.findall(rf"^\$ {command} tasks/{name}\n((?:[^$].*\n)+)", page, re.MULTILINE)
         (tmp_path / "tasks" / name).write_text(text)
     [line] = re.findall(r"^\$ lm-eval (run .*local-completions.*)", page, re.MULTILINE)
-    words = shlex.split(line.replace("http://127.0.0.1:8000/v1", address))
+    [server] = re.findall(r"^\$ server=(.*)", page, re.MULTILINE)
+    words = shlex.split(line.replace("$server", server.replace("http://127.0.0.1:8000/v1", address)))
     done = subprocess.run(
         [sys.executable, "-m", "lm_eval", *words],
         cwd=tmp_path,
@@ -210,7 +251,7 @@ class TestLLM:
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
     def test_lines_of_the_docs_print_what_they_show(self, llm):
-        page = (DOCS / "integrations.md").read_text(encoding="utf-8")
+        page = read("integrations.md")
         lines = re.findall(r"^\$ llm (.*)\n((?:[^$`].*\n)+)", page, re.MULTILINE)
         assert len(lines) == 2
         for words, shown in lines:
