@@ -76,7 +76,8 @@ function offer(words) {
       sheet.insert(word.text);
       byId("text").focus();
     };
-    return make("button", { type: "button", onclick: take }, make("bdi", {}, word.word), make("small", {}, percent(word.probability)));
+    const shown = [make("bdi", {}, word.word), make("small", {}, percent(word.probability))];
+    return make("button", { type: "button", title: word.word, onclick: take }, shown);
   });
   byId("offers").replaceChildren(...buttons);
 }
@@ -133,7 +134,7 @@ async function write() {
     const body = wanted();
     sheet.arrive("");
     const response = await post("/v1/completions", body, signal);
-    for await (const event of eventsOf(response, signal)) {
+    for await (const event of eventsOf(response)) {
       told.seed = event.seed;
       if (event.usage) told.tokens = event.usage.completion_tokens;
       for (const choice of event.choices) {

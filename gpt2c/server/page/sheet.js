@@ -23,9 +23,11 @@ function makeSheet({ changed, moved }) {
       return piece;
     });
     nodes.push(text.slice(end));
+    // A line may end here, so that nothing of the text moves; and a line break at the end makes a line.
+    nodes.push("\u200b");
     if (coming) nodes.push(make("span", { class: "coming" }, coming));
     else if (ghost) nodes.push(make("span", { class: "ghost" }, ghost));
-    mirror.replaceChildren(...nodes, "\u200b"); // so that a line break at the end makes a line
+    mirror.replaceChildren(...nodes);
   }
 
   const atEnd = () => field.selectionStart === text.length && field.selectionEnd === text.length;

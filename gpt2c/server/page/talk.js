@@ -41,26 +41,26 @@ async function post(path, body, signal) {
 }
 
 async function complaint(response) {
+  if (response.status === 401) return "The server does not know this API key.";
+  if (response.status === 429) return "The server is busy. Try again in a moment.";
   let said = "";
   try {
     said = (await response.json()).error.message;
   } catch {
     // Not the server itself answers, but something before it.
   }
-  if (response.status === 429) return "The server is busy. Try again in a moment.";
   return said ? said[0].toUpperCase() + said.slice(1) : `The answer is ${response.status} ${response.statusText}.`;
 }
 
 const answer = async (path, body, signal) => (await post(path, body, signal)).json();
 
 // The events of a streamed answer.
-async function* eventsOf(response, signal) {
+async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
       const { value, done } = await reader.read().catch(() => ({ done: true }));
-      signal.throwIfAborted();
       if (done) throw new Error("The connection broke off before the text was complete.");
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();
