@@ -96,6 +96,10 @@ class TestScores:
                 "n_chars",
             ):
                 assert one[name] == getattr(score, name)
+            for row, ids in zip(one["tokens"], score.top_ids.tolist(), strict=True):
+                for text, token in zip(row.pop("top_texts"), ids, strict=True):
+                    alone = bundled.tokenizer.decode([token])
+                    assert text == alone or ("\ufffd" in alone and text.startswith(r"bytes:\x"))
             assert one["tokens"] == score.rows()
             assert one["words"] == [word._asdict() for word in score.words()]
         assert found["usage"]["total_tokens"] == sum(one["n_tokens"] for one in found["data"])
