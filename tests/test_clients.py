@@ -53,7 +53,7 @@ def without_names(value):
 def test_curl_lines_print_what_the_page_shows(address):
     page = read("serving.md")
     examples = re.findall(r"^\$ (curl .*)\n((?:[{ ].*\n)+)", page, re.MULTILINE)
-    assert len(examples) == len(re.findall(r"\bcurl .*http", page)) == 6
+    assert len(examples) == len(re.findall(r"^\$ curl .*http", page, re.MULTILINE)) == 6
     for command, shown in examples:
         words = shlex.split(command.replace("http://127.0.0.1:8000", address.removesuffix("/v1")))
         printed = subprocess.run(words, capture_output=True, check=True, timeout=60).stdout
