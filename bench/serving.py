@@ -14,8 +14,6 @@ long prompt  the gaps between tokens of 8 texts while a prompt of 1,000 tokens a
              alone and a slice of the prompt alone (the goal: 99 % within twice the sum)
 faults       8 clients as in load, alone; and while 200 clients leave in the middle of their text, 100 send
              their request byte by byte, and 100 hardly read (the goal: the gaps' p99 within 1.5 times)
-workers      the recipe of docs/deployment.md, two gunicorn workers with a thread each, beside one process,
-             for whole answers (pip install gunicorn)
 soak         8 clients with requests of all kinds, some of them wrong, for so many minutes: memory in thirds
              of the time (the goal: the last as the middle one, to 2 % or 4 MiB); only with --soak
 
@@ -29,33 +27,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from time import perf_counter
 
 from peers.setup import environment, llama_programs
-from serve.clients import (
-    THREADS,
-    WARM_UP,
-    WARM_UP_EACH,
-    Client,
-    Goals,
-    Served,
-    gpt2c_command,
-    load,
-    percentiles,
-    progress,
-    serving,
-    table,
-    until,
-    words,
-)
+from serve.clients import THREADS, Goals, gpt2c_command, load, progress, serving, table
 from serve.inside import in_process, long_prompt
 from serve.trouble import faults, soak
 
@@ -64,7 +43,6 @@ from gpt2c.cli.bench import cpu_name, random_model
 from gpt2c.tokenizer import gpt2_tokenizer
 
 BENCH = Path(__file__).resolve().parent
-APP = BENCH.parent / "docs/deployment"
 PACKED = "gpt2c/serving.gpt2c"  # in --work: the weights that llama.cpp gets, with GPT-2's vocabulary
 
 
@@ -119,63 +97,11 @@ def llama_settings(options: argparse.Namespace) -> dict[int, tuple[int, str, str
     return {clients: max(tried, key=tried.get) for clients, tried in rates.items()}
 
 
-def workers(options: argparse.Namespace) -> tuple[list[dict], Goals]:
-    """Whole answers of one process, and of workers with a thread each."""
-    gunicorn = [sys.executable, "-m", "gunicorn", "--workers", THREADS, "--timeout", "120",
-                "--bind", "127.0.0.1:{port}", "--chdir", APP, "app:app"]  # fmt: skip
-    environment = os.environ | {"GPT2C_MODEL": str(options.model), "OMP_NUM_THREADS": "1"}
-    common = {"temperature": 0}
-    servers = {
-        "one process": (gpt2c_command(options.model), os.environ, "/v1/completions", "max_tokens",
-                        lambda answer: answer["usage"]["completion_tokens"]),
-        f"{THREADS} workers": (gunicorn, environment, "/generate", "max_new_tokens",
-                               lambda answer: answer["tokens"]),
-    }  # fmt: skip
-    rows = []
-    for clients in options.clients:
-        for name, (command, env, path, length, count) in servers.items():
-            progress(f"{clients} clients, {name}")
-            with serving(command, env=env) as server:
-                ask = (path, lambda rng, length=length: {"prompt": words(rng), length: 48, **common}, count)
-                rows.append({"server": name, **asyncio.run(whole(server, clients, options.seconds, *ask))})
-    return rows, []
-
-
-async def whole(
-    server: Served, clients: int, seconds: float, path: str, body: Callable, count: Callable
-) -> dict:
-    """What clients get who wait for whole answers."""
-    begin = perf_counter() + WARM_UP + WARM_UP_EACH * clients
-    end = begin + seconds
-    waits, tokens = [], 0
-
-    async def ask(number: int) -> None:
-        nonlocal tokens
-        rng, client = random.Random(number), Client(server.port)
-        while True:
-            asked = perf_counter()
-            if (status := await client.send(path, body(rng))) != 200:
-                raise RuntimeError(f"status {status}: {await client.rest()!r}")
-            answer = json.loads(await client.rest())
-            if begin <= perf_counter() < end:
-                waits.append(perf_counter() - asked)
-                tokens += count(answer)
-
-    memory = await until(end, server, map(ask, range(clients)))
-    return {
-        "clients": clients,
-        "tokens/s": tokens / seconds,
-        **percentiles("answer", waits),
-        "MiB": memory,
-    }
-
-
 PARTS = {
     "load": measure_load,
     "in process": in_process,
     "long prompt": long_prompt,
     "faults": faults,
-    **({"workers": workers} if (APP / "app.py").exists() else {}),
     "soak": soak,
 }
 

@@ -341,10 +341,19 @@ def test_a_closed_scheduler(model):
         scheduler.submit("The king")
     with pytest.raises(RuntimeError, match="the scheduler is closed"):
         scheduler.run(model.score, "a")
+    limited = model.scheduler(slice_tokens=1)
+    future = limited.run(model.score, TEXT * 300, stride=8)
+    limited.close()
+    with pytest.raises(gpt2c.DeadlineError):
+        future.result(0)
     drained = model.scheduler()
+    scored = [drained.run(model.score, TEXT) for _ in range(3)]
     request = drained.submit("The king", max_new_tokens=20)
     drained.close(drain=60)
     same(request.future.result(0), [model.generate("The king", max_new_tokens=20)])
+    assert all(
+        future.result(0).logprobs.tobytes() == model.score(TEXT).logprobs.tobytes() for future in scored
+    )
 
 
 @pytest.mark.parametrize(

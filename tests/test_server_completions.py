@@ -305,7 +305,7 @@ class TestErrors:
             ({"best_of": 9}, "best_of"),
             ({"logprobs": 21}, "logprobs"),
             ({"prompt": {"a": 1}}, "prompt"),
-            ({"stop": ["a"] * 5}, "stop"),
+            ({"stop": ["a"] * 17}, "stop"),
         ],
     )
     def test_the_field_that_is_wrong_is_named(self, server, fields, param):
@@ -394,7 +394,7 @@ FIELDS = {
     "temperature": st.floats(-0.5, 5.5),
     "top_p": st.floats(-0.1, 1.1),
     "logprobs": st.integers(-1, 21),
-    "stop": st.text(max_size=2) | st.lists(st.text(max_size=2), max_size=5),
+    "stop": st.text(max_size=2) | st.lists(st.text(max_size=2), max_size=17),
     "presence_penalty": st.floats(-3, 3),
     "frequency_penalty": st.floats(-3, 3),
     "logit_bias": st.dictionaries(st.integers(-1, 4097).map(str), st.floats(-100, 100), max_size=3),

@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import time
+from copy import copy
 from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
+from helpers import toys
 from helpers.command_line import command, environment, run
 from helpers.served import Answer, ask, connect, read_all, request_bytes, send, served
 from hypothesis import example, given, settings
@@ -77,6 +79,32 @@ def test_tokens(server, bundled):
     assert ask(server, "POST", "/detokenize", {"token_ids": []}).json == {"text": ""}
     for ids in ([4096], [-1], [10**20]):
         assert ask(server, "POST", "/detokenize", {"token_ids": ids}).status == 400
+
+
+def test_tokens_in_the_form_of_vllm(server, bundled):
+    text = "<|endoftext|>The king's ☃"
+    special = [0, *bundled.tokenizer.encode("The king's ☃")]
+    for asked in ({"add_special_tokens": False}, {"model": "gpt2c"}):
+        found = ask(server, "POST", "/tokenize", {"prompt": text, **asked})
+        assert found.json == {"tokens": special, "count": len(special), "max_model_len": 512}
+    assert ask(server, "POST", "/detokenize", {"tokens": special}).json == {"prompt": text}
+    answer = ask(server, "POST", "/tokenize", {"prompt": text, "special": True})
+    assert "special is no field of this request" in answer.error["message"]
+    answer = ask(server, "POST", "/detokenize", {"tokens": [4096]})
+    assert answer.status == 400 and answer.error["message"].startswith("tokens")
+    ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "model_max_length": 512}
+    assert ask(server, "GET", "/tokenizer_info").json == ends
+
+
+def test_tokens_before_a_text_in_the_form_of_vllm():
+    tokenizer = copy(toys.bundled_tokenizer())
+    tokenizer.prefix = (7,)
+    model, _ = toys.random_gpt2(n_vocab=4096, tokenizer=tokenizer, eos_token_ids=(0,))
+    plain = tokenizer.encode("The king")
+    with served(model) as server:
+        for around, tokens in ((True, [7, *plain]), (False, plain)):
+            asked = {"prompt": "The king", "add_special_tokens": around}
+            assert ask(server, "POST", "/tokenize", asked).json["tokens"] == tokens
 
 
 def test_metrics_count(bundled):
@@ -316,7 +344,9 @@ VALUES = st.recursive(
 ASKED = {
     "path": st.sampled_from(["/tokenize", "/detokenize"]),
     "body": VALUES
-    | st.fixed_dictionaries({}, optional=dict.fromkeys(("text", "special", "token_ids"), VALUES)),
+    | st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("text", "special", "token_ids", "prompt", "tokens"), VALUES)
+    ),
 }
 
 

@@ -82,7 +82,7 @@ class TestRequests:
             ({"json_schema": {}, "heal": True}, "json_schema", "goes without heal"),
             ({"json_schema": {}, "ignore_eos": True}, "json_schema", "goes without ignore_eos"),
             ({"json_schema": {}, "min_tokens": 2}, "json_schema", "goes without min_tokens"),
-            ({"stop": ["a"] * 5}, "stop", "has 5 strings; allowed: 4"),
+            ({"stop": ["a"] * 17}, "stop", "has 17 strings; allowed: 16"),
             ({"stop": ["a", ""]}, "stop", "empty string"),
             ({"stop": 3}, "stop", "a string or a list of strings"),
             ({"logit_bias": {"a": 1}}, "logit_bias", "has the key 'a'; allowed: token ids"),

@@ -2,11 +2,6 @@
 
 import base64
 import json
-import re
-import shlex
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +96,10 @@ class TestScores:
                 "n_chars",
             ):
                 assert one[name] == getattr(score, name)
+            for row, ids in zip(one["tokens"], score.top_ids.tolist(), strict=True):
+                for text, token in zip(row.pop("top_texts"), ids, strict=True):
+                    alone = bundled.tokenizer.decode([token])
+                    assert text == alone or ("\ufffd" in alone and text.startswith(r"bytes:\x"))
             assert one["tokens"] == score.rows()
             assert one["words"] == [word._asdict() for word in score.words()]
         assert found["usage"]["total_tokens"] == sum(one["n_tokens"] for one in found["data"])
@@ -218,22 +217,6 @@ def test_nothing_in_time_is_an_error(bundled):
             assert refusal(server, path, 504, **fields)["code"] == "deadline"
 
 
-def without_names(value):
-    return {key: item for key, item in value.items() if key not in ("id", "created")}
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_lines_of_the_docs_print_what_they_show(bundled):
-    page = (Path(__file__).resolve().parent.parent / "docs/serving.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^\$ (curl .*)\n((?:[{ ].*\n)+)", page, re.MULTILINE)
-    assert len(examples) == 5
-    with served(bundled) as server:
-        for command, shown in examples:
-            command = shlex.split(command.replace(":8000/", f":{server.port}/"))
-            printed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
-            assert without_names(json.loads(printed)) == without_names(json.loads(shown))
-
-
 # ---- whatever is asked
 
 JUNK = st.recursive(
@@ -304,3 +287,15 @@ def test_any_request_is_answered_or_refused(small, asked):
 @given(ASKED)
 def test_ten_thousand_requests_are_answered_or_refused(small, asked):
     check_any(small, *asked)
+
+
+def test_sessions_of_long_texts_are_dropped_earlier():
+    from gpt2c.server.sessions import Sessions  # where the extra is installed
+
+    sessions = Sessions(max_tokens=100)
+    for n in range(10):
+        sessions.named("a", str(n)).n_tokens = 30
+    first, last = sessions.named("a", "5"), sessions.named("a", "9")
+    assert (first.n_tokens, last.n_tokens) == (0, 30)  # of ten, three and that of the latest call are left
+    sessions.named("a", "9").n_tokens = 5000
+    assert sessions.named("a", "9").n_tokens == 5000

@@ -20,6 +20,7 @@ __all__ = [
     "sampling_options",
     "special_option",
     "text_or_files",
+    "typing_options",
 ]
 
 
@@ -239,6 +240,25 @@ def sampling_options(parser: ArgumentParser) -> None:
     _add_restrictions(add)
     _add_search(add)
     _add_overflow(add)
+
+
+def typing_options(parser: ArgumentParser) -> None:
+    """How a text goes on that someone is writing."""
+    parser.add_argument(
+        "--heal", action="store_true", help="go on inside the last word, in whatever tokens it is written"
+    )
+    parser.add_argument(
+        "--draft",
+        metavar="prompt | MODEL",
+        help="guess tokens, which saves passes and changes no text: 'prompt' guesses that the text repeats "
+        "itself, a smaller model with the same vocabulary what it would write",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="end the text as it is, so many seconds after the model is loaded",
+    )
 
 
 def _add_sampling(add: Callable[..., object]) -> None:

@@ -17,6 +17,7 @@ from .options import (
     sampling_options,
     special_option,
     text_or_files,
+    typing_options,
 )
 from .server_options import server_options
 
@@ -80,7 +81,7 @@ def _generate(command: Command) -> None:
     sampling_options(parser)
     special_option(parser)
     edit_option(parser)
-    _typing_options(parser)
+    typing_options(parser)
     parser.add_argument(
         "--skip-special-tokens",
         action="store_true",
@@ -95,24 +96,6 @@ def _generate(command: Command) -> None:
     )
     files_of_texts(parser)
     output_options(parser, "FILE | DIR")
-
-
-def _typing_options(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--heal", action="store_true", help="go on inside the last word, in whatever tokens it is written"
-    )
-    parser.add_argument(
-        "--draft",
-        metavar="prompt | MODEL",
-        help="guess tokens, which saves passes and changes no text: 'prompt' guesses that the text repeats "
-        "itself, a smaller model with the same vocabulary what it would write",
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        metavar="SECONDS",
-        help="end the text as it is, so many seconds after the model is loaded",
-    )
 
 
 def _suggest(command: Command) -> None:

@@ -37,6 +37,7 @@ def run(arguments: Namespace) -> None:
             allow_origins=tuple(arguments.allow_origins),
             request_seconds=arguments.timeout,
             max_texts=arguments.max_texts,
+            max_tokens=arguments.max_tokens,
             max_waiting=arguments.max_waiting,
         )
         model = load_model(arguments)

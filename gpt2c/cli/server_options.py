@@ -27,6 +27,13 @@ def server_options(parser: ArgumentParser) -> None:
         help="let pages of this site use the server, such as https://example.org; may be given several times",
     )
     add("--max-texts", type=_count, default=64, metavar="N", help="texts computed at the same time (64)")
+    add(
+        "--max-tokens",
+        type=_count,
+        metavar="N",
+        help="tokens that all these texts together may have, prompts included: their caches take memory "
+        "(as many as take 1 GiB)",
+    )
     add("--max-waiting", type=_count, default=64, metavar="N", help="requests that may wait for them (64)")
     add("--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for a whole request (60)")
     add(

@@ -1,1 +1,1 @@
-"""gpt2c inside other programs: lm-evaluation-harness, Ray and `datasets`."""
+"""gpt2c inside other programs: lm-evaluation-harness, llm, Ray and `datasets`."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import shown
-from . import basics, completions, texts
+from . import basics, completions, page, texts
 from .http import APIError, error_response
 from .metrics import Metrics
 from .shell import Guard, Shell
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_app"]
 
-ROUTES: list[Route] = [*basics.ROUTES, *completions.ROUTES, *texts.ROUTES]
+ROUTES: list[Route] = [*page.ROUTES, *basics.ROUTES, *completions.ROUTES, *texts.ROUTES]
 
 
 def build_app(model: GPT2, settings: Settings) -> Starlette:
@@ -50,7 +50,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, headers = shown(request.url.path)[1:-1], dict(error.headers or {})
     if error.status_code == 404:
-        there = ", ".join(route.path for route in ROUTES)
+        there = ", ".join(route.path.replace(":path", "") for route in ROUTES)
         return error_response(APIError(404, f"there is no {path}; there is: {there}", code="unknown_url"))
     message = f"{path} takes {headers.get('Allow', 'other methods')}; got {shown(request.method)[1:-1]}"
     return error_response(APIError(error.status_code, message, headers=headers))

@@ -25,10 +25,25 @@ class Tokenize(Schema):
     special: bool = False
 
 
+class TokenizeAsVLLM(Schema):
+    """What ``/tokenize`` takes from clients of vLLM, which expect special tokens in a text to be read."""
+
+    prompt: str
+    add_special_tokens: bool = True
+    model: str | None = None
+
+
 class Detokenize(Schema):
     """What ``/detokenize`` takes."""
 
     token_ids: list[int] = Field(max_length=1 << 20)
+
+
+class DetokenizeAsVLLM(Schema):
+    """What ``/detokenize`` takes from clients of vLLM."""
+
+    tokens: list[int] = Field(max_length=1 << 20)
+    model: str | None = None
 
 
 async def health(request: Request) -> JSONResponse:
@@ -65,20 +80,36 @@ def _model(state: State) -> dict[str, Any]:
 
 
 async def tokenize(request: Request) -> JSONResponse:
-    """The tokens of a text, without what the tokenizer puts around it."""
-    body = await read_json(request, Tokenize)
-    language_model = State.of(request).model
+    """The tokens of a text: without what the tokenizer puts around it, unless vLLM's form asks for that."""
+    body = await read_json(request, Tokenize, TokenizeAsVLLM)
+    model = State.of(request).model
     # In another thread: a long text takes a while.
-    ids = await run_in_threadpool(language_model.encode_text, body.text, "text", special=body.special)
-    return JSONResponse({"token_ids": ids.tolist(), "count": len(ids)})
+    if isinstance(body, Tokenize):
+        ids = await run_in_threadpool(model.encode_text, body.text, "text", special=body.special)
+        return JSONResponse({"token_ids": ids.tolist(), "count": len(ids)})
+    assert isinstance(body, TokenizeAsVLLM)
+    if body.add_special_tokens:
+        [ids] = await run_in_threadpool(model.encode, [body.prompt], special=True)
+    else:
+        ids = await run_in_threadpool(model.encode_text, body.prompt, "prompt", special=True)
+    return JSONResponse({"tokens": ids.tolist(), "count": len(ids), "max_model_len": model.config.n_ctx})
 
 
 async def detokenize(request: Request) -> JSONResponse:
     """The text of tokens."""
-    body = await read_json(request, Detokenize)
-    language_model = State.of(request).model
-    ids = language_model.encode_text(body.token_ids, "token_ids")
-    return JSONResponse({"text": await run_in_threadpool(language_model.tokenizer.decode, ids)})
+    body = await read_json(request, Detokenize, DetokenizeAsVLLM)
+    model = State.of(request).model
+    name, answer = ("token_ids", "text") if isinstance(body, Detokenize) else ("tokens", "prompt")
+    ids = model.encode_text(getattr(body, name), name)
+    return JSONResponse({answer: await run_in_threadpool(model.tokenizer.decode, ids)})
+
+
+async def tokenizer_info(request: Request) -> JSONResponse:
+    """The tokens at the ends of a text, as vLLM tells them: lm-evaluation-harness asks."""
+    model = State.of(request).model
+    ends = {"bos_token": model.tokenizer.bos_token_id, "eos_token": model.tokenizer.eos_token_id}
+    found = {name: None if token is None else model.tokenizer.decode([token]) for name, token in ends.items()}
+    return JSONResponse({**found, "model_max_length": model.config.n_ctx})
 
 
 ROUTES = [
@@ -88,4 +119,5 @@ ROUTES = [
     Route("/v1/models/{model_id:path}", model),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/tokenizer_info", tokenizer_info),
 ]

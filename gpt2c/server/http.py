@@ -107,16 +107,24 @@ def error_response(error: BaseException) -> JSONResponse:
     return JSONResponse(error_body(told), told.status, told.headers)
 
 
-async def read_json(request: Request, schema: type[S]) -> S:
+async def read_json(request: Request, *schemas: type[S]) -> S:
     """The body of a request, checked.
+
+    Parameters
+    ----------
+    request : Request
+    *schemas : type
+        The forms that it may have, told apart by their first fields; without any of those, it has the first.
 
     Raises
     ------
     APIError
-        The body is too long, came too slowly, is no JSON object, or does not follow ``schema``.
+        The body is too long, came too slowly, is no JSON object, or does not follow its schema.
     """
+    given = _parsed(await _body(request))
+    schema = next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0])
     try:
-        return schema.model_validate(_parsed(await _body(request)))
+        return schema.model_validate(given)
     except ValidationError as error:
         raise _problems(error, schema) from None
 

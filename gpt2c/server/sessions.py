@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Named", "Sessions"]
 
-MOST_SESSIONS = 64  # each has a cache of the whole context
+MOST_SESSIONS = 64
 
 
 class Named:
@@ -20,12 +20,21 @@ class Named:
     def __init__(self) -> None:
         self.lock = Lock()
         self.session: Session | None = None
+        self.n_tokens = 0
+        """How many tokens its text has."""
 
 
 class Sessions:
-    """The sessions that were used latest; those of one client are out of reach of others."""
+    """The sessions that were used latest; those of one client are out of reach of others.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    max_tokens : int
+        How many tokens the texts of all have, beside that of the latest: their caches take memory.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
         self._named: OrderedDict[tuple[str, str], Named] = OrderedDict()
 
     def named(self, client: str, name: str | None) -> Named:
@@ -34,6 +43,11 @@ class Sessions:
             return Named()
         found = self._named.setdefault((client, name), Named())
         self._named.move_to_end((client, name))
-        if len(self._named) > MOST_SESSIONS:
+        others = [*self._named.values()][:-1]
+        n_tokens = sum(one.n_tokens for one in others)
+        for one in others:
+            if len(self._named) <= MOST_SESSIONS and n_tokens <= self._max_tokens:
+                break
             self._named.popitem(last=False)
+            n_tokens -= one.n_tokens
         return found

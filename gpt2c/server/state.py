@@ -65,7 +65,7 @@ class State:
 
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
-        self.sessions = Sessions()
+        self.sessions = Sessions(scheduler.counts.max_tokens // 4)
         self.ending = False
         """Whether the server only finishes what it has begun."""
         self.created = int(time.time())

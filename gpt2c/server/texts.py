@@ -15,7 +15,7 @@ from ..heads.reading import Options, read_all
 from ..model import GPT2
 from ..scoring.results import Score
 from ..session.session import Session
-from .choices import json_response, usage
+from .choices import json_response, token_text, usage
 from .clients import unless_gone
 from .completions import check_model
 from .http import APIError, read_json
@@ -75,7 +75,9 @@ def _scored(state: State, asked: ScoreRequest, scores: list[Score], n_tokens: in
         one = {"object": "score", "index": i, "n_tokens": len(found)}
         one |= {name: getattr(found, name) for name in names}
         if asked.tokens:
-            one["tokens"] = found.rows()
+            one["tokens"] = rows = found.rows()
+            for row in rows if asked.top else ():
+                row["top_texts"] = [token_text(state.model, token) for token in row["top_ids"]]
         if asked.words:
             one["words"] = [word._asdict() for word in found.words()]
         data.append(one)
@@ -110,13 +112,14 @@ def _suggested(model: GPT2, named: Named, asked: SuggestRequest, *, deadline: De
     else:
         session.special = asked.special
         session.following(model, asked.prompt)
+    named.n_tokens = len(session.token_ids)
     found = _of_kind(session, asked, deadline)
     answer: dict[str, Any] = {"data": [item._asdict() for item in found]}
     for item in answer["data"]:
         item.pop("bytes", None)
     if asked.kind != "tokens":
         answer |= {"remaining": found.remaining, "finished": found.finished}
-    answer["usage"] = usage(len(session.token_ids), n_cached=session.n_reused)
+    answer["usage"] = usage(named.n_tokens, n_cached=session.n_reused)
     return answer
 
 

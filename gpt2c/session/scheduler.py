@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
@@ -40,8 +40,10 @@ class Scheduler:
 
     A request joins between two passes, and a text that ends makes room for the next. All texts that run
     advance in one pass; prompts are computed in slices beside them, so that nobody waits for longer than a
-    pass with a slice. Texts are byte for byte those of ``generate``, whoever else there is. Methods may be
-    called from any thread; those that are awaited, from any event loop.
+    pass with a slice; but ``heal`` adds passes before a text begins, and with ``overflow="slide"`` what the
+    model still sees is computed at once when the beginning is forgotten. Texts are byte for byte those of
+    ``generate``, whoever else there is. Methods may be called from any thread; those that are awaited, from
+    any event loop.
 
     Parameters
     ----------
@@ -79,7 +81,8 @@ class Scheduler:
         )
         self._turns = Turns()
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="gpt2c-jobs")
-        self._n_jobs, self._lock = 0, threading.Lock()
+        self._limits: list[Deadline] = []  # of what runs there, or waits
+        self._lock = threading.Lock()
         self._process = os.getpid()
         # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
         self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
@@ -218,17 +221,16 @@ class Scheduler:
         limit = self._in_turns(deadline, self._slice)
         limit.begin()
         with self._lock:
-            if self._n_jobs > self._queue.max_waiting:
+            if self._queue.closed:
+                raise RuntimeError("the scheduler is closed")
+            waiting = max(0, len(self._limits) - 1)
+            if waiting >= self._queue.max_waiting:
                 raise QueueFullError(
-                    f"{self._n_jobs} calls are waiting, as many as may (max_waiting): try again later"
+                    f"{waiting} calls are waiting, as many as may (max_waiting): try again later"
                 )
-            self._n_jobs += 1
-        try:
             future = self._jobs.submit(partial(function, *args, deadline=limit, **options))
-        except RuntimeError:
-            self._run_ended(None)
-            raise RuntimeError("the scheduler is closed") from None
-        future.add_done_callback(self._run_ended)
+            self._limits.append(limit)
+        future.add_done_callback(lambda _: self._run_ended(limit))
         return future
 
     async def call(
@@ -246,9 +248,9 @@ class Scheduler:
             limit.cancel()
             raise
 
-    def _run_ended(self, _: object) -> None:
+    def _run_ended(self, limit: Deadline) -> None:
         with self._lock:
-            self._n_jobs -= 1
+            self._limits.remove(limit)
 
     # ---- the scheduler itself
 
@@ -261,13 +263,17 @@ class Scheduler:
         """Take no more requests, give those that there are ``drain`` seconds, and cancel the others."""
         self._queue.close()
         end = perf_counter() + drain
-        while not self._queue.finished and perf_counter() < end:
-            self._thread.join(min(0.05, drain))
+        while (self._limits or not self._queue.finished) and perf_counter() < end:
+            sleep(min(0.02, drain))
         for request in self._queue.requests():
             request.cancel()
         self._queue.wake()
-        self._jobs.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            limits = [*self._limits]
+        for limit in limits:
+            limit.cancel()
         if self._process == os.getpid():
+            self._jobs.shutdown(cancel_futures=True)
             self._thread.join()
 
     def __enter__(self) -> Scheduler:

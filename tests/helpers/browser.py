@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 30.0  # seconds until an answer has to come
-KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36}
+KEYS = {"Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36}
 KEYS |= {f"Arrow{name}": 37 + i for i, name in enumerate(("Left", "Up", "Right", "Down"))}
 
 
@@ -62,13 +62,13 @@ class Browser:
 
     # The page
 
-    def open(self, path: Path) -> None:
-        """Load a file and wait until its script has run."""
+    def open(self, page: Path | str) -> None:
+        """Load a file, or what is at an address, and wait until its script has run."""
         self._driver.get("about:blank")
         for kind in ("browser", "performance"):
             self._driver.get_log(kind)
-        self._driver.get(Path(path).resolve().as_uri())
-        self.wait("location.protocol === 'file:' && document.readyState === 'complete'")
+        self._driver.get(page if isinstance(page, str) else page.resolve().as_uri())
+        self.wait("location.protocol !== 'about:' && document.readyState === 'complete'")
 
     def js(self, expression: str) -> Any:
         """The value of a JavaScript expression; its exception is an AssertionError."""
@@ -131,6 +131,12 @@ class Browser:
                 event["text"] = "\r" if key == "Enter" else key
             self.call("Input.dispatchKeyEvent", {"type": "keyDown", **event})
             self.call("Input.dispatchKeyEvent", {"type": "keyUp", **event})
+
+    def type(self, text: str) -> None:
+        """Type characters where the keyboard's focus is, a key for each."""
+        for character in text:
+            self.call("Input.dispatchKeyEvent", {"type": "keyDown", "key": character, "text": character})
+            self.call("Input.dispatchKeyEvent", {"type": "keyUp", "key": character})
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}

@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append(Element(tag, dict(attributes)))
-        if tag not in ("link", "meta"):  # which have no end
+        if tag not in ("input", "link", "meta"):  # which have no end
             self._open.append(self.elements[-1])
 
     def handle_endtag(self, tag):

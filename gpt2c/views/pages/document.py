@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ...core.checks import check_integer
@@ -16,6 +12,7 @@ from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
 from . import explanation
 from .continuation import continuations, generation, room, search
+from .parts import json_text, part, script_of, source_hash
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
@@ -29,6 +26,7 @@ SCRIPTS = (
     *("data.js", "pieces.js", "elements.js", "walk.js", "heads.js", "scores.js"),
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
+STYLES = ("base.css", "page.css")
 TITLE_CHARACTERS = 60
 # Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
 AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
@@ -184,35 +182,19 @@ def _document(data: dict[str, Any]) -> str:
     title = " ".join(printable[: TITLE_CHARACTERS + 1].split())
     if len(text) > TITLE_CHARACTERS:
         title = title[:TITLE_CHARACTERS] + "…"
-    parts = _parts()
-    return parts["page.html"].format(
+    template, style, script = _parts()
+    return template.format(
         title=html.escape(title),
-        style=parts["page.css"],
-        script=parts["script"],
-        style_hash=_hash(parts["page.css"]),
-        script_hash=_hash(parts["script"]),
-        data=_json(data),
+        style=style,
+        script=script,
+        style_hash=source_hash(style),
+        script_hash=source_hash(script),
+        data=json_text(data),
     )
 
 
-def _json(data: dict[str, Any]) -> str:
-    """JSON that can stand in a script element: ASCII, without a character that means anything in HTML."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 and its like are escaped
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
 @cache
-def _parts() -> dict[str, str]:
+def _parts() -> tuple[str, str, str]:
     """The template, the style and the script."""
-    folder = files(__package__)
-    parts = {name: folder.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css")}
-    scripts = "\n".join(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS)
-    parts["script"] = f'(() => {{\n"use strict";\n{scripts}}})();'
-    return parts
-
-
-def _hash(text: str) -> str:
-    """What the content security policy calls an inline style or script by."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    template, *styles = (part(__package__, name) for name in ("page.html", *STYLES))
+    return template, "\n".join(styles), script_of(part(__package__, name) for name in SCRIPTS)
