@@ -269,3 +269,15 @@ def test_batch_size_goes_with_a_session(model, monkeypatch):
         same(found, model.generate("Once", **options))
     with pytest.raises(ValueError, match="batch_size"):
         model.generate("Once", session=session, batch_size=0)
+
+
+def test_a_cache_grows_with_its_text(model):
+    session = model.session("Once")
+    sizes = {session._cache.nbytes}
+    for n in range(1, 40):
+        session.text = "Once upon a time there was a girl. " * n
+        same(session.suggest(2), model.suggest(session.text, 2))
+        sizes.add(session._cache.nbytes)
+    full = model.new_cache().nbytes
+    assert min(sizes) <= full / 2 and max(sizes) == full
+    assert len(sizes) <= 4  # and not with every token

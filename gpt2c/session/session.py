@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _NO_IDS = np.empty(0, np.int32)
+_STEP = 256  # tokens that a cache has room for at least
 
 
 class Session:
@@ -60,7 +61,7 @@ class Session:
     def __init__(self, model: LoadedModel, text: Prompt = "", *, special: bool = False) -> None:
         self.model, self.special = model, check_flag("special", special)
         self.n_reused = self.n_computed = 0
-        self._cache: KVCache = model.new_cache()
+        self._cache: KVCache = model.new_cache(min(_STEP, model.config.n_ctx))
         self._held: np.ndarray = _NO_IDS  # the tokens that it holds
         self._logits: np.ndarray | None = None  # after them, if they are known
         self._text, self._ids = "", _NO_IDS
@@ -211,6 +212,7 @@ class Session:
 
         saved = read_session(path, model)
         session = cls(model, saved.text, special=saved.special)
+        session._cache = model.new_cache(session._room(len(saved.ids)))
         session._cache.restore(saved.keys, saved.values, len(saved.ids))
         session._held = saved.ids
         return session
@@ -264,7 +266,7 @@ class Session:
         if self._logits is not None and np.array_equal(self._held, ids):
             return Rows(self.model, self._cache, [self._logits], deadline, own)
         # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
-        cache = self.begin(self.model, ids, len(ids))
+        cache = self.begin(self.model, ids, len(ids) + len(last))
         found = _engine.forward(
             self.model.weights,
             [(cache, np.concatenate([ids[len(cache) :], last[:-1]]))],
@@ -281,13 +283,19 @@ class Session:
     def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
         """The session's cache, with as much of ``ids`` as it holds."""
         n = min(common_length(self._held, ids), len(ids) - 1)
-        if self._cache.branches:  # a stream reads it; what it has is not lost
+        if capacity > self._cache.n_ctx:
+            self._cache = self._cache.fork(self._room(capacity))
+        elif self._cache.branches:  # a stream reads it; what it has is not lost
             self._cache = self._cache.fork()
         # In this order, as an interrupt may come between: the cache may hold more than is noted, never less.
         self._held, self._logits = self._held[:n], None
         self._cache.truncate(n)
         self.n_reused, self.n_computed = n, len(ids) - n
         return self._cache
+
+    def _room(self, n_tokens: int) -> int:
+        """For how many tokens a cache is made that has to hold so many: it does not grow with every token."""
+        return min(max(n_tokens + n_tokens // 2, _STEP), self.model.config.n_ctx)
 
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
         """What the session's cache holds."""
