@@ -7,12 +7,11 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
-
-from .http import APIError
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -40,7 +39,7 @@ class Renderer:
     """
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._lock, self._pipes = asyncio.Lock(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     async def dialogue(self, model: LoadedModel, messages: list[dict[str, str]]) -> Dialogue:
@@ -48,7 +47,7 @@ class Renderer:
 
         Raises
         ------
-        APIError
+        ValueError
             The template refuses the messages, fails, or needs too much time or memory.
         """
         template, tokenizer = model.chat_template, model.tokenizer
@@ -61,41 +60,50 @@ class Renderer:
         async with self._lock:  # here, so that nobody who waits holds a thread
             answer = await run_in_threadpool(self._answer, [template, contexts])
         if "error" in answer:
-            raise APIError(400, f"the model's chat template fails: {answer['error']}", param="messages")
+            raise ValueError(f"the model's chat template fails: {answer['error']}")
         text, blank = answer["texts"]
         return Dialogue(text, blank, stand_in)
 
     def _answer(self, asked: Any) -> dict[str, Any]:
-        process = self._process
-        if process is None or process.poll() is not None:
-            self.close()
+        # Who was cancelled has let the other lock go, but not this one: every answer goes to its question.
+        with self._pipes:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(asked).encode() + b"\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = b""
+            if not line:
+                self._end()
+                return {"error": "it takes too much time or memory"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        """The process, started if there is none."""
+        if self._process is None:
             # In a session of its own, so that Ctrl-C does not end it before the server has finished.
-            process = self._process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            self.close()
-            return {"error": "it takes too much time or memory"}
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            with self._process as process:
-                process.kill()
-            self._process = None
+        with self._pipes:
+            self._end()
 
 
 def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
@@ -109,10 +117,13 @@ def prompt_ids(tokenizer: Tokenizer, dialogue: Dialogue) -> list[int]:
 
     Raises
     ------
-    APIError
-        A message has the text of a special token, and the template changes messages: whose is it?
+    ValueError
+        The template writes nothing; or a message has the text of a special token, and the template changes
+        messages: whose is it?
     """
     text, blank, stand_in = dialogue
+    if not text:
+        raise ValueError("the model's chat template writes nothing for these messages")
     special = sorted(tokenizer.special_tokens, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, special)) or r"(?!)")
     own = [*pattern.finditer(blank)]
@@ -120,11 +131,9 @@ def prompt_ids(tokenizer: Tokenizer, dialogue: Dialogue) -> list[int]:
     if found == [match[0] for match in own]:
         return tokenizer.encode(text, True)
     if len(text) != len(blank) or any(b not in (a, stand_in) for a, b in zip(text, blank, strict=True)):
-        raise APIError(
-            400,
+        raise ValueError(
             "a message has the text of a special token, which the model's chat template would make its own: "
-            f"leave out {', '.join(dict.fromkeys(found))}",
-            param="messages",
+            f"leave out {', '.join(dict.fromkeys(found))}"
         )
     ids: list[int] = []
     end = 0
