@@ -66,6 +66,8 @@ class GPT2(LoadedModel):
         What was read from the checkpoint, and what was left aside.
     generation_config : dict
         The checkpoint's own defaults for generation. They are not applied, except for the bos and eos ids.
+    chat_template : str or None
+        How the tokenizer writes a dialogue as one text: a template of Jinja, for programs that render it.
     """
 
     @classmethod

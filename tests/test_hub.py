@@ -235,8 +235,9 @@ def test_only_the_files_that_are_needed(ask, files, tmp_path):
         "model.safetensors: 28 tensors of F32",
     ]
     assert fetched(requests) == [
-        "added_tokens.json", "config.json", "generation_config.json", "merges.txt", "model.safetensors",
-        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+        "added_tokens.json", "chat_template.jinja", "config.json", "generation_config.json", "merges.txt",
+        "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+        "vocab.json",
     ]  # fmt: skip
     assert {path.name for path in Path(answer["directory"]).iterdir()} == set(fetched(requests))
     assert Path(answer["directory"]).is_relative_to(tmp_path / "cache")

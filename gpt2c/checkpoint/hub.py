@@ -34,6 +34,7 @@ _SMALL_FILES = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 # These are needed only where there is no tokenizer.json.
 _OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)

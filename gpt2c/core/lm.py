@@ -161,6 +161,11 @@ class LoadedModel:
         return self._tokenizer
 
     @property
+    def chat_template(self) -> str | None:
+        """How the tokenizer writes a dialogue as one text: a template of Jinja, or None."""
+        return None if self._tokenizer is None else self._tokenizer.chat_template
+
+    @property
     def bos_token_id(self) -> int:
         """The token that stands for the beginning of a text: the configuration's bos, else its first eos.
 

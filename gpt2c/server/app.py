@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import shown
-from . import basics, completions, page, texts
+from . import basics, chat, completions, page, texts
 from .http import APIError, error_response
 from .metrics import Metrics
 from .shell import Guard, Shell
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["build_app"]
 
-ROUTES: list[Route] = [*page.ROUTES, *basics.ROUTES, *completions.ROUTES, *texts.ROUTES]
+ROUTES: list[Route] = [
+    *page.ROUTES,
+    *basics.ROUTES,
+    *completions.ROUTES,
+    *chat.ROUTES,
+    *texts.ROUTES,
+]
 
 
 def build_app(model: GPT2, settings: Settings) -> Starlette:

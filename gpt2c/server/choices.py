@@ -20,6 +20,7 @@ __all__ = [
     "LogprobsWriter",
     "choice",
     "completion",
+    "end",
     "event",
     "joined",
     "json_response",
@@ -46,11 +47,13 @@ def _json(value: Any) -> bytes:
     return json.dumps(plain(value), separators=(",", ":")).encode("ascii")
 
 
-def completion(model_id: str, seed: int | None) -> dict[str, Any]:
+def completion(
+    model_id: str, seed: int | None, kind: str = "text_completion", prefix: str = "cmpl"
+) -> dict[str, Any]:
     """What the answer and every event of a stream begin with."""
     return {
-        "id": f"cmpl-{token_hex(12)}",
-        "object": "text_completion",
+        "id": f"{prefix}-{token_hex(12)}",
+        "object": kind,
         "created": int(time.time()),
         "model": model_id,
         "seed": seed,
@@ -58,13 +61,18 @@ def completion(model_id: str, seed: int | None) -> dict[str, Any]:
 
 
 def choice(index: int, text: str, logprobs: dict[str, Any] | None, ended_by: str | None) -> dict[str, Any]:
-    """A text, or the next part of one.
+    """A text, or the next part of one."""
+    return {"text": text, "index": index, "logprobs": logprobs, **end(ended_by)}
+
+
+def end(ended_by: str | None) -> dict[str, Any]:
+    """How a text ended, if it has.
 
     ``ended_by`` is gpt2c's finish reason; OpenAI has two words for all of them: "stop" where the text came to
     an end of its own or to a stop string, and "length" where it was cut.
     """
     reason = None if ended_by is None else "stop" if ended_by in ("eos", "stop") else "length"
-    return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, "ended_by": ended_by}
+    return {"finish_reason": reason, "ended_by": ended_by}
 
 
 def usage(n_prompt: int, n_completion: int = 0, n_cached: int | None = None) -> dict[str, Any]:

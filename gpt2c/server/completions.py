@@ -24,14 +24,14 @@ from .choices import DONE, LogprobsWriter, choice, completion, event, joined, js
 from .clients import EventStream, unless_gone
 from .http import APIError, error_body, read_json
 from .schemas import CompletionRequest
-from .state import Settings, State, client_of
+from .state import State, client_of
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..scoring.results import Score
     from ..session.queueing import Request as Scheduled
 
-__all__ = ["ROUTES", "check_model"]
+__all__ = ["ROUTES", "Work", "check_limit", "check_model"]
 
 
 async def completions(request: Request) -> Response:
@@ -39,16 +39,7 @@ async def completions(request: Request) -> Response:
     state = State.of(request)
     asked = await read_json(request, CompletionRequest)
     check_model(state, asked.model)
-    _check_limits(asked, state.settings)
-    work = _Work(state, request, asked)
-    if not asked.stream:
-        return await unless_gone(request, work.answer())
-    try:
-        await unless_gone(request, work.begin())
-    except BaseException:
-        work.close()
-        raise
-    return EventStream(work.events(), work.close)
+    return await Work(state, request, asked).response()
 
 
 def check_model(state: State, model: str | None) -> None:
@@ -62,15 +53,10 @@ def check_model(state: State, model: str | None) -> None:
         )
 
 
-def _check_limits(asked: CompletionRequest, settings: Settings) -> None:
-    for name, most in (
-        ("n", settings.max_n),
-        ("best_of", settings.max_n),
-        ("logprobs", settings.max_logprobs),
-    ):
-        given = getattr(asked, name)
-        if given is not None and given > most:
-            raise APIError(400, f"{name} is {given}; this server allows up to {most}", param=name)
+def check_limit(name: str, given: int | None, most: int) -> None:
+    """Raise if a field of a request is above what this server allows."""
+    if given is not None and given > most:
+        raise APIError(400, f"{name} is {given}; this server allows up to {most}", param=name)
 
 
 class _Prompt(NamedTuple):
@@ -105,18 +91,25 @@ def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]
     return prompts
 
 
-class _Work:
-    """One request: its prompts in the scheduler, and what is told of them."""
+class Work:
+    """One request: its prompts in the scheduler, and what is told of them.
+
+    How that is told, `beginning`, `openings` and `choice` say, which a subclass may change.
+    """
 
     def __init__(self, state: State, request: Request, asked: CompletionRequest) -> None:
+        settings = state.settings
+        check_limit("n", asked.n, settings.max_n)
+        check_limit("best_of", asked.best_of, settings.max_n)
+        check_limit("logprobs", asked.logprobs, settings.max_logprobs)
         self.state, self.request, self.asked = state, request, asked
-        self.deadline = Deadline(state.settings.request_seconds)
+        self.deadline = Deadline(settings.request_seconds)
         self.deadline.begin()
         self.options = asked.options()
         seed = asked.seed
         if seed is None and self.options["temperature"] > 0 and asked.max_tokens:
             seed = int.from_bytes(os.urandom(4))  # one for all prompts, so that it can be told
-        self.head = completion(state.model_id, seed)
+        self.head = self.beginning(seed)
         self.prompts: list[_Prompt] = []
         self.n_written = 0
         self._scheduled: Scheduled | None = None
@@ -124,6 +117,17 @@ class _Work:
         self._news: asyncio.Queue[list[Step] | Future[list[Generation]]] = asyncio.Queue()
         self._echoed: list[dict[str, list[Any]]] = []  # the log-probabilities of prompts
         self._writers: dict[int, LogprobsWriter] = {}  # by the index of the choice
+
+    async def response(self) -> Response:
+        """All texts at once, or a stream of their parts."""
+        if not self.asked.stream:
+            return await unless_gone(self.request, self.answer())
+        try:
+            await unless_gone(self.request, self.begin())
+        except BaseException:
+            self.close()
+            raise
+        return EventStream(self.events(), self.close)
 
     # ---- the work
 
@@ -212,7 +216,7 @@ class _Work:
     def _whole(self, texts: Sequence[Any]) -> Response:
         asked = self.asked
         choices = [
-            self._choice(number * asked.n + i, text, asked.echo)
+            self.choice(number * asked.n + i, text, whole=True)
             for number, of_prompt in groupby(texts, key=attrgetter("prompt_index"))
             for i, text in enumerate(self._best(of_prompt))
         ]
@@ -227,16 +231,15 @@ class _Work:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The texts as they come, an event for each part of each; an error is the last event."""
-        n, options = self.asked.n, self.asked.stream_options
+        options = self.asked.stream_options
         with_usage = options is not None and options.include_usage
         head = {**self.head, "usage": None} if with_usage else self.head
         try:
-            for index in range(n * len(self.prompts) if self.asked.echo else 0):
-                prompt = _part(index // n, index % n, None if self.asked.max_tokens else "length")
-                yield event({**head, "choices": [self._choice(index, prompt, echo=True)]})
+            for opening in self.openings():
+                yield event({**head, "choices": [opening]})
             if self.asked.max_tokens:
                 async for index, part in self._parts():
-                    yield event({**head, "choices": [self._choice(index, part)]})
+                    yield event({**head, "choices": [self.choice(index, part)]})
             if with_usage:
                 yield event({**head, "choices": [], "usage": self._usage()})
             yield DONE
@@ -265,9 +268,25 @@ class _Work:
             yield news
         yield news.result()
 
-    def _choice(self, index: int, part: Any, echo: bool = False) -> dict[str, Any]:
-        """A text or a part of one, behind its prompt if that is echoed."""
-        number = index // self.asked.n
+    def _usage(self) -> dict[str, Any]:
+        return usage(self._n_read, self.n_written, self._n_reused)
+
+    # ---- its form
+
+    def beginning(self, seed: int | None) -> dict[str, Any]:
+        """What the answer and every event of a stream begin with."""
+        return completion(self.state.model_id, seed)
+
+    def openings(self) -> Iterator[dict[str, Any]]:
+        """What a stream has of each choice before its text."""
+        n = self.asked.n
+        for index in range(n * len(self.prompts) if self.asked.echo else 0):
+            prompt = _part(index // n, index % n, None if self.asked.max_tokens else "length")
+            yield self.choice(index, prompt, whole=True)
+
+    def choice(self, index: int, part: Any, *, whole: bool = False) -> dict[str, Any]:
+        """A text, behind its prompt if that is echoed; or the next part of one."""
+        number, echo = index // self.asked.n, whole and self.asked.echo
         prompt = self.prompts[number]
         logprobs = None
         if self.asked.logprobs is not None:
@@ -278,9 +297,6 @@ class _Work:
                 logprobs = joined([self._echoed[number], logprobs])
         text = prompt.text + part.text if echo else part.text
         return choice(index, text, logprobs, part.finish_reason)
-
-    def _usage(self) -> dict[str, Any]:
-        return usage(self._n_read, self.n_written, self._n_reused)
 
 
 def _part(prompt_index: int, sample_index: int, finish_reason: Any) -> Step:

@@ -25,7 +25,7 @@ from ..errors import ContextLengthError, DeadlineError, GPT2CError, QueueFullErr
 from ..json_values import unique_keys
 from .state import State
 
-__all__ = ["APIError", "Schema", "api_error", "error_body", "error_response", "read_json"]
+__all__ = ["APIError", "Schema", "api_error", "checked", "error_body", "error_response", "read_json"]
 
 log = logging.getLogger("gpt2c.server")
 
@@ -122,9 +122,13 @@ async def read_json(request: Request, *schemas: type[S]) -> S:
         The body is too long, came too slowly, is no JSON object, or does not follow its schema.
     """
     given = _parsed(await _body(request))
-    schema = next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0])
+    return checked(given, next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0]))
+
+
+def checked(fields: dict[str, Any], schema: type[S]) -> S:
+    """The fields of a request as a schema has them; APIError says which are wrong."""
     try:
-        return schema.model_validate(given)
+        return schema.model_validate(fields)
     except ValidationError as error:
         raise _problems(error, schema) from None
 

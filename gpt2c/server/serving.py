@@ -134,6 +134,7 @@ class Server(uvicorn.Server):
 
     def _close(self, seconds: float) -> None:
         self._state.scheduler.close(drain=seconds)
+        self._state.renderer.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end, or end."""

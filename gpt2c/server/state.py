@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from .rendering import Renderer
 from .sessions import Sessions
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class State:
     def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
         self.sessions = Sessions(scheduler.counts.max_tokens // 4)
+        self.renderer = Renderer()
         self.ending = False
         """Whether the server only finishes what it has begun."""
         self.created = int(time.time())

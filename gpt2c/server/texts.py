@@ -1,9 +1,9 @@
-"""What the model says of texts: /v1/embeddings, /v1/score, /v1/suggest; and why there is no chat."""
+"""What the model says of texts: /v1/embeddings, /v1/score, /v1/suggest."""
 
 from __future__ import annotations
 
 import base64
-from typing import Any, NoReturn
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -139,20 +139,8 @@ def _seconds(state: State) -> float:
     return state.settings.request_seconds
 
 
-async def chat(request: Request) -> NoReturn:
-    """Refused, with the reason."""
-    state = State.of(request)
-    raise APIError(
-        404,
-        f"{state.model_id} continues texts and has no chat template: send the whole text of the dialogue as "
-        "the prompt to /v1/completions",
-        code="chat_not_supported",
-    )
-
-
 ROUTES = [
     Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/v1/score", score, methods=["POST"]),
     Route("/v1/suggest", suggest, methods=["POST"]),
-    Route("/v1/chat/completions", chat, methods=["POST"]),
 ]

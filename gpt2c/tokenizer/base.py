@@ -45,6 +45,8 @@ class Tokenizer:
     bos_token_id, eos_token_id : int or None
         The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
         end of a text.
+    chat_template : str or None
+        How a dialogue is written as one text: a template of Jinja, from the tokenizer's files.
     source : Path or None
         The directory, or the file in one, that it was read from.
     takes_bos : bool
@@ -61,6 +63,7 @@ class Tokenizer:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     takes_bos: bool = False
+    chat_template: str | None = None
     source: Path | None = None
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
@@ -154,6 +157,13 @@ class Tokenizer:
 
     def packed(self) -> dict[str, Any] | None:
         """The input of `gpt2c.tokenizer.load.unpack`, for JSON; None if the tokenizer cannot be saved."""
+        found = self._packed_vocabulary()
+        if found is not None and self.chat_template is not None:
+            found["chat_template"] = self.chat_template
+        return found
+
+    def _packed_vocabulary(self) -> dict[str, Any] | None:
+        """What `packed` has but for the chat template."""
         return None
 
     def described(self) -> dict[str, Any] | None:

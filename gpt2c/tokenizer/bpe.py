@@ -107,7 +107,7 @@ class BPETokenizer(Tokenizer):
 
     offsets.__doc__ = Tokenizer.offsets.__doc__
 
-    def packed(self) -> dict[str, Any]:
+    def _packed_vocabulary(self) -> dict[str, Any]:
         v = self._vocabulary
         in_order = v.ids == list(range(len(v.ids)))
         return {
@@ -118,8 +118,6 @@ class BPETokenizer(Tokenizer):
             "eos_token_id": self.eos_token_id,
             "takes_bos": self.takes_bos,
         } | v.around._asdict()
-
-    packed.__doc__ = Tokenizer.packed.__doc__
 
     def described(self) -> dict[str, Any]:
         from .describing import describe  # few models are exported

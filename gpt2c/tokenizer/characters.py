@@ -83,6 +83,5 @@ class CharacterTokenizer(Tokenizer):
         found = cls(sorted(vocab, key=vocab.__getitem__), name=name)
         return found if found.described() == description else None
 
-    def packed(self) -> dict[str, Any]:
-        """See `Tokenizer`."""
+    def _packed_vocabulary(self) -> dict[str, Any]:
         return {"characters": b"".join(self._characters).decode()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import TokenizerError, shown
 from .base import StreamDecoder, Tokenizer, check_text, id_list
+from .chat_template import default_template
 from .window import WindowDecoder, window_offsets
 
 __all__ = ["ForeignTokenizer", "wrap"]
@@ -48,6 +49,7 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
         found = ForeignTokenizer(obj, library, name, n_vocab)
     if library == "transformers":
         found.bos_token_id, found.eos_token_id = obj.bos_token_id, obj.eos_token_id
+        found.chat_template = default_template(getattr(obj, "chat_template", None))
     else:  # it names none; this is both wherever it is a special token
         found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")
     return found

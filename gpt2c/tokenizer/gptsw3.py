@@ -131,14 +131,12 @@ class GPTSw3Tokenizer(LibraryTokenizer):
 
     bytes_inside.__doc__ = LibraryTokenizer.bytes_inside.__doc__
 
-    def packed(self) -> dict[str, Any]:
+    def _packed_vocabulary(self) -> dict[str, Any]:
         return {
             "sentencepiece": self._packed,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
         }
-
-    packed.__doc__ = Tokenizer.packed.__doc__
 
     def _processor(self, change: Callable[[Any], None]) -> Any:
         """The library's object for the model after a change of its rules."""

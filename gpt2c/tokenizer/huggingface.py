@@ -127,15 +127,13 @@ class HuggingFaceTokenizer(LibraryTokenizer):
             return not piece.startswith(self._joint)
         return not self._decoding or super().begins_word(token_id)
 
-    def packed(self) -> dict[str, Any]:
+    def _packed_vocabulary(self) -> dict[str, Any]:
         return {
             "tokenizers": self._description,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
             "takes_bos": self.takes_bos,
         }
-
-    packed.__doc__ = Tokenizer.packed.__doc__
 
     def described(self) -> dict[str, Any]:
         return self._description

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from copy import copy
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -30,9 +31,10 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
     Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece) or a SentencePiece
     model, the first of them that is there, with the settings and added tokens in ``tokenizer_config.json``,
-    ``special_tokens_map.json`` and ``added_tokens.json``. Without any of them, a model with 50,257 tokens, or
-    50,304 for a round size, gets GPT-2's vocabulary. A byte-level BPE needs tiktoken only; files that ask for
-    something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that is installed.
+    ``special_tokens_map.json`` and ``added_tokens.json``; and the chat template. Without any vocabulary, a
+    model with 50,257 tokens, or 50,304 for a round size, gets GPT-2's. A byte-level BPE needs tiktoken only;
+    files that ask for something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that
+    is installed.
 
     Parameters
     ----------
@@ -48,14 +50,20 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
         each other or the model, or need ``tokenizers``, which is not installed.
     """
     directory = Path(directory)
-    # Only here, because a packed model does without it.
+    # Only here, because a packed model does without them.
+    from .chat_template import read_chat_template
     from .files import read_description
 
     found = read_description(directory)
+    template = read_chat_template(directory if directory.is_dir() else directory.parent)
     if found is None:
-        return _without_files(directory, config.n_vocab)
+        tokenizer = _without_files(directory, config.n_vocab)
+        if template is not None:
+            tokenizer = copy(tokenizer)  # other models share the original
+            tokenizer.chat_template = template
+        return tokenizer
     tokenizer = _made_from(found.content, found.where, config.n_vocab)
-    tokenizer.source = directory
+    tokenizer.source, tokenizer.chat_template = directory, template
     special, tokenizer.takes_bos = tokenizer.special_tokens, found.takes_bos
     tokenizer.bos_token_id, tokenizer.eos_token_id = (
         special.get(found.bos or ""),
@@ -129,6 +137,10 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
             raise TokenizerError(f"the vocabulary in {where} is damaged: its {name} is {shown(index)}")
         setattr(tokenizer, name, index)
     tokenizer.takes_bos = bool(packed.get("takes_bos"))
+    template = packed.get("chat_template")
+    if template is not None and not isinstance(template, str):
+        raise TokenizerError(f"the vocabulary in {where} is damaged: its chat_template is {shown(template)}")
+    tokenizer.chat_template = template
     return tokenizer
 
 

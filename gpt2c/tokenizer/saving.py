@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import TokenizerError
 from .base import Tokenizer
+from .chat_template import FILE, read_chat_template
 from .files import FILES
 from .reading import read_json
 
@@ -18,7 +19,7 @@ _SETTINGS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    FILE,
 )
 _PAIR = ("vocab.json", "merges.txt")
 # What a file of another name is called in a directory.
@@ -45,6 +46,13 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[s
     TokenizerError
         It cannot be written, or the files that it was read from are not there any more.
     """
+    found = _written(tokenizer, directory, n_ctx)
+    if tokenizer.chat_template not in (None, read_chat_template(directory)):
+        (directory / FILE).write_text(tokenizer.chat_template, encoding="utf-8", newline="")
+    return found
+
+
+def _written(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[str, Any]:
     if tokenizer.source is not None:
         return _copied(tokenizer.source, directory)
     description = tokenizer.described()
