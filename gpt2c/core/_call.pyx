@@ -19,8 +19,9 @@ from gpt2c.core._kernels cimport (
     GPT2C_AT_MLP_IN, GPT2C_AT_MLP_OUT, GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE,
     GPT2C_AT_QKV, GPT2C_AT_RESID_MID, GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z,
     GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN,
-    GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step,
-    gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, run_steps, scratch_size, step_dense, threads_now,
+    GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model,
+    gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, run_steps, scratch_size, step_dense,
+    threads_now,
 )
 
 # Where an observer can stop a pass -> its name, and the buffer that is shown there.
