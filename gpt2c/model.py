@@ -469,7 +469,7 @@ class GPT2(LoadedModel):
         max_texts: int = 64,
         max_tokens: int | None = None,
         max_waiting: int = 64,
-        slice_tokens: int = 128,
+        slice_tokens: int = 64,
     ) -> Scheduler:
         """What continues the texts of many requests at once, for threads and for asyncio.
 
@@ -482,7 +482,7 @@ class GPT2(LoadedModel):
             ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
         max_waiting : int, default 64
             How many requests may wait; beyond, there is a QueueFullError.
-        slice_tokens : int, default 128
+        slice_tokens : int, default 64
             How many tokens of prompts a pass computes beside the next tokens of the texts that run.
 
         Returns

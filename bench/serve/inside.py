@@ -18,7 +18,7 @@ from gpt2c import GPT2
 from .clients import N_VOCAB, THREADS, Goals, percentiles, progress
 
 CLIENTS, NEW_TOKENS = 20, 40
-LONG, SLICE = 1000, 128
+LONG, SLICE = 1000, 64
 
 
 def in_process(options: argparse.Namespace) -> tuple[list[dict], Goals]:

@@ -66,7 +66,7 @@ class Scheduler:
         max_texts: int = 64,
         max_tokens: int | None = None,
         max_waiting: int = 64,
-        slice_tokens: int = 128,
+        slice_tokens: int = 64,
     ) -> None:
         model.check_language_model()
         n_ctx = model.config.n_ctx
