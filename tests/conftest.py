@@ -30,6 +30,18 @@ def bundled():
     return GPT2.from_pretrained(threads=1)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of a file."""
+    from helpers.browser import Browser, chromium
+
+    if chromium() is None:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--gpt2-dir",

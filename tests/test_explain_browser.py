@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-from helpers.browser import Browser, chromium
 from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
 from helpers.toys import random_gpt2
 
@@ -22,15 +21,6 @@ CODE_ERROR = 27 / 65535 / 32  # of an attention weight in 16 bits
 @pytest.fixture(scope="module")
 def told(bundled):
     return explained(bundled)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if chromium() is None:
-        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import re
 import time
 
 import pytest
-from helpers.browser import Browser, chromium
 from helpers.explained import Page
 from helpers.served import ask, served
 
@@ -28,15 +27,6 @@ def server(bundled):
 def locked(bundled):
     with served(bundled, api_keys=(KEY,)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if chromium() is None:
-        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 @pytest.fixture
