@@ -225,9 +225,9 @@ class Session:
         return other
 
     def _prompt(self, options: GenerateKwargs) -> Prompt:
-        """The text as a prompt, read as it was when it was set."""
+        """The text as a prompt: its tokens, or where its last word is healed, what was written."""
         options["special"] = self.special
-        return self._text if self.is_text else self._ids
+        return self._text if self.is_text and options.get("heal") else self._ids
 
     def __reduce__(self) -> NoReturn:
         """A TypeError, for pickles and copies: they would share the cache, or hold all of it."""
