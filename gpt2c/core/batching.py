@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["CACHE_BYTES", "MOST_EMPTY", "ROWS_PER_CALL", "TEXTS_AT_ONCE", "calls_of", "within_bounds"]
+__all__ = [
+    "CACHE_BYTES",
+    "MOST_EMPTY",
+    "ROWS_PER_CALL",
+    "TEXTS_AT_ONCE",
+    "calls_of",
+    "neighbours",
+    "within_bounds",
+]
 
 Item = TypeVar("Item")
 
@@ -27,16 +35,32 @@ def within_bounds(items: Iterable[Item], measure: Callable[[Item], tuple[int, in
     ``measure`` tells the rows and the bytes of an item. An error in taking the next one comes after those
     before it. Who takes a list may clear it, so that its caches do not live on while the next is made.
     """
-    batch: list[Item] = []
     rows = size = 0
+
+    def fits(item: Item) -> bool:
+        nonlocal rows, size
+        more_rows, more_size = measure(item)
+        if rows + more_rows > ROWS_PER_CALL or size + more_size > CACHE_BYTES:
+            rows, size = more_rows, more_size
+            return False
+        rows, size = rows + more_rows, size + more_size
+        return True
+
+    return neighbours(items, fits)
+
+
+def neighbours(items: Iterable[Item], fits: Callable[[Item], bool]) -> Iterator[list[Item]]:
+    """Items in lists, of which each begins with one that does not fit to those before it.
+
+    An error in taking the next item comes after those before it.
+    """
+    batch: list[Item] = []
     try:
         for item in items:
-            more_rows, more_size = measure(item)
-            if batch and (rows + more_rows > ROWS_PER_CALL or size + more_size > CACHE_BYTES):
+            if not fits(item) and batch:
                 yield batch
-                batch, rows, size = [], 0, 0
+                batch = []
             batch.append(item)
-            rows, size = rows + more_rows, size + more_size
     except Exception:
         if batch:
             yield batch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import numpy as np
 
 from ..core import _engine
-from ..core.batching import ROWS_PER_CALL, calls_of, within_bounds
+from ..core.batching import ROWS_PER_CALL, calls_of, neighbours, within_bounds
 from ..core.checks import check_flag, check_integer
 from ..core.deadline import Deadline
 from ..core.prefixes import NothingKept
@@ -116,24 +116,21 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
     Neighbours with one context stay together, up to as many rows again. An error comes after what was before.
     """
-    batch: list[Piece] = []
+    before: Piece | None = None
     rows = own = 0  # of all, and of those after the latest context
-    try:
-        for piece in pieces:
-            goes_on = bool(batch) and _same_context(batch[-1], piece)
-            new = max(1, len(piece.ids) - goes_on * piece.shared)
-            if batch and rows + new > ROWS_PER_CALL and not (goes_on and own + new <= ROWS_PER_CALL):
-                yield batch
-                batch, rows, own, goes_on, new = [], 0, 0, False, len(piece.ids)
-            batch.append(piece)
-            rows += new
-            own = own + new if goes_on else max(1, len(piece.ids) - piece.shared)
-    except Exception:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
+
+    def fits(piece: Piece) -> bool:
+        nonlocal before, rows, own
+        goes_on = before is not None and _same_context(before, piece)
+        new = max(1, len(piece.ids) - goes_on * piece.shared)
+        joins = rows + new <= ROWS_PER_CALL or (goes_on and own + new <= ROWS_PER_CALL)
+        if not joins:
+            rows, goes_on, new = 0, False, len(piece.ids)
+        before, rows = piece, rows + new
+        own = own + new if goes_on else max(1, len(piece.ids) - piece.shared)
+        return joins
+
+    return neighbours(pieces, fits)
 
 
 def _same_context(one: Piece, other: Piece) -> bool:
