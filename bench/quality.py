@@ -7,8 +7,10 @@ each after the begin-of-text token, as `model.score` reads them. The gates are m
 its validation text: the last 2 % of each of its books (gpt2c/data/model/README.md), which the repository does
 not hold. With another model or text they are no more than a hint.
 
-Measured on the model and on a second one with planted outliers, which trained models often have: three
-channels of the residual stream carry a large constant, at every position and before every layer.
+Measured on the model and on two others with outliers, which trained models often have. "planted": three
+channels of the residual stream carry a large constant, at every position and before every layer. "loud": the
+same function as the model's, but three channels of each LayerNorm are 16 times as large, and the weights that
+read them a 16th.
 
 Exit status 1 if a gate does not hold.
 """
@@ -37,8 +39,11 @@ GATES = {  # (model, dtype): at most this Δ of the log-loss in %, at least this
     ("plain", "int8"): (0.1, 97.5),
     ("planted", "float32"): (0.0, 100.0),
     ("planted", "int8"): (0.5, 97.0),
+    ("loud", "float32"): (0.0, 99.9),
+    ("loud", "int8"): (0.5, 95.45),
 }
 OUTLIER = 40.0  # standard deviations of the stream at the embeddings
+LOUD = 16.0
 
 
 def variances(checkpoint: Checkpoint, weights: reference.Weights, ids: np.ndarray) -> dict[str, float]:
@@ -52,10 +57,27 @@ def variances(checkpoint: Checkpoint, weights: reference.Weights, ids: np.ndarra
 
     x = reference.embed(weights, ids)
     for i in range(config.n_layer):
-        x = x + reference.attention(config, weights, i, norm(f"h.{i}.ln_1", x))
+        h = norm(f"h.{i}.ln_1", x)[:, None]
+        x = x + reference.attention(config, weights, i, [h, h, h])
         x = x + reference.feed_forward(config, weights, i, norm(f"h.{i}.ln_2", x))
     norm("ln_f", x)
     return found
+
+
+def three_channels(n_embd: int) -> list[int]:
+    return [n_embd // 6, n_embd // 2, 5 * n_embd // 6]
+
+
+def amplify(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The tensors of a model of the same function, three channels of whose layer norms are LOUD times as large."""
+    weights = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    channels = three_channels(checkpoint.config.n_embd)
+    for layer in range(checkpoint.config.n_layer):
+        for norm, dense in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
+            weights[f"h.{layer}.{norm}.weight"][channels] *= LOUD
+            weights[f"h.{layer}.{norm}.bias"][channels] *= LOUD
+            weights[f"h.{layer}.{dense}.weight"][channels] /= LOUD
+    return weights
 
 
 def plant(checkpoint: Checkpoint, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,7 +92,7 @@ def plant(checkpoint: Checkpoint, ids: np.ndarray) -> dict[str, np.ndarray]:
     stream = variances(checkpoint, weights, ids)
     n_embd = checkpoint.config.n_embd
     planted = np.zeros(n_embd, bool)
-    planted[[n_embd // 6, n_embd // 2, 5 * n_embd // 6]] = True
+    planted[three_channels(n_embd)] = True
     constant = np.where(planted, OUTLIER * math.sqrt(stream["h.0.ln_1"]), 0.0)
     weights["wpe.weight"] += constant.astype(np.float32)
     for name, variance in stream.items():
@@ -96,7 +118,7 @@ def write(directory: Path, checkpoint: Checkpoint, weights: dict[str, np.ndarray
 def measure(
     kind: str, source: str | Path | None, texts: list[np.ndarray], dtypes: list[str]
 ) -> dict[str, object]:
-    """All that is printed about one model, "plain" or "planted"."""
+    """All that is printed about one model, "plain", "planted" or "loud"."""
     expected = GPT2.from_pretrained(source, dtype="float32")
     others = {dtype: GPT2.from_pretrained(source, dtype=dtype) for dtype in dtypes}
     loss, found = compare(texts, expected, others)
@@ -144,9 +166,12 @@ def main() -> int:
         print(f"{checkpoint.name} on {options.text.name}: {n_tokens} tokens in {len(texts)} windows")
     with tempfile.TemporaryDirectory() as directory:
         longest = max(texts, key=len)[:-1]
-        write(Path(directory), checkpoint, plant(checkpoint, longest))
+        folders = {kind: Path(directory, kind) for kind in ("planted", "loud")}
+        for kind, weights in (("planted", plant(checkpoint, longest)), ("loud", amplify(checkpoint))):
+            folders[kind].mkdir()
+            write(folders[kind], checkpoint, weights)
         results = []
-        for kind, source in (("plain", options.model), ("planted", directory)):
+        for kind, source in (("plain", options.model), *folders.items()):
             results.append(measure(kind, source, texts, options.dtypes))
             if not options.json:
                 show(results[-1])

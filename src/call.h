@@ -123,8 +123,8 @@ typedef struct {
     float *norm;     /* [chunk][n_embd] output of LayerNorm */
     float *attended; /* [chunk][n_embd] output of attention, before its projection */
     float *qkv;      /* [chunk][3 n_embd] */
-    void *encoded;   /* [chunk][GPT2C_ENCODED(n_embd)] floats: rows as encoded by the kernels; unused with float32 */
-    void *hidden;    /* [chunk][GPT2C_ENCODED(n_inner)] floats: encoded rows, or floats */
+    void *encoded;   /* GPT2C_ENCODED(chunk, max(n_embd, n_inner)) floats: encoded rows; unused with float32 */
+    void *hidden;    /* GPT2C_ENCODED(chunk, n_inner) floats: the output of C_FC, in bfloat16 encoded */
     float *gemm;     /* [chunk][max(3 n_embd, n_inner)] with external_gemm, else unused */
     float *scratch;  /* [threads][scratch_size] */
     ptrdiff_t scratch_size; /* gpt2c_scratch_size */

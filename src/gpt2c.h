@@ -18,13 +18,15 @@
 #include <stdint.h>
 
 /* The recipe of every sum and function below. It changes whenever any result may change by a bit. */
-#define GPT2C_NUMERICS_VERSION 3
+#define GPT2C_NUMERICS_VERSION 4
 
 #define GPT2C_LANES 16      /* floats in a virtual vector */
 #define GPT2C_PANEL 64      /* outputs in a panel of packed weights */
 #define GPT2C_K_BLOCK 256   /* inputs summed in one fma chain */
-#define GPT2C_GROUP 64      /* inputs that are rounded together; encoded rows and int8 weights have one scale each */
-#define GPT2C_HALF_GROUP 32 /* inputs that share a scale in int4 weights */
+#define GPT2C_GROUP 64      /* inputs multiplied in a step by integer layers, which are padded to whole steps */
+#define GPT2C_HALF_GROUP 32 /* inputs that share a factor in int4 weights */
+#define GPT2C_INT4_BLOCK 256  /* inputs that share a scale in int4 weights */
+#define GPT2C_INT8_BLOCK 4096 /* inputs that are summed as integers in int8 layers: 4095 * 127 * 4096 < 2^31 */
 #define GPT2C_K_PART 128    /* inputs multiplied at a time by many rows: their weights stay in a first-level cache */
 #define GPT2C_KEY_BLOCK 128 /* keys in one softmax block, at absolute positions */
 #define GPT2C_TILE_ROWS 6   /* rows that a register tile holds at most */
@@ -33,10 +35,10 @@
 #define GPT2C_MOST_THREADS 1024
 
 /* Sizes derived from these: n rounded up to whole vectors; panels of a dense layer; floats that hold n inputs in any
- * format (encoded rows are never larger than floats, but padded); words of a bit mask over the vocabulary. */
+ * format, rows of them; words of a bit mask over the vocabulary. */
 #define GPT2C_PAD(n) (((n) + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES)
 #define GPT2C_PANELS(n_out) (((n_out) + GPT2C_PANEL - 1) / GPT2C_PANEL)
-#define GPT2C_ENCODED(n_in) ((n_in) + GPT2C_GROUP)
+#define GPT2C_ENCODED(rows, n_in) (((rows) + 31) / 32 * 32 * ((n_in) + 2 * GPT2C_GROUP))
 #define GPT2C_MASK_WORDS(n_vocab) (((n_vocab) + GPT2C_LANES - 1) / GPT2C_LANES)
 /* Sizes of scratch, in floats; what each is for stands with the kernel. */
 #define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
@@ -64,20 +66,34 @@ typedef enum {
 /* Number formats of the weights of dense layers. */
 typedef enum { GPT2C_FLOAT32, GPT2C_BFLOAT16, GPT2C_INT8, GPT2C_INT4, GPT2C_N_DTYPES } gpt2c_dtype;
 
+/* How an integer layer rounds its inputs, each row by a scale of its own: x = scale * q + offset, q to the nearest
+ * integer, ties to even.
+ *   GPT2C_SIGNED   -127 … 127, scale = greatest magnitude / 127, offset 0
+ *   GPT2C_WIDE     -4095 … 4095 likewise, where 8 bits would cost too much
+ *   GPT2C_SHIFTED  -128 … 127, scale = (greatest - least) / 255, offset = least + 128 scale: for inputs that are not
+ *                  symmetric, as the output of an activation */
+typedef enum { GPT2C_SIGNED, GPT2C_WIDE, GPT2C_SHIFTED } gpt2c_inputs;
+
 /* A dense layer y[n_out] = W^T x[n_in] + bias. W is packed into panels of 64 outputs, each of which is read from its
  * first byte to its last (gpt2c_panel_size of them); outputs beyond n_out and inputs beyond n_in are zero. With
  * w(k, j) = W[k][64 p + j], panel p is
  *   float32   float    [n_in][64]                         w(k, j)
  *   bfloat16  uint16_t [n_in / 2][64][2]                  w(2i + 1, j), w(2i, j): the order in which vdpbf16ps adds
- *   int8      groups of 64 inputs: uint16_t scale[64] (bfloat16), uint8_t [16][64][4]: q(4i + …, j) + 128
- *   int4      groups of 32 inputs: uint16_t scale[64] (bfloat16), uint8_t [4][64][4]: q(8i + …, j) + 8 in the low
- *             four bits, q(8i + 4 + …, j) + 8 in the high ones
- * where w = scale * q, -127 <= q <= 127 or -8 <= q <= 7. bias has n_out floats or is NULL. */
+ *   int8      float shift[64], float scale[blocks of 4096 inputs][64]; then half h of the outputs after half: per 64
+ *             inputs uint8_t [2][16][16][4]: q(4i + …, 32h + 16t + j) + 128 at [t][i][j]
+ *   int4      float shift[64], float scale[blocks of 256 inputs][64]; then half after half, per 64 inputs
+ *             int8_t factor[2][32], one for each 32 inputs, and uint8_t [2][2][4][16][4]: of 32 inputs g,
+ *             q(32g + 8i + …, 32h + 16t + j) + 8 at [t][g][i][j] in the low four bits, that of 4 inputs later in the
+ *             high ones
+ * where w = scale * q, -127 <= q <= 127, or scale * (factor * q), -8 <= q <= 7, -15 <= factor <= 15. shift is the sum
+ * of an output's weights: of scale * float(sum of q), the blocks added in ascending order. bias has n_out floats or is
+ * NULL. inputs is of int8 and int4 layers. */
 typedef struct {
     const void *panels;
     const float *bias;
     ptrdiff_t n_in, n_out;
     gpt2c_dtype dtype;
+    gpt2c_inputs inputs;
 } gpt2c_dense;
 
 /* gain and bias have n_embd floats. */
@@ -156,27 +172,28 @@ typedef struct {
     void (*layer_norm)(float *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, const gpt2c_norm *norm,
                        float epsilon, ptrdiff_t rows, ptrdiff_t n);
 
-    /* Rows x[rows][n] as a dense layer of this dtype (not float32) multiplies them, n_in rounded up to groups of 64
-     * with zeros; row r goes to (char *)out + r * ld_out, in a layout of the ISA's own. int8 and int4: per group
-     * of 64, q = inputs / scale rounded to nearest even, scale = greatest magnitude / 127, or NaN if any input is not
-     * finite. bfloat16: rounded to nearest even. n may end a row only. */
-    void (*encode)(gpt2c_dtype dtype, void *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
-                   ptrdiff_t n);
-    ptrdiff_t encoded_group[GPT2C_N_DTYPES]; /* bytes that 64 inputs take, float32 included */
+    /* Rows x[rows][n] as the dense layer (not of float32) multiplies them, as rows row0, row0 + 1, … of the matrix
+     * `out` of encoded rows, which has GPT2C_ENCODED floats and a layout of the ISA's own. int8 and int4: as
+     * gpt2c_inputs says, n = n_in; the scale of a row is 0 where it would be below 2^-100 / 127 or so, and NaN if any
+     * input is not finite. bfloat16: rounded to nearest even; the inputs are those from `first` on, a multiple of 64,
+     * as n is unless it ends the row. */
+    void (*encode)(const gpt2c_dense *dense, void *out, ptrdiff_t row0, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
+                   ptrdiff_t first, ptrdiff_t n);
 
-    /* Columns [64 panel0, min(64 panel1, n_out)) of `rows` rows of the dense layer, then the epilogue. x holds rows of
-     * floats (float32) or what encode made of them, ld_x bytes apart.
+    /* Columns [64 panel0, min(64 panel1, n_out)) of rows row0, row0 + 1, … of the dense layer, then the epilogue. x
+     * holds rows of floats, ld_x apart, or what encode made of them.
      *   float32   each sum is one fma chain over k in ascending order per block of 256 inputs; blocks are added in
      *             ascending order
      *   bfloat16  the same over rounded inputs and weights. The tables "avx512bf16" and "amx" treat subnormals as zero;
      *             "amx" adds, in ascending order per 32 inputs, the sum of two chains: of the even and of the odd ones
-     *   int8      per group of 64 inputs the exact integer sum s; groups in ascending order:
+     *   int8      total = shift * offset; then per block of 4096 inputs the exact integer sum s, in ascending order:
      *             total = fma(float(s), weight scale * x scale, total)
-     *   int4      the same per group of 32 inputs
+     *   int4      the same per block of 256 inputs
      * out and the residual point to the first column asked for; x does not alias out. scratch:
      * GPT2C_LINEAR_SCRATCH(rows) floats. */
-    void (*linear)(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, const gpt2c_dense *dense,
-                   const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0, ptrdiff_t panel1, float *scratch);
+    void (*linear)(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, ptrdiff_t row0,
+                   const gpt2c_dense *dense, const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0,
+                   ptrdiff_t panel1, float *scratch);
 
     /* Causal attention of `rows` <= GPT2C_QUERIES consecutive queries of one head, at positions first, first + 1, …,
      * over the keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head
@@ -237,11 +254,11 @@ typedef struct {
     double (*operations)(gpt2c_dtype dtype, ptrdiff_t steps, float *result);
 } gpt2c_kernels;
 
-/* Bytes of a row of n_in inputs as a dense layer of this dtype multiplies it: at most GPT2C_ENCODED(n_in) floats. */
-static inline ptrdiff_t gpt2c_encoded_size(const gpt2c_kernels *kernels, gpt2c_dtype dtype, ptrdiff_t n_in) {
-    if (dtype == GPT2C_FLOAT32) return n_in * (ptrdiff_t)sizeof(float);
-    return (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * kernels->encoded_group[dtype];
+/* Inputs of an integer layer whose weights have one scale. */
+static inline ptrdiff_t gpt2c_scale_block(gpt2c_dtype dtype) {
+    return dtype == GPT2C_INT4 ? GPT2C_INT4_BLOCK : GPT2C_INT8_BLOCK;
 }
+static inline int gpt2c_is_integer(gpt2c_dtype dtype) { return dtype == GPT2C_INT8 || dtype == GPT2C_INT4; }
 
 /* dispatch.c: the tables compiled in, from the plainest to the widest ISA. Returns NULL past the last. */
 const gpt2c_kernels *gpt2c_compiled(ptrdiff_t index);
@@ -251,8 +268,8 @@ int gpt2c_supported(const gpt2c_kernels *kernels);
 int gpt2c_preferred(const gpt2c_kernels *kernels);
 
 /* pack.c: panels of W[n_in][n_out] (source[k * ld + n]) or, transposed, of W[n_out][n_in] (source[n * ld + k]), for
- * panels [panel0, panel1) of `dense`, whose panels it writes. int8: scale = greatest magnitude of the group / 127 as
- * bfloat16; int4: the bfloat16 scale among INT4_CANDIDATES that has the least squared error. */
+ * panels [panel0, panel1) of `dense`, whose panels it writes. int8: scale = greatest magnitude of the block / 127;
+ * int4: as pack_int4 says. */
 void gpt2c_pack(const gpt2c_dense *dense, void *panels, const float *source, ptrdiff_t ld, int transposed,
                 ptrdiff_t panel0, ptrdiff_t panel1);
 /* out[k] = W[k][n] as the panels hold it, k < n_in. */

@@ -1,12 +1,50 @@
-/* Rows of float32 into what a dense layer of a narrower format multiplies: rounded once per row and group of 64,
- * whatever else is computed with it. */
+/* Rows of float32 into what a dense layer of a narrower format multiplies, whatever else is computed with them.
+ *
+ * An integer layer multiplies lines of integers: a row is one line, or, where integers are bytes and it has 13 bits,
+ * two lines (q = 64 * first + second). LINES lines lie together: [LINES] heads, then [steps of 64 inputs][LINES][64]
+ * integers. After a line_head come starts, int32: what the offsets of the weights add to sums, negated. Of a row's
+ * first line there is one for each block of inputs with one weight scale, -128 sum(q) of the row. With int4 weights one
+ * for each 32 inputs of the line follows, -8 sum(q) of the line. */
 
-/* 64 inputs of an integer layer: x = scale * q, zeros beyond the row. */
 typedef struct {
-    activation q[GPT2C_GROUP];
-    int32_t start[3]; /* what the offsets of the weights add, negated: int8, -128 sum(q); int4, -8 sum(q) by half */
-    float scale;
-} integer_group;
+    float scale, offset; /* x = scale * q + offset */
+} line_head;
+
+#if defined(GPT2C_ISA_AMX)
+enum { LINES = 32 }; /* two tiles */
+#else
+enum { LINES = 1 };
+#endif
+
+/* The lines of a matrix of encoded rows. */
+typedef struct {
+    ptrdiff_t per_row, steps, blocks;
+    ptrdiff_t head, size; /* bytes of a line: of its head with starts, and of all of it */
+} line_shape;
+
+static line_shape lines_of(const gpt2c_dense *dense) {
+    line_shape s = {.per_row = dense->inputs == GPT2C_WIDE && sizeof(activation) == 1 ? 2 : 1};
+    s.steps = (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP;
+    const ptrdiff_t block = gpt2c_scale_block(dense->dtype);
+    s.blocks = (dense->n_in + block - 1) / block;
+    const ptrdiff_t starts = s.blocks + (dense->dtype == GPT2C_INT4 ? 2 * s.steps : 0);
+    s.head = ((ptrdiff_t)sizeof(line_head) + 4 * starts + 15) / 16 * 16;
+    s.size = s.head + s.steps * GPT2C_GROUP * (ptrdiff_t)sizeof(activation);
+    return s;
+}
+
+enum { STEP_OF_LINES = LINES * GPT2C_GROUP }; /* activations from one step of a line to the next */
+
+VEC_INLINE line_head *head_of_line(const void *x, const line_shape *s, ptrdiff_t line) {
+    return (line_head *)(void *)((char *)(uintptr_t)x + line / LINES * LINES * s->size + line % LINES * s->head);
+}
+VEC_INLINE int32_t *starts_of_line(const void *x, const line_shape *s, ptrdiff_t line) {
+    return (int32_t *)(void *)(head_of_line(x, s, line) + 1);
+}
+VEC_INLINE activation *integers_of_line(const void *x, const line_shape *s, ptrdiff_t line) {
+    char *block = (char *)(uintptr_t)x + line / LINES * LINES * s->size;
+    return (activation *)(void *)(block + LINES * s->head) + line % LINES * GPT2C_GROUP;
+}
 
 VEC_INLINE void load_group(vf part[4], const float *x, ptrdiff_t n) {
     for (int v = 0; v < 4; v++) {
@@ -17,25 +55,87 @@ VEC_INLINE void load_group(vf part[4], const float *x, ptrdiff_t n) {
     }
 }
 
-/* A group whose greatest magnitude is below 2^-100 counts as zero (127 / most would overflow). */
-static void encode_int8(integer_group *to, const float *x, ptrdiff_t n) {
-    vf part[4], greatest = v_set1(0.0f), poison = v_set1(0.0f);
-    load_group(part, x, n);
-    for (int v = 0; v < 4; v++) {
-        greatest = v_max(v_abs(part[v]), greatest);
-        poison = v_fma(part[v], v_set1(0.0f), poison); /* NaN where x is NaN or infinite */
+/* How x is rounded: q = round((x - low) * inverse) - middle. */
+typedef struct {
+    float inverse, low, middle;
+    line_head head;
+} row_rounding;
+
+/* A row whose greatest magnitude, or for GPT2C_SHIFTED the difference of its extremes, is below 2^-100 has a scale of
+ * zero: the inverse would overflow. */
+static row_rounding rounding_of(const float *x, ptrdiff_t n, gpt2c_inputs inputs) {
+    const vf least = v_set1(-INFINITY), zero = v_set1(0.0f);
+    vf most = least, most_below = least, poison = zero;
+    for (ptrdiff_t k = 0; k < n; k += GPT2C_LANES) {
+        const int whole = n - k >= GPT2C_LANES;
+        const vf part = whole ? v_load(x + k) : v_load_first(x + k, n - k);
+        const vf below = v_sub(zero, part);
+        most = v_max(whole ? part : v_keep_first(part, n - k, least), most);
+        most_below = v_max(whole ? below : v_keep_first(below, n - k, least), most_below);
+        poison = v_fma(part, zero, poison); /* NaN where x is NaN or infinite */
     }
-    const float most = v_max_lane(greatest), nothing = v_sum(poison);
-    const int counts = most >= 0x1p-100f;
-    to->scale = (counts ? most / 127.0f : 0.0f) + nothing;
-    const vf inverse = v_set1(counts ? 127.0f / most : 0.0f);
-    for (int v = 0; v < 4; v++) {
-        part[v] = v_round(v_mul(part[v], inverse));
-        v_store_activations(to->q + v * GPT2C_LANES, part[v]);
+    const float high = v_max_lane(most), low = -v_max_lane(most_below), nothing = v_sum(poison);
+    row_rounding r = {0};
+    const float limit = inputs == GPT2C_SHIFTED ? 255.0f : inputs == GPT2C_WIDE ? 4095.0f : 127.0f;
+    const float range = inputs == GPT2C_SHIFTED ? high - low : high > -low ? high : -low;
+    const float failed = nothing + range * 0.0f; /* NaN if the range is not finite either */
+    if (range >= 0x1p-100f && failed == 0.0f) {
+        r.head.scale = range / limit;
+        r.inverse = limit / range;
     }
-    for (int half = 0; half < 2; half++) /* exact: sums of 32 small integers */
-        to->start[1 + half] = nothing == 0.0f ? -8 * (int32_t)v_sum(v_add(part[2 * half], part[2 * half + 1])) : 0;
-    to->start[0] = 16 * (to->start[1] + to->start[2]);
+    if (inputs == GPT2C_SHIFTED) {
+        r.low = low, r.middle = 128.0f;
+        r.head.offset = low + 128.0f * r.head.scale;
+    }
+    r.head.scale += failed;
+    return r;
+}
+
+static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, const float *x) {
+    const line_shape s = lines_of(dense);
+    const ptrdiff_t n = dense->n_in, line = row * s.per_row, block = gpt2c_scale_block(dense->dtype);
+    const row_rounding r = rounding_of(x, n, dense->inputs);
+    const int clean = r.head.scale == r.head.scale;
+    const vf inverse = v_set1(clean ? r.inverse : 0.0f), low = v_set1(clean ? r.low : 0.0f), middle = v_set1(r.middle);
+    for (ptrdiff_t i = 0; i < s.per_row; i++) *head_of_line(out, &s, line + i) = r.head;
+    int32_t *starts[2] = {starts_of_line(out, &s, line), NULL};
+    activation *to[2] = {integers_of_line(out, &s, line), NULL};
+    if (s.per_row == 2) {
+        starts[1] = starts_of_line(out, &s, line + 1);
+        to[1] = integers_of_line(out, &s, line + 1);
+    }
+    vf sum = v_set1(0.0f); /* at most 256 * 4095 a lane: exact */
+    for (ptrdiff_t k = 0; k < n; k += GPT2C_GROUP) {
+        vf q[2][4];
+        load_group(q[0], x + k, n - k);
+        for (int v = 0; v < 4; v++) {
+            const ptrdiff_t left = n - k - v * GPT2C_LANES;
+            q[0][v] = v_sub(v_round(v_mul(v_sub(q[0][v], low), inverse)), middle);
+            if (left < GPT2C_LANES || !clean) q[0][v] = v_keep_first(q[0][v], clean ? left : 0, v_set1(0.0f));
+            sum = v_add(sum, q[0][v]);
+            if (s.per_row == 2) {
+                const vf first = v_round(v_mul(q[0][v], v_set1(0x1p-6f)));
+                q[1][v] = v_fma(first, v_set1(-64.0f), q[0][v]);
+                q[0][v] = first;
+            }
+        }
+        for (ptrdiff_t i = 0; i < s.per_row; i++) {
+            for (int v = 0; v < 4; v++) v_store_activations(to[i] + v * GPT2C_LANES, q[i][v]);
+            to[i] += STEP_OF_LINES;
+            if (dense->dtype == GPT2C_INT4)
+                for (int half = 0; half < 2; half++)
+                    starts[i][s.blocks + k / GPT2C_HALF_GROUP + half] =
+                        -8 * (int32_t)v_sum(v_add(q[i][2 * half], q[i][2 * half + 1]));
+        }
+        if ((k + GPT2C_GROUP) % block == 0 || k + GPT2C_GROUP >= n) {
+            float lane[GPT2C_LANES];
+            uint32_t total = 0; /* modulo 2^32, as all sums are */
+            v_store(lane, sum);
+            for (int i = 0; i < GPT2C_LANES; i++) total += (uint32_t)(int32_t)lane[i];
+            starts[0][k / block] = (int32_t)(total * (uint32_t)-128);
+            sum = v_set1(0.0f);
+        }
+    }
 }
 
 #if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
@@ -59,19 +159,23 @@ static void encode_bfloat16(void *to, const float *x, ptrdiff_t n) {
 #endif
 }
 
-static void encode(gpt2c_dtype dtype, void *out, ptrdiff_t ld_out, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
-                   ptrdiff_t n) {
+/* Bytes of an encoded row. */
+static ptrdiff_t row_size(const gpt2c_dense *dense) {
+    if (dense->dtype == GPT2C_FLOAT32) return dense->n_in * (ptrdiff_t)sizeof(float);
+    if (dense->dtype == GPT2C_BFLOAT16) return (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * BFLOAT16_GROUP;
+    const line_shape s = lines_of(dense);
+    return s.per_row * s.size;
+}
+
+static void encode(const gpt2c_dense *dense, void *out, ptrdiff_t row0, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
+                   ptrdiff_t first, ptrdiff_t n) {
     for (ptrdiff_t r = 0; r < rows; r++) {
-        char *to = (char *)out + r * ld_out;
         const float *from = x + r * ld_x;
-        for (ptrdiff_t k = 0; k < n; k += GPT2C_GROUP)
-            if (dtype == GPT2C_BFLOAT16) {
-                encode_bfloat16(to, from + k, n - k);
-                to += BFLOAT16_GROUP;
-            } else {
-                encode_int8((integer_group *)(void *)to, from + k, n - k);
-                to += sizeof(integer_group);
-            }
+        if (dense->dtype == GPT2C_BFLOAT16) {
+            char *to = (char *)out + (row0 + r) * row_size(dense) + first / GPT2C_GROUP * BFLOAT16_GROUP;
+            for (ptrdiff_t k = 0; k < n; k += GPT2C_GROUP, to += BFLOAT16_GROUP) encode_bfloat16(to, from + k, n - k);
+        } else
+            encode_integers(dense, out, row0 + r, from);
     }
 }
 

@@ -4,24 +4,30 @@ enum {
     AMX_ROWS = 16,                /* of a tile at most */
     AMX_BYTES = 64,               /* of inputs in a row of a tile at most */
     AMX_LINE = 4 * GPT2C_PANEL,   /* bytes of a panel that four bytes of inputs are multiplied by */
-    AMX_SMALL = 9,                /* fewer rows of integers are left to v_dot4, which gives the same sums */
+    AMX_SMALL = 3,                /* fewer lines of integers are left to v_dot4, which gives the same sums */
     AMX_PAIRS = GPT2C_K_BLOCK * 2 /* bytes of bfloat16 inputs multiplied at a time by many rows: 32 KB of weights */
 };
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} amx_config;
+
+static void amx_configure(const amx_config *shape) {
+    __asm__ volatile("" : : "r"(shape) : "memory"); /* gcc 12 thinks that ldtilecfg reads 8 bytes */
+    _tile_loadconfig(shape);
+}
 
 /* Gives the tiles their shapes, and zeros: 0 to 3 are sums of `rows` rows and 16 outputs each, 4 is `bytes` of inputs
  * of these rows, 5 to 7 are weights. */
 static void amx_shape(ptrdiff_t rows, ptrdiff_t bytes) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
+    amx_config shape = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         shape.bytes[i] = (uint16_t)(i == 4 ? bytes : 64);
         shape.rows[i] = (uint8_t)(i <= 4 ? rows : bytes / 4);
     }
-    __asm__ volatile("" : : "r"(&shape) : "memory"); /* gcc 12 thinks that ldtilecfg reads 8 bytes */
-    _tile_loadconfig(&shape);
+    amx_configure(&shape);
 }
 
 /* Adds to tiles 0 to 3 the products of inputs and weights. */
@@ -56,99 +62,51 @@ static void amx_shape(ptrdiff_t rows, ptrdiff_t bytes) {
 
 /* ---- int8 and int4 ---- */
 
-/* What is multiplied for one scale: a group of int8 weights, or half of one of int4 weights as bytes. */
-typedef struct {
-    const uint8_t *weights;
-    const uint16_t *scales;
-    ptrdiff_t x, q; /* from a row's first byte to its integer_group, and to the integers */
-    int start;      /* which of integer_group.start */
-} amx_step;
-
-enum { AMX_STEPS = 4 }; /* loaded at a time */
-
-/* The steps from number `first` on; their weights are found in `bytes` if they are int4. */
-static ptrdiff_t amx_plan(amx_step *steps, gpt2c_dtype dtype, const uint8_t *panel, const uint8_t *bytes,
-                          ptrdiff_t first, ptrdiff_t last) {
-    const ptrdiff_t n = last - first < AMX_STEPS ? last - first : AMX_STEPS, group = (ptrdiff_t)sizeof(integer_group);
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (dtype == GPT2C_INT8) {
-            const uint8_t *from = panel + (first + i) * INT8_BYTES;
-            steps[i] = (amx_step){from + GPT2C_PANEL * sizeof(uint16_t), (const uint16_t *)(const void *)from,
-                                  (first + i) * group, (first + i) * group, 0};
-        } else {
-            const ptrdiff_t half = (first + i) % 2, at = (first + i) / 2 * group;
-            steps[i] = (amx_step){bytes + i * GPT2C_HALF_GROUP * GPT2C_PANEL,
-                                  (const uint16_t *)(const void *)(panel + (first + i) * INT4_BYTES), at,
-                                  at + half * GPT2C_HALF_GROUP, 1 + (int)half};
-        }
-    return n;
-}
-
-/* n halves of groups of int4 weights as bytes [n][8][64][4]. */
-static void amx_unpack(uint8_t *to, const uint8_t *from, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i++, from += INT4_BYTES)
-        for (int k = 0; k < 4; k++, to += 2 * AMX_LINE)
-            for (int c = 0; c < AMX_LINE; c += 64) {
-                const vb bytes = v_load_bytes(from + GPT2C_PANEL * sizeof(uint16_t) + k * AMX_LINE + c);
-                _mm512_storeu_si512(to + c, low_nibbles(bytes));
-                _mm512_storeu_si512(to + AMX_LINE + c, high_nibbles(bytes));
-            }
-    __asm__ volatile("" : : : "memory"); /* loads of tiles do not tell gcc what they read */
-}
-
-static void amx_multiply(int32_t *products, const amx_step *step, const char *x, ptrdiff_t ld_x) {
-    AMX_ZERO();
-    AMX_MULTIPLY(_tile_dpbsud, x + step->q, ld_x, step->weights);
-    AMX_STORE(products);
-}
-
-/* total = (begins ? 0 : total) + float(start + product) * (weight scale * x scale). */
-static void amx_scale(float *total, const int32_t *products, const amx_step *step, const char *x, ptrdiff_t ld_x,
-                      ptrdiff_t rows, int begins) {
-    vf scale[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) scale[v] = v_load_bfloat16(step->scales + v * GPT2C_LANES);
-    x += step->x;
-    for (ptrdiff_t i = 0; i < rows; i++, total += GPT2C_PANEL, products += GPT2C_PANEL, x += ld_x) {
-        const integer_group *group = (const integer_group *)(const void *)x;
-        const vi start = v_int_set1(group->start[step->start]);
-        const vf scale_x = v_set1(group->scale);
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
-            float *to = total + v * GPT2C_LANES;
-            const vi sum = _mm512_add_epi32(start, _mm512_load_si512(products + v * GPT2C_LANES));
-            v_store(to, v_fma(v_to_float(sum), v_mul(scale[v], scale_x), begins ? v_set1(0.0f) : v_load(to)));
-        }
+/* The tiles of a block of lines and half a panel: 0 to 3 are sums of `rows` lines in two tiles and 32 outputs in two, 4
+ * and 5 lines, 6 and 7 weights. */
+static void amx_shape_block(ptrdiff_t rows) {
+    amx_config shape = {.palette = 1};
+    const ptrdiff_t first = rows < AMX_ROWS ? rows : AMX_ROWS, second = rows - first;
+    for (int i = 0; i < 8; i++) {
+        shape.bytes[i] = 64;
+        shape.rows[i] = (uint8_t)(i >= 6 ? AMX_ROWS : i == 2 || i == 3 || i == 5 ? (second ? second : 1) : first);
     }
+    amx_configure(&shape);
 }
 
-/* total[rows][64] = the sums of one panel of int8 or int4 weights. The products of one step are made while those of the
- * step before are scaled. */
-static void amx_sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel, gpt2c_dtype dtype,
-                                 ptrdiff_t n_in, ptrdiff_t rows) {
-    int32_t products[2][AMX_ROWS * GPT2C_PANEL] __attribute__((aligned(64)));
-    uint8_t bytes[AMX_STEPS * GPT2C_HALF_GROUP * GPT2C_PANEL] __attribute__((aligned(64)));
-    const ptrdiff_t tiles = (rows + AMX_ROWS - 1) / AMX_ROWS, per_group = dtype == GPT2C_INT8 ? 1 : 2;
-    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : INT4_BYTES;
-    const ptrdiff_t last = (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * per_group;
-    ptrdiff_t shaped = 0;
-    for (ptrdiff_t first = 0; first < last; first += AMX_STEPS) {
-        amx_step steps[AMX_STEPS];
-        const ptrdiff_t n = amx_plan(steps, dtype, panel, bytes, first, last);
-        stream ahead =
-            stream_ahead((uintptr_t)(panel + first * size), (uintptr_t)(panel + (first + n) * size), 0, 0, tiles);
-        if (dtype == GPT2C_INT4) amx_unpack(bytes, panel + first * size, n);
-        for (ptrdiff_t t = 0; t < tiles; t++) {
-            const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-            const char *from = x + row * ld_x;
-            if (height != shaped) amx_shape(shaped = height, GPT2C_GROUP / per_group);
-            amx_multiply(products[0], &steps[0], from, ld_x);
-            for (ptrdiff_t i = 0; i < n; i++) {
-                stream_on(&ahead, size / 64);
-                if (i + 1 < n) amx_multiply(products[(i + 1) % 2], &steps[i + 1], from, ld_x);
-                amx_scale(total + row * GPT2C_PANEL, products[i % 2], &steps[i], from, ld_x, height, first + i == 0);
-            }
+/* sums[line][32] of a range over int8 weights of `steps` steps, from `step` of the lines on. */
+static void amx_sums_of_bytes(int32_t *sums, line_range lines, const uint8_t *weights, ptrdiff_t step, ptrdiff_t steps,
+                              uintptr_t next) {
+    enum { LINE = HALF_OUTPUTS * 4, STEP = STEP_OF_LINES };
+    const ptrdiff_t end = lines.first + lines.n, blocks = (lines.n + LINES - 1) / LINES;
+    ptrdiff_t shaped = 0, t = 0;
+    for (ptrdiff_t line = lines.first, height; line < end; line += height, t++) {
+        height = (line / LINES + 1) * LINES - line;
+        if (height > end - line) height = end - line;
+        const int two = height > AMX_ROWS;
+        const activation *x = integers_of_line(lines.x, lines.shape, line) + step * STEP;
+        int32_t *to = sums + (line - lines.first) * HALF_OUTPUTS;
+        stream ahead = stream_ahead((uintptr_t)weights, next, steps * INT8_STEP / 64, t, blocks);
+        if (height != shaped) amx_shape_block(shaped = height);
+        AMX_ZERO();
+        for (ptrdiff_t s = 0; s < steps; s++, x += STEP) {
+            const uint8_t *w = weights + s * INT8_STEP;
+            stream_on(&ahead, INT8_STEP / 64);
+            _tile_loadd(4, x, GPT2C_GROUP);
+            _tile_loadd(6, w, 64);
+            _tile_dpbsud(0, 4, 6);
+            _tile_loadd(7, w + TILE_BYTES, 64);
+            _tile_dpbsud(1, 4, 7);
+            if (!two) continue;
+            _tile_loadd(5, x + AMX_ROWS * GPT2C_GROUP, GPT2C_GROUP);
+            _tile_dpbsud(2, 5, 6);
+            _tile_dpbsud(3, 5, 7);
         }
+        _tile_stored(0, to, LINE);
+        _tile_stored(1, to + GPT2C_LANES, LINE);
+        if (!two) continue;
+        _tile_stored(2, to + AMX_ROWS * HALF_OUTPUTS, LINE);
+        _tile_stored(3, to + AMX_ROWS * HALF_OUTPUTS + GPT2C_LANES, LINE);
     }
     _tile_release();
 }

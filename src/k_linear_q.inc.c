@@ -1,133 +1,287 @@
-/* The sums of a panel of int8 or int4 weights: exact integers per group of inputs, scaled and added in ascending order
- * of the groups. */
+/* The sums of a panel of int8 or int4 weights: exact integers over a block of inputs, scaled and added in ascending
+ * order of the blocks. A panel is computed half after half, 32 outputs at a time. */
 
 enum {
-    INT8_BYTES = GPT2C_PANEL * ((int)sizeof(uint16_t) + GPT2C_GROUP),         /* scales and weights of 64 inputs */
-    INT4_BYTES = GPT2C_PANEL * ((int)sizeof(uint16_t) + GPT2C_HALF_GROUP / 2) /* of 32 inputs */
+    HALF_OUTPUTS = GPT2C_PANEL / 2,
+    TILE_BYTES = GPT2C_GROUP * GPT2C_LANES,                          /* int8 weights of 64 inputs and 16 outputs */
+    INT8_STEP = 2 * TILE_BYTES,                                      /* of 64 inputs and half a panel */
+    INT4_STEP = 2 * HALF_OUTPUTS + GPT2C_GROUP * HALF_OUTPUTS / 2,   /* the same, with factors before the weights */
+    INT4_STEPS = GPT2C_INT4_BLOCK / GPT2C_GROUP,                     /* in a block with one scale */
+    INT8_STEPS = GPT2C_INT8_BLOCK / GPT2C_GROUP,
+    PART_STEPS = 8 /* 16 KB of weights stay in a first-level cache while all rows go over them */
 };
 
-/* Of `rows` rows and `cols` vectors of columns from vector `strip` of the panel on, over one group of inputs with one
- * scale (for int4 one half of the row's group): total = (begins ? 0 : total) + float(sum) * (weight scale * x scale),
- * the last step one fma. The integer sum starts from what the weights' offset of 128 or 8 makes of the inputs. */
-VEC_INLINE void tile_group(const gpt2c_dtype dtype, const int rows, const int cols, float *total, const char *x,
-                           ptrdiff_t ld_x, const uint8_t *weights, const int strip, const int half, const int begins,
-                           stream *ahead) {
-    const int per_load = dtype == GPT2C_INT8 ? 4 : 8;
-    const int first = half * GPT2C_HALF_GROUP, last = dtype == GPT2C_INT8 ? GPT2C_GROUP : first + GPT2C_HALF_GROUP;
-    const uint16_t *scales = (const uint16_t *)(const void *)weights + strip * GPT2C_LANES;
-    const uint8_t *from = weights + GPT2C_PANEL * sizeof(uint16_t) + strip * 4 * GPT2C_LANES;
-    const integer_group *group[QUAD_ROWS];
-    vi sum[QUAD_ROWS][4];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++) {
-        group[i] = (const integer_group *)(const void *)(x + i * ld_x);
-        const vi start = v_int_set1(group[i]->start[dtype == GPT2C_INT8 ? 0 : 1 + half]);
-#pragma GCC unroll 4
-        for (int v = 0; v < cols; v++) sum[i][v] = start;
+/* ---- a tile of integer sums ---- */
+
+/* sums[i][16 v + lane] = (begins ? 0 : sums[…]) + the products of line i of the activations and the unsigned bytes at
+ * `weights`, over `steps` steps of 64 inputs, for i < rows and v < cols. Line i begins at x + i * ld. rows and cols are
+ * constants in every instance, so that the sums live in registers. */
+VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const activation *x, ptrdiff_t ld,
+                           const uint8_t *weights, ptrdiff_t steps, const int begins, stream *ahead) {
+    vi sum[QUAD_ROWS][2];
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < cols; v++)
+            sum[i][v] = begins ? v_int_set1(0) : v_int_load(sums + i * HALF_OUTPUTS + v * GPT2C_LANES);
+    const activation *row[(QUAD_ROWS + 3) / 4]; /* twelve lines by three addresses and multiples of ld */
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i += 4) {
+        row[i / 4] = x + i * ld;
+        v_hide(row[i / 4]);
     }
-    uintptr_t next = ahead->from;
-    const ptrdiff_t share = ahead->share;
-    if (rows == GPT2C_TILE_ROWS)
-        stream_on(ahead, (last - first) / per_load * cols);
-    else
-        ahead->from += (uintptr_t)((last - first) / per_load * cols * share);
-    for (int k = first; k < last; k += per_load, from += 4 * GPT2C_PANEL, next += (uintptr_t)(cols * share)) {
-        vb bytes[4];
-        vq wide[4];
+    for (ptrdiff_t s = 0; s < steps; s++, weights += INT8_STEP) {
+        stream_on(ahead, cols * TILE_BYTES / 64);
 #pragma GCC unroll 4
-        for (int v = 0; v < cols; v++) {
-            bytes[v] = v_load_bytes(from + 4 * v * GPT2C_LANES);
-            if (rows < GPT2C_TILE_ROWS) v_prefetch(next + (uintptr_t)(v * share));
-            wide[v] = dtype == GPT2C_INT8 ? v_bytes(bytes[v]) : v_low_nibbles(bytes[v]);
+        for (int r = 0; r < GPT2C_LANES; r++) {
+            vq wide[2];
+#pragma GCC unroll 2
+            for (int v = 0; v < cols; v++) wide[v] = v_bytes(v_load_bytes(weights + v * TILE_BYTES + 4 * r * GPT2C_LANES));
+#pragma GCC unroll 12
+            for (int i = 0; i < rows; i++) {
+                const va four = v_broadcast4(row[i / 4] + i % 4 * ld + 4 * r);
+#pragma GCC unroll 2
+                for (int v = 0; v < cols; v++) sum[i][v] = v_dot4(sum[i][v], wide[v], four);
+            }
         }
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            const va four = v_broadcast4(group[i]->q + k);
-#pragma GCC unroll 4
-            for (int v = 0; v < cols; v++) sum[i][v] = v_dot4(sum[i][v], wide[v], four);
-        }
-        if (dtype == GPT2C_INT8) continue;
-#pragma GCC unroll 4
-        for (int v = 0; v < cols; v++) wide[v] = v_high_nibbles(bytes[v]);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            const va four = v_broadcast4(group[i]->q + k + 4);
-#pragma GCC unroll 4
-            for (int v = 0; v < cols; v++) sum[i][v] = v_dot4(sum[i][v], wide[v], four);
-        }
+#pragma GCC unroll 3
+        for (int i = 0; i < rows; i += 4) row[i / 4] += STEP_OF_LINES;
     }
-#pragma GCC unroll 4
-    for (int v = 0; v < cols; v++) {
-        const vf scale = v_load_bfloat16(scales + v * GPT2C_LANES);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            float *to = total + i * GPT2C_PANEL + (strip + v) * GPT2C_LANES;
-            const vf factor = v_mul(scale, v_set1(group[i]->scale));
-            v_store(to, v_fma(v_to_float(sum[i][v]), factor, begins ? v_set1(0.0f) : v_load(to)));
-        }
-    }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < cols; v++) v_int_store(sums + i * HALF_OUTPUTS + v * GPT2C_LANES, sum[i][v]);
 }
 
-/* One group of 64 inputs of all columns of the panel. */
-VEC_INLINE void tile_quads(const gpt2c_dtype dtype, const int rows, float *total, const char *x, ptrdiff_t ld_x,
-                           const uint8_t *weights, const int begins, stream *ahead) {
-    for (int strip = 0; strip < GPT2C_PANEL / GPT2C_LANES; strip += QUAD_COLS(rows)) {
-        tile_group(dtype, rows, QUAD_COLS(rows), total, x, ld_x, weights, strip, 0, begins, ahead);
-        if (dtype == GPT2C_INT4)
-            tile_group(dtype, rows, QUAD_COLS(rows), total, x, ld_x, weights + INT4_BYTES, strip, 1, 0, ahead);
-    }
+/* The same over int4 weights, each times its factor; starts (ld_starts apart) are those of the lines. */
+VEC_INLINE void tile_nibbles(const int rows, const int cols, int32_t *sums, const activation *x, ptrdiff_t ld,
+                             const int32_t *starts, ptrdiff_t ld_starts, const uint8_t *weights, const int first,
+                             ptrdiff_t steps, stream *ahead) {
+    vi sum[NIBBLE_ROWS][2];
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < cols; v++) sum[i][v] = v_int_set1(0);
+    for (ptrdiff_t s = 0; s < steps; s++, weights += INT4_STEP, x += STEP_OF_LINES)
+        for (int half = 0; half < 2; half++, starts++) {
+            const uint8_t *from = weights + 2 * HALF_OUTPUTS + first * TILE_BYTES / 2 + half * TILE_BYTES / 4;
+            vi part[NIBBLE_ROWS][2];
+            stream_on(ahead, cols * TILE_BYTES / 4 / 64);
+#pragma GCC unroll 6
+            for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+                for (int v = 0; v < cols; v++) part[i][v] = v_int_set1(starts[i * ld_starts]);
+            for (int r = 0; r < 4; r++, from += 4 * GPT2C_LANES) {
+                vb bytes[2];
+                vq wide[2];
+#pragma GCC unroll 2
+                for (int v = 0; v < cols; v++) {
+                    bytes[v] = v_load_bytes(from + v * TILE_BYTES / 2);
+                    wide[v] = v_low_nibbles(bytes[v]);
+                }
+                const activation *at = x + half * GPT2C_HALF_GROUP + 8 * r;
+#pragma GCC unroll 6
+                for (int i = 0; i < rows; i++) {
+                    const va four = v_broadcast4(at + i * ld);
+#pragma GCC unroll 2
+                    for (int v = 0; v < cols; v++) part[i][v] = v_dot4(part[i][v], wide[v], four);
+                }
+#pragma GCC unroll 2
+                for (int v = 0; v < cols; v++) wide[v] = v_high_nibbles(bytes[v]);
+#pragma GCC unroll 6
+                for (int i = 0; i < rows; i++) {
+                    const va four = v_broadcast4(at + i * ld + 4);
+#pragma GCC unroll 2
+                    for (int v = 0; v < cols; v++) part[i][v] = v_dot4(part[i][v], wide[v], four);
+                }
+            }
+            const int8_t *factors = (const int8_t *)weights + half * HALF_OUTPUTS + first * GPT2C_LANES;
+#pragma GCC unroll 2
+            for (int v = 0; v < cols; v++) {
+                const vi factor = v_load_int8(factors + v * GPT2C_LANES);
+#pragma GCC unroll 6
+                for (int i = 0; i < rows; i++) sum[i][v] = v_int_add(sum[i][v], v_int_mul(part[i][v], factor));
+            }
+        }
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < cols; v++) v_int_store(sums + i * HALF_OUTPUTS + v * GPT2C_LANES, sum[i][v]);
 }
 
-/* Groups [group0, group1) for any number of rows up to QUAD_ROWS. */
-VEC_INLINE void tile_groups(const gpt2c_dtype dtype, ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x,
-                            const uint8_t *panel, ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
-    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : 2 * INT4_BYTES;
-#define QUAD_CASE(n)                                                                                                   \
+/* ---- half a panel ---- */
+
+/* The lines that are multiplied. */
+typedef struct {
+    const void *x;
+    const line_shape *shape;
+    ptrdiff_t first, n;
+} line_range;
+
+/* Between two lines of a block, in activations. */
+static ptrdiff_t lines_apart(const line_shape *s) {
+    return LINES > 1 ? GPT2C_GROUP : s->size / (ptrdiff_t)sizeof(activation);
+}
+
+static ptrdiff_t heads_apart(const line_shape *s) { return (LINES > 1 ? s->head : s->size) / 4; } /* in int32 */
+
+/* Lines from `line` on that a tile of at most `most` takes: tiles of nearly equal height, none over the end of a
+ * block. */
+static ptrdiff_t tile_height(ptrdiff_t line, ptrdiff_t end, ptrdiff_t most) {
+    const ptrdiff_t block = LINES > 1 ? (line / LINES + 1) * LINES : end;
+    const ptrdiff_t left = (block < end ? block : end) - line, tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
+#define FIRST_12(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+
+VEC_INLINE void tile_bytes_any(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
+                               ptrdiff_t steps, const int begins, stream *ahead) {
+#define BYTES_CASE(n)                                                                                                  \
     case n:                                                                                                            \
-        for (ptrdiff_t g = group0; g < group1; g++)                                                                    \
-            tile_quads(dtype, n, total, x + g * (ptrdiff_t)sizeof(integer_group), ld_x, panel + g * size, g == 0,      \
-                       ahead);                                                                                         \
-        break
+        if (n <= QUAD_ROWS)                                                                                            \
+            for (int v = 0; v < 2; v += QUAD_COLS(n))                                                                  \
+                tile_bytes(n <= QUAD_ROWS ? n : 1, QUAD_COLS(n), sums + v * GPT2C_LANES, x, ld,                        \
+                           weights + v * TILE_BYTES, steps, begins, ahead);                                            \
+        break;
     switch (rows) {
-        QUAD_CASE(1);
-        QUAD_CASE(2);
-        QUAD_CASE(3);
-        QUAD_CASE(4);
-#if QUAD_ROWS == 6
-        QUAD_CASE(5);
-        QUAD_CASE(6);
-#endif
+        FIRST_12(BYTES_CASE)
     default:
         break;
     }
-#undef QUAD_CASE
+#undef BYTES_CASE
 }
 
-static void tile_int8(ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
-                      ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
-    tile_groups(GPT2C_INT8, rows, total, x, ld_x, panel, group0, group1, ahead);
+static void tile_begin(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
+                       ptrdiff_t steps, stream *ahead) {
+    tile_bytes_any(rows, sums, x, ld, weights, steps, 1, ahead);
 }
 
-static void tile_int4(ptrdiff_t rows, float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel,
-                      ptrdiff_t group0, ptrdiff_t group1, stream *ahead) {
-    tile_groups(GPT2C_INT4, rows, total, x, ld_x, panel, group0, group1, ahead);
+static void tile_go_on(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
+                       ptrdiff_t steps, stream *ahead) {
+    tile_bytes_any(rows, sums, x, ld, weights, steps, 0, ahead);
 }
 
-enum { PART_GROUPS = 4 }; /* 17 KB of int8 weights stay in a first-level cache while all rows go over them */
+static void tile_int4(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const int32_t *starts,
+                      ptrdiff_t ld_starts, const uint8_t *weights, ptrdiff_t steps, stream *ahead) {
+#define NIBBLES_CASE(n)                                                                                                \
+    case n:                                                                                                            \
+        if (n <= NIBBLE_ROWS)                                                                                          \
+            for (int v = 0; v < 2; v += NIBBLE_COLS(n))                                                                \
+                tile_nibbles(n <= NIBBLE_ROWS ? n : 1, NIBBLE_COLS(n), sums + v * GPT2C_LANES, x, ld, starts,          \
+                             ld_starts, weights, v, steps, ahead);                                                     \
+        break;
+    switch (rows) {
+        FIRST_12(NIBBLES_CASE)
+    default:
+        break;
+    }
+#undef NIBBLES_CASE
+}
 
-/* total[rows][64] = the sums of one panel of int8 or int4 weights. */
-static void sums_of_integers(float *total, const char *x, ptrdiff_t ld_x, const uint8_t *panel, gpt2c_dtype dtype,
-                             ptrdiff_t n_in, ptrdiff_t rows) {
-    const ptrdiff_t tiles = (rows + QUAD_ROWS - 1) / QUAD_ROWS, groups = (n_in + GPT2C_GROUP - 1) / GPT2C_GROUP;
-    const ptrdiff_t size = dtype == GPT2C_INT8 ? INT8_BYTES : 2 * INT4_BYTES, lines = dtype == GPT2C_INT8 ? 64 : 32;
-    for (ptrdiff_t g = 0, end; g < groups; g = end) {
-        end = tiles > 1 && g + PART_GROUPS < groups ? g + PART_GROUPS : groups;
-        for (ptrdiff_t t = 0; t < tiles; t++) {
-            const ptrdiff_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-            stream ahead = stream_ahead((uintptr_t)(panel + g * size), (uintptr_t)(panel + end * size),
-                                        lines * (end - g), t, tiles);
-            (dtype == GPT2C_INT8 ? tile_int8 : tile_int4)(height, total + row * GPT2C_PANEL, x + row * ld_x, ld_x,
-                                                          panel, g, end, &ahead);
+/* sums[line][32] of a range over int8 weights of `steps` steps, from `step` of the lines on. */
+static void sums_of_bytes(int32_t *sums, line_range lines, const uint8_t *weights, ptrdiff_t step, ptrdiff_t steps,
+                          uintptr_t next) {
+    const ptrdiff_t ld = lines_apart(lines.shape), end = lines.first + lines.n;
+    const ptrdiff_t tiles = (lines.n + QUAD_ROWS - 1) / QUAD_ROWS;
+    const ptrdiff_t parts = tiles > 1 ? (steps + PART_STEPS - 1) / PART_STEPS : 1;
+    for (ptrdiff_t part = 0; part < parts; part++) {
+        const ptrdiff_t from = steps * part / parts, to = steps * (part + 1) / parts;
+        const uint8_t *here = weights + from * INT8_STEP;
+        const uintptr_t after = part + 1 < parts ? (uintptr_t)(weights + to * INT8_STEP) : next;
+        ptrdiff_t t = 0;
+        for (ptrdiff_t line = lines.first, height; line < end; line += height, t++) {
+            stream ahead = stream_ahead((uintptr_t)here, after, (to - from) * INT8_STEP / 64, t, tiles);
+            const activation *x = integers_of_line(lines.x, lines.shape, line) + (step + from) * STEP_OF_LINES;
+            height = tile_height(line, end, QUAD_ROWS);
+            (part == 0 ? tile_begin : tile_go_on)(height, sums + (line - lines.first) * HALF_OUTPUTS, x, ld, here,
+                                                  to - from, &ahead);
         }
     }
+}
+
+#if defined(GPT2C_ISA_AMX)
+#include "k_linear_amx.inc.c"
+#endif
+
+static void sums_of_lines(int32_t *sums, line_range lines, const uint8_t *weights, ptrdiff_t step, ptrdiff_t steps,
+                          uintptr_t next) {
+#if defined(GPT2C_ISA_AMX)
+    if (lines.n >= AMX_SMALL) {
+        amx_sums_of_bytes(sums, lines, weights, step, steps, next);
+        return;
+    }
+#endif
+    sums_of_bytes(sums, lines, weights, step, steps, next);
+}
+
+/* int4 weights of `steps` steps as bytes, each times its factor, plus 128. */
+static void unpack_nibbles(uint8_t *to, const uint8_t *from, ptrdiff_t steps) {
+    for (ptrdiff_t s = 0; s < steps; s++, from += INT4_STEP)
+        for (int v = 0; v < 2; v++)
+            for (int half = 0; half < 2; half++) {
+                const int8_t *factors = (const int8_t *)from + half * HALF_OUTPUTS + v * GPT2C_LANES;
+                const uint8_t *nibbles = from + 2 * HALF_OUTPUTS + v * TILE_BYTES / 2 + half * TILE_BYTES / 4;
+                const vi factor = v_load_int8(factors);
+                for (int r = 0; r < 4; r++, nibbles += 4 * GPT2C_LANES, to += 8 * GPT2C_LANES) {
+                    const vb bytes = v_load_bytes(nibbles);
+                    v_store_bytes(to, v_scaled_nibbles(bytes, 0, factor));
+                    v_store_bytes(to + 4 * GPT2C_LANES, v_scaled_nibbles(bytes, 1, factor));
+                }
+            }
+}
+
+/* total[row][32] (64 apart) = (first ? shift * offset : total) + float(sum) * (weight scale * x scale), the last step
+ * one fma; block: whose start the sums lack, or -1. */
+static void scale_sums(float *total, const int32_t *sums, line_range lines, const float *shift, const float *scales,
+                       ptrdiff_t block, const int first) {
+    const ptrdiff_t per_row = lines.shape->per_row;
+    vf scale[2], shifts[2];
+    for (int v = 0; v < 2; v++) {
+        scale[v] = v_load(scales + v * GPT2C_LANES);
+        shifts[v] = v_load(shift + v * GPT2C_LANES);
+    }
+    for (ptrdiff_t i = 0; i < lines.n; i += per_row, total += GPT2C_PANEL, sums += per_row * HALF_OUTPUTS) {
+        const line_head *head = head_of_line(lines.x, lines.shape, lines.first + i);
+        const vi start = v_int_set1(block < 0 ? 0 : ((const int32_t *)(const void *)(head + 1))[block]);
+        const vf scale_x = v_set1(head->scale), offset = v_set1(head->offset);
+        for (int v = 0; v < 2; v++) {
+            vi sum = v_int_load(sums + v * GPT2C_LANES);
+            if (per_row == 2) sum = v_int_add(v_int_times_64(sum), v_int_load(sums + HALF_OUTPUTS + v * GPT2C_LANES));
+            const vf value = v_to_float(v_int_add(sum, start));
+            float *to = total + v * GPT2C_LANES;
+            v_store(to, v_fma(value, v_mul(scale[v], scale_x), first ? v_mul(shifts[v], offset) : v_load(to)));
+        }
+    }
+}
+
+/* total[rows][64] = the sums of one panel of int8 or int4 weights; sums: 2 * rows * HALF_OUTPUTS integers. */
+static void sums_of_integers(float *total, const void *x, ptrdiff_t row0, const gpt2c_dense *dense,
+                             const uint8_t *panel, ptrdiff_t rows, int32_t *sums) {
+    const line_shape s = lines_of(dense);
+    const line_range lines = {x, &s, row0 * s.per_row, rows * s.per_row};
+    const int is_int4 = dense->dtype == GPT2C_INT4;
+    const ptrdiff_t step_size = is_int4 ? INT4_STEP : INT8_STEP, most = is_int4 ? INT4_STEPS : INT8_STEPS;
+    const float *shift = (const float *)(const void *)panel, *scales = shift + GPT2C_PANEL;
+    const uint8_t *weights = panel + GPT2C_PANEL * sizeof(float) * (size_t)(1 + s.blocks);
+    const int few = is_int4 && lines.n <= NIBBLE_ROWS && lines.first % LINES + lines.n <= LINES;
+    uint8_t bytes[INT4_STEPS * INT8_STEP] __attribute__((aligned(64)));
+    for (int half = 0; half < 2; half++)
+        for (ptrdiff_t b = 0; b < s.blocks; b++) {
+            const ptrdiff_t step = b * most, left = s.steps - step, steps = left < most ? left : most;
+            const uint8_t *next = weights + steps * step_size;
+            if (few) {
+                stream ahead = stream_ahead((uintptr_t)weights, (uintptr_t)next, 0, 0, 1);
+                tile_int4(lines.n, sums, integers_of_line(x, &s, lines.first) + step * STEP_OF_LINES, lines_apart(&s),
+                          starts_of_line(x, &s, lines.first) + s.blocks + 2 * step,
+                          heads_apart(&s), weights, steps, &ahead);
+            } else if (is_int4) {
+                unpack_nibbles(bytes, weights, steps);
+                sums_of_lines(sums, lines, bytes, step, steps, (uintptr_t)next);
+            } else
+                sums_of_lines(sums, lines, weights, step, steps, (uintptr_t)next);
+            scale_sums(total + half * HALF_OUTPUTS, sums, lines, shift + half * HALF_OUTPUTS,
+                       scales + b * GPT2C_PANEL + half * HALF_OUTPUTS, few ? -1 : b, b == 0);
+            weights = next;
+        }
 }

@@ -8,9 +8,6 @@
 #include "k_layer_norm.inc.c"
 #include "k_linear_f32.inc.c"
 #include "k_linear_q.inc.c"
-#if defined(GPT2C_ISA_AMX)
-#include "k_linear_amx.inc.c"
-#endif
 
 #include "k_attention.inc.c"
 #include "k_linear.inc.c"
@@ -30,7 +27,6 @@ const gpt2c_kernels TABLE(GPT2C_ISA) = {
     .epilogue = epilogue,
     .layer_norm = layer_norm,
     .encode = encode,
-    .encoded_group = {GPT2C_GROUP * sizeof(float), BFLOAT16_GROUP, sizeof(integer_group), sizeof(integer_group)},
     .linear = linear,
     .attention = attention,
     .attention_block = attention_block,

@@ -15,10 +15,11 @@ static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b;
 static inline ptrdiff_t d_pad_of(const gpt2c_model *m) { return GPT2C_PAD(m->d_head); }
 static inline ptrdiff_t query_tiles(ptrdiff_t rows) { return (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES; }
 
-/* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded, and room for
- * merging. */
+/* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded (or those of
+ * MLP_PROJ), and room for merging. */
 static inline ptrdiff_t fold_size(const gpt2c_model *m) {
-    return FOLD_ROWS * (m->n_embd + GPT2C_ENCODED(m->n_embd)) + GPT2C_PARTIAL(d_pad_of(m));
+    return GPT2C_PAD(FOLD_ROWS * m->n_embd + GPT2C_ENCODED(FOLD_ROWS, larger(m->n_embd, m->n_inner)) +
+                     GPT2C_PARTIAL(d_pad_of(m)));
 }
 
 /* ---- the sequences behind rows ---- */

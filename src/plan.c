@@ -115,16 +115,30 @@ ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows
 static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t row, ptrdiff_t rows) {
     const int flags = call->observer.flags ? call->observer.flags[layer] : 0;
     const int fold = !call->external_gemm && rows <= FOLD_ROWS;
-    const int float32 = call->model->layers[layer].c_attn.dtype == GPT2C_FLOAT32;
+    const gpt2c_dtype dtype = call->model->layers[layer].c_attn.dtype;
     gpt2c_step step = {.layer = layer, .row0 = row, .rows = rows, .origin = row};
     if (flags) {
-        plan_unfused_layer(p, step, flags, float32);
+        plan_unfused_layer(p, step, flags, dtype == GPT2C_FLOAT32);
         return;
     }
-    for (int phase = GPT2C_LN_1; phase <= GPT2C_MLP_PROJ; phase++) {
-        if (fold && (phase == GPT2C_LN_1 || phase == GPT2C_LN_2)) continue;
-        if (phase == GPT2C_ENCODE && (fold || float32)) continue;
-        step.phase = phase, step.detail = GPT2C_ATTN_PROJ, step.fold = fold && phase != GPT2C_ATTENTION;
+    /* Where nothing is folded, LayerNorm encodes its rows, and in bfloat16 C_FC does; integers need whole rows. */
+    const int encodes = !fold && dtype != GPT2C_FLOAT32, encodes_again = !fold && gpt2c_is_integer(dtype);
+    const struct {
+        int wanted, phase, detail;
+    } phases[] = {
+        {!fold, GPT2C_LN_1, 0},
+        {1, GPT2C_C_ATTN, 0},
+        {1, GPT2C_ATTENTION, 0},
+        {encodes, GPT2C_ENCODE, GPT2C_ATTN_PROJ},
+        {1, GPT2C_ATTN_PROJ, 0},
+        {!fold, GPT2C_LN_2, 0},
+        {1, GPT2C_C_FC, 0},
+        {encodes_again, GPT2C_ENCODE, GPT2C_MLP_PROJ},
+        {1, GPT2C_MLP_PROJ, 0},
+    };
+    for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
+        if (!phases[i].wanted) continue;
+        step.phase = phases[i].phase, step.detail = phases[i].detail, step.fold = fold && step.phase != GPT2C_ATTENTION;
         put(p, step);
     }
 }

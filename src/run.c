@@ -41,19 +41,14 @@ static void normalise(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_n
     c->kernels->layer_norm(out, n, c->workspace.x + row * n, n, norm, c->model->epsilon, 1, n);
 }
 
-static ptrdiff_t encoded_size(const gpt2c_call *c, const gpt2c_dense *dense) {
-    return gpt2c_encoded_size(c->kernels, dense->dtype, dense->n_in);
-}
-
 /* A phase that writes norm and, in the format of the dense layers that follow, encoded. */
 static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_model *m = c->model;
     const gpt2c_workspace *w = &c->workspace;
-    const gpt2c_norm *norm = step->phase == GPT2C_LN_1   ? &m->layers[step->layer].ln_1
-                             : step->phase == GPT2C_LN_2 ? &m->layers[step->layer].ln_2
-                                                         : &m->ln_f;
-    const gpt2c_dense *dense = step->phase == GPT2C_LN_F ? &m->head : &m->layers[step->layer].c_attn;
-    const ptrdiff_t n = m->n_embd, size = encoded_size(c, dense);
+    const gpt2c_layer *layer = &m->layers[step->layer];
+    const gpt2c_norm *norm = step->phase == GPT2C_LN_1 ? &layer->ln_1 : step->phase == GPT2C_LN_2 ? &layer->ln_2 : &m->ln_f;
+    const gpt2c_dense *dense = step->phase == GPT2C_LN_1 ? &layer->c_attn : step->phase == GPT2C_LN_2 ? &layer->c_fc : &m->head;
+    const ptrdiff_t n = m->n_embd;
     const int last = step->phase == GPT2C_LN_F && c->output.hidden;
     for (ptrdiff_t r = begin; r < end; r++) {
         if (last) {
@@ -62,7 +57,7 @@ static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_
         }
         normalise(c, step, norm, r, w->norm + r * n);
         if (dense->dtype != GPT2C_FLOAT32 && !step->unfused)
-            c->kernels->encode(dense->dtype, (char *)w->encoded + r * size, size, w->norm + r * n, n, 1, n);
+            c->kernels->encode(dense, w->encoded, r, w->norm + r * n, n, 1, 0, n);
     }
 }
 
@@ -73,7 +68,8 @@ typedef struct {
     const gpt2c_dense *dense;
     const gpt2c_norm *norm; /* the LayerNorm of x that gives the input; NULL: something else does */
     const float *source;    /* the input in float32; NULL: written in the dense layer's format at once */
-    const void *input;      /* in the dense layer's format */
+    const void *input;      /* in the dense layer's format, */
+    ptrdiff_t row0;         /* from this row on, like source */
     float *out;
     gpt2c_epilogue epilogue;
 } dense_work;
@@ -86,26 +82,28 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
     dense_work work = {.epilogue = plain};
     switch (step->phase) {
     case GPT2C_C_ATTN:
-        work = (dense_work){&layer->c_attn, &layer->ln_1, w->norm, w->encoded, w->qkv, plain};
+        work = (dense_work){&layer->c_attn, &layer->ln_1, w->norm, w->encoded, 0, w->qkv, plain};
         break;
     case GPT2C_ATTN_PROJ:
-        work = (dense_work){&layer->attn_proj, NULL, w->attended, w->encoded, w->x, add};
+        work = (dense_work){&layer->attn_proj, NULL, w->attended, w->encoded, 0, w->x, add};
         break;
     case GPT2C_C_FC:
-        work = (dense_work){&layer->c_fc, &layer->ln_2, w->norm, w->encoded, w->hidden, activate};
+        work = (dense_work){&layer->c_fc, &layer->ln_2, w->norm, w->encoded, 0, w->hidden, activate};
         if (step->unfused) work.out = c->observer.pre, work.epilogue = plain;
         break;
     case GPT2C_MLP_PROJ:
-        work = (dense_work){&layer->mlp_proj, NULL, step->unfused ? c->observer.post : NULL, w->hidden, w->x, add};
+        work = (dense_work){&layer->mlp_proj, NULL, step->unfused ? c->observer.post : NULL, w->hidden, 0, w->x, add};
+        if (gpt2c_is_integer(layer->mlp_proj.dtype)) {
+            if (!step->unfused) work.source = w->hidden;
+            work.input = w->encoded;
+        }
         break;
-    case GPT2C_HEAD: { /* LN_F left its rows in order from the first wanted row of the chunk on */
-        const ptrdiff_t first = step->fold ? 0 : step->row0 - step->origin;
+    case GPT2C_HEAD: /* LN_F left its rows in order from the first wanted row of the chunk on */
         work.dense = &m->head, work.norm = &m->ln_f;
-        work.source = w->norm + first * m->n_embd;
-        work.input = (const char *)w->encoded + first * encoded_size(c, &m->head);
+        work.source = w->norm, work.input = w->encoded;
+        work.row0 = step->fold ? 0 : step->row0 - step->origin;
         work.out = c->output.target_start ? c->output.logits : c->output.logits + step->row0 * m->n_vocab;
         break;
-    }
     default:
         return work;
     }
@@ -116,7 +114,7 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
 
 const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *step, const float **input) {
     const dense_work work = work_of(call, step);
-    *input = work.input;
+    *input = (const float *)work.input + work.row0 * (work.dense ? work.dense->n_in : 0);
     return work.dense;
 }
 
@@ -130,13 +128,14 @@ static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *s
     const float *source = scratch;
     if (work.norm)
         for (ptrdiff_t r = 0; r < step->rows; r++) normalise(c, step, work.norm, r, scratch + r * n);
-    else if (c->workspace.key_blocks > 0)
+    else if (step->phase == GPT2C_ATTN_PROJ && c->workspace.key_blocks > 0)
         pass_merge(c, step, scratch, scratch + fold_size(m) - GPT2C_PARTIAL(d_pad_of(m)));
     else
         source = work.source;
     if (work.dense->dtype == GPT2C_FLOAT32) return source;
     float *encoded = scratch + FOLD_ROWS * n;
-    c->kernels->encode(work.dense->dtype, encoded, encoded_size(c, work.dense), source, n, step->rows, n);
+    const ptrdiff_t n_in = work.dense->n_in;
+    c->kernels->encode(work.dense, encoded, 0, source, n_in, step->rows, 0, n_in);
     return encoded;
 }
 
@@ -157,9 +156,9 @@ static void multiply_rows(const gpt2c_call *c, const gpt2c_step *step, const voi
                           ptrdiff_t begin, ptrdiff_t end, float *scratch) {
     const dense_work work = work_of(c, step);
     const gpt2c_dense *dense = work.dense, *next = &c->model->layers[step->layer].mlp_proj;
-    const ptrdiff_t n_out = dense->n_out, rows = end - begin, size = encoded_size(c, dense);
+    const ptrdiff_t n_out = dense->n_out, rows = end - begin;
     const ptrdiff_t column = panel * GPT2C_PANEL, columns = smaller(n_out - column, GPT2C_PANEL);
-    const int encodes = step->phase == GPT2C_C_FC && next->dtype != GPT2C_FLOAT32 && !step->unfused;
+    const int encodes = step->phase == GPT2C_C_FC && next->dtype == GPT2C_BFLOAT16 && !step->unfused;
     const int appends = step->phase == GPT2C_C_ATTN && !step->unfused;
     float *out = work.out + begin * n_out + column;
     ptrdiff_t ld = n_out;
@@ -170,26 +169,21 @@ static void multiply_rows(const gpt2c_call *c, const gpt2c_step *step, const voi
         out = scratch + GPT2C_LINEAR_SCRATCH(rows);
         ld = GPT2C_PANEL;
     }
-    c->kernels->linear(out, ld, (const char *)input + begin * size, size, dense, &here, rows, panel, panel + 1,
-                       scratch);
+    c->kernels->linear(out, ld, input, dense->n_in, work.row0 + begin, dense, &here, rows, panel, panel + 1, scratch);
     if (appends) pass_append(c, step, out, ld, column, column + columns, begin, end);
-    if (encodes) { /* 64 outputs are a group of the next layer's inputs */
-        const ptrdiff_t next_size = encoded_size(c, next);
-        char *to = (char *)c->workspace.hidden + begin * next_size + panel * c->kernels->encoded_group[next->dtype];
-        c->kernels->encode(next->dtype, to, next_size, out, ld, rows, columns);
-    }
+    if (encodes) c->kernels->encode(next, c->workspace.hidden, begin, out, ld, rows, column, columns);
 }
-
-/* ---- phases of unfused layers ---- */
 
 static void encode_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
     gpt2c_step next = *step;
     next.phase = step->detail;
     const dense_work work = work_of(c, &next);
-    const ptrdiff_t size = encoded_size(c, work.dense), n_in = work.dense->n_in;
-    char *to = (char *)(uintptr_t)work.input + begin * size;
-    c->kernels->encode(work.dense->dtype, to, size, work.source + begin * n_in, n_in, end - begin, n_in);
+    const ptrdiff_t n_in = work.dense->n_in;
+    void *to = (void *)(uintptr_t)work.input;
+    c->kernels->encode(work.dense, to, begin, work.source + begin * n_in, n_in, end - begin, 0, n_in);
 }
+
+/* ---- phases of unfused layers ---- */
 
 static void add_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
     const ptrdiff_t n = c->model->n_embd;

@@ -11,7 +11,8 @@
  * The including file defines exactly one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512.
  *
  * TILE_COLS(rows) is the widest column strip, in vectors, that a tile of so many rows keeps in registers;
- * it divides 4, the vectors in a panel of 64 outputs. QUAD_COLS and QUAD_ROWS are the same for tiles of integers.
+ * it divides 4, the vectors in a panel of 64 outputs. QUAD_COLS and QUAD_ROWS, the most rows, are the same for tiles of
+ * integers over half a panel; NIBBLE_COLS and NIBBLE_ROWS where int4 weights are multiplied without being unpacked.
  */
 #ifndef GPT2C_VEC_H
 #define GPT2C_VEC_H
@@ -31,8 +32,15 @@
 #include <immintrin.h>
 
 #define TILE_COLS(rows) 4
-#define QUAD_COLS(rows) 4
-#define QUAD_ROWS 6
+#define QUAD_COLS(rows) 2
+#define NIBBLE_COLS(rows) 2
+#if defined(GPT2C_ISA_VNNI)
+#define QUAD_ROWS 12
+#define NIBBLE_ROWS 6
+#else
+#define QUAD_ROWS 8
+#define NIBBLE_ROWS 4
+#endif
 
 typedef __m512 vf;
 
@@ -82,12 +90,15 @@ VEC_INLINE __m256d v_fold4_double(vf a) {
 #include <immintrin.h>
 
 #define TILE_COLS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#define NIBBLE_COLS(rows) 1
 #if defined(GPT2C_ISA_VNNI)
-#define QUAD_COLS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#define QUAD_COLS(rows) ((rows) <= 3 ? 2 : 1)
 #define QUAD_ROWS 6
+#define NIBBLE_ROWS 3
 #else
-#define QUAD_COLS(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define QUAD_COLS(rows) ((rows) <= 2 ? 2 : 1)
 #define QUAD_ROWS 4
+#define NIBBLE_ROWS 2
 #endif
 
 typedef struct {
@@ -177,6 +188,8 @@ VEC_INLINE __m256d v_fold4_double(vf a) {
 #define TILE_COLS(rows) 1
 #define QUAD_COLS(rows) 1
 #define QUAD_ROWS 6
+#define NIBBLE_COLS(rows) 1
+#define NIBBLE_ROWS 6
 
 /* GCC and Clang split this vector over whatever registers the CPU has. They may warn (-Wpsabi) that its calling
  * convention depends on the ISA, which does not matter: no such call leaves the translation unit. */

@@ -11,9 +11,9 @@
 
 #include "vec.h"
 
-/* How four neighbouring inputs of an integer layer are kept, ready for v_broadcast4: as bytes, or for vpmaddwd as
- * 16-bit integers in the order 0, 2, 1, 3. */
-#if defined(GPT2C_ISA_VNNI) || defined(GPT2C_ISA_GENERIC)
+/* How four neighbouring inputs of an integer layer are kept, ready for v_broadcast4: as bytes, or as 16-bit integers,
+ * for vpmaddwd in the order 0, 2, 1, 3. */
+#if defined(GPT2C_ISA_VNNI)
 typedef int8_t activation;
 #else
 typedef int16_t activation;
@@ -25,11 +25,13 @@ typedef int16_t activation;
 typedef __m512i int_register;
 #define V_INT(name) _mm512_##name
 #define V_AND _mm512_and_si512
+#define V_OR _mm512_or_si512
 #define V_DPBUSD "vpdpbusd"
 #else
 typedef __m256i int_register;
 #define V_INT(name) _mm256_##name
 #define V_AND _mm256_and_si256
+#define V_OR _mm256_or_si256
 #define V_DPBUSD "%{vex%} vpdpbusd"
 #endif
 
@@ -78,6 +80,17 @@ VEC_INLINE void v_forget(va *a) {
 }
 VEC_INLINE int_register low_nibbles(int_register bytes) { return V_AND(bytes, V_INT(set1_epi8)(0x0F)); }
 VEC_INLINE int_register high_nibbles(int_register bytes) { return low_nibbles(V_INT(srli_epi16)(bytes, 4)); }
+/* (nibble - 8) * factor + 128 as bytes, the factor being that of all four bytes of a word. */
+VEC_INLINE int_register scaled_nibbles(int_register bytes, const int high, int_register factor) {
+    const int_register nibble = V_INT(set1_epi16)(0x0F);
+    const int_register both = V_OR(V_INT(slli_epi32)(factor, 16), V_AND(factor, V_INT(set1_epi32)(0xFFFF)));
+    const int_register start = V_INT(sub_epi16)(V_INT(set1_epi16)(128), V_INT(slli_epi16)(both, 3));
+    const int_register even = V_AND(high ? V_INT(srli_epi16)(bytes, 4) : bytes, nibble);
+    const int_register odd = high ? V_INT(srli_epi16)(bytes, 12) : V_AND(V_INT(srli_epi16)(bytes, 8), nibble);
+    const int_register first = V_INT(add_epi16)(V_INT(mullo_epi16)(even, both), start);
+    const int_register second = V_INT(add_epi16)(V_INT(mullo_epi16)(odd, both), start);
+    return V_OR(first, V_INT(slli_epi16)(second, 8));
+}
 VEC_INLINE int_register high_halves(int_register words) { return V_AND(words, V_INT(set1_epi32)((int)0xFFFF0000U)); }
 VEC_INLINE int_register low_halves(int_register words) { return V_INT(slli_epi32)(words, 16); }
 /* Rounded to nearest even on the upper 16 bits; callers handle NaN. */
@@ -95,6 +108,14 @@ typedef __m512i vb;
 typedef quads vq;
 
 VEC_INLINE vi v_int_set1(int32_t x) { return _mm512_set1_epi32(x); }
+VEC_INLINE vi v_int_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+VEC_INLINE void v_int_store(int32_t *p, vi a) { _mm512_storeu_si512(p, a); }
+VEC_INLINE vi v_int_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+VEC_INLINE vi v_int_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+VEC_INLINE vi v_int_times_64(vi a) { return _mm512_slli_epi32(a, 6); }
+VEC_INLINE vi v_load_int8(const int8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+VEC_INLINE void v_store_bytes(uint8_t *p, vb bytes) { _mm512_storeu_si512(p, bytes); }
+VEC_INLINE vb v_scaled_nibbles(vb bytes, const int high, vi factor) { return scaled_nibbles(bytes, high, factor); }
 VEC_INLINE vf v_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 VEC_INLINE vb v_load_bytes(const uint8_t *p) {
     __m512i bytes = _mm512_loadu_si512(p);
@@ -107,9 +128,6 @@ VEC_INLINE vq v_high_nibbles(vb bytes) { return quads_unsigned(high_nibbles(byte
 VEC_INLINE vi v_dot4(vi sum, vq w, va a) { return quads_dot(sum, w, a); }
 VEC_INLINE vf v_high_halves(vb words) { return _mm512_castsi512_ps(high_halves(words)); }
 VEC_INLINE vf v_low_halves(vb words) { return _mm512_castsi512_ps(low_halves(words)); }
-VEC_INLINE vf v_load_bfloat16(const uint16_t *p) {
-    return _mm512_castsi512_ps(low_halves(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p))));
-}
 VEC_INLINE vf v_to_bfloat16(vf x) {
     const __m512 rounded = _mm512_castsi512_ps(bfloat16_bits(_mm512_castps_si512(x)));
     /* x + x is quiet: a NaN still if its lower half is lost, as in pairs. */
@@ -139,6 +157,27 @@ typedef struct {
 } vq;
 
 VEC_INLINE vi v_int_set1(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+VEC_INLINE vi v_int_load(const int32_t *p) {
+    return (vi){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 8))};
+}
+VEC_INLINE void v_int_store(int32_t *p, vi a) {
+    _mm256_storeu_si256((__m256i *)p, a.lo);
+    _mm256_storeu_si256((__m256i *)(p + 8), a.hi);
+}
+VEC_INLINE vi v_int_add(vi a, vi b) { return (vi){_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+VEC_INLINE vi v_int_mul(vi a, vi b) { return (vi){_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
+VEC_INLINE vi v_int_times_64(vi a) { return (vi){_mm256_slli_epi32(a.lo, 6), _mm256_slli_epi32(a.hi, 6)}; }
+VEC_INLINE vi v_load_int8(const int8_t *p) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+    return (vi){_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+}
+VEC_INLINE void v_store_bytes(uint8_t *p, vb b) {
+    _mm256_storeu_si256((__m256i *)p, b.lo);
+    _mm256_storeu_si256((__m256i *)(p + 32), b.hi);
+}
+VEC_INLINE vb v_scaled_nibbles(vb b, const int high, vi factor) {
+    return (vb){scaled_nibbles(b.lo, high, factor.lo), scaled_nibbles(b.hi, high, factor.hi)};
+}
 VEC_INLINE vf v_to_float(vi a) { return (vf){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 VEC_INLINE vb v_load_bytes(const uint8_t *p) {
     vb bytes = {_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
@@ -158,10 +197,6 @@ VEC_INLINE vf v_high_halves(vb words) {
 VEC_INLINE vf v_low_halves(vb words) {
     return (vf){_mm256_castsi256_ps(low_halves(words.lo)), _mm256_castsi256_ps(low_halves(words.hi))};
 }
-VEC_INLINE __m256 bfloat16_half(const uint16_t *p) {
-    return _mm256_castsi256_ps(low_halves(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p))));
-}
-VEC_INLINE vf v_load_bfloat16(const uint16_t *p) { return (vf){bfloat16_half(p), bfloat16_half(p + 8)}; }
 VEC_INLINE __m256 to_bfloat16_half(__m256 x) {
     const __m256 rounded = _mm256_castsi256_ps(bfloat16_bits(_mm256_castps_si256(x)));
     return _mm256_blendv_ps(rounded, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
@@ -195,16 +230,39 @@ typedef lane_bits vi;
 typedef uint8_t vb __attribute__((vector_size(4 * VEC_LANES)));
 typedef vb vq;
 typedef struct {
-    int8_t byte[4];
+    activation four[4];
 } va;
 
 VEC_INLINE va v_broadcast4(const activation *p) {
     va r;
-    memcpy(r.byte, p, sizeof r.byte);
+    memcpy(r.four, p, sizeof r.four);
     return r;
 }
 VEC_INLINE void v_forget(va *a) { __asm__ volatile("" : "+m"(*a)); }
 VEC_INLINE vi v_int_set1(int32_t x) { return x + (vi){0}; }
+VEC_INLINE vi v_int_load(const int32_t *p) {
+    vi r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+VEC_INLINE void v_int_store(int32_t *p, vi a) { memcpy(p, &a, sizeof a); }
+/* In unsigned numbers, which wrap around as registers do. */
+typedef uint32_t unsigned_lanes __attribute__((vector_size(4 * VEC_LANES)));
+VEC_INLINE vi v_int_add(vi a, vi b) { return (vi)((unsigned_lanes)a + (unsigned_lanes)b); }
+VEC_INLINE vi v_int_mul(vi a, vi b) { return (vi)((unsigned_lanes)a * (unsigned_lanes)b); }
+VEC_INLINE vi v_int_times_64(vi a) { return (vi)((unsigned_lanes)a << 6); }
+VEC_CALL vi v_load_int8(const int8_t *p) {
+    vi r;
+    for (int i = 0; i < VEC_LANES; i++) r[i] = p[i];
+    return r;
+}
+VEC_INLINE void v_store_bytes(uint8_t *p, vb bytes) { memcpy(p, &bytes, sizeof bytes); }
+VEC_CALL vb v_scaled_nibbles(vb bytes, int high, vi factor) {
+    vb r;
+    for (int i = 0; i < 4 * VEC_LANES; i++)
+        r[i] = (uint8_t)(((high ? bytes[i] >> 4 : bytes[i] & 0x0F) - 8) * factor[i / 4] + 128);
+    return r;
+}
 VEC_INLINE vf v_to_float(vi a) { return __builtin_convertvector(a, vf); }
 VEC_INLINE vb v_load_bytes(const uint8_t *p) {
     vb r;
@@ -216,12 +274,11 @@ VEC_INLINE vq v_low_nibbles(vb bytes) { return bytes & 0x0F; }
 VEC_INLINE vq v_high_nibbles(vb bytes) { return bytes >> 4; }
 VEC_INLINE vi v_dot4(vi sum, vq w, va a) {
     const vi words = (vi)w;
-    for (int j = 0; j < 4; j++) sum += (words >> 8 * j & 0xFF) * a.byte[j];
+    for (int j = 0; j < 4; j++) sum = v_int_add(sum, (words >> 8 * j & 0xFF) * a.four[j]);
     return sum;
 }
 VEC_INLINE vf v_high_halves(vb words) { return (vf)((lane_bits)words & (int32_t)0xFFFF0000U); }
 VEC_INLINE vf v_low_halves(vb words) { return (vf)((lane_bits)words << 16); }
-VEC_CALL vf v_load_bfloat16(const uint16_t *p) { V_LANES(r, float_of_bits((uint32_t)p[i] << 16)); }
 VEC_INLINE uint32_t bits_of_float(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -250,7 +307,7 @@ VEC_CALL void v_store_float16(uint16_t *p, vf x) {
     for (int i = 0; i < VEC_LANES; i++) p[i] = float16_of_float(x[i]);
 }
 VEC_CALL void v_store_activations(activation *p, vf x) {
-    for (int i = 0; i < VEC_LANES; i++) p[i] = fabsf(x[i]) < 128.0f ? (int8_t)x[i] : 0;
+    for (int i = 0; i < VEC_LANES; i++) p[i] = (activation)x[i];
 }
 
 #endif

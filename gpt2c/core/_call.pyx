@@ -165,9 +165,9 @@ cdef class Call:
         w.norm = self.buffer(w.chunk * m.n_embd, "norm")
         w.attended = self.buffer(w.chunk * m.n_embd, "attended")
         w.qkv = self.buffer(w.chunk * 3 * m.n_embd, "qkv")
-        w.hidden = self.buffer(w.chunk * GPT2C_ENCODED(m.n_inner))
+        w.hidden = self.buffer(GPT2C_ENCODED(w.chunk, m.n_inner))
         if self.weights.dtype != "float32":
-            w.encoded = self.buffer(w.chunk * GPT2C_ENCODED(m.n_embd))
+            w.encoded = self.buffer(GPT2C_ENCODED(w.chunk, max(m.n_embd, m.n_inner)))
         w.scratch = self.buffer(self.c.threads * w.scratch_size)
         if self.c.external_gemm:
             w.gemm = self.buffer(w.chunk * max(3 * m.n_embd, m.n_inner))

@@ -14,7 +14,7 @@ cdef extern from "gpt2c.h" nogil:
 
     ptrdiff_t GPT2C_PAD(ptrdiff_t n)
     ptrdiff_t GPT2C_PANELS(ptrdiff_t n_out)
-    ptrdiff_t GPT2C_ENCODED(ptrdiff_t n_in)
+    ptrdiff_t GPT2C_ENCODED(ptrdiff_t rows, ptrdiff_t n_in)
     ptrdiff_t GPT2C_MASK_WORDS(ptrdiff_t n_vocab)
     ptrdiff_t GPT2C_LINEAR_SCRATCH(ptrdiff_t rows)
     ptrdiff_t GPT2C_PARTIAL(ptrdiff_t d_pad)
@@ -40,12 +40,18 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_INT8
         GPT2C_INT4
 
+    ctypedef enum gpt2c_inputs:
+        GPT2C_SIGNED
+        GPT2C_WIDE
+        GPT2C_SHIFTED
+
     ctypedef struct gpt2c_dense:
         const void *panels
         const float *bias
         ptrdiff_t n_in
         ptrdiff_t n_out
         gpt2c_dtype dtype
+        gpt2c_inputs inputs
 
     ctypedef struct gpt2c_norm:
         const float *gain
@@ -115,10 +121,10 @@ cdef extern from "gpt2c.h" nogil:
                          ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*layer_norm)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_norm *, float, ptrdiff_t,
                            ptrdiff_t) noexcept nogil
-        void (*encode)(gpt2c_dtype, void *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        ptrdiff_t encoded_group[4]
-        void (*linear)(float *, ptrdiff_t, const void *, ptrdiff_t, const gpt2c_dense *, const gpt2c_epilogue *,
-                       ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
+        void (*encode)(const gpt2c_dense *, void *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                       ptrdiff_t) noexcept nogil
+        void (*linear)(float *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const gpt2c_dense *,
+                       const gpt2c_epilogue *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
                           ptrdiff_t, float, float *) noexcept nogil
         void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
@@ -144,7 +150,6 @@ cdef extern from "gpt2c.h" nogil:
     void gpt2c_pack(const gpt2c_dense *, void *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t)
     void gpt2c_unpack(const gpt2c_dense *, ptrdiff_t, float *)
     ptrdiff_t gpt2c_panel_size(gpt2c_dtype, ptrdiff_t)
-    ptrdiff_t gpt2c_encoded_size(const gpt2c_kernels *, gpt2c_dtype, ptrdiff_t)
     void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil, void *)
     void gpt2c_empty_phases(int, ptrdiff_t)
     const char *gpt2c_team_kind()

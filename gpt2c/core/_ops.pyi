@@ -24,7 +24,9 @@ def pack(
     weight: _Floats, *, transposed: bool = False, dtype: str = "float32", threads: int = 1
 ) -> NDArray[Any]: ...
 def unpack(panels: NDArray[Any], n_in: int, n_out: int, dtype: str = "float32") -> _Floats: ...
-def encode(x: _Floats, dtype: str, *, isa: str | None = None) -> NDArray[np.uint8]: ...
+def encode(
+    x: _Floats, dtype: str, *, inputs: str = "signed", row0: int = 0, isa: str | None = None
+) -> NDArray[np.uint8]: ...
 def linear(
     x: _Floats | NDArray[np.uint8],
     panels: NDArray[Any],
@@ -35,6 +37,8 @@ def linear(
     out: _Floats | None = None,
     *,
     dtype: str = "float32",
+    inputs: str = "signed",
+    row0: int = 0,
     n_in: int | None = None,
     isa: str | None = None,
     threads: int = 1,

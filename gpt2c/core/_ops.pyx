@@ -13,9 +13,9 @@ from gpt2c.core._kernels import FUNCTIONS, aligned_empty, mask_bits
 from libc.stdint cimport int32_t, uint16_t
 
 from gpt2c.core._kernels cimport (
-    GPT2C_ATTENTION_SCRATCH, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
+    GPT2C_ATTENTION_SCRATCH, GPT2C_ENCODED, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
     GPT2C_PANELS, GPT2C_QUERIES, GPT2C_TOP_SCRATCH, dtype_of, find_kernels, gpt2c_dense, gpt2c_dtype,
-    gpt2c_encoded_size, gpt2c_epilogue, gpt2c_function, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
+    GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_WIDE, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
     panel_size, parallel_for, threads_now, unpack_column,
 )
 
@@ -36,6 +36,9 @@ cdef ptrdiff_t row_distance(array, name) except -1:
 
 cdef float *address(array) except? NULL:
     return <float *><size_t>array.ctypes.data
+
+
+cdef dict INPUTS = {"signed": GPT2C_SIGNED, "wide": GPT2C_WIDE, "shifted": GPT2C_SHIFTED}
 
 
 cdef gpt2c_function function_of(name) except *:
@@ -127,7 +130,7 @@ cdef struct LinearWork:
     gpt2c_dense dense
     gpt2c_epilogue epilogue
     float *scratch
-    ptrdiff_t ld_out, ld_x, rows, scratch_size
+    ptrdiff_t ld_out, ld_x, row0, rows, scratch_size
 
 
 cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -135,7 +138,7 @@ cdef void linear_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) n
     cdef gpt2c_epilogue here = w.epilogue
     if here.residual != NULL:
         here.residual += begin * GPT2C_PANEL
-    w.kernels.linear(w.out + begin * GPT2C_PANEL, w.ld_out, w.x, w.ld_x, &w.dense, &here, w.rows, begin, end,
+    w.kernels.linear(w.out + begin * GPT2C_PANEL, w.ld_out, w.x, w.ld_x, w.row0, &w.dense, &here, w.rows, begin, end,
                      w.scratch + thread * w.scratch_size)
 
 
@@ -177,29 +180,33 @@ def unpack(panels, ptrdiff_t n_in, ptrdiff_t n_out, str dtype="float32"):
     return np.ascontiguousarray(np.asarray(rows).T)
 
 
-def encode(x, str dtype, *, isa=None):
-    """What a dense layer of this dtype multiplies instead of the rows of ``x`` [rows, n]: bytes [rows, …]."""
+def encode(x, str dtype, *, inputs="signed", ptrdiff_t row0=0, isa=None):
+    """What a dense layer of this dtype multiplies instead of the rows of ``x`` [rows, n]: bytes, flat.
+
+    ``inputs`` are "signed", "wide" or "shifted" (gpt2c_inputs). The rows are those from ``row0`` on of a matrix.
+    """
     rows, n = x.shape
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
-    cdef gpt2c_dtype number = dtype_of(dtype)
+    cdef gpt2c_dense dense
+    dense.dtype, dense.inputs, dense.n_in = dtype_of(dtype), <gpt2c_inputs><int>INPUTS[inputs], n
     check(dtype != "float32", "float32 is multiplied as it is")
-    cdef ptrdiff_t size = gpt2c_encoded_size(kernels, number, n)
-    out = aligned_empty((rows, size // 4))
-    kernels.encode(number, address(out), size, address(x), row_distance(x, "x"), rows, n)
-    return out.view(np.uint8)
+    out = aligned_empty((1, GPT2C_ENCODED(row0 + rows, n)))
+    kernels.encode(&dense, address(out), row0, address(x), row_distance(x, "x"), rows, 0, n)
+    return out.view(np.uint8)[0]
 
 
 def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function="identity", residual=None, out=None, *,
-           str dtype="float32", n_in=None, isa=None, int threads=1):
+           str dtype="float32", inputs="signed", ptrdiff_t row0=0, n_in=None, isa=None, int threads=1):
     """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
 
     A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
-    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave (of ``n_in`` columns).
+    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave for as many rows of ``n_in``
+    columns as ``out`` has.
     """
-    rows = len(x)
     encoded = x.dtype == np.uint8
-    n_in = n_in if encoded else x.shape[1]
-    check(not encoded or (n_in is not None and dtype != "float32"), "rows of bytes need n_in and a dtype of bytes")
+    check(not encoded or not (out is None or n_in is None or dtype == "float32"),
+          "encoded rows need out, n_in and another dtype than float32")
+    rows, n_in = (len(out), n_in) if encoded else x.shape
     check_panels(panels, dtype, n_in, n_out)
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
     out = fresh(out, (rows, n_out))
@@ -208,17 +215,13 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     cdef LinearWork work
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
-    if dtype == "float32":
-        work.x, work.ld_x = address(x), 4 * row_distance(x, "x")
-    else:
-        if encoded:
-            wanted = gpt2c_encoded_size(work.kernels, dtype_of(dtype), n_in)
-            check(x.shape[1] == wanted and x.flags.c_contiguous, f"rows of {n_in} encoded numbers have {wanted} bytes")
-        else:
-            x = encode(x, dtype, isa=isa)
-        work.x, work.ld_x = address(x), x.shape[1]
+    work.row0, work.ld_x = 0, n_in if encoded else row_distance(x, "x")
+    if dtype != "float32" and not encoded:
+        x = encode(x, dtype, inputs=inputs, row0=row0, isa=isa)
+        work.row0 = row0
+    work.x = address(x)
     work.dense.panels, work.dense.n_in, work.dense.n_out = address(panels), n_in, n_out
-    work.dense.dtype = dtype_of(dtype)
+    work.dense.dtype, work.dense.inputs = dtype_of(dtype), <gpt2c_inputs><int>INPUTS[inputs]
     work.dense.bias = &bias[0] if bias is not None else NULL
     work.epilogue.function, work.epilogue.residual = function_of(function), NULL
     if residual is not None:
