@@ -42,7 +42,8 @@ VERSION = 3
 ALIGNMENT = 64
 # The name of the last array, which is JSON.
 VOCABULARY = "vocabulary"
-METADATA = (
+# The texts that a header has, all of them needed.
+_METADATA = (
     *("format", "version", "header_crc32", "dtype", "numerics", "name"),
     *("source_sha256", "payload_sha256", "config", "generation_config"),
 )
@@ -159,7 +160,7 @@ def _padded(shape: tuple[int, ...]) -> int:
 def _sealed(header: bytes) -> bytes:
     """The header with its checksum.
 
-    A CRC finds every change of one bit or of neighbouring 32, and is checked at every start, where importing
+    A CRC finds every changed bit and every burst of up to 32, and is checked at every start, where importing
     hashlib would take longer than mapping the model.
     """
     return header.replace(_checksum_field(_NO_CHECKSUM), _checksum_field(_crc32(header)), 1)
@@ -310,8 +311,8 @@ def open_packed(path: Path) -> Packed:
 
 def _check_metadata(metadata: Mapping[str, str], header: bytes) -> None:
     if not _is_sealed(header, metadata.get("header_crc32", "")):
-        raise CheckpointError("the checksum of its header is not the one that stands there")
-    _check_keys(metadata, METADATA, "its header", CheckpointError)
+        raise CheckpointError("the checksum of its header is not the one written in it")
+    _check_keys(metadata, _METADATA, "its header", CheckpointError)
     if metadata["dtype"] not in _engine.DTYPES:
         raise CheckpointError(
             f"it has the dtype {shown(metadata['dtype'])}; known: {', '.join(_engine.DTYPES)}"
