@@ -229,11 +229,6 @@ def test_packed_files_keep_the_head(load, tmp_path, name, dtype):
         assert same(logits(one), logits(other))
 
 
-def test_a_packed_file_without_a_head_does_not_name_one(tmp_path):
-    random_gpt2()[0].save(tmp_path / "model.gpt2c")
-    assert b'"head' not in (tmp_path / "model.gpt2c").read_bytes().replace(b'\\"', b'"')[:2000]
-
-
 @pytest.mark.parametrize("finding", ["classify", "embed"])
 def test_caches_of_many_short_texts_stay_small(load, monkeypatch, finding):
     model = load("single")

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.files import new_directory
 from .hf_config import config_to_hf, token_ids_to_hf
 from .names import expected, of_transformers
-from .safetensors import write_header
+from .safetensors import header_bytes
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -48,6 +48,6 @@ def _write_weights(path: Path, model: LoadedModel) -> None:
     shapes = {name: shape for name, _, shape in expected(model.config)}
     with open(path, "wb") as file:
         stored = {of_transformers(name): ("F32", shape) for name, shape in shapes.items()}
-        write_header(file, stored, {"format": "pt"})
+        file.write(header_bytes(stored, {"format": "pt"}))
         for name in shapes:
             file.write(np.ascontiguousarray(model.weights[name]).data.cast("B"))

@@ -7,9 +7,12 @@ read-only: nothing is copied or packed again, and all processes that use the fil
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +22,7 @@ import numpy as np
 from ..config import Config, Head, Setting
 from ..core import _engine
 from ..core.files import replacing
-from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..errors import CheckpointError, ConfigError, GPT2CError, TokenizerError, shown
 from .files import RegularFile, parse_object, reading
 from .names import expected
 from .safetensors import read_header_and_metadata, write_tensors
@@ -34,11 +37,18 @@ __all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "save", 
 SUFFIX = ".gpt2c"
 FORMAT = "gpt2c packed"
 # Of the layout and of the rounding of weights; other versions are refused.
-VERSION = 2
-# Every array but the last begins at a multiple of this many bytes.
+VERSION = 3
+# Every array begins at a multiple of this many bytes.
 ALIGNMENT = 64
 # The name of the last array, which is JSON.
 VOCABULARY = "vocabulary"
+# The texts that a header has, all of them needed.
+_METADATA = (
+    *("format", "version", "header_crc32", "dtype", "numerics", "name"),
+    *("source_sha256", "payload_sha256", "config", "generation_config"),
+)
+# The header's checksum is that of the header with these digits in its place.
+_NO_CHECKSUM = "00000000"
 
 
 def save(model: LoadedModel, path: str | os.PathLike[str]) -> None:
@@ -97,46 +107,75 @@ def write_packed(
         raise ValueError(
             f"a model of back end {weights.backend!r} has no packed weights: load it with backend 'native'"
         )
-    arrays = {key: _flat(array) for key, array in _in_order(weights.packed)}
+    arrays = {name: _flat(weights.packed[name]) for name in _layout(weights.config)}
     if vocabulary is not None:
         text = json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")).encode()
         arrays[VOCABULARY] = np.frombuffer(text, np.uint8)
     checksum = _sha256()
     for array in arrays.values():
         checksum.update(array)
-    config = {f.name: getattr(weights.config, f.name) for f in fields(Config)}
-    # Without one it is not named, as in files from before there were any.
-    head = config.pop("head")
-    if head is not None:
-        config["head"] = asdict(head)
-    config["report"] = [list(setting) for setting in weights.config.report]
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
+        "header_crc32": _NO_CHECKSUM,
         "dtype": weights.dtype,
         "numerics": str(_engine.NUMERICS_VERSION),
-        "name": name,
+        "name": name.encode(errors="replace").decode(),  # of a path that is not UTF-8, which JSON must be
         "source_sha256": source_sha256,
         "payload_sha256": checksum.hexdigest(),
-        "config": json.dumps(config),
+        "config": json.dumps(asdict(weights.config)),
         "generation_config": json.dumps(dict(generation_config)),
     }
-    write_tensors(file, arrays, metadata, ALIGNMENT)
+    write_tensors(file, arrays, metadata, ALIGNMENT, seal=_sealed)
 
 
-def _in_order(tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, np.ndarray]]:
-    """Panels first, so that they are contiguous, in the order in which a forward pass reads them."""
-    return sorted(tensors.items(), key=lambda item: item[1].dtype != np.uint8)
+def _layout(config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every array of a file but its vocabulary, in order: name -> dtype, and the tensor's shape.
+
+    Panels first, so that they are contiguous, in the order in which a forward pass reads them.
+    """
+    shapes = {name: shape for name, _, shape in expected(config)}
+    dense = [name for name, shape in shapes.items() if name.startswith("h.") and len(shape) == 2]
+    panels = [*dense, "wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    layout = {name: ("U8", shapes[name]) for name in panels}
+    return layout | {name: ("F32", shape) for name, shape in shapes.items() if name not in layout}
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
     """Floats flattened and padded with zeros to a multiple of ALIGNMENT; panels unchanged."""
     if array.dtype == np.uint8:
         return array
-    size = -(-array.nbytes // ALIGNMENT) * ALIGNMENT // array.itemsize
+    size = _padded(array.shape)
     if size == array.size:
         return array.reshape(-1)
     return np.concatenate([array.reshape(-1), np.zeros(size - array.size, array.dtype)])
+
+
+def _padded(shape: tuple[int, ...]) -> int:
+    """How many floats a tensor takes in a file."""
+    unit = ALIGNMENT // 4
+    return -(-math.prod(shape) // unit) * unit
+
+
+def _sealed(header: bytes) -> bytes:
+    """The header with its checksum.
+
+    A CRC finds every changed bit and every burst of up to 32, and is checked at every start, where importing
+    hashlib would take longer than mapping the model.
+    """
+    return header.replace(_checksum_field(_NO_CHECKSUM), _checksum_field(_crc32(header)), 1)
+
+
+def _is_sealed(header: bytes, checksum: str) -> bool:
+    return checksum == _crc32(header.replace(_checksum_field(checksum), _checksum_field(_NO_CHECKSUM), 1))
+
+
+def _checksum_field(checksum: str) -> bytes:
+    return f'"header_crc32":"{checksum}"'.encode()
+
+
+def _crc32(header: bytes) -> str:
+    return f"{zlib.crc32(header):08x}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,25 +209,22 @@ class Packed:
 
     def weights(self, *, isa: str | None = None, threads: int = 1) -> _engine.Weights:
         """The weights, used in place."""
-        shapes = {name: shape for name, _, shape in expected(self.config)}
+        layout = _layout(self.config)
 
         def read(name: str) -> np.ndarray:
-            shape = shapes[name]
-            return self._array(name, "F32").view(np.float32)[: int(np.prod(shape))].reshape(shape)
+            _, shape = layout[name]
+            return self._array(name).view(np.float32)[: math.prod(shape)].reshape(shape)
 
         def panels(name: str) -> np.ndarray:
-            return self._array(name, "U8").reshape(self.tensors[name].shape)
+            return self._array(name).reshape(self.tensors[name].shape)
 
-        return _engine.Weights(self.config, read, panels=panels, dtype=self.dtype, isa=isa, threads=threads)
-
-    def _array(self, name: str, dtype: str) -> np.ndarray:
-        info = self.tensors.get(name)
-        if info is None or info.dtype != dtype or info.offset % ALIGNMENT:
-            what = "missing" if info is None else f"{info.dtype} at byte {info.offset}"
-            raise CheckpointError(
-                f"{self.path} is damaged: array {name} is {what}; needed: {dtype} at a multiple of "
-                f"{ALIGNMENT}"
+        with _naming_damage(self.path):  # panels of another size
+            return _engine.Weights(
+                self.config, read, panels=panels, dtype=self.dtype, isa=isa, threads=threads
             )
+
+    def _array(self, name: str) -> np.ndarray:
+        info = self.tensors[name]
         return self._bytes[info.offset : info.offset + info.nbytes]
 
     def check(self) -> None:
@@ -196,11 +232,18 @@ class Packed:
         checksum = _sha256()
         start = min(info.offset for info in self.tensors.values())
         checksum.update(self._bytes[start:])
-        if checksum.hexdigest() != self.metadata["payload_sha256"]:
-            raise CheckpointError(
-                f"{self.path} is damaged: the checksum of its contents is not the one in its header; "
-                "write it again with gpt2c convert"
-            )
+        with _naming_damage(self.path):
+            if checksum.hexdigest() != self.metadata["payload_sha256"]:
+                raise CheckpointError("the checksum of its contents is not the one in its header")
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Errors in it say of what is wrong which file it is, and what to do."""
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{path} is damaged: {error}; write it again with gpt2c convert") from None
 
 
 def _sha256() -> Any:
@@ -254,39 +297,88 @@ def open_packed(path: Path) -> Packed:
             f"{path} is a packed file of version {shown(version)}; this gpt2c reads version {VERSION}: "
             "write it again from the original model with gpt2c convert"
         )
-    lacking = {"dtype", "config", "generation_config", "payload_sha256"} - metadata.keys()
-    dtype = metadata.get("dtype")
-    if lacking or dtype not in _engine.DTYPES:
+    with _naming_damage(path):
+        _check_metadata(metadata, whole[: 8 + int.from_bytes(whole[:8].tobytes(), "little")].tobytes())
+        config = _config(metadata["config"])
+        _check_arrays(tensors, _layout(config))
+        generation_config = parse_object(metadata["generation_config"].encode(), "its generation_config")
+        vocabulary = None
+        if VOCABULARY in tensors:
+            info = tensors[VOCABULARY]
+            vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes())
+    return Packed(path, config, metadata["dtype"], generation_config, vocabulary, metadata, tensors, whole)
+
+
+def _check_metadata(metadata: Mapping[str, str], header: bytes) -> None:
+    if not _is_sealed(header, metadata.get("header_crc32", "")):
+        raise CheckpointError("the checksum of its header is not the one written in it")
+    _check_keys(metadata, _METADATA, "its header", CheckpointError)
+    if metadata["dtype"] not in _engine.DTYPES:
         raise CheckpointError(
-            f"{path} is damaged: its header "
-            + (f"lacks {', '.join(sorted(lacking))}" if lacking else f"has the dtype {shown(dtype)}")
+            f"it has the dtype {shown(metadata['dtype'])}; known: {', '.join(_engine.DTYPES)}"
         )
-    values = parse_object(metadata["config"].encode(), f"the configuration in {path}")
-    generation_config = parse_object(
-        metadata["generation_config"].encode(), f"the generation_config in {path}"
-    )
-    try:
-        values["report"] = tuple(Setting(*setting) for setting in values.get("report", ()))
-        if values.get("head") is not None:
-            values["head"] = Head(**values["head"])
-        config = Config(**values)
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f"the configuration in {path}: {error}") from None
-    vocabulary = None
-    if VOCABULARY in tensors:
-        info = tensors[VOCABULARY]
-        vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes(), path)
-    return Packed(path, config, dtype, generation_config, vocabulary, metadata, tensors, whole)
 
 
-def _parse_vocabulary(text: bytes, path: Path) -> dict[str, Any]:
+def _check_keys(found: Iterable[str], wanted: Iterable[str], what: str, error: type[GPT2CError]) -> None:
+    """All that are wanted, and no others."""
+    found, wanted = dict.fromkeys(found), dict.fromkeys(wanted)
+    for verb, keys in (
+        ("lacks", [key for key in wanted if key not in found]),
+        ("has the unknown", [key for key in found if key not in wanted]),
+    ):
+        if keys:
+            raise error(f"{what} {verb} {', '.join(map(shown, keys[:4]))}{', …' * (len(keys) > 4)}")
+
+
+def _config(text: str) -> Config:
+    values = parse_object(text.encode(), "its configuration")
+    # Those with a default too, which need not be what the model was made with.
+    _check_keys(values, (field.name for field in fields(Config)), "its configuration", ConfigError)
+    head, report = values["head"], values["report"]
+    if isinstance(head, dict):
+        _check_keys(head, (field.name for field in fields(Head)), "its configuration's head", ConfigError)
+        values["head"] = Head(**head)
+    elif head is not None:
+        raise ConfigError(f"its configuration's head is {shown(head)}; allowed: an object or null")
+    if not isinstance(report, list) or not all(map(_is_setting, report)):
+        raise ConfigError(
+            f"its configuration's report is {shown(report)}; allowed: lists [key, value, status, note]"
+        )
+    values["report"] = tuple(Setting(*line) for line in report)
+    return Config(**values)
+
+
+def _is_setting(line: Any) -> bool:
+    return isinstance(line, list) and [type(item) for item in line[:1] + line[2:]] == [str, str, str]
+
+
+def _check_arrays(
+    tensors: Mapping[str, TensorInfo], layout: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    """The arrays of a layout and no others, in its order. The engine checks the shapes of panels."""
+    wanted = [*layout, VOCABULARY] if VOCABULARY in tensors else [*layout]
+    _check_keys(tensors, wanted, "by its configuration, its header", CheckpointError)
+    for (name, info), place in zip(tensors.items(), wanted, strict=True):
+        if name != place:
+            raise CheckpointError(f"array {shown(name)} lies in the place of {shown(place)}")
+        dtype, shape = layout.get(name, ("U8", ()))
+        stored = [*info.shape]
+        needed = [_padded(shape)] if dtype == "F32" else stored
+        if (info.dtype, stored, info.offset % ALIGNMENT) != (dtype, needed, 0):
+            raise CheckpointError(
+                f"array {shown(name)} is {info.dtype}{stored} at byte {info.offset}; needed: "
+                f"{dtype}{needed} at a multiple of {ALIGNMENT}"
+            )
+
+
+def _parse_vocabulary(text: bytes) -> dict[str, Any]:
     try:
         # Not strictly, which would be slow for so large a text: `tokenizer.load.unpack` checks every value.
         found = json.loads(text)
     except RecursionError:
-        raise CheckpointError(f"the vocabulary in {path} is damaged: it is nested too deeply") from None
+        raise CheckpointError("its vocabulary is nested too deeply") from None
     except ValueError as error:
-        raise CheckpointError(f"the vocabulary in {path} is damaged: {error}") from None
+        raise CheckpointError(f"its vocabulary is not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"the vocabulary in {path} is damaged: it is not an object")
+        raise CheckpointError(f"its vocabulary holds {shown(found)}; a JSON object is needed")
     return found

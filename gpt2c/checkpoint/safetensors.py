@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +20,7 @@ from ..errors import CheckpointError, shown
 from .files import MAX_JSON, RegularFile, parse_object
 from .tensors import ITEMSIZE, TensorInfo
 
-__all__ = ["check_begin", "read_header", "read_header_and_metadata", "write_header", "write_tensors"]
+__all__ = ["check_begin", "header_bytes", "read_header", "read_header_and_metadata", "write_tensors"]
 
 # Of one tensor as declared; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
@@ -103,7 +103,12 @@ def check_begin(file: RegularFile) -> bytes:
 
 
 def write_tensors(
-    file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], alignment: int = 8
+    file: BinaryIO,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    alignment: int = 8,
+    *,
+    seal: Callable[[bytes], bytes] = bytes,
 ) -> None:
     """Write a safetensors file.
 
@@ -117,21 +122,20 @@ def write_tensors(
         The texts of ``__metadata__``.
     alignment : int
         The data begins at a multiple of this many bytes.
+    seal : callable
+        Gets what stands before the data, and returns what is written in its place.
     """
     dtypes = {"float32": "F32", "uint8": "U8"}
     described = {name: (dtypes[array.dtype.name], array.shape) for name, array in tensors.items()}
-    write_header(file, described, metadata, alignment)
+    file.write(seal(header_bytes(described, metadata, alignment)))
     for array in tensors.values():
         file.write(array.data.cast("B"))
 
 
-def write_header(
-    file: BinaryIO,
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-    metadata: Mapping[str, str],
-    alignment: int = 8,
-) -> None:
-    """Write what stands before the data: of ``tensors``, name -> dtype and shape, in the order of the data.
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], alignment: int = 8
+) -> bytes:
+    """What stands before the data: of ``tensors``, name -> dtype and shape, in the order of the data.
 
     The other arguments are those of `write_tensors`.
     """
@@ -142,8 +146,7 @@ def write_header(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-(8 + len(data)) % alignment)
-    file.write(len(data).to_bytes(8, "little"))
-    file.write(data)
+    return len(data).to_bytes(8, "little") + data
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
