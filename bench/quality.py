@@ -69,7 +69,7 @@ def three_channels(n_embd: int) -> list[int]:
 
 
 def amplify(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """The tensors of a model of the same function, three channels of whose layer norms are LOUD times as large."""
+    """The tensors of a model of the same function, with three loud channels in each layer norm."""
     weights = {name: checkpoint.read(name) for name in checkpoint.tensors}
     channels = three_channels(checkpoint.config.n_embd)
     for layer in range(checkpoint.config.n_layer):

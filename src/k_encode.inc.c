@@ -111,7 +111,8 @@ static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, 
         for (int v = 0; v < 4; v++) {
             const ptrdiff_t left = n - k - v * GPT2C_LANES;
             q[0][v] = v_sub(v_round(v_mul(v_sub(q[0][v], low), inverse)), middle);
-            if (left < GPT2C_LANES || !clean) q[0][v] = v_keep_first(q[0][v], clean ? left : 0, v_set1(0.0f));
+            if (left < GPT2C_LANES || !clean)
+                q[0][v] = v_keep_first(q[0][v], clean && left > 0 ? left : 0, v_set1(0.0f));
             sum = v_add(sum, q[0][v]);
             if (s.per_row == 2) {
                 const vf first = v_round(v_mul(q[0][v], v_set1(0x1p-6f)));

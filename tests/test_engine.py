@@ -141,12 +141,11 @@ def test_inputs_of_packed_models_are_rounded_as_documented(dtype):
     Unless one of some thousand inputs is so close to a tie that those errors tip it: in few models.
     """
 
-    def rounded(x):
+    def rounded(name, x):
         x = x.astype(np.float32)
         if dtype == "bfloat16":
             return rounding.bfloat16(x).astype(np.float64)
-        q, scale = rounding.activations_int8(x)
-        return (q * scale[..., None].astype(np.float64)).reshape(len(x), -1)[:, : x.shape[1]]
+        return rounding.integers(x, rounding.inputs_of(name)).values
 
     within = 0
     for seed in range(20):

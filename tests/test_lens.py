@@ -234,7 +234,7 @@ def check_attribution(how, config, tensors, ids, data):
     packed = how not in ("float32", "blas")
     kind = "int8" if how == "int4" else how
     if packed:
-        d_norm = d_norm + tolerance.half_steps(np.abs(normed) + d_norm, kind)
+        d_norm = d_norm + tolerance.half_steps("lm_head", np.abs(normed) + d_norm, kind)
     block = None if how == "blas" else tolerance.BLOCK
     allowed = d_norm @ np.abs(rows) + tolerance.dense_bound(np.abs(normed) + d_norm, rows, block=block)
     streams = [
@@ -258,9 +258,8 @@ def check_attribution(how, config, tensors, ids, data):
         z = z.reshape(1, -1)
         d_out = tolerance.dense_bound(z, matrix, tensors[f"h.{layer}.attn.c_proj.bias"], block=block)[0]
         if packed:
-            d_out = d_out + (tolerance.half_steps(np.abs(z), how if how == "bfloat16" else "int8") * 1.01)[
-                0
-            ] @ np.abs(matrix)
+            steps = tolerance.half_steps(f"h.{layer}.attn.c_proj", np.abs(z), kind)
+            d_out = d_out + (steps * 1.01)[0] @ np.abs(matrix)
         allowed = (
             d_out @ through
             + d_out.mean() * through.sum()

@@ -4,6 +4,8 @@ import numpy as np
 
 from gpt2c.core import _ops
 
+from .rounding import inputs_of
+
 
 def dtype_of(dtype, name, config):
     """The number format of a tensor; None for those that are not the weights of a dense layer."""
@@ -41,7 +43,9 @@ def kernel_by_kernel(config, tensors, ids, dtype, isa=None, seen=None):
         transposed = not name.startswith("h.")
         panels = _ops.pack(weight, transposed=transposed, dtype=kind)
         n_out, bias = weight.shape[0 if transposed else 1], tensors.get(f"{name}.bias")
-        return _ops.linear(x, panels, n_out, bias, function, residual, dtype=kind, isa=isa)
+        return _ops.linear(
+            x, panels, n_out, bias, function, residual, dtype=kind, inputs=inputs_of(name), isa=isa
+        )
 
     head = "wte" if config.tie_word_embeddings else "lm_head"
     wte = unpacked(config, tensors, dtype)["wte.weight"]

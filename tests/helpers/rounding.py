@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 PANEL, GROUP, HALF_GROUP, BLOCK = 64, 64, 32, 256
 PACKED = ("bfloat16", "int8", "int4")
 OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets whose bfloat16 arithmetic is their own
-WEIGHTS_PER_SCALE = {"int8": GROUP, "int4": HALF_GROUP}
+WEIGHTS_PER_SCALE = {"int8": 4096, "int4": 256}
 
 
 def from_bfloat16(bits) -> np.ndarray:
@@ -56,26 +58,39 @@ def fma(a, b, c) -> np.ndarray:
         return (total.view(np.int64) + np.where(odd, away, 0)).view(np.float64).astype(np.float32)
 
 
-def grouped(x, size: int = GROUP) -> np.ndarray:
-    """Rows [rows, n] as [rows, groups, size], with zeros behind the last input."""
-    rows, n = x.shape
-    groups = -(-n // size)
-    wide = np.zeros((rows, groups * size), x.dtype)
-    wide[:, :n] = x
-    return wide.reshape(rows, groups, size)
+class Integers(NamedTuple):
+    """Rows of inputs of an integer layer: q * scale + offset stands for them."""
+
+    q: np.ndarray  # int64 [rows, n]
+    scale: np.ndarray  # float32 [rows], NaN where the row is not finite
+    offset: np.ndarray  # float32 [rows]
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.q * self.scale[:, None].astype(np.float64) + self.offset[:, None]
 
 
-def activations_int8(x) -> tuple[np.ndarray, np.ndarray]:
-    """(q [rows, groups, 64], scale [rows, groups]) of rows: q * scale stands for x."""
-    x = grouped(np.asarray(x, np.float32))
-    good = np.isfinite(x).all(axis=-1)
-    most = np.where(good, np.abs(np.where(np.isfinite(x), x, 0)).max(axis=-1), 0).astype(np.float32)
-    counts = most >= np.float32(2.0**-100)
+def integers(x, inputs: str = "signed") -> Integers:
+    """Rows [rows, n] as an integer layer rounds them: "signed", "wide" or "shifted"."""
+    x = np.asarray(x, np.float32)
+    good = np.isfinite(x).all(axis=1)
+    x = np.where(good[:, None], x, 0)
+    low, high = x.min(axis=1), x.max(axis=1)
+    shifted = inputs == "shifted"
+    with np.errstate(over="ignore"):
+        most = high - low if shifted else np.maximum(high, -low)
+    good &= np.isfinite(most)
+    low = low if shifted else np.zeros_like(low)
+    limit = np.float32({"signed": 127, "wide": 4095, "shifted": 255}[inputs])
+    counts = good & (most >= np.float32(2.0**-100))
     safe = np.where(counts, most, 1).astype(np.float32)
-    scale = np.where(counts, safe / np.float32(127), 0).astype(np.float32)
-    inverse = np.where(counts, np.float32(127) / safe, 0).astype(np.float32)
-    q = np.rint(np.where(good[..., None], x, 0) * inverse[..., None]).astype(np.int64)
-    return q, np.where(good, scale, np.nan).astype(np.float32)
+    scale = np.where(counts, safe / limit, 0).astype(np.float32)
+    inverse = np.where(counts, limit / safe, 0).astype(np.float32)
+    with np.errstate(over="ignore"):
+        q = np.rint((x - low[:, None]) * inverse[:, None]) - np.float32(128 if shifted else 0)
+        offset = low + np.float32(128) * scale if shifted else low
+    q = np.where(good[:, None], q, 0).astype(np.int64)
+    return Integers(q, np.where(good, scale, np.nan).astype(np.float32), offset.astype(np.float32))
 
 
 def linear_bfloat16(x, weight) -> np.ndarray:
@@ -112,22 +127,37 @@ def linear_bfloat16_tiles(x, weight) -> np.ndarray:
     return total
 
 
-def linear_integers(x, q, scales) -> np.ndarray:
-    """The sums of an int8 or int4 layer, bit by bit.
+class Weights(NamedTuple):
+    """The weights of an int8 or int4 layer as its panels hold them, of the outputs of all panels."""
 
-    q [n_in rounded up to 64, n_out] and scales [groups of weights, n_out] are what the panels hold.
-    """
-    inputs, of_inputs = activations_int8(x)
-    per_scale = len(q) // len(scales)
-    inputs = inputs.reshape(len(x), len(scales), per_scale)
-    of_inputs = np.repeat(of_inputs, GROUP // per_scale, axis=1)
-    weights = q.reshape(len(scales), per_scale, -1)
-    total = np.zeros((len(x), q.shape[1]), np.float32)
-    for g, scale in enumerate(scales):
-        sums = inputs[:, g] @ weights[g].astype(np.int64)
-        assert np.abs(sums).max(initial=0) < 2**24, "exact as a float32"
-        with np.errstate(all="ignore"):
-            total = fma(sums.astype(np.float32), scale * of_inputs[:, g, None], total)
+    q: np.ndarray  # int64 [n_in rounded up to 64, outputs]
+    factors: np.ndarray  # int64 [per 32 inputs, outputs]; of int8 all are 1
+    scales: np.ndarray  # float32 [blocks of inputs, outputs]
+    shift: np.ndarray  # float32 [outputs]
+
+    @property
+    def whole(self) -> np.ndarray:
+        """q * factor."""
+        return self.q * np.repeat(self.factors, HALF_GROUP, axis=0)
+
+    def blocks(self, per_scale: int) -> list[np.ndarray]:
+        """Of q * factor, those that share a scale."""
+        return np.split(self.whole, range(per_scale, len(self.q), per_scale))
+
+
+def linear_integers(x, weights: Weights, dtype: str, inputs: str) -> np.ndarray:
+    """The sums of an int8 or int4 layer, bit by bit."""
+    rows = integers(x, inputs)
+    q = np.zeros((len(x), len(weights.q)), np.int64)
+    q[:, : x.shape[1]] = rows.q
+    at = 0
+    with np.errstate(all="ignore"):
+        total = weights.shift * rows.offset[:, None]
+        for block, scale in zip(weights.blocks(WEIGHTS_PER_SCALE[dtype]), weights.scales, strict=True):
+            sums = q[:, at : at + len(block)] @ block
+            assert np.abs(sums).max(initial=0) < 2**31, "they fit into 32 bits"
+            total = fma(sums.astype(np.float32), scale * rows.scale[:, None], total)
+            at += len(block)
     return total
 
 
@@ -142,29 +172,89 @@ def parse_bfloat16(panels, n_in: int) -> np.ndarray:
     )  # the second input comes first
 
 
-def parse_int8(panels, n_in: int) -> tuple[np.ndarray, np.ndarray]:
-    """(q [n_in rounded up to 64, outputs of all panels], bits of scales [groups, outputs of all panels])."""
-    count, groups = len(panels), -(-n_in // GROUP)
-    blocks = panels.reshape(count, groups, 2 * PANEL + GROUP * PANEL)
-    scales = np.ascontiguousarray(blocks[..., : 2 * PANEL]).view(np.uint16)
-    q = blocks[..., 2 * PANEL :].reshape(count, groups, GROUP // 4, PANEL, 4).astype(np.int64) - 128
-    return (
-        q.transpose(1, 2, 4, 0, 3).reshape(groups * GROUP, count * PANEL),
-        scales.transpose(1, 0, 2).reshape(groups, count * PANEL),
-    )
+def _header(panels, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(shift [outputs], scales [blocks, outputs], the bytes after them [panels, …])."""
+    size = 4 * PANEL * (1 + blocks)
+    floats = np.ascontiguousarray(panels[:, :size]).view(np.float32).reshape(len(panels), 1 + blocks, PANEL)
+    floats = floats.transpose(1, 0, 2).reshape(1 + blocks, -1)
+    return floats[0], floats[1:], panels[:, size:]
 
 
-def parse_int4(panels, n_in: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same; there are two groups of 32 inputs for every 64, or part of 64, inputs."""
-    count, groups = len(panels), -(-n_in // GROUP) * 2
-    blocks = panels.reshape(count, groups, 2 * PANEL + HALF_GROUP * PANEL // 2)
-    scales = np.ascontiguousarray(blocks[..., : 2 * PANEL]).view(np.uint16)
-    packed = blocks[..., 2 * PANEL :].reshape(count, groups, HALF_GROUP // 8, PANEL, 4).astype(np.int64)
-    q = np.stack([packed & 15, packed >> 4]) - 8  # nibble, panel, group, i, output, …
-    return (
-        q.transpose(2, 3, 0, 5, 1, 4).reshape(groups * HALF_GROUP, count * PANEL),
-        scales.transpose(1, 0, 2).reshape(groups, count * PANEL),
-    )
+def parse_int8(panels, n_in: int) -> Weights:
+    count, steps = len(panels), -(-n_in // GROUP)
+    shift, scales, rest = _header(panels, -(-n_in // WEIGHTS_PER_SCALE["int8"]))
+    q = rest.reshape(count, 2, steps, 2, GROUP // 4, 16, 4).astype(np.int64) - 128
+    q = q.transpose(2, 4, 6, 0, 1, 3, 5).reshape(steps * GROUP, count * PANEL)  # k: step, row, byte
+    return Weights(q, np.ones((2 * steps, count * PANEL), np.int64), scales, shift)
+
+
+def parse_int4(panels, n_in: int) -> Weights:
+    count, steps = len(panels), -(-n_in // GROUP)
+    shift, scales, rest = _header(panels, -(-n_in // WEIGHTS_PER_SCALE["int4"]))
+    rest = rest.reshape(count, 2, steps, PANEL + GROUP * PANEL // 4)
+    factors = np.ascontiguousarray(rest[..., :PANEL]).view(np.int8).reshape(count, 2, steps, 2, PANEL // 2)
+    factors = factors.transpose(2, 3, 0, 1, 4).reshape(2 * steps, -1).astype(np.int64)
+    packed = rest[..., PANEL:].reshape(count, 2, steps, 2, 2, HALF_GROUP // 8, 16, 4).astype(np.int64)
+    q = np.stack([packed & 15, packed >> 4]) - 8  # nibble, panel, half, step, tile, group, i, output, byte
+    q = q.transpose(3, 5, 6, 0, 8, 1, 2, 4, 7).reshape(steps * GROUP, count * PANEL)
+    return Weights(q, factors, scales, shift)
 
 
 PARSE = {"int8": parse_int8, "int4": parse_int4}
+
+
+def int4_block(w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(scale [1, n], factors [per 32 inputs, n], q [inputs, n]) of up to 256 inputs, a multiple of 64.
+
+    Each 32 inputs choose, of 16 quotients for their element of greatest magnitude, the step of least squared
+    error. The greatest step is 15 times the scale. Of the factor nearest to each other step and its
+    neighbours, again that of least squared error; the first among equals.
+    """
+
+    def inverse(scale):
+        use = np.abs(scale) >= np.float32(2.0**-120)  # not so for NaN
+        return np.where(use, np.float32(1) / np.where(use, scale, 1), 0).astype(np.float32)
+
+    def rounded(group, step):
+        scaled = group * inverse(step)
+        return np.rint(np.where(np.isnan(scaled), -8, np.clip(scaled, -8, 7))).astype(np.float32)
+
+    def error(group, step):
+        total = np.zeros(group.shape[1], np.float32)
+        for row, q in zip(group, rounded(group, step), strict=True):
+            lost = row - step * q
+            total = total + lost * lost
+        return total
+
+    def best(group, steps):
+        """Which of the steps [candidates, n] has the least error."""
+        errors = np.array([error(group, step) for step in steps])
+        chosen, least = np.zeros(group.shape[1], int), errors[0]
+        for i, some in enumerate(errors):
+            better = some < least
+            chosen, least = np.where(better, i, chosen), np.where(better, some, least)
+        return chosen
+
+    with np.errstate(all="ignore"):
+        groups, columns, wanted = w.reshape(-1, HALF_GROUP, w.shape[1]), np.arange(w.shape[1]), []
+        for group in groups:
+            extreme = group[np.abs(group).argmax(axis=0), columns]
+            steps = np.array([extreme / np.float32(-8.5 + 0.125 * i) for i in range(16)], np.float32)
+            wanted.append(steps[best(group, steps), columns])
+        scale = np.abs(wanted).max(axis=0) / np.float32(15)
+        scale = np.where(np.abs(scale) < np.float32(2.0**-120), 0, scale).astype(np.float32)
+        factors, q = [], []
+        for group, step in zip(groups, wanted, strict=True):
+            nearest = np.rint(np.clip(np.abs(step) * inverse(scale), 1, 15))
+            some = np.clip(nearest + np.array([[-1], [0], [1]]), 1, 15) * np.where(step < 0, -1, 1)
+            chosen = some[best(group, scale * some.astype(np.float32)), columns]
+            factors.append(chosen.astype(np.int64))
+            q.append(rounded(group, scale * chosen.astype(np.float32)).astype(np.int64))
+    return scale[None], np.array(factors), np.concatenate(q)
+
+
+def inputs_of(name: str) -> str:
+    """How the inputs of the dense layer of that name, or its weight's, are rounded to integers."""
+    if "mlp.c_proj" in name:
+        return "shifted"
+    return "signed" if name.startswith("h.") and "c_attn" not in name else "wide"

@@ -19,6 +19,8 @@ import numpy as np
 
 from gpt2c import reference
 
+from .rounding import inputs_of
+
 U = 2.0**-24  # unit roundoff of float32: half the distance from 1 to the next number
 TINY = 2.0**-150  # largest rounding error of a denormal result: half the smallest denormal
 BLOCK = 256  # the native dense kernel's fma chains are this long; blocks are added in order
@@ -217,14 +219,14 @@ def model_bound(
 
 
 def forward_rounding_inputs(config, weights, ids, rounded) -> np.ndarray:
-    """reference.forward, except that dense layers multiply ``rounded(x)`` in place of x, both [rows, n]."""
+    """reference.forward, but dense layers multiply ``rounded(name, x)`` in place of x, both [rows, n]."""
     ids, epsilon = np.asarray(ids), config.layer_norm_epsilon
 
     def norm(name, x):
         return reference.layer_norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], epsilon)
 
     def dense(name, x):
-        return rounded(x) @ weights[f"{name}.weight"].astype(np.float64) + weights[f"{name}.bias"]
+        return rounded(name, x) @ weights[f"{name}.weight"].astype(np.float64) + weights[f"{name}.bias"]
 
     future = np.triu(np.ones((len(ids), len(ids)), dtype=bool), k=1)
     x = reference.embed(weights, ids)
@@ -240,18 +242,23 @@ def forward_rounding_inputs(config, weights, ids, rounded) -> np.ndarray:
         hidden = dense(f"h.{layer}.mlp.c_fc", norm(f"h.{layer}.ln_2", x))
         x = x + dense(f"h.{layer}.mlp.c_proj", reference.activation(config.activation, hidden))
     head = weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    return rounded(norm("ln_f", x)) @ head.astype(np.float64).T
+    return rounded("lm_head", norm("ln_f", x)) @ head.astype(np.float64).T
 
 
-def half_steps(x, dtype: str) -> np.ndarray:
-    """How far rounding moves an input of a dense layer at most: [rows, n].
+def half_steps(name: str, x, dtype: str) -> np.ndarray:
+    """How far rounding moves an input of the dense layer of that name at most: [rows, n].
 
-    bfloat16: half a unit in the last of its 8 bits. int8 and int4: half of (the greatest of 64 inputs / 127).
+    bfloat16: half a unit in the last of its 8 bits. int8 and int4: half of (the greatest of a row / 127), or
+    (that / 4095), or (the difference of its extremes / 255).
     """
     if dtype == "bfloat16":
         return np.abs(x) * 2.0**-8
-    groups = [np.abs(x[:, k : k + 64]) for k in range(0, x.shape[1], 64)]
-    return np.concatenate([np.ones_like(g) * g.max(axis=1, keepdims=True) / 254 for g in groups], axis=1)
+    inputs = inputs_of(name)
+    if inputs == "shifted":
+        step = (x.max(axis=1, keepdims=True) - x.min(axis=1, keepdims=True)) / 255
+    else:
+        step = np.abs(x).max(axis=1, keepdims=True) / (127 if inputs == "signed" else 4095)
+    return np.broadcast_to(step / 2, x.shape)
 
 
 def format_bound(config, weights, ids, dtype: str, *, trials: int = 30, seed: int = 0) -> float:
@@ -275,7 +282,10 @@ def format_bound(config, weights, ids, dtype: str, *, trials: int = 30, seed: in
     largest = 0.0
     for _ in range(trials):
         moved = forward_rounding_inputs(
-            config, weights, ids, lambda x: x + rng.uniform(-1, 1, x.shape) * half_steps(x, dtype)
+            config,
+            weights,
+            ids,
+            lambda name, x: x + rng.uniform(-1, 1, x.shape) * half_steps(name, x, dtype),
         )
         largest = max(largest, float(np.abs(moved - exact).max()))
     return MODEL_SAFETY * largest + model_bound(config, weights, ids, seed=seed)

@@ -27,6 +27,8 @@ SECONDS = 0.02
 HEAD_PART = 16384
 # Unit roundoff of float32.
 U = 2.0**-24
+# Of an input of a dense layer, as it is multiplied.
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
 
 
 class KernelCase:
@@ -88,9 +90,8 @@ def dense_check(
     elif dtype == "bfloat16":
         step = size * 2.0**-9
     else:
-        # Half a step of 127 in the largest of each group of 64.
-        groups = np.pad(size, ((0, 0), (0, -size.shape[1] % 64))).reshape(len(size), -1, 64)
-        step = np.repeat(groups.max(-1) / 254, 64, axis=1)[:, : size.shape[1]]
+        # Half of the largest of a row over 127.
+        step = np.broadcast_to(size.max(axis=1, keepdims=True) / 254, size.shape)
     magnitude = np.abs(weight).astype(np.float64)
     allowed = 1.01 * step @ magnitude + (x.shape[1] + 8) * U * ((size + step) @ magnitude)
     _check(result, x.astype(np.float64) @ weight.astype(np.float64), allowed, name)
@@ -140,7 +141,7 @@ def dense(
         cases.append(
             KernelCase(
                 name if layers == 1 else f"{name}, {layers} layers", rows, work, **how,
-                bytes=float(panels.nbytes + given.nbytes),
+                bytes=float(panels.nbytes + rows * n_in * BYTES[dtype]),
                 operations={dtype: 2.0 * layers * rows * n_in * n_out},
             )
         )  # fmt: skip
