@@ -10,7 +10,8 @@ src/dispatch.c. If one is missing, the build fails: here in check_kernel_files, 
 the length of the table. If only the names differ, the extension lacks a symbol and cannot be imported.
 
 Environment: CC chooses the compiler; GPT2C_NO_OPENMP=1 builds the C11-threads body of team.h; GPT2C_WERROR=1
-makes warnings in the C core errors.
+makes warnings in the C core errors; GPT2C_EMULATE_TILES=1 builds "amx" with src/tiles_emulated.h, for tests
+on CPUs without tiles.
 """
 
 import os
@@ -54,6 +55,7 @@ CORE_FLAGS = [
     "-fno-trapping-math",
     f"-DGPT2C_TABLES={len(KERNELS)}",
     *(["-DGPT2C_HAVE_X86=1"] if X86 else []),
+    *(["-DGPT2C_EMULATE_TILES=1"] if os.environ.get("GPT2C_EMULATE_TILES") else []),
     *["-Wall", "-Wextra", "-Wconversion"],
     *(["-Werror"] if os.environ.get("GPT2C_WERROR") else []),
 ]
