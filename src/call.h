@@ -118,15 +118,15 @@ typedef struct {
 } gpt2c_output;
 
 typedef struct {
-    ptrdiff_t chunk; /* rows: min(rows, GPT2C_CHUNK), or all of them */
-    float *x;        /* [chunk][n_embd] residual stream */
-    float *norm;     /* [chunk][n_embd] output of LayerNorm */
-    float *attended; /* [chunk][n_embd] output of attention, before its projection */
-    float *qkv;      /* [chunk][3 n_embd] */
-    void *encoded;   /* GPT2C_ENCODED(chunk, max(n_embd, n_inner)) floats: encoded rows; unused with float32 */
-    void *hidden;    /* GPT2C_ENCODED(chunk, n_inner) floats: the output of C_FC, in bfloat16 encoded */
-    float *gemm;     /* [chunk][max(3 n_embd, n_inner)] with external_gemm, else unused */
-    float *scratch;  /* [threads][scratch_size] */
+    ptrdiff_t chunk;        /* rows: min(rows, GPT2C_CHUNK), or all of them */
+    float *x;               /* [chunk][n_embd] residual stream */
+    float *norm;            /* [chunk][n_embd] output of LayerNorm */
+    float *attended;        /* [chunk][n_embd] output of attention, before its projection */
+    float *qkv;             /* [chunk][3 n_embd] */
+    void *encoded;          /* GPT2C_ENCODED(chunk, max(n_embd, n_inner)) floats: encoded rows; unused with float32 */
+    void *hidden;           /* GPT2C_ENCODED(chunk, n_inner) floats: the output of C_FC, in bfloat16 encoded */
+    float *gemm;            /* [chunk][max(3 n_embd, n_inner)] with external_gemm, else unused */
+    float *scratch;         /* [threads][scratch_size] */
     ptrdiff_t scratch_size; /* gpt2c_scratch_size */
     ptrdiff_t key_blocks;   /* gpt2c_key_blocks */
     float *partial;         /* [rows][n_head][key_blocks][GPT2C_PARTIAL(d_pad)] */

@@ -20,18 +20,18 @@
 /* The recipe of every sum and function below. It changes whenever any result may change by a bit. */
 #define GPT2C_NUMERICS_VERSION 4
 
-#define GPT2C_LANES 16      /* floats in a virtual vector */
-#define GPT2C_PANEL 64      /* outputs in a panel of packed weights */
-#define GPT2C_K_BLOCK 256   /* inputs summed in one fma chain */
-#define GPT2C_GROUP 64      /* inputs multiplied in a step by integer layers, which are padded to whole steps */
-#define GPT2C_HALF_GROUP 32 /* inputs that share a factor in int4 weights */
+#define GPT2C_LANES 16        /* floats in a virtual vector */
+#define GPT2C_PANEL 64        /* outputs in a panel of packed weights */
+#define GPT2C_K_BLOCK 256     /* inputs summed in one fma chain */
+#define GPT2C_GROUP 64        /* inputs multiplied in a step by integer layers, which are padded to whole steps */
+#define GPT2C_HALF_GROUP 32   /* inputs that share a factor in int4 weights */
 #define GPT2C_INT4_BLOCK 256  /* inputs that share a scale in int4 weights */
 #define GPT2C_INT8_BLOCK 4096 /* inputs that are summed as integers in int8 layers: 4095 * 127 * 4096 < 2^31 */
-#define GPT2C_K_PART 128    /* inputs multiplied at a time by many rows: their weights stay in a first-level cache */
-#define GPT2C_KEY_BLOCK 128 /* keys in one softmax block, at absolute positions */
-#define GPT2C_TILE_ROWS 6   /* rows that a register tile holds at most */
-#define GPT2C_QUERIES 24    /* queries that attend together at most */
-#define GPT2C_CHUNK 512     /* rows that go through the layers together, unless an observer is present */
+#define GPT2C_K_PART 128      /* inputs multiplied at a time by many rows: their weights stay in a first-level cache */
+#define GPT2C_KEY_BLOCK 128   /* keys in one softmax block, at absolute positions */
+#define GPT2C_TILE_ROWS 6     /* rows that a register tile holds at most */
+#define GPT2C_QUERIES 24      /* queries that attend together at most */
+#define GPT2C_CHUNK 512       /* rows that go through the layers together, unless an observer is present */
 #define GPT2C_MOST_THREADS 1024
 
 /* Sizes derived from these: n rounded up to whole vectors; panels of a dense layer; floats that hold n inputs in any

@@ -3,10 +3,10 @@
 
 enum {
     HALF_OUTPUTS = GPT2C_PANEL / 2,
-    TILE_BYTES = GPT2C_GROUP * GPT2C_LANES,                          /* int8 weights of 64 inputs and 16 outputs */
-    INT8_STEP = 2 * TILE_BYTES,                                      /* of 64 inputs and half a panel */
-    INT4_STEP = 2 * HALF_OUTPUTS + GPT2C_GROUP * HALF_OUTPUTS / 2,   /* the same, with factors before the weights */
-    INT4_STEPS = GPT2C_INT4_BLOCK / GPT2C_GROUP,                     /* in a block with one scale */
+    TILE_BYTES = GPT2C_GROUP * GPT2C_LANES,                        /* int8 weights of 64 inputs and 16 outputs */
+    INT8_STEP = 2 * TILE_BYTES,                                    /* of 64 inputs and half a panel */
+    INT4_STEP = 2 * HALF_OUTPUTS + GPT2C_GROUP * HALF_OUTPUTS / 2, /* the same, with factors before the weights */
+    INT4_STEPS = GPT2C_INT4_BLOCK / GPT2C_GROUP,                   /* in a block with one scale */
     INT8_STEPS = GPT2C_INT8_BLOCK / GPT2C_GROUP,
     PART_STEPS = 8 /* 16 KB of weights stay in a first-level cache while all rows go over them */
 };
@@ -36,7 +36,8 @@ VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const 
         for (int r = 0; r < GPT2C_LANES; r++) {
             vq wide[2];
 #pragma GCC unroll 2
-            for (int v = 0; v < cols; v++) wide[v] = v_bytes(v_load_bytes(weights + v * TILE_BYTES + 4 * r * GPT2C_LANES));
+            for (int v = 0; v < cols; v++)
+                wide[v] = v_bytes(v_load_bytes(weights + v * TILE_BYTES + 4 * r * GPT2C_LANES));
 #pragma GCC unroll 12
             for (int i = 0; i < rows; i++) {
                 const va four = v_broadcast4(row[i / 4] + i % 4 * ld + 4 * r);
@@ -133,7 +134,8 @@ static ptrdiff_t tile_height(ptrdiff_t line, ptrdiff_t end, ptrdiff_t most) {
     return (left + tiles - 1) / tiles;
 }
 
-#define FIRST_12(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#define FIRST_12(CASE)                                                                                                 \
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 
 VEC_INLINE void tile_bytes_any(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
                                ptrdiff_t steps, const int begins, stream *ahead) {
@@ -273,8 +275,8 @@ static void sums_of_integers(float *total, const void *x, ptrdiff_t row0, const 
             if (few) {
                 stream ahead = stream_ahead((uintptr_t)weights, (uintptr_t)next, 0, 0, 1);
                 tile_int4(lines.n, sums, integers_of_line(x, &s, lines.first) + step * STEP_OF_LINES, lines_apart(&s),
-                          starts_of_line(x, &s, lines.first) + s.blocks + 2 * step,
-                          heads_apart(&s), weights, steps, &ahead);
+                          starts_of_line(x, &s, lines.first) + s.blocks + 2 * step, heads_apart(&s), weights, steps,
+                          &ahead);
             } else if (is_int4) {
                 unpack_nibbles(bytes, weights, steps);
                 sums_of_lines(sums, lines, bytes, step, steps, (uintptr_t)next);

@@ -126,14 +126,10 @@ static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff
     const struct {
         int wanted, phase, detail;
     } phases[] = {
-        {!fold, GPT2C_LN_1, 0},
-        {1, GPT2C_C_ATTN, 0},
-        {1, GPT2C_ATTENTION, 0},
-        {encodes, GPT2C_ENCODE, GPT2C_ATTN_PROJ},
-        {1, GPT2C_ATTN_PROJ, 0},
-        {!fold, GPT2C_LN_2, 0},
-        {1, GPT2C_C_FC, 0},
-        {encodes_again, GPT2C_ENCODE, GPT2C_MLP_PROJ},
+        {!fold, GPT2C_LN_1, 0},  {1, GPT2C_C_ATTN, 0},
+        {1, GPT2C_ATTENTION, 0}, {encodes, GPT2C_ENCODE, GPT2C_ATTN_PROJ},
+        {1, GPT2C_ATTN_PROJ, 0}, {!fold, GPT2C_LN_2, 0},
+        {1, GPT2C_C_FC, 0},      {encodes_again, GPT2C_ENCODE, GPT2C_MLP_PROJ},
         {1, GPT2C_MLP_PROJ, 0},
     };
     for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {

@@ -45,9 +45,14 @@ static void normalise(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_n
 static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_model *m = c->model;
     const gpt2c_workspace *w = &c->workspace;
-    const gpt2c_layer *layer = &m->layers[step->layer];
-    const gpt2c_norm *norm = step->phase == GPT2C_LN_1 ? &layer->ln_1 : step->phase == GPT2C_LN_2 ? &layer->ln_2 : &m->ln_f;
-    const gpt2c_dense *dense = step->phase == GPT2C_LN_1 ? &layer->c_attn : step->phase == GPT2C_LN_2 ? &layer->c_fc : &m->head;
+    const gpt2c_norm *norm = &m->ln_f;
+    const gpt2c_dense *dense = &m->head;
+    if (step->phase != GPT2C_LN_F) {
+        const gpt2c_layer *layer = &m->layers[step->layer];
+        const int first = step->phase == GPT2C_LN_1;
+        norm = first ? &layer->ln_1 : &layer->ln_2;
+        dense = first ? &layer->c_attn : &layer->c_fc;
+    }
     const ptrdiff_t n = m->n_embd;
     const int last = step->phase == GPT2C_LN_F && c->output.hidden;
     for (ptrdiff_t r = begin; r < end; r++) {
