@@ -78,7 +78,8 @@ typedef enum { GPT2C_SIGNED, GPT2C_WIDE, GPT2C_SHIFTED } gpt2c_inputs;
  * first byte to its last (gpt2c_panel_size of them); outputs beyond n_out and inputs beyond n_in are zero. With
  * w(k, j) = W[k][64 p + j], panel p is
  *   float32   float    [n_in][64]                         w(k, j)
- *   bfloat16  uint16_t [n_in / 2][64][2]                  w(2i + 1, j), w(2i, j): the order in which vdpbf16ps adds
+ *   bfloat16  half h of the outputs after half: per 32 inputs uint16_t [2][16][16][2]: w(2i + 1, 32h + 16t + j) and
+ *             w(2i, 32h + 16t + j) at [t][i][j]: the order in which vdpbf16ps adds
  *   int8      float shift[64], float scale[blocks of 4096 inputs][64]; then half h of the outputs after half: per 64
  *             inputs uint8_t [2][16][16][4]: q(4i + …, 32h + 16t + j) + 128 at [t][i][j]
  *   int4      float shift[64], float scale[blocks of 256 inputs][64]; then half after half, per 64 inputs

@@ -16,6 +16,16 @@ enum { LINES = 32 }; /* two tiles */
 enum { LINES = 1 };
 #endif
 
+#if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
+#define BFLOAT16_PAIRS 1
+#else
+#define BFLOAT16_PAIRS 0
+#endif
+enum {
+    PAIRS_STEP = 32,                          /* bfloat16 inputs in a step */
+    PAIRS_TILE = PAIRS_STEP * GPT2C_LANES * 2 /* bytes of the weights of a step and 16 outputs */
+};
+
 /* The lines of a matrix of encoded rows. */
 typedef struct {
     ptrdiff_t per_row, steps, blocks;
@@ -23,6 +33,10 @@ typedef struct {
 } line_shape;
 
 static line_shape lines_of(const gpt2c_dense *dense) {
+    if (dense->dtype == GPT2C_BFLOAT16) {
+        const ptrdiff_t steps = (dense->n_in + PAIRS_STEP - 1) / PAIRS_STEP;
+        return (line_shape){.per_row = 1, .steps = steps, .size = steps * GPT2C_GROUP};
+    }
     line_shape s = {.per_row = dense->inputs == GPT2C_WIDE && sizeof(activation) == 1 ? 2 : 1};
     s.steps = (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP;
     const ptrdiff_t block = gpt2c_scale_block(dense->dtype);
@@ -45,6 +59,13 @@ VEC_INLINE activation *integers_of_line(const void *x, const line_shape *s, ptrd
     char *block = (char *)(uintptr_t)x + line / LINES * LINES * s->size;
     return (activation *)(void *)(block + LINES * s->head) + line % LINES * GPT2C_GROUP;
 }
+
+#if !BFLOAT16_PAIRS
+/* Floats from one row to the next, where rows are floats. */
+static ptrdiff_t row_floats(const gpt2c_dense *dense) {
+    return (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * GPT2C_GROUP;
+}
+#endif
 
 VEC_INLINE void load_group(vf part[4], const float *x, ptrdiff_t n) {
     for (int v = 0; v < 4; v++) {
@@ -139,45 +160,35 @@ static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, 
     }
 }
 
-#if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
-enum { BFLOAT16_PAIRS = 1 }; /* in words, the first of each in the upper half, as vdpbf16ps adds */
-#else
-enum { BFLOAT16_PAIRS = 0 }; /* floats with 16 bits that are zero */
-#endif
-enum { BFLOAT16_GROUP = GPT2C_GROUP * (BFLOAT16_PAIRS ? 2 : 4) }; /* bytes */
-
-static void encode_bfloat16(void *to, const float *x, ptrdiff_t n) {
+/* Rows of `n` <= 64 bfloat16 inputs from `first` on: pairs in words, the first of each in the upper half, as vdpbf16ps
+ * adds, in lines; or where the ISA has no instruction for pairs, floats with 16 bits that are zero. */
+static void encode_bfloat16(const gpt2c_dense *dense, void *out, ptrdiff_t row, const float *x, ptrdiff_t first,
+                            ptrdiff_t n) {
     vf part[4];
     load_group(part, x, n);
     for (int v = 0; v < 4; v++) part[v] = v_to_bfloat16(part[v]);
-#if defined(GPT2C_ISA_BF16) || defined(GPT2C_ISA_AMX)
+#if BFLOAT16_PAIRS
+    const line_shape s = lines_of(dense);
     uint32_t bits[GPT2C_GROUP], pair[GPT2C_GROUP / 2];
+    char *to = (char *)integers_of_line(out, &s, row) + first / PAIRS_STEP * STEP_OF_LINES;
     memcpy(bits, part, sizeof bits);
     for (int i = 0; i < GPT2C_GROUP / 2; i++) pair[i] = bits[2 * i] | bits[2 * i + 1] >> 16;
-    memcpy(to, pair, sizeof pair);
+    memcpy(to, pair, sizeof pair / 2);
+    if (first / PAIRS_STEP + 1 < s.steps) memcpy(to + STEP_OF_LINES, pair + PAIRS_STEP / 2, sizeof pair / 2);
 #else
-    for (int v = 0; v < 4; v++) v_store((float *)to + v * GPT2C_LANES, part[v]);
+    float *to = (float *)out + row * row_floats(dense) + first;
+    for (int v = 0; v < 4; v++) v_store(to + v * GPT2C_LANES, part[v]);
 #endif
-}
-
-/* Bytes of an encoded row. */
-static ptrdiff_t row_size(const gpt2c_dense *dense) {
-    if (dense->dtype == GPT2C_FLOAT32) return dense->n_in * (ptrdiff_t)sizeof(float);
-    if (dense->dtype == GPT2C_BFLOAT16) return (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * BFLOAT16_GROUP;
-    const line_shape s = lines_of(dense);
-    return s.per_row * s.size;
 }
 
 static void encode(const gpt2c_dense *dense, void *out, ptrdiff_t row0, const float *x, ptrdiff_t ld_x, ptrdiff_t rows,
                    ptrdiff_t first, ptrdiff_t n) {
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const float *from = x + r * ld_x;
-        if (dense->dtype == GPT2C_BFLOAT16) {
-            char *to = (char *)out + (row0 + r) * row_size(dense) + first / GPT2C_GROUP * BFLOAT16_GROUP;
-            for (ptrdiff_t k = 0; k < n; k += GPT2C_GROUP, to += BFLOAT16_GROUP) encode_bfloat16(to, from + k, n - k);
-        } else
-            encode_integers(dense, out, row0 + r, from);
-    }
+    for (ptrdiff_t r = 0; r < rows; r++, x += ld_x)
+        if (dense->dtype != GPT2C_BFLOAT16)
+            encode_integers(dense, out, row0 + r, x);
+        else
+            for (ptrdiff_t k = 0; k < n; k += GPT2C_GROUP)
+                encode_bfloat16(dense, out, row0 + r, x + k, first + k, n - k);
 }
 
 /* float32 to float16 and back, n elements; ties to even, beyond 65520 infinite. */

@@ -60,21 +60,21 @@ static double integer_operations(ptrdiff_t steps, float *result) {
 #if defined(GPT2C_ISA_AMX)
 /* Four tiles of sums a step. Zeros are multiplied; other numbers from a first-level cache took a sixth longer. */
 static double amx_operations(gpt2c_dtype dtype, ptrdiff_t steps) {
-    amx_shape(AMX_ROWS, AMX_BYTES);
+    amx_shape(2 * AMX_ROWS);
     for (ptrdiff_t i = 0; i < steps; i++)
         if (dtype == GPT2C_BFLOAT16) {
-            _tile_dpbf16ps(0, 4, 5);
-            _tile_dpbf16ps(1, 4, 6);
-            _tile_dpbf16ps(2, 4, 7);
-            _tile_dpbf16ps(3, 4, 5);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
         } else {
-            _tile_dpbsud(0, 4, 5);
-            _tile_dpbsud(1, 4, 6);
-            _tile_dpbsud(2, 4, 7);
-            _tile_dpbsud(3, 4, 5);
+            _tile_dpbsud(0, 4, 6);
+            _tile_dpbsud(1, 4, 7);
+            _tile_dpbsud(2, 5, 6);
+            _tile_dpbsud(3, 5, 7);
         }
     _tile_release();
-    return (dtype == GPT2C_BFLOAT16 ? 4.0 : 8.0) * AMX_ROWS * AMX_BYTES / 4 * GPT2C_PANEL * (double)steps;
+    return (dtype == GPT2C_BFLOAT16 ? 4.0 : 8.0) * AMX_ROWS * AMX_ROWS * GPT2C_PANEL * (double)steps;
 }
 #endif
 

@@ -8,6 +8,7 @@
 #include "k_layer_norm.inc.c"
 #include "k_linear_f32.inc.c"
 #include "k_linear_q.inc.c"
+#include "k_linear_bf16.inc.c"
 
 #include "k_attention.inc.c"
 #include "k_linear.inc.c"

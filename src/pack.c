@@ -9,6 +9,7 @@ enum {
     BLOCK = GPT2C_INT4_BLOCK,
     WIDTH = GPT2C_PANEL,
     HALF_WIDTH = WIDTH / 2,
+    PAIRS_STEP = 32,                /* inputs of bfloat16 whose weights lie together */
     INT8_STEP = GROUP * HALF_WIDTH, /* bytes of 64 inputs of half a panel */
     INT4_STEP = 2 * HALF_WIDTH + GROUP * HALF_WIDTH / 2
 };
@@ -18,7 +19,7 @@ static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t multiple) { return (n + multipl
 ptrdiff_t gpt2c_panel_size(gpt2c_dtype dtype, ptrdiff_t n_in) {
     switch (dtype) {
     case GPT2C_BFLOAT16:
-        return round_up(n_in, 2) * WIDTH * (ptrdiff_t)sizeof(uint16_t);
+        return round_up(n_in, PAIRS_STEP) * WIDTH * (ptrdiff_t)sizeof(uint16_t);
     case GPT2C_INT8:
     case GPT2C_INT4: {
         const ptrdiff_t block = gpt2c_scale_block(dtype), floats = (1 + (n_in + block - 1) / block) * WIDTH;
@@ -232,6 +233,11 @@ static void pack_int4(uint8_t *to, ptrdiff_t ld, float *scales, float *shift, co
 
 /* ---- panels ---- */
 
+/* Where the weight of input k < 32 and output j is in its half of a panel. */
+static ptrdiff_t pair_of(ptrdiff_t k, ptrdiff_t j) {
+    return j % HALF_WIDTH / 16 * PAIRS_STEP * 16 + k / 2 * 32 + j % 16 * 2 + 1 - k % 2;
+}
+
 static void pack_floats(float *to, const origin *from, ptrdiff_t p) {
     block_row w[GROUP];
     for (ptrdiff_t k = 0; k < from->dense->n_in; k += GROUP) {
@@ -242,15 +248,13 @@ static void pack_floats(float *to, const origin *from, ptrdiff_t p) {
 }
 
 static void pack_pairs(uint16_t *to, const origin *from, ptrdiff_t p) {
-    block_row w[GROUP];
-    for (ptrdiff_t k0 = 0; k0 < from->dense->n_in; k0 += GROUP) {
-        const ptrdiff_t left = from->dense->n_in - k0, n = left < GROUP ? left : GROUP;
-        gather(w, GROUP, from, p, k0);
-        for (ptrdiff_t k = 0; k < n; k += 2, to += 2 * WIDTH)
-            for (int j = 0; j < WIDTH; j++) {
-                to[2 * j] = to_bfloat16(w[k + 1][j]); /* zero beyond the last input */
-                to[2 * j + 1] = to_bfloat16(w[k][j]);
-            }
+    const ptrdiff_t steps = round_up(from->dense->n_in, PAIRS_STEP) / PAIRS_STEP;
+    for (ptrdiff_t s = 0; s < steps; s++, to += PAIRS_STEP * HALF_WIDTH) {
+        block_row w[PAIRS_STEP];
+        gather(w, PAIRS_STEP, from, p, s * PAIRS_STEP);
+        for (int k = 0; k < PAIRS_STEP; k++)
+            for (int j = 0; j < WIDTH; j++)
+                to[j / HALF_WIDTH * steps * PAIRS_STEP * HALF_WIDTH + pair_of(k, j)] = to_bfloat16(w[k][j]);
     }
 }
 
@@ -288,7 +292,7 @@ void gpt2c_unpack(const gpt2c_dense *dense, ptrdiff_t n, float *out) {
     const ptrdiff_t n_in = dense->n_in, size = gpt2c_panel_size(dense->dtype, n_in), j = n % WIDTH;
     const uint8_t *panel = (const uint8_t *)dense->panels + n / WIDTH * size;
     const float *floats = (const float *)(const void *)panel + j;
-    const uint16_t *pairs = (const uint16_t *)(const void *)panel + 2 * j;
+    const uint16_t *pairs = (const uint16_t *)(const void *)panel;
     const ptrdiff_t steps = round_up(n_in, GROUP) / GROUP, block = gpt2c_scale_block(dense->dtype);
     const float *scales = floats + WIDTH;
     const uint8_t *weights = panel + (1 + (n_in + block - 1) / block) * WIDTH * (ptrdiff_t)sizeof(float);
@@ -297,7 +301,11 @@ void gpt2c_unpack(const gpt2c_dense *dense, ptrdiff_t n, float *out) {
         for (ptrdiff_t k = 0; k < n_in; k++) out[k] = floats[k * WIDTH];
         break;
     case GPT2C_BFLOAT16:
-        for (ptrdiff_t k = 0; k < n_in; k++) out[k] = from_bfloat16(pairs[(k - (k & 1)) * WIDTH + 1 - (k & 1)]);
+        pairs += j / HALF_WIDTH * round_up(n_in, PAIRS_STEP) * HALF_WIDTH;
+        for (ptrdiff_t k0 = 0; k0 < n_in; k0 += PAIRS_STEP, pairs += PAIRS_STEP * HALF_WIDTH) {
+            const ptrdiff_t end = n_in - k0 < PAIRS_STEP ? n_in - k0 : PAIRS_STEP;
+            for (ptrdiff_t k = 0; k < end; k++) out[k0 + k] = from_bfloat16(pairs[pair_of(k, j)]);
+        }
         break;
     case GPT2C_INT8:
         weights += j / HALF_WIDTH * steps * INT8_STEP + j % HALF_WIDTH / 16 * GROUP * 16 + j % 16 * 4;

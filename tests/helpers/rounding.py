@@ -165,11 +165,11 @@ def linear_integers(x, weights: Weights, dtype: str, inputs: str) -> np.ndarray:
 
 
 def parse_bfloat16(panels, n_in: int) -> np.ndarray:
-    """Bits [n_in rounded up to 2, outputs of all panels]."""
-    pairs = panels.view(np.uint16).reshape(len(panels), -(-n_in // 2), PANEL, 2)
-    return (
-        pairs[..., ::-1].transpose(1, 3, 0, 2).reshape(-1, len(panels) * PANEL)
-    )  # the second input comes first
+    """Bits [n_in rounded up to 32, outputs of all panels]."""
+    steps = -(-n_in // 32)
+    pairs = panels.view(np.uint16).reshape(len(panels), 2, steps, 2, 16, 16, 2)[..., ::-1]
+    # panel, half, step, tile, pair, output, which; the second input of a pair comes first
+    return pairs.transpose(2, 4, 6, 0, 1, 3, 5).reshape(32 * steps, -1)
 
 
 def _header(panels, blocks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
