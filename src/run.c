@@ -262,11 +262,18 @@ static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
     }
 }
 
+/* Large parts begin with a block of 32 rows, as kernels read them best. */
+static ptrdiff_t part_begin(ptrdiff_t rows, ptrdiff_t part, ptrdiff_t parts) {
+    enum { TOGETHER = 32 };
+    if (rows < TOGETHER * parts) return rows * part / parts;
+    return smaller(rows, (rows + TOGETHER - 1) / TOGETHER * part / parts * TOGETHER);
+}
+
 /* input: what `prepare` gave, for a folded phase. */
 static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
                      float *scratch) {
     const ptrdiff_t slice = item / s.parts, part = item % s.parts, n = c->model->n_embd, n_head = c->model->n_head;
-    const ptrdiff_t begin = step->rows * part / s.parts, end = step->rows * (part + 1) / s.parts;
+    const ptrdiff_t begin = part_begin(step->rows, part, s.parts), end = part_begin(step->rows, part + 1, s.parts);
     switch (step->phase) {
     case GPT2C_EMBED:
     case GPT2C_POSITIONS:
