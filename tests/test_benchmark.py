@@ -49,14 +49,15 @@ def small(**changes):
     return Config(**{**config, **changes})
 
 
-# Panels of 64 outputs: c_attn 2, c_proj 1, c_fc 2, mlp c_proj 1; head 2. Inputs rounded up to groups.
+# Panels of 64 outputs: c_attn 2, c_proj 1, c_fc 2, mlp c_proj 1; head 2. Inputs rounded up to groups of 64.
 @pytest.mark.parametrize(
     ("dtype", "layer", "head"),
     [
         ("float32", 4 * 64 * (3 * 40 + 2 * 40 + 100), 4 * 64 * 2 * 40),
         ("bfloat16", 2 * 64 * (3 * 40 + 2 * 40 + 100), 2 * 64 * 2 * 40),
-        ("int8", 66 * 64 * (3 * 1 + 2 * 1 + 2), 66 * 64 * 2),  # groups of 64 inputs: 64 weights and a scale
-        ("int4", 2 * 18 * 64 * (3 * 1 + 2 * 1 + 2), 66 * 64 * 2),  # of 32: 16 bytes and a scale
+        # each output: a scale and the sum of its weights; 64 weights for each group of 64 inputs
+        ("int8", 64 * (5 * (8 + 64) + (8 + 2 * 64)), 64 * 2 * (8 + 64)),
+        ("int4", 64 * (5 * (8 + 34) + (8 + 2 * 34)), 64 * 2 * (8 + 64)),  # 32 bytes and two factors
     ],
 )
 @pytest.mark.parametrize("tied", [True, False])

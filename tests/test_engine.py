@@ -431,16 +431,21 @@ def test_weights_that_are_no_numbers_give_logits_that_are_none(dtype, poison):
     assert np.isfinite(np.delete(logits, 7, axis=1)).all()
 
 
-@pytest.mark.parametrize(("dtype", "bits", "of_head"), [
-    ("float32", 32, 32), ("bfloat16", 16, 16), ("int8", 8.25, 8.25), ("int4", 4.5, 8.25)
-])  # fmt: skip
-def test_bytes_of_a_model(dtype, bits, of_head):
-    """Bits for each weight of the dense layers, scales among them, as documented; nothing is held twice."""
+# Bytes for each weight, its factor included, and for each output of 192 and of 768 inputs: scales and shift.
+BYTES = {"float32": (4, 0, 0), "bfloat16": (2, 0, 0), "int8": (1, 8, 8), "int4": (1 / 2 + 1 / 32, 8, 16)}
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_bytes_of_a_model(dtype):
+    """As gpt2c.h says; nothing is held twice."""
     config = small_config(n_embd=192, n_inner=768, n_vocab=640)
     tensors = random_model(config, np.random.default_rng(0))
-    dense = 2 * 12 * 192 * 192
+    weight, output, output_of_768 = BYTES[dtype]
+    dense = 2 * (12 * 192 * 192 * weight + 8 * 192 * output + 192 * output_of_768)
+    weight, output, _ = BYTES["int8" if dtype == "int4" else dtype]
+    head = 640 * (192 * weight + output)
     vectors = sum(t.nbytes for name, t in tensors.items() if t.ndim == 1 or name == "wpe.weight")
-    assert make(config, tensors, dtype=dtype).nbytes == (dense * bits + 192 * 640 * of_head) / 8 + vectors
+    assert make(config, tensors, dtype=dtype).nbytes == dense + head + vectors
 
 
 # ---- surroundings ----

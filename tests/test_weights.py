@@ -34,9 +34,7 @@ def meant(model, name, tensor):
     if dtype == "bfloat16":
         return rounding.bfloat16(tensor)
     n_in, n_out = tensor.shape[::-1] if name == head else tensor.shape
-    q, scales = rounding.PARSE[dtype](model.weights.packed[name], n_in)
-    scale = np.repeat(rounding.from_bfloat16(scales), len(q) // len(scales), axis=0)
-    found = (q.astype(np.float32) * scale)[:n_in, :n_out]
+    found = rounding.PARSE[dtype](model.weights.packed[name], n_in).values(dtype)[:n_in, :n_out]
     return found.T if name == head else found
 
 

@@ -14,8 +14,8 @@ from libc.stdint cimport int32_t, uint16_t
 
 from gpt2c.core._kernels cimport (
     GPT2C_ATTENTION_SCRATCH, GPT2C_ENCODED, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
-    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_TOP_SCRATCH, dtype_of, find_kernels, gpt2c_dense, gpt2c_dtype,
-    GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_WIDE, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
+    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_TOP_SCRATCH, GPT2C_WIDE, dtype_of, find_kernels,
+    gpt2c_dense, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
     panel_size, parallel_for, threads_now, unpack_column,
 )
 
@@ -200,8 +200,8 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
 
     A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
-    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave for as many rows of ``n_in``
-    columns as ``out`` has.
+    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave for as many rows of
+    ``n_in`` columns as ``out`` has.
     """
     encoded = x.dtype == np.uint8
     check(not encoded or not (out is None or n_in is None or dtype == "float32"),

@@ -15,8 +15,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
 from gpt2c.core._kernels cimport (
     GPT2C_ATTN_PROJ, GPT2C_C_ATTN, GPT2C_C_FC, GPT2C_HEAD, GPT2C_INT4, GPT2C_INT8, GPT2C_MLP_PROJ, GPT2C_PANEL,
-    GPT2C_PANELS, GPT2C_SHIFTED, GPT2C_WIDE, aligned_bytes, dtype_of, find_kernels, memory_of, pack_panels, panel_size, threads_now,
-    unpack_column,
+    GPT2C_PANELS, GPT2C_SHIFTED, GPT2C_WIDE, aligned_bytes, dtype_of, find_kernels, memory_of, pack_panels, panel_size,
+    threads_now, unpack_column,
 )
 
 cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # of the head that are read and packed at a time
@@ -161,7 +161,7 @@ cdef class Weights:
         self.norm(&layer.ln_2, prefix + "ln_2")
         for phase, name, shape in dense_layers(self.config):
             self.dense(dense_of(layer, phase), (phase, i), prefix + name, shape)
-        # where 8 bits, or symmetric ones, would cost most (docs/numerics.md)
+        # where 8 bits, or symmetric ones, would cost most (gpt2c_inputs in src/gpt2c.h)
         layer.c_attn.inputs, layer.mlp_proj.inputs = GPT2C_WIDE, GPT2C_SHIFTED
         layer.attn_scale = self.config.attention_scale(i)
         return 0

@@ -140,6 +140,11 @@ class Weights(NamedTuple):
         """q * factor."""
         return self.q * np.repeat(self.factors, HALF_GROUP, axis=0)
 
+    def values(self, dtype: str) -> np.ndarray:
+        """scale * (q * factor), rounded once: float32 [n_in rounded up to 64, outputs]."""
+        scales = np.repeat(self.scales, WEIGHTS_PER_SCALE[dtype], axis=0)[: len(self.q)]
+        return (self.whole * scales.astype(np.float64)).astype(np.float32)
+
     def blocks(self, per_scale: int) -> list[np.ndarray]:
         """Of q * factor, those that share a scale."""
         return np.split(self.whole, range(per_scale, len(self.q), per_scale))
