@@ -39,16 +39,8 @@ typedef struct {
 /* A piece into a cache at its position `own`, the keys' lane included: transposed, d_head rows of 16 lanes. */
 static void store_keys(const gpt2c_kernels *kernels, const gpt2c_keys *to, ptrdiff_t own, ptrdiff_t d, const piece *p) {
     const ptrdiff_t lane = own % GPT2C_LANES, at = (own - lane) * d + p->i0 * GPT2C_LANES + lane;
-    if (!to->half) {
-        float *k = (float *)(uintptr_t)to->k + at;
-        for (ptrdiff_t i = 0; i < p->width; i++)
-            for (ptrdiff_t r = 0; r < p->rows; r++) k[i * GPT2C_LANES + r] = p->from[r * p->ld + i];
-        return;
-    }
-    uint16_t *k = (uint16_t *)(uintptr_t)to->k + at, halves[GPT2C_LANES][GPT2C_PANEL];
-    for (ptrdiff_t r = 0; r < p->rows; r++) kernels->narrow(halves[r], p->from + r * p->ld, p->width);
-    for (ptrdiff_t i = 0; i < p->width; i++)
-        for (ptrdiff_t r = 0; r < p->rows; r++) k[i * GPT2C_LANES + r] = halves[r][i];
+    kernels->store_keys((char *)(uintptr_t)to->k + at * number_size(to->half), to->half, p->from, p->ld, p->rows,
+                        p->width);
 }
 
 /* The same for values: rows of d_pad, whose last columns are zero. */

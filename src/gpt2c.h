@@ -211,6 +211,9 @@ typedef struct {
                             ptrdiff_t block, float *scratch);
     /* float16 of n floats: to nearest, ties to even. */
     void (*narrow)(uint16_t *out, const float *x, ptrdiff_t n);
+    /* Keys into a cache, transposed: out[16 i + r] = x[r][i], r < rows <= 16, i < n <= 64, as float, or half: as
+     * float16 rounded like that. out points to the lane of the first row; the other lanes are not touched. */
+    void (*store_keys)(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n);
     /* out[d_head] of one query from its blocks, partial[blocks][GPT2C_PARTIAL(d_pad)], one after the other. scratch:
      * GPT2C_PARTIAL(d_pad) floats. */
     void (*attention_merge)(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch);

@@ -1,5 +1,67 @@
 /* Causal attention over a cache, for some consecutive queries of one head. */
 
+#ifdef V_FOLD8
+/* Four numbers of row `first` and of each fourth row after it; instead of rows that do not exist, of the last one. */
+VEC_INLINE vf quarters_of_rows(const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t first) {
+    const ptrdiff_t last = rows - 1, b = first + 4, c = first + 8, d = first + 12;
+    return v_load_quarters(x + (first < last ? first : last) * ld_x, x + (b < last ? b : last) * ld_x,
+                           x + (c < last ? c : last) * ld_x, x + (d < last ? d : last) * ld_x);
+}
+
+VEC_INLINE void store_lanes(void *out, int half, ptrdiff_t at, vf x, ptrdiff_t n) {
+    if (half && n == GPT2C_LANES)
+        v_store_float16((uint16_t *)out + at, x);
+    else if (half)
+        store_first_float16((uint16_t *)out + at, x, n);
+    else if (n == GPT2C_LANES)
+        v_store((float *)out + at, x);
+    else
+        v_store_first((float *)out + at, x, n);
+}
+
+/* Four columns at a time: two rounds of zips transpose the quarters of four vectors. n is a multiple of 4. */
+VEC_INLINE void store_columns(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += 4, x += 4) {
+        const vf a = quarters_of_rows(x, ld_x, rows, 0), b = quarters_of_rows(x, ld_x, rows, 1);
+        const vf c = quarters_of_rows(x, ld_x, rows, 2), d = quarters_of_rows(x, ld_x, rows, 3);
+        const vf ac = v_zip_low(a, c), bd = v_zip_low(b, d), ac_high = v_zip_high(a, c), bd_high = v_zip_high(b, d);
+        const ptrdiff_t at = i * GPT2C_LANES;
+        store_lanes(out, half, at, v_zip_low(ac, bd), rows);
+        store_lanes(out, half, at + GPT2C_LANES, v_zip_high(ac, bd), rows);
+        store_lanes(out, half, at + 2 * GPT2C_LANES, v_zip_low(ac_high, bd_high), rows);
+        store_lanes(out, half, at + 3 * GPT2C_LANES, v_zip_high(ac_high, bd_high), rows);
+    }
+}
+#endif
+
+static void store_keys(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n) {
+    ptrdiff_t done = 0;
+#ifdef V_FOLD8
+    if (rows >= (half ? 8 : 4)) done = n - n % 4; /* of fewer rows, number by number takes fewer instructions */
+    if (rows == GPT2C_LANES)
+        store_columns(out, half, x, ld_x, GPT2C_LANES, done);
+    else
+        store_columns(out, half, x, ld_x, rows, done);
+#endif
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const float *from = x + r * ld_x;
+        if (half) {
+            uint16_t halves[GPT2C_PANEL], *to = (uint16_t *)out + done * GPT2C_LANES + r;
+            narrow(halves, from + done, n - done);
+            for (ptrdiff_t i = 0; i < n - done; i++, to += GPT2C_LANES) {
+                *to = halves[i];
+                v_hide(to); /* here and below: not to become scatters */
+            }
+        } else {
+            float *to = (float *)out + done * GPT2C_LANES + r;
+            for (ptrdiff_t i = done; i < n; i++, to += GPT2C_LANES) {
+                *to = from[i];
+                v_hide(to);
+            }
+        }
+    }
+}
+
 /* How many keys of the block that begins at `key` the query at `position` may see. */
 VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
     return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key : GPT2C_KEY_BLOCK;

@@ -191,13 +191,17 @@ static void encode(const gpt2c_dense *dense, void *out, ptrdiff_t row0, const fl
                 encode_bfloat16(dense, out, row0 + r, x + k, first + k, n - k);
 }
 
+VEC_INLINE void store_first_float16(uint16_t *out, vf x, ptrdiff_t n) {
+    uint16_t lanes[GPT2C_LANES];
+    v_store_float16(lanes, x);
+    memcpy(out, lanes, (size_t)n * sizeof *out);
+}
+
 /* float32 to float16 and back, n elements; ties to even, beyond 65520 infinite. */
 static void narrow(uint16_t *out, const float *x, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
-        uint16_t lanes[GPT2C_LANES];
-        v_store_float16(lanes, n - i >= GPT2C_LANES ? v_load(x + i) : v_load_first(x + i, n - i));
-        memcpy(out + i, lanes, (size_t)(n - i < GPT2C_LANES ? n - i : GPT2C_LANES) * sizeof *out);
-    }
+    const ptrdiff_t whole = n - n % GPT2C_LANES;
+    for (ptrdiff_t i = 0; i < whole; i += GPT2C_LANES) v_store_float16(out + i, v_load(x + i));
+    if (whole < n) store_first_float16(out + whole, v_load_first(x + whole, n - whole), n - whole);
 }
 
 /* n is a multiple of 16. */

@@ -36,6 +36,7 @@ const gpt2c_kernels TABLE(GPT2C_ISA) = {
     .softmax = softmax,
     .attention_values = attention_values,
     .narrow = narrow,
+    .store_keys = store_keys,
     .log_sum = log_sum,
     .subset_sum = subset_sum,
     .count_greater = count_greater,

@@ -1,13 +1,15 @@
 /* vec.h: the SIMD vocabulary. One virtual vector `vf` of 16 floats on every ISA, so that every kernel is
  * written once and gives the same bits everywhere:
- *   - lanes never mix except in v_compress, v_sum, v_sum_double (the same in float64) and v_max_lane; the tree of these
- *     three is fixed (i with i+8, then i+4, i+2, i+1);
+ *   - lanes never mix except in v_compress, v_zip_low, v_zip_high, v_sum, v_sum_double (the same in float64) and
+ *     v_max_lane; the tree of these three is fixed (i with i+8, then i+4, i+2, i+1);
  *   - fma happens only through v_fma (the build forbids contraction); the generic body emulates it exactly;
  *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN;
  *   - v_scale(a, n) is a * 2^n rounded once, for 0.5 < a < 2 and integers -252 <= n <= 254;
  *   - v_select_mask(mask, yes, no) takes the lanes named by the mask from `yes`;
  *   - v_compress(p, mask, a) writes the lanes named by the mask to p, in order and close together; returns how many.
- *     All 16 floats at p may be written.
+ *     All 16 floats at p may be written;
+ *   - v_load_quarters(a, b, c, d) loads 4 floats from each; v_zip_low(a, b) is a0 b0 a1 b1 in every quarter,
+ *     v_zip_high(a, b) a2 b2 a3 b3. The generic body has none of the three: plain loops serve it as well.
  * The including file defines exactly one of GPT2C_ISA_GENERIC, GPT2C_ISA_AVX2, GPT2C_ISA_AVX512.
  *
  * TILE_COLS(rows) is the widest column strip, in vectors, that a tile of so many rows keeps in registers;
@@ -78,6 +80,13 @@ VEC_INLINE ptrdiff_t v_compress(float *p, unsigned mask, vf a) {
     v_store(p, _mm512_maskz_compress_ps((__mmask16)mask, a));
     return __builtin_popcount(mask);
 }
+
+VEC_INLINE vf v_load_quarters(const float *a, const float *b, const float *c, const float *d) {
+    const vf half = _mm512_insertf32x4(_mm512_castps128_ps512(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1);
+    return _mm512_insertf32x4(_mm512_insertf32x4(half, _mm_loadu_ps(c), 2), _mm_loadu_ps(d), 3);
+}
+VEC_INLINE vf v_zip_low(vf a, vf b) { return _mm512_unpacklo_ps(a, b); }
+VEC_INLINE vf v_zip_high(vf a, vf b) { return _mm512_unpackhi_ps(a, b); }
 
 VEC_INLINE __m256 v_upper_half(vf a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
 #define V_FOLD8(a, op) op(_mm512_castps512_ps256(a), v_upper_half(a))
@@ -173,6 +182,11 @@ VEC_INLINE __m256 v_pow2_half(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
 VEC_INLINE vf v_pow2(vf n) { return (vf){v_pow2_half(n.lo), v_pow2_half(n.hi)}; }
+VEC_INLINE vf v_load_quarters(const float *a, const float *b, const float *c, const float *d) {
+    return (vf){_mm256_loadu2_m128(b, a), _mm256_loadu2_m128(d, c)};
+}
+VEC_INLINE vf v_zip_low(vf a, vf b) { return V_EACH(_mm256_unpacklo_ps, a, b); }
+VEC_INLINE vf v_zip_high(vf a, vf b) { return V_EACH(_mm256_unpackhi_ps, a, b); }
 
 #define V_FOLD8(a, op) op((a).lo, (a).hi)
 VEC_INLINE __m256d v_fold4_double(vf a) {

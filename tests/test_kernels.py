@@ -2,12 +2,14 @@
 set, for every split of the work, and whatever lies around its arguments."""
 
 import bisect
+import ctypes
 import math
+import mmap
 
 import numpy as np
 import pytest
 from helpers import tolerance
-from helpers.strategies import families, guarded, misaligned, offsets, seeds, sizes, values
+from helpers.strategies import FAMILIES, families, guarded, misaligned, offsets, seeds, sizes, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,6 +220,48 @@ def test_linear_refuses_panels_of_another_kind():
 
 
 # ---- attention ----
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("rows", range(1, 17))
+def test_keys_are_transposed_into_their_lanes(rows, dtype):
+    """A float32 keeps its bits, a float16 is NumPy's; other rows' lanes and the margins stay."""
+    rng = np.random.default_rng(rows)
+    for n in range(1, 65):
+        lane, offset, family = n % (17 - rows), n % 4, FAMILIES[n % len(FAMILIES)]
+        x = misaligned(values(family, (rows, n + n % 3), rng, exponents=14), offset)[:, :n]
+        special = np.inf if dtype == np.float16 else np.uint32(0x7F80DEAD).view(np.float32)
+        x.view(np.uint32)[rng.random(x.shape) < 0.05] = np.float32(special).view(np.uint32)
+        before = rng.standard_normal((n + 4, 16)).astype(dtype)
+        expected = before.copy()
+        with np.errstate(over="ignore"):
+            expected[2:-2, lane : lane + rows] = x.T.astype(dtype)
+        for isa in ISAS:
+            actual = misaligned(before, offset)
+            _ops.store_keys(actual[2:-2], lane, x, isa=isa)
+            assert same_bytes(actual, expected), (isa, n, lane)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_keys_are_read_no_further_than_their_rows(dtype):
+    """The rows end where a page ends, and the page behind it cannot be read."""
+    page, no_access = mmap.PAGESIZE, 0
+    memory = mmap.mmap(-1, 2 * page)
+    floats = np.frombuffer(memory, np.float32)
+    libc = ctypes.CDLL(None)
+    behind = ctypes.c_void_p(floats.ctypes.data + page)
+    assert libc.mprotect(behind, ctypes.c_size_t(page), no_access) == 0
+    try:
+        for isa in ISAS:
+            for rows in range(1, 17):
+                for n in (*range(1, 21), 63, 64):
+                    x = floats[page // 4 - rows * n : page // 4].reshape(rows, n)
+                    x[...] = np.arange(rows * n, dtype=np.float32).reshape(rows, n)
+                    keys = np.zeros((n, 16), dtype)
+                    _ops.store_keys(keys, 0, x, isa=isa)
+                    assert same_bytes(keys[:, :rows], x.T.astype(dtype)), (isa, rows, n)
+    finally:
+        libc.mprotect(behind, ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def attention_case(positions, d, seed, family="normal"):

@@ -130,6 +130,7 @@ cdef extern from "gpt2c.h" nogil:
         void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
                                 ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
         void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
+        void (*store_keys)(void *, int, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void (*attention_scores)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float,
                                  float *) noexcept nogil

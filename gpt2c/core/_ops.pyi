@@ -43,6 +43,9 @@ def linear(
     isa: str | None = None,
     threads: int = 1,
 ) -> _Floats: ...
+def store_keys(
+    keys: _Floats | NDArray[np.float16], lane: int, x: _Floats, *, isa: str | None = None
+) -> None: ...
 def attention(
     q: _Floats,
     k: _Floats,

@@ -274,6 +274,18 @@ cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
     return shared_keys, shared_values, own_keys, own_values
 
 
+def store_keys(keys, ptrdiff_t lane, x, *, isa=None):
+    """The rows of ``x`` [rows, n] into the lanes of ``keys`` [n, 16], float32 or float16, from ``lane`` on."""
+    rows, n = x.shape
+    check(keys.dtype in (np.float32, np.float16) and keys.shape == (n, GPT2C_LANES) and keys.flags.carray,
+          f"keys must be writable, contiguous, float32 or float16, with shape {(n, GPT2C_LANES)}")
+    check(1 <= rows and 0 <= lane <= GPT2C_LANES - rows and 1 <= n <= GPT2C_PANEL,
+          f"x has the shape {x.shape}, lane is {lane}; allowed: 1 to {GPT2C_PANEL} columns, and at least one row, "
+          f"as many as fit into {GPT2C_LANES} lanes")
+    find_kernels(isa).store_keys(<void *><size_t>(keys.ctypes.data + lane * keys.itemsize), keys.dtype == np.float16,
+                                 address(x), row_distance(x, "x"), rows, n)
+
+
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
               ptrdiff_t shared=0, isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
