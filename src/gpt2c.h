@@ -70,8 +70,9 @@ typedef enum { GPT2C_FLOAT32, GPT2C_BFLOAT16, GPT2C_INT8, GPT2C_INT4, GPT2C_N_DT
  * integer, ties to even.
  *   GPT2C_SIGNED   -127 … 127, scale = greatest magnitude / 127, offset 0
  *   GPT2C_WIDE     -4095 … 4095 likewise, where 8 bits would cost too much
- *   GPT2C_SHIFTED  -128 … 127, scale = (greatest - least) / 255, offset = least + 128 scale: for inputs that are not
- *                  symmetric, as the output of an activation */
+ *   GPT2C_SHIFTED  -128 … 127, scale = (greatest - least) / 254, both of the inputs and 0; q = round(x / scale) - zero,
+ *                  zero = round(least / scale) + 128, offset = scale * zero: for inputs that are not symmetric, as the
+ *                  output of an activation */
 typedef enum { GPT2C_SIGNED, GPT2C_WIDE, GPT2C_SHIFTED } gpt2c_inputs;
 
 /* A dense layer y[n_out] = W^T x[n_in] + bias. W is packed into panels of 64 outputs, each of which is read from its

@@ -76,37 +76,36 @@ VEC_INLINE void load_group(vf part[4], const float *x, ptrdiff_t n) {
     }
 }
 
-/* How x is rounded: q = round((x - low) * inverse) - middle. */
+/* q = round(x * inverse) - zero, x = scale * q + offset. */
 typedef struct {
-    float inverse, low, middle;
+    float inverse, zero;
     line_head head;
 } row_rounding;
 
 /* A row whose greatest magnitude, or for GPT2C_SHIFTED the difference of its extremes, is below 2^-100 has a scale of
  * zero: the inverse would overflow. */
 static row_rounding rounding_of(const float *x, ptrdiff_t n, gpt2c_inputs inputs) {
-    const vf least = v_set1(-INFINITY), zero = v_set1(0.0f);
-    vf most = least, most_below = least, poison = zero;
+    const vf nothing = v_set1(0.0f);
+    vf most = nothing, least = nothing, poison = nothing;
     for (ptrdiff_t k = 0; k < n; k += GPT2C_LANES) {
-        const int whole = n - k >= GPT2C_LANES;
-        const vf part = whole ? v_load(x + k) : v_load_first(x + k, n - k);
-        const vf below = v_sub(zero, part);
-        most = v_max(whole ? part : v_keep_first(part, n - k, least), most);
-        most_below = v_max(whole ? below : v_keep_first(below, n - k, least), most_below);
-        poison = v_fma(part, zero, poison); /* NaN where x is NaN or infinite */
+        const vf part = n - k >= GPT2C_LANES ? v_load(x + k) : v_load_first(x + k, n - k);
+        most = v_max(part, most);
+        least = v_min(part, least);
+        poison = v_fma(part, nothing, poison); /* NaN where x is NaN or infinite */
     }
-    const float high = v_max_lane(most), low = -v_max_lane(most_below), nothing = v_sum(poison);
+    const float high = v_max_lane(most), low = -v_max_lane(v_sub(nothing, least));
     row_rounding r = {0};
-    const float limit = inputs == GPT2C_SHIFTED ? 255.0f : inputs == GPT2C_WIDE ? 4095.0f : 127.0f;
+    const float limit = inputs == GPT2C_SHIFTED ? 254.0f : inputs == GPT2C_WIDE ? 4095.0f : 127.0f;
     const float range = inputs == GPT2C_SHIFTED ? high - low : high > -low ? high : -low;
-    const float failed = nothing + range * 0.0f; /* NaN if the range is not finite either */
+    const float failed = v_sum(poison) + range * 0.0f; /* NaN if the range is not finite either */
     if (range >= 0x1p-100f && failed == 0.0f) {
         r.head.scale = range / limit;
         r.inverse = limit / range;
     }
     if (inputs == GPT2C_SHIFTED) {
-        r.low = low, r.middle = 128.0f;
-        r.head.offset = low + 128.0f * r.head.scale;
+        const double magic = 0x1.8p52; /* in double the product is exact, as in an fma */
+        r.zero = (float)(((double)low * (double)r.inverse + magic) - magic) + 128.0f;
+        r.head.offset = r.head.scale * r.zero;
     }
     r.head.scale += failed;
     return r;
@@ -117,7 +116,7 @@ static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, 
     const ptrdiff_t n = dense->n_in, line = row * s.per_row, block = gpt2c_scale_block(dense->dtype);
     const row_rounding r = rounding_of(x, n, dense->inputs);
     const int clean = r.head.scale == r.head.scale;
-    const vf inverse = v_set1(clean ? r.inverse : 0.0f), low = v_set1(clean ? r.low : 0.0f), middle = v_set1(r.middle);
+    const vf inverse = v_set1(r.inverse), magic = v_set1(ROUNDING), base = v_set1(ROUNDING + r.zero);
     for (ptrdiff_t i = 0; i < s.per_row; i++) *head_of_line(out, &s, line + i) = r.head;
     int32_t *starts[2] = {starts_of_line(out, &s, line), NULL};
     activation *to[2] = {integers_of_line(out, &s, line), NULL};
@@ -131,12 +130,12 @@ static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, 
         load_group(q[0], x + k, n - k);
         for (int v = 0; v < 4; v++) {
             const ptrdiff_t left = n - k - v * GPT2C_LANES;
-            q[0][v] = v_sub(v_round(v_mul(v_sub(q[0][v], low), inverse)), middle);
+            q[0][v] = v_sub(v_fma(q[0][v], inverse, magic), base);
             if (left < GPT2C_LANES || !clean)
                 q[0][v] = v_keep_first(q[0][v], clean && left > 0 ? left : 0, v_set1(0.0f));
             sum = v_add(sum, q[0][v]);
             if (s.per_row == 2) {
-                const vf first = v_round(v_mul(q[0][v], v_set1(0x1p-6f)));
+                const vf first = v_sub(v_fma(q[0][v], v_set1(0x1p-6f), magic), magic);
                 q[1][v] = v_fma(first, v_set1(-64.0f), q[0][v]);
                 q[0][v] = first;
             }

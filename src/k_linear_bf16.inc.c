@@ -70,21 +70,32 @@ VEC_INLINE void tile_pairs(const int rows, float *total, const activation *x, pt
         row[i / 4] = x + i * ld;
         v_hide(row[i / 4]);
     }
+    const int at_once = rows <= FEW_LINES ? 1 : 2; /* few rows wait for memory, which is read in order */
+    uintptr_t next = ahead->from;
+    const ptrdiff_t share = ahead->share;
     for (ptrdiff_t s = 0; s < steps; s++, weights += 2 * PAIRS_TILE) {
-        stream_on(ahead, 2 * PAIRS_TILE / 64);
-#pragma GCC unroll 4
-        for (int r = 0; r < GPT2C_LANES; r++) {
-            vf wide[2];
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; v++)
-                wide[v] = v_load_once((const float *)(const void *)(weights + v * PAIRS_TILE + 4 * r * GPT2C_LANES));
+        if (rows == QUAD_ROWS) stream_on(ahead, 2 * PAIRS_TILE / 64);
+        if (rows > 3) /* the next tile's lines, which are short and far apart */
 #pragma GCC unroll 12
-            for (int i = 0; i < rows; i++) {
-                const vf pair = v_set1(*(const float *)(const void *)(row[i / 4] + i % 4 * ld + 4 * r));
+            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2
-                for (int v = 0; v < 2; v++) sum[i][v] = v_dot2(pair, wide[v], sum[i][v]);
+        for (int first = 0; first < 2; first += at_once)
+#pragma GCC unroll 4
+            for (int r = 0; r < GPT2C_LANES; r++, next += (uintptr_t)(at_once * share)) {
+                vf wide[2];
+#pragma GCC unroll 2
+                for (int v = 0; v < at_once; v++) {
+                    const uint8_t *from = weights + (first + v) * PAIRS_TILE + 4 * r * GPT2C_LANES;
+                    if (rows < QUAD_ROWS) v_prefetch(next + (uintptr_t)(v * share));
+                    wide[v] = v_load_once((const float *)(const void *)from);
+                }
+#pragma GCC unroll 12
+                for (int i = 0; i < rows; i++) {
+                    const vf pair = v_set1(*(const float *)(const void *)(row[i / 4] + i % 4 * ld + 4 * r));
+#pragma GCC unroll 2
+                    for (int v = 0; v < at_once; v++) sum[i][first + v] = v_dot2(pair, wide[v], sum[i][first + v]);
+                }
             }
-        }
 #pragma GCC unroll 3
         for (int i = 0; i < rows; i += 4) row[i / 4] += STEP_OF_LINES;
     }

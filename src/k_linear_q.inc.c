@@ -8,6 +8,7 @@ enum {
     INT4_STEP = 2 * HALF_OUTPUTS + GPT2C_GROUP * HALF_OUTPUTS / 2, /* the same, with factors before the weights */
     INT4_STEPS = GPT2C_INT4_BLOCK / GPT2C_GROUP,                   /* in a block with one scale */
     INT8_STEPS = GPT2C_INT8_BLOCK / GPT2C_GROUP,
+    FEW_LINES = 3,
     PART_STEPS = 8 /* 16 KB of weights stay in a first-level cache while all rows go over them */
 };
 
@@ -30,21 +31,33 @@ VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const 
         row[i / 4] = x + i * ld;
         v_hide(row[i / 4]);
     }
+    const int at_once = rows <= FEW_LINES ? 1 : cols; /* few lines wait for memory, which is read in order */
+    uintptr_t next = ahead->from;
+    const ptrdiff_t share = ahead->share;
+    if (rows < QUAD_ROWS) ahead->from += (uintptr_t)(steps * GPT2C_LANES * cols * share);
     for (ptrdiff_t s = 0; s < steps; s++, weights += INT8_STEP) {
-        stream_on(ahead, cols * TILE_BYTES / 64);
-#pragma GCC unroll 4
-        for (int r = 0; r < GPT2C_LANES; r++) {
-            vq wide[2];
-#pragma GCC unroll 2
-            for (int v = 0; v < cols; v++)
-                wide[v] = v_bytes(v_load_bytes(weights + v * TILE_BYTES + 4 * r * GPT2C_LANES));
+        if (rows == QUAD_ROWS) stream_on(ahead, cols * TILE_BYTES / 64);
+        if (rows > 3) /* the next tile's lines, which are short and far apart */
 #pragma GCC unroll 12
-            for (int i = 0; i < rows; i++) {
-                const va four = v_broadcast4(row[i / 4] + i % 4 * ld + 4 * r);
+            for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2
-                for (int v = 0; v < cols; v++) sum[i][v] = v_dot4(sum[i][v], wide[v], four);
+        for (int first = 0; first < cols; first += at_once)
+#pragma GCC unroll 4
+            for (int r = 0; r < GPT2C_LANES; r++, next += (uintptr_t)(at_once * share)) {
+                vq wide[2];
+#pragma GCC unroll 2
+                for (int v = 0; v < at_once; v++) {
+                    const uint8_t *from = weights + (first + v) * TILE_BYTES + 4 * r * GPT2C_LANES;
+                    if (rows < QUAD_ROWS) v_prefetch(next + (uintptr_t)(v * share));
+                    wide[v] = v_bytes(v_load_bytes(from));
+                }
+#pragma GCC unroll 12
+                for (int i = 0; i < rows; i++) {
+                    const va four = v_broadcast4(row[i / 4] + i % 4 * ld + 4 * r);
+#pragma GCC unroll 2
+                    for (int v = 0; v < at_once; v++) sum[i][first + v] = v_dot4(sum[i][first + v], wide[v], four);
+                }
             }
-        }
 #pragma GCC unroll 3
         for (int i = 0; i < rows; i += 4) row[i / 4] += STEP_OF_LINES;
     }
@@ -57,54 +70,49 @@ VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const 
 /* The same over int4 weights, each times its factor; starts (ld_starts apart) are those of the lines. */
 VEC_INLINE void tile_nibbles(const int rows, const int cols, int32_t *sums, const activation *x, ptrdiff_t ld,
                              const int32_t *starts, ptrdiff_t ld_starts, const uint8_t *weights, const int first,
-                             ptrdiff_t steps, stream *ahead) {
+                             ptrdiff_t steps, const stream *ahead) {
     vi sum[NIBBLE_ROWS][2];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
         for (int v = 0; v < cols; v++) sum[i][v] = v_int_set1(0);
-    for (ptrdiff_t s = 0; s < steps; s++, weights += INT4_STEP, x += STEP_OF_LINES)
-        for (int half = 0; half < 2; half++, starts++) {
-            const uint8_t *from = weights + 2 * HALF_OUTPUTS + first * TILE_BYTES / 2 + half * TILE_BYTES / 4;
-            vi part[NIBBLE_ROWS][2];
-            stream_on(ahead, cols * TILE_BYTES / 4 / 64);
-#pragma GCC unroll 6
-            for (int i = 0; i < rows; i++)
+    const activation *row[(NIBBLE_ROWS + 3) / 4];
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i += 4) {
+        row[i / 4] = x + i * ld;
+        v_hide(row[i / 4]);
+    }
+    uintptr_t next = ahead->from;
+    for (ptrdiff_t s = 0; s < steps; s++, weights += INT4_STEP, starts += 2) {
 #pragma GCC unroll 2
-                for (int v = 0; v < cols; v++) part[i][v] = v_int_set1(starts[i * ld_starts]);
-            for (int r = 0; r < 4; r++, from += 4 * GPT2C_LANES) {
-                vb bytes[2];
-                vq wide[2];
-#pragma GCC unroll 2
-                for (int v = 0; v < cols; v++) {
-                    bytes[v] = v_load_bytes(from + v * TILE_BYTES / 2);
-                    wide[v] = v_low_nibbles(bytes[v]);
+        for (int v = 0; v < cols; v++)
+            for (int half = 0; half < 2; half++) {
+                const uint8_t *from = weights + 2 * HALF_OUTPUTS + (first + v) * TILE_BYTES / 2 + half * TILE_BYTES / 4;
+                const vi factor =
+                    v_load_int8((const int8_t *)weights + half * HALF_OUTPUTS + (first + v) * GPT2C_LANES);
+                vi part[NIBBLE_ROWS];
+#pragma GCC unroll 8
+                for (int i = 0; i < rows; i++) part[i] = v_int_set1(starts[i * ld_starts + half]);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; r++, from += 4 * GPT2C_LANES, next += (uintptr_t)ahead->share) {
+                    const ptrdiff_t at = half * GPT2C_HALF_GROUP + 8 * r;
+                    v_prefetch(next);
+                    const vb bytes = v_load_bytes(from);
+                    const vq low = v_low_nibbles(bytes), high = v_high_nibbles(bytes);
+#pragma GCC unroll 8
+                    for (int i = 0; i < rows; i++) {
+                        const activation *from_row = row[i / 4] + i % 4 * ld + at;
+                        part[i] = v_dot4(part[i], low, v_broadcast4(from_row));
+                        part[i] = v_dot4(part[i], high, v_broadcast4(from_row + 4));
+                    }
                 }
-                const activation *at = x + half * GPT2C_HALF_GROUP + 8 * r;
-#pragma GCC unroll 6
-                for (int i = 0; i < rows; i++) {
-                    const va four = v_broadcast4(at + i * ld);
-#pragma GCC unroll 2
-                    for (int v = 0; v < cols; v++) part[i][v] = v_dot4(part[i][v], wide[v], four);
-                }
-#pragma GCC unroll 2
-                for (int v = 0; v < cols; v++) wide[v] = v_high_nibbles(bytes[v]);
-#pragma GCC unroll 6
-                for (int i = 0; i < rows; i++) {
-                    const va four = v_broadcast4(at + i * ld + 4);
-#pragma GCC unroll 2
-                    for (int v = 0; v < cols; v++) part[i][v] = v_dot4(part[i][v], wide[v], four);
-                }
+#pragma GCC unroll 8
+                for (int i = 0; i < rows; i++) sum[i][v] = v_int_add(sum[i][v], v_int_mul(part[i], factor));
             }
-            const int8_t *factors = (const int8_t *)weights + half * HALF_OUTPUTS + first * GPT2C_LANES;
-#pragma GCC unroll 2
-            for (int v = 0; v < cols; v++) {
-                const vi factor = v_load_int8(factors + v * GPT2C_LANES);
-#pragma GCC unroll 6
-                for (int i = 0; i < rows; i++) sum[i][v] = v_int_add(sum[i][v], v_int_mul(part[i][v], factor));
-            }
-        }
-#pragma GCC unroll 6
+#pragma GCC unroll 3
+        for (int i = 0; i < rows; i += 4) row[i / 4] += STEP_OF_LINES;
+    }
+#pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
         for (int v = 0; v < cols; v++) v_int_store(sums + i * HALF_OUTPUTS + v * GPT2C_LANES, sum[i][v]);
@@ -227,6 +235,7 @@ static void unpack_nibbles(uint8_t *to, const uint8_t *from, ptrdiff_t steps) {
                 const vi factor = v_load_int8(factors);
                 for (int r = 0; r < 4; r++, nibbles += 4 * GPT2C_LANES, to += 8 * GPT2C_LANES) {
                     const vb bytes = v_load_bytes(nibbles);
+                    v_prefetch((uintptr_t)nibbles + STREAM_DISTANCE);
                     v_store_bytes(to, v_scaled_nibbles(bytes, 0, factor));
                     v_store_bytes(to + 4 * GPT2C_LANES, v_scaled_nibbles(bytes, 1, factor));
                 }
@@ -266,7 +275,7 @@ static void sums_of_integers(float *total, const void *x, ptrdiff_t row0, const 
     const ptrdiff_t step_size = is_int4 ? INT4_STEP : INT8_STEP, most = is_int4 ? INT4_STEPS : INT8_STEPS;
     const float *shift = (const float *)(const void *)panel, *scales = shift + GPT2C_PANEL;
     const uint8_t *weights = panel + GPT2C_PANEL * sizeof(float) * (size_t)(1 + s.blocks);
-    const int few = is_int4 && lines.n <= NIBBLE_ROWS && lines.first % LINES + lines.n <= LINES;
+    const int few = is_int4 && lines.n <= NIBBLE_ROWS && (LINES == 1 || lines.first % LINES + lines.n <= LINES);
     uint8_t bytes[INT4_STEPS * INT8_STEP] __attribute__((aligned(64)));
     for (int half = 0; half < 2; half++)
         for (ptrdiff_t b = 0; b < s.blocks; b++) {

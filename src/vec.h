@@ -3,7 +3,7 @@
  *   - lanes never mix except in v_compress, v_zip_low, v_zip_high, v_sum, v_sum_double (the same in float64) and
  *     v_max_lane; the tree of these three is fixed (i with i+8, then i+4, i+2, i+1);
  *   - fma happens only through v_fma (the build forbids contraction); the generic body emulates it exactly;
- *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN;
+ *   - v_max(a, b) is a > b ? a : b, so a NaN in `a` yields b and a NaN in `b` yields NaN; v_min is a < b ? a : b;
  *   - v_scale(a, n) is a * 2^n rounded once, for 0.5 < a < 2 and integers -252 <= n <= 254;
  *   - v_select_mask(mask, yes, no) takes the lanes named by the mask from `yes`;
  *   - v_compress(p, mask, a) writes the lanes named by the mask to p, in order and close together; returns how many.
@@ -38,7 +38,7 @@
 #define NIBBLE_COLS(rows) 2
 #if defined(GPT2C_ISA_VNNI)
 #define QUAD_ROWS 12
-#define NIBBLE_ROWS 6
+#define NIBBLE_ROWS 8
 #else
 #define QUAD_ROWS 8
 #define NIBBLE_ROWS 4
@@ -63,6 +63,7 @@ VEC_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 VEC_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 VEC_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 VEC_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+VEC_INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 VEC_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
 VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
     const __m512i bit = _mm512_set1_epi32((int)0x80000000U);
@@ -148,6 +149,7 @@ VEC_INLINE vf v_fma(vf a, vf b, vf c) {
     return (vf){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
 VEC_INLINE vf v_max(vf a, vf b) { return V_EACH(_mm256_max_ps, a, b); }
+VEC_INLINE vf v_min(vf a, vf b) { return V_EACH(_mm256_min_ps, a, b); }
 VEC_INLINE vf v_abs(vf a) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return (vf){_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
@@ -203,7 +205,7 @@ VEC_INLINE __m256d v_fold4_double(vf a) {
 #define QUAD_COLS(rows) 1
 #define QUAD_ROWS 6
 #define NIBBLE_COLS(rows) 1
-#define NIBBLE_ROWS 6
+#define NIBBLE_ROWS 8
 
 /* GCC and Clang split this vector over whatever registers the CPU has. They may warn (-Wpsabi) that its calling
  * convention depends on the ISA, which does not matter: no such call leaves the translation unit. */
@@ -258,6 +260,7 @@ VEC_INLINE vf v_mul(vf a, vf b) { return a * b; }
 VEC_INLINE vf v_div(vf a, vf b) { return a / b; }
 VEC_CALL vf v_fma(vf a, vf b, vf c) { V_LANES(r, fma_exact(a[i], b[i], c[i])); }
 VEC_INLINE vf v_max(vf a, vf b) { return choose(a > b, a, b); }
+VEC_INLINE vf v_min(vf a, vf b) { return choose(a < b, a, b); }
 VEC_INLINE vf v_abs(vf a) { return (vf)((lane_bits)a & INT32_MAX); }
 VEC_INLINE vf v_copysign(vf magnitude, vf sign) {
     return (vf)(((lane_bits)magnitude & INT32_MAX) | ((lane_bits)sign & INT32_MIN));
@@ -372,9 +375,11 @@ VEC_INLINE stream stream_ahead(uintptr_t now, uintptr_t next, ptrdiff_t lines, p
     return tiles == 1 ? (stream){now + STREAM_DISTANCE, 64} : (stream){next + (uintptr_t)(t * lines * share), share};
 }
 
-/* The nearest integer, ties to even, for |x| < 2^22. */
+/* 1.5 * 2^23: adding it leaves no fraction bits, ties going to even numbers, where |x| < 2^22. */
+#define ROUNDING 12582912.0f
+/* The nearest integer. */
 VEC_INLINE vf v_round(vf x) {
-    const vf magic = v_set1(12582912.0f); /* 1.5 * 2^23: adding it leaves no fraction bits */
+    const vf magic = v_set1(ROUNDING);
     return v_sub(v_add(x, magic), magic);
 }
 

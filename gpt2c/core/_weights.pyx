@@ -143,7 +143,7 @@ cdef class Weights:
             raise MemoryError
         m.layers = self.layers
         m.head.n_in, m.head.n_out, m.head.dtype = m.n_embd, m.n_vocab, self.head_kind
-        m.head.inputs = GPT2C_WIDE
+        m.head.inputs = GPT2C_SHIFTED
         return 0
 
     cdef int reserve_arena(self) except -1:

@@ -75,22 +75,20 @@ def integers(x, inputs: str = "signed") -> Integers:
     x = np.asarray(x, np.float32)
     good = np.isfinite(x).all(axis=1)
     x = np.where(good[:, None], x, 0)
-    low, high = x.min(axis=1), x.max(axis=1)
+    low, high = np.minimum(x.min(axis=1), 0), np.maximum(x.max(axis=1), 0)
     shifted = inputs == "shifted"
     with np.errstate(over="ignore"):
         most = high - low if shifted else np.maximum(high, -low)
     good &= np.isfinite(most)
-    low = low if shifted else np.zeros_like(low)
-    limit = np.float32({"signed": 127, "wide": 4095, "shifted": 255}[inputs])
+    limit = np.float32({"signed": 127, "wide": 4095, "shifted": 254}[inputs])
     counts = good & (most >= np.float32(2.0**-100))
     safe = np.where(counts, most, 1).astype(np.float32)
     scale = np.where(counts, safe / limit, 0).astype(np.float32)
     inverse = np.where(counts, limit / safe, 0).astype(np.float32)
-    with np.errstate(over="ignore"):
-        q = np.rint((x - low[:, None]) * inverse[:, None]) - np.float32(128 if shifted else 0)
-        offset = low + np.float32(128) * scale if shifted else low
+    zero = np.rint(low.astype(np.float64) * inverse) + 128 if shifted else np.zeros_like(low)
+    q = np.rint(x.astype(np.float64) * inverse[:, None]) - zero[:, None]  # the products are exact
     q = np.where(good[:, None], q, 0).astype(np.int64)
-    return Integers(q, np.where(good, scale, np.nan).astype(np.float32), offset.astype(np.float32))
+    return Integers(q, np.where(good, scale, np.nan).astype(np.float32), scale * zero.astype(np.float32))
 
 
 def linear_bfloat16(x, weight) -> np.ndarray:
@@ -260,6 +258,6 @@ def int4_block(w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def inputs_of(name: str) -> str:
     """How the inputs of the dense layer of that name, or its weight's, are rounded to integers."""
-    if "mlp.c_proj" in name:
-        return "shifted"
-    return "signed" if name.startswith("h.") and "c_attn" not in name else "wide"
+    if "c_attn" in name:
+        return "wide"
+    return "signed" if name.startswith("h.") and "mlp.c_proj" not in name else "shifted"

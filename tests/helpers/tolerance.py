@@ -249,13 +249,14 @@ def half_steps(name: str, x, dtype: str) -> np.ndarray:
     """How far rounding moves an input of the dense layer of that name at most: [rows, n].
 
     bfloat16: half a unit in the last of its 8 bits. int8 and int4: half of (the greatest of a row / 127), or
-    (that / 4095), or (the difference of its extremes / 255).
+    (that / 4095), or (the difference of its extremes, 0 among them, / 254).
     """
     if dtype == "bfloat16":
         return np.abs(x) * 2.0**-8
     inputs = inputs_of(name)
     if inputs == "shifted":
-        step = (x.max(axis=1, keepdims=True) - x.min(axis=1, keepdims=True)) / 255
+        high, low = np.maximum(x.max(axis=1, keepdims=True), 0), np.minimum(x.min(axis=1, keepdims=True), 0)
+        step = (high - low) / 254
     else:
         step = np.abs(x).max(axis=1, keepdims=True) / (127 if inputs == "signed" else 4095)
     return np.broadcast_to(step / 2, x.shape)
