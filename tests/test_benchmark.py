@@ -54,7 +54,7 @@ def small(**changes):
     ("dtype", "layer", "head"),
     [
         ("float32", 4 * 64 * (3 * 40 + 2 * 40 + 100), 4 * 64 * 2 * 40),
-        ("bfloat16", 2 * 64 * (3 * 40 + 2 * 40 + 100), 2 * 64 * 2 * 40),
+        ("bfloat16", 2 * 64 * (5 * 64 + 128), 2 * 64 * 2 * 64),  # in steps of 32 inputs
         # each output: a scale and the sum of its weights; 64 weights for each group of 64 inputs
         ("int8", 64 * (5 * (8 + 64) + (8 + 2 * 64)), 64 * 2 * (8 + 64)),
         ("int4", 64 * (5 * (8 + 34) + (8 + 2 * 34)), 64 * 2 * (8 + 64)),  # 32 bytes and two factors
