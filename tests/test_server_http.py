@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from helpers import toys
+from helpers.bodies import IDS, bodies
 from helpers.command_line import command, environment, run
 from helpers.served import Answer, ask, connect, read_all, request_bytes, send, served
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 KEY, OTHER = "sk-first-key", "sk-other-key"
@@ -301,9 +302,11 @@ def hasty(bundled):
         yield server
 
 
-def any_bytes(server, data):
+@given(data=RAW | HEADED)
+@example(data=b"")
+def test_any_bytes(hasty, data):
     """Whatever is sent, what comes back is 2xx or 4xx (501: an encoding that nobody has), errors in JSON."""
-    answers = list(parsed(send(server, data)))
+    answers = list(parsed(send(hasty, data)))
     assert answers
     for status, body in answers:
         assert 200 <= status < 300 or 400 <= status < 500 or status in (100, 501)
@@ -321,53 +324,26 @@ def parsed(data):
         data = data[n:]
 
 
-@settings(max_examples=100)
-@given(data=RAW | HEADED)
-@example(data=b"")
-def test_any_bytes(hasty, data):
-    any_bytes(hasty, data)
-
-
-@pytest.mark.slow
-@settings(max_examples=10_000)
-@given(data=RAW | HEADED)
-def test_any_bytes_at_length(hasty, data):
-    any_bytes(hasty, data)
-
-
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
 )
+ASKED = st.one_of(
+    st.tuples(st.sampled_from(["/tokenize", "/detokenize"]), VALUES),
+    st.tuples(st.just("/tokenize"), bodies({"special": st.booleans()}, text=st.text())),
+    st.tuples(st.just("/tokenize"), bodies({"add_special_tokens": st.booleans()}, prompt=st.text())),
+    st.tuples(st.just("/detokenize"), bodies({}, token_ids=IDS)),
+    st.tuples(st.just("/detokenize"), bodies({"model": st.text()}, tokens=IDS)),
+)
 
 
-ASKED = {
-    "path": st.sampled_from(["/tokenize", "/detokenize"]),
-    "body": VALUES
-    | st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("text", "special", "token_ids", "prompt", "tokens"), VALUES)
-    ),
-}
-
-
-def any_json(server, path, body):
+@given(asked=ASKED)
+def test_any_json(server, asked):
+    path, body = asked
     answer = ask(server, "POST", path, body)
     assert answer.status in (200, 400) and answer.json
     if answer.status == 400:
         assert answer.error["message"]
-
-
-@settings(max_examples=200)
-@given(**ASKED)
-def test_any_json(server, path, body):
-    any_json(server, path, body)
-
-
-@pytest.mark.slow
-@settings(max_examples=10_000)
-@given(**ASKED)
-def test_any_json_at_length(server, path, body):
-    any_json(server, path, body)
 
 
 # ---- time
