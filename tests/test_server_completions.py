@@ -360,13 +360,13 @@ class TestClients:
             texts = seen[0].future.result(30)
             assert [text.finish_reason for text in texts] == ["cancelled", "cancelled"]
 
-    def test_they_are_told_apart_by_user_and_else_by_key_or_address(self, bundled):
+    def test_they_are_told_apart_by_key_or_address_and_user(self, bundled):
         key, fields = "k" * 32, {"prompt": "The", "max_tokens": 1}
         with served(bundled) as server:
             seen = scheduled(server)
             answer(server, **fields)
             answer(server, **fields, user="me")
-            assert [request.client for request in seen] == ["127.0.0.1", "me"]
+            assert [request.client for request in seen] == ["127.0.0.1", "127.0.0.1 me"]
         with served(bundled, api_keys=("x" * 32, key)) as server:
             seen = scheduled(server)
             headers = [f"Authorization: Bearer {key}"]

@@ -211,6 +211,24 @@ def test_another_model_is_not_found(server):
         assert refusal(server, path, 404, model="gpt-4", **fields)["code"] == "model_not_found"
 
 
+def test_clients_take_turns(bundled):
+    with served(bundled) as server:
+        scheduler = server.config.app.state.gpt2c.scheduler
+        run, seen = scheduler.run, []
+
+        def recording(*work, client, **options):
+            seen.append(client)
+            return run(*work, client=client, **options)
+
+        scheduler.run = recording
+        answer(server, "/v1/score", input="a")
+        answer(server, "/v1/score", input="a", user="me")
+        answer(server, "/v1/embeddings", input="a", user="me")
+        answer(server, "/v1/suggest", prompt="a", user="me")
+        answer(server, "/v1/completions", prompt="a b", echo=True, logprobs=0, max_tokens=0, user="me")
+    assert seen == ["127.0.0.1", *["127.0.0.1 me"] * 4]
+
+
 def test_nothing_in_time_is_an_error(bundled):
     with served(bundled, request_seconds=1e-6) as server:
         for path in ("/v1/embeddings", "/v1/score", "/v1/suggest"):
