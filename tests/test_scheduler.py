@@ -191,8 +191,10 @@ def test_calls_of_clients_take_turns(model):
         while not running.running():
             pass
         futures = [scheduler.run(work, number, client=client) for number, client in enumerate(clients)]
+        assert scheduler.counts.waiting == 9
         for number in (1, 6):
             assert futures[number].cancel()
+        assert scheduler.counts.waiting == 7
         over = Deadline()
         over.cancel()
         never_begun = scheduler.run(work, "never", client="one", deadline=over)

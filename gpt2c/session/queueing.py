@@ -42,7 +42,7 @@ class Counts(NamedTuple):
     running: int
     """Texts that advance, or whose prompts are computed."""
     waiting: int
-    """Requests that have not begun."""
+    """Requests, and calls of anything else, that have not begun."""
     tokens: int
     """Positions set aside for the texts that run."""
     max_tokens: int

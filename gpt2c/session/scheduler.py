@@ -286,8 +286,10 @@ class Scheduler:
 
     @property
     def counts(self) -> Counts:
-        """How many texts run, how many requests wait, and how much room is taken."""
-        return self._queue.counts()
+        """How many texts run, how many requests and calls wait, and how much room is taken."""
+        counts = self._queue.counts()
+        with self._lock:
+            return counts._replace(waiting=counts.waiting + len(self._waiting))
 
     def close(self, drain: float = 0.0) -> None:
         """Take no more requests, give those that there are ``drain`` seconds, and cancel the others."""
