@@ -64,7 +64,8 @@ def serving(command: Sequence[object], **options) -> Iterator[Served]:
         subprocess.Popen(words, stderr=log, stdout=log, **options) as process,
     ):
         try:
-            for _ in range(6000):
+            end = time.monotonic() + 300  # some compile first
+            while time.monotonic() < end:
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                     break
