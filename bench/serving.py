@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def measure_load(options: argparse.Namespace) -> tuple[list[dict], Goals]:
         servers = {"gpt2c": gpt2c_command(options.model)}
         if options.peer:
             servers["llama.cpp"] = llama_command(options.work, *best[clients])
+        servers |= {name: shlex.split(command) for name, command in options.server}
         rates = []
         for name, command in servers.items():
             progress(f"{clients} clients, {name}")
@@ -138,6 +140,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of what is measured in this process")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--peer", choices=("llama",), help="the same load there")
+    parser.add_argument(
+        "--server",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "COMMAND"),
+        help="the same load on any other server of /v1/completions; the command contains {port}",
+    )
     parser.add_argument(
         "--work", type=Path, default=BENCH.parent / "build/peers", help="for prepare and --peer"
     )

@@ -13,69 +13,27 @@ that several share count once. Without --model, GPT-2 124M with random weights.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import asyncio
 import json
 import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+
+from serve.clients import Client, Served, Text, gpt2c_command, serving, stream
 
 from gpt2c.cli.bench import random_model
-from gpt2c.cli.bench.load import memory_of
 from gpt2c.cli.bench.roofs import median_and_spread
 from gpt2c.core.threads import default_threads
 
-SECONDS = 600  # for a request, or a start
+SECONDS = 600  # for a request
 
 
-@contextlib.contextmanager
-def served(model: str, threads: list[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Servers with so many threads each, once they answer: their process ids and ports."""
-    with contextlib.ExitStack() as stack:
-        ports = [free_port() for _ in threads]
-        started = []
-        for port, number in zip(ports, threads, strict=True):
-            command = [sys.executable, "-m", "gpt2c", "serve", "-m", model, "--port", str(port),
-                       "--timeout", str(SECONDS), "-t", str(number)]  # fmt: skip
-            log = stack.enter_context(tempfile.TemporaryFile("w+"))
-            process = stack.enter_context(subprocess.Popen(command, stderr=log))
-            stack.callback(process.terminate)
-            started.append((process, log))
-        for port, (process, log) in zip(ports, started, strict=True):
-            wait(port, process, log)
-        yield [process.pid for process, _ in started], ports
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait(port: int, process: subprocess.Popen, log: IO[str]) -> None:
-    """Return when a server answers."""
-    end = time.monotonic() + SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=SECONDS).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                log.seek(0)
-                raise SystemExit(f"a server did not start: {log.read()[-500:]}") from None
-            time.sleep(0.01)
-
-
-def ask(port: int, number: int, options: argparse.Namespace) -> int:
+async def ask(server: Served, number: int, options: argparse.Namespace) -> int:
     """One request; the number of tokens that came."""
     body = {
         "prompt": random.Random(number).choices(range(1000), k=options.prompt),
@@ -84,33 +42,44 @@ def ask(port: int, number: int, options: argparse.Namespace) -> int:
         "temperature": 0.8,
         "seed": number,
     }
+    client = Client(server.port)
     if options.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    url = f"http://127.0.0.1:{port}/v1/completions"
-    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as answer:
-        if options.stream:
-            *_, usage, done = (line[len(b"data: ") :] for line in answer if line.startswith(b"data: "))
-            assert done.strip() == b"[DONE]"
-        else:
-            usage = answer.read()
-    tokens: int = json.loads(usage)["usage"]["completion_tokens"]
+        text = Text(time.perf_counter())
+        await stream(client, body | {"stream": True, "stream_options": {"include_usage": True}}, text)
+        tokens = text.tokens
+    else:
+        await client.ask(body)
+        tokens = json.loads(await client.rest())["usage"]["completion_tokens"]
+    client.close()
     assert tokens == options.tokens, "a text was cut"
     return tokens
 
 
+async def ask_all(servers: Sequence[Served], options: argparse.Namespace) -> tuple[int, float]:
+    """All requests; the number of tokens, and the most memory that was seen meanwhile."""
+    numbers = iter(range(options.requests))
+
+    async def ask_in_turn() -> int:
+        return sum([await ask(servers[number % len(servers)], number, options) for number in numbers])
+
+    clients = asyncio.gather(*(ask_in_turn() for _ in range(options.clients)))
+    # Watched while they work: that is when caches exist.
+    most = 0.0
+    while not clients.done():
+        most = max(most, sum(server.memory for server in servers))
+        await asyncio.wait([clients], timeout=0.2)
+    return sum(clients.result()), most
+
+
 def measure(model: str, threads: list[int], options: argparse.Namespace) -> dict:
+    """Servers with so many threads each, from their start to the last answer."""
+    commands = [gpt2c_command(model, number, "--timeout", SECONDS) for number in threads]
     begin = time.perf_counter()
-    with served(model, threads) as (pids, ports), ThreadPoolExecutor(options.clients) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(len(commands)) as pool:
+        servers = list(pool.map(lambda command: stack.enter_context(serving(command)), commands))
         ready = time.perf_counter()
-        answers = [pool.submit(ask, ports[n % len(ports)], n, options) for n in range(options.requests)]
-        # Watched while they work: that is when caches exist.
-        seen = [memory_of(pids)]
-        while not all(answer.done() for answer in answers):
-            time.sleep(0.2)
-            seen.append(memory_of(pids))
-        tokens = sum(answer.result() for answer in answers)
+        tokens, together = asyncio.run(ask_all(servers, options))
         seconds = time.perf_counter() - ready
-    together = max(found["together"] for found in seen)
     return {"start": ready - begin, "tokens_per_second": tokens / seconds, "together": together}
 
 
@@ -153,7 +122,7 @@ def main() -> None:
           f"tokens, continued by {options.tokens}\n")  # fmt: skip
     print("| | threads | tokens/s (from, to) | memory MiB | ready after s |\n|---|---|---|---|---|")
     for way, of in found.items():
-        rate, most = of["tokens_per_second"], of["together"]["high"] / 2**20
+        rate, most = of["tokens_per_second"], of["together"]["high"]
         print(f"| {way} | {ways[way][0]} each | {rate['median']:.0f} ({rate['low']:.0f}, {rate['high']:.0f}) "
               f"| {most:.0f} | {of['start']['median']:.2f} |")  # fmt: skip
 

@@ -481,7 +481,7 @@ class GPT2(LoadedModel):
             For how many tokens the texts that run have room in their caches, at most: prompts, and
             ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
         max_waiting : int, default 64
-            How many requests may wait; beyond, there is a QueueFullError.
+            How many requests may wait; beyond, only one of each client: for more there is a QueueFullError.
         slice_tokens : int, default 64
             How many tokens of prompts a pass computes beside the next tokens of the texts that run.
 

@@ -168,6 +168,67 @@ def test_clients_take_turns(model):
     assert ended.index(6) <= 2
 
 
+def test_a_request_of_many_texts_takes_turns(model):
+    with model.scheduler(max_texts=1) as scheduler:
+        many = scheduler.submit(["The king"] * 12, client="many", max_new_tokens=9)
+        one = scheduler.submit("The king", client="one", max_new_tokens=9)
+        one.future.result(60)
+        assert sum(text.done for text in many.texts) <= 3
+        same(many.future.result(60), model.generate(["The king"] * 12, max_new_tokens=9))
+
+
+def test_calls_of_clients_take_turns(model):
+    """A call that was cancelled before its turn costs its client nothing."""
+    ended, begin = [], threading.Event()
+
+    def work(number, deadline):
+        begin.wait(60)
+        ended.append(number)
+
+    clients = ["many"] * 6 + ["one"] * 3
+    with model.scheduler() as scheduler:
+        running = scheduler.run(work, "first")
+        while not running.running():
+            pass
+        futures = [scheduler.run(work, number, client=client) for number, client in enumerate(clients)]
+        assert scheduler.counts.waiting == 9
+        for number in (1, 6):
+            assert futures[number].cancel()
+        assert scheduler.counts.waiting == 7
+        over = Deadline()
+        over.cancel()
+        never_begun = scheduler.run(work, "never", client="one", deadline=over)
+        begin.set()
+        running.result(60)
+        wait(futures)
+        with pytest.raises(gpt2c.DeadlineError):
+            never_begun.result(60)
+    assert ended == ["first", 0, 7, 2, 8, 3, 4, 5]
+
+
+def test_nobody_takes_all_the_room_to_wait(model):
+    """Where as many wait as may, a client has room for one."""
+    begin, text = threading.Event(), {"max_new_tokens": 400, "eos_token_id": []}
+    with model.scheduler(max_texts=1, max_waiting=3) as scheduler:
+        running = scheduler.submit("The king", **text), scheduler.run(lambda deadline: begin.wait(60))
+        while not (scheduler.counts.running and running[1].running()):
+            pass
+        for way in (
+            lambda client: scheduler.submit("The king", client=client, **text),
+            lambda client: scheduler.run(lambda deadline: None, client=client),
+        ):
+            asked = [way("many") for _ in range(3)]
+            with pytest.raises(gpt2c.QueueFullError, match="3 requests are waiting, as many as may"):
+                way("many")
+            asked.append(way("one"))
+            with pytest.raises(gpt2c.QueueFullError, match="4 requests are waiting"):
+                way("one")
+            for request in asked:
+                request.cancel()
+        running[0].cancel()
+        begin.set()
+
+
 def test_a_bounded_queue(model):
     with model.scheduler(max_texts=1, max_waiting=3) as scheduler:
         requests = []

@@ -64,13 +64,14 @@ def serving(command: Sequence[object], **options) -> Iterator[Served]:
         subprocess.Popen(words, stderr=log, stdout=log, **options) as process,
     ):
         try:
-            for _ in range(1200):
+            end = time.monotonic() + 300  # some compile first
+            while time.monotonic() < end:
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                     break
                 if process.poll() is not None:
                     break
-                time.sleep(0.05)
+                time.sleep(0.01)
             else:
                 process.terminate()
             if process.poll() is not None:
@@ -85,9 +86,9 @@ def serving(command: Sequence[object], **options) -> Iterator[Served]:
                 process.kill()
 
 
-def gpt2c_command(model: Path) -> list[object]:
+def gpt2c_command(model: Path | str, threads: int = THREADS, *more: object) -> list[object]:
     """What serves a packed file."""
-    return [sys.executable, "-m", "gpt2c", "serve", "-m", model, "-t", THREADS, "--port", "{port}"]
+    return [sys.executable, "-m", "gpt2c", "serve", "-m", model, "-t", threads, "--port", "{port}", *more]
 
 
 # ---- clients

@@ -103,6 +103,7 @@ class Work:
         check_limit("best_of", asked.best_of, settings.max_n)
         check_limit("logprobs", asked.logprobs, settings.max_logprobs)
         self.state, self.request, self.asked = state, request, asked
+        self.client = client_of(request, asked.user)
         self.deadline = Deadline(settings.request_seconds)
         self.deadline.begin()
         self.options = asked.options()
@@ -146,7 +147,7 @@ class Work:
             self._scheduled = await run_in_threadpool(
                 self.state.scheduler.submit,
                 [prompt.ids for prompt in self.prompts],
-                client=asked.user or client_of(self.request),
+                client=self.client,
                 notify=self._put if asked.stream else None,
                 seed=self.head["seed"],
                 deadline=self.deadline,
@@ -179,7 +180,8 @@ class Work:
         several = [prompt.ids for prompt in self.prompts if len(prompt.ids) > 1]
         scores: Any = ()
         if several:
-            scores = await scheduler.call(model.score, several, bos=False, top=top, deadline=self.deadline)
+            options: Any = {"bos": False, "top": top, "client": self.client, "deadline": self.deadline}
+            scores = await scheduler.call(model.score, several, **options)
         found: Iterator[Score] = iter(scores)
         for ids, _, n_before in self.prompts:
             logprobs: list[float | None] = [None]  # nothing stands before the first token

@@ -84,7 +84,7 @@ class State:
         return state
 
 
-def client_of(request: HTTPConnection) -> str:
-    """Who asks, for a fair share: the key that was given, by its number, or else the address."""
+def client_of(request: HTTPConnection, user: str = "") -> str:
+    """Who asks, for a fair share: the number of the key that was given, or else the address; and the user."""
     client: str = request.scope.get("gpt2c.client", "")
-    return client
+    return f"{client} {user}" if user else client

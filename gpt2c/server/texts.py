@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,11 +20,13 @@ from .choices import json_response, token_text, usage
 from .clients import unless_gone
 from .completions import check_model
 from .http import APIError, read_json
-from .schemas import EmbeddingRequest, ScoreRequest, SuggestRequest
+from .schemas import EmbeddingRequest, ScoreRequest, SuggestRequest, TextSchema
 from .sessions import Named
 from .state import State, client_of
 
 __all__ = ["ROUTES"]
+
+T = TypeVar("T")
 
 
 async def embeddings(request: Request) -> Response:
@@ -33,7 +36,7 @@ async def embeddings(request: Request) -> Response:
     check_model(state, asked.model)
     _, readings = await run_in_threadpool(read_all, state.model, asked.input, Options(None, asked.special))
     ids = [reading.ids for reading in readings]
-    call = state.scheduler.call(state.model.embed, ids, pooling=asked.pooling, deadline=_seconds(state))
+    call = _call(request, asked, state.model.embed, ids, pooling=asked.pooling)
     vectors = await unless_gone(request, call)
     n_tokens = sum(map(len, ids))
     state.metrics.count_tokens(request, read=n_tokens)
@@ -60,7 +63,7 @@ async def score(request: Request) -> Response:
     items: list[Any] = asked.input
     if asked.context is not None:
         items = [(asked.context, text) for text in asked.input]
-    call = state.scheduler.call(state.model.score, items, **asked.options(), deadline=_seconds(state))
+    call = _call(request, asked, state.model.score, items, **asked.options())
     scores: Any = await unless_gone(request, call)
     n_tokens = sum(map(len, scores))
     state.metrics.count_tokens(request, read=n_tokens)
@@ -93,8 +96,7 @@ async def suggest(request: Request) -> Response:
 
     async def answer() -> dict[str, Any]:
         async with named.lock:  # here, so that who has gone waits no longer
-            call = state.scheduler.call(_suggested, state.model, named, asked, deadline=_seconds(state))
-            found: dict[str, Any] = await call
+            found: dict[str, Any] = await _call(request, asked, _suggested, state.model, named, asked)
             return found
 
     found = await unless_gone(request, answer())
@@ -135,8 +137,13 @@ def _listed(state: State, data: list[dict[str, Any]], n_tokens: int) -> Response
     return json_response({"object": "list", "model": state.model_id, "data": data, "usage": usage(n_tokens)})
 
 
-def _seconds(state: State) -> float:
-    return state.settings.request_seconds
+async def _call(
+    request: Request, asked: TextSchema, function: Callable[..., T], *args: Any, **options: Any
+) -> T:
+    """The result of a function, within the time for a request, when it is its client's turn."""
+    state = State.of(request)
+    client, seconds = client_of(request, asked.user), state.settings.request_seconds
+    return await state.scheduler.call(function, *args, client=client, deadline=seconds, **options)
 
 
 ROUTES = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Condition
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from ..errors import QueueFullError
 from ..generation.text import Text
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..generation.job import Job
     from ..generation.results import FinishReason, Generation
 
-__all__ = ["Counts", "Queue", "Request", "Step"]
+__all__ = ["Counts", "Queue", "Request", "Step", "Waiting"]
+
+Item = TypeVar("Item")
 
 
 class Step(NamedTuple):
@@ -40,7 +42,7 @@ class Counts(NamedTuple):
     running: int
     """Texts that advance, or whose prompts are computed."""
     waiting: int
-    """Requests that have not begun."""
+    """Requests, and calls of anything else, that have not begun."""
     tokens: int
     """Positions set aside for the texts that run."""
     max_tokens: int
@@ -116,11 +118,66 @@ class Request:
                 self.future.set_result([result for text in self.texts for result in text.results()])
 
 
+class Waiting(Generic[Item]):
+    """What waits for its turn: clients take turns, and of each the oldest is next.
+
+    Parameters
+    ----------
+    most : int
+        How many may wait; beyond, only one of each client.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._clients: OrderedDict[str, deque[Item]] = OrderedDict()
+
+    def put(self, client: str, item: Item) -> None:
+        """Let something wait, or raise QueueFullError."""
+        if len(self) >= self._most and client in self._clients:
+            raise QueueFullError(
+                f"{len(self)} requests are waiting, as many as may (max_waiting): try again later"
+            )
+        self._clients.setdefault(client, deque()).append(item)
+
+    @property
+    def first(self) -> Item:
+        """What is next."""
+        return next(iter(self._clients.values()))[0]
+
+    def take(self) -> Item:
+        """Remove what is next; then it is the turn of the other clients."""
+        client, items = self._clients.popitem(last=False)
+        item = items.popleft()
+        if items:
+            self._clients[client] = items
+        return item
+
+    def next_client(self) -> None:
+        """Let it be the turn of the other clients."""
+        self._clients.move_to_end(next(iter(self._clients)))
+
+    def discard(self, client: str, item: Item) -> bool:
+        """Remove something, if it still waits; whether it did."""
+        items = self._clients.get(client, deque())
+        if item not in items:
+            return False
+        items.remove(item)
+        if not items:
+            del self._clients[client]
+        return True
+
+    def __len__(self) -> int:
+        return sum(map(len, self._clients.values()))
+
+    def __iter__(self) -> Iterator[Item]:
+        return (item for items in self._clients.values() for item in items)
+
+
 class Queue:
     """Where the loop of a scheduler takes its texts from (`generation.loop.Source`).
 
-    Clients take turns: of each, the oldest request is next. Nobody overtakes a request that needs more room
-    than there is, so that it is not put off for ever.
+    Clients take turns, text by text. Nobody overtakes a text that needs more room than there is, so that it
+    is not put off for ever.
 
     Parameters
     ----------
@@ -129,10 +186,10 @@ class Queue:
     """
 
     def __init__(self, max_texts: int, max_tokens: int, max_waiting: int) -> None:
-        self.max_texts, self.max_tokens, self.max_waiting = max_texts, max_tokens, max_waiting
+        self.max_texts, self.max_tokens = max_texts, max_tokens
         self.closed = False
         self._changed = Condition()
-        self._clients: OrderedDict[str, deque[Request]] = OrderedDict()
+        self._waiting: Waiting[Request] = Waiting(max_waiting)
         self._owners: dict[Text | Search, tuple[Request, int]] = {}
         self._tokens = 0
         self._to_tell: dict[Request, None] = {}  # in order
@@ -144,12 +201,7 @@ class Queue:
         with self._changed:
             if self.closed:
                 raise RuntimeError("the scheduler is closed")
-            waiting = self._n_waiting()
-            if waiting >= self.max_waiting:
-                raise QueueFullError(
-                    f"{waiting} requests are waiting, as many as may (max_waiting): try again later"
-                )
-            self._clients.setdefault(request.client, deque()).append(request)
+            self._waiting.put(request.client, request)
             self._changed.notify()
 
     def close(self) -> None:
@@ -165,20 +217,19 @@ class Queue:
 
     def counts(self) -> Counts:
         with self._changed:
-            return Counts(len(self._owners), self._n_waiting(), self._tokens, self.max_tokens)
+            return Counts(len(self._owners), len(self._waiting), self._tokens, self.max_tokens)
 
     def requests(self) -> list[Request]:
         """All that have not ended."""
         with self._changed:
             running = {request: None for request, _ in self._owners.values()}
-            waiting = [request for queue in self._clients.values() for request in queue]
-            return [*running, *(request for request in waiting if request not in running)]
+            return [*running, *(request for request in self._waiting if request not in running)]
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do, now and later."""
         with self._changed:
-            return self.closed and not self._clients and not self._owners
+            return self.closed and not self._waiting and not self._owners
 
     # ---- from the thread of the loop
 
@@ -226,24 +277,18 @@ class Queue:
         for request in requests:
             request.tell()
 
-    def _n_waiting(self) -> int:
-        return sum(len(queue) for queue in self._clients.values())
-
     def _remove_over(self) -> list[Request]:
         """Cut the requests that wait and whose time is over, and remove them."""
         over = []
-        for client, queue in list(self._clients.items()):
-            for request in list(queue):
-                if reason := request.job.options.deadline.reason:
-                    for text in request.rest:
-                        if not text.done:
-                            text.cut(reason)
-                    over.append(request)
-                elif request.error is None:
-                    continue
-                queue.remove(request)
-            if not queue:
-                del self._clients[client]
+        for request in list(self._waiting):
+            if reason := request.job.options.deadline.reason:
+                for text in request.rest:
+                    if not text.done:
+                        text.cut(reason)
+                over.append(request)
+            elif request.error is None:
+                continue
+            self._waiting.discard(request.client, request)
         return over
 
     def _admit(self, present: Sequence[Text | Search]) -> list[Text | Search]:
@@ -251,9 +296,8 @@ class Queue:
         places = sum(places_of(text) for text in present)
         tokens = sum(tokens_of(text) for text in present)
         taken: list[Text | Search] = []
-        while self._clients:
-            client, queue = next(iter(self._clients.items()))
-            request = queue[0]
+        while self._waiting:
+            request = self._waiting.first
             text = request.rest[0]
             places, tokens = places + places_of(text), tokens + tokens_of(text)
             if places > self.max_texts or tokens > self.max_tokens:
@@ -261,11 +305,10 @@ class Queue:
                 break
             self._owners[text] = (request, len(request.texts) - len(request.rest))
             taken.append(request.rest.popleft())
-            if not request.rest:
-                queue.popleft()
-                self._clients.move_to_end(client)
-                if not queue:
-                    del self._clients[client]
+            if request.rest:
+                self._waiting.next_client()
+            else:
+                self._waiting.take()
         self._tokens = tokens
         return taken
 

@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
 from ..core.checks import check_integer
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
-from ..errors import ContextLengthError, QueueFullError
+from ..errors import ContextLengthError
 from ..generation.job import Job
 from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
-from .queueing import Counts, Queue, Request, Step, places_of, tokens_of
+from .queueing import Counts, Queue, Request, Step, Waiting, places_of, tokens_of
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 Result = TypeVar("Result")
+
+
+class _Call(NamedTuple):
+    """Anything but texts that is to be computed."""
+
+    client: str
+    work: Callable[[], Any]
+    limit: Deadline
+    future: Future[Any]
 
 
 class Scheduler:
@@ -54,7 +63,7 @@ class Scheduler:
         For how many tokens the texts that run have room in their caches, at most: prompts, and
         ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
     max_waiting : int
-        How many requests may wait; beyond, there is a QueueFullError.
+        How many requests may wait; beyond, only one of each client: for more there is a QueueFullError.
     slice_tokens : int
         How many tokens of prompts a pass computes beside the next tokens of the texts that run.
     """
@@ -74,14 +83,14 @@ class Scheduler:
             max_tokens = max(n_ctx, CACHE_BYTES // model.memory_plan()["cache_per_token"])
         self.model = model
         self._slice = check_integer("slice_tokens", slice_tokens, 1, ROWS_PER_CALL)
+        max_waiting = check_integer("max_waiting", max_waiting, 1)
         self._queue = Queue(
-            check_integer("max_texts", max_texts, 1),
-            check_integer("max_tokens", max_tokens, 1),
-            check_integer("max_waiting", max_waiting, 1),
+            check_integer("max_texts", max_texts, 1), check_integer("max_tokens", max_tokens, 1), max_waiting
         )
         self._turns = Turns()
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="gpt2c-jobs")
-        self._limits: list[Deadline] = []  # of what runs there, or waits
+        self._waiting: Waiting[_Call] = Waiting(max_waiting)
+        self._calls: list[_Call] = []  # those that wait, and the one that runs
         self._lock = threading.Lock()
         self._process = os.getpid()
         # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
@@ -123,7 +132,7 @@ class Scheduler:
         Raises
         ------
         QueueFullError
-            ``max_waiting`` requests are waiting.
+            ``max_waiting`` requests are waiting, and one of them is this client's.
         ContextLengthError, ValueError, TypeError
             As from ``generate``; or a text needs more room than the scheduler has at all.
         """
@@ -195,6 +204,7 @@ class Scheduler:
         self,
         function: Callable[..., Result],
         *args: Any,
+        client: str = "",
         deadline: float | Deadline | None = None,
         **options: Any,
     ) -> Future[Result]:
@@ -206,6 +216,8 @@ class Scheduler:
             Takes ``deadline=``: ``model.score``, ``embed``, ``suggest``, the methods of a session …
         *args, **options
             What it is called with.
+        client : str
+            Whose call it is: clients take turns.
         deadline : float or Deadline, optional
             It counts from now; cancelling it ends the work.
 
@@ -216,64 +228,84 @@ class Scheduler:
         Raises
         ------
         QueueFullError
-            ``max_waiting`` others are waiting.
+            ``max_waiting`` others are waiting, and one of them is this client's.
         """
         limit = self._in_turns(deadline, self._slice)
         limit.begin()
+        call = _Call(client, partial(function, *args, deadline=limit, **options), limit, Future())
         with self._lock:
             if self._queue.closed:
                 raise RuntimeError("the scheduler is closed")
-            waiting = max(0, len(self._limits) - 1)
-            if waiting >= self._queue.max_waiting:
-                raise QueueFullError(
-                    f"{waiting} calls are waiting, as many as may (max_waiting): try again later"
-                )
-            future = self._jobs.submit(partial(function, *args, deadline=limit, **options))
-            self._limits.append(limit)
-        future.add_done_callback(lambda _: self._run_ended(limit))
-        return future
+            self._waiting.put(client, call)
+            self._calls.append(call)
+            self._jobs.submit(self._run_next)  # which need not be this one
+        call.future.add_done_callback(lambda _: self._ended(call))
+        return call.future
 
     async def call(
         self,
         function: Callable[..., Result],
         *args: Any,
+        client: str = "",
         deadline: float | Deadline | None = None,
         **options: Any,
     ) -> Result:
         """The result of :meth:`run`. Cancelling the task ends the work."""
         limit = Deadline.of(deadline)
         try:
-            return await asyncio.wrap_future(self.run(function, *args, deadline=limit, **options))
+            future = self.run(function, *args, client=client, deadline=limit, **options)
+            return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             limit.cancel()
             raise
 
-    def _run_ended(self, limit: Deadline) -> None:
+    def _run_next(self) -> None:
         with self._lock:
-            self._limits.remove(limit)
+            if not self._waiting:  # one was cancelled
+                return
+            call = self._waiting.take()
+        if not call.future.set_running_or_notify_cancel():
+            return
+        try:
+            call.limit.check()
+            result = call.work()
+        except BaseException as error:
+            call.future.set_exception(error)
+            del call  # which the error's traceback would keep
+        else:
+            call.future.set_result(result)
+
+    def _ended(self, call: _Call) -> None:
+        with self._lock:
+            self._calls.remove(call)
+            waited = self._waiting.discard(call.client, call)
+        if waited:  # it was cancelled, which those who wait for the future are to know
+            call.future.set_running_or_notify_cancel()
 
     # ---- the scheduler itself
 
     @property
     def counts(self) -> Counts:
-        """How many texts run, how many requests wait, and how much room is taken."""
-        return self._queue.counts()
+        """How many texts run, how many requests and calls wait, and how much room is taken."""
+        counts = self._queue.counts()
+        with self._lock:
+            return counts._replace(waiting=counts.waiting + len(self._waiting))
 
     def close(self, drain: float = 0.0) -> None:
         """Take no more requests, give those that there are ``drain`` seconds, and cancel the others."""
         self._queue.close()
         end = perf_counter() + drain
-        while (self._limits or not self._queue.finished) and perf_counter() < end:
+        while (self._calls or not self._queue.finished) and perf_counter() < end:
             sleep(min(0.02, drain))
         for request in self._queue.requests():
             request.cancel()
         self._queue.wake()
         with self._lock:
-            limits = [*self._limits]
-        for limit in limits:
-            limit.cancel()
+            calls = [*self._calls]
+        for call in calls:
+            call.limit.cancel()
         if self._process == os.getpid():
-            self._jobs.shutdown(cancel_futures=True)
+            self._jobs.shutdown()
             self._thread.join()
 
     def __enter__(self) -> Scheduler:
