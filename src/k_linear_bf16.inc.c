@@ -58,7 +58,7 @@ enum { BLOCK_STEPS = GPT2C_K_BLOCK / PAIRS_STEP }; /* 16 KB of weights stay in a
 
 /* total[i][16 v + lane] (64 apart) = (begins ? 0 : total[…]) + one chain over `steps` steps, for i < rows, v < 2. */
 VEC_INLINE void tile_pairs(const int rows, float *total, const activation *x, ptrdiff_t ld, const uint8_t *weights,
-                           ptrdiff_t steps, const int begins, stream *ahead) {
+                           ptrdiff_t steps, int begins, stream *ahead) {
     vf sum[QUAD_ROWS][2];
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -75,7 +75,7 @@ VEC_INLINE void tile_pairs(const int rows, float *total, const activation *x, pt
     const ptrdiff_t share = ahead->share;
     for (ptrdiff_t s = 0; s < steps; s++, weights += 2 * PAIRS_TILE) {
         if (rows == QUAD_ROWS) stream_on(ahead, 2 * PAIRS_TILE / 64);
-        if (rows > 3) /* the next tile's lines, which are short and far apart */
+        if (rows > FEW_LINES) /* the next tile's lines, which are short and far apart */
 #pragma GCC unroll 12
             for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2

@@ -18,7 +18,7 @@ enum {
  * `weights`, over `steps` steps of 64 inputs, for i < rows and v < cols. Line i begins at x + i * ld. rows and cols are
  * constants in every instance, so that the sums live in registers. */
 VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const activation *x, ptrdiff_t ld,
-                           const uint8_t *weights, ptrdiff_t steps, const int begins, stream *ahead) {
+                           const uint8_t *weights, ptrdiff_t steps, int begins, stream *ahead) {
     vi sum[QUAD_ROWS][2];
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -37,7 +37,7 @@ VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const 
     if (rows < QUAD_ROWS) ahead->from += (uintptr_t)(steps * GPT2C_LANES * cols * share);
     for (ptrdiff_t s = 0; s < steps; s++, weights += INT8_STEP) {
         if (rows == QUAD_ROWS) stream_on(ahead, cols * TILE_BYTES / 64);
-        if (rows > 3) /* the next tile's lines, which are short and far apart */
+        if (rows > FEW_LINES) /* the next tile's lines, which are short and far apart */
 #pragma GCC unroll 12
             for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2
@@ -145,8 +145,8 @@ static ptrdiff_t tile_height(ptrdiff_t line, ptrdiff_t end, ptrdiff_t most) {
 #define FIRST_12(CASE)                                                                                                 \
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 
-VEC_INLINE void tile_bytes_any(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
-                               ptrdiff_t steps, const int begins, stream *ahead) {
+static void tile_bytes_any(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
+                           ptrdiff_t steps, int begins, stream *ahead) {
 #define BYTES_CASE(n)                                                                                                  \
     case n:                                                                                                            \
         if (n <= QUAD_ROWS)                                                                                            \
@@ -160,16 +160,6 @@ VEC_INLINE void tile_bytes_any(ptrdiff_t rows, int32_t *sums, const activation *
         break;
     }
 #undef BYTES_CASE
-}
-
-static void tile_begin(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
-                       ptrdiff_t steps, stream *ahead) {
-    tile_bytes_any(rows, sums, x, ld, weights, steps, 1, ahead);
-}
-
-static void tile_go_on(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const uint8_t *weights,
-                       ptrdiff_t steps, stream *ahead) {
-    tile_bytes_any(rows, sums, x, ld, weights, steps, 0, ahead);
 }
 
 static void tile_int4(ptrdiff_t rows, int32_t *sums, const activation *x, ptrdiff_t ld, const int32_t *starts,
@@ -204,8 +194,8 @@ static void sums_of_bytes(int32_t *sums, line_range lines, const uint8_t *weight
             stream ahead = stream_ahead((uintptr_t)here, after, (to - from) * INT8_STEP / 64, t, tiles);
             const activation *x = integers_of_line(lines.x, lines.shape, line) + (step + from) * STEP_OF_LINES;
             height = tile_height(line, end, QUAD_ROWS);
-            (part == 0 ? tile_begin : tile_go_on)(height, sums + (line - lines.first) * HALF_OUTPUTS, x, ld, here,
-                                                  to - from, &ahead);
+            tile_bytes_any(height, sums + (line - lines.first) * HALF_OUTPUTS, x, ld, here, to - from, part == 0,
+                           &ahead);
         }
     }
 }

@@ -87,21 +87,20 @@ static void gather(block_row *w, ptrdiff_t n, const origin *from, ptrdiff_t p, p
             memcpy(w[k], from->weights + (k0 + k) * ld + first, (size_t)width * sizeof(float));
 }
 
+static float magnitude(float x) { return x < 0.0f ? -x : x; }
+static float larger_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+
 /* Per output the element of greatest magnitude of `n` inputs, with its sign; NaN if any is not finite. */
 static void extremes(float *most, const block_row *w, ptrdiff_t n) {
     float poison[WIDTH] = {0};
     for (int j = 0; j < WIDTH; j++) most[j] = 0.0f;
     for (ptrdiff_t k = 0; k < n; k++)
         for (int j = 0; j < WIDTH; j++) {
-            const float size = w[k][j] < 0.0f ? -w[k][j] : w[k][j], so_far = most[j] < 0.0f ? -most[j] : most[j];
-            most[j] = size > so_far ? w[k][j] : most[j];
+            most[j] = magnitude(w[k][j]) > magnitude(most[j]) ? w[k][j] : most[j];
             poison[j] += w[k][j] * 0.0f;
         }
     for (int j = 0; j < WIDTH; j++) most[j] += poison[j];
 }
-
-static float magnitude(float x) { return x < 0.0f ? -x : x; }
-static float larger_or_nan(float a, float b) { return a > b || a != a ? a : b; }
 
 /* ---- one block of inputs of a panel with one scale per output ---- */
 

@@ -147,7 +147,7 @@ MUTATIONS = [
     ("int4: order of the halves of a byte", "pack.c", "k / 4 % 2 ? *byte | (q + 8) << 4 : q + 8", "k / 4 % 2 ? *byte | (q + 8) : (q + 8) << 4"),
     ("int4: start of the second 32 inputs", "k_linear_q.inc.c", "half < 2; half++, starts++)", "half < 2; half++)"),
     ("integers: sums of earlier blocks", "k_linear_q.inc.c", "v_mul(shifts[v], offset) : v_load(to)", "v_mul(shifts[v], offset) : v_mul(shifts[v], offset)"),
-    ("integers: sums of earlier parts", "k_linear_q.inc.c", "(part == 0 ? tile_begin : tile_go_on)", "tile_begin"),
+    ("integers: sums of earlier parts", "k_linear_q.inc.c", "to - from, part == 0,", "to - from, 1,"),
     ("integers: order of 16-bit inputs", "vec_int.h", "_mm256_shuffle_epi32(lo, _MM_SHUFFLE(3, 1, 2, 0))", "_mm256_shuffle_epi32(lo, _MM_SHUFFLE(3, 2, 1, 0))"),
     ("bfloat16: ties to even", "vec_int.h", "V_INT(add_epi32)(odd, V_INT(set1_epi32)(0x7FFF))", "V_INT(set1_epi32)(0x8000)"),
     ("bfloat16: which input comes first", "k_linear_f32.inc.c", "wide[v] = v_high_halves(halves);", "wide[v] = v_low_halves(halves);"),
