@@ -77,7 +77,7 @@ class GPT2(LoadedModel):
         source: str | os.PathLike[str] | None = None,
         *,
         dtype: str | None = None,
-        cache_dtype: str = "float32",
+        cache_dtype: str | None = None,
         backend: str = "native",
         threads: int | None = None,
         tokenizer: Any = None,
@@ -106,9 +106,9 @@ class GPT2(LoadedModel):
             "bfloat16", "int8" or "int4", each about half as large as the one before and a little further
             from the checkpoint's numbers; which is the fastest depends on the CPU (README: number formats).
             A packed file has its own, and no other can be made of it.
-        cache_dtype : str
-            How keys and values are kept: "float32", or "float16" in half the memory, which reads faster in
-            long texts.
+        cache_dtype : str, optional
+            How keys and values are kept: "float32"; or "float16" or "bfloat16" in half the memory, which reads
+            faster in long texts. By default bfloat16 models keep bfloat16, int8 and int4 models float16.
         backend : str
             "native" is gpt2c's own arithmetic, with results that are equal bit by bit for any number of
             threads and any batch. "blas" multiplies matrices with NumPy's BLAS, without that promise.

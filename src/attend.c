@@ -1,22 +1,28 @@
 /* Attention between the rows of a call and the caches: keys and values in, attended values out. */
 #include "pass.h"
 
-#include <string.h>
-
-/* Bytes of a number in a cache. */
-static ptrdiff_t number_size(int half) { return half ? (ptrdiff_t)sizeof(uint16_t) : (ptrdiff_t)sizeof(float); }
+/* Bytes of 16 positions of one head. */
+static ptrdiff_t keys_size(const gpt2c_model *m, gpt2c_cache_dtype dtype) {
+    const ptrdiff_t d = dtype == GPT2C_CACHE_BFLOAT16 ? m->d_head + m->d_head % 2 : m->d_head;
+    return GPT2C_LANES * d * (dtype == GPT2C_CACHE_FLOAT32 ? 4 : 2);
+}
+static ptrdiff_t values_size(const gpt2c_model *m, gpt2c_cache_dtype dtype) {
+    return GPT2C_LANES * d_pad_of(m) * (dtype == GPT2C_CACHE_FLOAT32 ? 4 : 2);
+}
 
 /* Keys and values of one head of a layer. */
 static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
     const gpt2c_cache *cache = &c->batch.caches[sequence];
-    const ptrdiff_t before = (layer * c->model->n_head + head) * number_size(cache->half);
-    const ptrdiff_t d = c->model->d_head, d_pad = d_pad_of(c->model);
-    gpt2c_keys keys = {.k = (const char *)cache->k + before * cache->capacity * d,
-                       .v = (const char *)cache->v + before * cache->capacity * d_pad,
-                       .half = cache->half};
+    const ptrdiff_t heads = layer * c->model->n_head + head;
+    const ptrdiff_t before = heads * (cache->capacity / GPT2C_LANES),
+                    before0 = heads * (cache->capacity0 / GPT2C_LANES);
+    const ptrdiff_t k_size = keys_size(c->model, cache->dtype), v_size = values_size(c->model, cache->dtype);
+    gpt2c_keys keys = {.k = (const char *)cache->k + before * k_size,
+                       .v = (const char *)cache->v + before * v_size,
+                       .dtype = cache->dtype};
     if (cache->shared) {
-        keys.k0 = (const char *)cache->k0 + before * cache->capacity0 * d;
-        keys.v0 = (const char *)cache->v0 + before * cache->capacity0 * d_pad;
+        keys.k0 = (const char *)cache->k0 + before0 * k_size;
+        keys.v0 = (const char *)cache->v0 + before0 * v_size;
         keys.shared = cache->shared;
     }
     return keys;
@@ -29,58 +35,27 @@ static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t
 
 /* ---- into the caches ---- */
 
-/* Part of C_ATTN's output: `width` <= 64 columns of one head, from its column i0 on, of `rows` <= 16 rows of one
- * sequence. */
-typedef struct {
-    const float *from;
-    ptrdiff_t ld, rows, width, i0;
-} piece;
-
-/* A piece into a cache at its position `own`, the keys' lane included: transposed, d_head rows of 16 lanes. */
-static void store_keys(const gpt2c_kernels *kernels, const gpt2c_keys *to, ptrdiff_t own, ptrdiff_t d, const piece *p) {
-    const ptrdiff_t lane = own % GPT2C_LANES, at = (own - lane) * d + p->i0 * GPT2C_LANES + lane;
-    kernels->store_keys((char *)(uintptr_t)to->k + at * number_size(to->half), to->half, p->from, p->ld, p->rows,
-                        p->width);
-}
-
-/* The same for values: rows of d_pad, whose last columns are zero. */
-static void store_values(const gpt2c_kernels *kernels, const gpt2c_keys *to, ptrdiff_t own, ptrdiff_t d,
-                         const piece *p) {
-    const ptrdiff_t d_pad = GPT2C_PAD(d), size = number_size(to->half);
-    for (ptrdiff_t r = 0; r < p->rows; r++) {
-        char *v = (char *)(uintptr_t)to->v + ((own + r) * d_pad + p->i0) * size;
-        const float *from = p->from + r * p->ld;
-        if (to->half)
-            kernels->narrow((uint16_t *)(void *)v, from, p->width);
-        else
-            memcpy(v, from, (size_t)(p->width * size));
-        /* a zero has the same bytes in both formats */
-        if (p->i0 + p->width == d) memset(v + p->width * size, 0, (size_t)((d_pad - d) * size));
-    }
-}
-
 void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
                  ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_batch *batch = &c->batch;
     const ptrdiff_t n = c->model->n_embd, d = c->model->d_head, first = first_sequence(batch, step->row0 + begin);
     for (ptrdiff_t column = larger(column0, n), next; column < column1; column = next) {
         const ptrdiff_t head = column % n / d, i0 = column % n % d;
+        const int keys = column < 2 * n;
         next = smaller(smaller(column1, column - i0 + d), column + GPT2C_PANEL);
-        piece p = {.ld = ld, .width = next - column, .i0 = i0};
-        ptrdiff_t sequence = first;
+        ptrdiff_t sequence = first, rows;
         /* up to 16 rows at a time, which share the lines of the keys */
-        for (ptrdiff_t r = begin; r < end; r += p.rows) {
+        for (ptrdiff_t r = begin; r < end; r += rows) {
             const ptrdiff_t row = step->row0 + r;
             sequence = sequence_of(batch, row, sequence);
             const ptrdiff_t position = position_of(batch, row, sequence), lane = position % GPT2C_LANES;
-            p.rows = smaller(smaller(end, batch->row_start[sequence + 1] - step->row0) - r, GPT2C_LANES - lane);
-            p.from = qkv + (r - begin) * ld + column - column0;
+            rows = smaller(smaller(end, batch->row_start[sequence + 1] - step->row0) - r, GPT2C_LANES - lane);
             const gpt2c_keys to = keys_of(c, sequence, step->layer, head);
-            const ptrdiff_t own = position - to.shared;
-            if (column < 2 * n)
-                store_keys(c->kernels, &to, own, d, &p);
-            else
-                store_values(c->kernels, &to, own, d, &p);
+            const ptrdiff_t group = (position - to.shared) / GPT2C_LANES;
+            char *at = (char *)(uintptr_t)(keys ? to.k : to.v) +
+                       group * (keys ? keys_size(c->model, to.dtype) : values_size(c->model, to.dtype));
+            (keys ? c->kernels->store_keys : c->kernels->store_values)(
+                at, to.dtype, lane, i0, d, qkv + (r - begin) * ld + column - column0, ld, rows, next - column);
         }
     }
 }

@@ -45,7 +45,8 @@
 #define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
 #define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
 #define GPT2C_SAMPLE_SCRATCH(n) (2 * (n) + GPT2C_LANES)
-/* Scores, two sets of partial results, and a block of keys and values widened from float16. */
+/* Scores, two sets of partial results, and a block of keys and values widened from float16; or of bfloat16, the queries
+ * and 32 values. */
 #define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
     (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
 
@@ -121,9 +122,15 @@ typedef struct {
     gpt2c_dense head; /* n_embd to n_vocab */
 } gpt2c_model;
 
-/* The keys and values of one sequence, as float (half: as float16).
+/* The number format of keys and values. */
+typedef enum { GPT2C_CACHE_FLOAT32, GPT2C_CACHE_FLOAT16, GPT2C_CACHE_BFLOAT16 } gpt2c_cache_dtype;
+
+/* The keys and values of one sequence.
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
+ * and as bfloat16, in words of two, the first of them in the upper half:
+ *   k[layer][head][position / 16][d_head / 2, rounded up][16]: inputs 2 i and 2 i + 1, zero beyond d_head
+ *   v[layer][head][position / 2][d_pad]: two positions
  * capacity is a multiple of 16. Entries from the length on hold anything, NaN included.
  * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, which is
  * read-only; k and v then begin with position `shared`. */
@@ -132,14 +139,14 @@ typedef struct {
     ptrdiff_t capacity;
     const void *k0, *v0;
     ptrdiff_t capacity0, shared;
-    int half;
+    gpt2c_cache_dtype dtype;
 } gpt2c_cache;
 
 /* The part of a cache that attention of one head reads; next: the keys that will be read after it, or NULL (a hint). */
 typedef struct {
     const void *k, *v, *k0, *v0;
     ptrdiff_t shared;
-    int half;
+    gpt2c_cache_dtype dtype;
     const void *next;
 } gpt2c_keys;
 
@@ -200,8 +207,9 @@ typedef struct {
     /* Causal attention of `rows` <= GPT2C_QUERIES consecutive queries of one head, at positions first, first + 1, …,
      * over the keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head
      * (gpt2c_cache). Per block of 128 keys: scores = scale * (fma chain over d), weights exp(score - block maximum),
-     * weighted values as an fma chain over the keys; blocks merge left to right. scratch:
-     * GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
+     * weighted values as an fma chain over the keys; blocks merge left to right. With a bfloat16 cache queries and
+     * weights are rounded to bfloat16, and products summed as `linear` says of that format ("amx" so: if d_head is a
+     * multiple of 32). scratch: GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
     void (*attention)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
                       ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch);
 
@@ -210,11 +218,14 @@ typedef struct {
     void (*attention_block)(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
                             const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
                             ptrdiff_t block, float *scratch);
-    /* float16 of n floats: to nearest, ties to even. */
-    void (*narrow)(uint16_t *out, const float *x, ptrdiff_t n);
-    /* Keys into a cache, transposed: out[16 i + r] = x[r][i], r < rows <= 16, i < n <= 64, as float, or half: as
-     * float16 rounded like that. out points to the lane of the first row; the other lanes are not touched. */
-    void (*store_keys)(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n);
+    /* Keys into the 16 positions of a cache at `group`, rounded to nearest, ties to even: row r < rows of x holds
+     * inputs first … first + n of d_head, n <= 64, of position lane + r < 16. Nothing else is touched, so that threads
+     * can fill parts of one group, but for the padding, which goes with the last input. */
+    void (*store_keys)(void *group, gpt2c_cache_dtype dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head,
+                       const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n);
+    /* The same for values. */
+    void (*store_values)(void *group, gpt2c_cache_dtype dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head,
+                         const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n);
     /* out[d_head] of one query from its blocks, partial[blocks][GPT2C_PARTIAL(d_pad)], one after the other. scratch:
      * GPT2C_PARTIAL(d_pad) floats. */
     void (*attention_merge)(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch);

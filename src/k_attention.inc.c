@@ -1,72 +1,5 @@
 /* Causal attention over a cache, for some consecutive queries of one head. */
 
-#ifdef V_FOLD8
-/* Four numbers of row `first` and of each fourth row after it; instead of rows that do not exist, of the last one. */
-VEC_INLINE vf quarters_of_rows(const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t first) {
-    const ptrdiff_t last = rows - 1, b = first + 4, c = first + 8, d = first + 12;
-    return v_load_quarters(x + (first < last ? first : last) * ld_x, x + (b < last ? b : last) * ld_x,
-                           x + (c < last ? c : last) * ld_x, x + (d < last ? d : last) * ld_x);
-}
-
-VEC_INLINE void store_lanes(void *out, int half, ptrdiff_t at, vf x, ptrdiff_t n) {
-    if (half && n == GPT2C_LANES)
-        v_store_float16((uint16_t *)out + at, x);
-    else if (half)
-        store_first_float16((uint16_t *)out + at, x, n);
-    else if (n == GPT2C_LANES)
-        v_store((float *)out + at, x);
-    else
-        v_store_first((float *)out + at, x, n);
-}
-
-/* Four columns at a time: two rounds of zips transpose the quarters of four vectors. n is a multiple of 4. */
-VEC_INLINE void store_columns(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += 4, x += 4) {
-        const vf a = quarters_of_rows(x, ld_x, rows, 0), b = quarters_of_rows(x, ld_x, rows, 1);
-        const vf c = quarters_of_rows(x, ld_x, rows, 2), d = quarters_of_rows(x, ld_x, rows, 3);
-        const vf ac = v_zip_low(a, c), bd = v_zip_low(b, d), ac_high = v_zip_high(a, c), bd_high = v_zip_high(b, d);
-        const ptrdiff_t at = i * GPT2C_LANES;
-        store_lanes(out, half, at, v_zip_low(ac, bd), rows);
-        store_lanes(out, half, at + GPT2C_LANES, v_zip_high(ac, bd), rows);
-        store_lanes(out, half, at + 2 * GPT2C_LANES, v_zip_low(ac_high, bd_high), rows);
-        store_lanes(out, half, at + 3 * GPT2C_LANES, v_zip_high(ac_high, bd_high), rows);
-    }
-}
-#endif
-
-static void store_keys(void *out, int half, const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t n) {
-    ptrdiff_t done = 0;
-#ifdef V_FOLD8
-    if (rows >= (half ? 8 : 4)) done = n - n % 4; /* of fewer rows, number by number takes fewer instructions */
-    if (rows == GPT2C_LANES)
-        store_columns(out, half, x, ld_x, GPT2C_LANES, done);
-    else
-        store_columns(out, half, x, ld_x, rows, done);
-#endif
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        const float *from = x + r * ld_x;
-        if (half) {
-            uint16_t halves[GPT2C_PANEL], *to = (uint16_t *)out + done * GPT2C_LANES + r;
-            narrow(halves, from + done, n - done);
-            for (ptrdiff_t i = 0; i < n - done; i++, to += GPT2C_LANES) {
-                *to = halves[i];
-                v_hide(to); /* here and below: not to become scatters */
-            }
-        } else {
-            float *to = (float *)out + done * GPT2C_LANES + r;
-            for (ptrdiff_t i = done; i < n; i++, to += GPT2C_LANES) {
-                *to = from[i];
-                v_hide(to);
-            }
-        }
-    }
-}
-
-/* How many keys of the block that begins at `key` the query at `position` may see. */
-VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
-    return position + 1 - key < GPT2C_KEY_BLOCK ? position + 1 - key : GPT2C_KEY_BLOCK;
-}
-
 /* scores[0 … valid) are multiplied by scale, with -inf up to a multiple of 16; returns the greatest. Scores beyond are
  * of keys that this query may not see (or that were never written): they are replaced, never computed with. */
 VEC_INLINE float scale_scores(float *scores, ptrdiff_t valid, float scale) {
@@ -86,102 +19,122 @@ VEC_INLINE float scale_scores(float *scores, ptrdiff_t valid, float scale) {
     return v_max_lane(greatest);
 }
 
-/* Scaled scores become weights exp(score - maximum); returns their sum. */
-VEC_INLINE float exponentials(float *scores, ptrdiff_t valid, float maximum) {
+/* Scaled scores become weights exp(score - maximum), rounded to bfloat16 if so wanted; returns their sum. */
+VEC_INLINE float exponentials(float *scores, ptrdiff_t valid, float maximum, int rounded) {
     const vf shift = v_set1(maximum);
     vf sum = v_set1(0.0f);
     for (ptrdiff_t j = 0; j < valid; j += GPT2C_LANES) {
-        const vf weight = v_exp(v_sub(v_load(scores + j), shift));
+        vf weight = v_exp(v_sub(v_load(scores + j), shift));
+        if (rounded) weight = v_to_bfloat16(weight);
         v_store(scores + j, weight);
         sum = v_add(sum, weight);
     }
     return v_sum(sum);
 }
 
-/* The keys and values of a block as float32: the first `shared` positions at k0 and v0, the others at k and v. */
-typedef struct {
-    const float *k0, *v0, *k, *v;
-    ptrdiff_t shared;
-} block_keys;
-
-/* Of the block that begins at `key`, its first `most` positions. wide: room for a block widened from float16. */
-VEC_INLINE block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most, ptrdiff_t d_head, ptrdiff_t d_pad,
-                               float *wide) {
-    /* The block's first keys lie in the shared part of the cache, the others in its own. */
-    const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
-    const ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
-    if (from->half) {
-        const ptrdiff_t groups = (most + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES;
-        float *wide_values = wide + GPT2C_KEY_BLOCK * d_pad;
-        if (shared > 0) {
-            widen_halves(wide, (const uint16_t *)from->k0 + key * d_head, shared * d_head);
-            widen_halves(wide_values, (const uint16_t *)from->v0 + key * d_pad, shared * d_pad);
-        }
-        widen_halves(wide + shared * d_head, (const uint16_t *)from->k + own * d_head, (groups - shared) * d_head);
-        widen_halves(wide_values + shared * d_pad, (const uint16_t *)from->v + own * d_pad, (most - shared) * d_pad);
-        return (block_keys){wide, wide_values, wide, wide_values, 0};
+/* Scores of rows [begin, rows) of queries with the keys of a block, not scaled yet: [rows][128]. */
+static void scores_of_block(float *scores, queries q, const block_keys *at, ptrdiff_t begin, ptrdiff_t rows,
+                            stream after) {
+    const ptrdiff_t step = at->key_steps * at->key_ld;
+#if defined(GPT2C_ISA_AMX)
+    if (at->tiles) {
+        amx_scores(scores + begin * GPT2C_KEY_BLOCK, q.q + begin * q.ld, q.ld, at, rows - begin,
+                   keys_seen(q.first + rows - 1, at->key));
+        return;
     }
-    const float *k = (const float *)from->k + own * d_head, *v = (const float *)from->v + own * d_pad;
-    if (shared == 0) return (block_keys){k, v, k, v, 0};
-    return (block_keys){(const float *)from->k0 + key * d_head, (const float *)from->v0 + key * d_pad, k, v, shared};
+#endif
+    for (ptrdiff_t row = begin, height; row < rows; row += height) {
+        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
+        const ptrdiff_t rest = keys_seen(q.first + row + height - 1, at->key) - at->shared;
+        float *to = scores + row * GPT2C_KEY_BLOCK;
+        if (at->shared > 0)
+            tile_kind(at->kind, height, to, NULL, GPT2C_KEY_BLOCK, q.q + row * q.ld, q.ld, at->k0, at->key_ld, step,
+                      at->key_steps, at->shared / GPT2C_LANES, &after);
+        if (rest > 0)
+            tile_kind(at->kind, height, to + at->shared, NULL, GPT2C_KEY_BLOCK, q.q + row * q.ld, q.ld, at->k,
+                      at->key_ld, step, at->key_steps, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &after);
+        after.share = 0; /* the first rows have asked for everything */
+    }
+}
+
+/* Row i of partial: the values that query i sees, weighted. */
+static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *weights, queries q, const block_keys *at,
+                            ptrdiff_t begin, ptrdiff_t rows, ptrdiff_t d_pad, stream after) {
+#if defined(GPT2C_ISA_AMX)
+    if (at->tiles) {
+        const ptrdiff_t seen = keys_seen(q.first + rows - 1, at->key);
+        if (amx_values(partial + begin * ld_partial, ld_partial, weights + begin * GPT2C_KEY_BLOCK, at, rows - begin,
+                       keys_seen(q.first + begin, at->key), seen, d_pad))
+            return;
+        for (ptrdiff_t i = begin; i < rows; i++) {
+            const ptrdiff_t own = keys_seen(q.first + i, at->key);
+            amx_values(partial + i * ld_partial, ld_partial, weights + i * GPT2C_KEY_BLOCK, at, 1, own, own, d_pad);
+        }
+        return;
+    }
+#endif
+    const ptrdiff_t strips = d_pad / GPT2C_LANES, shared = at->shared, together = at->together;
+    for (ptrdiff_t row = begin, height; row < rows; row += height) {
+        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
+        /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
+         * enough: zero times an infinite value of a later token is NaN. */
+        const ptrdiff_t common = keys_seen(q.first + row, at->key) / together * together;
+        const float *a = weights + row * GPT2C_KEY_BLOCK;
+        float *sums = partial + row * ld_partial;
+        if (common == 0)
+            for (ptrdiff_t i = 0; i < height; i++) memset(sums + i * ld_partial, 0, (size_t)d_pad * sizeof *sums);
+        if (shared > 0)
+            tile_kind(at->kind, height, sums, NULL, ld_partial, a, GPT2C_KEY_BLOCK, at->v0, at->value_ld,
+                      at->value_step, shared / together, strips, &after);
+        if (common > shared)
+            tile_kind(at->kind, height, sums, shared > 0 ? sums : NULL, ld_partial, a + shared / at->weights_together,
+                      GPT2C_KEY_BLOCK, at->v, at->value_ld, at->value_step, (common - shared) / together, strips,
+                      &after);
+        after.share = 0;
+        for (ptrdiff_t i = 0; i < height; i++) {
+            const ptrdiff_t seen = keys_seen(q.first + row + i, at->key), rest = seen - common, steps = rest / together;
+            const float *own = a + i * GPT2C_KEY_BLOCK + common / at->weights_together;
+            const float *v = at->v + (common - shared) / together * at->value_ld;
+            float *to = sums + i * ld_partial;
+            if (steps > 0)
+                tile_kind(at->kind, 1, to, to, ld_partial, own, GPT2C_KEY_BLOCK, v, at->value_ld, at->value_step, steps,
+                          strips, &after);
+            if (rest % together == 0) continue;
+            for (ptrdiff_t c = 0; c < d_pad; c += GPT2C_LANES) /* a pair of which the first is seen alone */
+                v_store(at->room + c,
+                        v_high_halves(v_load_bytes((const uint8_t *)(const void *)(v + steps * at->value_ld + c))));
+            tile_kind(at->kind, 1, to, to, ld_partial, own + steps * together / at->weights_together, GPT2C_KEY_BLOCK,
+                      at->room, at->value_ld, at->value_step, 1, strips, &after);
+        }
+    }
 }
 
 /* Row i of partial: the weighted values over the keys of one block that query i sees, the greatest score, the sum of
  * the weights; left alone where query i sees none. scores: [rows][128]. All queries go over the keys and then over the
  * values, so that both come from a first-level cache. */
-static void keys_of_block(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q, const gpt2c_keys *from,
-                          ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, ptrdiff_t key,
-                          float *scores) {
-    const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
-    const ptrdiff_t begin = key > first ? key - first : 0;
-    const block_keys at = block_at(from, key, keys_seen(first + rows - 1, key), d_head, d_pad,
-                                   scores + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)));
-    const float *k = at.k, *k0 = at.k0, *v = at.v, *v0 = at.v0;
-    const ptrdiff_t shared = at.shared;
+static void keys_of_block(float *partial, ptrdiff_t ld_partial, queries q, const gpt2c_keys *from, ptrdiff_t rows,
+                          ptrdiff_t d_head, float scale, ptrdiff_t key, float *scores) {
+    const ptrdiff_t d_pad = GPT2C_PAD(d_head), begin = key > q.first ? key - q.first : 0;
+    const block_keys at = block_at(from, key, keys_seen(q.first + rows - 1, key), rows, d_head, room_of(scores, d_pad));
     /* The first rows ask for what is read a little later: the block after this; or after the last one, while its keys
      * are read, its values, and then the keys that come next. */
-    const int last = first + rows <= key + GPT2C_KEY_BLOCK;
-    stream after_keys = {last ? (uintptr_t)v0 : (uintptr_t)k0 + STREAM_DISTANCE, from->half ? 0 : 64};
-    stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)v0 + STREAM_DISTANCE,
-                           from->half || (last && !from->next) ? 0 : 64};
+    const int last = q.first + rows <= key + GPT2C_KEY_BLOCK;
+    const stream after_keys = {last ? (uintptr_t)at.v0 : (uintptr_t)at.k0 + STREAM_DISTANCE, at.share};
+    const stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)at.v0 + STREAM_DISTANCE,
+                                 last && !from->next ? 0 : at.share};
+    const int rounded = from->dtype == GPT2C_CACHE_BFLOAT16;
 
-    for (ptrdiff_t row = begin, height; row < rows; row += height) {
-        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
-        const ptrdiff_t seen = keys_seen(first + row + height - 1, key), rest = seen - shared;
-        if (shared > 0)
-            tile_any(height, scores + row * GPT2C_KEY_BLOCK, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q, k0,
-                     GPT2C_LANES, d_head * GPT2C_LANES, d_head, shared / GPT2C_LANES, &after_keys);
-        if (rest > 0)
-            tile_any(height, scores + row * GPT2C_KEY_BLOCK + shared, NULL, NULL, GPT2C_KEY_BLOCK, q + row * ld_q, ld_q,
-                     k, GPT2C_LANES, d_head * GPT2C_LANES, d_head, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &after_keys);
-        after_keys.share = 0;
-    }
+    scores_of_block(scores, q, &at, begin, rows, after_keys);
     for (ptrdiff_t i = begin; i < rows; i++) /* in two loops: the rows of each do not wait for one another */
-        partial[i * ld_partial + d_pad] = scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), scale);
-    for (ptrdiff_t i = begin; i < rows; i++)
-        partial[i * ld_partial + d_pad + 1] =
-            exponentials(scores + i * GPT2C_KEY_BLOCK, keys_seen(first + i, key), partial[i * ld_partial + d_pad]);
-    for (ptrdiff_t row = begin, height; row < rows; row += height) {
-        height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
-        /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
-         * enough: zero times an infinite value of a later token is NaN. */
-        const ptrdiff_t common = keys_seen(first + row, key);
-        float *sums = partial + row * ld_partial;
-        if (shared > 0)
-            tile_any(height, sums, NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK, GPT2C_KEY_BLOCK, v0, d_pad,
-                     GPT2C_LANES, shared, strips, &after_values);
-        if (common > shared)
-            tile_any(height, sums, shared > 0 ? sums : NULL, NULL, ld_partial, scores + row * GPT2C_KEY_BLOCK + shared,
-                     GPT2C_KEY_BLOCK, v, d_pad, GPT2C_LANES, common - shared, strips, &after_values);
-        after_values.share = 0;
-        for (ptrdiff_t i = row + 1; i < row + height; i++) {
-            float *to = partial + i * ld_partial;
-            const ptrdiff_t rest = keys_seen(first + i, key) - common;
-            if (rest > 0)
-                tile_any(1, to, to, NULL, ld_partial, scores + i * GPT2C_KEY_BLOCK + common, GPT2C_KEY_BLOCK,
-                         v + (common - shared) * d_pad, d_pad, GPT2C_LANES, rest, strips, &after_values);
-        }
+        partial[i * ld_partial + d_pad] =
+            scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(q.first + i, key), scale);
+    for (ptrdiff_t i = begin; i < rows; i++) {
+        float *row = scores + i * GPT2C_KEY_BLOCK;
+        const ptrdiff_t seen = keys_seen(q.first + i, key);
+        partial[i * ld_partial + d_pad + 1] = exponentials(row, seen, partial[i * ld_partial + d_pad], rounded);
+        if (at.weights_together == 2) pack_weights(row, seen);
     }
+    values_of_block(partial, ld_partial, scores, q, &at, begin, rows, d_pad, after_values);
 }
 
 /* total = total and then block, both rows as keys_of_block leaves them. */
@@ -220,10 +173,11 @@ static void finish_row(float *out, const float *total, ptrdiff_t d_head, ptrdiff
 
 static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
                       ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch) {
-    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, ld = GPT2C_PARTIAL(d_pad);
+    const ptrdiff_t d_pad = GPT2C_PAD(d_head), ld = GPT2C_PARTIAL(d_pad);
     float *scores = scratch, *total = scores + GPT2C_QUERIES * GPT2C_KEY_BLOCK, *block = total + GPT2C_QUERIES * ld;
+    const queries given = queries_of(keys, q, ld_q, rows, first, d_head, room_of(scratch, d_pad));
     for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
-        keys_of_block(key == 0 ? total : block, ld, q, ld_q, keys, rows, first, d_head, scale, key, scores);
+        keys_of_block(key == 0 ? total : block, ld, given, keys, rows, d_head, scale, key, scores);
         const ptrdiff_t begin = key > first ? key - first : 0; /* the first query that sees this block */
         if (key > 0) merge_rows(total + begin * ld, block + begin * ld, ld, rows - begin, d_pad);
     }
@@ -233,11 +187,12 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
 static void attention_block(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
                             const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
                             ptrdiff_t block, float *scratch) {
-    keys_of_block(partial, ld_partial, q, ld_q, keys, rows, first, d_head, scale, block * GPT2C_KEY_BLOCK, scratch);
+    const queries given = queries_of(keys, q, ld_q, rows, first, d_head, room_of(scratch, GPT2C_PAD(d_head)));
+    keys_of_block(partial, ld_partial, given, keys, rows, d_head, scale, block * GPT2C_KEY_BLOCK, scratch);
 }
 
 static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, ptrdiff_t d_head, float *scratch) {
-    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, ld = GPT2C_PARTIAL(d_pad);
+    const ptrdiff_t d_pad = GPT2C_PAD(d_head), ld = GPT2C_PARTIAL(d_pad);
     memcpy(scratch, partial, (size_t)ld * sizeof *scratch);
     for (ptrdiff_t b = 1; b < blocks; b++) merge_rows(scratch, partial + b * ld, ld, 1, d_pad);
     finish_row(out, scratch, d_head, d_pad);
@@ -247,22 +202,16 @@ static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, 
 
 static void attention_scores(float *out, const float *q, const gpt2c_keys *keys, ptrdiff_t position, ptrdiff_t n_keys,
                              ptrdiff_t d_head, float scale, float *scratch) {
-    const ptrdiff_t d_pad = (d_head + GPT2C_LANES - 1) / GPT2C_LANES * GPT2C_LANES, step = d_head * GPT2C_LANES;
-    float *wide = scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
-    stream none = {0, 0};
+    float *room = room_of(scratch, GPT2C_PAD(d_head));
+    const queries given = queries_of(keys, q, d_head, 1, position, d_head, room);
+    const stream none = {0, 0};
     for (ptrdiff_t j = position + 1; j < n_keys; j++) out[j] = -INFINITY;
     for (ptrdiff_t key = 0; key <= position; key += GPT2C_KEY_BLOCK) {
         const ptrdiff_t seen = keys_seen(position, key);
-        const block_keys at = block_at(keys, key, seen, d_head, d_pad, wide);
-        const ptrdiff_t own = (seen - at.shared + GPT2C_LANES - 1) / GPT2C_LANES;
-        if (at.shared > 0)
-            tile_any(1, scratch, NULL, NULL, GPT2C_KEY_BLOCK, q, d_head, at.k0, GPT2C_LANES, step, d_head,
-                     at.shared / GPT2C_LANES, &none);
-        if (own > 0)
-            tile_any(1, scratch + at.shared, NULL, NULL, GPT2C_KEY_BLOCK, q, d_head, at.k, GPT2C_LANES, step, d_head,
-                     own, &none);
+        const block_keys at = block_at(keys, key, seen, 1, d_head, room);
+        scores_of_block(scratch, given, &at, 0, 1, none);
         scale_scores(scratch, seen, scale);
-        memcpy(out + key, scratch, (size_t)seen * sizeof *scratch);
+        memcpy(out + key, scratch, (size_t)seen * sizeof *out);
     }
 }
 
@@ -291,22 +240,25 @@ static void softmax(float *out, const float *x, ptrdiff_t n) {
 
 static void attention_values(float *out, const float *pattern, const gpt2c_keys *keys, ptrdiff_t n_keys,
                              ptrdiff_t d_head, float *scratch) {
-    const ptrdiff_t strips = (d_head + GPT2C_LANES - 1) / GPT2C_LANES, d_pad = strips * GPT2C_LANES;
-    float *wide = scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)), *sums = NULL;
+    const ptrdiff_t d_pad = GPT2C_PAD(d_head), strips = d_pad / GPT2C_LANES;
+    float *room = room_of(scratch, d_pad), *sums = NULL;
     stream none = {0, 0};
     for (ptrdiff_t key = 0; key < n_keys; key += GPT2C_KEY_BLOCK) {
         const ptrdiff_t seen = n_keys - key < GPT2C_KEY_BLOCK ? n_keys - key : GPT2C_KEY_BLOCK;
-        const block_keys at = block_at(keys, key, seen, d_head, d_pad, wide);
-        if (at.shared > 0) {
-            const ptrdiff_t shared = at.shared < seen ? at.shared : seen;
-            tile_any(1, scratch, sums, NULL, d_pad, pattern + key, n_keys, at.v0, d_pad, GPT2C_LANES, shared, strips,
-                     &none);
+        block_keys at = block_at(keys, key, seen, 1, d_head, room);
+        for (int part = at.shared > 0 ? 0 : 1; part < 2; part++) {
+            const ptrdiff_t begin = part ? at.shared : 0, end = part || seen < at.shared ? seen : at.shared;
+            const float *v = part ? at.v : at.v0;
+            if (end <= begin) break;
+            if (at.together == 2) { /* the weights are floats here */
+                widen_values(room, v, end - begin, d_pad);
+                tile_any(1, scratch, sums, NULL, d_pad, pattern + key + begin, n_keys, room, d_pad, GPT2C_LANES,
+                         end - begin, strips, &none);
+            } else
+                tile_kind(at.kind, 1, scratch, sums, d_pad, pattern + key + begin, n_keys, v, at.value_ld,
+                          at.value_step, end - begin, strips, &none);
             sums = scratch;
         }
-        if (seen > at.shared)
-            tile_any(1, scratch, sums, NULL, d_pad, pattern + key + at.shared, n_keys, at.v, d_pad, GPT2C_LANES,
-                     seen - at.shared, strips, &none);
-        sums = scratch;
     }
     memcpy(out, scratch, (size_t)d_head * sizeof *out);
 }

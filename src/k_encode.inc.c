@@ -159,23 +159,35 @@ static void encode_integers(const gpt2c_dense *dense, void *out, ptrdiff_t row, 
     }
 }
 
-/* Rows of `n` <= 64 bfloat16 inputs from `first` on: pairs in words, the first of each in the upper half, as vdpbf16ps
- * adds, in lines; or where the ISA has no instruction for pairs, floats with 16 bits that are zero. */
-static void encode_bfloat16(const gpt2c_dense *dense, void *out, ptrdiff_t row, const float *x, ptrdiff_t first,
-                            ptrdiff_t n) {
-    vf part[4];
+/* The first n <= 64 of x, rounded to bfloat16; zeros up to 64. */
+VEC_INLINE void load_rounded(vf part[4], const float *x, ptrdiff_t n) {
     load_group(part, x, n);
     for (int v = 0; v < 4; v++) part[v] = v_to_bfloat16(part[v]);
+}
+
+/* The same as 32 words of two, the first of each in the upper half, as vdpbf16ps adds. */
+VEC_INLINE void pack_pairs(void *out, const float *x, ptrdiff_t n) {
+    vf part[4];
+    load_rounded(part, x, n);
+    v_store((float *)out, v_pack_pairs(part[0], part[1]));
+    v_store((float *)out + GPT2C_LANES, v_pack_pairs(part[2], part[3]));
+}
+
+/* Rows of `n` <= 64 bfloat16 inputs from `first` on: pairs in lines; or where the ISA has no instruction for pairs,
+ * floats with 16 bits that are zero. */
+static void encode_bfloat16(const gpt2c_dense *dense, void *out, ptrdiff_t row, const float *x, ptrdiff_t first,
+                            ptrdiff_t n) {
 #if BFLOAT16_PAIRS
     const line_shape s = lines_of(dense);
-    uint32_t bits[GPT2C_GROUP], pair[GPT2C_GROUP / 2];
+    uint32_t pair[GPT2C_GROUP / 2];
     char *to = (char *)integers_of_line(out, &s, row) + first / PAIRS_STEP * STEP_OF_LINES;
-    memcpy(bits, part, sizeof bits);
-    for (int i = 0; i < GPT2C_GROUP / 2; i++) pair[i] = bits[2 * i] | bits[2 * i + 1] >> 16;
+    pack_pairs(pair, x, n);
     memcpy(to, pair, sizeof pair / 2);
     if (first / PAIRS_STEP + 1 < s.steps) memcpy(to + STEP_OF_LINES, pair + PAIRS_STEP / 2, sizeof pair / 2);
 #else
     float *to = (float *)out + row * row_floats(dense) + first;
+    vf part[4];
+    load_rounded(part, x, n);
     for (int v = 0; v < 4; v++) v_store(to + v * GPT2C_LANES, part[v]);
 #endif
 }

@@ -7,7 +7,7 @@
 static void tile_halves(ptrdiff_t rows, float *c, const float *from, const float *add, ptrdiff_t ldc, const float *a,
                         ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step, ptrdiff_t k, ptrdiff_t strips,
                         stream *ahead) {
-    tile_rows(HALVES, rows, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);
+    tile_rows(PANEL_PAIRS, rows, c, from, add, ldc, a, lda, b, ldb, step, k, strips, ahead);
 }
 
 /* The weights of both halves of `words` pairs of inputs as floats [2 words][64]. */

@@ -1,16 +1,23 @@
 /* The one register tile that float layers and attention are made of, and the sums of a panel of float weights. */
 
-/* What the words of a tile's b are: floats, or bfloat16 weights of two neighbouring inputs, of 16 words in order after
- * which `step` floats are left out. */
-enum { FLOATS, HALVES };
+/* What a tile's b is: floats; float16; or words of two bfloat16, for two neighbouring k, which are multiplied by such
+ * words of a, or where the ISA has no instruction for that by two floats of a. Of a panel's words, after each 16 rows
+ * `step` floats are left out. */
+enum { FLOATS, FLOAT16S, PAIRS, PANEL_PAIRS };
+
+#if defined(GPT2C_ISA_BF16)
+enum { PAIRS_TWICE = 0 }; /* whether a word of PAIRS takes two instructions, and two floats of a */
+#else
+enum { PAIRS_TWICE = 1 };
+#endif
 
 enum { TILE_STEPS = 16 }; /* unrolled at a time */
 
 /* c[i][16 v + lane] = add[…] + (from[…] + sum over k of a[i][k] * b[k][v][lane]) for i < rows, v < cols, the sum being
  * one fma chain that starts from `from` (NULL: zero); without `add` nothing is added. Row i of a starts at a + i lda;
- * rows of c, from and add at i ldc; b[k][v] is the 16 floats at b + k ldb + v step. from and add may be c. rows and
- * cols are constants in every instance, so that the accumulators live in registers. What is
- * read next is asked for from `ahead`. */
+ * rows of c, from and add at i ldc; b[k][v] is the 16 numbers or words at b + k ldb + v step. from and add may be c.
+ * rows and cols are constants in every instance, so that the accumulators live in registers. What is read next is asked
+ * for from `ahead`. */
 VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, const float *from, const float *add,
                      ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
                      ptrdiff_t k, stream *ahead) {
@@ -19,7 +26,8 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) sum[i][v] = from ? v_load(from + i * ldc + v * GPT2C_LANES) : v_set1(0.0f);
-    const ptrdiff_t a_step = kind == HALVES ? 2 : 1;
+    const int twice = kind == PANEL_PAIRS || (kind == PAIRS && PAIRS_TWICE);
+    const ptrdiff_t a_step = twice ? 2 : 1;
     const float *a3 = a + 3 * lda; /* six rows by two addresses and multiples of lda */
     v_hide(a3);
     uintptr_t next = ahead->from;
@@ -37,20 +45,24 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
             for (int v = 0; v < cols; v++) {
                 const float *words = b + v * step;
                 if (rows < GPT2C_TILE_ROWS) v_prefetch(next + (uintptr_t)(v * share));
-                if (kind == HALVES) {
+                if (twice) {
                     const vb halves = v_load_bytes((const uint8_t *)(const void *)words);
                     wide[v] = v_high_halves(halves);
                     second[v] = v_low_halves(halves);
-                } else
+                } else if (kind == FLOAT16S)
+                    wide[v] = v_load_float16((const uint16_t *)(const void *)words);
+                else
                     wide[v] = rows > 1 ? v_load_once(words) : v_load(words);
             }
 #pragma GCC unroll 6
             for (int i = 0; i < rows; i++) {
                 const vf one = v_set1(i < 3 ? a[i * lda] : a3[(i - 3) * lda]);
 #pragma GCC unroll 4
-                for (int v = 0; v < cols; v++) sum[i][v] = v_fma(one, wide[v], sum[i][v]);
+                for (int v = 0; v < cols; v++)
+                    sum[i][v] =
+                        kind == PAIRS && !twice ? v_dot2(one, wide[v], sum[i][v]) : v_fma(one, wide[v], sum[i][v]);
             }
-            if (kind != HALVES) continue;
+            if (!twice) continue;
 #pragma GCC unroll 6
             for (int i = 0; i < rows; i++) {
                 const vf one = v_set1(i < 3 ? a[i * lda + 1] : a3[(i - 3) * lda + 1]);
@@ -58,7 +70,7 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
                 for (int v = 0; v < cols; v++) sum[i][v] = v_fma(one, second[v], sum[i][v]);
             }
         }
-        if (kind == HALVES) b += step;
+        if (kind == PANEL_PAIRS) b += step;
     }
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
@@ -74,7 +86,8 @@ VEC_INLINE void tile_strips(const int kind, const int rows, float *c, const floa
                             ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
                             ptrdiff_t k, ptrdiff_t strips, stream *ahead) {
     stream none = {0, 0};
-    const int cols = kind == HALVES && TILE_COLS(rows) > 2 ? 2 : TILE_COLS(rows);
+    const int widened = kind == PANEL_PAIRS || (kind == PAIRS && PAIRS_TWICE);
+    const int cols = widened && TILE_COLS(rows) > 2 ? 2 : TILE_COLS(rows);
     for (ptrdiff_t v = 0; v < strips;) {
         const ptrdiff_t at = v * GPT2C_LANES;
         const float *from_here = from ? from + at : NULL, *add_here = add ? add + at : NULL;

@@ -10,6 +10,12 @@
 #include "k_linear_q.inc.c"
 #include "k_linear_bf16.inc.c"
 
+#include "k_cache.inc.c"
+#include "k_keys.inc.c"
+#if defined(GPT2C_ISA_AMX)
+#include "k_attention_amx.inc.c"
+#endif
+
 #include "k_attention.inc.c"
 #include "k_linear.inc.c"
 #include "k_sampler.inc.c"
@@ -35,8 +41,8 @@ const gpt2c_kernels TABLE(GPT2C_ISA) = {
     .attention_scores = attention_scores,
     .softmax = softmax,
     .attention_values = attention_values,
-    .narrow = narrow,
     .store_keys = store_keys,
+    .store_values = store_values,
     .log_sum = log_sum,
     .subset_sum = subset_sum,
     .count_greater = count_greater,

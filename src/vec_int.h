@@ -133,6 +133,15 @@ VEC_INLINE vf v_to_bfloat16(vf x) {
     /* x + x is quiet: a NaN still if its lower half is lost, as in pairs. */
     return _mm512_mask_add_ps(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x, x);
 }
+VEC_INLINE vf v_pair(vf first, vf second) {
+    return _mm512_castsi512_ps(
+        _mm512_or_si512(_mm512_castps_si512(first), _mm512_srli_epi32(_mm512_castps_si512(second), 16)));
+}
+VEC_INLINE vf v_pack_pairs(vf a, vf b) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+    return v_pair(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b));
+}
 VEC_INLINE vf v_load_float16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 VEC_INLINE void v_store_float16(uint16_t *p, vf x) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
@@ -202,6 +211,15 @@ VEC_INLINE __m256 to_bfloat16_half(__m256 x) {
     return _mm256_blendv_ps(rounded, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 VEC_INLINE vf v_to_bfloat16(vf x) { return (vf){to_bfloat16_half(x.lo), to_bfloat16_half(x.hi)}; }
+VEC_INLINE __m256 pair_of(__m256 first, __m256 second) {
+    return _mm256_or_ps(first, _mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(second), 16)));
+}
+VEC_INLINE vf v_pair(vf first, vf second) { return (vf){pair_of(first.lo, second.lo), pair_of(first.hi, second.hi)}; }
+VEC_INLINE __m256 pack_pairs_of(vf x) { /* within the halves of a register, whose middle quarters then change places */
+    const __m256 even = _mm256_shuffle_ps(x.lo, x.hi, 0x88), odd = _mm256_shuffle_ps(x.lo, x.hi, 0xDD);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pair_of(even, odd)), 0xD8));
+}
+VEC_INLINE vf v_pack_pairs(vf a, vf b) { return (vf){pack_pairs_of(a), pack_pairs_of(b)}; }
 VEC_INLINE vf v_load_float16(const uint16_t *p) {
     return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
@@ -301,6 +319,18 @@ VEC_INLINE uint16_t float16_of_float(float x) {
     if (magnitude < 0x38800000U)                                     /* below 2^-14: subnormal, its last bit is 2^-24 */
         return (uint16_t)(sign | (bits_of_float(float_of_bits(magnitude) + 0.5f) - bits_of_float(0.5f)));
     return (uint16_t)(sign | (magnitude - 0x38000000U + 0xFFFU + (magnitude >> 13 & 1U)) >> 13);
+}
+VEC_CALL vf v_pair(vf first, vf second) {
+    V_LANES(r, float_of_bits(bits_of_float(first[i]) | bits_of_float(second[i]) >> 16));
+}
+VEC_CALL vf v_pack_pairs(vf a, vf b) {
+    vf first, second;
+    for (int i = 0; i < VEC_LANES; i++) {
+        const vf x = i < VEC_LANES / 2 ? a : b;
+        first[i] = x[2 * i % VEC_LANES];
+        second[i] = x[2 * i % VEC_LANES + 1];
+    }
+    return v_pair(first, second);
 }
 VEC_CALL vf v_load_float16(const uint16_t *p) { V_LANES(r, float_of_float16(p[i])); }
 VEC_CALL void v_store_float16(uint16_t *p, vf x) {

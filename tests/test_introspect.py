@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import tolerance
 from helpers.kernelwise import kernel_by_kernel, unpacked
+from helpers.rounding import narrowed
 from helpers.strategies import models, seeds
 from helpers.toys import gpt2, random_gpt2, same
 from hypothesis import given, settings
@@ -47,7 +48,9 @@ def check_the_rest(model, tensors, cache):
     config, T = model.config, len(cache.token_ids)
     future = np.triu(np.ones((T, T), bool), 1)
     for layer in range(config.n_layer):
-        q, k = (cache[name, layer].astype(np.float64).transpose(1, 0, 2) for name in "qk")
+        q, k = (cache[name, layer].transpose(1, 0, 2) for name in "qk")
+        q = narrowed(q, "bfloat16") if model.cache_dtype == "bfloat16" else q
+        q, k = q.astype(np.float64), narrowed(k, model.cache_dtype).astype(np.float64)
         scale = np.float32(config.attention_scale(layer))
         scores, pattern = cache["attn_scores", layer], cache["pattern", layer]
         for head in range(config.n_head):
@@ -83,16 +86,16 @@ def check_the_rest(model, tensors, cache):
         assert (np.abs(cache[f"{name}.hook_normalized"] - centred / divisor) <= bound + 4 * U).all(), tensor
 
 
-@given(models(), st.sampled_from(["float32", "int8"]), st.booleans())
+@given(models(), st.sampled_from(["float32", "int8"]), st.sampled_from(_engine.CACHE_DTYPES))
 @settings(max_examples=60)
-def test_without_a_mask_as_the_reference(model, dtype, halves):
+def test_without_a_mask_as_the_reference(model, dtype, cache_dtype):
     config, tensors, ids = model
     looked = gpt2(model, dtype=dtype)
-    looked.cache_dtype = "float16" if halves else "float32"
+    looked.cache_dtype = cache_dtype
     logits, cache = looked.run_with_cache(ids, EVERYTHING, causal=False)
     assert not cache.causal
     tensors = unpacked(config, tensors, dtype)
-    if dtype == "float32" and not halves:
+    if dtype == cache_dtype == "float32":
         unmasked = functools.partial(reference.forward, causal=False)
         bound = tolerance.model_bound(config, tensors, ids, forward=unmasked)
         tolerance.check_logits(logits, unmasked(config, tensors, ids), bound)
@@ -105,7 +108,8 @@ def test_without_a_mask_as_the_reference(model, dtype, halves):
         values = cache["v", layer].astype(np.float64)
         mixed = np.einsum("hij,jhd->ihd", pattern, values)
         size = np.einsum("hij,jhd->ihd", pattern, np.abs(values))
-        rounding = 2.0**-10 if halves else 64 * U
+        # values to 11 bits; values, weights and their sum to 8
+        rounding = {"float32": 64 * U, "float16": 2.0**-10, "bfloat16": 4 * 2.0**-8}[cache_dtype]
         assert (np.abs(cache["z", layer] - mixed) <= rounding * size + 1e-30).all()
 
 

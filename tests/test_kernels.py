@@ -9,6 +9,7 @@ import mmap
 import numpy as np
 import pytest
 from helpers import tolerance
+from helpers.rounding import bfloat16, narrowed
 from helpers.strategies import FAMILIES, families, guarded, misaligned, offsets, seeds, sizes, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,11 +41,11 @@ def same_bytes(a, b):
     return a.tobytes() == b.tobytes()
 
 
-def on_every_isa(compute):
+def on_every_isa(compute, isas=ISAS):
     """The result on the first instruction set, after checking that all others give the same bytes."""
-    first = compute(ISAS[0])
-    for isa in ISAS[1:]:
-        assert same_bytes(first, compute(isa)), f"{isa} differs from {ISAS[0]}"
+    first = compute(isas[0])
+    for isa in isas[1:]:
+        assert same_bytes(first, compute(isa)), f"{isa} differs from {isas[0]}"
     return first
 
 
@@ -222,28 +223,50 @@ def test_linear_refuses_panels_of_another_kind():
 # ---- attention ----
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("rows", range(1, 17))
-def test_keys_are_transposed_into_their_lanes(rows, dtype):
-    """A float32 keeps its bits, a float16 is NumPy's; other rows' lanes and the margins stay."""
-    rng = np.random.default_rng(rows)
-    for n in range(1, 65):
-        lane, offset, family = n % (17 - rows), n % 4, FAMILIES[n % len(FAMILIES)]
-        x = misaligned(values(family, (rows, n + n % 3), rng, exponents=14), offset)[:, :n]
-        special = np.inf if dtype == np.float16 else np.uint32(0x7F80DEAD).view(np.float32)
-        x.view(np.uint32)[rng.random(x.shape) < 0.05] = np.float32(special).view(np.uint32)
-        before = rng.standard_normal((n + 4, 16)).astype(dtype)
-        expected = before.copy()
-        with np.errstate(over="ignore"):
-            expected[2:-2, lane : lane + rows] = x.T.astype(dtype)
-        for isa in ISAS:
-            actual = misaligned(before, offset)
-            _ops.store_keys(actual[2:-2], lane, x, isa=isa)
-            assert same_bytes(actual, expected), (isa, n, lane)
+def numbers_of(group, kind, dtype, d):
+    """The view [16 positions, inputs] of the memory of 16 positions, as the contract of a cache has it."""
+    if dtype != "bfloat16":
+        numbers = group.view("u4" if dtype == "float32" else "u2")
+        return numbers.reshape(-1, 16).T if kind == "keys" else numbers.reshape(16, -1)
+    halves = group.view("u2")  # the upper half of a word, which is its first number, comes second in memory
+    if kind == "keys":
+        return halves.reshape(-1, 16, 2)[..., ::-1].swapaxes(0, 1).reshape(16, -1)
+    return halves.reshape(8, -1, 2)[..., ::-1].swapaxes(1, 2).reshape(16, -1)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_keys_are_read_no_further_than_their_rows(dtype):
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+@pytest.mark.parametrize("kind", ["keys", "values"])
+@given(sizes(1, 80), st.integers(1, 16), families, seeds)
+@settings(max_examples=40)
+def test_a_cache_holds_what_is_stored_and_nothing_else_changes(kind, dtype, d, rows, family, seed):
+    """A float32 keeps its bits, others are rounded; the padding is zero; other positions and inputs stay."""
+    rng = np.random.default_rng(seed)
+    first, lane = int(rng.integers(0, d)), int(rng.integers(0, 17 - rows))
+    n = int(rng.integers(1, min(64, d - first) + 1))
+    x = misaligned(values(family, (rows, n + n % 3), rng, exponents=14), seed % 4)[:, :n]
+    special = np.uint32(0x7F80DEAD).view(np.float32) if dtype == "float32" else np.float32(np.inf)
+    x.view(np.uint32)[rng.random(x.shape) < 0.05] = special.view(np.uint32)
+    width = (d + 15) // 16 * 16 if kind == "values" else d + d % 2 if dtype == "bfloat16" else d
+    before = rng.integers(0, 256, 16 * width * (4 if dtype == "float32" else 2), np.uint8)
+    expected = before.copy()
+    numbers = numbers_of(expected, kind, dtype, d).copy()
+    stored = narrowed(x, dtype).view(np.uint32)
+    if dtype == "float16":
+        stored = stored.view(np.float32).astype(np.float16).view(np.uint16)
+    elif dtype == "bfloat16":
+        stored = stored >> 16
+    numbers[lane : lane + rows, first : first + n] = stored
+    if first + n == d:
+        numbers[lane : lane + rows, d:] = 0
+    for isa in ISAS:
+        actual = before.copy()
+        _ops.store(kind, actual, dtype, lane, first, d, x, isa=isa)
+        assert np.array_equal(numbers_of(actual, kind, dtype, d), numbers), isa
+
+
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+@pytest.mark.parametrize("kind", ["keys", "values"])
+def test_rows_to_be_stored_are_read_no_further_than_their_ends(kind, dtype):
     """The rows end where a page ends, and the page behind it cannot be read."""
     page, no_access = mmap.PAGESIZE, 0
     memory = mmap.mmap(-1, 2 * page)
@@ -256,10 +279,13 @@ def test_keys_are_read_no_further_than_their_rows(dtype):
             for rows in range(1, 17):
                 for n in (*range(1, 21), 63, 64):
                     x = floats[page // 4 - rows * n : page // 4].reshape(rows, n)
-                    x[...] = np.arange(rows * n, dtype=np.float32).reshape(rows, n)
-                    keys = np.zeros((n, 16), dtype)
-                    _ops.store_keys(keys, 0, x, isa=isa)
-                    assert same_bytes(keys[:, :rows], x.T.astype(dtype)), (isa, rows, n)
+                    x[...] = np.arange(rows * n, dtype=np.float32).reshape(rows, n) % 251
+                    group = np.zeros(16 * 80 * 4, np.uint8)
+                    width = (n + 15) // 16 * 16 if kind == "values" else n + n % 2 if dtype == "bfloat16" else n
+                    group = group[: 16 * width * (4 if dtype == "float32" else 2)]
+                    _ops.store(kind, group, dtype, 0, 0, n, x, isa=isa)
+                    found = numbers_of(group, kind, dtype, n)[:rows, :n]
+                    assert np.array_equal(found != 0, x != 0), (isa, rows, n)
     finally:
         libc.mprotect(behind, ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
 
@@ -269,54 +295,95 @@ def attention_case(positions, d, seed, family="normal"):
     return [values(family, (positions, d), rng, exponents=4) for _ in range(3)]
 
 
-@given(sizes(1, 300), sizes(1, 80), families, seeds, st.integers(1, 6))
+def arithmetics(dtype):
+    """Instruction sets whose results over a cache of ``dtype`` are the same bytes, each list for itself."""
+    own = [isa for isa in ISAS if dtype == "bfloat16" and isa in _engine.OWN_BFLOAT16]
+    return [[isa for isa in ISAS if isa not in own], *([isa] for isa in own)]
+
+
+def attention_exactly(q, k, v, scale, dtype):
+    """Attention over what a cache of ``dtype`` holds, in float64, and the bound of the error."""
+    k, v = narrowed(k, dtype), narrowed(v, dtype)
+    if dtype == "bfloat16":
+        q = bfloat16(q)
+    n = len(q)
+    future = np.triu(np.ones((n, n), bool), 1)
+    scores = np.where(future, -np.inf, q.astype(np.float64) @ k.T.astype(np.float64) * np.float32(scale))
+    weights = reference.softmax(scores)
+    bound = tolerance.attention_bound(q, k, v, scale)
+    if dtype == "bfloat16":  # every weight is rounded, to 8 significant bits, and so is their sum
+        relative = 2 * 2.0**-8 / (1 - 2.0**-8)
+        bound = bound * (1 + relative) + relative * (weights @ np.abs(v.astype(np.float64)))
+        # numbers below 2^-126 count as zero: products, and weights
+        bound = bound + 2.0**-126 * (1 + np.abs(v).sum(axis=0)) * 8
+    return weights @ v.astype(np.float64), bound
+
+
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+@given(sizes(1, 300), sizes(1, 80), families, seeds, st.integers(1, 24))
 @settings(max_examples=60)
-def test_attention(positions, d, family, seed, tile):
+def test_attention(dtype, positions, d, family, seed, tile):
     q, k, v = attention_case(positions, d, seed, family)
     scale = 1 / math.sqrt(d)
 
     def compute(isa, tile=6, threads=1, beyond=math.nan, rows=positions):
         with guarded((rows, d), seed % 4) as out:
             queries = misaligned(q[positions - rows :], seed % 3)
-            return _ops.attention(
-                queries, k, v, scale, out, isa=isa, tile=tile, threads=threads, beyond=beyond
-            ).copy()
+            how = {"isa": isa, "tile": tile, "threads": threads, "beyond": beyond, "dtype": dtype}
+            return _ops.attention(queries, k, v, scale, out, **how).copy()
 
-    actual = on_every_isa(compute)
-    future = np.triu(np.ones((positions, positions), bool), 1)
-    scores = np.where(future, -np.inf, q.astype(np.float64) @ k.T.astype(np.float64) * np.float32(scale))
-    exact = reference.softmax(scores) @ v.astype(np.float64)
-    assert (np.abs(actual - exact) <= tolerance.attention_bound(q, k, v, scale)).all()
-
-    best = ISAS[-1]
-    assert same_bytes(actual, compute(best, tile=tile, threads=2)), "queries taken together change nothing"
-    assert same_bytes(actual, compute(best, beyond=0.0)), "what lies beyond the cache's end is never used"
-    rows = 1 + seed % positions
-    assert same_bytes(actual[-rows:], compute(best, rows=rows)), "earlier queries change nothing"
+    exact, bound = attention_exactly(q, k, v, scale, dtype)
+    for isas in arithmetics(dtype):
+        actual = on_every_isa(compute, isas)
+        assert (np.abs(actual - exact) <= bound).all(), isas
+        best = isas[-1]
+        assert same_bytes(actual, compute(best, tile=tile, threads=2)), "queries taken together change nothing"
+        assert same_bytes(actual, compute(best, beyond=0.0)), "what lies beyond the cache's end is never used"
+        rows = 1 + seed % positions
+        assert same_bytes(actual[-rows:], compute(best, rows=rows)), "earlier queries change nothing"
 
 
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+@pytest.mark.parametrize("positions", [24, 31, 33, 100, 128, 161, 290])
+@pytest.mark.parametrize("d", [32, 64, 96])
+def test_attention_of_heads_as_wide_as_the_models(dtype, positions, d):
+    """Of widths that are multiples of 32, which "amx" multiplies in tiles; for every number of queries."""
+    q, k, v = attention_case(positions, d, d + positions)
+    exact, bound = attention_exactly(q, k, v, 0.125, dtype)
+    for isas in arithmetics(dtype):
+        actual = on_every_isa(lambda isa: _ops.attention(q, k, v, 0.125, isa=isa, dtype=dtype), isas)
+        assert (np.abs(actual - exact) <= bound).all(), isas
+        for tile in range(1, 24):
+            assert same_bytes(_ops.attention(q, k, v, 0.125, isa=isas[-1], tile=tile, dtype=dtype), actual), tile
+
+
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
 @pytest.mark.parametrize("positions", [17, 40, 128, 129, 150, 257, 300])
-@pytest.mark.parametrize("d", [8, 24, 64])
-def test_attention_over_a_shared_part_is_the_same(positions, d):
+@pytest.mark.parametrize("d", [8, 25, 64])
+def test_attention_over_a_shared_part_is_the_same(positions, d, dtype):
     q, k, v = attention_case(positions, d, 1)
     for shared in {16, 32, 112, 128, 144, 240, 256, positions // 16 * 16}:
         for rows in {1, 5, positions - shared}:
             if not 1 <= rows <= positions - shared:
                 continue
             for isa in ISAS:
-                expected = _ops.attention(q[-rows:], k, v, 0.2, isa=isa)
-                actual = _ops.attention(q[-rows:], k, v, 0.2, isa=isa, shared=shared)
+                expected = _ops.attention(q[-rows:], k, v, 0.2, isa=isa, dtype=dtype)
+                actual = _ops.attention(q[-rows:], k, v, 0.2, isa=isa, dtype=dtype, shared=shared)
                 assert same_bytes(actual, expected), (shared, rows, isa)
 
 
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [1, 2, 5, 127, 128, 130, 200])
-def test_attention_never_touches_later_tokens(poison, at):
-    q, k, v = attention_case(257, 24, 3)
-    clean = _ops.attention(q, k, v, 0.2)
+@pytest.mark.parametrize("d", [24, 32])
+def test_attention_never_touches_later_tokens(poison, at, d, dtype):
+    q, k, v = attention_case(257, d, 3)
+    clean = {isa: _ops.attention(q, k, v, 0.2, isa=isa, dtype=dtype) for isa in ISAS}
     k[at], v[at], q[at] = poison, poison, poison
     for isa in ISAS:
-        assert same_bytes(_ops.attention(q, k, v, 0.2, isa=isa)[:at], clean[:at]), isa
+        found = _ops.attention(q, k, v, 0.2, isa=isa, dtype=dtype)
+        assert same_bytes(found[:at], clean[isa][:at]), isa
+        assert not np.isfinite(found[at:]).all(axis=1).any(), isa
 
 
 def test_attention_weights_survive_huge_scores():
@@ -326,31 +393,49 @@ def test_attention_weights_survive_huge_scores():
     assert np.array_equal(actual, v[winner]), "one weight is 1, the others 0"
 
 
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
 @given(sizes(1, 300), sizes(1, 80), families, seeds)
-@settings(max_examples=60)
-def test_scores_softmax_and_values_apart(positions, d, family, seed):
+@settings(max_examples=40)
+def test_scores_softmax_and_values_apart(dtype, positions, d, family, seed):
     q, k, v = attention_case(positions, d, seed, family)
     scale = np.float32(1 / math.sqrt(d))
     shared = seed % (positions // 16 + 1) * 16
 
     def compute(isa, beyond=math.nan, shared=0):
-        scores = _ops.attention_scores(q, k, scale, beyond=beyond, shared=shared, isa=isa)
+        scores = _ops.attention_scores(q, k, scale, beyond=beyond, shared=shared, dtype=dtype, isa=isa)
         pattern = np.array([_ops.softmax(row, isa=isa) for row in scores])
-        values = _ops.attention_values(pattern, v, beyond=beyond, shared=shared, isa=isa)
+        values = _ops.attention_values(pattern, v, beyond=beyond, shared=shared, dtype=dtype, isa=isa)
         return np.concatenate([scores, pattern, values], axis=1)
 
-    found = on_every_isa(compute)
-    assert same_bytes(found, compute(ISAS[-1], beyond=0.0)), "what lies beyond the cache's end is never used"
-    assert same_bytes(found, compute(ISAS[-1], shared=shared)), "nor does it matter where keys lie"
-    scores, pattern, values = np.split(found, [positions, 2 * positions], axis=1)
     seen = np.tri(positions, dtype=bool)
-    exact = q.astype(np.float64) @ k.T.astype(np.float64) * scale
-    bound = tolerance.dense_bound(q, k.T) * scale + tolerance.U * np.abs(exact) + tolerance.TINY
-    assert (np.abs(scores - exact) <= bound)[seen].all() and (scores[~seen] == -np.inf).all()
-    bound = tolerance.softmax_bound(scores.astype(np.float64))
-    assert (np.abs(pattern - reference.softmax(scores)) <= bound).all() and (pattern[~seen] == 0).all()
-    exact = pattern.astype(np.float64) @ v.astype(np.float64)
-    assert (np.abs(values - exact) <= tolerance.dense_bound(pattern, v, block=None)).all()
+    kept = {name: narrowed(x, dtype) for name, x in (("k", k), ("v", v))}
+    rounded = bfloat16(q) if dtype == "bfloat16" else q
+    for isas in arithmetics(dtype):
+        found = on_every_isa(compute, isas)
+        assert same_bytes(found, compute(isas[-1], beyond=0.0)), "what lies beyond the cache's end is never used"
+        assert same_bytes(found, compute(isas[-1], shared=shared)), "nor does it matter where keys lie"
+        scores, pattern, values = np.split(found, [positions, 2 * positions], axis=1)
+        exact = rounded.astype(np.float64) @ kept["k"].T.astype(np.float64) * scale
+        bound = tolerance.dense_bound(rounded, kept["k"].T) * scale + tolerance.U * np.abs(exact) + tolerance.TINY
+        if dtype == "bfloat16":
+            bound = bound + d * 2.0**-126  # subnormal numbers count as zero
+        assert (np.abs(scores - exact) <= bound)[seen].all() and (scores[~seen] == -np.inf).all()
+        bound = tolerance.softmax_bound(scores.astype(np.float64))
+        assert (np.abs(pattern - reference.softmax(scores)) <= bound).all() and (pattern[~seen] == 0).all()
+        exact = pattern.astype(np.float64) @ kept["v"].astype(np.float64)
+        assert (np.abs(values - exact) <= tolerance.dense_bound(pattern, kept["v"], block=None)).all()
+
+
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+def test_scores_apart_are_those_of_attention(dtype):
+    """With one-hot values, attention gives the weights."""
+    q, k, _ = attention_case(96, 64, 7)
+    for isa in ISAS:
+        weights = _ops.attention(q, k, np.eye(96, dtype=np.float32)[:, :64], 0.1, isa=isa, dtype=dtype)
+        scores = _ops.attention_scores(q, k, 0.1, isa=isa, dtype=dtype)
+        pattern = np.array([_ops.softmax(row, isa=isa) for row in scores])
+        relative = 1e-6 if dtype != "bfloat16" else 2 * 2.0**-8
+        assert np.allclose(weights, pattern[:, :64], rtol=relative, atol=0), isa
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 100])

@@ -30,7 +30,7 @@ def text(n, seed=0):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("cache_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("cache_dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("blocks", [1, 3, 100])
 def test_results_are_the_same_bytes(dtype, cache_dtype, blocks):
     model, plain = made(dtype, cache_dtype), made(dtype, cache_dtype)

@@ -21,7 +21,7 @@ def saved(model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("cache_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("cache_dtype", ["float32", "float16", "bfloat16"])
 def test_a_saved_session_goes_on_where_it_was(dtype, cache_dtype, tmp_path):
     model = GPT2.from_pretrained(dtype=dtype, cache_dtype=cache_dtype, threads=1)
     for text in ("", "Once", "Once upon a time there was a little girl who lived in a house near the woods"):

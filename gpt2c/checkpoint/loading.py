@@ -33,7 +33,7 @@ def load(
     source: str | os.PathLike[str] | None,
     *,
     dtype: str | None,
-    cache_dtype: str,
+    cache_dtype: str | None,
     backend: str,
     threads: int | None,
     tokenizer: Any,

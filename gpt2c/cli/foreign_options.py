@@ -30,7 +30,7 @@ _TO_ALL = each(
         "use_auth_token token": "log in (`hf auth login`) or set HF_TOKEN",
         "cache_dir": "HF_HOME says where downloads are kept",
         "subfolder": "download the model (`hf download`) and give the path of its folder",
-        "cache_dtype": "keys and values are kept in float32",
+        "cache_dtype": "--dtype says how keys and values are kept too",
         "output_loading_info": "gpt2c info tells what was read and what was left aside",
         "use_fast": "--tokenizer takes another tokenizer, or where one is",
         "output_attentions": "gpt2c explain shows the attention of a head",

@@ -8,7 +8,7 @@ cdef class KVCache:
     cdef readonly str dtype
     cdef gpt2c_cache c
     cdef Py_ssize_t length
-    cdef object k, v      # [n_layer * n_head, capacity / 16, d_head, 16], [n_layer * n_head, capacity, d_pad]
+    cdef object k, v      # [n_layer * n_head, capacity / 16, bytes of 16 positions]
     cdef KVCache prefix   # what c.k0 and c.v0 belong to
     cdef readonly Py_ssize_t branches  # of which it is the prefix
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
@@ -18,5 +18,6 @@ cdef class KVCache:
     cdef void release(self)
     cdef int acquire_to_change(self) except -1
     cdef int adopt(self, KVCache prefix) except -1
+    cdef int copy_groups(self, KVCache other, ptrdiff_t here, ptrdiff_t there, ptrdiff_t n) except -1
     cdef int copy_positions(self, KVCache other) except -1
     cdef int take_own(self, KVCache other, ptrdiff_t first, ptrdiff_t last) except -1

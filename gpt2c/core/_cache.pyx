@@ -1,16 +1,21 @@
 # cython: language_level=3
 """The keys and values of a text."""
 
+import math
 import os
 
 import numpy as np
 
-from gpt2c.core._kernels import CACHE_DTYPES
+from gpt2c.core._kernels import DEFAULT_CACHE_DTYPES
 from gpt2c.errors import CacheInUseError
 
 cimport cython
 
-from gpt2c.core._kernels cimport GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_PAD, memory_of
+from gpt2c.core._kernels cimport GPT2C_KEY_BLOCK, GPT2C_LANES, cache_dtype_of, keys_bytes, memory_of, values_bytes
+
+
+cdef ptrdiff_t groups_of(ptrdiff_t positions) noexcept:
+    return (positions + GPT2C_LANES - 1) // GPT2C_LANES
 
 
 @cython.no_gc_clear  # __dealloc__ needs its attributes
@@ -25,9 +30,10 @@ cdef class KVCache:
         The model it belongs to; other models refuse it. The memory of a dropped cache is used again by the next one.
     n_ctx : int or None
         Positions it has room for, 1 to the model's n_ctx (the default). Memory is touched as positions are filled.
-    dtype : {"float32", "float16"}
-        The number format of keys and values. float16 needs half the memory and rounds them (to nearest, beyond 65520 to
-        infinity); sums are float32 in both.
+    dtype : {"float32", "float16", "bfloat16"} or None
+        The number format of keys and values; None: what goes with that of the weights. float16 needs half the memory and rounds them (to nearest, beyond 65520 to
+        infinity); so does bfloat16, with fewer digits and no such limit, and with it queries and attention weights are
+        rounded too, so that CPUs with an instruction for pairs of bfloat16 multiply twice as fast. Sums are float32.
     prefix : KVCache or None
         The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
         to 15). As long as a cache reads them it is frozen: it may be the prefix of others, but neither grow nor shrink.
@@ -38,18 +44,19 @@ cdef class KVCache:
     branches : int
         How many caches read its positions: above 0, it is frozen.
     nbytes : int
-        Bytes set aside: 2 * n_layer * n_embd * 4 (float16: * 2) per position, n_ctx rounded up to 16 or 128;
-        some more where the width of a head is no multiple of 16.
+        Bytes set aside: 2 * n_layer * n_embd * 4 (of 16 bits: * 2) per position, n_ctx rounded up to 16 or 128;
+        some more where the width of a head is not a multiple of 16.
     """
 
-    def __cinit__(self, Weights weights not None, n_ctx=None, dtype="float32", KVCache prefix=None):
+    def __cinit__(self, Weights weights not None, n_ctx=None, dtype=None, KVCache prefix=None):
         most = weights.config.n_ctx
         if n_ctx is None:
             n_ctx = most
         if isinstance(n_ctx, bool) or not isinstance(n_ctx, (int, np.integer)) or not 1 <= n_ctx <= most:
             raise ValueError(f"n_ctx of a cache is {n_ctx!r}; allowed: 1 to {most}, the positions of the model")
-        if dtype not in CACHE_DTYPES:
-            raise ValueError(f"dtype of a cache is {dtype!r}; allowed: {', '.join(map(repr, CACHE_DTYPES))}")
+        if dtype is None:
+            dtype = DEFAULT_CACHE_DTYPES[weights.dtype]
+        self.c.dtype = cache_dtype_of(dtype)
         self.weights, self.n_ctx, self.dtype = weights, n_ctx, dtype
         if prefix is not None:
             self.adopt(prefix)
@@ -57,14 +64,11 @@ cdef class KVCache:
         cdef ptrdiff_t own = max(1, n_ctx - self.c.shared)
         cdef ptrdiff_t step = GPT2C_LANES if own < GPT2C_KEY_BLOCK else GPT2C_KEY_BLOCK
         cdef ptrdiff_t capacity = (own + step - 1) // step * step
-        cdef ptrdiff_t d_head = weights.model.d_head, d_pad = GPT2C_PAD(d_head)
-        heads, size = weights.model.n_layer * weights.model.n_head, np.dtype(dtype).itemsize
-        keys = weights.acquire_memory(heads * capacity * d_head * size)
-        values = weights.acquire_memory(heads * capacity * d_pad * size)
-        self.k = keys.view(dtype).reshape(heads, capacity // GPT2C_LANES, d_head * GPT2C_LANES)
-        self.v = values.view(dtype).reshape(heads, capacity, d_pad)
-        self.c.k, self.c.v, self.c.capacity = memory_of(keys), memory_of(values), capacity
-        self.c.half = dtype == "float16"
+        cdef ptrdiff_t d_head = weights.model.d_head
+        shape = (weights.model.n_layer * weights.model.n_head, capacity // GPT2C_LANES)
+        self.k = weights.acquire_memory(math.prod(shape) * keys_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
+        self.v = weights.acquire_memory(math.prod(shape) * values_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
+        self.c.k, self.c.v, self.c.capacity = memory_of(self.k), memory_of(self.v), capacity
         if prefix is not None:
             self.copy_positions(prefix)
 
@@ -72,7 +76,7 @@ cdef class KVCache:
         if self.prefix is not None:
             self.prefix.branches -= 1
         if self.v is not None:  # else its making failed
-            self.weights.dropped = [array.view(np.uint8).reshape(-1) for array in (self.k, self.v)]
+            self.weights.dropped = [self.k.reshape(-1), self.v.reshape(-1)]
 
     def __len__(self):
         return self.length
@@ -116,13 +120,16 @@ cdef class KVCache:
             prefix.release()
         return 0
 
+    cdef int copy_groups(self, KVCache other, ptrdiff_t here, ptrdiff_t there, ptrdiff_t n) except -1:
+        """Copy ``n`` times 16 positions of the own memory of ``other``."""
+        self.k[:, here:here + n] = other.k[:, there:there + n]
+        self.v[:, here:here + n] = other.v[:, there:there + n]
+        return 0
+
     cdef int copy_positions(self, KVCache other) except -1:
         """Copy the positions of ``other`` from the own length on."""
-        cdef ptrdiff_t mine = self.length // GPT2C_LANES, groups = (other.length + GPT2C_LANES - 1) // GPT2C_LANES
-        cdef ptrdiff_t here = self.c.shared, there = other.c.shared
-        self.k[:, mine - here // GPT2C_LANES:groups - here // GPT2C_LANES] = \
-            other.k[:, mine - there // GPT2C_LANES:groups - there // GPT2C_LANES]
-        self.v[:, self.length - here:other.length - here] = other.v[:, self.length - there:other.length - there]
+        cdef ptrdiff_t first = self.length // GPT2C_LANES, end = groups_of(other.length)
+        self.copy_groups(other, first - self.c.shared // GPT2C_LANES, first - other.c.shared // GPT2C_LANES, end - first)
         self.length = other.length
         return 0
 
@@ -149,14 +156,11 @@ cdef class KVCache:
 
     cdef int take_own(self, KVCache other, ptrdiff_t first, ptrdiff_t last) except -1:
         cdef ptrdiff_t here = self.length - self.c.shared, there = first - other.c.shared, n = last - first
-        cdef ptrdiff_t groups = (n + GPT2C_LANES - 1) // GPT2C_LANES
         self.acquire_to_change()
         try:
             other.acquire()
             try:
-                self.k[:, here // GPT2C_LANES:here // GPT2C_LANES + groups] = \
-                    other.k[:, there // GPT2C_LANES:there // GPT2C_LANES + groups]
-                self.v[:, here:here + n] = other.v[:, there:there + n]
+                self.copy_groups(other, here // GPT2C_LANES, there // GPT2C_LANES, groups_of(n))
                 self.length += n
             finally:
                 other.release()
@@ -166,30 +170,34 @@ cdef class KVCache:
 
     def state(self):
         """Keys and values of the positions that are filled, uint8 [any] each, for ``restore``."""
-        cdef ptrdiff_t groups = (self.length + GPT2C_LANES - 1) // GPT2C_LANES
+        cdef ptrdiff_t groups = groups_of(self.length), rest = self.length % GPT2C_LANES
         if self.prefix is not None:
             raise ValueError("a cache with a prefix holds a part of its text only; use a copy without")
-        keys = np.zeros_like(self.k[:, :groups])
-        n_full = self.length // GPT2C_LANES
-        keys[:, :n_full] = self.k[:, :n_full]
-        if groups > n_full:  # of the last group, no more than is filled
-            rest = self.length % GPT2C_LANES
-            shape = (keys.shape[0], -1, GPT2C_LANES)
-            keys[:, n_full].reshape(shape)[:, :, :rest] = self.k[:, n_full].reshape(shape)[:, :, :rest]
-        values = np.ascontiguousarray(self.v[:, :self.length])
-        return keys.reshape(-1).view(np.uint8), values.reshape(-1).view(np.uint8)
+        keys, values = self.k[:, :groups].copy(), self.v[:, :groups].copy()
+        if rest:  # beyond what is filled, anything
+            number = "u2" if self.dtype == "float16" else "u4"
+            keys[:, -1].view(number).reshape(keys.shape[0], -1, GPT2C_LANES)[:, :, rest:] = 0
+            last = values[:, -1].view("u4" if self.dtype == "float32" else "u2")
+            if self.dtype == "bfloat16":
+                pairs = last.reshape(keys.shape[0], GPT2C_LANES // 2, -1, 2)
+                pairs[:, (rest + 1) // 2:] = 0
+                if rest % 2:
+                    pairs[:, rest // 2, :, 0] = 0
+            else:
+                last.reshape(keys.shape[0], GPT2C_LANES, -1)[:, rest:] = 0
+        return keys.reshape(-1), values.reshape(-1)
 
     def restore(self, keys, values, n):
         """Fill an empty cache with the ``n`` positions of what ``state`` gave of one of this model and dtype."""
-        cdef ptrdiff_t length = n, groups = (length + GPT2C_LANES - 1) // GPT2C_LANES
+        cdef ptrdiff_t length = n, groups = groups_of(length)
         if self.length or self.prefix is not None or not 0 <= length <= self.n_ctx:
             raise ValueError(f"restore needs an empty cache with room for {n!r} positions; this is {self!r}")
-        k, v = self.k[:, :groups], self.v[:, :length]
+        k, v = self.k[:, :groups], self.v[:, :groups]
         if (keys.size, values.size) != (k.nbytes, v.nbytes):
             raise ValueError(f"{keys.size} and {values.size} bytes are not the keys and values of {n} positions; "
                              f"needed: {k.nbytes} and {v.nbytes}")
-        k[...] = keys.view(self.dtype).reshape(k.shape)
-        v[...] = values.view(self.dtype).reshape(v.shape)
+        k[...] = keys.reshape(k.shape)
+        v[...] = values.reshape(v.shape)
         self.length = length
 
     def truncate(self, n):

@@ -13,8 +13,8 @@ import numpy as np
 from gpt2c.core._cache import KVCache
 from gpt2c.core._call import EDIT_PATTERN, OBSERVE_PATTERN, PLACES, UNFUSED
 from gpt2c.core._kernels import (
-    BACKENDS, CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, TEAM, aligned_empty, default_isa,
-    isas, mask_bits,
+    BACKENDS, CACHE_DTYPES, DEFAULT_CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, TEAM,
+    aligned_empty, default_isa, isas, mask_bits,
 )
 from gpt2c.core._weights import Weights
 
@@ -26,8 +26,8 @@ from gpt2c.core._kernels cimport (
     gpt2c_output, gpt2c_sampling,
 )
 __all__ = [
-    "BACKENDS", "CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS", "NUMERICS_VERSION",
-    "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty", "default_isa",
+    "BACKENDS", "CACHE_DTYPES", "DEFAULT_CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS",
+    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty", "default_isa",
     "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
 ]
 

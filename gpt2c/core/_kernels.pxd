@@ -34,6 +34,11 @@ cdef extern from "gpt2c.h" nogil:
         GPT2C_ERF
         GPT2C_SIGMOID
 
+    ctypedef enum gpt2c_cache_dtype:
+        GPT2C_CACHE_FLOAT32
+        GPT2C_CACHE_FLOAT16
+        GPT2C_CACHE_BFLOAT16
+
     ctypedef enum gpt2c_dtype:
         GPT2C_FLOAT32
         GPT2C_BFLOAT16
@@ -90,7 +95,7 @@ cdef extern from "gpt2c.h" nogil:
         const void *v0
         ptrdiff_t capacity0
         ptrdiff_t shared
-        int half
+        gpt2c_cache_dtype dtype
 
     ctypedef struct gpt2c_keys:
         const void *k
@@ -98,7 +103,7 @@ cdef extern from "gpt2c.h" nogil:
         const void *k0
         const void *v0
         ptrdiff_t shared
-        int half
+        gpt2c_cache_dtype dtype
         const void *next
 
     ctypedef struct gpt2c_epilogue:
@@ -129,8 +134,10 @@ cdef extern from "gpt2c.h" nogil:
                           ptrdiff_t, float, float *) noexcept nogil
         void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
                                 ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
-        void (*narrow)(uint16_t *, const float *, ptrdiff_t) noexcept nogil
-        void (*store_keys)(void *, int, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*store_keys)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
+                           ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*store_values)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
+                             ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*attention_merge)(float *, const float *, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void (*attention_scores)(float *, const float *, const gpt2c_keys *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float,
                                  float *) noexcept nogil
@@ -287,6 +294,9 @@ cdef int threads_now(threads) except -1
 cdef aligned_bytes(size)
 cdef void *memory_of(array) except? NULL
 cdef gpt2c_dtype dtype_of(name) except *
+cdef gpt2c_cache_dtype cache_dtype_of(name) except *
+cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept
+cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept
 
 cdef void pack_panels(const gpt2c_dense *, void *, const float *, ptrdiff_t, bint, int) noexcept nogil
 cdef void unpack_column(const gpt2c_dense *, ptrdiff_t, float *) noexcept nogil

@@ -17,10 +17,16 @@ OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bflo
 TEAM = gpt2c_team_kind().decode()
 MOST_THREADS = GPT2C_MOST_THREADS  # of one call
 BACKENDS = ("native", "blas")
-CACHE_DTYPES = ("float32", "float16")
 
 cdef dict DTYPE_NUMBERS = {"float32": GPT2C_FLOAT32, "bfloat16": GPT2C_BFLOAT16, "int8": GPT2C_INT8, "int4": GPT2C_INT4}
 DTYPES = tuple(DTYPE_NUMBERS)
+cdef dict CACHE_DTYPE_NUMBERS = {
+    "float32": GPT2C_CACHE_FLOAT32, "float16": GPT2C_CACHE_FLOAT16, "bfloat16": GPT2C_CACHE_BFLOAT16,
+}
+CACHE_DTYPES = tuple(CACHE_DTYPE_NUMBERS)
+# How keys and values are kept where nothing else is asked for. float16 costs less than rounding weights to integers
+# does, and results stay the same on every instruction set; bfloat16 goes with weights whose arithmetic differs anyway.
+DEFAULT_CACHE_DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "float16", "int4": "float16"}
 
 FUNCTIONS = {
     "gelu_new": GPT2C_GELU_NEW,
@@ -40,6 +46,24 @@ cdef gpt2c_dtype dtype_of(name) except *:
     if name not in DTYPES:
         raise ValueError(f"dtype is {name!r}; allowed: {', '.join(map(repr, DTYPES))}")
     return DTYPE_NUMBERS[name]
+
+
+cdef gpt2c_cache_dtype cache_dtype_of(name) except *:
+    if name not in CACHE_DTYPES:
+        raise ValueError(f"dtype of a cache is {name!r}; allowed: {', '.join(map(repr, CACHE_DTYPES))}")
+    return CACHE_DTYPE_NUMBERS[name]
+
+
+cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept:
+    """Bytes of the keys of 16 positions of one head."""
+    if dtype == GPT2C_CACHE_BFLOAT16:
+        d_head += d_head % 2
+    return GPT2C_LANES * d_head * (4 if dtype == GPT2C_CACHE_FLOAT32 else 2)
+
+
+cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept:
+    """Bytes of the values of 16 positions of one head."""
+    return GPT2C_LANES * GPT2C_PAD(d_head) * (4 if dtype == GPT2C_CACHE_FLOAT32 else 2)
 
 
 # ---- threads ----

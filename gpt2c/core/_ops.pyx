@@ -14,9 +14,9 @@ from libc.stdint cimport int32_t, uint16_t
 
 from gpt2c.core._kernels cimport (
     GPT2C_ATTENTION_SCRATCH, GPT2C_ENCODED, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
-    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_TOP_SCRATCH, GPT2C_WIDE, dtype_of, find_kernels,
-    gpt2c_dense, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys, gpt2c_norm, pack_panels,
-    panel_size, parallel_for, threads_now, unpack_column,
+    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_TOP_SCRATCH, GPT2C_WIDE, cache_dtype_of, dtype_of,
+    find_kernels, gpt2c_cache_dtype, gpt2c_dense, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys,
+    gpt2c_norm, keys_bytes, memory_of, pack_panels, panel_size, parallel_for, threads_now, unpack_column, values_bytes,
 )
 
 
@@ -255,44 +255,54 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
                             w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
 
 
-cdef lay_out(gpt2c_keys *to, k, v, float beyond, ptrdiff_t shared):
+def store(kind, group, dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head, x, *, isa=None):
+    """The rows of ``x`` [rows, n] as inputs ``first``, ``first`` + 1, … of "keys" or "values" of 16 positions.
+
+    ``group`` is uint8, the memory of those positions in a cache of ``dtype``; the first row's position is ``lane``.
+    """
+    rows, n = x.shape
+    cdef gpt2c_cache_dtype number = cache_dtype_of(dtype)
+    cdef bint keys = kind == "keys"
+    size = keys_bytes(number, d_head) if keys else values_bytes(number, d_head)
+    check(group.dtype == np.uint8 and group.shape == (size,) and group.flags.carray,
+          f"group must be writable, contiguous, uint8, with {size} elements")
+    check(1 <= rows and 0 <= lane <= GPT2C_LANES - rows and 1 <= n <= GPT2C_PANEL and 0 <= first <= d_head - n,
+          f"x has the shape {x.shape}, lane is {lane}, first is {first}; allowed: 1 to {GPT2C_PANEL} columns, which are "
+          f"of the {d_head} inputs, and at least one row, as many as fit into {GPT2C_LANES} lanes")
+    store_kind = find_kernels(isa).store_keys if keys else find_kernels(isa).store_values
+    store_kind(memory_of(group), number, lane, first, d_head, address(x), row_distance(x, "x"), rows, n)
+
+
+cdef lay_out(gpt2c_keys *to, k, v, dtype, beyond, ptrdiff_t shared, isa):
     """Keys and values of one head as a cache holds them; returns what must stay alive."""
     positions, d = k.shape
-    capacity = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK
-    d_pad = GPT2C_PAD(d)
-    keys = np.full((capacity, d), beyond, np.float32)
-    keys[:positions] = k
-    keys = np.ascontiguousarray(keys.reshape(-1, GPT2C_LANES, d).swapaxes(1, 2))
-    values = np.full((capacity, d_pad), beyond, np.float32)
-    values[:positions, :d] = v
-    values[:positions, d:] = 0
-    shared_keys, shared_values = keys.copy(), values.copy()
-    shared_keys[shared // GPT2C_LANES:], shared_values[shared:] = beyond, beyond
-    own_keys, own_values = keys[shared // GPT2C_LANES:].copy(), values[shared:].copy()
-    to.half, to.next, to.shared = False, NULL, shared
-    to.k0, to.v0, to.k, to.v = (address(shared_keys), address(shared_values), address(own_keys), address(own_values))
-    return shared_keys, shared_values, own_keys, own_values
-
-
-def store_keys(keys, ptrdiff_t lane, x, *, isa=None):
-    """The rows of ``x`` [rows, n] into the lanes of ``keys`` [n, 16], float32 or float16, from ``lane`` on."""
-    rows, n = x.shape
-    check(keys.dtype in (np.float32, np.float16) and keys.shape == (n, GPT2C_LANES) and keys.flags.carray,
-          f"keys must be writable, contiguous, float32 or float16, with shape {(n, GPT2C_LANES)}")
-    check(1 <= rows and 0 <= lane <= GPT2C_LANES - rows and 1 <= n <= GPT2C_PANEL,
-          f"x has the shape {x.shape}, lane is {lane}; allowed: 1 to {GPT2C_PANEL} columns, and at least one row, "
-          f"as many as fit into {GPT2C_LANES} lanes")
-    find_kernels(isa).store_keys(<void *><size_t>(keys.ctypes.data + lane * keys.itemsize), keys.dtype == np.float16,
-                                 address(x), row_distance(x, "x"), rows, n)
+    cdef gpt2c_cache_dtype number = cache_dtype_of(dtype)
+    n_groups = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK // GPT2C_LANES
+    anything = np.array(beyond, "f2" if dtype == "float16" else "f4")
+    if dtype == "bfloat16":
+        anything = (anything.view("u4") >> 16).astype("u2")
+    made = []
+    for kind, x, size in ("keys", k, keys_bytes(number, d)), ("values", v, values_bytes(number, d)):
+        empty = np.full(size // anything.itemsize, anything).view(np.uint8)
+        groups = np.tile(empty, (n_groups, 1))
+        for i in range(0, positions, GPT2C_LANES):
+            for c in range(0, d, GPT2C_PANEL):
+                store(kind, groups[i // GPT2C_LANES], dtype, 0, c, d, x[i:i + GPT2C_LANES, c:c + GPT2C_PANEL], isa=isa)
+        first = groups.copy()
+        first[shared // GPT2C_LANES:] = empty
+        made += [first, groups[shared // GPT2C_LANES:].copy()]
+    to.dtype, to.next, to.shared = number, NULL, shared
+    to.k0, to.k, to.v0, to.v = memory_of(made[0]), memory_of(made[1]), memory_of(made[2]), memory_of(made[3])
+    return made
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
-              ptrdiff_t shared=0, isa=None, int threads=1, int repeats=1):
+              ptrdiff_t shared=0, dtype="float32", isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
     The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
-    is what the cache holds where nothing was written, ``shared`` (a multiple of 16 before the first query) positions
-    lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
+    is what the cache, of ``dtype``, holds where nothing was written, ``shared`` (a multiple of 16 before the first
+    query) positions lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
     """
     rows, d = q.shape
     positions = k.shape[0]
@@ -306,7 +316,7 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     work.kernels = find_kernels(isa)
     work.out, work.ld_out = address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
-    _alive = lay_out(&work.keys, k, v, beyond, shared)
+    _alive = lay_out(&work.keys, k, v, dtype, beyond, shared, isa)
     work.rows, work.tile, work.first = rows, tile, positions - rows
     work.d_head, work.scale = d, scale
     work.scratch_size = GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
@@ -317,7 +327,8 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     return out
 
 
-def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t shared=0, dtype="float32",
+                     isa=None):
     """Scores of the queries ``q`` [positions, d] with the keys ``k`` [positions, d], -inf for later ones."""
     positions, d = q.shape
     check(q.shape == k.shape and d >= 1, "q and k need the same shape, and at least one column")
@@ -326,7 +337,7 @@ def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t 
     scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t i, n = positions, d_head = d
-    _alive = lay_out(&keys, k, k, beyond, shared)
+    _alive = lay_out(&keys, k, k, dtype, beyond, shared, isa)
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     for i in range(n):
         kernels.attention_scores(address(out[i]), address(q[i:i + 1]), &keys, i, n, d_head, scale, address(scratch))
@@ -341,7 +352,7 @@ def softmax(const float[::1] x, *, isa=None):
     return out
 
 
-def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=0, isa=None):
+def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=0, dtype="float32", isa=None):
     """The values ``v`` [positions, d] weighted by each row of ``pattern`` [rows, positions], summed: [rows, d]."""
     rows, positions = pattern.shape
     d = v.shape[1]
@@ -351,7 +362,7 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
     scratch = np.empty(GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     cdef gpt2c_keys keys
     cdef ptrdiff_t n = positions, d_head = d
-    _alive = lay_out(&keys, v, v, beyond, shared)
+    _alive = lay_out(&keys, v, v, dtype, beyond, shared, isa)
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     for i in range(rows):
         kernels.attention_values(address(out[i]), address(pattern[i:i + 1]), &keys, n, d_head, address(scratch))

@@ -64,8 +64,8 @@ class LoadedModel:
         What was read from the checkpoint, and what was left aside.
     generation_config : mapping, optional
         The checkpoint's own defaults for generation.
-    cache_dtype : str
-        How new caches keep keys and values: "float32" or "float16".
+    cache_dtype : str, optional
+        How new caches keep keys and values: "float32", "float16" or "bfloat16"; None: what goes with the weights.
     no_tokenizer : str
         Why there is no tokenizer, for the error where one is needed.
     source_sha256 : function
@@ -84,7 +84,7 @@ class LoadedModel:
         name: str = "GPT-2",
         notes: Iterable[str] = (),
         generation_config: Mapping[str, Any] | None = None,
-        cache_dtype: str = "float32",
+        cache_dtype: str | None = None,
         no_tokenizer: str = "",
         source_sha256: Callable[[], str] = str,
         origin: Mapping[str, Any] | None = None,
@@ -122,11 +122,13 @@ class LoadedModel:
 
     @property
     def cache_dtype(self) -> str:
-        """How new caches keep keys and values: "float32" or "float16"; may be set."""
+        """How new caches keep keys and values: "float32", "float16" or "bfloat16"; may be set (None: the default)."""
         return self._cache_dtype
 
     @cache_dtype.setter
-    def cache_dtype(self, dtype: str) -> None:
+    def cache_dtype(self, dtype: str | None) -> None:
+        if dtype is None:
+            dtype = _engine.DEFAULT_CACHE_DTYPES[self.dtype]
         if dtype not in _engine.CACHE_DTYPES:
             allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
             raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
@@ -143,8 +145,9 @@ class LoadedModel:
 
         With bfloat16 also the instruction set, where that has an arithmetic of its own for it.
         """
-        cache = "" if self.cache_dtype == "float32" else f"-cache-{self.cache_dtype}"
-        own = self.dtype == "bfloat16" and self.weights.isa in _engine.OWN_BFLOAT16
+        usual = self.cache_dtype == _engine.DEFAULT_CACHE_DTYPES[self.dtype]
+        cache = "" if usual else f"-cache-{self.cache_dtype}"
+        own = "bfloat16" in (self.dtype, self.cache_dtype) and self.weights.isa in _engine.OWN_BFLOAT16
         dtype = f"{self.dtype}-{self.weights.isa}" if own else self.dtype
         return f"{dtype}-{self.backend}-{_engine.NUMERICS_VERSION}{cache}"
 

@@ -77,7 +77,7 @@ class GPT2LM(TemplateLM):
         pretrained: str | None = None,
         *,
         dtype: str | None = None,
-        cache_dtype: str = "float32",
+        cache_dtype: str | None = None,
         threads: int | None = None,
         revision: str | None = None,
         subfolder: str | None = None,

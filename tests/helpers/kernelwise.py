@@ -4,7 +4,7 @@ import numpy as np
 
 from gpt2c.core import _ops
 
-from .rounding import inputs_of
+from .rounding import CACHES, inputs_of
 
 
 def dtype_of(dtype, name, config):
@@ -61,7 +61,11 @@ def kernel_by_kernel(config, tensors, ids, dtype, isa=None, seen=None):
         for i in range(config.n_head):
             first, d = i * config.head_dim, config.head_dim
             q, k, v = (qkv[:, n + first : n + first + d] for n in (0, config.n_embd, 2 * config.n_embd))
-            _ops.attention(q, k, v, config.attention_scale(layer), mixed[:, first : first + d], isa=isa)
+            _ops.attention(
+                *(q, k, v, config.attention_scale(layer), mixed[:, first : first + d]),
+                dtype=CACHES[dtype],
+                isa=isa,
+            )
         seen[block + "attn.hook_z"] = mixed.reshape(heads)
         seen[block + "hook_attn_out"] = dense(f"h.{layer}.attn.c_proj", mixed)
         x = seen[block + "hook_resid_mid"] = dense(f"h.{layer}.attn.c_proj", mixed, residual=x)

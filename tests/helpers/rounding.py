@@ -9,6 +9,7 @@ import numpy as np
 PANEL, GROUP, HALF_GROUP, BLOCK = 64, 64, 32, 256
 PACKED = ("bfloat16", "int8", "int4")
 OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets whose bfloat16 arithmetic is their own
+CACHES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "float16", "int4": "float16"}  # by default
 WEIGHTS_PER_SCALE = {"int8": 4096, "int4": 256}
 
 
@@ -40,6 +41,12 @@ def to_bfloat16(x) -> np.ndarray:
 def bfloat16(x) -> np.ndarray:
     """float32 rounded to bfloat16, as float32."""
     return from_bfloat16(to_bfloat16(x))
+
+
+def narrowed(x, dtype: str) -> np.ndarray:
+    """What a cache of this dtype keeps of float32 keys and values, as float32."""
+    with np.errstate(over="ignore"):
+        return bfloat16(x) if dtype == "bfloat16" else np.asarray(x, dtype).astype(np.float32)
 
 
 def fma(a, b, c) -> np.ndarray:

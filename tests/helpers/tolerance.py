@@ -19,7 +19,7 @@ import numpy as np
 
 from gpt2c import reference
 
-from .rounding import inputs_of
+from .rounding import CACHES, inputs_of
 
 U = 2.0**-24  # unit roundoff of float32: half the distance from 1 to the next number
 TINY = 2.0**-150  # largest rounding error of a denormal result: half the smallest denormal
@@ -218,8 +218,11 @@ def model_bound(
     return MODEL_SAFETY * largest + 8 * unit * float((np.abs(head) @ size).max())
 
 
-def forward_rounding_inputs(config, weights, ids, rounded) -> np.ndarray:
-    """reference.forward, but dense layers multiply ``rounded(name, x)`` in place of x, both [rows, n]."""
+def forward_rounding_inputs(config, weights, ids, rounded, kept=lambda what, x: x) -> np.ndarray:
+    """reference.forward, but dense layers multiply ``rounded(name, x)`` in place of x, both [rows, n].
+
+    Attention multiplies ``kept(what, x)`` in place of "q", "k" and "v" of a head and its "weights", exp(score - max).
+    """
     ids, epsilon = np.asarray(ids), config.layer_norm_epsilon
 
     def norm(name, x):
@@ -235,9 +238,10 @@ def forward_rounding_inputs(config, weights, ids, rounded) -> np.ndarray:
         mixed = []
         for head in range(config.n_head):
             part = slice(head * config.head_dim, (head + 1) * config.head_dim)
-            q, k, v = (some[:, part] for some in np.split(qkv, 3, axis=1))
+            q, k, v = (kept(what, some[:, part]) for what, some in zip("qkv", np.split(qkv, 3, axis=1), strict=True))
             scores = np.where(future, -np.inf, q @ k.T * config.attention_scale(layer))
-            mixed.append(reference.softmax(scores) @ v)
+            chances = kept("weights", np.exp(scores - scores.max(axis=1, keepdims=True)))
+            mixed.append(chances @ v / chances.sum(axis=1, keepdims=True))
         x = x + dense(f"h.{layer}.attn.c_proj", np.concatenate(mixed, axis=1))
         hidden = dense(f"h.{layer}.mlp.c_fc", norm(f"h.{layer}.ln_2", x))
         x = x + dense(f"h.{layer}.mlp.c_proj", reference.activation(config.activation, hidden))
@@ -281,12 +285,19 @@ def format_bound(config, weights, ids, dtype: str, *, trials: int = 30, seed: in
     exact = reference.forward(config, weights, ids)
     rng = np.random.default_rng(seed)
     largest = 0.0
+
+    def kept(what, x):
+        """A cache of float16 rounds keys and values to 11 bits, one of bfloat16 all that attention multiplies to 8."""
+        bits = {"bfloat16": 8, "float16": 11 if what in "kv" else 53}[CACHES[dtype]]
+        return x * (1 + rng.uniform(-1, 1, x.shape) * 2.0**-bits)
+
     for _ in range(trials):
         moved = forward_rounding_inputs(
             config,
             weights,
             ids,
             lambda name, x: x + rng.uniform(-1, 1, x.shape) * half_steps(name, x, dtype),
+            kept,
         )
         largest = max(largest, float(np.abs(moved - exact).max()))
     return MODEL_SAFETY * largest + model_bound(config, weights, ids, seed=seed)
