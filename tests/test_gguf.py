@@ -86,8 +86,9 @@ def test_rows_of_quantised_matrices(dtype, block, tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", BLOCKS)
-def test_scales_that_are_not_finite(dtype, tmp_path):
-    data = b"\xff" * BLOCKS[dtype][1]  # NaN
+@pytest.mark.parametrize("scale", [b"\xff\xff", b"\0\x7c"], ids=["NaN", "infinity"])
+def test_scales_that_are_not_finite(dtype, scale, tmp_path):
+    data = scale * (BLOCKS[dtype][1] // 2)
     (tmp_path / "x").write_bytes(data)
     info = TensorInfo("x", dtype, (BLOCKS[dtype][0],), tmp_path / "x", 0, len(data))
     with RegularFile(tmp_path / "x") as file, pytest.raises(CheckpointError, match="has NaN or infinity in"):

@@ -133,7 +133,7 @@ class _Header:
 
     def text(self, what: str) -> str:
         """The next string: its length and UTF-8."""
-        data = self.take(self.number("Q", what), what)
+        data = self.take(int.from_bytes(self.take(8, what), "little"), what)
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
