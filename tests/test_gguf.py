@@ -64,6 +64,19 @@ def test_values_beside_gguf_py(dtype):
         assert dequantize(raw, dtype).tobytes() == expected.tobytes()
 
 
+@pytest.mark.oracle
+def test_header_beside_gguf_py(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    for path in (DATA / "small.gguf", write(tmp_path / "m.gguf", model_metadata() | vocabulary())):
+        theirs = gguf.GGUFReader(path)
+        with RegularFile(path) as file:
+            ours = read_gguf(file)
+        fields = {key: field.contents() for key, field in theirs.fields.items() if key[:5] != "GGUF."}
+        assert ours.metadata == fields
+        places = [(t.name, t.tensor_type.name, t.shape.tolist()[::-1], t.data_offset) for t in theirs.tensors]
+        assert [(t.name, t.dtype, [*t.shape], t.offset) for t in ours.tensors.values()] == places
+
+
 @pytest.mark.parametrize("dtype", BLOCKS)
 @pytest.mark.parametrize("block", [256, 2**20])
 def test_rows_of_quantised_matrices(dtype, block, tmp_path, monkeypatch):
@@ -179,6 +192,18 @@ def test_a_folder_of_such_files(tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_adapters_are_merged(tmp_path):
+    """To the logits of PEFT, on the same base in another layout."""
+    peft = Path(__file__).parent / "data" / "peft"
+    path = write(tmp_path / "m.gguf")
+    for name in ("dense", "dora", "embedding_and_head"):
+        found = GPT2.from_pretrained(path, adapter=peft / name).forward(
+            [1, 5, 10, 0, 3, 3, 7, 2], logits_to_keep=0
+        )
+        expected = np.load(peft / "logits.npz")[name]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_every_command_and_format_takes_it(tmp_path):
     source = DATA / "small.gguf"
     done = run("generate", "the", "-m", source, "-n", "3", "--temperature", "0")
@@ -249,6 +274,21 @@ def test_the_vocabulary_of_gpt2(tmp_path):
     assert tokenizer.kind == gpt2_tokenizer().kind
     assert tokenizer.encode("<|endoftext|>", special=True) == [50_256]
     assert tokenizer.chat_template is None
+
+
+@pytest.mark.oracle
+def test_tokens_beside_llama_cpp():
+    llama_cpp = pytest.importorskip("llama_cpp")
+    theirs = llama_cpp.Llama(str(DATA / "small.gguf"), vocab_only=True, verbose=False)
+    ours = read_gguf_tokenizer(DATA / "small.gguf", 297)
+    rng = np.random.default_rng(0)
+    pieces = ["<|endoftext|>", "<br>", "<", "  ", "\n", "é", "'s", "the", "An", " of", "1", "你", "🙂", "!"]
+    texts = [words for words, _ in llama_cpp_vectors()]
+    texts += ["".join(rng.choice(pieces, 20)) for _ in range(300)]
+    for words in texts:
+        for special in (False, True):
+            expected = theirs.tokenize(words.encode(), add_bos=False, special=special)
+            assert ours.encode(words, special=special) == expected, words
 
 
 def test_it_is_given_as_a_tokenizer_too(tmp_path):

@@ -9,7 +9,7 @@ import re
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -123,10 +123,9 @@ class RegularFile:
 
 def is_gguf(path: Path) -> bool:
     """Whether a path is that of a GGUF file, a model by itself, which gguf_model.py reads."""
-    if not path.is_file():
-        return False
-    with RegularFile(path) as file:
+    with suppress(CheckpointError), RegularFile(path) as file:
         return file.read(len(GGUF_MAGIC), 0) == GGUF_MAGIC
+    return False  # whoever reads it says why that fails
 
 
 def is_torch_file(file: RegularFile) -> bool:
