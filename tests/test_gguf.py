@@ -539,8 +539,8 @@ F32_2 = (0, [2], bytes(8))
         ({"a": F32_2}, {"counts": (1, 2**64 - 1)}, "announces 18446744073709551615 entries of metadata; for"),
         ({"a": F32_2}, {"counts": (3, 0)}, "is truncated or damaged: "),
         ({"a": F32_2}, {"counts": (0, 0)}, "has bytes that belong to no tensor: by its header it has"),
-        ({}, {"version": 1}, "is GGUF of version 1; little-endian files of versions 2 and 3 are read"),
-        ({}, {"version": 3 << 24}, "is GGUF big-endian; little-endian files of versions 2 and 3 are read"),
+        ({}, {"version": 1}, "is a GGUF file of version 1; little-endian ones of versions 2 and 3 are"),
+        ({}, {"version": 3 << 24}, "is a big-endian GGUF file; little-endian ones of versions 2 and 3 are"),
     ],
 )
 def test_tensors_that_cannot_be(tensors, changes, message, tmp_path):

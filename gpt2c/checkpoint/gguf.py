@@ -68,10 +68,10 @@ def read_gguf(file: RegularFile) -> GGUF:
     version = header.number("I", "its version")
     if version not in _VERSIONS:
         is_swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
-        what = "big-endian" if is_swapped else f"of version {version}"
+        what = "a big-endian GGUF file" if is_swapped else f"a GGUF file of version {version}"
         raise CheckpointError(
-            f"{path} is GGUF {what}; little-endian files of versions 2 and 3 are read: make it again with "
-            "today's llama.cpp"
+            f"{path} is {what}; little-endian ones of versions 2 and 3 are read: make it again with today's "
+            "llama.cpp"
         )
     counts = {}
     for what in ("tensors", "entries of metadata"):
