@@ -143,7 +143,8 @@ def test_it_is_the_model_of_transformers(dtype, tied, tmp_path):
     assert model.config == same.config
 
 
-def test_a_head_that_is_equal_to_the_embedding(tmp_path):
+def test_a_head_that_is_equal_to_the_embedding(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2c.checkpoint.gguf_model._STEP", 100)  # bytes that are compared at a time
     tensors = model_tensors()
     tensors["output.weight"] = tensors["token_embd.weight"]
     checkpoint = open_checkpoint(write(tmp_path / "m.gguf", tensors=tensors))
@@ -153,6 +154,23 @@ def test_a_head_that_is_equal_to_the_embedding(tmp_path):
     tensors["output.weight"] = kind, sizes, data[:-1] + b"\x3e"
     checkpoint = open_checkpoint(write(tmp_path / "m.gguf", tensors=tensors))
     assert not checkpoint.config.tie_word_embeddings and "lm_head.weight" in checkpoint.tensors
+
+
+def test_a_head_with_fewer_rows(tmp_path):
+    """It is no copy of the embedding, although all its bytes are equal to those of that."""
+    tensors = model_tensors()
+    kind, _, data = tensors["token_embd.weight"]
+    tensors["output.weight"] = kind, [6, 10], data[:240]
+    with pytest.raises(CheckpointError, match=r"has the shape \[10, 6\]; its metadata asks for \[11, 6\]"):
+        open_checkpoint(write(tmp_path / "m.gguf", tensors=tensors))
+
+
+def test_the_tokens_that_end_a_text(tmp_path):
+    """The end of a turn is one, too, as for llama.cpp."""
+    for eot, ends in ((None, (3,)), (3, (3,)), (4, (3, 4))):
+        more = {"eos": 3} | ({} if eot is None else {"eot": eot})
+        metadata = model_metadata() | {f"tokenizer.ggml.{name}_token_id": i for name, i in more.items()}
+        assert open_checkpoint(write(tmp_path / "m.gguf", metadata)).config.eos_token_ids == ends
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m.bin"])
@@ -328,6 +346,13 @@ def test_an_end_of_text_that_is_no_control_token(tmp_path):
     """As files have it that do not say what tokens are."""
     found = read(tmp_path / "m.gguf", {"ggml.token_type": None})
     assert found.special_tokens == {"<|endoftext|>": 50_256}
+
+
+def test_control_tokens_and_tokens_without_a_text(tmp_path):
+    tokens = [*vocabulary()["tokenizer.ggml.tokens"], "<|user|>", "", ""]
+    found = read(tmp_path / "m.gguf", {"ggml.tokens": tokens, "ggml.token_type": [*GOOD, 3, 1, 1]}, 50_260)
+    assert found.special_tokens == {"<|endoftext|>": 50_256, "<|user|>": 50_257}
+    assert found.token_bytes(50_258) == found.token_bytes(50_259) == b""
 
 
 GOOD = [1] * 50_256 + [3]
