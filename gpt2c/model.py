@@ -98,9 +98,9 @@ class GPT2(LoadedModel):
         source : str or path, optional
             A directory in Hugging Face layout; a file of weights (safetensors, or a state dict that
             torch.save wrote) with config.json and the tokenizer's files beside it; what nanoGPT, minGPT or
-            llm.c write (docs/models.md); a packed file (see :meth:`save`); or the name of a model on the
-            Hugging Face hub such as "gpt2". A LoRA adapter stands for the base that it names, with the
-            adapter merged into it. None is the small model that comes with gpt2c.
+            llm.c write, and GGUF files (docs/models.md); a packed file (see :meth:`save`); or the name of a
+            model on the Hugging Face hub such as "gpt2". A LoRA adapter stands for the base that it names,
+            with the adapter merged into it. None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
             "bfloat16", "int8" or "int4", each about half as large as the one before and a little further
@@ -116,8 +116,8 @@ class GPT2(LoadedModel):
             1 to 1024; the default is OMP_NUM_THREADS, else the physical cores this process may use.
         tokenizer : str, path or object, optional
             Used instead of the checkpoint's own: a directory with tokenizer files, one such file
-            (tokenizer.json, vocab.txt, spiece.model), the name of a model on the hub, of which only the
-            tokenizer is fetched, or any object with ``encode(text)`` and ``decode(ids)``.
+            (tokenizer.json, vocab.txt, spiece.model) or a GGUF file, the name of a model on the hub, of which
+            only the tokenizer is fetched, or any object with ``encode(text)`` and ``decode(ids)``.
         adapter : str, path, list or mapping, optional
             LoRA adapters that are merged into the weights: the directory of one as PEFT saves it, or its name
             on the hub; a list of these, or of pairs (adapter, weight); or a mapping adapter -> weight. A

@@ -31,7 +31,7 @@ class Checkpoint:
     config : Config
         With the bos and eos ids of generation_config.json where there is one.
     directory : Path
-        Where the tokenizer's files are.
+        Where the tokenizer's files are; or the GGUF file that it is in.
     name : str
         For display: the hub name or the path, as given.
     tensors : dict

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
-from .files import LLMC_MAGIC, RegularFile, is_torch_file, read_object
+from .files import GGUF_MAGIC, LLMC_MAGIC, RegularFile, is_torch_file, read_object
 from .hf_config import config_from_hf, with_generation_config
 from .safetensors import check_begin, read_header
 from .tensors import TensorInfo
@@ -42,13 +42,20 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
 
+# Of files that may hold weights.
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 # What transformers' Trainer saves beside a model.
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 _SHARD = re.compile(r".*-\d{5}-of-(\d{5})\.(?:safetensors|bin)")
 
-# How files of other formats begin.
-_OTHERS = {b"GGUF": "a GGUF", b"lmgg": "a ggml", b"\x89HDF": "an HDF5"}
+# How files of other formats begin, and what is said of them.
+_NOT_READ = "file, which gpt2c does not read: give the model that it was made from"
+_OTHERS = {
+    GGUF_MAGIC: "a GGUF file, a model by itself: give its path as the model's",
+    b"lmgg": f"a ggml {_NOT_READ}",
+    b"\x89HDF": f"an HDF5 {_NOT_READ}",
+}
 
 
 def is_adapter(path: Path) -> bool:
@@ -79,18 +86,21 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
 
 def _of_training_programs(directory: Path) -> str:
     """Advice on files that need no config.json, by their first bytes."""
-    found: dict[bool, list[str]] = {True: [], False: []}
+    kinds = {LLMC_MAGIC.to_bytes(4, "little"): "of llm.c", GGUF_MAGIC: "GGUF"}
+    found: dict[str, list[str]] = {kind: [] for kind in kinds.values()}
+    of_torch: list[str] = []
     for name in _named_like_weights(os.listdir(directory)):
         with contextlib.suppress(CheckpointError), RegularFile(directory / name) as file:
-            is_llmc = file.read(4, 0) == LLMC_MAGIC.to_bytes(4, "little")
-            # nanoGPT's ckpt.pt has been looked at.
-            if is_llmc or (is_torch_file(file) and name != "ckpt.pt"):
-                found[is_llmc].append(name)
-    of_llmc, of_torch = found[True], found[False]
-    if len(of_llmc) > 1:
-        return f". {' and '.join(of_llmc[:4])} are of llm.c: give the path of one"
-    if of_llmc:
-        return f". {of_llmc[0]} is of llm.c: give its path"
+            kind = kinds.get(file.read(4, 0))
+            if kind is not None:
+                found[kind].append(name)
+            elif is_torch_file(file) and name != "ckpt.pt":  # nanoGPT's has been looked at
+                of_torch.append(name)
+    for kind, names in found.items():
+        if len(names) > 1:
+            return f". {' and '.join(names[:4])} are {kind}: give the path of one"
+        if names:
+            return f". {names[0]} is {kind}: give its path"
     return f". If {of_torch[0]} is of nanoGPT, give its path" if of_torch else ""
 
 
@@ -214,9 +224,7 @@ def _refuse_foreign(file: RegularFile) -> None:
         )
     known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
     if known is not None:
-        raise CheckpointError(
-            f"{file.path} is {known} file, which gpt2c does not read: give the model that it was made from"
-        )
+        raise CheckpointError(f"{file.path} is {known}")
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -280,12 +288,12 @@ def advice(names: Iterable[str], path: str = "give the path of that file") -> st
     others = _named_like_weights(names)
     if others:
         return f"it has {', '.join(others[:4])}; to load one of them, {path}"
-    foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".gguf", ".onnx", ".npz"))]
+    foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".npz"))]
     if foreign:
         return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"
     return "nothing that looks like weights is there"
 
 
 def _named_like_weights(names: Iterable[str]) -> list[str]:
-    found = (name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")))
+    found = (name for name in names if name.endswith(_ENDINGS))
     return sorted(name for name in found if not name.startswith(_NO_WEIGHTS))

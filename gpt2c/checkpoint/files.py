@@ -9,7 +9,7 @@ import re
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,10 +17,12 @@ from ..errors import CheckpointError, shown
 from ..json_values import unique_keys
 
 __all__ = [
+    "GGUF_MAGIC",
     "LLMC_MAGIC",
     "MAX_JSON",
     "TORCH_MAGIC",
     "RegularFile",
+    "is_gguf",
     "is_torch_file",
     "parse_object",
     "read_object",
@@ -31,6 +33,7 @@ __all__ = [
 MAX_JSON = 4 * 2**20
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LLMC_MAGIC = 20240326
+GGUF_MAGIC = b"GGUF"
 # No file is so large; the system's own numbers for places in files end at twice that.
 _LAST = 2**62
 
@@ -116,6 +119,13 @@ class RegularFile:
             return _same(os.stat(self.path), self._opened)
         except OSError:
             return False
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, a model by itself, which gguf_model.py reads."""
+    with suppress(CheckpointError), RegularFile(path) as file:
+        return file.read(len(GGUF_MAGIC), 0) == GGUF_MAGIC
+    return False  # whoever reads it says why that fails
 
 
 def is_torch_file(file: RegularFile) -> bool:

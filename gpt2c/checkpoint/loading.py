@@ -223,7 +223,7 @@ def _counting(
         def counted(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
             def reading(name: str, *rows: int) -> np.ndarray:
                 found = read(name, *rows)
-                bar.update(found.size * checkpoint.tensors[name].itemsize)
+                bar.update(checkpoint.tensors[name].size_of(found.size))
                 return found
 
             return reading

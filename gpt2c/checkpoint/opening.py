@@ -17,7 +17,7 @@ from .directory import (
     read_config,
     read_generation_config,
 )
-from .files import read_object, reading
+from .files import is_gguf, read_object, reading
 from .hub import fetch, looks_like_name
 from .validate import match, unwrapped, without_absent_head
 
@@ -44,9 +44,9 @@ def open_checkpoint(
     ----------
     source : str or path, optional
         A directory (config.json; model.safetensors, or shards and their index), a .safetensors file with its
-        config.json in the same directory, or, if there is no such path, a name on the Hugging Face Hub:
-        "gpt2", "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c. A LoRA adapter stands
-        for the base that it names, with the adapter merged into it.
+        config.json in the same directory, a GGUF file, or, if there is no such path, a name on the Hugging
+        Face Hub: "gpt2", "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c. A LoRA
+        adapter stands for the base that it names, with the adapter merged into it.
     adapter : str, path, list or mapping, optional
         LoRA adapters to merge, as for :meth:`gpt2c.GPT2.from_pretrained`.
     revision : str, optional
@@ -150,6 +150,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
         if training is not None:
             config, files, stored = training.config, [training.file], training.tensors
             source, found = training.source, training.notes
+            directory = training.tokenizer or directory
         else:
             if directory != path:
                 check_file(path)
@@ -174,9 +175,13 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
 
 
 def _open_training(path: Path, stack: contextlib.ExitStack, strict: bool) -> Training | None:
-    """The model of a training program that has its own layout, if ``path`` is or holds one."""
+    """The model of a program that has its own layout, if ``path`` is or holds one."""
     directory = path if path.is_dir() else path.parent
     # Imports are deferred, as most models are folders of transformers.
+    if is_gguf(path):
+        from .gguf_model import open_gguf
+
+        return open_gguf(path, stack, strict=strict)
     if (directory / "config.json").exists():
         sizes = read_object(directory / "config.json").get("model")
         if isinstance(sizes, dict) and {"model_type", "n_layer", "n_head", "n_embd"} <= sizes.keys():

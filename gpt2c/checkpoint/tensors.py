@@ -11,20 +11,32 @@ import numpy as np
 from ..errors import CheckpointError, shown
 from .files import RegularFile
 
-__all__ = ["FLOAT_DTYPES", "ITEMSIZE", "ZERO", "TensorInfo", "read_tensor"]
+__all__ = ["BLOCKS", "FLOAT_DTYPES", "ITEMSIZE", "READABLE", "ZERO", "TensorInfo", "read_tensor"]
 
-# Bytes per element. Sub-byte types are left out: nothing in a GPT-2 has them.
+# Bytes per element. Sub-byte types are in `BLOCKS`.
 ITEMSIZE = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
     **dict.fromkeys(("I32", "U32", "F32"), 4),
     **dict.fromkeys(("F64", "I64", "U64"), 8),
 }
-# The dtypes that read_tensor converts.
+# Elements of a block and its bytes, of the quantised types of GGUF: rows are made of whole blocks.
+BLOCKS = {
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+}
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+# The dtypes that read_tensor converts.
+READABLE = (*FLOAT_DTYPES, *BLOCKS)
 # The dtype of a tensor that is stored nowhere: by a rule of its format all its values are 0.
 ZERO = "ZERO"
-# Elements that are read, converted and checked at a time, while they are in the cache.
+# Elements that are read, converted and checked at a time, while they are in the cache: whole `BLOCKS`.
 _BLOCK = 2**20
 
 
@@ -32,17 +44,17 @@ class TensorInfo(NamedTuple):
     """Where a tensor is, checked against the file's size."""
 
     name: str  # as stored
-    dtype: str  # "F32", "F16", "BF16", ...
+    dtype: str  # "F32", "F16", "BF16", "Q8_0", ...
     shape: tuple[int, ...]
     file: Path
     offset: int  # of its first byte, from the start of the file
     nbytes: int  # from its first to its last element
     strides: tuple[int, ...] | None = None  # in elements; None: C-contiguous
 
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return ITEMSIZE[self.dtype]
+    def size_of(self, count: int) -> int:
+        """The bytes of ``count`` neighbouring elements, which are whole blocks where the dtype has those."""
+        elements, nbytes = BLOCKS.get(self.dtype) or (1, ITEMSIZE.get(self.dtype, 0))  # 0: ZERO
+        return count // elements * nbytes
 
     @property
     def transposed(self) -> TensorInfo:
@@ -53,7 +65,7 @@ class TensorInfo(NamedTuple):
 
 
 def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:
-    """Read a tensor of `FLOAT_DTYPES` as float32, or some of its rows.
+    """Read a tensor of a dtype that is `READABLE` as float32, or some of its rows.
 
     Parameters
     ----------
@@ -68,6 +80,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     ndarray
         float32, C-contiguous, of the tensor's shape or [end - begin, ...]. No other array of that size is
         allocated where the tensor or its transpose is C-contiguous; the widening of F16 and BF16 is exact.
+        Of quantised tensors the values are those of `gguf_quants`.
 
     Raises
     ------
@@ -76,7 +89,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     """
     if info.dtype == ZERO:
         return np.zeros(info.shape, np.float32)
-    if info.dtype not in FLOAT_DTYPES:
+    if info.dtype not in READABLE:
         raise CheckpointError(
             f"{info.file}: tensor {shown(info.name)} has dtype {info.dtype}; weights are read from "
             f"{', '.join(FLOAT_DTYPES)}"
@@ -86,11 +99,11 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
         begin, end, _ = slice(begin, end).indices(shape[0])
         shape = (max(0, end - begin), *shape[1:])
     if info.strides is None:
-        first = info.offset + begin * math.prod(shape[1:]) * info.itemsize
+        first = info.offset + info.size_of(begin * math.prod(shape[1:]))
         return _read(file, info, first, math.prod(shape)).reshape(shape)
     if len(shape) == 2 and info.strides == (1, info.shape[0]):
         return _read_transposed(file, info, begin, begin + shape[0])
-    values = _read(file, info, info.offset, info.nbytes // info.itemsize)
+    values = _read(file, info, info.offset, info.nbytes // ITEMSIZE[info.dtype])
     strides = tuple(4 * stride for stride in info.strides)
     whole = np.lib.stride_tricks.as_strided(values, info.shape, strides, writeable=False)
     return np.array(whole[begin:end], order="C")
@@ -112,7 +125,7 @@ def _read_transposed(file: RegularFile, info: TensorInfo, begin: int, end: int) 
     bad = 0
     for at in range(0, n_columns, step):
         part = block[: n_columns - at]
-        bad += _read_into(part.reshape(-1), file, info, info.offset + at * n_rows * info.itemsize)
+        bad += _read_into(part.reshape(-1), file, info, info.offset + info.size_of(at * n_rows))
         out[:, at : at + len(part)] = part[:, begin:end].T
     _check_finite(bad, n_rows * n_columns, info)
     return out
@@ -121,15 +134,16 @@ def _read_transposed(file: RegularFile, info: TensorInfo, begin: int, end: int) 
 def _read_into(out: np.ndarray, file: RegularFile, info: TensorInfo, first: int) -> int:
     """Fill a flat float32 array with neighbouring elements. Returns how many are NaN or infinite."""
     count, bad = out.size, 0
-    raw = None if info.dtype == "F32" else np.empty(min(count, _BLOCK), f"u{info.itemsize}")
+    raw = None if info.dtype == "F32" else np.empty(info.size_of(min(count, _BLOCK)), np.uint8)
     flags = np.empty(min(count, _BLOCK), np.bool_)
     for start in range(0, count, _BLOCK):
-        block, offset = out[start : start + _BLOCK], first + start * info.itemsize
+        block, offset = out[start : start + _BLOCK], first + info.size_of(start)
         if raw is None:
             _fill(block, file, offset, info)
         else:
-            _fill(raw[: block.size], file, offset, info)
-            _convert(block, raw[: block.size], info.dtype)
+            stored = raw[: info.size_of(block.size)]
+            _fill(stored, file, offset, info)
+            _convert(block, stored, info.dtype)
         bad += block.size - int(np.count_nonzero(np.isfinite(block, out=flags[: block.size])))
     return bad
 
@@ -151,11 +165,15 @@ def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -
 
 
 def _convert(out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
-    """Convert elements, given as integers of their size, to float32."""
-    if dtype == "BF16":  # the upper half of a float32
-        bits = out.view(np.uint32)
-        bits[...] = raw
-        bits <<= 16
-    else:
-        with np.errstate(over="ignore"):  # infinities are refused
+    """Convert elements, given as the bytes of the file, to float32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        if dtype in BLOCKS:
+            from .gguf_quants import dequantize  # deferred, as most models are not quantised
+
+            out[...] = dequantize(raw.reshape(-1, BLOCKS[dtype][1]), dtype)
+        elif dtype == "BF16":  # the upper half of a float32
+            bits = out.view(np.uint32)
+            bits[...] = raw.view(np.uint16)
+            bits <<= 16
+        else:
             np.copyto(out, raw.view({"F16": np.float16, "F64": np.float64}[dtype]), casting="same_kind")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TokenizerError
 from ..tokenizer.files import FILES, META
 from ..tokenizer.load import as_tokenizer, load_tokenizer
+from .files import is_gguf
 from .hub import fetch_tokenizer, looks_like_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["find_tokenizer", "tokenizer_at"]
 
 _NAMES = (*FILES, META)
-_SUFFIXES = (".json", ".txt", ".model", ".pkl")
+_SUFFIXES = (".json", ".txt", ".model", ".pkl", ".gguf")
 
 
 def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
@@ -28,8 +29,9 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     ----------
     given : str, path or object
         A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model, nanoGPT's
-        meta.pkl), read with the settings that stand beside it; if there is no such path, the name of a model
-        on the Hugging Face hub, of which only the tokenizer is fetched; or an object, see `as_tokenizer`.
+        meta.pkl, a GGUF file), read with the settings that stand beside it; if there is no such path, the
+        name of a model on the Hugging Face hub, of which only the tokenizer is fetched; or an object, see
+        `as_tokenizer`.
     config : Config
     hub
         cache_dir, token and local_files_only of `fetch_tokenizer`.
@@ -62,7 +64,11 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
 
 
 def tokenizer_at(path: Path, config: Config) -> Tokenizer:
-    """The tokenizer in a directory, where nanoGPT's meta.pkl comes first, or in a file of it."""
+    """The tokenizer in a directory, where nanoGPT's meta.pkl comes first, or in a file of it or of GGUF."""
+    if is_gguf(path):
+        from .gguf_model import read_gguf_tokenizer  # deferred, as most models are none
+
+        return read_gguf_tokenizer(path, config.n_vocab)
     meta = path / META if path.is_dir() else path
     if meta.suffix == ".pkl" and meta.exists():
         from .nanogpt import read_meta  # deferred, as most models have none

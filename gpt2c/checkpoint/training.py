@@ -21,13 +21,14 @@ _END_OF_TEXT = 50_256
 
 
 class Training(NamedTuple):
-    """A model in the checkpoint of a training run."""
+    """A model in the checkpoint of a training run, or in a GGUF file."""
 
     config: Config
     file: RegularFile
     tensors: list[TensorInfo]
     notes: list[str]
     source: str  # of the configuration, for messages
+    tokenizer: Path | None = None  # where it is, if not in a file beside the weights
 
 
 def ends_of_text(n_vocab: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .names import (
     of_choice_head,
     shared_prefix,
 )
-from .tensors import FLOAT_DTYPES, ZERO, TensorInfo
+from .tensors import FLOAT_DTYPES, READABLE, ZERO, TensorInfo
 
 __all__ = ["LOOSE", "listed", "match", "unwrapped", "without_absent_head"]
 
@@ -141,7 +141,7 @@ def _check(
             f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; {source} asks "
             f"for {list(shape)}, that is [{', '.join(dims)}]"
         )
-    if tensor.dtype not in (*FLOAT_DTYPES, ZERO):
+    if tensor.dtype not in (*READABLE, ZERO):
         raise CheckpointError(
             f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
             f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"

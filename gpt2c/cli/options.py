@@ -44,7 +44,7 @@ def model_options(
         "--tokenizer",
         metavar="SOURCE",
         help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
-        "spiece.model, nanoGPT's meta.pkl) or a name on the hub",
+        "spiece.model, nanoGPT's meta.pkl, a GGUF file) or a name on the hub",
     )
     group.add_argument(
         "--adapter",

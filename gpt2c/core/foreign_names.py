@@ -136,9 +136,8 @@ OF_LOADING = each(
         "attn_implementation use_kernels": "there is one attention; backend chooses what multiplies matrices",
         "use_safetensors weights_only": "safetensors come first, and of files of torch nothing is ever run",
         "variant": "model.safetensors (or its shards) is read; rename the file of a variant",
-        "gguf_file from_tf from_flax state_dict": (
-            "save the model as safetensors first; other formats are not read"
-        ),
+        "gguf_file": "give the path of the GGUF file as the model's",
+        "from_tf from_flax state_dict": ("save the model as safetensors first; other formats are not read"),
         "trust_remote_code": "gpt2c runs no code of models",
         "config": "config.json beside the weights is read; change it there",
         "generation_config": "the checkpoint's is model.generation_config; generate takes options by name",

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import TokenizerError, shown
 from .reading import read_json, read_text
 
-__all__ = ["FILE", "default_template", "read_chat_template"]
+__all__ = ["FILE", "MOST_CHARACTERS", "default_template", "read_chat_template"]
 
 FILE = "chat_template.jinja"
 MOST_CHARACTERS = 64 << 10

@@ -19,7 +19,7 @@ from .vocabulary import AddedToken, NotExact, Vocabulary, compile_vocabulary, gp
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "unpack"]
+__all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "made_from", "unpack"]
 
 _KIND = "byte-level BPE (tiktoken)"
 # GPT-2's vocabulary, and the same in an embedding padded to a multiple of 64 or 128, as trainers do it.
@@ -62,7 +62,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
             tokenizer = copy(tokenizer)  # other models share the original
             tokenizer.chat_template = template
         return tokenizer
-    tokenizer = _made_from(found.content, found.where, config.n_vocab)
+    tokenizer = made_from(found.content, found.where, config.n_vocab)
     tokenizer.source, tokenizer.chat_template = directory, template
     special, tokenizer.takes_bos = tokenizer.special_tokens, found.takes_bos
     tokenizer.bos_token_id, tokenizer.eos_token_id = (
@@ -72,7 +72,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     return tokenizer
 
 
-def _made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
+def made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     """The tokenizer that a description asks for, run by tiktoken where that is exact."""
     from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
 

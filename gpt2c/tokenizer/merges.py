@@ -8,7 +8,7 @@ from ..errors import TokenizerError, shown
 from .classes import Settings
 from .vocabulary import BYTE_CHARS
 
-__all__ = ["from_vocab_and_merges"]
+__all__ = ["byte_level_bpe", "from_vocab_and_merges"]
 
 _FAMILIES = ("GPT2", "Roberta", "Bart")
 
@@ -22,10 +22,15 @@ def from_vocab_and_merges(
             f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know; "
             "save it as tokenizer.json, or give tokenizer=transformers.AutoTokenizer.from_pretrained(...)"
         )
+    return byte_level_bpe(vocab, _lines(merges, vocab, added, where))
+
+
+def byte_level_bpe(vocab: dict[str, Any], merges: list[str]) -> dict[str, Any]:
+    """The description of a byte-level BPE with GPT-2's rules, from its tokens and merges ("a b")."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None}
     model |= {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
-    model |= {"vocab": vocab, "merges": _lines(merges, vocab, added, where)}
+    model |= {"vocab": vocab, "merges": merges}
     return {
         "version": "1.0",
         "truncation": None,

@@ -1,0 +1,200 @@
+"""GPT-2 in a GGUF file, as llama.cpp's converter writes it: sizes, weights and tokenizer, all in one file.
+
+Dense layers are stored as [out, in]. llama.cpp computes GPT-2's GELU and divides scores by the root of the
+head's width, whatever the model was made from; a file says nothing of either. The head is the embedding
+where there is no ``output.weight``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from .files import RegularFile
+from .gguf import read_gguf
+from .tensors import BLOCKS, TensorInfo
+from .training import Training
+from .validate import LOOSE
+
+if TYPE_CHECKING:
+    from ..tokenizer.base import Tokenizer
+
+__all__ = ["open_gguf", "read_gguf_tokenizer"]
+
+_ARCHITECTURE = "gpt2"
+_SIZES = {
+    "n_layer": "block_count",
+    "n_head": "attention.head_count",
+    "n_embd": "embedding_length",
+    "n_inner": "feed_forward_length",
+    "n_ctx": "context_length",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+}
+_TOP = {
+    "token_embd": "wte",
+    "position_embd": "wpe",
+    "output_norm": "ln_f",
+    "output": "lm_head",
+}
+_IN_LAYERS = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_NAME = re.compile(r"(?:blk\.(?P<layer>0|[1-9][0-9]{0,3})\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
+_STEP = 2**20  # bytes that are compared at a time
+
+
+def open_gguf(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training:
+    """The model in a GGUF file, which is entered into ``stack``.
+
+    ``strict`` refuses settings that llama.cpp's GPT-2 does not have; else they are noted.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        It is damaged, holds something else than a whole GPT-2, or has sizes that a GPT-2 cannot have.
+    """
+    file = stack.enter_context(RegularFile(path))
+    metadata, stored = read_gguf(file)
+    _check_kind(metadata, path)
+    tensors = list(_renamed(stored))
+    by_name = {tensor.name: tensor for tensor in tensors}
+    embedding, head = by_name.get("wte.weight"), by_name.get("lm_head.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise CheckpointError(f"{path} has no token_embd.weight, a matrix with a row for each token")
+    rows = embedding.shape[0]
+    is_tied = head is None or _equal(head, embedding, file)
+    config = _config(metadata, rows, is_tied, path)
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, list) and len(tokens) != rows:
+        raise CheckpointError(
+            f"{path} is damaged: it has {len(tokens)} tokens, but token_embd.weight has {rows} rows"
+        )
+    dtypes = sorted({tensor.dtype for tensor in tensors})
+    notes = [f"{path.name}: GGUF, {len(tensors)} tensors of {', '.join(dtypes)}; activation gelu_new"]
+    if not BLOCKS.keys().isdisjoint(dtypes):
+        notes.append("quantised weights are the float32 values that they stand for")
+    if is_tied and head is not None:
+        tensors.remove(head)
+        notes.append("output.weight is equal to token_embd.weight: they are one matrix")
+    if tokens and metadata.get("tokenizer.ggml.pre", "default") == "default":
+        notes.append("the file does not say how texts are cut into words: as GPT-2 does")
+    strange = _strange(metadata, config)
+    if strange and strict:
+        raise ConfigError(
+            f"{path}: its metadata say {strange}, which GPT-2 does not have: a program that has it may "
+            f"compute something else{LOOSE}"
+        )
+    if strange:
+        notes.append(f"the metadata say {strange}, left aside: GPT-2 has no such thing (strict=False)")
+    return Training(config, file, tensors, notes, "its metadata", path)
+
+
+def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:
+    """The tokenizer in the metadata of a GGUF file, for a model of ``n_vocab`` tokens.
+
+    Raises
+    ------
+    TokenizerError
+        The file is damaged, holds none, one of a kind that is not read, or another model's.
+    """
+    from ..tokenizer.gguf import from_metadata
+
+    try:
+        with RegularFile(path) as file:
+            metadata = read_gguf(file).metadata
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+    return from_metadata(metadata, str(path), n_vocab)
+
+
+def _check_kind(metadata: Mapping[str, Any], path: Path) -> None:
+    """Refuse what is no whole GPT-2."""
+    architecture = metadata.get("general.architecture")
+    if architecture != _ARCHITECTURE:
+        raise CheckpointError(
+            f"{path} holds a model of the architecture {shown(architecture)}; gpt2c runs {_ARCHITECTURE!r}"
+        )
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
+        raise CheckpointError(
+            f"{path} holds {shown(kind)}, not a model: of adapters those are read that PEFT saved"
+        )
+    parts = metadata.get("split.count", 1)
+    if parts not in (0, 1):
+        raise CheckpointError(
+            f"{path} is one of {shown(parts)} parts of a model: `llama-gguf-split --merge` makes one file of "
+            "them, give that"
+        )
+
+
+def _config(metadata: Mapping[str, Any], rows: int, is_tied: bool, path: Path) -> Config:
+    given: dict[str, Any] = {name: metadata.get(f"{_ARCHITECTURE}.{key}") for name, key in _SIZES.items()}
+    absent = [f"{_ARCHITECTURE}.{_SIZES[name]}" for name, value in given.items() if value is None]
+    if absent:
+        raise CheckpointError(f"{path}: its metadata have no {', '.join(absent)}; a GPT-2 needs them")
+    epsilon = given["layer_norm_epsilon"]
+    if type(epsilon) is float:  # the number that was rounded to float32
+        given["layer_norm_epsilon"] = float(str(np.float32(epsilon)))
+    bos, eos, eot = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot"))
+    ends = [eos] if eot == eos else [eos, eot]
+    try:
+        return Config(
+            **given,
+            n_vocab=rows,
+            tie_word_embeddings=is_tied,
+            bos_token_id=bos,
+            eos_token_ids=tuple(end for end in ends if end is not None),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: its metadata: {error}") from None
+
+
+def _strange(metadata: Mapping[str, Any], config: Config) -> str:
+    """The settings that llama.cpp's GPT-2 does not have, but for those that say what holds anyway."""
+    known = {f"{_ARCHITECTURE}.{key}" for key in _SIZES.values()}
+    implied = {
+        f"{_ARCHITECTURE}.attention.head_count_kv": config.n_head,
+        f"{_ARCHITECTURE}.vocab_size": config.n_vocab,
+    }
+    strange = [
+        f"{shown(key)}: {shown(value)}"
+        for key, value in metadata.items()
+        if key.startswith(f"{_ARCHITECTURE}.") and key not in known and implied.get(key) != value
+    ]
+    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
+
+
+def _renamed(stored: Mapping[str, TensorInfo]) -> Iterator[TensorInfo]:
+    """The tensors under canonical names where they are GPT-2's, dense layers as [in, out]."""
+    for name, tensor in stored.items():
+        found = _NAME.fullmatch(name)
+        part = found and (_TOP if found["layer"] is None else _IN_LAYERS).get(found["part"])
+        if found is None or part is None:
+            yield tensor  # which is not expected
+            continue
+        layer = "" if found["layer"] is None else f"h.{found['layer']}."
+        tensor = tensor._replace(name=f"{layer}{part}.{found['kind']}")
+        yield tensor.transposed if layer and len(tensor.shape) == 2 else tensor
+
+
+def _equal(one: TensorInfo, other: TensorInfo, file: RegularFile) -> bool:
+    """Whether two tensors have the same bytes, which are read up to the first that differs."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    for at in range(0, one.nbytes, _STEP):
+        size = min(_STEP, one.nbytes - at)
+        if file.read(size, one.offset + at) != file.read(size, other.offset + at):
+            return False
+    return True

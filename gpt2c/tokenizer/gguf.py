@@ -1,0 +1,138 @@
+"""The tokenizer in the metadata of a GGUF file, as llama.cpp keeps it: byte-level BPE of GPT-2's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import TokenizerError, shown
+from .base import Tokenizer
+from .chat_template import MOST_CHARACTERS
+from .classes import template
+from .load import made_from
+from .merges import byte_level_bpe
+
+__all__ = ["from_metadata"]
+
+_KEYS = "tokenizer.ggml."
+# Names of rules that cut a text into words, of which GPT-2's is one; "default" stands for an unknown one.
+_WORDS = ("gpt-2", "phi-2", "default")
+# What a token is, by its number in the file.
+_NORMAL, _USER_DEFINED, _UNUSED = 1, 4, 5
+_SPECIAL = (2, 3)  # the unknown token, and control tokens
+_OTHER = "Give the folder with the tokenizer's files as tokenizer= (--tokenizer)"
+
+
+def from_metadata(metadata: Mapping[str, Any], where: str, n_vocab: int) -> Tokenizer:
+    """The tokenizer that a file's metadata describe, for a model of ``n_vocab`` tokens.
+
+    Raises
+    ------
+    TokenizerError
+        There is none, it is of a kind that is not read, damaged, or another model's.
+    """
+    given = {key[len(_KEYS) :]: value for key, value in metadata.items() if key.startswith(_KEYS)}
+    _check_kind(given, where)
+    tokens = _texts(given, "tokens", where)
+    ids = {name: _id(given, name, tokens, where) for name in ("bos", "eos", "eot")}
+    vocab, added = _sorted(tokens, _types(given, len(tokens), where), ids, where)
+    description = byte_level_bpe(vocab, _texts(given, "merges", where))
+    description["added_tokens"] = added
+    before, behind = (_put_beside(given, name, ids, tokens, where) for name in ("bos", "eos"))
+    if before or behind:
+        steps = [description["post_processor"], template(before, behind, vocab)]
+        description["post_processor"] = {"type": "Sequence", "processors": steps}
+    tokenizer = made_from(description, where, n_vocab)
+    tokenizer.bos_token_id, tokenizer.eos_token_id = ids["bos"], ids["eos"]
+    chat = metadata.get("tokenizer.chat_template")
+    if chat is not None and (not isinstance(chat, str) or len(chat) > MOST_CHARACTERS):
+        raise TokenizerError(
+            f"{where}: the chat template is {shown(chat)}; a text of at most {MOST_CHARACTERS:,} characters "
+            "is needed"
+        )
+    tokenizer.chat_template = chat
+    return tokenizer
+
+
+def _check_kind(given: Mapping[str, Any], where: str) -> None:
+    """Refuse what is no byte-level BPE that cuts texts into words as GPT-2 does."""
+    model, words = given.get("model"), given.get("pre", "default")
+    if model in (None, "none", "no_vocab"):
+        raise TokenizerError(f"{where} holds no tokenizer. {_OTHER}; in Python, token ids work without")
+    if model != "gpt2":
+        raise TokenizerError(
+            f"{where} has a tokenizer of the kind {shown(model)}; in GGUF files 'gpt2' is read. {_OTHER}"
+        )
+    if words not in _WORDS:
+        raise TokenizerError(
+            f"{where} cuts texts into words by the rule {shown(words)} (tokenizer.ggml.pre); in GGUF files "
+            f"are read {', '.join(map(repr, _WORDS))}. {_OTHER}"
+        )
+    if given.get("add_sep_token", False) is not False:
+        raise TokenizerError(f"{where} has add_sep_token, which is not read in GGUF files. {_OTHER}")
+
+
+def _texts(given: Mapping[str, Any], name: str, where: str) -> list[str]:
+    found = given.get(name)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise TokenizerError(f"{where}: tokenizer.ggml.{name} is {shown(found)}; a list of texts is needed")
+    return found
+
+
+def _types(given: Mapping[str, Any], count: int, where: str) -> list[int]:
+    """What each token is; all are ordinary where the file does not say."""
+    found = given.get("token_type")
+    if found is None:
+        return [_NORMAL] * count
+    if not isinstance(found, list) or len(found) != count:
+        raise TokenizerError(
+            f"{where}: tokenizer.ggml.token_type does not say what each of the {count} tokens is"
+        )
+    return found
+
+
+def _id(given: Mapping[str, Any], name: str, tokens: list[str], where: str) -> int | None:
+    """The token that is named as the beginning or the end of a text."""
+    found = given.get(f"{name}_token_id")
+    if found is not None and (type(found) is not int or not 0 <= found < len(tokens)):
+        raise TokenizerError(
+            f"{where}: tokenizer.ggml.{name}_token_id is {shown(found)}; a token id below {len(tokens)} is "
+            "needed"
+        )
+    return found
+
+
+def _sorted(
+    tokens: list[str], types: list[int], ids: Mapping[str, int | None], where: str
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """The vocabulary, and those of its tokens that are cut out of a text, as a tokenizer.json has them."""
+    vocab: dict[str, int] = {}
+    added: list[dict[str, Any]] = []
+    for index, (text, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind == _UNUSED or not text:
+            continue  # a row that only fills the embedding up
+        if text in vocab:
+            raise TokenizerError(f"{where}: {shown(text)} is both token {vocab[text]} and token {index}")
+        vocab[text] = index
+        special = kind in _SPECIAL or index in ids.values()
+        if special or kind == _USER_DEFINED:
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            added.append({"id": index, "content": text, **flags, "special": special})
+        elif kind != _NORMAL:
+            raise TokenizerError(f"{where}: token {index} is of the type {kind}; allowed: 1 to 5. {_OTHER}")
+    return vocab, added
+
+
+def _put_beside(
+    given: Mapping[str, Any], name: str, ids: Mapping[str, int | None], tokens: list[str], where: str
+) -> list[str]:
+    """The token that is put before ("bos") or behind ("eos") every text."""
+    asked, index = given.get(f"add_{name}_token", False), ids[name]
+    if asked is False:
+        return []
+    if asked is not True or index is None:
+        raise TokenizerError(
+            f"{where}: tokenizer.ggml.add_{name}_token is {shown(asked)} and {name}_token_id is {index}; "
+            "allowed: false, or true with a token"
+        )
+    return [tokens[index]]
