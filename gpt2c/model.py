@@ -212,31 +212,44 @@ class GPT2(LoadedModel):
 
         save(self, path)
 
-    def export(self, directory: str | os.PathLike[str]) -> None:
-        """Write the model as a directory in Hugging Face layout, which transformers loads.
+    def export(self, path: str | os.PathLike[str], dtype: str | None = None) -> float:
+        """Write the model for other programs: as a directory for transformers, or a GGUF file for llama.cpp.
 
-        That is config.json, model.safetensors (float32, the tensors bit for bit), generation_config.json and
-        the tokenizer's files: those that it was read from, as they are, else a tokenizer.json. The directory
-        appears once it is complete.
+        The directory is in Hugging Face layout: config.json, model.safetensors (float32, the tensors bit for
+        bit), generation_config.json and the tokenizer's files: those that it was read from, as they are, else
+        a tokenizer.json. A GGUF file holds weights, sizes and tokenizer. What is written appears once it is
+        complete (docs/models.md).
 
         Parameters
         ----------
-        directory : str or path
-            A new name, or an empty directory.
+        path : str or path
+            The file to write, if the name ends with .gguf: one of that name is replaced. Else a new name for
+            the directory, or an empty directory.
+        dtype : str, optional
+            Of the matrices in a GGUF file: "f32", the default, "f16", "bf16" or "q8_0".
+
+        Returns
+        -------
+        float
+            How far what was written is from the weights: the root mean square of the differences, as a share
+            of that of the weights. 0 where nothing was rounded.
 
         Raises
         ------
         ValueError
-            The weights are rounded: :attr:`dtype` is not "float32".
+            The weights are rounded: :attr:`dtype` is not "float32". (To a GGUF file they are written as they
+            are.) Or they are beyond the range of "f16" or "q8_0".
+        ConfigError
+            llama.cpp would compute something else: it knows no such activation, scaling or head.
         TokenizerError
             The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
-            of a packed file.
+            of a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
         OSError
             The directory is there and not empty, or cannot be written.
         """
         from .checkpoint.export import export
 
-        export(self, directory)
+        return export(self, path, dtype)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload

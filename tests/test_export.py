@@ -370,7 +370,11 @@ def test_export_tells_what_it_wrote(tmp_path):
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "two").iterdir()}
     assert json.loads(done.stdout) == {"directory": str(tmp_path / "two"), "files": sizes}
     done = run("export", BUNDLED, tmp_path / "x", "--dtype", "int8")
-    assert done.returncode == 2 and "; what is written is float32" in done.stderr
+    assert done.returncode == 2 and "argument --dtype: invalid choice: 'int8'" in done.stderr
+    done = run("export", BUNDLED, tmp_path / "x", "--torch-dtype", "int8")
+    assert (
+        done.returncode == 2 and "; what is written is float32; in a FILE.gguf, what --dtype" in done.stderr
+    )
 
 
 def test_export_without_a_tokenizer_says_so(tmp_path):

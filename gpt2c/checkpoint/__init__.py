@@ -6,7 +6,8 @@ these programs write, gguf_model.py GGUF files (with gguf.py and gguf_quants.py)
 names.py holds the table of GPT-2's tensors and validate.py checks the weights against it; opening.py combines
 these into the Checkpoint of checkpoint.py; adapter_config.py and adapter.py read LoRA adapters, merging.py
 and deltas.py merge them into one; files.py is what they share. packed.py is the format of packed files,
-loading.py makes a model from either kind, export.py writes one for transformers.
+loading.py makes a model from either kind, export.py writes one for transformers and gguf_export.py for
+llama.cpp.
 """
 
 from .opening import BUNDLED, Checkpoint, open_checkpoint

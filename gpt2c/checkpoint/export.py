@@ -1,4 +1,4 @@
-"""Writing a model as a directory in Hugging Face layout."""
+"""Writing a model for other programs: a directory in Hugging Face layout; gguf_export.py has GGUF files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,30 @@ from .safetensors import header_bytes
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["export"]
+__all__ = ["export", "is_gguf"]
 
 
-def export(model: LoadedModel, directory: str | os.PathLike[str]) -> None:
+def export(model: LoadedModel, path: str | os.PathLike[str], dtype: str | None) -> float:
     """What :meth:`gpt2c.GPT2.export` does."""
+    if is_gguf(path):
+        from .gguf_export import export_gguf  # few models are exported so
+
+        return export_gguf(model, path, dtype or "f32")
+    if dtype is not None:
+        raise ValueError(
+            f"dtype is {dtype!r}, and a directory has its weights in float32: leave it out, or give a name "
+            "that ends with .gguf"
+        )
+    _export_directory(model, path)
+    return 0.0
+
+
+def is_gguf(path: str | os.PathLike[str]) -> bool:
+    """Whether a model that gets this name becomes a GGUF file."""
+    return os.fspath(path).lower().endswith(".gguf")
+
+
+def _export_directory(model: LoadedModel, directory: str | os.PathLike[str]) -> None:
     if model.dtype != "float32":
         raise ValueError(
             f"the weights of {model.name} are rounded to {model.dtype}: load the model that it was made from "

@@ -1,4 +1,4 @@
-"""`gpt2c export`: write a model as a directory in Hugging Face layout."""
+"""`gpt2c export`: write a model as a directory in Hugging Face layout, or as a GGUF file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from ..checkpoint.export import is_gguf
 from ..core.labels import harmless
+from ..model import GPT2
 from .console import note
 from .formatting import print_json, size_text
 from .loading import load_model
@@ -25,18 +27,54 @@ _CLASSES = {
 
 
 def run(arguments: Namespace) -> None:
-    """Write the directory, and tell what is in it and what loads it."""
-    directory = Path(arguments.destination)
-    if directory.exists() and not (directory.is_dir() and not os.listdir(directory)):
-        # Told before the long work, too.
-        raise ValueError(f"{directory} is there and is no empty directory: choose another name")
+    """Write the directory or the file, and tell what is in it and what loads it."""
+    path, dtype = Path(arguments.destination), arguments.dtype
+    to_gguf = is_gguf(path)
+    # Told before the long work, too.
+    if to_gguf and path.exists() and not _begins_as_gguf(path):
+        raise ValueError(f"{path} is there and is no GGUF file that could be replaced: choose another name")
+    if not to_gguf and path.exists() and not (path.is_dir() and not os.listdir(path)):
+        raise ValueError(f"{path} is there and is no empty directory: choose another name")
+    if not to_gguf and dtype is not None:
+        raise ValueError("--dtype is for a FILE.gguf: a directory has its weights in float32")
     arguments.model, arguments.dtype, arguments.backend = arguments.source, None, "native"
     model = load_model(arguments)
+    if to_gguf:
+        _write_file(model, path, dtype or "f32", arguments.json)
+    else:
+        _write_directory(model, path, arguments.json)
+
+
+def _begins_as_gguf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _write_file(model: GPT2, path: Path, dtype: str, as_json: bool) -> None:
+    rounding = model.export(path, dtype)
+    if model.dtype != "float32":
+        note(
+            f"the weights of {model.name} were rounded to {model.dtype} before: what that lost is lost here, "
+            "too; export the model that it was made from to keep it"
+        )
+    size = path.stat().st_size
+    if as_json:
+        print_json({"file": str(path), "bytes": size, "dtype": dtype, "rounding": rounding}, sys.stdout)
+        return
+    print(harmless(f"{path}: {size_text(size)}, {dtype}"))
+    if rounding:
+        print(f"rounding changed the weights by {rounding:.2%} (root mean square)")
+    print(harmless(f"in llama.cpp: llama-server -m {shlex.quote(str(path))}"))
+
+
+def _write_directory(model: GPT2, directory: Path, as_json: bool) -> None:
     model.export(directory)
     if not model.has_tokenizer:
         note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
-    if arguments.json:
+    if as_json:
         print_json({"directory": str(directory), "files": sizes}, sys.stdout)
         return
     for name, size in sizes.items():

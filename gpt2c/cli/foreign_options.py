@@ -46,7 +46,10 @@ _TO_CONVERT = each(
 _TO_EXPORT = each(
     {
         "pretrained_model_name_or_path model_name model_path model m": "the model is the first argument",
-        "torch_dtype dtype quantization_config load_in_4bit load_in_8bit": "what is written is float32",
+        "torch_dtype quantization_config load_in_4bit load_in_8bit outtype": (
+            "what is written is float32; in a FILE.gguf, what --dtype says: f32, f16, bf16 or q8_0"
+        ),
+        "outfile": "what to write is the second argument",
     }
 )
 

@@ -310,12 +310,19 @@ def _convert(command: Command) -> None:
 def _export(command: Command) -> None:
     parser = command(
         "export",
-        "write a model as a directory that transformers loads",
-        "config.json, model.safetensors in float32, generation_config.json and the tokenizer's files. The "
-        "directory appears once it is complete.",
+        "write a model as a directory that transformers loads, or a GGUF file for llama.cpp",
+        "The directory gets config.json, model.safetensors in float32, generation_config.json and the "
+        "tokenizer's files; the file has all in one. Either appears once it is complete.",
     )
     parser.add_argument("source", metavar="SRC", help="a model, as for -m of the other commands")
-    parser.add_argument("destination", metavar="DIR", help="a new name, or an empty directory")
+    parser.add_argument(
+        "destination", metavar="DST", help="NAME.gguf for a file; else a new name, or an empty directory"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("f32", "f16", "bf16", "q8_0"),
+        help="how a GGUF file keeps matrices (f32)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     model_options(parser, model=False, dtype=False)
 

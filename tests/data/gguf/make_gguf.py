@@ -1,18 +1,24 @@
-"""Records what gguf-py and llama.cpp make of GGUF files: pip install gguf==0.19.0 llama-cpp-python==0.3.36
+"""Records what gguf-py and llama.cpp make of GGUF files.
+
+pip install gguf==0.19.0 llama-cpp-python==0.3.36
+PYTHONPATH=tests python tests/data/gguf/make_gguf.py
 
 blocks.npz   blocks of every quantised type, and their values by gguf-py
 small.gguf   a GPT-2 with random weights of many types, written and quantised by gguf-py
 small.json   SHA-256 of the values of its tensors by gguf-py; tokens of texts by llama.cpp
+sha256.json  SHA-256 of the files that gguf-py writes of the model in tests/helpers/gguf_py.py
 """
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import gguf
 import llama_cpp
 import numpy as np
 from gguf.quants import dequantize, quantize
+from helpers.gguf_py import DTYPES, by_gguf_py
 
 HERE = Path(__file__).parent
 QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
@@ -110,8 +116,19 @@ def small():
     return hashes
 
 
+def exports():
+    hashes = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in DTYPES:
+            file = Path(folder) / dtype
+            by_gguf_py(file, dtype, "small")
+            hashes[dtype] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (HERE / "sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
+
+
 def main():
     blocks()
+    exports()
     hashes = small()
     model = llama_cpp.Llama(str(HERE / "small.gguf"), vocab_only=True, verbose=False)
     tokens = [
