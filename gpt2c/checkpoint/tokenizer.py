@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["find_tokenizer", "tokenizer_at"]
 
 _NAMES = (*FILES, META)
-_SUFFIXES = (".json", ".txt", ".model", ".pkl")
+_SUFFIXES = (".json", ".txt", ".model", ".bpe", ".pkl")
 
 
 def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
