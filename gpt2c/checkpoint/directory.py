@@ -287,5 +287,7 @@ def advice(names: Iterable[str], path: str = "give the path of that file") -> st
 
 
 def _named_like_weights(names: Iterable[str]) -> list[str]:
-    found = (name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")))
+    found = (
+        name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index"))
+    )
     return sorted(name for name in found if not name.startswith(_NO_WEIGHTS))
