@@ -396,6 +396,10 @@ def test_what_else_is_stored(tmp_path):
         path = written(tmp_path, variables() | {name: one if name != "model/scale" else one[0]})
         refused(path, f"tensor '{name}' not expected .strict=False")
         assert f"tensor '{name}' left aside" in open_checkpoint(path, strict=False).notes[-1]
+    # Of what is left aside nothing needs to be there.
+    elsewhere = {"other/wte": {"shard": 1, "dtype": 7, "more": field(7, b"")}}
+    path = written(tmp_path, variables() | {"other/wte": one}, elsewhere)
+    assert len(open_checkpoint(path, strict=False).tensors) == 16
     refused(written(tmp_path, {"layer/.ATTRIBUTES/VARIABLE_VALUE": one}), "it has no matrix model/wte")
 
 
