@@ -399,7 +399,11 @@ def test_what_else_is_stored(tmp_path):
     # Of what is left aside nothing needs to be there.
     elsewhere = {"other/wte": {"shard": 1, "dtype": 7, "more": field(7, b"")}}
     path = written(tmp_path, variables() | {"other/wte": one}, elsewhere)
-    assert len(open_checkpoint(path, strict=False).tensors) == 16
+    checkpoint = open_checkpoint(path, strict=False)
+    assert len(checkpoint.tensors) == 16
+    assert (
+        checkpoint.notes[0] == "a.index: a checkpoint of TensorFlow, 16 variables; their checksums are right"
+    )
     refused(written(tmp_path, {"layer/.ATTRIBUTES/VARIABLE_VALUE": one}), "it has no matrix model/wte")
 
 

@@ -70,10 +70,9 @@ def open_tensorflow(path: Path, stack: contextlib.ExitStack, *, strict: bool = T
     own = {name: variable for name, variable in variables.items() if not _of_training(name, variables)}
     bundle = _Bundle(found, n_shards, stack)
     wanted = {name for name, _, _ in expected(config)}
-    tensors = [
-        bundle.tensor(name, variable, is_read=canonical(name) in wanted) for name, variable in own.items()
-    ]
-    notes = [f"{found.name}: a checkpoint of TensorFlow, {len(tensors)} variables; their checksums are right"]
+    read = {name for name in own if canonical(name) in wanted}
+    tensors = [bundle.tensor(name, variable, is_read=name in read) for name, variable in own.items()]
+    notes = [f"{found.name}: a checkpoint of TensorFlow, {len(read)} variables; their checksums are right"]
     if len(variables) > len(own):
         notes.append(f"{len(variables) - len(own)} variables of the training are left aside")
     if strange:
