@@ -97,10 +97,10 @@ class GPT2(LoadedModel):
         ----------
         source : str or path, optional
             A directory in Hugging Face layout; a file of weights (safetensors, or a state dict that
-            torch.save wrote) with config.json and the tokenizer's files beside it; what nanoGPT, minGPT or
-            llm.c write, and GGUF files (docs/models.md); a packed file (see :meth:`save`); or the name of a
-            model on the Hugging Face hub such as "gpt2". A LoRA adapter stands for the base that it names,
-            with the adapter merged into it. None is the small model that comes with gpt2c.
+            torch.save wrote) with config.json and the tokenizer's files beside it; what OpenAI's program,
+            nanoGPT, minGPT or llm.c write, and GGUF files (docs/models.md); a packed file (see :meth:`save`);
+            or the name of a model on the Hugging Face hub such as "gpt2". A LoRA adapter stands for the base
+            that it names, with the adapter merged into it. None is the small model that comes with gpt2c.
         dtype : str, optional
             How the weights of dense layers are kept in memory and multiplied: "float32" (the default),
             "bfloat16", "int8" or "int4", each about half as large as the one before and a little further

@@ -19,7 +19,7 @@ from helpers.tiny_checkpoints import TINY, write_model, write_shards
 from gpt2c import GPT2, TokenizerError, gpt2_tokenizer
 from gpt2c.checkpoint import BUNDLED
 from gpt2c.tokenizer import load_tokenizer
-from gpt2c.tokenizer.files import FILES
+from gpt2c.tokenizer.files import FILES, OPENAI_PAIR, PAIR
 
 VOCAB = json.loads((BUNDLED / "vocab.json").read_text("utf-8"))
 MERGES = (BUNDLED / "merges.txt").read_text("utf-8")
@@ -52,7 +52,7 @@ def test_the_sound_files(tmp_path):
 @pytest.mark.parametrize("size", [20, 4096, 8192, 20_000, len(MERGES.encode()) - 3, len(MERGES.encode()) - 8])
 def test_cut_merges_are_refused(tmp_path, size):
     write(tmp_path, {"vocab.json": VOCAB, "merges.txt": MERGES.encode()[:size].decode("utf-8", "ignore")})
-    with pytest.raises(TokenizerError, match=r"merges.txt is cut.*Get it again"):
+    with pytest.raises(TokenizerError, match=r"merges are cut.*Get it again"):
         load(tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_cut_merges_are_refused(tmp_path, size):
 def test_merges_cut_between_lines_are_refused(tmp_path, lines):
     kept = MERGES.splitlines(keepends=True)[:-lines]
     write(tmp_path, {"vocab.json": VOCAB, "merges.txt": "".join(kept)})
-    with pytest.raises(TokenizerError, match=r"merges.txt is cut: no line of it makes '.*', the first of"):
+    with pytest.raises(TokenizerError, match=r"merges are cut: no line of them makes '.*', the first of"):
         load(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_cut_merges_of_a_vocabulary_in_another_order(tmp_path):
     write(tmp_path, {"vocab.json": vocab, "merges.txt": MERGES})
     assert load(tmp_path).encode("The king") == [order[i] for i in load(BUNDLED).encode("The king")]
     write(tmp_path, {"merges.txt": "".join(MERGES.splitlines(keepends=True)[:-200])})
-    with pytest.raises(TokenizerError, match=r"merges\.txt is cut"):
+    with pytest.raises(TokenizerError, match=r"merges are cut"):
         load(tmp_path)
 
 
@@ -101,9 +101,8 @@ def test_tokens_without_a_merge_are_no_cut(tmp_path, front, back, added):
 def test_a_file_that_is_too_large_is_not_read(tmp_path, name):
     if name not in FILES:
         write(tmp_path, {"tokenizer.json": DESCRIPTION})
-    write(
-        tmp_path, {"vocab.json": VOCAB, "merges.txt": MERGES} if name in ("vocab.json", "merges.txt") else {}
-    )
+    pair = next((pair for pair in (PAIR, OPENAI_PAIR) if name in pair), ())
+    write(tmp_path, dict(zip(pair, (VOCAB, MERGES), strict=bool(pair))))
     with open(tmp_path / name, "wb") as file:
         file.truncate(2**30)
     tracemalloc.start()

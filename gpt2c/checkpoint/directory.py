@@ -43,7 +43,7 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
 
 # Of files that may hold weights.
-_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".gguf")
 # What transformers' Trainer saves beside a model.
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 

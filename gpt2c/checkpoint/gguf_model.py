@@ -98,7 +98,7 @@ def open_gguf(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -
         )
     if strange:
         notes.append(f"the metadata say {strange}, left aside: GPT-2 has no such thing (strict=False)")
-    return Training(config, file, tensors, notes, "its metadata", path)
+    return Training(config, [file], tensors, notes, "its metadata", path)
 
 
 def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:

@@ -88,7 +88,7 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
     notes = [f"{path.name}: a model of llm.c, version {version}: {dtype}"]
     if rows > n_vocab:
         notes.append(f"{rows - n_vocab} rows that pad the vocabulary are left out")
-    return Training(config, file, tensors, notes, "its header")
+    return Training(config, [file], tensors, notes, "its header")
 
 
 def _tensors(config: Config, rows: int, dtype: str, path: Path) -> Iterator[TensorInfo]:

@@ -64,7 +64,7 @@ def open_mingpt(path: Path, sizes: Mapping[str, Any], stack: contextlib.ExitStac
     tensors, wrapped = of_linear_layers(stored, path)
     config = _config(sizes, tensors, directory / "config.json")
     note = f"{path.name}: a model of minGPT, {len(tensors)} tensors"
-    return Training(config, file, tensors, [note, *wrapped], "its config.json")
+    return Training(config, [file], tensors, [note, *wrapped], "its config.json")
 
 
 def _config(sizes: Mapping[str, Any], tensors: list[TensorInfo], where: Path) -> Config:

@@ -52,6 +52,8 @@ _WRAPPED = re.compile(r"(.+?\.)(?:transformer\.)?wte\.weight")
 # Endings of 2018 and 2019: of LayerNorm, and as OpenAI's program names variables.
 _OLD_ENDING = re.compile(r"(.*\b(?:ln_1|ln_2|ln_f|c_attn|c_proj|c_fc)\.)(gamma|beta|g|w|b)")
 _ENDINGS = {"gamma": "weight", "beta": "bias", "g": "weight", "w": "weight", "b": "bias"}
+# Whole names of that program: "model/wte", "model/h0/attn/c_attn/w".
+_OF_OPENAI = re.compile(r"model/(?:h([0-9]+)/)?(.+)")
 _OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
 _OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
 # What PEFT leaves in the names of layers, beside or around which it puts its own.
@@ -81,7 +83,8 @@ def canonical(stored: str) -> str:
     Before it may stand the names of what wraps the model, then "transformer." where it belongs to the body;
     endings may be those of old versions.
     """
-    bare = stored[_WRAPPERS.match(stored).end() :]  # type: ignore[union-attr]  # it matches nothing, too
+    bare = _with_dots(stored)
+    bare = bare[_WRAPPERS.match(bare).end() :]  # type: ignore[union-attr]  # it matches nothing, too
     bare = _OLD_HEAD.get(bare, bare)
     name = bare.removeprefix(_PREFIX)
     if name in _HEAD:
@@ -89,6 +92,17 @@ def canonical(stored: str) -> str:
         return name if name == bare else stored
     old = _OLD_ENDING.fullmatch(name)
     return old[1] + _ENDINGS[old[2]] if old else name
+
+
+def _with_dots(stored: str) -> str:
+    """A name of OpenAI's program as one with dots: "wte.weight", "h.0.attn.c_attn.w"; others as they are."""
+    found = _OF_OPENAI.fullmatch(stored)
+    if found is None:
+        return stored
+    name = found[2].replace("/", ".")
+    if found[1] is not None:
+        return f"h.{found[1]}.{name}"
+    return f"{name}.weight" if f"{name}.weight" in _EMBEDDINGS else name
 
 
 def shared_prefix(stored: Collection[str]) -> str:

@@ -15,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..tokenizer.characters import CharacterTokenizer
 from .files import MAX_JSON, RegularFile, is_torch_file
 from .names import canonical, expected
 from .pickled import read_pickle
 from .tensors import ZERO, TensorInfo
 from .torch_file import read_torch_file
-from .training import Training, ends_of_text, of_linear_layers
+from .training import Training, ends_of_text, of_a_fork, of_linear_layers
 from .validate import LOOSE
 
 __all__ = ["open_nanogpt", "read_meta"]
 
 CHECKPOINT = "ckpt.pt"
-# More of model_args, which changes no logits, or is read where it does.
-_KNOWN = {"bias", "dropout"}
 _SIZES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -37,6 +35,8 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
+# Of the others, the first is read below, and the second changes no logits.
+_KNOWN = {*_SIZES.values(), "bias", "dropout"}
 
 
 def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training | None:
@@ -64,7 +64,7 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True
     if not isinstance(stored, dict) or not isinstance(sizes, dict):
         raise CheckpointError(f"{path}: model and model_args must be dicts, as nanoGPT saves them")
     config = _config(sizes, path)
-    strange = _of_a_fork(sizes)
+    strange = of_a_fork(sizes, _KNOWN)
     if strange and strict:
         raise ConfigError(
             f"{path}: model_args says {strange}, which nanoGPT does not have: a program that has it may "
@@ -80,18 +80,7 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors, path)
         notes.append("model_args has bias=False: all biases are 0")
-    return Training(config, file, tensors, notes, "its model_args")
-
-
-def _of_a_fork(sizes: dict[Any, Any]) -> str:
-    """The settings that nanoGPT does not have, but for those that are off."""
-    known = {*_SIZES.values(), *_KNOWN}
-    strange = [
-        f"{shown(key)}: {shown(value)}"
-        for key, value in sizes.items()
-        if key not in known and value is not None and not (isinstance(value, int | float) and value == 0)
-    ]
-    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
+    return Training(config, [file], tensors, notes, "its model_args")
 
 
 def _config(sizes: dict[Any, Any], path: Path) -> Config:

@@ -38,7 +38,9 @@ def open_checkpoint(
     strict: bool = True,
     **hub: Any,
 ) -> Checkpoint:
-    """Find a model, read its configuration and check its tensors against it. Reads no tensor data.
+    """Find a model, read its configuration and check its tensors against it.
+
+    Reads no tensor data, except for the checksums of a checkpoint of TensorFlow.
 
     Parameters
     ----------
@@ -88,6 +90,10 @@ def _find(
         if os.fspath(source) != "" and os.path.exists(path):
             _check_local(path, revision, subfolder)
             return path / (subfolder or ""), [], True
+        if os.path.exists(f"{path}.index"):
+            raise CheckpointError(
+                f"there is no file {path}: of a checkpoint of TensorFlow give the index, {path}.index"
+            )
         if isinstance(source, str) and looks_like_name(source):
             return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
         given, hint = os.fspath(source), ""
@@ -148,7 +154,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     with contextlib.ExitStack() as stack:
         training = _open_training(path, stack, strict)
         if training is not None:
-            config, files, stored = training.config, [training.file], training.tensors
+            config, files, stored = training.config, training.files, training.tensors
             source, found = training.source, training.notes
             directory = training.tokenizer or directory
         else:
@@ -192,8 +198,13 @@ def _open_training(path: Path, stack: contextlib.ExitStack, strict: bool) -> Tra
             return None
     from .llmc import open_llmc
     from .nanogpt import open_nanogpt
+    from .tensorflow import open_tensorflow
 
-    return open_nanogpt(path, stack, strict=strict) or open_llmc(path, stack)
+    return (
+        open_nanogpt(path, stack, strict=strict)
+        or open_tensorflow(path, stack, strict=strict)
+        or open_llmc(path, stack)
+    )
 
 
 def _check_local(path: Path, revision: str | None, subfolder: str | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["find_tokenizer", "tokenizer_at"]
 
 _NAMES = (*FILES, META)
-_SUFFIXES = (".json", ".txt", ".model", ".pkl", ".gguf")
+_SUFFIXES = (".json", ".txt", ".model", ".bpe", ".pkl", ".gguf")
 
 
 def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:

@@ -1,9 +1,9 @@
-"""What the formats of training programs share: nanoGPT's, minGPT's and llm.c's."""
+"""What the formats of training programs share: OpenAI's, nanoGPT's, minGPT's and llm.c's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from .names import canonical
 from .tensors import TensorInfo
 from .validate import unwrapped
 
-__all__ = ["Training", "ends_of_text", "of_linear_layers"]
+__all__ = ["Training", "ends_of_text", "of_a_fork", "of_linear_layers"]
 
 _DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _END_OF_TEXT = 50_256
@@ -24,7 +24,7 @@ class Training(NamedTuple):
     """A model in the checkpoint of a training run, or in a GGUF file."""
 
     config: Config
-    file: RegularFile
+    files: list[RegularFile]
     tensors: list[TensorInfo]
     notes: list[str]
     source: str  # of the configuration, for messages
@@ -38,6 +38,16 @@ def ends_of_text(n_vocab: Any) -> dict[str, Any]:
         "bos_token_id": _END_OF_TEXT if has_end else None,
         "eos_token_ids": (_END_OF_TEXT,) if has_end else (),
     }
+
+
+def of_a_fork(settings: Mapping[Any, Any], known: Collection[str]) -> str:
+    """The settings that a program does not have, but for those that are off."""
+    strange = [
+        f"{shown(key)}: {shown(value)}"
+        for key, value in settings.items()
+        if key not in known and value is not None and not (isinstance(value, int | float) and value == 0)
+    ]
+    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
 
 
 def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> tuple[list[TensorInfo], list[str]]:

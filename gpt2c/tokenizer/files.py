@@ -1,8 +1,9 @@
 """The tokenizer files of a model directory, read into one form: that of ``tokenizer.json``.
 
-Known are ``tokenizer.json``; ``vocab.json`` + ``merges.txt``; ``vocab.txt`` (BertTokenizer's WordPiece); and
-SentencePiece models. Each may come with ``tokenizer_config.json``, ``special_tokens_map.json`` and
-``added_tokens.json``. All are read as transformers 4.57 reads them, see `classes`.
+Known are ``tokenizer.json``; ``vocab.json`` + ``merges.txt``, also under OpenAI's names; ``vocab.txt``
+(BertTokenizer's WordPiece); and SentencePiece models. Each may come with ``tokenizer_config.json``,
+``special_tokens_map.json`` and ``added_tokens.json``. All are read as transformers 4.57 reads them, see
+`classes`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from .reading import read_bytes, read_json, read_text
 from .spm import from_sentencepiece
 from .wordpiece import from_vocab_txt
 
-__all__ = ["FILES", "META", "SENTENCEPIECE", "read_description"]
+__all__ = ["FILES", "META", "OPENAI_PAIR", "PAIR", "SENTENCEPIECE", "pair_of", "read_description"]
 
 SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
-FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", *SENTENCEPIECE)
+PAIR = ("vocab.json", "merges.txt")
+OPENAI_PAIR = ("encoder.json", "vocab.bpe")
+"""The same two files, as OpenAI's program calls them."""
+FILES = ("tokenizer.json", *PAIR, "vocab.txt", *SENTENCEPIECE, *OPENAI_PAIR)
 """What a vocabulary may be in, in the order of preference."""
 
 META = "meta.pkl"
@@ -87,7 +91,7 @@ def read_description(source: Path) -> Description | None:
         return None
     if not settings.tokenizer_class:
         settings = _usual_class(path, given)
-    if _is_pair(path):
+    if pair_of(path):
         settings = settings.of_slow()
     later = _later_tokens(directory, config, settings)
     description, where = _read(path, settings, {token.text for token in later})
@@ -95,7 +99,7 @@ def read_description(source: Path) -> Description | None:
     _add_post_processor(description, path, settings, ids)
     apply_class(description, settings, ids)
     bos, eos = (content(settings.values.get(name)) for name in ("bos_token", "eos_token"))
-    return Description(description, where, bos, eos, _is_pair(path) and settings.family == "GPT2")
+    return Description(description, where, bos, eos, bool(pair_of(path)) and settings.family == "GPT2")
 
 
 def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
@@ -108,16 +112,16 @@ def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
     return there[0] if there else None
 
 
-def _is_pair(path: Path) -> bool:
-    """Whether a file is one of the two that belong together."""
-    return path.name in ("vocab.json", "merges.txt")
+def pair_of(path: Path) -> tuple[str, str] | None:
+    """The names of the two files that belong together, if this is one of them."""
+    return next((pair for pair in (PAIR, OPENAI_PAIR) if path.name in pair), None)
 
 
 def _usual_class(path: Path, given: dict[str, Any]) -> Settings:
     """The class for files that name none; transformers then reads vocab.json and tokenizer.json only."""
     if path.suffix == ".model":
         return Settings.of("T5Tokenizer", {"extra_ids": 0} | given)
-    wordpiece = path.suffix == ".txt" and not _is_pair(path)
+    wordpiece = path.suffix == ".txt" and not pair_of(path)
     return Settings.of("BertTokenizer" if wordpiece else None, given)
 
 
@@ -126,14 +130,12 @@ def _read(path: Path, settings: Settings, added: set[str]) -> tuple[dict[str, An
     where, directory = str(path), path.parent
     if path.suffix == ".model":
         return from_sentencepiece(read_bytes(path), settings, where), where
-    if _is_pair(path):
-        vocab, merges = directory / "vocab.json", directory / "merges.txt"
+    if (pair := pair_of(path)) is not None:
+        vocab, merges = (directory / name for name in pair)
         for needed in (vocab, merges):
             if not needed.is_file():
-                raise TokenizerError(
-                    f"{needed} is missing: a GPT-2 tokenizer needs vocab.json and merges.txt"
-                )
-        where = f"{directory} (vocab.json, merges.txt)"
+                raise TokenizerError(f"{needed} is missing: a GPT-2 tokenizer needs {' and '.join(pair)}")
+        where = f"{directory} ({', '.join(pair)})"
         return from_vocab_and_merges(read_json(vocab), read_text(merges), settings, added, where), where
     if path.suffix == ".txt":
         return from_vocab_txt(read_text(path), settings, where), where
@@ -147,13 +149,13 @@ def _add_post_processor(
     values = settings.values
     if path.suffix == ".model" and settings.family == "T5":
         description["post_processor"] = template([], ["</s>"] if "</s>" in ids else [], ids)
-    elif path.suffix == ".txt" and not _is_pair(path):
+    elif path.suffix == ".txt" and not pair_of(path):
         named = [values.get("cls_token") or "[CLS]"], [values.get("sep_token") or "[SEP]"]
         description["post_processor"] = template(*named, ids)
-    elif _is_pair(path) and settings.family == "GPT2":
+    elif pair_of(path) and settings.family == "GPT2":
         if values.get("add_bos_token"):
             description["post_processor"] = template([values.get("bos_token")], [], ids)
-    elif _is_pair(path):
+    elif pair_of(path):
         tokens = [content(values.get(name)) or "" for name in ("sep_token", "cls_token")]
         pairs = {name: [text, ids.get(text)] for name, text in zip(("sep", "cls"), tokens, strict=True)}
         flags = {"trim_offsets": True, "add_prefix_space": False}

@@ -29,12 +29,12 @@ _GPT2_SIZES = (50_257, 50_304)
 def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     """The tokenizer in a model's directory.
 
-    Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece) or a SentencePiece
-    model, the first of them that is there, with the settings and added tokens in ``tokenizer_config.json``,
-    ``special_tokens_map.json`` and ``added_tokens.json``; and the chat template. Without any vocabulary, a
-    model with 50,257 tokens, or 50,304 for a round size, gets GPT-2's. A byte-level BPE needs tiktoken only;
-    files that ask for something that tiktoken does not reproduce exactly are run by ``tokenizers``, if that
-    is installed.
+    Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece), a SentencePiece
+    model or OpenAI's ``encoder.json`` + ``vocab.bpe``, the first of them that is there, with the settings and
+    added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``; and the
+    chat template. Without any vocabulary, a model with 50,257 tokens, or 50,304 for a round size, gets
+    GPT-2's. A byte-level BPE needs tiktoken only; files that ask for something that tiktoken does not
+    reproduce exactly are run by ``tokenizers``, if that is installed.
 
     Parameters
     ----------

@@ -72,8 +72,8 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     late = [token for token, index in unmade.items() if type(index) is int and index > end]
     if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
-            f"{where}: merges.txt is cut: no line of it makes {shown((late or list(unmade))[0])}, the first "
-            f"of {len(unmade)} in vocab.json. Get it again; or give another with tokenizer= (--tokenizer)"
+            f"{where}: the merges are cut: no line of them makes {shown((late or list(unmade))[0])}, the "
+            f"first of {len(unmade)} tokens. Get it again; or give another with tokenizer= (--tokenizer)"
         )
     return [line for line in lines if line]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import TokenizerError
 from .base import Tokenizer
 from .chat_template import FILE, read_chat_template
-from .files import FILES
+from .files import FILES, OPENAI_PAIR, PAIR, pair_of
 from .reading import read_json
 
 __all__ = ["write_tokenizer"]
@@ -21,7 +21,6 @@ _SETTINGS = (
     "added_tokens.json",
     FILE,
 )
-_PAIR = ("vocab.json", "merges.txt")
 # What a file of another name is called in a directory.
 _USUAL = {".json": "tokenizer.json", ".txt": "vocab.txt", ".model": "spiece.model"}
 
@@ -85,10 +84,13 @@ def _copied(source: Path, directory: Path) -> dict[str, Any]:
         raise TokenizerError(f"the tokenizer's files are no longer at {source}: load the model again")
     folder = source if source.is_dir() else source.parent
     names = {name: name for name in _SETTINGS}
+    pair = pair_of(source)
     if source.is_dir():
-        names |= {name: name for name in FILES}
-    elif source.name in _PAIR:
-        names |= {name: name for name in _PAIR}
+        # First those that others replace where both are there.
+        names |= dict(zip(OPENAI_PAIR, PAIR, strict=True))
+        names |= {name: name for name in FILES if name not in OPENAI_PAIR}
+    elif pair is not None:
+        names |= dict(zip(pair, PAIR, strict=True))
     else:
         names[source.name] = source.name if source.name in FILES else _USUAL[source.suffix]
     for name, usual in names.items():

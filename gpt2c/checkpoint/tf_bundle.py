@@ -1,0 +1,215 @@
+"""The index of a checkpoint of TensorFlow: which variables there are, and where in which file of data.
+
+As tensorflow/core/util/tensor_bundle writes it. The file is a table of LevelDB: blocks of sorted keys and
+values, each with its checksum; a block of the blocks' places; at the end the place of that block. Values are
+protocol buffers: of the empty key what all files share (BundleHeaderProto), of every other, the name of a
+variable, where that is (BundleEntryProto).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..errors import CheckpointError, shown
+from .crc32c import crc32c, masked
+from .files import RegularFile
+
+__all__ = ["Variable", "read_index"]
+
+_MAGIC = bytes.fromhex("57fb808b247547db")
+_FOOTER = 48
+# Of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
+_MAX_BYTES = 4 * 2**20
+# TensorFlow's own limit.
+_MOST_DIMS = 254
+# What a reader must know for the files of today.
+_VERSION = 1
+
+
+class Variable(NamedTuple):
+    """What the index says of a variable; nothing of it is compared with the files of data."""
+
+    dtype: int  # tensorflow.DataType
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    nbytes: int
+    crc: int  # of its bytes, masked
+    is_sliced: bool  # stored in parts, under other names
+
+
+class _Refused(Exception):
+    """The file is not read; the text says why."""
+
+
+class _Damaged(_Refused):
+    """It is not what TensorFlow wrote."""
+
+    def __str__(self) -> str:
+        return f"is damaged: {self.args[0]}; get the file again"
+
+
+def read_index(file: RegularFile) -> tuple[int, dict[str, Variable]]:
+    """The number of files of data, and the variables by their names.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not an index, is damaged, or was written for another machine or by a later program.
+    """
+    if file.size > _MAX_BYTES:
+        raise CheckpointError(
+            f"{file.path} has {file.size} bytes, too many for the index of a GPT-2 (at most {_MAX_BYTES})"
+        )
+    data = file.read(file.size, 0)
+    if len(data) < _FOOTER or not data.endswith(_MAGIC):
+        raise CheckpointError(
+            f"{file.path} is truncated, or not the index of a checkpoint of TensorFlow, as its last 8 bytes "
+            "are others: get the file again"
+        )
+    try:
+        items = iter(_items(data))
+        n_shards = _header(next(items, (b"", b"")))
+        return n_shards, {_text(key): _variable(value) for key, value in items}
+    except _Refused as reason:
+        raise CheckpointError(f"{file.path} {reason}") from None
+
+
+# ---- the table
+
+
+def _items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of a table, in the order of the keys."""
+    # The first place is that of a block that says nothing here.
+    _, at = _place(data, len(data) - _FOOTER)
+    places, _ = _place(data, at)
+    last: bytes | None = None
+    for _, place in _entries(_block(data, *places)):
+        for key, value in _entries(_block(data, *_place(place, 0)[0])):
+            if last is not None and key <= last:
+                raise _Damaged("its keys are not in order")
+            last = key
+            yield key, value
+
+
+def _place(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    """The offset and the size of a block, and where these numbers end."""
+    offset, at = _varint(data, at)
+    size, at = _varint(data, at)
+    return (offset, size), at
+
+
+def _block(data: bytes, offset: int, size: int) -> bytes:
+    """A block, of which the checksum is right."""
+    end = offset + size
+    if end + 5 > len(data) - _FOOTER:
+        raise _Damaged(f"a block is at byte {offset}, of {size} bytes, which is beyond the file's end")
+    if masked(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + 5], "little"):
+        raise _Damaged(f"the checksum of the block at byte {offset} is wrong")
+    if data[end]:
+        raise _Refused("is compressed, as TensorFlow does not write it: save the model again with TensorFlow")
+    return data[offset:end]
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of a block; each key says how many of its first bytes are those of the last one."""
+    # Behind them are places to begin in the middle, of 4 bytes, and their number.
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
+    if len(block) < 4 or end < 0:
+        raise _Damaged("a block is too short")
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        own, at = _varint(block, at)
+        size, at = _varint(block, at)
+        if shared > len(key) or at + own + size > end:
+            raise _Damaged("an entry is longer than its block")
+        key = key[:shared] + block[at : at + own]
+        at += own + size
+        yield key, block[at - size : at]
+
+
+# ---- protocol buffers
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, the lowest first, and where it ends."""
+    value = 0
+    for count in range(10):
+        if at + count >= len(data):
+            break
+        value |= (data[at + count] & 0x7F) << 7 * count
+        if data[at + count] < 0x80:
+            return value, at + count + 1
+    raise _Damaged("a number has no end")
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """The fields of a message: their numbers, and numbers or bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        value: Any
+        if tag & 7 == 0:
+            value, at = _varint(message, at)
+        else:
+            size = {1: 8, 5: 4}.get(tag & 7)
+            if tag & 7 == 2:
+                size, at = _varint(message, at)
+            if size is None or at + size > len(message):
+                raise _Damaged("a message is cut off")
+            value = message[at : at + size]
+            at += size
+        yield tag >> 3, value
+
+
+def _message(value: bytes, **fields: tuple[int, type]) -> dict[str, Any]:
+    """Some fields of a message, each with its number and whether it is a number (int) or bytes.
+
+    An absent one is 0 or empty. The last one counts, as in protocol buffers.
+    """
+    found: dict[str, Any] = {name: kind() for name, (_, kind) in fields.items()}
+    names = {number: name for name, (number, _) in fields.items()}
+    for number, content in _fields(value):
+        name = names.get(number)
+        if name is not None:
+            if type(content) is not fields[name][1]:
+                raise _Damaged("a message has a field of another kind")
+            found[name] = content
+    return found
+
+
+def _header(item: tuple[bytes, bytes]) -> int:
+    """The number of files of data, as BundleHeaderProto says it."""
+    key, value = item
+    header = _message(value, shards=(1, int), is_big=(2, int), version=(3, bytes))
+    if key or not header["shards"]:
+        raise _Damaged("it does not say how many files of data there are")
+    if header["is_big"]:
+        raise _Refused("was written on a big-endian machine: save the model again on another one")
+    if _message(header["version"], consumer=(2, int))["consumer"] > _VERSION:
+        raise _Refused("was written for later readers than those of today: give the model in another format")
+    return int(header["shards"])
+
+
+def _variable(value: bytes) -> Variable:
+    """BundleEntryProto."""
+    fields: dict[str, tuple[int, type]] = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int)}
+    fields |= {"offset": (4, int), "nbytes": (5, int), "crc": (6, bytes)}
+    entry = _message(value, **fields)
+    dims = [_message(size, size=(1, int)) for number, size in _fields(entry.pop("shape")) if number == 2]
+    if len(dims) > _MOST_DIMS:
+        raise _Damaged(f"a variable has {len(dims)} dimensions")
+    return Variable(
+        **entry | {"crc": int.from_bytes(entry["crc"], "little")},
+        shape=tuple(dim["size"] for dim in dims),
+        is_sliced=any(number == 7 for number, _ in _fields(value)),
+    )
+
+
+def _text(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise _Damaged(f"the name {shown(key)} is not UTF-8") from None
