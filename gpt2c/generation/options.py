@@ -8,18 +8,25 @@ What they do: ``processors`` changes the logits of a step; ``_engine.sample`` th
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from numbers import Real
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
-from ..core.checks import as_float, check_flag, check_integer, check_number
+from ..core.checks import check_flag, check_integer, check_number
 from ..core.deadline import Deadline
-from ..errors import shown
+from .option_values import (
+    LogitsProcessor,
+    bad_words_of,
+    biases_of,
+    ends_of,
+    processors_of,
+    sequence_of,
+    stop_strings_of,
+    token_of,
+    tokens_of,
+)
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -34,10 +41,8 @@ SEEDS = 2**64
 MOST_SEQUENCES = 2**16
 MOST_BEAMS = 2**10
 MOST_TOP = 2**10
-LARGEST_BIAS = 3.4e38  # still finite as float32
 OVERFLOWS = ("error", "truncate_left", "slide")
 
-LogitsProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
 
 
@@ -158,8 +163,8 @@ class SamplingOptions:
                 f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens "
                 f"({self.max_new_tokens})"
             )
-        self._put("eos_token_id", _ends(self.eos_token_id))
-        self._put("stop", _stop_strings(self.stop))
+        self._put("eos_token_id", ends_of(self.eos_token_id))
+        self._put("stop", stop_strings_of(self.stop))
         self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
@@ -182,12 +187,12 @@ class SamplingOptions:
             self._put_number(name, lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)")
         n = check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)")
         self._put("no_repeat_ngram_size", n)
-        self._put("bad_words", _bad_words(self.bad_words))
-        tokens = _tokens("suppress_tokens", self.suppress_tokens, "a collection of token ids")
+        self._put("bad_words", bad_words_of(self.bad_words))
+        tokens = tokens_of("suppress_tokens", self.suppress_tokens, "a collection of token ids")
         self._put("suppress_tokens", tokens)
-        self._put("logit_bias", _biases("logit_bias", self.logit_bias, _token))
-        self._put("sequence_bias", _biases("sequence_bias", self.sequence_bias, _sequence))
-        self._put("logits_processor", _processors(self.logits_processor))
+        self._put("logit_bias", biases_of("logit_bias", self.logit_bias, token_of))
+        self._put("sequence_bias", biases_of("sequence_bias", self.sequence_bias, sequence_of))
+        self._put("logits_processor", processors_of(self.logits_processor))
         if self.token_bitmask is not None and not callable(self.token_bitmask):
             raise TypeError(
                 "token_bitmask must be a function of the new token ids, or None; got "
@@ -277,90 +282,3 @@ def lists_options(function: _Function) -> _Function:
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     setattr(function, "__signature__", signature.replace(parameters=[*own, *listed]))  # noqa: B010
     return function
-
-
-def _token(name: str, token: Any) -> int:
-    return check_integer(f"a token id in {name}", token, 0)
-
-
-def _tokens(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
-    if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
-        raise TypeError(f"{name} must be {wanted}; got {shown(tokens)} ({type(tokens).__name__})")
-    return tuple(_token(name, token) for token in tokens)
-
-
-def _ends(tokens: Any) -> tuple[int, ...] | None:
-    if tokens is None:
-        return None
-    several = tokens if isinstance(tokens, Iterable) else (tokens,)
-    return _tokens("eos_token_id", several, "a token id, a list of them, or None for the model's own")
-
-
-def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
-    sequence = _tokens(f"a key of {name}", tokens, "a tuple of token ids")
-    if not sequence:
-        raise ValueError(f"{name} must not hold an empty sequence of tokens")
-    return sequence
-
-
-def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
-    if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
-        raise TypeError(f"bad_words must be a list of words; got {shown(words)} ({type(words).__name__})")
-    checked: list[str | tuple[int, ...]] = []
-    for word in words:
-        if not isinstance(word, str):
-            word = _tokens("bad_words", word, "a list of strings or of lists of token ids")
-        if not word:
-            raise ValueError("bad_words must not hold an empty word")
-        checked.append(word)
-    return tuple(checked)
-
-
-def _processors(processors: Any) -> tuple[LogitsProcessor, ...]:
-    several = (processors,) if callable(processors) else processors
-    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
-        raise TypeError(
-            "logits_processor must be a function of (token_ids, logits), or several; got "
-            f"{type(processors).__name__}"
-        )
-    several = tuple(several)
-    for processor in several:
-        if not callable(processor):
-            raise TypeError(f"logits_processor must hold functions only; got {type(processor).__name__}")
-    return several
-
-
-def _stop_strings(stop: Any) -> tuple[str, ...]:
-    if isinstance(stop, bytes) or not isinstance(stop, Iterable):
-        raise TypeError(
-            f"stop must be a string or several strings; got {shown(stop)} ({type(stop).__name__})"
-        )
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    for text in strings:
-        if not isinstance(text, str):
-            raise TypeError(f"stop must hold strings only; got {text!r} ({type(text).__name__})")
-        if not text:
-            raise ValueError("stop must not hold an empty string: every text would end at once; leave it out")
-    return tuple(dict.fromkeys(strings))
-
-
-def _biases(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[Any, float]:
-    if bias is None:
-        return MappingProxyType({})
-    if not isinstance(bias, Mapping):
-        what, example = (
-            ("token ids", "{42: -100}") if key is _token else ("tuples of token ids", "{(42, 7): -5}")
-        )
-        raise TypeError(f"{name} must map {what} to numbers, such as {example}; got {type(bias).__name__}")
-    checked = {}
-    for of, value in bias.items():
-        of = key(name, of)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}[{of}] must be a number; got {shown(value)} ({type(value).__name__})")
-        value = as_float(value)
-        if not value <= LARGEST_BIAS:  # also true of NaN
-            raise ValueError(
-                f"{name}[{of}] must be a finite float32, or -inf to forbid the token; got {value:g}"
-            )
-        checked[of] = value if value >= -LARGEST_BIAS else -math.inf
-    return MappingProxyType(checked)
