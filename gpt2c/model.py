@@ -307,6 +307,21 @@ class GPT2(LoadedModel):
         min_p : float, default 0
             Leave out tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1;
             0 is no limit.
+        typical_p : float, default 1
+            Draw among the tokens whose surprise is nearest to what the model expects, as few as add up to a
+            probability of ``typical_p`` (Meister et al. 2022); 1 is no limit.
+        top_n_sigma : float, default 0
+            Leave out tokens whose logit is more than ``top_n_sigma`` standard deviations of all logits below
+            the greatest one (Tang et al. 2024); 0 is no limit.
+        xtc_probability, xtc_threshold : float, default 0 and 0.1
+            With this probability, anew for each token: leave out the most probable tokens, all that reach the
+            threshold but the least probable of them ("exclude top choices").
+        mirostat : {0, 2}, default 0
+            2 keeps the surprise of tokens near ``mirostat_tau``, by how many improbable ones it leaves out
+            (Basu et al. 2021, version 2). It comes after all other filters, is meant to stand alone, and does
+            not go with beam search. Like the four options before it, it needs a temperature above 0.
+        mirostat_tau, mirostat_eta : float, default 5 and 0.1
+            The surprise that mirostat aims at, in bits, and how fast it corrects itself.
         repetition_penalty : float, default 1
             Tokens that already stand in the text, the prompt included, have their logit divided by this if it
             is positive and multiplied if it is negative (as transformers does, Keskar et al. 2019); 1 changes

@@ -401,7 +401,11 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (["generate", "-f", "a.txt"], 2, "; a file is read from stdin: gpt2c generate - < FILE"),
         (["suggest", "-f", "a.txt"], 2, "; a file is read from stdin: gpt2c suggest - < FILE"),
         (["explain", "x", "--file", "a.txt"], 2, "; a file is read from stdin: gpt2c explain - < FILE"),
-        (["generate", "x", "--top", "1"], 2, "unrecognized arguments: --top 1; is --top-k or --top-p meant?"),
+        (
+            ["generate", "x", "--top", "1"],
+            2,
+            "unrecognized arguments: --top 1; is --top-k or --top-p or --top-n-sigma meant?",
+        ),
         (["generate", "-dash"], 2, "-dash; a text that begins with - comes last, after --"),
         (["generate", "x", "-k", "3"], 2, "gpt2c generate: error: unrecognized arguments: -k 3$"),
         (["info", "/nowhere", "x"], 2, "gpt2c info: error: unrecognized arguments: x$"),

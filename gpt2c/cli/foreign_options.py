@@ -92,7 +92,9 @@ _TO_GENERATE = each(
         ),
         "cache_implementation cache_config return_legacy_cache": "there is one kind of cache",
         "low_memory batch_size": _TOGETHER,
-        "typical_p epsilon_cutoff eta_cutoff": (f"{_NO_SUCH}; --top-k, --top-p and --min-p leave tokens out"),
+        "epsilon_cutoff eta_cutoff": (
+            f"{_NO_SUCH}; --top-p, --min-p, --typical-p and --top-n-sigma leave tokens out"
+        ),
         "encoder_repetition_penalty": (
             "GPT-2 has no encoder; --repetition-penalty counts the prompt and what is new"
         ),

@@ -26,6 +26,10 @@ def run(arguments: Namespace) -> None:
     """Continue a text, or those of files."""
     if arguments.temperature is None:
         arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+    if arguments.top_k is None:
+        arguments.top_k = 0 if arguments.mirostat else 40
+    if arguments.top_p is None:
+        arguments.top_p = 1.0 if arguments.mirostat else 0.95
     arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
     given = vars(arguments)
     options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}

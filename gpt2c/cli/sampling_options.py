@@ -12,6 +12,7 @@ def sampling_options(parser: ArgumentParser) -> None:
     """All that decides how a text is continued."""
     add = parser.add_argument_group("sampling").add_argument
     _add_sampling(add)
+    _add_filters(add)
     _add_restrictions(add)
     _add_search(add)
     _add_overflow(add)
@@ -59,13 +60,17 @@ def _add_sampling(add: Callable[..., object]) -> None:
         metavar="T",
         help="0 is greedy, above 1 daring (0.8; 0 with --num-beams, so that nothing is drawn)",
     )
-    add("--top-k", type=int, default=40, metavar="K", help="draw among the K most probable; 0: no limit (40)")
+    add(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="draw among the K most probable; 0: no limit (40; with --mirostat 0)",
+    )
     add(
         "--top-p",
         type=float,
-        default=0.95,
         metavar="P",
-        help="draw among the most probable that make up P (0.95)",
+        help="draw among the most probable that make up P (0.95; with --mirostat 1)",
     )
     add("--min-p", type=float, default=0.0, metavar="P", help="none below P times the most probable (0)")
     add(
@@ -92,6 +97,34 @@ def _add_sampling(add: Callable[..., object]) -> None:
     )
     add("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
     add("--num-return-sequences", type=int, default=1, metavar="N", help="how many continuations (1)")
+
+
+def _add_filters(add: Callable[..., object]) -> None:
+    add(
+        "--typical-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw among those that surprise as expected and make up P (1)",
+    )
+    add(
+        "--top-n-sigma",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="none whose logit is N standard deviations below the greatest; 0: no limit (0)",
+    )
+    add(
+        "--xtc-probability",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="how often the most probable are left out: all above --xtc-threshold but one (0)",
+    )
+    add("--xtc-threshold", type=float, default=0.1, metavar="P", help="see --xtc-probability (0.1)")
+    add("--mirostat", type=int, default=0, metavar="2", help="2: keep the surprise near --mirostat-tau (0)")
+    add("--mirostat-tau", type=float, default=5.0, metavar="BITS", help="surprise that mirostat aims at (5)")
+    add("--mirostat-eta", type=float, default=0.1, metavar="X", help="how fast mirostat corrects it (0.1)")
 
 
 def _add_restrictions(add: Callable[..., object]) -> None:

@@ -2,7 +2,8 @@
 
 What they do: ``processors`` changes the logits of a step; ``_engine.sample`` then takes the largest
 (temperature 0), or divides them by the temperature, leaves out the improbable by ``top_k``, ``top_p`` and
-``min_p``, and draws one. ``beam`` searches for the most probable text instead.
+``min_p``, and draws one. ``drawing`` does that with the options which `_engine.sample` does not have;
+``beam`` searches for the most probable text instead.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ class GenerateKwargs(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    mirostat: Literal[0, 2]
+    mirostat_tau: float
+    mirostat_eta: float
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
@@ -109,6 +117,13 @@ class SamplingOptions:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: Literal[0, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -179,6 +194,18 @@ class SamplingOptions:
         self._put_number("temperature", lambda t: t >= 0, "0 (greedy) or above, and finite")
         self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
         self._put_number("min_p", lambda p: 0 <= p <= 1, "from 0 (no limit) to 1")
+        self._put_number("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
+        self._put_number("top_n_sigma", lambda n: n >= 0, "0 (no limit) or above, and finite")
+        self._put_number("xtc_probability", lambda p: 0 <= p <= 1, "from 0 (never) to 1 (always)")
+        self._put_number("xtc_threshold", lambda p: 0 < p <= 1, "above 0 and at most 1")
+        self._put("mirostat", check_integer("mirostat", self.mirostat, 0, 2, " (0 is none, 2 is version 2)"))
+        if self.mirostat == 1:
+            raise ValueError("mirostat must be 0 (none) or 2; version 1 is not offered: use 2")
+        self._put_number("mirostat_tau", lambda bits: bits > 0, "above 0, and finite")
+        self._put_number("mirostat_eta", lambda eta: eta >= 0, "0 or above, and finite")
+        for name in ("typical_p", "top_n_sigma", "xtc_probability", "mirostat"):
+            if self.greedy and getattr(self, name) != SamplingOptions.__dataclass_fields__[name].default:
+                raise ValueError(f"{name} is for draws: give a temperature above 0 with it")
 
     def _check_processors(self) -> None:
         """What changes the logits before the draw."""
@@ -239,6 +266,8 @@ class SamplingOptions:
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:
+            if self.mirostat:
+                raise ValueError("mirostat follows one text: it goes with num_beams=1 only")
             if self.top_logprobs:
                 raise ValueError("top_logprobs goes with num_beams=1 only; trace=True records a search")
             if self.draft is not None:
@@ -261,6 +290,11 @@ class SamplingOptions:
     def greedy(self) -> bool:
         """Whether chance plays no part."""
         return self.temperature == 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether `_engine.sample` has all that takes part in the draw."""
+        return self.typical_p == 1 and not (self.top_n_sigma or self.xtc_probability or self.mirostat)
 
 
 def lists_options(function: _Function) -> _Function:
