@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .core.deadline import Deadline
     from .core.prefixes import Prefixes
     from .generation.results import Generation
+    from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice, Classification, Tagging
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
@@ -329,11 +330,24 @@ class GPT2(LoadedModel):
         presence_penalty, frequency_penalty : float, default 0
             Subtracted from the logits of tokens that were added already: once, and as often as they were (as
             OpenAI does). The prompt does not count.
+        dry_multiplier, dry_base : float, default 0 and 1.75
+            "Don't repeat yourself": where the last n tokens, ``dry_allowed_length`` or more, stand in the
+            text before, the token that followed them there loses ``dry_multiplier * dry_base ** (n -
+            dry_allowed_length)`` of its logit. With the multiplier 0, nothing does.
+        dry_allowed_length, dry_penalty_last_n : int, default 2 and -1
+            From which length a repetition counts, and how many of the last tokens of the text, the prompt
+            included, are looked at; -1: all.
+        dry_sequence_breakers : str or iterable of str
+            Repetitions begin anew behind each of these. Default: a line break, a colon, a quotation mark and
+            an asterisk.
         no_repeat_ngram_size : int, default 0
             No n tokens in a row stand twice in the text, the prompt included; 0 allows all.
         bad_words : iterable of str or of token ids, default ()
             What must not be added. A string stands for its tokens, alone and after a space. Of several tokens
             the last is forbidden where the others have come.
+        exponential_decay_length_penalty : (int, float), optional
+            After so many new tokens, the end becomes more probable with each: its logit l grows by |l| times
+            (factor ** tokens since then - 1).
         suppress_tokens : iterable of int, default ()
             Token ids that are never chosen.
         logit_bias : mapping of int to float, optional
@@ -349,6 +363,9 @@ class GPT2(LoadedModel):
             Called at every step with the new token ids, int32; returns which tokens may come next as int32
             [at least n_vocab / 32], bit i % 32 of word i // 32 for token i, or None for all of them.
             Libraries for grammars (llguidance, xgrammar) fill such masks.
+        watermarking_config : WatermarkingConfig or mapping, optional
+            Mark the text, so that :meth:`detect_watermark` can tell that it was generated: after all filters,
+            a secret part of the vocabulary, another one at every token, gets a bias. ``{}`` has the defaults.
         stop : str or iterable of str, default ()
             The text ends before the first of these strings, which may span tokens.
         special : bool, default False
@@ -457,6 +474,38 @@ class GPT2(LoadedModel):
         if session is not None:
             return session.following(self, prompt).stream(**options)
         return streaming.stream(self, prompt, **options)
+
+    def detect_watermark(
+        self,
+        text: Prompt,
+        watermarking_config: WatermarkingConfig | Mapping[str, Any] | None = None,
+        *,
+        ignore_repeated_ngrams: bool = False,
+    ) -> WatermarkScore:
+        """How much a text looks as if it was generated with ``watermarking_config=``.
+
+        Parameters
+        ----------
+        text : str or token ids
+            Without the prompt, which has no mark.
+        watermarking_config : WatermarkingConfig or mapping, optional
+            The one that the text may have been marked with; default: its defaults.
+        ignore_repeated_ngrams : bool, default False
+            Whether a token counts once only after the same tokens: repetitions are no evidence.
+
+        Returns
+        -------
+        WatermarkScore
+            Its ``z_score`` is above 4 where chance hardly explains the text.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The text is too short, or the configuration is not what it should be.
+        """
+        from .generation.watermark import detect
+
+        return detect(self, text, watermarking_config, ignore_repeated_ngrams=ignore_repeated_ngrams)
 
     def session(self, text: Prompt = "", *, special: bool = False) -> Session:
         """A text that changes as it is written, and what was computed of it.

@@ -34,6 +34,8 @@ def run(arguments: Namespace) -> None:
     given = vars(arguments)
     options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
     options["logit_bias"] = dict(arguments.logit_bias)
+    if options["dry_sequence_breakers"] is None:
+        del options["dry_sequence_breakers"]
     # Bad options are refused before anything is loaded.
     checked = SamplingOptions(**options)
     if names_files(arguments):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
 from collections.abc import Callable
+from typing import Any
 
 __all__ = ["sampling_options", "typing_options"]
 
@@ -14,6 +16,7 @@ def sampling_options(parser: ArgumentParser) -> None:
     _add_sampling(add)
     _add_filters(add)
     _add_restrictions(add)
+    _add_dry(add)
     _add_search(add)
     _add_overflow(add)
 
@@ -166,6 +169,52 @@ def _add_restrictions(add: Callable[..., object]) -> None:
         metavar="ID",
         help="never write token ID; may be given several times",
     )
+    add(
+        "--exponential-decay-length-penalty",
+        type=_decay,
+        metavar="N,FACTOR",
+        help="after N tokens the end becomes more probable with each, by FACTOR to the power of their number",
+    )
+    add(
+        "--watermarking-config",
+        type=_object,
+        metavar="JSON",
+        help='mark the text, for GPT2.detect_watermark: an object such as {} or {"bias": 2.5} '
+        "(docs/generation.md)",
+    )
+
+
+def _add_dry(add: Callable[..., object]) -> None:
+    add(
+        "--dry-multiplier",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="off the logits of tokens that go on with a repetition: X times --dry-base to the power of its "
+        "length beyond --dry-allowed-length (0)",
+    )
+    add("--dry-base", type=float, default=1.75, metavar="B", help="see --dry-multiplier (1.75)")
+    add(
+        "--dry-allowed-length",
+        type=int,
+        default=2,
+        metavar="N",
+        help="repetitions of fewer than N tokens go free (2)",
+    )
+    add(
+        "--dry-penalty-last-n",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="repetitions within the last N tokens; -1: in all of the text (-1)",
+    )
+    add(
+        "--dry-sequence-breaker",
+        action="append",
+        dest="dry_sequence_breakers",
+        metavar="TEXT",
+        help='repetitions begin anew after TEXT; may be given several times (a line break, :, ", *)',
+    )
 
 
 def _add_search(add: Callable[..., object]) -> None:
@@ -204,5 +253,19 @@ def _bias(text: str) -> tuple[int, float]:
     return int(token), float(bias)
 
 
+def _decay(text: str) -> tuple[int, float]:
+    start, _, factor = text.partition(",")
+    return int(start), float(factor)
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError
+    return found
+
+
 # argparse says: invalid ID=BIAS value
 _bias.__name__ = "ID=BIAS"
+_decay.__name__ = "N,FACTOR"
+_object.__name__ = "JSON object"

@@ -78,7 +78,7 @@ _OF_GENERATION_ALONE = each(
         ),
         "bad_words_ids": "bad_words takes lists of token ids, and strings",
         "forced_bos_token_id": "put the token at the end of the prompt, given as token ids",
-        "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _PROCESSOR,
+        "forced_eos_token_id": _PROCESSOR,
         "begin_suppress_tokens": (
             "suppress_tokens forbids tokens everywhere; a logits_processor can forbid them at the "
             "beginning alone"

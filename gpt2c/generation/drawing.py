@@ -12,6 +12,7 @@ from .processors import filtered
 
 if TYPE_CHECKING:
     from .options import SamplingOptions
+    from .watermark import Watermark
 
 __all__ = ["Shape"]
 
@@ -19,8 +20,8 @@ __all__ = ["Shape"]
 class Shape:
     """What tokens of one call are chosen from."""
 
-    def __init__(self, options: SamplingOptions, seed: int) -> None:
-        self.options, self.seed = options, seed
+    def __init__(self, options: SamplingOptions, seed: int, watermark: Watermark | None = None) -> None:
+        self.options, self.seed, self._watermark = options, seed, watermark
 
     def draw(self, stream: int) -> Draw:
         """What draws the tokens of the continuation of this number."""
@@ -38,8 +39,11 @@ class Shape:
 
         ``stream`` is the number of the continuation or beam; the others are as for `filtered`.
         """
-        coin = _coin(self.seed, stream, len(ids)) if self.options.xtc_probability else 1.0
-        return filtered(processed, self.options, removed, coin=coin, most_bits=most_bits)
+        row = processed
+        if not self.options.greedy:
+            coin = _coin(self.seed, stream, len(ids)) if self.options.xtc_probability else 1.0
+            row = filtered(processed, self.options, removed, coin=coin, most_bits=most_bits)
+        return row if self._watermark is None else self._watermark.add(row, ids)
 
 
 class Draw:

@@ -98,7 +98,12 @@ class Job:
         if not options.plain:
             from .drawing import Shape
 
-            self.shape = Shape(options, self.seed or 0)
+            watermark = None
+            if options.watermarking_config is not None:
+                from .watermark import Watermark
+
+                watermark = Watermark(options.watermarking_config, model.config.n_vocab)
+            self.shape = Shape(options, self.seed or 0, watermark)
         self.constants: dict[str, Any] = {
             "temperature": options.temperature,
             "top_k": min(options.top_k, model.config.n_vocab),

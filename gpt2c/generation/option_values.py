@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ..core.checks import as_float, check_integer
+from ..core.checks import as_float, check_integer, check_number
 from ..errors import shown
 
 __all__ = [
     "LogitsProcessor",
     "bad_words_of",
     "biases_of",
+    "decay_of",
     "ends_of",
     "processors_of",
     "sequence_of",
-    "stop_strings_of",
+    "strings_of",
     "token_of",
     "tokens_of",
 ]
@@ -81,18 +82,34 @@ def processors_of(processors: Any) -> tuple[LogitsProcessor, ...]:
     return several
 
 
-def stop_strings_of(stop: Any) -> tuple[str, ...]:
-    if isinstance(stop, bytes) or not isinstance(stop, Iterable):
+def strings_of(name: str, given: Any, why_not_empty: str) -> tuple[str, ...]:
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise TypeError(
-            f"stop must be a string or several strings; got {shown(stop)} ({type(stop).__name__})"
+            f"{name} must be a string or several strings; got {shown(given)} ({type(given).__name__})"
         )
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    strings = (given,) if isinstance(given, str) else tuple(given)
     for text in strings:
         if not isinstance(text, str):
-            raise TypeError(f"stop must hold strings only; got {text!r} ({type(text).__name__})")
+            raise TypeError(f"{name} must hold strings only; got {text!r} ({type(text).__name__})")
         if not text:
-            raise ValueError("stop must not hold an empty string: every text would end at once; leave it out")
+            raise ValueError(f"{name} must not hold an empty string: {why_not_empty}; leave it out")
     return tuple(dict.fromkeys(strings))
+
+
+def decay_of(given: Any) -> tuple[int, float] | None:
+    if given is None:
+        return None
+    name = "exponential_decay_length_penalty"
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:
+        raise TypeError(
+            f"{name} must be two numbers, after how many new tokens it begins and its factor, such as "
+            f"(30, 1.1), or None; got {shown(given)} ({type(given).__name__})"
+        )
+    start = check_integer(f"the first number of {name}", given[0], 0)
+    factor = check_number(
+        f"the factor of {name}", given[1], lambda x: 0 < x <= 1e6, "above 0 and at most 1e6"
+    )
+    return start, factor
 
 
 def biases_of(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[Any, float]:

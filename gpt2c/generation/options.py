@@ -21,10 +21,11 @@ from .option_values import (
     LogitsProcessor,
     bad_words_of,
     biases_of,
+    decay_of,
     ends_of,
     processors_of,
     sequence_of,
-    stop_strings_of,
+    strings_of,
     token_of,
     tokens_of,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..introspection.edits import Edit
     from ..introspection.hooks import NamesFilter
+    from .watermark import WatermarkingConfig
 
 __all__ = ["GenerateKwargs", "SamplingOptions", "lists_options"]
 
@@ -70,13 +72,20 @@ class GenerateKwargs(TypedDict, total=False):
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Iterable[str]
     no_repeat_ngram_size: int
     bad_words: Iterable[str | Sequence[int]]
+    exponential_decay_length_penalty: tuple[int, float] | None
     suppress_tokens: Iterable[int]
     logit_bias: Mapping[int, float] | None
     sequence_bias: Mapping[tuple[int, ...], float] | None
     logits_processor: LogitsProcessor | Iterable[LogitsProcessor]
     token_bitmask: TokenBitmask | None
+    watermarking_config: WatermarkingConfig | Mapping[str, Any] | None
     stop: str | Iterable[str]
     special: bool
     skip_special_tokens: bool
@@ -127,13 +136,20 @@ class SamplingOptions:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
     no_repeat_ngram_size: int = 0
     bad_words: tuple[str | tuple[int, ...], ...] = ()
+    exponential_decay_length_penalty: tuple[int, float] | None = None
     suppress_tokens: tuple[int, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     sequence_bias: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     logits_processor: tuple[LogitsProcessor, ...] = ()
     token_bitmask: TokenBitmask | None = None
+    watermarking_config: WatermarkingConfig | None = None
     stop: tuple[str, ...] = ()
     special: bool = False
     skip_special_tokens: bool = False
@@ -179,7 +195,7 @@ class SamplingOptions:
                 f"({self.max_new_tokens})"
             )
         self._put("eos_token_id", ends_of(self.eos_token_id))
-        self._put("stop", stop_strings_of(self.stop))
+        self._put("stop", strings_of("stop", self.stop, "every text would end at once"))
         self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
@@ -214,7 +230,10 @@ class SamplingOptions:
             self._put_number(name, lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)")
         n = check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)")
         self._put("no_repeat_ngram_size", n)
+        self._check_dry()
         self._put("bad_words", bad_words_of(self.bad_words))
+        decay = decay_of(self.exponential_decay_length_penalty)
+        self._put("exponential_decay_length_penalty", decay)
         tokens = tokens_of("suppress_tokens", self.suppress_tokens, "a collection of token ids")
         self._put("suppress_tokens", tokens)
         self._put("logit_bias", biases_of("logit_bias", self.logit_bias, token_of))
@@ -225,6 +244,21 @@ class SamplingOptions:
                 "token_bitmask must be a function of the new token ids, or None; got "
                 f"{type(self.token_bitmask).__name__}"
             )
+        if self.watermarking_config is not None:
+            from .watermark import WatermarkingConfig
+
+            self._put("watermarking_config", WatermarkingConfig.of(self.watermarking_config))
+
+    def _check_dry(self) -> None:
+        """What DRY takes off, and where it looks for repetitions."""
+        self._put_number("dry_multiplier", lambda x: 0 <= x <= 1e6, "from 0 (none) to 1e6")
+        self._put_number("dry_base", lambda x: 1 <= x <= 1e6, "from 1 to 1e6")
+        self._put("dry_allowed_length", check_integer("dry_allowed_length", self.dry_allowed_length, 1))
+        n = check_integer("dry_penalty_last_n", self.dry_penalty_last_n, -1, note=" (-1 is the whole text)")
+        self._put("dry_penalty_last_n", n)
+        why = "it would stand everywhere"
+        breakers = strings_of("dry_sequence_breakers", self.dry_sequence_breakers, why)
+        self._put("dry_sequence_breakers", breakers)
 
     def _check_overflow(self) -> None:
         """What happens where the text passes the model's positions."""
@@ -294,7 +328,8 @@ class SamplingOptions:
     @property
     def plain(self) -> bool:
         """Whether `_engine.sample` has all that takes part in the draw."""
-        return self.typical_p == 1 and not (self.top_n_sigma or self.xtc_probability or self.mirostat)
+        unfiltered = self.typical_p == 1 and not (self.top_n_sigma or self.xtc_probability or self.mirostat)
+        return unfiltered and self.watermarking_config is None
 
 
 def lists_options(function: _Function) -> _Function:

@@ -1,11 +1,11 @@
 """What changes the logits of a step before a token is chosen, and what leaves tokens out.
 
 In this order, which is that of transformers where it has the same: ``sequence_bias``, ``logit_bias``,
-``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, ``no_repeat_ngram_size``,
-``bad_words``, ``min_new_tokens``, ``suppress_tokens`` (and ids without a text), ``logits_processor``,
-``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``, ``top_p`` and ``min_p``:
-``_engine.sample`` does that; ``filtered`` is the same where all probabilities are needed, and has the filters
-that are not in ``_engine.sample``.
+``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, DRY, ``no_repeat_ngram_size``,
+``bad_words``, ``min_new_tokens``, ``exponential_decay_length_penalty``, ``suppress_tokens`` (and ids without
+a text), ``logits_processor``, ``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``,
+``top_p`` and ``min_p``: ``_engine.sample`` does that; ``filtered`` is the same where all probabilities are
+needed, and has the filters that are not in ``_engine.sample``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
 __all__ = ["LogitsProcessors", "filtered"]
+
+LARGEST_LOGIT = 3.4e38  # still finite as float32
 
 Stage = Callable[[np.ndarray, np.ndarray, int], np.ndarray | None]
 
@@ -73,7 +75,12 @@ class LogitsProcessors:
         self._bias_values = np.fromiter(options.logit_bias.values(), np.float32)
         # Ids past the tokenizer's end only pad the embedding to a round size: never chosen.
         self._suppressed = [*options.suppress_tokens, *range(self._n_text_tokens, self.n_vocab)]
-        stages: list[tuple[str, Stage, object]] = [
+        dry: Stage | None = None
+        if options.dry_multiplier and options.dry_penalty_last_n:
+            from .dry import Dry
+
+            dry = Dry(model, options)
+        stages: list[tuple[str, Stage | None, object]] = [
             ("sequence_bias", self._add_sequence_bias, self._sequence_bias),
             ("logit_bias", self._add_logit_bias, options.logit_bias),
             ("repetition_penalty", self._penalise_repetition, options.repetition_penalty != 1),
@@ -82,14 +89,20 @@ class LogitsProcessors:
                 self._penalise_presence,
                 options.presence_penalty or options.frequency_penalty,
             ),
+            ("dry", dry, dry),
             ("no_repeat_ngram_size", self._forbid_ngrams, options.no_repeat_ngram_size),
             ("bad_words", self._forbid_bad_words, self._bad_words),
             ("min_new_tokens", self._forbid_end, options.min_new_tokens and self.eos),
+            (
+                "exponential_decay_length_penalty",
+                self._favour_end,
+                options.exponential_decay_length_penalty and self.eos,
+            ),
             ("suppress_tokens", self._suppress, self._suppressed),
             ("logits_processor", self._call, options.logits_processor),
             ("token_bitmask", self._apply_bitmask, options.token_bitmask),
         ]
-        self._stages = [(name, stage) for name, stage, wanted in stages if wanted]
+        self._stages = [(name, stage) for name, stage, wanted in stages if stage and wanted]
 
     def __call__(
         self, logits: np.ndarray, ids: np.ndarray, n_prompt: int, removed: dict[int, str] | None = None
@@ -161,6 +174,16 @@ class LogitsProcessors:
     def _forbid_end(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         if len(ids) - n_prompt < self.options.min_new_tokens:
             row[list(self.eos)] = -np.inf
+
+    def _favour_end(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        start, factor = self.options.exponential_decay_length_penalty or (0, 1.0)
+        more = len(ids) - n_prompt - start
+        for token in self.eos if more > 0 else ():
+            if np.isfinite(row[token]):
+                with np.errstate(over="ignore"):
+                    growth = min(np.float64(factor) ** more, LARGEST_LOGIT) - 1
+                logit = float(row[token])
+                row[token] = min(logit + abs(logit) * growth, LARGEST_LOGIT)
 
     def _suppress(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         row[self._suppressed] = -np.inf

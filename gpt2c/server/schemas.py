@@ -138,6 +138,13 @@ class CompletionRequest(TextSchema):
     mirostat_tau: float = Field(5.0, gt=0)
     mirostat_eta: float = Field(0.1, ge=0)
     repetition_penalty: float = 1.0
+    dry_multiplier: float = Field(0.0, ge=0)
+    dry_base: float = Field(1.75, ge=1)
+    dry_allowed_length: int = Field(2, ge=1)
+    dry_penalty_last_n: int = Field(-1, ge=-1)
+    dry_sequence_breakers: list[str] = ["\n", ":", '"', "*"]  # noqa: RUF012 (pydantic copies it)
+    exponential_decay_length_penalty: list[int | float] | None = None
+    watermarking_config: dict[str, Any] | None = None
     no_repeat_ngram_size: int = Field(0, ge=0)
     length_penalty: float = 1.0
     min_tokens: int = Field(0, ge=0)
@@ -242,6 +249,8 @@ class CompletionRequest(TextSchema):
         same = (
             *("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "min_p"),
             *("typical_p", "xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta"),
+            *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
+            *("dry_sequence_breakers", "exponential_decay_length_penalty", "watermarking_config"),
             *("repetition_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "heal"),
         )
         options = {name: getattr(self, name) for name in same}

@@ -1,8 +1,13 @@
 """Asks llama.cpp and transformers what their samplers make of random logits. Run it as a script.
 
-Writes samplers.json. Needs llama-cpp-python 0.3.36, transformers 4.57.6 and torch 2.13. For each case: whose
-sampler, the options by gpt2c's names, the logits (float32 as the shortest decimals), and which are
-left. A case of mirostat has steps.
+Writes samplers.json. Needs llama-cpp-python 0.3.36, transformers 4.57.6 and torch 2.13; its argument is a
+GGUF file of GPT-2's vocabulary, such as ggml-vocab-gpt-2.gguf in the sources of llama.cpp. Logits are
+float32, as the shortest decimals that give them back; options have gpt2c's names.
+
+- "cases": of filters, whose it is, and which tokens are left. A case of mirostat has steps.
+- "changed": what becomes of logits by transformers' processors.
+- "dry": what becomes of the logits of some tokens of GPT-2's vocabulary after a text, by llama.cpp.
+- "detected": what transformers' detector counts of token ids.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +111,143 @@ def draw_cases(rng: random.Random, noise: np.random.Generator) -> list[dict[str,
     return cases
 
 
+END = [3, 50]
+WATERMARKS = [
+    {},
+    {"greenlist_ratio": 0.5, "bias": 3.5, "hashing_key": 7},
+    {"hashing_key": 2**40 + 3, "context_width": 3},
+    {"seeding_scheme": "selfhash"},
+    {"seeding_scheme": "selfhash", "context_width": 4, "greenlist_ratio": 0.4, "bias": -1.0},
+]
+
+
+def processor_of(options: dict[str, Any], n_prompt: int) -> Any:
+    """transformers' processor for the options of one case."""
+    if "watermarking_config" in options:
+        config = transformers.WatermarkingConfig(**options["watermarking_config"])
+        return config.construct_processor(N_VOCAB, "cpu")
+    decay = tuple(options["exponential_decay_length_penalty"])
+    return hf.ExponentialDecayLengthPenalty(decay, END, n_prompt)
+
+
+def changed(options: dict[str, Any], ids: list[int], n_prompt: int, logits: np.ndarray) -> np.ndarray:
+    return processor_of(options, n_prompt)(torch.tensor([ids]), torch.tensor(logits[None]))[0].numpy()
+
+
+def change_cases(rng: random.Random, noise: np.random.Generator) -> list[dict[str, Any]]:
+    kinds: list[dict[str, Any]] = [{"watermarking_config": config} for config in WATERMARKS for _ in range(6)]
+    kinds += [
+        {"exponential_decay_length_penalty": [start, factor]}
+        for start in (0, 3, 9)
+        for factor in (0.9, 1.05, 1.5)
+        for _ in range(2)
+    ]
+    cases = []
+    for options in kinds:
+        ids = [rng.randrange(N_VOCAB) for _ in range(rng.randint(5, 20))]
+        n_prompt = rng.randint(1, len(ids))
+        logits = (2 * noise.standard_normal(N_VOCAB)).astype(np.float32)
+        case = {"options": options, "ids": ids, "n_prompt": n_prompt, "logits": logits}
+        cases.append(case | {"processed": changed(options, ids, n_prompt, logits)})
+    return cases
+
+
+def detect_cases(rng: random.Random) -> list[dict[str, Any]]:
+    """Of random token ids, and of some with many green ones."""
+    cases = []
+    model = transformers.GPT2Config(vocab_size=N_VOCAB, bos_token_id=N_VOCAB)
+    for config in WATERMARKS:
+        for n in (6, 40):
+            ids = [rng.randrange(N_VOCAB) for _ in range(n)]
+            found = transformers.WatermarkDetector(model, "cpu", transformers.WatermarkingConfig(**config))(
+                torch.tensor([ids]), return_dict=True
+            )
+            counts = {"n_tokens": int(found.num_tokens_scored[0]), "n_green": int(found.num_green_tokens[0])}
+            cases.append({"config": config, "ids": ids, **counts, "z_score": float(found.z_score[0])})
+    return cases
+
+
+TEXTS = [
+    "the king had a king had a king had",
+    "One day the fox and the wolf. One day the fox and the wolf. One day the fox and",
+    "He said: the king is dead. She said: the king is",
+    "a b c d e f g h\na b c d e f g h\na b c",
+    'The "old" woman said "old woman, old woman, old woman, old',
+    "no no no no no no no no no no no no no no no no",
+    "nothing here comes back at all",
+    "x = 1; y = 2; x = 1; y = 2; x = 1; y",
+    "They went home, and so they went home, and so they went home, and",
+]
+
+
+BREAKERS = [["\n", ":", '"', "*"], [], [". ", " so they"], [" wolf"]]
+
+
+def after_text(
+    vocab: Any, options: dict[str, Any], ids: list[int], some: list[int], logits: Any
+) -> np.ndarray:
+    """What llama.cpp's DRY makes of the logits of some tokens after a text."""
+    breakers = [text.encode() for text in options["dry_sequence_breakers"]]
+    sampler = llama_cpp.llama_sampler_init_dry(
+        vocab,
+        options["dry_multiplier"],
+        options["dry_base"],
+        options["dry_allowed_length"],
+        options["dry_penalty_last_n"],
+        (ctypes.c_char_p * len(breakers))(*breakers),
+        len(breakers),
+    )
+    for token in ids:
+        llama_cpp.llama_sampler_accept(sampler, token)
+    row, _ = applied(sampler, some, logits)
+    llama_cpp.llama_sampler_free(sampler)
+    return row
+
+
+def dry_cases(path: str, rng: random.Random, noise: np.random.Generator) -> list[dict[str, Any]]:
+    llama = llama_cpp.Llama(path, vocab_only=True, verbose=False)
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    cases = []
+    for text in TEXTS:
+        for _ in range(4):
+            options = {
+                "dry_multiplier": rng.choice([0.5, 0.8, 2.0]),
+                "dry_base": rng.choice([1.0, 1.75, 4.0]),
+                "dry_allowed_length": rng.choice([1, 2, 2, 3]),
+                "dry_penalty_last_n": rng.choice([5, 12, 1024]),
+                "dry_sequence_breakers": rng.choice(BREAKERS),
+            }
+            ids = llama.tokenize(text.encode(), add_bos=False)
+            some = sorted({*ids, 0, 50256})
+            logits = noise.standard_normal(len(some)).astype(np.float32)
+            case = {"text": text, "options": options, "ids": ids, "some": some, "logits": logits}
+            cases.append(case | {"processed": after_text(vocab, options, ids, some, logits)})
+    return cases
+
+
 def plain(value: Any) -> Any:
     """For JSON: float32 as the shortest decimals that give it back."""
     return [float(str(one)) for one in value] if isinstance(value, np.ndarray) else value.item()
 
 
 def main() -> None:
-    cases = draw_cases(random.Random(22), np.random.default_rng(22))
+    rng, noise = random.Random(22), np.random.default_rng(22)
+    parts = {
+        "cases": draw_cases(rng, noise),
+        "changed": change_cases(rng, noise),
+        "dry": dry_cases(sys.argv[1], rng, noise),
+        "detected": detect_cases(rng),
+    }
     versions = {
         "llama-cpp-python": llama_cpp.__version__,
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    lines = ",\n".join(json.dumps(case, default=plain) for case in cases)
-    PATH.write_text(f'{{"made_with": {json.dumps(versions)}, "cases": [\n{lines}\n]}}\n')
-    print(len(cases), "cases")
+    lines = [f'"made_with": {json.dumps(versions)}']
+    for name, cases in parts.items():
+        lines.append(f'"{name}": [\n' + ",\n".join(json.dumps(case, default=plain) for case in cases) + "\n]")
+        print(len(cases), name)
+    PATH.write_text("{" + ",\n".join(lines) + "}\n")
 
 
 if __name__ == "__main__":
