@@ -41,6 +41,24 @@ def test_dry_is_that_of_llama_cpp(of_gpt2, case):
     assert not row[others].any()
 
 
+@pytest.mark.oracle
+def test_live_dry_is_that_recorded():
+    """Without breakers, for which llama.cpp needs a vocabulary; and of random texts."""
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("torch")
+    from data.golden import make_samplers
+
+    some = list(range(61))
+    for case in GOLDEN["dry"]:
+        options = case["options"] | {"dry_sequence_breakers": []}
+        live = make_samplers.after_text(None, options, case["ids"], case["some"], np.array(case["logits"]))
+        if not case["options"]["dry_sequence_breakers"]:
+            np.testing.assert_allclose(live, np.array(case["processed"], np.float32), rtol=1e-6)
+        ids = [token % 3 for token in case["ids"]]
+        live = make_samplers.after_text(None, options, ids, some, np.zeros(61))
+        np.testing.assert_allclose(process(ids, np.zeros(61), **options), live, rtol=1e-6)
+
+
 def penalties(ids, multiplier, base, allowed, last_n):
     """By the definition, for every token and every place, without breakers."""
     ids = ids if last_n < 0 else ids[len(ids) - min(last_n, len(ids)) :]

@@ -115,7 +115,7 @@ END = [3, 50]
 WATERMARKS = [
     {},
     {"greenlist_ratio": 0.5, "bias": 3.5, "hashing_key": 7},
-    {"hashing_key": 2**40 + 3, "context_width": 3},
+    {"hashing_key": 2**62 + 987_654_321, "context_width": 3},
     {"seeding_scheme": "selfhash"},
     {"seeding_scheme": "selfhash", "context_width": 4, "greenlist_ratio": 0.4, "bias": -1.0},
 ]
@@ -177,6 +177,7 @@ TEXTS = [
     "nothing here comes back at all",
     "x = 1; y = 2; x = 1; y = 2; x = 1; y",
     "They went home, and so they went home, and so they went home, and",
+    "the king said: no, and then the king said",
 ]
 
 
