@@ -107,6 +107,18 @@ def test_a_breaker_of_several_tokens_counts_however_it_is_written():
     assert not process(ids, np.zeros(4096), dry_sequence_breakers=["the k"], **options).any()
 
 
+def test_a_breaker_itself_may_always_come_again():
+    model, _ = random_gpt2(0, n_vocab=4096, tokenizer=bundled_tokenizer(), n_ctx=100)
+    ids = bundled_tokenizer().encode(" the king said: no; the king said")
+    [colon] = bundled_tokenizer().encode(":")
+    options = dict(dry_multiplier=1.0, model=model)
+    assert np.flatnonzero(process(ids, np.zeros(4096), dry_sequence_breakers=(), **options)).tolist() == [
+        colon
+    ]
+    assert not process(ids, np.zeros(4096), **options).any()
+    assert process(ids, np.zeros(4096), dry_sequence_breakers="\n", **options)[colon] < 0
+
+
 def test_a_penalty_is_finite():
     row = process(
         [1] * 1000, np.zeros(61), dry_multiplier=1e6, dry_base=1e6, exponential_decay_length_penalty=(0, 1e6)
