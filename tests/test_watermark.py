@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2c import WatermarkingConfig
+from gpt2c.generation.drawing import Shape
 from gpt2c.generation.options import SamplingOptions
 from gpt2c.generation.watermark import Watermark, _first, _is_first
 
@@ -126,6 +127,22 @@ def test_the_mark_comes_after_the_filters_in_any_company(bundled, how):
         )
         for step in text.trace.steps:
             assert all(c.removed_by is None for c in step.branches[0].candidates if c.fate == "chosen")
+
+
+@pytest.mark.parametrize("config", [{"bias": 3.0}, {"bias": 3.0, **SELF}], ids=str)
+def test_the_bias_is_added_to_what_the_filters_leave(config):
+    """By the order of transformers: temperature, filters, mark."""
+    mark, ids = Watermark(WatermarkingConfig(**config), 61), np.array([5, 9, 11])
+    options = SamplingOptions(temperature=0.5, top_k=12, watermarking_config=config)
+    logits = np.random.default_rng(2).standard_normal(61).astype(np.float32)
+    row = Shape(options, 1, mark)(logits, ids, 0, None)
+    best = np.argsort(-logits)[:12].tolist()
+    assert np.flatnonzero(np.isfinite(row)).tolist() == sorted(best)
+    added = {token: row[token] - logits[token] / 0.5 for token in best}
+    assert {token: round(more, 5) for token, more in added.items()} == {
+        token: 3.0 if mark.is_green(ids, token) else 0.0 for token in best
+    }
+    assert {0.0, 3.0} == {round(more, 5) for more in added.values()}
 
 
 def test_a_text_shorter_than_the_context_is_not_marked():
