@@ -211,14 +211,14 @@ class SamplingOptions:
         self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
         self._put_number("min_p", lambda p: 0 <= p <= 1, "from 0 (no limit) to 1")
         self._put_number("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
-        self._put_number("top_n_sigma", lambda n: n >= 0, "0 (no limit) or above, and finite")
+        self._put_number("top_n_sigma", lambda n: 0 <= n <= 1e6, "from 0 (no limit) to 1e6")
         self._put_number("xtc_probability", lambda p: 0 <= p <= 1, "from 0 (never) to 1 (always)")
         self._put_number("xtc_threshold", lambda p: 0 < p <= 1, "above 0 and at most 1")
         self._put("mirostat", check_integer("mirostat", self.mirostat, 0, 2, " (0 is none, 2 is version 2)"))
         if self.mirostat == 1:
             raise ValueError("mirostat must be 0 (none) or 2; version 1 is not offered: use 2")
-        self._put_number("mirostat_tau", lambda bits: bits > 0, "above 0, and finite")
-        self._put_number("mirostat_eta", lambda eta: eta >= 0, "0 or above, and finite")
+        self._put_number("mirostat_tau", lambda bits: 0 < bits <= 1000, "above 0 and at most 1000")
+        self._put_number("mirostat_eta", lambda eta: 0 <= eta <= 1000, "from 0 to 1000")
         for name in ("typical_p", "top_n_sigma", "xtc_probability", "mirostat"):
             if self.greedy and getattr(self, name) != SamplingOptions.__dataclass_fields__[name].default:
                 raise ValueError(f"{name} is for draws: give a temperature above 0 with it")

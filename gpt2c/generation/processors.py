@@ -269,8 +269,8 @@ def filtered(
         above = int((weights >= options.xtc_threshold * weights.sum()).sum())
         keep("xtc", slice(max(0, above - 1), None))
     if most_bits < math.inf:
-        n = int((weights >= 2**-most_bits * weights.sum()).sum())
-        keep("mirostat", slice(max(1, n)))
+        least = 2 ** -max(most_bits, -1.0)  # no probability is above 1
+        keep("mirostat", slice(max(1, int((weights >= least * weights.sum()).sum()))))
     result[order] = scaled[order]
     return result
 
