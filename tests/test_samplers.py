@@ -222,6 +222,19 @@ def test_mirostat_steers_the_surprise(bundled):
         assert tau - 0.3 < np.mean(means) < tau + 1.0
 
 
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_a_very_low_temperature_is_no_special_case(options):
+    """Logits over it are far beyond float32; what is left is drawn as by the compiled sampler."""
+    found = MODEL.generate([1, 2], max_new_tokens=8, temperature=1e-40, seed=1, **options)
+    assert found.token_ids == MODEL.generate([1, 2], max_new_tokens=8).token_ids
+
+
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_where_all_is_forbidden_it_is_told(options):
+    with pytest.raises(ValueError, match="no token can be chosen"):
+        MODEL.generate([1], max_new_tokens=2, temperature=1.0, suppress_tokens=range(61), **options)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_refused_as_always(bad):
     def processor(ids, logits):

@@ -80,10 +80,11 @@ class Draw:
 
     def row(self, processed: np.ndarray, ids: np.ndarray, removed: dict[int, str] | None) -> np.ndarray:
         """What the token is drawn from, float32 [n_vocab]."""
-        if not processed.max() < np.inf:
-            return processed  # it is the sampler that refuses NaN and infinities
+        if not -np.inf < processed.max() < np.inf:
+            return processed  # it is the sampler that refuses NaN, infinities, and to choose from nothing
         row = self._shape(processed, ids, self._stream, removed, self._most_bits)
-        return row.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # divided by a very low temperature they are beyond float32
+            return (row - row.max()).astype(np.float32)
 
     def observe(self, row: np.ndarray, token: int) -> None:
         """Let the token that was drawn move the limit."""
