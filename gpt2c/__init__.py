@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .core.deadline import Deadline
     from .generation.results import Generation
     from .generation.streaming import Stream
+    from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
     from .model import GPT2
@@ -64,6 +65,8 @@ __all__ = [
     "Tagging",
     "TokenizerError",
     "UnsupportedISAError",
+    "WatermarkScore",
+    "WatermarkingConfig",
     "Word",
     "__version__",
     "as_tokenizer",
@@ -86,6 +89,8 @@ _HOMES = {
     "Stream": "generation.streaming",
     "Suggestion": "scoring.results",
     "Tagging": "heads.results",
+    "WatermarkScore": "generation.watermark",
+    "WatermarkingConfig": "generation.watermark",
     "Word": "scoring.words",
     "as_tokenizer": "tokenizer",
     "gpt2_tokenizer": "tokenizer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .core.deadline import Deadline
     from .core.prefixes import Prefixes
     from .generation.results import Generation
+    from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice, Classification, Tagging
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
@@ -320,6 +321,21 @@ class GPT2(LoadedModel):
         min_p : float, default 0
             Leave out tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1;
             0 is no limit.
+        typical_p : float, default 1
+            Draw among the tokens whose surprise is nearest to what the model expects, as few as add up to a
+            probability of ``typical_p`` (Meister et al. 2022); 1 is no limit.
+        top_n_sigma : float, default 0
+            Leave out tokens whose logit is more than ``top_n_sigma`` standard deviations of all logits below
+            the greatest one (Tang et al. 2024); 0 is no limit.
+        xtc_probability, xtc_threshold : float, default 0 and 0.1
+            With this probability, anew for each token: leave out the most probable tokens, all that reach the
+            threshold but the least probable of them ("exclude top choices").
+        mirostat : {0, 2}, default 0
+            2 keeps the surprise of tokens near ``mirostat_tau``, by how many improbable ones it leaves out
+            (Basu et al. 2021, version 2). It comes after all other filters, is meant to stand alone, and does
+            not go with beam search. Like the four options before it, it needs a temperature above 0.
+        mirostat_tau, mirostat_eta : float, default 5 and 0.1
+            The surprise that mirostat aims at, in bits, and how fast it corrects itself.
         repetition_penalty : float, default 1
             Tokens that already stand in the text, the prompt included, have their logit divided by this if it
             is positive and multiplied if it is negative (as transformers does, Keskar et al. 2019); 1 changes
@@ -327,11 +343,24 @@ class GPT2(LoadedModel):
         presence_penalty, frequency_penalty : float, default 0
             Subtracted from the logits of tokens that were added already: once, and as often as they were (as
             OpenAI does). The prompt does not count.
+        dry_multiplier, dry_base : float, default 0 and 1.75
+            "Don't repeat yourself": where the last n tokens, ``dry_allowed_length`` or more, stand in the
+            text before, the token that followed them there loses ``dry_multiplier * dry_base ** (n -
+            dry_allowed_length)`` of its logit. With the multiplier 0, nothing does.
+        dry_allowed_length, dry_penalty_last_n : int, default 2 and -1
+            From which length a repetition counts, and how many of the last tokens of the text, the prompt
+            included, are looked at; -1: all.
+        dry_sequence_breakers : str or iterable of str
+            Repetitions begin anew behind each of these. Default: a line break, a colon, a quotation mark and
+            an asterisk.
         no_repeat_ngram_size : int, default 0
             No n tokens in a row stand twice in the text, the prompt included; 0 allows all.
         bad_words : iterable of str or of token ids, default ()
             What must not be added. A string stands for its tokens, alone and after a space. Of several tokens
             the last is forbidden where the others have come.
+        exponential_decay_length_penalty : (int, float), optional
+            After so many new tokens, the end becomes more probable with each: its logit l grows by |l| times
+            (factor ** tokens since then - 1).
         suppress_tokens : iterable of int, default ()
             Token ids that are never chosen.
         logit_bias : mapping of int to float, optional
@@ -347,6 +376,9 @@ class GPT2(LoadedModel):
             Called at every step with the new token ids, int32; returns which tokens may come next as int32
             [at least n_vocab / 32], bit i % 32 of word i // 32 for token i, or None for all of them.
             Libraries for grammars (llguidance, xgrammar) fill such masks.
+        watermarking_config : WatermarkingConfig or mapping, optional
+            Mark the text, so that :meth:`detect_watermark` can tell that it was generated: after all filters,
+            a secret part of the vocabulary, another one at every token, gets a bias. ``{}`` has the defaults.
         stop : str or iterable of str, default ()
             The text ends before the first of these strings, which may span tokens.
         special : bool, default False
@@ -455,6 +487,38 @@ class GPT2(LoadedModel):
         if session is not None:
             return session.following(self, prompt).stream(**options)
         return streaming.stream(self, prompt, **options)
+
+    def detect_watermark(
+        self,
+        text: Prompt,
+        watermarking_config: WatermarkingConfig | Mapping[str, Any] | None = None,
+        *,
+        ignore_repeated_ngrams: bool = False,
+    ) -> WatermarkScore:
+        """How much a text looks as if it was generated with ``watermarking_config=``.
+
+        Parameters
+        ----------
+        text : str or token ids
+            Without the prompt, which has no mark.
+        watermarking_config : WatermarkingConfig or mapping, optional
+            The one that the text may have been marked with; default: its defaults.
+        ignore_repeated_ngrams : bool, default False
+            Whether a token counts once only after the same tokens: repetitions are no evidence.
+
+        Returns
+        -------
+        WatermarkScore
+            Its ``z_score`` is above 4 where chance hardly explains the text.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The text is too short, or the configuration is not what it should be.
+        """
+        from .generation.watermark import detect
+
+        return detect(self, text, watermarking_config, ignore_repeated_ngrams=ignore_repeated_ngrams)
 
     def session(self, text: Prompt = "", *, special: bool = False) -> Session:
         """A text that changes as it is written, and what was computed of it.

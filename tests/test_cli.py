@@ -100,6 +100,54 @@ def test_every_option_arrives(bundled):
     assert (found["seed"], found["prompt"], found["numerics"]) == (5, "The king", bundled.numerics)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (
+            "--typical-p 0.6 --top-n-sigma 2 --xtc-probability 0.5 --xtc-threshold 0.05",
+            {"typical_p": 0.6, "top_n_sigma": 2.0, "xtc_probability": 0.5, "xtc_threshold": 0.05}
+            | {"top_k": 40, "top_p": 0.95},
+        ),
+        (
+            "--mirostat 2 --mirostat-tau 3 --mirostat-eta 0.2",
+            {"mirostat": 2, "mirostat_tau": 3.0, "mirostat_eta": 0.2, "top_k": 0, "top_p": 1.0},
+        ),
+        (
+            "--temperature 0 --dry-multiplier 2 --dry-base 1.5 --dry-allowed-length 1 --dry-penalty-last-n 9 "
+            "--dry-sequence-breaker . --dry-sequence-breaker ;",
+            {"temperature": 0, "dry_multiplier": 2.0, "dry_base": 1.5, "dry_allowed_length": 1}
+            | {"dry_penalty_last_n": 9, "dry_sequence_breakers": [".", ";"]},
+        ),
+        (
+            '--temperature 0 --exponential-decay-length-penalty 3,1.5 --watermarking-config {"bias":4}',
+            {"temperature": 0, "exponential_decay_length_penalty": (3, 1.5)}
+            | {"watermarking_config": {"bias": 4}},
+        ),
+    ],
+    ids=["filters", "mirostat", "dry", "end and mark"],
+)
+def test_filters_and_penalties_of_other_programs_arrive(bundled, arguments, options):
+    done = run("generate", "The king had", "-n", 30, "--seed", 5, "--json", *arguments.split())
+    options = {"temperature": 0.8, "max_new_tokens": 30, "seed": 5} | options
+    expected = bundled.generate("The king had", **options)
+    found = json.loads(done.stdout)["generations"][0]
+    assert found["token_ids"] == expected.token_ids and found["finish_reason"] == expected.finish_reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--watermarking-config", "[1]"], "--watermarking-config: invalid JSON object value: '[1]'"),
+        (["--watermarking-config", "{"], "--watermarking-config: invalid JSON object value: '{'"),
+        (["--exponential-decay-length-penalty", "3"], "penalty: invalid N,FACTOR value: '3'"),
+        (["--num-beams", "2", "--typical-p", "0.5"], "typical_p is for draws: give a temperature above 0"),
+    ],
+)
+def test_what_is_wrong_with_them_is_told(arguments, message):
+    done = run("generate", "x", *arguments)
+    assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_command_line_samples_and_tells_its_seed(bundled):
     done = run("generate", "The king", "--stats", "-n", "20")
     seed = int(re.search(r"seed (\d+)", done.stderr)[1])
@@ -401,7 +449,11 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (["generate", "-f", "a.txt"], 2, "; a file is read from stdin: gpt2c generate - < FILE"),
         (["suggest", "-f", "a.txt"], 2, "; a file is read from stdin: gpt2c suggest - < FILE"),
         (["explain", "x", "--file", "a.txt"], 2, "; a file is read from stdin: gpt2c explain - < FILE"),
-        (["generate", "x", "--top", "1"], 2, "unrecognized arguments: --top 1; is --top-k or --top-p meant?"),
+        (
+            ["generate", "x", "--top", "1"],
+            2,
+            "unrecognized arguments: --top 1; is --top-k or --top-p or --top-n-sigma meant?",
+        ),
         (["generate", "-dash"], 2, "-dash; a text that begins with - comes last, after --"),
         (["generate", "x", "-k", "3"], 2, "gpt2c generate: error: unrecognized arguments: -k 3$"),
         (["info", "/nowhere", "x"], 2, "gpt2c info: error: unrecognized arguments: x$"),

@@ -89,7 +89,7 @@ def test_other_methods_answer_those_of_a_forward_pass(method, name):
         ("min_length", "min_new_tokens"),
         ("stop_strings", "stop"),
         ("bad_words_ids", "bad_words"),
-        ("typical_p", "top_p"),
+        ("eta_cutoff", "typical_p"),
         ("token_healing", "heal"),
         ("assistant_model", "draft"),
         ("prompt_lookup_num_tokens", "draft"),

@@ -77,6 +77,7 @@ class TestAnswers:
         [
             ({}, {}),
             ({"temperature": 0}, {"temperature": 0}),
+            ({"typical_p": 0.5, "dry_multiplier": 1}, {"typical_p": 0.5, "dry_multiplier": 1.0}),
             ({"temperature": 0.7, "top_p": 0.9, "n": 3}, {"temperature": 0.7, "top_p": 0.9}),
             ({"stop": [" the", "and"]}, {"stop": [" the", "and"]}),
             (

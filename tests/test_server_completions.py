@@ -84,6 +84,28 @@ class TestTexts:
             ({"logit_bias": {"12": -100, "300": 2.5}}, {"logit_bias": {12: -100, 300: 2.5}}),
             ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
             ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 2}),
+            ({"typical_p": 0.4, "top_n_sigma": 2}, {"typical_p": 0.4, "top_n_sigma": 2.0}),
+            (
+                {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+                {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+            ),
+            (
+                {"mirostat": 2, "mirostat_tau": 3, "mirostat_eta": 0.2},
+                {"mirostat": 2, "mirostat_tau": 3, "mirostat_eta": 0.2},
+            ),
+            # as clients of llama.cpp say that there is none of these
+            ({"typical_p": 1, "top_n_sigma": -1, "xtc_probability": 0, "mirostat": 0, "mirostat_tau": 5}, {}),
+            (
+                {"temperature": 0, "dry_multiplier": 2, "dry_base": 1.5, "dry_allowed_length": 1}
+                | {"dry_penalty_last_n": 9, "dry_sequence_breakers": ["."], "max_tokens": 40},
+                {"temperature": 0, "dry_multiplier": 2, "dry_base": 1.5, "dry_allowed_length": 1}
+                | {"dry_penalty_last_n": 9, "dry_sequence_breakers": ["."], "max_new_tokens": 40},
+            ),
+            (
+                {"exponential_decay_length_penalty": [3, 1.5]},
+                {"exponential_decay_length_penalty": (3, 1.5)},
+            ),
+            ({"watermarking_config": {"bias": 4}}, {"watermarking_config": {"bias": 4.0}}),
             ({"min_tokens": 3, "max_tokens": 5}, {"min_new_tokens": 3, "max_new_tokens": 5}),
             ({"ignore_eos": True, "logit_bias": {"0": 90}}, {"eos_token_id": [], "logit_bias": {0: 90}}),
             ({"num_beams": 3}, {"num_beams": 3, "temperature": 0}),
@@ -398,6 +420,22 @@ FIELDS = {
     "suffix": st.none() | st.text(max_size=3),
     "top_k": st.integers(-1, 5000),
     "min_p": st.floats(-0.1, 1.1),
+    "typical_p": st.floats(-0.1, 1.1),
+    "top_n_sigma": st.floats(-2, 3),
+    "xtc_probability": st.floats(-0.1, 1.1),
+    "xtc_threshold": st.floats(-0.1, 1.1),
+    "mirostat": st.integers(0, 3),
+    "mirostat_tau": st.floats(-1, 9),
+    "mirostat_eta": st.floats(-0.1, 2),
+    "dry_multiplier": st.floats(-1, 1e7),
+    "dry_base": st.floats(0, 1e7),
+    "dry_allowed_length": st.integers(0, 3),
+    "dry_penalty_last_n": st.integers(-2, 9),
+    "dry_sequence_breakers": st.lists(st.text(max_size=2), max_size=3),
+    "exponential_decay_length_penalty": st.lists(st.integers(-1, 3) | st.floats(-1, 2), max_size=3),
+    "watermarking_config": st.fixed_dictionaries(
+        {}, optional={"bias": st.floats(), "greenlist_ratio": st.floats(0, 1), "x": st.none()}
+    ),
     "repetition_penalty": st.floats(0, 3),
     "no_repeat_ngram_size": st.integers(-1, 3),
     "length_penalty": st.floats(-2, 2),

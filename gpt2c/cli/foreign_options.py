@@ -95,7 +95,9 @@ _TO_GENERATE = each(
         ),
         "cache_implementation cache_config return_legacy_cache": "there is one kind of cache",
         "low_memory batch_size": _TOGETHER,
-        "typical_p epsilon_cutoff eta_cutoff": (f"{_NO_SUCH}; --top-k, --top-p and --min-p leave tokens out"),
+        "epsilon_cutoff eta_cutoff": (
+            f"{_NO_SUCH}; --top-p, --min-p, --typical-p and --top-n-sigma leave tokens out"
+        ),
         "encoder_repetition_penalty": (
             "GPT-2 has no encoder; --repetition-penalty counts the prompt and what is new"
         ),
@@ -103,7 +105,7 @@ _TO_GENERATE = each(
         "bos_token_id": "an empty prompt is the beginning of a text",
         "bad_words_ids": "--bad-word takes a text, and --suppress-token a token id",
         "forced_bos_token_id": "put the token at the end of the prompt, and give --special",
-        "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _NO_SUCH,
+        "forced_eos_token_id": _NO_SUCH,
         "begin_suppress_tokens": "--suppress-token forbids a token everywhere",
         "guidance_scale negative_prompt_ids negative_prompt_attention_mask": "gpt2c has no guidance",
         "prefix_allowed_tokens_fn constraints force_words_ids token_bitmask": f"{_IN_PYTHON} token_bitmask",

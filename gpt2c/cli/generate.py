@@ -26,10 +26,16 @@ def run(arguments: Namespace) -> None:
     """Continue a text, or those of files."""
     if arguments.temperature is None:
         arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+    if arguments.top_k is None:
+        arguments.top_k = 0 if arguments.mirostat else 40
+    if arguments.top_p is None:
+        arguments.top_p = 1.0 if arguments.mirostat else 0.95
     arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
     given = vars(arguments)
     options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
     options["logit_bias"] = dict(arguments.logit_bias)
+    if options["dry_sequence_breakers"] is None:
+        del options["dry_sequence_breakers"]
     # Bad options are refused before anything is loaded.
     checked = SamplingOptions(**options)
     if names_files(arguments):

@@ -1,11 +1,10 @@
-"""Groups of options that several commands share, and the many of generation."""
+"""Groups of options that several commands share."""
 
 from __future__ import annotations
 
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,10 +16,8 @@ __all__ = [
     "max_loss_option",
     "model_options",
     "output_options",
-    "sampling_options",
     "special_option",
     "text_or_files",
-    "typing_options",
 ]
 
 
@@ -231,170 +228,3 @@ def _edit(words: str) -> tuple[str, Any]:
         return parse_edit(words)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
-
-
-def sampling_options(parser: ArgumentParser) -> None:
-    """All that decides how a text is continued."""
-    add = parser.add_argument_group("sampling").add_argument
-    _add_sampling(add)
-    _add_restrictions(add)
-    _add_search(add)
-    _add_overflow(add)
-
-
-def typing_options(parser: ArgumentParser) -> None:
-    """How a text goes on that someone is writing."""
-    parser.add_argument(
-        "--heal", action="store_true", help="go on inside the last word, in whatever tokens it is written"
-    )
-    parser.add_argument(
-        "--draft",
-        metavar="prompt | MODEL",
-        help="guess tokens, which saves passes and changes no text: 'prompt' guesses that the text repeats "
-        "itself, a smaller model with the same vocabulary what it would write",
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        metavar="SECONDS",
-        help="end the text as it is, so many seconds after the model is loaded",
-    )
-
-
-def _add_sampling(add: Callable[..., object]) -> None:
-    add(
-        "-n",
-        "--max-new-tokens",
-        type=int,
-        default=60,
-        metavar="N",
-        help="how many tokens to add, at most (60)",
-    )
-    add("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
-    add(
-        "--eos-token-id",
-        action="append",
-        type=int,
-        metavar="ID",
-        help="token ID ends a text (those that the model names); may be given several times",
-    )
-    add(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="0 is greedy, above 1 daring (0.8; 0 with --num-beams, so that nothing is drawn)",
-    )
-    add("--top-k", type=int, default=40, metavar="K", help="draw among the K most probable; 0: no limit (40)")
-    add(
-        "--top-p",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="draw among the most probable that make up P (0.95)",
-    )
-    add("--min-p", type=float, default=0.0, metavar="P", help="none below P times the most probable (0)")
-    add(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        metavar="R",
-        help="above 1: tokens of the text count less (1)",
-    )
-    add(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end before TEXT; may be given several times",
-    )
-    add(
-        "--logit-bias",
-        action="append",
-        default=[],
-        type=_bias,
-        metavar="ID=BIAS",
-        help="add BIAS to the logit of token ID; -inf forbids it; may be given several times",
-    )
-    add("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
-    add("--num-return-sequences", type=int, default=1, metavar="N", help="how many continuations (1)")
-
-
-def _add_restrictions(add: Callable[..., object]) -> None:
-    add(
-        "--presence-penalty",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="off the logits of tokens that came (0)",
-    )
-    add(
-        "--frequency-penalty",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="off the logits of tokens as often as they came (0)",
-    )
-    add(
-        "--no-repeat-ngram-size",
-        type=int,
-        default=0,
-        metavar="N",
-        help="no N tokens in a row twice; 0: any (0)",
-    )
-    add(
-        "--bad-word",
-        action="append",
-        default=[],
-        dest="bad_words",
-        metavar="TEXT",
-        help="never write TEXT; may be given several times",
-    )
-    add(
-        "--suppress-token",
-        action="append",
-        default=[],
-        type=int,
-        dest="suppress_tokens",
-        metavar="ID",
-        help="never write token ID; may be given several times",
-    )
-
-
-def _add_search(add: Callable[..., object]) -> None:
-    add(
-        "--num-beams", type=int, default=1, metavar="N", help="search the most probable text with N beams (1)"
-    )
-    add(
-        "--length-penalty",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="of a search: above 0 favours length (1)",
-    )
-    add(
-        "--early-stopping",
-        choices=("false", "true", "never"),
-        default="false",
-        help="of a search: 'true' ends it once N texts have ended, 'never' only when no better one can come "
-        "(false: when the best live text would not be better as it is)",
-    )
-
-
-def _add_overflow(add: Callable[..., object]) -> None:
-    add(
-        "--overflow",
-        choices=("error", "truncate_left", "slide"),
-        default="error",
-        help="when the text passes the model's positions: an error; leave out the beginning of the prompt; "
-        "go on and forget the beginning (error)",
-    )
-    add("--hop", type=int, metavar="N", help="how many tokens 'slide' forgets at a time (half the positions)")
-
-
-def _bias(text: str) -> tuple[int, float]:
-    token, _, bias = text.partition("=")
-    return int(token), float(bias)
-
-
-# argparse says: invalid ID=BIAS value
-_bias.__name__ = "ID=BIAS"

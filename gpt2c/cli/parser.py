@@ -14,11 +14,10 @@ from .options import (
     max_loss_option,
     model_options,
     output_options,
-    sampling_options,
     special_option,
     text_or_files,
-    typing_options,
 )
+from .sampling_options import sampling_options, typing_options
 from .server_options import server_options
 
 __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]

@@ -45,7 +45,7 @@ OF_PROMPTS = each(
 
 _DECODING = "gpt2c has no such way of decoding; there are greedy choice, sampling and beam search (num_beams)"
 _PROCESSOR = "gpt2c has none of this kind; a function given as logits_processor can do it"
-_FILTER = "gpt2c has none of this kind; top_k, top_p, min_p and a logits_processor can leave tokens out"
+_FILTER = "gpt2c has none of this kind; top_p, min_p, typical_p, top_n_sigma and a logits_processor can do it"
 
 _OF_GENERATION_ALONE = each(
     {
@@ -64,7 +64,7 @@ _OF_GENERATION_ALONE = each(
         ),
         "prefill_chunk_size": "long prompts are computed in chunks by themselves",
         "low_memory": "batch_size says how many texts advance together, and so the memory of caches",
-        "typical_p epsilon_cutoff eta_cutoff": _FILTER,
+        "epsilon_cutoff eta_cutoff": _FILTER,
         "encoder_repetition_penalty": (
             "GPT-2 has no encoder; repetition_penalty counts the prompt and what is new, and a "
             "logits_processor can weigh the prompt's tokens"
@@ -78,7 +78,7 @@ _OF_GENERATION_ALONE = each(
         ),
         "bad_words_ids": "bad_words takes lists of token ids, and strings",
         "forced_bos_token_id": "put the token at the end of the prompt, given as token ids",
-        "forced_eos_token_id exponential_decay_length_penalty watermarking_config": _PROCESSOR,
+        "forced_eos_token_id": _PROCESSOR,
         "begin_suppress_tokens": (
             "suppress_tokens forbids tokens everywhere; a logits_processor can forbid them at the "
             "beginning alone"

@@ -289,6 +289,8 @@ class Generating:
         """The options that JSON can hold: functions are given in Python only."""
         given = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
         biases = {name: [[key, value] for key, value in given[name].items()] for name in _BIASES}
+        if self.options.watermarking_config is not None:
+            given["watermarking_config"] = dataclasses.asdict(self.options.watermarking_config)
         return {name: value for name, value in {**given, **biases}.items() if name not in _OBJECTS}
 
     def check(self, text: Any) -> None:

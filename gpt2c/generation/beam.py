@@ -171,11 +171,14 @@ class Search:
     ) -> list[np.ndarray]:
         """The log-probabilities that count, of each beam's next token."""
         processed = []
-        for beam, row, normaliser, out in zip(self._beams, rows, normalisers, removed, strict=True):
-            logprobs = self.job.process(
-                row - np.float32(normaliser), self._ids(beam), len(self.prompt.ids), out
-            )
-            if not self.job.options.greedy:
+        for place, (beam, row, normaliser, out) in enumerate(
+            zip(self._beams, rows, normalisers, removed, strict=True)
+        ):
+            ids = self._ids(beam)
+            logprobs = self.job.process(row - np.float32(normaliser), ids, len(self.prompt.ids), out)
+            if self.job.shape is not None:
+                logprobs = self.job.shape(logprobs, ids, place, out)
+            elif not self.job.options.greedy:
                 logprobs = filtered(logprobs, self.job.options, out)
             processed.append(logprobs)
         return processed

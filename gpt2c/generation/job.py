@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.observer import Watch
+    from .drawing import Shape
     from .options import SamplingOptions
     from .speculate import Costs, Drafter
 
@@ -93,6 +94,16 @@ class Job:
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
+        self.shape: Shape | None = None  # where the compiled sampler lacks an option
+        if not options.plain:
+            from .drawing import Shape
+
+            watermark = None
+            if options.watermarking_config is not None:
+                from .watermark import Watermark
+
+                watermark = Watermark(options.watermarking_config, model.config.n_vocab)
+            self.shape = Shape(options, self.seed or 0, watermark)
         self.constants: dict[str, Any] = {
             "temperature": options.temperature,
             "top_k": min(options.top_k, model.config.n_vocab),

@@ -2,29 +2,39 @@
 
 What they do: ``processors`` changes the logits of a step; ``_engine.sample`` then takes the largest
 (temperature 0), or divides them by the temperature, leaves out the improbable by ``top_k``, ``top_p`` and
-``min_p``, and draws one. ``beam`` searches for the most probable text instead.
+``min_p``, and draws one. ``drawing`` does that with the options which `_engine.sample` does not have;
+``beam`` searches for the most probable text instead.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from numbers import Real
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
-from ..core.checks import as_float, check_flag, check_integer, check_number
+from ..core.checks import check_flag, check_integer, check_number
 from ..core.deadline import Deadline
-from ..errors import shown
+from .option_values import (
+    LogitsProcessor,
+    bad_words_of,
+    biases_of,
+    decay_of,
+    ends_of,
+    processors_of,
+    sequence_of,
+    strings_of,
+    token_of,
+    tokens_of,
+)
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..introspection.edits import Edit
     from ..introspection.hooks import NamesFilter
+    from .watermark import WatermarkingConfig
 
 __all__ = ["GenerateKwargs", "SamplingOptions", "lists_options"]
 
@@ -34,10 +44,8 @@ SEEDS = 2**64
 MOST_SEQUENCES = 2**16
 MOST_BEAMS = 2**10
 MOST_TOP = 2**10
-LARGEST_BIAS = 3.4e38  # still finite as float32
 OVERFLOWS = ("error", "truncate_left", "slide")
 
-LogitsProcessor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
 
 
@@ -54,16 +62,30 @@ class GenerateKwargs(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    mirostat: Literal[0, 2]
+    mirostat_tau: float
+    mirostat_eta: float
     repetition_penalty: float
     presence_penalty: float
     frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Iterable[str]
     no_repeat_ngram_size: int
     bad_words: Iterable[str | Sequence[int]]
+    exponential_decay_length_penalty: tuple[int, float] | None
     suppress_tokens: Iterable[int]
     logit_bias: Mapping[int, float] | None
     sequence_bias: Mapping[tuple[int, ...], float] | None
     logits_processor: LogitsProcessor | Iterable[LogitsProcessor]
     token_bitmask: TokenBitmask | None
+    watermarking_config: WatermarkingConfig | Mapping[str, Any] | None
     stop: str | Iterable[str]
     special: bool
     skip_special_tokens: bool
@@ -104,16 +126,30 @@ class SamplingOptions:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: Literal[0, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
     no_repeat_ngram_size: int = 0
     bad_words: tuple[str | tuple[int, ...], ...] = ()
+    exponential_decay_length_penalty: tuple[int, float] | None = None
     suppress_tokens: tuple[int, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     sequence_bias: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     logits_processor: tuple[LogitsProcessor, ...] = ()
     token_bitmask: TokenBitmask | None = None
+    watermarking_config: WatermarkingConfig | None = None
     stop: tuple[str, ...] = ()
     special: bool = False
     skip_special_tokens: bool = False
@@ -158,8 +194,8 @@ class SamplingOptions:
                 f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens "
                 f"({self.max_new_tokens})"
             )
-        self._put("eos_token_id", _ends(self.eos_token_id))
-        self._put("stop", _stop_strings(self.stop))
+        self._put("eos_token_id", ends_of(self.eos_token_id))
+        self._put("stop", strings_of("stop", self.stop, "every text would end at once"))
         self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
@@ -174,6 +210,18 @@ class SamplingOptions:
         self._put_number("temperature", lambda t: t >= 0, "0 (greedy) or above, and finite")
         self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
         self._put_number("min_p", lambda p: 0 <= p <= 1, "from 0 (no limit) to 1")
+        self._put_number("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
+        self._put_number("top_n_sigma", lambda n: 0 <= n <= 1e6, "from 0 (no limit) to 1e6")
+        self._put_number("xtc_probability", lambda p: 0 <= p <= 1, "from 0 (never) to 1 (always)")
+        self._put_number("xtc_threshold", lambda p: 0 < p <= 1, "above 0 and at most 1")
+        self._put("mirostat", check_integer("mirostat", self.mirostat, 0, 2, " (0 is none, 2 is version 2)"))
+        if self.mirostat == 1:
+            raise ValueError("mirostat must be 0 (none) or 2; version 1 is not offered: use 2")
+        self._put_number("mirostat_tau", lambda bits: 0 < bits <= 1000, "above 0 and at most 1000")
+        self._put_number("mirostat_eta", lambda eta: 0 <= eta <= 1000, "from 0 to 1000")
+        for name in ("typical_p", "top_n_sigma", "xtc_probability", "mirostat"):
+            if self.greedy and getattr(self, name) != SamplingOptions.__dataclass_fields__[name].default:
+                raise ValueError(f"{name} is for draws: give a temperature above 0 with it")
 
     def _check_processors(self) -> None:
         """What changes the logits before the draw."""
@@ -182,17 +230,35 @@ class SamplingOptions:
             self._put_number(name, lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)")
         n = check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, note=" (0 allows all)")
         self._put("no_repeat_ngram_size", n)
-        self._put("bad_words", _bad_words(self.bad_words))
-        tokens = _tokens("suppress_tokens", self.suppress_tokens, "a collection of token ids")
+        self._check_dry()
+        self._put("bad_words", bad_words_of(self.bad_words))
+        decay = decay_of(self.exponential_decay_length_penalty)
+        self._put("exponential_decay_length_penalty", decay)
+        tokens = tokens_of("suppress_tokens", self.suppress_tokens, "a collection of token ids")
         self._put("suppress_tokens", tokens)
-        self._put("logit_bias", _biases("logit_bias", self.logit_bias, _token))
-        self._put("sequence_bias", _biases("sequence_bias", self.sequence_bias, _sequence))
-        self._put("logits_processor", _processors(self.logits_processor))
+        self._put("logit_bias", biases_of("logit_bias", self.logit_bias, token_of))
+        self._put("sequence_bias", biases_of("sequence_bias", self.sequence_bias, sequence_of))
+        self._put("logits_processor", processors_of(self.logits_processor))
         if self.token_bitmask is not None and not callable(self.token_bitmask):
             raise TypeError(
                 "token_bitmask must be a function of the new token ids, or None; got "
                 f"{type(self.token_bitmask).__name__}"
             )
+        if self.watermarking_config is not None:
+            from .watermark import WatermarkingConfig
+
+            self._put("watermarking_config", WatermarkingConfig.of(self.watermarking_config))
+
+    def _check_dry(self) -> None:
+        """What DRY takes off, and where it looks for repetitions."""
+        self._put_number("dry_multiplier", lambda x: 0 <= x <= 1e6, "from 0 (none) to 1e6")
+        self._put_number("dry_base", lambda x: 1 <= x <= 1e6, "from 1 to 1e6")
+        self._put("dry_allowed_length", check_integer("dry_allowed_length", self.dry_allowed_length, 1))
+        n = check_integer("dry_penalty_last_n", self.dry_penalty_last_n, -1, note=" (-1 is the whole text)")
+        self._put("dry_penalty_last_n", n)
+        why = "it would stand everywhere"
+        breakers = strings_of("dry_sequence_breakers", self.dry_sequence_breakers, why)
+        self._put("dry_sequence_breakers", breakers)
 
     def _check_overflow(self) -> None:
         """What happens where the text passes the model's positions."""
@@ -234,6 +300,8 @@ class SamplingOptions:
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
         if self.num_beams > 1:
+            if self.mirostat:
+                raise ValueError("mirostat follows one text: it goes with num_beams=1 only")
             if self.top_logprobs:
                 raise ValueError("top_logprobs goes with num_beams=1 only; trace=True records a search")
             if self.draft is not None:
@@ -257,6 +325,12 @@ class SamplingOptions:
         """Whether chance plays no part."""
         return self.temperature == 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether `_engine.sample` has all that takes part in the draw."""
+        unfiltered = self.typical_p == 1 and not (self.top_n_sigma or self.xtc_probability or self.mirostat)
+        return unfiltered and self.watermarking_config is None
+
 
 def lists_options(function: _Function) -> _Function:
     """A function whose ``**options`` are `GenerateKwargs`, with a signature that lists them.
@@ -277,90 +351,3 @@ def lists_options(function: _Function) -> _Function:
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     setattr(function, "__signature__", signature.replace(parameters=[*own, *listed]))  # noqa: B010
     return function
-
-
-def _token(name: str, token: Any) -> int:
-    return check_integer(f"a token id in {name}", token, 0)
-
-
-def _tokens(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
-    if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
-        raise TypeError(f"{name} must be {wanted}; got {shown(tokens)} ({type(tokens).__name__})")
-    return tuple(_token(name, token) for token in tokens)
-
-
-def _ends(tokens: Any) -> tuple[int, ...] | None:
-    if tokens is None:
-        return None
-    several = tokens if isinstance(tokens, Iterable) else (tokens,)
-    return _tokens("eos_token_id", several, "a token id, a list of them, or None for the model's own")
-
-
-def _sequence(name: str, tokens: Any) -> tuple[int, ...]:
-    sequence = _tokens(f"a key of {name}", tokens, "a tuple of token ids")
-    if not sequence:
-        raise ValueError(f"{name} must not hold an empty sequence of tokens")
-    return sequence
-
-
-def _bad_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
-    if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
-        raise TypeError(f"bad_words must be a list of words; got {shown(words)} ({type(words).__name__})")
-    checked: list[str | tuple[int, ...]] = []
-    for word in words:
-        if not isinstance(word, str):
-            word = _tokens("bad_words", word, "a list of strings or of lists of token ids")
-        if not word:
-            raise ValueError("bad_words must not hold an empty word")
-        checked.append(word)
-    return tuple(checked)
-
-
-def _processors(processors: Any) -> tuple[LogitsProcessor, ...]:
-    several = (processors,) if callable(processors) else processors
-    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
-        raise TypeError(
-            "logits_processor must be a function of (token_ids, logits), or several; got "
-            f"{type(processors).__name__}"
-        )
-    several = tuple(several)
-    for processor in several:
-        if not callable(processor):
-            raise TypeError(f"logits_processor must hold functions only; got {type(processor).__name__}")
-    return several
-
-
-def _stop_strings(stop: Any) -> tuple[str, ...]:
-    if isinstance(stop, bytes) or not isinstance(stop, Iterable):
-        raise TypeError(
-            f"stop must be a string or several strings; got {shown(stop)} ({type(stop).__name__})"
-        )
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    for text in strings:
-        if not isinstance(text, str):
-            raise TypeError(f"stop must hold strings only; got {text!r} ({type(text).__name__})")
-        if not text:
-            raise ValueError("stop must not hold an empty string: every text would end at once; leave it out")
-    return tuple(dict.fromkeys(strings))
-
-
-def _biases(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[Any, float]:
-    if bias is None:
-        return MappingProxyType({})
-    if not isinstance(bias, Mapping):
-        what, example = (
-            ("token ids", "{42: -100}") if key is _token else ("tuples of token ids", "{(42, 7): -5}")
-        )
-        raise TypeError(f"{name} must map {what} to numbers, such as {example}; got {type(bias).__name__}")
-    checked = {}
-    for of, value in bias.items():
-        of = key(name, of)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}[{of}] must be a number; got {shown(value)} ({type(value).__name__})")
-        value = as_float(value)
-        if not value <= LARGEST_BIAS:  # also true of NaN
-            raise ValueError(
-                f"{name}[{of}] must be a finite float32, or -inf to forbid the token; got {value:g}"
-            )
-        checked[of] = value if value >= -LARGEST_BIAS else -math.inf
-    return MappingProxyType(checked)

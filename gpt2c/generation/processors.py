@@ -1,14 +1,16 @@
 """What changes the logits of a step before a token is chosen, and what leaves tokens out.
 
 In this order, which is that of transformers where it has the same: ``sequence_bias``, ``logit_bias``,
-``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, ``no_repeat_ngram_size``,
-``bad_words``, ``min_new_tokens``, ``suppress_tokens`` (and ids without a text), ``logits_processor``,
-``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``, ``top_p`` and ``min_p``:
-``_engine.sample`` does that, ``filtered`` is the same where all probabilities are needed.
+``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, DRY, ``no_repeat_ngram_size``,
+``bad_words``, ``min_new_tokens``, ``exponential_decay_length_penalty``, ``suppress_tokens`` (and ids without
+a text), ``logits_processor``, ``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``,
+``top_p`` and ``min_p``: ``_engine.sample`` does that; ``filtered`` is the same where all probabilities are
+needed, and has the filters that are not in ``_engine.sample``.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
 __all__ = ["LogitsProcessors", "filtered"]
+
+LARGEST_LOGIT = 3.4e38  # still finite as float32
 
 Stage = Callable[[np.ndarray, np.ndarray, int], np.ndarray | None]
 
@@ -71,7 +75,12 @@ class LogitsProcessors:
         self._bias_values = np.fromiter(options.logit_bias.values(), np.float32)
         # Ids past the tokenizer's end only pad the embedding to a round size: never chosen.
         self._suppressed = [*options.suppress_tokens, *range(self._n_text_tokens, self.n_vocab)]
-        stages: list[tuple[str, Stage, object]] = [
+        dry: Stage | None = None
+        if options.dry_multiplier and options.dry_penalty_last_n:
+            from .dry import Dry
+
+            dry = Dry(model, options)
+        stages: list[tuple[str, Stage | None, object]] = [
             ("sequence_bias", self._add_sequence_bias, self._sequence_bias),
             ("logit_bias", self._add_logit_bias, options.logit_bias),
             ("repetition_penalty", self._penalise_repetition, options.repetition_penalty != 1),
@@ -80,14 +89,20 @@ class LogitsProcessors:
                 self._penalise_presence,
                 options.presence_penalty or options.frequency_penalty,
             ),
+            ("dry", dry, dry),
             ("no_repeat_ngram_size", self._forbid_ngrams, options.no_repeat_ngram_size),
             ("bad_words", self._forbid_bad_words, self._bad_words),
             ("min_new_tokens", self._forbid_end, options.min_new_tokens and self.eos),
+            (
+                "exponential_decay_length_penalty",
+                self._favour_end,
+                options.exponential_decay_length_penalty and self.eos,
+            ),
             ("suppress_tokens", self._suppress, self._suppressed),
             ("logits_processor", self._call, options.logits_processor),
             ("token_bitmask", self._apply_bitmask, options.token_bitmask),
         ]
-        self._stages = [(name, stage) for name, stage, wanted in stages if wanted]
+        self._stages = [(name, stage) for name, stage, wanted in stages if stage and wanted]
 
     def __call__(
         self, logits: np.ndarray, ids: np.ndarray, n_prompt: int, removed: dict[int, str] | None = None
@@ -160,6 +175,16 @@ class LogitsProcessors:
         if len(ids) - n_prompt < self.options.min_new_tokens:
             row[list(self.eos)] = -np.inf
 
+    def _favour_end(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
+        start, factor = self.options.exponential_decay_length_penalty or (0, 1.0)
+        more = len(ids) - n_prompt - start
+        for token in self.eos if more > 0 else ():
+            if np.isfinite(row[token]):
+                with np.errstate(over="ignore"):
+                    growth = min(np.float64(factor) ** more, LARGEST_LOGIT) - 1
+                logit = float(row[token])
+                row[token] = min(logit + abs(logit) * growth, LARGEST_LOGIT)
+
     def _suppress(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         row[self._suppressed] = -np.inf
 
@@ -198,33 +223,66 @@ class LogitsProcessors:
 
 
 def filtered(
-    logits: np.ndarray, options: SamplingOptions, removed: dict[int, str] | None = None
+    logits: np.ndarray,
+    options: SamplingOptions,
+    removed: dict[int, str] | None = None,
+    *,
+    coin: float = 1.0,
+    most_bits: float = math.inf,
 ) -> np.ndarray:
-    """Logits divided by the temperature, with -inf for what top_k, top_p and min_p leave out.
+    """Logits divided by the temperature, with -inf for what is left out of a draw: float64 [n_vocab].
 
-    As float64 [n_vocab]. Of equal logits at an edge the lowest ids stay. ``removed`` is as for
-    :class:`LogitsProcessors`.
+    First comes top_n_sigma, which looks at the spread of all logits; then top_k, top_p, min_p and typical_p,
+    as in transformers; then XTC, which takes the top off what the others leave; last mirostat, which has to
+    know the probabilities that count. Of equal logits at an edge the lowest ids stay.
+
+    ``removed`` is as for :class:`LogitsProcessors`. XTC takes part if ``coin``, in [0, 1), is below
+    ``xtc_probability``; ``most_bits`` is the most that mirostat lets a token surprise.
     """
     scaled = logits.astype(np.float64) / options.temperature
     order = np.argsort(-scaled, kind="stable")
     order = order[np.isfinite(scaled[order])]
+    result = np.full(len(scaled), -np.inf)
+    if not len(order):
+        return result
     weights = np.exp(scaled[order] - scaled[order[:1]])
 
-    def keep(option: str, n: int) -> None:
+    def keep(option: str, which: slice | np.ndarray) -> None:
         nonlocal order, weights
         if removed is not None:
-            removed.update(dict.fromkeys(order[n:].tolist(), option))
-        order, weights = order[:n], weights[:n]
+            removed.update(dict.fromkeys(np.setdiff1d(order, order[which]).tolist(), option))
+        order, weights = order[which], weights[which]
 
+    if options.top_n_sigma:
+        values = scaled[order]
+        keep("top_n_sigma", values >= values[0] - options.top_n_sigma * values.std())
     if options.top_k:
-        keep("top_k", options.top_k)
+        keep("top_k", slice(options.top_k))
     if options.top_p < 1:  # as few as it takes to reach top_p
-        keep("top_p", int(np.searchsorted(np.cumsum(weights), options.top_p * weights.sum())) + 1)
+        n = int(np.searchsorted(np.cumsum(weights), options.top_p * weights.sum())) + 1
+        keep("top_p", slice(n))
     if options.min_p:
-        keep("min_p", int((weights >= options.min_p).sum()))
-    result = np.full(len(scaled), -np.inf)
+        keep("min_p", weights >= options.min_p)
+    if options.typical_p < 1:
+        keep("typical_p", _typical(weights, options.typical_p))
+    if coin < options.xtc_probability:  # of those above the threshold the least probable stays
+        above = int((weights >= options.xtc_threshold * weights.sum()).sum())
+        keep("xtc", slice(max(0, above - 1), None))
+    if most_bits < math.inf:
+        least = 2 ** -max(most_bits, -1.0)  # no probability is above 1
+        keep("mirostat", slice(max(1, int((weights >= least * weights.sum()).sum()))))
     result[order] = scaled[order]
     return result
+
+
+def _typical(weights: np.ndarray, mass: float) -> np.ndarray:
+    """Which tokens surprise about as much as the model expects: as few as it takes to reach ``mass``."""
+    p = weights / weights.sum()
+    surprises = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    order = np.argsort(np.abs(surprises - (p * surprises).sum()), kind="stable")
+    which = np.zeros(len(p), bool)
+    which[order[: int(np.searchsorted(np.cumsum(p[order]), mass)) + 1]] = True
+    return which
 
 
 def _ends_with(ids: np.ndarray, tokens: Sequence[int]) -> bool:

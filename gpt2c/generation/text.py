@@ -10,6 +10,7 @@ import numpy as np
 from ..core import _engine
 from ..errors import ContextLengthError, counted
 from .job import Job, Pending
+from .processors import filtered
 from .results import FinishReason, Generation
 from .trace import new_trace
 
@@ -146,6 +147,7 @@ class Text:
         self.trace = new_trace(job)
         self._captured: list[tuple[Captured, np.ndarray]] = []  # of each pass, with its row of logits
         self._tokens = self._guesses = _NO_IDS
+        self._draw = None if job.shape is None else job.shape.draw(sample_index)
         self._drafter = job.new_drafter(sample_index)
         self._length = len(prompt.ids)
         self._writer = job.new_writer(prompt.ids, skip=prompt.word.n_shown)
@@ -213,12 +215,17 @@ class Text:
             if restricted.max() == -np.inf:  # the word stands in the prompt: what forbids it comes too late
                 restricted = self.prompt.healing.restrict(logits, spelled)
             processed = restricted
-        token, logprob = _engine.sample(
-            logits, processed, stream=self.sample_index, position=position, **job.constants
-        )
+        if self._draw is not None:
+            token, logprob = self._draw(logits, processed, ids, removed)
+        else:
+            token, logprob = _engine.sample(
+                logits, processed, stream=self.sample_index, position=position, **job.constants
+            )
+            if removed is not None and not job.options.greedy:
+                filtered(processed, job.options, removed)
         if self.trace is not None and removed is not None:
             new_ids = ids[len(self.prompt.ids) :]
-            self.trace.add_choice(job, self.prompt.ids, new_ids, logits, processed, removed, token)
+            self.trace.add_choice(job, self.prompt.ids, new_ids, logits, removed, token)
         if position == len(self._tokens):  # room is made as the text grows: it may end soon
             self._tokens = np.concatenate([ids, np.empty(max(64, position), np.int32)])
         self._tokens[position] = token

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..core import _engine
 from ..core.display import Displayed
-from .processors import filtered
 
 if TYPE_CHECKING:
     from .job import Job
@@ -114,13 +113,10 @@ class Trace(Displayed):
         prompt: np.ndarray,
         new_ids: np.ndarray,
         logits: np.ndarray,
-        processed: np.ndarray,
         removed: dict[int, str],
         token: int,
     ) -> None:
         """Record a step of greedy decoding or sampling, in which ``token`` was chosen."""
-        if not job.options.greedy:
-            filtered(processed, job.options, removed)
         removed.pop(token, None)  # at an edge float64 may decide otherwise
         normaliser = _engine.log_sum_exp(logits)
         new = new_ids.tolist()

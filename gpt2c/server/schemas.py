@@ -130,7 +130,21 @@ class CompletionRequest(TextSchema):
 
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
+    typical_p: float = Field(1.0, gt=0, le=1)
+    top_n_sigma: float = Field(0.0, ge=-1)
+    xtc_probability: float = Field(0.0, ge=0, le=1)
+    xtc_threshold: float = Field(0.1, gt=0, le=1)
+    mirostat: Literal[0, 2] = 0
+    mirostat_tau: float = Field(5.0, gt=0)
+    mirostat_eta: float = Field(0.1, ge=0)
     repetition_penalty: float = 1.0
+    dry_multiplier: float = Field(0.0, ge=0)
+    dry_base: float = Field(1.75, ge=1)
+    dry_allowed_length: int = Field(2, ge=1)
+    dry_penalty_last_n: int = Field(-1, ge=-1)
+    dry_sequence_breakers: list[str] = ["\n", ":", '"', "*"]  # noqa: RUF012 (pydantic copies it)
+    exponential_decay_length_penalty: list[int | float] | None = None
+    watermarking_config: dict[str, Any] | None = None
     no_repeat_ngram_size: int = Field(0, ge=0)
     length_penalty: float = 1.0
     min_tokens: int = Field(0, ge=0)
@@ -234,6 +248,9 @@ class CompletionRequest(TextSchema):
             temperature = 1.0 if self.num_beams == 1 else 0.0
         same = (
             *("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "min_p"),
+            *("typical_p", "xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta"),
+            *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
+            *("dry_sequence_breakers", "exponential_decay_length_penalty", "watermarking_config"),
             *("repetition_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "heal"),
         )
         options = {name: getattr(self, name) for name in same}
@@ -241,6 +258,7 @@ class CompletionRequest(TextSchema):
             "max_new_tokens": self.max_tokens,
             "min_new_tokens": self.min_tokens,
             "temperature": temperature,
+            "top_n_sigma": max(0.0, self.top_n_sigma),  # -1 is none to clients of llama.cpp
             "top_logprobs": self.logprobs or 0,
             "num_return_sequences": self.n_drawn,
         }
