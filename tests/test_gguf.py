@@ -52,7 +52,6 @@ def test_values_are_those_of_gguf_py(dtype):
     assert found.tobytes() == RAW[f"{dtype} values"].tobytes()
 
 
-@pytest.mark.oracle
 @pytest.mark.parametrize("dtype", BLOCKS)
 def test_values_beside_gguf_py(dtype):
     gguf = pytest.importorskip("gguf")
@@ -64,7 +63,6 @@ def test_values_beside_gguf_py(dtype):
         assert dequantize(raw, dtype).tobytes() == expected.tobytes()
 
 
-@pytest.mark.oracle
 def test_header_beside_gguf_py(tmp_path):
     gguf = pytest.importorskip("gguf")
     for path in (DATA / "small.gguf", write(tmp_path / "m.gguf", model_metadata() | vocabulary())):
@@ -166,9 +164,11 @@ def test_a_head_with_fewer_rows(tmp_path):
 
 
 def test_the_tokens_that_end_a_text(tmp_path):
-    """The end of a turn is one, too, as for llama.cpp."""
-    for eot, ends in ((None, (3,)), (3, (3,)), (4, (3, 4))):
-        more = {"eos": 3} | ({} if eot is None else {"eot": eot})
+    """The end of a turn and that of a message are such, too, as for llama.cpp."""
+    for more, ends in (
+        *(({"eos": 3}, (3,)), ({"eos": 3, "eot": 3}, (3,)), ({"eos": 3, "eot": 4}, (3, 4))),
+        *(({"eot": 4, "eom": 3}, (4, 3)), ({"eos": 3, "eot": 4, "eom": 3}, (3, 4))),
+    ):
         metadata = model_metadata() | {f"tokenizer.ggml.{name}_token_id": i for name, i in more.items()}
         assert open_checkpoint(write(tmp_path / "m.gguf", metadata)).config.eos_token_ids == ends
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import gguf_py
 from helpers.command_line import run
+from helpers.gguf_files import named
 from helpers.gguf_py import DTYPES, VALUES
 from helpers.llama_cpp import llama_cpp_vectors
 from helpers.saved_tokenizer import described
@@ -22,6 +23,9 @@ from test_llmc import written
 
 from gpt2c import GPT2, ConfigError, TokenizerError
 from gpt2c.checkpoint import BUNDLED
+from gpt2c.checkpoint.files import RegularFile
+from gpt2c.checkpoint.gguf import read_gguf
+from gpt2c.checkpoint.gguf_quants import dequantize
 from gpt2c.scoring.comparison import SAMPLE
 
 DATA = Path(__file__).parent / "data"
@@ -52,24 +56,6 @@ def test_gguf_py_writes_it_now(dtype, small, tmp_path):
 def test_f32_is_what_a_name_asks_for(small, tmp_path):
     assert small.export(tmp_path / "out.gguf") == 0
     assert hashlib.sha256((tmp_path / "out.gguf").read_bytes()).hexdigest() == RECORDED["f32"]
-
-
-@pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
-def test_what_rounding_changes_is_told(dtype, small, tmp_path):
-    gguf = pytest.importorskip("gguf")
-    told = small.export(tmp_path / "out.gguf", dtype)
-    small.export(tmp_path / "exact.gguf")
-    pairs = [
-        (gguf.quants.dequantize(one.data, one.tensor_type).astype(np.float64), other.data)
-        for one, other in zip(
-            gguf.GGUFReader(tmp_path / "out.gguf").tensors,
-            gguf.GGUFReader(tmp_path / "exact.gguf").tensors,
-            strict=True,
-        )
-    ]
-    lost = sum(((one - other) ** 2).sum() for one, other in pairs)
-    total = sum((other.astype(np.float64) ** 2).sum() for _, other in pairs)
-    assert told == pytest.approx(np.sqrt(lost / total), rel=1e-12)
 
 
 def test_other_dtypes_are_refused(small, tmp_path):
@@ -224,6 +210,78 @@ def test_what_stands_before_a_text_is_the_bos_token_or_nothing(tmp_path):
             model.export(tmp_path / "no.gguf")
 
 
+# ---- read again
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])  # both are exact for the bundled model
+def test_equal_logits(dtype, tmp_path):
+    model = GPT2.from_pretrained()
+    assert model.export(tmp_path / "out.gguf", dtype) == 0
+    again = GPT2.from_pretrained(tmp_path / "out.gguf")
+    ids = model.tokenizer.encode(SAMPLE.read_text())[:100]
+    assert again.forward(ids).tobytes() == model.forward(ids).tobytes()
+    assert (again.bos_token_id, again.config.eos_token_ids) == (
+        model.bos_token_id,
+        model.config.eos_token_ids,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_are_those_that_the_file_stands_for(dtype, small, tmp_path):
+    path = tmp_path / "out.gguf"
+    rounding = small.export(path, dtype)
+    data, again = path.read_bytes(), GPT2.from_pretrained(path)
+    with RegularFile(path) as file:
+        stored = read_gguf(file).tensors
+    assert len(again.weights) == len(stored)
+    lost = total = 0.0
+    for name, exact in gguf_py.tensors().items():
+        info = stored[named(name)]
+        raw = np.frombuffer(data, np.uint8, info.nbytes, info.offset)
+        values = {
+            "F32": lambda raw: raw.view("<f4"),
+            "F16": lambda raw: raw.view("<f2").astype(np.float32),
+            "BF16": lambda raw: (raw.view("<u2").astype(np.uint32) << 16).view(np.float32),
+            "Q8_0": lambda raw: dequantize(raw.reshape(-1, 34), "Q8_0"),
+        }[info.dtype](raw).reshape(info.shape)
+        found = again.weights[name]
+        transposed = name.startswith("h.") and found.ndim == 2
+        assert found.tobytes() == (values.T if transposed else values).tobytes()
+        lost += np.square(np.float64(found) - exact).sum()
+        total += np.square(np.float64(exact)).sum()
+    assert rounding == pytest.approx(np.sqrt(lost / total), rel=1e-12)
+    assert (dtype == "f32") == (rounding == 0)
+
+
+def test_all_that_a_file_says_comes_back(tmp_path):
+    folder = gguf_py.write(tmp_path / "model")
+    write_model(folder, VALUES | {"eos_token_id": [178, 316, 317]}, gguf_py.tensors())
+    model = GPT2.from_pretrained(folder)
+    model.export(tmp_path / "out.gguf")
+    again = GPT2.from_pretrained(tmp_path / "out.gguf")
+    same = ("n_layer", "n_head", "n_embd", "n_inner", "n_ctx", "n_vocab", "layer_norm_epsilon", "activation")
+    for name in (*same, "tie_word_embeddings", "bos_token_id", "eos_token_ids"):
+        assert getattr(again.config, name) == getattr(model.config, name), name
+    assert again.config.eos_token_ids == (178, 316, 317) and again.chat_template == gguf_py.TEMPLATE
+    for text in ("The upper house<sep>\n  [PAD]<|endoftext|> 's", "é中  \U0001f600 x"):
+        for special in (False, True):
+            ids = model.tokenizer.encode(text, special)
+            assert again.tokenizer.encode(text, special) == ids
+            assert again.tokenizer.decode(ids) == model.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_number_formats_round_the_values_of_the_file(dtype, small, tmp_path):
+    small.export(tmp_path / "out.gguf", "q8_0")
+    folder = gguf_py.write(tmp_path / "model")
+    write_model(folder, VALUES, GPT2.from_pretrained(tmp_path / "out.gguf").weights)
+    expected = GPT2.from_pretrained(folder, dtype=dtype).forward([5, 178, 40, 317])
+    model = GPT2.from_pretrained(tmp_path / "out.gguf", dtype=dtype)
+    model.save(tmp_path / "out.gpt2c")
+    for found in (model, GPT2.from_pretrained(tmp_path / "out.gpt2c")):
+        assert found.forward([5, 178, 40, 317]).tobytes() == expected.tobytes()
+
+
 # ---- the command
 
 
@@ -231,10 +289,11 @@ def test_the_command_tells_what_it_wrote(tmp_path):
     folder, out = gguf_py.write(tmp_path / "small"), tmp_path / "out.gguf"
     done = run("export", folder, out, "--dtype", "q8_0")
     assert (done.returncode, done.stderr) == (0, "")
-    size, rounding, loads = done.stdout.splitlines()
+    size, rounding, theirs, ours = done.stdout.splitlines()
     assert size == f"{out}: 123.0 KiB, q8_0"  # 125,920 bytes
     assert rounding == "rounding changed the weights by 0.57% (root mean square)"
-    assert loads == f"in llama.cpp: llama-server -m {out}"
+    assert theirs == f"in llama.cpp: llama-server -m {out}"
+    assert ours == f"here:         gpt2c generate TEXT -m {out}"
     assert hashlib.sha256(out.read_bytes()).hexdigest() == RECORDED["q8_0"]
     done = run("export", folder, out, "--json")
     told = {"file": str(out), "bytes": out.stat().st_size, "dtype": "f32", "rounding": 0.0}

@@ -17,12 +17,12 @@ from .safetensors import header_bytes
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["export", "is_gguf"]
+__all__ = ["export", "names_gguf"]
 
 
 def export(model: LoadedModel, path: str | os.PathLike[str], dtype: str | None) -> float:
     """What :meth:`gpt2c.GPT2.export` does."""
-    if is_gguf(path):
+    if names_gguf(path):
         from .gguf_export import export_gguf  # few models are exported so
 
         return export_gguf(model, path, dtype or "f32")
@@ -35,7 +35,7 @@ def export(model: LoadedModel, path: str | os.PathLike[str], dtype: str | None) 
     return 0.0
 
 
-def is_gguf(path: str | os.PathLike[str]) -> bool:
+def names_gguf(path: str | os.PathLike[str]) -> bool:
     """Whether a model that gets this name becomes a GGUF file."""
     return os.fspath(path).lower().endswith(".gguf")
 

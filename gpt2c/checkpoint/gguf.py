@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
 from .files import GGUF_MAGIC, RegularFile
-from .tensors import BLOCKS, ITEMSIZE, TensorInfo
+from .tensors import TensorInfo, block_of
 
-__all__ = ["GGUF", "read_gguf"]
+__all__ = ["GGUF", "TYPES", "read_gguf"]
 
 _VERSIONS = (2, 3)  # read alike: 3 allows big-endian files, too
 # Bytes before the data. A vocabulary of 50,000 tokens with its merges has 2 MB.
@@ -33,8 +33,8 @@ _STEP = 2**18  # bytes of the header that are read at a time
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# The types of tensors in the numbering of ggml; those that are not read, for messages.
-_READ = {
+# The types of tensors that are read, in the numbering of ggml; and those that are not, for messages.
+TYPES = {
     **{0: "F32", 1: "F16", 28: "F64", 30: "BF16"},
     **{2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"},
 }
@@ -185,13 +185,13 @@ def _tensor(header: _Header, path: Path, number: int) -> TensorInfo:
         )
     sizes = [header.number("Q", what) for _ in range(n_dimensions)]
     kind, offset = header.number("I", what), header.number("Q", what)
-    if kind not in _READ:
+    if kind not in TYPES:
         raise CheckpointError(
             f"{path}: tensor {shown(name)} is of the type {_NOT_READ.get(kind, kind)}; read are "
-            f"{', '.join(_READ.values())}: get the model in one of these, or make it with llama-quantize"
+            f"{', '.join(TYPES.values())}: get the model in one of these, or make it with llama-quantize"
         )
-    dtype = _READ[kind]
-    elements, nbytes = BLOCKS.get(dtype) or (1, ITEMSIZE[dtype])
+    dtype = TYPES[kind]
+    elements, nbytes = block_of(dtype)
     if elements > 1 and (not sizes or sizes[0] % elements):
         raise CheckpointError(
             f"{path}: tensor {shown(name)} of {dtype} has rows of {sizes[0] if sizes else 1} elements; a "

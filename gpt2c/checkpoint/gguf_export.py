@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,11 @@ from ..config import Config
 from ..core.files import replacing
 from ..errors import ConfigError, TokenizerError
 from ..tokenizer.bpe import BPETokenizer
-from .names import expected
+from ..tokenizer.gguf import CONTROL, ENDS, NORMAL, UNUSED, USER_DEFINED
+from .gguf import TYPES
+from .gguf_model import ARCHITECTURE, SIZES
+from .names import expected, of_llama_cpp
+from .tensors import BLOCKS, block_of
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -28,40 +31,18 @@ if TYPE_CHECKING:
 __all__ = ["export_gguf"]
 
 _ALIGNMENT = 32
-_BLOCK = 32  # values of Q8_0 that share a scale
 _ROWS = 256  # of a tensor that are rounded at once
 
-# The middle part of a canonical name -> that of llama.cpp.
-_NAMES = {
-    "wte": "token_embd",
-    "wpe": "position_embd",
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-    "ln_f": "output_norm",
-    "lm_head": "output",
-}
-
-_CANONICAL = re.compile(r"(?:h\.(\d+)\.)?(.+)\.(weight|bias)")
-
-_ENDS = ("eos", "eot", "eom")  # llama.cpp's names for tokens that end a text: it has three
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # what a token is
+_NUMBERS = {dtype: number for number, dtype in TYPES.items()}
 
 
 class _Format(NamedTuple):
     """A dtype of GGUF."""
 
-    number: int
-    """Of a tensor's type."""
+    type: str
+    """Of a tensor."""
     file_type: int
     """What general.file_type says where the matrices have it."""
-    block: int
-    """How many values its smallest piece holds: a row is a multiple of it."""
-    nbytes: int
-    """The size of such a piece."""
     round: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     """float32 rows -> what is stored, and the float32 values that it stands for."""
 
@@ -80,7 +61,7 @@ def _bfloat16(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _q8_0(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Blocks of a float16 scale and 32 integers: rounded by the scale as it was in float32."""
-    blocks = rows.reshape(-1, _BLOCK)
+    blocks = rows.reshape(-1, BLOCKS["Q8_0"][0])
     scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / scale
@@ -95,10 +76,10 @@ def _q8_0(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 _FORMATS = {
-    "f32": _Format(0, 0, 1, 4, lambda rows: (rows.astype("<f4"), rows)),
-    "f16": _Format(1, 1, 1, 2, _float16),
-    "bf16": _Format(30, 32, 1, 2, _bfloat16),
-    "q8_0": _Format(8, 7, _BLOCK, _BLOCK + 2, _q8_0),
+    "f32": _Format("F32", 0, lambda rows: (rows.astype("<f4"), rows)),
+    "f16": _Format("F16", 1, _float16),
+    "bf16": _Format("BF16", 32, _bfloat16),
+    "q8_0": _Format("Q8_0", 7, _q8_0),
 }
 
 
@@ -114,7 +95,8 @@ class _Entry(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) // self.format.block * self.format.nbytes
+        elements, nbytes = block_of(self.format.type)
+        return math.prod(self.shape) // elements * nbytes
 
 
 def export_gguf(model: LoadedModel, path: str | os.PathLike[str], dtype: str) -> float:
@@ -165,9 +147,9 @@ def _check_config(config: Config) -> None:
         raise ConfigError(
             "the model has no eos_token_id, and llama.cpp would end texts at token 11: set it in config.json"
         )
-    if len(ends) > len(_ENDS):
+    if len(ends) > len(ENDS):
         raise ConfigError(
-            f"eos_token_id names {len(ends)} tokens that end a text, and a GGUF file at most {len(_ENDS)}: "
+            f"eos_token_id names {len(ends)} tokens that end a text, and a GGUF file at most {len(ENDS)}: "
             "name fewer in generation_config.json"
         )
 
@@ -175,14 +157,12 @@ def _check_config(config: Config) -> None:
 def _entries(config: Config, dtype: str) -> Iterator[tuple[str, _Entry]]:
     """The tensors by their names in the file: only matrices are rounded, and not that of the positions."""
     for source, _, shape in expected(config):
-        layer, part, kind = _CANONICAL.fullmatch(source).groups()  # type: ignore[union-attr]
-        is_conv1d = len(shape) == 2 and layer is not None
+        is_conv1d = len(shape) == 2 and source.startswith("h.")
         shape = shape[::-1] if is_conv1d else shape
-        form = _FORMATS[dtype if len(shape) == 2 and part != "wpe" else "f32"]
-        if shape[-1] % form.block:
+        form = _FORMATS[dtype if len(shape) == 2 and source != "wpe.weight" else "f32"]
+        if shape[-1] % block_of(form.type)[0]:
             form = _FORMATS["f16"]  # as llama.cpp's converter has it
-        block = "" if layer is None else f"blk.{layer}."
-        yield f"{block}{_NAMES[part]}.{kind}", _Entry(source, is_conv1d, shape, form)
+        yield of_llama_cpp(source), _Entry(source, is_conv1d, shape, form)
 
 
 def _rows(tensor: np.ndarray, transposed: bool) -> Iterator[np.ndarray]:
@@ -196,17 +176,12 @@ def _metadata(model: LoadedModel, dtype: str) -> dict[str, Any]:
     """What the file says of the model and of its tokenizer."""
     config = model.config
     return {
-        "general.architecture": "gpt2",
+        "general.architecture": ARCHITECTURE,
         "general.type": "model",
         "general.name": Path(model.name).name,
         "general.quantization_version": 2,
         "general.file_type": _FORMATS[dtype].file_type,
-        "gpt2.block_count": config.n_layer,
-        "gpt2.context_length": config.n_ctx,
-        "gpt2.embedding_length": config.n_embd,
-        "gpt2.feed_forward_length": config.n_inner,
-        "gpt2.attention.head_count": config.n_head,
-        "gpt2.attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
+        **{f"{ARCHITECTURE}.{key}": getattr(config, name) for name, key in SIZES.items()},
         **_tokenizer(model),
     }
 
@@ -231,12 +206,12 @@ def _tokenizer(model: LoadedModel) -> dict[str, Any]:
             f"llama.cpp can only put the bos token there, {bos}: export a directory"
         )
     described = tokenizer.described()
-    tokens, types = [f"[PAD{i}]" for i in range(n_vocab)], [_UNUSED] * n_vocab
+    tokens, types = [f"[PAD{i}]" for i in range(n_vocab)], [UNUSED] * n_vocab
     for token, index in described["model"]["vocab"].items():
-        tokens[index], types[index] = token, _NORMAL
+        tokens[index], types[index] = token, NORMAL
     for added in described["added_tokens"]:
-        types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
-    ends = dict(zip(_ENDS, model.config.eos_token_ids, strict=False))
+        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    ends = dict(zip(ENDS, model.config.eos_token_ids, strict=False))
     template = model.chat_template
     return {
         "tokenizer.ggml.model": "gpt2",
@@ -260,7 +235,7 @@ def _header(metadata: dict[str, Any], entries: dict[str, _Entry]) -> bytes:
     begin = 0
     for name, entry in entries.items():
         dimensions = entry.shape[::-1]
-        numbers = (len(dimensions), *dimensions, entry.format.number, begin)
+        numbers = (len(dimensions), *dimensions, _NUMBERS[entry.format.type], begin)
         parts += [_string(name), struct.pack(f"<I{len(dimensions)}QIQ", *numbers)]
         begin += entry.nbytes + len(_padding(entry.nbytes))
     header = b"".join(parts)

@@ -8,7 +8,6 @@ where there is no ``output.weight``.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,41 +16,29 @@ import numpy as np
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from ..tokenizer.gguf import ENDS, from_metadata
 from .files import RegularFile
 from .gguf import read_gguf
+from .names import from_llama_cpp
 from .tensors import BLOCKS, TensorInfo
-from .training import Training
+from .training import Training, of_a_fork
 from .validate import LOOSE
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
 
-__all__ = ["open_gguf", "read_gguf_tokenizer"]
+__all__ = ["ARCHITECTURE", "SIZES", "open_gguf", "read_gguf_tokenizer"]
 
-_ARCHITECTURE = "gpt2"
-_SIZES = {
+ARCHITECTURE = "gpt2"
+# Fields of a Config and, after "gpt2.", those of the metadata, in the order of llama.cpp's converter.
+SIZES = {
     "n_layer": "block_count",
-    "n_head": "attention.head_count",
+    "n_ctx": "context_length",
     "n_embd": "embedding_length",
     "n_inner": "feed_forward_length",
-    "n_ctx": "context_length",
+    "n_head": "attention.head_count",
     "layer_norm_epsilon": "attention.layer_norm_epsilon",
 }
-_TOP = {
-    "token_embd": "wte",
-    "position_embd": "wpe",
-    "output_norm": "ln_f",
-    "output": "lm_head",
-}
-_IN_LAYERS = {
-    "attn_norm": "ln_1",
-    "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj",
-    "ffn_norm": "ln_2",
-    "ffn_up": "mlp.c_fc",
-    "ffn_down": "mlp.c_proj",
-}
-_NAME = re.compile(r"(?:blk\.(?P<layer>0|[1-9][0-9]{0,3})\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 _STEP = 2**20  # bytes that are compared at a time
 
 
@@ -109,8 +96,6 @@ def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:
     TokenizerError
         The file is damaged, holds none, one of a kind that is not read, or another model's.
     """
-    from ..tokenizer.gguf import from_metadata
-
     try:
         with RegularFile(path) as file:
             metadata = read_gguf(file).metadata
@@ -122,9 +107,9 @@ def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:
 def _check_kind(metadata: Mapping[str, Any], path: Path) -> None:
     """Refuse what is no whole GPT-2."""
     architecture = metadata.get("general.architecture")
-    if architecture != _ARCHITECTURE:
+    if architecture != ARCHITECTURE:
         raise CheckpointError(
-            f"{path} holds a model of the architecture {shown(architecture)}; gpt2c runs {_ARCHITECTURE!r}"
+            f"{path} holds a model of the architecture {shown(architecture)}; gpt2c runs {ARCHITECTURE!r}"
         )
     kind = metadata.get("general.type", "model")
     if kind != "model":
@@ -140,22 +125,21 @@ def _check_kind(metadata: Mapping[str, Any], path: Path) -> None:
 
 
 def _config(metadata: Mapping[str, Any], rows: int, is_tied: bool, path: Path) -> Config:
-    given: dict[str, Any] = {name: metadata.get(f"{_ARCHITECTURE}.{key}") for name, key in _SIZES.items()}
-    absent = [f"{_ARCHITECTURE}.{_SIZES[name]}" for name, value in given.items() if value is None]
+    given: dict[str, Any] = {name: metadata.get(f"{ARCHITECTURE}.{key}") for name, key in SIZES.items()}
+    absent = [f"{ARCHITECTURE}.{SIZES[name]}" for name, value in given.items() if value is None]
     if absent:
         raise CheckpointError(f"{path}: its metadata have no {', '.join(absent)}; a GPT-2 needs them")
     epsilon = given["layer_norm_epsilon"]
     if type(epsilon) is float:  # the number that was rounded to float32
         given["layer_norm_epsilon"] = float(str(np.float32(epsilon)))
-    bos, eos, eot = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot"))
-    ends = [eos] if eot == eos else [eos, eot]
+    bos, *ends = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", *ENDS))
     try:
         return Config(
             **given,
             n_vocab=rows,
             tie_word_embeddings=is_tied,
             bos_token_id=bos,
-            eos_token_ids=tuple(end for end in ends if end is not None),
+            eos_token_ids=tuple(end for i, end in enumerate(ends) if end is not None and end not in ends[:i]),
         )
     except ConfigError as error:
         raise ConfigError(f"{path}: its metadata: {error}") from None
@@ -163,30 +147,23 @@ def _config(metadata: Mapping[str, Any], rows: int, is_tied: bool, path: Path) -
 
 def _strange(metadata: Mapping[str, Any], config: Config) -> str:
     """The settings that llama.cpp's GPT-2 does not have, but for those that say what holds anyway."""
-    known = {f"{_ARCHITECTURE}.{key}" for key in _SIZES.values()}
+    prefix = f"{ARCHITECTURE}."
     implied = {
-        f"{_ARCHITECTURE}.attention.head_count_kv": config.n_head,
-        f"{_ARCHITECTURE}.vocab_size": config.n_vocab,
+        f"{ARCHITECTURE}.attention.head_count_kv": config.n_head,
+        f"{ARCHITECTURE}.vocab_size": config.n_vocab,
     }
-    strange = [
-        f"{shown(key)}: {shown(value)}"
-        for key, value in metadata.items()
-        if key.startswith(f"{_ARCHITECTURE}.") and key not in known and implied.get(key) != value
-    ]
-    return ", ".join(strange[:4] + ["…"] * (len(strange) > 4))
+    settings = {
+        key: value for key, value in metadata.items() if key.startswith(prefix) and implied.get(key) != value
+    }
+    return of_a_fork(settings, {prefix + key for key in SIZES.values()})
 
 
 def _renamed(stored: Mapping[str, TensorInfo]) -> Iterator[TensorInfo]:
-    """The tensors under canonical names where they are GPT-2's, dense layers as [in, out]."""
+    """The tensors under canonical names, dense layers as [in, out]."""
     for name, tensor in stored.items():
-        found = _NAME.fullmatch(name)
-        part = found and (_TOP if found["layer"] is None else _IN_LAYERS).get(found["part"])
-        if found is None or part is None:
-            yield tensor  # which is not expected
-            continue
-        layer = "" if found["layer"] is None else f"h.{found['layer']}."
-        tensor = tensor._replace(name=f"{layer}{part}.{found['kind']}")
-        yield tensor.transposed if layer and len(tensor.shape) == 2 else tensor
+        renamed = tensor._replace(name=from_llama_cpp(name))
+        is_dense = name.startswith("blk.") and len(tensor.shape) == 2
+        yield renamed.transposed if is_dense else renamed
 
 
 def _equal(one: TensorInfo, other: TensorInfo, file: RegularFile) -> bool:

@@ -6,17 +6,19 @@ A Conv1D weight of GPT-2 is stored as [in, out] (``y = x @ w + b``) and stays so
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from ..config import Config
 
 __all__ = [
     "canonical",
     "expected",
+    "from_llama_cpp",
     "head_of_another_task",
     "is_mask",
     "of_an_adapter",
     "of_choice_head",
+    "of_llama_cpp",
     "of_transformers",
     "shared_prefix",
 ]
@@ -54,6 +56,21 @@ _OLD_ENDING = re.compile(r"(.*\b(?:ln_1|ln_2|ln_f|c_attn|c_proj|c_fc)\.)(gamma|b
 _ENDINGS = {"gamma": "weight", "beta": "bias", "g": "weight", "w": "weight", "b": "bias"}
 # Whole names of that program: "model/wte", "model/h0/attn/c_attn/w".
 _OF_OPENAI = re.compile(r"model/(?:h([0-9]+)/)?(.+)")
+# Those of llama.cpp, without the ending; N is the number of a layer.
+_OF_LLAMA_CPP = {
+    "wte": "token_embd",
+    "wpe": "position_embd",
+    "h.N.ln_1": "blk.N.attn_norm",
+    "h.N.attn.c_attn": "blk.N.attn_qkv",
+    "h.N.attn.c_proj": "blk.N.attn_output",
+    "h.N.ln_2": "blk.N.ffn_norm",
+    "h.N.mlp.c_fc": "blk.N.ffn_up",
+    "h.N.mlp.c_proj": "blk.N.ffn_down",
+    "ln_f": "output_norm",
+    "lm_head": "output",
+}
+_FROM_LLAMA_CPP = {stored: part for part, stored in _OF_LLAMA_CPP.items()}
+_NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]*)(?=\.)")
 _OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
 _OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
 # What PEFT leaves in the names of layers, beside or around which it puts its own.
@@ -118,6 +135,25 @@ def of_transformers(name: str) -> str:
     """The name that transformers gives to a tensor of a model with a head: those of heads have no prefix."""
     is_body = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
     return _PREFIX + name if is_body else name
+
+
+def of_llama_cpp(name: str) -> str:
+    """The name that a tensor of a language model has in GGUF files."""
+    return _translated(name, _OF_LLAMA_CPP)
+
+
+def from_llama_cpp(stored: str) -> str:
+    """The canonical name of a tensor of a GGUF file; its own if GPT-2 has no such tensor."""
+    return _translated(stored, _FROM_LLAMA_CPP)
+
+
+def _translated(name: str, table: Mapping[str, str]) -> str:
+    part, _, kind = name.rpartition(".")
+    number = _NUMBER.search(part)
+    found = table.get(_NUMBER.sub("N", part, count=1))
+    if found is None or kind not in ("weight", "bias"):
+        return name
+    return f"{found.replace('N', number[0]) if number else found}.{kind}"
 
 
 def is_mask(name: str, n_layer: int) -> bool:

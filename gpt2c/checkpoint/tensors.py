@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import CheckpointError, shown
 from .files import RegularFile
 
-__all__ = ["BLOCKS", "FLOAT_DTYPES", "ITEMSIZE", "READABLE", "ZERO", "TensorInfo", "read_tensor"]
+__all__ = ["BLOCKS", "FLOAT_DTYPES", "ITEMSIZE", "READABLE", "ZERO", "TensorInfo", "block_of", "read_tensor"]
 
 # Bytes per element. Sub-byte types are in `BLOCKS`.
 ITEMSIZE = {
@@ -40,6 +40,11 @@ ZERO = "ZERO"
 _BLOCK = 2**20
 
 
+def block_of(dtype: str) -> tuple[int, int]:
+    """The elements and the bytes of the smallest piece of a tensor; ZERO has no bytes."""
+    return BLOCKS.get(dtype) or (1, ITEMSIZE.get(dtype, 0))
+
+
 class TensorInfo(NamedTuple):
     """Where a tensor is, checked against the file's size."""
 
@@ -53,7 +58,7 @@ class TensorInfo(NamedTuple):
 
     def size_of(self, count: int) -> int:
         """The bytes of ``count`` neighbouring elements, which are whole blocks where the dtype has those."""
-        elements, nbytes = BLOCKS.get(self.dtype) or (1, ITEMSIZE.get(self.dtype, 0))  # 0: ZERO
+        elements, nbytes = block_of(self.dtype)
         return count // elements * nbytes
 
     @property

@@ -8,7 +8,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..checkpoint.export import is_gguf
+from ..checkpoint.export import names_gguf
+from ..checkpoint.files import is_gguf
 from ..core.labels import harmless
 from ..model import GPT2
 from .console import note
@@ -29,9 +30,9 @@ _CLASSES = {
 def run(arguments: Namespace) -> None:
     """Write the directory or the file, and tell what is in it and what loads it."""
     path, dtype = Path(arguments.destination), arguments.dtype
-    to_gguf = is_gguf(path)
+    to_gguf = names_gguf(path)
     # Told before the long work, too.
-    if to_gguf and path.exists() and not _begins_as_gguf(path):
+    if to_gguf and path.exists() and not is_gguf(path):
         raise ValueError(f"{path} is there and is no GGUF file that could be replaced: choose another name")
     if not to_gguf and path.exists() and not (path.is_dir() and not os.listdir(path)):
         raise ValueError(f"{path} is there and is no empty directory: choose another name")
@@ -43,13 +44,6 @@ def run(arguments: Namespace) -> None:
         _write_file(model, path, dtype or "f32", arguments.json)
     else:
         _write_directory(model, path, arguments.json)
-
-
-def _begins_as_gguf(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def _write_file(model: GPT2, path: Path, dtype: str, as_json: bool) -> None:
@@ -67,6 +61,7 @@ def _write_file(model: GPT2, path: Path, dtype: str, as_json: bool) -> None:
     if rounding:
         print(f"rounding changed the weights by {rounding:.2%} (root mean square)")
     print(harmless(f"in llama.cpp: llama-server -m {shlex.quote(str(path))}"))
+    print(harmless(f"here:         gpt2c generate TEXT -m {shlex.quote(str(path))}"))
 
 
 def _write_directory(model: GPT2, directory: Path, as_json: bool) -> None:

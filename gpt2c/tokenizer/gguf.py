@@ -12,14 +12,15 @@ from .classes import template
 from .load import made_from
 from .merges import byte_level_bpe
 
-__all__ = ["from_metadata"]
+__all__ = ["CONTROL", "ENDS", "NORMAL", "UNUSED", "USER_DEFINED", "from_metadata"]
 
 _KEYS = "tokenizer.ggml."
 # Names of rules that cut a text into words, of which GPT-2's is one; "default" stands for an unknown one.
 _WORDS = ("gpt-2", "phi-2", "default")
+ENDS = ("eos", "eot", "eom")
+"""llama.cpp's names for tokens that end a text: of the text, of a turn, of a message."""
 # What a token is, by its number in the file.
-_NORMAL, _USER_DEFINED, _UNUSED = 1, 4, 5
-_SPECIAL = (2, 3)  # the unknown token, and control tokens
+NORMAL, _UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)
 _OTHER = "Give the folder with the tokenizer's files as tokenizer= (--tokenizer)"
 
 
@@ -34,7 +35,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str, n_vocab: int) -> Toke
     given = {key[len(_KEYS) :]: value for key, value in metadata.items() if key.startswith(_KEYS)}
     _check_kind(given, where)
     tokens = _texts(given, "tokens", where)
-    ids = {name: _id(given, name, tokens, where) for name in ("bos", "eos", "eot")}
+    ids = {name: _id(given, name, tokens, where) for name in ("bos", *ENDS)}
     vocab, added = _sorted(tokens, _types(given, len(tokens), where), ids, where)
     description = byte_level_bpe(vocab, _texts(given, "merges", where))
     description["added_tokens"] = added
@@ -83,7 +84,7 @@ def _types(given: Mapping[str, Any], count: int, where: str) -> list[int]:
     """What each token is; all are ordinary where the file does not say."""
     found = given.get("token_type")
     if found is None:
-        return [_NORMAL] * count
+        return [NORMAL] * count
     if not isinstance(found, list) or len(found) != count:
         raise TokenizerError(
             f"{where}: tokenizer.ggml.token_type does not say what each of the {count} tokens is"
@@ -109,16 +110,16 @@ def _sorted(
     vocab: dict[str, int] = {}
     added: list[dict[str, Any]] = []
     for index, (text, kind) in enumerate(zip(tokens, types, strict=True)):
-        if kind == _UNUSED or not text:
+        if kind == UNUSED or not text:
             continue  # a row that only fills the embedding up
         if text in vocab:
             raise TokenizerError(f"{where}: {shown(text)} is both token {vocab[text]} and token {index}")
         vocab[text] = index
-        special = kind in _SPECIAL or index in ids.values()
-        if special or kind == _USER_DEFINED:
+        special = kind in (_UNKNOWN, CONTROL) or index in ids.values()
+        if special or kind == USER_DEFINED:
             flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
             added.append({"id": index, "content": text, **flags, "special": special})
-        elif kind != _NORMAL:
+        elif kind != NORMAL:
             raise TokenizerError(f"{where}: token {index} is of the type {kind}; allowed: 1 to 5. {_OTHER}")
     return vocab, added
 

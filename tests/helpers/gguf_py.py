@@ -1,4 +1,4 @@
-"""A small model, and the GGUF files that gguf-py makes of it: recorded by data/gguf/make_gguf.py."""
+"""A small model, and the GGUF files that gguf-py makes of it, recorded by data/gguf/make_gguf.py."""
 
 from __future__ import annotations
 
