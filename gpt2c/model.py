@@ -108,8 +108,8 @@ class GPT2(LoadedModel):
             from the checkpoint's numbers; which is the fastest depends on the CPU (README: number formats).
             A packed file has its own, and no other can be made of it.
         cache_dtype : str, optional
-            How keys and values are kept: "float32"; or "float16" or "bfloat16" in half the memory, which reads
-            faster in long texts. By default bfloat16 models keep bfloat16, int8 and int4 models float16.
+            How keys and values are kept: "float32"; or "float16" or "bfloat16" in half the memory, which
+            reads faster in long texts. By default bfloat16 models keep bfloat16, int8 and int4 ones float16.
         backend : str
             "native" is gpt2c's own arithmetic, with results that are equal bit by bit for any number of
             threads and any batch. "blas" multiplies matrices with NumPy's BLAS, without that promise.

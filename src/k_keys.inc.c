@@ -39,12 +39,15 @@ VEC_INLINE float *room_of(float *scratch, ptrdiff_t d_pad) {
     return scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
 }
 
+/* Floats of a rounded query. */
+#define ROUNDED(d_head) (((d_head) + GPT2C_GROUP - 1) / GPT2C_GROUP * GPT2C_GROUP)
+
 /* As the keys need them; rounded ones are the first thing in `room`. */
 static queries queries_of(const gpt2c_keys *keys, const float *q, ptrdiff_t ld_q, ptrdiff_t rows, ptrdiff_t first,
                           ptrdiff_t d_head, float *room) {
     if (keys->dtype != GPT2C_CACHE_BFLOAT16) return (queries){q, ld_q, first};
     const int words = in_words(d_head);
-    const ptrdiff_t ld = (d_head + GPT2C_GROUP - 1) / GPT2C_GROUP * GPT2C_GROUP / (words ? 2 : 1);
+    const ptrdiff_t ld = ROUNDED(d_head) / (words ? 2 : 1);
     for (ptrdiff_t i = 0; i < rows; i++)
         for (ptrdiff_t k = 0; k < d_head; k += GPT2C_GROUP) {
             vf part[4];
@@ -79,61 +82,62 @@ static void widen_values(float *out, const float *words, ptrdiff_t positions, pt
         }
 }
 
-/* Of the block that begins at `key`, its first `most` positions, for `rows` queries. room: behind rounded queries, of
- * keys that are float16 all of it, into which they are widened where many rows go over them. */
-static block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most, ptrdiff_t rows, ptrdiff_t d_head,
-                           float *room) {
-    const ptrdiff_t d_pad = GPT2C_PAD(d_head), before = from->shared - key, own = before < 0 ? -before : 0;
-    /* The block's first keys lie in the shared part of the cache, the others in its own. */
-    const ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
-    const float *k = from->k, *v = from->v, *k0 = from->k0, *v0 = from->v0;
-    const int half = from->dtype != GPT2C_CACHE_FLOAT32, pairs = from->dtype == GPT2C_CACHE_BFLOAT16;
-    block_keys at = {.key = key,
-                     .shared = shared,
-                     .kind = FLOATS,
-                     .key_ld = GPT2C_LANES,
-                     .key_steps = d_head,
-                     .value_ld = d_pad,
-                     .value_step = GPT2C_LANES,
-                     .together = 1,
-                     .weights_together = 1,
-                     .share = 64};
-    if (pairs) {
-        at.kind = PAIRS, at.key_steps = (d_head + 1) / 2, at.together = 2;
-        at.weights_together = in_words(d_head) ? 2 : 1;
-        at.room = room + GPT2C_QUERIES * ((d_head + GPT2C_GROUP - 1) / GPT2C_GROUP * GPT2C_GROUP);
-#if defined(GPT2C_ISA_AMX)
-        at.tiles = at.weights_together == 2;
-#endif
-    } else if (half) {
-        at.kind = FLOAT16S, at.key_ld /= 2, at.value_ld /= 2, at.value_step /= 2, at.share /= 2;
-    }
-    const ptrdiff_t k_group = at.key_steps * at.key_ld; /* floats of 16 positions */
-    at.k0 = k0 + key / GPT2C_LANES * k_group, at.v0 = v0 + key / at.together * at.value_ld;
-    at.k = k + own / GPT2C_LANES * k_group, at.v = v + own / at.together * at.value_ld;
-    if (shared == 0) at.k0 = at.k, at.v0 = at.v;
-    if (at.kind != FLOAT16S || rows <= GPT2C_TILE_ROWS) return at;
-
-    float *wide = room, *wide_v = room + GPT2C_KEY_BLOCK * d_pad;
-    const ptrdiff_t groups = GPT2C_PAD(most);
-    if (shared > 0) {
-        widen_halves(wide, (const uint16_t *)(const void *)at.k0, shared * d_head);
-        widen_halves(wide_v, (const uint16_t *)(const void *)at.v0, shared * d_pad);
-    }
-    widen_halves(wide + shared * d_head, (const uint16_t *)(const void *)at.k, (groups - shared) * d_head);
-    widen_halves(wide_v + shared * d_pad, (const uint16_t *)(const void *)at.v, (most - shared) * d_pad);
-    return (block_keys){.k0 = wide,
-                        .k = wide,
-                        .v0 = wide_v,
-                        .v = wide_v,
-                        .key = key,
+/* Of floats; where they lie is left open. */
+static block_keys block_of_floats(ptrdiff_t key, ptrdiff_t shared, ptrdiff_t d_head) {
+    return (block_keys){.key = key,
+                        .shared = shared,
                         .kind = FLOATS,
                         .key_ld = GPT2C_LANES,
                         .key_steps = d_head,
-                        .value_ld = d_pad,
+                        .value_ld = GPT2C_PAD(d_head),
                         .value_step = GPT2C_LANES,
                         .together = 1,
-                        .weights_together = 1};
+                        .weights_together = 1,
+                        .share = 64};
+}
+
+/* float16 keys and values of a block as floats in `room`. */
+static block_keys widened(const block_keys *at, ptrdiff_t most, ptrdiff_t d_head, float *room) {
+    const ptrdiff_t d_pad = GPT2C_PAD(d_head), shared = at->shared;
+    block_keys wide = block_of_floats(at->key, 0, d_head);
+    float *k = room, *v = room + GPT2C_KEY_BLOCK * d_pad;
+    wide.k0 = wide.k = k, wide.v0 = wide.v = v;
+    wide.share = 0; /* what comes next is asked for while this is widened */
+    if (shared > 0) {
+        widen_halves(k, (const uint16_t *)(const void *)at->k0, shared * d_head);
+        widen_halves(v, (const uint16_t *)(const void *)at->v0, shared * d_pad);
+    }
+    widen_halves(k + shared * d_head, (const uint16_t *)(const void *)at->k, (GPT2C_PAD(most) - shared) * d_head);
+    widen_halves(v + shared * d_pad, (const uint16_t *)(const void *)at->v, (most - shared) * d_pad);
+    return wide;
+}
+
+/* Of the block that begins at `key`, its first `most` positions, for `rows` queries. room: where rounded queries lie,
+ * or of float16 what many rows go over, widened once for all. */
+static block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most, ptrdiff_t rows, ptrdiff_t d_head,
+                           float *room) {
+    /* The block's first keys lie in the shared part of the cache, the others in its own. */
+    const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
+    const ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
+    block_keys at = block_of_floats(key, shared, d_head);
+    if (from->dtype == GPT2C_CACHE_FLOAT16)
+        at.kind = FLOAT16S, at.key_ld /= 2, at.value_ld /= 2, at.value_step /= 2, at.share /= 2;
+    if (from->dtype == GPT2C_CACHE_BFLOAT16) {
+        at.kind = PAIRS, at.key_steps = (d_head + 1) / 2, at.together = 2;
+        at.weights_together = in_words(d_head) ? 2 : 1;
+        at.room = room + GPT2C_QUERIES * ROUNDED(d_head);
+#if defined(GPT2C_ISA_AMX)
+        at.tiles = at.weights_together == 2;
+#endif
+    }
+    const ptrdiff_t group = at.key_steps * at.key_ld; /* floats of 16 keys */
+    at.k0 = at.k = (const float *)from->k + own / GPT2C_LANES * group;
+    at.v0 = at.v = (const float *)from->v + own / at.together * at.value_ld;
+    if (shared > 0) {
+        at.k0 = (const float *)from->k0 + key / GPT2C_LANES * group;
+        at.v0 = (const float *)from->v0 + key / at.together * at.value_ld;
+    }
+    return at.kind == FLOAT16S && rows > GPT2C_TILE_ROWS ? widened(&at, most, d_head, room) : at;
 }
 
 static void tile_float16s(ptrdiff_t rows, float *c, const float *from, const float *add, ptrdiff_t ldc, const float *a,

@@ -75,7 +75,7 @@ VEC_INLINE void tile_pairs(const int rows, float *total, const activation *x, pt
     const ptrdiff_t share = ahead->share;
     for (ptrdiff_t s = 0; s < steps; s++, weights += 2 * PAIRS_TILE) {
         if (rows == QUAD_ROWS) stream_on(ahead, 2 * PAIRS_TILE / 64);
-        if (rows > FEW_LINES) /* the next tile's lines, which are short and far apart */
+        if (rows > FEW_LINES && share < 64) /* the lines of the next tile, if there is one: they are far apart */
 #pragma GCC unroll 12
             for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2

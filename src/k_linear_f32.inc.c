@@ -36,7 +36,7 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
     for (ptrdiff_t begin = 0; begin < k; begin += TILE_STEPS) {
         const ptrdiff_t end = k - begin < TILE_STEPS ? k - begin : TILE_STEPS;
         if (rows == GPT2C_TILE_ROWS) stream_on(ahead, end * cols);
-        if (rows > 3) /* the next tile's a, whose rows are short and far apart */
+        if (rows > 3 && share < 64) /* the a of the next tile, if there is one: its rows are far apart */
 #pragma GCC unroll 6
             for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)a + 4 * (uintptr_t)((i + rows) * lda));
         for (ptrdiff_t j = 0; j < end; j++, b += ldb, a += a_step, a3 += a_step, next += (uintptr_t)(cols * share)) {

@@ -37,7 +37,7 @@ VEC_INLINE void tile_bytes(const int rows, const int cols, int32_t *sums, const 
     if (rows < QUAD_ROWS) ahead->from += (uintptr_t)(steps * GPT2C_LANES * cols * share);
     for (ptrdiff_t s = 0; s < steps; s++, weights += INT8_STEP) {
         if (rows == QUAD_ROWS) stream_on(ahead, cols * TILE_BYTES / 64);
-        if (rows > FEW_LINES) /* the next tile's lines, which are short and far apart */
+        if (rows > FEW_LINES && share < 64) /* the lines of the next tile, if there is one: they are far apart */
 #pragma GCC unroll 12
             for (int i = 0; i < rows; i++) v_prefetch((uintptr_t)(row[i / 4] + (i % 4 + rows) * ld));
 #pragma GCC unroll 2

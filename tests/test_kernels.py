@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import tolerance
 from helpers.rounding import bfloat16, narrowed
-from helpers.strategies import FAMILIES, families, guarded, misaligned, offsets, seeds, sizes, values
+from helpers.strategies import families, guarded, misaligned, offsets, seeds, sizes, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -281,7 +281,9 @@ def test_rows_to_be_stored_are_read_no_further_than_their_ends(kind, dtype):
                     x = floats[page // 4 - rows * n : page // 4].reshape(rows, n)
                     x[...] = np.arange(rows * n, dtype=np.float32).reshape(rows, n) % 251
                     group = np.zeros(16 * 80 * 4, np.uint8)
-                    width = (n + 15) // 16 * 16 if kind == "values" else n + n % 2 if dtype == "bfloat16" else n
+                    width = (
+                        (n + 15) // 16 * 16 if kind == "values" else n + n % 2 if dtype == "bfloat16" else n
+                    )
                     group = group[: 16 * width * (4 if dtype == "float32" else 2)]
                     _ops.store(kind, group, dtype, 0, 0, n, x, isa=isa)
                     found = numbers_of(group, kind, dtype, n)[:rows, :n]
@@ -337,7 +339,9 @@ def test_attention(dtype, positions, d, family, seed, tile):
         actual = on_every_isa(compute, isas)
         assert (np.abs(actual - exact) <= bound).all(), isas
         best = isas[-1]
-        assert same_bytes(actual, compute(best, tile=tile, threads=2)), "queries taken together change nothing"
+        assert same_bytes(actual, compute(best, tile=tile, threads=2)), (
+            "queries taken together change nothing"
+        )
         assert same_bytes(actual, compute(best, beyond=0.0)), "what lies beyond the cache's end is never used"
         rows = 1 + seed % positions
         assert same_bytes(actual[-rows:], compute(best, rows=rows)), "earlier queries change nothing"
@@ -354,7 +358,9 @@ def test_attention_of_heads_as_wide_as_the_models(dtype, positions, d):
         actual = on_every_isa(lambda isa: _ops.attention(q, k, v, 0.125, isa=isa, dtype=dtype), isas)
         assert (np.abs(actual - exact) <= bound).all(), isas
         for tile in range(1, 24):
-            assert same_bytes(_ops.attention(q, k, v, 0.125, isa=isas[-1], tile=tile, dtype=dtype), actual), tile
+            assert same_bytes(_ops.attention(q, k, v, 0.125, isa=isas[-1], tile=tile, dtype=dtype), actual), (
+                tile
+            )
 
 
 @pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
@@ -412,11 +418,15 @@ def test_scores_softmax_and_values_apart(dtype, positions, d, family, seed):
     rounded = bfloat16(q) if dtype == "bfloat16" else q
     for isas in arithmetics(dtype):
         found = on_every_isa(compute, isas)
-        assert same_bytes(found, compute(isas[-1], beyond=0.0)), "what lies beyond the cache's end is never used"
+        assert same_bytes(found, compute(isas[-1], beyond=0.0)), (
+            "what lies beyond the cache's end is never used"
+        )
         assert same_bytes(found, compute(isas[-1], shared=shared)), "nor does it matter where keys lie"
         scores, pattern, values = np.split(found, [positions, 2 * positions], axis=1)
         exact = rounded.astype(np.float64) @ kept["k"].T.astype(np.float64) * scale
-        bound = tolerance.dense_bound(rounded, kept["k"].T) * scale + tolerance.U * np.abs(exact) + tolerance.TINY
+        bound = (
+            tolerance.dense_bound(rounded, kept["k"].T) * scale + tolerance.U * np.abs(exact) + tolerance.TINY
+        )
         if dtype == "bfloat16":
             bound = bound + d * 2.0**-126  # subnormal numbers count as zero
         assert (np.abs(scores - exact) <= bound)[seen].all() and (scores[~seen] == -np.inf).all()

@@ -105,7 +105,11 @@ def test_a_checkpoint_of_bfloat16_is_kept_as_it_is(tmp_path):
             ValueError,
             "backend 'blas' multiplies float32 only; dtype 'int8' needs backend 'native'",
         ),
-        ({"cache_dtype": "int8"}, ValueError, "cache_dtype must be 'float32' or 'float16' or 'bfloat16'; got 'int8'"),
+        (
+            {"cache_dtype": "int8"},
+            ValueError,
+            "cache_dtype must be 'float32' or 'float16' or 'bfloat16'; got 'int8'",
+        ),
         ({"backend": "cuda"}, ValueError, "backend must be 'native' or 'blas'; got 'cuda'"),
         ({"threads": 0}, ValueError, "threads must be from 1 to 1024; got 0"),
         ({"threads": 1025}, ValueError, "threads must be from 1 to 1024; got 1025"),

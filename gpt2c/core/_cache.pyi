@@ -2,7 +2,6 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ._kernels import CACHE_DTYPES as CACHE_DTYPES
 from ._weights import Weights
 
 @disjoint_base
@@ -17,7 +16,7 @@ class KVCache:
         self,
         weights: Weights,
         n_ctx: int | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         prefix: KVCache | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...

@@ -31,9 +31,10 @@ cdef class KVCache:
     n_ctx : int or None
         Positions it has room for, 1 to the model's n_ctx (the default). Memory is touched as positions are filled.
     dtype : {"float32", "float16", "bfloat16"} or None
-        The number format of keys and values; None: what goes with that of the weights. float16 needs half the memory and rounds them (to nearest, beyond 65520 to
-        infinity); so does bfloat16, with fewer digits and no such limit, and with it queries and attention weights are
-        rounded too, so that CPUs with an instruction for pairs of bfloat16 multiply twice as fast. Sums are float32.
+        The number format of keys and values; None: what goes with that of the weights. float16 needs half the memory
+        and rounds them (to nearest, beyond 65520 to infinity); so does bfloat16, with fewer digits and no such limit,
+        and with it queries and attention weights are rounded too, so that CPUs with an instruction for pairs of
+        bfloat16 multiply twice as fast. Sums are float32.
     prefix : KVCache or None
         The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
         to 15). As long as a cache reads them it is frozen: it may be the prefix of others, but neither grow nor shrink.
@@ -128,8 +129,8 @@ cdef class KVCache:
 
     cdef int copy_positions(self, KVCache other) except -1:
         """Copy the positions of ``other`` from the own length on."""
-        cdef ptrdiff_t first = self.length // GPT2C_LANES, end = groups_of(other.length)
-        self.copy_groups(other, first - self.c.shared // GPT2C_LANES, first - other.c.shared // GPT2C_LANES, end - first)
+        cdef ptrdiff_t first = self.length // GPT2C_LANES, n = groups_of(other.length) - first
+        self.copy_groups(other, first - self.c.shared // GPT2C_LANES, first - other.c.shared // GPT2C_LANES, n)
         self.length = other.length
         return 0
 

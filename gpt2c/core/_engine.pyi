@@ -11,6 +11,7 @@ from ._call import PLACES as PLACES
 from ._call import UNFUSED as UNFUSED
 from ._kernels import BACKENDS as BACKENDS
 from ._kernels import CACHE_DTYPES as CACHE_DTYPES
+from ._kernels import DEFAULT_CACHE_DTYPES as DEFAULT_CACHE_DTYPES
 from ._kernels import DTYPES as DTYPES
 from ._kernels import MOST_THREADS as MOST_THREADS
 from ._kernels import NUMERICS_VERSION as NUMERICS_VERSION
@@ -26,6 +27,7 @@ from .deadline import Deadline
 __all__ = [
     "BACKENDS",
     "CACHE_DTYPES",
+    "DEFAULT_CACHE_DTYPES",
     "DTYPES",
     "EDIT_PATTERN",
     "MOST_THREADS",

@@ -27,8 +27,8 @@ from gpt2c.core._kernels cimport (
 )
 __all__ = [
     "BACKENDS", "CACHE_DTYPES", "DEFAULT_CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS",
-    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty", "default_isa",
-    "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
+    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty",
+    "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
 ]
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring

@@ -8,6 +8,7 @@ MOST_THREADS: int
 BACKENDS: tuple[str, ...]
 DTYPES: tuple[str, ...]
 CACHE_DTYPES: tuple[str, ...]
+DEFAULT_CACHE_DTYPES: dict[str, str]
 FUNCTIONS: dict[str, int]
 
 def isas() -> list[str]: ...

@@ -43,8 +43,16 @@ def linear(
     isa: str | None = None,
     threads: int = 1,
 ) -> _Floats: ...
-def store_keys(
-    keys: _Floats | NDArray[np.float16], lane: int, x: _Floats, *, isa: str | None = None
+def store(
+    kind: str,
+    group: NDArray[np.uint8],
+    dtype: str,
+    lane: int,
+    first: int,
+    d_head: int,
+    x: _Floats,
+    *,
+    isa: str | None = None,
 ) -> None: ...
 def attention(
     q: _Floats,
@@ -56,16 +64,30 @@ def attention(
     tile: int = 24,
     beyond: float = ...,
     shared: int = 0,
+    dtype: str = "float32",
     isa: str | None = None,
     threads: int = 1,
     repeats: int = 1,
 ) -> _Floats: ...
 def attention_scores(
-    q: _Floats, k: _Floats, scale: float, *, beyond: float = ..., shared: int = 0, isa: str | None = None
+    q: _Floats,
+    k: _Floats,
+    scale: float,
+    *,
+    beyond: float = ...,
+    shared: int = 0,
+    dtype: str = "float32",
+    isa: str | None = None,
 ) -> _Floats: ...
 def softmax(x: _Floats, *, isa: str | None = None) -> _Floats: ...
 def attention_values(
-    pattern: _Floats, v: _Floats, *, beyond: float = ..., shared: int = 0, isa: str | None = None
+    pattern: _Floats,
+    v: _Floats,
+    *,
+    beyond: float = ...,
+    shared: int = 0,
+    dtype: str = "float32",
+    isa: str | None = None,
 ) -> _Floats: ...
 def log_sum(
     logits: _Floats, threshold: float, *, isa: str | None = None

@@ -13,10 +13,11 @@ from gpt2c.core._kernels import FUNCTIONS, aligned_empty, mask_bits
 from libc.stdint cimport int32_t, uint16_t
 
 from gpt2c.core._kernels cimport (
-    GPT2C_ATTENTION_SCRATCH, GPT2C_ENCODED, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD, GPT2C_PANEL,
-    GPT2C_PANELS, GPT2C_QUERIES, GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_TOP_SCRATCH, GPT2C_WIDE, cache_dtype_of, dtype_of,
-    find_kernels, gpt2c_cache_dtype, gpt2c_dense, gpt2c_epilogue, gpt2c_function, gpt2c_inputs, gpt2c_kernels, gpt2c_keys,
-    gpt2c_norm, keys_bytes, memory_of, pack_panels, panel_size, parallel_for, threads_now, unpack_column, values_bytes,
+    GPT2C_ATTENTION_SCRATCH, GPT2C_ENCODED, GPT2C_KEY_BLOCK, GPT2C_LANES, GPT2C_LINEAR_SCRATCH, GPT2C_PAD,
+    GPT2C_PANEL, GPT2C_PANELS, GPT2C_QUERIES, GPT2C_SHIFTED, GPT2C_SIGNED, GPT2C_TOP_SCRATCH, GPT2C_WIDE,
+    cache_dtype_of, dtype_of, find_kernels, gpt2c_cache_dtype, gpt2c_dense, gpt2c_epilogue, gpt2c_function,
+    gpt2c_inputs, gpt2c_kernels, gpt2c_keys, gpt2c_norm, keys_bytes, memory_of, pack_panels, panel_size,
+    parallel_for, threads_now, unpack_column, values_bytes,
 )
 
 
@@ -256,20 +257,17 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
 
 
 def store(kind, group, dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head, x, *, isa=None):
-    """The rows of ``x`` [rows, n] as inputs ``first``, ``first`` + 1, … of "keys" or "values" of 16 positions.
+    """The rows of ``x`` [rows, n] as inputs from ``first`` on of "keys" or "values" from position ``lane`` on.
 
-    ``group`` is uint8, the memory of those positions in a cache of ``dtype``; the first row's position is ``lane``.
+    ``group`` is uint8, the memory of 16 positions in a cache of ``dtype``.
     """
     rows, n = x.shape
     cdef gpt2c_cache_dtype number = cache_dtype_of(dtype)
-    cdef bint keys = kind == "keys"
-    size = keys_bytes(number, d_head) if keys else values_bytes(number, d_head)
-    check(group.dtype == np.uint8 and group.shape == (size,) and group.flags.carray,
-          f"group must be writable, contiguous, uint8, with {size} elements")
-    check(1 <= rows and 0 <= lane <= GPT2C_LANES - rows and 1 <= n <= GPT2C_PANEL and 0 <= first <= d_head - n,
-          f"x has the shape {x.shape}, lane is {lane}, first is {first}; allowed: 1 to {GPT2C_PANEL} columns, which are "
-          f"of the {d_head} inputs, and at least one row, as many as fit into {GPT2C_LANES} lanes")
-    store_kind = find_kernels(isa).store_keys if keys else find_kernels(isa).store_values
+    size = keys_bytes(number, d_head) if kind == "keys" else values_bytes(number, d_head)
+    check(group.dtype == np.uint8 and group.shape == (size,) and group.flags.carray and lane >= 0 <= first and
+          1 <= rows <= GPT2C_LANES - lane and 1 <= n <= min(GPT2C_PANEL, d_head - first),
+          f"needed: {size} writable, contiguous uint8; 1 to {GPT2C_PANEL} inputs of 1 to {GPT2C_LANES} positions")
+    store_kind = find_kernels(isa).store_keys if kind == "keys" else find_kernels(isa).store_values
     store_kind(memory_of(group), number, lane, first, d_head, address(x), row_distance(x, "x"), rows, n)
 
 
@@ -277,22 +275,20 @@ cdef lay_out(gpt2c_keys *to, k, v, dtype, beyond, ptrdiff_t shared, isa):
     """Keys and values of one head as a cache holds them; returns what must stay alive."""
     positions, d = k.shape
     cdef gpt2c_cache_dtype number = cache_dtype_of(dtype)
-    n_groups = (positions + GPT2C_KEY_BLOCK - 1) // GPT2C_KEY_BLOCK * GPT2C_KEY_BLOCK // GPT2C_LANES
-    anything = np.array(beyond, "f2" if dtype == "float16" else "f4")
-    if dtype == "bfloat16":
-        anything = (anything.view("u4") >> 16).astype("u2")
-    made = []
+    n_groups = -(-positions // GPT2C_KEY_BLOCK) * (GPT2C_KEY_BLOCK // GPT2C_LANES)
+    anything, made = np.array([beyond], "f2" if dtype == "float16" else "f4"), []
+    anything = anything.view("u2")[1:] if dtype == "bfloat16" else anything  # its upper half
     for kind, x, size in ("keys", k, keys_bytes(number, d)), ("values", v, values_bytes(number, d)):
         empty = np.full(size // anything.itemsize, anything).view(np.uint8)
         groups = np.tile(empty, (n_groups, 1))
         for i in range(0, positions, GPT2C_LANES):
             for c in range(0, d, GPT2C_PANEL):
-                store(kind, groups[i // GPT2C_LANES], dtype, 0, c, d, x[i:i + GPT2C_LANES, c:c + GPT2C_PANEL], isa=isa)
-        first = groups.copy()
-        first[shared // GPT2C_LANES:] = empty
-        made += [first, groups[shared // GPT2C_LANES:].copy()]
-    to.dtype, to.next, to.shared = number, NULL, shared
-    to.k0, to.k, to.v0, to.v = memory_of(made[0]), memory_of(made[1]), memory_of(made[2]), memory_of(made[3])
+                some = x[i:i + GPT2C_LANES, c:c + GPT2C_PANEL]
+                store(kind, groups[i // GPT2C_LANES], dtype, 0, c, d, some, isa=isa)
+        made += [groups.copy(), groups[shared // GPT2C_LANES:].copy()]
+        made[-2][shared // GPT2C_LANES:] = empty
+    to.dtype, to.next, to.shared, to.k0, to.k = number, NULL, shared, memory_of(made[0]), memory_of(made[1])
+    to.v0, to.v = memory_of(made[2]), memory_of(made[3])
     return made
 
 
@@ -304,8 +300,7 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     is what the cache, of ``dtype``, holds where nothing was written, ``shared`` (a multiple of 16 before the first
     query) positions lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
     """
-    rows, d = q.shape
-    positions = k.shape[0]
+    (rows, d), positions = q.shape, k.shape[0]
     check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
     check(positions >= rows, "there must be at least as many keys as queries")
     check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
@@ -313,12 +308,10 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
           f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {positions - rows}, where the first query is")
     out = fresh(out, (rows, d))
     cdef AttentionWork work
-    work.kernels = find_kernels(isa)
-    work.out, work.ld_out = address(out), row_distance(out, "out")
+    work.kernels, work.out, work.ld_out = find_kernels(isa), address(out), row_distance(out, "out")
     work.q, work.ld_q = address(q), row_distance(q, "q")
     _alive = lay_out(&work.keys, k, v, dtype, beyond, shared, isa)
-    work.rows, work.tile, work.first = rows, tile, positions - rows
-    work.d_head, work.scale = d, scale
+    work.rows, work.tile, work.first, work.d_head, work.scale = rows, tile, positions - rows, d, scale
     work.scratch_size = GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
     scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
     work.scratch = address(scratch)
@@ -346,16 +339,15 @@ def attention_scores(q, k, float scale, *, float beyond=float("nan"), ptrdiff_t 
 
 def softmax(const float[::1] x, *, isa=None):
     """exp(x - maximum) / sum."""
-    check(x.shape[0] >= 1, "at least one number is needed")
     out = np.empty(x.shape[0], np.float32)
+    check(len(out) >= 1, "at least one number is needed")
     find_kernels(isa).softmax(address(out), &x[0], x.shape[0])
     return out
 
 
 def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=0, dtype="float32", isa=None):
     """The values ``v`` [positions, d] weighted by each row of ``pattern`` [rows, positions], summed: [rows, d]."""
-    rows, positions = pattern.shape
-    d = v.shape[1]
+    (rows, positions), d = pattern.shape, v.shape[1]
     row_distance(pattern, "pattern")
     check(v.shape[0] == positions and d >= 1, "pattern needs a column for each row of v")
     out = np.empty((rows, d), np.float32)

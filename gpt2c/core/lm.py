@@ -65,7 +65,8 @@ class LoadedModel:
     generation_config : mapping, optional
         The checkpoint's own defaults for generation.
     cache_dtype : str, optional
-        How new caches keep keys and values: "float32", "float16" or "bfloat16"; None: what goes with the weights.
+        How new caches keep keys and values: "float32", "float16" or "bfloat16"; None: what goes with the
+        weights.
     no_tokenizer : str
         Why there is no tokenizer, for the error where one is needed.
     source_sha256 : function
@@ -122,7 +123,7 @@ class LoadedModel:
 
     @property
     def cache_dtype(self) -> str:
-        """How new caches keep keys and values: "float32", "float16" or "bfloat16"; may be set (None: the default)."""
+        """How new caches keep keys and values; may be set (None: what goes with the weights)."""
         return self._cache_dtype
 
     @cache_dtype.setter

@@ -221,7 +221,8 @@ def model_bound(
 def forward_rounding_inputs(config, weights, ids, rounded, kept=lambda what, x: x) -> np.ndarray:
     """reference.forward, but dense layers multiply ``rounded(name, x)`` in place of x, both [rows, n].
 
-    Attention multiplies ``kept(what, x)`` in place of "q", "k" and "v" of a head and its "weights", exp(score - max).
+    Attention multiplies ``kept(what, x)`` in place of "q", "k" and "v" of a head and its "weights",
+    exp(score - max).
     """
     ids, epsilon = np.asarray(ids), config.layer_norm_epsilon
 
@@ -238,7 +239,9 @@ def forward_rounding_inputs(config, weights, ids, rounded, kept=lambda what, x: 
         mixed = []
         for head in range(config.n_head):
             part = slice(head * config.head_dim, (head + 1) * config.head_dim)
-            q, k, v = (kept(what, some[:, part]) for what, some in zip("qkv", np.split(qkv, 3, axis=1), strict=True))
+            q, k, v = (
+                kept(what, some[:, part]) for what, some in zip("qkv", np.split(qkv, 3, axis=1), strict=True)
+            )
             scores = np.where(future, -np.inf, q @ k.T * config.attention_scale(layer))
             chances = kept("weights", np.exp(scores - scores.max(axis=1, keepdims=True)))
             mixed.append(chances @ v / chances.sum(axis=1, keepdims=True))
@@ -287,7 +290,7 @@ def format_bound(config, weights, ids, dtype: str, *, trials: int = 30, seed: in
     largest = 0.0
 
     def kept(what, x):
-        """A cache of float16 rounds keys and values to 11 bits, one of bfloat16 all that attention multiplies to 8."""
+        """float16 rounds keys and values to 11 bits, bfloat16 all that attention multiplies to 8."""
         bits = {"bfloat16": 8, "float16": 11 if what in "kv" else 53}[CACHES[dtype]]
         return x * (1 + rng.uniform(-1, 1, x.shape) * 2.0**-bits)
 
