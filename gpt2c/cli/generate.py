@@ -25,9 +25,10 @@ __all__ = ["run"]
 def run(arguments: Namespace) -> None:
     """Continue a text, or those of files."""
     if arguments.temperature is None:
-        arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+        searches = arguments.num_beams > 1 or arguments.penalty_alpha
+        arguments.temperature = 0.0 if searches else 0.8
     if arguments.top_k is None:
-        arguments.top_k = 0 if arguments.mirostat else 40
+        arguments.top_k = 4 if arguments.penalty_alpha else 0 if arguments.mirostat else 40
     if arguments.top_p is None:
         arguments.top_p = 1.0 if arguments.mirostat else 0.95
     arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
