@@ -13,6 +13,9 @@ enum {
 static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t d_pad_of(const gpt2c_model *m) { return GPT2C_PAD(m->d_head); }
+/* Columns of the keys in a row of C_ATTN, which are as many as those of the values; all columns of the row. */
+static inline ptrdiff_t n_kv_of(const gpt2c_model *m) { return m->n_kv_head * m->d_head; }
+static inline ptrdiff_t n_qkv_of(const gpt2c_model *m) { return m->n_embd + 2 * n_kv_of(m); }
 static inline ptrdiff_t query_tiles(ptrdiff_t rows) { return (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES; }
 
 /* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded (or those of

@@ -272,7 +272,8 @@ static ptrdiff_t part_begin(ptrdiff_t rows, ptrdiff_t part, ptrdiff_t parts) {
 /* input: what `prepare` gave, for a folded phase. */
 static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
                      float *scratch) {
-    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n = c->model->n_embd, n_head = c->model->n_head;
+    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n_head = c->model->n_head,
+                    n_qkv = n_qkv_of(c->model);
     const ptrdiff_t begin = part_begin(step->rows, part, s.parts), end = part_begin(step->rows, part + 1, s.parts);
     switch (step->phase) {
     case GPT2C_EMBED:
@@ -294,7 +295,7 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         add_rows(c, begin, end);
         break;
     case GPT2C_APPEND:
-        pass_append(c, step, c->workspace.qkv + begin * 3 * n, 3 * n, 0, 3 * n, begin, end);
+        pass_append(c, step, c->workspace.qkv + begin * n_qkv, n_qkv, 0, n_qkv, begin, end);
         break;
     case GPT2C_SCORES:
     case GPT2C_SOFTMAX:

@@ -74,6 +74,7 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef struct gpt2c_model:
         ptrdiff_t n_layer
         ptrdiff_t n_head
+        ptrdiff_t n_kv_head
         ptrdiff_t d_head
         ptrdiff_t n_embd
         ptrdiff_t n_inner
