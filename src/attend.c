@@ -71,37 +71,46 @@ static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptr
     return w->partial + ((row * c->model->n_head + head) * w->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
 }
 
-/* The keys that are read after those of `head` for rows [r, r + rows) of [begin, end), or NULL. */
+/* The keys that are read after those of a head for rows [r, next) of [begin, end), or NULL; after: the head whose turn
+ * it then is. */
 static const void *next_keys(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t sequence, ptrdiff_t head,
-                             ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
+                             ptrdiff_t after, ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
     if (next < end) return first_keys(c, sequence_of(&c->batch, step->row0 + next, sequence), step->layer, head);
-    if (head + 1 == c->model->n_head) return NULL;
-    return first_keys(c, first_sequence(&c->batch, step->row0 + begin), step->layer, head + 1);
+    if (after == c->model->n_head) return NULL;
+    return first_keys(c, first_sequence(&c->batch, step->row0 + begin), step->layer, after);
 }
 
-void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
-                 ptrdiff_t end, float *scratch) {
+void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t slice, ptrdiff_t begin, ptrdiff_t end,
+                 float *scratch) {
     const gpt2c_model *m = c->model;
     const gpt2c_batch *batch = &c->batch;
+    const attention_split s = attention_split_of(c, step->rows);
     const ptrdiff_t n = m->n_embd, n_qkv = n_qkv_of(m), d = m->d_head;
+    const ptrdiff_t block = slice / s.slices, set = slice % s.slices, sets = s.slices / m->n_kv_head;
+    const ptrdiff_t sharing = m->n_head / m->n_kv_head, kv_head = set / sets;
+    const ptrdiff_t head = kv_head * sharing + set % sets * s.together;
+    const ptrdiff_t heads = smaller(s.together, (kv_head + 1) * sharing - head);
+    const ptrdiff_t ld_q = heads > 1 ? d : n_qkv, ld_out = heads > 1 ? d : n;
+    const ptrdiff_t advance = heads == 1 && !batch->bidirectional;
     const float scale = m->layers[step->layer].attn_scale;
     ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
     for (ptrdiff_t r = begin, rows; r < end; r += rows) {
         const ptrdiff_t row = step->row0 + r;
         sequence = sequence_of(batch, row, sequence);
-        /* rows of one sequence go together, unless each sees more than its past */
-        rows = batch->bidirectional ? 1 : smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
+        rows = heads > 1 ? 1 : smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
         const ptrdiff_t first =
             batch->bidirectional ? n_keys_of(batch, sequence) - 1 : position_of(batch, row, sequence);
+        const ptrdiff_t queries = rows * heads, last = first + (queries - 1) * advance;
         const float *q = c->workspace.qkv + r * n_qkv + head * d;
-        gpt2c_keys keys = keys_of(c, sequence, step->layer, kv_head_of(m, head));
-        keys.next = next_keys(c, step, sequence, head, r + rows, begin, end);
+        gpt2c_keys keys = keys_of(c, sequence, step->layer, kv_head);
+        keys.next = next_keys(c, step, sequence, head, head + heads, r + rows, begin, end);
         if (c->workspace.key_blocks == 0)
-            c->kernels->attention(c->workspace.attended + r * n + head * d, n, q, n_qkv, &keys, rows, first, d, scale,
-                                  scratch);
-        else if (block * GPT2C_KEY_BLOCK < first + rows)
-            c->kernels->attention_block(partial_of(c, r, head, block), partial_of(c, 1, 0, 0) - c->workspace.partial, q,
-                                        n_qkv, &keys, rows, first, d, scale, block, scratch);
+            c->kernels->attention(c->workspace.attended + r * n + head * d, ld_out, q, ld_q, &keys, queries, first,
+                                  advance, d, scale, scratch);
+        else if (block * GPT2C_KEY_BLOCK <= last)
+            c->kernels->attention_block(partial_of(c, r, head, block),
+                                        partial_of(c, heads == 1, heads > 1, 0) - c->workspace.partial, q, ld_q, &keys,
+                                        queries, first, advance, d, scale, block, scratch);
     }
 }
 

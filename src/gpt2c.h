@@ -207,20 +207,22 @@ typedef struct {
                    const gpt2c_dense *dense, const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0,
                    ptrdiff_t panel1, float *scratch);
 
-    /* Causal attention of `rows` <= GPT2C_QUERIES consecutive queries of one head, at positions first, first + 1, …,
-     * over the keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head
-     * (gpt2c_cache). Per block of 128 keys: scores = scale * (fma chain over d), weights exp(score - block maximum),
-     * weighted values as an fma chain over the keys; blocks merge left to right. With a bfloat16 cache queries and
-     * weights are rounded to bfloat16, and products summed as `linear` says of that format ("amx" so: if d_head is a
-     * multiple of 32). scratch: GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
+    /* Causal attention of `rows` <= GPT2C_QUERIES queries at positions first, first + advance, …, over the keys at
+     * positions 0 … its own: consecutive queries of one head (advance 1), or queries of several heads at one position
+     * (0). q and out hold d_head floats a row; k and v are those that the heads share (gpt2c_cache). Per block of 128
+     * keys: scores = scale * (fma chain over d), weights exp(score - block maximum), weighted values as an fma chain
+     * over the keys; blocks merge left to right. With a bfloat16 cache queries and weights are rounded to bfloat16, and
+     * products summed as `linear` says of that format ("amx" so: if d_head is a multiple of 32). scratch:
+     * GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
     void (*attention)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
-                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch);
+                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance, ptrdiff_t d_head, float scale,
+                      float *scratch);
 
     /* The same for one block of keys, of which the last query sees at least one: row i of partial (ld_partial floats
      * apart) gets weighted values [d_pad], then their maximum score and sum of weights, unless query i sees none. */
     void (*attention_block)(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
-                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
-                            ptrdiff_t block, float *scratch);
+                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance,
+                            ptrdiff_t d_head, float scale, ptrdiff_t block, float *scratch);
     /* Keys into the 16 positions of a cache at `group`, rounded to nearest, ties to even: row r < rows of x holds
      * inputs first … first + n of d_head, n <= 64, of position lane + r < 16. Nothing else is touched, so that threads
      * can fill parts of one group, but for the padding, which goes with the last input. */

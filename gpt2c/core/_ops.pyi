@@ -56,6 +56,7 @@ def attention(
     tile: int = 24,
     beyond: float = ...,
     shared: int = 0,
+    one_position: bool = False,
     isa: str | None = None,
     threads: int = 1,
     repeats: int = 1,
