@@ -104,6 +104,21 @@ def test_live_recorded_models(name):
     assert np.abs(today - RECORDED[name]).max() <= 1e-5
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["multi_query", "flags", "multi_head", "sequence"])
+def test_transformers_loads_an_export(name, load, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    load(name).export(tmp_path / "out")
+    kind = "SequenceClassification" if name == "sequence" else "CausalLM"
+    theirs, found = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+        tmp_path / "out", attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(found.values())
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(models.ids(name).astype(np.int64))[None]).logits[0].numpy()
+    assert np.abs(logits - RECORDED[name]).max() <= 1e-5
+
+
 # ---- the configuration
 
 
