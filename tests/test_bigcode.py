@@ -136,6 +136,7 @@ def test_fields_of_the_configuration():
         "pre_allocate_kv_cache": True, "scale_attn_by_inverse_layer_idx": True,
     }  # fmt: skip
     said = {setting.key: (setting.status, setting.note) for setting in config_from_hf(given).report}
+    assert ("activation_function", "gelu_pytorch_tanh", "default", "") in config.report
     assert said["multi_query"] == ("default", "all heads share one head of keys and values")
     assert said["attention_softmax_in_fp32"] == ("ignored", "attention is always in float32")
     assert said["num_key_value_heads"] == ("ignored", "multi_query says it")

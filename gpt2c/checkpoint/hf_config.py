@@ -72,6 +72,7 @@ _DEFAULTS = {
     "reorder_and_upcast_attn": False,
     "tie_word_embeddings": True,
 }
+_BIGCODE_DEFAULTS = {"activation": "gelu_pytorch_tanh"}
 _DEFAULT_TOKEN_ID = 50256
 
 # model_type -> the names of its classes.
@@ -168,7 +169,12 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     ]
     head = head_from_hf(values, report)
     of_bigcode = values.get("model_type") == _BIGCODE
-    fields = {name: _take(values, name, report) for name in _KEYS if not (of_bigcode and name in _GPT2_ALONE)}
+    defaults = _DEFAULTS | (_BIGCODE_DEFAULTS if of_bigcode else {})
+    fields = {
+        name: _take(values, name, defaults[name], report)
+        for name in _KEYS
+        if not (of_bigcode and name in _GPT2_ALONE)
+    }
     if of_bigcode:
         fields["n_kv_head"] = 1 if _multi_query(values, report) else fields["n_head"]
     if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
@@ -229,7 +235,7 @@ def token_ids_to_hf(config: Config) -> dict[str, Any]:
     }
 
 
-def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
+def _take(values: Mapping[str, Any], name: str, default: Any, report: list[Setting]) -> Any:
     """The value of one field, from the key that is present; adds its line to the report."""
     present = [key for key in _KEYS[name] if key in values]
     if name == "n_ctx" and "n_ctx" in values:
@@ -238,8 +244,8 @@ def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
         else:
             present = ["n_ctx"]
     if not present:
-        report.append(Setting(_KEYS[name][0], _DEFAULTS[name], "default"))
-        return _DEFAULTS[name]
+        report.append(Setting(_KEYS[name][0], default, "default"))
+        return ACTIVATION_NAMES[default] if name == "activation" else default
     value, note = values[present[0]], ""
     for other in present[1:]:
         if values[other] != value:
