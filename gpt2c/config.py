@@ -16,6 +16,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 _LIMITS = {
     "n_layer": 1_000,
     "n_head": 65_536,
+    "n_kv_head": 65_536,
     "n_embd": 65_536,
     "n_inner": 1_048_576,
     "n_ctx": 1_048_576,
@@ -111,6 +112,9 @@ class Config:
     n_layer, n_head, n_embd, n_inner, n_ctx, n_vocab : int
         Layers, attention heads, width, width of the feed-forward layer (``None`` becomes ``4 * n_embd``),
         positions, vocabulary. ``n_head`` must divide ``n_embd``.
+    n_kv_head : int
+        Heads of keys and values: ``n_head`` (``None`` becomes that), or 1 that all heads share, as in the
+        models of type gpt_bigcode (multi-query attention: Shazeer, "Fast Transformer Decoding", 2019).
     activation : str
         "gelu_new", "gelu", "quick_gelu", "relu", "silu" or "tanh".
     layer_norm_epsilon : float
@@ -152,16 +156,20 @@ class Config:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     head: Head | None = None
+    n_kv_head: int = None  # type: ignore[assignment]  # becomes n_head
     report: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.n_inner is None:
             _check_size("n_embd", self.n_embd)
             object.__setattr__(self, "n_inner", 4 * self.n_embd)
+        if self.n_kv_head is None:
+            object.__setattr__(self, "n_kv_head", self.n_head)
         for name in _LIMITS:
             _check_size(name, getattr(self, name))
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        self._check_kv_heads()
         if self.activation not in ACTIVATIONS:
             raise _error("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
         epsilon = self.layer_norm_epsilon
@@ -187,6 +195,33 @@ class Config:
             if not _is_int(token) or not 0 <= token < self.n_vocab:
                 raise _error(name, token, f"token ids from 0 to {self.n_vocab - 1}")
 
+    def _check_kv_heads(self) -> None:
+        """Refuse a number of heads of keys and values, and settings beside it, that no model has."""
+        if self.n_kv_head not in (1, self.n_head):
+            raise ConfigError(
+                f"n_kv_head is {self.n_kv_head}; allowed: {self.n_head} (n_head), or 1 for all heads"
+            )
+        if self.is_multi_query and self.scale_attn_by_inverse_layer_idx:
+            raise ConfigError(
+                "scale_attn_by_inverse_layer_idx is true; allowed where all heads share keys and values "
+                "(n_kv_head 1): false"
+            )
+        if self.is_multi_query and self.head is not None and self.head.kind == "choice":
+            raise ConfigError(
+                "head is that of a choice; allowed where all heads share keys and values (n_kv_head 1): "
+                "one that labels texts or tokens, or none"
+            )
+
+    @property
+    def is_multi_query(self) -> bool:
+        """Whether several attention heads share one head of keys and values."""
+        return self.n_kv_head < self.n_head
+
+    @property
+    def n_qkv(self) -> int:
+        """The width of queries, keys and values side by side, ``n_embd + 2 * n_kv_head * head_dim``."""
+        return self.n_embd + 2 * self.n_kv_head * self.head_dim
+
     @property
     def head_dim(self) -> int:
         """The width of one attention head, ``n_embd / n_head``."""
@@ -200,7 +235,8 @@ class Config:
     @property
     def n_parameters(self) -> int:
         """Weights and biases of the whole model; a head that is tied to the embedding counts once."""
-        layer = 4 * self.n_embd**2 + 2 * self.n_embd * self.n_inner + 9 * self.n_embd + self.n_inner
+        attention = (self.n_embd + 1) * (self.n_qkv + self.n_embd)
+        layer = attention + 2 * self.n_embd * self.n_inner + 5 * self.n_embd + self.n_inner
         rows = self.n_vocab * (1 if self.tie_word_embeddings else 2) + self.n_ctx
         head = {} if self.head is None else self.head.shapes(self.n_embd)
         return self.n_layer * layer + (rows + 2) * self.n_embd + sum(map(math.prod, head.values()))

@@ -410,6 +410,11 @@ class GPT2(LoadedModel):
             with its probability, until less than a thousandth is left unsearched. ``prompt_token_ids`` are
             the tokens before it, ``token_ids`` spell it and go on, and ``text`` begins behind the prompt.
             Tokens that end inside the word do not count for ``max_new_tokens``.
+        suffix : str, optional
+            What stands behind the gap that is to be filled, of which the prompt is what stands before it (""
+            is a gap at the end): fill-in-the-middle, for models such as StarCoder and SantaCoder, whose
+            tokenizer has ``<fim_prefix>``, ``<fim_suffix>`` and ``<fim_middle>`` (or ``<fim-prefix>``, …).
+            The text ends with the end token, and ``prompt_token_ids`` hold both texts with these marks.
         deadline : float or Deadline, optional
             After so many seconds every text ends as it is, with the finish_reason "deadline". A Deadline
             can also be cancelled from another thread ("cancelled"). A pass that is under way is given up

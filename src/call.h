@@ -122,10 +122,10 @@ typedef struct {
     float *x;               /* [chunk][n_embd] residual stream */
     float *norm;            /* [chunk][n_embd] output of LayerNorm */
     float *attended;        /* [chunk][n_embd] output of attention, before its projection */
-    float *qkv;             /* [chunk][3 n_embd] */
+    float *qkv;             /* [chunk][n_qkv], n_qkv = n_embd + 2 n_kv_head d_head */
     void *encoded;          /* GPT2C_ENCODED(chunk, max(n_embd, n_inner)) floats: encoded rows; unused with float32 */
     void *hidden;           /* GPT2C_ENCODED(chunk, n_inner) floats: the output of C_FC, in bfloat16 encoded */
-    float *gemm;            /* [chunk][max(3 n_embd, n_inner)] with external_gemm, else unused */
+    float *gemm;            /* [chunk][max(n_qkv, n_inner)] with external_gemm, else unused */
     float *scratch;         /* [threads][scratch_size] */
     ptrdiff_t scratch_size; /* gpt2c_scratch_size */
     ptrdiff_t key_blocks;   /* gpt2c_key_blocks */

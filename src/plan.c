@@ -12,9 +12,10 @@ ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
     const gpt2c_batch *batch = &call->batch;
     const ptrdiff_t rows = batch->row_start[batch->n_sequences];
+    const attention_split s = attention_split_of(call, rows);
     ptrdiff_t most = 0;
     if (rows > FOLD_ROWS || call->external_gemm || call->observer.flags || batch->bidirectional ||
-        call->model->n_head * query_tiles(rows) >= 4 * call->threads)
+        s.slices * s.parts >= 4 * call->threads)
         return 0;
     for (ptrdiff_t i = 0; i < batch->n_sequences; i++)
         most = larger(most, (n_keys_of(batch, i) - 1) / GPT2C_KEY_BLOCK + 1);

@@ -234,8 +234,8 @@ static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, floa
 
 /* ---- items ---- */
 
-/* How a phase is split: its items are (slice, part), a slice being a head, a panel or a block of keys of a head, a part
- * some of the rows. */
+/* How a phase is split: its items are (slice, part), a slice being a set of heads, a panel or a block of keys of a set
+ * of heads, a part some of the rows. */
 typedef struct {
     ptrdiff_t slices, parts;
 } split;
@@ -249,8 +249,10 @@ static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
         return (split){panels, wanted < fewest ? fewest : smaller(wanted, most)};
     }
     switch (step->phase) {
-    case GPT2C_ATTENTION:
-        return (split){c->model->n_head * larger(c->workspace.key_blocks, 1), query_tiles(step->rows)};
+    case GPT2C_ATTENTION: {
+        const attention_split attention = attention_split_of(c, step->rows);
+        return (split){attention.slices * larger(c->workspace.key_blocks, 1), attention.parts};
+    }
     case GPT2C_SCORES:
     case GPT2C_SOFTMAX:
     case GPT2C_VALUES:
@@ -272,7 +274,7 @@ static ptrdiff_t part_begin(ptrdiff_t rows, ptrdiff_t part, ptrdiff_t parts) {
 /* input: what `prepare` gave, for a folded phase. */
 static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
                      float *scratch) {
-    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n = c->model->n_embd, n_head = c->model->n_head;
+    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n_qkv = n_qkv_of(c->model);
     const ptrdiff_t begin = part_begin(step->rows, part, s.parts), end = part_begin(step->rows, part + 1, s.parts);
     switch (step->phase) {
     case GPT2C_EMBED:
@@ -285,7 +287,7 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         normalise_rows(c, step, begin, end);
         break;
     case GPT2C_ATTENTION:
-        pass_attend(c, step, slice % n_head, slice / n_head, begin, end, scratch);
+        pass_attend(c, step, slice, begin, end, scratch);
         break;
     case GPT2C_ENCODE:
         encode_rows(c, step, begin, end);
@@ -294,7 +296,7 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         add_rows(c, begin, end);
         break;
     case GPT2C_APPEND:
-        pass_append(c, step, c->workspace.qkv + begin * 3 * n, 3 * n, 0, 3 * n, begin, end);
+        pass_append(c, step, c->workspace.qkv + begin * n_qkv, n_qkv, 0, n_qkv, begin, end);
         break;
     case GPT2C_SCORES:
     case GPT2C_SOFTMAX:

@@ -26,6 +26,7 @@ from .adapter_config import refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
 from .directory import ADAPTER_CONFIG
+from .hf_config import is_bigcode
 from .hf_head import HEADS, head_from_hf
 from .hub import fetch_adapter, looks_like_name
 from .names import expected
@@ -107,6 +108,8 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     with contextlib.ExitStack() as stack:
         adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)
+        if is_bigcode(base.config):
+            _check_layout(base, adapters)
         report: list[Setting] = []
         head = base.config.head or _head_of(adapters, base.config, report)
         tensors, tied = _tensors(base, adapters, head)
@@ -187,6 +190,15 @@ def _check_new(adapter: Adapter, before: list[Adapter]) -> None:
                 f"weight {total:g}: from_pretrained(BASE, adapter=[({name!r}, {total:g})]), or -m BASE "
                 f"--adapter {name}={total:g}"
             )
+
+
+def _check_layout(base: Checkpoint, adapters: list[Adapter]) -> None:
+    """Refuse what lies otherwise in models of type gpt_bigcode than in the base as it is read."""
+    for adapter in adapters:
+        for name in sorted({*adapter.pairs, *adapter.biases, *adapter.replaced} & base.tensors.keys()):
+            is_dense = name.startswith("h.") and len(base.tensors[name].shape) == 2
+            if base.tensors[name].heads is not None or (is_dense and name in adapter.replaced):
+                raise refusal(adapter.path, f"changes {name} of this model of type gpt_bigcode")
 
 
 def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> Head | None:

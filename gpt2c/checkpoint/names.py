@@ -30,8 +30,8 @@ _EMBEDDINGS = {
 _LAYER = {
     "ln_1.weight": ("n_embd",),
     "ln_1.bias": ("n_embd",),
-    "attn.c_attn.weight": ("n_embd", "3 * n_embd"),
-    "attn.c_attn.bias": ("3 * n_embd",),
+    "attn.c_attn.weight": ("n_embd", "n_qkv"),
+    "attn.c_attn.bias": ("n_qkv",),
     "attn.c_proj.weight": ("n_embd", "n_embd"),
     "attn.c_proj.bias": ("n_embd",),
     "ln_2.weight": ("n_embd",),
@@ -83,12 +83,12 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
 
     ``lm_head.weight`` is among them only where the head is not tied to ``wte.weight``.
     """
-    sizes = {name: getattr(config, name) for name in ("n_vocab", "n_ctx", "n_embd", "n_inner")}
-    sizes["3 * n_embd"] = 3 * config.n_embd
+    sizes = {name: getattr(config, name) for name in ("n_vocab", "n_ctx", "n_embd", "n_qkv", "n_inner")}
+    words = {"n_qkv": "n_embd + 2 * head_dim" if config.is_multi_query else "3 * n_embd"}
     layers = {f"h.{i}.{name}": dims for i in range(config.n_layer) for name, dims in _LAYER.items()}
     head = {} if config.tie_word_embeddings else _HEAD
     for name, dims in (_EMBEDDINGS | layers | _END | head).items():
-        yield name, dims, tuple(sizes[dim] for dim in dims)
+        yield name, tuple(words.get(dim, dim) for dim in dims), tuple(sizes[dim] for dim in dims)
     shapes = {} if config.head is None else config.head.shapes(config.n_embd)
     for name, shape in shapes.items():
         yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape

@@ -47,6 +47,8 @@ _METADATA = (
     *("format", "version", "header_crc32", "dtype", "numerics", "name"),
     *("source_sha256", "payload_sha256", "config", "generation_config"),
 )
+# A key of the configuration that says nothing new where each head has keys and values of its own.
+_KV_HEADS = "n_kv_head"
 # The header's checksum is that of the header with these digits in its place.
 _NO_CHECKSUM = "00000000"
 
@@ -123,10 +125,18 @@ def write_packed(
         "name": name.encode(errors="replace").decode(),  # of a path that is not UTF-8, which JSON must be
         "source_sha256": source_sha256,
         "payload_sha256": checksum.hexdigest(),
-        "config": json.dumps(asdict(weights.config)),
+        "config": json.dumps(_config_values(weights.config)),
         "generation_config": json.dumps(dict(generation_config)),
     }
     write_tensors(file, arrays, metadata, ALIGNMENT, seal=_sealed)
+
+
+def _config_values(config: Config) -> dict[str, Any]:
+    """A configuration as a header has it."""
+    values = asdict(config)
+    if not config.is_multi_query:  # files that were written before there was anything else lack it, too
+        del values[_KV_HEADS]
+    return values
 
 
 def _layout(config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -333,7 +343,8 @@ def _check_keys(found: Iterable[str], wanted: Iterable[str], what: str, error: t
 def _config(text: str) -> Config:
     values = parse_object(text.encode(), "its configuration")
     # Those with a default too, which need not be what the model was made with.
-    _check_keys(values, (field.name for field in fields(Config)), "its configuration", ConfigError)
+    known = [field.name for field in fields(Config)]
+    _check_keys([*values, _KV_HEADS], known, "its configuration", ConfigError)
     head, report = values["head"], values["report"]
     if isinstance(head, dict):
         _check_keys(head, (field.name for field in fields(Head)), "its configuration's head", ConfigError)

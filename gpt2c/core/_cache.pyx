@@ -45,8 +45,8 @@ cdef class KVCache:
     branches : int
         How many caches read its positions: above 0, it is frozen.
     nbytes : int
-        Bytes set aside: 2 * n_layer * n_embd * 4 (of 16 bits: * 2) per position, n_ctx rounded up to 16 or 128;
-        some more where the width of a head is not a multiple of 16.
+        Bytes set aside: 2 * n_layer * n_kv_head * head_dim * 4 (of 16 bits: * 2) per position, n_ctx rounded up to 16
+        or 128; some more where the width of a head is not a multiple of 16.
     """
 
     def __cinit__(self, Weights weights not None, n_ctx=None, dtype=None, KVCache prefix=None):
@@ -66,7 +66,7 @@ cdef class KVCache:
         cdef ptrdiff_t step = GPT2C_LANES if own < GPT2C_KEY_BLOCK else GPT2C_KEY_BLOCK
         cdef ptrdiff_t capacity = (own + step - 1) // step * step
         cdef ptrdiff_t d_head = weights.model.d_head
-        shape = (weights.model.n_layer * weights.model.n_head, capacity // GPT2C_LANES)
+        shape = (weights.model.n_layer * weights.model.n_kv_head, capacity // GPT2C_LANES)
         self.k = weights.acquire_memory(math.prod(shape) * keys_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
         self.v = weights.acquire_memory(math.prod(shape) * values_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
         self.c.k, self.c.v, self.c.capacity = memory_of(self.k), memory_of(self.v), capacity

@@ -160,17 +160,18 @@ cdef class Call:
         """The workspace, but for what depends on all else."""
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace *w = &self.c.workspace
+        cdef ptrdiff_t n_qkv = m.n_embd + 2 * m.n_kv_head * m.d_head
         w.scratch_size = scratch_size(m, w.chunk, with_top)
         w.x = self.buffer(w.chunk * m.n_embd, "x")
         w.norm = self.buffer(w.chunk * m.n_embd, "norm")
         w.attended = self.buffer(w.chunk * m.n_embd, "attended")
-        w.qkv = self.buffer(w.chunk * 3 * m.n_embd, "qkv")
+        w.qkv = self.buffer(w.chunk * n_qkv, "qkv")
         w.hidden = self.buffer(GPT2C_ENCODED(w.chunk, m.n_inner))
         if self.weights.dtype != "float32":
             w.encoded = self.buffer(GPT2C_ENCODED(w.chunk, max(m.n_embd, m.n_inner)))
         w.scratch = self.buffer(self.c.threads * w.scratch_size)
         if self.c.external_gemm:
-            w.gemm = self.buffer(w.chunk * max(3 * m.n_embd, m.n_inner))
+            w.gemm = self.buffer(w.chunk * max(n_qkv, m.n_inner))
         return 0
 
     cdef int start_at(self, start) except -1:
@@ -341,13 +342,14 @@ cdef class Call:
     def project(self, ptrdiff_t layer, inputs, rows, heads, parts):
         """Queries (part 0), keys (1) and values (2) of heads that read something else than the residual stream.
 
-        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, n_head, n_embd].
+        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, heads, n_embd].
         Returns an array [pairs, parts, d_head].
         """
         cdef ptrdiff_t begin, n
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace own = self.c.workspace
         found = np.empty((len(rows), len(parts), m.d_head), np.float32)
+        first = np.array([0, m.n_head, m.n_head + m.n_kv_head])[parts]  # among the heads that a row of qkv has
         named, self.named = self.named, self.named_aside
         try:
             if self.named_aside:
@@ -360,8 +362,8 @@ cdef class Call:
                 some = slice(begin, begin + self.aside.chunk)
                 n = len(rows[some])
                 self.project_block(layer, inputs[rows[some], heads[some]])
-                qkv = self.shown("qkv")[:n].reshape(n, 3, m.n_head, m.d_head)
-                found[some] = qkv[np.arange(n)[:, None], parts, heads[some, None]]
+                qkv = self.shown("qkv")[:n].reshape(n, -1, m.d_head)
+                found[some] = qkv[np.arange(n)[:, None], first + heads[some, None]]
         finally:
             self.c.workspace, self.named = own, named
         return found

@@ -74,6 +74,7 @@ cdef extern from "gpt2c.h" nogil:
     ctypedef struct gpt2c_model:
         ptrdiff_t n_layer
         ptrdiff_t n_head
+        ptrdiff_t n_kv_head
         ptrdiff_t d_head
         ptrdiff_t n_embd
         ptrdiff_t n_inner
@@ -131,9 +132,9 @@ cdef extern from "gpt2c.h" nogil:
         void (*linear)(float *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const gpt2c_dense *,
                        const gpt2c_epilogue *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
-                          ptrdiff_t, float, float *) noexcept nogil
+                          ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
         void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
-                                ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
+                                ptrdiff_t, ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
         void (*store_keys)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
                            ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*store_values)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,

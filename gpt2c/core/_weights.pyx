@@ -26,7 +26,7 @@ cdef tuple dense_layers(config):
     """(phase, name, (inputs, outputs)) of the dense layers of a block, in the order in which a pass reads them."""
     n, inner = config.n_embd, config.n_inner
     return (
-        (GPT2C_C_ATTN, "attn.c_attn", (n, 3 * n)),
+        (GPT2C_C_ATTN, "attn.c_attn", (n, config.n_qkv)),
         (GPT2C_ATTN_PROJ, "attn.c_proj", (n, n)),
         (GPT2C_C_FC, "mlp.c_fc", (n, inner)),
         (GPT2C_MLP_PROJ, "mlp.c_proj", (inner, n)),
@@ -45,9 +45,10 @@ cdef class Weights:
     """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
 
     A mapping of canonical names (those at the top of gpt2c/reference.py) to read-only float32 arrays of the
-    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` is [n_embd, 3 n_embd]. What is packed is unpacked when
-    it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's in float32,
-    and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to ``wte.weight``.
+    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` of a GPT-2 is [n_embd, 3 n_embd]. What is packed is
+    unpacked when it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's
+    in float32, and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to
+    ``wte.weight``.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ cdef class Weights:
     cdef int shape_model(self) except -1:
         config = self.config
         cdef gpt2c_model *m = &self.model
-        m.n_layer, m.n_head, m.d_head = config.n_layer, config.n_head, config.head_dim
+        m.n_layer, m.n_head, m.n_kv_head, m.d_head = config.n_layer, config.n_head, config.n_kv_head, config.head_dim
         m.n_embd, m.n_inner, m.n_ctx, m.n_vocab = config.n_embd, config.n_inner, config.n_ctx, config.n_vocab
         m.activation = FUNCTIONS[config.activation]
         m.epsilon = config.layer_norm_epsilon

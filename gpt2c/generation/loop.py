@@ -151,8 +151,17 @@ def check_prompt(job: Job, prompt: Prompt) -> None:
 
 def computed_prompts(job: Job, prompts: Sequence[Prompt]) -> list[ComputedPrompt]:
     """Prompts as tokens, for which there is room."""
-    all_ids = job.model.encode(prompts, special=job.options.special)
+    suffix, special = job.options.suffix, job.options.special
     name = "prompt {}" if len(prompts) > 1 else "the prompt"
+    if suffix is None:
+        all_ids = job.model.encode(prompts, special=special)
+    else:
+        from .filling import in_the_middle  # deferred, as most prompts go on at their end
+
+        all_ids = [
+            in_the_middle(job.model, prompt, suffix, name.format(i), special=special)
+            for i, prompt in enumerate(prompts)
+        ]
     return [
         ComputedPrompt(job, ids, name.format(i), text=prompt)
         for i, (prompt, ids) in enumerate(zip(prompts, all_ids, strict=True))

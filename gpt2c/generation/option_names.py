@@ -66,6 +66,7 @@ class GenerateKwargs(TypedDict, total=False):
     skip_special_tokens: bool
     seed: int | None
     heal: bool
+    suffix: str | None
     draft: LoadedModel | Literal["prompt"] | None
     deadline: float | Deadline | None
     num_beams: int

@@ -102,6 +102,7 @@ class SamplingOptions:
     skip_special_tokens: bool = False
     seed: int | None = None
     heal: bool = False
+    suffix: str | None = None
     draft: LoadedModel | Literal["prompt"] | None = None
     deadline: Deadline = field(default_factory=Deadline)
     num_return_sequences: int = 1
@@ -151,6 +152,10 @@ class SamplingOptions:
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
         check_flag("heal", self.heal)
+        if not isinstance(self.suffix, str | None):
+            raise TypeError(
+                f"suffix must be the text behind the gap, or None; got {type(self.suffix).__name__}"
+            )
 
     def _check_draw(self) -> None:
         """How a token is drawn."""
@@ -221,6 +226,15 @@ class SamplingOptions:
             if self.overflow != "slide":
                 raise ValueError(f"hop goes with overflow='slide' only; overflow is {self.overflow!r}")
             self._put("hop", check_integer("hop", self.hop, 1))
+
+        if self.suffix is not None:
+            if self.overflow != "error":
+                raise ValueError(
+                    "suffix goes with overflow='error' only, as nothing of its prompt can be left out; "
+                    f"overflow is {self.overflow!r}"
+                )
+            if self.heal:
+                raise ValueError("suffix goes without heal: no word can be written anew before the gap")
 
     def _check_inspection(self) -> None:
         """What is recorded, captured and edited."""

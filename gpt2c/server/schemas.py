@@ -111,7 +111,7 @@ class CompletionRequest(TextSchema):
     """
 
     prompt: Texts = [""]  # noqa: RUF012 (pydantic copies it)
-    suffix: None = None
+    suffix: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     echo: bool = False
@@ -157,11 +157,6 @@ class CompletionRequest(TextSchema):
     special: bool = False
     heal: bool = False
     json_schema: dict[str, Any] | None = None
-
-    @field_validator("suffix", mode="before")
-    @classmethod
-    def _no_suffix(cls, given: Any) -> Any:
-        raise ValueError("suffix is not supported: GPT-2 cannot insert text before another; leave it out")
 
     @field_validator("stream_options")
     @classmethod
@@ -230,6 +225,15 @@ class CompletionRequest(TextSchema):
             raise ValueError(
                 "heal goes without logprobs: the last word of the prompt is written anew, so that its tokens "
                 "are no longer those of the prompt"
+            )
+        return given
+
+    @field_validator("heal", "echo")
+    @classmethod
+    def _not_before_a_suffix(cls, given: bool, info: ValidationInfo) -> bool:
+        if given and info.data.get("suffix") is not None:
+            raise ValueError(
+                f"{info.field_name} goes without suffix: the text stands between two others then"
             )
         return given
 
