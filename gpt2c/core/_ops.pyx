@@ -311,9 +311,9 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     out = fresh(out, (rows, d))
     cdef AttentionWork work
     work.kernels, work.out, work.ld_out = find_kernels(isa), address(out), row_distance(out, "out")
-    work.q, work.ld_q = address(q), row_distance(q, "q")
+    work.q, work.ld_q, work.advance = address(q), row_distance(q, "q"), not one_position
     _alive = lay_out(&work.keys, k, v, dtype, beyond, shared, isa)
-    work.rows, work.tile, work.d_head, work.scale, work.first, work.advance = rows, tile, d, scale, first, not one_position
+    work.rows, work.tile, work.first, work.d_head, work.scale = rows, tile, first, d, scale
     scratch = np.empty(max(1, threads) * GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
     work.scratch, work.scratch_size = address(scratch), GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
     for _ in range(repeats):
