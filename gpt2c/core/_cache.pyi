@@ -2,6 +2,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
+from ._kernels import DEFAULT_CACHE_DTYPES as DEFAULT_CACHE_DTYPES
 from ._weights import Weights
 
 @disjoint_base
