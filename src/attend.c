@@ -1,13 +1,15 @@
 /* Attention between the rows of a call and the caches: keys and values in, attended values out. */
 #include "pass.h"
 
-/* Bytes of 16 positions of one head. */
-static ptrdiff_t keys_size(const gpt2c_model *m, gpt2c_cache_dtype dtype) {
-    const ptrdiff_t d = dtype == GPT2C_CACHE_BFLOAT16 ? m->d_head + m->d_head % 2 : m->d_head;
-    return GPT2C_LANES * d * (dtype == GPT2C_CACHE_FLOAT32 ? 4 : 2);
+static ptrdiff_t number_size(gpt2c_cache_dtype dtype) { return dtype == GPT2C_CACHE_FLOAT32 ? 4 : 2; }
+
+ptrdiff_t gpt2c_keys_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head) {
+    if (dtype == GPT2C_CACHE_BFLOAT16) d_head += d_head % 2;
+    return GPT2C_LANES * d_head * number_size(dtype);
 }
-static ptrdiff_t values_size(const gpt2c_model *m, gpt2c_cache_dtype dtype) {
-    return GPT2C_LANES * d_pad_of(m) * (dtype == GPT2C_CACHE_FLOAT32 ? 4 : 2);
+
+ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head) {
+    return GPT2C_LANES * GPT2C_PAD(d_head) * number_size(dtype);
 }
 
 /* Keys and values of one head of a layer, head < n_kv_head. */
@@ -16,7 +18,8 @@ static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t lay
     const ptrdiff_t heads = layer * c->model->n_kv_head + head;
     const ptrdiff_t before = heads * (cache->capacity / GPT2C_LANES),
                     before0 = heads * (cache->capacity0 / GPT2C_LANES);
-    const ptrdiff_t k_size = keys_size(c->model, cache->dtype), v_size = values_size(c->model, cache->dtype);
+    const ptrdiff_t k_size = gpt2c_keys_size(cache->dtype, c->model->d_head);
+    const ptrdiff_t v_size = gpt2c_values_size(cache->dtype, c->model->d_head);
     gpt2c_keys keys = {.k = (const char *)cache->k + before * k_size,
                        .v = (const char *)cache->v + before * v_size,
                        .dtype = cache->dtype};
@@ -57,7 +60,7 @@ void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, 
             const gpt2c_keys to = keys_of(c, sequence, step->layer, head);
             const ptrdiff_t group = (position - to.shared) / GPT2C_LANES;
             char *at = (char *)(uintptr_t)(keys ? to.k : to.v) +
-                       group * (keys ? keys_size(c->model, to.dtype) : values_size(c->model, to.dtype));
+                       group * (keys ? gpt2c_keys_size : gpt2c_values_size)(to.dtype, d);
             (keys ? c->kernels->store_keys : c->kernels->store_values)(
                 at, to.dtype, lane, i0, d, qkv + (r - begin) * ld + column - column0, ld, rows, next - column);
         }

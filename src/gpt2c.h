@@ -47,7 +47,7 @@
 #define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
 #define GPT2C_SAMPLE_SCRATCH(n) (2 * (n) + GPT2C_LANES)
 /* Scores, two sets of partial results, and a block of keys and values widened from float16; or of bfloat16, the queries
- * and 32 values. */
+ * and a block of values. */
 #define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
     (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
 
@@ -297,6 +297,10 @@ void gpt2c_pack(const gpt2c_dense *dense, void *panels, const float *source, ptr
 void gpt2c_unpack(const gpt2c_dense *dense, ptrdiff_t n, float *out);
 /* Bytes of a panel, a multiple of 64. */
 ptrdiff_t gpt2c_panel_size(gpt2c_dtype dtype, ptrdiff_t n_in);
+
+/* Bytes of the keys, and of the values, of 16 positions of one head in a cache. */
+ptrdiff_t gpt2c_keys_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head);
+ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head);
 
 /* ---- team.c: the parallel region ---- */
 

@@ -37,7 +37,7 @@ static void scores_of_block(float *scores, queries q, const block_keys *at, ptrd
                             stream after) {
     const ptrdiff_t step = at->key_steps * at->key_ld;
 #if defined(GPT2C_ISA_AMX)
-    if (at->tiles) {
+    if (at->weights_together == 2) {
         amx_scores(scores + begin * GPT2C_KEY_BLOCK, q.q + begin * q.ld, q.ld, at, rows - begin,
                    keys_seen(position_in(q, rows - 1), at->key));
         return;
@@ -61,7 +61,7 @@ static void scores_of_block(float *scores, queries q, const block_keys *at, ptrd
 static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *weights, queries q, const block_keys *at,
                             ptrdiff_t begin, ptrdiff_t rows, ptrdiff_t d_pad, stream after) {
 #if defined(GPT2C_ISA_AMX)
-    if (at->tiles) {
+    if (at->weights_together == 2) {
         const ptrdiff_t seen = keys_seen(position_in(q, rows - 1), at->key);
         if (amx_values(partial + begin * ld_partial, ld_partial, weights + begin * GPT2C_KEY_BLOCK, at, rows - begin,
                        keys_seen(position_in(q, begin), at->key), seen, d_pad))

@@ -15,11 +15,7 @@ static void amx_scores(float *scores, const float *q, ptrdiff_t ld_q, const bloc
         const float *first = g < shared ? at->k0 + g * size : at->k + (g - shared) * size;
         const float *second = g + 1 < shared ? at->k0 + (g + 1) * size : at->k + (g + 1 - shared) * size;
         const int both = g + 1 < groups;
-        float *to = scores + g * GPT2C_LANES;
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        amx_zero();
         for (ptrdiff_t s = 0; s < steps; s++) {
             _tile_loadd(4, q + s * GPT2C_LANES, ld);
             _tile_loadd(6, first + s * STEP, 64);
@@ -33,11 +29,7 @@ static void amx_scores(float *scores, const float *q, ptrdiff_t ld_q, const bloc
             _tile_dpbf16ps(2, 5, 6);
             if (both) _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(0, to, SCORES);
-        if (both) _tile_stored(1, to + GPT2C_LANES, SCORES);
-        if (!two) continue;
-        _tile_stored(2, to + AMX_ROWS * GPT2C_KEY_BLOCK, SCORES);
-        if (both) _tile_stored(3, to + AMX_ROWS * GPT2C_KEY_BLOCK + GPT2C_LANES, SCORES);
+        amx_store(scores + g * GPT2C_LANES, SCORES, two);
     }
     _tile_release();
 }
@@ -84,10 +76,7 @@ static int amx_values(float *partial, ptrdiff_t ld_partial, const float *weights
     __asm__ volatile("" : : "r"(weights), "r"(values) : "memory");
     amx_shape(rows);
     for (ptrdiff_t c = 0; c < d_pad; c += 2 * GPT2C_LANES, partial += 2 * GPT2C_LANES) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        amx_zero();
         for (ptrdiff_t s = 0; s < steps; s++) {
             _tile_loadd(4, weights + s * GPT2C_LANES, ld_weights);
             _tile_loadd(6, values[s] + c, ld);
@@ -99,11 +88,7 @@ static int amx_values(float *partial, ptrdiff_t ld_partial, const float *weights
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(0, partial, ld_out);
-        _tile_stored(1, partial + GPT2C_LANES, ld_out);
-        if (!two) continue;
-        _tile_stored(2, partial + AMX_ROWS * ld_partial, ld_out);
-        _tile_stored(3, partial + AMX_ROWS * ld_partial + GPT2C_LANES, ld_out);
+        amx_store(partial, ld_out, two);
     }
     _tile_release();
     return 1;

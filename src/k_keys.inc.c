@@ -10,10 +10,9 @@ typedef struct {
     const float *k0, *v0, *k, *v;
     ptrdiff_t key, shared;
     int kind;                                 /* of a tile's b */
-    int tiles;                                /* whether tile registers multiply them */
     ptrdiff_t key_ld, key_steps;              /* from one input, or pair of them, to the next; how many these are */
     ptrdiff_t value_ld, value_step, together; /* from one position, or pair, to the next; of 16 columns; 1, or 2 */
-    ptrdiff_t weights_together;               /* weights in a word of a */
+    ptrdiff_t weights_together;               /* weights in a word of a; on AMX two go with tiles */
     ptrdiff_t share;                          /* of a stream that goes over them */
     float *room;                              /* for values whose neighbours may not be touched */
 } block_keys;
@@ -128,9 +127,6 @@ static block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most
         at.kind = PAIRS, at.key_steps = (d_head + 1) / 2, at.together = 2;
         at.weights_together = in_words(d_head) ? 2 : 1;
         at.room = room + GPT2C_QUERIES * ROUNDED(d_head);
-#if defined(GPT2C_ISA_AMX)
-        at.tiles = at.weights_together == 2;
-#endif
     }
     const ptrdiff_t group = at.key_steps * at.key_ld; /* floats of 16 keys */
     at.k0 = at.k = (const float *)from->k + own / GPT2C_LANES * group;

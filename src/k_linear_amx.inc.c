@@ -22,6 +22,23 @@ static void amx_shape(ptrdiff_t rows) {
     _tile_loadconfig(&shape);
 }
 
+VEC_INLINE void amx_zero(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+/* The sums, 32 words a row, into rows `ld` bytes apart; two: of more than 16 rows. */
+VEC_INLINE void amx_store(void *sums, ptrdiff_t ld, int two) {
+    char *to = sums, *second = to + AMX_ROWS * ld;
+    _tile_stored(0, to, ld);
+    _tile_stored(1, to + 64, ld);
+    if (!two) return;
+    _tile_stored(2, second, ld);
+    _tile_stored(3, second + 64, ld);
+}
+
 #define AMX_MULTIPLY(sums, lines, weights)                                                                             \
     do {                                                                                                               \
         if (pairs)                                                                                                     \
@@ -49,12 +66,8 @@ VEC_INLINE void amx_sums(const int pairs, void *sums, ptrdiff_t ld, line_range l
         stream ahead = stream_ahead((uintptr_t)w, next, steps * 2 * TILE / 64, t, blocks);
         if (height != shaped)
             amx_shape(shaped = height);
-        else {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
-        }
+        else
+            amx_zero();
         for (ptrdiff_t s = 0; s < steps; s++, x += LINE_STEP, w += 2 * TILE) {
             stream_on(&ahead, 2 * TILE / 64);
             _tile_loadd(4, x, 64);
@@ -67,11 +80,7 @@ VEC_INLINE void amx_sums(const int pairs, void *sums, ptrdiff_t ld, line_range l
             AMX_MULTIPLY(2, 5, 6);
             AMX_MULTIPLY(3, 5, 7);
         }
-        _tile_stored(0, to, ld);
-        _tile_stored(1, to + 64, ld);
-        if (!two) continue;
-        _tile_stored(2, to + AMX_ROWS * ld, ld);
-        _tile_stored(3, to + AMX_ROWS * ld + 64, ld);
+        amx_store(to, ld, two);
     }
     _tile_release();
 }

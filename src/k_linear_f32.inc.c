@@ -10,6 +10,7 @@ enum { PAIRS_TWICE = 0 }; /* whether a word of PAIRS takes two instructions, and
 #else
 enum { PAIRS_TWICE = 1 };
 #endif
+VEC_INLINE int takes_two(const int kind) { return kind == PANEL_PAIRS || (kind == PAIRS && PAIRS_TWICE); }
 
 enum { TILE_STEPS = 16 }; /* unrolled at a time */
 
@@ -26,7 +27,7 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < cols; v++) sum[i][v] = from ? v_load(from + i * ldc + v * GPT2C_LANES) : v_set1(0.0f);
-    const int twice = kind == PANEL_PAIRS || (kind == PAIRS && PAIRS_TWICE);
+    const int twice = takes_two(kind);
     const ptrdiff_t a_step = twice ? 2 : 1;
     const float *a3 = a + 3 * lda; /* six rows by two addresses and multiples of lda */
     v_hide(a3);
@@ -86,8 +87,7 @@ VEC_INLINE void tile_strips(const int kind, const int rows, float *c, const floa
                             ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
                             ptrdiff_t k, ptrdiff_t strips, stream *ahead) {
     stream none = {0, 0};
-    const int widened = kind == PANEL_PAIRS || (kind == PAIRS && PAIRS_TWICE);
-    const int cols = widened && TILE_COLS(rows) > 2 ? 2 : TILE_COLS(rows);
+    const int cols = takes_two(kind) && TILE_COLS(rows) > 2 ? 2 : TILE_COLS(rows);
     for (ptrdiff_t v = 0; v < strips;) {
         const ptrdiff_t at = v * GPT2C_LANES;
         const float *from_here = from ? from + at : NULL, *add_here = add ? add + at : NULL;

@@ -158,6 +158,8 @@ cdef extern from "gpt2c.h" nogil:
     int gpt2c_preferred(const gpt2c_kernels *)
     void gpt2c_pack(const gpt2c_dense *, void *, const float *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t)
     void gpt2c_unpack(const gpt2c_dense *, ptrdiff_t, float *)
+    ptrdiff_t gpt2c_keys_size(gpt2c_cache_dtype, ptrdiff_t)
+    ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype, ptrdiff_t)
     ptrdiff_t gpt2c_panel_size(gpt2c_dtype, ptrdiff_t)
     void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil, void *)
     void gpt2c_empty_phases(int, ptrdiff_t)
@@ -296,12 +298,12 @@ cdef aligned_bytes(size)
 cdef void *memory_of(array) except? NULL
 cdef gpt2c_dtype dtype_of(name) except *
 cdef gpt2c_cache_dtype cache_dtype_of(name) except *
-cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept
-cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept
 
 cdef void pack_panels(const gpt2c_dense *, void *, const float *, ptrdiff_t, bint, int) noexcept nogil
 cdef void unpack_column(const gpt2c_dense *, ptrdiff_t, float *) noexcept nogil
 cdef ptrdiff_t panel_size(gpt2c_dtype, ptrdiff_t) noexcept nogil
+cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype, ptrdiff_t) noexcept nogil
+cdef ptrdiff_t values_bytes(gpt2c_cache_dtype, ptrdiff_t) noexcept nogil
 cdef void parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *) noexcept nogil
 cdef void empty_phases(int, ptrdiff_t) noexcept nogil

@@ -54,18 +54,6 @@ cdef gpt2c_cache_dtype cache_dtype_of(name) except *:
     return CACHE_DTYPE_NUMBERS[name]
 
 
-cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept:
-    """Bytes of the keys of 16 positions of one head."""
-    if dtype == GPT2C_CACHE_BFLOAT16:
-        d_head += d_head % 2
-    return GPT2C_LANES * d_head * (4 if dtype == GPT2C_CACHE_FLOAT32 else 2)
-
-
-cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept:
-    """Bytes of the values of 16 positions of one head."""
-    return GPT2C_LANES * GPT2C_PAD(d_head) * (4 if dtype == GPT2C_CACHE_FLOAT32 else 2)
-
-
 # ---- threads ----
 
 # libgomp hangs when a forked child enters a region after its parent has used a team: such a child works on one thread.
@@ -204,6 +192,14 @@ cdef void unpack_column(const gpt2c_dense *dense, ptrdiff_t n, float *out) noexc
 
 cdef ptrdiff_t panel_size(gpt2c_dtype dtype, ptrdiff_t n_in) noexcept nogil:
     return gpt2c_panel_size(dtype, n_in)
+
+
+cdef ptrdiff_t keys_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept nogil:
+    return gpt2c_keys_size(dtype, d_head)
+
+
+cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept nogil:
+    return gpt2c_values_size(dtype, d_head)
 
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
