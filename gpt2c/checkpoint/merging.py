@@ -130,20 +130,7 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
                 )
         stack.pop_all()
     notes = [note for *_, notes in found for note in notes] + [_note(adapter) for adapter in adapters]
-    if base.config.tie_word_embeddings and not tied:
-        notes.append(
-            "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
-            "matrices now, as in its training"
-        )
-    if head is not base.config.head and head is not None:
-        notes.append(
-            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
-            "names it does not tell: they are those of the base's config.json, where it has as many"
-        )
-    if config.n_vocab != base.config.n_vocab:
-        notes.append(
-            f"the adapter changes the vocabulary from {base.config.n_vocab} to {config.n_vocab} tokens"
-        )
+    notes += _changes(base.config, config, tied)
     own = (a.path for a in adapters if any((a.path / name).exists() for name in (*FILES, META)))
     settings = [(adapter.weight, adapter.settings._replace(where="", base=None)) for adapter in adapters]
     return Merged(
@@ -159,6 +146,23 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
         changes=changes,
         settings=repr(settings),
     )
+
+
+def _changes(base: Config, merged: Config, tied: bool) -> Iterator[str]:
+    """What the adapters change beside weights, for display."""
+    if base.tie_word_embeddings and not tied:
+        yield (
+            "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
+            "matrices now, as in its training"
+        )
+    head = merged.head
+    if head is not base.head and head is not None:
+        yield (
+            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
+            "names it does not tell: they are those of the base's config.json, where it has as many"
+        )
+    if merged.n_vocab != base.n_vocab:
+        yield f"the adapter changes the vocabulary from {base.n_vocab} to {merged.n_vocab} tokens"
 
 
 def _check_together(adapters: list[Adapter]) -> None:
