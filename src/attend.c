@@ -13,8 +13,7 @@ ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head) {
 }
 
 /* Keys and values of one head of a layer, head < n_kv_head. */
-static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
-    const gpt2c_cache *cache = &c->batch.caches[sequence];
+static gpt2c_keys keys_in(const gpt2c_call *c, const gpt2c_cache *cache, ptrdiff_t layer, ptrdiff_t head) {
     const ptrdiff_t heads = layer * c->model->n_kv_head + head;
     const ptrdiff_t before = heads * (cache->capacity / GPT2C_LANES),
                     before0 = heads * (cache->capacity0 / GPT2C_LANES);
@@ -31,8 +30,14 @@ static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t lay
     return keys;
 }
 
+static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+    return keys_in(c, &c->batch.caches[sequence], layer, head);
+}
+
 /* The head of keys and values that a head attends to. */
 static ptrdiff_t kv_head_of(const gpt2c_model *m, ptrdiff_t head) { return head * m->n_kv_head / m->n_head; }
+
+static float scale_of(const gpt2c_call *c, const gpt2c_step *step) { return c->model->layers[step->layer].attn_scale; }
 
 static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
     const gpt2c_keys keys = keys_of(c, sequence, layer, kv_head_of(c->model, head));
@@ -95,7 +100,7 @@ void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t slice, p
     const ptrdiff_t heads = smaller(s.together, (kv_head + 1) * sharing - head);
     const ptrdiff_t ld_q = heads > 1 ? d : n_qkv, ld_out = heads > 1 ? d : n;
     const ptrdiff_t advance = heads == 1 && !batch->bidirectional;
-    const float scale = m->layers[step->layer].attn_scale;
+    const float scale = scale_of(c, step);
     ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
     for (ptrdiff_t r = begin, rows; r < end; r += rows) {
         const ptrdiff_t row = step->row0 + r;
@@ -129,6 +134,34 @@ void pass_merge(const gpt2c_call *c, const gpt2c_step *step, float *out, float *
     }
 }
 
+void pass_attend_cross(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                       float *scratch) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t n = m->n_embd, d = m->d_head;
+    ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
+    for (ptrdiff_t r = begin, rows; r < end; r += rows) {
+        sequence = sequence_of(batch, step->row0 + r, sequence);
+        rows = smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
+        const gpt2c_keys keys = keys_in(c, &batch->cross[sequence], step->layer, head);
+        c->kernels->attention(c->workspace.attended + r * n + head * d, n, c->workspace.qkv + r * n + head * d, n,
+                              &keys, rows, batch->cross_lengths[sequence] - 1, 0, d, scale_of(c, step), scratch);
+    }
+}
+
+/* The weights that a row gives to the positions of the encoder. */
+static void cross_pattern(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t r, ptrdiff_t sequence,
+                          float *scratch) {
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t start = batch->row_start[sequence], rows = batch->row_start[sequence + 1] - start;
+    const ptrdiff_t n = c->model->n_embd, d = c->model->d_head, n_keys = batch->cross_lengths[sequence];
+    const gpt2c_keys keys = keys_in(c, &batch->cross[sequence], step->layer, head);
+    float *out = c->observer.cross + c->observer.cross_start[sequence] + (head * rows + r - start) * n_keys;
+    c->kernels->attention_scores(out, c->workspace.qkv + r * n + head * d, &keys, n_keys - 1, n_keys, d,
+                                 scale_of(c, step), scratch);
+    c->kernels->softmax(out, out, n_keys);
+}
+
 /* One query of an unfused layer, in one of its phases. All rows are one chunk, so row0 is 0. */
 void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
                          float *scratch) {
@@ -139,6 +172,10 @@ void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t 
     ptrdiff_t sequence = first_sequence(batch, begin);
     for (ptrdiff_t r = begin; r < end; r++) {
         sequence = sequence_of(batch, r, sequence);
+        if (step->phase == GPT2C_CROSS_PATTERN) {
+            cross_pattern(c, step, head, r, sequence, scratch);
+            continue;
+        }
         const ptrdiff_t start = batch->row_start[sequence], rows = batch->row_start[sequence + 1] - start;
         const ptrdiff_t n_keys = n_keys_of(batch, sequence), i = head * rows + r - start;
         const ptrdiff_t at = o->pattern_start[sequence] + i * n_keys;
@@ -146,7 +183,7 @@ void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t 
         if (step->phase == GPT2C_SCORES) {
             const ptrdiff_t position = batch->bidirectional ? n_keys - 1 : position_of(batch, r, sequence);
             c->kernels->attention_scores(o->scores + at, c->workspace.qkv + r * n_qkv + head * d, &keys, position,
-                                         n_keys, d, m->layers[step->layer].attn_scale, scratch);
+                                         n_keys, d, scale_of(c, step), scratch);
         } else if (step->phase == GPT2C_SOFTMAX) {
             c->kernels->softmax(o->pattern + at, o->scores + at, n_keys);
         } else if (o->changed[m->n_head * start + i]) {

@@ -106,23 +106,32 @@ typedef struct {
 } gpt2c_norm;
 
 typedef struct {
-    gpt2c_norm ln_1, ln_2;
+    gpt2c_norm ln_1, ln_2; /* before attention and before the feed-forward layer; with post_norm after them */
     gpt2c_dense c_attn, attn_proj, c_fc, mlp_proj;
-    float attn_scale; /* what a query times a key is multiplied by */
+    gpt2c_norm ln_cross;                       /* before cross-attention, */
+    gpt2c_dense cross_q, cross_kv, cross_proj; /* whose keys and values are made of an encoder's output */
+    float attn_scale;                          /* what a query times a key is multiplied by */
 } gpt2c_layer;
 
 /* One model. Head h attends to the keys and values of head h * n_kv_head / n_head; a row of C_ATTN is the queries of
  * all heads, then the keys, then the values. wte is plain rows, or NULL where embedding and head are one matrix: rows
- * are then read from the panels. */
+ * are then read from the panels.
+ * Each part of a layer reads LayerNorm of the residual stream and is added to it. With post_norm a part reads the
+ * residual stream itself, and LayerNorm of the sum replaces it, as ln_emb of the embedding does; there is no ln_f. What
+ * enters the head goes through `transform`, the activation and ln_head before, unless that has no outputs. */
 typedef struct {
     ptrdiff_t n_layer, n_head, n_kv_head, d_head, n_embd, n_inner, n_ctx, n_vocab;
+    int post_norm;
+    int cross; /* layers also attend to the output of an encoder */
     gpt2c_function activation;
     float epsilon;
     const gpt2c_layer *layers; /* [n_layer] */
     const float *wte;          /* [n_vocab][n_embd] or NULL */
     const float *wpe;          /* [n_ctx][n_embd] */
-    gpt2c_norm ln_f;
-    gpt2c_dense head; /* n_embd to n_vocab */
+    const float *wtt;          /* [n_types][n_embd] or NULL */
+    gpt2c_norm ln_emb, ln_f, ln_head;
+    gpt2c_dense transform; /* n_embd to n_embd */
+    gpt2c_dense head;      /* n_embd to n_vocab */
 } gpt2c_model;
 
 /* The number format of keys and values. */

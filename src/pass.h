@@ -71,6 +71,16 @@ static inline ptrdiff_t n_keys_of(const gpt2c_batch *batch, ptrdiff_t sequence) 
     return batch->lengths[sequence] + batch->row_start[sequence + 1] - batch->row_start[sequence];
 }
 
+/* ---- embed.c ---- */
+
+/* x = wte[id] + wtt[type] + wpe[position], in this order, for rows [begin, end) of the step; unfused: x = wte[id], or
+ * branch = one of the others. */
+void pass_embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end);
+/* Row `r` of a step of LayerNorm, or of the folded dense step that needs it, into `out`; norm NULL: as it is. */
+void pass_normalise_row(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_norm *norm, ptrdiff_t r, float *out);
+/* Rows [begin, end) of a step of LayerNorm. */
+void pass_normalise(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end);
+
 /* ---- attend.c ---- */
 
 /* Keys and values among columns [column0, column1) of C_ATTN's output for rows [begin, end) of the step, into their
@@ -81,7 +91,11 @@ void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, 
  * slices are of the first block. */
 void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t slice, ptrdiff_t begin, ptrdiff_t end,
                  float *scratch);
-/* The same in the phases of an unfused layer: scores, their softmax, or values by a changed pattern. */
+/* Rows [begin, end) of the step attend with one head to the output of an encoder. */
+void pass_attend_cross(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                       float *scratch);
+/* The same in the phases of an unfused layer: scores, their softmax, the pattern of cross-attention, or values by a
+ * changed pattern. */
 void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
                          float *scratch);
 /* What the step's rows got from all blocks, into out[rows][n_embd]. scratch: GPT2C_PARTIAL(d_pad) floats. */

@@ -45,9 +45,10 @@ from ..errors import shown
 __all__ = ["Hook", "NamesFilter", "axes", "full_name", "heads_of", "hook_names", "matching", "place_of"]
 
 # The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
-OUTSIDE = ("embed", "pos_embed", "ln_final")
+OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_final")
 PLACES = {
     "embed": ("hook_embed",),
+    "token_type_embed": (),
     "pos_embed": ("hook_pos_embed",),
     "resid_pre": ("hook_resid_pre",),
     "attn_in": ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input"),
@@ -58,6 +59,9 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
+    "cross_pattern": (),
+    "cross_attn_out": (),
+    "resid_mid_cross": (),
     "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
