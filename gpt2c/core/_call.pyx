@@ -258,7 +258,8 @@ cdef class Call:
                                           "give every sequence a cache of its own, e.g. cache.fork()")
             if self.run_in_turns(<const gpt2c_step *>memory_of(steps), n):
                 raise self.errors[0]
-            if self.c.batch.encoded or not (self.c.batch.started or self.c.batch.bidirectional):  # else they have what no later token can use
+            # else the caches have what no later token can use
+            if self.c.batch.encoded or not (self.c.batch.started or self.c.batch.bidirectional):
                 for i, cache in enumerate(self.caches):
                     cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]
         finally:
