@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,7 @@ from helpers.small_tokenizers import FOLDERS, write_files
 from helpers.toys import random_gpt2
 
 from gpt2c.tokenizer import load_tokenizer
+from gpt2c.views.ansi import shown
 
 SPELLINGS = [[f"<fim{line}{part}>" for part in ("prefix", "suffix", "middle")] for line in "_-"]
 BEFORE, AFTER = "the king had", " and he was fond of <fim_middle> the sea"
@@ -92,6 +96,28 @@ def test_models_that_were_not_trained_for_it(bundled):
     message = r"suffix needs a tokenizer with the special tokens <fim_prefix>, .*: this model was not trained"
     with pytest.raises(ValueError, match=message):
         bundled.generate("Once", suffix="upon", max_new_tokens=1)
+
+
+def test_on_the_command_line(model, tmp_path):
+    model.save(tmp_path / "filling.gpt2c")
+    expected = model.generate(BEFORE, suffix=AFTER, max_new_tokens=5).text
+    how = [
+        sys.executable,
+        "-m",
+        "gpt2c",
+        "generate",
+        BEFORE,
+        "--suffix",
+        AFTER,
+        "-n",
+        "5",
+        "--temperature",
+        "0",
+    ]
+    for more, whole in (([], BEFORE + expected + AFTER), (["--no-prompt"], expected)):
+        command = [*how, "-m", tmp_path / "filling.gpt2c", *more]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+        assert (done.returncode, done.stdout) == (0, shown(whole, io.StringIO()) + "\n"), done.stderr
 
 
 def test_over_http(model):

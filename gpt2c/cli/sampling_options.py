@@ -269,6 +269,11 @@ def _add_contexts(add: Callable[..., object]) -> None:
         help="above 1: stress the prompt, against --negative-prompt or its own last token alone (1)",
     )
     add("--negative-prompt", metavar="TEXT", help="what --guidance-scale leads away from")
+    add(
+        "--suffix",
+        metavar="TEXT",
+        help="fill the gap between the prompt and TEXT, by a model trained for it, such as StarCoder",
+    )
 
 
 def _add_overflow(add: Callable[..., object]) -> None:
