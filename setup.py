@@ -28,7 +28,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 EXTENSIONS = ["_kernels", "_weights", "_cache", "_call", "_engine", "_ops", "_roofs"]
-CORE = ["dispatch", "pack", "team", "plan", "attend", "run"]
+CORE = ["dispatch", "pack", "team", "plan", "embed", "attend", "run"]
 # At -O3 the portable kernels take three times as long to compile and run hardly faster. Only static functions
 # take their 64-byte vectors, so the calling convention, which -Wpsabi is about, does not matter.
 KERNELS = {"generic": ["-O2", "-Wno-psabi"]}

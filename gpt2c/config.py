@@ -1,4 +1,4 @@
-"""The shape of a GPT-2 and its switches: sizes, activation, scaling, special tokens."""
+"""The shape of a model and its switches: sizes, activation, scaling, special tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, shown
 
-__all__ = ["ACTIVATIONS", "Config", "Head", "Setting"]
+__all__ = ["ACTIVATIONS", "MODEL_TYPES", "Config", "Head", "Setting"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 
@@ -16,12 +16,17 @@ ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 _LIMITS = {
     "n_layer": 1_000,
     "n_head": 65_536,
+    "n_kv_head": 65_536,
     "n_embd": 65_536,
     "n_inner": 1_048_576,
     "n_ctx": 1_048_576,
     "n_vocab": 4_194_304,
+    "n_types": 1_024,
 }
+MODEL_TYPES = ("gpt2", "bert")
 _FLAGS = (
+    "add_cross_attention",
+    "masked_head",
     "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
@@ -56,8 +61,11 @@ class Head:
         "regression", they are numbers.
     pad_token_id : int or None
         The token that fills up batches: a "sequence" is judged by the last of its tokens that is another.
+    pooled : bool
+        Of a "sequence": whether the first token goes through a dense layer, as wide as the model, and
+        ``activation`` before the labels are judged; so it is in BERT.
     activation : str or None
-        Of a "choice": "tanh", or None.
+        Of a "choice": "tanh", or None. Of one that is ``pooled``: "tanh" or "relu".
     """
 
     kind: str
@@ -65,12 +73,14 @@ class Head:
     problem: str = "single"
     pad_token_id: int | None = None
     activation: str | None = None
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         allowed = {
             "kind": ("sequence", "token", "choice"),
             "problem": ("single", "multi", "regression"),
-            "activation": (None, "tanh"),
+            "activation": ("tanh", "relu") if self.pooled else (None, "tanh"),
+            "pooled": (False, True) if self.kind == "sequence" else (False,),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -89,13 +99,16 @@ class Head:
         if self.pad_token_id is not None and not _is_int(self.pad_token_id):
             raise _error("pad_token_id", self.pad_token_id, "a token id or null")
 
-    def shapes(self, n_embd: int) -> dict[str, tuple[int, int] | tuple[int]]:
+    def shapes(self, n_embd: int) -> dict[str, tuple[int, ...]]:
         """The names of its tensors and their shapes, in a model of this width."""
         n = len(self.labels)
+        classifier = {"classifier.weight": (n, n_embd), "classifier.bias": (n,)}
+        if self.pooled:
+            return {"pooler.weight": (n_embd, n_embd), "pooler.bias": (n_embd,), **classifier}
         if self.kind == "sequence":
             return {"score.weight": (n, n_embd)}
         if self.kind == "token":
-            return {"classifier.weight": (n, n_embd), "classifier.bias": (n,)}
+            return classifier
         return {
             "multiple_choice_head.summary.weight": (1, n_embd),
             "multiple_choice_head.summary.bias": (1,),
@@ -104,13 +117,20 @@ class Head:
 
 @dataclass(frozen=True)
 class Config:
-    """The shape and the switches of one GPT-2. Immutable; every value is checked when it is made.
+    """The shape and the switches of one model. Immutable; every value is checked when it is made.
 
     Attributes
     ----------
+    model_type : str
+        "gpt2": every token sees those before it, and each part of a layer reads what LayerNorm makes of the
+        residual stream (pre-norm). "bert": every token sees the whole text, and LayerNorm follows each sum of
+        the residual stream and a part's output, as it follows the embedding (post-norm).
     n_layer, n_head, n_embd, n_inner, n_ctx, n_vocab : int
         Layers, attention heads, width, width of the feed-forward layer (``None`` becomes ``4 * n_embd``),
         positions, vocabulary. ``n_head`` must divide ``n_embd``.
+    n_kv_head : int
+        Heads of keys and values: ``n_head`` (``None`` becomes that), or 1 that all heads share, as in the
+        models of type gpt_bigcode (multi-query attention: Shazeer, "Fast Transformer Decoding", 2019).
     activation : str
         "gelu_new", "gelu", "quick_gelu", "relu", "silu" or "tanh".
     layer_norm_epsilon : float
@@ -128,6 +148,13 @@ class Config:
     head : Head or None
         What the model has for other tasks than the next token. One that labels texts or tokens takes the
         place of the language model's head: ``tie_word_embeddings`` is then true, as it stores none.
+    n_types : int
+        Token types of a BERT, which tell the sentences of a pair apart; 0 if it has no such embedding.
+    masked_head : bool
+        Whether a BERT has the head that predicts tokens: a dense layer, the activation and LayerNorm before
+        the matrix of ``tie_word_embeddings``, and a bias after it.
+    add_cross_attention : bool
+        Whether the layers of a GPT-2 also attend to the output of an encoder, as wide as it is.
     report : tuple of Setting
         How every key of ``config.json`` was used; empty if the object was not made from one.
 
@@ -152,16 +179,25 @@ class Config:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     head: Head | None = None
+    n_kv_head: int = None  # type: ignore[assignment]  # becomes n_head
+    model_type: str = "gpt2"
+    n_types: int = 0
+    masked_head: bool = False
+    add_cross_attention: bool = False
     report: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.n_inner is None:
             _check_size("n_embd", self.n_embd)
             object.__setattr__(self, "n_inner", 4 * self.n_embd)
+        if self.n_kv_head is None:
+            object.__setattr__(self, "n_kv_head", self.n_head)
         for name in _LIMITS:
-            _check_size(name, getattr(self, name))
+            _check_size(name, getattr(self, name), 0 if name == "n_types" else 1)
         if self.n_embd % self.n_head:
             raise ConfigError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        self._check_kv_heads()
+        self._check_model_type()
         if self.activation not in ACTIVATIONS:
             raise _error("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
         epsilon = self.layer_norm_epsilon
@@ -187,6 +223,60 @@ class Config:
             if not _is_int(token) or not 0 <= token < self.n_vocab:
                 raise _error(name, token, f"token ids from 0 to {self.n_vocab - 1}")
 
+    def _check_model_type(self) -> None:
+        """Refuse what models of this type do not have."""
+        if self.model_type not in MODEL_TYPES:
+            raise _error("model_type", self.model_type, f"one of {', '.join(MODEL_TYPES)}")
+        of_gpt2 = ("add_cross_attention", "is_multi_query", "scale_attn_by_inverse_layer_idx")
+        for name in of_gpt2 if self.is_bert else ("n_types", "masked_head"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{name} is {shown(getattr(self, name))}, which no model of type "
+                    f'"{self.model_type}" has; leave it out'
+                )
+        if self.is_bert and not self.masked_head and not self.tie_word_embeddings:
+            raise ConfigError(
+                "tie_word_embeddings is false; allowed for a BERT that predicts no tokens (masked_head is "
+                "false): true"
+            )
+        if self.add_cross_attention and (self.is_multi_query or self.head is not None):
+            raise ConfigError(
+                "add_cross_attention is true; allowed only for a language model whose heads have keys and "
+                "values of their own"
+            )
+
+    def _check_kv_heads(self) -> None:
+        """Refuse a number of heads of keys and values, and settings beside it, that no model has."""
+        if self.n_kv_head not in (1, self.n_head):
+            raise ConfigError(
+                f"n_kv_head is {self.n_kv_head}; allowed: {self.n_head} (n_head), or 1 for all heads"
+            )
+        if self.is_multi_query and self.scale_attn_by_inverse_layer_idx:
+            raise ConfigError(
+                "scale_attn_by_inverse_layer_idx is true; allowed where all heads share keys and values "
+                "(n_kv_head 1): false"
+            )
+        if self.is_multi_query and self.head is not None and self.head.kind == "choice":
+            raise ConfigError(
+                "head is that of a choice; allowed where all heads share keys and values (n_kv_head 1): "
+                "one that labels texts or tokens, or none"
+            )
+
+    @property
+    def is_bert(self) -> bool:
+        """Whether ``model_type`` is "bert"."""
+        return self.model_type == "bert"
+
+    @property
+    def is_multi_query(self) -> bool:
+        """Whether several attention heads share one head of keys and values."""
+        return self.n_kv_head < self.n_head
+
+    @property
+    def n_qkv(self) -> int:
+        """The width of queries, keys and values side by side, ``n_embd + 2 * n_kv_head * head_dim``."""
+        return self.n_embd + 2 * self.n_kv_head * self.head_dim
+
     @property
     def head_dim(self) -> int:
         """The width of one attention head, ``n_embd / n_head``."""
@@ -200,10 +290,15 @@ class Config:
     @property
     def n_parameters(self) -> int:
         """Weights and biases of the whole model; a head that is tied to the embedding counts once."""
-        layer = 4 * self.n_embd**2 + 2 * self.n_embd * self.n_inner + 9 * self.n_embd + self.n_inner
-        rows = self.n_vocab * (1 if self.tie_word_embeddings else 2) + self.n_ctx
+        attention = (self.n_embd + 1) * (self.n_qkv + self.n_embd)
+        layer = attention + 2 * self.n_embd * self.n_inner + 5 * self.n_embd + self.n_inner
+        if self.add_cross_attention:
+            layer += 4 * self.n_embd * (self.n_embd + 1) + 2 * self.n_embd
+        rows = self.n_vocab * (1 if self.tie_word_embeddings else 2) + self.n_ctx + self.n_types
         head = {} if self.head is None else self.head.shapes(self.n_embd)
-        return self.n_layer * layer + (rows + 2) * self.n_embd + sum(map(math.prod, head.values()))
+        masked = self.n_embd * (self.n_embd + 3) + self.n_vocab if self.masked_head else 0
+        total = self.n_layer * layer + (rows + 2) * self.n_embd
+        return total + masked + sum(map(math.prod, head.values()))
 
     def attention_scale(self, layer: int) -> float:
         """The factor on the attention scores ``q . k`` of a layer, counted from 0.
@@ -219,9 +314,9 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_size(name: str, value: Any) -> None:
-    if not _is_int(value) or not 1 <= value <= _LIMITS[name]:
-        raise _error(name, value, f"an integer from 1 to {_LIMITS[name]}")
+def _check_size(name: str, value: Any, least: int = 1) -> None:
+    if not _is_int(value) or not least <= value <= _LIMITS[name]:
+        raise _error(name, value, f"an integer from {least} to {_LIMITS[name]}")
 
 
 def _error(name: str, value: Any, allowed: str) -> ConfigError:

@@ -313,6 +313,16 @@ class GPT2(LoadedModel):
         temperature : float, default 0
             0 is greedy: always the most probable token, the lowest id where several are equal. Above 0, the
             logits are divided by it before the draw: below 1 is more careful, above 1 more daring.
+        penalty_alpha : float, default 0
+            Above 0, to 1: contrastive search (Su et al. 2022). Of the ``top_k`` most probable tokens (2 to
+            1,024; 4 is usual) the one is taken for which ``(1 - penalty_alpha) * probability - penalty_alpha
+            * similarity`` is greatest, where the similarity is the greatest cosine of its hidden state and
+            those of the text so far. It needs a position for the last token, too.
+        guidance_scale, negative_prompt : float and str or token ids, default 1 and None
+            Classifier-free guidance (Sanchez et al. 2023): with the log-probabilities c after the prompt and
+            u after the negative prompt, each followed by the same new tokens, ``u + guidance_scale * (c -
+            u)`` takes the place of the logits. 1 is none, above 1 stresses the prompt. Without a negative
+            prompt, u is after the last token of the prompt alone.
         top_k : int, default 0
             Draw among the k most probable tokens only; 0 is no limit.
         top_p : float, default 1
@@ -400,6 +410,11 @@ class GPT2(LoadedModel):
             with its probability, until less than a thousandth is left unsearched. ``prompt_token_ids`` are
             the tokens before it, ``token_ids`` spell it and go on, and ``text`` begins behind the prompt.
             Tokens that end inside the word do not count for ``max_new_tokens``.
+        suffix : str, optional
+            What stands behind the gap that is to be filled, of which the prompt is what stands before it (""
+            is a gap at the end): fill-in-the-middle, for models such as StarCoder and SantaCoder, whose
+            tokenizer has ``<fim_prefix>``, ``<fim_suffix>`` and ``<fim_middle>`` (or ``<fim-prefix>``, …).
+            The text ends with the end token, and ``prompt_token_ids`` hold both texts with these marks.
         deadline : float or Deadline, optional
             After so many seconds every text ends as it is, with the finish_reason "deadline". A Deadline
             can also be cancelled from another thread ("cancelled"). A pass that is under way is given up
@@ -410,6 +425,10 @@ class GPT2(LoadedModel):
         num_beams : int, default 1
             Above 1, to 1,024: beam search for the most probable text, keeping that many texts at every step;
             with a temperature, their continuations are drawn.
+        num_beam_groups, diversity_penalty : int and float, default 1 and 0
+            Of beam search: beams in this many groups of equal size, each of which searches by itself
+            (Vijayakumar et al. 2016). At every step a token costs ``diversity_penalty`` for each time that
+            the groups before have just taken it. Scores of texts include that.
         length_penalty : float, default 1
             Of beam search: texts are compared by their log-probability divided by their number of new tokens
             to this power. Above 0 favours longer texts, 0 is the joint probability itself.

@@ -11,17 +11,20 @@ Letters used for shapes::
     T           tokens in the text                n_vocab     tokens in the vocabulary
     n_embd      width of the model                n_inner     width inside the feed-forward network
     n_head      attention heads per layer         head_dim    n_embd / n_head
+    n_kv_head   heads of keys and values: n_head as in GPT-2, or 1 that all share
 
 `weights` maps the canonical tensor names to arrays of any float type. Dense matrices are stored as (inputs,
 outputs), the way OpenAI published them, so a layer is ``x @ weight + bias``::
 
     wte.weight                  [n_vocab, n_embd]       wpe.weight              [n_ctx, n_embd]
     h.{i}.ln_1.weight .bias     [n_embd]                h.{i}.ln_2.weight .bias [n_embd]
-    h.{i}.attn.c_attn.weight    [n_embd, 3 n_embd]      .bias                   [3 n_embd]
+    h.{i}.attn.c_attn.weight    [n_embd, n_qkv]         .bias                   [n_qkv]
     h.{i}.attn.c_proj.weight    [n_embd, n_embd]        .bias                   [n_embd]
     h.{i}.mlp.c_fc.weight       [n_embd, n_inner]       .bias                   [n_inner]
     h.{i}.mlp.c_proj.weight     [n_inner, n_embd]       .bias                   [n_embd]
     ln_f.weight .bias           [n_embd]                lm_head.weight          [n_vocab, n_embd], if not tied
+
+n_qkv is n_embd + 2 n_kv_head head_dim, in GPT-2 3 n_embd.
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and the code published
 with it.
@@ -161,7 +164,7 @@ def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
 def attention_inputs(
     config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
 ) -> list[np.ndarray]:
-    """What heads make queries, keys and values of: ``[T, n_embd] -> 3 x [T, n_head or 1, n_embd]``.
+    """What heads make queries, keys and values of: ``[T, n_embd] -> 3 x [T, heads or 1, n_embd]``.
 
     It is the residual stream after LayerNorm, the same for all; unless `look` has one head read something
     else, which then has a LayerNorm of its own.
@@ -172,12 +175,15 @@ def attention_inputs(
         return layer_norm(x, **ln_1, epsilon=config.layer_norm_epsilon, look=look, name=block + "ln1")
 
     stream = np.broadcast_to(x[:, None], (len(x), config.n_head, config.n_embd))  # [T, n_head, n_embd]
-    read = look(block + "hook_attn_in", stream)  # [T, n_head, n_embd]
-    inputs = [look(f"{block}hook_{part}_input", read) for part in "qkv"]  # 3 x [T, n_head, n_embd]
+    read = stream if config.is_multi_query else look(block + "hook_attn_in", stream)  # [T, n_head, n_embd]
+    given = [read[:, :n] for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
+    inputs = [look(f"{block}hook_{part}_input", each) for part, each in zip("qkv", given, strict=True)]
     h = norm(x, look)[:, None]  # [T, 1, n_embd]  what is read if nobody changes it
     return [
-        h if each is stream else np.where((each == stream).all(axis=-1, keepdims=True), h, norm(each))
-        for each in inputs
+        h
+        if each is before and read is stream
+        else np.where((each == x[:, None]).all(axis=-1, keepdims=True), h, norm(each))
+        for each, before in zip(inputs, given, strict=True)
     ]
 
 
@@ -192,19 +198,22 @@ def attention(
 ) -> np.ndarray:
     """Self-attention: every position gathers from itself and those before it.
 
-    The shapes are ``3 x [T, n_head or 1, n_embd] -> [T, n_embd]``. Not `causal`, it gathers from all
+    The shapes are ``3 x [T, heads or 1, n_embd] -> [T, n_embd]``. Not `causal`, it gathers from all
     positions, as in an auto-encoding model.
     """
-    n_head, T = config.n_head, len(inputs[0])
+    n_head, n_kv_head, T = config.n_head, config.n_kv_head, len(inputs[0])
     name = f"blocks.{layer}.attn.hook_"
     w = _part(weights, f"h.{layer}.attn")
-    w_q, w_k, w_v = np.split(w["c_attn.weight"], 3, axis=1)  # 3 x [n_embd, n_embd]  stored side by side
-    b_q, b_k, b_v = np.split(w["c_attn.bias"], 3)  # 3 x [n_embd]
+    parts = n_head * config.head_dim, (n_head + n_kv_head) * config.head_dim  # stored side by side
+    w_q, w_k, w_v = np.split(w["c_attn.weight"], parts, axis=1)  # [n_embd, heads * head_dim] each
+    b_q, b_k, b_v = np.split(w["c_attn.bias"], parts)  # [heads * head_dim] each
 
-    q_in, k_in, v_in = inputs  # [T, n_head, n_embd] each, or with 1 for n_head: the same for all heads
+    q_in, k_in, v_in = inputs  # [T, heads, n_embd] each, or with 1 for heads: the same for all
     q = look(name + "q", _of_heads(q_in, w_q, b_q, n_head))  # [T, n_head, head_dim]  what it looks for
-    k = look(name + "k", _of_heads(k_in, w_k, b_k, n_head))  # [T, n_head, head_dim]  what it offers
-    v = look(name + "v", _of_heads(v_in, w_v, b_v, n_head))  # [T, n_head, head_dim]  what it hands over
+    k = look(name + "k", _of_heads(k_in, w_k, b_k, n_kv_head))  # [T, n_kv_head, head_dim]  what it offers
+    v = look(name + "v", _of_heads(v_in, w_v, b_v, n_kv_head))  # [T, n_kv_head, head_dim]  what it hands over
+    if n_kv_head < n_head:
+        k, v = (np.repeat(each, n_head, axis=1) for each in (k, v))  # [T, n_head, head_dim]  shared by all
 
     scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, T]  row: who asks, column: who answers
     scores = scores * config.attention_scale(layer)  # [n_head, T, T]  usually 1 / sqrt(head_dim)

@@ -12,10 +12,9 @@ ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head) {
     return GPT2C_LANES * GPT2C_PAD(d_head) * number_size(dtype);
 }
 
-/* Keys and values of one head of a layer. */
-static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
-    const gpt2c_cache *cache = &c->batch.caches[sequence];
-    const ptrdiff_t heads = layer * c->model->n_head + head;
+/* Keys and values of one head of a layer, head < n_kv_head. */
+static gpt2c_keys keys_in(const gpt2c_call *c, const gpt2c_cache *cache, ptrdiff_t layer, ptrdiff_t head) {
+    const ptrdiff_t heads = layer * c->model->n_kv_head + head;
     const ptrdiff_t before = heads * (cache->capacity / GPT2C_LANES),
                     before0 = heads * (cache->capacity0 / GPT2C_LANES);
     const ptrdiff_t k_size = gpt2c_keys_size(cache->dtype, c->model->d_head);
@@ -31,8 +30,17 @@ static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t lay
     return keys;
 }
 
+static gpt2c_keys keys_of(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
+    return keys_in(c, &c->batch.caches[sequence], layer, head);
+}
+
+/* The head of keys and values that a head attends to. */
+static ptrdiff_t kv_head_of(const gpt2c_model *m, ptrdiff_t head) { return head * m->n_kv_head / m->n_head; }
+
+static float scale_of(const gpt2c_call *c, const gpt2c_step *step) { return c->model->layers[step->layer].attn_scale; }
+
 static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t layer, ptrdiff_t head) {
-    const gpt2c_keys keys = keys_of(c, sequence, layer, head);
+    const gpt2c_keys keys = keys_of(c, sequence, layer, kv_head_of(c->model, head));
     return keys.shared ? keys.k0 : keys.k;
 }
 
@@ -41,10 +49,11 @@ static const void *first_keys(const gpt2c_call *c, ptrdiff_t sequence, ptrdiff_t
 void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
                  ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end) {
     const gpt2c_batch *batch = &c->batch;
-    const ptrdiff_t n = c->model->n_embd, d = c->model->d_head, first = first_sequence(batch, step->row0 + begin);
+    const ptrdiff_t n = c->model->n_embd, n_kv = n_kv_of(c->model), d = c->model->d_head;
+    const ptrdiff_t first = first_sequence(batch, step->row0 + begin);
     for (ptrdiff_t column = larger(column0, n), next; column < column1; column = next) {
-        const ptrdiff_t head = column % n / d, i0 = column % n % d;
-        const int keys = column < 2 * n;
+        const ptrdiff_t head = (column - n) % n_kv / d, i0 = (column - n) % d;
+        const int keys = column < n + n_kv;
         next = smaller(smaller(column1, column - i0 + d), column + GPT2C_PANEL);
         ptrdiff_t sequence = first, rows;
         /* up to 16 rows at a time, which share the lines of the keys */
@@ -70,37 +79,46 @@ static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptr
     return w->partial + ((row * c->model->n_head + head) * w->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
 }
 
-/* The keys that are read after those of `head` for rows [r, r + rows) of [begin, end), or NULL. */
+/* The keys that are read after those of a head for rows [r, next) of [begin, end), or NULL; after: the head whose turn
+ * it then is. */
 static const void *next_keys(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t sequence, ptrdiff_t head,
-                             ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
+                             ptrdiff_t after, ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
     if (next < end) return first_keys(c, sequence_of(&c->batch, step->row0 + next, sequence), step->layer, head);
-    if (head + 1 == c->model->n_head) return NULL;
-    return first_keys(c, first_sequence(&c->batch, step->row0 + begin), step->layer, head + 1);
+    if (after == c->model->n_head) return NULL;
+    return first_keys(c, first_sequence(&c->batch, step->row0 + begin), step->layer, after);
 }
 
-void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
-                 ptrdiff_t end, float *scratch) {
+void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t slice, ptrdiff_t begin, ptrdiff_t end,
+                 float *scratch) {
     const gpt2c_model *m = c->model;
     const gpt2c_batch *batch = &c->batch;
-    const ptrdiff_t n = m->n_embd, d = m->d_head;
-    const float scale = m->layers[step->layer].attn_scale;
+    const attention_split s = attention_split_of(c, step->rows);
+    const ptrdiff_t n = m->n_embd, n_qkv = n_qkv_of(m), d = m->d_head;
+    const ptrdiff_t block = slice / s.slices, set = slice % s.slices, sets = s.slices / m->n_kv_head;
+    const ptrdiff_t sharing = m->n_head / m->n_kv_head, kv_head = set / sets;
+    const ptrdiff_t head = kv_head * sharing + set % sets * s.together;
+    const ptrdiff_t heads = smaller(s.together, (kv_head + 1) * sharing - head);
+    const ptrdiff_t ld_q = heads > 1 ? d : n_qkv, ld_out = heads > 1 ? d : n;
+    const ptrdiff_t advance = heads == 1 && !batch->bidirectional;
+    const float scale = scale_of(c, step);
     ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
     for (ptrdiff_t r = begin, rows; r < end; r += rows) {
         const ptrdiff_t row = step->row0 + r;
         sequence = sequence_of(batch, row, sequence);
-        /* rows of one sequence go together, unless each sees more than its past */
-        rows = batch->bidirectional ? 1 : smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
+        rows = heads > 1 ? 1 : smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
         const ptrdiff_t first =
             batch->bidirectional ? n_keys_of(batch, sequence) - 1 : position_of(batch, row, sequence);
-        const float *q = c->workspace.qkv + r * 3 * n + head * d;
-        gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
-        keys.next = next_keys(c, step, sequence, head, r + rows, begin, end);
+        const ptrdiff_t queries = rows * heads, last = first + (queries - 1) * advance;
+        const float *q = c->workspace.qkv + r * n_qkv + head * d;
+        gpt2c_keys keys = keys_of(c, sequence, step->layer, kv_head);
+        keys.next = next_keys(c, step, sequence, head, head + heads, r + rows, begin, end);
         if (c->workspace.key_blocks == 0)
-            c->kernels->attention(c->workspace.attended + r * n + head * d, n, q, 3 * n, &keys, rows, first, d, scale,
-                                  scratch);
-        else if (block * GPT2C_KEY_BLOCK < first + rows)
-            c->kernels->attention_block(partial_of(c, r, head, block), partial_of(c, 1, 0, 0) - c->workspace.partial, q,
-                                        3 * n, &keys, rows, first, d, scale, block, scratch);
+            c->kernels->attention(c->workspace.attended + r * n + head * d, ld_out, q, ld_q, &keys, queries, first,
+                                  advance, d, scale, scratch);
+        else if (block * GPT2C_KEY_BLOCK <= last)
+            c->kernels->attention_block(partial_of(c, r, head, block),
+                                        partial_of(c, heads == 1, heads > 1, 0) - c->workspace.partial, q, ld_q, &keys,
+                                        queries, first, advance, d, scale, block, scratch);
     }
 }
 
@@ -116,24 +134,56 @@ void pass_merge(const gpt2c_call *c, const gpt2c_step *step, float *out, float *
     }
 }
 
+void pass_attend_cross(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                       float *scratch) {
+    const gpt2c_model *m = c->model;
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t n = m->n_embd, d = m->d_head;
+    ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
+    for (ptrdiff_t r = begin, rows; r < end; r += rows) {
+        sequence = sequence_of(batch, step->row0 + r, sequence);
+        rows = smaller(end, batch->row_start[sequence + 1] - step->row0) - r;
+        const gpt2c_keys keys = keys_in(c, &batch->cross[sequence], step->layer, head);
+        c->kernels->attention(c->workspace.attended + r * n + head * d, n, c->workspace.qkv + r * n + head * d, n,
+                              &keys, rows, batch->cross_lengths[sequence] - 1, 0, d, scale_of(c, step), scratch);
+    }
+}
+
+/* The weights that a row gives to the positions of the encoder. */
+static void cross_pattern(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t r, ptrdiff_t sequence,
+                          float *scratch) {
+    const gpt2c_batch *batch = &c->batch;
+    const ptrdiff_t start = batch->row_start[sequence], rows = batch->row_start[sequence + 1] - start;
+    const ptrdiff_t n = c->model->n_embd, d = c->model->d_head, n_keys = batch->cross_lengths[sequence];
+    const gpt2c_keys keys = keys_in(c, &batch->cross[sequence], step->layer, head);
+    float *out = c->observer.cross + c->observer.cross_start[sequence] + (head * rows + r - start) * n_keys;
+    c->kernels->attention_scores(out, c->workspace.qkv + r * n + head * d, &keys, n_keys - 1, n_keys, d,
+                                 scale_of(c, step), scratch);
+    c->kernels->softmax(out, out, n_keys);
+}
+
 /* One query of an unfused layer, in one of its phases. All rows are one chunk, so row0 is 0. */
 void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
                          float *scratch) {
     const gpt2c_model *m = c->model;
     const gpt2c_batch *batch = &c->batch;
     const gpt2c_observer *o = &c->observer;
-    const ptrdiff_t n = m->n_embd, d = m->d_head;
+    const ptrdiff_t n = m->n_embd, n_qkv = n_qkv_of(m), d = m->d_head;
     ptrdiff_t sequence = first_sequence(batch, begin);
     for (ptrdiff_t r = begin; r < end; r++) {
         sequence = sequence_of(batch, r, sequence);
+        if (step->phase == GPT2C_CROSS_PATTERN) {
+            cross_pattern(c, step, head, r, sequence, scratch);
+            continue;
+        }
         const ptrdiff_t start = batch->row_start[sequence], rows = batch->row_start[sequence + 1] - start;
         const ptrdiff_t n_keys = n_keys_of(batch, sequence), i = head * rows + r - start;
         const ptrdiff_t at = o->pattern_start[sequence] + i * n_keys;
-        const gpt2c_keys keys = keys_of(c, sequence, step->layer, head);
+        const gpt2c_keys keys = keys_of(c, sequence, step->layer, kv_head_of(m, head));
         if (step->phase == GPT2C_SCORES) {
             const ptrdiff_t position = batch->bidirectional ? n_keys - 1 : position_of(batch, r, sequence);
-            c->kernels->attention_scores(o->scores + at, c->workspace.qkv + r * 3 * n + head * d, &keys, position,
-                                         n_keys, d, m->layers[step->layer].attn_scale, scratch);
+            c->kernels->attention_scores(o->scores + at, c->workspace.qkv + r * n_qkv + head * d, &keys, position,
+                                         n_keys, d, scale_of(c, step), scratch);
         } else if (step->phase == GPT2C_SOFTMAX) {
             c->kernels->softmax(o->pattern + at, o->scores + at, n_keys);
         } else if (o->changed[m->n_head * start + i]) {

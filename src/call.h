@@ -7,6 +7,9 @@
  * LN_1, LN_2 and LN_F write their rows in float32 and in the number format of the weights they are multiplied by;
  * C_ATTN also appends keys and values to the caches; C_FC writes in the format of MLP_PROJ; ENCODE (unless all is
  * float32) does so for the output of attention. With few rows there are no LN and ENCODE steps: dense steps are folded.
+ * Layers with cross-attention have LN_CROSS CROSS_Q CROSS_ATTENTION ENCODE CROSS_PROJ before LN_2. With post_norm the
+ * steps are EMBED LN_EMB, per layer ENCODE C_ATTN ATTENTION ENCODE ATTN_PROJ LN_1 ENCODE C_FC MLP_PROJ LN_2, then LN_F,
+ * which gathers the wanted rows, TRANSFORM LN_HEAD and HEAD; LN steps up to LN_2 write x, also with few rows.
  *
  * Observed layers (gpt2c_observer.flags) are unfused, with the same results bit by bit: no step is folded or does a
  * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. Where one part
@@ -19,47 +22,61 @@
 
 typedef enum {
     GPT2C_EMBED,
+    GPT2C_LN_EMB,
     GPT2C_LN_1,
     GPT2C_C_ATTN,
     GPT2C_ATTENTION,
     GPT2C_ENCODE,
     GPT2C_ATTN_PROJ,
+    GPT2C_LN_CROSS,
+    GPT2C_CROSS_Q,
+    GPT2C_CROSS_ATTENTION,
+    GPT2C_CROSS_PROJ,
+    GPT2C_CROSS_KV, /* keys and values of an encoder's output, x, to the caches */
     GPT2C_LN_2,
     GPT2C_C_FC,
     GPT2C_MLP_PROJ,
     GPT2C_LN_F,
+    GPT2C_TRANSFORM,
+    GPT2C_LN_HEAD,
     GPT2C_HEAD,
     GPT2C_SCORE,
-    GPT2C_POSITIONS, /* from here on: of unfused layers. branch = wpe[position] */
-    GPT2C_ADD,       /* x += branch */
-    GPT2C_APPEND,    /* keys and values to the caches */
-    GPT2C_SCORES,    /* scores = scaled and masked */
-    GPT2C_SOFTMAX,   /* pattern = softmax(scores) */
-    GPT2C_VALUES,    /* the heads of attended that `changed` marks, from pattern; clears the mark */
-    GPT2C_ACTIVATE,  /* post = activation(pre) */
-    GPT2C_STOP       /* not for gpt2c_run */
+    GPT2C_POSITIONS,     /* from here on: of unfused layers. branch = wpe[position] */
+    GPT2C_TYPES,         /* branch = wtt[type] */
+    GPT2C_ADD,           /* x += branch */
+    GPT2C_APPEND,        /* keys and values to the caches */
+    GPT2C_SCORES,        /* scores = scaled and masked */
+    GPT2C_SOFTMAX,       /* pattern = softmax(scores) */
+    GPT2C_CROSS_PATTERN, /* cross = softmax of the scores of the encoder's positions */
+    GPT2C_VALUES,        /* the heads of attended that `changed` marks, from pattern; clears the mark */
+    GPT2C_ACTIVATE,      /* post = activation(pre) */
+    GPT2C_STOP           /* not for gpt2c_run */
 } gpt2c_phase;
 
 /* Where a STOP is, in the order of a pass: what has just been computed. */
 typedef enum {
-    GPT2C_AT_EMBED,      /* x: token embeddings alone */
-    GPT2C_AT_POSITIONS,  /* branch: position embeddings */
-    GPT2C_AT_RESID_PRE,  /* x, before layer */
-    GPT2C_AT_ATTN_IN,    /* x, as attention alone reads it */
-    GPT2C_AT_LN_1,       /* norm */
-    GPT2C_AT_QKV,        /* qkv */
-    GPT2C_AT_SCORES,     /* scores */
-    GPT2C_AT_PATTERN,    /* pattern */
-    GPT2C_AT_Z,          /* attended */
-    GPT2C_AT_ATTN_OUT,   /* branch */
-    GPT2C_AT_RESID_MID,  /* x */
-    GPT2C_AT_MLP_IN,     /* x, as the feed-forward layer alone reads it */
-    GPT2C_AT_LN_2,       /* norm */
-    GPT2C_AT_PRE,        /* pre */
-    GPT2C_AT_POST,       /* post */
-    GPT2C_AT_MLP_OUT,    /* branch */
-    GPT2C_AT_RESID_POST, /* x, after layer */
-    GPT2C_AT_LN_F,       /* norm, of the wanted rows */
+    GPT2C_AT_EMBED,         /* x: token embeddings alone */
+    GPT2C_AT_TYPES,         /* branch: embeddings of token types */
+    GPT2C_AT_POSITIONS,     /* branch: position embeddings */
+    GPT2C_AT_RESID_PRE,     /* x, before layer */
+    GPT2C_AT_ATTN_IN,       /* x, as attention alone reads it */
+    GPT2C_AT_LN_1,          /* norm */
+    GPT2C_AT_QKV,           /* qkv */
+    GPT2C_AT_SCORES,        /* scores */
+    GPT2C_AT_PATTERN,       /* pattern */
+    GPT2C_AT_Z,             /* attended */
+    GPT2C_AT_ATTN_OUT,      /* branch */
+    GPT2C_AT_RESID_MID,     /* x */
+    GPT2C_AT_CROSS_PATTERN, /* cross */
+    GPT2C_AT_CROSS_OUT,     /* branch */
+    GPT2C_AT_RESID_CROSS,   /* x, after cross-attention */
+    GPT2C_AT_MLP_IN,        /* x, as the feed-forward layer alone reads it */
+    GPT2C_AT_LN_2,          /* norm */
+    GPT2C_AT_PRE,           /* pre */
+    GPT2C_AT_POST,          /* post */
+    GPT2C_AT_MLP_OUT,       /* branch */
+    GPT2C_AT_RESID_POST,    /* x, after layer */
+    GPT2C_AT_LN_F,          /* norm, of the wanted rows */
     GPT2C_N_PLACES
 } gpt2c_place;
 
@@ -84,9 +101,13 @@ typedef struct {
     const ptrdiff_t *lengths;   /* [n_sequences] positions filled before the call */
     const ptrdiff_t *row_start; /* [n_sequences + 1] first row of each sequence; the last: the number of rows */
     const int32_t *ids;         /* [rows] */
+    const int32_t *types;       /* [rows]; NULL: all 0 */
     int bidirectional;          /* every row attends to all rows of its sequence, whose cache was empty; one chunk */
     int started;                /* x holds the residual stream before first_layer for all rows, which are one chunk */
     ptrdiff_t first_layer;      /* n_layer: what remains is LN_F */
+    const gpt2c_cache *cross;   /* [n_sequences] of the encoder's outputs, cross_lengths positions each; or NULL */
+    const ptrdiff_t *cross_lengths;
+    int encoded; /* x holds an encoder's output for all rows, one chunk: the only steps are CROSS_KV */
 } gpt2c_batch;
 
 /* What is wanted of a call. `logits` has n_rows rows of n_vocab; or, if target_start is not NULL, blocks of up to
@@ -122,10 +143,10 @@ typedef struct {
     float *x;               /* [chunk][n_embd] residual stream */
     float *norm;            /* [chunk][n_embd] output of LayerNorm */
     float *attended;        /* [chunk][n_embd] output of attention, before its projection */
-    float *qkv;             /* [chunk][3 n_embd] */
+    float *qkv;             /* [chunk][n_qkv], n_qkv = n_embd + 2 n_kv_head d_head */
     void *encoded;          /* GPT2C_ENCODED(chunk, max(n_embd, n_inner)) floats: encoded rows; unused with float32 */
     void *hidden;           /* GPT2C_ENCODED(chunk, n_inner) floats: the output of C_FC, in bfloat16 encoded */
-    float *gemm;            /* [chunk][max(3 n_embd, n_inner)] with external_gemm, else unused */
+    float *gemm;            /* [chunk][max(n_qkv, n_inner)] with external_gemm, else unused */
     float *scratch;         /* [threads][scratch_size] */
     ptrdiff_t scratch_size; /* gpt2c_scratch_size */
     ptrdiff_t key_blocks;   /* gpt2c_key_blocks */
@@ -133,8 +154,8 @@ typedef struct {
 } gpt2c_workspace;
 
 /* What an observer sees, besides the workspace; all rows are one chunk then. Sequence s of n rows and k keys, old and
- * new, has scores and pattern [n_head][n][k] from pattern_start[s] on, and changed [n_head][n] from
- * n_head * row_start[s] on. */
+ * new, has scores and pattern [n_head][n][k] from pattern_start[s] on, changed [n_head][n] from n_head * row_start[s]
+ * on, and cross [n_head][n][cross_lengths[s]] from cross_start[s] on. */
 typedef struct {
     const unsigned char *flags; /* [n_layer + 1], the last of what lies outside of layers; NULL: no observer */
     float *branch;              /* [chunk][n_embd] what is added to the residual stream */
@@ -142,6 +163,8 @@ typedef struct {
     float *scores, *pattern;
     const ptrdiff_t *pattern_start; /* [n_sequences] */
     unsigned char *changed;
+    float *cross;
+    const ptrdiff_t *cross_start; /* [n_sequences] */
 } gpt2c_observer;
 
 typedef struct {

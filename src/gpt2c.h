@@ -1,10 +1,11 @@
 /* gpt2c.h: sizes, weights, caches and kernels, with their contracts. A call over them: call.h.
  *
  * Sizes, all ptrdiff_t, counted in elements:
- *   n_embd   width of the residual stream            n_head  attention heads, n_head * d_head == n_embd
- *   d_head   width of one head                       d_pad   d_head rounded up to VEC_LANES (16)
- *   n_inner  width of the feed-forward layer         n_vocab tokens known to the model
- *   n_ctx    positions known to the model            ld*     distance between two rows of a matrix
+ *   n_embd   width of the residual stream            n_head     attention heads, n_head * d_head == n_embd
+ *   d_head   width of one head                       d_pad      d_head rounded up to VEC_LANES (16)
+ *   n_inner  width of the feed-forward layer         n_kv_head  heads of keys and values; divides n_head
+ *   n_ctx    positions known to the model            n_vocab    tokens known to the model
+ *   ld*      distance between two rows of a matrix
  * Matrices are row-major. Pointers to float need no alignment beyond that of a float; panels are 64-byte aligned
  * for speed only. No two arguments alias unless the contract of the function says so.
  *
@@ -105,27 +106,38 @@ typedef struct {
 } gpt2c_norm;
 
 typedef struct {
-    gpt2c_norm ln_1, ln_2;
+    gpt2c_norm ln_1, ln_2; /* before attention and before the feed-forward layer; with post_norm after them */
     gpt2c_dense c_attn, attn_proj, c_fc, mlp_proj;
-    float attn_scale; /* what a query times a key is multiplied by */
+    gpt2c_norm ln_cross;                       /* before cross-attention, */
+    gpt2c_dense cross_q, cross_kv, cross_proj; /* whose keys and values are made of an encoder's output */
+    float attn_scale;                          /* what a query times a key is multiplied by */
 } gpt2c_layer;
 
-/* One model. wte is plain rows, or NULL where embedding and head are one matrix: rows are then read from the panels. */
+/* One model. Head h attends to the keys and values of head h * n_kv_head / n_head; a row of C_ATTN is the queries of
+ * all heads, then the keys, then the values. wte is plain rows, or NULL where embedding and head are one matrix: rows
+ * are then read from the panels.
+ * Each part of a layer reads LayerNorm of the residual stream and is added to it. With post_norm a part reads the
+ * residual stream itself, and LayerNorm of the sum replaces it, as ln_emb of the embedding does; there is no ln_f. What
+ * enters the head goes through `transform`, the activation and ln_head before, unless that has no outputs. */
 typedef struct {
-    ptrdiff_t n_layer, n_head, d_head, n_embd, n_inner, n_ctx, n_vocab;
+    ptrdiff_t n_layer, n_head, n_kv_head, d_head, n_embd, n_inner, n_ctx, n_vocab;
+    int post_norm;
+    int cross; /* layers also attend to the output of an encoder */
     gpt2c_function activation;
     float epsilon;
     const gpt2c_layer *layers; /* [n_layer] */
     const float *wte;          /* [n_vocab][n_embd] or NULL */
     const float *wpe;          /* [n_ctx][n_embd] */
-    gpt2c_norm ln_f;
-    gpt2c_dense head; /* n_embd to n_vocab */
+    const float *wtt;          /* [n_types][n_embd] or NULL */
+    gpt2c_norm ln_emb, ln_f, ln_head;
+    gpt2c_dense transform; /* n_embd to n_embd */
+    gpt2c_dense head;      /* n_embd to n_vocab */
 } gpt2c_model;
 
 /* The number format of keys and values. */
 typedef enum { GPT2C_CACHE_FLOAT32, GPT2C_CACHE_FLOAT16, GPT2C_CACHE_BFLOAT16 } gpt2c_cache_dtype;
 
-/* The keys and values of one sequence.
+/* The keys and values of one sequence, of n_kv_head heads.
  *   k[layer][head][position / 16][d_head][16]: 16 positions lie in the lanes
  *   v[layer][head][position][d_pad], zero beyond d_head
  * and as bfloat16, in words of two, the first of them in the upper half:
@@ -204,20 +216,22 @@ typedef struct {
                    const gpt2c_dense *dense, const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0,
                    ptrdiff_t panel1, float *scratch);
 
-    /* Causal attention of `rows` <= GPT2C_QUERIES consecutive queries of one head, at positions first, first + 1, …,
-     * over the keys at positions 0 … its own. q and out hold d_head floats a row; k and v are those of this head
-     * (gpt2c_cache). Per block of 128 keys: scores = scale * (fma chain over d), weights exp(score - block maximum),
-     * weighted values as an fma chain over the keys; blocks merge left to right. With a bfloat16 cache queries and
-     * weights are rounded to bfloat16, and products summed as `linear` says of that format ("amx" so: if d_head is a
-     * multiple of 32). scratch: GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
+    /* Causal attention of `rows` <= GPT2C_QUERIES queries at positions first, first + advance, …, over the keys at
+     * positions 0 … its own: consecutive queries of one head (advance 1), or queries of several heads at one position
+     * (0). q and out hold d_head floats a row; k and v are those that the heads share (gpt2c_cache). Per block of 128
+     * keys: scores = scale * (fma chain over d), weights exp(score - block maximum), weighted values as an fma chain
+     * over the keys; blocks merge left to right. With a bfloat16 cache queries and weights are rounded to bfloat16, and
+     * products summed as `linear` says of that format ("amx" so: if d_head is a multiple of 32). scratch:
+     * GPT2C_ATTENTION_SCRATCH(d_pad) floats. */
     void (*attention)(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
-                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch);
+                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance, ptrdiff_t d_head, float scale,
+                      float *scratch);
 
     /* The same for one block of keys, of which the last query sees at least one: row i of partial (ld_partial floats
      * apart) gets weighted values [d_pad], then their maximum score and sum of weights, unless query i sees none. */
     void (*attention_block)(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
-                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
-                            ptrdiff_t block, float *scratch);
+                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance,
+                            ptrdiff_t d_head, float scale, ptrdiff_t block, float *scratch);
     /* Keys into the 16 positions of a cache at `group`, rounded to nearest, ties to even: row r < rows of x holds
      * inputs first … first + n of d_head, n <= 64, of position lane + r < 16. Nothing else is touched, so that threads
      * can fill parts of one group, but for the padding, which goes with the last input. */

@@ -1,4 +1,4 @@
-/* Causal attention over a cache, for some consecutive queries of one head. */
+/* Causal attention over a cache, for some consecutive queries of one head, or of several heads at one position. */
 
 /* scores[0 … valid) are multiplied by scale, with -inf up to a multiple of 16; returns the greatest. Scores beyond are
  * of keys that this query may not see (or that were never written): they are replaced, never computed with. */
@@ -39,13 +39,13 @@ static void scores_of_block(float *scores, queries q, const block_keys *at, ptrd
 #if defined(GPT2C_ISA_AMX)
     if (at->weights_together == 2) {
         amx_scores(scores + begin * GPT2C_KEY_BLOCK, q.q + begin * q.ld, q.ld, at, rows - begin,
-                   keys_seen(q.first + rows - 1, at->key));
+                   keys_seen(position_in(q, rows - 1), at->key));
         return;
     }
 #endif
     for (ptrdiff_t row = begin, height; row < rows; row += height) {
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
-        const ptrdiff_t rest = keys_seen(q.first + row + height - 1, at->key) - at->shared;
+        const ptrdiff_t rest = keys_seen(position_in(q, row + height - 1), at->key) - at->shared;
         float *to = scores + row * GPT2C_KEY_BLOCK;
         if (at->shared > 0)
             tile_kind(at->kind, height, to, NULL, GPT2C_KEY_BLOCK, q.q + row * q.ld, q.ld, at->k0, at->key_ld, step,
@@ -62,12 +62,12 @@ static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *w
                             ptrdiff_t begin, ptrdiff_t rows, ptrdiff_t d_pad, stream after) {
 #if defined(GPT2C_ISA_AMX)
     if (at->weights_together == 2) {
-        const ptrdiff_t seen = keys_seen(q.first + rows - 1, at->key);
+        const ptrdiff_t seen = keys_seen(position_in(q, rows - 1), at->key);
         if (amx_values(partial + begin * ld_partial, ld_partial, weights + begin * GPT2C_KEY_BLOCK, at, rows - begin,
-                       keys_seen(q.first + begin, at->key), seen, d_pad))
+                       keys_seen(position_in(q, begin), at->key), seen, d_pad))
             return;
         for (ptrdiff_t i = begin; i < rows; i++) {
-            const ptrdiff_t own = keys_seen(q.first + i, at->key);
+            const ptrdiff_t own = keys_seen(position_in(q, i), at->key);
             amx_values(partial + i * ld_partial, ld_partial, weights + i * GPT2C_KEY_BLOCK, at, 1, own, own, d_pad);
         }
         return;
@@ -78,7 +78,7 @@ static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *w
         height = rows - row < GPT2C_TILE_ROWS ? rows - row : GPT2C_TILE_ROWS;
         /* The keys that all queries of the tile see, together; then each query's own rest. A weight of zero is not good
          * enough: zero times an infinite value of a later token is NaN. */
-        const ptrdiff_t common = keys_seen(q.first + row, at->key) / together * together;
+        const ptrdiff_t common = keys_seen(position_in(q, row), at->key) / together * together;
         const float *a = weights + row * GPT2C_KEY_BLOCK;
         float *sums = partial + row * ld_partial;
         if (common == 0)
@@ -92,7 +92,8 @@ static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *w
                       &after);
         after.share = 0;
         for (ptrdiff_t i = 0; i < height; i++) {
-            const ptrdiff_t seen = keys_seen(q.first + row + i, at->key), rest = seen - common, steps = rest / together;
+            const ptrdiff_t seen = keys_seen(position_in(q, row + i), at->key), rest = seen - common,
+                            steps = rest / together;
             const float *own = a + i * GPT2C_KEY_BLOCK + common / at->weights_together;
             const float *v = at->v + (common - shared) / together * at->value_ld;
             float *to = sums + i * ld_partial;
@@ -115,10 +116,11 @@ static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *w
 static void keys_of_block(float *partial, ptrdiff_t ld_partial, queries q, const gpt2c_keys *from, ptrdiff_t rows,
                           ptrdiff_t d_head, float scale, ptrdiff_t key, float *scores) {
     const ptrdiff_t d_pad = GPT2C_PAD(d_head), begin = key > q.first ? key - q.first : 0;
-    const block_keys at = block_at(from, key, keys_seen(q.first + rows - 1, key), rows, d_head, room_of(scores, d_pad));
+    const block_keys at =
+        block_at(from, key, keys_seen(position_in(q, rows - 1), key), rows, d_head, room_of(scores, d_pad));
     /* The first rows ask for what is read a little later: the block after this; or after the last one, while its keys
      * are read, its values, and then the keys that come next. */
-    const int last = q.first + rows <= key + GPT2C_KEY_BLOCK;
+    const int last = position_in(q, rows - 1) < key + GPT2C_KEY_BLOCK;
     const stream after_keys = {last ? (uintptr_t)at.v0 : (uintptr_t)at.k0 + STREAM_DISTANCE, at.share};
     const stream after_values = {last ? (uintptr_t)from->next : (uintptr_t)at.v0 + STREAM_DISTANCE,
                                  last && !from->next ? 0 : at.share};
@@ -127,10 +129,10 @@ static void keys_of_block(float *partial, ptrdiff_t ld_partial, queries q, const
     scores_of_block(scores, q, &at, begin, rows, after_keys);
     for (ptrdiff_t i = begin; i < rows; i++) /* in two loops: the rows of each do not wait for one another */
         partial[i * ld_partial + d_pad] =
-            scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(q.first + i, key), scale);
+            scale_scores(scores + i * GPT2C_KEY_BLOCK, keys_seen(position_in(q, i), key), scale);
     for (ptrdiff_t i = begin; i < rows; i++) {
         float *row = scores + i * GPT2C_KEY_BLOCK;
-        const ptrdiff_t seen = keys_seen(q.first + i, key);
+        const ptrdiff_t seen = keys_seen(position_in(q, i), key);
         partial[i * ld_partial + d_pad + 1] = exponentials(row, seen, partial[i * ld_partial + d_pad], rounded);
         if (at.weights_together == 2) pack_weights(row, seen);
     }
@@ -172,11 +174,12 @@ static void finish_row(float *out, const float *total, ptrdiff_t d_head, ptrdiff
 }
 
 static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld_q, const gpt2c_keys *keys,
-                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale, float *scratch) {
+                      ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance, ptrdiff_t d_head, float scale,
+                      float *scratch) {
     const ptrdiff_t d_pad = GPT2C_PAD(d_head), ld = GPT2C_PARTIAL(d_pad);
     float *scores = scratch, *total = scores + GPT2C_QUERIES * GPT2C_KEY_BLOCK, *block = total + GPT2C_QUERIES * ld;
-    const queries given = queries_of(keys, q, ld_q, rows, first, d_head, room_of(scratch, d_pad));
-    for (ptrdiff_t key = 0; key < first + rows; key += GPT2C_KEY_BLOCK) {
+    const queries given = queries_of(keys, q, ld_q, rows, first, advance, d_head, room_of(scratch, d_pad));
+    for (ptrdiff_t key = 0; key <= position_in(given, rows - 1); key += GPT2C_KEY_BLOCK) {
         keys_of_block(key == 0 ? total : block, ld, given, keys, rows, d_head, scale, key, scores);
         const ptrdiff_t begin = key > first ? key - first : 0; /* the first query that sees this block */
         if (key > 0) merge_rows(total + begin * ld, block + begin * ld, ld, rows - begin, d_pad);
@@ -185,9 +188,9 @@ static void attention(float *out, ptrdiff_t ld_out, const float *q, ptrdiff_t ld
 }
 
 static void attention_block(float *partial, ptrdiff_t ld_partial, const float *q, ptrdiff_t ld_q,
-                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t d_head, float scale,
-                            ptrdiff_t block, float *scratch) {
-    const queries given = queries_of(keys, q, ld_q, rows, first, d_head, room_of(scratch, GPT2C_PAD(d_head)));
+                            const gpt2c_keys *keys, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t advance,
+                            ptrdiff_t d_head, float scale, ptrdiff_t block, float *scratch) {
+    const queries given = queries_of(keys, q, ld_q, rows, first, advance, d_head, room_of(scratch, GPT2C_PAD(d_head)));
     keys_of_block(partial, ld_partial, given, keys, rows, d_head, scale, block * GPT2C_KEY_BLOCK, scratch);
 }
 
@@ -203,7 +206,7 @@ static void attention_merge(float *out, const float *partial, ptrdiff_t blocks, 
 static void attention_scores(float *out, const float *q, const gpt2c_keys *keys, ptrdiff_t position, ptrdiff_t n_keys,
                              ptrdiff_t d_head, float scale, float *scratch) {
     float *room = room_of(scratch, GPT2C_PAD(d_head));
-    const queries given = queries_of(keys, q, d_head, 1, position, d_head, room);
+    const queries given = queries_of(keys, q, d_head, 1, position, 1, d_head, room);
     const stream none = {0, 0};
     for (ptrdiff_t j = position + 1; j < n_keys; j++) out[j] = -INFINITY;
     for (ptrdiff_t key = 0; key <= position; key += GPT2C_KEY_BLOCK) {

@@ -17,11 +17,13 @@ typedef struct {
     float *room;                              /* for values whose neighbours may not be touched */
 } block_keys;
 
-/* Queries at positions first, first + 1, … */
+/* Queries at positions first, first + advance, …; advance is 1 or 0. */
 typedef struct {
     const float *q;
-    ptrdiff_t ld, first;
+    ptrdiff_t ld, first, advance;
 } queries;
+
+VEC_INLINE ptrdiff_t position_in(queries q, ptrdiff_t i) { return q.first + i * q.advance; }
 
 /* Whether queries and weights of a bfloat16 cache are words of two: else they are floats with 16 bits that are zero. */
 VEC_INLINE int in_words(ptrdiff_t d_head) {
@@ -43,8 +45,8 @@ VEC_INLINE float *room_of(float *scratch, ptrdiff_t d_pad) {
 
 /* As the keys need them; rounded ones are the first thing in `room`. */
 static queries queries_of(const gpt2c_keys *keys, const float *q, ptrdiff_t ld_q, ptrdiff_t rows, ptrdiff_t first,
-                          ptrdiff_t d_head, float *room) {
-    if (keys->dtype != GPT2C_CACHE_BFLOAT16) return (queries){q, ld_q, first};
+                          ptrdiff_t advance, ptrdiff_t d_head, float *room) {
+    if (keys->dtype != GPT2C_CACHE_BFLOAT16) return (queries){q, ld_q, first, advance};
     const int words = in_words(d_head);
     const ptrdiff_t ld = ROUNDED(d_head) / (words ? 2 : 1);
     for (ptrdiff_t i = 0; i < rows; i++)
@@ -57,7 +59,7 @@ static queries queries_of(const gpt2c_keys *keys, const float *q, ptrdiff_t ld_q
             load_rounded(part, q + i * ld_q + k, d_head - k);
             for (int v = 0; v < 4; v++) v_store(room + i * ld + k + v * GPT2C_LANES, part[v]);
         }
-    return (queries){room, ld, first};
+    return (queries){room, ld, first, advance};
 }
 
 /* Weights, which are zero beyond `seen` up to a multiple of 16, as words of two; zeros up to the end of the block. */

@@ -13,7 +13,26 @@ enum {
 static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t d_pad_of(const gpt2c_model *m) { return GPT2C_PAD(m->d_head); }
+/* Columns of the keys in a row of C_ATTN, which are as many as those of the values; all columns of the row. */
+static inline ptrdiff_t n_kv_of(const gpt2c_model *m) { return m->n_kv_head * m->d_head; }
+static inline ptrdiff_t n_qkv_of(const gpt2c_model *m) { return m->n_embd + 2 * n_kv_of(m); }
 static inline ptrdiff_t query_tiles(ptrdiff_t rows) { return (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES; }
+
+/* How the attention of a step is split. Where heads share keys, and sequences have fewer rows than these heads are, the
+ * queries of a row go over the keys together; else those of up to GPT2C_QUERIES rows of one head do. */
+typedef struct {
+    ptrdiff_t together; /* heads that go together */
+    ptrdiff_t slices;   /* sets of heads */
+    ptrdiff_t parts;    /* sets of rows */
+} attention_split;
+
+static inline attention_split attention_split_of(const gpt2c_call *c, ptrdiff_t rows) {
+    const gpt2c_model *m = c->model;
+    const ptrdiff_t sharing = m->n_head / m->n_kv_head, n = c->batch.n_sequences;
+    if (c->batch.row_start[n] >= n * sharing) return (attention_split){1, m->n_head, query_tiles(rows)};
+    const ptrdiff_t together = smaller(sharing, GPT2C_QUERIES);
+    return (attention_split){together, m->n_kv_head * ((sharing + together - 1) / together), rows};
+}
 
 /* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded (or those of
  * MLP_PROJ), and room for merging. */
@@ -52,16 +71,31 @@ static inline ptrdiff_t n_keys_of(const gpt2c_batch *batch, ptrdiff_t sequence) 
     return batch->lengths[sequence] + batch->row_start[sequence + 1] - batch->row_start[sequence];
 }
 
+/* ---- embed.c ---- */
+
+/* x = wte[id] + wtt[type] + wpe[position], in this order, for rows [begin, end) of the step; unfused: x = wte[id], or
+ * branch = one of the others. */
+void pass_embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end);
+/* Row `r` of a step of LayerNorm, or of the folded dense step that needs it, into `out`; norm NULL: as it is. */
+void pass_normalise_row(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_norm *norm, ptrdiff_t r, float *out);
+/* Rows [begin, end) of a step of LayerNorm. */
+void pass_normalise(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end);
+
 /* ---- attend.c ---- */
 
 /* Keys and values among columns [column0, column1) of C_ATTN's output for rows [begin, end) of the step, into their
  * caches. qkv is where the first column of the first row is, ld the distance of rows. */
 void pass_append(const gpt2c_call *c, const gpt2c_step *step, const float *qkv, ptrdiff_t ld, ptrdiff_t column0,
                  ptrdiff_t column1, ptrdiff_t begin, ptrdiff_t end);
-/* Rows [begin, end) of the step attend with one head: to all keys, or to one block of them. */
-void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t block, ptrdiff_t begin,
-                 ptrdiff_t end, float *scratch);
-/* The same in the phases of an unfused layer: scores, their softmax, or values by a changed pattern. */
+/* Rows [begin, end) of the step attend with one set of heads to all keys, or to one block of them: the first
+ * slices are of the first block. */
+void pass_attend(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t slice, ptrdiff_t begin, ptrdiff_t end,
+                 float *scratch);
+/* Rows [begin, end) of the step attend with one head to the output of an encoder. */
+void pass_attend_cross(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
+                       float *scratch);
+/* The same in the phases of an unfused layer: scores, their softmax, the pattern of cross-attention, or values by a
+ * changed pattern. */
 void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
                          float *scratch);
 /* What the step's rows got from all blocks, into out[rows][n_embd]. scratch: GPT2C_PARTIAL(d_pad) floats. */

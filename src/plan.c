@@ -12,9 +12,10 @@ ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
     const gpt2c_batch *batch = &call->batch;
     const ptrdiff_t rows = batch->row_start[batch->n_sequences];
+    const attention_split s = attention_split_of(call, rows);
     ptrdiff_t most = 0;
     if (rows > FOLD_ROWS || call->external_gemm || call->observer.flags || batch->bidirectional ||
-        call->model->n_head * query_tiles(rows) >= 4 * call->threads)
+        s.slices * s.parts >= 4 * call->threads)
         return 0;
     for (ptrdiff_t i = 0; i < batch->n_sequences; i++)
         most = larger(most, (n_keys_of(batch, i) - 1) / GPT2C_KEY_BLOCK + 1);
@@ -32,8 +33,20 @@ static void put(plan *p, gpt2c_step step) {
     p->n++;
 }
 
+static int folds(const gpt2c_call *call, ptrdiff_t rows) { return !call->external_gemm && rows <= FOLD_ROWS; }
+
 static int unfused_outside(const gpt2c_call *call) {
     return call->observer.flags && call->observer.flags[call->model->n_layer];
+}
+
+/* What `phase` makes is shown at `place` and added to x. */
+static void plan_addition(plan *p, gpt2c_step step, int phase, int place) {
+    step.phase = phase;
+    put(p, step);
+    step.phase = GPT2C_STOP, step.detail = place;
+    put(p, step);
+    step.phase = GPT2C_ADD;
+    put(p, step);
 }
 
 static void plan_embedding(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t rows) {
@@ -41,21 +54,23 @@ static void plan_embedding(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdi
     gpt2c_step step = {.row0 = row, .rows = rows, .origin = row, .unfused = unfused};
     step.phase = GPT2C_EMBED;
     put(p, step);
-    if (!unfused) return;
-    step.phase = GPT2C_STOP, step.detail = GPT2C_AT_EMBED;
-    put(p, step);
-    step.phase = GPT2C_POSITIONS;
-    put(p, step);
-    step.phase = GPT2C_STOP, step.detail = GPT2C_AT_POSITIONS;
-    put(p, step);
-    step.phase = GPT2C_ADD;
-    put(p, step);
+    if (unfused) {
+        step.phase = GPT2C_STOP, step.detail = GPT2C_AT_EMBED;
+        put(p, step);
+        if (call->model->wtt) plan_addition(p, step, GPT2C_TYPES, GPT2C_AT_TYPES);
+        plan_addition(p, step, GPT2C_POSITIONS, GPT2C_AT_POSITIONS);
+    }
+    step.phase = GPT2C_LN_EMB;
+    if (call->model->post_norm) put(p, step);
 }
 
-/* The steps of an unfused layer, and the flag that each depends on. */
-static const struct {
-    int phase, detail, flag;
-} UNFUSED[] = {
+/* The steps of an unfused layer, and the flags that each depends on, CROSS that of a model with cross-attention. */
+enum { CROSS = 128 };
+typedef struct {
+    int phase, detail, flags;
+} unfused_step;
+
+static const unfused_step UNFUSED[] = {
     {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_ATTN_IN, GPT2C_UNFUSED},
     {GPT2C_LN_1, 0, GPT2C_UNFUSED},
@@ -76,6 +91,17 @@ static const struct {
     {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
+    {GPT2C_LN_CROSS, 0, CROSS},
+    {GPT2C_ENCODE, GPT2C_CROSS_Q, CROSS},
+    {GPT2C_CROSS_Q, 0, CROSS},
+    {GPT2C_CROSS_PATTERN, 0, CROSS | GPT2C_OBSERVE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_CROSS_PATTERN, CROSS | GPT2C_OBSERVE_PATTERN},
+    {GPT2C_CROSS_ATTENTION, 0, CROSS},
+    {GPT2C_ENCODE, GPT2C_CROSS_PROJ, CROSS},
+    {GPT2C_CROSS_PROJ, 0, CROSS},
+    {GPT2C_STOP, GPT2C_AT_CROSS_OUT, CROSS},
+    {GPT2C_ADD, 0, CROSS},
+    {GPT2C_STOP, GPT2C_AT_RESID_CROSS, CROSS},
     {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
     {GPT2C_LN_2, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_UNFUSED},
@@ -91,58 +117,130 @@ static const struct {
     {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_UNFUSED},
 };
 
-static void plan_unfused_layer(plan *p, gpt2c_step step, int flags, int float32) {
-    step.unfused = 1;
-    for (size_t i = 0; i < sizeof UNFUSED / sizeof UNFUSED[0]; i++) {
-        if (!(flags & UNFUSED[i].flag) || (UNFUSED[i].phase == GPT2C_ENCODE && float32)) continue;
-        step.phase = UNFUSED[i].phase, step.detail = UNFUSED[i].detail;
-        put(p, step);
+/* With post_norm. */
+static const unfused_step UNFUSED_POST[] = {
+    {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_ATTN_IN, GPT2C_UNFUSED},
+    {GPT2C_ENCODE, GPT2C_C_ATTN, GPT2C_UNFUSED},
+    {GPT2C_C_ATTN, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_QKV, GPT2C_UNFUSED},
+    {GPT2C_APPEND, 0, GPT2C_UNFUSED},
+    {GPT2C_SCORES, 0, GPT2C_OBSERVE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_SCORES, GPT2C_OBSERVE_PATTERN},
+    {GPT2C_SOFTMAX, 0, GPT2C_OBSERVE_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_PATTERN, GPT2C_OBSERVE_PATTERN},
+    {GPT2C_ATTENTION, 0, GPT2C_UNFUSED},
+    {GPT2C_VALUES, 0, GPT2C_EDIT_PATTERN},
+    {GPT2C_STOP, GPT2C_AT_Z, GPT2C_UNFUSED},
+    {GPT2C_ENCODE, GPT2C_ATTN_PROJ, GPT2C_UNFUSED},
+    {GPT2C_ATTN_PROJ, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
+    {GPT2C_ADD, 0, GPT2C_UNFUSED},
+    {GPT2C_LN_1, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
+    {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_UNFUSED},
+    {GPT2C_C_FC, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_PRE, GPT2C_UNFUSED},
+    {GPT2C_ACTIVATE, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_POST, GPT2C_UNFUSED},
+    {GPT2C_ENCODE, GPT2C_MLP_PROJ, GPT2C_UNFUSED},
+    {GPT2C_MLP_PROJ, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_MLP_OUT, GPT2C_UNFUSED},
+    {GPT2C_ADD, 0, GPT2C_UNFUSED},
+    {GPT2C_LN_2, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_UNFUSED},
+};
+
+/* The next step of an unfused layer, from that at *n on, that there is with these flags; returns 0 past the last. */
+static int next_unfused(const gpt2c_model *m, int flags, size_t *n, gpt2c_step *step) {
+    const unfused_step *steps = m->post_norm ? UNFUSED_POST : UNFUSED;
+    const size_t n_steps = (m->post_norm ? sizeof UNFUSED_POST : sizeof UNFUSED) / sizeof *steps;
+    const int float32 = m->layers[step->layer].c_attn.dtype == GPT2C_FLOAT32;
+    while (*n < n_steps) {
+        const unfused_step found = steps[(*n)++];
+        if ((found.flags & flags) != found.flags || (found.phase == GPT2C_ENCODE && float32)) continue;
+        step->phase = found.phase, step->detail = found.detail;
+        return 1;
     }
+    return 0;
+}
+
+static void plan_unfused_layer(plan *p, const gpt2c_call *call, gpt2c_step step, int flags) {
+    size_t n = 0;
+    step.unfused = 1;
+    while (next_unfused(call->model, flags | (call->model->cross ? CROSS : 0), &n, &step)) put(p, step);
 }
 
 ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *steps) {
-    const int float32 = call->model->layers[layer].c_attn.dtype == GPT2C_FLOAT32;
     gpt2c_step step = {.layer = layer, .rows = rows, .unfused = 1};
     plan p = {steps, 0};
-    for (size_t i = 0; step.phase != GPT2C_C_ATTN; i++) {
-        if (UNFUSED[i].phase == GPT2C_STOP || (UNFUSED[i].phase == GPT2C_ENCODE && float32)) continue;
-        step.phase = UNFUSED[i].phase, step.detail = UNFUSED[i].detail;
-        put(&p, step);
-    }
+    size_t n = 0;
+    while (step.phase != GPT2C_C_ATTN && next_unfused(call->model, GPT2C_UNFUSED, &n, &step))
+        if (step.phase != GPT2C_STOP) put(&p, step);
     return p.n;
 }
 
 static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t row, ptrdiff_t rows) {
+    const gpt2c_model *m = call->model;
     const int flags = call->observer.flags ? call->observer.flags[layer] : 0;
-    const int fold = !call->external_gemm && rows <= FOLD_ROWS;
-    const gpt2c_dtype dtype = call->model->layers[layer].c_attn.dtype;
+    const int fold = folds(call, rows);
+    const gpt2c_dtype dtype = m->layers[layer].c_attn.dtype;
     gpt2c_step step = {.layer = layer, .row0 = row, .rows = rows, .origin = row};
     if (flags) {
-        plan_unfused_layer(p, step, flags, dtype == GPT2C_FLOAT32);
+        plan_unfused_layer(p, call, step, flags);
         return;
     }
-    /* Where nothing is folded, LayerNorm encodes its rows, and in bfloat16 C_FC does; integers need whole rows. */
+    /* Where nothing is folded, LayerNorm encodes its rows, unless it comes after a sum, which may have to be shown; and
+     * in bfloat16 C_FC does; integers need whole rows. */
     const int encodes = !fold && dtype != GPT2C_FLOAT32, encodes_again = !fold && gpt2c_is_integer(dtype);
+    const int post = m->post_norm, pre = !fold && !post, cross = m->cross;
     const struct {
         int wanted, phase, detail;
     } phases[] = {
-        {!fold, GPT2C_LN_1, 0},  {1, GPT2C_C_ATTN, 0},
-        {1, GPT2C_ATTENTION, 0}, {encodes, GPT2C_ENCODE, GPT2C_ATTN_PROJ},
-        {1, GPT2C_ATTN_PROJ, 0}, {!fold, GPT2C_LN_2, 0},
-        {1, GPT2C_C_FC, 0},      {encodes_again, GPT2C_ENCODE, GPT2C_MLP_PROJ},
+        {pre, GPT2C_LN_1, 0},
+        {post && encodes, GPT2C_ENCODE, GPT2C_C_ATTN},
+        {1, GPT2C_C_ATTN, 0},
+        {1, GPT2C_ATTENTION, 0},
+        {encodes, GPT2C_ENCODE, GPT2C_ATTN_PROJ},
+        {1, GPT2C_ATTN_PROJ, 0},
+        {cross && !fold, GPT2C_LN_CROSS, 0},
+        {cross, GPT2C_CROSS_Q, 0},
+        {cross, GPT2C_CROSS_ATTENTION, 0},
+        {cross && encodes, GPT2C_ENCODE, GPT2C_CROSS_PROJ},
+        {cross, GPT2C_CROSS_PROJ, 0},
+        {post, GPT2C_LN_1, 0},
+        {post && encodes, GPT2C_ENCODE, GPT2C_C_FC},
+        {pre, GPT2C_LN_2, 0},
+        {1, GPT2C_C_FC, 0},
+        {encodes_again, GPT2C_ENCODE, GPT2C_MLP_PROJ},
         {1, GPT2C_MLP_PROJ, 0},
+        {post, GPT2C_LN_2, 0},
     };
     for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
         if (!phases[i].wanted) continue;
-        step.phase = phases[i].phase, step.detail = phases[i].detail, step.fold = fold && step.phase != GPT2C_ATTENTION;
+        step.phase = phases[i].phase, step.detail = phases[i].detail;
+        step.fold = fold && step.phase != GPT2C_ATTENTION && step.phase != GPT2C_CROSS_ATTENTION;
+        put(p, step);
+    }
+}
+
+/* Keys and values of an encoder's output, for all layers. */
+static void plan_cross(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t rows) {
+    gpt2c_step step = {.row0 = row, .rows = rows, .origin = row};
+    for (step.layer = 0; step.layer < call->model->n_layer; step.layer++) {
+        step.phase = GPT2C_ENCODE, step.detail = GPT2C_CROSS_KV;
+        if (call->model->layers[step.layer].cross_kv.dtype != GPT2C_FLOAT32) put(p, step);
+        step.phase = GPT2C_CROSS_KV;
         put(p, step);
     }
 }
 
 /* What is wanted of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
 static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
-    const int unfused = unfused_outside(call);
-    const int fold = !call->external_gemm && rows <= FOLD_ROWS && !unfused && !call->output.hidden;
+    const gpt2c_model *m = call->model;
+    const int unfused = unfused_outside(call) && !m->post_norm;
+    const int fold = folds(call, rows) && !unfused && !call->output.hidden && !m->post_norm;
     gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .unfused = unfused};
     if (!fold) {
         step.phase = GPT2C_LN_F;
@@ -154,7 +252,13 @@ static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_
         step.phase = GPT2C_STOP, step.detail = GPT2C_AT_LN_F;
         put(p, step);
         step.phase = GPT2C_ENCODE, step.detail = GPT2C_HEAD;
-        if (call->model->head.dtype != GPT2C_FLOAT32) put(p, step);
+        if (m->head.dtype != GPT2C_FLOAT32) put(p, step);
+    }
+    if (m->transform.n_out) {
+        step.phase = GPT2C_TRANSFORM;
+        put(p, step);
+        step.phase = GPT2C_LN_HEAD;
+        put(p, step);
     }
     const int scores = call->output.target_start != NULL;
     const ptrdiff_t block = scores && !fold ? call->output.score_block : rows;
@@ -176,6 +280,10 @@ ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps) {
     ptrdiff_t wanted = 0;
     for (ptrdiff_t row = 0; row < rows; row += call->workspace.chunk) {
         const ptrdiff_t count = smaller(rows - row, call->workspace.chunk);
+        if (batch->encoded) {
+            plan_cross(&p, call, row, count);
+            continue;
+        }
         if (!batch->started) plan_embedding(&p, call, row, count);
         for (ptrdiff_t layer = batch->first_layer; layer < call->model->n_layer; layer++)
             plan_layer(&p, call, layer, row, count);

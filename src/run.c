@@ -5,66 +5,6 @@
 #include "team.h"
 
 #include <math.h>
-#include <string.h>
-
-/* ---- embedding and LayerNorm ---- */
-
-/* x = wte[id] + wpe[position] for rows [begin, end) of the step; unfused: x = wte[id], or branch = wpe[position]. */
-static void embed(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
-    const gpt2c_model *m = c->model;
-    const gpt2c_batch *batch = &c->batch;
-    const size_t size = (size_t)m->n_embd * sizeof(float);
-    ptrdiff_t sequence = first_sequence(batch, step->row0 + begin);
-    for (ptrdiff_t r = begin; r < end; r++) {
-        const ptrdiff_t row = step->row0 + r;
-        sequence = sequence_of(batch, row, sequence);
-        const float *place = m->wpe + position_of(batch, row, sequence) * m->n_embd;
-        float *x = c->workspace.x + r * m->n_embd;
-        if (step->phase == GPT2C_POSITIONS) {
-            memcpy(c->observer.branch + r * m->n_embd, place, size);
-            continue;
-        }
-        if (m->wte)
-            memcpy(x, m->wte + batch->ids[row] * m->n_embd, size);
-        else
-            gpt2c_unpack(&m->head, batch->ids[row], x);
-        if (!step->unfused)
-            for (ptrdiff_t k = 0; k < m->n_embd; k++) x[k] += place[k];
-    }
-}
-
-/* LayerNorm of row `r` of a step, into `out`. */
-static void normalise(const gpt2c_call *c, const gpt2c_step *step, const gpt2c_norm *norm, ptrdiff_t r, float *out) {
-    const ptrdiff_t n = c->model->n_embd;
-    const int wanted_only = step->phase == GPT2C_LN_F || step->phase == GPT2C_HEAD;
-    const ptrdiff_t row = wanted_only ? c->output.rows[step->row0 + r] - step->origin : r;
-    c->kernels->layer_norm(out, n, c->workspace.x + row * n, n, norm, c->model->epsilon, 1, n);
-}
-
-/* A phase that writes norm and, in the format of the dense layers that follow, encoded. */
-static void normalise_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
-    const gpt2c_model *m = c->model;
-    const gpt2c_workspace *w = &c->workspace;
-    const gpt2c_norm *norm = &m->ln_f;
-    const gpt2c_dense *dense = &m->head;
-    if (step->phase != GPT2C_LN_F) {
-        const gpt2c_layer *layer = &m->layers[step->layer];
-        const int first = step->phase == GPT2C_LN_1;
-        norm = first ? &layer->ln_1 : &layer->ln_2;
-        dense = first ? &layer->c_attn : &layer->c_fc;
-    }
-    const ptrdiff_t n = m->n_embd;
-    const int last = step->phase == GPT2C_LN_F && c->output.hidden;
-    for (ptrdiff_t r = begin; r < end; r++) {
-        if (last) {
-            normalise(c, step, norm, r, c->output.hidden + (step->row0 + r) * n);
-            continue;
-        }
-        normalise(c, step, norm, r, w->norm + r * n);
-        if (dense->dtype != GPT2C_FLOAT32 && !step->unfused)
-            c->kernels->encode(dense, w->encoded, r, w->norm + r * n, n, 1, 0, n);
-    }
-}
 
 /* ---- dense layers ---- */
 
@@ -85,15 +25,26 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
     const gpt2c_layer *layer = &m->layers[step->layer];
     const gpt2c_epilogue plain = {GPT2C_IDENTITY, NULL}, activate = {m->activation, NULL}, add = {GPT2C_IDENTITY, w->x};
     dense_work work = {.epilogue = plain};
+    const gpt2c_norm *ln_1 = m->post_norm ? NULL : &layer->ln_1, *ln_2 = m->post_norm ? NULL : &layer->ln_2;
+    const float *norm = m->post_norm ? w->x : w->norm;
     switch (step->phase) {
     case GPT2C_C_ATTN:
-        work = (dense_work){&layer->c_attn, &layer->ln_1, w->norm, w->encoded, 0, w->qkv, plain};
+        work = (dense_work){&layer->c_attn, ln_1, norm, w->encoded, 0, w->qkv, plain};
+        break;
+    case GPT2C_CROSS_Q:
+        work = (dense_work){&layer->cross_q, &layer->ln_cross, norm, w->encoded, 0, w->qkv, plain};
+        break;
+    case GPT2C_CROSS_KV:
+        work = (dense_work){&layer->cross_kv, NULL, w->x, w->encoded, 0, w->qkv, plain};
+        break;
+    case GPT2C_CROSS_PROJ:
+        work = (dense_work){&layer->cross_proj, NULL, w->attended, w->encoded, 0, w->x, add};
         break;
     case GPT2C_ATTN_PROJ:
         work = (dense_work){&layer->attn_proj, NULL, w->attended, w->encoded, 0, w->x, add};
         break;
     case GPT2C_C_FC:
-        work = (dense_work){&layer->c_fc, &layer->ln_2, w->norm, w->encoded, 0, w->hidden, activate};
+        work = (dense_work){&layer->c_fc, ln_2, norm, w->encoded, 0, w->hidden, activate};
         if (step->unfused) work.out = c->observer.pre, work.epilogue = plain;
         break;
     case GPT2C_MLP_PROJ:
@@ -102,6 +53,9 @@ static dense_work work_of(const gpt2c_call *c, const gpt2c_step *step) {
             if (!step->unfused) work.source = w->hidden;
             work.input = w->encoded;
         }
+        break;
+    case GPT2C_TRANSFORM:
+        work = (dense_work){&m->transform, NULL, w->norm, w->encoded, 0, w->attended, activate};
         break;
     case GPT2C_HEAD: /* LN_F left its rows in order from the first wanted row of the chunk on */
         work.dense = &m->head, work.norm = &m->ln_f;
@@ -132,7 +86,7 @@ static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *s
     if (!work.source) return work.input;
     const float *source = scratch;
     if (work.norm)
-        for (ptrdiff_t r = 0; r < step->rows; r++) normalise(c, step, work.norm, r, scratch + r * n);
+        for (ptrdiff_t r = 0; r < step->rows; r++) pass_normalise_row(c, step, work.norm, r, scratch + r * n);
     else if (step->phase == GPT2C_ATTN_PROJ && c->workspace.key_blocks > 0)
         pass_merge(c, step, scratch, scratch + fold_size(m) - GPT2C_PARTIAL(d_pad_of(m)));
     else
@@ -144,6 +98,13 @@ static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *s
     return encoded;
 }
 
+/* The column among queries, keys and values that the first output of a step is, if these go to the caches at once; -1:
+ * they do not. */
+static ptrdiff_t first_column(const gpt2c_model *m, const gpt2c_step *step) {
+    if (step->phase == GPT2C_CROSS_KV) return m->n_embd;
+    return step->phase == GPT2C_C_ATTN && !step->unfused ? 0 : -1;
+}
+
 /* Rows [begin, end) of the products that the caller has computed. */
 static void finish_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t begin, ptrdiff_t end) {
     const dense_work work = work_of(c, step);
@@ -153,7 +114,8 @@ static void finish_rows(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t b
     if (here.residual) here.residual += begin * n_out;
     c->kernels->epilogue(out, n_out, c->workspace.gemm + begin * n_out, n_out, work.dense->bias, &here, end - begin,
                          n_out);
-    if (step->phase == GPT2C_C_ATTN && !step->unfused) pass_append(c, step, out, n_out, 0, n_out, begin, end);
+    const ptrdiff_t column = first_column(c->model, step);
+    if (column >= 0) pass_append(c, step, out, n_out, column, column + n_out, begin, end);
 }
 
 /* Rows [begin, end) of one panel of a dense layer. */
@@ -164,18 +126,19 @@ static void multiply_rows(const gpt2c_call *c, const gpt2c_step *step, const voi
     const ptrdiff_t n_out = dense->n_out, rows = end - begin;
     const ptrdiff_t column = panel * GPT2C_PANEL, columns = smaller(n_out - column, GPT2C_PANEL);
     const int encodes = step->phase == GPT2C_C_FC && next->dtype == GPT2C_BFLOAT16 && !step->unfused;
-    const int appends = step->phase == GPT2C_C_ATTN && !step->unfused;
+    const ptrdiff_t column0 = first_column(c->model, step);
+    const int appends = column0 >= 0;
     float *out = work.out + begin * n_out + column;
     ptrdiff_t ld = n_out;
     gpt2c_epilogue here = work.epilogue;
     if (here.residual) here.residual += begin * n_out + column;
     /* outputs that go elsewhere at once are never written to work.out */
-    if (encodes || (appends && column >= c->model->n_embd)) {
+    if (encodes || (appends && column0 + column >= c->model->n_embd)) {
         out = scratch + GPT2C_LINEAR_SCRATCH(rows);
         ld = GPT2C_PANEL;
     }
     c->kernels->linear(out, ld, input, dense->n_in, work.row0 + begin, dense, &here, rows, panel, panel + 1, scratch);
-    if (appends) pass_append(c, step, out, ld, column, column + columns, begin, end);
+    if (appends) pass_append(c, step, out, ld, column0 + column, column0 + column + columns, begin, end);
     if (encodes) c->kernels->encode(next, c->workspace.hidden, begin, out, ld, rows, column, columns);
 }
 
@@ -234,8 +197,8 @@ static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, floa
 
 /* ---- items ---- */
 
-/* How a phase is split: its items are (slice, part), a slice being a head, a panel or a block of keys of a head, a part
- * some of the rows. */
+/* How a phase is split: its items are (slice, part), a slice being a set of heads, a panel or a block of keys of a set
+ * of heads, a part some of the rows. */
 typedef struct {
     ptrdiff_t slices, parts;
 } split;
@@ -249,10 +212,14 @@ static split split_of(const gpt2c_call *c, const gpt2c_step *step) {
         return (split){panels, wanted < fewest ? fewest : smaller(wanted, most)};
     }
     switch (step->phase) {
-    case GPT2C_ATTENTION:
-        return (split){c->model->n_head * larger(c->workspace.key_blocks, 1), query_tiles(step->rows)};
+    case GPT2C_ATTENTION: {
+        const attention_split attention = attention_split_of(c, step->rows);
+        return (split){attention.slices * larger(c->workspace.key_blocks, 1), attention.parts};
+    }
+    case GPT2C_CROSS_ATTENTION:
     case GPT2C_SCORES:
     case GPT2C_SOFTMAX:
+    case GPT2C_CROSS_PATTERN:
     case GPT2C_VALUES:
         return (split){c->model->n_head, query_tiles(step->rows)};
     case GPT2C_SCORE:
@@ -272,20 +239,27 @@ static ptrdiff_t part_begin(ptrdiff_t rows, ptrdiff_t part, ptrdiff_t parts) {
 /* input: what `prepare` gave, for a folded phase. */
 static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
                      float *scratch) {
-    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n = c->model->n_embd, n_head = c->model->n_head;
+    const ptrdiff_t slice = item / s.parts, part = item % s.parts, n_qkv = n_qkv_of(c->model);
     const ptrdiff_t begin = part_begin(step->rows, part, s.parts), end = part_begin(step->rows, part + 1, s.parts);
     switch (step->phase) {
     case GPT2C_EMBED:
     case GPT2C_POSITIONS:
-        embed(c, step, begin, end);
+    case GPT2C_TYPES:
+        pass_embed(c, step, begin, end);
         break;
+    case GPT2C_LN_EMB:
     case GPT2C_LN_1:
+    case GPT2C_LN_CROSS:
     case GPT2C_LN_2:
     case GPT2C_LN_F:
-        normalise_rows(c, step, begin, end);
+    case GPT2C_LN_HEAD:
+        pass_normalise(c, step, begin, end);
         break;
     case GPT2C_ATTENTION:
-        pass_attend(c, step, slice % n_head, slice / n_head, begin, end, scratch);
+        pass_attend(c, step, slice, begin, end, scratch);
+        break;
+    case GPT2C_CROSS_ATTENTION:
+        pass_attend_cross(c, step, slice, begin, end, scratch);
         break;
     case GPT2C_ENCODE:
         encode_rows(c, step, begin, end);
@@ -294,10 +268,11 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         add_rows(c, begin, end);
         break;
     case GPT2C_APPEND:
-        pass_append(c, step, c->workspace.qkv + begin * 3 * n, 3 * n, 0, 3 * n, begin, end);
+        pass_append(c, step, c->workspace.qkv + begin * n_qkv, n_qkv, 0, n_qkv, begin, end);
         break;
     case GPT2C_SCORES:
     case GPT2C_SOFTMAX:
+    case GPT2C_CROSS_PATTERN:
     case GPT2C_VALUES:
         pass_attend_unfused(c, step, slice, begin, end, scratch);
         break;

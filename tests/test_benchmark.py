@@ -73,6 +73,20 @@ def test_bytes_that_a_call_reads(dtype, layer, head, tied):
     )
 
 
+def test_heads_that_share_keys():
+    """Of StarCoderBase-1B the Hugging Face hub says 1,137,207,296 parameters."""
+    config = Config(n_inner=None, **bench.SHAPES["starcoderbase-1b"])
+    assert (config.n_parameters, config.n_inner, config.n_kv_head) == (1_137_207_296, 8192, 1)
+    one = cases.operations_of_call(config, "int8", [(0, 1)], 1)
+    vectors = 24 * (2304 + 2048 + 8192 + 5 * 2048) + 2 * 2048  # biases and LayerNorms
+    assert one["int8"] == 2 * (config.n_parameters - vectors - 8192 * 2048)
+    weights = bench.random_weights(small(n_kv_head=1), threads=1)
+    layer, head = 4 * 64 * (3 * 40 + 2 * 40 + 100), 4 * 64 * 2 * 40  # c_attn has 2 panels for 80 outputs, too
+    floats = 2 * (4 * 40 + 80 + 40 + 100 + 40) + 2 * 40
+    keys = 20 * 32 + 32 * 17
+    assert cases.bytes_of_call(weights, [(16, 1)]) == 2 * layer + head + 4 * floats + 4 * 2 * keys
+
+
 def test_operations_of_124m():
     """Against the parameter count: two operations per row and weight of the matrices."""
     matrices = (

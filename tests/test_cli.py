@@ -123,8 +123,17 @@ def test_every_option_arrives(bundled):
             {"temperature": 0, "exponential_decay_length_penalty": (3, 1.5)}
             | {"watermarking_config": {"bias": 4}},
         ),
+        ("--penalty-alpha 0.6", {"temperature": 0, "penalty_alpha": 0.6, "top_k": 4}),
+        (
+            "--num-beams 4 --num-beam-groups 2 --diversity-penalty 0.7",
+            {"temperature": 0, "num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7},
+        ),
+        (
+            "--guidance-scale 1.5 --negative-prompt Winter",
+            {"guidance_scale": 1.5, "negative_prompt": "Winter", "top_k": 40, "top_p": 0.95},
+        ),
     ],
-    ids=["filters", "mirostat", "dry", "end and mark"],
+    ids=["filters", "mirostat", "dry", "end and mark", "contrastive", "groups", "guidance"],
 )
 def test_filters_and_penalties_of_other_programs_arrive(bundled, arguments, options):
     done = run("generate", "The king had", "-n", 30, "--seed", 5, "--json", *arguments.split())
@@ -433,7 +442,8 @@ def test_the_ends_of_a_text_can_be_named(bundled):
             "arguments: --do_sample; --temperature 0 takes the most probable",
         ),
         (["generate", "x", "--do-sample"], 2, "temperature above 0 draws, as the default does (0.8)"),
-        (["generate", "x", "--num_beam_groups", "2"], 2, "; gpt2c has no beam groups; --num-beams with a"),
+        (["generate", "x", "--num_beam_groups", "2"], 2, "; is --num-beam-groups meant?"),
+        (["generate", "x", "--negative-prompt-ids", "2"], 2, "; --negative-prompt takes a text"),
         (["explain", "x", "--device", "cpu"], 2, "; gpt2c runs on CPUs only"),
         (["suggest", "x", "--load-in-8bit"], 2, "--load-in-8bit; --dtype int8 keeps weights in 8 bits"),
         (["info", "--device-map", "auto"], 2, "gpt2c runs on CPUs only; --threads says on how many cores"),

@@ -78,7 +78,7 @@ ALL_FILES = ["a.jsonl", "bin/", "model.gpt2c", "two words.txt"]
         ("gpt2c score --max-l", ["--max-loss"]),
         ("gpt2c bench --rec", ["--recommend"]),
         ("gpt2c bench ", ["load", "roofline", "kernels", "model"]),
-        ("gpt2c bench load --shape ", ["124M", "355M", "774M", "1558M"]),
+        ("gpt2c bench load --shape ", ["124M", "355M", "774M", "1558M", "starcoderbase-1b"]),
         ("gpt2c export b", ["bin/"]),
         ("gpt2c score ", ALL_FILES),
         ("gpt2c info m", ["model.gpt2c"]),

@@ -85,8 +85,10 @@ def performed(model, source, out, *, on_error="stop", shard=(1, 1), **options):
         {**DRAWN, "num_return_sequences": 3, "stop": [" the", "\n"]},
         {"max_new_tokens": 4, "num_beams": 3, "num_return_sequences": 2},
         {**DRAWN, "mirostat": 2, "dry_multiplier": 1.0, "watermarking_config": {"bias": 3.0}},
+        {**DRAWN, "guidance_scale": 2.0, "negative_prompt": [5, 6]},
+        {"max_new_tokens": 4, "penalty_alpha": 0.5, "top_k": 3},
     ],
-    ids=["greedy", "drawn", "beams", "marked"],
+    ids=["greedy", "drawn", "beams", "marked", "guided", "contrastive"],
 )
 def test_continuations_of_every_format(options, model, tmp_path):
     records = [{"id": i, "text": text, "more": [i]} for i, text in enumerate(PROMPTS)]

@@ -59,6 +59,8 @@ SHAPES = {
     "3 heads of 33": small_config(
         n_layer=1, n_embd=99, n_inner=64, activation="silu", tie_word_embeddings=False
     ),
+    "5 heads of 33 over the keys of one": small_config(n_head=5, n_kv_head=1, n_embd=165, n_inner=64),
+    "26 heads of 4 over the keys of one": small_config(n_head=26, n_kv_head=1, n_embd=104, n_inner=60),
 }
 
 

@@ -187,7 +187,7 @@ def oracle():
 
 @pytest.mark.oracle
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(model=strategies.models(max_ctx=100))
+@given(model=strategies.models(max_ctx=100, multi_query=False))
 def test_live_random_models(oracle, model):
     import torch
 

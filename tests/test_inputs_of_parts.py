@@ -37,7 +37,8 @@ def test_all_heads_that_read_the_same_are_attention_over_another_stream(model, d
     steer = edits.add(np.random.default_rng(0).standard_normal(config.n_embd))
     _, plain = looked.run_with_cache(ids, EVERYTHING, causal=causal)
     stream = moved(looked, ["resid_pre"], steer, ids, causal=causal)
-    for names in (["attn_in"], INPUTS[1:]):
+    shared = config.n_kv_head < config.n_head
+    for names in (INPUTS[1:],) if shared else (["attn_in"], INPUTS[1:]):
         inputs = moved(looked, names, steer, ids, causal=causal)
         assert same(inputs["resid_pre", 1], plain["resid_pre", 1])
         assert same(inputs["ln1.normalized", 1], plain["ln1.normalized", 1])
@@ -54,6 +55,8 @@ def test_what_one_head_reads_changes_what_is_made_of_it_alone(model, dtype, isa,
     looked = gpt2(model, dtype=dtype, isa=isa)
     head, position = data.draw(st.integers(0, config.n_head - 1)), data.draw(st.integers(0, len(ids) - 1))
     part = data.draw(st.sampled_from("qkv"))
+    n_heads = {"q": config.n_head, "k": config.n_kv_head, "v": config.n_kv_head}
+    head %= n_heads[part]
     vector = np.random.default_rng(1).standard_normal(config.n_embd)
     one = edits.add(vector, heads=head, positions=position)
     _, plain = looked.run_with_cache(ids, EVERYTHING)
@@ -64,12 +67,11 @@ def test_what_one_head_reads_changes_what_is_made_of_it_alone(model, dtype, isa,
         if name == part:
             expected[position, head] = stream[name, 1][position, head]
         assert same(changed[name, 1], expected), name
-    expected = np.repeat(plain["resid_pre", 1][:, None], config.n_head, axis=1)
-    assert same(changed["attn_in", 1], expected)
-    expected[position, head] = stream["resid_pre", 1][position]
-    for name in INPUTS[1:]:
-        there = expected if name[0] == part else changed["attn_in", 1]
-        assert same(changed[name, 1], there), name
+    for name in INPUTS if config.n_kv_head == config.n_head else INPUTS[1:]:
+        expected = np.repeat(plain["resid_pre", 1][:, None], n_heads.get(name[0], config.n_head), axis=1)
+        if name[0] == part:
+            expected[position, head] = stream["resid_pre", 1][position]
+        assert same(changed[name, 1], expected), name
 
 
 @given(models(max_ctx=30), st.sampled_from(_engine.DTYPES), st.sampled_from(_engine.isas()))

@@ -54,8 +54,9 @@ def check_the_rest(model, tensors, cache):
         scale = np.float32(config.attention_scale(layer))
         scores, pattern = cache["attn_scores", layer], cache["pattern", layer]
         for head in range(config.n_head):
-            exact = q[head] @ k[head].T * scale
-            bound = tolerance.dense_bound(q[head], k[head].T) * abs(scale) + U * np.abs(exact)
+            keys = k[head * config.n_kv_head // config.n_head]
+            exact = q[head] @ keys.T * scale
+            bound = tolerance.dense_bound(q[head], keys.T) * abs(scale) + U * np.abs(exact)
             error = np.where(future, 0, scores[head].astype(np.float64) - exact)
             assert (np.abs(error) <= 1.001 * bound + tolerance.TINY).all()
             seen = scores[head].astype(np.float64)

@@ -348,6 +348,23 @@ def test_attention(dtype, positions, d, family, seed, tile):
 
 
 @pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
+@given(sizes(1, 300), sizes(1, 80), seeds, st.integers(1, 30), st.booleans())
+@settings(max_examples=60)
+def test_attention_of_heads_that_share_keys(dtype, positions, d, seed, heads, in_two):
+    """Queries of several heads at the last position, together, are what each is alone."""
+    k, v = attention_case(positions, d, seed)[1:]
+    q = np.random.default_rng(seed).standard_normal((heads, d)).astype(np.float32)
+    how = {"dtype": dtype, "shared": (positions - 1) // 32 * 16 if in_two else 0}
+    for isas in arithmetics(dtype):
+        found = on_every_isa(
+            lambda isa: _ops.attention(q, k, v, 0.3, one_position=True, isa=isa, **how), isas
+        )
+        for head in range(heads):
+            alone = _ops.attention(q[head : head + 1], k, v, 0.3, isa=isas[-1], **how)
+            assert same_bytes(found[head : head + 1], alone), head
+
+
+@pytest.mark.parametrize("dtype", _engine.CACHE_DTYPES)
 @pytest.mark.parametrize("positions", [24, 31, 33, 100, 128, 161, 290])
 @pytest.mark.parametrize("d", [32, 64, 96])
 def test_attention_of_heads_as_wide_as_the_models(dtype, positions, d):

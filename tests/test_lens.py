@@ -234,7 +234,9 @@ def check_attribution(how, config, tensors, ids, data):
     packed = how not in ("float32", "blas")
     kind = "int8" if how == "int4" else how
     if packed:
-        d_norm = d_norm + tolerance.half_steps("lm_head", np.abs(normed) + d_norm, kind)
+        # with their signs, as a step may be a part of the distance from the least to the greatest
+        inputs = np.copysign(np.abs(normed) + d_norm, normed)
+        d_norm = d_norm + tolerance.half_steps("lm_head", inputs, kind)
     block = None if how == "blas" else tolerance.BLOCK
     allowed = d_norm @ np.abs(rows) + tolerance.dense_bound(np.abs(normed) + d_norm, rows, block=block)
     streams = [

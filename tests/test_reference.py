@@ -87,7 +87,10 @@ def test_heads_and_inner_units_have_no_order(model, random):
     random.shuffle(heads)
     random.shuffle(units)
     columns = np.arange(config.n_embd).reshape(config.n_head, -1)[heads].ravel()
-    qkv = np.concatenate([columns + part * config.n_embd for part in range(3)])
+    shared = config.n_kv_head < config.n_head
+    ours = np.arange(config.n_kv_head * config.head_dim) if shared else columns  # of keys, and of values
+    first = config.n_embd, config.n_embd + len(ours)
+    qkv = np.concatenate([columns, *(ours + at for at in first)])
     shuffled = dict(weights)
     for i in range(config.n_layer):
         for name, axis, order in (

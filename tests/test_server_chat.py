@@ -146,6 +146,10 @@ class TestAnswers:
         found = answer(server, ignore_eos=True, temperature=0)
         assert found["usage"]["total_tokens"] == model.config.n_ctx + 1
         assert found["choices"][0]["ended_by"] == "length"
+        # Contrastive search needs a position for the last token, too.
+        found = answer(server, ignore_eos=True, penalty_alpha=0.6, top_k=2)
+        assert found["usage"]["total_tokens"] == model.config.n_ctx
+        assert found["choices"][0]["ended_by"] == "length"
 
     def test_parts_of_a_message_are_lines(self, server):
         parts = [{"type": "text", "text": "Once"}, {"type": "text", "text": "upon"}]
@@ -211,6 +215,7 @@ class TestRefusals:
             ({"prompt": "a"}, "prompt", "prompt is no field"),
             ({"echo": True}, "echo", "echo is no field"),
             ({"best_of": 2}, "best_of", "best_of is no field"),
+            ({"negative_prompt": "a"}, "negative_prompt", "negative_prompt is no field"),
             (
                 {"max_tokens": 3, "max_completion_tokens": 3},
                 "max_tokens",

@@ -63,7 +63,9 @@ class TestRequests:
     @pytest.mark.parametrize(
         ("fields", "param", "told"),
         [
-            ({"suffix": "x"}, "suffix", "suffix is not supported"),
+            ({"suffix": 3}, "suffix", "valid string"),
+            ({"suffix": "x", "echo": True}, "echo", "echo goes without suffix"),
+            ({"suffix": "x", "heal": True}, "heal", "heal goes without suffix"),
             ({"max_tokens": 0}, "max_tokens", "echo=true only"),
             ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
             ({"max_tokens": 2.5}, "max_tokens", "valid integer"),

@@ -65,8 +65,14 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _write_weights(path: Path, model: LoadedModel) -> None:
     """The weights under the names of transformers; only one tensor at a time is unpacked."""
     shapes = {name: shape for name, _, shape in expected(model.config)}
+    # GPTBigCode has dense layers of torch, [out, in].
+    turned = {name for name in shapes if name.startswith("h.")} if model.config.is_multi_query else set()
     with open(path, "wb") as file:
-        stored = {of_transformers(name): ("F32", shape) for name, shape in shapes.items()}
+        stored = {
+            of_transformers(name): ("F32", shape[::-1] if name in turned else shape)
+            for name, shape in shapes.items()
+        }
         file.write(header_bytes(stored, {"format": "pt"}))
         for name in shapes:
-            file.write(np.ascontiguousarray(model.weights[name]).data.cast("B"))
+            array = model.weights[name].T if name in turned else model.weights[name]
+            file.write(np.ascontiguousarray(array).data.cast("B"))

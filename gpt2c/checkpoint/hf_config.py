@@ -1,7 +1,8 @@
 """config.json and generation_config.json, read as transformers writes them (today and in 2019), and written.
 
-Every field of transformers' ``GPT2Config`` that changes a result is honoured or refused by name; the others
-are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of transformers 4.57.
+Every field of transformers' ``GPT2Config`` and ``GPTBigCodeConfig`` that changes a result is honoured or
+refused by name; the others are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of
+transformers 4.57.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
-from .hf_head import HEADS, head_from_hf, head_to_hf
+from .hf_head import HEADS, class_of, head_from_hf, head_to_hf
 
 __all__ = [
     "ACTIVATION_NAMES",
     "config_from_hf",
     "config_to_hf",
+    "is_bigcode",
     "token_ids_to_hf",
     "with_generation_config",
 ]
@@ -70,9 +72,32 @@ _DEFAULTS = {
     "reorder_and_upcast_attn": False,
     "tie_word_embeddings": True,
 }
+_BIGCODE_DEFAULTS = {"activation": "gelu_pytorch_tanh"}
 _DEFAULT_TOKEN_ID = 50256
 
-_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", *HEADS)
+# model_type -> the names of its classes.
+_BIGCODE = "gpt_bigcode"
+_ARCHITECTURES = {
+    "gpt2": ("GPT2LMHeadModel", "GPT2Model", *(name for name in HEADS if name.startswith("GPT2"))),
+    _BIGCODE: (
+        *("GPTBigCodeForCausalLM", "GPTBigCodeModel"),
+        *(name for name in HEADS if name.startswith("GPTBigCode")),
+    ),
+}
+# Fields that models of type gpt_bigcode do not have; the keys that they alone have -> why they are not read.
+_GPT2_ALONE = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+_BIGCODE_ALONE = {
+    "attention_softmax_in_fp32": "attention is always in float32",
+    "scale_attention_softmax_in_fp32": "attention is always in float32",
+    "num_key_value_heads": "multi_query says it",
+    **dict.fromkeys(
+        (
+            *("inference_runner", "max_batch_size", "max_sequence_length", "pad_key_length"),
+            *("pre_allocate_kv_cache", "validate_runner_input"),
+        ),
+        "a choice of transformers' implementation",
+    ),
+}
 
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
@@ -143,7 +168,15 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
         Setting(key, values[key], "honoured") for key in ("model_type", "architectures") if key in values
     ]
     head = head_from_hf(values, report)
-    fields = {name: _take(values, name, report) for name in _KEYS}
+    of_bigcode = values.get("model_type") == _BIGCODE
+    defaults = _DEFAULTS | (_BIGCODE_DEFAULTS if of_bigcode else {})
+    fields = {
+        name: _take(values, name, defaults[name], report)
+        for name in _KEYS
+        if not (of_bigcode and name in _GPT2_ALONE)
+    }
+    if of_bigcode:
+        fields["n_kv_head"] = 1 if _multi_query(values, report) else fields["n_head"]
     if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
         fields["tie_word_embeddings"] = True
         at = next(i for i, setting in enumerate(report) if setting.key == "tie_word_embeddings")
@@ -151,8 +184,13 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     config = Config(**fields, head=head)
     ids = _token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_ID)
     seen = {setting.key for setting in report}
-    report += [_left_over(key, values[key]) for key in values if key not in seen]
+    report += [_left_over(key, values[key], of_bigcode) for key in values if key not in seen]
     return replace(config, **ids, report=tuple(report))
+
+
+def is_bigcode(config: Config) -> bool:
+    """Whether it was made from a config.json of type gpt_bigcode, whose weights lie in another way."""
+    return Setting("model_type", _BIGCODE, "honoured") in config.report
 
 
 def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
@@ -173,11 +211,16 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 def config_to_hf(config: Config) -> dict[str, Any]:
     """The contents of a config.json that `config_from_hf` and transformers read as this Config."""
+    shared = config.is_multi_query
+    kind = _BIGCODE if shared else "gpt2"
+    fields = {
+        keys[0]: getattr(config, name) for name, keys in _KEYS.items() if not (shared and name in _GPT2_ALONE)
+    }
     return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
+        "architectures": [class_of(config, config.head.kind) if config.head else _ARCHITECTURES[kind][0]],
+        "model_type": kind,
         **(head_to_hf(config.head) if config.head else {}),
-        **{keys[0]: getattr(config, name) for name, keys in _KEYS.items()},
+        **(fields | {"multi_query": True} if shared else fields),
         **token_ids_to_hf(config),
         "dtype": "float32",
     }
@@ -192,7 +235,7 @@ def token_ids_to_hf(config: Config) -> dict[str, Any]:
     }
 
 
-def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
+def _take(values: Mapping[str, Any], name: str, default: Any, report: list[Setting]) -> Any:
     """The value of one field, from the key that is present; adds its line to the report."""
     present = [key for key in _KEYS[name] if key in values]
     if name == "n_ctx" and "n_ctx" in values:
@@ -201,8 +244,8 @@ def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
         else:
             present = ["n_ctx"]
     if not present:
-        report.append(Setting(_KEYS[name][0], _DEFAULTS[name], "default"))
-        return _DEFAULTS[name]
+        report.append(Setting(_KEYS[name][0], default, "default"))
+        return ACTIVATION_NAMES[default] if name == "activation" else default
     value, note = values[present[0]], ""
     for other in present[1:]:
         if values[other] != value:
@@ -225,6 +268,16 @@ def _take(values: Mapping[str, Any], name: str, report: list[Setting]) -> Any:
         note = "4 * n_embd"
     report += [Setting(key, values[key], "honoured", note) for key in present]
     return value
+
+
+def _multi_query(values: Mapping[str, Any], report: list[Setting]) -> bool:
+    """Whether all heads share one head of keys and values; adds its line to the report."""
+    found = values.get("multi_query", True)
+    if not isinstance(found, bool):
+        raise ConfigError(f"multi_query is {shown(found)}; allowed: true or false")
+    note = "all heads share one head of keys and values" if found else "each head has its own keys and values"
+    report.append(Setting("multi_query", found, "honoured" if "multi_query" in values else "default", note))
+    return found
 
 
 def _token_ids(
@@ -259,15 +312,17 @@ def _token_ids(
 
 def _refuse(values: Mapping[str, Any]) -> None:
     """Raise for models of another kind and for requests that cannot be honoured."""
-    model_type = values.get("model_type")
-    if model_type not in (None, "gpt2"):
-        raise ConfigError(f'model_type is {shown(model_type)}; gpt2c runs "gpt2" only')
+    model_type = "gpt2" if values.get("model_type") is None else values["model_type"]
+    if model_type not in tuple(_ARCHITECTURES):
+        raise ConfigError(f'model_type is {shown(model_type)}; gpt2c runs "gpt2" and "{_BIGCODE}"')
     architectures = values.get("architectures")
     if architectures is not None and not isinstance(architectures, list):
         raise ConfigError(f"architectures is {shown(architectures)}; allowed: a list of names, or null")
     for name in architectures or ():
-        if name not in _ARCHITECTURES:
-            raise ConfigError(f"architectures names {shown(name)}; gpt2c runs {', '.join(_ARCHITECTURES)}")
+        if name not in _ARCHITECTURES[model_type]:
+            raise ConfigError(
+                f"architectures names {shown(name)}; gpt2c runs {', '.join(_ARCHITECTURES[model_type])}"
+            )
     for key, why in _REFUSED.items():
         value = values.get(key)
         if not (value is None or value is False or value == {} or value == []):
@@ -285,13 +340,15 @@ def _refuse(values: Mapping[str, Any]) -> None:
             )
 
 
-def _left_over(key: str, value: Any) -> Setting:
+def _left_over(key: str, value: Any, of_bigcode: bool) -> Setting:
     """The report's line for a key that is not read."""
     if key in _REFUSED:
         return Setting(key, value, "honoured", "not asked for")
     if key == "auto_map":
         return Setting(key, value, "ignored", "no code of the model's own is run")
     why = "for GPT2DoubleHeadsModel" if key.startswith("summary_") else _IGNORED.get(key)
-    return (
-        Setting(key, value, "ignored", why) if why else Setting(key, value, "unknown", "not a field of GPT-2")
-    )
+    if of_bigcode:
+        why = _BIGCODE_ALONE.get(key, why)
+    if why:
+        return Setting(key, value, "ignored", why)
+    return Setting(key, value, "unknown", f"not a field of {'GPTBigCode' if of_bigcode else 'GPT-2'}")

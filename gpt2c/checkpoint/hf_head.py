@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Head, Setting
+from ..config import Config, Head, Setting
 from ..errors import ConfigError, shown
 
-__all__ = ["HEADS", "head_from_hf", "head_to_hf"]
+__all__ = ["HEADS", "class_of", "head_from_hf", "head_to_hf"]
 
 # The classes of transformers that have one -> its kind in gpt2c.
 HEADS = {
     "GPT2ForSequenceClassification": "sequence",
     "GPT2ForTokenClassification": "token",
     "GPT2DoubleHeadsModel": "choice",
+    "GPTBigCodeForSequenceClassification": "sequence",
+    "GPTBigCodeForTokenClassification": "token",
 }
 _PROBLEMS = {
     "regression": "regression",
@@ -56,17 +58,18 @@ def head_from_hf(values: Mapping[str, Any], report: list[Setting]) -> Head | Non
     return None
 
 
+def class_of(config: Config, kind: str) -> str:
+    """The class of transformers that has a head of this kind, for a model of this configuration."""
+    family = "GPTBigCode" if config.is_multi_query else "GPT2"
+    names = [name for name, other in HEADS.items() if other == kind]
+    return next((name for name in names if name.startswith(family)), names[0])
+
+
 def head_to_hf(head: Head) -> dict[str, Any]:
     """What a ``config.json`` says of a head, as `head_from_hf` and transformers read it."""
-    [architecture] = [name for name, kind in HEADS.items() if kind == head.kind]
-    found: dict[str, Any] = {"architectures": [architecture]}
     if head.kind == "choice":
-        return (
-            found
-            | {key: values[0] for key, values in _SUMMARY.items()}
-            | {"summary_activation": head.activation}
-        )
-    found["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
+        return {key: values[0] for key, values in _SUMMARY.items()} | {"summary_activation": head.activation}
+    found: dict[str, Any] = {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
     found["label2id"] = {label: i for i, label in enumerate(head.labels)}
     if head.kind == "sequence":
         [problem] = [name for name, problem in _PROBLEMS.items() if problem == head.problem]

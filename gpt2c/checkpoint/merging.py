@@ -26,6 +26,7 @@ from .adapter_config import refusal
 from .checkpoint import Checkpoint
 from .deltas import Apply, Blocks, Change, blocks_of, changes_of, rows_at_a_time
 from .directory import ADAPTER_CONFIG
+from .hf_config import is_bigcode
 from .hf_head import HEADS, head_from_hf
 from .hub import fetch_adapter, looks_like_name
 from .names import expected
@@ -107,6 +108,8 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     with contextlib.ExitStack() as stack:
         adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)
+        if is_bigcode(base.config):
+            _check_layout(base, adapters)
         report: list[Setting] = []
         head = base.config.head or _head_of(adapters, base.config, report)
         tensors, tied = _tensors(base, adapters, head)
@@ -127,20 +130,7 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
                 )
         stack.pop_all()
     notes = [note for *_, notes in found for note in notes] + [_note(adapter) for adapter in adapters]
-    if base.config.tie_word_embeddings and not tied:
-        notes.append(
-            "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
-            "matrices now, as in its training"
-        )
-    if head is not base.config.head and head is not None:
-        notes.append(
-            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
-            "names it does not tell: they are those of the base's config.json, where it has as many"
-        )
-    if config.n_vocab != base.config.n_vocab:
-        notes.append(
-            f"the adapter changes the vocabulary from {base.config.n_vocab} to {config.n_vocab} tokens"
-        )
+    notes += _changes(base.config, config, tied)
     own = (a.path for a in adapters if any((a.path / name).exists() for name in (*FILES, META)))
     settings = [(adapter.weight, adapter.settings._replace(where="", base=None)) for adapter in adapters]
     return Merged(
@@ -156,6 +146,23 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
         changes=changes,
         settings=repr(settings),
     )
+
+
+def _changes(base: Config, merged: Config, tied: bool) -> Iterator[str]:
+    """What the adapters change beside weights, for display."""
+    if base.tie_word_embeddings and not tied:
+        yield (
+            "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
+            "matrices now, as in its training"
+        )
+    head = merged.head
+    if head is not base.head and head is not None:
+        yield (
+            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
+            "names it does not tell: they are those of the base's config.json, where it has as many"
+        )
+    if merged.n_vocab != base.n_vocab:
+        yield f"the adapter changes the vocabulary from {base.n_vocab} to {merged.n_vocab} tokens"
 
 
 def _check_together(adapters: list[Adapter]) -> None:
@@ -187,6 +194,15 @@ def _check_new(adapter: Adapter, before: list[Adapter]) -> None:
                 f"weight {total:g}: from_pretrained(BASE, adapter=[({name!r}, {total:g})]), or -m BASE "
                 f"--adapter {name}={total:g}"
             )
+
+
+def _check_layout(base: Checkpoint, adapters: list[Adapter]) -> None:
+    """Refuse what lies otherwise in models of type gpt_bigcode than in the base as it is read."""
+    for adapter in adapters:
+        for name in sorted({*adapter.pairs, *adapter.biases, *adapter.replaced} & base.tensors.keys()):
+            is_dense = name.startswith("h.") and len(base.tensors[name].shape) == 2
+            if base.tensors[name].heads is not None or (is_dense and name in adapter.replaced):
+                raise refusal(adapter.path, f"changes {name} of this model of type gpt_bigcode")
 
 
 def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> Head | None:

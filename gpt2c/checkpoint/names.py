@@ -23,15 +23,17 @@ __all__ = [
     "shared_prefix",
 ]
 
-_EMBEDDINGS = {
+_Dims = dict[str, tuple[str, ...]]
+
+_EMBEDDINGS: _Dims = {
     "wte.weight": ("n_vocab", "n_embd"),
     "wpe.weight": ("n_ctx", "n_embd"),
 }
-_LAYER = {
+_LAYER: _Dims = {
     "ln_1.weight": ("n_embd",),
     "ln_1.bias": ("n_embd",),
-    "attn.c_attn.weight": ("n_embd", "3 * n_embd"),
-    "attn.c_attn.bias": ("3 * n_embd",),
+    "attn.c_attn.weight": ("n_embd", "n_qkv"),
+    "attn.c_attn.bias": ("n_qkv",),
     "attn.c_proj.weight": ("n_embd", "n_embd"),
     "attn.c_proj.bias": ("n_embd",),
     "ln_2.weight": ("n_embd",),
@@ -41,11 +43,34 @@ _LAYER = {
     "mlp.c_proj.weight": ("n_inner", "n_embd"),
     "mlp.c_proj.bias": ("n_embd",),
 }
-_END = {
+_CROSS: _Dims = {
+    "ln_cross_attn.weight": ("n_embd",),
+    "ln_cross_attn.bias": ("n_embd",),
+    "crossattention.q_attn.weight": ("n_embd", "n_embd"),
+    "crossattention.q_attn.bias": ("n_embd",),
+    "crossattention.c_attn.weight": ("n_embd", "2 * n_embd"),
+    "crossattention.c_attn.bias": ("2 * n_embd",),
+    "crossattention.c_proj.weight": ("n_embd", "n_embd"),
+    "crossattention.c_proj.bias": ("n_embd",),
+}
+_END: _Dims = {
     "ln_f.weight": ("n_embd",),
     "ln_f.bias": ("n_embd",),
 }
-_HEAD = {"lm_head.weight": ("n_vocab", "n_embd")}
+# What a BERT has besides: its ln_1 and ln_2 follow the attention and the feed-forward layer, as in GPT-1.
+_TYPES: _Dims = {"wtt.weight": ("n_types", "n_embd")}
+_AFTER_EMBEDDING: _Dims = {
+    "ln_emb.weight": ("n_embd",),
+    "ln_emb.bias": ("n_embd",),
+}
+_MASKED_HEAD: _Dims = {
+    "transform.weight": ("n_embd", "n_embd"),
+    "transform.bias": ("n_embd",),
+    "ln_head.weight": ("n_embd",),
+    "ln_head.bias": ("n_embd",),
+    "lm_head.bias": ("n_vocab",),
+}
+_HEAD: _Dims = {"lm_head.weight": ("n_vocab", "n_embd")}
 
 _PREFIX = "transformer."
 # What stands before every name where torch.compile, parallel training, Lightning or PEFT wraps the model.
@@ -83,12 +108,18 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
 
     ``lm_head.weight`` is among them only where the head is not tied to ``wte.weight``.
     """
-    sizes = {name: getattr(config, name) for name in ("n_vocab", "n_ctx", "n_embd", "n_inner")}
-    sizes["3 * n_embd"] = 3 * config.n_embd
-    layers = {f"h.{i}.{name}": dims for i in range(config.n_layer) for name, dims in _LAYER.items()}
+    names = ("n_vocab", "n_ctx", "n_types", "n_embd", "n_qkv", "n_inner")
+    sizes = {name: getattr(config, name) for name in names} | {"2 * n_embd": 2 * config.n_embd}
+    words = {"n_qkv": "n_embd + 2 * head_dim" if config.is_multi_query else "3 * n_embd"}
+    layer = _LAYER | (_CROSS if config.add_cross_attention else {})
+    layers = {f"h.{i}.{name}": dims for i in range(config.n_layer) for name, dims in layer.items()}
+    before, after = _EMBEDDINGS, _END
+    if config.is_bert:
+        before = _EMBEDDINGS | (_TYPES if config.n_types else {}) | _AFTER_EMBEDDING
+        after = _MASKED_HEAD if config.masked_head else {}
     head = {} if config.tie_word_embeddings else _HEAD
-    for name, dims in (_EMBEDDINGS | layers | _END | head).items():
-        yield name, dims, tuple(sizes[dim] for dim in dims)
+    for name, dims in (before | layers | after | head).items():
+        yield name, tuple(words.get(dim, dim) for dim in dims), tuple(sizes[dim] for dim in dims)
     shapes = {} if config.head is None else config.head.shapes(config.n_embd)
     for name, shape in shapes.items():
         yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape

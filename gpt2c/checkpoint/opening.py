@@ -18,6 +18,7 @@ from .directory import (
     read_generation_config,
 )
 from .files import is_gguf, read_object, reading
+from .hf_config import is_bigcode
 from .hub import fetch, looks_like_name
 from .validate import match, unwrapped, without_absent_head
 
@@ -163,6 +164,10 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
             config = read_config(directory, alone=directory == path)
             files, stored, found = open_weights(path, stack, strict=strict)
             stored, wrapped = unwrapped(stored)
+            if is_bigcode(config):
+                from .bigcode import as_gpt2  # deferred, as most models are GPT-2
+
+                stored = as_gpt2(stored, config)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
             config, absent = without_absent_head(config, stored)

@@ -11,20 +11,21 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..config import Config, Head, Setting
+from ..config import Config
 from ..core import _engine
 from ..core.files import replacing
-from ..errors import CheckpointError, ConfigError, GPT2CError, TokenizerError, shown
+from ..errors import CheckpointError, ConfigError, TokenizerError, shown
 from .files import RegularFile, parse_object, reading
 from .names import expected
+from .packed_config import check_keys, config_from_header, config_values
 from .safetensors import read_header_and_metadata, write_tensors
 from .tensors import TensorInfo
 
@@ -123,7 +124,7 @@ def write_packed(
         "name": name.encode(errors="replace").decode(),  # of a path that is not UTF-8, which JSON must be
         "source_sha256": source_sha256,
         "payload_sha256": checksum.hexdigest(),
-        "config": json.dumps(asdict(weights.config)),
+        "config": json.dumps(config_values(weights.config)),
         "generation_config": json.dumps(dict(generation_config)),
     }
     write_tensors(file, arrays, metadata, ALIGNMENT, seal=_sealed)
@@ -135,7 +136,8 @@ def _layout(config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
     Panels first, so that they are contiguous, in the order in which a forward pass reads them.
     """
     shapes = {name: shape for name, _, shape in expected(config)}
-    dense = [name for name, shape in shapes.items() if name.startswith("h.") and len(shape) == 2]
+    of_layers = [name for name, shape in shapes.items() if name.startswith("h.") and len(shape) == 2]
+    dense = [*of_layers, *(["transform.weight"] if config.masked_head else [])]
     panels = [*dense, "wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
     layout = {name: ("U8", shapes[name]) for name in panels}
     return layout | {name: ("F32", shape) for name, shape in shapes.items() if name not in layout}
@@ -299,7 +301,7 @@ def open_packed(path: Path) -> Packed:
         )
     with _naming_damage(path):
         _check_metadata(metadata, whole[: 8 + int.from_bytes(whole[:8].tobytes(), "little")].tobytes())
-        config = _config(metadata["config"])
+        config = config_from_header(metadata["config"])
         _check_arrays(tensors, _layout(config))
         generation_config = parse_object(metadata["generation_config"].encode(), "its generation_config")
         vocabulary = None
@@ -312,44 +314,11 @@ def open_packed(path: Path) -> Packed:
 def _check_metadata(metadata: Mapping[str, str], header: bytes) -> None:
     if not _is_sealed(header, metadata.get("header_crc32", "")):
         raise CheckpointError("the checksum of its header is not the one written in it")
-    _check_keys(metadata, _METADATA, "its header", CheckpointError)
+    check_keys(metadata, _METADATA, "its header", CheckpointError)
     if metadata["dtype"] not in _engine.DTYPES:
         raise CheckpointError(
             f"it has the dtype {shown(metadata['dtype'])}; known: {', '.join(_engine.DTYPES)}"
         )
-
-
-def _check_keys(found: Iterable[str], wanted: Iterable[str], what: str, error: type[GPT2CError]) -> None:
-    """All that are wanted, and no others."""
-    found, wanted = dict.fromkeys(found), dict.fromkeys(wanted)
-    for verb, keys in (
-        ("lacks", [key for key in wanted if key not in found]),
-        ("has the unknown", [key for key in found if key not in wanted]),
-    ):
-        if keys:
-            raise error(f"{what} {verb} {', '.join(map(shown, keys[:4]))}{', …' * (len(keys) > 4)}")
-
-
-def _config(text: str) -> Config:
-    values = parse_object(text.encode(), "its configuration")
-    # Those with a default too, which need not be what the model was made with.
-    _check_keys(values, (field.name for field in fields(Config)), "its configuration", ConfigError)
-    head, report = values["head"], values["report"]
-    if isinstance(head, dict):
-        _check_keys(head, (field.name for field in fields(Head)), "its configuration's head", ConfigError)
-        values["head"] = Head(**head)
-    elif head is not None:
-        raise ConfigError(f"its configuration's head is {shown(head)}; allowed: an object or null")
-    if not isinstance(report, list) or not all(map(_is_setting, report)):
-        raise ConfigError(
-            f"its configuration's report is {shown(report)}; allowed: lists [key, value, status, note]"
-        )
-    values["report"] = tuple(Setting(*line) for line in report)
-    return Config(**values)
-
-
-def _is_setting(line: Any) -> bool:
-    return isinstance(line, list) and [type(item) for item in line[:1] + line[2:]] == [str, str, str]
 
 
 def _check_arrays(
@@ -357,7 +326,7 @@ def _check_arrays(
 ) -> None:
     """The arrays of a layout and no others, in its order. The engine checks the shapes of panels."""
     wanted = [*layout, VOCABULARY] if VOCABULARY in tensors else [*layout]
-    _check_keys(tensors, wanted, "by its configuration, its header", CheckpointError)
+    check_keys(tensors, wanted, "by its configuration, its header", CheckpointError)
     for (name, info), place in zip(tensors.items(), wanted, strict=True):
         if name != place:
             raise CheckpointError(f"array {shown(name)} lies in the place of {shown(place)}")

@@ -55,6 +55,9 @@ class TensorInfo(NamedTuple):
     offset: int  # of its first byte, from the start of the file
     nbytes: int  # from its first to its last element
     strides: tuple[int, ...] | None = None  # in elements; None: C-contiguous
+    # Of queries, keys and values that lie head by head along the last axis, [heads][3][width], and are read
+    # as [3][heads][width]: how many heads.
+    heads: int | None = None
 
     def size_of(self, count: int) -> int:
         """The bytes of ``count`` neighbouring elements, which are whole blocks where the dtype has those."""
@@ -92,6 +95,10 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     CheckpointError
         The file has become too short, the tensor has another dtype, or it holds NaN or infinity.
     """
+    if info.heads is not None:
+        found = read_tensor(file, info._replace(heads=None), begin, end)
+        parts = found.reshape(*found.shape[:-1], info.heads, 3, -1).swapaxes(-3, -2)
+        return np.ascontiguousarray(parts).reshape(found.shape)
     if info.dtype == ZERO:
         return np.zeros(info.shape, np.float32)
     if info.dtype not in READABLE:

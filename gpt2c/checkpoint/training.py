@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from .names import canonical
 from .tensors import TensorInfo
 from .validate import unwrapped
 
-__all__ = ["Training", "ends_of_text", "of_a_fork", "of_linear_layers"]
+__all__ = ["Training", "ends_of_text", "of_a_fork", "of_linear_layers", "transposed"]
 
 _DENSE = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 _END_OF_TEXT = 50_256
@@ -58,7 +58,12 @@ def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> tuple[list[Tensor
             raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
         named.append(tensor._replace(name=name))
     bare, notes = unwrapped(named)
+    return transposed(bare), notes
+
+
+def transposed(stored: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """The tensors, those of dense layers with their axes exchanged."""
     return [
         tensor.transposed if _DENSE.fullmatch(canonical(tensor.name)) and len(tensor.shape) == 2 else tensor
-        for tensor in bare
-    ], notes
+        for tensor in stored
+    ]

@@ -107,7 +107,8 @@ _TO_GENERATE = each(
         "forced_bos_token_id": "put the token at the end of the prompt, and give --special",
         "forced_eos_token_id": _NO_SUCH,
         "begin_suppress_tokens": "--suppress-token forbids a token everywhere",
-        "guidance_scale negative_prompt_ids negative_prompt_attention_mask": "gpt2c has no guidance",
+        "negative_prompt_ids": "--negative-prompt takes a text",
+        "negative_prompt_attention_mask": "texts are never padded",
         "prefix_allowed_tokens_fn constraints force_words_ids token_bitmask": f"{_IN_PYTHON} token_bitmask",
         "logits_processor": f"{_IN_PYTHON} logits_processor",
         "sequence_bias": (

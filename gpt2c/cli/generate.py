@@ -25,9 +25,10 @@ __all__ = ["run"]
 def run(arguments: Namespace) -> None:
     """Continue a text, or those of files."""
     if arguments.temperature is None:
-        arguments.temperature = 0.8 if arguments.num_beams == 1 else 0.0
+        searches = arguments.num_beams > 1 or arguments.penalty_alpha
+        arguments.temperature = 0.0 if searches else 0.8
     if arguments.top_k is None:
-        arguments.top_k = 0 if arguments.mirostat else 40
+        arguments.top_k = 4 if arguments.penalty_alpha else 0 if arguments.mirostat else 40
     if arguments.top_p is None:
         arguments.top_p = 1.0 if arguments.mirostat else 0.95
     arguments.early_stopping = {"true": True, "false": False}.get(arguments.early_stopping, "never")
@@ -82,7 +83,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
         if prompt is None:
             prompt = ""
             note("no prompt: from the beginning of a text")
-        beginning = "" if arguments.no_prompt else prompt
+        beginning, end = ("", "") if arguments.no_prompt else (prompt, arguments.suffix or "")
         begin, first_seconds = perf_counter(), None
         if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
             results = model.generate([prompt], **options)
@@ -98,11 +99,11 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
                     out,
                 )
             elif len(results) == 1:
-                print(bold(beginning, out) + shown(results[0].text, out), file=out)
+                print(bold(beginning, out) + shown(results[0].text, out) + bold(end, out), file=out)
             else:
                 for number, result in enumerate(results, 1):
                     print(dim(f"--- {number} of {len(results)} ---", out), file=out)
-                    print(bold(beginning, out) + shown(result.text, out), file=out)
+                    print(bold(beginning, out) + shown(result.text, out) + bold(end, out), file=out)
         else:
             with model.stream(prompt, **options) as stream:
                 # What is wrong with the options is known once there is a first piece.
@@ -110,7 +111,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
                 print(bold(beginning, out), shown(first, out), sep="", end="", file=out, flush=True)
                 for piece in stream:
                     print(shown(piece, out), end="", file=out, flush=True)
-            print(file=out)
+            print(bold(end, out), file=out)
             results, first_seconds = [stream.result], stream.first_token_seconds
         seconds = perf_counter() - begin
     # JSON has the traces already, and all results of a search share one.

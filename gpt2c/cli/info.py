@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..checkpoint.hf_head import HEADS
+from ..checkpoint.hf_head import class_of
 from ..core import _engine
 from ..core.labels import harmless
 from ..views.ansi import bold
@@ -17,7 +17,7 @@ from .formatting import print_json, quoted, size_text
 from .loading import load_model
 
 if TYPE_CHECKING:
-    from ..config import Head
+    from ..config import Config
     from ..model import GPT2
     from .checking import Finding
 
@@ -27,6 +27,7 @@ __all__ = ["run"]
 _SIZES = {
     "n_layer": "layers",
     "n_head": "heads",
+    "n_kv_head": "heads of keys and values",
     "n_embd": "width",
     "n_inner": "width of the MLP",
     "n_ctx": "positions",
@@ -59,8 +60,8 @@ def run(arguments: Namespace) -> None:
         tokenizer = model.tokenizer if model.has_tokenizer else None
         told: dict[str, Any] = {
             "model": model.name,
-            "sizes": {name: getattr(model.config, name) for name in _SIZES},
-            "head": _head(model.config.head),
+            "sizes": _sizes(model.config),
+            "head": _head(model.config),
             "config": [setting._asdict() for setting in model.config.report],
             "generation_config": model.generation_config,
             "bos_token_id": model.config.bos_token_id,
@@ -100,12 +101,16 @@ def _checks(model: GPT2, arguments: Namespace) -> list[Finding]:
     return list(findings(model, arguments))
 
 
-def _head(head: Head | None) -> dict[str, Any] | None:
+def _sizes(config: Config) -> dict[str, Any]:
+    """Heads of keys and values are told of where they are others than the heads."""
+    return {name: getattr(config, name) for name in _SIZES if name != "n_kv_head" or config.is_multi_query}
+
+
+def _head(config: Config) -> dict[str, Any] | None:
     """What the model is besides or in place of a language model, as JSON has it."""
-    if head is None:
+    if config.head is None:
         return None
-    [name] = [name for name, kind in HEADS.items() if kind == head.kind]
-    return {"class": name, **dataclasses.asdict(head)}
+    return {"class": class_of(config, config.head.kind), **dataclasses.asdict(config.head)}
 
 
 class _Page:

@@ -18,6 +18,7 @@ def sampling_options(parser: ArgumentParser) -> None:
     _add_restrictions(add)
     _add_dry(add)
     _add_search(add)
+    _add_contexts(add)
     _add_overflow(add)
 
 
@@ -61,13 +62,13 @@ def _add_sampling(add: Callable[..., object]) -> None:
         "--temperature",
         type=float,
         metavar="T",
-        help="0 is greedy, above 1 daring (0.8; 0 with --num-beams, so that nothing is drawn)",
+        help="0 is greedy, above 1 daring (0.8; 0, no draw, with --num-beams and --penalty-alpha)",
     )
     add(
         "--top-k",
         type=int,
         metavar="K",
-        help="draw among the K most probable; 0: no limit (40; with --mirostat 0)",
+        help="draw among the K most probable; 0: no limit (40; with --mirostat 0, with --penalty-alpha 4)",
     )
     add(
         "--top-p",
@@ -222,6 +223,20 @@ def _add_search(add: Callable[..., object]) -> None:
         "--num-beams", type=int, default=1, metavar="N", help="search the most probable text with N beams (1)"
     )
     add(
+        "--num-beam-groups",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a search: beams in N groups, which differ by --diversity-penalty (1)",
+    )
+    add(
+        "--diversity-penalty",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="of a search in groups: off a token for each time that the groups before have just taken it (0)",
+    )
+    add(
         "--length-penalty",
         type=float,
         default=1.0,
@@ -234,6 +249,30 @@ def _add_search(add: Callable[..., object]) -> None:
         default="false",
         help="of a search: 'true' ends it once N texts have ended, 'never' only when no better one can come "
         "(false: when the best live text would not be better as it is)",
+    )
+
+
+def _add_contexts(add: Callable[..., object]) -> None:
+    add(
+        "--penalty-alpha",
+        type=float,
+        default=0.0,
+        metavar="A",
+        help="contrastive search: of the --top-k most probable, what is least like the text; 0.6 is usual "
+        "(0)",
+    )
+    add(
+        "--guidance-scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="above 1: stress the prompt, against --negative-prompt or its own last token alone (1)",
+    )
+    add("--negative-prompt", metavar="TEXT", help="what --guidance-scale leads away from")
+    add(
+        "--suffix",
+        metavar="TEXT",
+        help="fill the gap between the prompt and TEXT, by a model trained for it, such as StarCoder",
     )
 
 

@@ -8,7 +8,8 @@ cdef class KVCache:
     cdef readonly str dtype
     cdef gpt2c_cache c
     cdef Py_ssize_t length
-    cdef object k, v      # [n_layer * n_head, capacity / 16, bytes of 16 positions]
+    cdef object k, v      # [n_layer * n_kv_head, capacity / 16, bytes of 16 positions]
+    cdef readonly KVCache cross
     cdef KVCache prefix   # what c.k0 and c.v0 belong to
     cdef readonly Py_ssize_t branches  # of which it is the prefix
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache

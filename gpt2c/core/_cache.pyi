@@ -10,6 +10,7 @@ class KVCache:
     weights: Weights
     n_ctx: int
     dtype: str
+    cross: KVCache | None
     branches: int
     @property
     def nbytes(self) -> int: ...
@@ -19,6 +20,9 @@ class KVCache:
         n_ctx: int | None = None,
         dtype: str | None = None,
         prefix: KVCache | None = None,
+        cross: KVCache | None = None,
+        *,
+        of_encoder: bool = False,
     ) -> None: ...
     def __len__(self) -> int: ...
     def take(self, other: KVCache, begin: int, end: int) -> None: ...

@@ -38,19 +38,26 @@ cdef class KVCache:
     prefix : KVCache or None
         The text goes on from that of this cache, whose positions are read where they are instead of copied (but for up
         to 15). As long as a cache reads them it is frozen: it may be the prefix of others, but neither grow nor shrink.
+        Both then have the same ``cross``.
+    cross : KVCache or None
+        Of a model with cross-attention: keys and values of the output of an encoder, as ``cross_keys`` makes them.
+    of_encoder : bool
+        Whether it is to hold such keys and values: then there is no limit to n_ctx.
 
     Attributes
     ----------
     n_ctx : int
+    cross : KVCache or None
     branches : int
         How many caches read its positions: above 0, it is frozen.
     nbytes : int
-        Bytes set aside: 2 * n_layer * n_embd * 4 (of 16 bits: * 2) per position, n_ctx rounded up to 16 or 128;
-        some more where the width of a head is not a multiple of 16.
+        Bytes set aside: 2 * n_layer * n_kv_head * head_dim * 4 (of 16 bits: * 2) per position, n_ctx rounded up to 16
+        or 128; some more where the width of a head is not a multiple of 16.
     """
 
-    def __cinit__(self, Weights weights not None, n_ctx=None, dtype=None, KVCache prefix=None):
-        most = weights.config.n_ctx
+    def __cinit__(self, Weights weights not None, n_ctx=None, dtype=None, KVCache prefix=None,
+                  KVCache cross=None, *, bint of_encoder=False):
+        most = max(n_ctx or 0, weights.config.n_ctx) if of_encoder else weights.config.n_ctx
         if n_ctx is None:
             n_ctx = most
         if isinstance(n_ctx, bool) or not isinstance(n_ctx, (int, np.integer)) or not 1 <= n_ctx <= most:
@@ -61,12 +68,16 @@ cdef class KVCache:
         self.weights, self.n_ctx, self.dtype = weights, n_ctx, dtype
         if prefix is not None:
             self.adopt(prefix)
+            cross = prefix.cross
+        if cross is not None and cross.weights is not weights:
+            raise ValueError("cross must be keys and values of an encoder's output for the same model")
+        self.cross = cross
         # Few sizes, so that memory is used again, but small ones for the many caches of short texts.
         cdef ptrdiff_t own = max(1, n_ctx - self.c.shared)
         cdef ptrdiff_t step = GPT2C_LANES if own < GPT2C_KEY_BLOCK else GPT2C_KEY_BLOCK
         cdef ptrdiff_t capacity = (own + step - 1) // step * step
         cdef ptrdiff_t d_head = weights.model.d_head
-        shape = (weights.model.n_layer * weights.model.n_head, capacity // GPT2C_LANES)
+        shape = (weights.model.n_layer * weights.model.n_kv_head, capacity // GPT2C_LANES)
         self.k = weights.acquire_memory(math.prod(shape) * keys_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
         self.v = weights.acquire_memory(math.prod(shape) * values_bytes(self.c.dtype, d_head)).reshape(*shape, -1)
         self.c.k, self.c.v, self.c.capacity = memory_of(self.k), memory_of(self.v), capacity
@@ -140,8 +151,9 @@ cdef class KVCache:
         ``begin`` and the length of this cache are multiples of 16. Nothing is copied beyond what ``other`` holds.
         """
         cdef ptrdiff_t first = begin, last = end, n
-        if other is self or other.weights is not self.weights or other.dtype != self.dtype:
-            raise ValueError("a cache can take positions of another of the same model and dtype")
+        if other is self or other.weights is not self.weights or other.dtype != self.dtype or \
+                other.cross is not self.cross:
+            raise ValueError("a cache can take positions of another of the same model, dtype and encoder's output")
         if first % GPT2C_LANES or self.length % GPT2C_LANES or not 0 <= first <= last <= other.length or \
                 self.length + last - first > self.n_ctx:
             raise ValueError(f"take({begin!r}, {end!r}) of {other!r} into {self!r}: from a multiple of 16 to one, with "
@@ -216,8 +228,9 @@ cdef class KVCache:
         Both must have the same prefix, or none; ``n`` is at most the length of either.
         """
         if other is self or other.weights is not self.weights or other.dtype != self.dtype or \
-                other.prefix is not self.prefix or other.length > self.n_ctx:
-            raise ValueError("a cache can follow another of the same model, dtype and prefix, if it has the room")
+                other.prefix is not self.prefix or other.cross is not self.cross or other.length > self.n_ctx:
+            raise ValueError("a cache can follow another of the same model, dtype, prefix and encoder's output, if it "
+                             "has the room")
         if not self.c.shared <= n <= min(self.length, other.length):
             raise ValueError(f"n is {n}; allowed: {self.c.shared} to {min(self.length, other.length)}")
         self.acquire_to_change()
@@ -243,7 +256,8 @@ cdef class KVCache:
         n_ctx : int or None
             Positions that the copy has room for, at least len(cache); None: as many as this one.
         """
-        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype, self.prefix)
+        cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype, self.prefix,
+                                    self.cross)
         if copy.n_ctx < self.length:
             raise ValueError(f"fork(n_ctx={n_ctx!r}); allowed: {self.length} (the positions filled) or more")
         self.acquire()

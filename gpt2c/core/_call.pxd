@@ -1,3 +1,5 @@
+from libc.stdint cimport int32_t
+
 from gpt2c.core._kernels cimport gpt2c_call, gpt2c_step, gpt2c_workspace
 from gpt2c.core._weights cimport Weights
 
@@ -11,6 +13,7 @@ cdef class Call:
     cdef ptrdiff_t rows
     cdef object row_start  # intp [n_sequences + 1]
     cdef object lengths    # intp [n_sequences]
+    cdef object cross_lengths  # the same of the encoder's outputs
     cdef object observer
     cdef object deadline
     cdef object turns     # of the deadline, if it has them
@@ -23,7 +26,8 @@ cdef class Call:
     cdef float *buffer(self, ptrdiff_t size, name=*) except NULL
     cdef shown(self, name)
     cdef int add_sequences(self, sequences, bint bidirectional) except -1
-    cdef int add_ids(self, parts) except -1
+    cdef const int32_t *numbers(self, parts, ptrdiff_t limit, problem) except NULL
+    cdef int add_cross(self) except -1
     cdef int allocate(self, bint with_top) except -1
     cdef int start_at(self, start) except -1
     cdef int watch(self, observer) except -1

@@ -1,4 +1,5 @@
-PLACES: dict[str, str]
+from ._kernels import PLACE_TABLE as PLACE_TABLE
+
 UNFUSED: int
 OBSERVE_PATTERN: int
 EDIT_PATTERN: int

@@ -5,48 +5,21 @@ from functools import partial
 
 import numpy as np
 
-from gpt2c.core._kernels import aligned_empty
+from gpt2c.core._kernels import PLACE_TABLE, aligned_empty
 from gpt2c.errors import CacheInUseError, ContextLengthError
 
-from cpython.buffer cimport PyBUF_WRITE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int32_t
 
 from gpt2c.core._cache cimport KVCache
 from gpt2c.core._kernels cimport (
-    GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_EMBED, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F,
-    GPT2C_AT_MLP_IN, GPT2C_AT_MLP_OUT, GPT2C_AT_PATTERN, GPT2C_AT_POSITIONS, GPT2C_AT_POST, GPT2C_AT_PRE,
-    GPT2C_AT_QKV, GPT2C_AT_RESID_MID, GPT2C_AT_RESID_POST, GPT2C_AT_RESID_PRE, GPT2C_AT_SCORES, GPT2C_AT_Z,
-    GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED, GPT2C_HEAD, GPT2C_N_PLACES, GPT2C_OBSERVE_PATTERN,
-    GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache, gpt2c_dense, gpt2c_model,
-    gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, run_steps, scratch_size, step_dense,
-    threads_now,
+    GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_CROSS_PATTERN, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F,
+    GPT2C_AT_PATTERN, GPT2C_AT_SCORES, GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED, GPT2C_HEAD,
+    GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache,
+    gpt2c_dense, gpt2c_model, gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, rows_at,
+    run_steps, scratch_size, step_dense, threads_now,
 )
 
-# Where an observer can stop a pass -> its name, and the buffer that is shown there.
-cdef dict PLACE_TABLE = {
-    GPT2C_AT_EMBED: ("embed", "x"),
-    GPT2C_AT_POSITIONS: ("pos_embed", "branch"),
-    GPT2C_AT_RESID_PRE: ("resid_pre", "x"),
-    GPT2C_AT_ATTN_IN: ("attn_in", "x"),
-    GPT2C_AT_LN_1: ("ln1", "norm"),
-    GPT2C_AT_QKV: ("qkv", "qkv"),
-    GPT2C_AT_SCORES: ("attn_scores", "scores"),
-    GPT2C_AT_PATTERN: ("pattern", "pattern"),
-    GPT2C_AT_Z: ("z", "attended"),
-    GPT2C_AT_ATTN_OUT: ("attn_out", "branch"),
-    GPT2C_AT_RESID_MID: ("resid_mid", "x"),
-    GPT2C_AT_MLP_IN: ("mlp_in", "x"),
-    GPT2C_AT_LN_2: ("ln2", "norm"),
-    GPT2C_AT_PRE: ("pre", "pre"),
-    GPT2C_AT_POST: ("post", "post"),
-    GPT2C_AT_MLP_OUT: ("mlp_out", "branch"),
-    GPT2C_AT_RESID_POST: ("resid_post", "x"),
-    GPT2C_AT_LN_F: ("ln_final", "norm"),
-}
-assert sorted(PLACE_TABLE) == list(range(GPT2C_N_PLACES))
-PLACES = dict(PLACE_TABLE[place] for place in range(GPT2C_N_PLACES))
 UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
 
 
@@ -66,7 +39,7 @@ cdef class Call:
     """The buffers and the C struct of one call; private to it."""
 
     def __cinit__(self, Weights weights not None, sequences, threads, bint with_top=False, observer=None, start=None,
-                  bint bidirectional=False, deadline=None):
+                  bint bidirectional=False, deadline=None, bint encoded=False):
         if len(sequences) == 0:
             raise ValueError("no sequences given; at least one (cache, ids) is needed")
         self.weights, self.deadline = weights, deadline
@@ -75,7 +48,11 @@ cdef class Call:
         self.c.external_gemm = weights.backend == "blas"
         # NumPy's BLAS has threads of its own; a second team would compete with them for the cores
         self.c.threads = 1 if self.c.external_gemm else threads_now(threads)
+        bidirectional = bidirectional or weights.config.is_bert
         self.add_sequences(sequences, bidirectional)
+        self.c.batch.encoded = encoded
+        if weights.config.add_cross_attention and not encoded:
+            self.add_cross()
         whole = observer is not None or start is not None or bidirectional
         self.c.workspace.chunk = self.rows if whole else min(self.rows, <ptrdiff_t>GPT2C_CHUNK)
         self.turns = None if deadline is None else deadline.turns
@@ -115,9 +92,10 @@ cdef class Call:
         cdef ptrdiff_t i, n = len(sequences)
         structs = np.empty(n * sizeof(gpt2c_cache), np.uint8)
         cdef gpt2c_cache *cache_structs = <gpt2c_cache *>self.own(structs)
-        starts, lengths, parts = [0], [], []
+        starts, lengths, parts, types = [0], [], [], []
         for i in range(n):
-            cache, ids = sequences[i]
+            cache, ids, *rest = sequences[i]
+            types.append(rest[0] if rest else None)
             if cache is None:
                 raise TypeError("a sequence needs a KVCache")
             if cache.weights is not self.weights:
@@ -143,34 +121,55 @@ cdef class Call:
         self.c.batch.lengths = <const ptrdiff_t *>self.own(self.lengths)
         self.c.batch.row_start = <const ptrdiff_t *>self.own(self.row_start)
         self.c.batch.bidirectional = bidirectional
-        self.add_ids(parts)
+        self.c.batch.ids = self.numbers(parts, m.n_vocab, "token id {} is outside the vocabulary")
+        if any(each is not None for each in types):
+            types = [np.zeros(len(ids), np.int32) if each is None else each for ids, each in zip(parts, types)]
+            if [each.shape for each in types] != [ids.shape for ids in parts]:
+                raise ValueError("each token needs one token type")
+            self.c.batch.types = self.numbers(types, self.weights.config.n_types, "the model has no token type {}")
         return 0
 
-    cdef int add_ids(self, parts) except -1:
-        ids = np.concatenate(parts)  # a copy, even of one: their owner may change them meanwhile
-        cdef const int32_t *found = <const int32_t *>self.own(ids)
-        cdef ptrdiff_t i, n_vocab = self.c.model.n_vocab
+    cdef const int32_t *numbers(self, parts, ptrdiff_t limit, problem) except NULL:
+        """Those of all rows, each from 0 to below the limit."""
+        joined = np.concatenate(parts, dtype=np.int32)  # a copy, even of one: their owner may change them meanwhile
+        cdef const int32_t *found = <const int32_t *>self.own(joined)
+        cdef ptrdiff_t i
         for i in range(self.rows):
-            if not 0 <= found[i] < n_vocab:
-                raise ValueError(f"token id {found[i]} is outside the vocabulary; allowed: 0 to {n_vocab - 1}")
-        self.c.batch.ids = found
+            if not 0 <= found[i] < limit:
+                raise ValueError(f"{problem.format(found[i])}; allowed: 0 to {limit - 1}")
+        return found
+
+    cdef int add_cross(self) except -1:
+        """Of every sequence, what it attends to besides itself."""
+        cdef KVCache cache
+        cdef ptrdiff_t i
+        structs = np.empty(len(self.caches) * sizeof(gpt2c_cache), np.uint8)
+        cdef gpt2c_cache *cross = <gpt2c_cache *>self.own(structs)
+        for i, cache in enumerate(self.caches):
+            if cache.cross is None or not cache.cross.length:
+                raise ValueError("this model attends to the output of an encoder: give the cache what cross_keys makes "
+                                 "of it, KVCache(weights, cross=...)")
+            cross[i] = cache.cross.c
+        self.cross_lengths = np.array([len(cache.cross) for cache in self.caches], np.intp)
+        self.c.batch.cross, self.c.batch.cross_lengths = cross, <const ptrdiff_t *>self.own(self.cross_lengths)
         return 0
 
     cdef int allocate(self, bint with_top) except -1:
         """The workspace, but for what depends on all else."""
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace *w = &self.c.workspace
+        cdef ptrdiff_t n_qkv = m.n_embd + 2 * m.n_kv_head * m.d_head
         w.scratch_size = scratch_size(m, w.chunk, with_top)
         w.x = self.buffer(w.chunk * m.n_embd, "x")
         w.norm = self.buffer(w.chunk * m.n_embd, "norm")
         w.attended = self.buffer(w.chunk * m.n_embd, "attended")
-        w.qkv = self.buffer(w.chunk * 3 * m.n_embd, "qkv")
+        w.qkv = self.buffer(w.chunk * n_qkv, "qkv")
         w.hidden = self.buffer(GPT2C_ENCODED(w.chunk, m.n_inner))
         if self.weights.dtype != "float32":
             w.encoded = self.buffer(GPT2C_ENCODED(w.chunk, max(m.n_embd, m.n_inner)))
         w.scratch = self.buffer(self.c.threads * w.scratch_size)
         if self.c.external_gemm:
-            w.gemm = self.buffer(w.chunk * max(3 * m.n_embd, m.n_inner))
+            w.gemm = self.buffer(w.chunk * max(n_qkv, m.n_inner))
         return 0
 
     cdef int start_at(self, start) except -1:
@@ -213,6 +212,13 @@ cdef class Call:
                       for name in ("scores", "pattern")]
         ends = n_head * self.row_start
         self.views.append([changed[ends[i]:ends[i + 1]].reshape(n_head, rows[i]) for i in range(n)])
+        if self.c.model.cross:
+            keys = self.cross_lengths
+            starts = np.concatenate(([0], np.cumsum(n_head * rows * keys))).astype(np.intp, copy=False)
+            self.c.observer.cross_start = <const ptrdiff_t *>self.own(starts)
+            self.c.observer.cross = self.buffer(starts[-1], "cross")
+            self.views.append([self.named["cross"][starts[i]:starts[i + 1]].reshape(n_head, rows[i], keys[i])
+                               for i in range(n)])
         return 0
 
     # ---- running it ----
@@ -252,7 +258,8 @@ cdef class Call:
                                           "give every sequence a cache of its own, e.g. cache.fork()")
             if self.run_in_turns(<const gpt2c_step *>memory_of(steps), n):
                 raise self.errors[0]
-            if not (self.c.batch.started or self.c.batch.bidirectional):  # else they have what no later token can use
+            # else the caches have what no later token can use
+            if self.c.batch.encoded or not (self.c.batch.started or self.c.batch.bidirectional):
                 for i, cache in enumerate(self.caches):
                     cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]
         finally:
@@ -314,6 +321,9 @@ cdef class Call:
             if poll_signals(<void *>self):
                 return 1
             if step.phase == GPT2C_HEAD:
+                if dense.bias != NULL:
+                    logits = rows_at(target, step.rows, dense.n_out)
+                    logits += rows_at(<float *>dense.bias, 1, dense.n_out)
                 return 0
         with nogil:
             stopped = run_steps(&self.c, step, 1)
@@ -324,6 +334,9 @@ cdef class Call:
         place, buffer = PLACE_TABLE[step.detail]
         if step.detail in (GPT2C_AT_SCORES, GPT2C_AT_PATTERN):
             return self.stop_at_pattern(step, place)
+        if step.detail == GPT2C_AT_CROSS_PATTERN:
+            self.observer.see(place, step.layer, list(self.views[3]))
+            return 0
         array = self.shown(buffer)[:step.rows]
         if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2):
             self.observer.see(place, step.layer, array, self.shown("x"))
@@ -341,13 +354,14 @@ cdef class Call:
     def project(self, ptrdiff_t layer, inputs, rows, heads, parts):
         """Queries (part 0), keys (1) and values (2) of heads that read something else than the residual stream.
 
-        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, n_head, n_embd].
+        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, heads, n_embd].
         Returns an array [pairs, parts, d_head].
         """
         cdef ptrdiff_t begin, n
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace own = self.c.workspace
         found = np.empty((len(rows), len(parts), m.d_head), np.float32)
+        first = np.array([0, m.n_head, m.n_head + m.n_kv_head])[parts]  # among the heads that a row of qkv has
         named, self.named = self.named, self.named_aside
         try:
             if self.named_aside:
@@ -360,8 +374,8 @@ cdef class Call:
                 some = slice(begin, begin + self.aside.chunk)
                 n = len(rows[some])
                 self.project_block(layer, inputs[rows[some], heads[some]])
-                qkv = self.shown("qkv")[:n].reshape(n, 3, m.n_head, m.d_head)
-                found[some] = qkv[np.arange(n)[:, None], parts, heads[some, None]]
+                qkv = self.shown("qkv")[:n].reshape(n, -1, m.d_head)
+                found[some] = qkv[np.arange(n)[:, None], first + heads[some, None]]
         finally:
             self.c.workspace, self.named = own, named
         return found
@@ -383,9 +397,3 @@ cdef class Call:
         for old, array, changed in zip(before, arrays, self.views[2]):
             changed |= (old != array.view(np.int32)).any(axis=2)
         return 0
-
-
-cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n):
-    """Memory of a call as an array, for the time of one product."""
-    memory = PyMemoryView_FromMemory(<char *>data, rows * n * sizeof(float), PyBUF_WRITE)
-    return np.frombuffer(memory, np.float32).reshape(rows, n)

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from ._cache import KVCache as KVCache
 from ._call import EDIT_PATTERN as EDIT_PATTERN
 from ._call import OBSERVE_PATTERN as OBSERVE_PATTERN
-from ._call import PLACES as PLACES
 from ._call import UNFUSED as UNFUSED
 from ._kernels import BACKENDS as BACKENDS
 from ._kernels import CACHE_DTYPES as CACHE_DTYPES
@@ -16,6 +15,7 @@ from ._kernels import DTYPES as DTYPES
 from ._kernels import MOST_THREADS as MOST_THREADS
 from ._kernels import NUMERICS_VERSION as NUMERICS_VERSION
 from ._kernels import OWN_BFLOAT16 as OWN_BFLOAT16
+from ._kernels import PLACES as PLACES
 from ._kernels import TEAM as TEAM
 from ._kernels import aligned_empty as aligned_empty
 from ._kernels import default_isa as default_isa
@@ -40,6 +40,7 @@ __all__ = [
     "KVCache",
     "Weights",
     "aligned_empty",
+    "cross_keys",
     "default_isa",
     "forward",
     "hidden",
@@ -51,8 +52,13 @@ __all__ = [
     "top",
 ]
 
-_Sequences = Sequence[tuple[KVCache, NDArray[np.int32]]]
+_Sequences = Sequence[
+    tuple[KVCache, NDArray[np.int32]] | tuple[KVCache, NDArray[np.int32], NDArray[np.int32] | None]
+]
 
+def cross_keys(
+    weights: Weights, states: Sequence[NDArray[np.float32]], *, dtype: str | None = None, threads: int = 1
+) -> list[KVCache]: ...
 def forward(
     weights: Weights,
     sequences: _Sequences,

@@ -11,10 +11,10 @@ import math
 import numpy as np
 
 from gpt2c.core._cache import KVCache
-from gpt2c.core._call import EDIT_PATTERN, OBSERVE_PATTERN, PLACES, UNFUSED
+from gpt2c.core._call import EDIT_PATTERN, OBSERVE_PATTERN, UNFUSED
 from gpt2c.core._kernels import (
-    BACKENDS, CACHE_DTYPES, DEFAULT_CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, TEAM,
-    aligned_empty, default_isa, isas, mask_bits,
+    BACKENDS, CACHE_DTYPES, DEFAULT_CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, PLACES,
+    TEAM, aligned_empty, default_isa, isas, mask_bits,
 )
 from gpt2c.core._weights import Weights
 
@@ -28,7 +28,7 @@ from gpt2c.core._kernels cimport (
 __all__ = [
     "BACKENDS", "CACHE_DTYPES", "DEFAULT_CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS",
     "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty",
-    "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
+    "cross_keys", "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
 ]
 
 cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
@@ -57,9 +57,10 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     Parameters
     ----------
     weights : Weights
-    sequences : list of (KVCache, ids)
+    sequences : list of (KVCache, ids), or of (KVCache, ids, types)
         ``ids``: int32, one dimension, at least one. They follow what the cache holds, and the cache grows by them.
-        Each cache may appear once.
+        Each cache may appear once. Of a BERT all of a text is given at once, with an empty cache, which stays so;
+        ``types``, int32 or None for zeros: the token types.
     keep : int, or list of int
         How many last rows of each sequence are wanted, or one number for each; 0: all.
     threads : int
@@ -94,6 +95,38 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     call.c.output.logits = <float *>call.own(logits)
     call.run()
     return logits
+
+
+def cross_keys(weights, states, *, dtype=None, threads=1):
+    """Keys and values of the output of an encoder, made once for all calls of a model with cross-attention.
+
+    Parameters
+    ----------
+    weights : Weights
+        Of the model that attends to it.
+    states : list of float32 arrays [positions, n_embd]
+        One per text, at least one position each.
+    dtype : str, optional
+        As for KVCache.
+    threads : int
+
+    Returns
+    -------
+    list of KVCache
+        For ``KVCache(weights, cross=...)``; any number of caches may share one.
+    """
+    if not weights.config.add_cross_attention:
+        raise ValueError("this model has no cross-attention (add_cross_attention is false in its configuration)")
+    n_embd = weights.config.n_embd
+    for rows in states:
+        if rows.ndim != 2 or rows.shape[0] < 1 or rows.shape[1] != n_embd:
+            raise ValueError(f"the output of the encoder has the shape {rows.shape}; needed: (at least 1, {n_embd})")
+    caches = [KVCache(weights, len(rows), dtype, of_encoder=True) for rows in states]
+    sequences = [(cache, np.zeros(len(rows), np.int32)) for cache, rows in zip(caches, states)]
+    start = 0, np.concatenate(states, dtype=np.float32)
+    cdef Call call = Call(weights, sequences, threads, False, None, start, False, None, True)
+    call.run()
+    return caches
 
 
 def hidden(weights, sequences, wanted, *, threads=1, deadline=None):

@@ -69,22 +69,33 @@ cdef extern from "gpt2c.h" nogil:
         gpt2c_dense attn_proj
         gpt2c_dense c_fc
         gpt2c_dense mlp_proj
+        gpt2c_norm ln_cross
+        gpt2c_dense cross_q
+        gpt2c_dense cross_kv
+        gpt2c_dense cross_proj
         float attn_scale
 
     ctypedef struct gpt2c_model:
         ptrdiff_t n_layer
         ptrdiff_t n_head
+        ptrdiff_t n_kv_head
         ptrdiff_t d_head
         ptrdiff_t n_embd
         ptrdiff_t n_inner
         ptrdiff_t n_ctx
         ptrdiff_t n_vocab
+        int post_norm
+        int cross
         gpt2c_function activation
         float epsilon
         const gpt2c_layer *layers
         const float *wte
         const float *wpe
+        const float *wtt
+        gpt2c_norm ln_emb
         gpt2c_norm ln_f
+        gpt2c_norm ln_head
+        gpt2c_dense transform
         gpt2c_dense head
 
     ctypedef struct gpt2c_cache:
@@ -131,9 +142,9 @@ cdef extern from "gpt2c.h" nogil:
         void (*linear)(float *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const gpt2c_dense *,
                        const gpt2c_epilogue *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *) noexcept nogil
         void (*attention)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
-                          ptrdiff_t, float, float *) noexcept nogil
+                          ptrdiff_t, ptrdiff_t, float, float *) noexcept nogil
         void (*attention_block)(float *, ptrdiff_t, const float *, ptrdiff_t, const gpt2c_keys *, ptrdiff_t, ptrdiff_t,
-                                ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
+                                ptrdiff_t, ptrdiff_t, float, ptrdiff_t, float *) noexcept nogil
         void (*store_keys)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
                            ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*store_values)(void *, gpt2c_cache_dtype, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
@@ -171,12 +182,17 @@ cdef extern from "call.h" nogil:
         GPT2C_ATTN_PROJ
         GPT2C_C_FC
         GPT2C_MLP_PROJ
+        GPT2C_CROSS_Q
+        GPT2C_CROSS_KV
+        GPT2C_CROSS_PROJ
+        GPT2C_TRANSFORM
         GPT2C_EMBED
         GPT2C_HEAD
         GPT2C_STOP
 
     ctypedef enum gpt2c_place:
         GPT2C_AT_EMBED
+        GPT2C_AT_TYPES
         GPT2C_AT_POSITIONS
         GPT2C_AT_RESID_PRE
         GPT2C_AT_ATTN_IN
@@ -187,6 +203,9 @@ cdef extern from "call.h" nogil:
         GPT2C_AT_Z
         GPT2C_AT_ATTN_OUT
         GPT2C_AT_RESID_MID
+        GPT2C_AT_CROSS_PATTERN
+        GPT2C_AT_CROSS_OUT
+        GPT2C_AT_RESID_CROSS
         GPT2C_AT_MLP_IN
         GPT2C_AT_LN_2
         GPT2C_AT_PRE
@@ -218,9 +237,13 @@ cdef extern from "call.h" nogil:
         const ptrdiff_t *lengths
         const ptrdiff_t *row_start
         const int32_t *ids
+        const int32_t *types
         int bidirectional
         int started
         ptrdiff_t first_layer
+        const gpt2c_cache *cross
+        const ptrdiff_t *cross_lengths
+        int encoded
 
     ctypedef struct gpt2c_output:
         ptrdiff_t n_rows
@@ -268,6 +291,8 @@ cdef extern from "call.h" nogil:
         float *pattern
         const ptrdiff_t *pattern_start
         unsigned char *changed
+        float *cross
+        const ptrdiff_t *cross_start
 
     ctypedef struct gpt2c_call:
         const gpt2c_model *model
@@ -295,6 +320,7 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL
 cdef int threads_now(threads) except -1
 cdef aligned_bytes(size)
 cdef void *memory_of(array) except? NULL
+cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n)
 cdef gpt2c_dtype dtype_of(name) except *
 cdef gpt2c_cache_dtype cache_dtype_of(name) except *
 

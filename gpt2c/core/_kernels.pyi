@@ -10,6 +10,8 @@ DTYPES: tuple[str, ...]
 CACHE_DTYPES: tuple[str, ...]
 DEFAULT_CACHE_DTYPES: dict[str, str]
 FUNCTIONS: dict[str, int]
+PLACE_TABLE: dict[int, tuple[str, str]]
+PLACES: dict[str, str]
 
 def isas() -> list[str]: ...
 def default_isa() -> str: ...

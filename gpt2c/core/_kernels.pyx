@@ -10,7 +10,8 @@ import numpy as np
 
 from gpt2c.errors import UnsupportedISAError
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.memoryview cimport PyMemoryView_FromMemory
 
 NUMERICS_VERSION = GPT2C_NUMERICS_VERSION
 OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bfloat16 products in their own way
@@ -40,6 +41,40 @@ FUNCTIONS = {
     "erf": GPT2C_ERF,
     "sigmoid": GPT2C_SIGMOID,
 }
+
+# Where an observer can stop a pass -> its name, and the buffer that is shown there.
+PLACE_TABLE = {
+    GPT2C_AT_EMBED: ("embed", "x"),
+    GPT2C_AT_TYPES: ("token_type_embed", "branch"),
+    GPT2C_AT_POSITIONS: ("pos_embed", "branch"),
+    GPT2C_AT_RESID_PRE: ("resid_pre", "x"),
+    GPT2C_AT_ATTN_IN: ("attn_in", "x"),
+    GPT2C_AT_LN_1: ("ln1", "norm"),
+    GPT2C_AT_QKV: ("qkv", "qkv"),
+    GPT2C_AT_SCORES: ("attn_scores", "scores"),
+    GPT2C_AT_PATTERN: ("pattern", "pattern"),
+    GPT2C_AT_Z: ("z", "attended"),
+    GPT2C_AT_ATTN_OUT: ("attn_out", "branch"),
+    GPT2C_AT_RESID_MID: ("resid_mid", "x"),
+    GPT2C_AT_CROSS_PATTERN: ("cross_pattern", "cross"),
+    GPT2C_AT_CROSS_OUT: ("cross_attn_out", "branch"),
+    GPT2C_AT_RESID_CROSS: ("resid_mid_cross", "x"),
+    GPT2C_AT_MLP_IN: ("mlp_in", "x"),
+    GPT2C_AT_LN_2: ("ln2", "norm"),
+    GPT2C_AT_PRE: ("pre", "pre"),
+    GPT2C_AT_POST: ("post", "post"),
+    GPT2C_AT_MLP_OUT: ("mlp_out", "branch"),
+    GPT2C_AT_RESID_POST: ("resid_post", "x"),
+    GPT2C_AT_LN_F: ("ln_final", "norm"),
+}
+assert sorted(PLACE_TABLE) == list(range(GPT2C_N_PLACES))
+PLACES = dict(PLACE_TABLE[place] for place in range(GPT2C_N_PLACES))
+
+
+cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n):
+    """Memory of a call as an array, for the time of one product."""
+    memory = PyMemoryView_FromMemory(<char *>data, rows * n * sizeof(float), PyBUF_WRITE)
+    return np.frombuffer(memory, np.float32).reshape(rows, n)
 
 
 cdef gpt2c_dtype dtype_of(name) except *:

@@ -65,6 +65,7 @@ def attention(
     beyond: float = ...,
     shared: int = 0,
     dtype: str = "float32",
+    one_position: bool = False,
     isa: str | None = None,
     threads: int = 1,
     repeats: int = 1,

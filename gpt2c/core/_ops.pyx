@@ -227,9 +227,8 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
     work.epilogue.function, work.epilogue.residual = function_of(function), NULL
     if residual is not None:
         work.epilogue.residual = address(residual)
-    work.rows, work.scratch_size = rows, GPT2C_LINEAR_SCRATCH(max(1, rows))
-    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
-    work.scratch = address(scratch)
+    scratch = np.empty(max(1, threads) * GPT2C_LINEAR_SCRATCH(max(1, rows)), np.float32)
+    work.rows, work.scratch, work.scratch_size = rows, address(scratch), GPT2C_LINEAR_SCRATCH(max(1, rows))
     in_parallel(threads, panels.shape[0], linear_range, &work)
     return out
 
@@ -243,7 +242,7 @@ cdef struct AttentionWork:
     gpt2c_keys keys
     float scale
     float *scratch
-    ptrdiff_t ld_out, ld_q, rows, tile, first, d_head, scratch_size
+    ptrdiff_t ld_out, ld_q, rows, tile, first, advance, d_head, scratch_size
 
 
 cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread) noexcept nogil:
@@ -253,7 +252,8 @@ cdef void attention_range(void *work, ptrdiff_t begin, ptrdiff_t end, int thread
         row = i * w.tile
         height = min(w.tile, w.rows - row)
         w.kernels.attention(w.out + row * w.ld_out, w.ld_out, w.q + row * w.ld_q, w.ld_q, &w.keys, height,
-                            w.first + row, w.d_head, w.scale, w.scratch + thread * w.scratch_size)
+                            w.first + row * w.advance, w.advance, w.d_head, w.scale,
+                            w.scratch + thread * w.scratch_size)
 
 
 def store(kind, group, dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head, x, *, isa=None):
@@ -293,28 +293,29 @@ cdef lay_out(gpt2c_keys *to, k, v, dtype, beyond, ptrdiff_t shared, isa):
 
 
 def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, float beyond=float("nan"),
-              ptrdiff_t shared=0, dtype="float32", isa=None, int threads=1, int repeats=1):
+              ptrdiff_t shared=0, bint one_position=False, dtype="float32", isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
-    The first query stands at position ``positions - rows``. ``tile`` (1 to 24) queries are handled together, ``beyond``
+    The first query stands at position ``positions - rows``; or all of them stand at the last one, as those of several
+    heads that share keys. ``tile`` (1 to 24) queries are handled together, ``beyond``
     is what the cache, of ``dtype``, holds where nothing was written, ``shared`` (a multiple of 16 before the first
     query) positions lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
     """
     (rows, d), positions = q.shape, k.shape[0]
     check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
-    check(positions >= rows, "there must be at least as many keys as queries")
+    first = positions - 1 if one_position else positions - rows
+    check(first >= 0, "there must be at least as many keys as queries")
     check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
-    check(0 <= shared <= positions - rows and shared % GPT2C_LANES == 0,
-          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {positions - rows}, where the first query is")
+    check(0 <= shared <= first and shared % GPT2C_LANES == 0,
+          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {first}, where the first query is")
     out = fresh(out, (rows, d))
     cdef AttentionWork work
     work.kernels, work.out, work.ld_out = find_kernels(isa), address(out), row_distance(out, "out")
-    work.q, work.ld_q = address(q), row_distance(q, "q")
+    work.q, work.ld_q, work.advance = address(q), row_distance(q, "q"), not one_position
     _alive = lay_out(&work.keys, k, v, dtype, beyond, shared, isa)
-    work.rows, work.tile, work.first, work.d_head, work.scale = rows, tile, positions - rows, d, scale
-    work.scratch_size = GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
-    scratch = np.empty(max(1, threads) * work.scratch_size, np.float32)
-    work.scratch = address(scratch)
+    work.rows, work.tile, work.first, work.d_head, work.scale = rows, tile, first, d, scale
+    scratch = np.empty(max(1, threads) * GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d)), np.float32)
+    work.scratch, work.scratch_size = address(scratch), GPT2C_ATTENTION_SCRATCH(GPT2C_PAD(d))
     for _ in range(repeats):
         in_parallel(threads, (rows + tile - 1) // tile, attention_range, &work)
     return out
@@ -394,7 +395,6 @@ def top(const float[::1] logits, ptrdiff_t k, *, isa=None):
     check(1 <= k <= logits.shape[0], f"k is {k}; allowed: 1 to {logits.shape[0]}")
     check(np.max(logits) < np.inf, "the logits must hold neither NaN nor +inf")
     cdef int32_t[::1] ids = np.empty(k, np.int32)
-    cdef float[::1] value = np.empty(k, np.float32)
-    cdef float[::1] scratch = np.empty(GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
+    cdef float[::1] value = np.empty(k, np.float32), scratch = np.empty(GPT2C_TOP_SCRATCH(logits.shape[0]), np.float32)
     find_kernels(isa).top(&ids[0], &value[0], &logits[0], logits.shape[0], k, &scratch[0])
     return np.asarray(ids), np.asarray(value)

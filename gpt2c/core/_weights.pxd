@@ -31,6 +31,7 @@ cdef class Weights:
     cdef int shape_model(self) except -1
     cdef int reserve_arena(self) except -1
     cdef int read_layer(self, ptrdiff_t i) except -1
+    cdef int read_ends(self) except -1
     cdef int read_head(self) except -1
     cdef retain(self, name, array)
     cdef check(self, name, array, shape)

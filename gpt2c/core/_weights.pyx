@@ -14,9 +14,9 @@ from gpt2c.errors import CheckpointError, shown
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
 from gpt2c.core._kernels cimport (
-    GPT2C_ATTN_PROJ, GPT2C_C_ATTN, GPT2C_C_FC, GPT2C_HEAD, GPT2C_INT4, GPT2C_INT8, GPT2C_MLP_PROJ, GPT2C_PANEL,
-    GPT2C_PANELS, GPT2C_SHIFTED, GPT2C_WIDE, aligned_bytes, dtype_of, find_kernels, memory_of, pack_panels, panel_size,
-    threads_now, unpack_column,
+    GPT2C_ATTN_PROJ, GPT2C_C_ATTN, GPT2C_C_FC, GPT2C_CROSS_KV, GPT2C_CROSS_PROJ, GPT2C_CROSS_Q, GPT2C_HEAD, GPT2C_INT4,
+    GPT2C_INT8, GPT2C_MLP_PROJ, GPT2C_PANEL, GPT2C_PANELS, GPT2C_SHIFTED, GPT2C_TRANSFORM, GPT2C_WIDE, aligned_bytes,
+    dtype_of, find_kernels, memory_of, pack_panels, panel_size, threads_now, unpack_column,
 )
 
 cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # of the head that are read and packed at a time
@@ -25,9 +25,15 @@ cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # of the head that are read and pac
 cdef tuple dense_layers(config):
     """(phase, name, (inputs, outputs)) of the dense layers of a block, in the order in which a pass reads them."""
     n, inner = config.n_embd, config.n_inner
+    cross = (
+        (GPT2C_CROSS_Q, "crossattention.q_attn", (n, n)),
+        (GPT2C_CROSS_KV, "crossattention.c_attn", (n, 2 * n)),
+        (GPT2C_CROSS_PROJ, "crossattention.c_proj", (n, n)),
+    )
     return (
-        (GPT2C_C_ATTN, "attn.c_attn", (n, 3 * n)),
+        (GPT2C_C_ATTN, "attn.c_attn", (n, config.n_qkv)),
         (GPT2C_ATTN_PROJ, "attn.c_proj", (n, n)),
+        *(cross if config.add_cross_attention else ()),
         (GPT2C_C_FC, "mlp.c_fc", (n, inner)),
         (GPT2C_MLP_PROJ, "mlp.c_proj", (inner, n)),
     )
@@ -38,6 +44,12 @@ cdef gpt2c_dense *dense_of(gpt2c_layer *layer, int phase):
         return &layer.c_attn
     if phase == GPT2C_ATTN_PROJ:
         return &layer.attn_proj
+    if phase == GPT2C_CROSS_Q:
+        return &layer.cross_q
+    if phase == GPT2C_CROSS_KV:
+        return &layer.cross_kv
+    if phase == GPT2C_CROSS_PROJ:
+        return &layer.cross_proj
     return &layer.c_fc if phase == GPT2C_C_FC else &layer.mlp_proj
 
 
@@ -45,9 +57,10 @@ cdef class Weights:
     """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
 
     A mapping of canonical names (those at the top of gpt2c/reference.py) to read-only float32 arrays of the
-    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` is [n_embd, 3 n_embd]. What is packed is unpacked when
-    it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's in float32,
-    and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to ``wte.weight``.
+    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` of a GPT-2 is [n_embd, 3 n_embd]. What is packed is
+    unpacked when it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's
+    in float32, and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to
+    ``wte.weight``.
 
     Parameters
     ----------
@@ -94,8 +107,7 @@ cdef class Weights:
         cdef ptrdiff_t i
         for i in range(self.model.n_layer):
             self.read_layer(i)
-        self.norm(&self.model.ln_f, "ln_f")
-        self.model.wpe = self.vector("wpe.weight", (config.n_ctx, config.n_embd))
+        self.read_ends()
         self.read_head()
         if config.head is not None:
             for name, shape in config.head.shapes(config.n_embd).items():
@@ -134,8 +146,9 @@ cdef class Weights:
     cdef int shape_model(self) except -1:
         config = self.config
         cdef gpt2c_model *m = &self.model
-        m.n_layer, m.n_head, m.d_head = config.n_layer, config.n_head, config.head_dim
+        m.n_layer, m.n_head, m.n_kv_head, m.d_head = config.n_layer, config.n_head, config.n_kv_head, config.head_dim
         m.n_embd, m.n_inner, m.n_ctx, m.n_vocab = config.n_embd, config.n_inner, config.n_ctx, config.n_vocab
+        m.post_norm, m.cross = config.is_bert, config.add_cross_attention
         m.activation = FUNCTIONS[config.activation]
         m.epsilon = config.layer_norm_epsilon
         self.layers = <gpt2c_layer *>PyMem_Calloc(m.n_layer, sizeof(gpt2c_layer))
@@ -151,6 +164,8 @@ cdef class Weights:
         cdef ptrdiff_t size = GPT2C_PANELS(self.model.n_vocab) * panel_size(self.head_kind, self.model.n_embd)
         for _, _, (n_in, n_out) in dense_layers(self.config):
             size += self.model.n_layer * GPT2C_PANELS(n_out) * panel_size(self.kind, n_in)
+        if self.config.masked_head:
+            size += GPT2C_PANELS(self.model.n_embd) * panel_size(self.kind, self.model.n_embd)
         self.arena = aligned_bytes(size)
         return 0
 
@@ -159,11 +174,31 @@ cdef class Weights:
         prefix = f"h.{i}."
         self.norm(&layer.ln_1, prefix + "ln_1")
         self.norm(&layer.ln_2, prefix + "ln_2")
+        if self.config.add_cross_attention:
+            self.norm(&layer.ln_cross, prefix + "ln_cross_attn")
         for phase, name, shape in dense_layers(self.config):
             self.dense(dense_of(layer, phase), (phase, i), prefix + name, shape)
         # where 8 bits, or symmetric ones, would cost most (gpt2c_inputs in src/gpt2c.h)
-        layer.c_attn.inputs, layer.mlp_proj.inputs = GPT2C_WIDE, GPT2C_SHIFTED
+        layer.c_attn.inputs = layer.cross_q.inputs = layer.cross_kv.inputs = GPT2C_WIDE
+        layer.mlp_proj.inputs = GPT2C_SHIFTED
         layer.attn_scale = self.config.attention_scale(i)
+        return 0
+
+    cdef int read_ends(self) except -1:
+        """What stands before the layers, and between them and the head's matrix."""
+        config = self.config
+        cdef gpt2c_model *m = &self.model
+        m.wpe = self.vector("wpe.weight", (config.n_ctx, config.n_embd))
+        if not config.is_bert:
+            return self.norm(&m.ln_f, "ln_f")
+        self.norm(&m.ln_emb, "ln_emb")
+        if config.n_types:
+            m.wtt = self.vector("wtt.weight", (config.n_types, config.n_embd))
+        if config.masked_head:
+            self.dense(&m.transform, (GPT2C_TRANSFORM, 0), "transform", (config.n_embd, config.n_embd))
+            m.transform.inputs = GPT2C_WIDE
+            self.norm(&m.ln_head, "ln_head")
+            m.head.bias = self.vector("lm_head.bias", (config.n_vocab,))
         return 0
 
     cdef int read_head(self) except -1:
@@ -289,12 +324,14 @@ cdef class Weights:
         if held.dtype == np.float32:
             return held
         cdef gpt2c_dense *dense
-        if not name.startswith("h."):
+        if name in ("wte.weight", "lm_head.weight"):
             found = self.columns(&self.model.head, range(self.model.n_vocab))
         else:
-            _, layer, part = name.split(".", 2)
-            [phase] = [phase for phase, other, _ in dense_layers(self.config) if part == other + ".weight"]
-            dense = dense_of(&self.layers[<ptrdiff_t>int(layer)], phase)
+            dense = &self.model.transform
+            if name != "transform.weight":
+                _, layer, part = name.split(".", 2)
+                [phase] = [phase for phase, other, _ in dense_layers(self.config) if part == other + ".weight"]
+                dense = dense_of(&self.layers[<ptrdiff_t>int(layer)], phase)
             found = np.ascontiguousarray(self.columns(dense, range(dense.n_out)).T)
         found.flags.writeable = False
         return found

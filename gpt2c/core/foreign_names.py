@@ -43,7 +43,10 @@ OF_PROMPTS = each(
     }
 )
 
-_DECODING = "gpt2c has no such way of decoding; there are greedy choice, sampling and beam search (num_beams)"
+_DECODING = (
+    "gpt2c has no such way of decoding; there are greedy choice, sampling, beam search (num_beams) and "
+    "contrastive search (penalty_alpha)"
+)
 _PROCESSOR = "gpt2c has none of this kind; a function given as logits_processor can do it"
 _FILTER = "gpt2c has none of this kind; top_p, min_p, typical_p, top_n_sigma and a logits_processor can do it"
 
@@ -83,9 +86,8 @@ _OF_GENERATION_ALONE = each(
             "suppress_tokens forbids tokens everywhere; a logits_processor can forbid them at the "
             "beginning alone"
         ),
-        "guidance_scale negative_prompt_ids negative_prompt_attention_mask": (
-            "gpt2c has no guidance; a logits_processor that calls model.forward can do it"
-        ),
+        "negative_prompt_ids": "negative_prompt takes text or token ids",
+        "negative_prompt_attention_mask": "texts are never padded, and negative_prompt is no exception",
         "prefix_allowed_tokens_fn": "token_bitmask is asked at every step which tokens may come",
         "constraints force_words_ids": (
             "gpt2c has no search with constraints; token_bitmask says at every step which tokens may come"
@@ -93,10 +95,6 @@ _OF_GENERATION_ALONE = each(
         "remove_invalid_values": "a logits_processor that returns NaN is an error",
         "renormalize_logits": "log-probabilities in results are those of the model's own logits",
         "token_healing": "heal=True goes on inside the last word",
-        "num_beam_groups diversity_penalty": (
-            "gpt2c has no beam groups; num_beams with a temperature above 0 draws texts that differ"
-        ),
-        "penalty_alpha": _DECODING,
         "dola_layers": (f"{_DECODING}; run_with_cache(...)[1].logit_lens() shows what each layer would say"),
         "assistant_model": "draft takes a smaller model with the same vocabulary, or 'prompt'",
         "prompt_lookup_num_tokens max_matching_ngram_size": "draft='prompt' guesses so",

@@ -15,7 +15,7 @@ is copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +57,16 @@ class Candidate(NamedTuple):
     token: int
 
 
+@dataclass(slots=True)
+class Group:
+    """Beams that compete with each other."""
+
+    live: list[tuple[Beam, int]] = field(default_factory=list)
+    """Each with the place of its parent among the beams of all groups."""
+    hypotheses: list[Hypothesis] = field(default_factory=list)  # the best first
+    done: bool = False
+
+
 class Search:
     """The search of one prompt: what the loop (loop.py) continues as if it were one text."""
 
@@ -64,87 +74,138 @@ class Search:
         self.job, self.prompt, self.prompt_index = job, prompt, prompt_index
         self.done = False
         self.trace = new_trace(job)
-        self._beams: list[Beam] = []
-        self._hypotheses: list[Hypothesis] = []  # the best first
+        self._groups: list[Group] = []
+        self._size = job.options.num_beams // job.options.num_beam_groups
 
     def start(self) -> None:
         """Take the first tokens from the prompt's logits."""
         logits = self.prompt.logits
         assert logits is not None  # the loop has computed the prompt
-        self._beams = [Beam([], [], 0.0, self.prompt.adopt_cache())]
-        self.advance([logits])
+        cache = self.prompt.adopt_cache()
+        self._groups = [
+            Group([(Beam([], [], 0.0, cache), 0)]) for _ in range(self.job.options.num_beam_groups)
+        ]
+        self.advance([logits] * len(self._groups))
+
+    @property
+    def _open(self) -> list[Group]:
+        """The groups that are not done."""
+        return [group for group in self._groups if not group.done]
+
+    @property
+    def _beams(self) -> list[Beam]:
+        """The texts that live, of all groups."""
+        return [beam for group in self._open for beam, _ in group.live]
 
     def pending(self, n_texts: int) -> list[Pending]:
         """What every beam wants to be computed next; nothing is guessed."""
-        n_prompt = len(self.prompt.ids)
-        length = n_prompt + len(self._beams[0].new_ids)
+        beams = self._beams
+        length = len(self.prompt.ids) + len(beams[0].new_ids)
         begin, seen = self.job.window(length), length - 1
         if begin == self.job.window(seen):
-            return [Pending(beam.cache, np.array(beam.new_ids[-1:], np.int32), 1) for beam in self._beams]
-        for beam in self._beams:  # the positions of all that is kept change
+            return [Pending(beam.cache, np.array(beam.new_ids[-1:], np.int32), 1) for beam in beams]
+        for beam in beams:  # the positions of all that is kept change
             beam.cache = self.job.model.new_cache()
-        return [Pending(beam.cache, self._ids(beam)[begin:], 1) for beam in self._beams]
+        return [Pending(beam.cache, self._ids(beam)[begin:], 1) for beam in beams]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
         """Go one token further, by the logits that follow each beam: float32 [beams, n_vocab]."""
-        options = self.job.options
-        n_new = len(self._beams[0].new_ids) + 1
+        before = self._beams
         normalisers = [_engine.log_sum_exp(row) for row in rows]
         removed: list[dict[int, str] | None] = [None if self.trace is None else {} for _ in rows]
-        logprobs = self._processed(rows, normalisers, removed)
-
-        live: list[tuple[Beam, int]] = []  # with the place of the parent
-        ended: list[Hypothesis] = []
         fates: list[dict[int, str]] = [{} for _ in rows]
-        for place, (score, at, token) in enumerate(self._candidates(logprobs)):
-            parent = self._beams[at]
-            new_ids = [*parent.new_ids, token]
-            raw = [*parent.logprobs, float(rows[at][token]) - normalisers[at]]
-            reason = self._end(new_ids)
-            if reason is None:
-                live.append((Beam(new_ids, raw, score, parent.cache), at))
-            elif place < options.num_beams:
-                fates[at][token] = "ended"
-                ended.append(Hypothesis(score / n_new**options.length_penalty, new_ids, raw, reason))
-        live = sorted(live, key=lambda pair: -pair[0].score)[
-            : options.num_beams
-        ]  # if drawn, in another order
-        for number, (beam, at) in enumerate(live):
-            fates[at][beam.new_ids[-1]] = f"beam {number}"
-        self._hypotheses = sorted(self._hypotheses + ended, key=lambda h: -h.score)[: options.num_beams]
+        logprobs: list[np.ndarray] = []
+        taken: list[int] = []  # tokens of the groups before
+        for group in self._open:
+            at = len(logprobs)
+            for place, (beam, _) in enumerate(group.live, at):
+                row = rows[place] - np.float32(normalisers[place])
+                np.subtract.at(row, taken, np.float32(self.job.options.diversity_penalty))
+                logprobs.append(self._processed(beam, row, place, removed[place]))
+            taken += self._extend(group, at, rows, normalisers, logprobs, fates)
+        live = [pair for group in self._open or self._groups for pair in group.live]
+        for number, (beam, origin) in enumerate(live):
+            fates[origin][beam.new_ids[-1]] = f"beam {number}"
         if self.trace is not None:
-            beams = [(beam.new_ids, beam.score) for beam in self._beams]
             left_out = [out or {} for out in removed]
+            texts = [(beam.new_ids, beam.score) for beam in before]
             self.trace.add_search(
-                self.job, self.prompt.ids, beams, rows, normalisers, logprobs, left_out, fates
+                self.job, self.prompt.ids, texts, rows, normalisers, logprobs, left_out, fates
             )
-        self.done = not live or not self._can_improve(live[0][0].score, n_new)
-        if self.done:
-            if not self._hypotheses:
-                raise ValueError(
-                    "no token can be chosen: every text of the search came to where all tokens are forbidden"
-                )
-            self._beams = []
-        else:
-            self._give_caches(live)
-            self._beams = [beam for beam, _ in live]
+        self.done = not self._open
+        for group in self._groups:
+            if group.done:  # its caches are free
+                group.live = []
+        if not self.done:
+            self._give_caches(before, self._beams)
+        elif not any(group.hypotheses for group in self._groups):
+            raise ValueError(
+                "no token can be chosen: every text of the search came to where all tokens are forbidden"
+            )
+
+    def _extend(
+        self,
+        group: Group,
+        at: int,
+        rows: Sequence[np.ndarray],
+        normalisers: list[float],
+        logprobs: list[np.ndarray],
+        fates: list[dict[int, str]],
+    ) -> list[int]:
+        """Let the beams of a group, the first of which has the place ``at``, go on by a token.
+
+        Returns the tokens that it took where they did not end a text.
+        """
+        options, size, beams = self.job.options, self._size, [beam for beam, _ in group.live]
+        live: list[tuple[Beam, int]] = []
+        ended: list[Hypothesis] = []
+        taken: list[int] = []
+        candidates = self._candidates(beams, at, logprobs)
+        n_new = len(beams[0].new_ids) + 1
+        for place, (score, index, token) in enumerate(candidates):
+            parent = beams[index - at]
+            new_ids = [*parent.new_ids, token]
+            raw = [*parent.logprobs, float(rows[index][token]) - normalisers[index]]
+            reason = self._end(new_ids)
+            if reason in (None, "length") and len(taken) < size:
+                taken.append(token)
+            if reason is None:
+                live.append((Beam(new_ids, raw, score, parent.cache), index))
+            elif place < size:
+                fates[index][token] = "ended"
+                ended.append(Hypothesis(score / n_new**options.length_penalty, new_ids, raw, reason))
+        group.live = sorted(live, key=lambda pair: -pair[0].score)[:size]  # if drawn, in another order
+        best = group.live[0][0].score if group.live else -np.inf
+        if options.num_beam_groups > 1 and candidates:  # two rules of transformers for groups alone
+            best = candidates[0].score  # also of a text that has just ended
+            whole = [one for one in ended if one.finish_reason != "length"]
+            if options.early_stopping is True and len(group.hypotheses) + len(whole) >= size:
+                ended = whole
+        group.hypotheses = sorted(group.hypotheses + ended, key=lambda h: -h.score)[:size]
+        group.done = not group.live or not self._can_improve(group, best, n_new)
+        return taken
 
     def cut(self, reason: FinishReason) -> None:
         """End the search, unless it has ended already; the live texts count as they are."""
-        if not self.done:
-            penalty = self.job.options.length_penalty
-            live = [
+        if self.done:
+            return
+        penalty = self.job.options.length_penalty
+        for group in self._open:
+            group.hypotheses += [
                 Hypothesis(beam.score / len(beam.new_ids) ** penalty, beam.new_ids, beam.logprobs, reason)
-                for beam in self._beams
-                if beam.new_ids
-            ] or [Hypothesis(0.0, [], [], reason)]
-            self._hypotheses = sorted(self._hypotheses + live, key=lambda h: -h.score)
-            self.done, self._beams = True, []
+                for beam, _ in group.live
+            ]
+        self.done = True
+        if not self._groups:  # nothing is known yet
+            self._groups = [Group(hypotheses=[Hypothesis(0.0, [], [], reason)])]
+        for group in self._groups:
+            group.live, group.done = [], True
 
     def results(self) -> list[Generation]:
         """The best texts, the best first: as many as were asked for, if so many were found."""
         results = []
-        for index, found in enumerate(self._hypotheses[: self.job.options.num_return_sequences]):
+        best = sorted((one for group in self._groups for one in group.hypotheses), key=lambda h: -h.score)
+        for index, found in enumerate(best[: self.job.options.num_return_sequences]):
             writer = self.job.written(self.prompt.ids, found.new_ids)
             writer.finish()
             results.append(
@@ -167,31 +228,25 @@ class Search:
         return np.concatenate([self.prompt.ids, np.array(beam.new_ids, np.int32)])
 
     def _processed(
-        self, rows: Sequence[np.ndarray], normalisers: list[float], removed: list[dict[int, str] | None]
-    ) -> list[np.ndarray]:
-        """The log-probabilities that count, of each beam's next token."""
-        processed = []
-        for place, (beam, row, normaliser, out) in enumerate(
-            zip(self._beams, rows, normalisers, removed, strict=True)
-        ):
-            ids = self._ids(beam)
-            logprobs = self.job.process(row - np.float32(normaliser), ids, len(self.prompt.ids), out)
-            if self.job.shape is not None:
-                logprobs = self.job.shape(logprobs, ids, place, out)
-            elif not self.job.options.greedy:
-                logprobs = filtered(logprobs, self.job.options, out)
-            processed.append(logprobs)
-        return processed
+        self, beam: Beam, logprobs: np.ndarray, place: int, removed: dict[int, str] | None
+    ) -> np.ndarray:
+        """The log-probabilities that count, of a beam's next token."""
+        ids = self._ids(beam)
+        logprobs = self.job.process(logprobs, ids, len(self.prompt.ids), removed)
+        if self.job.shape is not None:
+            return self.job.shape(logprobs, ids, place, removed)
+        return logprobs if self.job.options.greedy else filtered(logprobs, self.job.options, removed)
 
-    def _candidates(self, logprobs: list[np.ndarray]) -> list[Candidate]:
-        """The best continuations of all beams by one token, or those that are drawn; the best first.
+    def _candidates(self, beams: list[Beam], at: int, logprobs: list[np.ndarray]) -> list[Candidate]:
+        """The best continuations of the beams from place ``at`` on by one token, or those that are drawn.
 
-        Enough that ``num_beams`` of them do not end the text.
+        The best first, and enough that as many as live on do not end the text.
         """
         options = self.job.options
-        n = max(2, 1 + len(self.job.eos)) * options.num_beams
+        n = max(2, 1 + len(self.job.eos)) * self._size
         found: list[tuple[float, Candidate]] = []
-        for index, (beam, values) in enumerate(zip(self._beams, logprobs, strict=True)):
+        for index, beam in enumerate(beams, at):
+            values = logprobs[index]
             keys = values if options.greedy else (values + self._noise(index, len(values))).astype(np.float32)
             for token in _engine.top(keys, n).tolist():
                 if np.isfinite(keys[token]):
@@ -202,7 +257,7 @@ class Search:
 
     def _noise(self, beam: int, n: int) -> np.ndarray:
         """Gumbel noise of a beam's continuations, keyed by the seed, the position and the beam."""
-        position = len(self.prompt.ids) + len(self._beams[0].new_ids)
+        position = len(self.prompt.ids) + len(self._groups[0].live[0][0].new_ids)
         philox = np.random.Philox(key=[self.job.seed or 0, 0], counter=[0, 0, position, beam])
         return -np.log(np.random.Generator(philox).standard_exponential(n))
 
@@ -218,36 +273,35 @@ class Search:
                 return "stop"
         return "length" if len(new_ids) == options.max_new_tokens else None
 
-    def _can_improve(self, best: float, n_new: int) -> bool:
+    def _can_improve(self, group: Group, best: float, n_new: int) -> bool:
         """Whether a live text, the best of which has the score ``best``, may yet beat one that ended."""
         options = self.job.options
-        if len(self._hypotheses) < options.num_beams:
+        if len(group.hypotheses) < self._size:
             return True
         if options.early_stopping is True:
             return False
         longest = options.early_stopping == "never" and options.length_penalty > 0
         length = options.max_new_tokens if longest else n_new
-        return best / length**options.length_penalty > self._hypotheses[-1].score
+        return best / length**options.length_penalty > group.hypotheses[-1].score
 
-    def _give_caches(self, live: list[tuple[Beam, int]]) -> None:
+    def _give_caches(self, before: list[Beam], live: list[Beam]) -> None:
         """A cache of its own for each of the beams, which hold those of their parents."""
-        free = list(set(range(len(self._beams))) - {parent for _, parent in live})
+        held = {id(beam.cache) for beam in live}
+        free = [beam for beam in before if id(beam.cache) not in held]
         taken = set()
-        for beam, parent in live:
-            if parent not in taken:
-                taken.add(parent)
-                continue
+        for beam in live:
             cache = beam.cache
-            if free:
-                index = free.pop()
-                beam.cache = self._beams[index].cache
-                beam.cache.follow(cache, self._common(index, parent, len(cache)))
+            if id(cache) not in taken:
+                taken.add(id(cache))
+            elif free:
+                dead = free.pop()
+                beam.cache = dead.cache
+                beam.cache.follow(cache, _common(dead.new_ids, beam.new_ids, len(cache)))
             else:
                 beam.cache = cache.fork()
 
-    def _common(self, one: int, other: int, n_cached: int) -> int:
-        """How many positions at the start of the caches of two beams are the same."""
-        pairs = zip(self._beams[one].new_ids, self._beams[other].new_ids, strict=True)
-        same = next((at for at, (a, b) in enumerate(pairs) if a != b), len(self._beams[one].new_ids))
-        length = len(self.prompt.ids) + len(self._beams[one].new_ids)
-        return max(0, len(self.prompt.ids) + same - (length - n_cached))
+
+def _common(one: list[int], other: list[int], n_cached: int) -> int:
+    """How many positions of the caches of two texts are the same; the last token of ``other`` has none."""
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    return max(0, same + n_cached - len(one))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,8 @@ class Pending(NamedTuple):
     """What is computed behind the cache."""
     n_rows: int
     """How many of the last rows of logits are wanted."""
+    see: Callable[[np.ndarray], object] | None = None
+    """Gets the residual stream after the last layer, float32 [n, n_embd], once the pass is done."""
 
 
 class LastWord(NamedTuple):
@@ -83,8 +85,9 @@ class Job:
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
-        # What is captured or edited is all of a text.
-        self.prefixes = NothingKept() if self._watch is not None else prefixes or model.prefixes
+        # What is captured, edited or compared is all of a text.
+        whole = self._watch is not None or options.penalty_alpha
+        self.prefixes = NothingKept() if whole else prefixes or model.prefixes
         self.costs: Costs | None = None  # of passes, where tokens are guessed
         if options.draft is not None:
             from .speculate import Costs, check_draft
@@ -94,16 +97,11 @@ class Job:
         self.seed = options.seed
         if self.seed is None and not options.greedy:
             self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
-        self.shape: Shape | None = None  # where the compiled sampler lacks an option
-        if not options.plain:
-            from .drawing import Shape
-
-            watermark = None
-            if options.watermarking_config is not None:
-                from .watermark import Watermark
-
-                watermark = Watermark(options.watermarking_config, model.config.n_vocab)
-            self.shape = Shape(options, self.seed or 0, watermark)
+        # Where the compiled sampler lacks an option.
+        self.shape = None if options.plain else _shape(options, self.seed or 0, model.config.n_vocab)
+        self.negative: np.ndarray | None = None
+        if options.negative_prompt is not None:
+            [self.negative] = model.encode([options.negative_prompt], special=options.special)
         self.constants: dict[str, Any] = {
             "temperature": options.temperature,
             "top_k": min(options.top_k, model.config.n_vocab),
@@ -131,8 +129,13 @@ class Job:
         DeadlineError, with the caches as they were, if the time is over before.
         """
         sequences = [(part.cache, part.ids) for part in parts]
-        observer = None
-        if self._watch is not None:
+        observer: Any = None
+        streams = None
+        if any(part.see for part in parts):
+            from .hidden import Streams
+
+            observer = streams = Streams(self.model.config)
+        elif self._watch is not None:
             from ..introspection.observer import Observer
 
             observer = Observer(self.model, self._watch, sequences, self.edits, keep=1)
@@ -147,7 +150,11 @@ class Job:
         )
         if only_steps and self.costs is not None:
             self.costs.add(sum(len(part.ids) for part in parts), perf_counter() - begin)
-        return logits, observer.captured if observer is not None and self.names else None
+        if streams is not None:
+            for part, rows in zip(parts, streams.of(len(part.ids) for part in parts), strict=True):
+                if part.see is not None:
+                    part.see(rows)
+        return logits, observer.captured if self.names else None
 
     def split(self, ids: np.ndarray, text: Prompt) -> tuple[np.ndarray, LastWord]:
         """The tokens of a prompt that stay, and its last word, if that is healed."""
@@ -180,3 +187,15 @@ class Job:
         It depends on the length alone: however a text was come by, it goes on in the same way.
         """
         return max(0, -((self.n_ctx - length) // self.hop)) * self.hop
+
+
+def _shape(options: SamplingOptions, seed: int, n_vocab: int) -> Shape:
+    """What tokens are chosen from, with options that the compiled sampler does not have."""
+    from .drawing import Shape
+
+    watermark = None
+    if options.watermarking_config is not None:
+        from .watermark import Watermark
+
+        watermark = Watermark(options.watermarking_config, n_vocab)
+    return Shape(options, seed, watermark)

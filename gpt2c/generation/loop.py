@@ -43,6 +43,9 @@ __all__ = [
     "texts_of",
 ]
 
+# A prompt that is computed, with the first of its texts, and what is computed of it next.
+_Fresh = tuple["Text | Search", ComputedPrompt, Pending]
+
 _SHARE = 16  # tokens of a prompt, where several are computed in slices
 
 
@@ -148,8 +151,17 @@ def check_prompt(job: Job, prompt: Prompt) -> None:
 
 def computed_prompts(job: Job, prompts: Sequence[Prompt]) -> list[ComputedPrompt]:
     """Prompts as tokens, for which there is room."""
-    all_ids = job.model.encode(prompts, special=job.options.special)
+    suffix, special = job.options.suffix, job.options.special
     name = "prompt {}" if len(prompts) > 1 else "the prompt"
+    if suffix is None:
+        all_ids = job.model.encode(prompts, special=special)
+    else:
+        from .filling import in_the_middle  # deferred, as most prompts go on at their end
+
+        all_ids = [
+            in_the_middle(job.model, prompt, suffix, name.format(i), special=special)
+            for i, prompt in enumerate(prompts)
+        ]
     return [
         ComputedPrompt(job, ids, name.format(i), text=prompt)
         for i, (prompt, ids) in enumerate(zip(prompts, all_ids, strict=True))
@@ -162,7 +174,16 @@ def texts_of(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Se
         from .beam import Search
 
         return [Search(job, prompt, index)]
-    return [Text(job, prompt, index, sample) for sample in range(job.options.num_return_sequences)]
+    kind: type[Text] = Text
+    if job.options.penalty_alpha:
+        from .contrastive import Contrastive
+
+        kind = Contrastive
+    elif job.options.guidance_scale != 1:
+        from .guidance import Guided
+
+        kind = Guided
+    return [kind(job, prompt, index, sample) for sample in range(job.options.num_return_sequences)]
 
 
 class Source(Protocol):
@@ -182,22 +203,21 @@ class Texts:
     """
 
     def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None = None) -> None:
-        n_beams = job.options.num_beams
-        self._places = max(1, (batch_size or TEXTS_AT_ONCE) // n_beams)
+        self._places = max(1, (batch_size or TEXTS_AT_ONCE) // job.options.n_places)
         self._texts = iter(texts)
         self._next = next(self._texts, None)
         self._per_token = 0
         if batch_size is None and self._next:
             # Of the first text's size: malloc then keeps freed memory of that size for the caches to come.
             n_tokens = self._next.prompt.capacity
-            self._per_token = n_beams * job.model.new_cache(n_tokens).nbytes // n_tokens
+            self._per_token = job.model.new_cache(n_tokens).nbytes // n_tokens
 
     def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
         """See `Source`."""
         taken: list[Text | Search] = []
-        n_tokens = sum(text.prompt.capacity for text in present) if self._next else 0
+        n_tokens = sum(text.prompt.n_positions for text in present) if self._next else 0
         while self._next and len(present) + len(taken) < self._places:
-            n_tokens += self._next.prompt.capacity
+            n_tokens += self._next.prompt.n_positions
             if n_tokens * self._per_token > CACHE_BYTES and (present or taken):
                 break
             taken.append(self._next)
@@ -243,8 +263,8 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             if text.done:
                 yield text
         # Texts whose prompt has been computed begin.
-        ready = [text for text in waiting if text.prompt.logits is not None]
-        waiting = [text for text in waiting if text.prompt.logits is None and not text.done]
+        ready = [text for text in waiting if text.prompt.ready]
+        waiting = [text for text in waiting if not (text.prompt.ready or text.done)]
         for text in ready:
             if not text.done:
                 _try(source, text, text.start)
@@ -255,15 +275,15 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
         pending = [text.pending(len(active)) for text in active]
         parts = [part for of_text in pending for part in of_text]
         fresh = _begun(waiting, sum(len(part.ids) for part in parts), most_rows)
-        parts += [part for _, part in fresh]
+        parts += [part for _, _, part in fresh]
         if not parts:
             continue
         try:
             logits, captured = job.forward(parts, only_steps=not fresh)
         except DeadlineError:
             continue
-        for i, (text, part) in enumerate(fresh, -len(fresh)):
-            _note(source, text, part, logits[i], captured[i] if captured else None)
+        for i, (text, prompt, part) in enumerate(fresh, -len(fresh)):
+            _note(source, text, prompt, part, logits[i], captured[i] if captured else None)
         done = 0
         for text, of_text in zip(active, pending, strict=True):
             if captured and isinstance(text, Text):
@@ -277,14 +297,18 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
 
 
 def _note(
-    source: Source, text: Text | Search, part: Pending, logits: np.ndarray, captured: Captured | None
+    source: Source,
+    text: Text | Search,
+    prompt: ComputedPrompt,
+    part: Pending,
+    logits: np.ndarray,
+    captured: Captured | None,
 ) -> None:
     """Take note of what was computed of a text's prompt."""
-    prompt, job = text.prompt, text.job
     if len(part.cache) == len(prompt.visible):
         prompt.logits, prompt.captured = logits, captured
-        job.prefixes.keep(prompt.visible, part.cache)
-        _try(source, text, partial(prompt.heal, job))
+        prompt.prefixes.keep(prompt.visible, part.cache)
+        _try(source, text, partial(prompt.heal, text.job))
 
 
 def _try(source: Source, text: Text | Search, step: Callable[[], None]) -> None:
@@ -296,46 +320,43 @@ def _try(source: Source, text: Text | Search, step: Callable[[], None]) -> None:
         source.failed(text, error)
 
 
-def _begun(
-    waiting: Iterable[Text | Search], rows: int, most_rows: int | None
-) -> list[tuple[Text | Search, Pending]]:
+def _begun(waiting: Iterable[Text | Search], rows: int, most_rows: int | None) -> list[_Fresh]:
     """What is computed of prompts beside ``rows`` tokens of texts: each with the first of its texts."""
-    first: dict[int, Text | Search] = {}
+    first: dict[int, tuple[Text | Search, ComputedPrompt]] = {}
     for text in waiting:
-        if text.prompt.logits is None:
-            first.setdefault(id(text.prompt), text)
+        for prompt in text.prompt.contexts:
+            if prompt.logits is None:
+                first.setdefault(id(prompt), (text, prompt))
     if most_rows is not None:
         return _slices(list(first.values()), most_rows)
-    fresh: list[tuple[Text | Search, Pending]] = []
-    for text in first.values():
-        visible = text.prompt.visible
-        if fresh and rows + len(visible) > ROWS_PER_CALL:
+    fresh: list[_Fresh] = []
+    for text, prompt in first.values():
+        if fresh and rows + len(prompt.visible) > ROWS_PER_CALL:
             break
-        cache = text.prompt.begun(text.job)
-        fresh.append((text, Pending(cache, visible[len(cache) :], 1)))
-        rows += len(visible) - len(cache)
+        part = prompt.pending(text.job)
+        fresh.append((text, prompt, part))
+        rows += len(part.ids)
     return fresh
 
 
-def _slices(texts: Sequence[Text | Search], most_rows: int) -> list[tuple[Text | Search, Pending]]:
+def _slices(prompts: Sequence[tuple[Text | Search, ComputedPrompt]], most_rows: int) -> list[_Fresh]:
     """A part of each prompt, so that short ones do not wait for long ones; the first gets the rest."""
-    share, taken = max(_SHARE, most_rows // max(1, len(texts))), []
+    share, taken = max(_SHARE, most_rows // max(1, len(prompts))), []
     # The oldest, then those that need the least.
-    for text in [*texts[:1], *sorted(texts[1:], key=_rest)]:
+    for text, prompt in [*prompts[:1], *sorted(prompts[1:], key=lambda pair: _rest(*pair))]:
         if most_rows <= 0:
             break
-        n = min(share, most_rows, _rest(text))
-        taken.append((text, n))
+        n = min(share, most_rows, _rest(text, prompt))
+        taken.append((text, prompt, n))
         most_rows -= n
     fresh = []
-    for text, n in taken:
-        more = min(most_rows, _rest(text) - n)
+    for text, prompt, n in taken:
+        more = min(most_rows, _rest(text, prompt) - n)
         most_rows -= more
-        cache = text.prompt.begun(text.job)
-        fresh.append((text, Pending(cache, text.prompt.visible[len(cache) :][: n + more], 1)))
+        fresh.append((text, prompt, prompt.pending(text.job, n + more)))
     return fresh
 
 
-def _rest(text: Text | Search) -> int:
+def _rest(text: Text | Search, prompt: ComputedPrompt) -> int:
     """How many tokens of the prompt are not computed."""
-    return len(text.prompt.visible) - len(text.prompt.begun(text.job))
+    return len(prompt.visible) - len(prompt.begun(text.job))

@@ -9,14 +9,15 @@ What they do: ``processors`` changes the logits of a step; ``_engine.sample`` th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from ..core.checks import check_flag, check_integer, check_number
 from ..core.deadline import Deadline
+from .option_names import GenerateKwargs, TokenBitmask
 from .option_values import (
     LogitsProcessor,
     bad_words_of,
@@ -46,63 +47,6 @@ MOST_BEAMS = 2**10
 MOST_TOP = 2**10
 OVERFLOWS = ("error", "truncate_left", "slide")
 
-TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
-
-
-class GenerateKwargs(TypedDict, total=False):
-    """The options of :class:`SamplingOptions` as they may be given, for type checkers.
-
-    Without ``num_return_sequences``, which decides the type of the result.
-    """
-
-    max_new_tokens: int
-    min_new_tokens: int
-    eos_token_id: int | Iterable[int] | None
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    top_n_sigma: float
-    xtc_probability: float
-    xtc_threshold: float
-    mirostat: Literal[0, 2]
-    mirostat_tau: float
-    mirostat_eta: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    dry_multiplier: float
-    dry_base: float
-    dry_allowed_length: int
-    dry_penalty_last_n: int
-    dry_sequence_breakers: str | Iterable[str]
-    no_repeat_ngram_size: int
-    bad_words: Iterable[str | Sequence[int]]
-    exponential_decay_length_penalty: tuple[int, float] | None
-    suppress_tokens: Iterable[int]
-    logit_bias: Mapping[int, float] | None
-    sequence_bias: Mapping[tuple[int, ...], float] | None
-    logits_processor: LogitsProcessor | Iterable[LogitsProcessor]
-    token_bitmask: TokenBitmask | None
-    watermarking_config: WatermarkingConfig | Mapping[str, Any] | None
-    stop: str | Iterable[str]
-    special: bool
-    skip_special_tokens: bool
-    seed: int | None
-    heal: bool
-    draft: LoadedModel | Literal["prompt"] | None
-    deadline: float | Deadline | None
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    overflow: Literal["error", "truncate_left", "slide"]
-    hop: int | None
-    top_logprobs: int
-    trace: bool
-    edits: Iterable[tuple[str, Edit]]
-    names_filter: NamesFilter
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
@@ -123,6 +67,9 @@ class SamplingOptions:
     min_new_tokens: int = 0
     eos_token_id: tuple[int, ...] | None = None
     temperature: float = 0.0
+    penalty_alpha: float = 0.0
+    guidance_scale: float = 1.0
+    negative_prompt: str | tuple[int, ...] | None = None
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
@@ -155,10 +102,13 @@ class SamplingOptions:
     skip_special_tokens: bool = False
     seed: int | None = None
     heal: bool = False
+    suffix: str | None = None
     draft: LoadedModel | Literal["prompt"] | None = None
     deadline: Deadline = field(default_factory=Deadline)
     num_return_sequences: int = 1
     num_beams: int = 1
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     overflow: Literal["error", "truncate_left", "slide"] = "error"
@@ -175,6 +125,8 @@ class SamplingOptions:
         self._check_overflow()
         self._check_inspection()
         self._check_beams()
+        self._check_contrast()
+        self._check_guidance()
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everybody else
@@ -200,6 +152,10 @@ class SamplingOptions:
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
         check_flag("heal", self.heal)
+        if not isinstance(self.suffix, str | None):
+            raise TypeError(
+                f"suffix must be the text behind the gap, or None; got {type(self.suffix).__name__}"
+            )
 
     def _check_draw(self) -> None:
         """How a token is drawn."""
@@ -271,6 +227,15 @@ class SamplingOptions:
                 raise ValueError(f"hop goes with overflow='slide' only; overflow is {self.overflow!r}")
             self._put("hop", check_integer("hop", self.hop, 1))
 
+        if self.suffix is not None:
+            if self.overflow != "error":
+                raise ValueError(
+                    "suffix goes with overflow='error' only, as nothing of its prompt can be left out; "
+                    f"overflow is {self.overflow!r}"
+                )
+            if self.heal:
+                raise ValueError("suffix goes without heal: no word can be written anew before the gap")
+
     def _check_inspection(self) -> None:
         """What is recorded, captured and edited."""
         check_flag("trace", self.trace)
@@ -299,6 +264,7 @@ class SamplingOptions:
         self._put_number("length_penalty", lambda p: abs(p) <= 100, "from -100 to 100")
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
+        self._check_groups()
         if self.num_beams > 1:
             if self.mirostat:
                 raise ValueError("mirostat follows one text: it goes with num_beams=1 only")
@@ -320,10 +286,88 @@ class SamplingOptions:
             if getattr(self, name) != default:
                 raise ValueError(f"{name} is for beam search: give num_beams above 1 with it")
 
+    def _check_groups(self) -> None:
+        """Beams in groups."""
+        self._put("num_beam_groups", check_integer("num_beam_groups", self.num_beam_groups, 1, MOST_BEAMS))
+        self._put_number("diversity_penalty", lambda p: 0 <= p <= 1e6, "from 0 (none) to 1e6")
+        groups, beams = self.num_beam_groups, self.num_beams
+        if beams % groups:
+            raise ValueError(
+                f"num_beam_groups is {groups}; allowed: a divisor of num_beams, which is {beams}; all groups "
+                "have as many beams"
+            )
+        if (groups > 1) != (self.diversity_penalty > 0):
+            raise ValueError(
+                f"num_beam_groups is {groups} and diversity_penalty {self.diversity_penalty:g}: give both, "
+                "above 1 and above 0, as one does nothing without the other"
+            )
+        if groups > 1 and not self.greedy:
+            raise ValueError(
+                "num_beam_groups goes with temperature=0 only: beams that are drawn differ without groups"
+            )
+
+    def _check_contrast(self) -> None:
+        """Contrastive search."""
+        self._put_number("penalty_alpha", lambda a: 0 <= a <= 1, "from 0 (none) to 1")
+        if not self.penalty_alpha:
+            return
+        if not 2 <= self.top_k <= MOST_BEAMS:
+            raise ValueError(
+                f"penalty_alpha chooses among top_k candidates; top_k is {self.top_k}, allowed: 2 to "
+                f"{MOST_BEAMS} (4 is usual)"
+            )
+        if not self.greedy:
+            raise ValueError("penalty_alpha goes with temperature=0 only: contrastive search draws nothing")
+        self._refuse("penalty_alpha", "num_beams", "draft", "heal", "edits", "names_filter")
+        if self.overflow == "slide":
+            raise ValueError(
+                "penalty_alpha looks back at the whole text: give overflow='error' or 'truncate_left' with it"
+            )
+
+    def _check_guidance(self) -> None:
+        """Guidance by a second context."""
+        self._put_number("guidance_scale", lambda s: abs(s) <= 1000, "from -1000 to 1000 (1 is none)")
+        if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
+            wanted = "one text, token ids, or None for the last token of the prompt"
+            tokens = tokens_of("negative_prompt", self.negative_prompt, wanted)
+            self._put("negative_prompt", tokens)
+        if self.guidance_scale == 1:
+            if self.negative_prompt is not None:
+                raise ValueError(
+                    "negative_prompt is for guidance: give a guidance_scale other than 1 with it"
+                )
+            return
+        self._refuse("guidance_scale", "num_beams", "penalty_alpha", "draft", "heal", "edits", "names_filter")
+        if self.overflow == "slide":
+            raise ValueError(
+                "guidance_scale needs all of two texts: give overflow='error' or 'truncate_left' with it"
+            )
+
+    def _refuse(self, name: str, *others: str) -> None:
+        """Raise if another option is given that does not go with the one of this ``name``."""
+        for other in others:
+            if getattr(self, other) != SamplingOptions.__dataclass_fields__[other].default:
+                raise ValueError(f"{name} goes without {other}: leave out one of them")
+
     @property
     def greedy(self) -> bool:
         """Whether chance plays no part."""
         return self.temperature == 0
+
+    @property
+    def slides(self) -> bool:
+        """Whether overflow="slide" may be given with the other options."""
+        return not self.penalty_alpha and self.guidance_scale == 1
+
+    @property
+    def n_candidates(self) -> int:
+        """How many tokens are computed before one of them is chosen."""
+        return self.top_k if self.penalty_alpha else 1
+
+    @property
+    def n_places(self) -> int:
+        """How many rows a text has in a pass."""
+        return self.num_beams * self.n_candidates * (1 if self.guidance_scale == 1 else 2)
 
     @property
     def plain(self) -> bool:

@@ -43,8 +43,9 @@ class Generation(Displayed):
         Of ``top_logprobs=n``: for each new token the ``n`` most probable ones in its place and the natural
         logarithms of their probabilities by the raw logits, the most probable first; else empty.
     score : float or None
-        Of beam search: the sum of the log-probabilities after the options that change logits, divided by the
-        number of new tokens to the power of ``length_penalty``.
+        Of beam search: the sum of the log-probabilities after the options that change logits (and less the
+        penalties for what other groups took), divided by the number of new tokens to the power of
+        ``length_penalty``.
     trace : Trace or None
         Of ``trace=True``: what was weighed at every step.
     cache : ActivationCache or None

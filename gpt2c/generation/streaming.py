@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import Prompt, separate
 from .job import Job
-from .loop import computed_prompts, continued
+from .loop import computed_prompts, continued, texts_of
 from .options import SamplingOptions
-from .text import Text
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
     from ..core.prefixes import Prefixes
     from .options import GenerateKwargs
     from .results import Generation
-    from .text import ComputedPrompt
+    from .text import ComputedPrompt, Text
 
 __all__ = ["Stream", "stream"]
 
@@ -54,7 +53,7 @@ class Stream:
     """
 
     def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
-        self._text = Text(job, prompt, 0, 0)
+        [self._text] = cast("list[Text]", texts_of(job, prompt, 0))
         self._steps = continued(job, [self._text])
         self._started: float | None = None
         self.first_token_seconds: float | None = None

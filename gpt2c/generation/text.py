@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core import _engine
+from ..core.prefixes import NothingKept
 from ..errors import ContextLengthError, counted
 from .job import Job, Pending
 from .processors import filtered
@@ -16,6 +17,7 @@ from .trace import new_trace
 
 if TYPE_CHECKING:
     from ..core._engine import KVCache
+    from ..core.prefixes import Prefixes
     from ..core.prompts import Prompt
     from ..introspection.activations import Captured
     from ..introspection.passes import ActivationCache
@@ -39,9 +41,19 @@ class ComputedPrompt:
         For errors.
     text : str or token ids
         What the tokens were made of.
+    prefixes : Prefixes, optional
+        What is kept of earlier texts; default: those of the job.
     """
 
-    def __init__(self, job: Job, ids: np.ndarray, name: str = "the prompt", *, text: Prompt = "") -> None:
+    def __init__(
+        self,
+        job: Job,
+        ids: np.ndarray,
+        name: str = "the prompt",
+        *,
+        text: Prompt = "",
+        prefixes: Prefixes | None = None,
+    ) -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
         ids, self.word = job.split(ids, text)
         # A word that is written again takes a position for each token, of a byte at least, that ends inside.
@@ -49,27 +61,13 @@ class ComputedPrompt:
         wanted = job.options.max_new_tokens
         new = wanted + again
         n_given = len(ids)
-        if overflow == "truncate_left" and new <= n_ctx:
-            ids = _latest(ids, n_ctx + 1 - min(wanted + most_again, n_ctx), job.prefix)
-        room = n_ctx + 1 - len(ids)  # the last new token is never computed with: it needs no position
+        # Behind one token. The last one needs no position, unless it is computed before it is chosen.
+        most_new = n_ctx - 1 if job.options.penalty_alpha else n_ctx
+        if overflow == "truncate_left" and new <= most_new:
+            ids = _latest(ids, most_new + 1 - min(wanted + most_again, most_new), job.prefix)
+        room = most_new + 1 - len(ids)
         if new > room and overflow != "slide":
-            if overflow == "truncate_left":
-                advice = f"lower max_new_tokens (-n) to at most {n_ctx - again}, or {_SLIDE}"
-            elif (fit := room - again) > 0:
-                advice = (
-                    f"at most {fit} new token{'s fit' if fit > 1 else ' fits'} after it: lower "
-                    f"max_new_tokens (-n), shorten the prompt, or {_CHOOSE}"
-                )
-            elif new <= n_ctx:
-                most = counted(n_ctx + 1 - new, "token")
-                advice = f"shorten the prompt to at most {most}, or {_CHOOSE}"
-            else:
-                advice = f"shorten the prompt and lower max_new_tokens (-n), or {_SLIDE}"
-            asked = f"{wanted} (besides {again} for its last word)" if again else wanted
-            raise ContextLengthError(
-                f"{name} has {counted(len(ids), 'token')} and max_new_tokens is {asked}: all but the last of "
-                f"them need {len(ids) + new - 1} positions, but the model has {n_ctx}; {advice}"
-            )
+            raise _too_long(job, name, len(ids), again, most_new)
         self.ids = ids
         self.truncated = len(ids) < n_given
         # Ways to write the word for which there is no room are left out.
@@ -84,14 +82,39 @@ class ComputedPrompt:
         self.captured: Captured | None = None
         self.healing: Healing | None = None
         self.unstarted = 1 if job.options.num_beams > 1 else job.options.num_return_sequences
-        self.shared = max(self.unstarted, job.options.num_beams) > 1 or job.prefixes.borrowed
+        self.prefixes = job.prefixes if prefixes is None else prefixes
+        width = job.options.num_beams * job.options.n_candidates
+        self.shared = max(self.unstarted, width) > 1 or self.prefixes.borrowed
+        self.n_positions = width * self.capacity  # of all caches of a text that continues it
+        self.streams: list[np.ndarray] = []  # after the last layer, where they are wanted
+        self.negative: ComputedPrompt | None = None
+        if job.options.guidance_scale != 1 and prefixes is None:
+            other = self.ids[-1:] if job.negative is None else job.negative
+            self.negative = ComputedPrompt(job, other, "the negative prompt", prefixes=NothingKept())
+            self.n_positions += self.negative.n_positions
+
+    @property
+    def contexts(self) -> tuple[ComputedPrompt, ...]:
+        """What is to be computed before a text can begin."""
+        return (self,) if self.negative is None else (self, self.negative)
+
+    @property
+    def ready(self) -> bool:
+        """Whether that is done."""
+        return all(context.logits is not None for context in self.contexts)
 
     def begun(self, job: Job) -> KVCache:
         """The cache that holds none of it or its beginning; at least one token is left to be computed."""
         if self.cache is None:
-            self.cache = job.prefixes.begin(job.model, self.visible, self.capacity)
+            self.cache = self.prefixes.begin(job.model, self.visible, self.capacity)
             self.n_reused = len(self.cache)
         return self.cache
+
+    def pending(self, job: Job, most: int | None = None) -> Pending:
+        """What is to be computed of it next, at most so many tokens."""
+        cache = self.begun(job)
+        see = self.streams.append if job.options.penalty_alpha else None
+        return Pending(cache, self.visible[len(cache) :][:most], 1, see)
 
     def heal(self, job: Job) -> None:
         """Find the ways to spell the last word, once the tokens before it are computed."""
@@ -115,6 +138,30 @@ class ComputedPrompt:
         if self.unstarted == 0:
             self.cache = self.logits = None
         return cache
+
+
+def _too_long(job: Job, name: str, n_ids: int, again: int, most_new: int) -> ContextLengthError:
+    """What is raised for a prompt of so many tokens, if ``again`` new ones are those of its last word."""
+    options, n_ctx, wanted = job.options, job.n_ctx, job.options.max_new_tokens
+    new = wanted + again
+    or_slide = f", or {_SLIDE}" if options.slides else ""
+    if options.overflow == "truncate_left":
+        advice = f"lower max_new_tokens (-n) to at most {most_new - again}{or_slide}"
+    elif (fit := most_new + 1 - n_ids - again) > 0:
+        advice = (
+            f"at most {fit} new token{'s fit' if fit > 1 else ' fits'} after it: lower "
+            f"max_new_tokens (-n), shorten the prompt, or {_CHOOSE}"
+        )
+    elif new <= most_new:
+        advice = f"shorten the prompt to at most {counted(most_new + 1 - new, 'token')}, or {_CHOOSE}"
+    else:
+        advice = f"shorten the prompt and lower max_new_tokens (-n){or_slide}"
+    asked = f"{wanted} (besides {again} for its last word)" if again else wanted
+    which, n = ("all but the last", new - 1) if most_new == n_ctx else ("all", new)
+    return ContextLengthError(
+        f"{name} has {counted(n_ids, 'token')} and max_new_tokens is {asked}: {which} of them need "
+        f"{n_ids + n} positions, but the model has {n_ctx}; {advice}"
+    )
 
 
 def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
@@ -202,18 +249,18 @@ class Text:
             if guesses and self.cache is not None:
                 self.cache.truncate(len(self.cache) - (len(guesses) - n_right))
 
-    def _choose(self, logits: np.ndarray) -> None:
-        """Choose the next token from its logits, and see whether the text ends with it."""
+    def _choose(self, logits: np.ndarray, guided: np.ndarray | None = None) -> None:
+        """Choose the next token from its logits, or from what they are ``guided`` to; see `_append`."""
         job, position = self.job, self._length
-        n_new = position + 1 - len(self.prompt.ids)
         ids = self._tokens[:position]
         removed: dict[int, str] | None = None if self.trace is None else {}
-        processed = job.process(logits, ids, len(self.prompt.ids), removed)
+        given = logits if guided is None else guided
+        processed = job.process(given, ids, len(self.prompt.ids), removed)
         if self.prompt.healing is not None:
             spelled = ids[len(self.prompt.ids) :].tolist()
             restricted = self.prompt.healing.restrict(processed, spelled)
             if restricted.max() == -np.inf:  # the word stands in the prompt: what forbids it comes too late
-                restricted = self.prompt.healing.restrict(logits, spelled)
+                restricted = self.prompt.healing.restrict(given, spelled)
             processed = restricted
         if self._draw is not None:
             token, logprob = self._draw(logits, processed, ids, removed)
@@ -223,9 +270,27 @@ class Text:
             )
             if removed is not None and not job.options.greedy:
                 filtered(processed, job.options, removed)
+        scores = None if guided is None else guided.item
+        self._append(token, logprob, logits, removed, scores)
+
+    def _append(
+        self,
+        token: int,
+        logprob: float,
+        logits: np.ndarray,
+        removed: dict[int, str] | None,
+        scores: Callable[[int], float | None] | None = None,
+    ) -> None:
+        """Add a token that was chosen, and see whether the text ends with it.
+
+        ``logits`` are the model's own; ``removed`` and ``scores`` are for the trace.
+        """
+        job, position = self.job, self._length
+        n_new = position + 1 - len(self.prompt.ids)
+        ids = self._tokens[:position]
         if self.trace is not None and removed is not None:
             new_ids = ids[len(self.prompt.ids) :]
-            self.trace.add_choice(job, self.prompt.ids, new_ids, logits, removed, token)
+            self.trace.add_choice(job, self.prompt.ids, new_ids, logits, removed, token, scores)
         if position == len(self._tokens):  # room is made as the text grows: it may end soon
             self._tokens = np.concatenate([ids, np.empty(max(64, position), np.int32)])
         self._tokens[position] = token
@@ -259,7 +324,9 @@ class Text:
         if self.finish_reason is None:
             self.finish_reason = reason
             self.piece = self._writer.cancel()
-        self.cache = self.prompt.cache = self.prompt.logits = None
+        self.cache = None
+        for context in self.prompt.contexts:
+            context.cache = context.logits = None
 
     def since(self, n: int) -> tuple[list[int], list[float], list[list[tuple[int, float]]]]:
         """The new tokens from the ``n``th on, their log-probabilities, and the most probable ones."""

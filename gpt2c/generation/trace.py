@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ class Candidate:
     logprob : float
         Its log-probability (nats) by the raw logits.
     score : float or None
-        In beam search: the score of the text with it, before the length penalty. None where it was removed.
+        In beam search: the score of the text with it, before the length penalty. In contrastive search: what
+        candidates compete by. With guidance: the log-probability that was guided. None where it was removed,
+        and else.
     removed_by : str or None
         The option that forbade it or left it out.
     fate : str
@@ -115,12 +117,13 @@ class Trace(Displayed):
         logits: np.ndarray,
         removed: dict[int, str],
         token: int,
+        scores: Callable[[int], float | None] | None = None,
     ) -> None:
-        """Record a step of greedy decoding or sampling, in which ``token`` was chosen."""
+        """Record a step in which ``token`` was chosen for one text, by ``scores`` if there are any."""
         removed.pop(token, None)  # at an edge float64 may decide otherwise
         normaliser = _engine.log_sum_exp(logits)
         new = new_ids.tolist()
-        branch = _branch(job, prompt, new, None, logits, normaliser, removed, {token: "chosen"})
+        branch = _branch(job, prompt, new, None, logits, normaliser, removed, {token: "chosen"}, scores)
         self.steps.append(Step(len(prompt) + len(new), [branch]))
 
     def add_search(
@@ -136,7 +139,7 @@ class Trace(Displayed):
     ) -> None:
         """Record a step of beam search: for each beam its new tokens, score, logits, and their fates."""
         branches = [
-            _branch(job, prompt, new_ids, score, row, normaliser, out, fate, processed)
+            _branch(job, prompt, new_ids, score, row, normaliser, out, fate, _added(score, processed))
             for (new_ids, score), row, normaliser, processed, out, fate in zip(
                 beams, rows, normalisers, logprobs, removed, fates, strict=True
             )
@@ -160,13 +163,8 @@ def _branch(
     normaliser: float,
     removed: dict[int, str],
     fates: dict[int, str],
-    logprobs: np.ndarray | None = None,
+    scores: Callable[[int], float | None] | None = None,
 ) -> Branch:
-    def score_with(token: int) -> float | None:
-        if score is None or logprobs is None or token in removed:
-            return None
-        return score + float(logprobs[token])
-
     best = _engine.top(logits, MOST_PROBABLE).tolist()
     shown = sorted({*best, *fates}, key=lambda token: (-float(logits[token]), token))
     return Branch(
@@ -179,13 +177,18 @@ def _branch(
                 token,
                 job.model.token_text(token),
                 float(logits[token]) - normaliser,
-                score_with(token),
+                None if scores is None or token in removed else scores(token),
                 removed.get(token),
                 fates.get(token, ""),
             )
             for token in shown
         ],
     )
+
+
+def _added(score: float, logprobs: np.ndarray) -> Callable[[int], float]:
+    """The score of a text with a token more."""
+    return lambda token: score + float(logprobs[token])
 
 
 def _text(job: Job, prompt: np.ndarray, new_ids: Iterable[int]) -> str:

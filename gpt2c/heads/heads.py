@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checkpoint.hf_head import HEADS
+from ..checkpoint.hf_head import class_of
 from ..core.deadline import Deadline
 from ..errors import ConfigError, shown
 from .reading import Options, Reading, check_options, hidden_rows, read_all
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
 
-_CLASSES = {kind: name for name, kind in HEADS.items()}
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
 _COMMANDS = {"sequence": "gpt2c classify", "token": "gpt2c classify", "choice": "in Python only"}
 
@@ -34,12 +33,12 @@ def head_of(model: LoadedModel, kind: str) -> Head:
     head = model.config.head
     if head is not None and head.kind == kind:
         return head
-    needed = f"model.{_METHODS[kind]} needs the head of a {_CLASSES[kind]}"
+    needed = f"model.{_METHODS[kind]} needs the head of a {class_of(model.config, kind)}"
     if head is None:
         raise ConfigError(f"{model.name} is a language model without another head; {needed}")
     raise ConfigError(
-        f"{model.name} has the head of a {_CLASSES[head.kind]}: use model.{_METHODS[head.kind]} "
-        f"({_COMMANDS[head.kind]}); {needed}"
+        f"{model.name} has the head of a {class_of(model.config, head.kind)}: use "
+        f"model.{_METHODS[head.kind]} ({_COMMANDS[head.kind]}); {needed}"
     )
 
 

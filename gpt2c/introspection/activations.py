@@ -13,7 +13,7 @@ from .hooks import axes, full_name
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["Activations", "Captured", "joined", "output_matrices"]
+__all__ = ["Activations", "Captured", "joined", "of_head", "output_matrices"]
 
 Captured = dict[str, list[np.ndarray]]
 """Name -> one array per pass."""
@@ -90,6 +90,12 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
         np.pad(part, ((0, 0), (0, 0), (0, n_keys - part.shape[2])), constant_values=hidden) for part in parts
     ]
     return np.concatenate(wide, axis=1)
+
+
+def of_head(cache: Activations, name: str, layer: int, head: int) -> np.ndarray:
+    """A value of one head, [T, units]: of keys and values, which heads may share, those that it reads."""
+    values = cache[name, layer]
+    return values[:, head * values.shape[1] // cache.model.config.n_head]
 
 
 def output_matrices(model: LoadedModel, layer: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The named places of a forward pass: what can be looked at and edited.
 
-The names are TransformerLens's. T is the number of tokens, d_head the width of a head::
+The names are TransformerLens's. T is the number of tokens, d_head the width of a head; where all heads share
+keys and values (multi-query attention), hook_k, hook_v and the inputs of these have one head, and there is no
+hook_attn_in::
 
     hook_embed                  [T, n_embd]           the token's row of wte
     hook_pos_embed              [T, n_embd]           the position's row of wpe
@@ -40,12 +42,13 @@ from ..config import Config
 from ..core.checks import check_index
 from ..errors import shown
 
-__all__ = ["Hook", "NamesFilter", "axes", "full_name", "hook_names", "matching", "place_of"]
+__all__ = ["Hook", "NamesFilter", "axes", "full_name", "heads_of", "hook_names", "matching", "place_of"]
 
 # The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
-OUTSIDE = ("embed", "pos_embed", "ln_final")
+OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_final")
 PLACES = {
     "embed": ("hook_embed",),
+    "token_type_embed": (),
     "pos_embed": ("hook_pos_embed",),
     "resid_pre": ("hook_resid_pre",),
     "attn_in": ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input"),
@@ -56,6 +59,9 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
+    "cross_pattern": (),
+    "cross_attn_out": (),
+    "resid_mid_cross": (),
     "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
@@ -75,6 +81,7 @@ EFFECTS = {"attn_in": "qkv", "mlp_in": "ln2"}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
 ENDS = ("result", "_in", "_input")  # of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
+OF_KV_HEADS = ("k_input", "v_input", "k", "v")
 
 Name = str | tuple[str, int]
 NamesFilter = Name | Iterable[Name] | Callable[[str], bool] | None
@@ -105,8 +112,13 @@ class Hook(NamedTuple):
 
 def hook_names(config: Config) -> list[str]:
     """All names of a model, in the order in which the values come to be."""
-    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in OF_LAYER]
+    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in _of_layer(config)]
     return [*BEFORE, *layers, *AFTER]
+
+
+def _of_layer(config: Config) -> list[str]:
+    """Without what a head alone reads, where it shares what it makes of that."""
+    return [name for name in OF_LAYER if not (config.is_multi_query and name == "hook_attn_in")]
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
@@ -119,7 +131,8 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
     if layer is None and short.startswith("blocks.") and short.count(".") > 1:
         _, number, short = short.split(".", 2)
         asked = int(number) if number.isdecimal() and len(number) < 10 else number
-    names, prefix = (BEFORE + AFTER, "") if asked is None else (OF_LAYER, "blocks.{}.")
+    in_layer = _of_layer(config)
+    names, prefix = ([*BEFORE, *AFTER], "") if asked is None else (in_layer, "blocks.{}.")
     if asked is not None:
         try:
             prefix = prefix.format(check_index("layer", asked, config.n_layer))
@@ -130,7 +143,7 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
             return prefix + name
     where = "outside layers" if asked is None else "in a layer"
     shorter = ", ".join(name.replace("hook_", "") for name in names)
-    inside = asked is None and any(short in _spellings(name) for name in OF_LAYER)
+    inside = asked is None and any(short in _spellings(name) for name in in_layer)
     hint = f"; in a layer: cache[{short!r}, 0]" if inside else ""
     raise KeyError(f"no value {short!r} {where}; there are {shorter}{hint}")
 
@@ -227,6 +240,11 @@ def place_of(name: str) -> tuple[str, int | None]:
         return PLACE_OF[name], None
     _, layer, name = name.split(".", 2)
     return PLACE_OF[name], int(layer)
+
+
+def heads_of(config: Config, name: str) -> int:
+    """How many heads a value has that has heads."""
+    return config.n_kv_head if name.rpartition("hook_")[2] in OF_KV_HEADS else config.n_head
 
 
 def axes(name: str) -> tuple[str, ...]:

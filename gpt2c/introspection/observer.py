@@ -12,7 +12,7 @@ import numpy as np
 from ..core import _engine
 from .activations import Captured, output_matrices
 from .edits import FACTORIES
-from .hooks import EFFECTS, OUTSIDE, PLACES, Hook, axes, matching, place_of
+from .hooks import EFFECTS, OUTSIDE, PLACES, Hook, axes, heads_of, matching, place_of
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -121,14 +121,17 @@ class Observer:
                 self._see_result(index, layer, names[0], part, x)
                 self._touch(index, names[1], part)
             elif place == "qkv":
-                values = self._heads(part, 3)
+                config = self._model.config
+                ends = config.n_head, config.n_head + config.n_kv_head
+                values = np.split(self._heads(part), ends, axis=1)  # views: queries, keys, values
                 for rows, heads, which, projected in self._projected[index]:
-                    values[which, rows[:, None], heads[:, None]] = projected
+                    for at, one in enumerate(which):
+                        values[one][rows, heads] = projected[:, at]
                 self._projected[index].clear()
                 for name, value in zip(names, values, strict=True):
                     self._touch(index, name, value)
             elif place == "z":
-                self._touch(index, names[0], self._heads(part, 1)[0])
+                self._touch(index, names[0], self._heads(part))
             else:
                 self._touch(index, names[0], part)
         if place == "ln2" and self._stream is not None:
@@ -137,9 +140,8 @@ class Observer:
     def _split(self, rows: np.ndarray, place: str) -> list[np.ndarray]:
         return np.split(rows, self._ends[place == "ln_final"][:-1])
 
-    def _heads(self, rows: np.ndarray, n: int) -> np.ndarray:
-        config = self._model.config
-        return rows.reshape(len(rows), n, config.n_head, config.head_dim).swapaxes(0, 1)
+    def _heads(self, rows: np.ndarray) -> np.ndarray:
+        return rows.reshape(len(rows), -1, self._model.config.head_dim)
 
     def _changes(self, index: int, name: str) -> list[Edit]:
         return self._edits[index].get(name, [])
@@ -174,7 +176,8 @@ class Observer:
         """What each head reads; projects what it reads instead of the residual stream, where that is so."""
         if not any(name in self._watch.names or self._changes(index, name) for name in names):
             return
-        shared = np.repeat(x[:, None], self._model.config.n_head, axis=1)
+        config = self._model.config
+        shared = np.repeat(x[:, None], config.n_head, axis=1)
         self._touch(index, names[0], shared)
         unedited = []
 
@@ -185,7 +188,8 @@ class Observer:
 
         for which, name in enumerate(names[1:]):
             edited = bool(self._changes(index, name))
-            value = shared.copy() if edited else shared
+            value = shared[:, : heads_of(config, name)]
+            value = value.copy() if edited else value
             self._touch(index, name, value)
             if edited:
                 put(value, [which])
@@ -218,7 +222,7 @@ class Observer:
         """What each head adds, of which the engine has the sum alone."""
         if not (name in self._watch.names or self._changes(index, name)):
             return
-        heads = self._heads(z, 1)[0]
+        heads = self._heads(z)
         outward = output_matrices(self._model, layer)
         result = np.einsum("thd,hde->the", heads, outward, optimize=True)
         before = result.copy()

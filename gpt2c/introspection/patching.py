@@ -19,7 +19,7 @@ from ..core.batching import CACHE_BYTES, calls_of
 from ..core.checks import check_integer
 from ..errors import counted
 from .edits import replace
-from .hooks import COPIES, axes, full_name
+from .hooks import COPIES, axes, full_name, heads_of
 from .observer import Observer, Watch
 from .passes import capture
 from .results import Patching
@@ -127,7 +127,8 @@ def _checked(
         )
     name, *choices = over
     config = model.config
-    has_heads = "heads" in axes(full_name(config, name, 0))
+    full = full_name(config, name, 0)
+    has_heads, n_heads = "heads" in axes(full), heads_of(config, full)
     if len(choices) == 3 and not has_heads:
         raise ValueError(f"{name} has no heads: leave them out of over")
     positions, heads = [*choices[1:], "all", "all"][:2]
@@ -137,7 +138,7 @@ def _checked(
         None
         if isinstance(positions, str) and positions == "all"
         else _indices("positions", positions, length),
-        None if isinstance(heads, str) and heads == "all" else _indices("heads", heads, config.n_head),
+        None if isinstance(heads, str) and heads == "all" else _indices("heads", heads, n_heads),
     )
 
 
@@ -161,7 +162,7 @@ def _values(model: LoadedModel, ids: np.ndarray, places: list[str]) -> dict[str,
     [found] = capture(model, [ids], kept, logits_to_keep=1)
     values = [found[name] for name in kept]
     if short in COPIES and "heads" in axes(short):
-        shape = len(ids), config.n_head, config.n_embd
+        shape = len(ids), heads_of(config, short), config.n_embd
         values = [np.broadcast_to(value[:, None], shape) for value in values]
     return dict(zip(places, values, strict=True))
 

@@ -13,7 +13,7 @@ __all__ = ["ChatRequest"]
 
 ROLES = ("system", "user", "assistant")
 # Fields of a completion that go with a prompt, or have another name here.
-_NO_CHAT = ("prompt", "suffix", "echo", "best_of", "special", "heal", "json_schema")
+_NO_CHAT = ("prompt", "suffix", "echo", "best_of", "special", "heal", "json_schema", "negative_prompt")
 
 
 def _messages(value: Any) -> list[dict[str, str]]:
@@ -89,6 +89,8 @@ class _Own(TextSchema):
     def completion(self, prompt: list[int], room: int) -> dict[str, Any]:
         """The fields of a CompletionRequest that continues a prompt, with room for so many tokens."""
         shared = {name: getattr(self, name) for name in SHARED}
+        if shared["penalty_alpha"]:  # the last token needs a position, too
+            room = max(1, room - 1)
         return shared | {
             "user": self.user,
             "prompt": [prompt],

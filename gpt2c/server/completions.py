@@ -71,8 +71,12 @@ class _Prompt(NamedTuple):
 def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]:
     prompts = []
     arrays = model.encode(asked.prompt, special=asked.special)
-    for given, ids in zip(asked.prompt, (array.tolist() for array in arrays), strict=True):
+    for index, (given, ids) in enumerate(
+        zip(asked.prompt, (array.tolist() for array in arrays), strict=True)
+    ):
         n_before = 0
+        if asked.suffix is not None:
+            ids = _filled(model, given, asked, f"prompt {index}")
         if not isinstance(given, str):
             text = model.tokenizer.decode(ids) if model.has_tokenizer else ""
         else:
@@ -89,6 +93,18 @@ def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]
                 f"the model has {n_ctx} positions; shorten the prompt or lower max_tokens"
             )
     return prompts
+
+
+def _filled(model: LoadedModel, given: Any, asked: CompletionRequest, name: str) -> list[int]:
+    """The tokens of a prompt with what stands behind it."""
+    from ..generation.filling import in_the_middle
+
+    assert asked.suffix is not None
+    try:
+        ids: list[int] = in_the_middle(model, given, asked.suffix, name, special=asked.special).tolist()
+    except ValueError as error:
+        raise APIError(400, str(error), param="suffix") from None
+    return ids
 
 
 class Work:

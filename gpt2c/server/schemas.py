@@ -111,12 +111,14 @@ class CompletionRequest(TextSchema):
     """
 
     prompt: Texts = [""]  # noqa: RUF012 (pydantic copies it)
-    suffix: None = None
+    suffix: str | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     echo: bool = False
     max_tokens: int = Field(16, ge=0)
     num_beams: int = Field(1, ge=1, le=64)
+    num_beam_groups: int = Field(1, ge=1, le=64)
+    diversity_penalty: float = Field(0.0, ge=0)
     n: int = Field(1, ge=1)
     best_of: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=5)
@@ -129,6 +131,9 @@ class CompletionRequest(TextSchema):
     seed: int | None = Field(None, ge=0, lt=2**64)
 
     top_k: int = Field(0, ge=0)
+    penalty_alpha: float = Field(0.0, ge=0, le=1)
+    guidance_scale: float = 1.0
+    negative_prompt: Text | None = None
     min_p: float = Field(0.0, ge=0, le=1)
     typical_p: float = Field(1.0, gt=0, le=1)
     top_n_sigma: float = Field(0.0, ge=-1)
@@ -152,11 +157,6 @@ class CompletionRequest(TextSchema):
     special: bool = False
     heal: bool = False
     json_schema: dict[str, Any] | None = None
-
-    @field_validator("suffix", mode="before")
-    @classmethod
-    def _no_suffix(cls, given: Any) -> Any:
-        raise ValueError("suffix is not supported: GPT-2 cannot insert text before another; leave it out")
 
     @field_validator("stream_options")
     @classmethod
@@ -228,6 +228,15 @@ class CompletionRequest(TextSchema):
             )
         return given
 
+    @field_validator("heal", "echo")
+    @classmethod
+    def _not_before_a_suffix(cls, given: bool, info: ValidationInfo) -> bool:
+        if given and info.data.get("suffix") is not None:
+            raise ValueError(
+                f"{info.field_name} goes without suffix: the text stands between two others then"
+            )
+        return given
+
     @field_validator("json_schema")
     @classmethod
     def _ends_of_its_own(cls, given: Any, info: ValidationInfo) -> Any:
@@ -244,14 +253,15 @@ class CompletionRequest(TextSchema):
     def options(self) -> dict[str, Any]:
         """The options of ``GPT2.generate``, but for the seed, the deadline and what enforces a schema."""
         temperature = self.temperature
-        if temperature is None:  # OpenAI's default; a search looks for the most probable text
-            temperature = 1.0 if self.num_beams == 1 else 0.0
+        if temperature is None:  # OpenAI's default; searches draw nothing
+            temperature = 1.0 if self.num_beams == 1 and not self.penalty_alpha else 0.0
         same = (
             *("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "min_p"),
             *("typical_p", "xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta"),
             *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
             *("dry_sequence_breakers", "exponential_decay_length_penalty", "watermarking_config"),
             *("repetition_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "heal"),
+            *("num_beam_groups", "diversity_penalty", "penalty_alpha", "guidance_scale", "negative_prompt"),
         )
         options = {name: getattr(self, name) for name in same}
         options |= {

@@ -94,7 +94,8 @@ class Request:
             ids, logprobs, top = text.since(self._seen[index])
             self._seen[index] += len(ids)
             place = (text.prompt_index, text.sample_index)
-            self.steps.append(Step(*place, text.piece, ids, logprobs, top, text.finish_reason))
+            if ids or text.done:  # contrastive search has its first token a pass later
+                self.steps.append(Step(*place, text.piece, ids, logprobs, top, text.finish_reason))
 
     def fail(self, error: Exception) -> None:
         """End all texts; the future raises the error."""
@@ -315,9 +316,9 @@ class Queue:
 
 def places_of(text: Text | Search) -> int:
     """How many texts a pass computes for it."""
-    return text.job.options.num_beams
+    return text.job.options.n_places
 
 
 def tokens_of(text: Text | Search) -> int:
     """For how many positions it needs room, in all its caches."""
-    return places_of(text) * text.prompt.capacity
+    return text.prompt.n_positions

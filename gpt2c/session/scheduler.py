@@ -347,9 +347,10 @@ class Scheduler:
 
     def _check_room(self, job: Job, tokens: int, places: int) -> None:
         if places > self._queue.max_texts:
-            raise ValueError(
-                f"num_beams is {places}; allowed: 1 to {self._queue.max_texts}, the scheduler's max_texts"
-            )
+            options = job.options
+            name = "num_beams" if options.num_beams > 1 else "top_k" if options.penalty_alpha else ""
+            what = f"{name} is {places}" if name else f"guidance_scale computes {places} texts together"
+            raise ValueError(f"{what}; allowed: 1 to {self._queue.max_texts}, the scheduler's max_texts")
         if tokens > self._queue.max_tokens:
             raise ContextLengthError(
                 f"prompt and max_new_tokens={job.options.max_new_tokens} need room for {tokens} tokens, but "

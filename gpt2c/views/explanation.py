@@ -15,6 +15,7 @@ from ..core.labels import harmless
 from ..core.prompts import check_lengths, separate
 from ..errors import counted
 from ..generation.options import SamplingOptions
+from ..introspection.activations import of_head
 from ..introspection.edits import Edit, described
 from ..introspection.hooks import NamesFilter
 from ..introspection.observer import checked_edits
@@ -149,7 +150,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
         told, c = self._told, self.model.config
-        of_head = {name: told.cache[name, told.layer][:, told.head] for name in ("q", "k", "v", "z")}
+        of_one = {name: of_head(told.cache, name, told.layer, told.head) for name in ("q", "k", "v", "z")}
         of_pairs = {name: told.cache[name, told.layer][told.head] for name in ("attn_scores", "pattern")}
         of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
         return {
@@ -171,7 +172,7 @@ class Explanation:
                 "best": told.lens.top_ids.shape[2],
             },
             "shapes": {
-                **dict.fromkeys(of_head, "[T, d_head]"),
+                **dict.fromkeys(of_one, "[T, d_head]"),
                 **dict.fromkeys(of_pairs, "[T, T]"),
                 **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
                 **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
@@ -180,7 +181,7 @@ class Explanation:
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
-            **plain({**of_head, **of_pairs}),
+            **plain({**of_one, **of_pairs}),
             "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
             "logit_lens": told.lens.to_dict(),
             "attribution": told.attribution.to_dict(),

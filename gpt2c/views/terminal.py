@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core import _engine
 from ..core.labels import RANK_NAMES, columns, fitted, label, rank_class, visible, wrapped
+from ..introspection.activations import of_head
 from ..scoring.results import pieces
 from .ansi import bold, dim, paint
 
@@ -128,7 +129,7 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
 
 def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
     """What the last token takes in one head: its query with keys gives scores, then weights for values."""
-    query, keys, values, result = (cache[name, layer][:, head] for name in "qkvz")  # [T, d_head] each
+    query, keys, values, result = (of_head(cache, name, layer, head) for name in "qkvz")  # [T, d_head] each
     scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
     tokens = cache.tokens
     last = screen.token(tokens[-1], cache.token_ids[-1], 16).rstrip()

@@ -55,12 +55,15 @@ def kernel_by_kernel(config, tensors, ids, dtype, isa=None, seen=None):
         block, heads = f"blocks.{layer}.", (len(ids), config.n_head, config.head_dim)
         seen[block + "hook_resid_pre"] = x
         qkv = dense(f"h.{layer}.attn.c_attn", norm(f"h.{layer}.ln_1", x))
-        for name, part in zip("qkv", np.split(qkv, 3, axis=1), strict=True):
-            seen[f"{block}attn.hook_{name}"] = part.reshape(heads)
+        n_kv = config.n_kv_head * config.head_dim
+        parts = np.split(qkv, (config.n_embd, config.n_embd + n_kv), axis=1)
+        for name, part in zip("qkv", parts, strict=True):
+            seen[f"{block}attn.hook_{name}"] = part.reshape(len(ids), -1, config.head_dim)
         mixed = np.empty_like(x)
         for i in range(config.n_head):
             first, d = i * config.head_dim, config.head_dim
-            q, k, v = (qkv[:, n + first : n + first + d] for n in (0, config.n_embd, 2 * config.n_embd))
+            read = first if config.n_kv_head == config.n_head else 0  # or one head is read by all
+            q, k, v = (part[:, at : at + d] for part, at in zip(parts, (first, read, read), strict=True))
             _ops.attention(
                 *(q, k, v, config.attention_scale(layer), mixed[:, first : first + d]),
                 dtype=CACHES[dtype],

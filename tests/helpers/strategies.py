@@ -102,13 +102,14 @@ def guarded(shape, offset: int = 0):
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of this configuration has, by canonical name."""
     n_embd, n_inner = config.n_embd, config.n_inner
+    n_qkv = n_embd + 2 * config.n_kv_head * (n_embd // config.n_head)
     shapes = {"wte.weight": (config.n_vocab, n_embd), "wpe.weight": (config.n_ctx, n_embd)}
     for i in range(config.n_layer):
         shapes |= {
             f"h.{i}.ln_1.weight": (n_embd,),
             f"h.{i}.ln_1.bias": (n_embd,),
-            f"h.{i}.attn.c_attn.weight": (n_embd, 3 * n_embd),
-            f"h.{i}.attn.c_attn.bias": (3 * n_embd,),
+            f"h.{i}.attn.c_attn.weight": (n_embd, n_qkv),
+            f"h.{i}.attn.c_attn.bias": (n_qkv,),
             f"h.{i}.attn.c_proj.weight": (n_embd, n_embd),
             f"h.{i}.attn.c_proj.bias": (n_embd,),
             f"h.{i}.ln_2.weight": (n_embd,),
@@ -134,16 +135,28 @@ def random_model(config: Config, rng: np.random.Generator, std: float = 0.2) -> 
 
 
 @st.composite
-def configs(draw, *, max_layer: int = 3, max_head: int = 4, max_head_dim: int = 40, max_ctx: int = 48):
+def configs(
+    draw,
+    *,
+    max_layer: int = 3,
+    max_head: int = 4,
+    max_head_dim: int = 40,
+    max_ctx: int = 48,
+    multi_query: bool = True,
+):
     """Small configurations over every flag: odd widths, n_inner of any size, a head of its own.
+
+    Heads may share keys and values (`multi_query`), as in models of type gpt_bigcode.
 
     At least 4 wide: LayerNorm over two values is a sign function, where no bound on errors says anything.
     """
     n_head = draw(st.integers(1, max_head))
     n_embd = n_head * draw(sizes(-(-4 // n_head), max_head_dim))
+    n_kv_head = draw(st.sampled_from((n_head, n_head, 1))) if multi_query else n_head
     return Config(
         n_layer=draw(st.integers(1, max_layer)),
         n_head=n_head,
+        n_kv_head=n_kv_head,
         n_embd=n_embd,
         n_inner=draw(st.one_of(st.just(4 * n_embd), sizes(1, 129))),
         n_ctx=draw(st.integers(2, max_ctx)),
@@ -151,7 +164,7 @@ def configs(draw, *, max_layer: int = 3, max_head: int = 4, max_head_dim: int = 
         activation=draw(st.sampled_from(ACTIVATIONS)),
         layer_norm_epsilon=draw(st.sampled_from((1e-5, 1e-6, 1e-3))),
         scale_attn_weights=draw(st.booleans()),
-        scale_attn_by_inverse_layer_idx=draw(st.booleans()),
+        scale_attn_by_inverse_layer_idx=draw(st.booleans()) and n_kv_head == n_head,
         reorder_and_upcast_attn=draw(st.booleans()),
         tie_word_embeddings=draw(st.booleans()),
     )

@@ -238,9 +238,12 @@ def forward_rounding_inputs(config, weights, ids, rounded, kept=lambda what, x: 
         qkv = dense(f"h.{layer}.attn.c_attn", norm(f"h.{layer}.ln_1", x))
         mixed = []
         for head in range(config.n_head):
-            part = slice(head * config.head_dim, (head + 1) * config.head_dim)
+            # among the queries of all heads, then their keys, then their values
+            shared = head * config.n_kv_head // config.n_head
+            at = (head, config.n_head + shared, config.n_head + config.n_kv_head + shared)
             q, k, v = (
-                kept(what, some[:, part]) for what, some in zip("qkv", np.split(qkv, 3, axis=1), strict=True)
+                kept(what, qkv[:, i * config.head_dim : (i + 1) * config.head_dim])
+                for what, i in zip("qkv", at, strict=True)
             )
             scores = np.where(future, -np.inf, q @ k.T * config.attention_scale(layer))
             chances = kept("weights", np.exp(scores - scores.max(axis=1, keepdims=True)))

@@ -60,9 +60,11 @@ def random_config(rng, wide):
         head_dim = rng.choice(edges) if rng.random() < 0.7 else rng.integers(4, 200 // n_head + 1)
         n_embd = n_head * int(head_dim)
         n_inner = 4 * n_embd if rng.random() < 0.4 else int(rng.integers(1, 530))
+    shared = bool(rng.random() < 0.3)  # keys and values, by all heads
     return Config(
         n_layer=1 if wide else int(rng.integers(1, 4)),
         n_head=n_head,
+        n_kv_head=1 if shared else n_head,
         n_embd=n_embd,
         n_inner=n_inner,
         n_ctx=int(rng.integers(258, 300 if wide else 401)),
@@ -70,7 +72,7 @@ def random_config(rng, wide):
         activation=str(rng.choice(ACTIVATIONS)),
         layer_norm_epsilon=1e-5,
         scale_attn_weights=bool(rng.random() < 0.8),
-        scale_attn_by_inverse_layer_idx=bool(rng.random() < 0.3),
+        scale_attn_by_inverse_layer_idx=bool(rng.random() < 0.3) and not (shared and n_head > 1),
         tie_word_embeddings=bool(rng.random() < 0.5),
     )
 

@@ -170,6 +170,10 @@ MUTATIONS = [
     ("float16: subnormal keys", "vec_int.h", "+ 0.5f) - bits_of_float(0.5f)", "+ 0.25f) - bits_of_float(0.25f)"),
     ("run: rows of a folded phase", "run.c", "r < step->rows; r++) normalise(", "r < step->rows - (r > 0); r++) normalise("),
     ("run: encoded columns of a panel", "run.c", "out, ld, rows, column, columns);", "out, ld, rows, 0, columns);"),
+    ("attend: keys behind the queries of more heads", "attend.c", "const int keys = column < n + n_kv;", "const int keys = column < 2 * n;"),
+    ("attend: the keys of a head", "attend.c", "(column - n) % n_kv / d", "(column - n) % n / d"),
+    ("attention: queries of several heads at one position", "k_keys.inc.c", "return q.first + i * q.advance;", "return q.first + i;"),
+    ("attend: which heads go together", "attend.c", "set % sets * s.together", "set % sets"),
     ("attend: keys in runs of 16", "attend.c", "GPT2C_LANES - lane);", "GPT2C_LANES);"),
     ("attention: merging of blocks", "k_attention.inc.c", "for (ptrdiff_t b = 1; b < blocks; b++)", "for (ptrdiff_t b = 2; b < blocks; b++)"),
 ]  # fmt: skip

@@ -64,7 +64,7 @@ def bytes_of_call(weights: _engine.Weights, sequences: Iterable[tuple[float, int
     per_head = sum(
         c.head_dim * 16 * math.ceil((past + rows) / 16) + width * (past + rows) for past, rows in sequences
     )
-    return weights.nbytes - 4.0 * tables + 4.0 * c.n_layer * c.n_head * per_head
+    return weights.nbytes - 4.0 * tables + 4.0 * c.n_layer * c.n_kv_head * per_head
 
 
 def operations_of_call(
@@ -88,7 +88,7 @@ def operations_of_call(
     attention = (4 * n + SOFTMAX * config.n_head) * seen
     found = dict.fromkeys(("float32", dtype, "int8" if dtype == "int4" else dtype), 0.0)
     found["float32"] += config.n_layer * (attention + (2 * NORM * n + ACTIVATION * inner) * rows)
-    found[dtype] += config.n_layer * 2.0 * rows * (4 * n * n + 2 * n * inner)
+    found[dtype] += config.n_layer * 2.0 * rows * n * (config.n_qkv + n + 2 * inner)
     found["int8" if dtype == "int4" else dtype] += 2.0 * outputs * n * config.n_vocab
     return found
 

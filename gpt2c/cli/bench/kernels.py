@@ -225,7 +225,7 @@ def kernels(config: Config, dtype: str, *, isa: str, threads: int) -> list[Resul
     n, inner, copies = config.n_embd, config.n_inner, min(COPIES, config.n_layer)
     head = min(config.n_vocab, HEAD_PART)
     cases = [
-        *dense("attn.c_attn", n, 3 * n, copies, dtype, how),
+        *dense("attn.c_attn", n, config.n_qkv, copies, dtype, how),
         *dense("attn.c_proj", n, n, copies, dtype, how),
         *dense("mlp.c_fc", n, inner, copies, dtype, how),
         *dense("mlp.c_proj", inner, n, copies, dtype, how),

@@ -1,8 +1,9 @@
-"""Models of GPT-2's shapes with random weights: as fast as the real ones."""
+"""Models of well-known shapes with random weights: as fast as the real ones."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,19 @@ from ...tokenizer import gpt2_tokenizer
 
 __all__ = ["SHAPES", "check_shape", "random_model", "random_weights"]
 
-# n_layer, n_head, n_embd of OpenAI's four models (their config.json on the Hugging Face hub).
-SHAPES = {"124M": (12, 12, 768), "355M": (24, 16, 1024), "774M": (36, 20, 1280), "1558M": (48, 25, 1600)}
+# What is special of OpenAI's four models, and of bigcode/starcoderbase-1b, whose heads share keys and values
+# (their config.json on the Hugging Face hub).
+SHAPES: dict[str, dict[str, Any]] = {
+    "124M": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    "355M": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
+    "774M": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
+    "1558M": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
+    "starcoderbase-1b": {
+        **{"n_layer": 24, "n_head": 16, "n_kv_head": 1, "n_embd": 2048},
+        **{"n_ctx": 8192, "n_vocab": 49152, "bos_token_id": 0},
+    },
+}
+_GPT2: dict[str, Any] = {"n_ctx": 1024, "n_vocab": 50257, "bos_token_id": 50256}
 
 
 def check_shape(shape: str) -> None:
@@ -27,7 +39,7 @@ def check_shape(shape: str) -> None:
 def random_model(
     shape: str, *, dtype: str = "float32", backend: str = "native", threads: int | None = None, seed: int = 0
 ) -> GPT2:
-    """A model of one of the `SHAPES` with random weights and GPT-2's tokenizer.
+    """A model of one of the `SHAPES` with random weights; with GPT-2's tokenizer, if that is its vocabulary.
 
     Raises
     ------
@@ -35,21 +47,10 @@ def random_model(
         If the shape is not in `SHAPES`.
     """
     check_shape(shape)
-    n_layer, n_head, n_embd = SHAPES[shape]
-    config = Config(
-        n_layer=n_layer,
-        n_head=n_head,
-        n_embd=n_embd,
-        n_inner=4 * n_embd,
-        n_ctx=1024,
-        n_vocab=50257,
-        activation="gelu_new",
-        layer_norm_epsilon=1e-5,
-        bos_token_id=50256,
-        eos_token_ids=(),
-    )
+    config = Config(**{"n_inner": None, **_GPT2, **SHAPES[shape]})
     weights = random_weights(config, dtype=dtype, backend=backend, threads=threads, seed=seed)
-    return GPT2(weights, gpt2_tokenizer(), threads=threads, name=f"random weights, shape {shape}")
+    tokenizer = gpt2_tokenizer() if config.n_vocab == _GPT2["n_vocab"] else None
+    return GPT2(weights, tokenizer, threads=threads, name=f"random weights, shape {shape}")
 
 
 def random_weights(
@@ -66,7 +67,7 @@ def random_weights(
         "wte": (config.n_vocab, n_embd),
         "lm_head": (config.n_vocab, n_embd),
         "wpe": (config.n_ctx, n_embd),
-        "attn.c_attn": (n_embd, 3 * n_embd),
+        "attn.c_attn": (n_embd, config.n_qkv),
         "attn.c_proj": (n_embd, n_embd),
         "mlp.c_fc": (n_embd, config.n_inner),
         "mlp.c_proj": (config.n_inner, n_embd),

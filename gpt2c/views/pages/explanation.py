@@ -14,6 +14,7 @@ import numpy as np
 
 from ...core import _engine
 from ...core.checks import check_flag, check_index
+from ...introspection.activations import of_head
 from ...introspection.edits import Edit, described
 from ...introspection.hooks import NamesFilter, full_name
 from ...introspection.observer import checked_edits
@@ -118,6 +119,7 @@ def about(model: LoadedModel, token_ids: np.ndarray) -> Json:
             "numerics": model.numerics,
             "n_layer": c.n_layer,
             "n_head": c.n_head,
+            "n_kv_head": c.n_kv_head,
             "n_embd": c.n_embd,
             "n_inner": c.n_inner,
             "d_head": c.head_dim,
@@ -199,7 +201,8 @@ def _scores(cache: ActivationCache, layer: int, levels: int) -> tuple[np.ndarray
 
 def _all_scores(cache: ActivationCache, layer: int, heads: Any = slice(None)) -> np.ndarray:
     """Query times key, scaled, before the mask: float64 [n_head, T, T]."""
-    q, k = (cache[name, layer][:, heads].astype(np.float64) for name in ("q", "k"))
+    q, k = (cache[name, layer].astype(np.float64) for name in ("q", "k"))
+    q, k = q[:, heads], np.repeat(k, q.shape[1] // k.shape[1], axis=1)[:, heads]
     return np.einsum("qhd,khd->hqk", q, k) * cache.model.config.attention_scale(layer)
 
 
@@ -214,18 +217,12 @@ def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
     shown = np.sort(np.append(strongest, T - 1))
     scores = _all_scores(cache, layer, [head])[0]
 
-    def of_head(name: str) -> np.ndarray:
-        return cache[name, layer][:, head]
-
     vectors = {
         "embed": cache["embed"],
         "pos_embed": cache["pos_embed"],
         "resid_pre": cache["resid_pre", layer],
         "normalized": cache["ln1.hook_normalized", layer],
-        "q": of_head("q"),
-        "k": of_head("k"),
-        "v": of_head("v"),
-        "z": of_head("z"),
+        **{name: of_head(cache, name, layer, head) for name in ("q", "k", "v", "z")},
         "attn_out": cache["attn_out", layer],
         "resid_mid": cache["resid_mid", layer],
         "normalized2": cache["ln2.hook_normalized", layer],

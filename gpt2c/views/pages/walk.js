@@ -2,7 +2,7 @@
 
 function walkView(panel) {
   const told = data.walk;
-  const { n_embd, n_inner, n_head, d_head, n_layer, n_vocab } = data.model;
+  const { n_embd, n_inner, n_head, n_kv_head, d_head, n_layer, n_vocab } = data.model;
   const { layer, head, shown } = told;
   const n = shown.length;
   const vectors = Object.fromEntries(Object.entries(told.vectors).map(([name, array]) => [name, unpacked(array)]));
@@ -295,7 +295,7 @@ function walkView(panel) {
       ), norm()),
       step("Query, key, value", para(
         "Three learned projections of the same row: the ", make("b", {}, "query"), " is what a token looks for, the ", make("b", {}, "key"),
-        " what it offers, the ", make("b", {}, "value"), ` what it hands over. Each of the ${plural(n_head, "head")} has ${d_head} numbers of each; these are of ${own}.`
+        " what it offers, the ", make("b", {}, "value"), ` what it hands over. Each of the ${plural(n_head, "head")} has ${d_head} numbers of each${n_kv_head < n_head ? ", of which all heads share key and value" : ""}; these are of ${own}.`
       ), projections()),
       step("Score, mask, softmax", para(
         "The query of ", current(), ` times each key, ${scaling() || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. `,
