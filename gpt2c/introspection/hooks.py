@@ -18,12 +18,17 @@ hook_attn_in::
       .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
       .hook_attn_out            [T, n_embd]           the sum of these, and the bias
       .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
+      .cross_attn.hook_pattern  [n_head, T, S]        to which of the encoder's S positions each token attends
+      .hook_cross_attn_out      [T, n_embd]           what cross-attention adds to the residual stream
+      .hook_resid_mid_cross     [T, n_embd]           the residual stream after it
       .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
       .ln2.hook_scale .ln2.hook_normalized            as for ln1, of hook_mlp_in
       .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
       .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
       .hook_resid_post          [T, n_embd]           the residual stream after layer i
     ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
+
+Only models with cross-attention have its three values, of which the pattern can be seen, but not edited.
 
 The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream, there to
 be edited: a change reaches that part alone and not the stream itself, as path patching needs it. What becomes
@@ -42,7 +47,17 @@ from ..config import Config
 from ..core.checks import check_index
 from ..errors import shown
 
-__all__ = ["Hook", "NamesFilter", "axes", "full_name", "heads_of", "hook_names", "matching", "place_of"]
+__all__ = [
+    "Hook",
+    "NamesFilter",
+    "axes",
+    "full_name",
+    "heads_of",
+    "hook_names",
+    "matching",
+    "original",
+    "place_of",
+]
 
 # The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
 OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_final")
@@ -59,9 +74,9 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
-    "cross_pattern": (),
-    "cross_attn_out": (),
-    "resid_mid_cross": (),
+    "cross_pattern": ("cross_attn.hook_pattern",),
+    "cross_attn_out": ("hook_cross_attn_out",),
+    "resid_mid_cross": ("hook_resid_mid_cross",),
     "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
@@ -76,6 +91,9 @@ AFTER = PLACES["ln_final"]
 PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
 # Inputs of parts -> what they are copies of until they are edited.
 COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
+OF_CROSS_ATTENTION = tuple(
+    PLACES[place][0] for place in ("cross_pattern", "cross_attn_out", "resid_mid_cross")
+)
 # Where edits of these take effect.
 EFFECTS = {"attn_in": "qkv", "mlp_in": "ln2"}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
@@ -117,8 +135,17 @@ def hook_names(config: Config) -> list[str]:
 
 
 def _of_layer(config: Config) -> list[str]:
-    """Without what a head alone reads, where it shares what it makes of that."""
-    return [name for name in OF_LAYER if not (config.is_multi_query and name == "hook_attn_in")]
+    """Without what a head alone reads, where it shares what it makes of that; and what the model lacks."""
+    absent = ["hook_attn_in"] if config.is_multi_query else []
+    absent += [] if config.add_cross_attention else OF_CROSS_ATTENTION
+    return [name for name in OF_LAYER if name not in absent]
+
+
+def original(config: Config, name: str) -> str:
+    """What a value in a layer is a copy of until it is edited; its own name if it is none."""
+    if name == "hook_mlp_in" and config.add_cross_attention:
+        return "hook_resid_mid_cross"
+    return COPIES.get(name, name)
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
@@ -151,7 +178,7 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
 def _spellings(name: str) -> tuple[str, ...]:
     """What a value may be called in its layer: "attn.hook_z", "attn.z" or "z"."""
     part = name.replace("hook_", "")
-    return (name, part) if part.startswith("ln") else (name, part, part.rpartition(".")[2])
+    return (name, part) if part.startswith(("ln", "cross_attn.")) else (name, part, part.rpartition(".")[2])
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:

@@ -52,7 +52,12 @@ class Watch:
             if name in self.edited and place in EFFECTS:
                 self.wanted.add((EFFECTS[place], layer or 0))
             self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
-            if place in ("attn_scores", "pattern"):
+            if place == "cross_pattern" and name in self.edited:
+                raise ValueError(
+                    f"{name} can be seen, but not edited: edit hook_cross_attn_out of the layer, or give the "
+                    "model other states"
+                )
+            if place in ("attn_scores", "pattern", "cross_pattern"):
                 self.flags[layer] |= _engine.OBSERVE_PATTERN | (
                     _engine.EDIT_PATTERN if name in self.edited else 0
                 )

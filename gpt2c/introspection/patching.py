@@ -19,7 +19,7 @@ from ..core.batching import CACHE_BYTES, calls_of
 from ..core.checks import check_integer
 from ..errors import counted
 from .edits import replace
-from .hooks import COPIES, axes, full_name, heads_of
+from .hooks import COPIES, axes, full_name, heads_of, original
 from .observer import Observer, Watch
 from .passes import capture
 from .results import Patching
@@ -158,7 +158,7 @@ def _values(model: LoadedModel, ids: np.ndarray, places: list[str]) -> dict[str,
     """What a text has at one place of each layer. What all heads read is kept once for all of them."""
     config = model.config
     short = places[0].split(".", 2)[2]
-    kept = [place.removesuffix(short) + COPIES.get(short, short) for place in places]
+    kept = [place.removesuffix(short) + original(config, short) for place in places]
     [found] = capture(model, [ids], kept, logits_to_keep=1)
     values = [found[name] for name in kept]
     if short in COPIES and "heads" in axes(short):

@@ -1,0 +1,81 @@
+"""Models with cross-attention, which read the output of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..config import Config
+from ..errors import ConfigError, shown
+from . import _engine
+from .prefixes import NothingKept, Prefixes
+
+__all__ = ["check_given", "given", "given_each"]
+
+
+class Reader(Protocol):
+    """What is needed of a LoadedModel."""
+
+    name: str
+    config: Config
+    weights: _engine.Weights
+    cache_dtype: Any
+    threads: Any
+    prefixes: Prefixes
+    cross: _engine.KVCache | None
+
+
+Model = TypeVar("Model", bound=Reader)
+
+
+def check_given(name: str, config: Config, cross: _engine.KVCache | None) -> None:
+    """Raise ConfigError if a model needs the output of an encoder, and has none."""
+    if config.add_cross_attention and cross is None:
+        raise ConfigError(
+            f"{name} attends to the output of an encoder, and was not given one: use model.given(states), an "
+            "array [positions, n_embd]; gpt2c.EncoderDecoder loads models that have an encoder with them"
+        )
+
+
+def given(model: Model, states: Any) -> Model:
+    """What :meth:`gpt2c.GPT2.given` does."""
+    return given_each(model, [states])[0]
+
+
+def given_each(model: Model, states: Sequence[Any]) -> list[Model]:
+    """Copies of a model, each with one encoder's output, whose keys and values are computed in one call."""
+    if not model.config.add_cross_attention:
+        raise ConfigError(
+            f"{model.name} has no cross-attention (add_cross_attention is false in its configuration), so it "
+            "cannot read the output of an encoder"
+        )
+    checked = [_checked(rows, model.config.n_embd) for rows in states]
+    found = _engine.cross_keys(model.weights, checked, dtype=model.cache_dtype, threads=model.threads)
+    return [_with(model, cross) for cross in found]
+
+
+def _with(model: Model, cross: _engine.KVCache) -> Model:
+    other = copy(model)
+    other.cross, other.prefixes = cross, NothingKept()
+    return other
+
+
+def _checked(states: Any, n_embd: int) -> np.ndarray:
+    """The output of an encoder as float32 [positions, n_embd]."""
+    needed = f"an array [positions, {n_embd}] of finite numbers, with at least one position"
+    try:
+        found = np.asarray(states)
+    except ValueError:  # lists of different lengths
+        raise TypeError(f"the encoder's states are {needed}; got {shown(states)}") from None
+    if found.dtype.kind not in "fiu":
+        raise TypeError(f"the encoder's states are {needed}; got {type(states).__name__} of {found.dtype}")
+    if found.ndim != 2 or not len(found) or found.shape[1] != n_embd:
+        raise ValueError(f"the encoder's states are {needed}; got {list(found.shape)}")
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(found, np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError(f"the encoder's states are {needed}; got NaN or infinity")
+    return rows
