@@ -26,6 +26,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import edits
+    from .bert import BERT
     from .config import Config
     from .core._engine import KVCache
     from .core.deadline import Deadline
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
 __all__ = [
+    "BERT",
     "GPT2",
     "ActivationCache",
     "CacheInUseError",
@@ -75,6 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BERT": "bert",
     "GPT2": "model",
     "ActivationCache": "introspection.passes",
     "Choice": "heads.results",

@@ -13,7 +13,7 @@ PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
     *("data", "errors", "json_values", "version", "config", "reference"),
     *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
-    *("views", "model", "corpus", "integrations", "server", "cli"),
+    *("views", "pretrained", "model", "bert", "corpus", "integrations", "server", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )
 """The folders and files of the package, lowest first: each may import from those before it."""
