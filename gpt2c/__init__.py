@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
+    from .masks.results import Filled, Filling
     from .model import GPT2
     from .scoring.results import Score, Suggestion
     from .scoring.words import Word
@@ -55,6 +56,8 @@ __all__ = [
     "ContextLengthError",
     "Deadline",
     "DeadlineError",
+    "Filled",
+    "Filling",
     "GPT2CError",
     "Generation",
     "KVCache",
@@ -84,6 +87,8 @@ _HOMES = {
     "Classification": "heads.results",
     "Config": "config",
     "Deadline": "core.deadline",
+    "Filled": "masks.results",
+    "Filling": "masks.results",
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",

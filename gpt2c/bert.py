@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
 
 from .core.foreign_names import OF_LOADING, OF_PROMPTS
 from .core.keywords import explains_keywords
-from .core.prompts import Item, Prompt
+from .core.prompts import Item, Prompt, Prompts
 from .model import GPT2
 from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .masks.results import Filled
+    from .scoring.results import Score
 
 __all__ = ["BERT", "from_pretrained"]
 
@@ -111,6 +113,169 @@ class BERT(Pretrained):
             local_files_only=local_files_only,
             strict=strict,
             progress=progress,
+        )
+
+    @overload
+    def fill(  # type: ignore[overload-overlap]
+        self,
+        texts: Prompt,
+        k: int = 5,
+        *,
+        num_beams: int = 5,
+        targets: Sequence[str | int] | None = None,
+        max_tokens: int | None = None,
+        deadline: float | Deadline | None = None,
+    ) -> Filled: ...
+    @overload
+    def fill(
+        self,
+        texts: Prompts,
+        k: int = 5,
+        *,
+        num_beams: int = 5,
+        targets: Sequence[str | int] | None = None,
+        max_tokens: int | None = None,
+        deadline: float | Deadline | None = None,
+    ) -> list[Filled]: ...
+    @explains_keywords(OF_PROMPTS)
+    def fill(
+        self,
+        texts: Prompt | Prompts,
+        k: int = 5,
+        *,
+        num_beams: int = 5,
+        targets: Sequence[str | int] | None = None,
+        max_tokens: int | None = None,
+        deadline: float | Deadline | None = None,
+    ) -> Filled | list[Filled]:
+        """The ``k`` most probable ways to fill the masks of a text, such as "The [MASK] had three daughters."
+
+        With one mask they are its most probable tokens. Several masks are filled one after the other, first
+        the one whose best token is most probable, and each is chosen given those before it: a search that
+        keeps ``num_beams`` texts at every step, each with its own order, and of texts that come to the same
+        tokens the more probable one. (A masked model has no joint probability of its own: in another order,
+        the same tokens may have another product.) What each mask may stand for while the others stay masks,
+        as other libraries tell it, is in :attr:`Filled.masks`.
+
+        Parameters
+        ----------
+        texts : str, token ids, or a list of either
+            With at least one mask, the token of :attr:`mask_token_id`. Special tokens are recognised in
+            strings.
+        k : int
+            1 to the size of the vocabulary, at most 4,096, or to the number of ``targets``.
+        num_beams : int
+            How many texts the search keeps, 1 to 1,024; at least ``k``.
+        targets : list of str or int, optional
+            The tokens that masks may stand for, alone: words, each of which must be one token, or token ids.
+            Probabilities stay those among all tokens.
+        max_tokens, deadline
+            As for :meth:`classify`.
+
+        Returns
+        -------
+        Filled, or list of Filled
+            A list of :class:`gpt2c.Filling`, with ``text``, ``probability`` and ``tokens``.
+
+        Raises
+        ------
+        ConfigError, TokenizerError
+            The model has no head that predicts tokens, or its tokenizer no mask.
+        ContextLengthError, ValueError
+            A text is too long, or has no mask; a target is not one token.
+        """
+        from .masks.filling import fill
+
+        return fill(
+            self, texts, k, num_beams=num_beams, targets=targets, max_tokens=max_tokens, deadline=deadline
+        )
+
+    @overload
+    def score(  # type: ignore[overload-overlap]
+        self,
+        texts: Prompt,
+        *,
+        within_word: bool = False,
+        top: int = 0,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> Score: ...
+    @overload
+    def score(
+        self,
+        texts: Prompts,
+        *,
+        within_word: bool = False,
+        top: int = 0,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> list[Score]: ...
+    @overload
+    def score(
+        self,
+        texts: Iterator[Prompt],
+        *,
+        within_word: bool = False,
+        top: int = 0,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> Iterator[Score]: ...
+    @explains_keywords(OF_PROMPTS)
+    def score(
+        self,
+        texts: Prompt | Prompts | Iterator[Prompt],
+        *,
+        within_word: bool = False,
+        top: int = 0,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> Score | list[Score] | Iterator[Score]:
+        """How probable the tokens of texts are, each given all others: the pseudo-log-likelihood.
+
+        Every token is masked in turn (Salazar et al., "Masked Language Model Scoring", 2020): a text of n
+        tokens is computed n times. ``logprob`` is the sum, ``perplexity`` the pseudo-perplexity, which can be
+        compared with that of other masked models of the same vocabulary, and not with a GPT-2's.
+
+        Parameters
+        ----------
+        texts : str, token ids, a list of either, or an iterator of either
+            An iterator is taken as results are, in constant memory.
+        within_word : bool
+            Whether the tokens of the same word that follow the masked one are masked, too (Kauf and Ivanova
+            2023): otherwise words of several tokens seem more probable than they are, as each token tells the
+            others.
+        top : int
+            How many of the most probable tokens to report in the place of each.
+        max_tokens, special, deadline
+            As for :meth:`classify`.
+
+        Returns
+        -------
+        Score, list of Score, or iterator of Score
+            As of :meth:`gpt2c.GPT2.score`; ``contexts`` tells how many tokens the model saw that were no
+            masks. What the tokenizer puts around a text is seen, and not scored.
+
+        Raises
+        ------
+        ConfigError, TokenizerError
+            The model has no head that predicts tokens, or its tokenizer no mask.
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+        """
+        from .masks.scoring import score
+
+        return score(
+            self,
+            texts,
+            within_word=within_word,
+            top=top,
+            max_tokens=max_tokens,
+            special=special,
+            deadline=deadline,
         )
 
     @explains_keywords(OF_PROMPTS)

@@ -12,7 +12,17 @@ import gpt2c
 PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
     *("data", "errors", "json_values", "version", "config", "reference", "reference_bert"),
-    *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
+    *(
+        "tokenizer",
+        "core",
+        "checkpoint",
+        "introspection",
+        "scoring",
+        "heads",
+        "masks",
+        "generation",
+        "session",
+    ),
     *("views", "pretrained", "model", "bert", "corpus", "integrations", "server", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )

@@ -15,7 +15,7 @@ import numpy as np
 from ..checkpoint.hf_head import class_of
 from ..core.deadline import Deadline
 from ..errors import ConfigError, shown
-from .reading import Options, Reading, check_options, hidden_rows, read_all
+from .reading import Options, Reading, check_options, check_single, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def tag(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> 
     head = head_of(model, "token")
     options = check_options(model, **how)
     several, readings = read_all(model, texts, options)
-    if any(reading.types is not None for reading in readings):
-        raise TypeError("tag takes texts, and no pairs of texts: join the two, or tag each")
+    check_single(readings, "tag")
     weights = _parameters(model, "classifier")
     found = [
         _tagging(model, head, reading, _logits(rows, *weights, text=reading.text), options)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
-__all__ = ["Options", "Reading", "check_options", "check_room", "hidden_rows", "is_pair", "read", "read_all"]
+__all__ = [
+    "Options",
+    "Reading",
+    "check_options",
+    "check_room",
+    "check_single",
+    "hidden_rows",
+    "is_pair",
+    "read",
+    "read_all",
+]
 
 _ALLOWED = (
     "a text is a string or a list of token ids, several are a list of those (list(texts) makes one of an "
@@ -107,6 +117,12 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     own = slice(len(before), len(before) + min(len(ids), room))
     ids = np.array([*before, *ids[:room], *after], np.int32)
     return Reading(ids, own, text if isinstance(text, str) else None, truncated)
+
+
+def check_single(readings: Iterable[Reading], method: str) -> None:
+    """Raise TypeError if one is that of a pair."""
+    if any(reading.types is not None for reading in readings):
+        raise TypeError(f"{method} takes texts, and no pairs of texts: join the two, or give each by itself")
 
 
 def is_pair(text: Any) -> bool:
