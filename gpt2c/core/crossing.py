@@ -31,7 +31,7 @@ class Reader(Protocol):
 Model = TypeVar("Model", bound=Reader)
 
 
-def check_given(name: str, config: Config, cross: _engine.KVCache | None) -> None:
+def check_given(config: Config, name: str, cross: _engine.KVCache | None) -> None:
     """Raise ConfigError if a model needs the output of an encoder, and has none."""
     if config.add_cross_attention and cross is None:
         raise ConfigError(

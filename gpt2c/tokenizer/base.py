@@ -69,6 +69,12 @@ class Tokenizer:
     chat_template: str | None = None
     source: Path | None = None
 
+    @property
+    def between(self) -> tuple[int, ...]:
+        """The ids between the two texts of a pair: those after a text; in RoBERTa's family ``</s>`` twice."""
+        doubled = self.special_tokens.get("</s>") in self.suffix
+        return self.suffix * (1 + doubled)
+
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         """Turn a text into token ids, without the `prefix` and the `suffix`.
 
