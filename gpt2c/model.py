@@ -192,7 +192,7 @@ class GPT2(Pretrained):
     def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
         self.prefixes = _prefixes(size, self.weights)
 
-    def given(self, states: Any) -> GPT2:
+    def given(self, states: Any, tokens: Sequence[str] | None = None) -> GPT2:
         """A model with cross-attention together with what it attends to: the output of an encoder.
 
         The keys and values that its layers make of that are computed here, once; all of the methods then use
@@ -203,6 +203,8 @@ class GPT2(Pretrained):
         ----------
         states : array, [positions, n_embd]
             Any positive number of positions.
+        tokens : list of str, optional
+            What the positions are called in pictures of cross-attention; by default they are numbered.
 
         Returns
         -------
@@ -218,7 +220,7 @@ class GPT2(Pretrained):
         """
         from .core.crossing import given
 
-        return given(self, states)
+        return given(self, states, tokens)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from ..errors import ConfigError, shown
 from . import _engine
 from .prefixes import NothingKept, Prefixes
 
-__all__ = ["check_given", "given", "given_each"]
+__all__ = ["Encoded", "check_given", "given", "given_each"]
+
+
+class Encoded(NamedTuple):
+    """The output of an encoder, as a model attends to it."""
+
+    keys: _engine.KVCache
+    """Keys and values of every layer."""
+    tokens: Sequence[str] | None
+    """What its positions are called in pictures."""
 
 
 class Reader(Protocol):
@@ -25,13 +34,13 @@ class Reader(Protocol):
     cache_dtype: Any
     threads: Any
     prefixes: Prefixes
-    cross: _engine.KVCache | None
+    cross: Encoded | None
 
 
 Model = TypeVar("Model", bound=Reader)
 
 
-def check_given(config: Config, name: str, cross: _engine.KVCache | None) -> None:
+def check_given(config: Config, name: str, cross: Encoded | None) -> None:
     """Raise ConfigError if a model needs the output of an encoder, and has none."""
     if config.add_cross_attention and cross is None:
         raise ConfigError(
@@ -40,12 +49,12 @@ def check_given(config: Config, name: str, cross: _engine.KVCache | None) -> Non
         )
 
 
-def given(model: Model, states: Any) -> Model:
+def given(model: Model, states: Any, tokens: Any = None) -> Model:
     """What :meth:`gpt2c.GPT2.given` does."""
-    return given_each(model, [states])[0]
+    return given_each(model, [states], [tokens])[0]
 
 
-def given_each(model: Model, states: Sequence[Any]) -> list[Model]:
+def given_each(model: Model, states: Sequence[Any], tokens: Sequence[Any]) -> list[Model]:
     """Copies of a model, each with one encoder's output, whose keys and values are computed in one call."""
     if not model.config.add_cross_attention:
         raise ConfigError(
@@ -53,14 +62,25 @@ def given_each(model: Model, states: Sequence[Any]) -> list[Model]:
             "cannot read the output of an encoder"
         )
     checked = [_checked(rows, model.config.n_embd) for rows in states]
+    for rows, names in zip(checked, tokens, strict=True):
+        _check_tokens(names, len(rows))
     found = _engine.cross_keys(model.weights, checked, dtype=model.cache_dtype, threads=model.threads)
-    return [_with(model, cross) for cross in found]
+    return [_with(model, Encoded(keys, names)) for keys, names in zip(found, tokens, strict=True)]
 
 
-def _with(model: Model, cross: _engine.KVCache) -> Model:
+def _with(model: Model, encoded: Encoded) -> Model:
     other = copy(model)
-    other.cross, other.prefixes = cross, NothingKept()
+    other.cross, other.prefixes = encoded, NothingKept()
     return other
+
+
+def _check_tokens(tokens: Any, n: int) -> None:
+    if tokens is None:
+        return
+    if not isinstance(tokens, list | tuple) or not all(isinstance(token, str) for token in tokens):
+        raise TypeError(f"tokens must be a list of str, one for each position; got {shown(tokens)}")
+    if len(tokens) != n:
+        raise ValueError(f"tokens must be one for each of the {n} positions of the states; got {len(tokens)}")
 
 
 def _checked(states: Any, n_embd: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
-from .crossing import check_given
+from .crossing import Encoded, check_given
 from .prefixes import NothingKept
 from .prompts import token_ids
 from .roles import check_language_model, check_predicts_tokens
@@ -103,7 +103,7 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.prefixes: Prefixes = NothingKept()
-        self.cross: _engine.KVCache | None = None  # what `given` makes of the output of an encoder
+        self.cross: Encoded | None = None  # what `given` makes of the output of an encoder
         self.source_sha256 = source_sha256
         self._origin = origin
         self._tokenizer = tokenizer
@@ -341,7 +341,7 @@ class LoadedModel:
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
         check_given(self.config, self.name, self.cross)
-        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype, cross=self.cross)
+        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype, cross=self.cross and self.cross.keys)
 
     def forward(
         self,

@@ -42,10 +42,10 @@ def values(case: int) -> dict:
     }
 
 
-def tensors(case: int) -> dict[str, np.ndarray]:
-    """What a file of weights holds, float32."""
+def tensors(case: int, config: dict | None = None) -> dict[str, np.ndarray]:
+    """What a file of weights holds, float32; for the contents of another config.json that of this one."""
     found = {}
-    for name, shape in tensor_shapes(config_from_hf(values(case))).items():
+    for name, shape in tensor_shapes(config_from_hf(config or values(case))).items():
         numbers = 0.25 * nearly_normal(f"cross {case} {name}", shape)
         is_gain = "ln_" in name and name.endswith("weight")
         stored = name if name.startswith("lm_head") else f"transformer.{name}"
