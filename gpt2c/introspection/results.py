@@ -50,6 +50,8 @@ class LogitLens(Displayed):
         The natural logarithms of their probabilities.
     top_tokens : list of list of list of str
         The text of each of ``top_ids``.
+    in_place : bool
+        Whether predictions are of the tokens in the places themselves, as a BERT's are, not of the next.
     """
 
     names: list[str]
@@ -62,6 +64,7 @@ class LogitLens(Displayed):
     top_ids: np.ndarray
     top_logprobs: np.ndarray
     top_tokens: list[list[list[str]]]
+    in_place: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
