@@ -11,7 +11,7 @@ import gpt2c
 
 PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
-    *("data", "errors", "json_values", "version", "config", "reference"),
+    *("data", "errors", "json_values", "version", "config", "reference", "reference_bert"),
     *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
     *("views", "model", "corpus", "integrations", "server", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),

@@ -88,7 +88,7 @@ def test_header(file):
     )
     tensors = header_of(path)
     start = path.stat().st_size - 14
-    assert tensors == {
+    assert {name: info[:7] for name, info in tensors.items()} == {
         "a": ("a", "F16", (2, 3), path, start, 12, None),
         "é\n": ("é\n", "F16", (), path, start + 12, 2, None),
     }

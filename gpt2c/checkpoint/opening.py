@@ -172,7 +172,13 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
             config, generation_config = read_generation_config(directory, config)
             config, absent = without_absent_head(config, stored)
             found = [*found, *wrapped, *absent]
-        tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
+        how: dict[str, Any] = {"source": source, "strict": strict}
+        if config.is_bert:
+            from .bert import match_bert  # deferred, as most models are GPT-2
+
+            config, tensors, remarks = match_bert(stored, config, str(path), **how)
+        else:
+            tensors, remarks = match(stored, config, str(path), **how)
         stack.pop_all()
     return Checkpoint(
         config,
