@@ -46,7 +46,7 @@ is the residual stream from then on: ln1 comes after hook_resid_mid, ln2 after h
       .hook_resid_post          [T, n_embd]           the residual stream and that, added up
       .ln2.hook_scale .ln2.hook_normalized            LayerNorm of that
       .hook_normalized_resid_post [T, n_embd]         what it gives: the residual stream after layer i
-    ln_final.hook_scale .hook_normalized              LayerNorm in the head that predicts tokens, if there is one
+    ln_final.hook_scale .hook_normalized              LayerNorm in the head that predicts tokens, if any
 
 (TransformerLens writes "embed." before the names of the embedding, and embed.ln and mlm_head.ln of the norms
 there; it has no hook_normalized_resid_mid; and its hook_mlp_in stands before ln1, where it is not of the
