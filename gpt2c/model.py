@@ -10,11 +10,11 @@ import numpy as np
 
 from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from .core.keywords import explains_keywords
-from .core.lm import LoadedModel
 from .core.prefixes import NothingKept
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop, streaming
 from .generation.options import GenerateKwargs, lists_options
+from .pretrained import Pretrained
 from .scoring import scoring
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .core.prefixes import Prefixes
     from .generation.results import Generation
     from .generation.watermark import WatermarkingConfig, WatermarkScore
-    from .heads.results import Choice, Classification, Tagging
+    from .heads.results import Choice
     from .introspection.edits import Edit
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["GPT2"]
 
 
-class GPT2(LoadedModel):
+class GPT2(Pretrained):
     """A GPT-2 language model. Make one with :meth:`from_pretrained`.
 
     **Prompts and texts** are strings, or token ids as a list, tuple or one-dimensional array of integers.
@@ -70,6 +70,8 @@ class GPT2(LoadedModel):
     chat_template : str or None
         How the tokenizer writes a dialogue as one text: a template of Jinja, for programs that render it.
     """
+
+    model_type = "gpt2"
 
     @classmethod
     @explains_keywords(OF_LOADING)
@@ -155,7 +157,7 @@ class GPT2(LoadedModel):
 
         _prefixes(prefix_cache)  # refused before the long work
         model = load(
-            cls,
+            [cls],
             source,
             dtype=dtype,
             cache_dtype=cache_dtype,
@@ -189,68 +191,6 @@ class GPT2(LoadedModel):
     @prefix_cache.setter
     def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
         self.prefixes = _prefixes(size, self.weights)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model into one packed file, with its configuration and tokenizer.
-
-        :meth:`from_pretrained` maps such a file and uses it in place: in milliseconds, and in memory that all
-        processes share. The weights are those of :attr:`dtype`; results are the same, bit for bit. The file
-        appears once it is complete. Layout: docs/packed-files.md.
-
-        Parameters
-        ----------
-        path : str or path
-            Any name; .gpt2c is usual. A file of that name is replaced; who uses it keeps the old one.
-
-        Raises
-        ------
-        ValueError
-            The model is of back end "blas".
-        TokenizerError
-            Its tokenizer is an object of another library that was given: it cannot be written.
-        """
-        from .checkpoint.packed import save
-
-        save(self, path)
-
-    def export(self, path: str | os.PathLike[str], dtype: str | None = None) -> float:
-        """Write the model for other programs: as a directory for transformers, or a GGUF file for llama.cpp.
-
-        The directory is in Hugging Face layout: config.json, model.safetensors (float32, the tensors bit for
-        bit), generation_config.json and the tokenizer's files: those that it was read from, as they are, else
-        a tokenizer.json. A GGUF file holds weights, sizes and tokenizer. What is written appears once it is
-        complete (docs/models.md).
-
-        Parameters
-        ----------
-        path : str or path
-            The file to write, if the name ends with .gguf: one of that name is replaced. Else a new name for
-            the directory, or an empty directory.
-        dtype : str, optional
-            Of the matrices in a GGUF file: "f32", the default, "f16", "bf16" or "q8_0".
-
-        Returns
-        -------
-        float
-            How far what was written is from the weights: the root mean square of the differences, as a share
-            of that of the weights. 0 where nothing was rounded.
-
-        Raises
-        ------
-        ValueError
-            The weights are rounded: :attr:`dtype` is not "float32". (To a GGUF file they are written as they
-            are.) Or they are beyond the range of "f16" or "q8_0".
-        ConfigError
-            llama.cpp would compute something else: it knows no such activation, scaling or head.
-        TokenizerError
-            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
-            of a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
-        OSError
-            The directory is there and not empty, or cannot be written.
-        """
-        from .checkpoint.export import export
-
-        return export(self, path, dtype)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
@@ -807,104 +747,6 @@ class GPT2(LoadedModel):
             deadline=deadline,
         )
 
-    @overload
-    def classify(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Classification: ...
-    @overload
-    def classify(
-        self,
-        texts: Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Classification]: ...
-    @explains_keywords(OF_PROMPTS)
-    def classify(
-        self,
-        texts: Prompt | Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Classification | list[Classification]:
-        """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
-
-        Parameters
-        ----------
-        texts : str, token ids, or a list of either
-            A string gets what the tokenizer puts before and after a text; token ids are taken as they are. Of
-            these the last one that is not ``pad_token_id`` counts.
-        max_tokens : int, optional
-            Longer texts are cut to this many tokens, with those that the tokenizer puts around them; without
-            it, texts longer than the model's positions are an error.
-        special : bool, default False
-            Whether special tokens are recognised in strings, as for :meth:`generate`.
-        deadline : float or Deadline, optional
-            After so many seconds there is a DeadlineError.
-
-        Returns
-        -------
-        Classification, or list of Classification
-            ``label``, ``probability``, ``probabilities``, ``logits`` and more.
-
-        Raises
-        ------
-        ConfigError
-            The model has no such head.
-        ContextLengthError, ValueError
-            A text is too long, or has no tokens.
-        """
-        from .heads.heads import classify
-
-        return classify(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
-
-    @overload
-    def tag(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Tagging: ...
-    @overload
-    def tag(
-        self,
-        texts: Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Tagging]: ...
-    @explains_keywords(OF_PROMPTS)
-    def tag(
-        self,
-        texts: Prompt | Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Tagging | list[Tagging]:
-        """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
-
-        Parameters and errors are those of :meth:`classify`.
-
-        Returns
-        -------
-        Tagging, or list of Tagging
-            ``tags``, one for each token of the text, and ``entities``, neighbours of one kind.
-        """
-        from .heads.heads import tag
-
-        return tag(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
-
     @explains_keywords(OF_PROMPTS)
     def choose(
         self, texts: Prompts, *, special: bool = False, deadline: float | Deadline | None = None
@@ -935,7 +777,8 @@ class GPT2(LoadedModel):
         self,
         texts: Prompt | Prompts,
         *,
-        pooling: str = "mean",
+        pooling: str | None = None,
+        normalize: bool | None = None,
         max_tokens: int | None = None,
         special: bool = False,
         deadline: float | Deadline | None = None,
@@ -946,17 +789,21 @@ class GPT2(LoadedModel):
         ----------
         texts, max_tokens, special, deadline
             As for :meth:`classify`.
-        pooling : str
-            "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
-            token, which alone has seen all others.
+        pooling : str, optional
+            "mean", over all tokens, with those that the tokenizer puts around a text; "last", of the last
+            token, which alone has seen all others; or one of those of :meth:`gpt2c.BERT.embed`. By default
+            what files of sentence-transformers beside the model say, else "mean".
+        normalize : bool, optional
+            Whether vectors get the length 1. By default what such files say, else not.
 
         Returns
         -------
         np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
         """
-        from .heads.heads import embed
+        from .heads.embedding import embed
 
-        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special, deadline=deadline)
+        how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
+        return embed(self, texts, pooling=pooling, normalize=normalize, **how)
 
     @explains_keywords(OF_PROMPTS)
     def run_with_cache(

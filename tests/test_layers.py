@@ -12,8 +12,18 @@ import gpt2c
 PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
     *("data", "errors", "json_values", "version", "config", "reference", "reference_bert"),
-    *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
-    *("views", "model", "corpus", "integrations", "server", "cli"),
+    *(
+        "tokenizer",
+        "core",
+        "checkpoint",
+        "heads",
+        "introspection",
+        "scoring",
+        "masks",
+        "generation",
+        "session",
+    ),
+    *("views", "pretrained", "model", "bert", "corpus", "integrations", "server", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )
 """The folders and files of the package, lowest first: each may import from those before it."""

@@ -22,6 +22,7 @@ from .directory import (
     shards,
 )
 from .packed import SUFFIX
+from .sentence_transformers import FILES as OF_SENTENCE_TRANSFORMERS
 
 __all__ = ["fetch", "fetch_adapter", "fetch_tokenizer", "looks_like_name"]
 
@@ -91,7 +92,7 @@ def fetch(
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")
 
-    for file in _small_files(there):
+    for file in (*_small_files(there), *(file for file in OF_SENTENCE_TRANSFORMERS if file in there)):
         repository.get(file, commit)
     weights = next((name for name in WEIGHTS if name in there), None)
     if weights is None and repository.offline:
@@ -225,8 +226,10 @@ class _Repository:
             else:
                 self.offline = f"the Hub cannot be reached ({type(error).__name__}: {_first_line(error)})"
             return set()
-        paths = [PurePosixPath(sibling.rfilename) for sibling in siblings]
-        return {path.name for path in paths if path.parts[:-1] == self.folder}
+        n, known = len(self.folder), set(OF_SENTENCE_TRANSFORMERS)
+        parts = [PurePosixPath(sibling.rfilename).parts for sibling in siblings]
+        names = {"/".join(path[n:]) for path in parts if path[:n] == self.folder}
+        return {name for name in names if "/" not in name or name in known}
 
     def commit(self, directory: Path) -> str:
         """The commit that a directory of the cache holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import _engine
 from ..core.lm import LoadedModel, check_threads
+from ..core.roles import wrong_class
 from ..errors import TokenizerError
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
@@ -29,22 +30,25 @@ Model = TypeVar("Model", bound=LoadedModel)
 
 
 def load(
-    cls: type[Model],
+    classes: Sequence[type[Model]],
     source: str | os.PathLike[str] | None,
     *,
-    dtype: str | None,
-    cache_dtype: str | None,
-    backend: str,
-    threads: int | None,
-    tokenizer: Any,
-    adapter: Any,
-    revision: str | None,
-    subfolder: str | None,
-    strict: bool,
-    progress: bool,
+    dtype: str | None = None,
+    cache_dtype: str | None = None,
+    backend: str = "native",
+    threads: int | None = None,
+    tokenizer: Any = None,
+    adapter: Any = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    strict: bool = True,
+    progress: bool = False,
     **hub: Any,
 ) -> Model:
-    """A model of class ``cls``; the options are those of :meth:`gpt2c.GPT2.from_pretrained`."""
+    """A model of that of the ``classes`` which is for its type.
+
+    The options are those of :meth:`gpt2c.GPT2.from_pretrained`.
+    """
     if adapter is not None:
         from .merging import given_adapters
 
@@ -63,13 +67,7 @@ def load(
         **{name: value for name, value in hub.items() if name != "token"},
     }
     threads = check_threads(threads)  # before the long work
-    if dtype is not None and dtype not in _engine.DTYPES:
-        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
-        raise ValueError(
-            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
-        )
-    if backend not in _engine.BACKENDS:
-        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+    _check_arithmetic(dtype, backend)
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
     find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
@@ -79,7 +77,7 @@ def load(
             "from, with the adapter; save writes the two into one packed file"
         )
     if path is not None:
-        return _load_packed(cls, path, dtype, backend, find, how)
+        return _load_packed(classes, path, dtype, backend, find, how)
 
     from .opening import open_checkpoint
 
@@ -87,7 +85,17 @@ def load(
         source, adapter=adapter, revision=revision, subfolder=subfolder, strict=strict, **hub
     )
     with checkpoint.loading():
-        return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
+        return _load_checkpoint(classes, checkpoint, dtype, backend, find, progress, how)
+
+
+def _check_arithmetic(dtype: Any, backend: Any) -> None:
+    if dtype is not None and dtype not in _engine.DTYPES:
+        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
+        raise ValueError(
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
+        )
+    if backend not in _engine.BACKENDS:
+        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
 
 
 def _findable(given: Any) -> Any:
@@ -95,8 +103,15 @@ def _findable(given: Any) -> Any:
     return os.path.abspath(given) if isinstance(given, str | os.PathLike) and os.path.exists(given) else given
 
 
+def _class_of(config: Config, name: str, classes: Sequence[type[Model]]) -> type[Model]:
+    for cls in classes:
+        if cls.model_type in (None, config.model_type):
+            return cls
+    raise wrong_class(config, name)
+
+
 def _load_checkpoint(
-    cls: type[Model],
+    classes: Sequence[type[Model]],
     checkpoint: Checkpoint,
     dtype: str | None,
     backend: str,
@@ -104,6 +119,7 @@ def _load_checkpoint(
     progress: bool,
     how: dict[str, Any],
 ) -> Model:
+    cls = _class_of(checkpoint.config, checkpoint.name, classes)
     notes = list(checkpoint.notes)
     found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
     config, remarks = with_tokenizer(checkpoint.config, found)
@@ -136,7 +152,7 @@ def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def _load_packed(
-    cls: type[Model],
+    classes: Sequence[type[Model]],
     path: Path,
     dtype: str | None,
     backend: str,
@@ -146,6 +162,7 @@ def _load_packed(
     from ..tokenizer.load import unpack
 
     packed = open_packed(path)
+    cls = _class_of(packed.config, str(path), classes)
     if dtype not in (None, packed.dtype):
         raise ValueError(
             f"dtype is {dtype!r}, but {path} holds its weights in {packed.dtype!r} only: leave dtype out, or "

@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self
 
 import numpy as np
 
 from ..config import Config
-from ..errors import ConfigError, TokenizerError, shown
+from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
 from .prefixes import NothingKept
 from .prompts import token_ids
+from .roles import check_language_model, check_predicts_tokens
 from .threads import default_threads
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class LoadedModel:
     origin : mapping, optional
         The arguments of ``from_pretrained`` that load the model: what it is pickled as.
     """
+
+    model_type: ClassVar[str | None] = None
+    """The one that models of this class have; None: any."""
 
     @_takes_weights
     def __init__(
@@ -187,14 +191,18 @@ class LoadedModel:
 
     def check_language_model(self) -> None:
         """Raise ConfigError unless the model tells how probable the next token is."""
-        head = self.config.head
-        if head is None or not self.config.is_classifier:
-            return
-        what, method = ("texts", "classify") if head.kind == "sequence" else ("tokens", "tag")
-        raise ConfigError(
-            f"{self.name} is a classifier of {what} with the labels {listed_labels(head.labels)}, and no "
-            f"language model: use model.{method} (gpt2c classify), or model.embed"
-        )
+        check_language_model(self.config, self.name)
+
+    @property
+    def mask_token_id(self) -> int:
+        """The token that stands for what is to be found out, such as [MASK]; else a TokenizerError."""
+        found = self.tokenizer.mask_id
+        if found is None or found >= self.config.n_vocab:
+            raise TokenizerError(
+                f"the tokenizer {self.tokenizer.name} names no mask token that the model has, such as "
+                "[MASK]: tokenizer_config.json says it as mask_token"
+            )
+        return found
 
     @property
     def start_ids(self) -> tuple[int, ...]:
@@ -337,16 +345,19 @@ class LoadedModel:
         ids: list[int] | tuple[int, ...] | np.ndarray,
         cache: _engine.KVCache | None = None,
         *,
+        types: list[int] | tuple[int, ...] | np.ndarray | None = None,
         logits_to_keep: int = 0,
     ) -> np.ndarray:
-        """Compute the logits that follow each of ``ids``.
+        """Compute the logits that follow each of ``ids``; of a BERT, those in the place of each.
 
         Parameters
         ----------
         ids : list, tuple or array of int, [n]
             At least one token id.
         cache : KVCache, optional
-            What stands before ``ids``; they are added to it. None: nothing does.
+            What stands before ``ids``; they are added to it. None: nothing does, as always in a BERT.
+        types : list, tuple or array of int, [n], optional
+            The token types of a BERT: 0 for a text and the first of a pair, 1 for the second. None: all 0.
         logits_to_keep : int
             0 gives the logits of all n tokens, m those of the last m.
 
@@ -359,20 +370,18 @@ class LoadedModel:
         ContextLengthError
             The tokens do not fit behind those in the cache; the cache is as it was.
         """
-        self.check_language_model()
+        check_predicts_tokens(self.config, self.name)
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
         empty = "at least one is needed: a text begins with model.start_ids"
         tokens = token_ids(ids, self.config.n_vocab, "ids", empty=empty)
+        if cache is not None and self.config.is_bert:
+            raise ValueError("a BERT sees a text as a whole: give all of it, and no cache")
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
-        return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
-
-
-def listed_labels(labels: Sequence[str]) -> str:
-    """A few labels for a message."""
-    return ", ".join(map(shown, labels[:4])) + ", …" * (len(labels) > 4)
+        given = None if types is None else token_ids(types, self.config.n_types, "types")
+        return _engine.forward(self.weights, [(cache, tokens, given)], keep=keep, threads=self.threads)
 
 
 def check_threads(threads: int | None) -> int:

@@ -16,17 +16,17 @@ def check_language_model(config: Config, name: str) -> None:
     if config.is_bert:
         raise ConfigError(
             f"{name} is a BERT, which sees a text as a whole, and no language model that goes on with it: "
-            "use model.fill, score or embed of gpt2c.BERT (gpt2c fill, gpt2c embed)"
+            "use fill, score or embed of gpt2c.BERT (gpt2c fill, gpt2c embed)"
         )
 
 
 def check_predicts_tokens(config: Config, name: str) -> None:
-    """Raise ConfigError unless the model tells how probable tokens are: the next, or in a BERT any."""
+    """Raise ConfigError unless the model tells how probable tokens are: the next ones, or masked ones."""
     _check_no_classifier(config, name)
     if config.is_bert and not config.masked_head:
         raise ConfigError(
-            f"{name} has no head that predicts tokens, as a BertForMaskedLM has: use model.embed "
-            "(gpt2c embed)"
+            f"{name} has no head that predicts tokens, as a BertForMaskedLM has: use model.embed (gpt2c "
+            "embed)"
         )
 
 

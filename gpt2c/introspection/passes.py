@@ -13,6 +13,7 @@ from ..core.checks import check_flag, check_integer
 from ..core.display import Displayed
 from ..core.prompts import Prompt, Prompts, check_lengths, separate
 from ..errors import counted, shown
+from ..heads.reading import Options, read_all
 from . import lens
 from .activations import Activations
 from .hooks import NamesFilter, matching
@@ -115,15 +116,16 @@ def encoded(
 ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """The token ids and token types of texts, int32 [at least 1] each; types None: all 0.
 
-    Of a BERT, which reads texts as a whole, with what the tokenizer puts before and after one.
+    A BERT reads whole texts, or pairs of them, with what the tokenizer puts around them, and masks.
     """
-    ids = model.encode(texts)
+    kinds: list[np.ndarray | None]
     if model.config.is_bert:
-        for i, text in enumerate(texts):
-            if isinstance(text, str):
-                ids[i] = np.concatenate([ids[i], np.array(model.tokenizer.suffix, np.int32)])
+        _, readings = read_all(model, texts, Options(None, special=True))
+        ids, kinds = [reading.ids for reading in readings], [reading.types for reading in readings]
+    else:
+        ids, kinds = model.encode(texts), [None] * len(texts)
     if types is None:
-        return ids, [None] * len(ids)
+        return ids, kinds
     if not model.config.n_types:
         raise ValueError("this model has no token types: leave types out")
     if len(types) != len(ids):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
@@ -23,6 +22,7 @@ from ..core.prompts import (
     separate,
     split_pair,
 )
+from .extent import extent
 from .options import ScoringOptions, changes_of, check_outcome, start_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
@@ -246,7 +246,8 @@ def _finished(
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
     check_outcome(passage.options.edits, logprobs, entropies)
-    offsets, n_bytes, n_chars = _extent(model, passage)
+    where = passage.find_offsets(model) if model.has_tokenizer else None
+    offsets, n_bytes, n_chars = extent(model, passage.text, passage.ids, where, passage.skipped)
     wants_words = passage.options.words
     return Score(
         token_ids=passage.ids[passage.skipped :].tolist(),
@@ -313,35 +314,3 @@ def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k
         text = "" if decoder is None else decoder.alone(token)
         suggestions.append(Suggestion(text, probability, token, model.token_bytes(token)))
     return suggestions
-
-
-def _extent(
-    model: LoadedModel, passage: Passage
-) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
-    """Character offsets of the scored tokens, and their number of bytes and of characters."""
-    if not model.has_tokenizer:
-        return None, None, None
-    text, first = passage.text, passage.skipped
-    pieces = [model.tokenizer.token_bytes(token) for token in passage.ids.tolist()]
-    if text is None:
-        data = b"".join(pieces[first:])
-        return None, len(data), len(data.decode("utf-8", "replace"))
-    offsets = passage.find_offsets(model)
-    if offsets is not None and first:
-        end = max(end for _, end in offsets[:first])
-        text, offsets = text[min(end, offsets[first][0]) :], offsets[first:]
-    elif first:  # a wrapped tokenizer that changes the text
-        return None, None, None
-    # What stands before the scored tokens, and where the text was cut, may be inside a character.
-    n_bytes = len(text.encode("utf-8")) - _begun_character(b"".join(pieces[:first]))
-    begun = _begun_character(b"".join(pieces))
-    if begun:
-        n_bytes -= len(text[-1].encode("utf-8")) - begun
-    return offsets, n_bytes, len(text)
-
-
-def _begun_character(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character that does not end there."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(data[-4:])
-    return len(decoder.getstate()[0])
