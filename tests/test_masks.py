@@ -1,4 +1,4 @@
-"""Masks that are filled, and texts scored by masking their tokens in turn: transformers' answers; equal bits."""
+"""Masks that are filled, and texts scored by masking their tokens in turn: transformers' answers."""
 
 from __future__ import annotations
 
