@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import _engine
 from ..core.lm import LoadedModel, check_threads
-from ..errors import TokenizerError
+from ..errors import ConfigError, TokenizerError
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
 
@@ -104,6 +104,8 @@ def _load_checkpoint(
     progress: bool,
     how: dict[str, Any],
 ) -> Model:
+    if checkpoint.config.is_bert:
+        raise ConfigError(f"{checkpoint.name} is a BERT, which {cls.__name__} does not run")
     notes = list(checkpoint.notes)
     found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
     config, remarks = with_tokenizer(checkpoint.config, found)
