@@ -221,11 +221,15 @@ class Build:
             command for command in commands if any("_kernels.abi3.so" in word for word in command)
         ]
         self.built = Path(self.link[self.link.index("-o") + 1])
+        self.restored = ""
 
     def again(self, file):
-        only = "kernels_amx" if "amx" in file else ""
-        for command in [*(c for c in self.compile if only in " ".join(c)), self.link]:
-            self.run(command)
+        """Compile what includes a file that was broken, or that which was broken before and is whole again."""
+        for command in self.compile:
+            if any(includes(" ".join(command), name) for name in (file, self.restored)):
+                self.run(command)
+        self.run(self.link)
+        self.restored = file
         shutil.copy(self.folder / self.built, self.folder / "gpt2c" / "core" / self.built.name)
 
     def run(self, command):
@@ -233,6 +237,13 @@ class Build:
         if done.returncode:
             raise SystemExit(f"does not build:\n{done.stderr[-3000:]}")
         return done.stdout
+
+
+def includes(command, file):
+    """Whether a command compiles a file of src/."""
+    if file.endswith((".inc.c", ".h")):
+        return "kernels_amx" in command if "amx" in file else file.endswith(".h") or "kernels_" in command
+    return bool(file) and f"src/{file} " in command
 
 
 def survived(folder: Path) -> bool:
