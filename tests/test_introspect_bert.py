@@ -1,11 +1,16 @@
 """Looking inside a BERT: captures are what is computed, looking changes no bit, edits take effect."""
 
 import functools
+import html
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+from data.bert import faces
 from data.bert import models as recorded
+from helpers import berts as berts_of_tests
 from helpers import tolerance
 from helpers.kernelwise import bert_by_kernels
 from helpers.strategies import berts, random_model, seeds
@@ -23,6 +28,7 @@ from gpt2c.errors import ConfigError, ContextLengthError
 from gpt2c.introspection.hooks import TABLES, full_name, hook_names, matching
 from gpt2c.introspection.passes import run_with_cache
 from gpt2c.introspection.patching import patch
+from gpt2c.views.terminal import Screen, print_head_scores, print_lens, print_pattern
 
 ISAS = _engine.isas()
 EVERYTHING = ("*", "*_in", "*_input", "*result")
@@ -457,6 +463,84 @@ def test_head_scores_of_a_text_seen_as_a_whole():
         entropy = -(pattern * np.log(pattern)).sum(axis=2).mean(axis=1)
         assert np.abs(scores.entropy[layer] - entropy).max() <= 1e-5
         assert (pattern > 0).all()
+
+
+# ---- texts and pictures ----
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    return berts_of_tests.loader(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "bytes", "distilbert"])
+def test_texts_are_read_whole_with_masks(load, name):
+    model = load(name)
+    tokenizer, text = model.tokenizer, faces.masked(name, "the king {} had")
+    ids = [*tokenizer.prefix, *tokenizer.encode(text, special=True), *tokenizer.suffix]
+    assert ids.count(model.mask_token_id) == 1
+    logits, cache = run_with_cache(model, text)
+    assert cache.token_ids.tolist() == ids and same(logits, model.forward(ids))
+    several, caches = run_with_cache(model, [text, "a", (text, "a b")])
+    assert same(several[0], logits)
+    assert caches[1].token_ids.tolist() == [*tokenizer.prefix, *tokenizer.encode("a"), *tokenizer.suffix]
+    first = len(ids) - len(tokenizer.suffix) + len(tokenizer.between)
+    pair = [*ids[: len(ids) - len(tokenizer.suffix)], *tokenizer.between, *tokenizer.encode("a b")]
+    pair += tokenizer.suffix
+    assert caches[2].token_ids.tolist() == pair
+    assert same(caches[2]["normalized_resid_post", -1], model.hidden([(text, "a b")], special=True)[0])
+    if model.config.n_types > 1:
+        types = [0] * first + [1] * (len(pair) - first)
+        assert same(caches[2]["token_type_embed"], model.weights["wtt.weight"][types])
+        assert same(several[2], model.forward(pair, types=types))
+        logits, cache = run_with_cache(model, text, types=[1] * len(ids))
+        assert same(cache["token_type_embed"], model.weights["wtt.weight"][[1] * len(ids)])
+        assert same(logits, model.forward(ids, types=[1] * len(ids)))
+    with pytest.raises(TypeError, match="a tuple of two texts can mean two texts, or one pair"):
+        run_with_cache(model, ("a", "b"))
+
+
+def test_patching_of_texts_and_pairs(load):
+    model = load("bytes")
+    for clean, corrupted in (("a[MASK]c", "b[MASK]c"), (("a", "[MASK]"), ("b", "[MASK]"))):
+        _, [one, _] = run_with_cache(model, [clean, corrupted])
+        found = patch(model, clean, corrupted, ("resid_pre", [0], "all"), lambda x: x[1, 7], logits_to_keep=0)
+        assert found.values == [one.logits[1, 7]]
+
+
+def test_pictures_of_a_text_seen_as_a_whole():
+    _, cache = run_with_cache(bert(), ids_of(9))
+    screen = Screen(out := io.StringIO(), 100)
+    print_pattern(screen, cache, 1, 2)
+    rows = [line[18:].ljust(26) for line in out.getvalue().splitlines() if re.match(r" *\d+ token", line)]
+    drawn = [[row[3 * i : 3 * i + 2] for i in range(9)] for row in rows]
+    assert drawn == [[screen.block(weight) * 2 for weight in row] for row in cache["pattern", 1][2]]
+    assert "·" not in out.getvalue() and "comes later" not in out.getvalue()
+
+    lens = cache.logit_lens()
+    print_lens(Screen(out := io.StringIO(), 200), lens)
+    title, head, *_, text = out.getvalue().strip().splitlines()
+    assert text.removeprefix("the text").split() == head.split()
+    assert title == "Logit lens: the most probable token in each place if this layer were the last"
+    print_head_scores(Screen(out := io.StringIO(), 100), cache.head_scores(), 0, 1)
+    assert "previous token" in out.getvalue()
+
+    assert "<iframe" in cache._repr_html_() and html.escape('"causal":false') in cache._repr_html_()
+    assert cache.head_scores()._repr_html_() and lens._repr_html_()
+    assert lens.to_dict()["in_place"] is True
+
+
+def test_figures_of_a_text_seen_as_a_whole():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    _, cache = run_with_cache(bert(), ids_of(9))
+    for figure, at in ((cache.plot(1), 2), (cache.plot(1, 2), 0)):
+        shown = figure.axes[at].images[0].get_array()
+        assert not np.ma.getmaskarray(shown).any() and np.array_equal(shown, cache["pattern", 1][2])
+    ax = cache.logit_lens().plot().axes[0]
+    assert ax.get_xlabel() == "in the place of the token"
+    assert ax.get_title() == "logit lens: the token, if the model ended after the layer"
+    cache.head_scores().plot()
+    pyplot.close("all")
 
 
 # ---- bad input ----

@@ -121,7 +121,8 @@ def encoded(
     kinds: list[np.ndarray | None]
     if model.config.is_bert:
         _, readings = read_all(model, texts, Options(None, special=True))
-        ids, kinds = [reading.ids for reading in readings], [reading.types for reading in readings]
+        ids, typed = [reading.ids for reading in readings], model.config.n_types > 0
+        kinds = [reading.types if typed else None for reading in readings]
     else:
         ids, kinds = model.encode(texts), [None] * len(texts)
     if types is None:

@@ -24,8 +24,9 @@ class LogitLens(Displayed):
     """What the model would say next if it ended after a layer; ``str()`` is a table of its first choices.
 
     Each layer's residual stream goes through the final LayerNorm and the head, as the last one's does
-    (nostalgebraist, "interpreting GPT: the logit lens", 2020). T is the number of tokens in the text, k how
-    many of the most probable are wanted.
+    (nostalgebraist, "interpreting GPT: the logit lens", 2020); that of a BERT through its whole head, which
+    tells what stands in each place. T is the number of tokens in the text, k how many of the most probable
+    are wanted.
 
     Attributes
     ----------
