@@ -163,7 +163,7 @@ class BERT(Pretrained):
             With at least one mask, the token of :attr:`mask_token_id`. Special tokens are recognised in
             strings.
         k : int
-            1 to the size of the vocabulary, at most 4,096, or to the number of ``targets``.
+            1 to the size of the vocabulary, at most 4,096.
         num_beams : int
             How many texts the search keeps, 1 to 1,024; at least ``k``.
         targets : list of str or int, optional

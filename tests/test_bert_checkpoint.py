@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from data.bert import models
 from helpers.tiny_checkpoints import read_safetensors, safetensors_bytes, write_shards
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt2c import CheckpointError, ConfigError, reference_bert
+from gpt2c import GPT2, CheckpointError, ConfigError, reference_bert
 from gpt2c.checkpoint import open_checkpoint
 from gpt2c.checkpoint.bert_config import bert_from_hf
 from gpt2c.checkpoint.export import export
 from gpt2c.checkpoint.hf_config import BERTS
+from gpt2c.checkpoint.names import expected
 from gpt2c.config import ACTIVATIONS, Config, Head
+from gpt2c.errors import GPT2CError
 
 RECORDED = np.load(models.FOLDER / "bert.npz")
 # One of every family and head.
@@ -218,6 +220,25 @@ def test_anything_is_a_valid_config_or_a_config_error(kind, values, architecture
     assert config.is_bert and config.n_embd % config.n_head == 0 and config.activation in ACTIVATIONS
     assert (config.n_types == 0) == (kind == "distilbert")
     assert set(values) <= set(statuses(config))
+
+
+@settings(suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(EACH),
+    st.dictionaries(st.sampled_from(KEYS), json_values | st.integers(0, 40), max_size=2),
+    st.sets(st.sampled_from(["architectures", "pad_token_id", "type_vocab_size"])),
+)
+def test_a_config_that_does_not_fit_is_told_so(tmp_path_factory, name, changes, left_out):
+    values = {key: v for key, v in (models.values(name) | changes).items() if key not in left_out}
+    folder = write(tmp_path_factory.mktemp("model"), name)
+    (folder / "config.json").write_text(json.dumps(values))
+    try:
+        checkpoint = open_checkpoint(folder)
+    except GPT2CError as error:
+        assert str(error).isprintable()
+        return
+    shapes = {tensor: array.shape for tensor, array in weights_of(checkpoint).items()}
+    assert shapes == {tensor: shape for tensor, _, shape in expected(checkpoint.config)}
 
 
 @pytest.mark.oracle
@@ -433,6 +454,11 @@ def test_adapters_are_refused(tmp_path):
         open_checkpoint(folder, adapter=str(tmp_path / "adapter"))
 
 
+def test_it_is_no_gpt2(tmp_path):
+    with pytest.raises(ConfigError, match=r"model is a BERT: load it with gpt2c\.BERT"):
+        GPT2.from_pretrained(write(tmp_path / "model", "bert-Model-0"))
+
+
 # ---- exports
 
 
@@ -460,10 +486,10 @@ def test_an_export_is_what_was_loaded(name, tmp_path):
     assert before.keys() == after.keys()
     assert all(before[tensor].tobytes() == after[tensor].tobytes() for tensor in before)
     if kind in ("bert", "distilbert"):
-        stored, expected = read_safetensors(tmp_path / "out" / "model.safetensors"), models.tensors(name)
-        expected = {tensor: a for tensor, a in expected.items() if tensor in stored or "pooler" not in tensor}
-        assert stored.keys() == expected.keys()
-        assert all(stored[tensor].tobytes() == expected[tensor].tobytes() for tensor in stored)
+        stored, own = read_safetensors(tmp_path / "out" / "model.safetensors"), models.tensors(name)
+        own = {tensor: array for tensor, array in own.items() if tensor in stored or "pooler" not in tensor}
+        assert stored.keys() == own.keys()
+        assert all(stored[tensor].tobytes() == own[tensor].tobytes() for tensor in stored)
 
 
 @pytest.mark.oracle

@@ -64,12 +64,13 @@ def _around(tokenizer: Tokenizer, config: Config) -> list[str]:
     notes = []
     if tokenizer.prefix:
         before = ", ".join(_token(tokenizer, token) for token in tokenizer.prefix)
-        notes.append(f"the tokenizer puts {before} before a text: kept before prompts and scored texts")
+        done = "kept" if config.is_bert else "kept before prompts and scored texts"
+        notes.append(f"the tokenizer puts {before} before a text: {done}")
     if tokenizer.suffix:
         after = ", ".join(_token(tokenizer, token) for token in tokenizer.suffix)
-        done = (
-            "kept where a text is classified" if config.is_classifier else "left out, since texts go on here"
-        )
+        done = "left out, since texts go on here"
+        if config.is_bert or config.is_classifier:
+            done = "kept" if config.is_bert else "kept where a text is classified"
         notes.append(f"the tokenizer puts {after} after a text: {done}")
     if config.n_vocab < tokenizer.n_vocab < 2**31 - 1:  # the latter is said of an unknown size
         notes.append(

@@ -51,11 +51,8 @@ def fill(
     """What :meth:`gpt2c.BERT.fill` does."""
     check_predicts_tokens(model.config, model.name)
     wanted = None if targets is None else _target_ids(model, targets)
-    if wanted is None:
-        most, note = min(MOST_TOP, model.n_text_tokens), ""
-    else:
-        most, note = len(wanted), ", the number of targets"
-    k = check_integer("k", k, 1, most, note)
+    most = min(MOST_TOP, model.n_text_tokens)
+    k = check_integer("k", k, 1, most)
     width = min(most, max(k, check_integer("num_beams", num_beams, 1, 1024)))
     limit = Deadline.of(deadline)
     several, readings = read_all(model, texts, check_options(model, max_tokens=max_tokens, special=True))

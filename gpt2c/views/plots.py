@@ -177,7 +177,9 @@ def _lens(lens: LogitLens, *, ax: Axes | None = None) -> Figure:
             )
     # The last layer is on top, as towers of layers are drawn.
     ax.invert_yaxis()
-    ax.set(title="logit lens: the next token, if the model ended after the layer", xlabel="after the token")
+    what, where = ("token", "in the place of") if lens.in_place else ("next token", "after")
+    title = f"logit lens: the {what}, if the model ended after the layer"
+    ax.set(title=title, xlabel=f"{where} the token")
     figure.colorbar(image, ax=ax, label="log-probability of the word (nats)", **COLORBAR)
     return figure
 

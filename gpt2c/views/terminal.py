@@ -205,7 +205,8 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
     width = (screen.width - 10) // n - 1 if n < n_tokens else 13
     at = range(n_tokens - n, n_tokens)
     tokens = [screen.token(lens.tokens[i], lens.input_ids[i], width) for i in at]
-    screen.title("Logit lens: the most probable next token if this layer were the last")
+    which = "token in each place" if lens.in_place else "next token"
+    screen.title(f"Logit lens: the most probable {which} if this layer were the last")
     screen.line(" " * 10 + " ".join(tokens))
     for layer in reversed(range(len(lens.names))):
         cells = []
@@ -215,7 +216,7 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
             settled = lens.top_ids[layer, i, 0] == lens.top_ids[-1, i, 0]
             cells.append(bold(cell, screen.out) if settled else cell)
         screen.line(f"{lens.names[layer]:<9} " + " ".join(cells))
-    screen.line(f"{'the text':<9} " + " ".join([*tokens[1:], "?"]))
+    screen.line(f"{'the text':<9} " + " ".join(tokens if lens.in_place else [*tokens[1:], "?"]))
 
 
 def print_text(screen: Screen, score: Score) -> None:
