@@ -207,7 +207,11 @@ def test_edits_change_what_cross_attention_adds(reader):
     moved = reader.given(states(seed=5)).run_with_cache(ids, edits=stream)[0]
     assert same(moved, plain)
     scores = view.patch(ids, [0, 4, 9], ("mlp_in", range(2), range(3)), lambda logits: logits[-1, 0])
-    assert scores.values.shape == (2, 3)
+    for layer in range(2):
+        for position in range(3):
+            put = edits.replace(cache[f"blocks.{layer}.hook_resid_mid_cross"], positions=[position])
+            logits, _ = view.run_with_cache([0, 4, 9], edits=[(f"blocks.{layer}.hook_mlp_in", put)])
+            assert scores.values[layer, position] == logits[-1, 0]
     parts = view.run_with_cache(ids)[1].attribution()
     assert abs(parts.components["rest"]) < 1e-4 and "cross_attn 1" in parts.components
 

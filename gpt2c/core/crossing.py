@@ -11,7 +11,6 @@ import numpy as np
 from ..config import Config
 from ..errors import ConfigError, shown
 from . import _engine
-from .prefixes import NothingKept, Prefixes
 
 __all__ = ["Encoded", "check_given", "given", "given_each"]
 
@@ -33,7 +32,6 @@ class Reader(Protocol):
     weights: _engine.Weights
     cache_dtype: Any
     threads: Any
-    prefixes: Prefixes
     cross: Encoded | None
 
 
@@ -70,7 +68,7 @@ def given_each(model: Model, states: Sequence[Any], tokens: Sequence[Any]) -> li
 
 def _with(model: Model, encoded: Encoded) -> Model:
     other = copy(model)
-    other.cross, other.prefixes = encoded, NothingKept()
+    other.cross = encoded
     return other
 
 
