@@ -64,9 +64,9 @@ def fetch(
 ) -> tuple[Path, list[str]]:
     """Download a model into the cache; return its directory there and notes for display.
 
-    config.json comes first and must describe a GPT-2 or a BERT; then come the model's small files, then its
-    weights: model.safetensors, else pytorch_model.bin, or the shards of either and their index. Without a
-    connection, the cached files are used.
+    config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
+    model.safetensors, else pytorch_model.bin, or the shards of either and their index. Without a connection,
+    the cached files are used.
 
     Raises
     ------
