@@ -168,6 +168,14 @@ def test_scores_are_those_of_the_logits(load):
         alone = model.score(source, target)
         assert same(alone.logprobs, score.logprobs)
     assert model.score([], []) == []
+    edited = model.score(sources, targets, edits=[("*hook_cross_attn_out", gpt2c.edits.scale(0.5))])
+    assert not same(edited[0].logprobs, found[0].logprobs)
+    many = model.score(sources * 40, targets * 40)
+    assert all(same(one.logprobs, found[i % 3].logprobs) for i, one in enumerate(many))
+    with pytest.raises(TypeError):
+        model.score(sources, 5)
+    with pytest.raises(ValueError, match="0 targets"):
+        model.score(sources, [])
     with pytest.raises(ValueError, match="as many of each; got 3 sources and 2 targets"):
         model.score(sources, targets[:2])
     with pytest.raises(ValueError, match="one text each"):

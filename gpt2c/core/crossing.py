@@ -11,8 +11,9 @@ import numpy as np
 from ..config import Config
 from ..errors import ConfigError, shown
 from . import _engine
+from .prefixes import NothingKept
 
-__all__ = ["Encoded", "check_given", "given", "given_each"]
+__all__ = ["Beginning", "Encoded", "check_given", "given", "given_each"]
 
 
 class Encoded(NamedTuple):
@@ -34,8 +35,22 @@ class Reader(Protocol):
     threads: Any
     cross: Encoded | None
 
+    def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
+        """An empty cache with room for so many tokens."""
+
 
 Model = TypeVar("Model", bound=Reader)
+
+
+class Beginning(NothingKept):
+    """What texts of calls that several such models share begin with: a cache of this one."""
+
+    def __init__(self, model: Reader) -> None:
+        self._model = model
+
+    def begin(self, model: object, ids: np.ndarray, capacity: int) -> _engine.KVCache:
+        """An empty cache of the model that was named, whichever is computed with."""
+        return self._model.new_cache(capacity)
 
 
 def check_given(config: Config, name: str, cross: Encoded | None) -> None:
