@@ -1,4 +1,4 @@
-"""Records what transformers 4.57.6 makes of the models of test_real_bert.py: a script, with DIR as argument."""
+"""Records what transformers 4.57.6 makes of the models of test_real_bert.py: a script, given DIR."""
 
 import json
 import sys
