@@ -69,19 +69,22 @@ def embed(
     x = token + position  # [T, n_embd]
     if config.n_types:
         x = x + look("hook_token_type_embed", _float64(weights["wtt.weight"][types]))  # [T, n_embd]
-    return _norm(config, weights, "ln_emb", x, look, "ln_embed")  # [T, n_embd]
+    return look("hook_full_embed", _norm(config, weights, "ln_emb", x, look, "ln_embed"))  # [T, n_embd]
 
 
 def layer_of(config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen) -> np.ndarray:
     """Attention over the whole text, then the feed-forward network: ``[T, n_embd] -> [T, n_embd]``."""
     block = f"blocks.{layer}."
     x = look(block + "hook_resid_pre", x)  # [T, n_embd]
-    h = attention(config, weights, layer, [x[:, None]] * 3, look, causal=False)  # [T, n_embd]
+    stream = np.broadcast_to(x[:, None], (len(x), config.n_head, config.n_embd))  # [T, n_head, n_embd]
+    read = look(block + "hook_attn_in", stream)  # [T, n_head, n_embd]  what each head reads
+    inputs = [look(f"{block}hook_{part}_input", read) for part in "qkv"]  # 3 x [T, n_head, n_embd]
+    inputs = [x[:, None] if each is stream else each for each in inputs]
+    h = attention(config, weights, layer, inputs, look, causal=False)  # [T, n_embd]
     x = look(block + "hook_resid_mid", x + look(block + "hook_attn_out", h))  # [T, n_embd]
-    x = _norm(
-        config, weights, f"h.{layer}.ln_1", x, look, block + "ln1"
-    )  # [T, n_embd]  what is added to next
-    h = feed_forward(config, weights, layer, x, look)  # [T, n_embd]
+    x = _norm(config, weights, f"h.{layer}.ln_1", x, look, block + "ln1")  # [T, n_embd]
+    x = look(block + "hook_normalized_resid_mid", x)  # [T, n_embd]  what is added to next
+    h = feed_forward(config, weights, layer, look(block + "hook_mlp_in", x), look)  # [T, n_embd]
     x = look(block + "hook_resid_post", x + look(block + "hook_mlp_out", h))  # [T, n_embd]
     x = _norm(config, weights, f"h.{layer}.ln_2", x, look, block + "ln2")  # [T, n_embd]
     return look(block + "hook_normalized_resid_post", x)  # [T, n_embd]

@@ -136,9 +136,11 @@ def test_what_has_a_name_can_be_changed(tmp_path):
     assert np.array_equal(found, reference_bert.hidden_states(config, weights, [1, 2, 3]))
     layer = [name.removeprefix("blocks.0.") for name in seen if name.startswith("blocks.0.")]
     assert layer == [
-        *("hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores"),
+        *("hook_resid_pre", "hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input"),
+        *("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores"),
         *("attn.hook_pattern", "attn.hook_z", "attn.hook_result", "hook_attn_out", "hook_resid_mid"),
-        *("ln1.hook_scale", "ln1.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"),
+        *("ln1.hook_scale", "ln1.hook_normalized", "hook_normalized_resid_mid", "hook_mlp_in"),
+        *("mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"),
         *("hook_resid_post", "ln2.hook_scale", "ln2.hook_normalized", "hook_normalized_resid_post"),
     ]
     assert seen[:3] == ["hook_embed", "hook_pos_embed", "hook_token_type_embed"]

@@ -207,7 +207,8 @@ def hidden_rows(
     for batch in within_bounds(new, lambda item: (len(item[0].ids), item[1].nbytes)):
         some = [reading for reading, _ in batch]
         rows = [wanted(reading) for reading in some]
-        sequences = ((cache, reading.ids, reading.types) for reading, cache in batch)
+        typed = model.config.n_types > 0
+        sequences = ((cache, reading.ids, reading.types if typed else None) for reading, cache in batch)
         found = _engine.hidden(model.weights, [*sequences], rows, threads=model.threads, deadline=deadline)
         batch.clear()  # the caches need not live on while the results are looked at
         ends = np.cumsum([len(which) for which in rows])[:-1]
