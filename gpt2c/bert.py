@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
 
 from .core.foreign_names import OF_LOADING, OF_PROMPTS
 from .core.keywords import explains_keywords
 from .core.prompts import Item, Prompt, Prompts
-from .model import GPT2
 from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .introspection.edits import Edit
+    from .introspection.hooks import NamesFilter
+    from .introspection.passes import ActivationCache
+    from .introspection.patching import Metric
+    from .introspection.results import Patching
+    from .masks.options import FillKwargs, MaskedScoreKwargs
     from .masks.results import Filled
     from .scoring.results import Score
 
-__all__ = ["BERT", "from_pretrained"]
+__all__ = ["BERT"]
 
 _ABSENT = {
     "generate": "fill finds the words of masks; a GPT-2 goes on with texts",
@@ -117,26 +122,10 @@ class BERT(Pretrained):
 
     @overload
     def fill(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        k: int = 5,
-        *,
-        num_beams: int = 5,
-        targets: Sequence[str | int] | None = None,
-        max_tokens: int | None = None,
-        deadline: float | Deadline | None = None,
+        self, texts: Prompt, k: int = 5, **options: Unpack[FillKwargs]
     ) -> Filled: ...
     @overload
-    def fill(
-        self,
-        texts: Prompts,
-        k: int = 5,
-        *,
-        num_beams: int = 5,
-        targets: Sequence[str | int] | None = None,
-        max_tokens: int | None = None,
-        deadline: float | Deadline | None = None,
-    ) -> list[Filled]: ...
+    def fill(self, texts: Prompts, k: int = 5, **options: Unpack[FillKwargs]) -> list[Filled]: ...
     @explains_keywords(OF_PROMPTS)
     def fill(
         self,
@@ -192,37 +181,12 @@ class BERT(Pretrained):
 
     @overload
     def score(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
+        self, texts: Prompt, **options: Unpack[MaskedScoreKwargs]
     ) -> Score: ...
     @overload
-    def score(
-        self,
-        texts: Prompts,
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Score]: ...
+    def score(self, texts: Prompts, **options: Unpack[MaskedScoreKwargs]) -> list[Score]: ...
     @overload
-    def score(
-        self,
-        texts: Iterator[Prompt],
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Iterator[Score]: ...
+    def score(self, texts: Iterator[Prompt], **options: Unpack[MaskedScoreKwargs]) -> Iterator[Score]: ...
     @explains_keywords(OF_PROMPTS)
     def score(
         self,
@@ -347,6 +311,68 @@ class BERT(Pretrained):
         how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
 
+    @explains_keywords(OF_PROMPTS)
+    def run_with_cache(
+        self,
+        texts: Prompt | Sequence[Item],
+        names_filter: NamesFilter = None,
+        *,
+        types: Any = None,
+        edits: Iterable[tuple[str, Edit]] = (),
+        logits_to_keep: int = 0,
+    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
+        """Run the model and keep what it computes on the way. Looking changes no number.
+
+        Parameters
+        ----------
+        texts : str, token ids, or a list of either, and of pairs
+            Special tokens, such as masks, are recognised in strings.
+        types : array of int, or a list of them, optional
+            The token types of the one text, or of each; by default those of a text or a pair.
+        names_filter, edits, logits_to_keep
+            As for :meth:`gpt2c.GPT2.run_with_cache`; the names are those of TransformerLens's HookedEncoder
+            (docs/introspection.md).
+
+        Returns
+        -------
+        logits : float32 array [kept, n_vocab], or a list of them
+        cache : ActivationCache, or a list of them
+        """
+        from .introspection.passes import run_with_cache
+
+        how: dict[str, Any] = {"types": types, "logits_to_keep": logits_to_keep}
+        return run_with_cache(self, texts, names_filter, edits, **how)  # type: ignore[arg-type]  # pairs
+
+    @explains_keywords()
+    def patch(
+        self,
+        clean: Prompt,
+        corrupted: Prompt,
+        over: tuple[Any, ...],
+        metric: Metric,
+        *,
+        types: Sequence[Any] | None = None,
+        logits_to_keep: int = 0,
+        progress: bool = False,
+    ) -> Patching:
+        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
+
+        Parameters
+        ----------
+        clean, corrupted : str or token ids
+            Two texts with the same number of tokens.
+        types : pair of arrays of int, optional
+            Their token types.
+        logits_to_keep : int
+            How many last rows of logits the metric sees; 0, the default: all.
+        over, metric, progress
+            As for :meth:`gpt2c.GPT2.patch`.
+        """
+        from .introspection.patching import patch
+
+        how: dict[str, Any] = {"types": types, "logits_to_keep": logits_to_keep, "progress": progress}
+        return patch(self, clean, corrupted, over, metric, **how)
+
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
         raise TypeError(
@@ -360,10 +386,3 @@ class BERT(Pretrained):
             """An AttributeError, which tells what to use in place of a method of GPT2."""
             hint = f": {_ABSENT[name]}" if name in _ABSENT else ""
             raise AttributeError(f"a BERT has no {name!r}{hint}")
-
-
-def from_pretrained(source: str | os.PathLike[str] | None = None, **how: Any) -> GPT2 | BERT:
-    """A model of either class, by its type; the options are those that both have."""
-    from .checkpoint.loading import load
-
-    return cast(GPT2 | BERT, load([GPT2, BERT], source, **how))
