@@ -141,10 +141,9 @@ class BERT(Pretrained):
 
         With one mask they are its most probable tokens. Several masks are filled one after the other, first
         the one whose best token is most probable, and each is chosen given those before it: a search that
-        keeps ``num_beams`` texts at every step, each with its own order, and of texts that come to the same
-        tokens the more probable one. (A masked model has no joint probability of its own: in another order,
-        the same tokens may have another product.) What each mask may stand for while the others stay masks,
-        as other libraries tell it, is in :attr:`Filled.masks`.
+        keeps ``num_beams`` texts at every step, each with its own order. (A masked model has no joint
+        probability of its own: in another order, the same tokens may have another product.) What each mask
+        may stand for while the others stay masks, as other libraries tell it, is in :attr:`Filled.masks`.
 
         Parameters
         ----------

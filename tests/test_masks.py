@@ -118,7 +118,8 @@ def brute(model, weights, ids, width, k):
             for token in np.argsort(-said[place], kind="stable")[:width].tolist():
                 filled = [token if i == place else other for i, other in enumerate(text)]
                 key = tuple(filled), tuple(other for other in left if other != place)
-                new[key] = max(new.get(key, -math.inf), logprob + said[place][token])
+                assert key not in new
+                new[key] = logprob + said[place][token]
         ranked = sorted(new.items(), key=lambda item: -item[1])[:width]
         ways = [(logprob, list(text), list(left)) for (text, left), logprob in ranked]
     return [(text, math.exp(logprob)) for logprob, text, _ in ways[:k]]
