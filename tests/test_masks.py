@@ -200,6 +200,12 @@ def test_targets():
     assert model.fill("3 60 5", targets=np.array([7, 40])) == [
         one for one in found if one.tokens[0].token_id != 12
     ]
+    for each, whole in zip(
+        model.fill("4 60 60", targets=[9, 2, 30]).masks, model.fill("4 60 60", 61).masks, strict=True
+    ):
+        known = {one.token_id: one.probability for one in whole}
+        assert sorted(one.token_id for one in each) == [2, 9, 30]
+        assert all(math.isclose(one.probability, known[one.token_id], rel_tol=1e-6) for one in each)
     with pytest.raises(
         ValueError, match="the target '7 8' has 2 tokens, and a mask stands for one: give words"
     ):
