@@ -573,9 +573,7 @@ def test_weights_by_another_name(ask, files):
 def test_another_architecture_is_refused_before_its_weights_are_fetched(ask, files):
     answer, requests = ask("owner/llama", files | {"config.json": b'{"model_type": "llama"}'})
     assert answer["error"] == "ConfigError"
-    assert answer["message"].endswith(
-        'config.json: model_type is \'llama\'; gpt2c runs "gpt2" and "gpt_bigcode"'
-    )
+    assert "config.json: model_type is 'llama'; gpt2c runs \"gpt2\", " in answer["message"]
     assert fetched(requests) == ["config.json"]
 
 
