@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
 
-from .core.foreign_names import OF_LOADING, OF_PROMPTS
+from .core.foreign_names import OF_BERT, OF_LOADING
 from .core.keywords import explains_keywords
 from .core.prompts import Item, Prompt, Prompts
 from .pretrained import Pretrained
@@ -126,7 +126,7 @@ class BERT(Pretrained):
     ) -> Filled: ...
     @overload
     def fill(self, texts: Prompts, k: int = 5, **options: Unpack[FillKwargs]) -> list[Filled]: ...
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def fill(
         self,
         texts: Prompt | Prompts,
@@ -186,7 +186,7 @@ class BERT(Pretrained):
     def score(self, texts: Prompts, **options: Unpack[MaskedScoreKwargs]) -> list[Score]: ...
     @overload
     def score(self, texts: Iterator[Prompt], **options: Unpack[MaskedScoreKwargs]) -> Iterator[Score]: ...
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def score(
         self,
         texts: Prompt | Prompts | Iterator[Prompt],
@@ -241,7 +241,7 @@ class BERT(Pretrained):
             deadline=deadline,
         )
 
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def hidden(
         self,
         texts: Prompt | Sequence[Item],
@@ -265,7 +265,7 @@ class BERT(Pretrained):
 
         return hidden(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def embed(
         self,
         texts: Prompt | Sequence[Item],
@@ -310,7 +310,7 @@ class BERT(Pretrained):
         how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
 
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def run_with_cache(
         self,
         texts: Prompt | Sequence[Item],

@@ -445,6 +445,8 @@ def test_wrong_arguments():
         TypeError, match=r"embed has no option poling: did you mean pooling\?.*help\(BERT\.embed\)"
     ):
         model.embed([1], poling="max")
+    with pytest.raises(TypeError, match="no option normalize_embeddings: embed has normalize=True"):
+        model.embed([1], normalize_embeddings=True)
     with pytest.raises(TypeError, match=r"help\(BERT\.classify\)"):
         classifier.classify([1], maximum=3)
     with pytest.raises(TypeError, match=r"no option torch_dtype: dtype takes"):
