@@ -55,7 +55,7 @@ _OF_BERT_ALONE = each(
             "vectors are an array of float32"
         ),
         "prompt prompt_name": "put it before the texts",
-        "return_all_scores function_to_apply": "the result has the probabilities of all labels, and the logits",
+        "return_all_scores function_to_apply": "results have the probabilities of all labels, and logits",
         "aggregation_strategy": "the result has the tags of all tokens, and the entities",
         "output_attentions": "run_with_cache has names_filter='*.hook_pattern'",
         "output_hidden_states": "hidden gives the last ones, run_with_cache those of all layers",
