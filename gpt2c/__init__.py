@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .core._engine import KVCache
     from .core.deadline import Deadline
+    from .encoder_decoder import EncoderDecoder
     from .generation.results import Generation
     from .generation.streaming import Stream
     from .generation.watermark import WatermarkingConfig, WatermarkScore
@@ -56,6 +57,7 @@ __all__ = [
     "ContextLengthError",
     "Deadline",
     "DeadlineError",
+    "EncoderDecoder",
     "Filled",
     "Filling",
     "GPT2CError",
@@ -87,6 +89,7 @@ _HOMES = {
     "Classification": "heads.results",
     "Config": "config",
     "Deadline": "core.deadline",
+    "EncoderDecoder": "encoder_decoder",
     "Filled": "masks.results",
     "Filling": "masks.results",
     "Generation": "generation.results",

@@ -192,6 +192,36 @@ class GPT2(Pretrained):
     def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
         self.prefixes = _prefixes(size, self.weights)
 
+    def given(self, states: Any, tokens: Sequence[str] | None = None) -> GPT2:
+        """A model with cross-attention together with what it attends to: the output of an encoder.
+
+        The keys and values that its layers make of that are computed here, once; all of the methods then use
+        them: ``model.given(states).generate("A picture of")``, or ``score``, ``stream``, ``forward``,
+        ``run_with_cache``. The weights are shared. Without it, such a model is good for nothing.
+
+        Parameters
+        ----------
+        states : array, [positions, n_embd]
+            Any positive number of positions.
+        tokens : list of str, optional
+            What the positions are called in pictures of cross-attention; by default they are numbered.
+
+        Returns
+        -------
+        GPT2
+            It has no prefix cache, its sessions are not saved, and it is not pickled.
+
+        Raises
+        ------
+        ConfigError
+            The model has no cross-attention.
+        ValueError, TypeError
+            The states are not such an array, or hold NaN or infinity.
+        """
+        from .core.crossing import given
+
+        return given(self, states, tokens)
+
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
     def generate(  # type: ignore[overload-overlap]

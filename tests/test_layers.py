@@ -22,8 +22,9 @@ LAYERS = (
         "masks",
         "generation",
         "session",
+        "translation",
     ),
-    *("views", "pretrained", "model", "bert", "corpus", "integrations", "server", "cli"),
+    *("views", "pretrained", "model", "bert", "encoder_decoder", "corpus", "integrations", "server", "cli"),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )
 """The folders and files of the package, lowest first: each may import from those before it."""

@@ -74,7 +74,10 @@ _ROBERTA_TOKEN_IDS = {"bos_token_id": 0, "eos_token_id": 2}
 _CLASSES = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 
-_REFUSED = REFUSED | {"is_decoder": "a decoder, whose tokens see only those before them, is not supported"}
+_REFUSED = REFUSED | {
+    "is_decoder": "a decoder, whose tokens see only those before them, is not supported",
+    "add_cross_attention": "cross-attention to an encoder is not supported",
+}
 _IGNORED = IGNORED | {
     key: why
     for why, keys in {

@@ -132,6 +132,7 @@ def _check_config(config: Config) -> None:
         ("scale_attn_weights", config.scale_attn_weights, True),
         ("scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx, False),
         ("activation_function (activation)", config.activation, "gelu_new"),
+        ("add_cross_attention", config.add_cross_attention, False),
     )
     for name, value, only in checks:
         if value != only:

@@ -18,6 +18,7 @@ from .hf_head import HEADS, class_of, head_from_hf, head_to_hf
 __all__ = [
     "ACTIVATION_NAMES",
     "BERTS",
+    "ENCODER_DECODER",
     "IGNORED",
     "REFUSED",
     "check_asked",
@@ -86,6 +87,9 @@ _DEFAULT_TOKEN_IDS = {"bos_token_id": 50256, "eos_token_id": 50256}
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
 """The values of model_type that `bert_config` reads."""
 
+ENCODER_DECODER = "encoder-decoder"
+"""That of `encoder_decoder_config`."""
+
 # model_type -> the names of its classes.
 _BIGCODE = "gpt_bigcode"
 _ARCHITECTURES = {
@@ -113,8 +117,7 @@ _BIGCODE_ALONE = {
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
 REFUSED = {
-    "add_cross_attention": "cross-attention to an encoder is not supported",
-    "is_encoder_decoder": "encoder-decoder models are not supported",
+    "is_encoder_decoder": 'of encoder-decoder models those with model_type "encoder-decoder" are supported',
     "pruned_heads": "pruned attention heads are not supported",
     "quantization_config": "quantized weights are not supported: use the original float checkpoint",
     "compression_config": "compressed weights are not supported: use the original float checkpoint",
@@ -188,6 +191,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     }
     if of_bigcode:
         fields["n_kv_head"] = 1 if _multi_query(values, report) else fields["n_head"]
+    fields["add_cross_attention"] = _cross_attention(values, of_bigcode, report)
     if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
         fields["tie_word_embeddings"] = True
         at = next(i for i, setting in enumerate(report) if setting.key == "tie_word_embeddings")
@@ -233,6 +237,7 @@ def config_to_hf(config: Config) -> dict[str, Any]:
         "model_type": kind,
         **(head_to_hf(config.head) if config.head else {}),
         **(fields | {"multi_query": True} if shared else fields),
+        **({"add_cross_attention": True} if config.add_cross_attention else {}),
         **token_ids_to_hf(config),
         "dtype": "float32",
     }
@@ -294,6 +299,17 @@ def _multi_query(values: Mapping[str, Any], report: list[Setting]) -> bool:
     return found
 
 
+def _cross_attention(values: Mapping[str, Any], of_bigcode: bool, report: list[Setting]) -> bool:
+    """Whether layers attend to the output of an encoder; adds its line to the report where that is said."""
+    found = values.get("add_cross_attention")
+    if not (found is None or isinstance(found, bool)) or (of_bigcode and found):
+        allowed = "false, in models of type gpt_bigcode" if of_bigcode else "true or false"
+        raise ConfigError(f"add_cross_attention is {shown(found)}; allowed: {allowed}")
+    if "add_cross_attention" in values:
+        report.append(Setting("add_cross_attention", found, "honoured", "" if found else "not asked for"))
+    return found is True
+
+
 def token_ids(
     values: Mapping[str, Any], n_vocab: int, report: list[Setting], defaults: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -327,6 +343,8 @@ def token_ids(
 def _refuse(values: Mapping[str, Any]) -> None:
     """Raise for models of another kind and for requests that cannot be honoured."""
     model_type = "gpt2" if values.get("model_type") is None else values["model_type"]
+    if model_type == ENCODER_DECODER:
+        raise ConfigError(f"model_type is {model_type!r}: load it with gpt2c.EncoderDecoder.from_pretrained")
     if model_type not in tuple(_ARCHITECTURES):
         known = [f'"{kind}"' for kind in (*_ARCHITECTURES, *BERTS)]
         raise ConfigError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
@@ -62,12 +63,13 @@ def fetch(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    check: Callable[[Path], object] = read_config,
 ) -> tuple[Path, list[str]]:
     """Download a model into the cache; return its directory there and notes for display.
 
-    config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
-    model.safetensors, else pytorch_model.bin, or the shards of either and their index. Without a connection,
-    the cached files are used.
+    config.json comes first, and `check` raises unless its directory is that of a model that is run; then come
+    the model's small files, then its weights: model.safetensors, else pytorch_model.bin, or the shards of
+    either and their index. Without a connection, the cached files are used.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def fetch(
     if repository.lists("config.json", there) < repository.lists(ADAPTER_CONFIG, there):
         return _fetch_adapter(repository, there)
     directory = repository.get("config.json", revision).parent
-    read_config(directory)
+    check(directory)
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
     from .opening import Checkpoint
 
-__all__ = ["load"]
+__all__ = ["check_arithmetic", "findable", "given_tokenizer", "load", "load_checkpoint", "load_packed"]
 
 Model = TypeVar("Model", bound=LoadedModel)
 
@@ -55,21 +55,21 @@ def load(
         adapter = given_adapters(adapter)
     # What a pickle holds: no access token, which is a secret.
     origin = {
-        "source": _findable(source),
+        "source": findable(source),
         "dtype": dtype,
         "backend": backend,
         "threads": threads,
-        "tokenizer": _findable(tokenizer),
-        "adapter": adapter and [(_findable(path), weight) for path, weight in adapter],
+        "tokenizer": findable(tokenizer),
+        "adapter": adapter and [(findable(path), weight) for path, weight in adapter],
         "revision": revision,
         "subfolder": subfolder,
         "strict": strict,
         **{name: value for name, value in hub.items() if name != "token"},
     }
     threads = check_threads(threads)  # before the long work
-    _check_arithmetic(dtype, backend)
+    check_arithmetic(dtype, backend)
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
-    find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
+    find = None if tokenizer is None else partial(given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
     if path is not None and adapter:
         raise ValueError(
@@ -77,7 +77,7 @@ def load(
             "from, with the adapter; save writes the two into one packed file"
         )
     if path is not None:
-        return _load_packed(classes, path, dtype, backend, find, how)
+        return load_packed(classes, path, dtype, backend, find, how)
 
     from .opening import open_checkpoint
 
@@ -85,10 +85,11 @@ def load(
         source, adapter=adapter, revision=revision, subfolder=subfolder, strict=strict, **hub
     )
     with checkpoint.loading():
-        return _load_checkpoint(classes, checkpoint, dtype, backend, find, progress, how)
+        return load_checkpoint(classes, checkpoint, dtype, backend, find, progress, how)
 
 
-def _check_arithmetic(dtype: Any, backend: Any) -> None:
+def check_arithmetic(dtype: Any, backend: Any) -> None:
+    """Raise ValueError if there is no such number format or back end."""
     if dtype is not None and dtype not in _engine.DTYPES:
         measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
         raise ValueError(
@@ -98,7 +99,7 @@ def _check_arithmetic(dtype: Any, backend: Any) -> None:
         raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
 
 
-def _findable(given: Any) -> Any:
+def findable(given: Any) -> Any:
     """A path so that it leads to the same from another folder; all else, such as a hub name, as it is."""
     return os.path.abspath(given) if isinstance(given, str | os.PathLike) and os.path.exists(given) else given
 
@@ -110,7 +111,7 @@ def _class_of(config: Config, name: str, classes: Sequence[type[Model]]) -> type
     raise wrong_class(config, name)
 
 
-def _load_checkpoint(
+def load_checkpoint(
     classes: Sequence[type[Model]],
     checkpoint: Checkpoint,
     dtype: str | None,
@@ -118,11 +119,14 @@ def _load_checkpoint(
     find: Callable[[Config], Tokenizer] | None,
     progress: bool,
     how: dict[str, Any],
+    *,
+    keeps_bos: bool = False,
 ) -> Model:
+    """The model of a checkpoint; its tokenizer is what ``find`` finds, or its own."""
     cls = _class_of(checkpoint.config, checkpoint.name, classes)
     notes = list(checkpoint.notes)
     found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
-    config, remarks = with_tokenizer(checkpoint.config, found)
+    config, remarks = with_tokenizer(checkpoint.config, found, keeps_bos=keeps_bos)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
             config,
@@ -151,14 +155,17 @@ def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer_at(checkpoint.directory, checkpoint.config)
 
 
-def _load_packed(
+def load_packed(
     classes: Sequence[type[Model]],
     path: Path,
     dtype: str | None,
     backend: str,
     find: Callable[[Config], Tokenizer] | None,
     how: dict[str, Any],
+    *,
+    keeps_bos: bool = False,
 ) -> Model:
+    """The model of a packed file; as `load_checkpoint`."""
     from ..tokenizer.load import unpack
 
     packed = open_packed(path)
@@ -185,7 +192,7 @@ def _load_packed(
         return unpack(packed.vocabulary, str(path), packed.config.n_vocab)
 
     found, problem = _tokenizer(find, packed.config, own, notes)
-    config, remarks = with_tokenizer(packed.config, found)
+    config, remarks = with_tokenizer(packed.config, found, keeps_bos=keeps_bos)
     packed = replace(packed, config=config)
     return cls(
         packed.weights(threads=how["threads"]),
@@ -199,7 +206,8 @@ def _load_packed(
     )
 
 
-def _given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
+def given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
+    """The tokenizer that is asked for."""
     from .tokenizer import find_tokenizer
 
     return find_tokenizer(given, config, **hub)

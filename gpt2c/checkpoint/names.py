@@ -103,7 +103,7 @@ _OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
 _OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
 # What PEFT leaves in the names of layers, beside or around which it puts its own.
 _ADAPTER = re.compile(r"(.*\.)?(lora_\w+|base_layer|modules_to_save|original_module)(\..*)?")
-_MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.attn\.(bias|masked_bias)")
+_MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.(?:cross)?att(?:n|ention)\.(bias|masked_bias)")
 
 
 class Entry(NamedTuple):

@@ -26,7 +26,7 @@ from .validate import match, unwrapped, without_absent_head
 if TYPE_CHECKING:
     from .training import Training
 
-__all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
+__all__ = ["BUNDLED", "Checkpoint", "check_given", "find", "open_checkpoint"]
 
 BUNDLED = Path(__file__).parent.parent / "data" / "model"
 
@@ -70,9 +70,9 @@ def open_checkpoint(
     ConfigError
         config.json is invalid, or asks for something gpt2c cannot honour.
     """
-    _check_given(source, subfolder)
+    check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
-    path, notes, is_local = _find(BUNDLED if source is None else source, revision, subfolder, hub)
+    path, notes, is_local = find(BUNDLED if source is None else source, revision, subfolder, hub)
     own = str(path) if is_local or subfolder else name
     with reading(path):
         if is_adapter(path):
@@ -83,7 +83,7 @@ def open_checkpoint(
         return base if adapter is None else _merged(base, [], adapter, hub)
 
 
-def _find(
+def find(
     source: str | os.PathLike[str], revision: str | None, subfolder: str | None, hub: dict[str, Any]
 ) -> tuple[Path, list[str], bool]:
     """Where a model is, notes on that, and whether it was on this machine; else it is fetched."""
@@ -129,7 +129,7 @@ def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Chec
 
     base, revision = base_of(path, name)
     with needed_by(name):
-        found, notes, _ = _find(base, revision, None, hub)
+        found, notes, _ = find(base, revision, None, hub)
         if is_adapter(found):
             raise CheckpointError(f"it is for {base!r}, which is an adapter too")
         with reading(found):
@@ -227,7 +227,8 @@ def _check_local(path: Path, revision: str | None, subfolder: str | None) -> Non
         raise ValueError(f"subfolder is for directories and names on the Hub; {path} is a file")
 
 
-def _check_given(source: object, subfolder: str | None) -> None:
+def check_given(source: object, subfolder: str | None) -> None:
+    """Raise unless this can be a model and a directory inside it."""
     if source is not None and not isinstance(source, (str, os.PathLike)):
         raise TypeError(
             "source must be a path, the name of a model on the Hub, or None for the bundled model; got "

@@ -14,6 +14,7 @@ from ..config import Config
 from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
+from .crossing import Encoded, check_given
 from .prefixes import NothingKept
 from .prompts import token_ids
 from .roles import check_language_model, check_predicts_tokens
@@ -102,6 +103,7 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.prefixes: Prefixes = NothingKept()
+        self.cross: Encoded | None = None  # what `given` makes of the output of an encoder
         self.source_sha256 = source_sha256
         self._origin = origin
         self._tokenizer = tokenizer
@@ -191,7 +193,7 @@ class LoadedModel:
 
     def check_language_model(self) -> None:
         """Raise ConfigError unless the model tells how probable the next token is."""
-        check_language_model(self.config, self.name)
+        check_language_model(self.config, self.name, self.cross)
 
     @property
     def mask_token_id(self) -> int:
@@ -222,16 +224,14 @@ class LoadedModel:
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
         # Room for the whole context; pages are committed on first use.
-        full = self.new_cache().nbytes
+        full = _engine.KVCache(self.weights, None, self.cache_dtype).nbytes
         plan = {
             "weights": self.weights.nbytes,
             "cache_per_token": -(-full // self.config.n_ctx),
             "cache_full_context": full,
             "logits_per_row": 4 * self.config.n_vocab,
         }
-        plan["one_text_of_full_context"] = (
-            plan["weights"] + plan["cache_full_context"] + plan["logits_per_row"]
-        )
+        plan["one_text_of_full_context"] = plan["weights"] + full + plan["logits_per_row"]
         return plan
 
     def __repr__(self) -> str:
@@ -253,6 +253,8 @@ class LoadedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
+        if self.cross is not None:
+            raise TypeError("a model is not pickled with what it was given: pickle the two, and use given")
         if self._origin is None:
             raise TypeError(
                 f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
@@ -271,7 +273,7 @@ class LoadedModel:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with the same weights and tokenizer, which never change."""
         other = memo[id(self)] = copy(self)
-        shared = (self.weights, self._tokenizer, self._origin, self.prefixes)
+        shared = (self.weights, self._tokenizer, self._origin, self.prefixes, self.cross)
         memo.update({id(part): part for part in shared})
         other.__dict__.update(deepcopy(self.__dict__, memo))
         return other
@@ -338,7 +340,8 @@ class LoadedModel:
         """
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
-        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype)
+        check_given(self.config, self.name, self.cross)
+        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype, cross=self.cross and self.cross.keys)
 
     def forward(
         self,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from ..config import Config
 from ..errors import ConfigError, shown
+from .crossing import Encoded, check_given
 
 __all__ = ["check_language_model", "check_predicts_tokens", "wrong_class"]
 
 
-def check_language_model(config: Config, name: str) -> None:
+def check_language_model(config: Config, name: str, cross: Encoded | None = None) -> None:
     """Raise ConfigError unless the model tells how probable the next token is."""
+    check_given(config, name, cross)
     _check_no_classifier(config, name)
     if config.is_bert:
         raise ConfigError(

@@ -18,12 +18,17 @@ hook_attn_in::
       .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
       .hook_attn_out            [T, n_embd]           the sum of these, and the bias
       .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
+      .cross_attn.hook_pattern  [n_head, T, S]        to which of the encoder's S positions each token attends
+      .hook_cross_attn_out      [T, n_embd]           what cross-attention adds to the residual stream
+      .hook_resid_mid_cross     [T, n_embd]           the residual stream after it
       .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
       .ln2.hook_scale .ln2.hook_normalized            as for ln1, of hook_mlp_in
       .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
       .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
       .hook_resid_post          [T, n_embd]           the residual stream after layer i
     ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
+
+Only models with cross-attention have its three values, of which the pattern can be seen, but not edited.
 
 The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream, there to
 be edited: a change reaches that part alone and not the stream itself, as path patching needs it. What becomes
@@ -65,7 +70,8 @@ from ..core.checks import check_index
 from ..errors import shown
 
 __all__ = [
-    "TABLES",
+    "EFFECTS",
+    "PLACES_OF",
     "Hook",
     "NamesFilter",
     "axes",
@@ -73,6 +79,7 @@ __all__ = [
     "heads_of",
     "hook_names",
     "matching",
+    "original",
     "place_of",
 ]
 
@@ -90,9 +97,9 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
-    "cross_pattern": (),
-    "cross_attn_out": (),
-    "resid_mid_cross": (),
+    "cross_pattern": ("cross_attn.hook_pattern",),
+    "cross_attn_out": ("hook_cross_attn_out",),
+    "resid_mid_cross": ("hook_resid_mid_cross",),
     "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
@@ -125,27 +132,13 @@ PLACES_OF_BERT = {
 }
 # Inputs of parts -> what they are copies of until they are edited.
 COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
-
-
-class Table(NamedTuple):
-    """What there is to see in models of a type: at each place; what are copies of what; where these work."""
-
-    places: dict[str, tuple[str, ...]]
-    copies: dict[str, str]
-    effects: dict[str, str]
-
-
-TABLES = {
-    "gpt2": Table(PLACES, COPIES, {"attn_in": "qkv", "mlp_in": "ln2"}),
-    "bert": Table(
-        PLACES_OF_BERT,
-        COPIES | {"hook_mlp_in": "hook_normalized_resid_mid"},
-        {"attn_in": "qkv", "mlp_in": "pre"},
-    ),
-}
-PLACE_OF = {
-    name: place for table in TABLES.values() for place, names in table.places.items() for name in names
-}
+OF_CROSS_ATTENTION = tuple(
+    PLACES[place][0] for place in ("cross_pattern", "cross_attn_out", "resid_mid_cross")
+)
+# By the type of a model: what can be seen at each place, and where edits of the inputs of parts take effect.
+PLACES_OF = {"gpt2": PLACES, "bert": PLACES_OF_BERT}
+EFFECTS = {"gpt2": {"attn_in": "qkv", "mlp_in": "ln2"}, "bert": {"attn_in": "qkv", "mlp_in": "pre"}}
+PLACE_OF = {name: place for places in PLACES_OF.values() for place, names in places.items() for name in names}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
 ENDS = ("result", "_in", "_input")  # of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
@@ -191,13 +184,23 @@ def _parts(config: Config) -> tuple[list[str], list[str], list[str]]:
         # of what a head alone reads, where it shares what it makes of that
         "hook_attn_in": config.is_multi_query,
         "hook_token_type_embed": not config.n_types,
+        **dict.fromkeys(OF_CROSS_ATTENTION, not config.add_cross_attention),
         **dict.fromkeys(PLACES["ln_final"], config.is_bert and not config.masked_head),
     }
     parts: tuple[list[str], list[str], list[str]] = [], [], []
-    for place, names in TABLES[config.model_type].places.items():
+    for place, names in PLACES_OF[config.model_type].items():
         which = 1 if place not in OUTSIDE else 2 if place == "ln_final" else 0
         parts[which].extend(name for name in names if not absent.get(name))
     return parts
+
+
+def original(config: Config, name: str) -> str:
+    """What a value in a layer is a copy of until it is edited; its own name if it is none."""
+    if name == "hook_mlp_in" and config.is_bert:
+        return "hook_normalized_resid_mid"
+    if name == "hook_mlp_in" and config.add_cross_attention:
+        return "hook_resid_mid_cross"
+    return COPIES.get(name, name)
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
@@ -230,7 +233,7 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
 def _spellings(name: str) -> tuple[str, ...]:
     """What a value may be called in its layer: "attn.hook_z", "attn.z" or "z"."""
     part = name.replace("hook_", "")
-    return (name, part) if part.startswith("ln") else (name, part, part.rpartition(".")[2])
+    return (name, part) if part.startswith(("ln", "cross_attn.")) else (name, part, part.rpartition(".")[2])
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:

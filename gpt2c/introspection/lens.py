@@ -127,6 +127,8 @@ def attribution(
     attn_bias = np.empty(config.n_layer, np.float32)
     for layer in range(config.n_layer):
         parts[f"attn {layer}"], parts[f"mlp {layer}"] = cache["attn_out", layer], cache["mlp_out", layer]
+        if config.add_cross_attention:
+            parts[f"cross_attn {layer}"] = cache["cross_attn_out", layer]
         heads[layer] = _head_results(cache, layer, position, before)
         attn_bias[layer] = model.weights[f"h.{layer}.attn.c_proj.bias"] @ before
     components = {name: float(values[position] @ before) for name, values in parts.items()}

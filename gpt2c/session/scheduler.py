@@ -18,7 +18,7 @@ from ..core.checks import check_integer
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
-from ..errors import ContextLengthError
+from ..errors import ConfigError, ContextLengthError
 from ..generation.job import Job
 from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
@@ -78,6 +78,11 @@ class Scheduler:
         slice_tokens: int = 64,
     ) -> None:
         model.check_language_model()
+        if model.config.add_cross_attention:
+            raise ConfigError(
+                f"{model.name} has cross-attention, and the requests of a scheduler bring no output of an "
+                "encoder: use generate"
+            )
         n_ctx = model.config.n_ctx
         if max_tokens is None:
             max_tokens = max(n_ctx, CACHE_BYTES // model.memory_plan()["cache_per_token"])

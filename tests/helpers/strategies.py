@@ -102,7 +102,7 @@ def guarded(shape, offset: int = 0):
 
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of this configuration has, by canonical name."""
-    if config.is_bert or config.add_cross_attention:
+    if config.is_bert:
         return {name: shape for name, _, shape in expected(config)}
     n_embd, n_inner = config.n_embd, config.n_inner
     n_qkv = n_embd + 2 * config.n_kv_head * (n_embd // config.n_head)
@@ -122,6 +122,18 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
             f"h.{i}.mlp.c_proj.weight": (n_inner, n_embd),
             f"h.{i}.mlp.c_proj.bias": (n_embd,),
         }
+        if config.add_cross_attention:
+            for part, shape in {
+                "ln_cross_attn.weight": (n_embd,),
+                "ln_cross_attn.bias": (n_embd,),
+                "crossattention.q_attn.weight": (n_embd, n_embd),
+                "crossattention.q_attn.bias": (n_embd,),
+                "crossattention.c_attn.weight": (n_embd, 2 * n_embd),
+                "crossattention.c_attn.bias": (2 * n_embd,),
+                "crossattention.c_proj.weight": (n_embd, n_embd),
+                "crossattention.c_proj.bias": (n_embd,),
+            }.items():
+                shapes[f"h.{i}.{part}"] = shape
     shapes |= {"ln_f.weight": (n_embd,), "ln_f.bias": (n_embd,)}
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.n_vocab, n_embd)
