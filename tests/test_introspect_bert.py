@@ -224,6 +224,35 @@ def test_captures_are_those_of_transformers(name, folders):
             assert np.abs(cache["pattern", layer] - pattern).max() <= 1e-5
 
 
+def of_lens(name):
+    """Our name of what TransformerLens calls so."""
+    for theirs, ours in (("embed.ln.", "ln_embed."), ("mlm_head.ln.", "ln_final."), ("embed.", "")):
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+@pytest.mark.parametrize("name", recorded.LENS)
+def test_captures_and_edits_are_those_of_transformer_lens(name, folders):
+    """Recorded by data/bert/make_lens.py."""
+    told = np.load(recorded.FOLDER / "lens.npz")
+    model, (ids, types) = of_transformers(folders, name), text_of(name)
+    _, cache = run_with_cache(model, ids, EVERYTHING, types=types)
+    theirs = {key.rpartition("/")[2] for key in told if key.startswith(f"{name}/cache/")}
+    assert {of_lens(key) for key in theirs} == {
+        key for key in cache if not key.endswith(("attn_in", "mlp_in", "normalized_resid_mid"))
+    }
+    for key in theirs:
+        expected = told[f"{name}/cache/{key}"]
+        assert np.abs(cache[of_lens(key)] - expected).max() <= 1e-5 * max(1, np.abs(expected).max()), key
+    plain_logits = plain(model, ids, types)
+    for key in recorded.EDITED:
+        change = [(of_lens(key), edits.scale(0.5, units=0))]
+        logits, _ = run_with_cache(model, ids, [], change, types=types)
+        assert np.abs(logits - told[f"{name}/edited/{key}"]).max() <= 1e-4, key
+        assert np.abs(logits - plain_logits).max() > 1e-3, key
+
+
 @pytest.mark.oracle
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.builds("{}-ForMaskedLM-{}".format, st.sampled_from(recorded.KINDS), st.integers(2, 10**6)))
