@@ -532,9 +532,23 @@ def test_texts_are_read_whole_with_masks(load, name):
 def test_patching_of_texts_and_pairs(load):
     model = load("bytes")
     for clean, corrupted in (("a[MASK]c", "b[MASK]c"), (("a", "[MASK]"), ("b", "[MASK]"))):
-        _, [one, _] = run_with_cache(model, [clean, corrupted])
-        found = patch(model, clean, corrupted, ("resid_pre", [0], "all"), lambda x: x[1, 7], logits_to_keep=0)
-        assert found.values == [one.logits[1, 7]]
+        logits, _ = model.run_with_cache([clean])
+        found = model.patch(
+            clean, corrupted, ("resid_pre", [0], "all"), lambda x: x[1, 7] if len(x) > 1 else 0
+        )
+        assert found.values == [logits[0][1, 7]]
+        last = model.patch(clean, corrupted, ("z", [0]), lambda x: len(x), logits_to_keep=1)
+        assert last.values == [1]
+    with pytest.raises(ValueError, match="the clean text has 1 token and the corrupted one 2"):
+        model.patch([1], [1, 2], ("z", [0]), float)
+    types = [[0, 1], [1, 1]]
+    logits, _ = model.run_with_cache([5, 6], types=types[0])
+    other, _ = model.run_with_cache([5, 6], types=types[1])
+    assert not same(logits, other)
+    found = model.patch([5, 6], [5, 6], ("resid_pre", [0]), lambda x: x[0, 7], types=types)
+    assert found.values == [logits[0, 7]]
+    with pytest.raises(ValueError, match="types has 1 items for 2 texts"):
+        model.patch([5], [6], ("z", [0]), float, types=[[0]])
 
 
 def test_pictures_of_a_text_seen_as_a_whole():

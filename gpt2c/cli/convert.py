@@ -13,10 +13,11 @@ from ..checkpoint.packed import packed_path
 from ..core.labels import harmless
 from ..errors import TokenizerError
 from ..model import GPT2
+from ..pretrained import Pretrained
 from ..scoring.comparison import SAMPLE, compare, windows
 from .console import note, read_text
 from .formatting import counted, print_json, size_text
-from .loading import load_model
+from .loading import load_any, load_model
 
 __all__ = ["run"]
 
@@ -37,7 +38,7 @@ def run(arguments: Namespace) -> None:
     # Read before the long work, which a wrong name would waste.
     text = read_text(None, arguments.text or str(SAMPLE)) or ""
     arguments.model, arguments.backend = arguments.source, "native"
-    model = load_model(arguments)
+    model = load_any(arguments)
     if not model.has_tokenizer:
         note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
     model.save(arguments.destination)
@@ -65,9 +66,11 @@ def run(arguments: Namespace) -> None:
         print_json(told, sys.stdout)
 
 
-def _windows(model: GPT2, text: str) -> list[np.ndarray]:
+def _windows(model: Pretrained, text: str) -> list[np.ndarray]:
     """What to compare on; none, with a note, where there can be no comparison."""
-    if model.config.is_classifier:
+    if model.config.is_bert:
+        note("no comparison with float32: a BERT does not go on with texts, and has no log-loss of them")
+    elif model.config.is_classifier:
         note("no comparison with float32: a classifier has no log-loss")
     elif not model.has_tokenizer:
         note("no comparison with float32: the model has no tokenizer")

@@ -77,7 +77,8 @@ class Scheduler:
         max_waiting: int = 64,
         slice_tokens: int = 64,
     ) -> None:
-        model.check_language_model()
+        if not model.config.is_bert:  # of which anything else can be asked
+            model.check_language_model()
         if model.config.add_cross_attention:
             raise ConfigError(
                 f"{model.name} has cross-attention, and the requests of a scheduler bring no output of an "
@@ -99,9 +100,11 @@ class Scheduler:
         self._lock = threading.Lock()
         self._process = os.getpid()
         # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
-        self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
-        self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if not model.config.is_bert:
+            self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
+            self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
+            self._thread.start()
         atexit.register(_close, weakref.ref(self))  # no pass is under way when the interpreter ends
 
     # ---- texts
@@ -143,6 +146,7 @@ class Scheduler:
         """
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
+        self.model.check_language_model()
         given = cast("dict[str, Any]", options)
         given["deadline"] = self._in_turns(given.get("deadline"), self._slice)
         checked = SamplingOptions(num_return_sequences=num_return_sequences, **given)
@@ -311,7 +315,8 @@ class Scheduler:
             call.limit.cancel()
         if self._process == os.getpid():
             self._jobs.shutdown()
-            self._thread.join()
+            if self._thread is not None:
+                self._thread.join()
 
     def __enter__(self) -> Scheduler:
         return self
