@@ -241,7 +241,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             **options,
         )
 
-    @explains_keywords(OF_GENERATION)
+    @explains_keywords(OF_GENERATION, options=("num_return_sequences",))  # 1, or its own error
     @lists_options
     def stream(
         self, source: Prompt, *, max_tokens: int | None = None, **options: Unpack[GenerateKwargs]

@@ -401,7 +401,6 @@ def test_pairs_of_strings_and_ids(folder):
 def test_functions_of_language_models_refuse():
     model, _ = random_bert()
     for ask in (
-        lambda: gpt2c.Scheduler(model),
         lambda: gpt2c.scoring.scoring.score(model, [1, 2, 3]),
         lambda: gpt2c.scoring.scoring.suggest(model, [1, 2, 3]),
     ):

@@ -25,7 +25,7 @@ from gpt2c.config import Config
 from gpt2c.core import _engine
 from gpt2c.core.lm import LoadedModel
 from gpt2c.errors import ConfigError, ContextLengthError
-from gpt2c.introspection.hooks import PLACES_OF, full_name, hook_names, matching
+from gpt2c.introspection.hooks import TABLES, full_name, hook_names, matching
 from gpt2c.introspection.passes import run_with_cache
 from gpt2c.introspection.patching import patch
 from gpt2c.views.terminal import Screen, print_head_scores, print_lens, print_pattern
@@ -303,9 +303,9 @@ def test_names():
 
 
 def test_places_have_one_order():
-    order = [place for place in _engine.PLACES if place in PLACES_OF["bert"]]
+    order = [place for place in _engine.PLACES if place in TABLES["bert"].places]
     norms = ("ln1", "ln2")  # which follow sums
-    assert [place for place in PLACES_OF["bert"] if place not in norms] == [
+    assert [place for place in TABLES["bert"].places if place not in norms] == [
         place for place in order if place not in norms
     ]
 

@@ -15,11 +15,11 @@ from ..core.lm import LoadedModel, check_threads
 from ..errors import CheckpointError, ConfigError
 from ..tokenizer.files import FILES
 from .bert import match_bert
+from .bundled import ENCODER_DECODER
 from .checkpoint import Checkpoint
 from .directory import open_weights
 from .encoder_decoder_config import Pair, pair_from_hf
 from .files import RegularFile, read_object, reading
-from .hf_config import ENCODER_DECODER
 from .loading import check_arithmetic, findable, given_tokenizer, load_checkpoint, load_packed
 from .names import without_wrappers
 from .opening import check_given, find
@@ -31,7 +31,7 @@ from .validate import LOOSE, listed, match
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["is_encoder_decoder", "load_encoder_decoder", "save_encoder_decoder"]
+__all__ = ["load_encoder_decoder", "save_encoder_decoder"]
 
 Model = TypeVar("Model", bound=LoadedEncoderDecoder[Any, Any])
 
@@ -40,12 +40,6 @@ _PARTS = ("encoder", "decoder")
 _PACKED = tuple(f"{part}.gpt2c" for part in _PARTS)
 _BETWEEN = "enc_to_dec_proj"
 _PACKED_BETWEEN = f"{_BETWEEN}.safetensors"
-
-
-def is_encoder_decoder(source: Any) -> bool:
-    """Whether a source is the folder of an encoder-decoder model."""
-    path = Path(os.path.expanduser(source)) / "config.json" if isinstance(source, str | os.PathLike) else None
-    return path is not None and path.is_file() and read_object(path).get("model_type") == ENCODER_DECODER
 
 
 def load_encoder_decoder(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..errors import ConfigError, shown
 from .bert_config import bert_from_hf
-from .hf_config import BERTS, ENCODER_DECODER, REFUSED, check_asked, config_from_hf, is_off, token_ids
+from .bundled import ENCODER_DECODER
+from .hf_config import BERTS, REFUSED, check_asked, config_from_hf, is_off, token_ids
 
 __all__ = ["Pair", "pair_from_hf"]
 

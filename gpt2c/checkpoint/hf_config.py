@@ -13,12 +13,12 @@ from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
+from .bundled import ENCODER_DECODER
 from .hf_head import HEADS, class_of, head_from_hf, head_to_hf
 
 __all__ = [
     "ACTIVATION_NAMES",
     "BERTS",
-    "ENCODER_DECODER",
     "IGNORED",
     "REFUSED",
     "check_asked",
@@ -86,9 +86,6 @@ _DEFAULT_TOKEN_IDS = {"bos_token_id": 50256, "eos_token_id": 50256}
 
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
 """The values of model_type that `bert_config` reads."""
-
-ENCODER_DECODER = "encoder-decoder"
-"""That of `encoder_decoder_config`."""
 
 # model_type -> the names of its classes.
 _BIGCODE = "gpt_bigcode"
@@ -344,7 +341,10 @@ def _refuse(values: Mapping[str, Any]) -> None:
     """Raise for models of another kind and for requests that cannot be honoured."""
     model_type = "gpt2" if values.get("model_type") is None else values["model_type"]
     if model_type == ENCODER_DECODER:
-        raise ConfigError(f"model_type is {model_type!r}: load it with gpt2c.EncoderDecoder.from_pretrained")
+        raise ConfigError(
+            f"model_type is {model_type!r}: load it with gpt2c.EncoderDecoder.from_pretrained; on the "
+            "command line, gpt2c generate, info and convert take it"
+        )
     if model_type not in tuple(_ARCHITECTURES):
         known = [f'"{kind}"' for kind in (*_ARCHITECTURES, *BERTS)]
         raise ConfigError(

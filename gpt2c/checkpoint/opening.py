@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from .bundled import BUNDLED, located
 from .checkpoint import Checkpoint
 from .directory import (
     ADAPTER_CONFIG,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from .training import Training
 
 __all__ = ["BUNDLED", "Checkpoint", "check_given", "find", "open_checkpoint"]
-
-BUNDLED = Path(__file__).parent.parent / "data" / "model"
 
 
 def open_checkpoint(
@@ -87,6 +86,7 @@ def find(
     source: str | os.PathLike[str], revision: str | None, subfolder: str | None, hub: dict[str, Any]
 ) -> tuple[Path, list[str], bool]:
     """Where a model is, notes on that, and whether it was on this machine; else it is fetched."""
+    source = located(source)
     path = Path(os.path.expanduser(source))
     with reading(path):
         if os.fspath(source) != "" and os.path.exists(path):

@@ -8,13 +8,14 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..checkpoint.hf_head import class_of
 from ..core import _engine
 from ..core.labels import harmless
 from ..views.ansi import bold
 from .console import open_output
 from .formatting import print_json, quoted, size_text
-from .loading import load_any
+from .loading import load_any, load_encoder_decoder
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -55,38 +56,13 @@ def run(arguments: Namespace) -> None:
         if arguments.model is not None:
             raise ValueError("give the model once: as an argument or with -m")
         arguments.model = arguments.source
+    if is_encoder_decoder(arguments.model):
+        _describe_parts(arguments)
+        return
     with open_output(arguments.output) as out:
         model = load_any(arguments)
         checks = _checks(model, arguments)
-        tokenizer = model.tokenizer if model.has_tokenizer else None
-        told: dict[str, Any] = {
-            "model": model.name,
-            "sizes": _sizes(model.config),
-            "type": model.config.model_type,
-            "head": _head(model.config),
-            "pooling": None if model.config.pooling is None else dataclasses.asdict(model.config.pooling),
-            "config": [setting._asdict() for setting in model.config.report],
-            "generation_config": model.generation_config,
-            "bos_token_id": model.config.bos_token_id,
-            "eos_token_ids": model.config.eos_token_ids,
-            "parameters": model.config.n_parameters,
-            "vocabulary": {
-                "kind": tokenizer.kind,
-                "tokens": tokenizer.n_vocab,
-                "special_tokens": tokenizer.special_tokens,
-                "prefix": tokenizer.prefix,
-                "suffix": tokenizer.suffix,
-                "mask": tokenizer.mask_id,
-            }
-            if tokenizer
-            else None,
-            "notes": model.notes,
-            "memory": model.memory_plan(),
-            "numerics": model.numerics,
-            "isa": model.weights.isa,
-            "isas": _engine.isas(),
-            "threads": model.threads,
-        }
+        told = _told(model)
         if arguments.check:
             told["checks"] = [finding._asdict() for finding in checks]
         if arguments.json:
@@ -95,6 +71,53 @@ def run(arguments: Namespace) -> None:
             _print_info(told, out)
     if any(finding.result == "wrong" for finding in checks):
         raise SystemExit(1)
+
+
+def _describe_parts(arguments: Namespace) -> None:
+    """The same of an encoder and of a decoder."""
+    if arguments.check:
+        raise ValueError("--check looks at one model, and not at an encoder-decoder model")
+    with open_output(arguments.output) as out:
+        model = load_encoder_decoder(arguments)
+        told = {"encoder": _told(model.encoder), "decoder": _told(model.decoder)}
+        if arguments.json:
+            print_json({"model": model.name, **told, "notes": model.notes}, out)
+            return
+        for part in told.values():
+            _print_info(part, out)
+
+
+def _told(model: Pretrained) -> dict[str, Any]:
+    """All that is told of a model but for checks."""
+    tokenizer = model.tokenizer if model.has_tokenizer else None
+    return {
+        "model": model.name,
+        "sizes": _sizes(model.config),
+        "type": model.config.model_type,
+        "head": _head(model.config),
+        "pooling": None if model.config.pooling is None else dataclasses.asdict(model.config.pooling),
+        "config": [setting._asdict() for setting in model.config.report],
+        "generation_config": model.generation_config,
+        "bos_token_id": model.config.bos_token_id,
+        "eos_token_ids": model.config.eos_token_ids,
+        "parameters": model.config.n_parameters,
+        "vocabulary": {
+            "kind": tokenizer.kind,
+            "tokens": tokenizer.n_vocab,
+            "special_tokens": tokenizer.special_tokens,
+            "prefix": tokenizer.prefix,
+            "suffix": tokenizer.suffix,
+            "mask": tokenizer.mask_id,
+        }
+        if tokenizer
+        else None,
+        "notes": model.notes,
+        "memory": model.memory_plan(),
+        "numerics": model.numerics,
+        "isa": model.weights.isa,
+        "isas": _engine.isas(),
+        "threads": model.threads,
+    }
 
 
 def _checks(model: Pretrained, arguments: Namespace) -> list[Finding]:

@@ -6,13 +6,15 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..model import GPT2
 from ..views.ansi import is_terminal
 
 if TYPE_CHECKING:
     from ..bert import BERT
+    from ..encoder_decoder import EncoderDecoder
 
-__all__ = ["load_any", "load_bert", "load_draft", "load_model"]
+__all__ = ["load_any", "load_bert", "load_draft", "load_encoder_decoder", "load_model", "load_writer"]
 
 
 def load_model(arguments: Namespace) -> GPT2:
@@ -36,6 +38,21 @@ def load_any(arguments: Namespace) -> GPT2 | BERT:
     from ..bert import from_pretrained
 
     return from_pretrained(arguments.model, **_options(arguments))
+
+
+def load_writer(arguments: Namespace) -> GPT2 | EncoderDecoder:
+    """The same of a model that writes texts."""
+    return load_encoder_decoder(arguments) if is_encoder_decoder(arguments.model) else load_model(arguments)
+
+
+def load_encoder_decoder(arguments: Namespace) -> EncoderDecoder:
+    """The same of an encoder-decoder model."""
+    from ..encoder_decoder import EncoderDecoder
+
+    options = _options(arguments)
+    if options.pop("adapter"):
+        raise ValueError("--adapter is for GPT-2s: nothing is merged into an encoder-decoder model")
+    return EncoderDecoder.from_pretrained(arguments.model, **options)
 
 
 def _options(arguments: Namespace) -> dict[str, Any]:

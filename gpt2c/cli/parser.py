@@ -65,8 +65,9 @@ def _generate(command: Command) -> None:
         "generate",
         "continue a text, or those of files",
         "Prints the prompt and its continuation as it comes. Chance plays a part: --seed N repeats a text, "
-        "--temperature 0 always takes the most probable token. With -o DIR, every file IN gives a file in "
-        f"DIR with a continuation beside each record. {FILES_HELP}",
+        "--temperature 0 always takes the most probable token. An encoder-decoder model writes another text "
+        "for it, by default the most probable one: -m dates turns a date in words into digits. With -o DIR, "
+        f"every file IN gives a file in DIR with a continuation beside each record. {FILES_HELP}",
     )
     parser.usage = "gpt2c generate [TEXT] [options]\n       gpt2c generate IN... -o DIR [options]"
     parser.add_argument(

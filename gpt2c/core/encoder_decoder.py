@@ -60,6 +60,11 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
         self.name, self.notes = name, list(notes)
         self._origin = origin
 
+    @property
+    def numerics(self) -> str:
+        """What results depend on besides the weights: see :attr:`gpt2c.GPT2.numerics`."""
+        return self.decoder.numerics
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.encoder!r} -> {self.decoder!r}>"
 

@@ -70,8 +70,6 @@ from ..core.checks import check_index
 from ..errors import shown
 
 __all__ = [
-    "EFFECTS",
-    "PLACES_OF",
     "Hook",
     "NamesFilter",
     "axes",
@@ -79,8 +77,8 @@ __all__ = [
     "heads_of",
     "hook_names",
     "matching",
-    "original",
     "place_of",
+    "table_of",
 ]
 
 # The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
@@ -132,13 +130,35 @@ PLACES_OF_BERT = {
 }
 # Inputs of parts -> what they are copies of until they are edited.
 COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
-OF_CROSS_ATTENTION = tuple(
-    PLACES[place][0] for place in ("cross_pattern", "cross_attn_out", "resid_mid_cross")
-)
-# By the type of a model: what can be seen at each place, and where edits of the inputs of parts take effect.
-PLACES_OF = {"gpt2": PLACES, "bert": PLACES_OF_BERT}
-EFFECTS = {"gpt2": {"attn_in": "qkv", "mlp_in": "ln2"}, "bert": {"attn_in": "qkv", "mlp_in": "pre"}}
-PLACE_OF = {name: place for places in PLACES_OF.values() for place, names in places.items() for name in names}
+
+
+class Table(NamedTuple):
+    """What there is to see in models of a type: at each place; what are copies of what; where these work."""
+
+    places: dict[str, tuple[str, ...]]
+    copies: dict[str, str]
+    effects: dict[str, str]
+
+
+TABLES = {
+    "gpt2": Table(
+        {place: names for place, names in PLACES.items() if "cross" not in place},
+        COPIES,
+        {"attn_in": "qkv", "mlp_in": "ln2"},
+    ),
+    "cross": Table(
+        PLACES, COPIES | {"hook_mlp_in": "hook_resid_mid_cross"}, {"attn_in": "qkv", "mlp_in": "ln2"}
+    ),
+    "bert": Table(
+        PLACES_OF_BERT,
+        COPIES | {"hook_mlp_in": "hook_normalized_resid_mid"},
+        {"attn_in": "qkv", "mlp_in": "pre"},
+    ),
+}
+"""By the type of a model; "cross" is a GPT-2 with cross-attention."""
+PLACE_OF = {
+    name: place for table in TABLES.values() for place, names in table.places.items() for name in names
+}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
 ENDS = ("result", "_in", "_input")  # of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
@@ -171,6 +191,11 @@ class Hook(NamedTuple):
     complete: bool = False
 
 
+def table_of(config: Config) -> Table:
+    """What there is to see in a model."""
+    return TABLES["cross" if config.add_cross_attention else config.model_type]
+
+
 def hook_names(config: Config) -> list[str]:
     """All names of a model, in the order in which the values come to be."""
     before, in_layer, after = _parts(config)
@@ -184,23 +209,13 @@ def _parts(config: Config) -> tuple[list[str], list[str], list[str]]:
         # of what a head alone reads, where it shares what it makes of that
         "hook_attn_in": config.is_multi_query,
         "hook_token_type_embed": not config.n_types,
-        **dict.fromkeys(OF_CROSS_ATTENTION, not config.add_cross_attention),
         **dict.fromkeys(PLACES["ln_final"], config.is_bert and not config.masked_head),
     }
     parts: tuple[list[str], list[str], list[str]] = [], [], []
-    for place, names in PLACES_OF[config.model_type].items():
+    for place, names in table_of(config).places.items():
         which = 1 if place not in OUTSIDE else 2 if place == "ln_final" else 0
         parts[which].extend(name for name in names if not absent.get(name))
     return parts
-
-
-def original(config: Config, name: str) -> str:
-    """What a value in a layer is a copy of until it is edited; its own name if it is none."""
-    if name == "hook_mlp_in" and config.is_bert:
-        return "hook_normalized_resid_mid"
-    if name == "hook_mlp_in" and config.add_cross_attention:
-        return "hook_resid_mid_cross"
-    return COPIES.get(name, name)
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from ..core import _engine
 from .activations import Captured, output_matrices
 from .edits import FACTORIES
-from .hooks import EFFECTS, OUTSIDE, PLACES_OF, Hook, axes, heads_of, matching, place_of
+from .hooks import OUTSIDE, Hook, axes, heads_of, matching, place_of, table_of
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -49,7 +49,7 @@ class Watch:
         for name in self.names | self.edited:
             place, layer = place_of(name)
             self.wanted.add((place, layer or 0))
-            effects = EFFECTS[config.model_type]
+            effects = table_of(config).effects
             if name in self.edited and place in effects:
                 self.wanted.add((effects[place], layer or 0))
             self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
@@ -107,6 +107,7 @@ class Observer:
         self._projected: list[list[_Projected]] = [[] for _ in sequences]  # until this layer's qkv are there
         # The residual stream, and what edits of hook_mlp_in are not to change in it.
         self._stream: tuple[np.ndarray, np.ndarray] | None = None
+        self._table = table_of(model.config)
 
     def wants(self, place: str, layer: int) -> bool:
         return (place, layer) in self._watch.wanted
@@ -114,7 +115,7 @@ class Observer:
     @np.errstate(all="ignore")  # after edits all sorts of numbers may come
     def see(self, place: str, layer: int, found: Any, source: Any = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
-        names = [prefix + name for name in PLACES_OF[self._model.config.model_type][place]]
+        names = [prefix + name for name in self._table.places[place]]
         parts = found if isinstance(found, list) else self._split(found, place)
         if place == "mlp_in" and names[0] in self._watch.edited:
             self._stream = found, found.copy()
@@ -141,7 +142,7 @@ class Observer:
                 self._touch(index, names[0], self._heads(part))
             else:
                 self._touch(index, names[0], part)
-        if place == EFFECTS[self._model.config.model_type]["mlp_in"] and self._stream is not None:
+        if place == self._table.effects["mlp_in"] and self._stream is not None:
             stream, before = self._stream
             stream[...], self._stream = before, None
 

@@ -16,6 +16,7 @@ from ..errors import counted, shown
 from ..heads.reading import Options, read_all
 from . import lens
 from .activations import Activations
+from .crossing import CrossAttention, cross_attention
 from .hooks import NamesFilter, matching
 from .observer import Observer, Watch, checked_edits
 
@@ -79,6 +80,23 @@ class ActivationCache(Displayed, Activations):
             The position has no logits, for only the last ones were kept.
         """
         return lens.attribution(self, token, against, position)
+
+    def cross_attention(self, layer: int = -1, head: int | None = None) -> CrossAttention:
+        """To which positions of an encoder's output each token attends that is written.
+
+        Parameters
+        ----------
+        layer : int
+            Whose ``cross_attn.hook_pattern`` must have been captured; -1 is the last one.
+        head : int, optional
+            Default: the mean of all heads.
+
+        Returns
+        -------
+        gpt2c.introspection.crossing.CrossAttention
+            ``print`` shows a table, a notebook one with colours, and ``.plot()`` draws it.
+        """
+        return cross_attention(self, layer, head)
 
     def head_scores(self) -> HeadScores:
         """How much each head attends to the token before, to earlier occurrences of the token, and so on.

@@ -20,7 +20,7 @@ from ..core.checks import check_integer
 from ..core.roles import check_predicts_tokens
 from ..errors import counted
 from .edits import replace
-from .hooks import COPIES, axes, full_name, heads_of, original
+from .hooks import axes, full_name, heads_of, table_of
 from .observer import Observer, Watch
 from .passes import capture, encoded
 from .results import Patching
@@ -166,10 +166,11 @@ def _values(
     """What a text has at one place of each layer. What all heads read is kept once for all of them."""
     config = model.config
     short = places[0].split(".", 2)[2]
-    kept = [place.removesuffix(short) + original(config, short) for place in places]
+    copies = table_of(config).copies
+    kept = [place.removesuffix(short) + copies.get(short, short) for place in places]
     [found] = capture(model, [ids], kept, types=[types], logits_to_keep=1)
     values = [found[name] for name in kept]
-    if short in COPIES and "heads" in axes(short):
+    if short in copies and "heads" in axes(short):
         shape = len(ids), heads_of(config, short), config.n_embd
         values = [np.broadcast_to(value[:, None], shape) for value in values]
     return dict(zip(places, values, strict=True))

@@ -18,6 +18,7 @@ from ..core.labels import RANK_NAMES, rank_class
 from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Candidate, Trace
+from ..introspection.crossing import CrossAttention
 from ..introspection.passes import ActivationCache
 from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
@@ -110,6 +111,18 @@ def _plot_heads(weights: np.ma.MaskedArray, tokens: list[str], layer: int) -> Fi
     figure.supxlabel("key: who answers")
     figure.supylabel("query: who asks")
     figure.colorbar(image, ax=axes, label="weight", **COLORBAR)
+    return figure
+
+
+@plot.register
+def _cross_attention(crossed: CrossAttention, *, ax: Axes | None = None) -> Figure:
+    """Draw where the model looks when it chooses each token."""
+    rows, columns = (list(map(drawable, names)) for names in (crossed.written, crossed.sources))
+    width, height = (min(max(0.3 * len(names) + 2, 4), 12) for names in (columns, rows))
+    figure, ax = axes_or_new(ax, (width, height))
+    image = heat_map(ax, crossed.weights, rows, columns, cmap="Blues", vmin=0, vmax=1)
+    ax.set(title=crossed.title, xlabel="source", ylabel="written")
+    figure.colorbar(image, ax=ax, label="weight", **COLORBAR)
     return figure
 
 
