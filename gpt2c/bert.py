@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
@@ -15,11 +15,6 @@ from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
-    from .introspection.edits import Edit
-    from .introspection.hooks import NamesFilter
-    from .introspection.passes import ActivationCache
-    from .introspection.patching import Metric
-    from .introspection.results import Patching
     from .masks.options import FillKwargs, MaskedScoreKwargs
     from .masks.results import Filled
     from .scoring.results import Score
@@ -241,6 +236,24 @@ class BERT(Pretrained):
             deadline=deadline,
         )
 
+    @overload
+    def hidden(  # type: ignore[overload-overlap]
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> np.ndarray: ...
+    @overload
+    def hidden(
+        self,
+        texts: Sequence[Item],
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> list[np.ndarray]: ...
     @explains_keywords(OF_BERT)
     def hidden(
         self,
@@ -309,68 +322,6 @@ class BERT(Pretrained):
 
         how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
-
-    @explains_keywords(OF_BERT)
-    def run_with_cache(
-        self,
-        texts: Prompt | Sequence[Item],
-        names_filter: NamesFilter = None,
-        *,
-        types: Any = None,
-        edits: Iterable[tuple[str, Edit]] = (),
-        logits_to_keep: int = 0,
-    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-        """Run the model and keep what it computes on the way. Looking changes no number.
-
-        Parameters
-        ----------
-        texts : str, token ids, or a list of either, and of pairs
-            Special tokens, such as masks, are recognised in strings.
-        types : array of int, or a list of them, optional
-            The token types of the one text, or of each; by default those of a text or a pair.
-        names_filter, edits, logits_to_keep
-            As for :meth:`gpt2c.GPT2.run_with_cache`; the names are those of TransformerLens's HookedEncoder
-            (docs/introspection.md).
-
-        Returns
-        -------
-        logits : float32 array [kept, n_vocab], or a list of them
-        cache : ActivationCache, or a list of them
-        """
-        from .introspection.passes import run_with_cache
-
-        how: dict[str, Any] = {"types": types, "logits_to_keep": logits_to_keep}
-        return run_with_cache(self, texts, names_filter, edits, **how)  # type: ignore[arg-type]  # pairs
-
-    @explains_keywords()
-    def patch(
-        self,
-        clean: Prompt,
-        corrupted: Prompt,
-        over: tuple[Any, ...],
-        metric: Metric,
-        *,
-        types: Sequence[Any] | None = None,
-        logits_to_keep: int = 0,
-        progress: bool = False,
-    ) -> Patching:
-        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
-
-        Parameters
-        ----------
-        clean, corrupted : str or token ids
-            Two texts with the same number of tokens.
-        types : pair of arrays of int, optional
-            Their token types.
-        logits_to_keep : int
-            How many last rows of logits the metric sees; 0, the default: all.
-        over, metric, progress
-            As for :meth:`gpt2c.GPT2.patch`.
-        """
-        from .introspection.patching import patch
-
-        how: dict[str, Any] = {"types": types, "logits_to_keep": logits_to_keep, "progress": progress}
-        return patch(self, clean, corrupted, over, metric, **how)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
