@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice
     from .introspection.edits import Edit
-    from .introspection.hooks import NamesFilter
-    from .introspection.passes import ActivationCache
-    from .introspection.patching import Metric
-    from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
     from .session.prefix_cache import PrefixCache
@@ -836,55 +832,6 @@ class GPT2(Pretrained):
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
 
     @explains_keywords(OF_PROMPTS)
-    def run_with_cache(
-        self,
-        prompts: Prompt | Prompts,
-        names_filter: NamesFilter = None,
-        *,
-        edits: Iterable[tuple[str, Edit]] = (),
-        causal: bool = True,
-        logits_to_keep: int = 0,
-    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-        """Run the model and keep what it computes on the way. Looking changes no number.
-
-        Parameters
-        ----------
-        prompts : str, token ids, or a list of either
-        names_filter : str, (str, int), iterable of either, function, or None
-            What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
-            of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
-            about each name. None, like ``"*"``, keeps everything but ``attn.hook_result``, which is n_head
-            times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be named,
-            or meant by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
-        edits : iterable of (str, function)
-            Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
-            are kept as they are after the edits.
-        causal : bool
-            False takes the mask away: every position attends to all of the text, later tokens included, as
-            in an auto-encoding model such as BERT. GPT-2 was not trained for it; it is a lesson.
-        logits_to_keep : int
-            How many last rows of logits are wanted; 0: all.
-
-        Returns
-        -------
-        logits : float32 array [kept, n_vocab], or a list of them
-        cache : ActivationCache, or a list of them
-
-        Raises
-        ------
-        ContextLengthError
-            A prompt is longer than the model's positions.
-        ValueError
-            A name that the model does not have; an edit that does not fit.
-        """
-        from .introspection.passes import run_with_cache
-
-        return run_with_cache(
-            self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
-        )
-
-    @explains_keywords(OF_PROMPTS)
     def explain(
         self,
         text: Prompt,
@@ -939,48 +886,6 @@ class GPT2(Pretrained):
             special=special,
             edits=edits,
         )
-
-    @explains_keywords()
-    def patch(
-        self,
-        clean: Prompt,
-        corrupted: Prompt,
-        over: tuple[Any, ...],
-        metric: Metric,
-        *,
-        logits_to_keep: int = 1,
-        progress: bool = False,
-    ) -> Patching:
-        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
-
-        Only later positions and later layers are computed, many patches in one call; the answers are those
-        of whole runs with :func:`gpt2c.edits.replace`, bit for bit.
-
-        Parameters
-        ----------
-        clean, corrupted : str or token ids
-            Two texts with the same number of tokens.
-        over : tuple
-            ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
-            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.hooks`), and
-            which layers, positions and heads are patched, one by one: lists or ranges. Positions and heads
-            may be "all", which patches all of them at once and is the default.
-        metric : function
-            Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
-        logits_to_keep : int
-            How many last rows of logits the metric sees; 0: all.
-        progress : bool
-            Show a bar on stderr if it takes longer than a second or two.
-
-        Returns
-        -------
-        gpt2c.introspection.results.Patching
-            What the metric said: ``values``, [layers], [layers, positions], [layers, heads] or
-            [layers, positions, heads], with the names of all axes; NumPy takes it as that array.
-        """
-        from .introspection.patching import patch
-
-        return patch(self, clean, corrupted, over, metric, logits_to_keep=logits_to_keep, progress=progress)
 
 
 def _prefixes(size: int | str | PrefixCache | None, weights: Weights | None = None) -> Prefixes:

@@ -224,6 +224,35 @@ def test_captures_are_those_of_transformers(name, folders):
             assert np.abs(cache["pattern", layer] - pattern).max() <= 1e-5
 
 
+def of_lens(name):
+    """Our name of what TransformerLens calls so."""
+    for theirs, ours in (("embed.ln.", "ln_embed."), ("mlm_head.ln.", "ln_final."), ("embed.", "")):
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+@pytest.mark.parametrize("name", recorded.LENS)
+def test_captures_and_edits_are_those_of_transformer_lens(name, folders):
+    """Recorded by data/bert/make_lens.py."""
+    told = np.load(recorded.FOLDER / "lens.npz")
+    model, (ids, types) = of_transformers(folders, name), text_of(name)
+    _, cache = run_with_cache(model, ids, EVERYTHING, types=types)
+    theirs = {key.rpartition("/")[2] for key in told if key.startswith(f"{name}/cache/")}
+    assert {of_lens(key) for key in theirs} == {
+        key for key in cache if not key.endswith(("attn_in", "mlp_in", "normalized_resid_mid"))
+    }
+    for key in theirs:
+        expected = told[f"{name}/cache/{key}"]
+        assert np.abs(cache[of_lens(key)] - expected).max() <= 1e-5 * max(1, np.abs(expected).max()), key
+    plain_logits = plain(model, ids, types)
+    for key in recorded.EDITED:
+        change = [(of_lens(key), edits.scale(0.5, units=0))]
+        logits, _ = run_with_cache(model, ids, [], change, types=types)
+        assert np.abs(logits - told[f"{name}/edited/{key}"]).max() <= 1e-4, key
+        assert np.abs(logits - plain_logits).max() > 1e-3, key
+
+
 @pytest.mark.oracle
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.builds("{}-ForMaskedLM-{}".format, st.sampled_from(recorded.KINDS), st.integers(2, 10**6)))
@@ -503,9 +532,23 @@ def test_texts_are_read_whole_with_masks(load, name):
 def test_patching_of_texts_and_pairs(load):
     model = load("bytes")
     for clean, corrupted in (("a[MASK]c", "b[MASK]c"), (("a", "[MASK]"), ("b", "[MASK]"))):
-        _, [one, _] = run_with_cache(model, [clean, corrupted])
-        found = patch(model, clean, corrupted, ("resid_pre", [0], "all"), lambda x: x[1, 7], logits_to_keep=0)
-        assert found.values == [one.logits[1, 7]]
+        logits, _ = model.run_with_cache([clean])
+        found = model.patch(
+            clean, corrupted, ("resid_pre", [0], "all"), lambda x: x[1, 7] if len(x) > 1 else 0
+        )
+        assert found.values == [logits[0][1, 7]]
+        last = model.patch(clean, corrupted, ("z", [0]), lambda x: len(x), logits_to_keep=1)
+        assert last.values == [1]
+    with pytest.raises(ValueError, match="the clean text has 1 token and the corrupted one 2"):
+        model.patch([1], [1, 2], ("z", [0]), float)
+    types = [[0, 1], [1, 1]]
+    logits, _ = model.run_with_cache([5, 6], types=types[0])
+    other, _ = model.run_with_cache([5, 6], types=types[1])
+    assert not same(logits, other)
+    found = model.patch([5, 6], [5, 6], ("resid_pre", [0]), lambda x: x[0, 7], types=types)
+    assert found.values == [logits[0, 7]]
+    with pytest.raises(ValueError, match="types has 1 items for 2 texts"):
+        model.patch([5], [6], ("z", [0]), float, types=[[0]])
 
 
 def test_pictures_of_a_text_seen_as_a_whole():

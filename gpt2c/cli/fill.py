@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from ..core.labels import harmless
 from .console import open_output, read_text
 from .formatting import print_json, quoted
 from .loading import load_bert
@@ -39,7 +38,7 @@ def run(arguments: Namespace) -> None:
             return
         for filling in found:
             tokens = " ".join(quoted(token.text) for token in filling.tokens)
-            print(harmless(f"{filling.probability:7.2%}  {tokens}  {filling.text}"), file=out)
+            print(f"{filling.probability:7.2%}  {tokens}  {quoted(filling.text)}", file=out)
 
 
 def _filling_dict(filling: Filling) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..core import _engine
 from ..core.batching import calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.display import Displayed
-from ..core.prompts import Prompt, Prompts, check_lengths, separate
+from ..core.prompts import Item, Prompt, check_lengths, separate
 from ..errors import counted, shown
 from ..heads.reading import Options, read_all
 from . import lens
@@ -111,7 +111,7 @@ class ActivationCache(Displayed, Activations):
 
 def run_with_cache(
     model: LoadedModel,
-    prompts: Prompt | Prompts,
+    prompts: Prompt | Sequence[Item],
     names_filter: NamesFilter = None,
     edits: Iterable[tuple[str, Edit]] = (),
     *,
@@ -119,7 +119,7 @@ def run_with_cache(
     causal: bool = True,
     logits_to_keep: int = 0,
 ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-    """What :meth:`gpt2c.GPT2.run_with_cache` does; ``types``: the token types of each text of a BERT."""
+    """What :meth:`gpt2c.GPT2.run_with_cache` does, which is that of :class:`gpt2c.BERT`, too."""
     keep = check_integer("logits_to_keep", logits_to_keep, 0)
     several, texts = separate(prompts)
     ids, kinds = encoded(model, texts, [types] if types is not None and not several else types)

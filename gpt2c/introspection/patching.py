@@ -27,7 +27,6 @@ from .results import Patching
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
-    from ..core.prompts import Prompt
 
 __all__ = ["Metric", "patch"]
 
@@ -45,18 +44,19 @@ class _Patch(NamedTuple):
 
 def patch(
     model: LoadedModel,
-    clean: Prompt,
-    corrupted: Prompt,
+    clean: Any,
+    corrupted: Any,
     over: tuple[Any, ...],
     metric: Metric,
     *,
     types: Sequence[Any] | None = None,
-    logits_to_keep: int = 1,
+    logits_to_keep: int | None = None,
     progress: bool = False,
 ) -> Patching:
-    """What :meth:`gpt2c.GPT2.patch` does; ``types``: the token types of both texts of a BERT."""
+    """What :meth:`gpt2c.GPT2.patch` does, which is that of :class:`gpt2c.BERT`, too."""
     check_predicts_tokens(model.config, model.name)
-    keep = check_integer("logits_to_keep", logits_to_keep, 0)
+    usual = 0 if model.config.is_bert else 1
+    keep = usual if logits_to_keep is None else check_integer("logits_to_keep", logits_to_keep, 0)
     (clean_ids, corrupted_ids), kinds = encoded(model, [clean, corrupted], types)
     return _patched(model, clean_ids, corrupted_ids, kinds, over, metric, keep, progress)
 

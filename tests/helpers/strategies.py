@@ -102,7 +102,7 @@ def guarded(shape, offset: int = 0):
 
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of this configuration has, by canonical name."""
-    if config.is_bert or config.add_cross_attention:
+    if config.is_bert:
         return {name: shape for name, _, shape in expected(config)}
     n_embd, n_inner = config.n_embd, config.n_inner
     n_qkv = n_embd + 2 * config.n_kv_head * (n_embd // config.n_head)

@@ -19,6 +19,14 @@ NUMBER = 32
 CASES = [f"{KINDS[i % 4]}-{HEADS[i // 4 % 4]}-{i // 16}" for i in range(NUMBER)]
 OLD = "bert-ForMaskedLM-1"
 WITH_PATTERNS = [name for name in CASES if "-ForMaskedLM-" in name]
+LENS = ("bert-ForMaskedLM-1335", "bert-ForMaskedLM-1504")
+EDITED = (
+    *("embed.hook_embed", "embed.hook_token_type_embed", "embed.ln.hook_normalized", "hook_full_embed"),
+    *("blocks.0.hook_q_input", "blocks.0.hook_v_input", "blocks.1.attn.hook_k", "blocks.0.attn.hook_pattern"),
+    *("blocks.1.attn.hook_attn_scores", "blocks.0.attn.hook_result", "blocks.0.hook_resid_mid"),
+    *("blocks.0.ln1.hook_scale", "blocks.1.mlp.hook_pre", "blocks.0.hook_resid_post"),
+    *("blocks.1.ln2.hook_normalized", "blocks.0.hook_normalized_resid_post", "mlm_head.ln.hook_scale"),
+)
 
 ACTIVATIONS = ("gelu", "gelu", "gelu_new", "relu", "silu", "quick_gelu", "gelu_fast", "tanh")
 LABELS = ("good", "bad", "ugly")
