@@ -422,7 +422,11 @@ def test_the_ends_of_a_text_can_be_named(bundled):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["write"], 2, "there is no command 'write'; the commands are generate, suggest, score, classify,"),
+        (
+            ["write"],
+            2,
+            "there is no command 'write'; the commands are generate, suggest, score, fill, embed, classify,",
+        ),
         (["generat", "x"], 2, "there is no command 'generat'; did you mean generate? the commands are "),
         (["-m", "gtp2"], 2, "there is no command 'gtp2'"),
         (
