@@ -386,11 +386,12 @@ def test_no_such_file_breaks_loading(tmp_path_factory, content, file):
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_live_sentence_transformers(name, mode, normalize, tmp_path):
     library = pytest.importorskip("sentence_transformers")
+    parts = pytest.importorskip("sentence_transformers.models")
     folder = faces.write(tmp_path / "model", name)
     modules = [
-        library.models.Transformer(str(folder), max_seq_length=12),
-        library.models.Pooling(24, pooling_mode=mode),
-        *[library.models.Normalize()] * normalize,
+        parts.Transformer(str(folder), max_seq_length=12),
+        parts.Pooling(24, pooling_mode=mode),
+        *[parts.Normalize()] * normalize,
     ]
     theirs = library.SentenceTransformer(modules=modules, device="cpu")
     theirs.save(str(tmp_path / "saved"))
