@@ -325,6 +325,15 @@ def test_what_of_it_is_not_done(folder, how, problem):
     assert model.fill("[MASK]") == plain.fill("[MASK]")
 
 
+def test_a_pooling_that_is_missing(folder):
+    as_sentences(folder)
+    (folder / "1_Pooling" / "config.json").unlink()
+    model = BERT.from_pretrained(folder, threads=1)
+    with pytest.raises(ConfigError, match=r"names 1_Pooling, where there is no config\.json\. pooling= "):
+        model.embed("a")
+    assert model.embed("a", pooling="mean").shape == (24,)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [

@@ -90,7 +90,7 @@ def _module(module: Any, path: Path) -> tuple[str, str]:
 def _mode(path: Path) -> tuple[str, str]:
     """What the file of a Pooling asks for, or why it cannot be done."""
     if not path.exists():
-        raise CheckpointError(f"there is no file {path}, which {_MODULES} needs")
+        return "mean", f"its {_MODULES} names {path.parent.name}, where there is no {path.name}"
     values = read_object(path)
     modes = [
         _MODES.get(key, key) for key, value in values.items() if key.startswith("pooling_mode_") and value
