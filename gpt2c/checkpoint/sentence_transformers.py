@@ -10,15 +10,12 @@ from ..config import Config, Pooling
 from ..errors import CheckpointError, ConfigError, shown
 from .files import read_array, read_object
 
-__all__ = ["FILES", "with_pooling"]
+__all__ = ["with_pooling"]
 
 _MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
 _TOKENIZER = "tokenizer_config.json"
-_FAMILIES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-_OF_TEXTS = tuple(f"sentence_{family}_config.json" for family in _FAMILIES)
-
-FILES = (_MODULES, _SETTINGS, "1_Pooling/config.json", *_OF_TEXTS)
+_OF_TEXTS = "sentence_*_config.json"  # the name has that of the family
 
 _MODES = {
     "pooling_mode_cls_token": "cls",
@@ -32,7 +29,7 @@ _NEWER = {"weightedmean": "weighted_mean", "lasttoken": "last", "mean_sqrt_len_t
 
 
 def with_pooling(config: Config, directory: Path) -> Config:
-    """The Config with how sentence-transformers makes a vector of a text, where the directory is of its kind.
+    """The Config with how sentence-transformers makes a vector of a text, by modules.json in the directory.
 
     What gpt2c does not do is told as a `problem`: the model can do all else.
 
@@ -42,8 +39,6 @@ def with_pooling(config: Config, directory: Path) -> Config:
         A file is missing, is no JSON, or does not say what it should.
     """
     path = directory / _MODULES
-    if not path.exists():
-        return config
     modules = [_module(module, path) for module in read_array(path)]
     kinds = [kind for kind, _ in modules]
     problem, mode = "", "mean"
@@ -54,7 +49,7 @@ def with_pooling(config: Config, directory: Path) -> Config:
         )
     else:
         mode, problem = _mode(directory / modules[1][1] / "config.json")
-    text = next((directory / name for name in _OF_TEXTS if (directory / name).exists()), None)
+    text = min(directory.glob(_OF_TEXTS), default=None)
     of_texts = {} if text is None else read_object(text)
     settings = read_object(directory / _SETTINGS) if (directory / _SETTINGS).exists() else {}
     prompt = settings.get("default_prompt_name")
