@@ -400,4 +400,4 @@ def test_a_scheduler_computes_anything_but_texts(model):
         assert same(scheduler.run(model.embed, TEXTS).result(), model.embed(TEXTS))
         assert scheduler.run(model.fill, "a[MASK]").result() == model.fill("a[MASK]")
         with pytest.raises(ConfigError, match="is a BERT"):
-            scheduler.submit("a")
+            scheduler.submit("a", draft="prompt")
