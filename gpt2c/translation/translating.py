@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.batching import calls_of
 from ..core.checks import check_integer
-from ..core.crossing import given_each
+from ..core.crossing import Beginning, given_each
 from ..core.deadline import Deadline
 from ..core.prompts import Prompt, separate
 from ..generation.job import Job
@@ -25,7 +25,7 @@ from ..generation.streaming import stream as stream_of
 from ..heads.reading import Reading, check_options, hidden_rows, read_all
 from ..introspection.passes import capture
 from ..scoring.options import ScoringOptions
-from ..scoring.scoring import score_text
+from ..scoring.scoring import passage_of, scores_of
 
 if TYPE_CHECKING:
     from ..core.encoder_decoder import LoadedEncoderDecoder
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..generation.results import Generation
     from ..generation.streaming import Stream
     from ..introspection.passes import ActivationCache
+    from ..scoring.passages import Passage
     from ..scoring.results import Score
 
     Translator = LoadedEncoderDecoder[Any, Any]
@@ -92,21 +93,28 @@ def score(
 ) -> Score | list[Score]:
     """What :meth:`gpt2c.EncoderDecoder.score` does."""
     several, readings = _read(model, sources, max_tokens=max_tokens, special=options.get("special", False))
-    several_targets, texts = separate(targets) if readings or len(targets) else (True, [])
+    no_targets = isinstance(targets, list | tuple) and not targets
+    several_targets, texts = (True, []) if no_targets else separate(targets)
     if several != several_targets or len(texts) != len(readings):
         raise ValueError(
             f"sources and targets must be one text each, or as many of each; got {len(readings)} sources and "
             f"{len(texts)} targets"
         )
     limit = Deadline.of(options.pop("deadline", None))
-    checked: ScoringOptions | None = None
-    found = []
-    for decoder, text in zip(_given_each(model, readings, limit), texts, strict=True):
-        checked = checked or ScoringOptions.checked(
-            decoder, bos=decoder.config.bos_token_id, deadline=limit, **options
-        )
-        found.append(score_text(decoder, text, checked))
+    decoders = _given_each(model, readings, limit)
+    found = list(scores_of(model.decoder, _passages(decoders, texts, {**options, "deadline": limit})))
     return found if several else found[0]
+
+
+def _passages(
+    decoders: Iterator[LoadedModel], texts: Sequence[Any], options: dict[str, Any]
+) -> Iterator[Passage]:
+    """What is scored, of each decoder a text; those of several share calls of the engine."""
+    checked: ScoringOptions | None = None
+    for i, (decoder, text) in enumerate(zip(decoders, texts, strict=True)):
+        checked = checked or ScoringOptions.checked(decoder, bos=decoder.config.bos_token_id, **options)
+        own = checked._replace(prefixes=Beginning(decoder))
+        yield passage_of(decoder, ("", text), f"target {i}", own)
 
 
 def run_with_cache(
