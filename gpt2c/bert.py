@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
 
-from .core.foreign_names import OF_LOADING, OF_PROMPTS
+from .core.foreign_names import OF_BERT, OF_LOADING
 from .core.keywords import explains_keywords
 from .core.prompts import Item, Prompt, Prompts
-from .model import GPT2
 from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .masks.options import FillKwargs, MaskedScoreKwargs
     from .masks.results import Filled
     from .scoring.results import Score
 
-__all__ = ["BERT", "from_pretrained"]
+__all__ = ["BERT"]
 
 _ABSENT = {
     "generate": "fill finds the words of masks; a GPT-2 goes on with texts",
@@ -117,27 +117,11 @@ class BERT(Pretrained):
 
     @overload
     def fill(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        k: int = 5,
-        *,
-        num_beams: int = 5,
-        targets: Sequence[str | int] | None = None,
-        max_tokens: int | None = None,
-        deadline: float | Deadline | None = None,
+        self, texts: Prompt, k: int = 5, **options: Unpack[FillKwargs]
     ) -> Filled: ...
     @overload
-    def fill(
-        self,
-        texts: Prompts,
-        k: int = 5,
-        *,
-        num_beams: int = 5,
-        targets: Sequence[str | int] | None = None,
-        max_tokens: int | None = None,
-        deadline: float | Deadline | None = None,
-    ) -> list[Filled]: ...
-    @explains_keywords(OF_PROMPTS)
+    def fill(self, texts: Prompts, k: int = 5, **options: Unpack[FillKwargs]) -> list[Filled]: ...
+    @explains_keywords(OF_BERT)
     def fill(
         self,
         texts: Prompt | Prompts,
@@ -152,10 +136,9 @@ class BERT(Pretrained):
 
         With one mask they are its most probable tokens. Several masks are filled one after the other, first
         the one whose best token is most probable, and each is chosen given those before it: a search that
-        keeps ``num_beams`` texts at every step, each with its own order, and of texts that come to the same
-        tokens the more probable one. (A masked model has no joint probability of its own: in another order,
-        the same tokens may have another product.) What each mask may stand for while the others stay masks,
-        as other libraries tell it, is in :attr:`Filled.masks`.
+        keeps ``num_beams`` texts at every step, each with its own order. (A masked model has no joint
+        probability of its own: in another order, the same tokens may have another product.) What each mask
+        may stand for while the others stay masks, as other libraries tell it, is in :attr:`Filled.masks`.
 
         Parameters
         ----------
@@ -192,38 +175,13 @@ class BERT(Pretrained):
 
     @overload
     def score(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
+        self, texts: Prompt, **options: Unpack[MaskedScoreKwargs]
     ) -> Score: ...
     @overload
-    def score(
-        self,
-        texts: Prompts,
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Score]: ...
+    def score(self, texts: Prompts, **options: Unpack[MaskedScoreKwargs]) -> list[Score]: ...
     @overload
-    def score(
-        self,
-        texts: Iterator[Prompt],
-        *,
-        within_word: bool = False,
-        top: int = 0,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Iterator[Score]: ...
-    @explains_keywords(OF_PROMPTS)
+    def score(self, texts: Iterator[Prompt], **options: Unpack[MaskedScoreKwargs]) -> Iterator[Score]: ...
+    @explains_keywords(OF_BERT)
     def score(
         self,
         texts: Prompt | Prompts | Iterator[Prompt],
@@ -278,7 +236,25 @@ class BERT(Pretrained):
             deadline=deadline,
         )
 
-    @explains_keywords(OF_PROMPTS)
+    @overload
+    def hidden(  # type: ignore[overload-overlap]
+        self,
+        texts: Prompt,
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> np.ndarray: ...
+    @overload
+    def hidden(
+        self,
+        texts: Sequence[Item],
+        *,
+        max_tokens: int | None = None,
+        special: bool = False,
+        deadline: float | Deadline | None = None,
+    ) -> list[np.ndarray]: ...
+    @explains_keywords(OF_BERT)
     def hidden(
         self,
         texts: Prompt | Sequence[Item],
@@ -302,7 +278,7 @@ class BERT(Pretrained):
 
         return hidden(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
 
-    @explains_keywords(OF_PROMPTS)
+    @explains_keywords(OF_BERT)
     def embed(
         self,
         texts: Prompt | Sequence[Item],
@@ -360,10 +336,3 @@ class BERT(Pretrained):
             """An AttributeError, which tells what to use in place of a method of GPT2."""
             hint = f": {_ABSENT[name]}" if name in _ABSENT else ""
             raise AttributeError(f"a BERT has no {name!r}{hint}")
-
-
-def from_pretrained(source: str | os.PathLike[str] | None = None, **how: Any) -> GPT2 | BERT:
-    """A model of either class, by its type; the options are those that both have."""
-    from .checkpoint.loading import load
-
-    return cast(GPT2 | BERT, load([GPT2, BERT], source, **how))

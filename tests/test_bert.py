@@ -221,7 +221,7 @@ def test_each_class_names_the_other(folder, tmp_path):
         GPT2.from_pretrained(tmp_path / "bert.gpt2c")
     with pytest.raises(ConfigError, match=r"gpt2\.gpt2c is a GPT-2"):
         BERT.from_pretrained(tmp_path / "gpt2.gpt2c")
-    from gpt2c.bert import from_pretrained
+    from gpt2c.any_model import from_pretrained
 
     assert type(from_pretrained(folder)) is BERT
     assert type(from_pretrained(tmp_path / "gpt2.gpt2c", dtype="float32")) is GPT2
@@ -288,6 +288,13 @@ def test_vectors_of_length_1_and_texts_that_are_cut(folder):
     # Elsewhere texts are what they are.
     with pytest.raises(ContextLengthError):
         model.score(long * 9)
+    # As sentence-transformers 5 and later write it.
+    of_tokenizer = folder / "tokenizer_config.json"
+    usual = json.loads(of_tokenizer.read_text())
+    for length, wanted in ((7, 7), (10**30, 40), (1e30, 40), (None, 40), ("7", 40)):
+        of_tokenizer.write_text(json.dumps(usual | {"model_max_length": length}))
+        assert as_sentences(folder, texts={}).config.pooling.max_tokens == wanted
+        assert as_sentences(folder, texts={"max_seq_length": 9}).config.pooling.max_tokens == 9
     very_long = as_sentences(folder, texts={"max_seq_length": 512})
     assert very_long.config.pooling.max_tokens == 40
     assert same(very_long.embed(long * 9), very_long.embed(long * 9, max_tokens=40))
@@ -373,6 +380,25 @@ def test_no_such_file_breaks_loading(tmp_path_factory, content, file):
         assert found.pooling.max_tokens <= 8
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
+def test_live_sentence_transformers(name, mode, normalize, tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    folder = faces.write(tmp_path / "model", name)
+    modules = [
+        library.models.Transformer(str(folder), max_seq_length=12),
+        library.models.Pooling(24, pooling_mode=mode),
+        *[library.models.Normalize()] * normalize,
+    ]
+    theirs = library.SentenceTransformer(modules=modules, device="cpu")
+    theirs.save(str(tmp_path / "saved"))
+    model = BERT.from_pretrained(tmp_path / "saved", threads=1)
+    assert model.config.pooling.normalize is normalize and not model.config.pooling.problem
+    assert np.allclose(model.embed(list(faces.TEXTS)), theirs.encode(list(faces.TEXTS)), **CLOSE)
+
+
 # ---- what is not there
 
 
@@ -445,6 +471,8 @@ def test_wrong_arguments():
         TypeError, match=r"embed has no option poling: did you mean pooling\?.*help\(BERT\.embed\)"
     ):
         model.embed([1], poling="max")
+    with pytest.raises(TypeError, match="no option normalize_embeddings: embed has normalize=True"):
+        model.embed([1], normalize_embeddings=True)
     with pytest.raises(TypeError, match=r"help\(BERT\.classify\)"):
         classifier.classify([1], maximum=3)
     with pytest.raises(TypeError, match=r"no option torch_dtype: dtype takes"):
@@ -452,3 +480,33 @@ def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"BERT\.from_pretrained\('x'\) loads a model"):
         BERT("x")
     assert model.embed([]).shape == (0, 24) and classifier.classify([]) == []
+
+
+# ---- looking inside
+
+
+def test_what_is_computed_on_the_way(folder):
+    model = BERT.from_pretrained(folder, threads=1)
+    text = "the king had a[MASK]."
+    logits, cache = model.run_with_cache(text)
+    ids = model.tokenizer.encode(text, True)
+    assert same(logits, model.forward(ids))
+    assert same(cache["blocks.1.hook_normalized_resid_post"], model.hidden(ids))
+    pattern = cache["pattern", 0]
+    assert pattern.shape == (3, len(ids), len(ids)) and np.allclose(pattern.sum(axis=-1), 1)
+    several, caches = model.run_with_cache([text, ("the king", "so")], "*.hook_pattern", logits_to_keep=1)
+    assert [found.shape for found in several] == [(1, model.config.n_vocab)] * 2 and len(caches) == 2
+    silenced, _ = model.run_with_cache(text, (), edits=[("blocks.0.attn.hook_z", gpt2c.edits.zero())])
+    assert not np.allclose(silenced, logits)
+    typed, _ = model.run_with_cache(ids, (), types=np.ones(len(ids), np.int32))
+    assert same(typed, model.forward(ids, types=[1] * len(ids)))
+
+
+def test_patching(folder):
+    model = BERT.from_pretrained(folder, threads=1)
+    clean, corrupted = "the king had a[MASK].", "the horse had a[MASK]."
+    assert len(model.tokenizer.encode(clean, True)) == len(model.tokenizer.encode(corrupted, True))
+    place = model.tokenizer.encode(clean, True).index(model.mask_token_id)
+    found = model.patch(clean, corrupted, ("resid_pre", [0, 1]), lambda logits: float(logits[place, 7]))
+    wanted = model.forward(model.tokenizer.encode(clean, True))[place, 7]
+    assert np.asarray(found).tolist() == [wanted, wanted]

@@ -24,7 +24,18 @@ LAYERS = (
         "session",
         "translation",
     ),
-    *("views", "pretrained", "model", "bert", "encoder_decoder", "corpus", "integrations", "server", "cli"),
+    *(
+        "views",
+        "pretrained",
+        "model",
+        "bert",
+        "any_model",
+        "encoder_decoder",
+        "corpus",
+        "integrations",
+        "server",
+        "cli",
+    ),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )
 """The folders and files of the package, lowest first: each may import from those before it."""

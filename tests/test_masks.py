@@ -118,7 +118,8 @@ def brute(model, weights, ids, width, k):
             for token in np.argsort(-said[place], kind="stable")[:width].tolist():
                 filled = [token if i == place else other for i, other in enumerate(text)]
                 key = tuple(filled), tuple(other for other in left if other != place)
-                new[key] = max(new.get(key, -math.inf), logprob + said[place][token])
+                assert key not in new
+                new[key] = logprob + said[place][token]
         ranked = sorted(new.items(), key=lambda item: -item[1])[:width]
         ways = [(logprob, list(text), list(left)) for (text, left), logprob in ranked]
     return [(text, math.exp(logprob)) for logprob, text, _ in ways[:k]]
@@ -199,6 +200,12 @@ def test_targets():
     assert model.fill("3 60 5", targets=np.array([7, 40])) == [
         one for one in found if one.tokens[0].token_id != 12
     ]
+    for each, whole in zip(
+        model.fill("4 60 60", targets=[9, 2, 30]).masks, model.fill("4 60 60", 61).masks, strict=True
+    ):
+        known = {one.token_id: one.probability for one in whole}
+        assert sorted(one.token_id for one in each) == [2, 9, 30]
+        assert all(math.isclose(one.probability, known[one.token_id], rel_tol=1e-6) for one in each)
     with pytest.raises(
         ValueError, match="the target '7 8' has 2 tokens, and a mask stands for one: give words"
     ):
@@ -237,7 +244,7 @@ def test_wrong_fillings(load):
         model.fill("60", num_beams=0)
     with pytest.raises(ContextLengthError, match="has 161 tokens"):
         model.fill([MASK] * 161)
-    with pytest.raises(TypeError, match="fill has no option top_k"):
+    with pytest.raises(TypeError, match="fill has no option top_k: k says how many ways to fill"):
         model.fill("60", top_k=3)
     with pytest.raises(gpt2c.DeadlineError):
         model.fill("60", deadline=1e-9)
@@ -359,11 +366,9 @@ def test_wrong_scores():
     with pytest.raises(TokenizerError, match="without a tokenizer"):
         bare.score([1])
     assert model.score([]) == []
-    assert model.score("1 60 2").token_ids == [1, 2] and model.score("1 60 2", special=True).token_ids == [
-        1,
-        60,
-        2,
-    ]
+    assert model.score("1 60 2").token_ids == [1, 2]
+    with_mask = model.score("1 60 2", special=True)
+    assert with_mask.token_ids == [1, 60, 2] and with_mask.contexts.tolist() == [1, 2, 1]
 
 
 def close(found, expected):

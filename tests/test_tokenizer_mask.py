@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 from helpers.saved_tokenizer import write
 
-from gpt2c import TokenizerError
+from gpt2c import Config, TokenizerError
+from gpt2c.checkpoint.special_tokens import with_tokenizer
 from gpt2c.tokenizer import as_tokenizer, load_tokenizer
 from gpt2c.tokenizer.load import unpack
 from gpt2c.tokenizer.saving import write_tokenizer
@@ -168,3 +169,12 @@ def test_live(name, tmp_path):
     assert theirs.encode(text) == [*prefix, *special, *suffix]
     assert theirs.encode(text, split_special_tokens=True) == [*prefix, *plain, *suffix]
     check(as_tokenizer(theirs), name)
+
+
+def test_notes_say_that_what_stands_around_a_text_is_kept(tmp_path):
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_inner": 4, "n_ctx": 9, "n_vocab": 300}
+    _, notes = with_tokenizer(Config(**sizes, model_type="bert"), loaded(tmp_path, "bert"))
+    assert notes == [
+        "the tokenizer puts '[CLS]' (2) before a text: kept",
+        "the tokenizer puts '[SEP]' (3) after a text: kept",
+    ]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..config import Config
 from ..errors import shown
-from .bert_config import names_no_class, said
+from .bert_config import FAMILIES, names_no_class, said
 from .names import Entry, expected, without_wrappers
 from .tensors import TensorInfo, side_by_side
 from .validate import Names, match
@@ -88,7 +88,6 @@ _DISTILBERT = _Spelling(
     ("vocab_projector.bias",),
 )
 _SPELLINGS = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "distilbert": _DISTILBERT}
-_MODELS = {"bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-RoBERTa", "distilbert": "DistilBERT"}
 
 _LAYER = re.compile(r"h\.(\d+)\.(.+)")
 _OLD_ENDING = re.compile(r"(.*\bLayerNorm\.)(gamma|beta)")
@@ -140,7 +139,7 @@ def match_bert(
     whole = list(_whole(config, spelling, bias, keys["max_position_embeddings"]))
     unused = (_OF_PAIRS,) if config.masked_head else (_OF_PAIRS, _OF_TOKENS)
     names = Names(
-        _MODELS[kind],
+        FAMILIES[kind].model,
         {part.name: (part.dims, part.shape) for part in whole},
         str,
         lambda name: any(head.fullmatch(name) for head in unused),

@@ -15,7 +15,7 @@ from ..errors import ConfigError, shown
 from .hf_config import IGNORED, REFUSED, check_asked, left_over, take, token_ids, token_ids_to_hf
 from .hf_head import class_of, head_from_hf, head_to_hf
 
-__all__ = ["bert_from_hf", "bert_to_hf", "names_no_class", "said"]
+__all__ = ["FAMILIES", "bert_from_hf", "bert_to_hf", "names_no_class", "said"]
 
 _EPSILON = 1e-12
 
@@ -63,7 +63,7 @@ _DEFAULTS = {
     "layer_norm_epsilon": _EPSILON,
     "tie_word_embeddings": True,
 }
-_FAMILIES = {
+FAMILIES = {
     "bert": _Family("BERT", "Bert", _KEYS, _DEFAULTS),
     "roberta": _Family("RoBERTa", "Roberta", _KEYS, _DEFAULTS | {"n_vocab": 50265}),
     "xlm-roberta": _Family("XLM-RoBERTa", "XLMRoberta", _KEYS, _DEFAULTS),
@@ -107,7 +107,7 @@ def bert_from_hf(values: Mapping[str, Any]) -> Config:
         A field is invalid, or asks for something gpt2c does not support.
     """
     kind = values["model_type"]
-    family, of_roberta = _FAMILIES[kind], kind in ("roberta", "xlm-roberta")
+    family, of_roberta = FAMILIES[kind], kind in ("roberta", "xlm-roberta")
     classes = [family.classes + name for name in _CLASSES + (("ForPreTraining",) if kind == "bert" else ())]
     check_asked(values, classes, _REFUSED, family.model)
     report = [
@@ -156,7 +156,7 @@ def bert_to_hf(config: Config) -> dict[str, Any]:
         Neither has such a model.
     """
     kind = "bert" if config.n_types else "distilbert"
-    family, head = _FAMILIES[kind], config.head
+    family, head = FAMILIES[kind], config.head
     pooling = "tanh" if config.n_types else "relu"
     if head is not None and head.pooled and head.activation != pooling:
         raise ConfigError(

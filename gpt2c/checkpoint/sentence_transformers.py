@@ -14,6 +14,7 @@ __all__ = ["FILES", "with_pooling"]
 
 _MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
+_TOKENIZER = "tokenizer_config.json"
 _FAMILIES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _OF_TEXTS = tuple(f"sentence_{family}_config.json" for family in _FAMILIES)
 
@@ -66,8 +67,11 @@ def with_pooling(config: Config, directory: Path) -> Config:
         )
     except ConfigError as error:
         raise ConfigError(f"{text or path}: {error}") from None
-    # Longer texts are always cut, there.
-    most = config.n_ctx if n_most is None else min(n_most, config.n_ctx)
+    # Longer texts are always cut, there; without a number of its own, at that of the tokenizer.
+    if n_most is None and (directory / _TOKENIZER).exists():
+        n_most = read_object(directory / _TOKENIZER).get("model_max_length")
+        n_most = n_most if isinstance(n_most, int | float) and n_most >= 1 else None
+    most = config.n_ctx if n_most is None else int(min(n_most, config.n_ctx))
     return replace(config, pooling=replace(found, max_tokens=most))
 
 

@@ -35,7 +35,7 @@ def load_bert(arguments: Namespace) -> BERT:
 
 def load_any(arguments: Namespace) -> GPT2 | BERT:
     """The same of a model of either kind."""
-    from ..bert import from_pretrained
+    from ..any_model import from_pretrained
 
     return from_pretrained(arguments.model, **_options(arguments))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "each"]
+__all__ = ["OF_BERT", "OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "each"]
 
 
 def each(answers: Mapping[str, str]) -> Mapping[str, str]:
@@ -42,6 +42,27 @@ OF_PROMPTS = each(
         "device": "gpt2c runs on CPUs only",
     }
 )
+
+_OF_BERT_ALONE = each(
+    {
+        "token_type_ids text_pair": "a tuple of two texts in a list is a pair; forward has types=",
+        "past_key_values use_cache": "a text is computed as a whole, so that nothing of it is kept",
+        "truncation truncate max_length": "max_tokens= cuts longer texts",
+        "batch_size": "as many texts are computed together as is good; that changes no result",
+        "top_k": "k says how many ways to fill a text are told; results of classify have all labels",
+        "normalize_embeddings": "embed has normalize=True",
+        "convert_to_numpy convert_to_tensor output_value precision show_progress_bar": (
+            "vectors are an array of float32"
+        ),
+        "prompt prompt_name": "put it before the texts",
+        "return_all_scores function_to_apply": "results have the probabilities of all labels, and logits",
+        "aggregation_strategy": "the result has the tags of all tokens, and the entities",
+        "output_attentions": "run_with_cache has names_filter='*.hook_pattern'",
+        "output_hidden_states": "hidden gives the last ones, run_with_cache those of all layers",
+    }
+)
+
+OF_BERT = MappingProxyType({**OF_PROMPTS, **_OF_BERT_ALONE})
 
 _DECODING = (
     "gpt2c has no such way of decoding; there are greedy choice, sampling, beam search (num_beams) and "

@@ -13,7 +13,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from ..bert import BERT, from_pretrained
+from ..any_model import from_pretrained
+from ..bert import BERT
 from ..core.checks import check_integer
 from ..core.foreign_names import OF_GENERATION, OF_PROMPTS
 from ..core.keywords import explains_keywords

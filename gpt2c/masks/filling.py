@@ -151,19 +151,16 @@ class _Look:
 def _search(look: _Look, way: _Way, each: list[_Candidates], width: int) -> list[_Way]:
     """Beam search over fillings: every text fills the mask of which the model is most certain.
 
-    Texts in which the same masks stand for the same tokens are one, the more probable one.
+    Where two texts part they have different tokens in one place, so that they never come to be the same.
     """
     ways, said = [way], [each]
     while ways[0].left:
-        best: dict[bytes, _Way] = {}
+        found: list[_Way] = []
         for one, candidates in zip(ways, said, strict=True):
             surest = max(range(len(one.left)), key=lambda i: (candidates[i][1][0], -i))
-            for new in _filled(one, surest, *candidates[surest]):
-                key = new.ids.tobytes() + bytes(repr(new.left), "ascii")
-                if key not in best or new.logprob > best[key].logprob:
-                    best[key] = new
+            found += _filled(one, surest, *candidates[surest])
         # Of equal ones the order is that of their ids.
-        ways = sorted(best.values(), key=lambda one: (-one.logprob, one.ids.tolist()))[:width]
+        ways = sorted(found, key=lambda one: (-one.logprob, one.ids.tolist()))[:width]
         said = list(look.at(ways)) if ways[0].left else []
     return ways
 

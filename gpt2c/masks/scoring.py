@@ -29,7 +29,6 @@ class _Masked(NamedTuple):
     reading: Reading
     ids: np.ndarray
     place: int  # of the token that is judged
-    n_masked: int
     cache: _engine.KVCache
 
 
@@ -94,7 +93,7 @@ def _scores(
         batch.clear()
         for i, one in enumerate(some):
             found.append(tuple(array[i : i + 1] for array in values))
-            contexts.append(len(one.ids) - one.n_masked)
+            contexts.append(int(np.count_nonzero(one.ids != model.mask_token_id)))
             if one.place == one.reading.own.stop - 1:
                 yield _finished(model, one.reading, options, found, contexts)
                 found, contexts = [], []
@@ -103,7 +102,7 @@ def _scores(
 def _copies(model: LoadedModel, name: str, reading: Reading, within_word: bool) -> Iterator[_Masked]:
     """A text as often as it has tokens, each masked in one of them."""
     check_single([reading], "score")
-    first, stop = reading.own.start, reading.own.stop
+    first, stop, mask = reading.own.start, reading.own.stop, model.mask_token_id
     if first == stop:
         raise ValueError(f"{name} is empty: there is nothing to score")
     begins = [True] * len(reading.ids)
@@ -116,8 +115,8 @@ def _copies(model: LoadedModel, name: str, reading: Reading, within_word: bool) 
         while end < stop and not begins[end]:
             end += 1
         ids = reading.ids.copy()
-        ids[place:end] = model.mask_token_id
-        yield _Masked(reading, ids, place, end - place, model.new_cache(len(ids)))
+        ids[place:end] = mask
+        yield _Masked(reading, ids, place, model.new_cache(len(ids)))
 
 
 def _finished(
