@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data.cross import models
+from helpers.command_line import run
 from helpers.strategies import configs, random_model, seeds
 from helpers.tiny_checkpoints import read_safetensors, safetensors_bytes
 from helpers.toys import random_gpt2, same
@@ -207,7 +208,11 @@ def test_edits_change_what_cross_attention_adds(reader):
     moved = reader.given(states(seed=5)).run_with_cache(ids, edits=stream)[0]
     assert same(moved, plain)
     scores = view.patch(ids, [0, 4, 9], ("mlp_in", range(2), range(3)), lambda logits: logits[-1, 0])
-    assert scores.values.shape == (2, 3)
+    for layer in range(2):
+        for position in range(3):
+            put = edits.replace(cache[f"blocks.{layer}.hook_resid_mid_cross"], positions=[position])
+            logits, _ = view.run_with_cache([0, 4, 9], edits=[(f"blocks.{layer}.hook_mlp_in", put)])
+            assert scores.values[layer, position] == logits[-1, 0]
     parts = view.run_with_cache(ids)[1].attribution()
     assert abs(parts.components["rest"]) < 1e-4 and "cross_attn 1" in parts.components
 
@@ -222,6 +227,22 @@ def test_other_models_have_no_such_names():
     assert not any("cross" in name for name in hook_names(plain.config))
     with pytest.raises(ValueError, match="no place of this model"):
         plain.run_with_cache([0], "*cross_attn*")
+
+
+# ---- the command line
+
+
+def test_commands_say_what_is_missing(tmp_path):
+    folder = write(tmp_path / "m", 4)
+    for command in (["generate", "x"], ["suggest", "x"], ["score", "x"], ["serve"], ["explain", "x"]):
+        done = run(*command, "-m", folder)
+        assert done.returncode == 1 and "was not given one: use model.given" in done.stderr
+    done = run("info", folder, "--check")
+    assert done.returncode == 0 and "logits depend on the output of an encoder" in done.stdout
+    done = run("convert", folder, tmp_path / "m.gpt2c", "--dtype", "int8")
+    assert done.returncode == 0 and "needs the output of an encoder" in done.stderr
+    done = run("export", folder, tmp_path / "out")
+    assert done.returncode == 0 and ".given(STATES)" in done.stdout
 
 
 # ---- what is refused

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from helpers.command_line import run
 from helpers.toys import same
 
 from gpt2c import EncoderDecoder, edits
+from gpt2c.checkpoint import BUNDLED
 from gpt2c.introspection.crossing import CrossAttention
 
 FOLDER = Path(__file__).parent / "data" / "dates"
@@ -155,8 +158,37 @@ def test_generate_writes_the_date():
     done = run("generate", "-m", "dates", "--json", "--num-beams", "2", TEXT)
     told = json.loads(done.stdout)
     assert told["prompt"] == TEXT and told["generations"][0]["text"] == DATE
+    told = json.loads(run("generate", "-m", "dates", "--json", TEXT).stdout)
+    assert told["generations"][0]["seed"] is None  # nothing was drawn
     done = run("generate", "-m", "dates", "-n", "4", stdin=TEXT.encode())
     assert done.stdout == "1984\n"
+
+
+def test_generate_writes_dates_of_files(tmp_path):
+    records = [{"id": i, "text": text} for i, (text, _) in enumerate(cases())] + [{"text": None}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "in.jsonl").read_text().splitlines()
+    found = [json.loads(line)["gpt2c_continuation"] for line in lines]
+    assert found[-1] is None and len(found) == 201
+    assert sum(one == date for one, (_, date) in zip(found, cases(), strict=False)) >= 198
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert "nothing to do" in done.stderr
+    options = ("--num-beams", "2", "--num-return-sequences", "2")
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "two", *options)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "in.jsonl").read_text().splitlines()]
+    assert len(lines) == 401 and [line["gpt2c_sample_index"] for line in lines[:4]] == [0, 1, 0, 1]
+    assert [line["gpt2c_continuation"] for line in lines[:400:2]] == found[:-1]
+
+
+def test_a_text_that_is_too_long_is_left_out(tmp_path):
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"text": "{t}"}}\n' for t in (TEXT, "May " * 50, TEXT)))
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 1 and "in.jsonl:2" in done.stderr and "max_tokens=40" in done.stderr
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out", "--on-error", "null")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "in.jsonl").read_text().splitlines()]
+    assert [line["gpt2c_continuation"] for line in lines] == [DATE, None, DATE]
 
 
 def test_convert_and_info(tmp_path):
@@ -174,7 +206,8 @@ def test_convert_and_info(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out"], "none of files"),
+        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 leaves the rest out"),
+        (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out", "-n", "99"], "32 positions"),
         (["generate", "-m", "dates", "x", "--adapter", "y"], "--adapter is for GPT-2s"),
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
@@ -185,6 +218,55 @@ def test_convert_and_info(tmp_path):
 def test_other_commands_refuse_it(arguments, message, tmp_path):
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- tokenizers
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return shutil.copytree(BUNDLED.parent / "dates", tmp_path / "copy")
+
+
+def swapped(folder):
+    """A tokenizer with the digits 1 and 2 exchanged, in a folder."""
+    folder.mkdir()
+    vocabulary = json.loads((BUNDLED.parent / "dates" / "vocab.json").read_text(encoding="utf-8"))
+    vocabulary["1"], vocabulary["2"] = vocabulary["2"], vocabulary["1"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    for name in ("merges.txt", "tokenizer_config.json"):
+        shutil.copy(BUNDLED.parent / "dates" / name, folder)
+    return folder
+
+
+def test_each_part_may_have_a_tokenizer_of_its_own(copied, tmp_path):
+    other = swapped(tmp_path / "other")
+    for tokenizer, date in (
+        (other, "2984-05-03"),  # both, where the source has no such digits
+        ((None, other), "2984-05-03"),
+        ((other, None), DATE),
+    ):
+        model = EncoderDecoder.from_pretrained(copied, tokenizer=tokenizer)
+        assert model.generate("the third of May, nineteen eighty-four").text == date
+        assert pickle.loads(pickle.dumps(model)).generate("May 3rd, nineteen eighty-four").text == date
+    swapped(copied / "decoder")
+    own = EncoderDecoder.from_pretrained(copied)
+    assert own.generate("the third of May, nineteen eighty-four").text == "2984-05-03"
+    own.save(tmp_path / "packed")
+    packed = EncoderDecoder.from_pretrained(tmp_path / "packed")
+    assert packed.generate("the third of May, nineteen eighty-four").text == "2984-05-03"
+
+
+def test_the_first_token_need_not_be_the_tokenizers(copied, tmp_path):
+    config = json.loads((copied / "config.json").read_text()) | {"decoder_start_token_id": 17}
+    (copied / "config.json").write_text(json.dumps(config))
+    (copied / "generation_config.json").unlink()
+    model = EncoderDecoder.from_pretrained(copied)
+    assert model.decoder.config.bos_token_id == 17
+    model.save(tmp_path / "packed")
+    assert EncoderDecoder.from_pretrained(tmp_path / "packed").decoder.config.bos_token_id == 17
+    text = model.generate(TEXT, max_new_tokens=3)
+    assert text.prompt_token_ids == [17]
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):

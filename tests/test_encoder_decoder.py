@@ -12,6 +12,8 @@ from data.encoder_decoder import models
 from helpers.small_tokenizers import END
 from helpers.tiny_checkpoints import safetensors_bytes
 from helpers.toys import same
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gpt2c
 from gpt2c import (
@@ -24,6 +26,7 @@ from gpt2c import (
     reference,
     reference_bert,
 )
+from gpt2c.checkpoint.encoder_decoder_config import pair_from_hf
 from gpt2c.core import _engine
 
 LOGIT_BOUND = 1e-4
@@ -168,6 +171,14 @@ def test_scores_are_those_of_the_logits(load):
         alone = model.score(source, target)
         assert same(alone.logprobs, score.logprobs)
     assert model.score([], []) == []
+    edited = model.score(sources, targets, edits=[("*hook_cross_attn_out", gpt2c.edits.scale(0.5))])
+    assert not same(edited[0].logprobs, found[0].logprobs)
+    many = model.score(sources * 40, targets * 40)
+    assert all(same(one.logprobs, found[i % 3].logprobs) for i, one in enumerate(many))
+    with pytest.raises(TypeError):
+        model.score(sources, 5)
+    with pytest.raises(ValueError, match="0 targets"):
+        model.score(sources, [])
     with pytest.raises(ValueError, match="as many of each; got 3 sources and 2 targets"):
         model.score(sources, targets[:2])
     with pytest.raises(ValueError, match="one text each"):
@@ -268,6 +279,40 @@ def test_configurations_that_are_refused(changes, message, tmp_path):
     folder = models.write(tmp_path / "m", 1, **changes)
     with pytest.raises(ConfigError, match=message):
         EncoderDecoder.from_pretrained(folder)
+
+
+texts = st.text("ab\x1b\n\u2603\ud800", max_size=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = sorted({*models.values(0), "tie_encoder_decoder", "bos_token_id", "auto_map"})
+OF_PARTS = sorted({*models.values(0)["decoder"], *models.values(0)["encoder"], "cross_attention_hidden_size"})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, models.N_CASES - 1),
+    st.dictionaries(st.sampled_from(KEYS), json_values, max_size=2),
+    st.sampled_from(("encoder", "decoder")),
+    st.dictionaries(st.sampled_from(OF_PARTS), json_values | st.integers(0, 60), max_size=2),
+    st.dictionaries(
+        st.sampled_from(("decoder_start_token_id", "eos_token_id", "bos_token_id")),
+        json_values | st.integers(0, 60),
+        max_size=2,
+    ),
+)
+def test_anything_is_a_valid_config_or_a_config_error(case, changes, part, inside, generation):
+    values = models.values(case)
+    values[part] = values[part] | inside
+    try:
+        found = pair_from_hf(values | changes, generation)
+    except ConfigError as error:
+        assert str(error).isprintable()
+        return
+    assert found.encoder.is_bert and found.decoder.add_cross_attention
+    assert 0 <= found.decoder.bos_token_id < found.decoder.n_vocab
 
 
 @pytest.mark.parametrize(

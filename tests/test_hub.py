@@ -112,6 +112,12 @@ for line in sys.stdin:
             from gpt2c.checkpoint.hub import fetch_tokenizer
             print(json.dumps({"directory": str(fetch_tokenizer(asked.pop("source"), **asked))}), flush=True)
             continue
+        if asked.pop("encoder_decoder", False):
+            from gpt2c import EncoderDecoder
+            model = EncoderDecoder.from_pretrained(**asked)
+            found = model.generate("May 3rd, 1984").text
+            print(json.dumps({"text": found, "name": model.name, "notes": model.notes}), flush=True)
+            continue
         if "tokenizer" in asked:
             from gpt2c import GPT2
             model = GPT2.from_pretrained(**asked)
@@ -311,6 +317,21 @@ def test_a_hub_name_as_the_tokenizer(ask, files, tmp_path):
     assert answer["ids"] == [335, 635]
     assert COMMIT in answer["name"]
     assert fetched(requests) == ["config.json", "merges.txt", "vocab.json"]
+
+
+def test_an_encoder_decoder_model(ask):
+    folder = BUNDLED.parent / "dates"
+    there = {path.name: path.read_bytes() for path in folder.iterdir()}
+    answer, requests = ask("owner/dates", there, encoder_decoder=True)
+    assert (answer["text"], answer["name"]) == ("1984-05-03", "owner/dates")
+    assert answer["notes"][0] == f"from the Hub: owner/dates at commit {COMMIT[:12]}"
+    assert fetched(requests) == sorted(set(there) - {"README.md"})
+    answer, _ = ask("owner/dates")
+    assert "gpt2c.EncoderDecoder.from_pretrained" in answer["message"]
+    answer, requests = ask(
+        "owner/other", there | {"config.json": b'{"model_type": "t5"}'}, encoder_decoder=True
+    )
+    assert "model_type is 't5'" in answer["message"] and fetched(requests) == ["config.json"]
 
 
 def test_a_tokenizer_that_is_not_there(ask, files):

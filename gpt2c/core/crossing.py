@@ -11,9 +11,9 @@ import numpy as np
 from ..config import Config
 from ..errors import ConfigError, shown
 from . import _engine
-from .prefixes import NothingKept, Prefixes
+from .prefixes import NothingKept
 
-__all__ = ["Encoded", "check_given", "given", "given_each"]
+__all__ = ["Beginning", "Encoded", "check_given", "given", "given_each"]
 
 
 class Encoded(NamedTuple):
@@ -33,11 +33,24 @@ class Reader(Protocol):
     weights: _engine.Weights
     cache_dtype: Any
     threads: Any
-    prefixes: Prefixes
     cross: Encoded | None
+
+    def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
+        """An empty cache with room for so many tokens."""
 
 
 Model = TypeVar("Model", bound=Reader)
+
+
+class Beginning(NothingKept):
+    """What texts of calls that several such models share begin with: a cache of this one."""
+
+    def __init__(self, model: Reader) -> None:
+        self._model = model
+
+    def begin(self, model: object, ids: np.ndarray, capacity: int) -> _engine.KVCache:
+        """An empty cache of the model that was named, whichever is computed with."""
+        return self._model.new_cache(capacity)
 
 
 def check_given(config: Config, name: str, cross: Encoded | None) -> None:
@@ -70,7 +83,7 @@ def given_each(model: Model, states: Sequence[Any], tokens: Sequence[Any]) -> li
 
 def _with(model: Model, encoded: Encoded) -> Model:
     other = copy(model)
-    other.cross, other.prefixes = encoded, NothingKept()
+    other.cross = encoded
     return other
 
 

@@ -219,7 +219,7 @@ class Texts:
         if batch_size is None and self._next:
             # Of the first text's size: malloc then keeps freed memory of that size for the caches to come.
             n_tokens = self._next.prompt.capacity
-            self._per_token = self._next.job.model.new_cache(n_tokens).nbytes // n_tokens
+            self._per_token = job.model.new_cache(n_tokens).nbytes // n_tokens
 
     def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
         """See `Source`."""

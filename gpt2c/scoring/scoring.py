@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..introspection.observer import Observer
     from .options import ScoreKwargs
 
-__all__ = ["before_text", "score", "score_text", "scores_of", "suggest"]
+__all__ = ["before_text", "passage_of", "score", "score_text", "scores_of", "suggest"]
 
 _ALLOWED = (
     "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
@@ -56,7 +56,9 @@ def score(
     """What :meth:`gpt2c.GPT2.score` does."""
     options = ScoringOptions.checked(model, prefixes=prefixes, **kwargs)
     if isinstance(texts, Iterator):
-        return scores_of(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
+        return scores_of(
+            model, (passage_of(model, item, f"text {i}", options) for i, item in enumerate(texts))
+        )
     column = listed(texts)
     if isinstance(column, list | tuple) and not column:
         return []
@@ -64,16 +66,16 @@ def score(
     several, given = separate(texts, _ALLOWED)
     if not several:
         return score_text(model, given[0], options)
-    items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
+    items = [passage_of(model, item, f"text {i}", options) for i, item in enumerate(given)]
     return list(scores_of(model, items))
 
 
 def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Score:
     """The score of one text, as of ``GPT2.score``."""
-    return next(scores_of(model, [_passage(model, ("", text), "the text", options)]))
+    return next(scores_of(model, [passage_of(model, ("", text), "the text", options)]))
 
 
-def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
+def passage_of(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
     context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
@@ -151,7 +153,6 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         else:
             groups.append([i])
     rest: list[tuple[_engine.KVCache, int]] = []
-    prefixes = pieces[0].passage.options.prefixes
 
     def beginnings() -> Iterator[_Part]:
         for n, group in enumerate(groups):
@@ -159,6 +160,7 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
             end = first.shared if len(group) > 1 else len(first.ids)
             # What is kept of earlier texts takes the place of rows that nobody wants.
             wanted = min(int(pieces[i].rows[0]) for i in group)
+            prefixes = first.passage.options.prefixes
             # A session has one cache, and several windows of a long text may be computed at once.
             kept = NothingKept() if prefixes.borrowed and n > 0 else prefixes
             cache = kept.begin(model, first.ids[: min(wanted + 1, end)], end)
