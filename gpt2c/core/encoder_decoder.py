@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from .lm import LoadedModel
+
+if TYPE_CHECKING:
+    from ..tokenizer.base import Tokenizer
 
 __all__ = ["LoadedEncoderDecoder", "Projection"]
 
@@ -64,6 +67,25 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
     def numerics(self) -> str:
         """What results depend on besides the weights: see :attr:`gpt2c.GPT2.numerics`."""
         return self.decoder.numerics
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call uses."""
+        return self.decoder.threads
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer for sources."""
+        return self.encoder.has_tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of sources."""
+        return self.encoder.tokenizer
+
+    def source_sha256(self) -> str:
+        """The hash of the files that both parts were read from; "" if there were none."""
+        return self.decoder.source_sha256()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.encoder!r} -> {self.decoder!r}>"
