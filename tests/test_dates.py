@@ -83,6 +83,47 @@ def test_scores_tell_right_dates_from_wrong_ones(model):
     assert len(whole) == len(right) + 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty_alpha": 0.3, "top_k": 4},
+        {"guidance_scale": 1.5},
+        {"draft": "prompt"},
+        {"temperature": 0.5, "seed": 1},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+        {"overflow": "slide"},
+    ],
+)
+def test_every_way_of_writing_attends_to_the_source(model, options):
+    texts = model.generate([TEXT, "June 1st, 2001"], **options)
+    assert [text.text for text in texts] == [DATE, "2001-06-01"]
+    assert model.generate(TEXT, **options).logprobs == texts[0].logprobs
+
+
+def test_captures_and_edits_of_a_generation(model):
+    names = "*cross_attn.hook_pattern"
+    texts = model.generate([TEXT, "June 1st, 2001"], names_filter=names)
+    crossed = texts[0].cache.cross_attention(1)
+    assert [text.text for text in texts] == [DATE, "2001-06-01"]
+    assert crossed.written[:10] == [*DATE] and len(crossed.sources) == 11
+    whole = model.run_with_cache(TEXT, DATE)[1]["cross_attn.pattern", 1].mean(axis=0)
+    assert same(crossed.weights, whole)
+    silent = model.generate(TEXT, edits=[("*hook_cross_attn_out", edits.zero())])
+    assert silent.text != DATE
+
+
+def test_options_of_transformers_are_answered(model):
+    for name, hint in (
+        ("decoder_input_ids", r"model\.given\(source\)"),
+        ("encoder_no_repeat_ngram_size", "the source does not count"),
+        ("max_length", "max_new_tokens"),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            model.generate(TEXT, **{name: 1})
+    with pytest.raises(TypeError, match=r"model\.given\(states\)"):
+        model.decoder.generate([0], encoder_hidden_states=1)
+
+
 # ---- where it looks
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import sys
@@ -236,6 +237,19 @@ def test_a_pickle_loads_the_model_again(load):
     assert same(other.encode([1, 2]), load(1).encode([1, 2]))
     with pytest.raises(TypeError, match="not made by from_pretrained"):
         pickle.dumps(EncoderDecoder(load(1).encoder, load(1).decoder))
+
+
+def test_copies_share_weights(load):
+    model = load(1)
+    for other in (copy.copy(model), copy.deepcopy(model)):
+        assert other.encoder.weights is model.encoder.weights
+        assert other.decoder.weights is model.decoder.weights
+        assert same(other.encode([1, 2]), model.encode([1, 2]))
+    other = copy.deepcopy(model)
+    other.threads = 2
+    assert (other.encoder.threads, other.decoder.threads, other.threads, model.threads) == (2, 2, 2, 1)
+    with pytest.raises(ValueError, match="threads"):
+        other.threads = 0
 
 
 def test_ids_of_generation_config_count(folders, tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -70,8 +71,13 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
 
     @property
     def threads(self) -> int:
-        """How many threads a call uses."""
+        """How many threads a call uses; may be set (None: the default)."""
         return self.decoder.threads
+
+    @threads.setter
+    def threads(self, threads: int | None) -> None:
+        self.decoder.threads = threads
+        self.encoder.threads = threads
 
     @property
     def has_tokenizer(self) -> bool:
@@ -89,6 +95,18 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.encoder!r} -> {self.decoder!r}>"
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with the same weights and tokenizers, which never change."""
+        other = memo[id(self)] = copy(self)
+        other.encoder, other.decoder = deepcopy((self.encoder, self.decoder), memo)
+        other.notes = list(self.notes)
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds where the model comes from, and loads it again."""

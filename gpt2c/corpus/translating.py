@@ -30,7 +30,11 @@ class Translating(Generating):
     """
 
     def __init__(self, model: EncoderDecoder, options: SamplingOptions, *, limited: bool = True) -> None:
-        options = options if limited else replace(options, max_new_tokens=most_new(model))
+        options = (
+            options
+            if limited
+            else replace(options, max_new_tokens=most_new(model, options.penalty_alpha > 0))
+        )
         super().__init__(model.decoder, options)
         self.model: Any = model
         self._reading = reading_options(model, special=options.special)

@@ -178,14 +178,14 @@ def run_with_cache(
     return cache.logits, cache
 
 
-def most_new(model: Translator) -> int:
-    """How many tokens a text has at most, if nobody says it."""
-    return min(_MOST_NEW, int(model.decoder.config.n_ctx))
+def most_new(model: Translator, compares: bool = False) -> int:
+    """How many tokens a text has at most, if nobody says it; where texts are compared, all need positions."""
+    return max(1, min(_MOST_NEW, int(model.decoder.config.n_ctx) - compares))
 
 
 def _begun(model: Translator, options: dict[str, Any]) -> dict[str, Any]:
     """Options of generation, with the default that is another one here."""
-    return {"max_new_tokens": most_new(model), **options}
+    return {"max_new_tokens": most_new(model, bool(options.get("penalty_alpha"))), **options}
 
 
 def _start(model: Translator) -> list[int]:
