@@ -10,7 +10,7 @@ import numpy as np
 
 from .bert import BERT
 from .core.encoder_decoder import LoadedEncoderDecoder
-from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
+from .core.foreign_names import OF_LOADING, OF_PROMPTS, OF_TRANSLATION
 from .core.keywords import explains_keywords
 from .core.prompts import Prompt, Prompts
 from .generation.options import GenerateKwargs, lists_options
@@ -202,7 +202,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         max_tokens: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
-    @explains_keywords(OF_GENERATION)
+    @explains_keywords(OF_TRANSLATION)
     @lists_options
     def generate(
         self,
@@ -241,7 +241,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             **options,
         )
 
-    @explains_keywords(OF_GENERATION, options=("num_return_sequences",))  # 1, or its own error
+    @explains_keywords(OF_TRANSLATION, options=("num_return_sequences",))  # 1, or its own error
     @lists_options
     def stream(
         self, source: Prompt, *, max_tokens: int | None = None, **options: Unpack[GenerateKwargs]

@@ -249,8 +249,9 @@ static void plan_cross(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t
 /* What is wanted of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
 static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
     const gpt2c_model *m = call->model;
-    const int transforms = m->transform.n_out > 0, unfused = unfused_outside(call) && m->post_norm <= transforms;
-    const int fold = folds(call, rows) && !unfused && !call->output.hidden && !m->post_norm;
+    const int transforms = m->transform.n_out > 0, post = m->post_norm;
+    const int unfused = unfused_outside(call) && (!post || transforms);
+    const int fold = folds(call, rows) && !unfused && !call->output.hidden && !post;
     gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .unfused = unfused && !transforms};
     if (!fold) {
         step.phase = GPT2C_LN_F;

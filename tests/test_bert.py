@@ -288,6 +288,13 @@ def test_vectors_of_length_1_and_texts_that_are_cut(folder):
     # Elsewhere texts are what they are.
     with pytest.raises(ContextLengthError):
         model.score(long * 9)
+    # As sentence-transformers 5 and later write it.
+    of_tokenizer = folder / "tokenizer_config.json"
+    usual = json.loads(of_tokenizer.read_text())
+    for length, wanted in ((7, 7), (10**30, 40), (1e30, 40), (None, 40), ("7", 40)):
+        of_tokenizer.write_text(json.dumps(usual | {"model_max_length": length}))
+        assert as_sentences(folder, texts={}).config.pooling.max_tokens == wanted
+        assert as_sentences(folder, texts={"max_seq_length": 9}).config.pooling.max_tokens == 9
     very_long = as_sentences(folder, texts={"max_seq_length": 512})
     assert very_long.config.pooling.max_tokens == 40
     assert same(very_long.embed(long * 9), very_long.embed(long * 9, max_tokens=40))
@@ -316,6 +323,15 @@ def test_what_of_it_is_not_done(folder, how, problem):
     assert problem in str(error.value) and "pooling= (--pooling) chooses" in str(error.value)
     assert same(model.embed("a king", pooling="mean", normalize=False), plain.embed("a king"))
     assert model.fill("[MASK]") == plain.fill("[MASK]")
+
+
+def test_a_pooling_that_is_missing(folder):
+    as_sentences(folder)
+    (folder / "1_Pooling" / "config.json").unlink()
+    model = BERT.from_pretrained(folder, threads=1)
+    with pytest.raises(ConfigError, match=r"names 1_Pooling, where there is no config\.json\. pooling= "):
+        model.embed("a")
+    assert model.embed("a", pooling="mean").shape == (24,)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +387,26 @@ def test_no_such_file_breaks_loading(tmp_path_factory, content, file):
         assert str(folder) in str(error)
     else:
         assert found.pooling.max_tokens <= 8
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
+def test_live_sentence_transformers(name, mode, normalize, tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    parts = pytest.importorskip("sentence_transformers.models")
+    folder = faces.write(tmp_path / "model", name)
+    modules = [
+        parts.Transformer(str(folder), max_seq_length=12),
+        parts.Pooling(24, pooling_mode=mode),
+        *[parts.Normalize()] * normalize,
+    ]
+    theirs = library.SentenceTransformer(modules=modules, device="cpu")
+    theirs.save(str(tmp_path / "saved"))
+    model = BERT.from_pretrained(tmp_path / "saved", threads=1)
+    assert model.config.pooling.normalize is normalize and not model.config.pooling.problem
+    assert np.allclose(model.embed(list(faces.TEXTS)), theirs.encode(list(faces.TEXTS)), **CLOSE)
 
 
 # ---- what is not there

@@ -106,10 +106,14 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
         (["fill", "[MASK]", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
         (
             ["generate", "a", "-m", "BERT"],
-            r"is a BERT: load it with .*gpt2c fill, embed and classify take it",
+            r"is a BERT: load it with .*gpt2c fill, embed, score and classify take it",
         ),
         (["suggest", "a", "-m", "BERT"], "is a BERT"),
-        (["score", "a", "-m", "BERT"], "is a BERT"),
+        (["score", "a", "-m", "BERT", "--stride", "3"], "--stride is for a GPT-2, and .* is a BERT"),
+        (["score", "a", "-m", "BERT", "--no-bos"], "--bos or --no-bos is for a GPT-2"),
+        (["score", "a", "-m", "BERT", "--words"], "--words is for a GPT-2"),
+        (["score", "a", "--within-word"], "--within-word is for a BERT"),
+        (["score", "a", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
         (["explain", "a", "-m", "BERT"], "is a BERT"),
         (["bench", "model", "-m", "BERT"], "is a BERT"),
         (["classify", "a", "-m", "BERT"], "is a BERT without another head"),
@@ -235,6 +239,43 @@ def test_classify_text_and_files(classifier, capsys, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
     for record, found in zip(records, model.classify(TEXTS), strict=True):
         assert record["gpt2c_label"] == found.label and record["gpt2c_probability"] == found.probability
+
+
+# ---- score
+
+
+def test_score_a_text(folder, model, capsys):
+    told = json.loads(run(capsys, "score", TEXTS[0], "-m", folder, "--json", "--top", 2))
+    found = model.score(TEXTS[0], top=2)
+    assert told["logprob"] == found.logprob and told["perplexity"] == found.perplexity
+    assert [row["top_ids"] for row in told["per_token"]] == found.top_ids.tolist()
+    told = json.loads(run(capsys, "score", TEXTS[0], "-m", folder, "--json", "--within-word"))
+    assert told["logprob"] == model.score(TEXTS[0], within_word=True).logprob != found.logprob
+    table = run(capsys, "score", TEXTS[0], "-m", folder)
+    assert f"perplexity {found.perplexity:.2f}" in table and len(table.splitlines()) == len(found) + 3
+
+
+def test_score_files(folder, model, capsys, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, None, ""])
+    )
+    out = tmp_path / "out"
+    run(capsys, "score", tmp_path / "a.jsonl", "-o", f"{out}/", "-m", folder, "--within-word")
+    records = [json.loads(line) for line in (out / "a.jsonl").read_text().splitlines()]
+    for record, found in zip(records, model.score(TEXTS, within_word=True), strict=False):
+        assert record["gpt2c_logprob"] == found.logprob and record["gpt2c_perplexity"] == found.perplexity
+        assert record["gpt2c_n_tokens"] == len(found) and record["gpt2c_truncated"] is False
+        assert record["gpt2c_n_bytes"] == len(record["text"].encode())
+    assert [(record["gpt2c_logprob"], record["gpt2c_n_tokens"]) for record in records[3:]] == [(None, 0)] * 2
+    again = run(capsys, "score", tmp_path / "a.jsonl", "-o", f"{out}/", "-m", folder, status=1)
+    assert "within_word was True, now False" in again
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "a" * 50}))
+    arguments = ["score", tmp_path / "b.jsonl", "-o", f"{tmp_path / 'cut'}/", "-m", folder]
+    assert "a text has 50 tokens" in run(capsys, *arguments, status=1)
+    run(capsys, *arguments, "--max-tokens", 30)
+    record = json.loads((tmp_path / "cut" / "b.jsonl").read_text())
+    assert record["gpt2c_truncated"] and record["gpt2c_n_tokens"] == record["gpt2c_n_bytes"] == 30
+    assert record["gpt2c_logprob"] == model.score("a" * 50, max_tokens=30).logprob
 
 
 # ---- what a model is
@@ -400,4 +441,4 @@ def test_a_scheduler_computes_anything_but_texts(model):
         assert same(scheduler.run(model.embed, TEXTS).result(), model.embed(TEXTS))
         assert scheduler.run(model.fill, "a[MASK]").result() == model.fill("a[MASK]")
         with pytest.raises(ConfigError, match="is a BERT"):
-            scheduler.submit("a")
+            scheduler.submit("a", draft="prompt")

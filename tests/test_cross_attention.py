@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data.cross import models
+from helpers.command_line import run
 from helpers.strategies import configs, random_model, seeds
 from helpers.tiny_checkpoints import read_safetensors, safetensors_bytes
 from helpers.toys import random_gpt2, same
@@ -226,6 +227,22 @@ def test_other_models_have_no_such_names():
     assert not any("cross" in name for name in hook_names(plain.config))
     with pytest.raises(ValueError, match="no place of this model"):
         plain.run_with_cache([0], "*cross_attn*")
+
+
+# ---- the command line
+
+
+def test_commands_say_what_is_missing(tmp_path):
+    folder = write(tmp_path / "m", 4)
+    for command in (["generate", "x"], ["suggest", "x"], ["score", "x"], ["serve"], ["explain", "x"]):
+        done = run(*command, "-m", folder)
+        assert done.returncode == 1 and "was not given one: use model.given" in done.stderr
+    done = run("info", folder, "--check")
+    assert done.returncode == 0 and "logits depend on the output of an encoder" in done.stdout
+    done = run("convert", folder, tmp_path / "m.gpt2c", "--dtype", "int8")
+    assert done.returncode == 0 and "needs the output of an encoder" in done.stderr
+    done = run("export", folder, tmp_path / "out")
+    assert done.returncode == 0 and ".given(STATES)" in done.stdout
 
 
 # ---- what is refused

@@ -83,6 +83,47 @@ def test_scores_tell_right_dates_from_wrong_ones(model):
     assert len(whole) == len(right) + 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty_alpha": 0.3, "top_k": 4},
+        {"guidance_scale": 1.5},
+        {"draft": "prompt"},
+        {"temperature": 0.5, "seed": 1},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+        {"overflow": "slide"},
+    ],
+)
+def test_every_way_of_writing_attends_to_the_source(model, options):
+    texts = model.generate([TEXT, "June 1st, 2001"], **options)
+    assert [text.text for text in texts] == [DATE, "2001-06-01"]
+    assert model.generate(TEXT, **options).logprobs == texts[0].logprobs
+
+
+def test_captures_and_edits_of_a_generation(model):
+    names = "*cross_attn.hook_pattern"
+    texts = model.generate([TEXT, "June 1st, 2001"], names_filter=names)
+    crossed = texts[0].cache.cross_attention(1)
+    assert [text.text for text in texts] == [DATE, "2001-06-01"]
+    assert crossed.written[:10] == [*DATE] and len(crossed.sources) == 11
+    whole = model.run_with_cache(TEXT, DATE)[1]["cross_attn.pattern", 1].mean(axis=0)
+    assert same(crossed.weights, whole)
+    silent = model.generate(TEXT, edits=[("*hook_cross_attn_out", edits.zero())])
+    assert silent.text != DATE
+
+
+def test_options_of_transformers_are_answered(model):
+    for name, hint in (
+        ("decoder_input_ids", r"model\.given\(source\)"),
+        ("encoder_no_repeat_ngram_size", "the source does not count"),
+        ("max_length", "max_new_tokens"),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            model.generate(TEXT, **{name: 1})
+    with pytest.raises(TypeError, match=r"model\.given\(states\)"):
+        model.decoder.generate([0], encoder_hidden_states=1)
+
+
 # ---- where it looks
 
 
@@ -164,6 +205,33 @@ def test_generate_writes_the_date():
     assert done.stdout == "1984\n"
 
 
+def test_generate_writes_dates_of_files(tmp_path):
+    records = [{"id": i, "text": text} for i, (text, _) in enumerate(cases())] + [{"text": None}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "in.jsonl").read_text().splitlines()
+    found = [json.loads(line)["gpt2c_continuation"] for line in lines]
+    assert found[-1] is None and len(found) == 201
+    assert sum(one == date for one, (_, date) in zip(found, cases(), strict=False)) >= 198
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert "nothing to do" in done.stderr
+    options = ("--num-beams", "2", "--num-return-sequences", "2")
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "two", *options)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "in.jsonl").read_text().splitlines()]
+    assert len(lines) == 401 and [line["gpt2c_sample_index"] for line in lines[:4]] == [0, 1, 0, 1]
+    assert [line["gpt2c_continuation"] for line in lines[:400:2]] == found[:-1]
+
+
+def test_a_text_that_is_too_long_is_left_out(tmp_path):
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"text": "{t}"}}\n' for t in (TEXT, "May " * 50, TEXT)))
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 1 and "in.jsonl:2" in done.stderr and "max_tokens=40" in done.stderr
+    done = run("generate", "-m", "dates", tmp_path / "in.jsonl", "-o", tmp_path / "out", "--on-error", "null")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "in.jsonl").read_text().splitlines()]
+    assert [line["gpt2c_continuation"] for line in lines] == [DATE, None, DATE]
+
+
 def test_convert_and_info(tmp_path):
     done = run("convert", "dates", tmp_path / "packed", "--dtype", "int8")
     assert done.returncode == 0 and "encoder.gpt2c" in done.stdout
@@ -179,7 +247,8 @@ def test_convert_and_info(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out"], "none of files"),
+        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 leaves the rest out"),
+        (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out", "-n", "99"], "32 positions"),
         (["generate", "-m", "dates", "x", "--adapter", "y"], "--adapter is for GPT-2s"),
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import sys
@@ -12,6 +13,8 @@ from data.encoder_decoder import models
 from helpers.small_tokenizers import END
 from helpers.tiny_checkpoints import safetensors_bytes
 from helpers.toys import same
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gpt2c
 from gpt2c import (
@@ -24,6 +27,7 @@ from gpt2c import (
     reference,
     reference_bert,
 )
+from gpt2c.checkpoint.encoder_decoder_config import pair_from_hf
 from gpt2c.core import _engine
 
 LOGIT_BOUND = 1e-4
@@ -235,6 +239,19 @@ def test_a_pickle_loads_the_model_again(load):
         pickle.dumps(EncoderDecoder(load(1).encoder, load(1).decoder))
 
 
+def test_copies_share_weights(load):
+    model = load(1)
+    for other in (copy.copy(model), copy.deepcopy(model)):
+        assert other.encoder.weights is model.encoder.weights
+        assert other.decoder.weights is model.decoder.weights
+        assert same(other.encode([1, 2]), model.encode([1, 2]))
+    other = copy.deepcopy(model)
+    other.threads = 2
+    assert (other.encoder.threads, other.decoder.threads, other.threads, model.threads) == (2, 2, 2, 1)
+    with pytest.raises(ValueError, match="threads"):
+        other.threads = 0
+
+
 def test_ids_of_generation_config_count(folders, tmp_path):
     folder = models.write(tmp_path / "m", 1, bos_token_id=3)
     (folder / "generation_config.json").write_text('{"decoder_start_token_id": 7, "eos_token_id": [8, 9]}')
@@ -276,6 +293,40 @@ def test_configurations_that_are_refused(changes, message, tmp_path):
     folder = models.write(tmp_path / "m", 1, **changes)
     with pytest.raises(ConfigError, match=message):
         EncoderDecoder.from_pretrained(folder)
+
+
+texts = st.text("ab\x1b\n\u2603\ud800", max_size=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = sorted({*models.values(0), "tie_encoder_decoder", "bos_token_id", "auto_map"})
+OF_PARTS = sorted({*models.values(0)["decoder"], *models.values(0)["encoder"], "cross_attention_hidden_size"})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, models.N_CASES - 1),
+    st.dictionaries(st.sampled_from(KEYS), json_values, max_size=2),
+    st.sampled_from(("encoder", "decoder")),
+    st.dictionaries(st.sampled_from(OF_PARTS), json_values | st.integers(0, 60), max_size=2),
+    st.dictionaries(
+        st.sampled_from(("decoder_start_token_id", "eos_token_id", "bos_token_id")),
+        json_values | st.integers(0, 60),
+        max_size=2,
+    ),
+)
+def test_anything_is_a_valid_config_or_a_config_error(case, changes, part, inside, generation):
+    values = models.values(case)
+    values[part] = values[part] | inside
+    try:
+        found = pair_from_hf(values | changes, generation)
+    except ConfigError as error:
+        assert str(error).isprintable()
+        return
+    assert found.encoder.is_bert and found.decoder.add_cross_attention
+    assert 0 <= found.decoder.bos_token_id < found.decoder.n_vocab
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from .directory import (
     shards,
 )
 from .packed import SUFFIX
-from .sentence_transformers import FILES as OF_SENTENCE_TRANSFORMERS
 
 __all__ = ["fetch", "fetch_adapter", "fetch_tokenizer", "looks_like_name"]
 
@@ -37,6 +36,13 @@ _SMALL_FILES = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+)
+# What sentence_transformers.py reads beside a model.
+_OF_SENTENCES = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+    *(f"sentence_{family}_config.json" for family in ("bert", "roberta", "distilbert", "xlm-roberta")),
 )
 # These are needed only where there is no tokenizer.json.
 _OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)
@@ -94,7 +100,7 @@ def fetch(
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")
 
-    for file in (*_small_files(there), *(file for file in OF_SENTENCE_TRANSFORMERS if file in there)):
+    for file in (*_small_files(there), *(file for file in _OF_SENTENCES if file in there)):
         repository.get(file, commit)
     weights = next((name for name in WEIGHTS if name in there), None)
     if weights is None and repository.offline:
@@ -228,7 +234,7 @@ class _Repository:
             else:
                 self.offline = f"the Hub cannot be reached ({type(error).__name__}: {_first_line(error)})"
             return set()
-        n, known = len(self.folder), set(OF_SENTENCE_TRANSFORMERS)
+        n, known = len(self.folder), set(_OF_SENTENCES)
         parts = [PurePosixPath(sibling.rfilename).parts for sibling in siblings]
         names = {"/".join(path[n:]) for path in parts if path[:n] == self.folder}
         return {name for name in names if "/" not in name or name in known}

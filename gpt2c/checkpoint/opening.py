@@ -21,7 +21,6 @@ from .directory import (
 from .files import is_gguf, read_object, reading
 from .hf_config import is_bigcode
 from .hub import fetch, looks_like_name
-from .sentence_transformers import with_pooling
 from .validate import match, unwrapped, without_absent_head
 
 if TYPE_CHECKING:
@@ -171,7 +170,10 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
                 stored = as_gpt2(stored, config)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
-            config = with_pooling(config, directory)
+            if (directory / "modules.json").exists():
+                from .sentence_transformers import with_pooling  # deferred, as most models have no such file
+
+                config = with_pooling(config, directory)
             config, absent = without_absent_head(config, stored)
             found = [*found, *wrapped, *absent]
         how: dict[str, Any] = {"source": source, "strict": strict}

@@ -10,14 +10,12 @@ from ..config import Config, Pooling
 from ..errors import CheckpointError, ConfigError, shown
 from .files import read_array, read_object
 
-__all__ = ["FILES", "with_pooling"]
+__all__ = ["with_pooling"]
 
 _MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
-_FAMILIES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-_OF_TEXTS = tuple(f"sentence_{family}_config.json" for family in _FAMILIES)
-
-FILES = (_MODULES, _SETTINGS, "1_Pooling/config.json", *_OF_TEXTS)
+_TOKENIZER = "tokenizer_config.json"
+_OF_TEXTS = "sentence_*_config.json"  # the name has that of the family
 
 _MODES = {
     "pooling_mode_cls_token": "cls",
@@ -31,7 +29,7 @@ _NEWER = {"weightedmean": "weighted_mean", "lasttoken": "last", "mean_sqrt_len_t
 
 
 def with_pooling(config: Config, directory: Path) -> Config:
-    """The Config with how sentence-transformers makes a vector of a text, where the directory is of its kind.
+    """The Config with how sentence-transformers makes a vector of a text, by modules.json in the directory.
 
     What gpt2c does not do is told as a `problem`: the model can do all else.
 
@@ -41,8 +39,6 @@ def with_pooling(config: Config, directory: Path) -> Config:
         A file is missing, is no JSON, or does not say what it should.
     """
     path = directory / _MODULES
-    if not path.exists():
-        return config
     modules = [_module(module, path) for module in read_array(path)]
     kinds = [kind for kind, _ in modules]
     problem, mode = "", "mean"
@@ -53,7 +49,7 @@ def with_pooling(config: Config, directory: Path) -> Config:
         )
     else:
         mode, problem = _mode(directory / modules[1][1] / "config.json")
-    text = next((directory / name for name in _OF_TEXTS if (directory / name).exists()), None)
+    text = min(directory.glob(_OF_TEXTS), default=None)
     of_texts = {} if text is None else read_object(text)
     settings = read_object(directory / _SETTINGS) if (directory / _SETTINGS).exists() else {}
     prompt = settings.get("default_prompt_name")
@@ -66,8 +62,11 @@ def with_pooling(config: Config, directory: Path) -> Config:
         )
     except ConfigError as error:
         raise ConfigError(f"{text or path}: {error}") from None
-    # Longer texts are always cut, there.
-    most = config.n_ctx if n_most is None else min(n_most, config.n_ctx)
+    # Longer texts are always cut, there; without a number of its own, at that of the tokenizer.
+    if n_most is None and (directory / _TOKENIZER).exists():
+        n_most = read_object(directory / _TOKENIZER).get("model_max_length")
+        n_most = n_most if isinstance(n_most, int | float) and n_most >= 1 else None
+    most = config.n_ctx if n_most is None else int(min(n_most, config.n_ctx))
     return replace(config, pooling=replace(found, max_tokens=most))
 
 
@@ -86,7 +85,7 @@ def _module(module: Any, path: Path) -> tuple[str, str]:
 def _mode(path: Path) -> tuple[str, str]:
     """What the file of a Pooling asks for, or why it cannot be done."""
     if not path.exists():
-        raise CheckpointError(f"there is no file {path}, which {_MODULES} needs")
+        return "mean", f"its {_MODULES} names {path.parent.name}, where there is no {path.name}"
     values = read_object(path)
     modes = [
         _MODES.get(key, key) for key, value in values.items() if key.startswith("pooling_mode_") and value

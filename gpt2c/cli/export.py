@@ -83,6 +83,9 @@ def _write_directory(model: Pretrained, directory: Path, as_json: bool) -> None:
     print(harmless(f"in Python: transformers.{loader}.{loads}"))
     if model.has_tokenizer:
         print(harmless(f"           transformers.AutoTokenizer.{loads}"))
+    if config.add_cross_attention:
+        print(f"here:      gpt2c.GPT2.{loads}.given(STATES)")
+        return
     command = "classify" if config.is_classifier else "fill" if config.masked_head else "generate"
     command = "embed" if config.is_bert and command == "generate" else command
     print(harmless(f"here:      gpt2c {command} TEXT -m {shlex.quote(str(directory))}"))

@@ -63,6 +63,9 @@ _ON_A_TEXT = each(
         ),
         "past_key_values": "keys and values are not kept from one command to the next",
         "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
+        "encoder_hidden_states encoder_attention_mask": (
+            "only in Python a GPT-2 with cross-attention is given the output of an encoder"
+        ),
         "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
         "truncation": (
             "a text that is too long is an error; generate has --overflow, score has --stride, fill, embed "

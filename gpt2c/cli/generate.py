@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.bundled import is_encoder_decoder
 from ..generation.options import SamplingOptions
+from ..model import GPT2
 from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
 from .formatting import counted, print_json
-from .loading import load_draft, load_model, load_writer
+from .loading import load_draft, load_writer
 from .text_or_files import names_files, refuse_for_a_text
 
 if TYPE_CHECKING:
@@ -46,11 +47,6 @@ def run(arguments: Namespace) -> None:
         del options["dry_sequence_breakers"]
     # Bad options are refused before anything is loaded.
     checked = SamplingOptions(**options)
-    if names_files(arguments) and translates:
-        raise ValueError(
-            "an encoder-decoder model writes for one text here, and none of files; in Python, "
-            "EncoderDecoder.generate takes a list of any length"
-        )
     if names_files(arguments):
         _continue_files(arguments, checked)
     else:
@@ -72,7 +68,12 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
             # The same command goes on with the same seed.
             known = recorded(directory).get("seed")
             seed = int.from_bytes(os.urandom(4)) if known is None else known
-        return Generating(load_model(arguments), replace(options, seed=seed, draft=load_draft(arguments)))
+        model, chosen = load_writer(arguments), replace(options, seed=seed, draft=load_draft(arguments))
+        if isinstance(model, GPT2):
+            return Generating(model, chosen)
+        from ..corpus.translating import Translating
+
+        return Translating(model, chosen, limited=arguments.max_new_tokens is not None)
 
     work = Work(
         results="continuations",

@@ -121,7 +121,8 @@ def _score(command: Command) -> None:
     parser = command(
         "score",
         "how probable texts are: one token by token, or files of them",
-        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. With -o DIR, every "
+        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. A BERT masks every "
+        "token in turn. With -o DIR, every "
         f"file IN gives a file in DIR with the scores beside each record. {FILES_HELP}",
     )
     parser.usage = "gpt2c score [TEXT | -f FILE] [options]\n       gpt2c score IN... -o DIR [options]"
@@ -139,6 +140,11 @@ def _score(command: Command) -> None:
         "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
     )
     special_option(parser)
+    parser.add_argument(
+        "--within-word",
+        action="store_true",
+        help="of a BERT, which masks every token in turn: also mask those of the same word that follow",
+    )
     edit_option(parser)
     _windows(parser)
     _tables(parser)

@@ -6,6 +6,7 @@ import logging
 import signal
 from argparse import Namespace
 
+from ..core.crossing import check_given
 from ..core.labels import harmless
 from ..model import GPT2
 from .console import note
@@ -42,6 +43,7 @@ def run(arguments: Namespace) -> None:
             max_waiting=arguments.max_waiting,
         )
         model = load_any(arguments)
+        check_given(model.config, model.name, model.cross)
         if isinstance(model, GPT2):
             model.prefix_cache = None if arguments.prefix_cache == "0" else arguments.prefix_cache
         where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

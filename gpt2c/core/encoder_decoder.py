@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from .lm import LoadedModel
+
+if TYPE_CHECKING:
+    from ..tokenizer.base import Tokenizer
 
 __all__ = ["LoadedEncoderDecoder", "Projection"]
 
@@ -65,8 +69,44 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
         """What results depend on besides the weights: see :attr:`gpt2c.GPT2.numerics`."""
         return self.decoder.numerics
 
+    @property
+    def threads(self) -> int:
+        """How many threads a call uses; may be set (None: the default)."""
+        return self.decoder.threads
+
+    @threads.setter
+    def threads(self, threads: int | None) -> None:
+        self.decoder.threads = threads
+        self.encoder.threads = threads
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer for sources."""
+        return self.encoder.has_tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of sources."""
+        return self.encoder.tokenizer
+
+    def source_sha256(self) -> str:
+        """The hash of the files that both parts were read from; "" if there were none."""
+        return self.decoder.source_sha256()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.encoder!r} -> {self.decoder!r}>"
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with the same weights and tokenizers, which never change."""
+        other = memo[id(self)] = copy(self)
+        other.encoder, other.decoder = deepcopy((self.encoder, self.decoder), memo)
+        other.notes = list(self.notes)
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds where the model comes from, and loads it again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["OF_BERT", "OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "each"]
+__all__ = ["OF_BERT", "OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "OF_TRANSLATION", "each"]
 
 
 def each(answers: Mapping[str, str]) -> Mapping[str, str]:
@@ -26,6 +26,9 @@ OF_PROMPTS = each(
         "inputs_embeds": "only text and token ids are taken; edits= of run_with_cache changes embeddings",
         "past_key_values": (
             "model.session(text) keeps what was computed; so does forward(ids, cache=model.new_cache())"
+        ),
+        "encoder_hidden_states encoder_attention_mask": (
+            "model.given(states) is a model with cross-attention and the output of an encoder"
         ),
         "use_cache": "no token is computed twice, and that changes no number",
         "labels": "model.score(text) gives the log-probability of every token, and the perplexity",
@@ -141,6 +144,21 @@ _OF_GENERATION_ALONE = each(
 )
 
 OF_GENERATION = MappingProxyType({**OF_PROMPTS, **_OF_GENERATION_ALONE})
+
+_NOT_OF_SOURCES = "the source does not count here; a logits_processor can weigh its tokens"
+OF_TRANSLATION = MappingProxyType(
+    {
+        **OF_GENERATION,
+        **each(
+            {
+                "decoder_start_token_id": "model.given(source).generate([ID, ...]) begins with any token",
+                "decoder_input_ids": "model.given(source).generate([ID, ...]) goes on with what is written",
+                "encoder_repetition_penalty encoder_no_repeat_ngram_size": _NOT_OF_SOURCES,
+                "encoder_outputs": "model.decoder.given(states) attends to any states",
+            }
+        ),
+    }
+)
 
 OF_LOADING = each(
     {

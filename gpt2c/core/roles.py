@@ -49,7 +49,7 @@ def wrong_class(config: Config, name: str) -> ConfigError:
     if config.is_bert:
         return ConfigError(
             f"{name} is a BERT: load it with gpt2c.BERT.from_pretrained; on the command line, gpt2c fill, "
-            "embed and classify take it"
+            "embed, score and classify take it"
         )
     return ConfigError(f"{name} is a GPT-2 and no BERT: load it with gpt2c.GPT2.from_pretrained")
 

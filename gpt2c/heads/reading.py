@@ -43,6 +43,8 @@ class Options(NamedTuple):
 
     max_tokens: int | None
     special: bool
+    cutting: str = "with max_tokens={0} (--max-tokens {0}) the rest is left out"
+    """What is said of texts that are too long; {0} is the model's positions."""
 
 
 class Reading(NamedTuple):
@@ -113,7 +115,7 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     room = _room(options.max_tokens or n_ctx, around)
     truncated = len(ids) > room
     if truncated and options.max_tokens is None:
-        raise _too_long(name, len(ids) + around, n_ctx)
+        raise _too_long(name, len(ids) + around, n_ctx, options)
     own = slice(len(before), len(before) + min(len(ids), room))
     ids = np.array([*before, *ids[:room], *after], np.int32)
     return Reading(ids, own, text if isinstance(text, str) else None, truncated)
@@ -160,7 +162,7 @@ def _read_pair(model: LoadedModel, pair: tuple[Any, Any], name: str, options: Op
     room = _room(options.max_tokens or n_ctx, around)
     truncated = n + m > room
     if truncated and options.max_tokens is None:
-        raise _too_long(name, n + m + around, n_ctx)
+        raise _too_long(name, n + m + around, n_ctx, options)
     if truncated:
         kept = min(n, m, room // 2)
         n, m = (kept, room - kept) if n <= m else (room - kept, kept)
@@ -171,10 +173,10 @@ def _read_pair(model: LoadedModel, pair: tuple[Any, Any], name: str, options: Op
     return Reading(ids, slice(len(before), len(before) + n), None, truncated, types)
 
 
-def _too_long(name: str, n_tokens: int, n_ctx: int) -> ContextLengthError:
+def _too_long(name: str, n_tokens: int, n_ctx: int, options: Options) -> ContextLengthError:
     return ContextLengthError(
-        f"{name} has {counted(n_tokens, 'token')}, but the model has {n_ctx} positions: with "
-        f"max_tokens={n_ctx} (--max-tokens {n_ctx}) the rest is left out; or split the text"
+        f"{name} has {counted(n_tokens, 'token')}, but the model has {n_ctx} positions: "
+        f"{options.cutting.format(n_ctx)}; or split the text"
     )
 
 

@@ -20,7 +20,7 @@ from ..scoring.results import Score
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
 
-__all__ = ["score"]
+__all__ = ["check_scoring", "masked_scores", "score"]
 
 
 class _Masked(NamedTuple):
@@ -43,18 +43,23 @@ def score(
     deadline: Any = None,
 ) -> Score | list[Score] | Iterator[Score]:
     """What :meth:`gpt2c.BERT.score` does."""
-    check_predicts_tokens(model.config, model.name)
-    _ = model.mask_token_id  # what is missing is said before the work
+    check_scoring(model)
     within_word = check_flag("within_word", within_word)
     top = check_integer("top", top, 0, min(MOST_TOP, model.n_text_tokens))
     options = check_options(model, max_tokens=max_tokens, special=special)
     how = {"within_word": within_word, "top": top, "deadline": Deadline.of(deadline)}
     if isinstance(texts, Iterator):
-        return _scores(model, _read(model, texts, options), options, **how)
+        return masked_scores(model, _read(model, texts, options), options, **how)
     several, readings = read_all(model, texts, options)
     names = [f"text {i}" if several else "the text" for i in range(len(readings))]
-    found = list(_scores(model, zip(names, readings, strict=True), options, **how))
+    found = list(masked_scores(model, zip(names, readings, strict=True), options, **how))
     return found if several else found[0]
+
+
+def check_scoring(model: LoadedModel) -> None:
+    """Raise ConfigError or TokenizerError if the model cannot tell what a mask stands for."""
+    check_predicts_tokens(model.config, model.name)
+    _ = model.mask_token_id
 
 
 def _read(model: LoadedModel, texts: Iterator[Any], options: Options) -> Iterator[tuple[str, Reading]]:
@@ -65,14 +70,14 @@ def _read(model: LoadedModel, texts: Iterator[Any], options: Options) -> Iterato
         yield f"text {i}", reading
 
 
-def _scores(
+def masked_scores(
     model: LoadedModel,
     readings: Iterable[tuple[str, Reading]],
     options: Options,
     *,
     within_word: bool,
-    top: int,
-    deadline: Deadline | None,
+    top: int = 0,
+    deadline: Deadline | None = None,
 ) -> Iterator[Score]:
     """The scores of texts, in order; an error in one comes after those before it."""
     masked = (one for name, reading in readings for one in _copies(model, name, reading, within_word))

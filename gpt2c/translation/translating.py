@@ -6,14 +6,14 @@ a language model can do. Many of them advance in one loop, as the continuations 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.batching import calls_of
+from ..core.batching import within_bounds
 from ..core.checks import check_integer
 from ..core.crossing import Beginning, given_each
 from ..core.deadline import Deadline
@@ -22,7 +22,7 @@ from ..generation.job import Job
 from ..generation.loop import computed_prompts, in_order, texts_of
 from ..generation.options import SamplingOptions
 from ..generation.streaming import stream as stream_of
-from ..heads.reading import Reading, check_options, hidden_rows, read_all
+from ..heads.reading import Options, Reading, check_options, hidden_rows, read, read_all
 from ..introspection.passes import capture
 from ..scoring.options import ScoringOptions
 from ..scoring.scoring import passage_of, scores_of
@@ -30,15 +30,27 @@ from ..scoring.scoring import passage_of, scores_of
 if TYPE_CHECKING:
     from ..core.encoder_decoder import LoadedEncoderDecoder
     from ..core.lm import LoadedModel
+    from ..generation.beam import Search
     from ..generation.results import Generation
     from ..generation.streaming import Stream
+    from ..generation.text import Text
     from ..introspection.passes import ActivationCache
     from ..scoring.passages import Passage
     from ..scoring.results import Score
 
     Translator = LoadedEncoderDecoder[Any, Any]
 
-__all__ = ["encode", "generate", "given", "run_with_cache", "score", "stream"]
+__all__ = [
+    "encode",
+    "generate",
+    "generate_rows",
+    "given",
+    "most_new",
+    "reading_options",
+    "run_with_cache",
+    "score",
+    "stream",
+]
 
 _MOST_NEW = 128
 
@@ -69,17 +81,54 @@ def generate(
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
     several, readings = _read(model, sources, max_tokens=max_tokens, special=checked.special)
-    if not readings:
-        return []
-    decoders = _given_each(model, readings, checked.deadline)
-    # The first one's job says what all have in common: draws are keyed by one seed.
-    first = Job(next(decoders), checked)
-    checked = replace(checked, seed=first.seed)
-    jobs = chain([first], (Job(decoder, checked) for decoder in decoders))
-    start = _start(model)
-    made = ((i, texts_of(job, computed_prompts(job, [start])[0], i)) for i, job in enumerate(jobs))
-    results = [one for _, found, _ in in_order(first, made, batch_size) for one in found]
+    found = _written(model, checked, enumerate(readings), batch_size)
+    results = [one for _, texts, _ in found for one in texts]
     return results if several or num_return_sequences > 1 else results[0]
+
+
+def generate_rows(
+    model: Translator, options: SamplingOptions, rows: Iterable[tuple[Any, Any]]
+) -> Iterator[tuple[Any, list[Generation], bool]]:
+    """Texts for the sources of a table, in order, which are taken as they are needed.
+
+    What is yielded is what `generation.loop.generate_rows` yields.
+    """
+    how = reading_options(model, special=options.special)
+    readings = (
+        (key, None if text is None else read(model.encoder, text, "a text", how)) for key, text in rows
+    )
+    return _written(model, options, readings)
+
+
+def _written(
+    model: Translator,
+    options: SamplingOptions,
+    readings: Iterable[tuple[Any, Reading | None]],
+    batch_size: int | None = None,
+) -> Iterator[tuple[Any, list[Generation], bool]]:
+    """The texts for each source, by its key; none for None."""
+    # What all have in common: the passes, in which every text brings a cache of its own, and the seed.
+    nothing = np.zeros((1, model.decoder.config.n_embd), np.float32)
+    shared = Job(given_each(model.decoder, [nothing], [None])[0], options)
+    options, start = replace(options, seed=shared.seed), _start(model)
+
+    def made() -> Iterator[tuple[Any, Sequence[Text | Search]]]:
+        keys: deque[Any] = deque()
+
+        def noted() -> Iterator[Reading | None]:
+            for key, reading in readings:
+                keys.append(key)
+                yield reading
+
+        for index, decoder in enumerate(_given_each(model, noted(), options.deadline)):
+            key = keys.popleft()
+            if decoder is None:
+                yield key, ()
+            else:
+                job = Job(decoder, options)
+                yield key, texts_of(job, computed_prompts(job, [start])[0], index)
+
+    return in_order(shared, made(), batch_size)
 
 
 def stream(model: Translator, source: Any, *, max_tokens: int | None = None, **options: Any) -> Stream:
@@ -101,7 +150,7 @@ def score(
             f"{len(texts)} targets"
         )
     limit = Deadline.of(options.pop("deadline", None))
-    decoders = _given_each(model, readings, limit)
+    decoders = (decoder for decoder in _given_each(model, readings, limit) if decoder is not None)
     found = list(scores_of(model.decoder, _passages(decoders, texts, {**options, "deadline": limit})))
     return found if several else found[0]
 
@@ -129,9 +178,14 @@ def run_with_cache(
     return cache.logits, cache
 
 
+def most_new(model: Translator, compares: bool = False) -> int:
+    """How many tokens a text has at most, if nobody says it; where texts are compared, all need positions."""
+    return max(1, min(_MOST_NEW, int(model.decoder.config.n_ctx) - compares))
+
+
 def _begun(model: Translator, options: dict[str, Any]) -> dict[str, Any]:
     """Options of generation, with the default that is another one here."""
-    return {"max_new_tokens": min(_MOST_NEW, model.decoder.config.n_ctx), **options}
+    return {"max_new_tokens": most_new(model, bool(options.get("penalty_alpha"))), **options}
 
 
 def _start(model: Translator) -> list[int]:
@@ -140,7 +194,13 @@ def _start(model: Translator) -> list[int]:
 
 
 def _read(model: Translator, sources: Any, **how: Any) -> tuple[bool, list[Reading]]:
-    return read_all(model.encoder, sources, check_options(model.encoder, **how))
+    return read_all(model.encoder, sources, reading_options(model, **how))
+
+
+def reading_options(model: Translator, **how: Any) -> Options:
+    """How sources are read, checked."""
+    cutting = "in Python, max_tokens={0} leaves the rest out"
+    return check_options(model.encoder, **how)._replace(cutting=cutting)
 
 
 def _read_one(model: Translator, source: Any, **how: Any) -> list[Reading]:
@@ -159,13 +219,15 @@ def _states(
 
 
 def _given_each(
-    model: Translator, readings: Sequence[Reading], deadline: Deadline | None
-) -> Iterator[LoadedModel]:
-    """The decoder with each of the texts, of which some are encoded at a time."""
-    for part in calls_of([len(reading.ids) for reading in readings]) if readings else ():
-        states = list(_states(model, readings[part], deadline))
-        tokens = [_tokens(model.encoder, reading) for reading in readings[part]]
-        yield from cast("list[LoadedModel]", given_each(model.decoder, states, tokens))
+    model: Translator, readings: Iterable[Reading | None], deadline: Deadline | None
+) -> Iterator[LoadedModel | None]:
+    """The decoder with each of the texts, of which some are encoded at a time; None for None."""
+    for some in within_bounds(readings, lambda reading: (len(reading.ids) if reading else 1, 0)):
+        present = [reading for reading in some if reading is not None]
+        states = list(_states(model, present, deadline))
+        tokens = [_tokens(model.encoder, reading) for reading in present]
+        decoders = iter(given_each(model.decoder, states, tokens) if present else [])
+        yield from (None if reading is None else next(decoders) for reading in some)
 
 
 def _tokens(encoder: LoadedModel, reading: Reading) -> list[str] | None:
