@@ -160,6 +160,23 @@ def test_a_stream_is_the_text(load):
     assert stream.result.token_ids == model.generate(source, max_new_tokens=9).token_ids
 
 
+def test_texts_begin_with_what_is_written(tmp_path):
+    """In WordPiece a word that follows another begins with a space, and nothing precedes the first one."""
+    pytest.importorskip("tokenizers")
+    folder = models.write(tmp_path / "m", 4, decoder_start_token_id=2, eos_token_id=3)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *(f"w{chr(97 + i)}" for i in range(25))]))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    model = EncoderDecoder.from_pretrained(folder, threads=1)
+    source = "wa wb"
+    assert len(model.encode(source)) == 4  # [CLS] and [SEP] stand around it
+    options = {"max_new_tokens": 6, "suppress_tokens": [*range(5), *range(30, model.decoder.config.n_vocab)]}
+    for more in ({}, {"num_beams": 2}):
+        found = model.generate(source, **options, **more)
+        assert found.text == " ".join(f"w{chr(92 + token)}" for token in found.token_ids)
+    assert "".join(model.stream(source, **options)) == model.generate(source, **options).text
+
+
 def test_scores_are_those_of_the_logits(load):
     model, sources = load(2), [models.source(2, number) for number in range(3)]
     targets = [[1, 2, 3], [4], [5, 6]]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..introspection.passes import ActivationCache
     from ..scoring.passages import Passage
     from ..scoring.results import Score
+    from ..tokenizer.writing import Writer
 
     Translator = LoadedEncoderDecoder[Any, Any]
 
@@ -53,6 +54,14 @@ __all__ = [
 ]
 
 _MOST_NEW = 128
+
+
+class _Writing(Job):
+    """What is the same for all texts, of which nothing stands before what is written."""
+
+    def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
+        """A writer; the token that a text begins with in the decoder is no part of it."""
+        return super().new_writer([*before][1:], skip)
 
 
 def encode(model: Translator, sources: Any, *, deadline: Any = None, **how: Any) -> Any:
@@ -109,7 +118,7 @@ def _written(
     """The texts for each source, by its key; none for None."""
     # What all have in common: the passes, in which every text brings a cache of its own, and the seed.
     nothing = np.zeros((1, model.decoder.config.n_embd), np.float32)
-    shared = Job(given_each(model.decoder, [nothing], [None])[0], options)
+    shared = _Writing(given_each(model.decoder, [nothing], [None])[0], options)
     options, start = replace(options, seed=shared.seed), _start(model)
 
     def made() -> Iterator[tuple[Any, Sequence[Text | Search]]]:
@@ -125,7 +134,7 @@ def _written(
             if decoder is None:
                 yield key, ()
             else:
-                job = Job(decoder, options)
+                job = _Writing(decoder, options)
                 yield key, texts_of(job, computed_prompts(job, [start])[0], index)
 
     return in_order(shared, made(), batch_size)
@@ -134,7 +143,7 @@ def _written(
 def stream(model: Translator, source: Any, *, max_tokens: int | None = None, **options: Any) -> Stream:
     """What :meth:`gpt2c.EncoderDecoder.stream` does."""
     decoder = given(model, source, max_tokens=max_tokens, special=options.get("special", False))
-    return stream_of(decoder, _start(model), **_begun(model, options))
+    return stream_of(decoder, _start(model), kind=_Writing, **_begun(model, options))
 
 
 def score(
