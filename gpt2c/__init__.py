@@ -26,14 +26,17 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import edits
+    from .bert import BERT
     from .config import Config
     from .core._engine import KVCache
     from .core.deadline import Deadline
+    from .encoder_decoder import EncoderDecoder
     from .generation.results import Generation
     from .generation.streaming import Stream
     from .generation.watermark import WatermarkingConfig, WatermarkScore
     from .heads.results import Choice, Classification, Tagging
     from .introspection.passes import ActivationCache
+    from .masks.results import Filled, Filling
     from .model import GPT2
     from .scoring.results import Score, Suggestion
     from .scoring.words import Word
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from .tokenizer import as_tokenizer, gpt2_tokenizer
 
 __all__ = [
+    "BERT",
     "GPT2",
     "ActivationCache",
     "CacheInUseError",
@@ -53,6 +57,9 @@ __all__ = [
     "ContextLengthError",
     "Deadline",
     "DeadlineError",
+    "EncoderDecoder",
+    "Filled",
+    "Filling",
     "GPT2CError",
     "Generation",
     "KVCache",
@@ -75,12 +82,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BERT": "bert",
     "GPT2": "model",
     "ActivationCache": "introspection.passes",
     "Choice": "heads.results",
     "Classification": "heads.results",
     "Config": "config",
     "Deadline": "core.deadline",
+    "EncoderDecoder": "encoder_decoder",
+    "Filled": "masks.results",
+    "Filling": "masks.results",
     "Generation": "generation.results",
     "KVCache": "core._engine",
     "Score": "scoring.results",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, shown
 
-__all__ = ["ACTIVATIONS", "MODEL_TYPES", "Config", "Head", "Setting"]
+__all__ = ["ACTIVATIONS", "MODEL_TYPES", "POOLINGS", "Config", "Head", "Pooling", "Setting"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
 
@@ -24,6 +24,7 @@ _LIMITS = {
     "n_types": 1_024,
 }
 MODEL_TYPES = ("gpt2", "bert")
+POOLINGS = ("mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean")
 _FLAGS = (
     "add_cross_attention",
     "masked_head",
@@ -116,6 +117,42 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """How a model of sentence-transformers makes one vector of a text. Immutable and checked.
+
+    Attributes
+    ----------
+    mode : str
+        What becomes of the last hidden states: one of `POOLINGS`, see :meth:`gpt2c.BERT.embed`.
+    normalize : bool
+        Whether vectors have the length 1.
+    max_tokens : int or None
+        Longer texts are cut to this many tokens.
+    lower : bool
+        Whether texts are written in lower case first.
+    problem : str
+        What of it gpt2c does not do, if anything: an error where embeddings are asked for.
+    """
+
+    mode: str = "mean"
+    normalize: bool = False
+    max_tokens: int | None = None
+    lower: bool = False
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in POOLINGS:
+            raise _error("pooling", self.mode, f"one of {', '.join(POOLINGS)}")
+        for name in ("normalize", "lower"):
+            if not isinstance(getattr(self, name), bool):
+                raise _error(name, getattr(self, name), "true or false")
+        if self.max_tokens is not None and (not _is_int(self.max_tokens) or self.max_tokens < 1):
+            raise _error("max_seq_length", self.max_tokens, "an integer from 1 on, or null")
+        if not isinstance(self.problem, str):
+            raise _error("problem", self.problem, "a text")
+
+
+@dataclass(frozen=True)
 class Config:
     """The shape and the switches of one model. Immutable; every value is checked when it is made.
 
@@ -155,6 +192,8 @@ class Config:
         the matrix of ``tie_word_embeddings``, and a bias after it.
     add_cross_attention : bool
         Whether the layers of a GPT-2 also attend to the output of an encoder, as wide as it is.
+    pooling : Pooling or None
+        How texts become vectors, where the files beside the model say it.
     report : tuple of Setting
         How every key of ``config.json`` was used; empty if the object was not made from one.
 
@@ -184,6 +223,7 @@ class Config:
     n_types: int = 0
     masked_head: bool = False
     add_cross_attention: bool = False
+    pooling: Pooling | None = None
     report: tuple[Setting, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

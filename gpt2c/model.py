@@ -10,11 +10,11 @@ import numpy as np
 
 from .core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS
 from .core.keywords import explains_keywords
-from .core.lm import LoadedModel
 from .core.prefixes import NothingKept
 from .core.prompts import Item, Prompt, Prompts
 from .generation import loop, streaming
 from .generation.options import GenerateKwargs, lists_options
+from .pretrained import Pretrained
 from .scoring import scoring
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     from .core.prefixes import Prefixes
     from .generation.results import Generation
     from .generation.watermark import WatermarkingConfig, WatermarkScore
-    from .heads.results import Choice, Classification, Tagging
+    from .heads.results import Choice
     from .introspection.edits import Edit
-    from .introspection.hooks import NamesFilter
-    from .introspection.passes import ActivationCache
-    from .introspection.patching import Metric
-    from .introspection.results import Patching
     from .scoring.options import ScoreKwargs
     from .scoring.results import Score, Suggestion
     from .session.prefix_cache import PrefixCache
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["GPT2"]
 
 
-class GPT2(LoadedModel):
+class GPT2(Pretrained):
     """A GPT-2 language model. Make one with :meth:`from_pretrained`.
 
     **Prompts and texts** are strings, or token ids as a list, tuple or one-dimensional array of integers.
@@ -70,6 +66,8 @@ class GPT2(LoadedModel):
     chat_template : str or None
         How the tokenizer writes a dialogue as one text: a template of Jinja, for programs that render it.
     """
+
+    model_type = "gpt2"
 
     @classmethod
     @explains_keywords(OF_LOADING)
@@ -155,7 +153,7 @@ class GPT2(LoadedModel):
 
         _prefixes(prefix_cache)  # refused before the long work
         model = load(
-            cls,
+            [cls],
             source,
             dtype=dtype,
             cache_dtype=cache_dtype,
@@ -190,67 +188,35 @@ class GPT2(LoadedModel):
     def prefix_cache(self, size: int | str | PrefixCache | None) -> None:
         self.prefixes = _prefixes(size, self.weights)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model into one packed file, with its configuration and tokenizer.
+    def given(self, states: Any, tokens: Sequence[str] | None = None) -> GPT2:
+        """A model with cross-attention together with what it attends to: the output of an encoder.
 
-        :meth:`from_pretrained` maps such a file and uses it in place: in milliseconds, and in memory that all
-        processes share. The weights are those of :attr:`dtype`; results are the same, bit for bit. The file
-        appears once it is complete. Layout: docs/packed-files.md.
-
-        Parameters
-        ----------
-        path : str or path
-            Any name; .gpt2c is usual. A file of that name is replaced; who uses it keeps the old one.
-
-        Raises
-        ------
-        ValueError
-            The model is of back end "blas".
-        TokenizerError
-            Its tokenizer is an object of another library that was given: it cannot be written.
-        """
-        from .checkpoint.packed import save
-
-        save(self, path)
-
-    def export(self, path: str | os.PathLike[str], dtype: str | None = None) -> float:
-        """Write the model for other programs: as a directory for transformers, or a GGUF file for llama.cpp.
-
-        The directory is in Hugging Face layout: config.json, model.safetensors (float32, the tensors bit for
-        bit), generation_config.json and the tokenizer's files: those that it was read from, as they are, else
-        a tokenizer.json. A GGUF file holds weights, sizes and tokenizer. What is written appears once it is
-        complete (docs/models.md).
+        The keys and values that its layers make of that are computed here, once; all of the methods then use
+        them: ``model.given(states).generate("A picture of")``, or ``score``, ``stream``, ``forward``,
+        ``run_with_cache``. The weights are shared. Without it, such a model is good for nothing.
 
         Parameters
         ----------
-        path : str or path
-            The file to write, if the name ends with .gguf: one of that name is replaced. Else a new name for
-            the directory, or an empty directory.
-        dtype : str, optional
-            Of the matrices in a GGUF file: "f32", the default, "f16", "bf16" or "q8_0".
+        states : array, [positions, n_embd]
+            Any positive number of positions.
+        tokens : list of str, optional
+            What the positions are called in pictures of cross-attention; by default they are numbered.
 
         Returns
         -------
-        float
-            How far what was written is from the weights: the root mean square of the differences, as a share
-            of that of the weights. 0 where nothing was rounded.
+        GPT2
+            It has no prefix cache, its sessions are not saved, and it is not pickled.
 
         Raises
         ------
-        ValueError
-            The weights are rounded: :attr:`dtype` is not "float32". (To a GGUF file they are written as they
-            are.) Or they are beyond the range of "f16" or "q8_0".
         ConfigError
-            llama.cpp would compute something else: it knows no such activation, scaling or head.
-        TokenizerError
-            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
-            of a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
-        OSError
-            The directory is there and not empty, or cannot be written.
+            The model has no cross-attention.
+        ValueError, TypeError
+            The states are not such an array, or hold NaN or infinity.
         """
-        from .checkpoint.export import export
+        from .core.crossing import given
 
-        return export(self, path, dtype)
+        return given(self, states, tokens)
 
     # To a type checker a string is also a sequence of strings; the first overload that fits counts.
     @overload
@@ -807,104 +773,6 @@ class GPT2(LoadedModel):
             deadline=deadline,
         )
 
-    @overload
-    def classify(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Classification: ...
-    @overload
-    def classify(
-        self,
-        texts: Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Classification]: ...
-    @explains_keywords(OF_PROMPTS)
-    def classify(
-        self,
-        texts: Prompt | Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Classification | list[Classification]:
-        """The labels of texts, by a model with the head of a GPT2ForSequenceClassification.
-
-        Parameters
-        ----------
-        texts : str, token ids, or a list of either
-            A string gets what the tokenizer puts before and after a text; token ids are taken as they are. Of
-            these the last one that is not ``pad_token_id`` counts.
-        max_tokens : int, optional
-            Longer texts are cut to this many tokens, with those that the tokenizer puts around them; without
-            it, texts longer than the model's positions are an error.
-        special : bool, default False
-            Whether special tokens are recognised in strings, as for :meth:`generate`.
-        deadline : float or Deadline, optional
-            After so many seconds there is a DeadlineError.
-
-        Returns
-        -------
-        Classification, or list of Classification
-            ``label``, ``probability``, ``probabilities``, ``logits`` and more.
-
-        Raises
-        ------
-        ConfigError
-            The model has no such head.
-        ContextLengthError, ValueError
-            A text is too long, or has no tokens.
-        """
-        from .heads.heads import classify
-
-        return classify(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
-
-    @overload
-    def tag(  # type: ignore[overload-overlap]
-        self,
-        texts: Prompt,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Tagging: ...
-    @overload
-    def tag(
-        self,
-        texts: Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> list[Tagging]: ...
-    @explains_keywords(OF_PROMPTS)
-    def tag(
-        self,
-        texts: Prompt | Prompts,
-        *,
-        max_tokens: int | None = None,
-        special: bool = False,
-        deadline: float | Deadline | None = None,
-    ) -> Tagging | list[Tagging]:
-        """The labels of every token of texts, by a model with the head of a GPT2ForTokenClassification.
-
-        Parameters and errors are those of :meth:`classify`.
-
-        Returns
-        -------
-        Tagging, or list of Tagging
-            ``tags``, one for each token of the text, and ``entities``, neighbours of one kind.
-        """
-        from .heads.heads import tag
-
-        return tag(self, texts, max_tokens=max_tokens, special=special, deadline=deadline)
-
     @explains_keywords(OF_PROMPTS)
     def choose(
         self, texts: Prompts, *, special: bool = False, deadline: float | Deadline | None = None
@@ -935,7 +803,8 @@ class GPT2(LoadedModel):
         self,
         texts: Prompt | Prompts,
         *,
-        pooling: str = "mean",
+        pooling: str | None = None,
+        normalize: bool | None = None,
         max_tokens: int | None = None,
         special: bool = False,
         deadline: float | Deadline | None = None,
@@ -946,66 +815,21 @@ class GPT2(LoadedModel):
         ----------
         texts, max_tokens, special, deadline
             As for :meth:`classify`.
-        pooling : str
-            "mean", over all tokens, with those that the tokenizer puts around a text; or "last", of the last
-            token, which alone has seen all others.
+        pooling : str, optional
+            "mean", over all tokens, with those that the tokenizer puts around a text; "last", of the last
+            token, which alone has seen all others; or one of those of :meth:`gpt2c.BERT.embed`. By default
+            what files of sentence-transformers beside the model say, else "mean".
+        normalize : bool, optional
+            Whether vectors get the length 1. By default what such files say, else not.
 
         Returns
         -------
         np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
         """
-        from .heads.heads import embed
+        from .heads.embedding import embed
 
-        return embed(self, texts, pooling=pooling, max_tokens=max_tokens, special=special, deadline=deadline)
-
-    @explains_keywords(OF_PROMPTS)
-    def run_with_cache(
-        self,
-        prompts: Prompt | Prompts,
-        names_filter: NamesFilter = None,
-        *,
-        edits: Iterable[tuple[str, Edit]] = (),
-        causal: bool = True,
-        logits_to_keep: int = 0,
-    ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-        """Run the model and keep what it computes on the way. Looking changes no number.
-
-        Parameters
-        ----------
-        prompts : str, token ids, or a list of either
-        names_filter : str, (str, int), iterable of either, function, or None
-            What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
-            of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
-            about each name. None, like ``"*"``, keeps everything but ``attn.hook_result``, which is n_head
-            times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be named,
-            or meant by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
-        edits : iterable of (str, function)
-            Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
-            are kept as they are after the edits.
-        causal : bool
-            False takes the mask away: every position attends to all of the text, later tokens included, as
-            in an auto-encoding model such as BERT. GPT-2 was not trained for it; it is a lesson.
-        logits_to_keep : int
-            How many last rows of logits are wanted; 0: all.
-
-        Returns
-        -------
-        logits : float32 array [kept, n_vocab], or a list of them
-        cache : ActivationCache, or a list of them
-
-        Raises
-        ------
-        ContextLengthError
-            A prompt is longer than the model's positions.
-        ValueError
-            A name that the model does not have; an edit that does not fit.
-        """
-        from .introspection.passes import run_with_cache
-
-        return run_with_cache(
-            self, prompts, names_filter, edits, causal=causal, logits_to_keep=logits_to_keep
-        )
+        how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
+        return embed(self, texts, pooling=pooling, normalize=normalize, **how)
 
     @explains_keywords(OF_PROMPTS)
     def explain(
@@ -1062,48 +886,6 @@ class GPT2(LoadedModel):
             special=special,
             edits=edits,
         )
-
-    @explains_keywords()
-    def patch(
-        self,
-        clean: Prompt,
-        corrupted: Prompt,
-        over: tuple[Any, ...],
-        metric: Metric,
-        *,
-        logits_to_keep: int = 1,
-        progress: bool = False,
-    ) -> Patching:
-        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
-
-        Only later positions and later layers are computed, many patches in one call; the answers are those
-        of whole runs with :func:`gpt2c.edits.replace`, bit for bit.
-
-        Parameters
-        ----------
-        clean, corrupted : str or token ids
-            Two texts with the same number of tokens.
-        over : tuple
-            ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
-            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.hooks`), and
-            which layers, positions and heads are patched, one by one: lists or ranges. Positions and heads
-            may be "all", which patches all of them at once and is the default.
-        metric : function
-            Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
-        logits_to_keep : int
-            How many last rows of logits the metric sees; 0: all.
-        progress : bool
-            Show a bar on stderr if it takes longer than a second or two.
-
-        Returns
-        -------
-        gpt2c.introspection.results.Patching
-            What the metric said: ``values``, [layers], [layers, positions], [layers, heads] or
-            [layers, positions, heads], with the names of all axes; NumPy takes it as that array.
-        """
-        from .introspection.patching import patch
-
-        return patch(self, clean, corrupted, over, metric, logits_to_keep=logits_to_keep, progress=progress)
 
 
 def _prefixes(size: int | str | PrefixCache | None, weights: Weights | None = None) -> Prefixes:

@@ -12,6 +12,7 @@ Letters used for shapes::
     n_embd      width of the model                n_inner     width inside the feed-forward network
     n_head      attention heads per layer         head_dim    n_embd / n_head
     n_kv_head   heads of keys and values: n_head as in GPT-2, or 1 that all share
+    S           positions of an encoder's output, where there is cross-attention
 
 `weights` maps the canonical tensor names to arrays of any float type. Dense matrices are stored as (inputs,
 outputs), the way OpenAI published them, so a layer is ``x @ weight + bias``::
@@ -24,7 +25,11 @@ outputs), the way OpenAI published them, so a layer is ``x @ weight + bias``::
     h.{i}.mlp.c_proj.weight     [n_inner, n_embd]       .bias                   [n_embd]
     ln_f.weight .bias           [n_embd]                lm_head.weight          [n_vocab, n_embd], if not tied
 
-n_qkv is n_embd + 2 n_kv_head head_dim, in GPT-2 3 n_embd.
+n_qkv is n_embd + 2 n_kv_head head_dim, in GPT-2 3 n_embd. A model with cross-attention also has::
+
+    h.{i}.ln_cross_attn.weight .bias                [n_embd]
+    h.{i}.crossattention.{q_attn, c_proj}.weight    [n_embd, n_embd]        .bias       [n_embd]
+    h.{i}.crossattention.c_attn.weight              [n_embd, 2 n_embd]      .bias       [2 n_embd]
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and the code published
 with it.
@@ -47,6 +52,7 @@ __all__ = [
     "activation",
     "attention",
     "attention_inputs",
+    "cross_attention",
     "embed",
     "feed_forward",
     "forward",
@@ -231,6 +237,26 @@ def attention(
     return look(name + "result", result).sum(axis=1) + w["c_proj.bias"]  # [T, n_embd]
 
 
+def cross_attention(
+    config: Config, weights: Weights, layer: int, x: np.ndarray, states: np.ndarray, look: Look = unseen
+) -> np.ndarray:
+    """Adds what is gathered from the output of an encoder: ``[T, n_embd], [S, n_embd] -> [T, n_embd]``."""
+    name, n_head = f"blocks.{layer}.cross_attn.hook_", config.n_head
+    w, ln = _part(weights, f"h.{layer}.crossattention"), _part(weights, f"h.{layer}.ln_cross_attn")
+    h = layer_norm(x, ln["weight"], ln["bias"], config.layer_norm_epsilon)  # [T, n_embd]
+    w_k, w_v = np.split(w["c_attn.weight"], 2, axis=1)  # [n_embd, n_embd] each
+    b_k, b_v = np.split(w["c_attn.bias"], 2)  # [n_embd] each
+    q = _of_heads(h[:, None], w["q_attn.weight"], w["q_attn.bias"], n_head)  # [T, n_head, head_dim]
+    k = _of_heads(states[:, None], w_k, b_k, n_head)  # [S, n_head, head_dim]
+    v = _of_heads(states[:, None], w_v, b_v, n_head)  # [S, n_head, head_dim]
+    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, S]  nothing is hidden
+    a = look(name + "pattern", softmax(scores * config.attention_scale(layer)))  # [n_head, T, S]
+    mixed = (a @ v.transpose(1, 0, 2)).transpose(1, 0, 2).reshape(len(h), -1)  # [T, n_embd]
+    out = mixed @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
+    x = x + look(f"blocks.{layer}.hook_cross_attn_out", out)  # [T, n_embd]
+    return look(f"blocks.{layer}.hook_resid_mid_cross", x)
+
+
 def feed_forward(
     config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
 ) -> np.ndarray:
@@ -250,10 +276,9 @@ def forward(
     look: Look = unseen,
     *,
     causal: bool = True,
+    states: np.ndarray | None = None,
 ) -> np.ndarray:
     """The whole model: for each position, one number per token of the vocabulary for what may follow.
-
-    ``forward(model, ids or text)`` is the same for a loaded model.
 
     Parameters
     ----------
@@ -264,10 +289,12 @@ def forward(
     ids : sequence of int, shape [T]
         Token ids, 0 <= id < n_vocab, at most n_ctx of them; or text, for a loaded model.
     look : callable, optional
-        Called as ``look(name, value)`` with what has a name (those of :mod:`gpt2c.hooks`); what it returns is
-        used instead: to see, return ``value``; to intervene, return something else.
+        Called as ``look(name, value)`` with what has a name (those of :mod:`gpt2c.hooks`); what it returns,
+        such as ``value`` itself, is used instead.
     causal : bool
         False lets every position attend to all others.
+    states : array, shape [S, n_embd]
+        The output of an encoder, for a model with cross-attention, which needs it.
 
     Returns
     -------
@@ -279,9 +306,9 @@ def forward(
     ContextLengthError
         More ids than the model has positions.
     ValueError
-        No ids, or an id outside the vocabulary.
+        No ids, or an id outside the vocabulary; states where there is no cross-attention, or the reverse.
     """
-    ids = _check_ids(config, ids)  # [T]
+    ids = _check_ids(config, ids, states)  # [T]
 
     def norm(x: np.ndarray, part: str, name: str) -> np.ndarray:
         return layer_norm(x, **_part(weights, part), epsilon=config.layer_norm_epsilon, look=look, name=name)
@@ -293,6 +320,8 @@ def forward(
         read = attention_inputs(config, weights, layer, x, look)  # 3 x [T, n_head or 1, n_embd]
         h = attention(config, weights, layer, read, look, causal=causal)  # [T, n_embd]
         x = look(block + "hook_resid_mid", x + look(block + "hook_attn_out", h))  # [T, n_embd]
+        if states is not None:
+            x = cross_attention(config, weights, layer, x, states, look)  # [T, n_embd]
         h = norm(look(block + "hook_mlp_in", x), f"h.{layer}.ln_2", block + "ln2")  # [T, n_embd]
         h = feed_forward(config, weights, layer, h, look)  # [T, n_embd]
         x = look(block + "hook_resid_post", x + look(block + "hook_mlp_out", h))  # [T, n_embd]
@@ -352,7 +381,11 @@ def _float64(x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.float64)  # float32 anywhere would silently lower the precision of what follows
 
 
-def _check_ids(config: Config, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+def _check_ids(
+    config: Config, ids: Sequence[int] | np.ndarray, states: np.ndarray | None = None
+) -> np.ndarray:
+    if config.add_cross_attention != (states is not None):
+        raise ValueError("states are needed if the model has cross-attention, and only then")
     ids = np.asarray(ids, np.int64)  # [T]
     if ids.ndim != 1 or len(ids) == 0:
         raise ValueError(f"ids must be one sequence of at least one token id, got shape {ids.shape}")

@@ -9,7 +9,8 @@
  * float32) does so for the output of attention. With few rows there are no LN and ENCODE steps: dense steps are folded.
  * Layers with cross-attention have LN_CROSS CROSS_Q CROSS_ATTENTION ENCODE CROSS_PROJ before LN_2. With post_norm the
  * steps are EMBED LN_EMB, per layer ENCODE C_ATTN ATTENTION ENCODE ATTN_PROJ LN_1 ENCODE C_FC MLP_PROJ LN_2, then LN_F,
- * which gathers the wanted rows, TRANSFORM LN_HEAD and HEAD; LN steps up to LN_2 write x, also with few rows.
+ * which gathers the wanted rows, TRANSFORM LN_HEAD and HEAD; LN steps up to LN_2 write x, also with few rows
+ * (unfused: norm, which COPY makes x).
  *
  * Observed layers (gpt2c_observer.flags) are unfused, with the same results bit by bit: no step is folded or does a
  * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. Where one part
@@ -44,6 +45,7 @@ typedef enum {
     GPT2C_POSITIONS,     /* from here on: of unfused layers. branch = wpe[position] */
     GPT2C_TYPES,         /* branch = wtt[type] */
     GPT2C_ADD,           /* x += branch */
+    GPT2C_COPY,          /* x = norm, with post_norm */
     GPT2C_APPEND,        /* keys and values to the caches */
     GPT2C_SCORES,        /* scores = scaled and masked */
     GPT2C_SOFTMAX,       /* pattern = softmax(scores) */
@@ -53,11 +55,12 @@ typedef enum {
     GPT2C_STOP           /* not for gpt2c_run */
 } gpt2c_phase;
 
-/* Where a STOP is, in the order of a pass: what has just been computed. */
+/* Where a STOP is, in the order of a pass without post_norm: what has just been computed. */
 typedef enum {
     GPT2C_AT_EMBED,         /* x: token embeddings alone */
     GPT2C_AT_TYPES,         /* branch: embeddings of token types */
     GPT2C_AT_POSITIONS,     /* branch: position embeddings */
+    GPT2C_AT_LN_EMB,        /* norm */
     GPT2C_AT_RESID_PRE,     /* x, before layer */
     GPT2C_AT_ATTN_IN,       /* x, as attention alone reads it */
     GPT2C_AT_LN_1,          /* norm */
@@ -76,7 +79,7 @@ typedef enum {
     GPT2C_AT_POST,          /* post */
     GPT2C_AT_MLP_OUT,       /* branch */
     GPT2C_AT_RESID_POST,    /* x, after layer */
-    GPT2C_AT_LN_F,          /* norm, of the wanted rows */
+    GPT2C_AT_LN_F,          /* norm, of the wanted rows: that of LN_F, or of LN_HEAD if there is a transform */
     GPT2C_N_PLACES
 } gpt2c_place;
 

@@ -52,7 +52,7 @@ static norm_work norm_work_of(const gpt2c_call *c, const gpt2c_step *step) {
     const gpt2c_model *m = c->model;
     const gpt2c_workspace *w = &c->workspace;
     const gpt2c_layer *layer = &m->layers[step->layer];
-    float *out = m->post_norm ? w->x : w->norm;
+    float *out = m->post_norm && !step->unfused ? w->x : w->norm;
     switch (step->phase) {
     case GPT2C_LN_EMB:
         return (norm_work){&m->ln_emb, out, NULL};

@@ -60,8 +60,14 @@ static void plan_embedding(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdi
         if (call->model->wtt) plan_addition(p, step, GPT2C_TYPES, GPT2C_AT_TYPES);
         plan_addition(p, step, GPT2C_POSITIONS, GPT2C_AT_POSITIONS);
     }
+    if (!call->model->post_norm) return;
     step.phase = GPT2C_LN_EMB;
-    if (call->model->post_norm) put(p, step);
+    put(p, step);
+    if (!unfused) return;
+    step.phase = GPT2C_STOP, step.detail = GPT2C_AT_LN_EMB;
+    put(p, step);
+    step.phase = GPT2C_COPY;
+    put(p, step);
 }
 
 /* The steps of an unfused layer, and the flags that each depends on, CROSS that of a model with cross-attention. */
@@ -136,8 +142,10 @@ static const unfused_step UNFUSED_POST[] = {
     {GPT2C_ATTN_PROJ, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
-    {GPT2C_LN_1, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
+    {GPT2C_LN_1, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},
+    {GPT2C_COPY, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
     {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_UNFUSED},
     {GPT2C_C_FC, 0, GPT2C_UNFUSED},
@@ -148,8 +156,10 @@ static const unfused_step UNFUSED_POST[] = {
     {GPT2C_MLP_PROJ, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_MLP_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
-    {GPT2C_LN_2, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_UNFUSED},
+    {GPT2C_LN_2, 0, GPT2C_UNFUSED},
+    {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_UNFUSED},
+    {GPT2C_COPY, 0, GPT2C_UNFUSED},
 };
 
 /* The next step of an unfused layer, from that at *n on, that there is with these flags; returns 0 past the last. */
@@ -239,26 +249,27 @@ static void plan_cross(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t
 /* What is wanted of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
 static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
     const gpt2c_model *m = call->model;
-    const int unfused = unfused_outside(call) && !m->post_norm;
-    const int fold = folds(call, rows) && !unfused && !call->output.hidden && !m->post_norm;
-    gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .unfused = unfused};
+    const int transforms = m->transform.n_out > 0, post = m->post_norm;
+    const int unfused = unfused_outside(call) && (!post || transforms);
+    const int fold = folds(call, rows) && !unfused && !call->output.hidden && !post;
+    gpt2c_step step = {.row0 = first, .rows = rows, .origin = row, .unfused = unfused && !transforms};
     if (!fold) {
         step.phase = GPT2C_LN_F;
         put(p, step);
     }
     if (call->output.hidden) return;
     step.origin = fold ? row : first, step.fold = fold;
+    if (transforms) {
+        step.phase = GPT2C_TRANSFORM;
+        put(p, step);
+        step.phase = GPT2C_LN_HEAD, step.unfused = unfused;
+        put(p, step);
+    }
     if (unfused) {
         step.phase = GPT2C_STOP, step.detail = GPT2C_AT_LN_F;
         put(p, step);
         step.phase = GPT2C_ENCODE, step.detail = GPT2C_HEAD;
         if (m->head.dtype != GPT2C_FLOAT32) put(p, step);
-    }
-    if (m->transform.n_out) {
-        step.phase = GPT2C_TRANSFORM;
-        put(p, step);
-        step.phase = GPT2C_LN_HEAD;
-        put(p, step);
     }
     const int scores = call->output.target_start != NULL;
     const ptrdiff_t block = scores && !fold ? call->output.score_block : rows;

@@ -5,6 +5,7 @@
 #include "team.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- dense layers ---- */
 
@@ -160,6 +161,11 @@ static void add_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
     c->kernels->epilogue(x, n, c->observer.branch + begin * n, n, NULL, &add, end - begin, n);
 }
 
+static void copy_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
+    const ptrdiff_t n = c->model->n_embd;
+    memcpy(c->workspace.x + begin * n, c->workspace.norm + begin * n, (size_t)((end - begin) * n) * sizeof(float));
+}
+
 static void activate_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
     const ptrdiff_t n = c->model->n_inner;
     c->kernels->apply(c->observer.post + begin * n, c->observer.pre + begin * n, (end - begin) * n,
@@ -266,6 +272,9 @@ static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdi
         break;
     case GPT2C_ADD:
         add_rows(c, begin, end);
+        break;
+    case GPT2C_COPY:
+        copy_rows(c, begin, end);
         break;
     case GPT2C_APPEND:
         pass_append(c, step, c->workspace.qkv + begin * n_qkv, n_qkv, 0, n_qkv, begin, end);

@@ -49,3 +49,6 @@ def pytest_addoption(parser):
         metavar="DIR",
         help="a folder with OpenAI's GPT-2 124M (config.json, model.safetensors), for -m real_gpt2",
     )
+    parser.addoption(
+        "--bert-dir", metavar="DIR", help="a folder with packages that hold BERTs, for -m real_bert"
+    )

@@ -14,7 +14,7 @@ import pytest
 from helpers.command_line import GREEDY, TIMEOUT, command, environment, run
 
 import gpt2c
-from gpt2c import GPT2, cli
+from gpt2c import GPT2, any_model, cli
 from gpt2c.checkpoint import BUNDLED
 
 # ---- generate
@@ -422,7 +422,11 @@ def test_the_ends_of_a_text_can_be_named(bundled):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["write"], 2, "there is no command 'write'; the commands are generate, suggest, score, classify,"),
+        (
+            ["write"],
+            2,
+            "there is no command 'write'; the commands are generate, suggest, score, fill, embed, classify,",
+        ),
         (["generat", "x"], 2, "there is no command 'generat'; did you mean generate? the commands are "),
         (["-m", "gtp2"], 2, "there is no command 'gtp2'"),
         (
@@ -558,12 +562,12 @@ def test_score_with_a_tokenizer_that_changes_the_text(monkeypatch, capsys):
         def decode(self, ids):
             return bytes(ids).decode("utf-8", "replace")
 
-    load = GPT2.from_pretrained
+    load = any_model.from_pretrained
 
     def with_lower(*arguments, **settings):
         return load(*arguments, **settings | {"tokenizer": Lower()})
 
-    monkeypatch.setattr(GPT2, "from_pretrained", with_lower)
+    monkeypatch.setattr(any_model, "from_pretrained", with_lower)
     assert cli.main(["score", "AB", "--no-bos"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith(" bits")  # bytes are not known, so no rate
     assert cli.main(["score", "AB", "--json"]) == 0

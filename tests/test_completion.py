@@ -14,6 +14,8 @@ COMMANDS = [
     "generate",
     "suggest",
     "score",
+    "fill",
+    "embed",
     "classify",
     "explain",
     "info",

@@ -21,7 +21,14 @@ from helpers import command_line
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Whole pages of examples.
-RUN = ("generation.md", "how-gpt2-works.md", "introspection.md", "scoring.md", "tokenizers.md")
+RUN = (
+    "encoder-decoder.md",
+    "generation.md",
+    "how-gpt2-works.md",
+    "introspection.md",
+    "scoring.md",
+    "tokenizers.md",
+)
 NEEDED = {"tokenizers.md": "tokenizers"}  # libraries that not everybody installs
 TRANSLATED = {"how-gpt2-works.zh.md": "how-gpt2-works.md"}
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])

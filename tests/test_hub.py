@@ -112,6 +112,12 @@ for line in sys.stdin:
             from gpt2c.checkpoint.hub import fetch_tokenizer
             print(json.dumps({"directory": str(fetch_tokenizer(asked.pop("source"), **asked))}), flush=True)
             continue
+        if asked.pop("encoder_decoder", False):
+            from gpt2c import EncoderDecoder
+            model = EncoderDecoder.from_pretrained(**asked)
+            found = model.generate("May 3rd, 1984").text
+            print(json.dumps({"text": found, "name": model.name, "notes": model.notes}), flush=True)
+            continue
         if "tokenizer" in asked:
             from gpt2c import GPT2
             model = GPT2.from_pretrained(**asked)
@@ -263,6 +269,27 @@ def test_other_vocabularies_are_fetched_where_there_is_no_tokenizer_json(ask, fi
     assert fetched(requests) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
+def test_files_of_sentence_transformers(ask, files):
+    """Those that say how texts become vectors are fetched, also out of the folder of a module."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    more = {
+        "modules.json": json.dumps(modules).encode(),
+        "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
+        "sentence_bert_config.json": b'{"max_seq_length": 7}',
+        "config_sentence_transformers.json": b"{}",
+    }
+    unused = {"2_Dense/config.json": b"{}", "2_Dense/model.safetensors": b"x", "onnx/config.json": b"{}"}
+    answer, requests = ask("owner/tiny", files | more | unused)
+    assert answer["read"]
+    names = [request.partition(f"resolve/{COMMIT}/")[2] for request in requests if request.startswith("GET")]
+    assert sorted(filter(None, names)) == sorted([*more, "model.safetensors"])
+    again, _ = ask("owner/tiny", local_files_only=True)
+    assert again["read"]
+
+
 def test_only_a_tokenizer(ask, files, tmp_path):
     small = {name: data for name, data in SMALL_FILES.items() if name != "generation_config.json"}
     answer, requests = ask("owner/tiny", files | SMALL_FILES, only_tokenizer=True)
@@ -290,6 +317,21 @@ def test_a_hub_name_as_the_tokenizer(ask, files, tmp_path):
     assert answer["ids"] == [335, 635]
     assert COMMIT in answer["name"]
     assert fetched(requests) == ["config.json", "merges.txt", "vocab.json"]
+
+
+def test_an_encoder_decoder_model(ask):
+    folder = BUNDLED.parent / "dates"
+    there = {path.name: path.read_bytes() for path in folder.iterdir()}
+    answer, requests = ask("owner/dates", there, encoder_decoder=True)
+    assert (answer["text"], answer["name"]) == ("1984-05-03", "owner/dates")
+    assert answer["notes"][0] == f"from the Hub: owner/dates at commit {COMMIT[:12]}"
+    assert fetched(requests) == sorted(set(there) - {"README.md"})
+    answer, _ = ask("owner/dates")
+    assert "gpt2c.EncoderDecoder.from_pretrained" in answer["message"]
+    answer, requests = ask(
+        "owner/other", there | {"config.json": b'{"model_type": "t5"}'}, encoder_decoder=True
+    )
+    assert "model_type is 't5'" in answer["message"] and fetched(requests) == ["config.json"]
 
 
 def test_a_tokenizer_that_is_not_there(ask, files):
@@ -573,9 +615,7 @@ def test_weights_by_another_name(ask, files):
 def test_another_architecture_is_refused_before_its_weights_are_fetched(ask, files):
     answer, requests = ask("owner/llama", files | {"config.json": b'{"model_type": "llama"}'})
     assert answer["error"] == "ConfigError"
-    assert answer["message"].endswith(
-        'config.json: model_type is \'llama\'; gpt2c runs "gpt2" and "gpt_bigcode"'
-    )
+    assert "config.json: model_type is 'llama'; gpt2c runs \"gpt2\", " in answer["message"]
     assert fetched(requests) == ["config.json"]
 
 

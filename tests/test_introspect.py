@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpt2c import GPT2, edits, reference
 from gpt2c.core import _engine
-from gpt2c.introspection.hooks import PLACES, full_name, hook_names, matching
+from gpt2c.introspection.hooks import PLACES, TABLES, full_name, hook_names, matching
 from gpt2c.introspection.observer import checked_edits
 
 ISAS = _engine.isas()
@@ -372,7 +372,8 @@ def test_caches_are_equal_to_themselves():
 
 
 def test_places_have_one_order():
-    assert tuple(PLACES) == tuple(_engine.PLACES)
+    assert tuple(PLACES) == tuple(place for place in _engine.PLACES if place in PLACES)
+    assert {place for table in TABLES.values() for place in table.places} == {*_engine.PLACES}
 
 
 def test_a_pass_can_begin_at_any_layer():

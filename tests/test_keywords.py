@@ -154,7 +154,19 @@ def test_signatures_are_as_written():
 
 
 OF_PYTHON = re.compile(r"[a-z]_[a-z]|\bmodel\.|\w\(|\w=|(?<!-)\b(stop takes|threads says)")
-COMMANDS = ("generate", "suggest", "score", "explain", "info", "convert", "export", "serve", "bench")
+COMMANDS = (
+    "generate",
+    "suggest",
+    "score",
+    "fill",
+    "embed",
+    "explain",
+    "info",
+    "convert",
+    "export",
+    "serve",
+    "bench",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,9 +11,31 @@ import gpt2c
 
 PACKAGE = Path(gpt2c.__file__).parent
 LAYERS = (
-    *("data", "errors", "json_values", "version", "config", "reference"),
-    *("tokenizer", "core", "checkpoint", "introspection", "scoring", "heads", "generation", "session"),
-    *("views", "model", "corpus", "integrations", "server", "cli"),
+    *("data", "errors", "json_values", "version", "config", "reference", "reference_bert"),
+    *(
+        "tokenizer",
+        "core",
+        "checkpoint",
+        "heads",
+        "introspection",
+        "scoring",
+        "masks",
+        "generation",
+        "session",
+        "translation",
+    ),
+    *(
+        "views",
+        "pretrained",
+        "model",
+        "bert",
+        "any_model",
+        "encoder_decoder",
+        "corpus",
+        "integrations",
+        "server",
+        "cli",
+    ),
     *("edits", "ray", "lm_eval", "__init__", "__main__"),
 )
 """The folders and files of the package, lowest first: each may import from those before it."""

@@ -331,6 +331,8 @@ def test_arguments_by_keyword_and_their_errors(bundled):
         TypeError, match=r"log_probabilities takes \(model, ids or text\) or \(config, weights, ids\): "
     ):
         reference.log_probabilities(model)
-    with pytest.raises(TypeError, match=r"forward takes \(model, ids or text, look, causal\) or \(config, "):
+    with pytest.raises(
+        TypeError, match=r"forward takes \(model, ids or text, look, causal, states\) or \(config, "
+    ):
         reference.forward(model)
     assert "generate(model, " in reference.generate.__doc__

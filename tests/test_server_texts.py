@@ -58,7 +58,7 @@ class TestEmbeddings:
             ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
             ({}, "input"),
             ({"input": []}, "input"),
-            ({"input": "a", "pooling": "max"}, "pooling"),
+            ({"input": "a", "pooling": "most"}, "pooling"),
         ],
     )
     def test_what_is_wrong_is_named(self, server, fields, param):

@@ -129,7 +129,7 @@ def test_the_command_line(tmp_path):
 def test_plain_models_import_nothing_of_this():
     code = (
         "import sys, gpt2c; gpt2c.GPT2.from_pretrained();"
-        "print([name for name in sys.modules if 'tensorflow' in name or 'bundle' in name or 'crc' in name])"
+        "print([name for name in sys.modules if 'tensorflow' in name or 'tf_bundle' in name or 'crc' in name])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 

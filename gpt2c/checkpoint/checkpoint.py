@@ -14,7 +14,7 @@ import numpy as np
 from ..config import Config
 from ..errors import CheckpointError
 from .files import RegularFile
-from .tensors import TensorInfo, read_tensor
+from .tensors import TensorInfo, read_from
 
 __all__ = ["Checkpoint"]
 
@@ -35,7 +35,7 @@ class Checkpoint:
     name : str
         For display: the hub name or the path, as given.
     tensors : dict
-        Canonical name -> TensorInfo (``.shape``, ``.dtype`` as stored, ``.file``), exactly those of a GPT-2
+        Canonical name -> TensorInfo (``.shape``, ``.dtype`` as stored, ``.file``), exactly those of a model
         of this configuration, in the order of the model.
     generation_config : dict
         The contents of generation_config.json, {} if there is none. Its defaults for sampling are not
@@ -69,13 +69,11 @@ class Checkpoint:
         KeyError
             There is no tensor of that name.
         """
-        info = self.tensors[name]
-        return read_tensor(self.files[info.file], info)
+        return read_from(self.files, self.tensors[name])
 
     def read_rows(self, name: str, begin: int, end: int) -> np.ndarray:
         """Rows ``begin`` to ``end`` of a matrix; otherwise like `read`."""
-        info = self.tensors[name]
-        return read_tensor(self.files[info.file], info, begin, end)
+        return read_from(self.files, self.tensors[name], begin, end)
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, shown
 from .files import GGUF_MAGIC, LLMC_MAGIC, RegularFile, is_torch_file, read_object
-from .hf_config import config_from_hf, with_generation_config
+from .hf_config import BERTS, config_from_hf, with_generation_config
 from .safetensors import check_begin, read_header
 from .tensors import TensorInfo
 from .validate import LOOSE, listed
@@ -79,6 +79,10 @@ def read_config(directory: Path, *, alone: bool = False) -> Config:
         )
     values = read_object(path)
     try:
+        if values.get("model_type") in BERTS:
+            from .bert_config import bert_from_hf  # deferred, as most models are GPT-2
+
+            return bert_from_hf(values)
         return config_from_hf(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

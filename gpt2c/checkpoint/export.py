@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from ..core.files import new_directory
 from .hf_config import config_to_hf, token_ids_to_hf
-from .names import expected, of_transformers
+from .names import Entry, expected, of_transformers
 from .safetensors import header_bytes
 
 if TYPE_CHECKING:
+    from ..config import Config
     from ..core.lm import LoadedModel
 
 __all__ = ["export", "names_gguf"]
@@ -47,15 +49,24 @@ def _export_directory(model: LoadedModel, directory: str | os.PathLike[str]) -> 
             "in float32, and export that"
         )
     with new_directory(os.fspath(directory)) as name:
-        folder, config = Path(name), config_to_hf(model.config)
+        folder, config = Path(name), _config(model.config)
         if model.has_tokenizer:
             from ..tokenizer.saving import write_tokenizer
 
             config |= write_tokenizer(model.tokenizer, folder, model.config.n_ctx)
         _write_json(folder / "config.json", config)
-        generation_config = {**model.generation_config, **token_ids_to_hf(model.config)}
-        _write_json(folder / "generation_config.json", generation_config)
+        if not model.config.is_bert:  # which generates nothing
+            generation_config = {**model.generation_config, **token_ids_to_hf(model.config)}
+            _write_json(folder / "generation_config.json", generation_config)
         _write_weights(folder / "model.safetensors", model)
+
+
+def _config(config: Config) -> dict[str, Any]:
+    if config.is_bert:
+        from .bert_config import bert_to_hf  # deferred, as most models are GPT-2
+
+        return bert_to_hf(config)
+    return config_to_hf(config)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -65,14 +76,28 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _write_weights(path: Path, model: LoadedModel) -> None:
     """The weights under the names of transformers; only one tensor at a time is unpacked."""
     shapes = {name: shape for name, _, shape in expected(model.config)}
-    # GPTBigCode has dense layers of torch, [out, in].
-    turned = {name for name in shapes if name.startswith("h.")} if model.config.is_multi_query else set()
+    entries = list(_entries(model.config))
+    stored = {}
+    for entry in entries:
+        *first, last = shapes[entry.canonical]
+        shape = (*first, last if entry.third is None else last // 3)
+        stored[entry.name] = ("F32", shape[::-1] if entry.is_turned else shape)
     with open(path, "wb") as file:
-        stored = {
-            of_transformers(name): ("F32", shape[::-1] if name in turned else shape)
-            for name, shape in shapes.items()
-        }
         file.write(header_bytes(stored, {"format": "pt"}))
-        for name in shapes:
-            array = model.weights[name].T if name in turned else model.weights[name]
-            file.write(np.ascontiguousarray(array).data.cast("B"))
+        for entry in entries:
+            array = model.weights[entry.canonical]
+            if entry.third is not None:
+                array = np.split(array, 3, axis=-1)[entry.third]
+            file.write(np.ascontiguousarray(array.T if entry.is_turned else array).data.cast("B"))
+
+
+def _entries(config: Config) -> Iterator[Entry]:
+    if config.is_bert:
+        from .bert import entries
+
+        yield from entries(config)
+        return
+    for name, _, shape in expected(config):
+        # GPTBigCode has dense layers of torch, [out, in].
+        is_turned = config.is_multi_query and name.startswith("h.") and len(shape) == 2
+        yield Entry(of_transformers(name), name, is_turned)

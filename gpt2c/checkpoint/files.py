@@ -25,6 +25,7 @@ __all__ = [
     "is_gguf",
     "is_torch_file",
     "parse_object",
+    "read_array",
     "read_object",
     "reading",
 ]
@@ -147,13 +148,28 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError.
     """
+    return parse_object(_json_bytes(path), str(path))
+
+
+def read_array(path: Path) -> list[Any]:
+    """Read a file that holds one JSON array, as `read_object` does.
+
+    Raises CheckpointError.
+    """
+    values = parse_object(b'{"array":%s}' % _json_bytes(path), str(path))["array"]
+    if not isinstance(values, list):
+        raise CheckpointError(f"{path} must hold one JSON array")
+    return values
+
+
+def _json_bytes(path: Path) -> bytes:
     with RegularFile(path) as file:
         if file.size > MAX_JSON:
             raise CheckpointError(
                 f"{path} has {file.size} bytes, too many for a model's JSON file (at most {MAX_JSON})"
             )
         data = file.read(file.size, 0)
-    return parse_object(data.removeprefix(codecs.BOM_UTF8), str(path))
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dict[str, Any]:

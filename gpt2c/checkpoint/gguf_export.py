@@ -126,10 +126,13 @@ def export_gguf(model: LoadedModel, path: str | os.PathLike[str], dtype: str) ->
 
 def _check_config(config: Config) -> None:
     """Refuse what llama.cpp would compute otherwise without a word: the format has no field for it."""
+    if config.is_bert:
+        raise ConfigError("the model is a BERT, of which gpt2c writes no GGUF file: export a directory")
     checks = (
         ("scale_attn_weights", config.scale_attn_weights, True),
         ("scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx, False),
         ("activation_function (activation)", config.activation, "gelu_new"),
+        ("add_cross_attention", config.add_cross_attention, False),
     )
     for name, value, only in checks:
         if value != only:

@@ -2,24 +2,33 @@
 
 Every field of transformers' ``GPT2Config`` and ``GPTBigCodeConfig`` that changes a result is honoured or
 refused by name; the others are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of
-transformers 4.57.
+transformers 4.57. `bert_config` does the same for BERT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..config import Config, Setting
 from ..errors import ConfigError, shown
+from .bundled import ENCODER_DECODER
 from .hf_head import HEADS, class_of, head_from_hf, head_to_hf
 
 __all__ = [
     "ACTIVATION_NAMES",
+    "BERTS",
+    "IGNORED",
+    "REFUSED",
+    "check_asked",
     "config_from_hf",
     "config_to_hf",
     "is_bigcode",
+    "is_off",
+    "left_over",
+    "take",
+    "token_ids",
     "token_ids_to_hf",
     "with_generation_config",
 ]
@@ -73,7 +82,10 @@ _DEFAULTS = {
     "tie_word_embeddings": True,
 }
 _BIGCODE_DEFAULTS = {"activation": "gelu_pytorch_tanh"}
-_DEFAULT_TOKEN_ID = 50256
+_DEFAULT_TOKEN_IDS = {"bos_token_id": 50256, "eos_token_id": 50256}
+
+BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
+"""The values of model_type that `bert_config` reads."""
 
 # model_type -> the names of its classes.
 _BIGCODE = "gpt_bigcode"
@@ -101,16 +113,15 @@ _BIGCODE_ALONE = {
 
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
-_REFUSED = {
-    "add_cross_attention": "cross-attention to an encoder is not supported",
-    "is_encoder_decoder": "encoder-decoder models are not supported",
+REFUSED = {
+    "is_encoder_decoder": 'of encoder-decoder models those with model_type "encoder-decoder" are supported',
     "pruned_heads": "pruned attention heads are not supported",
     "quantization_config": "quantized weights are not supported: use the original float checkpoint",
     "compression_config": "compressed weights are not supported: use the original float checkpoint",
 }
 
 # Keys that change nothing here -> why. Also every key that begins with "summary_".
-_IGNORED = {
+IGNORED = {
     key: why
     for why, keys in {
         "for training only": (
@@ -171,20 +182,22 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     of_bigcode = values.get("model_type") == _BIGCODE
     defaults = _DEFAULTS | (_BIGCODE_DEFAULTS if of_bigcode else {})
     fields = {
-        name: _take(values, name, defaults[name], report)
-        for name in _KEYS
+        name: take(values, name, keys, defaults[name], report)
+        for name, keys in _KEYS.items()
         if not (of_bigcode and name in _GPT2_ALONE)
     }
     if of_bigcode:
         fields["n_kv_head"] = 1 if _multi_query(values, report) else fields["n_head"]
+    fields["add_cross_attention"] = _cross_attention(values, of_bigcode, report)
     if head is not None and head.kind != "choice" and fields["tie_word_embeddings"] is False:
         fields["tie_word_embeddings"] = True
         at = next(i for i, setting in enumerate(report) if setting.key == "tie_word_embeddings")
         report[at] = report[at]._replace(status="ignored", note="a classifier stores no head for tokens")
     config = Config(**fields, head=head)
-    ids = _token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_ID)
+    ids = token_ids(values, config.n_vocab, report, _DEFAULT_TOKEN_IDS)
+    model, ignored = ("GPTBigCode", IGNORED | _BIGCODE_ALONE) if of_bigcode else ("GPT-2", IGNORED)
     seen = {setting.key for setting in report}
-    report += [_left_over(key, values[key], of_bigcode) for key in values if key not in seen]
+    report += [left_over(key, values[key], REFUSED, ignored, model) for key in values if key not in seen]
     return replace(config, **ids, report=tuple(report))
 
 
@@ -199,7 +212,7 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
     A missing key overrides nothing. All other keys are defaults for sampling and change nothing.
     """
     report: list[Setting] = []
-    ids = _token_ids(values, config.n_vocab, report, None)
+    ids = token_ids(values, config.n_vocab, report, {})
     found = tuple(
         setting._replace(note="; ".join(filter(None, (setting.note, "from generation_config.json"))))
         for setting in report
@@ -221,6 +234,7 @@ def config_to_hf(config: Config) -> dict[str, Any]:
         "model_type": kind,
         **(head_to_hf(config.head) if config.head else {}),
         **(fields | {"multi_query": True} if shared else fields),
+        **({"add_cross_attention": True} if config.add_cross_attention else {}),
         **token_ids_to_hf(config),
         "dtype": "float32",
     }
@@ -235,16 +249,18 @@ def token_ids_to_hf(config: Config) -> dict[str, Any]:
     }
 
 
-def _take(values: Mapping[str, Any], name: str, default: Any, report: list[Setting]) -> Any:
-    """The value of one field, from the key that is present; adds its line to the report."""
-    present = [key for key in _KEYS[name] if key in values]
-    if name == "n_ctx" and "n_ctx" in values:
+def take(
+    values: Mapping[str, Any], name: str, keys: Sequence[str], default: Any, report: list[Setting]
+) -> Any:
+    """The value of one field, from that of its keys that is present; adds its line to the report."""
+    present = [key for key in keys if key in values]
+    if keys[0] == "n_positions" and "n_ctx" in values:
         if present:
             report.append(Setting("n_ctx", values["n_ctx"], "ignored", "n_positions counts"))
         else:
             present = ["n_ctx"]
     if not present:
-        report.append(Setting(_KEYS[name][0], default, "default"))
+        report.append(Setting(keys[0], default, "default"))
         return ACTIVATION_NAMES[default] if name == "activation" else default
     value, note = values[present[0]], ""
     for other in present[1:]:
@@ -280,20 +296,31 @@ def _multi_query(values: Mapping[str, Any], report: list[Setting]) -> bool:
     return found
 
 
-def _token_ids(
-    values: Mapping[str, Any], n_vocab: int, report: list[Setting], default: int | None
+def _cross_attention(values: Mapping[str, Any], of_bigcode: bool, report: list[Setting]) -> bool:
+    """Whether layers attend to the output of an encoder; adds its line to the report where that is said."""
+    found = values.get("add_cross_attention")
+    if not (found is None or isinstance(found, bool)) or (of_bigcode and found):
+        allowed = "false, in models of type gpt_bigcode" if of_bigcode else "true or false"
+        raise ConfigError(f"add_cross_attention is {shown(found)}; allowed: {allowed}")
+    if "add_cross_attention" in values:
+        report.append(Setting("add_cross_attention", found, "honoured", "" if found else "not asked for"))
+    return found is True
+
+
+def token_ids(
+    values: Mapping[str, Any], n_vocab: int, report: list[Setting], defaults: Mapping[str, int]
 ) -> dict[str, Any]:
     """The special token ids in ``values``, as fields of Config; ids outside the vocabulary are left out.
 
     Such ids are common in real files (GPT-2's defaults with a smaller vocabulary) and harmless: the model can
-    neither produce nor be given such a token. ``default`` is the value of missing keys; with None they are
-    left out.
+    neither produce nor be given such a token. ``defaults`` has the values of missing keys; those without one
+    are left out.
     """
     found: dict[str, Any] = {}
     for key, name in (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_ids")):
-        if key not in values and default is None:
+        if key not in values and key not in defaults:
             continue
-        value = values.get(key, default)
+        value = values.get(key, defaults.get(key))
         several = isinstance(value, list) and key == "eos_token_id"
         ids = list(value) if several else [] if value is None else [value]
         if not all(type(token) is int for token in ids):
@@ -313,19 +340,32 @@ def _token_ids(
 def _refuse(values: Mapping[str, Any]) -> None:
     """Raise for models of another kind and for requests that cannot be honoured."""
     model_type = "gpt2" if values.get("model_type") is None else values["model_type"]
+    if model_type == ENCODER_DECODER:
+        raise ConfigError(
+            f"model_type is {model_type!r}: load it with gpt2c.EncoderDecoder.from_pretrained; on the "
+            "command line, gpt2c generate, info and convert take it"
+        )
     if model_type not in tuple(_ARCHITECTURES):
-        raise ConfigError(f'model_type is {shown(model_type)}; gpt2c runs "gpt2" and "{_BIGCODE}"')
-    architectures = values.get("architectures")
-    if architectures is not None and not isinstance(architectures, list):
-        raise ConfigError(f"architectures is {shown(architectures)}; allowed: a list of names, or null")
-    for name in architectures or ():
-        if name not in _ARCHITECTURES[model_type]:
-            raise ConfigError(
-                f"architectures names {shown(name)}; gpt2c runs {', '.join(_ARCHITECTURES[model_type])}"
-            )
-    for key, why in _REFUSED.items():
+        known = [f'"{kind}"' for kind in (*_ARCHITECTURES, *BERTS)]
+        raise ConfigError(
+            f"model_type is {shown(model_type)}; gpt2c runs {', '.join(known[:-1])} and {known[-1]}"
+        )
+    check_asked(values, _ARCHITECTURES[model_type], REFUSED, "GPT-2")
+
+
+def check_asked(
+    values: Mapping[str, Any], architectures: Sequence[str], refused: Mapping[str, str], model: str
+) -> None:
+    """Raise for other classes than these, for keys that are refused, and for a model with its own code."""
+    named = values.get("architectures")
+    if named is not None and not isinstance(named, list):
+        raise ConfigError(f"architectures is {shown(named)}; allowed: a list of names, or null")
+    for name in named or ():
+        if name not in architectures:
+            raise ConfigError(f"architectures names {shown(name)}; gpt2c runs {', '.join(architectures)}")
+    for key, why in refused.items():
         value = values.get(key)
-        if not (value is None or value is False or value == {} or value == []):
+        if not is_off(value):
             raise ConfigError(
                 f"{key} is {shown(value)}; allowed: null or left out. {why[0].upper()}{why[1:]}"
             )
@@ -336,19 +376,24 @@ def _refuse(values: Mapping[str, Any]) -> None:
         if key.startswith(("AutoModel", "TFAutoModel", "FlaxAutoModel")):
             raise ConfigError(
                 f"auto_map names {shown(key)}: this model brings its own Python code and may compute "
-                "something else than GPT-2; gpt2c does not run it"
+                f"something else than {model}; gpt2c does not run it"
             )
 
 
-def _left_over(key: str, value: Any, of_bigcode: bool) -> Setting:
+def is_off(value: Any) -> bool:
+    """Whether a value of config.json asks for nothing."""
+    return value is None or value is False or value in ({}, [])
+
+
+def left_over(
+    key: str, value: Any, refused: Collection[str], ignored: Mapping[str, str], model: str
+) -> Setting:
     """The report's line for a key that is not read."""
-    if key in _REFUSED:
+    if key in refused:
         return Setting(key, value, "honoured", "not asked for")
     if key == "auto_map":
         return Setting(key, value, "ignored", "no code of the model's own is run")
-    why = "for GPT2DoubleHeadsModel" if key.startswith("summary_") else _IGNORED.get(key)
-    if of_bigcode:
-        why = _BIGCODE_ALONE.get(key, why)
+    why = "for GPT2DoubleHeadsModel" if key.startswith("summary_") else ignored.get(key)
     if why:
         return Setting(key, value, "ignored", why)
-    return Setting(key, value, "unknown", f"not a field of {'GPTBigCode' if of_bigcode else 'GPT-2'}")
+    return Setting(key, value, "unknown", f"not a field of {model}")

@@ -17,6 +17,11 @@ HEADS = {
     "GPT2DoubleHeadsModel": "choice",
     "GPTBigCodeForSequenceClassification": "sequence",
     "GPTBigCodeForTokenClassification": "token",
+    **{
+        f"{family}For{kind}Classification": kind.lower()
+        for family in ("Bert", "Roberta", "XLMRoberta", "DistilBert")
+        for kind in ("Sequence", "Token")
+    },
 }
 _PROBLEMS = {
     "regression": "regression",
@@ -34,8 +39,10 @@ _SUMMARY = {
 _MOST_LABELS = 65_536
 
 
-def head_from_hf(values: Mapping[str, Any], report: list[Setting]) -> Head | None:
+def head_from_hf(values: Mapping[str, Any], report: list[Setting], pooling: str | None = None) -> Head | None:
     """The head that a ``config.json`` asks for, if it is one; adds what was read to the report.
+
+    ``pooling`` is the activation of the layer that the first token of a text goes through in BERT.
 
     Raises
     ------
@@ -54,13 +61,16 @@ def head_from_hf(values: Mapping[str, Any], report: list[Setting]) -> Head | Non
         labels = _labels(values, report)
         if kind == "token":
             return Head(kind, labels)
-        return Head(kind, labels, _problem(values, len(labels), report), _pad(values, report))
+        problem = _problem(values, len(labels), report)
+        if pooling is not None:
+            return Head(kind, labels, problem, activation=pooling, pooled=True)
+        return Head(kind, labels, problem, _pad(values, report))
     return None
 
 
 def class_of(config: Config, kind: str) -> str:
     """The class of transformers that has a head of this kind, for a model of this configuration."""
-    family = "GPTBigCode" if config.is_multi_query else "GPT2"
+    family = "Bert" if config.is_bert else "GPTBigCode" if config.is_multi_query else "GPT2"
     names = [name for name, other in HEADS.items() if other == kind]
     return next((name for name in names if name.startswith(family)), names[0])
 
@@ -72,8 +82,9 @@ def head_to_hf(head: Head) -> dict[str, Any]:
     found: dict[str, Any] = {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
     found["label2id"] = {label: i for i, label in enumerate(head.labels)}
     if head.kind == "sequence":
-        [problem] = [name for name, problem in _PROBLEMS.items() if problem == head.problem]
-        found |= {"problem_type": problem, "pad_token_id": head.pad_token_id}
+        [found["problem_type"]] = [name for name, problem in _PROBLEMS.items() if problem == head.problem]
+    if head.kind == "sequence" and not head.pooled:
+        found["pad_token_id"] = head.pad_token_id
     return found
 
 

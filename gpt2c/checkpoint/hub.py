@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ..errors import CheckpointError
@@ -36,6 +37,13 @@ _SMALL_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
+# What sentence_transformers.py reads beside a model.
+_OF_SENTENCES = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+    *(f"sentence_{family}_config.json" for family in ("bert", "roberta", "distilbert", "xlm-roberta")),
+)
 # These are needed only where there is no tokenizer.json.
 _OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
@@ -61,12 +69,13 @@ def fetch(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    check: Callable[[Path], object] = read_config,
 ) -> tuple[Path, list[str]]:
     """Download a model into the cache; return its directory there and notes for display.
 
-    config.json comes first and must describe a GPT-2; then come the model's small files, then its weights:
-    model.safetensors, else pytorch_model.bin, or the shards of either and their index. Without a connection,
-    the cached files are used.
+    config.json comes first, and `check` raises unless its directory is that of a model that is run; then come
+    the model's small files, then its weights: model.safetensors, else pytorch_model.bin, or the shards of
+    either and their index. Without a connection, the cached files are used.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def fetch(
     if repository.lists("config.json", there) < repository.lists(ADAPTER_CONFIG, there):
         return _fetch_adapter(repository, there)
     directory = repository.get("config.json", revision).parent
-    read_config(directory)
+    check(directory)
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
@@ -91,7 +100,7 @@ def fetch(
         there = set(os.listdir(directory))
         notes.append(f"the cached copy was used as it is: {repository.offline}")
 
-    for file in _small_files(there):
+    for file in (*_small_files(there), *(file for file in _OF_SENTENCES if file in there)):
         repository.get(file, commit)
     weights = next((name for name in WEIGHTS if name in there), None)
     if weights is None and repository.offline:
@@ -225,8 +234,10 @@ class _Repository:
             else:
                 self.offline = f"the Hub cannot be reached ({type(error).__name__}: {_first_line(error)})"
             return set()
-        paths = [PurePosixPath(sibling.rfilename) for sibling in siblings]
-        return {path.name for path in paths if path.parts[:-1] == self.folder}
+        n, known = len(self.folder), set(_OF_SENTENCES)
+        parts = [PurePosixPath(sibling.rfilename).parts for sibling in siblings]
+        names = {"/".join(path[n:]) for path in parts if path[:n] == self.folder}
+        return {name for name in names if "/" not in name or name in known}
 
     def commit(self, directory: Path) -> str:
         """The commit that a directory of the cache holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import _engine
 from ..core.lm import LoadedModel, check_threads
+from ..core.roles import wrong_class
 from ..errors import TokenizerError
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
@@ -23,55 +24,52 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
     from .opening import Checkpoint
 
-__all__ = ["load"]
+__all__ = ["check_arithmetic", "findable", "given_tokenizer", "load", "load_checkpoint", "load_packed"]
 
 Model = TypeVar("Model", bound=LoadedModel)
 
 
 def load(
-    cls: type[Model],
+    classes: Sequence[type[Model]],
     source: str | os.PathLike[str] | None,
     *,
-    dtype: str | None,
-    cache_dtype: str | None,
-    backend: str,
-    threads: int | None,
-    tokenizer: Any,
-    adapter: Any,
-    revision: str | None,
-    subfolder: str | None,
-    strict: bool,
-    progress: bool,
+    dtype: str | None = None,
+    cache_dtype: str | None = None,
+    backend: str = "native",
+    threads: int | None = None,
+    tokenizer: Any = None,
+    adapter: Any = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    strict: bool = True,
+    progress: bool = False,
     **hub: Any,
 ) -> Model:
-    """A model of class ``cls``; the options are those of :meth:`gpt2c.GPT2.from_pretrained`."""
+    """A model of that of the ``classes`` which is for its type.
+
+    The options are those of :meth:`gpt2c.GPT2.from_pretrained`.
+    """
     if adapter is not None:
         from .merging import given_adapters
 
         adapter = given_adapters(adapter)
     # What a pickle holds: no access token, which is a secret.
     origin = {
-        "source": _findable(source),
+        "source": findable(source),
         "dtype": dtype,
         "backend": backend,
         "threads": threads,
-        "tokenizer": _findable(tokenizer),
-        "adapter": adapter and [(_findable(path), weight) for path, weight in adapter],
+        "tokenizer": findable(tokenizer),
+        "adapter": adapter and [(findable(path), weight) for path, weight in adapter],
         "revision": revision,
         "subfolder": subfolder,
         "strict": strict,
         **{name: value for name, value in hub.items() if name != "token"},
     }
     threads = check_threads(threads)  # before the long work
-    if dtype is not None and dtype not in _engine.DTYPES:
-        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
-        raise ValueError(
-            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
-        )
-    if backend not in _engine.BACKENDS:
-        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+    check_arithmetic(dtype, backend)
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
-    find = None if tokenizer is None else partial(_given_tokenizer, tokenizer, hub)
+    find = None if tokenizer is None else partial(given_tokenizer, tokenizer, hub)
     path = None if revision is not None or subfolder else packed_path(source)
     if path is not None and adapter:
         raise ValueError(
@@ -79,7 +77,7 @@ def load(
             "from, with the adapter; save writes the two into one packed file"
         )
     if path is not None:
-        return _load_packed(cls, path, dtype, backend, find, how)
+        return load_packed(classes, path, dtype, backend, find, how)
 
     from .opening import open_checkpoint
 
@@ -87,26 +85,48 @@ def load(
         source, adapter=adapter, revision=revision, subfolder=subfolder, strict=strict, **hub
     )
     with checkpoint.loading():
-        return _load_checkpoint(cls, checkpoint, dtype, backend, find, progress, how)
+        return load_checkpoint(classes, checkpoint, dtype, backend, find, progress, how)
 
 
-def _findable(given: Any) -> Any:
+def check_arithmetic(dtype: Any, backend: Any) -> None:
+    """Raise ValueError if there is no such number format or back end."""
+    if dtype is not None and dtype not in _engine.DTYPES:
+        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
+        raise ValueError(
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
+        )
+    if backend not in _engine.BACKENDS:
+        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+
+
+def findable(given: Any) -> Any:
     """A path so that it leads to the same from another folder; all else, such as a hub name, as it is."""
     return os.path.abspath(given) if isinstance(given, str | os.PathLike) and os.path.exists(given) else given
 
 
-def _load_checkpoint(
-    cls: type[Model],
+def _class_of(config: Config, name: str, classes: Sequence[type[Model]]) -> type[Model]:
+    for cls in classes:
+        if cls.model_type in (None, config.model_type):
+            return cls
+    raise wrong_class(config, name)
+
+
+def load_checkpoint(
+    classes: Sequence[type[Model]],
     checkpoint: Checkpoint,
     dtype: str | None,
     backend: str,
     find: Callable[[Config], Tokenizer] | None,
     progress: bool,
     how: dict[str, Any],
+    *,
+    keeps_bos: bool = False,
 ) -> Model:
+    """The model of a checkpoint; its tokenizer is what ``find`` finds, or its own."""
+    cls = _class_of(checkpoint.config, checkpoint.name, classes)
     notes = list(checkpoint.notes)
     found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
-    config, remarks = with_tokenizer(checkpoint.config, found)
+    config, remarks = with_tokenizer(checkpoint.config, found, keeps_bos=keeps_bos)
     with _counting(checkpoint, progress) as (read, read_rows):
         weights = _engine.Weights(
             config,
@@ -135,17 +155,21 @@ def _own_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer_at(checkpoint.directory, checkpoint.config)
 
 
-def _load_packed(
-    cls: type[Model],
+def load_packed(
+    classes: Sequence[type[Model]],
     path: Path,
     dtype: str | None,
     backend: str,
     find: Callable[[Config], Tokenizer] | None,
     how: dict[str, Any],
+    *,
+    keeps_bos: bool = False,
 ) -> Model:
+    """The model of a packed file; as `load_checkpoint`."""
     from ..tokenizer.load import unpack
 
     packed = open_packed(path)
+    cls = _class_of(packed.config, str(path), classes)
     if dtype not in (None, packed.dtype):
         raise ValueError(
             f"dtype is {dtype!r}, but {path} holds its weights in {packed.dtype!r} only: leave dtype out, or "
@@ -168,7 +192,7 @@ def _load_packed(
         return unpack(packed.vocabulary, str(path), packed.config.n_vocab)
 
     found, problem = _tokenizer(find, packed.config, own, notes)
-    config, remarks = with_tokenizer(packed.config, found)
+    config, remarks = with_tokenizer(packed.config, found, keeps_bos=keeps_bos)
     packed = replace(packed, config=config)
     return cls(
         packed.weights(threads=how["threads"]),
@@ -182,7 +206,8 @@ def _load_packed(
     )
 
 
-def _given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
+def given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
+    """The tokenizer that is asked for."""
     from .tokenizer import find_tokenizer
 
     return find_tokenizer(given, config, **hub)

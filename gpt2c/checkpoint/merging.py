@@ -105,6 +105,11 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     CheckpointError
         An adapter is damaged, or does not fit the base or the other ones.
     """
+    if base.config.is_bert:
+        raise CheckpointError(
+            f"{base.name} is a BERT, into which gpt2c merges no adapters: where PEFT is installed, "
+            "model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+        )
     with contextlib.ExitStack() as stack:
         adapters = [open_adapter(path, name, weight, stack) for path, name, weight, _ in found]
         _check_together(adapters)

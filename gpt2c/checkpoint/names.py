@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from ..config import Config
 
 __all__ = [
+    "Entry",
     "canonical",
     "expected",
     "from_llama_cpp",
@@ -21,6 +23,7 @@ __all__ = [
     "of_llama_cpp",
     "of_transformers",
     "shared_prefix",
+    "without_wrappers",
 ]
 
 _Dims = dict[str, tuple[str, ...]]
@@ -100,7 +103,16 @@ _OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
 _OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
 # What PEFT leaves in the names of layers, beside or around which it puts its own.
 _ADAPTER = re.compile(r"(.*\.)?(lora_\w+|base_layer|modules_to_save|original_module)(\..*)?")
-_MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.attn\.(bias|masked_bias)")
+_MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.(?:cross)?att(?:n|ention)\.(bias|masked_bias)")
+
+
+class Entry(NamedTuple):
+    """A tensor that is written into a file, and what it is made of."""
+
+    name: str  # in the file
+    canonical: str
+    is_turned: bool = False  # a matrix whose transpose is stored
+    third: int | None = None  # which third of the columns, if not all
 
 
 def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...]]]:
@@ -122,7 +134,8 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
         yield name, tuple(words.get(dim, dim) for dim in dims), tuple(sizes[dim] for dim in dims)
     shapes = {} if config.head is None else config.head.shapes(config.n_embd)
     for name, shape in shapes.items():
-        yield name, ("labels" if config.is_classifier else "1", "n_embd")[: len(shape)], shape
+        first = "n_embd" if name.startswith("pooler.") else "labels" if config.is_classifier else "1"
+        yield name, (first, "n_embd")[: len(shape)], shape
 
 
 def canonical(stored: str) -> str:
@@ -131,8 +144,7 @@ def canonical(stored: str) -> str:
     Before it may stand the names of what wraps the model, then "transformer." where it belongs to the body;
     endings may be those of old versions.
     """
-    bare = _with_dots(stored)
-    bare = bare[_WRAPPERS.match(bare).end() :]  # type: ignore[union-attr]  # it matches nothing, too
+    bare = without_wrappers(_with_dots(stored))
     bare = _OLD_HEAD.get(bare, bare)
     name = bare.removeprefix(_PREFIX)
     if name in _HEAD:
@@ -140,6 +152,11 @@ def canonical(stored: str) -> str:
         return name if name == bare else stored
     old = _OLD_ENDING.fullmatch(name)
     return old[1] + _ENDINGS[old[2]] if old else name
+
+
+def without_wrappers(stored: str) -> str:
+    """A stored name without those of what wraps the model."""
+    return stored[_WRAPPERS.match(stored).end() :]  # type: ignore[union-attr]  # it matches nothing, too
 
 
 def _with_dots(stored: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from .bundled import BUNDLED, located
 from .checkpoint import Checkpoint
 from .directory import (
     ADAPTER_CONFIG,
@@ -25,9 +26,7 @@ from .validate import match, unwrapped, without_absent_head
 if TYPE_CHECKING:
     from .training import Training
 
-__all__ = ["BUNDLED", "Checkpoint", "open_checkpoint"]
-
-BUNDLED = Path(__file__).parent.parent / "data" / "model"
+__all__ = ["BUNDLED", "Checkpoint", "check_given", "find", "open_checkpoint"]
 
 
 def open_checkpoint(
@@ -69,9 +68,9 @@ def open_checkpoint(
     ConfigError
         config.json is invalid, or asks for something gpt2c cannot honour.
     """
-    _check_given(source, subfolder)
+    check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
-    path, notes, is_local = _find(BUNDLED if source is None else source, revision, subfolder, hub)
+    path, notes, is_local = find(BUNDLED if source is None else source, revision, subfolder, hub)
     own = str(path) if is_local or subfolder else name
     with reading(path):
         if is_adapter(path):
@@ -82,10 +81,11 @@ def open_checkpoint(
         return base if adapter is None else _merged(base, [], adapter, hub)
 
 
-def _find(
+def find(
     source: str | os.PathLike[str], revision: str | None, subfolder: str | None, hub: dict[str, Any]
 ) -> tuple[Path, list[str], bool]:
     """Where a model is, notes on that, and whether it was on this machine; else it is fetched."""
+    source = located(source)
     path = Path(os.path.expanduser(source))
     with reading(path):
         if os.fspath(source) != "" and os.path.exists(path):
@@ -128,7 +128,7 @@ def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Chec
 
     base, revision = base_of(path, name)
     with needed_by(name):
-        found, notes, _ = _find(base, revision, None, hub)
+        found, notes, _ = find(base, revision, None, hub)
         if is_adapter(found):
             raise CheckpointError(f"it is for {base!r}, which is an adapter too")
         with reading(found):
@@ -170,9 +170,19 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
                 stored = as_gpt2(stored, config)
             source = "its config.json"
             config, generation_config = read_generation_config(directory, config)
+            if (directory / "modules.json").exists():
+                from .sentence_transformers import with_pooling  # deferred, as most models have no such file
+
+                config = with_pooling(config, directory)
             config, absent = without_absent_head(config, stored)
             found = [*found, *wrapped, *absent]
-        tensors, remarks = match(stored, config, str(path), source=source, strict=strict)
+        how: dict[str, Any] = {"source": source, "strict": strict}
+        if config.is_bert:
+            from .bert import match_bert  # deferred, as most models are GPT-2
+
+            config, tensors, remarks = match_bert(stored, config, str(path), **how)
+        else:
+            tensors, remarks = match(stored, config, str(path), **how)
         stack.pop_all()
     return Checkpoint(
         config,
@@ -219,7 +229,8 @@ def _check_local(path: Path, revision: str | None, subfolder: str | None) -> Non
         raise ValueError(f"subfolder is for directories and names on the Hub; {path} is a file")
 
 
-def _check_given(source: object, subfolder: str | None) -> None:
+def check_given(source: object, subfolder: str | None) -> None:
+    """Raise unless this can be a model and a directory inside it."""
     if source is not None and not isinstance(source, (str, os.PathLike)):
         raise TypeError(
             "source must be a path, the name of a model on the Hub, or None for the bundled model; got "

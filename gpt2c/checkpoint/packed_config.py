@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..config import Config, Head, Setting
+from ..config import Config, Head, Pooling, Setting
 from ..errors import ConfigError, GPT2CError, shown
 from .files import parse_object
 
@@ -14,7 +14,7 @@ __all__ = ["check_keys", "config_from_header", "config_values"]
 
 # Keys of the configuration, and of its head, that are left out where they have their defaults: files that
 # were written before there was anything else lack them.
-_LATER = ("n_kv_head", "model_type", "n_types", "masked_head", "add_cross_attention")
+_LATER = ("n_kv_head", "model_type", "n_types", "masked_head", "add_cross_attention", "pooling")
 _LATER_OF_HEADS = ("pooled",)
 
 
@@ -54,6 +54,13 @@ def config_from_header(text: str) -> Config:
         values["head"] = Head(**head)
     elif head is not None:
         raise ConfigError(f"its configuration's head is {shown(head)}; allowed: an object or null")
+    if "pooling" in values:
+        pooling = values["pooling"]
+        if not isinstance(pooling, dict):
+            raise ConfigError(f"its configuration's pooling is {shown(pooling)}; allowed: an object")
+        of_pooling = [field.name for field in fields(Pooling)]
+        check_keys(pooling, of_pooling, "its configuration's pooling", ConfigError)
+        values["pooling"] = Pooling(**pooling)
     if not isinstance(report, list) or not all(map(_is_setting, report)):
         raise ConfigError(
             f"its configuration's report is {shown(report)}; allowed: lists [key, value, status, note]"

@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["with_tokenizer"]
 
 
-def with_tokenizer(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, list[str]]:
+def with_tokenizer(
+    config: Config, tokenizer: Tokenizer | None, *, keeps_bos: bool = False
+) -> tuple[Config, list[str]]:
     """The configuration with the bos and eos ids that hold with a tokenizer; and notes on the two.
 
     Many a config.json has the ids of the GPT-2 that its author began with, which are ordinary words of the
     model's own vocabulary, or no ids of it. So the configuration's ids stand if one is a special token of the
     tokenizer, or if the tokenizer names none in their place that the model has; else the tokenizer's counts.
+    With ``keeps_bos``, the bos stands in any case.
     """
     if tokenizer is None:
         return config, []
     notes, report = _around(tokenizer, config), list(config.report)
     bos, eos = config.bos_token_id, config.eos_token_ids
-    if _gives_way(() if bos is None else (bos,), tokenizer.bos_token_id, tokenizer, config):
+    if not keeps_bos and _gives_way(() if bos is None else (bos,), tokenizer.bos_token_id, tokenizer, config):
         bos = tokenizer.bos_token_id
         assert bos is not None
         notes.append(_note("bos_token_id", config.bos_token_id, bos, tokenizer, report))
@@ -61,12 +64,13 @@ def _around(tokenizer: Tokenizer, config: Config) -> list[str]:
     notes = []
     if tokenizer.prefix:
         before = ", ".join(_token(tokenizer, token) for token in tokenizer.prefix)
-        notes.append(f"the tokenizer puts {before} before a text: kept before prompts and scored texts")
+        done = "kept" if config.is_bert else "kept before prompts and scored texts"
+        notes.append(f"the tokenizer puts {before} before a text: {done}")
     if tokenizer.suffix:
         after = ", ".join(_token(tokenizer, token) for token in tokenizer.suffix)
-        done = (
-            "kept where a text is classified" if config.is_classifier else "left out, since texts go on here"
-        )
+        done = "left out, since texts go on here"
+        if config.is_bert or config.is_classifier:
+            done = "kept" if config.is_bert else "kept where a text is classified"
         notes.append(f"the tokenizer puts {after} after a text: {done}")
     if config.n_vocab < tokenizer.n_vocab < 2**31 - 1:  # the latter is said of an unknown size
         notes.append(

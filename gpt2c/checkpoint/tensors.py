@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,18 @@ import numpy as np
 from ..errors import CheckpointError, shown
 from .files import RegularFile
 
-__all__ = ["BLOCKS", "FLOAT_DTYPES", "ITEMSIZE", "READABLE", "ZERO", "TensorInfo", "block_of", "read_tensor"]
+__all__ = [
+    "BLOCKS",
+    "FLOAT_DTYPES",
+    "ITEMSIZE",
+    "READABLE",
+    "ZERO",
+    "TensorInfo",
+    "block_of",
+    "read_from",
+    "read_tensor",
+    "side_by_side",
+]
 
 # Bytes per element. Sub-byte types are in `BLOCKS`.
 ITEMSIZE = {
@@ -58,6 +70,8 @@ class TensorInfo(NamedTuple):
     # Of queries, keys and values that lie head by head along the last axis, [heads][3][width], and are read
     # as [3][heads][width]: how many heads.
     heads: int | None = None
+    # The tensors that it is made of, one beside the other along the last axis; they may be in several files.
+    parts: tuple[TensorInfo, ...] = ()
 
     def size_of(self, count: int) -> int:
         """The bytes of ``count`` neighbouring elements, which are whole blocks where the dtype has those."""
@@ -70,6 +84,36 @@ class TensorInfo(NamedTuple):
         n_rows, n_columns = self.shape
         rows, columns = (n_columns, 1) if self.strides is None else self.strides
         return self._replace(shape=(n_columns, n_rows), strides=(columns, rows))
+
+    def without_rows(self, count: int) -> TensorInfo:
+        """The same tensor without its first rows."""
+        row = math.prod(self.shape[1:]) if self.strides is None else self.strides[0]
+        skipped = self.size_of(count * row)
+        shape = (self.shape[0] - count, *self.shape[1:])
+        return self._replace(shape=shape, offset=self.offset + skipped, nbytes=self.nbytes - skipped)
+
+
+def side_by_side(name: str, parts: tuple[TensorInfo, ...]) -> TensorInfo:
+    """One tensor of several that differ in their last axis only."""
+    shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+    nbytes = sum(part.nbytes for part in parts)
+    return parts[0]._replace(name=name, shape=shape, nbytes=nbytes, strides=None, parts=parts)
+
+
+def read_from(
+    files: Mapping[Path, RegularFile], info: TensorInfo, begin: int = 0, end: int | None = None
+) -> np.ndarray:
+    """Read a tensor that may have parts, from the files that are open; else like `read_tensor`."""
+    if not info.parts:
+        return read_tensor(files[info.file], info, begin, end)
+    if len(info.shape) == 1:
+        return np.concatenate([read_from(files, part) for part in info.parts])[begin:end]
+    rows = len(range(info.shape[0])[begin:end])
+    out, at = np.empty((rows, *info.shape[1:]), np.float32), 0
+    for part in info.parts:
+        out[..., at : at + part.shape[-1]] = read_from(files, part, begin, end)
+        at += part.shape[-1]
+    return out
 
 
 def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | None = None) -> np.ndarray:

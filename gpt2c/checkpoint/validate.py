@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..config import Config
 from ..errors import CheckpointError, shown
@@ -18,11 +19,27 @@ from .names import (
 )
 from .tensors import FLOAT_DTYPES, READABLE, ZERO, TensorInfo
 
-__all__ = ["LOOSE", "listed", "match", "unwrapped", "without_absent_head"]
+__all__ = ["LOOSE", "Names", "listed", "match", "unwrapped", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
 # What messages say of errors that strict=False makes notes of.
 LOOSE = " (strict=False, --no-strict on the command line, loads what is needed all the same)"
+
+
+class Names(NamedTuple):
+    """What the tensors of a kind of model are called in files, and which of them there must be."""
+
+    model: str
+    """What it is called itself, for messages."""
+    wanted: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    """Name -> shape in words and in numbers."""
+    usual: Callable[[str], str]
+    """The name among these that a stored one stands for, or any other one."""
+    of_another_task: Callable[[str], bool]
+    """Whether such a name belongs to a head that is not used, if it is not wanted."""
+    embedding: str = "wte.weight"
+    head: str = "lm_head.weight"
+    """The matrices that may be tied."""
 
 
 def match(
@@ -32,6 +49,7 @@ def match(
     *,
     source: str = "its config.json",
     strict: bool = True,
+    names: Names | None = None,
 ) -> tuple[dict[str, TensorInfo], list[str]]:
     """Find every tensor of a model among the stored ones; none may be missing, and no others present.
 
@@ -47,11 +65,13 @@ def match(
         What the configuration was read from, for messages.
     strict : bool
         Refuse tensors that are not expected; else they are noted.
+    names : Names, optional
+        Those of the files, if they are not GPT-2's.
 
     Returns
     -------
     tensors : dict
-        Canonical name -> TensorInfo, in the order of the model.
+        Name -> TensorInfo, in the order of the model: the canonical names, or those in ``names``.
     notes : list of str
         What was ignored, for display.
 
@@ -61,19 +81,24 @@ def match(
         Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
         are named.
     """
-    wanted = {name: (dims, shape) for name, dims, shape in expected(config)}
-    found, notes = _of_the_model(stored, config, wanted, where)
-    if config.tie_word_embeddings and "lm_head.weight" in found:
-        notes += _tie(found, where)
+    if names is None:
+        of_gpt2 = {name: (dims, shape) for name, dims, shape in expected(config)}
+        names = Names("GPT-2", of_gpt2, canonical, head_of_another_task)
+    wanted = names.wanted
+    found, notes = _of_the_model(stored, config, names, where)
+    if config.tie_word_embeddings and names.head in found:
+        notes += _tie(found, names, where)
     missing = [name for name in wanted if name not in found]
     unexpected = [tensor.name for name, tensor in found.items() if name not in wanted]
     if missing or (unexpected and strict):
         parts = [f"{listed(missing)} missing"] if missing else []
         parts += [f"{listed(unexpected)} not expected"] if unexpected else []
         loose = "" if missing else LOOSE
-        raise CheckpointError(f"{where} does not hold the GPT-2 of {source}: {'; '.join(parts)}{loose}")
+        raise CheckpointError(
+            f"{where} does not hold the {names.model} of {source}: {'; '.join(parts)}{loose}"
+        )
     if unexpected:
-        notes.append(f"{listed(unexpected)} left aside: GPT-2 has no such tensors (strict=False)")
+        notes.append(f"{listed(unexpected)} left aside: {names.model} has no such tensors (strict=False)")
     for name, (dims, shape) in wanted.items():
         _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
@@ -99,16 +124,16 @@ def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[C
 
 
 def _of_the_model(
-    stored: Iterable[TensorInfo], config: Config, wanted: Collection[str], where: str
+    stored: Iterable[TensorInfo], config: Config, names: Names, where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """The stored tensors by canonical name, without masks and a head that is not used; the notes on those."""
+    """The stored tensors by usual name, without masks and a head that is not used; the notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
-        name = canonical(tensor.name)
+        name = names.usual(tensor.name)
         if is_mask(name, config.n_layer):
             masks += 1
-        elif head_of_another_task(name) and name not in wanted:
+        elif names.of_another_task(name) and name not in names.wanted:
             other_heads.append(name)
         elif of_an_adapter(tensor.name):
             raise CheckpointError(
@@ -128,7 +153,8 @@ def _of_the_model(
     if masks:
         notes.append(f"{masks} stored attention masks were skipped: the mask is always causal")
     if other_heads:
-        notes.append(f"{listed(other_heads)} skipped: the language model does not use this head")
+        user = "this model" if config.is_bert else "the language model"
+        notes.append(f"{listed(other_heads)} skipped: {user} does not use this head")
     return found, notes
 
 
@@ -148,22 +174,23 @@ def _check(
         )
 
 
-def _tie(found: dict[str, TensorInfo], where: str) -> list[str]:
+def _tie(found: dict[str, TensorInfo], names: Names, where: str) -> list[str]:
     """Remove a stored head that is tied to the embedding. Notes: none where the bytes are equal."""
-    head = found.pop("lm_head.weight")
-    if "wte.weight" not in found:
+    head, embedding = found.pop(names.head), found.get(names.embedding)
+    if embedding is None:
         # safetensors' save_model keeps one name of a matrix that has several, and it may be this one.
-        found["wte.weight"] = head
-        return ["wte.weight is stored under the name of the head that it is tied to, lm_head.weight"]
-    if head.shape != found["wte.weight"].shape:
+        found[names.embedding] = head
+        return [f"{names.embedding} is stored under the name of the head that it is tied to, {names.head}"]
+    if head.shape != embedding.shape:
         raise CheckpointError(
-            f"{where}: tie_word_embeddings is true, but lm_head.weight has the shape {list(head.shape)} and "
-            f"wte.weight {list(found['wte.weight'].shape)}"
+            f"{where}: tie_word_embeddings is true, but {names.head} has the shape {list(head.shape)} and "
+            f"{names.embedding} {list(embedding.shape)}"
         )
-    if head._replace(name=found["wte.weight"].name) == found["wte.weight"]:
+    if head._replace(name=embedding.name) == embedding:
         return []  # the same bytes
     return [
-        "lm_head.weight is stored, but tie_word_embeddings is true: wte.weight is used, as transformers does"
+        f"{names.head} is stored, but tie_word_embeddings is true: {names.embedding} is used, as "
+        "transformers does"
     ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import reference
+from .. import reference, reference_bert
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.packed import open_packed, packed_path
 from ..checkpoint.tensors import ZERO
@@ -25,7 +25,7 @@ from .formatting import counted, quoted, size_text
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..model import GPT2
+    from ..pretrained import Pretrained
     from ..tokenizer import Tokenizer
 
 __all__ = ["Finding", "findings", "rounding_bound"]
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
     """What was found and, where there is something to do, what."""
 
 
-def findings(model: GPT2, arguments: Namespace) -> Iterator[Finding]:
+def findings(model: Pretrained, arguments: Namespace) -> Iterator[Finding]:
     """Check a model that was loaded with the parsed ``arguments`` of a command."""
     path = packed_path(arguments.model)
     yield _configuration(model.config)
@@ -145,7 +145,7 @@ def _hash(path: Path) -> Finding:
         return Finding(f"SHA-256 of {path.name}", "ok", hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _finite(model: GPT2) -> Finding:
+def _finite(model: Pretrained) -> Finding:
     bad = [name for name in model.weights if not np.isfinite(model.weights[name]).all()]
     if bad:
         more = ", …" if len(bad) > 4 else ""
@@ -161,18 +161,20 @@ def _finite(model: GPT2) -> Finding:
 # ---- the self-check
 
 
-def _self_check(model: GPT2) -> Iterator[Finding]:
+def _self_check(model: Pretrained) -> Iterator[Finding]:
     """The hash of the logits of fixed token ids and, in float32, how far from the exact ones they are."""
     config = model.config
+    if config.add_cross_attention:
+        yield Finding("self-check", "note", "not made: logits depend on the output of an encoder, too")
+        return
     ids = [(7 * i * i + 3 * i + 1) % config.n_vocab for i in range(min(_LENGTH, config.n_ctx))]
-    # Of a classifier, too: those of its embedding, which stands for the whole of its body.
-    cache = model.new_cache(len(ids))
-    logits = _engine.forward(model.weights, [(cache, np.array(ids, np.int32))], threads=model.threads)
+    logits = _computed(model, ids)
+    what = "hidden states" if config.is_bert and not config.masked_head else "logits"
     if not np.isfinite(logits).all():
         yield Finding(
             "self-check",
             "wrong",
-            "logits are NaN or infinite: the weights are too large for float32, or the file is damaged",
+            f"{what} are NaN or infinite: the weights are too large for float32, or the file is damaged",
         )
         return
     digest = hashlib.sha256(np.ascontiguousarray(logits, "<f4").tobytes()).hexdigest()
@@ -182,7 +184,7 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
     yield Finding(
         "self-check",
         "ok",
-        f"logits of {counted(len(ids), 'token')}: SHA-256 {digest}, numerics {model.numerics}; {equal}",
+        f"{what} of {counted(len(ids), 'token')}: SHA-256 {digest}, numerics {model.numerics}; {equal}",
     )
     if model.dtype != "float32":
         return
@@ -190,10 +192,10 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
     if config.n_embd < 4:
         yield Finding("reference", "note", "not compared: the model is too narrow for a bound on rounding")
         return
-    exact = reference.forward(config, model.weights, ids)
+    exact = _exact(config, model.weights, ids)
     error = float(np.abs(logits - exact).max())
     bound = rounding_bound(model, ids, exact)
-    text = f"logits differ by up to {error:.1e} from those in float64; rounding may cause {bound:.1e}"
+    text = f"{what} differ by up to {error:.1e} from those in float64; rounding may cause {bound:.1e}"
     if error <= bound:
         yield Finding("reference", "ok", text)
     else:
@@ -205,7 +207,26 @@ def _self_check(model: GPT2) -> Iterator[Finding]:
         )
 
 
-def rounding_bound(model: GPT2, ids: list[int], exact: np.ndarray, trials: int = 3) -> float:
+def _computed(model: Pretrained, ids: list[int]) -> np.ndarray:
+    """What the engine makes of token ids: logits, or of a BERT without a head for tokens the hidden states.
+
+    Of another classifier they are those of its embedding, which stands for the whole of its body.
+    """
+    sequences = [(model.new_cache(len(ids)), np.array(ids, np.int32))]
+    if model.config.is_bert and not model.config.masked_head:
+        return _engine.hidden(model.weights, sequences, [np.arange(len(ids))], threads=model.threads)
+    return _engine.forward(model.weights, sequences, threads=model.threads)
+
+
+def _exact(config: Config, weights: Mapping[str, np.ndarray], ids: list[int]) -> np.ndarray:
+    """The same in float64."""
+    if not config.is_bert:
+        return reference.forward(config, weights, ids)
+    compute = reference_bert.forward if config.masked_head else reference_bert.hidden_states
+    return compute(config, weights, np.array(ids), None)
+
+
+def rounding_bound(model: Pretrained, ids: list[int], exact: np.ndarray, trials: int = 3) -> float:
     """How far from the exact logits those of correct arithmetic in float32 may be.
 
     A sum with rounding errors is the exact sum with slightly other weights. So the model itself tells how it
@@ -215,7 +236,7 @@ def rounding_bound(model: GPT2, ids: list[int], exact: np.ndarray, trials: int =
 
     Parameters
     ----------
-    model : GPT2
+    model : Pretrained
         In float32.
     ids : list of int
     exact : ndarray
@@ -224,16 +245,19 @@ def rounding_bound(model: GPT2, ids: list[int], exact: np.ndarray, trials: int =
         How often the model is computed.
     """
     config, weights = model.config, _Moved(model)
-    changes = [np.abs(reference.forward(config, weights, ids) - exact).max() for _ in range(trials)]
+    changes = [np.abs(_exact(config, weights, ids) - exact).max() for _ in range(trials)]
+    if config.is_bert and not config.masked_head:
+        return 4 * float(max(changes))
+    norm = "ln_head" if config.is_bert else "ln_f"
     head = model.weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    size = np.abs(model.weights["ln_f.weight"]) + np.abs(model.weights["ln_f.bias"])
+    size = np.abs(model.weights[f"{norm}.weight"]) + np.abs(model.weights[f"{norm}.bias"])
     return 4 * float(max(changes)) + 8 * _UNIT * float((np.abs(head) @ size).max())
 
 
 class _Moved(Mapping[str, np.ndarray]):
     """The weights of a model in float64, moved at random whenever one is read; none is kept."""
 
-    def __init__(self, model: GPT2) -> None:
+    def __init__(self, model: Pretrained) -> None:
         self._weights, self._blas = model.weights, model.backend == "blas"
         self._random = np.random.default_rng(0)
 
@@ -253,7 +277,7 @@ class _Moved(Mapping[str, np.ndarray]):
 
     def _roundings(self, name: str, shape: tuple[int, ...]) -> int:
         """Those of a dense layer's sums: blocks of 256 that are added, or any order; 16 of all else."""
-        if len(shape) == 1 or name in ("wte.weight", "wpe.weight"):
+        if len(shape) == 1 or name in ("wte.weight", "wpe.weight", "wtt.weight"):
             return 16
         n = shape[1] if name == "lm_head.weight" else shape[0]
         return n + 1 if self._blas else min(n, 256) + -(-n // 256)
@@ -262,7 +286,7 @@ class _Moved(Mapping[str, np.ndarray]):
 # ---- the tokenizer
 
 
-def _tokenizer(model: GPT2, directory: Path | None) -> Iterator[Finding]:
+def _tokenizer(model: Pretrained, directory: Path | None) -> Iterator[Finding]:
     try:
         tokenizer = model.tokenizer
     except TokenizerError as error:
@@ -271,10 +295,13 @@ def _tokenizer(model: GPT2, directory: Path | None) -> Iterator[Finding]:
         yield Finding("tokenizer", "wrong" if there else "note", str(error))
         return
     yield _sizes(tokenizer, model.config)
-    yield from _ends(tokenizer, model.config)
+    if model.config.is_bert:
+        yield _mask(tokenizer, model.config)
+    else:
+        yield from _ends(tokenizer, model.config)
     kept = "also where one is classified"
     before, after = f"before every text, {kept}", f"after every text, {kept}"
-    if not model.config.is_classifier:
+    if not (model.config.is_classifier or model.config.is_bert):
         before = "before every text, and it stays before prompts and scored texts"
         after = "after every text; it is left out, since texts go on here"
     for name, ids, what in (("prefix", tokenizer.prefix, before), ("suffix", tokenizer.suffix, after)):
@@ -331,6 +358,14 @@ def _ends(tokenizer: Tokenizer, config: Config) -> Iterator[Finding]:
             yield Finding(name, "ok", ", ".join(_named(tokenizer, index) for index in ids))
         else:
             yield Finding(name, "note", absent)
+
+
+def _mask(tokenizer: Tokenizer, config: Config) -> Finding:
+    """Whether a BERT has a token for what is to be found out."""
+    if tokenizer.mask_id is not None:
+        return Finding("mask", "ok", _named(tokenizer, tokenizer.mask_id))
+    text = "the tokenizer names no mask: none can be filled"
+    return Finding("mask", "note" if config.masked_head else "ok", text)
 
 
 def _named(tokenizer: Tokenizer, index: int) -> str:

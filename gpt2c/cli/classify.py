@@ -9,12 +9,12 @@ from ..core.labels import columns, fitted, harmless
 from ..errors import ConfigError
 from .console import open_output, read_text
 from .formatting import print_json, quoted
-from .loading import load_model
+from .loading import load_any
 from .text_or_files import FILES_ONLY, names_files, refuse_for_a_text
 
 if TYPE_CHECKING:
     from ..heads.results import Classification, Tagging
-    from ..model import GPT2
+    from ..pretrained import Pretrained
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def _classify_files(arguments: Namespace) -> None:
     from ..corpus.tasks import Classifying
     from .corpora import Work, run_files
 
-    model = load_model(arguments)
+    model = load_any(arguments)
     if _tags(model):
         raise ConfigError(
             f"{model.name} labels tokens, of which a record has many: gpt2c classify TEXT --json tells those "
@@ -52,7 +52,7 @@ def _classify_files(arguments: Namespace) -> None:
     run_files(arguments, work)
 
 
-def _tags(model: GPT2) -> bool:
+def _tags(model: Pretrained) -> bool:
     return model.config.head is not None and model.config.head.kind == "token"
 
 
@@ -62,7 +62,7 @@ def _classify_text(arguments: Namespace) -> None:
     if text is None:
         raise ValueError("no text to classify: give it as an argument, with -f FILE, or on stdin")
     with open_output(arguments.output, arguments.file) as out:
-        model = load_model(arguments)
+        model = load_any(arguments)
         how: dict[str, Any] = {"max_tokens": arguments.max_tokens, "special": arguments.special}
         if _tags(model):
             _write_tags(model.tag(text, **how), arguments.json, out)

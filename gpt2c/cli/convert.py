@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..checkpoint.packed import packed_path
 from ..core.labels import harmless
 from ..errors import TokenizerError
 from ..model import GPT2
+from ..pretrained import Pretrained
 from ..scoring.comparison import SAMPLE, compare, windows
 from .console import note, read_text
 from .formatting import counted, print_json, size_text
-from .loading import load_model
+from .loading import load_any, load_encoder_decoder, load_model
 
 __all__ = ["run"]
 
@@ -37,7 +40,10 @@ def run(arguments: Namespace) -> None:
     # Read before the long work, which a wrong name would waste.
     text = read_text(None, arguments.text or str(SAMPLE)) or ""
     arguments.model, arguments.backend = arguments.source, "native"
-    model = load_model(arguments)
+    if is_encoder_decoder(arguments.model):
+        _convert_parts(arguments)
+        return
+    model = load_any(arguments)
     if not model.has_tokenizer:
         note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
     model.save(arguments.destination)
@@ -65,9 +71,27 @@ def run(arguments: Namespace) -> None:
         print_json(told, sys.stdout)
 
 
-def _windows(model: GPT2, text: str) -> list[np.ndarray]:
+def _convert_parts(arguments: Namespace) -> None:
+    """Write an encoder-decoder model, as a folder of two packed files."""
+    model = load_encoder_decoder(arguments)
+    model.save(arguments.destination)
+    sizes = {path.name: path.stat().st_size for path in sorted(Path(arguments.destination).iterdir())}
+    if arguments.json:
+        print_json(
+            {"directory": arguments.destination, "files": sizes, "dtype": model.decoder.dtype}, sys.stdout
+        )
+        return
+    for name, size in sizes.items():
+        print(harmless(f"{Path(arguments.destination) / name}: {size_text(size)}"))
+
+
+def _windows(model: Pretrained, text: str) -> list[np.ndarray]:
     """What to compare on; none, with a note, where there can be no comparison."""
-    if model.config.is_classifier:
+    if model.config.is_bert:
+        note("no comparison with float32: a BERT does not go on with texts, and has no log-loss of them")
+    elif model.config.add_cross_attention:
+        note("no comparison with float32: the model needs the output of an encoder")
+    elif model.config.is_classifier:
         note("no comparison with float32: a classifier has no log-loss")
     elif not model.has_tokenizer:
         note("no comparison with float32: the model has no tokenizer")

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from ..checkpoint.packed import packed_path
 from ..core import _engine
 from .console import note
-from .loading import load_model
+from .loading import load_any, load_model
 
 if TYPE_CHECKING:
+    from ..bert import BERT
     from ..model import GPT2
 
 __all__ = ["load_to_score", "recorded_dtype"]
 
 
-def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2:
+def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2 | BERT:
     """Load the model, in a number format that stderr is told of if the arguments leave it open.
 
     Parameters
@@ -29,7 +30,7 @@ def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2:
     if arguments.dtype != "auto":
         if arguments.max_loss is not None:
             raise ValueError("--max-loss is for --dtype auto, which chooses a format: give both or none")
-        return load_model(arguments)
+        return load_any(arguments)
     packed = None if arguments.revision else packed_path(arguments.model)
     known = None if directory is None else recorded_dtype(directory)
     if packed is not None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from ..checkpoint.export import names_gguf
 from ..checkpoint.files import is_gguf
 from ..core.labels import harmless
-from ..model import GPT2
+from ..pretrained import Pretrained
 from .console import note
 from .formatting import print_json, size_text
-from .loading import load_model
+from .loading import load_any
 
 __all__ = ["run"]
 
@@ -39,14 +39,14 @@ def run(arguments: Namespace) -> None:
     if not to_gguf and dtype is not None:
         raise ValueError("--dtype is for a FILE.gguf: a directory has its weights in float32")
     arguments.model, arguments.dtype, arguments.backend = arguments.source, None, "native"
-    model = load_model(arguments)
+    model = load_any(arguments)
     if to_gguf:
         _write_file(model, path, dtype or "f32", arguments.json)
     else:
         _write_directory(model, path, arguments.json)
 
 
-def _write_file(model: GPT2, path: Path, dtype: str, as_json: bool) -> None:
+def _write_file(model: Pretrained, path: Path, dtype: str, as_json: bool) -> None:
     rounding = model.export(path, dtype)
     if model.dtype != "float32":
         note(
@@ -64,7 +64,7 @@ def _write_file(model: GPT2, path: Path, dtype: str, as_json: bool) -> None:
     print(harmless(f"here:         gpt2c generate TEXT -m {shlex.quote(str(path))}"))
 
 
-def _write_directory(model: GPT2, directory: Path, as_json: bool) -> None:
+def _write_directory(model: Pretrained, directory: Path, as_json: bool) -> None:
     model.export(directory)
     if not model.has_tokenizer:
         note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
@@ -75,9 +75,17 @@ def _write_directory(model: GPT2, directory: Path, as_json: bool) -> None:
     for name, size in sizes.items():
         print(harmless(f"{directory / name}: {size_text(size)}"))
     loads = f"from_pretrained({str(directory)!r})"
-    head = model.config.head
-    print(harmless(f"in Python: transformers.{_CLASSES[head.kind if head else None]}.{loads}"))
+    config = model.config
+    usual = "AutoModelForMaskedLM" if config.masked_head else "AutoModel"
+    loader = (
+        usual if config.is_bert and not config.head else _CLASSES[config.head.kind if config.head else None]
+    )
+    print(harmless(f"in Python: transformers.{loader}.{loads}"))
     if model.has_tokenizer:
         print(harmless(f"           transformers.AutoTokenizer.{loads}"))
-    command = "classify" if model.config.is_classifier else "generate"
+    if config.add_cross_attention:
+        print(f"here:      gpt2c.GPT2.{loads}.given(STATES)")
+        return
+    command = "classify" if config.is_classifier else "fill" if config.masked_head else "generate"
+    command = "embed" if config.is_bert and command == "generate" else command
     print(harmless(f"here:      gpt2c {command} TEXT -m {shlex.quote(str(directory))}"))

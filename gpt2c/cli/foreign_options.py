@@ -10,8 +10,8 @@ from ..core.foreign_names import OF_GENERATION, OF_LOADING, OF_PROMPTS, each
 
 __all__ = ["answer_to"]
 
-_ON_TEXTS = ("generate", "suggest", "score", "classify", "explain")
-_ON_FILES = ("generate", "score", "classify")
+_ON_TEXTS = ("generate", "suggest", "score", "fill", "embed", "classify", "explain")
+_ON_FILES = ("generate", "score", "embed", "classify")
 
 _NO_SUCH = "gpt2c has none of this kind"
 _IN_PYTHON = "the command line cannot do that; in Python, model.generate has"
@@ -38,6 +38,8 @@ _TO_ALL = each(
     }
 )
 
+_TO_FILL = each({"add_special_tokens": "special tokens that are written in the text are read as such"})
+
 # For them the model is an argument, not an option.
 _TO_CONVERT = each(
     {"pretrained_model_name_or_path model_name model_path model m": "the model is the first argument"}
@@ -61,10 +63,13 @@ _ON_A_TEXT = each(
         ),
         "past_key_values": "keys and values are not kept from one command to the next",
         "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
+        "encoder_hidden_states encoder_attention_mask": (
+            "only in Python a GPT-2 with cross-attention is given the output of an encoder"
+        ),
         "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
         "truncation": (
-            "a text that is too long is an error; generate has --overflow, score has --stride, classify has "
-            "--max-tokens"
+            "a text that is too long is an error; generate has --overflow, score has --stride, fill, embed "
+            "and classify have --max-tokens"
         ),
         "add_special_tokens": (
             "what the tokenizer puts before a text stands there; --special recognises what is written in it"
@@ -143,6 +148,7 @@ def _own(command: str) -> list[Mapping[str, str]]:
     """The answers for a command, the closest first."""
     return [
         *[_TO_GENERATE] * (command == "generate"),
+        *[_TO_FILL] * (command == "fill"),
         *[_TO_FILES] * (command in _ON_FILES),
         *[_ON_A_TEXT] * (command in _ON_TEXTS),
         *[_TO_CONVERT] * (command == "convert"),

@@ -9,11 +9,13 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..generation.options import SamplingOptions
+from ..model import GPT2
 from ..views.ansi import bold, dim, is_terminal, shown
 from .console import note, open_output, read_text
 from .formatting import counted, print_json
-from .loading import load_draft, load_model
+from .loading import load_draft, load_writer
 from .text_or_files import names_files, refuse_for_a_text
 
 if TYPE_CHECKING:
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_MOST_NEW = 60
+
 
 def run(arguments: Namespace) -> None:
     """Continue a text, or those of files."""
+    translates = is_encoder_decoder(arguments.model)
     if arguments.temperature is None:
         searches = arguments.num_beams > 1 or arguments.penalty_alpha
-        arguments.temperature = 0.0 if searches else 0.8
+        arguments.temperature = 0.0 if searches or translates else 0.8
     if arguments.top_k is None:
         arguments.top_k = 4 if arguments.penalty_alpha else 0 if arguments.mirostat else 40
     if arguments.top_p is None:
@@ -35,6 +40,9 @@ def run(arguments: Namespace) -> None:
     given = vars(arguments)
     options = {name: given[name] for name in SamplingOptions.__dataclass_fields__ if name in given}
     options["logit_bias"] = dict(arguments.logit_bias)
+    if options["max_new_tokens"] is None:
+        del options["max_new_tokens"]
+        options |= {} if translates else {"max_new_tokens": _MOST_NEW}
     if options["dry_sequence_breakers"] is None:
         del options["dry_sequence_breakers"]
     # Bad options are refused before anything is loaded.
@@ -60,7 +68,12 @@ def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
             # The same command goes on with the same seed.
             known = recorded(directory).get("seed")
             seed = int.from_bytes(os.urandom(4)) if known is None else known
-        return Generating(load_model(arguments), replace(options, seed=seed, draft=load_draft(arguments)))
+        model, chosen = load_writer(arguments), replace(options, seed=seed, draft=load_draft(arguments))
+        if isinstance(model, GPT2):
+            return Generating(model, chosen)
+        from ..corpus.translating import Translating
+
+        return Translating(model, chosen, limited=arguments.max_new_tokens is not None)
 
     work = Work(
         results="continuations",
@@ -77,13 +90,14 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
     prompt = read_text(arguments.text[0] if arguments.text else None)
     with open_output(arguments.output) as out:
         begin = perf_counter()
-        model = load_model(arguments)
+        model = load_writer(arguments)
         options["draft"] = load_draft(arguments)
         load_seconds = perf_counter() - begin
         if prompt is None:
             prompt = ""
             note("no prompt: from the beginning of a text")
-        beginning, end = ("", "") if arguments.no_prompt else (prompt, arguments.suffix or "")
+        hides = arguments.no_prompt or is_encoder_decoder(arguments.model)
+        beginning, end = ("", "") if hides else (prompt, arguments.suffix or "")
         begin, first_seconds = perf_counter(), None
         if arguments.json or arguments.num_return_sequences > 1 or arguments.num_beams > 1:
             results = model.generate([prompt], **options)

@@ -8,17 +8,18 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..checkpoint.hf_head import class_of
 from ..core import _engine
 from ..core.labels import harmless
 from ..views.ansi import bold
 from .console import open_output
 from .formatting import print_json, quoted, size_text
-from .loading import load_model
+from .loading import load_any, load_encoder_decoder
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..model import GPT2
+    from ..pretrained import Pretrained
     from .checking import Finding
 
 __all__ = ["run"]
@@ -32,6 +33,7 @@ _SIZES = {
     "n_inner": "width of the MLP",
     "n_ctx": "positions",
     "n_vocab": "rows of the vocabulary",
+    "n_types": "token types",
     "activation": "activation",
 }
 # The kind of a head -> the end of the title; what its logits mean -> what becomes of them.
@@ -54,35 +56,13 @@ def run(arguments: Namespace) -> None:
         if arguments.model is not None:
             raise ValueError("give the model once: as an argument or with -m")
         arguments.model = arguments.source
+    if is_encoder_decoder(arguments.model):
+        _describe_parts(arguments)
+        return
     with open_output(arguments.output) as out:
-        model = load_model(arguments)
+        model = load_any(arguments)
         checks = _checks(model, arguments)
-        tokenizer = model.tokenizer if model.has_tokenizer else None
-        told: dict[str, Any] = {
-            "model": model.name,
-            "sizes": _sizes(model.config),
-            "head": _head(model.config),
-            "config": [setting._asdict() for setting in model.config.report],
-            "generation_config": model.generation_config,
-            "bos_token_id": model.config.bos_token_id,
-            "eos_token_ids": model.config.eos_token_ids,
-            "parameters": model.config.n_parameters,
-            "vocabulary": {
-                "kind": tokenizer.kind,
-                "tokens": tokenizer.n_vocab,
-                "special_tokens": tokenizer.special_tokens,
-                "prefix": tokenizer.prefix,
-                "suffix": tokenizer.suffix,
-            }
-            if tokenizer
-            else None,
-            "notes": model.notes,
-            "memory": model.memory_plan(),
-            "numerics": model.numerics,
-            "isa": model.weights.isa,
-            "isas": _engine.isas(),
-            "threads": model.threads,
-        }
+        told = _told(model)
         if arguments.check:
             told["checks"] = [finding._asdict() for finding in checks]
         if arguments.json:
@@ -93,7 +73,54 @@ def run(arguments: Namespace) -> None:
         raise SystemExit(1)
 
 
-def _checks(model: GPT2, arguments: Namespace) -> list[Finding]:
+def _describe_parts(arguments: Namespace) -> None:
+    """The same of an encoder and of a decoder."""
+    if arguments.check:
+        raise ValueError("--check looks at one model, and not at an encoder-decoder model")
+    with open_output(arguments.output) as out:
+        model = load_encoder_decoder(arguments)
+        told = {"encoder": _told(model.encoder), "decoder": _told(model.decoder)}
+        if arguments.json:
+            print_json({"model": model.name, **told, "notes": model.notes}, out)
+            return
+        for part in told.values():
+            _print_info(part, out)
+
+
+def _told(model: Pretrained) -> dict[str, Any]:
+    """All that is told of a model but for checks."""
+    tokenizer = model.tokenizer if model.has_tokenizer else None
+    return {
+        "model": model.name,
+        "sizes": _sizes(model.config),
+        "type": model.config.model_type,
+        "head": _head(model.config),
+        "pooling": None if model.config.pooling is None else dataclasses.asdict(model.config.pooling),
+        "config": [setting._asdict() for setting in model.config.report],
+        "generation_config": model.generation_config,
+        "bos_token_id": model.config.bos_token_id,
+        "eos_token_ids": model.config.eos_token_ids,
+        "parameters": model.config.n_parameters,
+        "vocabulary": {
+            "kind": tokenizer.kind,
+            "tokens": tokenizer.n_vocab,
+            "special_tokens": tokenizer.special_tokens,
+            "prefix": tokenizer.prefix,
+            "suffix": tokenizer.suffix,
+            "mask": tokenizer.mask_id,
+        }
+        if tokenizer
+        else None,
+        "notes": model.notes,
+        "memory": model.memory_plan(),
+        "numerics": model.numerics,
+        "isa": model.weights.isa,
+        "isas": _engine.isas(),
+        "threads": model.threads,
+    }
+
+
+def _checks(model: Pretrained, arguments: Namespace) -> list[Finding]:
     if not arguments.check:
         return []
     from .checking import findings
@@ -102,8 +129,9 @@ def _checks(model: GPT2, arguments: Namespace) -> list[Finding]:
 
 
 def _sizes(config: Config) -> dict[str, Any]:
-    """Heads of keys and values are told of where they are others than the heads."""
-    return {name: getattr(config, name) for name in _SIZES if name != "n_kv_head" or config.is_multi_query}
+    """Heads of keys and values are told of where they are others than the heads; token types of a BERT."""
+    left_out = {"n_kv_head": not config.is_multi_query, "n_types": not config.is_bert}
+    return {name: getattr(config, name) for name in _SIZES if not left_out.get(name)}
 
 
 def _head(config: Config) -> dict[str, Any] | None:
@@ -149,7 +177,8 @@ def _print_info(told: dict[str, Any], out: TextIO) -> None:
 
 def _print_model(told: dict[str, Any], page: _Page) -> None:
     head = told["head"]
-    what = f"GPT-2 with {told['parameters']:,} parameters" + (_TITLES[head["kind"]] if head else "")
+    kind = "BERT" if told["type"] == "bert" else "GPT-2"
+    what = f"{kind} with {told['parameters']:,} parameters" + (_TITLES[head["kind"]] if head else "")
     print(f"{bold(harmless(told['model']), page.out)}: {what}", file=page.out)
     page.section("Sizes")
     for name, value in told["sizes"].items():
@@ -162,6 +191,11 @@ def _print_model(told: dict[str, Any], page: _Page) -> None:
             page.line("more labels", f"{len(head['labels']) - _MOST_LABELS:,}; --json has all")
         if head["kind"] == "sequence":
             page.line("logits become", _PROBLEMS[head["problem"]])
+    if told["pooling"]:
+        page.section("Vectors of texts, as sentence-transformers makes them")
+        for name, value in told["pooling"].items():
+            if value != "":
+                page.line(name, _short(value))
     if told["config"]:
         page.section("Configuration")
     for setting in told["config"]:
@@ -188,6 +222,8 @@ def _print_vocabulary(told: dict[str, Any], page: _Page) -> None:
         for name, what in (("prefix", "put before a text"), ("suffix", "put after a text")):
             if told["vocabulary"][name]:
                 page.line(what, _ids(told["vocabulary"][name]))
+        if told["vocabulary"]["mask"] is not None:
+            page.line("mask", told["vocabulary"]["mask"])
     else:
         print("  none: token ids only", file=page.out)
     page.line("beginning of a text", "none" if told["bos_token_id"] is None else told["bos_token_id"])

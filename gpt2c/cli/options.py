@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup, _MutuallyExclusiveGroup
 
 __all__ = [
+    "FILES_HELP",
+    "Command",
     "edit_option",
     "files_of_texts",
     "max_loss_option",
@@ -19,6 +22,15 @@ __all__ = [
     "special_option",
     "text_or_files",
 ]
+
+
+Command = Callable[..., ArgumentParser]
+"""Adds a command, by its name, a summary and details, and returns its parser."""
+
+FILES_HELP = (
+    "Files are .txt, .jsonl, .ndjson, .json, .csv and .tsv, also with .gz, .bz2, .xz or .zst, and .parquet. "
+    "Outputs that are there already are left alone, so the same command resumes, also within a file."
+)
 
 
 def model_options(

@@ -8,7 +8,10 @@ from typing import NoReturn
 
 from ..core.labels import harmless
 from ..version import __version__
+from .encoder_parsers import classify, embed, fill
 from .options import (
+    FILES_HELP,
+    Command,
     edit_option,
     files_of_texts,
     max_loss_option,
@@ -24,9 +27,6 @@ __all__ = ["BENCH_PARTS", "COMMANDS", "build_parser"]
 
 BENCH_PARTS = ("load", "roofline", "kernels", "model")
 
-Command = Callable[..., ArgumentParser]
-"""Adds a command, by its name, a summary and details, and returns its parser."""
-
 
 class _Parser(ArgumentParser):
     """Whose messages are for a terminal: an argument, such as the name of a file, may hold any character."""
@@ -39,7 +39,7 @@ def build_parser() -> ArgumentParser:
     """The parser of the command line."""
     parser = _Parser(
         prog="gpt2c",
-        description="GPT-2 on CPUs: continue texts, suggest words, judge texts.",
+        description="GPT-2 and BERT on CPUs: continue texts, suggest and fill in words, judge texts.",
         epilog="gpt2c COMMAND --help says more. Without -m, the small model that comes with gpt2c is used.",
     )
     parser.add_argument("--version", action="version", version=f"gpt2c {__version__}")
@@ -65,8 +65,9 @@ def _generate(command: Command) -> None:
         "generate",
         "continue a text, or those of files",
         "Prints the prompt and its continuation as it comes. Chance plays a part: --seed N repeats a text, "
-        "--temperature 0 always takes the most probable token. With -o DIR, every file IN gives a file in "
-        f"DIR with a continuation beside each record. {_FILES}",
+        "--temperature 0 always takes the most probable token. An encoder-decoder model writes another text "
+        "for it, by default the most probable one: -m dates turns a date in words into digits. With -o DIR, "
+        f"every file IN gives a file in DIR with a continuation beside each record. {FILES_HELP}",
     )
     parser.usage = "gpt2c generate [TEXT] [options]\n       gpt2c generate IN... -o DIR [options]"
     parser.add_argument(
@@ -120,8 +121,9 @@ def _score(command: Command) -> None:
     parser = command(
         "score",
         "how probable texts are: one token by token, or files of them",
-        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. With -o DIR, every "
-        f"file IN gives a file in DIR with the scores beside each record. {_FILES}",
+        "Log-probabilities and entropies are in nats; rank 0 is the model's first choice. A BERT masks every "
+        "token in turn. With -o DIR, every "
+        f"file IN gives a file in DIR with the scores beside each record. {FILES_HELP}",
     )
     parser.usage = "gpt2c score [TEXT | -f FILE] [options]\n       gpt2c score IN... -o DIR [options]"
     text_or_files(parser)
@@ -138,6 +140,11 @@ def _score(command: Command) -> None:
         "--no-bos", action="store_false", dest="bos", help="nothing does: do not score the first token"
     )
     special_option(parser)
+    parser.add_argument(
+        "--within-word",
+        action="store_true",
+        help="of a BERT, which masks every token in turn: also mask those of the same word that follow",
+    )
     edit_option(parser)
     _windows(parser)
     _tables(parser)
@@ -145,29 +152,6 @@ def _score(command: Command) -> None:
     files.add_argument("--max-tokens", type=int, metavar="N", help="cut longer texts to their first N tokens")
     form = output_options(parser, "FILE | DIR")
     form.add_argument("--csv", action="store_true", help="print the table as CSV, with more columns")
-
-
-def _classify(command: Command) -> None:
-    parser = command(
-        "classify",
-        "the labels of a text, or of those of files",
-        "For models that were trained for it: GPT2ForSequenceClassification, or of one text also "
-        "GPT2ForTokenClassification, which labels every token. With -o DIR, every file IN gives a file in "
-        f"DIR with the label and its probability beside each record. {_FILES}",
-    )
-    parser.usage = "gpt2c classify [TEXT | -f FILE] [options]\n       gpt2c classify IN... -o DIR [options]"
-    text_or_files(parser)
-    model_options(parser)
-    special_option(parser)
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        help="cut longer texts to N tokens, those that the tokenizer puts around them included (texts longer "
-        "than the model's positions are an error)",
-    )
-    files_of_texts(parser)
-    output_options(parser, "FILE | DIR")
 
 
 def _windows(parser: ArgumentParser) -> None:
@@ -204,12 +188,6 @@ def _tables(parser: ArgumentParser) -> None:
     tables.add_argument(
         "--top", type=int, metavar="K", help="the K most probable tokens in the place of each, too"
     )
-
-
-_FILES = (
-    "Files are .txt, .jsonl, .ndjson, .json, .csv and .tsv, also with .gz, .bz2, .xz or .zst, and .parquet. "
-    "Outputs that are there already are left alone, so the same command resumes, also within a file."
-)
 
 
 def _explain(command: Command) -> None:
@@ -381,7 +359,9 @@ COMMANDS: dict[str, Callable[[Command], None]] = {
     "generate": _generate,
     "suggest": _suggest,
     "score": _score,
-    "classify": _classify,
+    "fill": fill,
+    "embed": embed,
+    "classify": classify,
     "explain": _explain,
     "info": _info,
     "convert": _convert,

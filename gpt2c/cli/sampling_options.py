@@ -46,9 +46,8 @@ def _add_sampling(add: Callable[..., object]) -> None:
         "-n",
         "--max-new-tokens",
         type=int,
-        default=60,
         metavar="N",
-        help="how many tokens to add, at most (60)",
+        help="how many tokens to add, at most (60; for an encoder-decoder model 128)",
     )
     add("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
     add(

@@ -13,13 +13,13 @@ from ..views.ansi import is_terminal
 from .formatting import counted, print_json, quoted
 
 if TYPE_CHECKING:
-    from ..model import GPT2
+    from ..core.lm import LoadedModel
     from ..scoring.results import Score
 
 __all__ = ["write_score"]
 
 
-def write_score(model: GPT2, score: Score, arguments: Namespace, out: TextIO) -> None:
+def write_score(model: LoadedModel, score: Score, arguments: Namespace, out: TextIO) -> None:
     """Write what ``--json``, ``--csv``, ``--words`` and ``--top`` ask for."""
     if arguments.json:
         print_json(plain(_to_dict(model, score, arguments.words)), out)
@@ -43,7 +43,7 @@ def _word_rows(score: Score) -> list[dict[str, Any]]:
     return [{name: getattr(word, name) for name in _WORD_COLUMNS} for word in score.words()]
 
 
-def _token_rows(model: GPT2, score: Score) -> list[dict[str, Any]]:
+def _token_rows(model: LoadedModel, score: Score) -> list[dict[str, Any]]:
     """`Score.rows`, with the texts of the most probable tokens, if they were asked for."""
     rows = score.rows()
     for row in rows:
@@ -67,7 +67,7 @@ def _flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return flat
 
 
-def _to_dict(model: GPT2, score: Score, words: bool) -> dict[str, object]:
+def _to_dict(model: LoadedModel, score: Score, words: bool) -> dict[str, object]:
     return {
         "tokens": len(score),
         "logprob": score.logprob,
@@ -80,7 +80,7 @@ def _to_dict(model: GPT2, score: Score, words: bool) -> dict[str, object]:
     } | ({"per_word": _word_rows(score)} if words else {})
 
 
-def _print_tokens(model: GPT2, score: Score, out: TextIO) -> None:
+def _print_tokens(model: LoadedModel, score: Score, out: TextIO) -> None:
     tokens = [quoted(model.token_text(token)) for token in score.token_ids]
     others = [
         ", ".join(

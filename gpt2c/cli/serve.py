@@ -6,9 +6,11 @@ import logging
 import signal
 from argparse import Namespace
 
+from ..core.crossing import check_given
 from ..core.labels import harmless
+from ..model import GPT2
 from .console import note
-from .loading import load_model
+from .loading import load_any
 
 __all__ = ["run"]
 
@@ -40,8 +42,10 @@ def run(arguments: Namespace) -> None:
             max_tokens=arguments.max_tokens,
             max_waiting=arguments.max_waiting,
         )
-        model = load_model(arguments)
-        model.prefix_cache = None if arguments.prefix_cache == "0" else arguments.prefix_cache
+        model = load_any(arguments)
+        check_given(model.config, model.name, model.cross)
+        if isinstance(model, GPT2):
+            model.prefix_cache = None if arguments.prefix_cache == "0" else arguments.prefix_cache
         where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _log_to_stderr()
         server = make_server(model, settings, lambda: note(f"{model.name}: listening on {where}"))

@@ -13,11 +13,11 @@ from libc.stdint cimport int32_t
 
 from gpt2c.core._cache cimport KVCache
 from gpt2c.core._kernels cimport (
-    GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_CROSS_PATTERN, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_F,
-    GPT2C_AT_PATTERN, GPT2C_AT_SCORES, GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED, GPT2C_HEAD,
-    GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED, gpt2c_cache,
-    gpt2c_dense, gpt2c_model, gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps, rows_at,
-    run_steps, scratch_size, step_dense, threads_now,
+    GPT2C_AT_ATTN_IN, GPT2C_AT_ATTN_OUT, GPT2C_AT_CROSS_PATTERN, GPT2C_AT_LN_1, GPT2C_AT_LN_2, GPT2C_AT_LN_EMB,
+    GPT2C_AT_LN_F, GPT2C_AT_PATTERN, GPT2C_AT_SCORES, GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED,
+    GPT2C_HEAD, GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED,
+    gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps,
+    rows_at, run_steps, scratch_size, step_dense, threads_now,
 )
 
 UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
@@ -338,13 +338,13 @@ cdef class Call:
             self.observer.see(place, step.layer, list(self.views[3]))
             return 0
         array = self.shown(buffer)[:step.rows]
-        if step.detail in (GPT2C_AT_LN_1, GPT2C_AT_LN_2):
+        if step.detail in (GPT2C_AT_LN_EMB, GPT2C_AT_LN_1, GPT2C_AT_LN_2):
             self.observer.see(place, step.layer, array, self.shown("x"))
+        elif step.detail == GPT2C_AT_ATTN_OUT or (step.detail == GPT2C_AT_LN_F and self.c.model.transform.n_out):
+            self.observer.see(place, step.layer, array, self.shown("attended")[:step.rows])
         elif step.detail == GPT2C_AT_LN_F:
             wanted = [self.c.output.rows[i] for i in range(self.c.output.n_rows)]
             self.observer.see(place, step.layer, array, self.shown("x")[wanted])
-        elif step.detail == GPT2C_AT_ATTN_OUT:
-            self.observer.see(place, step.layer, array, self.shown("attended"))
         elif step.detail == GPT2C_AT_ATTN_IN:
             self.observer.see(place, step.layer, array, partial(self.project, step.layer))
         else:

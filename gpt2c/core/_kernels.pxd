@@ -194,6 +194,7 @@ cdef extern from "call.h" nogil:
         GPT2C_AT_EMBED
         GPT2C_AT_TYPES
         GPT2C_AT_POSITIONS
+        GPT2C_AT_LN_EMB
         GPT2C_AT_RESID_PRE
         GPT2C_AT_ATTN_IN
         GPT2C_AT_LN_1

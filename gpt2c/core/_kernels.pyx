@@ -47,6 +47,7 @@ PLACE_TABLE = {
     GPT2C_AT_EMBED: ("embed", "x"),
     GPT2C_AT_TYPES: ("token_type_embed", "branch"),
     GPT2C_AT_POSITIONS: ("pos_embed", "branch"),
+    GPT2C_AT_LN_EMB: ("ln_emb", "norm"),
     GPT2C_AT_RESID_PRE: ("resid_pre", "x"),
     GPT2C_AT_ATTN_IN: ("attn_in", "x"),
     GPT2C_AT_LN_1: ("ln1", "norm"),

@@ -27,6 +27,7 @@ class Displayed:
         - ``ActivationCache.plot(layer, head=None, *, ax=None)``: the attention pattern of one head, or of all
           heads of a layer. Layers and heads are counted from 0, negative ones from the end; the layer's
           ``attn.hook_pattern`` must have been captured.
+        - ``CrossAttention.plot(*, ax=None)``: its weights as a map.
         - ``Score.plot(*, ax=None)``: the surprisal of each token in bits, coloured by its rank, beside the
           surprisal expected.
         - ``LogitLens.plot(*, ax=None)``: the first choice after each layer for each token, coloured by its

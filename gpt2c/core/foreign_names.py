@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "each"]
+__all__ = ["OF_BERT", "OF_GENERATION", "OF_LOADING", "OF_PROMPTS", "OF_TRANSLATION", "each"]
 
 
 def each(answers: Mapping[str, str]) -> Mapping[str, str]:
@@ -27,6 +27,9 @@ OF_PROMPTS = each(
         "past_key_values": (
             "model.session(text) keeps what was computed; so does forward(ids, cache=model.new_cache())"
         ),
+        "encoder_hidden_states encoder_attention_mask": (
+            "model.given(states) is a model with cross-attention and the output of an encoder"
+        ),
         "use_cache": "no token is computed twice, and that changes no number",
         "labels": "model.score(text) gives the log-probability of every token, and the perplexity",
         "return_tensors return_dict": "the result has one form, that of the method's documentation",
@@ -42,6 +45,27 @@ OF_PROMPTS = each(
         "device": "gpt2c runs on CPUs only",
     }
 )
+
+_OF_BERT_ALONE = each(
+    {
+        "token_type_ids text_pair": "a tuple of two texts in a list is a pair; forward has types=",
+        "past_key_values use_cache": "a text is computed as a whole, so that nothing of it is kept",
+        "truncation truncate max_length": "max_tokens= cuts longer texts",
+        "batch_size": "as many texts are computed together as is good; that changes no result",
+        "top_k": "k says how many ways to fill a text are told; results of classify have all labels",
+        "normalize_embeddings": "embed has normalize=True",
+        "convert_to_numpy convert_to_tensor output_value precision show_progress_bar": (
+            "vectors are an array of float32"
+        ),
+        "prompt prompt_name": "put it before the texts",
+        "return_all_scores function_to_apply": "results have the probabilities of all labels, and logits",
+        "aggregation_strategy": "the result has the tags of all tokens, and the entities",
+        "output_attentions": "run_with_cache has names_filter='*.hook_pattern'",
+        "output_hidden_states": "hidden gives the last ones, run_with_cache those of all layers",
+    }
+)
+
+OF_BERT = MappingProxyType({**OF_PROMPTS, **_OF_BERT_ALONE})
 
 _DECODING = (
     "gpt2c has no such way of decoding; there are greedy choice, sampling, beam search (num_beams) and "
@@ -120,6 +144,21 @@ _OF_GENERATION_ALONE = each(
 )
 
 OF_GENERATION = MappingProxyType({**OF_PROMPTS, **_OF_GENERATION_ALONE})
+
+_NOT_OF_SOURCES = "the source does not count here; a logits_processor can weigh its tokens"
+OF_TRANSLATION = MappingProxyType(
+    {
+        **OF_GENERATION,
+        **each(
+            {
+                "decoder_start_token_id": "model.given(source).generate([ID, ...]) begins with any token",
+                "decoder_input_ids": "model.given(source).generate([ID, ...]) goes on with what is written",
+                "encoder_repetition_penalty encoder_no_repeat_ngram_size": _NOT_OF_SOURCES,
+                "encoder_outputs": "model.decoder.given(states) attends to any states",
+            }
+        ),
+    }
+)
 
 OF_LOADING = each(
     {

@@ -39,7 +39,10 @@ def explains_keywords(
         def explaining(*args: P.args, **kwargs: P.kwargs) -> R:
             unknown = [name for name in kwargs if name not in known]
             if unknown:
-                where = f"help({called})"
+                # Of a method the class is that of the object, which may have inherited it.
+                owner = args[0] if isinstance(args[0], type) else type(args[0])
+                inherited = "." in called
+                where = f"help({owner.__name__}.{function.__name__})" if inherited else f"help({called})"
                 said = [f"no option {name}: {answer(name, known, answers, where)}" for name in unknown]
                 raise TypeError(f"{called.rpartition('.')[2]} has {'; and '.join(said)}")
             return function(*args, **kwargs)

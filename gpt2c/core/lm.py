@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self
 
 import numpy as np
 
 from ..config import Config
-from ..errors import ConfigError, TokenizerError, shown
+from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
+from .crossing import Encoded, check_given
 from .prefixes import NothingKept
 from .prompts import token_ids
+from .roles import check_language_model, check_predicts_tokens
 from .threads import default_threads
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ class LoadedModel:
         The arguments of ``from_pretrained`` that load the model: what it is pickled as.
     """
 
+    model_type: ClassVar[str | None] = None
+    """The one that models of this class have; None: any."""
+
     @_takes_weights
     def __init__(
         self,
@@ -98,6 +103,7 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.prefixes: Prefixes = NothingKept()
+        self.cross: Encoded | None = None  # what `given` makes of the output of an encoder
         self.source_sha256 = source_sha256
         self._origin = origin
         self._tokenizer = tokenizer
@@ -187,14 +193,18 @@ class LoadedModel:
 
     def check_language_model(self) -> None:
         """Raise ConfigError unless the model tells how probable the next token is."""
-        head = self.config.head
-        if head is None or not self.config.is_classifier:
-            return
-        what, method = ("texts", "classify") if head.kind == "sequence" else ("tokens", "tag")
-        raise ConfigError(
-            f"{self.name} is a classifier of {what} with the labels {listed_labels(head.labels)}, and no "
-            f"language model: use model.{method} (gpt2c classify), or model.embed"
-        )
+        check_language_model(self.config, self.name, self.cross)
+
+    @property
+    def mask_token_id(self) -> int:
+        """The token that stands for what is to be found out, such as [MASK]; else a TokenizerError."""
+        found = self.tokenizer.mask_id
+        if found is None or found >= self.config.n_vocab:
+            raise TokenizerError(
+                f"the tokenizer {self.tokenizer.name} names no mask token that the model has, such as "
+                "[MASK]: tokenizer_config.json says it as mask_token"
+            )
+        return found
 
     @property
     def start_ids(self) -> tuple[int, ...]:
@@ -214,16 +224,14 @@ class LoadedModel:
     def memory_plan(self) -> dict[str, int]:
         """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
         # Room for the whole context; pages are committed on first use.
-        full = self.new_cache().nbytes
+        full = _engine.KVCache(self.weights, None, self.cache_dtype).nbytes
         plan = {
             "weights": self.weights.nbytes,
             "cache_per_token": -(-full // self.config.n_ctx),
             "cache_full_context": full,
             "logits_per_row": 4 * self.config.n_vocab,
         }
-        plan["one_text_of_full_context"] = (
-            plan["weights"] + plan["cache_full_context"] + plan["logits_per_row"]
-        )
+        plan["one_text_of_full_context"] = plan["weights"] + full + plan["logits_per_row"]
         return plan
 
     def __repr__(self) -> str:
@@ -245,6 +253,8 @@ class LoadedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
+        if self.cross is not None:
+            raise TypeError("a model is not pickled with what it was given: pickle the two, and use given")
         if self._origin is None:
             raise TypeError(
                 f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
@@ -263,7 +273,7 @@ class LoadedModel:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with the same weights and tokenizer, which never change."""
         other = memo[id(self)] = copy(self)
-        shared = (self.weights, self._tokenizer, self._origin, self.prefixes)
+        shared = (self.weights, self._tokenizer, self._origin, self.prefixes, self.cross)
         memo.update({id(part): part for part in shared})
         other.__dict__.update(deepcopy(self.__dict__, memo))
         return other
@@ -330,23 +340,27 @@ class LoadedModel:
         """
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
-        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype)
+        check_given(self.config, self.name, self.cross)
+        return _engine.KVCache(self.weights, n_ctx, self.cache_dtype, cross=self.cross and self.cross.keys)
 
     def forward(
         self,
         ids: list[int] | tuple[int, ...] | np.ndarray,
         cache: _engine.KVCache | None = None,
         *,
+        types: list[int] | tuple[int, ...] | np.ndarray | None = None,
         logits_to_keep: int = 0,
     ) -> np.ndarray:
-        """Compute the logits that follow each of ``ids``.
+        """Compute the logits that follow each of ``ids``; of a BERT, those in the place of each.
 
         Parameters
         ----------
         ids : list, tuple or array of int, [n]
             At least one token id.
         cache : KVCache, optional
-            What stands before ``ids``; they are added to it. None: nothing does.
+            What stands before ``ids``; they are added to it. None: nothing does, as always in a BERT.
+        types : list, tuple or array of int, [n], optional
+            The token types of a BERT: 0 for a text and the first of a pair, 1 for the second. None: all 0.
         logits_to_keep : int
             0 gives the logits of all n tokens, m those of the last m.
 
@@ -359,20 +373,18 @@ class LoadedModel:
         ContextLengthError
             The tokens do not fit behind those in the cache; the cache is as it was.
         """
-        self.check_language_model()
+        check_predicts_tokens(self.config, self.name)
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
         empty = "at least one is needed: a text begins with model.start_ids"
         tokens = token_ids(ids, self.config.n_vocab, "ids", empty=empty)
+        if cache is not None and self.config.is_bert:
+            raise ValueError("a BERT sees a text as a whole: give all of it, and no cache")
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
-        return _engine.forward(self.weights, [(cache, tokens)], keep=keep, threads=self.threads)
-
-
-def listed_labels(labels: Sequence[str]) -> str:
-    """A few labels for a message."""
-    return ", ".join(map(shown, labels[:4])) + ", …" * (len(labels) > 4)
+        given = None if types is None else token_ids(types, self.config.n_types, "types")
+        return _engine.forward(self.weights, [(cache, tokens, given)], keep=keep, threads=self.threads)
 
 
 def check_threads(threads: int | None) -> int:

@@ -138,6 +138,7 @@ def write_csv(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> Non
 
 def _field(value: Any, delimiter: str) -> str:
     """A value as a field of CSV: texts are quoted where they have to be, null is empty, all else as JSON."""
+    value = json.dumps(value) if isinstance(value, list) else value
     if not isinstance(value, str):
         return "" if value is None else json.dumps(value)
     line = io.StringIO()

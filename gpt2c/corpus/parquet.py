@@ -20,7 +20,7 @@ from .records import (
     refuse_collision,
 )
 
-__all__ = ["load_parquet", "read_parquet", "write_parquet"]
+__all__ = ["arrow_types", "load_parquet", "read_parquet", "write_parquet"]
 
 # Records that are decoded at once.
 BATCH = 128
@@ -105,7 +105,7 @@ def write_parquet(out: IO[bytes], job: Job, options: FileOptions, done: Done) ->
 
     with _open(job) as file:
         schema, metadata = file.schema_arrow, file.metadata
-    types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    types = arrow_types()
     fields = [pa.field(options.names[column], types[kind]) for column, kind in options.columns.items()]
     for field in fields:
         schema = schema.append(field)
@@ -137,6 +137,14 @@ def write_parquet(out: IO[bytes], job: Job, options: FileOptions, done: Done) ->
                 table = table.append_column(field, pa.array([row[column] for row in rows], field.type))
             tables.append(table)
         flush()
+
+
+def arrow_types() -> dict[type, Any]:
+    """The types of Arrow for those of the columns of a task."""
+    import pyarrow as pa
+
+    numbers = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.float32())}
+    return {**numbers, str: pa.string()}
 
 
 def _codecs(job: Job, schema: Any, metadata: Any) -> str | dict[str, str]:

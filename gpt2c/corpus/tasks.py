@@ -32,11 +32,13 @@ __all__ = [
     "Classifying",
     "Counts",
     "Generating",
+    "Key",
     "Row",
     "Scoring",
     "Task",
     "check_seed",
     "continuation_columns",
+    "portions",
 ]
 
 Key = TypeVar("Key")
@@ -78,7 +80,7 @@ class Task(Protocol):
 
     @property
     def columns(self) -> Mapping[str, type]:
-        """The names of what is found out, and their types: bool, int, float or str."""
+        """The names of what is found out, and their types: bool, int, float, str, or list of float32."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -192,7 +194,7 @@ class Classifying:
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
         """One row of each text."""
-        for some in _portions((key, self._read(text)) for key, text in texts):
+        for some in portions((key, self._read(text)) for key, text in texts):
             found = classifications(self.model, (reading for _, reading in some if reading is not None))
             for key, reading in some:
                 yield key, [self._row(None if reading is None else next(found))]
@@ -215,7 +217,7 @@ class Classifying:
         return Counts(row["n_tokens"] == 0, row["truncated"], row["n_tokens"], 0)
 
 
-def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
+def portions(items: Iterable[Item]) -> Iterator[list[Item]]:
     """`TEXTS_AT_ONCE` items at a time. An error in taking the next one comes after those before it."""
     some: list[Item] = []
     try:

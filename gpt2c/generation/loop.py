@@ -40,6 +40,7 @@ __all__ = [
     "continued",
     "generate",
     "generate_rows",
+    "in_order",
     "texts_of",
 ]
 
@@ -115,16 +116,24 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
     ValueError, TypeError
         As from ``GPT2.generate``.
     """
-    waiting: deque[tuple[Any, Sequence[Text | Search]]] = deque()
+    made = (
+        (key, () if prompt is None else texts_of(job, computed_prompts(job, [prompt])[0], index))
+        for index, (key, prompt) in enumerate(rows)
+    )
+    return in_order(job, made)
 
-    numbered = enumerate(rows)
+
+def in_order(
+    job: Job, made: Iterator[tuple[Any, Sequence[Text | Search]]], batch_size: int | None = None
+) -> Iterator[tuple[Any, list[Generation], bool]]:
+    """Continue the texts of each key, which are made as they are needed; yields as `generate_rows`."""
+    waiting: deque[tuple[Any, Sequence[Text | Search]]] = deque()
     ended = False
 
     def texts() -> Iterator[Text | Search]:
         nonlocal ended
         empty = 0
-        for index, (key, prompt) in numbered:
-            some = () if prompt is None else texts_of(job, computed_prompts(job, [prompt])[0], index)
+        for key, some in made:
             waiting.append((key, some))
             yield from some
             empty = 0 if some else empty + 1
@@ -139,7 +148,7 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
             yield key, [result for text in some for result in text.results()], cut
 
     while not ended:
-        for _ in continued(job, texts()):
+        for _ in continued(job, texts(), batch_size):
             yield from finished()
         yield from finished()
 

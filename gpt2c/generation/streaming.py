@@ -27,6 +27,7 @@ def stream(
     prompt: Prompt,
     *,
     prefixes: Prefixes | None = None,
+    kind: type[Job] = Job,
     **options: Unpack[GenerateKwargs],
 ) -> Stream:
     """What :meth:`gpt2c.GPT2.stream` does."""
@@ -40,7 +41,7 @@ def stream(
         raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
         raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
-    job = Job(model, checked, prefixes)
+    job = kind(model, checked, prefixes)
     return Stream(job, *computed_prompts(job, given))
 
 

@@ -1,4 +1,4 @@
-"""Labels of texts and of tokens, choices between texts, and embeddings.
+"""Labels of texts and of tokens, and choices between texts.
 
 The last hidden states are the engine's; what a head makes of them is added up in float64, row by row, so that
 a result does not depend on what was computed with it.
@@ -15,14 +15,14 @@ import numpy as np
 from ..checkpoint.hf_head import class_of
 from ..core.deadline import Deadline
 from ..errors import ConfigError, shown
-from .reading import Options, Reading, check_options, hidden_rows, read_all
+from .reading import Options, Reading, check_options, check_single, hidden_rows, read_all
 from .results import Choice, Classification, Entity, Tag, Tagging
 
 if TYPE_CHECKING:
     from ..config import Head
     from ..core.lm import LoadedModel
 
-__all__ = ["choose", "classifications", "classify", "embed", "head_of", "tag"]
+__all__ = ["choose", "classifications", "classify", "head_of", "tag"]
 
 _METHODS = {"sequence": "classify", "token": "tag", "choice": "choose"}
 _COMMANDS = {"sequence": "gpt2c classify", "token": "gpt2c classify", "choice": "in Python only"}
@@ -35,7 +35,8 @@ def head_of(model: LoadedModel, kind: str) -> Head:
         return head
     needed = f"model.{_METHODS[kind]} needs the head of a {class_of(model.config, kind)}"
     if head is None:
-        raise ConfigError(f"{model.name} is a language model without another head; {needed}")
+        what = "BERT" if model.config.is_bert else "language model"
+        raise ConfigError(f"{model.name} is a {what} without another head; {needed}")
     raise ConfigError(
         f"{model.name} has the head of a {class_of(model.config, head.kind)}: use "
         f"model.{_METHODS[head.kind]} ({_COMMANDS[head.kind]}); {needed}"
@@ -63,8 +64,17 @@ def classifications(
         real = np.flatnonzero(reading.ids != (-1 if head.pad_token_id is None else head.pad_token_id))
         return real[-1:] if len(real) else np.zeros(1, np.intp)
 
-    for reading, rows in hidden_rows(model, readings, judged, deadline):
-        [logits] = _logits(rows, model.weights["score.weight"], text=reading.text)
+    if head.pooled:
+        pooler = _parameters(model, "pooler")
+        weight, bias = _parameters(model, "classifier")
+    else:
+        weight, bias = model.weights["score.weight"], None
+
+    for reading, rows in hidden_rows(model, readings, _first_row if head.pooled else judged, deadline):
+        if head.pooled:
+            inner = _exact(rows, *pooler)
+            rows = np.tanh(inner) if head.activation == "tanh" else np.maximum(inner, 0)
+        [logits] = _logits(rows, weight, bias, text=reading.text)
         probabilities = _probabilities(head, logits)
         label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
         yield Classification(
@@ -83,7 +93,8 @@ def tag(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> 
     head = head_of(model, "token")
     options = check_options(model, **how)
     several, readings = read_all(model, texts, options)
-    weights = model.weights["classifier.weight"], model.weights["classifier.bias"]
+    check_single(readings, "tag")
+    weights = _parameters(model, "classifier")
     found = [
         _tagging(model, head, reading, _logits(rows, *weights, text=reading.text), options)
         for reading, rows in hidden_rows(model, readings, _own_rows, Deadline.of(deadline))
@@ -149,37 +160,38 @@ def choose(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) 
     return Choice(int(logits.argmax()), _softmax(logits).tolist(), logits)
 
 
+def _first_row(reading: Reading) -> np.ndarray:
+    return np.zeros(1, np.intp)
+
+
 def _last_row(reading: Reading) -> np.ndarray:
     return np.array([len(reading.ids) - 1])
 
 
-def embed(model: LoadedModel, texts: Any, *, pooling: str, deadline: Any = None, **how: Any) -> np.ndarray:
-    """What :meth:`gpt2c.GPT2.embed` does."""
-    if pooling not in ("mean", "last"):
-        raise ValueError(f"pooling must be 'mean' or 'last'; got {pooling!r}")
-    several, readings = read_all(model, texts, check_options(model, **how))
-    wanted = _last_row if pooling == "last" else lambda reading: np.arange(len(reading.ids))
-    found = np.empty((len(readings), model.config.n_embd), np.float32)
-    for i, (_, rows) in enumerate(hidden_rows(model, readings, wanted, Deadline.of(deadline))):
-        found[i] = rows.mean(axis=0, dtype=np.float64)
-    return found if several else found[0]
+def _parameters(model: LoadedModel, part: str) -> tuple[np.ndarray, np.ndarray | None]:
+    return model.weights[f"{part}.weight"], model.weights[f"{part}.bias"]
 
 
 def _logits(
     rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, text: str | None = None
 ) -> np.ndarray:
     """What a head gives for rows [n, n_embd] of a text: float32 [n, labels], all finite."""
-    exact = rows.astype(np.float64)
-    # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
-    logits = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
     with np.errstate(over="ignore"):
-        found = (logits if bias is None else logits + bias).astype(np.float32)
+        found = _exact(rows, weight, bias).astype(np.float32)
     if not np.isfinite(found).all():
         of = "" if text is None else f" of {shown(text)}"
         raise ValueError(
             f"the logits{of} hold NaN or infinities, from which nothing follows: the weights are too large"
         )
     return found
+
+
+def _exact(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """A dense layer, weight [out, in], in float64."""
+    exact = rows.astype(np.float64)
+    # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
+    found = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
+    return found if bias is None else found + bias
 
 
 def _probabilities(head: Head, logits: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from ..core.deadline import Deadline
     from ..core.lm import LoadedModel
 
-__all__ = ["Options", "Reading", "check_options", "check_room", "hidden_rows", "read", "read_all"]
+__all__ = [
+    "Options",
+    "Reading",
+    "check_options",
+    "check_room",
+    "check_single",
+    "hidden_rows",
+    "is_pair",
+    "read",
+    "read_all",
+]
 
 _ALLOWED = (
     "a text is a string or a list of token ids, several are a list of those (list(texts) makes one of an "
@@ -25,11 +35,16 @@ _ALLOWED = (
 )
 
 
+_TEXT = str | list | tuple | np.ndarray
+
+
 class Options(NamedTuple):
     """How texts are read, checked."""
 
     max_tokens: int | None
     special: bool
+    cutting: str = "with max_tokens={0} (--max-tokens {0}) the rest is left out"
+    """What is said of texts that are too long; {0} is the model's positions."""
 
 
 class Reading(NamedTuple):
@@ -42,6 +57,8 @@ class Reading(NamedTuple):
     text: str | None
     """None if token ids were given."""
     truncated: bool
+    types: np.ndarray | None = None
+    """int32, as many; None: all 0."""
 
 
 def check_options(model: LoadedModel, *, max_tokens: Any = None, special: Any = False) -> Options:
@@ -57,6 +74,10 @@ def read_all(model: LoadedModel, texts: Any, options: Options) -> tuple[bool, li
     column = listed(texts)
     if isinstance(column, list | tuple) and not column:
         return True, []
+    if model.config.is_bert and is_pair(texts) and not _holds_texts(texts):
+        raise TypeError(
+            "a tuple of two texts can mean two texts, or one pair: [a, b] are two texts, [(a, b)] is a pair"
+        )
     several, given = separate(texts, _ALLOWED)
     readings = []
     for i, text in enumerate(given):
@@ -72,13 +93,15 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     """One text, checked; errors call it ``name``. None if it has no tokens.
 
     A string gets what the tokenizer puts before and after a text, also an empty one, as in transformers;
-    token ids are taken as they are.
+    token ids are taken as they are. For a BERT it may be a pair of two texts.
 
     Raises
     ------
     ContextLengthError
         It has more tokens than the model has positions, and there is no ``max_tokens``.
     """
+    if model.config.is_bert and is_pair(text):
+        return _read_pair(model, text, name, options)
     ids = model.encode_text(text, name, special=options.special)
     before: Sequence[int] = ()
     after: Sequence[int] = ()
@@ -92,13 +115,69 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     room = _room(options.max_tokens or n_ctx, around)
     truncated = len(ids) > room
     if truncated and options.max_tokens is None:
-        raise ContextLengthError(
-            f"{name} has {counted(len(ids) + around, 'token')}, but the model has {n_ctx} positions: with "
-            f"max_tokens={n_ctx} (--max-tokens {n_ctx}) the rest is left out; or split the text"
-        )
+        raise _too_long(name, len(ids) + around, n_ctx, options)
     own = slice(len(before), len(before) + min(len(ids), room))
     ids = np.array([*before, *ids[:room], *after], np.int32)
     return Reading(ids, own, text if isinstance(text, str) else None, truncated)
+
+
+def check_single(readings: Iterable[Reading], method: str) -> None:
+    """Raise TypeError if one is that of a pair."""
+    if any(reading.types is not None for reading in readings):
+        raise TypeError(f"{method} takes texts, and no pairs of texts: join the two, or give each by itself")
+
+
+def is_pair(text: Any) -> bool:
+    """Whether it is a tuple of two texts."""
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, _TEXT) for part in text)
+
+
+def _holds_texts(texts: tuple[Any, Any]) -> bool:
+    """Whether both are lists of texts, or pairs, rather than texts."""
+    return all(isinstance(part, list | tuple) and bool(part) and isinstance(part[0], _TEXT) for part in texts)
+
+
+def _read_pair(model: LoadedModel, pair: tuple[Any, Any], name: str, options: Options) -> Reading | None:
+    """Two texts, of which the second has the token type 1, where the model has it.
+
+    What does not fit is cut off the longer one, until both are as long, as transformers does.
+    """
+    first, second = (
+        model.encode_text(part, f"the {which} of {name}", special=options.special)
+        for part, which in zip(pair, ("first", "second"), strict=True)
+    )
+    if len({isinstance(part, str) for part in pair}) > 1:
+        raise TypeError(
+            f"{name} is a pair of a string and of token ids: give both as strings, or both as ids"
+        )
+    before: Sequence[int] = ()
+    between: Sequence[int] = ()
+    after: Sequence[int] = ()
+    if isinstance(pair[0], str):
+        before, between, after = model.tokenizer.prefix, model.tokenizer.between, model.tokenizer.suffix
+    n, m = len(first), len(second)
+    around, n_ctx = len(before) + len(between) + len(after), model.config.n_ctx
+    if n + m + around == 0:
+        return None
+    room = _room(options.max_tokens or n_ctx, around)
+    truncated = n + m > room
+    if truncated and options.max_tokens is None:
+        raise _too_long(name, n + m + around, n_ctx, options)
+    if truncated:
+        kept = min(n, m, room // 2)
+        n, m = (kept, room - kept) if n <= m else (room - kept, kept)
+    ids = np.array([*before, *first[:n], *between, *second[:m], *after], np.int32)
+    types = np.zeros(len(ids), np.int32)
+    if model.config.n_types > 1:
+        types[len(before) + n + len(between) :] = 1
+    return Reading(ids, slice(len(before), len(before) + n), None, truncated, types)
+
+
+def _too_long(name: str, n_tokens: int, n_ctx: int, options: Options) -> ContextLengthError:
+    return ContextLengthError(
+        f"{name} has {counted(n_tokens, 'token')}, but the model has {n_ctx} positions: "
+        f"{options.cutting.format(n_ctx)}; or split the text"
+    )
 
 
 def check_room(model: LoadedModel, options: Options) -> None:
@@ -130,7 +209,8 @@ def hidden_rows(
     for batch in within_bounds(new, lambda item: (len(item[0].ids), item[1].nbytes)):
         some = [reading for reading, _ in batch]
         rows = [wanted(reading) for reading in some]
-        sequences = ((cache, reading.ids) for reading, cache in batch)
+        typed = model.config.n_types > 0
+        sequences = ((cache, reading.ids, reading.types if typed else None) for reading, cache in batch)
         found = _engine.hidden(model.weights, [*sequences], rows, threads=model.threads, deadline=deadline)
         batch.clear()  # the caches need not live on while the results are looked at
         ends = np.cumsum([len(which) for which in rows])[:-1]

@@ -1,4 +1,4 @@
-"""Scores or continuations for the rows of a table, batch by batch: with Ray Data, `datasets` and their like.
+"""Scores, texts or vectors for the rows of a table, batch by batch: with Ray Data, `datasets` and their like.
 
 Ray is not imported here, and not needed. docs/integrations.md has examples, and says how to size a cluster.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Unpack
 
 import numpy as np
 
+from ..any_model import from_pretrained
+from ..bert import BERT
 from ..core.checks import check_integer
 from ..core.foreign_names import OF_GENERATION, OF_PROMPTS
 from ..core.keywords import explains_keywords
+from ..corpus.embedding import EMBEDDINGS, Embedding
+from ..corpus.parquet import arrow_types
 from ..corpus.records import FileOptions, not_utf8
 from ..corpus.tasks import SCORES, Generating, Scoring, Task, check_seed, continuation_columns
 from ..errors import shown
@@ -23,7 +27,7 @@ from ..generation.options import GenerateKwargs, SamplingOptions, lists_options
 from ..model import GPT2
 from ..tokenizer.base import check_text
 
-__all__ = ["Generator", "Scorer"]
+__all__ = ["Embedder", "Generator", "Scorer"]
 
 _log = logging.getLogger("gpt2c")
 
@@ -32,6 +36,7 @@ class _Mapper(ABC):
     """Adds columns to each batch of rows, by what a model makes of the texts in one of its columns."""
 
     columns: Mapping[str, type]
+    _load: Callable[..., GPT2 | BERT] = GPT2.from_pretrained
 
     def __init__(
         self,
@@ -55,11 +60,9 @@ class _Mapper(ABC):
         return {name: value for name, value in self.__dict__.items() if name not in ("model", "_task")}
 
     @cached_property
-    def model(self) -> GPT2:
+    def model(self) -> GPT2 | BERT:
         """The model of this process."""
-        return GPT2.from_pretrained(
-            self.source, dtype=self.dtype, tokenizer=self.tokenizer, threads=self.threads
-        )
+        return self._load(self.source, dtype=self.dtype, tokenizer=self.tokenizer, threads=self.threads)
 
     @cached_property
     def _task(self) -> Task:
@@ -110,7 +113,7 @@ class _Mapper(ABC):
         if is_arrow:
             import pyarrow as pa
 
-            types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+            types = arrow_types()
             for name, values in columns.items():
                 batch = batch.append_column(self.prefix + name, pa.array(values, types[kinds[name]]))
             return batch
@@ -293,6 +296,68 @@ class Generator(_Mapper):
         return Generating(self.model, SamplingOptions(**self.options))
 
 
+class Embedder(_Mapper):
+    """Adds vectors of the texts in a column to each batch of rows, by a BERT or a GPT-2.
+
+    All is as with :class:`Scorer`, but for the columns, which are those of ``gpt2c embed``: ``embedding``,
+    float32, the number of tokens ``n_tokens``, and whether the text was ``truncated``. A text that is null
+    or has no tokens has 0 tokens and null for a vector. In NumPy and pandas the vectors are an array [rows,
+    width], or one of arrays and None.
+
+    Parameters
+    ----------
+    model : str or path
+        What :meth:`gpt2c.BERT.from_pretrained` takes, or :meth:`gpt2c.GPT2.from_pretrained`.
+    text_column, prefix, dtype, tokenizer, threads, on_error
+        As for :class:`Scorer`; a text that is too long counts as bad, too.
+    pooling, normalize, max_tokens, special
+        As for :meth:`gpt2c.BERT.embed`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :class:`Scorer`, or what ``embed`` raises.
+    """
+
+    columns = EMBEDDINGS
+    _load = staticmethod(from_pretrained)
+
+    @explains_keywords(OF_PROMPTS)
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        text_column: str = "text",
+        prefix: str = "gpt2c_",
+        dtype: str | None = None,
+        tokenizer: Any = None,
+        threads: int = 1,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        max_tokens: int | None = None,
+        special: bool = False,
+        on_error: str = "stop",
+    ) -> None:
+        super().__init__(
+            model,
+            text_column=text_column,
+            prefix=prefix,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            threads=threads,
+            on_error=on_error,
+        )
+        self.options: dict[str, Any] = {
+            "pooling": pooling,
+            "normalize": normalize,
+            "max_tokens": max_tokens,
+            "special": special,
+        }
+
+    def _new_task(self) -> Embedding:
+        return Embedding(self.model, **self.options)
+
+
 def _value(scalar: Any) -> Any:
     """The value of an Arrow scalar; the bytes of a text that is not UTF-8."""
     try:
@@ -324,7 +389,11 @@ def _is_null(text: Any) -> bool:
 
 def _array(values: Sequence[Any], kind: type) -> np.ndarray:
     """A column: texts as objects; numbers as ``kind`` says, or float64 with NaN for None if there is one."""
-    if kind is str:
+    if kind is list and values and None not in values:
+        return np.array(values, np.float32)
+    if kind is list:
+        values = [None if value is None else np.array(value, np.float32) for value in values]
+    if kind in (str, list):
         return np.array([*values, None], object)[:-1]
     if None in values:
         return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -18,6 +18,9 @@ hook_attn_in::
       .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
       .hook_attn_out            [T, n_embd]           the sum of these, and the bias
       .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
+      .cross_attn.hook_pattern  [n_head, T, S]        to which of the encoder's S positions each token attends
+      .hook_cross_attn_out      [T, n_embd]           what cross-attention adds to the residual stream
+      .hook_resid_mid_cross     [T, n_embd]           the residual stream after it
       .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
       .ln2.hook_scale .ln2.hook_normalized            as for ln1, of hook_mlp_in
       .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
@@ -25,10 +28,34 @@ hook_attn_in::
       .hook_resid_post          [T, n_embd]           the residual stream after layer i
     ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
 
+Only models with cross-attention have its three values, of which the pattern can be seen, but not edited.
+
 The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream, there to
 be edited: a change reaches that part alone and not the stream itself, as path patching needs it. What becomes
 of hook_attn_in is what the other three begin as (TransformerLens has either it or them). Where a head reads
 something else than the stream, it has a LayerNorm of its own, which has no name: ln1 is that of the stream.
+
+A BERT has the names of TransformerLens's HookedEncoder. LayerNorm follows each sum there, and what it gives
+is the residual stream from then on: ln1 comes after hook_resid_mid, ln2 after hook_resid_post::
+
+    hook_embed hook_pos_embed   [T, n_embd]           as above, and between them
+    hook_token_type_embed       [T, n_embd]           the token type's row of wtt, if the model has types
+    ln_embed.hook_scale .hook_normalized              LayerNorm of the sum of these
+    hook_full_embed             [T, n_embd]           what it gives: the residual stream before layer 0
+    blocks.{i}.hook_resid_pre to .hook_attn_out       as above, without ln1
+      .hook_resid_mid           [T, n_embd]           the residual stream and attention's output, added up
+      .ln1.hook_scale .ln1.hook_normalized            LayerNorm of that
+      .hook_normalized_resid_mid [T, n_embd]          what it gives, the residual stream from here on
+      .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
+      .mlp.hook_pre .mlp.hook_post .hook_mlp_out      as above
+      .hook_resid_post          [T, n_embd]           the residual stream and that, added up
+      .ln2.hook_scale .ln2.hook_normalized            LayerNorm of that
+      .hook_normalized_resid_post [T, n_embd]         what it gives: the residual stream after layer i
+    ln_final.hook_scale .hook_normalized              LayerNorm in the head that predicts tokens, if any
+
+(TransformerLens writes "embed." before the names of the embedding, and embed.ln and mlm_head.ln of the norms
+there; it has no hook_normalized_resid_mid; and its hook_mlp_in stands before ln1, where it is not of the
+feed-forward layer alone.)
 """
 
 from __future__ import annotations
@@ -42,13 +69,22 @@ from ..config import Config
 from ..core.checks import check_index
 from ..errors import shown
 
-__all__ = ["Hook", "NamesFilter", "axes", "full_name", "heads_of", "hook_names", "matching", "place_of"]
+__all__ = [
+    "Hook",
+    "NamesFilter",
+    "axes",
+    "full_name",
+    "heads_of",
+    "hook_names",
+    "matching",
+    "place_of",
+    "table_of",
+]
 
 # The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
-OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_final")
+OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_emb", "ln_final")
 PLACES = {
     "embed": ("hook_embed",),
-    "token_type_embed": (),
     "pos_embed": ("hook_pos_embed",),
     "resid_pre": ("hook_resid_pre",),
     "attn_in": ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input"),
@@ -59,9 +95,9 @@ PLACES = {
     "z": ("attn.hook_z",),
     "attn_out": ("attn.hook_result", "hook_attn_out"),
     "resid_mid": ("hook_resid_mid",),
-    "cross_pattern": (),
-    "cross_attn_out": (),
-    "resid_mid_cross": (),
+    "cross_pattern": ("cross_attn.hook_pattern",),
+    "cross_attn_out": ("hook_cross_attn_out",),
+    "resid_mid_cross": ("hook_resid_mid_cross",),
     "mlp_in": ("hook_mlp_in",),
     "ln2": ("ln2.hook_scale", "ln2.hook_normalized"),
     "pre": ("mlp.hook_pre",),
@@ -70,14 +106,59 @@ PLACES = {
     "resid_post": ("hook_resid_post",),
     "ln_final": ("ln_final.hook_scale", "ln_final.hook_normalized"),
 }
-BEFORE = (*PLACES["embed"], *PLACES["pos_embed"])
-OF_LAYER = tuple(name for place, names in PLACES.items() if place not in OUTSIDE for name in names)
-AFTER = PLACES["ln_final"]
-PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
+PLACES_OF_BERT = {
+    "embed": PLACES["embed"],
+    "token_type_embed": ("hook_token_type_embed",),
+    "pos_embed": PLACES["pos_embed"],
+    "ln_emb": ("ln_embed.hook_scale", "ln_embed.hook_normalized", "hook_full_embed"),
+    "resid_pre": PLACES["resid_pre"],
+    "attn_in": PLACES["attn_in"],
+    "qkv": PLACES["qkv"],
+    "attn_scores": PLACES["attn_scores"],
+    "pattern": PLACES["pattern"],
+    "z": PLACES["z"],
+    "attn_out": PLACES["attn_out"],
+    "resid_mid": PLACES["resid_mid"],
+    "ln1": (*PLACES["ln1"], "hook_normalized_resid_mid"),
+    "mlp_in": PLACES["mlp_in"],
+    "pre": PLACES["pre"],
+    "post": PLACES["post"],
+    "mlp_out": PLACES["mlp_out"],
+    "resid_post": PLACES["resid_post"],
+    "ln2": (*PLACES["ln2"], "hook_normalized_resid_post"),
+    "ln_final": PLACES["ln_final"],
+}
 # Inputs of parts -> what they are copies of until they are edited.
 COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
-# Where edits of these take effect.
-EFFECTS = {"attn_in": "qkv", "mlp_in": "ln2"}
+
+
+class Table(NamedTuple):
+    """What there is to see in models of a type: at each place; what are copies of what; where these work."""
+
+    places: dict[str, tuple[str, ...]]
+    copies: dict[str, str]
+    effects: dict[str, str]
+
+
+TABLES = {
+    "gpt2": Table(
+        {place: names for place, names in PLACES.items() if "cross" not in place},
+        COPIES,
+        {"attn_in": "qkv", "mlp_in": "ln2"},
+    ),
+    "cross": Table(
+        PLACES, COPIES | {"hook_mlp_in": "hook_resid_mid_cross"}, {"attn_in": "qkv", "mlp_in": "ln2"}
+    ),
+    "bert": Table(
+        PLACES_OF_BERT,
+        COPIES | {"hook_mlp_in": "hook_normalized_resid_mid"},
+        {"attn_in": "qkv", "mlp_in": "pre"},
+    ),
+}
+"""By the type of a model; "cross" is a GPT-2 with cross-attention."""
+PLACE_OF = {
+    name: place for table in TABLES.values() for place, names in table.places.items() for name in names
+}
 ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
 ENDS = ("result", "_in", "_input")  # of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
@@ -110,15 +191,31 @@ class Hook(NamedTuple):
     complete: bool = False
 
 
+def table_of(config: Config) -> Table:
+    """What there is to see in a model."""
+    return TABLES["cross" if config.add_cross_attention else config.model_type]
+
+
 def hook_names(config: Config) -> list[str]:
     """All names of a model, in the order in which the values come to be."""
-    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in _of_layer(config)]
-    return [*BEFORE, *layers, *AFTER]
+    before, in_layer, after = _parts(config)
+    layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in in_layer]
+    return [*before, *layers, *after]
 
 
-def _of_layer(config: Config) -> list[str]:
-    """Without what a head alone reads, where it shares what it makes of that."""
-    return [name for name in OF_LAYER if not (config.is_multi_query and name == "hook_attn_in")]
+def _parts(config: Config) -> tuple[list[str], list[str], list[str]]:
+    """The names before the layers, in each of them, and after them."""
+    absent = {
+        # of what a head alone reads, where it shares what it makes of that
+        "hook_attn_in": config.is_multi_query,
+        "hook_token_type_embed": not config.n_types,
+        **dict.fromkeys(PLACES["ln_final"], config.is_bert and not config.masked_head),
+    }
+    parts: tuple[list[str], list[str], list[str]] = [], [], []
+    for place, names in table_of(config).places.items():
+        which = 1 if place not in OUTSIDE else 2 if place == "ln_final" else 0
+        parts[which].extend(name for name in names if not absent.get(name))
+    return parts
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
@@ -131,8 +228,8 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
     if layer is None and short.startswith("blocks.") and short.count(".") > 1:
         _, number, short = short.split(".", 2)
         asked = int(number) if number.isdecimal() and len(number) < 10 else number
-    in_layer = _of_layer(config)
-    names, prefix = ([*BEFORE, *AFTER], "") if asked is None else (in_layer, "blocks.{}.")
+    before, in_layer, after = _parts(config)
+    names, prefix = ([*before, *after], "") if asked is None else (in_layer, "blocks.{}.")
     if asked is not None:
         try:
             prefix = prefix.format(check_index("layer", asked, config.n_layer))
@@ -151,7 +248,7 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
 def _spellings(name: str) -> tuple[str, ...]:
     """What a value may be called in its layer: "attn.hook_z", "attn.z" or "z"."""
     part = name.replace("hook_", "")
-    return (name, part) if part.startswith("ln") else (name, part, part.rpartition(".")[2])
+    return (name, part) if part.startswith(("ln", "cross_attn.")) else (name, part, part.rpartition(".")[2])
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:

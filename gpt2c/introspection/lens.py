@@ -11,6 +11,8 @@ from ..core import _engine
 from ..core.batching import calls_of
 from ..core.checks import check_integer
 from ..core.prompts import token_ids
+from ..core.roles import check_predicts_tokens
+from ..errors import ConfigError, counted
 from .activations import Activations, output_matrices
 from .results import Attribution, HeadScores, LogitLens
 
@@ -20,11 +22,12 @@ __all__ = ["attribution", "head_scores", "logit_lens"]
 def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
     """What :meth:`gpt2c.introspection.passes.ActivationCache.logit_lens` does."""
     model, ids, n_layer = cache.model, cache.token_ids, cache.model.config.n_layer
-    model.check_language_model()
+    check_predicts_tokens(model.config, model.name)
     n_text = model.n_text_tokens
     k = check_integer("k", k, 1, n_text, ", the size of the vocabulary")
     targets = _asked(cache, tokens)
-    streams = [cache["resid_pre", 0], *(cache["resid_post", layer] for layer in range(n_layer))]
+    after = "normalized_resid_post" if model.config.is_bert else "resid_post"
+    streams = [cache["resid_pre", 0], *(cache[after, layer] for layer in range(n_layer))]
     rows = np.arange(len(ids))
     found = []
     for part in calls_of([len(ids)] * len(streams)):
@@ -56,12 +59,23 @@ def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | Non
         top_ids=top_ids,
         top_logprobs=top_logprobs,
         top_tokens=[[[texts[token] for token in best] for best in layer] for layer in top_ids.tolist()],
+        in_place=model.config.is_bert,
     )
 
 
 def _asked(cache: Activations, tokens: int | Sequence[int] | None) -> np.ndarray:
-    """A token for each position, int32 [T]: the one given, those given, or those that follow."""
+    """A token for each position, int32 [T]: the one given, those given, or those that follow.
+
+    What stands in a place of a BERT is often a mask: there, it is what the model puts in each.
+    """
     ids, n_vocab = cache.token_ids, cache.model.config.n_vocab
+    if tokens is None and cache.model.config.is_bert:
+        if len(cache.logits) < len(ids):
+            raise ValueError(
+                f"logits of the last {len(cache.logits)} of {counted(len(ids), 'token')} were kept, so not "
+                "every place has a most probable token: give tokens, or run with logits_to_keep=0"
+            )
+        return cache.logits[:, : cache.model.n_text_tokens].argmax(axis=1).astype(np.int32)
     if tokens is None:
         return np.append(ids[1:], np.int32(_most_probable(cache, -1)))
     if np.ndim(tokens) == 0:
@@ -80,6 +94,11 @@ def attribution(
 ) -> Attribution:
     """What :meth:`gpt2c.introspection.passes.ActivationCache.attribution` does."""
     model, config, n = cache.model, cache.model.config, len(cache.token_ids)
+    if config.is_bert:
+        raise ConfigError(
+            "in a BERT, LayerNorm follows every sum, so a logit is no sum of what components add: see what a "
+            "component does by patching or by edits"
+        )
     model.check_language_model()
     position = check_integer("position", position, -n, n - 1, f" for a text of {n} tokens") % n
     row = position - n  # from the end: the first rows may have no logits
@@ -108,6 +127,8 @@ def attribution(
     attn_bias = np.empty(config.n_layer, np.float32)
     for layer in range(config.n_layer):
         parts[f"attn {layer}"], parts[f"mlp {layer}"] = cache["attn_out", layer], cache["mlp_out", layer]
+        if config.add_cross_attention:
+            parts[f"cross_attn {layer}"] = cache["cross_attn_out", layer]
         heads[layer] = _head_results(cache, layer, position, before)
         attn_bias[layer] = model.weights[f"h.{layer}.attn.c_proj.bias"] @ before
     components = {name: float(values[position] @ before) for name, values in parts.items()}

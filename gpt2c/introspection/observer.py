@@ -12,7 +12,7 @@ import numpy as np
 from ..core import _engine
 from .activations import Captured, output_matrices
 from .edits import FACTORIES
-from .hooks import EFFECTS, OUTSIDE, PLACES, Hook, axes, heads_of, matching, place_of
+from .hooks import OUTSIDE, Hook, axes, heads_of, matching, place_of, table_of
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -49,10 +49,16 @@ class Watch:
         for name in self.names | self.edited:
             place, layer = place_of(name)
             self.wanted.add((place, layer or 0))
-            if name in self.edited and place in EFFECTS:
-                self.wanted.add((EFFECTS[place], layer or 0))
+            effects = table_of(config).effects
+            if name in self.edited and place in effects:
+                self.wanted.add((effects[place], layer or 0))
             self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
-            if place in ("attn_scores", "pattern"):
+            if place == "cross_pattern" and name in self.edited:
+                raise ValueError(
+                    f"{name} can be seen, but not edited: edit hook_cross_attn_out of the layer, or give the "
+                    "model other states"
+                )
+            if place in ("attn_scores", "pattern", "cross_pattern"):
                 self.flags[layer] |= _engine.OBSERVE_PATTERN | (
                     _engine.EDIT_PATTERN if name in self.edited else 0
                 )
@@ -65,7 +71,7 @@ class Observer:
     ----------
     model : LoadedModel
     watch : Watch
-    sequences : sequence of (KVCache, ids)
+    sequences : sequence of (KVCache, ids), or of (KVCache, ids, types)
         Those of the pass.
     edits : mapping of str to list of functions, or a list of such mappings
         The edits of each name: the same for all sequences, or those of each.
@@ -84,7 +90,7 @@ class Observer:
         self,
         model: LoadedModel,
         watch: Watch,
-        sequences: Sequence[tuple[_engine.KVCache, np.ndarray]],
+        sequences: Sequence[tuple[Any, ...]],
         edits: Mapping[str, list[Edit]] | Sequence[Mapping[str, list[Edit]]] = MappingProxyType({}),
         *,
         keep: int | Sequence[int] = 0,
@@ -92,14 +98,16 @@ class Observer:
         self._model, self._watch, self.flags = model, watch, watch.flags
         self._warnings = np.geterr()
         self._edits = [edits] * len(sequences) if isinstance(edits, Mapping) else edits
-        rows = [len(ids) for _, ids in sequences]
+        rows = [len(ids) for _, ids, *_ in sequences]
         last = [keep] * len(rows) if isinstance(keep, int) else keep
         self.kept = [min(some, n) if some else n for some, n in zip(last, rows, strict=True)]
         self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
-        self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids in sequences]
+        self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids, *_ in sequences]
         self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
         self._projected: list[list[_Projected]] = [[] for _ in sequences]  # until this layer's qkv are there
-        self._stream: np.ndarray | None = None  # what edits of hook_mlp_in are not to change
+        # The residual stream, and what edits of hook_mlp_in are not to change in it.
+        self._stream: tuple[np.ndarray, np.ndarray] | None = None
+        self._table = table_of(model.config)
 
     def wants(self, place: str, layer: int) -> bool:
         return (place, layer) in self._watch.wanted
@@ -107,14 +115,14 @@ class Observer:
     @np.errstate(all="ignore")  # after edits all sorts of numbers may come
     def see(self, place: str, layer: int, found: Any, source: Any = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
-        names = [prefix + name for name in PLACES[place]]
+        names = [prefix + name for name in self._table.places[place]]
         parts = found if isinstance(found, list) else self._split(found, place)
         if place == "mlp_in" and names[0] in self._watch.edited:
-            self._stream = found.copy()
+            self._stream = found, found.copy()
         sources = self._split(source, place) if isinstance(source, np.ndarray) else parts
         for index, (part, x) in enumerate(zip(parts, sources, strict=True)):
-            if place in ("ln1", "ln2", "ln_final"):
-                self._see_norm(index, layer, names, part, x)
+            if place in ("ln_emb", "ln1", "ln2", "ln_final"):
+                self._see_norm(index, place, layer, names, part, x)
             elif place == "attn_in":
                 self._see_inputs(index, names, part, source)
             elif place == "attn_out":
@@ -134,8 +142,9 @@ class Observer:
                 self._touch(index, names[0], self._heads(part))
             else:
                 self._touch(index, names[0], part)
-        if place == "ln2" and self._stream is not None:
-            source[...], self._stream = self._stream, None
+        if place == self._table.effects["mlp_in"] and self._stream is not None:
+            stream, before = self._stream
+            stream[...], self._stream = before, None
 
     def _split(self, rows: np.ndarray, place: str) -> list[np.ndarray]:
         return np.split(rows, self._ends[place == "ln_final"][:-1])
@@ -198,11 +207,21 @@ class Observer:
         if self._changes(index, names[0]):
             put(shared, unedited)
 
-    def _see_norm(self, index: int, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray) -> None:
-        """LayerNorm, of which the engine has the input and the result alone."""
-        if not any(name in self._watch.names or self._changes(index, name) for name in names):
-            return
-        tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2"}.get(names[0].split(".")[-2], "ln_f")
+    def _see_norm(
+        self, index: int, place: str, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray
+    ) -> None:
+        """LayerNorm: the inside of it, and what it gives where that has a name."""
+        if any(name in self._watch.names or self._changes(index, name) for name in names[:2]):
+            self._see_inside_norm(index, place, layer, names, normed, x)
+        for name in names[2:]:
+            self._touch(index, name, normed)
+
+    def _see_inside_norm(
+        self, index: int, place: str, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray
+    ) -> None:
+        """Scale and normalized rows, of which the engine has the input and the result alone."""
+        last = "ln_head" if self._model.config.is_bert else "ln_f"
+        tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2", "ln_emb": "ln_emb"}.get(place, last)
         gain, bias = (self._model.weights[f"{tensor}.{part}"] for part in ("weight", "bias"))
         centred = x - x.mean(axis=1, keepdims=True, dtype=np.float64)
         variance = (centred**2).mean(axis=1, keepdims=True)

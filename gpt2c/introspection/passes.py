@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +11,12 @@ from ..core import _engine
 from ..core.batching import calls_of
 from ..core.checks import check_flag, check_integer
 from ..core.display import Displayed
-from ..core.prompts import Prompt, Prompts, check_lengths, separate
+from ..core.prompts import Item, Prompt, check_lengths, separate
+from ..errors import counted, shown
+from ..heads.reading import Options, read_all
 from . import lens
 from .activations import Activations
+from .crossing import CrossAttention, cross_attention
 from .hooks import NamesFilter, matching
 from .observer import Observer, Watch, checked_edits
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from .edits import Edit
     from .results import Attribution, HeadScores, LogitLens
 
-__all__ = ["ActivationCache", "capture", "run_with_cache"]
+__all__ = ["ActivationCache", "capture", "encoded", "run_with_cache"]
 
 
 class ActivationCache(Displayed, Activations):
@@ -34,7 +37,7 @@ class ActivationCache(Displayed, Activations):
     """
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
-        """What the model would say next if it ended after each layer.
+        """What the model would say next if it ended after each layer; a BERT, in the place of each token.
 
         The residual stream before the first layer and after every layer is what this needs captured.
 
@@ -44,7 +47,8 @@ class ActivationCache(Displayed, Activations):
             How many of the most probable tokens, 1 to the size of the vocabulary.
         tokens : int or sequence of int, optional
             The tokens whose probabilities and ranks are wanted: one for each position, or one for all. By
-            default the text's own next ones, and in the end the model's most probable.
+            default the text's own next ones, and in the end the model's most probable; of a BERT, the most
+            probable in each place.
 
         Returns
         -------
@@ -77,6 +81,23 @@ class ActivationCache(Displayed, Activations):
         """
         return lens.attribution(self, token, against, position)
 
+    def cross_attention(self, layer: int = -1, head: int | None = None) -> CrossAttention:
+        """To which positions of an encoder's output each token attends that is written.
+
+        Parameters
+        ----------
+        layer : int
+            Whose ``cross_attn.hook_pattern`` must have been captured; -1 is the last one.
+        head : int, optional
+            Default: the mean of all heads.
+
+        Returns
+        -------
+        gpt2c.introspection.crossing.CrossAttention
+            ``print`` shows a table, a notebook one with colours, and ``.plot()`` draws it.
+        """
+        return cross_attention(self, layer, head)
+
     def head_scores(self) -> HeadScores:
         """How much each head attends to the token before, to earlier occurrences of the token, and so on.
 
@@ -90,20 +111,58 @@ class ActivationCache(Displayed, Activations):
 
 def run_with_cache(
     model: LoadedModel,
-    prompts: Prompt | Prompts,
+    prompts: Prompt | Sequence[Item],
     names_filter: NamesFilter = None,
     edits: Iterable[tuple[str, Edit]] = (),
     *,
+    types: Any = None,
     causal: bool = True,
     logits_to_keep: int = 0,
 ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-    """What :meth:`gpt2c.GPT2.run_with_cache` does."""
+    """What :meth:`gpt2c.GPT2.run_with_cache` does, which is that of :class:`gpt2c.BERT`, too."""
     keep = check_integer("logits_to_keep", logits_to_keep, 0)
-    several, given = separate(prompts)
-    found = capture(model, model.encode(given), names_filter, edits, causal=causal, logits_to_keep=keep)
+    several, texts = separate(prompts)
+    ids, kinds = encoded(model, texts, [types] if types is not None and not several else types)
+    found = capture(model, ids, names_filter, edits, types=kinds, causal=causal, logits_to_keep=keep)
     if several:
         return [cache.logits for cache in found], found
     return found[0].logits, found[0]
+
+
+def encoded(
+    model: LoadedModel, texts: Sequence[Any], types: Sequence[Any] | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """The token ids and token types of texts, int32 [at least 1] each; types None: all 0.
+
+    A BERT reads whole texts, or pairs of them, with what the tokenizer puts around them, and masks.
+    """
+    kinds: list[np.ndarray | None]
+    if model.config.is_bert:
+        _, readings = read_all(model, texts, Options(None, special=True))
+        ids, typed = [reading.ids for reading in readings], model.config.n_types > 0
+        kinds = [reading.types if typed else None for reading in readings]
+    else:
+        ids, kinds = model.encode(texts), [None] * len(texts)
+    if types is None:
+        return ids, kinds
+    if not model.config.n_types:
+        raise ValueError("this model has no token types: leave types out")
+    if len(types) != len(ids):
+        raise ValueError(f"types has {len(types)} items for {counted(len(ids), 'text')}; one each is needed")
+    return ids, [_checked_types(model, *each) for each in zip(ids, types, strict=True)]
+
+
+def _checked_types(model: LoadedModel, ids: np.ndarray, types: Any) -> np.ndarray | None:
+    if types is None:
+        return None
+    found, last = np.asarray(types), model.config.n_types - 1
+    if found.shape != ids.shape or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"types must be one whole number for each of {counted(len(ids), 'token')}; got {shown(types)}"
+        )
+    if found.min() < 0 or found.max() > last:
+        raise ValueError(f"types must be from 0 to {last}, which the model has; got {shown(types)}")
+    return found.astype(np.int32)
 
 
 def capture(
@@ -112,6 +171,7 @@ def capture(
     names_filter: NamesFilter = None,
     edits: Iterable[tuple[str, Edit]] = (),
     *,
+    types: Sequence[np.ndarray | None] | None = None,
     causal: bool = True,
     logits_to_keep: int = 0,
 ) -> list[ActivationCache]:
@@ -120,10 +180,14 @@ def capture(
     names, changes = matching(model.config, names_filter), checked_edits(model, edits)
     check_lengths(prompts, model.config.n_ctx)
     watch = Watch(model.config, names, changes)
+    causal = causal and not model.config.is_bert
+    kinds = types or [None] * len(prompts)
     found = []
     for part in calls_of([len(ids) for ids in prompts]):
         group = prompts[part]
-        sequences = [(model.new_cache(len(ids)), ids) for ids in group]
+        sequences = [
+            (model.new_cache(len(ids)), ids, kind) for ids, kind in zip(group, kinds[part], strict=True)
+        ]
         observer = Observer(model, watch, sequences, changes, keep=logits_to_keep)
         logits = _engine.forward(
             model.weights,

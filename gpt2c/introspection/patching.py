@@ -17,16 +17,16 @@ from tqdm import tqdm
 from ..core import _engine
 from ..core.batching import CACHE_BYTES, calls_of
 from ..core.checks import check_integer
+from ..core.roles import check_predicts_tokens
 from ..errors import counted
 from .edits import replace
-from .hooks import COPIES, axes, full_name, heads_of
+from .hooks import axes, full_name, heads_of, table_of
 from .observer import Observer, Watch
-from .passes import capture
+from .passes import capture, encoded
 from .results import Patching
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
-    from ..core.prompts import Prompt
 
 __all__ = ["Metric", "patch"]
 
@@ -39,33 +39,33 @@ class _Patch(NamedTuple):
     at: tuple[int, ...]
     positions: int | None  # None: all
     heads: int | None
-
-    @property
-    def first(self) -> int:
-        return self.positions or 0
+    first: int  # position that has to be computed again
 
 
 def patch(
     model: LoadedModel,
-    clean: Prompt,
-    corrupted: Prompt,
+    clean: Any,
+    corrupted: Any,
     over: tuple[Any, ...],
     metric: Metric,
     *,
-    logits_to_keep: int = 1,
+    types: Sequence[Any] | None = None,
+    logits_to_keep: int | None = None,
     progress: bool = False,
 ) -> Patching:
-    """What :meth:`gpt2c.GPT2.patch` does."""
-    model.check_language_model()
-    keep = check_integer("logits_to_keep", logits_to_keep, 0)
-    [clean_ids], [corrupted_ids] = model.encode([clean]), model.encode([corrupted])
-    return _patched(model, clean_ids, corrupted_ids, over, metric, keep, progress)
+    """What :meth:`gpt2c.GPT2.patch` does, which is that of :class:`gpt2c.BERT`, too."""
+    check_predicts_tokens(model.config, model.name)
+    usual = 0 if model.config.is_bert else 1
+    keep = usual if logits_to_keep is None else check_integer("logits_to_keep", logits_to_keep, 0)
+    (clean_ids, corrupted_ids), kinds = encoded(model, [clean, corrupted], types)
+    return _patched(model, clean_ids, corrupted_ids, kinds, over, metric, keep, progress)
 
 
 def _patched(
     model: LoadedModel,
     clean: np.ndarray,
     corrupted: np.ndarray,
+    types: Sequence[np.ndarray | None],
     over: tuple[Any, ...],
     metric: Metric,
     logits_to_keep: int,
@@ -82,16 +82,22 @@ def _patched(
     name, layers, positions, heads = _checked(model, over, len(clean))
     places = [full_name(model.config, name, layer) for layer in layers]
     streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
-    source = _values(model, clean, places)
+    source = _values(model, clean, types[0], places)
     cache = model.new_cache(len(corrupted))
-    observer = Observer(model, Watch(model.config, streams), [(cache, corrupted)])
+    sequences = [(cache, corrupted, types[1])]
+    observer = Observer(model, Watch(model.config, streams), sequences)
     logits = _engine.forward(
-        model.weights, [(cache, corrupted)], keep=logits_to_keep, threads=model.threads, observer=observer
+        model.weights, sequences, keep=logits_to_keep, threads=model.threads, observer=observer
     )
 
     chosen = [[None] if several is None else several for several in (positions, heads)]
     patches = [
-        _Patch(tuple(i for i, several in ((i, positions), (j, heads)) if several is not None), position, head)
+        _Patch(
+            tuple(i for i, several in ((i, positions), (j, heads)) if several is not None),
+            position,
+            head,
+            0 if model.config.is_bert else position or 0,
+        )
         for i, position in enumerate(chosen[0])
         for j, head in enumerate(chosen[1])
     ]
@@ -154,14 +160,17 @@ def _indices(what: str, choice: Any, size: int) -> list[int]:
     return chosen
 
 
-def _values(model: LoadedModel, ids: np.ndarray, places: list[str]) -> dict[str, np.ndarray]:
+def _values(
+    model: LoadedModel, ids: np.ndarray, types: np.ndarray | None, places: list[str]
+) -> dict[str, np.ndarray]:
     """What a text has at one place of each layer. What all heads read is kept once for all of them."""
     config = model.config
     short = places[0].split(".", 2)[2]
-    kept = [place.removesuffix(short) + COPIES.get(short, short) for place in places]
-    [found] = capture(model, [ids], kept, logits_to_keep=1)
+    copies = table_of(config).copies
+    kept = [place.removesuffix(short) + copies.get(short, short) for place in places]
+    [found] = capture(model, [ids], kept, types=[types], logits_to_keep=1)
     values = [found[name] for name in kept]
-    if short in COPIES and "heads" in axes(short):
+    if short in copies and "heads" in axes(short):
         shape = len(ids), heads_of(config, short), config.n_embd
         values = [np.broadcast_to(value[:, None], shape) for value in values]
     return dict(zip(places, values, strict=True))

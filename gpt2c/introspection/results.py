@@ -24,8 +24,9 @@ class LogitLens(Displayed):
     """What the model would say next if it ended after a layer; ``str()`` is a table of its first choices.
 
     Each layer's residual stream goes through the final LayerNorm and the head, as the last one's does
-    (nostalgebraist, "interpreting GPT: the logit lens", 2020). T is the number of tokens in the text, k how
-    many of the most probable are wanted.
+    (nostalgebraist, "interpreting GPT: the logit lens", 2020); that of a BERT through its whole head, which
+    tells what stands in each place. T is the number of tokens in the text, k how many of the most probable
+    are wanted.
 
     Attributes
     ----------
@@ -50,6 +51,8 @@ class LogitLens(Displayed):
         The natural logarithms of their probabilities.
     top_tokens : list of list of list of str
         The text of each of ``top_ids``.
+    in_place : bool
+        Whether predictions are of the tokens in the places themselves, as a BERT's are, not of the next.
     """
 
     names: list[str]
@@ -62,6 +65,7 @@ class LogitLens(Displayed):
     top_ids: np.ndarray
     top_logprobs: np.ndarray
     top_tokens: list[list[list[str]]]
+    in_place: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""

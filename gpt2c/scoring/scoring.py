@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
@@ -23,6 +22,7 @@ from ..core.prompts import (
     separate,
     split_pair,
 )
+from .extent import extent
 from .options import ScoringOptions, changes_of, check_outcome, start_of
 from .passages import Passage, Piece
 from .results import Score, Suggestion
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..introspection.observer import Observer
     from .options import ScoreKwargs
 
-__all__ = ["before_text", "score", "score_text", "scores_of", "suggest"]
+__all__ = ["before_text", "passage_of", "score", "score_text", "scores_of", "suggest"]
 
 _ALLOWED = (
     "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
@@ -56,7 +56,9 @@ def score(
     """What :meth:`gpt2c.GPT2.score` does."""
     options = ScoringOptions.checked(model, prefixes=prefixes, **kwargs)
     if isinstance(texts, Iterator):
-        return scores_of(model, (_passage(model, item, f"text {i}", options) for i, item in enumerate(texts)))
+        return scores_of(
+            model, (passage_of(model, item, f"text {i}", options) for i, item in enumerate(texts))
+        )
     column = listed(texts)
     if isinstance(column, list | tuple) and not column:
         return []
@@ -64,16 +66,16 @@ def score(
     several, given = separate(texts, _ALLOWED)
     if not several:
         return score_text(model, given[0], options)
-    items = [_passage(model, item, f"text {i}", options) for i, item in enumerate(given)]
+    items = [passage_of(model, item, f"text {i}", options) for i, item in enumerate(given)]
     return list(scores_of(model, items))
 
 
 def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Score:
     """The score of one text, as of ``GPT2.score``."""
-    return next(scores_of(model, [_passage(model, ("", text), "the text", options)]))
+    return next(scores_of(model, [passage_of(model, ("", text), "the text", options)]))
 
 
-def _passage(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
+def passage_of(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
     """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
     context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
@@ -151,7 +153,6 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         else:
             groups.append([i])
     rest: list[tuple[_engine.KVCache, int]] = []
-    prefixes = pieces[0].passage.options.prefixes
 
     def beginnings() -> Iterator[_Part]:
         for n, group in enumerate(groups):
@@ -159,6 +160,7 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
             end = first.shared if len(group) > 1 else len(first.ids)
             # What is kept of earlier texts takes the place of rows that nobody wants.
             wanted = min(int(pieces[i].rows[0]) for i in group)
+            prefixes = first.passage.options.prefixes
             # A session has one cache, and several windows of a long text may be computed at once.
             kept = NothingKept() if prefixes.borrowed and n > 0 else prefixes
             cache = kept.begin(model, first.ids[: min(wanted + 1, end)], end)
@@ -246,7 +248,8 @@ def _finished(
     n = len(passage.tokens) - passage.first
     logprobs, ranks, entropies, variances, top_ids, top_logprobs, masses = (column[:n] for column in columns)
     check_outcome(passage.options.edits, logprobs, entropies)
-    offsets, n_bytes, n_chars = _extent(model, passage)
+    where = passage.find_offsets(model) if model.has_tokenizer else None
+    offsets, n_bytes, n_chars = extent(model, passage.text, passage.ids, where, passage.skipped)
     wants_words = passage.options.words
     return Score(
         token_ids=passage.ids[passage.skipped :].tolist(),
@@ -313,35 +316,3 @@ def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k
         text = "" if decoder is None else decoder.alone(token)
         suggestions.append(Suggestion(text, probability, token, model.token_bytes(token)))
     return suggestions
-
-
-def _extent(
-    model: LoadedModel, passage: Passage
-) -> tuple[list[tuple[int, int]] | None, int | None, int | None]:
-    """Character offsets of the scored tokens, and their number of bytes and of characters."""
-    if not model.has_tokenizer:
-        return None, None, None
-    text, first = passage.text, passage.skipped
-    pieces = [model.tokenizer.token_bytes(token) for token in passage.ids.tolist()]
-    if text is None:
-        data = b"".join(pieces[first:])
-        return None, len(data), len(data.decode("utf-8", "replace"))
-    offsets = passage.find_offsets(model)
-    if offsets is not None and first:
-        end = max(end for _, end in offsets[:first])
-        text, offsets = text[min(end, offsets[first][0]) :], offsets[first:]
-    elif first:  # a wrapped tokenizer that changes the text
-        return None, None, None
-    # What stands before the scored tokens, and where the text was cut, may be inside a character.
-    n_bytes = len(text.encode("utf-8")) - _begun_character(b"".join(pieces[:first]))
-    begun = _begun_character(b"".join(pieces))
-    if begun:
-        n_bytes -= len(text[-1].encode("utf-8")) - begun
-    return offsets, n_bytes, len(text)
-
-
-def _begun_character(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character that does not end there."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(data[-4:])
-    return len(decoder.getstate()[0])

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import shown
+from ..session.scheduler import Scheduler
 from . import basics, chat, completions, page, texts
 from .http import APIError, error_response
 from .metrics import Metrics
@@ -19,6 +20,7 @@ from .shell import Guard, Shell
 from .state import Settings, State
 
 if TYPE_CHECKING:
+    from ..bert import BERT
     from ..model import GPT2
 
 __all__ = ["build_app"]
@@ -32,10 +34,10 @@ ROUTES: list[Route] = [
 ]
 
 
-def build_app(model: GPT2, settings: Settings) -> Starlette:
+def build_app(model: GPT2 | BERT, settings: Settings) -> Starlette:
     """The ASGI application that serves a model; its scheduler is ``app.state.gpt2c.scheduler``."""
-    scheduler = model.scheduler(
-        max_texts=settings.max_texts, max_tokens=settings.max_tokens, max_waiting=settings.max_waiting
+    scheduler = Scheduler(
+        model, max_texts=settings.max_texts, max_tokens=settings.max_tokens, max_waiting=settings.max_waiting
     )
     state = State(model, scheduler, settings, Metrics(scheduler))
     app = Starlette(

@@ -42,14 +42,24 @@ async def completions(request: Request) -> Response:
     return await Work(state, request, asked).response()
 
 
-def check_model(state: State, model: str | None) -> None:
-    """Raise unless the model that is asked for, if one is, is the one that is served."""
+def check_model(state: State, model: str | None, *, any_kind: bool = False) -> None:
+    """Raise unless the model that is asked for, if one is, is the one that is served, and a language model.
+
+    With ``any_kind`` it may be a BERT.
+    """
     if model is not None and model not in state.model_ids:
         raise APIError(
             404,
             f"there is no model {model!r} here; this server has {state.model_id!r}",
             param="model",
             code="model_not_found",
+        )
+    if state.model.config.is_bert and not any_kind:
+        raise APIError(
+            400,
+            f"{state.model_id!r} is a BERT, and no language model: it answers to /v1/embeddings alone",
+            param="model",
+            code="not_a_language_model",
         )
 
 

@@ -283,14 +283,15 @@ class EmbeddingRequest(TextSchema):
     input: Texts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: None = None
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"] | None = None
+    normalize: bool | None = None
     special: bool = False
 
     @field_validator("dimensions", mode="before")
     @classmethod
     def _all_dimensions(cls, given: Any) -> Any:
         raise ValueError(
-            "dimensions is not supported: the vectors of GPT-2 cannot be shortened; leave it out"
+            "dimensions is not supported: the vectors of the model cannot be shortened; leave it out"
         )
 
 

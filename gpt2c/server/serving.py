@@ -21,6 +21,7 @@ from .http import APIError, error_body
 from .state import Settings, State
 
 if TYPE_CHECKING:
+    from ..bert import BERT
     from ..model import GPT2
 
 __all__ = ["bind", "make_server"]
@@ -159,7 +160,7 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def make_server(model: GPT2, settings: Settings, ready: Callable[[], None] = lambda: None) -> Server:
+def make_server(model: GPT2 | BERT, settings: Settings, ready: Callable[[], None] = lambda: None) -> Server:
     """A server for a model; ``server.run([socket])`` serves until a signal, or ``server.should_exit``."""
     app = build_app(model, settings)
     protocol: Any = partial(Connection, settings)

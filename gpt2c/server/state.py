@@ -15,6 +15,7 @@ from .rendering import Renderer
 from .sessions import Sessions
 
 if TYPE_CHECKING:
+    from ..bert import BERT
     from ..model import GPT2
     from ..session.scheduler import Scheduler
     from .metrics import Metrics
@@ -58,13 +59,15 @@ class State:
 
     Parameters
     ----------
-    model : GPT2
+    model : GPT2 or BERT
     scheduler : Scheduler
     settings : Settings
     metrics : Metrics
     """
 
-    def __init__(self, model: GPT2, scheduler: Scheduler, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, model: GPT2 | BERT, scheduler: Scheduler, settings: Settings, metrics: Metrics
+    ) -> None:
         self.model, self.scheduler, self.settings, self.metrics = model, scheduler, settings, metrics
         self.sessions = Sessions(scheduler.counts.max_tokens // 4)
         self.renderer = Renderer()

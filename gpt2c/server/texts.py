@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..core.deadline import Deadline
-from ..heads.reading import Options, read_all
+from ..heads.embedding import check_pooling, lowered
+from ..heads.reading import read_all
 from ..model import GPT2
 from ..scoring.results import Score
 from ..session.session import Session
@@ -33,10 +34,12 @@ async def embeddings(request: Request) -> Response:
     """Texts as vectors."""
     state = State.of(request)
     asked = await read_json(request, EmbeddingRequest)
-    check_model(state, asked.model)
-    _, readings = await run_in_threadpool(read_all, state.model, asked.input, Options(None, asked.special))
+    check_model(state, asked.model, any_kind=True)
+    pooling, options = check_pooling(state.model, asked.pooling, asked.normalize, special=asked.special)
+    texts = lowered(asked.input, pooling)
+    _, readings = await run_in_threadpool(read_all, state.model, texts, options)
     ids = [reading.ids for reading in readings]
-    call = _call(request, asked, state.model.embed, ids, pooling=asked.pooling)
+    call = _call(request, asked, state.model.embed, ids, pooling=pooling.mode, normalize=pooling.normalize)
     vectors = await unless_gone(request, call)
     n_tokens = sum(map(len, ids))
     state.metrics.count_tokens(request, read=n_tokens)
@@ -63,6 +66,7 @@ async def score(request: Request) -> Response:
     items: list[Any] = asked.input
     if asked.context is not None:
         items = [(asked.context, text) for text in asked.input]
+    assert isinstance(state.model, GPT2)  # as check_model has found
     call = _call(request, asked, state.model.score, items, **asked.options())
     scores: Any = await unless_gone(request, call)
     n_tokens = sum(map(len, scores))
@@ -96,6 +100,7 @@ async def suggest(request: Request) -> Response:
 
     async def answer() -> dict[str, Any]:
         async with named.lock:  # here, so that who has gone waits no longer
+            assert isinstance(state.model, GPT2)  # as check_model has found
             found: dict[str, Any] = await _call(request, asked, _suggested, state.model, named, asked)
             return found
 

@@ -67,6 +67,10 @@ class PrefixCache:
 
     def belong_to(self, weights: Weights) -> None:
         """Be the cache of a model and its copies; ValueError if it is that of another model."""
+        if weights.config.add_cross_attention:
+            raise ValueError(
+                "a model with cross-attention has no prefix cache: keys and values depend on what it is given"
+            )
         if self._weights is None:
             self._weights = weights
         elif self._weights is not weights:

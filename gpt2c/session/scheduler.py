@@ -18,7 +18,7 @@ from ..core.checks import check_integer
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
-from ..errors import ContextLengthError
+from ..errors import ConfigError, ContextLengthError
 from ..generation.job import Job
 from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
@@ -77,7 +77,13 @@ class Scheduler:
         max_waiting: int = 64,
         slice_tokens: int = 64,
     ) -> None:
-        model.check_language_model()
+        if not model.config.is_bert:  # of which anything else can be asked
+            model.check_language_model()
+        if model.config.add_cross_attention:
+            raise ConfigError(
+                f"{model.name} has cross-attention, and the requests of a scheduler bring no output of an "
+                "encoder: use generate"
+            )
         n_ctx = model.config.n_ctx
         if max_tokens is None:
             max_tokens = max(n_ctx, CACHE_BYTES // model.memory_plan()["cache_per_token"])
@@ -94,9 +100,11 @@ class Scheduler:
         self._lock = threading.Lock()
         self._process = os.getpid()
         # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
-        self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
-        self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if not model.config.is_bert:
+            self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
+            self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
+            self._thread.start()
         atexit.register(_close, weakref.ref(self))  # no pass is under way when the interpreter ends
 
     # ---- texts
@@ -138,6 +146,7 @@ class Scheduler:
         """
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
+        self.model.check_language_model()
         given = cast("dict[str, Any]", options)
         given["deadline"] = self._in_turns(given.get("deadline"), self._slice)
         checked = SamplingOptions(num_return_sequences=num_return_sequences, **given)
@@ -306,7 +315,8 @@ class Scheduler:
             call.limit.cancel()
         if self._process == os.getpid():
             self._jobs.shutdown()
-            self._thread.join()
+            if self._thread is not None:
+                self._thread.join()
 
     def __enter__(self) -> Scheduler:
         return self

@@ -200,6 +200,11 @@ class Session:
         """
         from .saving import Saved, write_session
 
+        if self.model.cross is not None:
+            raise ValueError(
+                "a session of a model with cross-attention cannot be saved: the file would lack what the "
+                "model was given; keep that and the text, and make a new session of model.given(states)"
+            )
         if len(self._cache) > len(self._held):  # a call was interrupted before it was noted
             self._cache.truncate(len(self._held))
         text = self._text if self.is_text else self.token_ids

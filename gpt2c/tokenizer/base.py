@@ -45,6 +45,8 @@ class Tokenizer:
     bos_token_id, eos_token_id : int or None
         The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
         end of a text.
+    mask_id : int or None
+        The one that they name as the mask, which stands for a token that a BERT is to predict.
     chat_template : str or None
         How a dialogue is written as one text: a template of Jinja, from the tokenizer's files.
     source : Path or None
@@ -62,9 +64,16 @@ class Tokenizer:
     suffix: tuple[int, ...] = ()
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    mask_id: int | None = None
     takes_bos: bool = False
     chat_template: str | None = None
     source: Path | None = None
+
+    @property
+    def between(self) -> tuple[int, ...]:
+        """The ids between the two texts of a pair: those after a text; in RoBERTa's family ``</s>`` twice."""
+        doubled = self.special_tokens.get("</s>") in self.suffix
+        return self.suffix * (1 + doubled)
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
         """Turn a text into token ids, without the `prefix` and the `suffix`.
@@ -158,12 +167,13 @@ class Tokenizer:
     def packed(self) -> dict[str, Any] | None:
         """The input of `gpt2c.tokenizer.load.unpack`, for JSON; None if the tokenizer cannot be saved."""
         found = self._packed_vocabulary()
-        if found is not None and self.chat_template is not None:
-            found["chat_template"] = self.chat_template
+        for name in ("mask_id", "chat_template"):
+            if found is not None and getattr(self, name) is not None:
+                found[name] = getattr(self, name)
         return found
 
     def _packed_vocabulary(self) -> dict[str, Any] | None:
-        """What `packed` has but for the chat template."""
+        """What `packed` has but for the mask and the chat template."""
         return None
 
     def described(self) -> dict[str, Any] | None:

@@ -31,6 +31,14 @@ FILES = ("tokenizer.json", *PAIR, "vocab.txt", *SENTENCEPIECE, *OPENAI_PAIR)
 META = "meta.pkl"
 """nanoGPT's table of characters, which checkpoint/nanogpt.py reads."""
 
+_CLASSES = {
+    "bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "distilbert": "DistilBertTokenizer",
+}
+"""Of models that are no GPT-2, by their model_type."""
+
 _FLAGS = ("single_word", "lstrip", "rstrip")
 
 
@@ -55,6 +63,8 @@ class Description(NamedTuple):
     """The token that the settings name as the beginning of a text."""
     eos: str | None
     """The one that they name as its end."""
+    mask: str | None
+    """The one that they name as the mask."""
     takes_bos: bool
     """Whether ``add_bos_token`` puts a bos token before every text, as it does without a tokenizer.json."""
 
@@ -79,8 +89,10 @@ def read_description(source: Path) -> Description | None:
     if config.get("added_tokens_decoder") is None:
         names = read_json(directory / "special_tokens_map.json", default={})
     name = config.get("tokenizer_class")
+    model: dict[str, Any] = {}
     if name is None and (directory / "config.json").is_file():
-        name = read_json(directory / "config.json").get("tokenizer_class")
+        model = read_json(directory / "config.json")
+        name = model.get("tokenizer_class")
     given = config | names
     first, more = (one.get("additional_special_tokens") for one in (config, names))
     if isinstance(first, list) and isinstance(more, list):  # the only setting that adds to the other one
@@ -90,7 +102,7 @@ def read_description(source: Path) -> Description | None:
     if path is None:
         return None
     if not settings.tokenizer_class:
-        settings = _usual_class(path, given)
+        settings = _usual_class(path, given, model.get("model_type"))
     if pair_of(path):
         settings = settings.of_slow()
     later = _later_tokens(directory, config, settings)
@@ -98,8 +110,9 @@ def read_description(source: Path) -> Description | None:
     ids = _merge_added(description, later, where)
     _add_post_processor(description, path, settings, ids)
     apply_class(description, settings, ids)
-    bos, eos = (content(settings.values.get(name)) for name in ("bos_token", "eos_token"))
-    return Description(description, where, bos, eos, bool(pair_of(path)) and settings.family == "GPT2")
+    bos, eos, mask = (content(settings.values.get(f"{name}_token")) for name in ("bos", "eos", "mask"))
+    takes_bos = bool(pair_of(path)) and settings.family == "GPT2"
+    return Description(description, where, bos, eos, mask, takes_bos)
 
 
 def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
@@ -117,8 +130,14 @@ def pair_of(path: Path) -> tuple[str, str] | None:
     return next((pair for pair in (PAIR, OPENAI_PAIR) if path.name in pair), None)
 
 
-def _usual_class(path: Path, given: dict[str, Any]) -> Settings:
-    """The class for files that name none; transformers then reads vocab.json and tokenizer.json only."""
+def _usual_class(path: Path, given: dict[str, Any], model_type: Any) -> Settings:
+    """The class for files that name none: that of the model, as for transformers, if it reads such files.
+
+    For a GPT-2 transformers then reads vocab.json and tokenizer.json only.
+    """
+    for model, name in _CLASSES.items():
+        if model == model_type and (name == "RobertaTokenizer" or not pair_of(path)):
+            return Settings.of(name, given)
     if path.suffix == ".model":
         return Settings.of("T5Tokenizer", {"extra_ids": 0} | given)
     wordpiece = path.suffix == ".txt" and not pair_of(path)

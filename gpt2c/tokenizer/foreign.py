@@ -49,6 +49,7 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
         found = ForeignTokenizer(obj, library, name, n_vocab)
     if library == "transformers":
         found.bos_token_id, found.eos_token_id = obj.bos_token_id, obj.eos_token_id
+        found.mask_id = obj.mask_token_id
         found.chat_template = default_template(getattr(obj, "chat_template", None))
     else:  # it names none; this is both wherever it is a special token
         found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")

@@ -69,6 +69,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
         special.get(found.bos or ""),
         special.get(found.eos or ""),
     )
+    tokenizer.mask_id = special.get(found.mask or "")
     return tokenizer
 
 
@@ -131,7 +132,7 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
         tokenizer = CharacterTokenizer(packed["characters"], name=where)
     else:
         tokenizer = BPETokenizer(_unpacked(packed, where), name=where, kind=_KIND, n_ids=n_vocab)
-    for name in ("bos_token_id", "eos_token_id"):
+    for name in ("bos_token_id", "eos_token_id", "mask_id"):
         index = packed.get(name)
         if index is not None and (type(index) is not int or not 0 <= index < tokenizer.n_vocab):
             raise TokenizerError(f"the vocabulary in {where} is damaged: its {name} is {shown(index)}")

@@ -61,7 +61,8 @@ def _written(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[str, Any
             "are in as tokenizer= (--tokenizer), or export the model from such a directory"
         )
     names = {index: text for text, index in tokenizer.special_tokens.items()}
-    ends = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
+    named = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
+    named["mask_token"] = tokenizer.mask_id
     settings: dict[str, Any] = {
         # The class that takes tokenizer.json at its word, but for the space before a text.
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -69,7 +70,7 @@ def _written(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[str, Any
         "clean_up_tokenization_spaces": False,
         # By itself it gives token_type_ids, too, for which GPT-2 adds embeddings to its input.
         "model_input_names": ["input_ids", "attention_mask"],
-        **{name: names[index] for name, index in ends.items() if index in names},
+        **{name: names[index] for name, index in named.items() if index in names},
     }
     step = description.get("pre_tokenizer")
     if isinstance(step, dict) and step.get("type") == "ByteLevel":

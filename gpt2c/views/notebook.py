@@ -17,6 +17,7 @@ from ..core.labels import label, visible
 from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Branch, Trace
+from ..introspection.crossing import CrossAttention
 from ..introspection.passes import ActivationCache
 from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
@@ -36,7 +37,7 @@ def html(result: Any) -> str | None:
 @html.register
 def _activations(cache: ActivationCache) -> str | None:
     """The attention patterns, if any were captured."""
-    if not any(name.endswith("hook_pattern") for name in cache):
+    if not any(name.endswith(".attn.hook_pattern") for name in cache):
         return None
     from .pages import fragment
 
@@ -119,9 +120,10 @@ def _attribution(attribution: Attribution) -> str:
     """What each component and each head adds, coloured by how much of it and in which direction."""
     parts, n_layer = attribution.components, len(attribution.heads)
     most = max(map(abs, parts.values()))
-    names = [("attn", "mlp"), ("embed",), ("pos_embed",), ("bias",), ("rest",)]
-    rows = [(f"layer {i}", [parts[f"{kind} {i}"] for kind in names[0]]) for i in range(n_layer)]
-    rows += [(name, [parts[name]]) for (name,) in names[1:]]
+    columns = {"attn": "attention", "cross_attn": "cross-attention", "mlp": "feed-forward"}
+    columns = {kind: name for kind, name in columns.items() if f"{kind} 0" in parts}
+    rows = [(f"layer {i}", [parts[f"{kind} {i}"] for kind in columns]) for i in range(n_layer)]
+    rows += [(name, [parts[name]]) for name in ("embed", "pos_embed", "bias", "rest")]
     heads = [(f"layer {i}", row) for i, row in enumerate(attribution.heads.tolist())]
     most_of_heads = max(abs(value) for _, row in heads for value in row)
     what = f"logit of {_label(attribution.token, attribution.token_id)}"
@@ -130,10 +132,17 @@ def _attribution(attribution: Attribution) -> str:
     return (
         f"<div>{what} after position {attribution.position}: {attribution.logit:.4g}, the sum of</div>"
         + _side_by_side(
-            _map("components", ["attention", "feed-forward"], rows, "+z.2f", most),
+            _map("components", columns.values(), rows, "+z.2f", most),
             _map("heads", _numbers(attribution.heads.shape[1]), heads, "+z.2f", most_of_heads),
         )
     )
+
+
+@html.register
+def _cross_attention(crossed: CrossAttention) -> str:
+    """Where the model looks when it chooses each token, in percent."""
+    rows = zip(crossed.written, (100 * crossed.weights).tolist(), strict=True)
+    return _side_by_side(_map(crossed.title, crossed.sources, rows, ".0f", 100.0))
 
 
 @html.register

@@ -18,6 +18,7 @@ from ..core.labels import RANK_NAMES, rank_class
 from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Candidate, Trace
+from ..introspection.crossing import CrossAttention
 from ..introspection.passes import ActivationCache
 from ..introspection.results import Attribution, HeadScores, LogitLens, Patching
 from ..scoring.results import Score, pieces
@@ -114,6 +115,18 @@ def _plot_heads(weights: np.ma.MaskedArray, tokens: list[str], layer: int) -> Fi
 
 
 @plot.register
+def _cross_attention(crossed: CrossAttention, *, ax: Axes | None = None) -> Figure:
+    """Draw where the model looks when it chooses each token."""
+    rows, columns = (list(map(drawable, names)) for names in (crossed.written, crossed.sources))
+    width, height = (min(max(0.3 * len(names) + 2, 4), 12) for names in (columns, rows))
+    figure, ax = axes_or_new(ax, (width, height))
+    image = heat_map(ax, crossed.weights, rows, columns, cmap="Blues", vmin=0, vmax=1)
+    ax.set(title=crossed.title, xlabel="source", ylabel="written")
+    figure.colorbar(image, ax=ax, label="weight", **COLORBAR)
+    return figure
+
+
+@plot.register
 def _score(score: Score, *, ax: Axes | None = None) -> Figure:
     """Draw each token's surprisal beside its expectation, the entropy."""
     n = len(score)
@@ -177,7 +190,9 @@ def _lens(lens: LogitLens, *, ax: Axes | None = None) -> Figure:
             )
     # The last layer is on top, as towers of layers are drawn.
     ax.invert_yaxis()
-    ax.set(title="logit lens: the next token, if the model ended after the layer", xlabel="after the token")
+    what, where = ("token", "in the place of") if lens.in_place else ("next token", "after")
+    title = f"logit lens: the {what}, if the model ended after the layer"
+    ax.set(title=title, xlabel=f"{where} the token")
     figure.colorbar(image, ax=ax, label="log-probability of the word (nats)", **COLORBAR)
     return figure
 

@@ -177,13 +177,15 @@ def print_attribution(screen: Screen, attribution: Attribution) -> None:
     parts = attribution.components
     token = screen.token(attribution.token, attribution.token_id, 16).rstrip()
     screen.title(f"What adds up to the logit of the next token, {token}: {attribution.logit:.2f}")
-    most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // 2
+    columns = {"attn": "attention", "cross_attn": "cross-attention", "mlp": "feed-forward"}
+    columns = {kind: name for kind, name in columns.items() if f"{kind} 0" in parts}
+    most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // len(columns)
     ends = [f"{name} {parts[name]:z.2f}" for name in ("embed", "pos_embed", "bias", "rest")]
-    screen.line(f"{'':<10} {'attention':<{width + 9}}  feed-forward")
+    screen.line(f"{'':<10} " + "".join(f"{name:<{width + 10}}" for name in columns.values()))
     for layer in range(len(attribution.heads)):
         cells = [
             f"{value:7.2f} {screen.bar(value / most, width)}"
-            for value in (parts[f"attn {layer}"], parts[f"mlp {layer}"])
+            for value in (parts[f"{kind} {layer}"] for kind in columns)
         ]
         screen.line(f"{f'layer {layer}':<10} " + "  ".join(cells))
     screen.line(f"{'besides':<10} " + ", ".join(ends))
@@ -205,7 +207,8 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
     width = (screen.width - 10) // n - 1 if n < n_tokens else 13
     at = range(n_tokens - n, n_tokens)
     tokens = [screen.token(lens.tokens[i], lens.input_ids[i], width) for i in at]
-    screen.title("Logit lens: the most probable next token if this layer were the last")
+    which = "token in each place" if lens.in_place else "next token"
+    screen.title(f"Logit lens: the most probable {which} if this layer were the last")
     screen.line(" " * 10 + " ".join(tokens))
     for layer in reversed(range(len(lens.names))):
         cells = []
@@ -215,7 +218,7 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
             settled = lens.top_ids[layer, i, 0] == lens.top_ids[-1, i, 0]
             cells.append(bold(cell, screen.out) if settled else cell)
         screen.line(f"{lens.names[layer]:<9} " + " ".join(cells))
-    screen.line(f"{'the text':<9} " + " ".join([*tokens[1:], "?"]))
+    screen.line(f"{'the text':<9} " + " ".join(tokens if lens.in_place else [*tokens[1:], "?"]))
 
 
 def print_text(screen: Screen, score: Score) -> None:

@@ -265,6 +265,6 @@ def int4_block(w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def inputs_of(name: str) -> str:
     """How the inputs of the dense layer of that name, or its weight's, are rounded to integers."""
-    if "c_attn" in name:
+    if "c_attn" in name or "q_attn" in name or name.startswith("transform"):
         return "wide"
     return "signed" if name.startswith("h.") and "mlp.c_proj" not in name else "shifted"

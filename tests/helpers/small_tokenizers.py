@@ -45,7 +45,7 @@ def _byte_chars() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _byte_level() -> tuple[dict[str, int], list[str]]:
+def byte_level() -> tuple[dict[str, int], list[str]]:
     """Bytes, and words with a space before that merges make letter by letter."""
     tokens, merges = _byte_chars(), []
     for word in WORDS:
@@ -84,7 +84,7 @@ def _described(model: dict[str, Any], added: Mapping[str, int], **parts: Any) ->
 
 
 def _gpt2_json() -> dict[str, Any]:
-    vocab, merges = _byte_level()
+    vocab, merges = byte_level()
     vocab[END] = len(vocab)
     model = {"type": "BPE", "vocab": vocab, "merges": merges}
     return _described(model, {END: vocab[END]}, pre_tokenizer=_BYTE_LEVEL, decoder=_BYTE_LEVEL)
@@ -133,7 +133,7 @@ def _metaspace(before: list[str], after: list[str]) -> dict[str, Any]:
 
 
 def _pair(**settings: Any) -> dict[str, Any]:
-    vocab, merges = _byte_level()
+    vocab, merges = byte_level()
     return {
         "vocab.json": vocab | {END: len(vocab)},
         "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),

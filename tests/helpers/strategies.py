@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from hypothesis import strategies as st
 
+from gpt2c.checkpoint.names import expected
 from gpt2c.config import Config
 
 # Around the virtual vector (16), the panel (64), the attention block (128) and the dense block (256).
@@ -101,6 +102,8 @@ def guarded(shape, offset: int = 0):
 
 def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Every tensor that a model of this configuration has, by canonical name."""
+    if config.is_bert:
+        return {name: shape for name, _, shape in expected(config)}
     n_embd, n_inner = config.n_embd, config.n_inner
     n_qkv = n_embd + 2 * config.n_kv_head * (n_embd // config.n_head)
     shapes = {"wte.weight": (config.n_vocab, n_embd), "wpe.weight": (config.n_ctx, n_embd)}
@@ -119,6 +122,18 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
             f"h.{i}.mlp.c_proj.weight": (n_inner, n_embd),
             f"h.{i}.mlp.c_proj.bias": (n_embd,),
         }
+        if config.add_cross_attention:
+            for part, shape in {
+                "ln_cross_attn.weight": (n_embd,),
+                "ln_cross_attn.bias": (n_embd,),
+                "crossattention.q_attn.weight": (n_embd, n_embd),
+                "crossattention.q_attn.bias": (n_embd,),
+                "crossattention.c_attn.weight": (n_embd, 2 * n_embd),
+                "crossattention.c_attn.bias": (2 * n_embd,),
+                "crossattention.c_proj.weight": (n_embd, n_embd),
+                "crossattention.c_proj.bias": (n_embd,),
+            }.items():
+                shapes[f"h.{i}.{part}"] = shape
     shapes |= {"ln_f.weight": (n_embd,), "ln_f.bias": (n_embd,)}
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.n_vocab, n_embd)
@@ -178,3 +193,30 @@ def models(draw, **limits):
     weights = random_model(config, rng)
     ids = rng.integers(config.n_vocab, size=draw(st.integers(1, config.n_ctx)))
     return config, weights, ids
+
+
+@st.composite
+def berts(draw, *, max_ctx: int = 48, masked_head: bool | None = None):
+    """(config, weights, ids, types): a small random BERT, a text, and the types of its tokens, or None."""
+    n_head = draw(st.integers(1, 4))
+    masked = draw(st.booleans()) if masked_head is None else masked_head
+    n_embd = n_head * draw(sizes(-(-4 // n_head), 40))
+    config = Config(
+        n_layer=draw(st.integers(1, 3)),
+        n_head=n_head,
+        n_embd=n_embd,
+        n_inner=draw(st.one_of(st.just(4 * n_embd), sizes(1, 129))),
+        n_ctx=draw(st.integers(2, max_ctx)),
+        n_vocab=draw(sizes(2, 129)),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+        layer_norm_epsilon=draw(st.sampled_from((1e-12, 1e-5, 1e-3))),
+        model_type="bert",
+        n_types=draw(st.integers(0, 3)),
+        masked_head=masked,
+        tie_word_embeddings=not masked or draw(st.booleans()),
+    )
+    rng = np.random.default_rng(draw(seeds))
+    weights = random_model(config, rng)
+    ids = rng.integers(config.n_vocab, size=draw(st.integers(1, config.n_ctx))).astype(np.int32)
+    types = rng.integers(config.n_types, size=len(ids)).astype(np.int32) if config.n_types > 1 else None
+    return config, weights, ids, types

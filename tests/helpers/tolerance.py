@@ -208,13 +208,14 @@ def model_bound(
         disturbed = {}
         for name, w in weights.items():
             steps = 16
-            if w.ndim == 2 and name not in ("wte.weight", "wpe.weight"):
+            if w.ndim == 2 and name not in ("wte.weight", "wpe.weight", "wtt.weight"):
                 steps = chain_steps(config.n_embd if name == "lm_head.weight" else w.shape[0])
             noise = rng.uniform(-1, 1, w.shape) * (math.sqrt(steps) * unit)
             disturbed[name] = np.asarray(w, np.float64) * (1 + noise)
         largest = max(largest, float(np.abs(forward(config, disturbed, ids) - exact).max()))
     head = weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    size = np.abs(weights["ln_f.weight"]) + np.abs(weights["ln_f.bias"])  # of what the head multiplies
+    last = "ln_head" if config.is_bert else "ln_f"
+    size = np.abs(weights[f"{last}.weight"]) + np.abs(weights[f"{last}.bias"])  # of what the head multiplies
     return MODEL_SAFETY * largest + 8 * unit * float((np.abs(head) @ size).max())
 
 

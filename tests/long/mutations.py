@@ -18,7 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
     f"tests/test_{room}.py"
-    for room in ("kernels", "formats", "engine", "cache", "introspect", "edits", "hidden")
+    for room in (
+        *("kernels", "formats", "engine", "cache", "introspect", "edits", "hidden"),
+        *("engine_bert", "introspect_bert"),
+    )
 ]
 
 # (what is broken, file, text, replacement)
@@ -72,7 +75,7 @@ MUTATIONS = [
     ("unfused: without a mask", "attend.c", "batch->bidirectional ? n_keys_of(batch, sequence) - 1 :", "0 ? 0 :"),
     ("unfused: the residual stream twice", "run.c", "if (step->unfused && work.out == w->x)", "if (0)"),
     ("unfused: what is encoded", "run.c", "next.phase = step->detail;", "next.phase = GPT2C_ATTN_PROJ;"),
-    ("unfused: position embeddings twice", "run.c", "if (!step->unfused)\n            for", "if (1)\n            for"),
+    ("unfused: position embeddings twice", "embed.c", "if (step->unfused) continue;", ""),
     ("unfused: a pass that begins later", "plan.c", "if (!batch->started) plan_embedding", "plan_embedding"),
     ("amx: lines of the second tile", "k_linear_amx.inc.c", "_tile_loadd(5, x + TILE, 64);", "_tile_loadd(5, x, 64);"),
     ("amx: weights of the second tile", "k_linear_amx.inc.c", "_tile_loadd(7, w + TILE, 64);", "_tile_loadd(7, w, 64);"),
@@ -81,7 +84,7 @@ MUTATIONS = [
     ("amx: the end of a block of few lines", "k_linear_q.inc.c", "(LINES == 1 || lines.first % LINES + lines.n <= LINES)", "1"),
     ("amx: sums of the block before", "k_linear_amx.inc.c", "_tile_zero(2);", ""),
     ("amx: lines that do not fill the second tile", "k_linear_amx.inc.c", "rows > AMX_ROWS ? rows - AMX_ROWS : 1;", "rows > AMX_ROWS ? AMX_ROWS : 1;"),
-    ("attention: zero times infinity", "k_attention.inc.c", "common = keys_seen(q.first + row, at->key)", "common = keys_seen(q.first + row + height - 1, at->key)"),
+    ("attention: zero times infinity", "k_attention.inc.c", "common = keys_seen(position_in(q, row), at->key)", "common = keys_seen(position_in(q, row + height - 1), at->key)"),
     ("attention: the scale", "k_attention.inc.c", "const vf factor = v_set1(scale)", "const vf factor = v_set1(scale * 1.001f)"),
     ("log_sum: the moment", "k_sampler.inc.c", "products = v_fma(weight, logit, products);", "products = v_add(weight, products);"),
     ("log_sum: the variance, around the greatest", "k_sampler.inc.c", "block_product / block_sum, block_sum,", "0.0f, block_sum,"),
@@ -116,8 +119,8 @@ MUTATIONS = [
     ("run: ids without text", "run.c", "logits, o->n_text, o->top, scratch)", "logits, n, o->top, scratch)"),
     ("v_compress: order on one ISA", "vec.h", "count += mask >> i & 1U;", "count += mask >> (15 - i) & 1U;"),
     ("v_sum_double: half of the lanes on one ISA", "vec.h", "_mm512_cvtps_pd(v_upper_half(a))", "_mm512_cvtps_pd(_mm512_castps512_ps256(a))"),
-    ("run: position of an embedding", "run.c", "m->wpe + position_of(batch, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
-    ("run: sequences of a tile", "run.c", "sequence = sequence_of(batch, row, sequence);\n        const float *place", "const float *place"),
+    ("embed: position of an embedding", "embed.c", "m->wpe + position_of(batch, row, sequence) * m->n_embd", "m->wpe + r * m->n_embd"),
+    ("embed: sequences of a tile", "embed.c", "sequence = sequence_of(batch, row, sequence);\n        const float *place", "const float *place"),
     ("attend: lane of a key", "attend.c", "lane = position % GPT2C_LANES;", "lane = (position + 1) % GPT2C_LANES;"),
     ("cache: words of an odd number of inputs", "k_cache.inc.c", "first + n + (first + n == d_head && d_head % 2);", "first + n;"),
     ("cache: inputs in the halves of a word", "k_cache.inc.c", "word[1 - i % 2] =", "word[i % 2] ="),
@@ -131,11 +134,11 @@ MUTATIONS = [
     ("attention: values that are shared, of two positions", "k_keys.inc.c", "(const float *)from->v0 + key / at.together * at.value_ld;", "(const float *)from->v0 + key * at.value_ld;"),
     ("unfused: values of odd positions", "k_keys.inc.c", "p % 2 ? v_low_halves(pairs) : v_high_halves(pairs)", "v_high_halves(pairs)"),
     ("run: residual of a block of rows", "run.c", "if (here.residual) here.residual += begin * n_out + column;", "if (here.residual) here.residual += column;"),
-    ("run: hidden states of later chunks", "run.c", "c->output.hidden + (step->row0 + r) * n", "c->output.hidden + r * n"),
-    ("plan: hidden states of few rows", "plan.c", " && !call->output.hidden;", ";"),
-    ("run: which rows are wanted", "run.c", "c->output.rows[step->row0 + r] - step->origin : r;", "(c->output.rows[step->row0 + r] - step->origin) * (r > 0) : r;"),
-    ("run: second LayerNorm", "run.c", "first ? &layer->ln_1 : &layer->ln_2", "&layer->ln_1"),
-    ("run: the final LayerNorm", "run.c", "const gpt2c_norm *norm = &m->ln_f;", "const gpt2c_norm *norm = &m->layers[0].ln_1;"),
+    ("embed: hidden states of later chunks", "embed.c", "c->output.hidden + step->row0 * n", "c->output.hidden"),
+    ("plan: hidden states of few rows", "plan.c", " && !call->output.hidden &&", " &&"),
+    ("embed: which rows are wanted", "embed.c", "c->output.rows[step->row0 + r] - step->origin : r;", "(c->output.rows[step->row0 + r] - step->origin) * (r > 0) : r;"),
+    ("run: second LayerNorm", "run.c", "*ln_2 = m->post_norm ? NULL : &layer->ln_2", "*ln_2 = m->post_norm ? NULL : &layer->ln_1"),
+    ("run: the final LayerNorm", "run.c", "work.norm = &m->ln_f;", "work.norm = &m->layers[0].ln_1;"),
     ("run: the parts of a phase", "run.c", "end = part_begin(step->rows, part + 1, s.parts);", "end = part_begin(step->rows, part + 1, s.parts) - (part > 2);"),
     ("run: interrupts", "run.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
     ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
@@ -168,7 +171,7 @@ MUTATIONS = [
     ("bfloat16: the last step of a row", "k_encode.inc.c", "if (first / PAIRS_STEP + 1 < s.steps) memcpy", "if (first / PAIRS_STEP + 2 < s.steps) memcpy"),
     ("pack: place of a pair", "pack.c", "k / 2 * 32 + j % 16 * 2 + 1 - k % 2", "k / 2 * 32 + j % 16 * 2 + k % 2"),
     ("float16: subnormal keys", "vec_int.h", "+ 0.5f) - bits_of_float(0.5f)", "+ 0.25f) - bits_of_float(0.25f)"),
-    ("run: rows of a folded phase", "run.c", "r < step->rows; r++) normalise(", "r < step->rows - (r > 0); r++) normalise("),
+    ("run: rows of a folded phase", "run.c", "r < step->rows; r++) pass_normalise_row(", "r < step->rows - (r > 0); r++) pass_normalise_row("),
     ("run: encoded columns of a panel", "run.c", "out, ld, rows, column, columns);", "out, ld, rows, 0, columns);"),
     ("attend: keys behind the queries of more heads", "attend.c", "const int keys = column < n + n_kv;", "const int keys = column < 2 * n;"),
     ("attend: the keys of a head", "attend.c", "(column - n) % n_kv / d", "(column - n) % n / d"),
@@ -176,6 +179,31 @@ MUTATIONS = [
     ("attend: which heads go together", "attend.c", "set % sets * s.together", "set % sets"),
     ("attend: keys in runs of 16", "attend.c", "GPT2C_LANES - lane);", "GPT2C_LANES);"),
     ("attention: merging of blocks", "k_attention.inc.c", "for (ptrdiff_t b = 1; b < blocks; b++)", "for (ptrdiff_t b = 2; b < blocks; b++)"),
+    ("bert: LayerNorm after the feed-forward layer", "plan.c", "{post, GPT2C_LN_2, 0},", "{0, GPT2C_LN_2, 0},"),
+    ("bert: LayerNorm of the embedding", "embed.c", "return (norm_work){&m->ln_emb, out, NULL};", "return (norm_work){&layer->ln_1, out, NULL};"),
+    ("bert: which token type", "embed.c", "batch->types[row]", "batch->types[0]"),
+    ("bert: types that are not given", "embed.c", "(batch->types ? batch->types[row] : 0)", "(batch->types ? batch->types[row] : 1)"),
+    ("bert: positions for types", "embed.c", "step->phase == GPT2C_TYPES ? type : place", "place"),
+    ("bert: order of the sums of an embedding", "embed.c", "x[k] += type[k];", "x[k] += type[k] + place[k];\n        else"),
+    ("bert: the activation of the head", "run.c", "w->encoded, 0, w->attended, activate}", "w->encoded, 0, w->attended, plain}"),
+    ("bert: LayerNorm of the head", "embed.c", "step->phase == GPT2C_LN_HEAD ? c->workspace.attended", "step->phase == GPT2C_LN_HEAD ? c->workspace.norm"),
+    ("bert: what the feed-forward layer reads", "plan.c", "{post && encodes, GPT2C_ENCODE, GPT2C_C_FC},", "{0, GPT2C_ENCODE, GPT2C_C_FC},"),
+    ("bert: later keys", "attend.c", "batch->bidirectional ? n_keys_of(batch, sequence) - 1 : position_of(batch, row, sequence);\n        const ptrdiff_t queries", "position_of(batch, row, sequence);\n        const ptrdiff_t queries"),
+    ("bert: whether later rows see more", "attend.c", "heads == 1 && !batch->bidirectional;", "heads == 1;"),
+    ("bert, unfused: the stream after LayerNorm", "plan.c", "{GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},\n    {GPT2C_COPY, 0, GPT2C_UNFUSED},", "{GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},"),
+    ("bert, unfused: rows after LayerNorm", "run.c", "c->workspace.norm + begin * n, (size_t)", "c->workspace.norm, (size_t)"),
+    ("bert, unfused: the head reads what was seen", "plan.c", "if (m->head.dtype != GPT2C_FLOAT32) put(p, step);", ""),
+    ("bert, unfused: what queries are made of", "plan.c", "*steps = m->post_norm ? UNFUSED_POST : UNFUSED;", "*steps = UNFUSED;"),
+    ("cross: where keys begin", "run.c", "if (step->phase == GPT2C_CROSS_KV) return m->n_embd;", "if (step->phase == GPT2C_CROSS_KV) return 0;"),
+    ("cross: the last key", "attend.c", "batch->cross_lengths[sequence] - 1, 0, d,", "batch->cross_lengths[sequence] - 1 - (rows > 3), 0, d,"),
+    ("cross: all rows see the same keys", "attend.c", "batch->cross_lengths[sequence] - 1, 0, d,", "batch->cross_lengths[sequence] - 1, 1, d,"),
+    ("cross: whose keys", "attend.c", "keys_in(c, &batch->cross[sequence], step->layer, head);\n        c->kernels", "keys_in(c, &batch->cross[0], step->layer, head);\n        c->kernels"),
+    ("cross: LayerNorm of few rows", "run.c", "&layer->ln_cross, norm,", "&layer->ln_1, norm,"),
+    ("cross: LayerNorm of many rows", "embed.c", "return (norm_work){&layer->ln_cross, out, &layer->cross_q};", "return (norm_work){&layer->ln_2, out, &layer->cross_q};"),
+    ("cross: layers of the keys", "plan.c", "step.layer < call->model->n_layer; step.layer++)", "step.layer < 1; step.layer++)"),
+    ("cross: where a pattern begins", "attend.c", "c->observer.cross_start[sequence] + (head * rows", "c->observer.cross_start[0] + (head * rows"),
+    ("cross: rows of a pattern", "attend.c", "(head * rows + r - start) * n_keys;\n    c->kernels", "(head * rows) * n_keys;\n    c->kernels"),
+    ("cross: the last key of a pattern", "attend.c", "&keys, n_keys - 1, n_keys, d,", "&keys, n_keys - 1 - (n_keys > 3), n_keys, d,"),
 ]  # fmt: skip
 
 
@@ -193,11 +221,15 @@ class Build:
             command for command in commands if any("_kernels.abi3.so" in word for word in command)
         ]
         self.built = Path(self.link[self.link.index("-o") + 1])
+        self.restored = ""
 
     def again(self, file):
-        only = "kernels_amx" if "amx" in file else ""
-        for command in [*(c for c in self.compile if only in " ".join(c)), self.link]:
-            self.run(command)
+        """Compile what includes a file that was broken, or that which was broken before and is whole again."""
+        for command in self.compile:
+            if any(includes(" ".join(command), name) for name in (file, self.restored)):
+                self.run(command)
+        self.run(self.link)
+        self.restored = file
         shutil.copy(self.folder / self.built, self.folder / "gpt2c" / "core" / self.built.name)
 
     def run(self, command):
@@ -205,6 +237,13 @@ class Build:
         if done.returncode:
             raise SystemExit(f"does not build:\n{done.stderr[-3000:]}")
         return done.stdout
+
+
+def includes(command, file):
+    """Whether a command compiles a file of src/."""
+    if file.endswith((".inc.c", ".h")):
+        return "kernels_amx" in command if "amx" in file else file.endswith(".h") or "kernels_" in command
+    return bool(file) and f"src/{file} " in command
 
 
 def survived(folder: Path) -> bool:

@@ -1,0 +1,18 @@
+"""A model of whatever class its files are for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from .bert import BERT
+from .model import GPT2
+
+__all__ = ["from_pretrained"]
+
+
+def from_pretrained(source: str | os.PathLike[str] | None = None, **how: Any) -> GPT2 | BERT:
+    """A model of either class, by its type; the options are those that both have."""
+    from .checkpoint.loading import load
+
+    return cast(GPT2 | BERT, load([GPT2, BERT], source, **how))

@@ -1,0 +1,48 @@
+"""What the masks of a text may stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..scoring.results import Suggestion
+
+__all__ = ["Filled", "Filling"]
+
+
+class Filling(NamedTuple):
+    """One way to fill all masks of a text.
+
+    Attributes
+    ----------
+    text : str
+        The text so filled, as the tokenizer writes it; "" without one.
+    probability : float
+        The product of those of ``tokens``.
+    tokens : tuple of Suggestion
+        What each mask stands for, in the order of the text; the probability of each is that with which it was
+        chosen, given the tokens that were filled before it.
+    """
+
+    text: str
+    probability: float
+    tokens: tuple[Suggestion, ...]
+
+
+class Filled(list[Filling]):
+    """The most probable ways to fill all masks of a text, the most probable first.
+
+    Attributes
+    ----------
+    masks : list of list of Suggestion
+        For each mask, in the order of the text, the most probable tokens in its place while the other masks
+        stay masks.
+    truncated : bool
+        Whether the text had more than ``max_tokens``.
+    """
+
+    def __init__(
+        self, fillings: Iterable[Filling], masks: list[list[Suggestion]], truncated: bool = False
+    ) -> None:
+        super().__init__(fillings)
+        self.masks, self.truncated = masks, truncated
