@@ -10,8 +10,8 @@ length and the fastest of three batch sizes counts. Two threads; every engine is
 runs each once, every second round in reverse order, and medians over rounds are shown.
 
 An engine's vectors are held against sentence-transformers in float32 before its speed counts: the cosine must
-be at least 0.99999 in float32, 0.999 in bfloat16, 0.98 in int8. Everything lies in --work, by default
-build/embeddings.
+be at least 0.99999 in float32, 0.99 in bfloat16 and 0.98 in int8; another one is left out. Everything lies in
+--work, by default build/embeddings.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from peers.setup import environment  # noqa: E402
 
 THREADS = 2
 N_VOCAB, WIDTH = 30_522, 384
-FORMATS = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.98}  # the least cosine
+FORMATS = {"float32": 0.99999, "bfloat16": 0.99, "int8": 0.98}  # the least cosine
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 NEEDED = (
     *(
@@ -302,7 +302,7 @@ def measure(name: str) -> dict:
         best = 0.0
         for size in engine.sizes:
             seconds = []
-            for _ in range(5):
+            for _ in range(3):
                 begin = time.perf_counter()
                 for group in groups:
                     engine.embed(group, size)
@@ -335,8 +335,10 @@ def run(options: argparse.Namespace) -> None:
             command = [which, Path(__file__).resolve(), "measure", "--engines", name]
             done = subprocess.run(command, cwd=options.work, env=env, capture_output=True, text=True)
             if done.returncode:
-                raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+                print(f"{name} is left out: {done.stderr[-2000:]}", file=sys.stderr)
+                continue
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    found = {name: results for name, results in found.items() if results}
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     show(found)
