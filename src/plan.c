@@ -70,8 +70,8 @@ static void plan_embedding(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdi
     put(p, step);
 }
 
-/* The steps of an unfused layer, and the flags that each depends on, CROSS that of a model with cross-attention. */
-enum { CROSS = 128 };
+/* The steps of an unfused layer, and the flags that each depends on: those of an observer, or of the model. */
+enum { CROSS = 32, PRE_NORM = 64, POST_NORM = 128 };
 typedef struct {
     int phase, detail, flags;
 } unfused_step;
@@ -79,8 +79,8 @@ typedef struct {
 static const unfused_step UNFUSED[] = {
     {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_ATTN_IN, GPT2C_UNFUSED},
-    {GPT2C_LN_1, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},
+    {GPT2C_LN_1, 0, PRE_NORM},
+    {GPT2C_STOP, GPT2C_AT_LN_1, PRE_NORM},
     {GPT2C_ENCODE, GPT2C_C_ATTN, GPT2C_UNFUSED},
     {GPT2C_C_ATTN, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_QKV, GPT2C_UNFUSED},
@@ -97,6 +97,9 @@ static const unfused_step UNFUSED[] = {
     {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
+    {GPT2C_LN_1, 0, POST_NORM},
+    {GPT2C_STOP, GPT2C_AT_LN_1, POST_NORM},
+    {GPT2C_COPY, 0, POST_NORM},
     {GPT2C_LN_CROSS, 0, CROSS},
     {GPT2C_ENCODE, GPT2C_CROSS_Q, CROSS},
     {GPT2C_CROSS_Q, 0, CROSS},
@@ -109,8 +112,8 @@ static const unfused_step UNFUSED[] = {
     {GPT2C_ADD, 0, CROSS},
     {GPT2C_STOP, GPT2C_AT_RESID_CROSS, CROSS},
     {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
-    {GPT2C_LN_2, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_UNFUSED},
+    {GPT2C_LN_2, 0, PRE_NORM},
+    {GPT2C_STOP, GPT2C_AT_LN_2, PRE_NORM},
     {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_UNFUSED},
     {GPT2C_C_FC, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_PRE, GPT2C_UNFUSED},
@@ -121,54 +124,17 @@ static const unfused_step UNFUSED[] = {
     {GPT2C_STOP, GPT2C_AT_MLP_OUT, GPT2C_UNFUSED},
     {GPT2C_ADD, 0, GPT2C_UNFUSED},
     {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_UNFUSED},
-};
-
-/* With post_norm. */
-static const unfused_step UNFUSED_POST[] = {
-    {GPT2C_STOP, GPT2C_AT_RESID_PRE, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_ATTN_IN, GPT2C_UNFUSED},
-    {GPT2C_ENCODE, GPT2C_C_ATTN, GPT2C_UNFUSED},
-    {GPT2C_C_ATTN, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_QKV, GPT2C_UNFUSED},
-    {GPT2C_APPEND, 0, GPT2C_UNFUSED},
-    {GPT2C_SCORES, 0, GPT2C_OBSERVE_PATTERN},
-    {GPT2C_STOP, GPT2C_AT_SCORES, GPT2C_OBSERVE_PATTERN},
-    {GPT2C_SOFTMAX, 0, GPT2C_OBSERVE_PATTERN},
-    {GPT2C_STOP, GPT2C_AT_PATTERN, GPT2C_OBSERVE_PATTERN},
-    {GPT2C_ATTENTION, 0, GPT2C_UNFUSED},
-    {GPT2C_VALUES, 0, GPT2C_EDIT_PATTERN},
-    {GPT2C_STOP, GPT2C_AT_Z, GPT2C_UNFUSED},
-    {GPT2C_ENCODE, GPT2C_ATTN_PROJ, GPT2C_UNFUSED},
-    {GPT2C_ATTN_PROJ, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_ATTN_OUT, GPT2C_UNFUSED},
-    {GPT2C_ADD, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_RESID_MID, GPT2C_UNFUSED},
-    {GPT2C_LN_1, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_LN_1, GPT2C_UNFUSED},
-    {GPT2C_COPY, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_MLP_IN, GPT2C_UNFUSED},
-    {GPT2C_ENCODE, GPT2C_C_FC, GPT2C_UNFUSED},
-    {GPT2C_C_FC, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_PRE, GPT2C_UNFUSED},
-    {GPT2C_ACTIVATE, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_POST, GPT2C_UNFUSED},
-    {GPT2C_ENCODE, GPT2C_MLP_PROJ, GPT2C_UNFUSED},
-    {GPT2C_MLP_PROJ, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_MLP_OUT, GPT2C_UNFUSED},
-    {GPT2C_ADD, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_RESID_POST, GPT2C_UNFUSED},
-    {GPT2C_LN_2, 0, GPT2C_UNFUSED},
-    {GPT2C_STOP, GPT2C_AT_LN_2, GPT2C_UNFUSED},
-    {GPT2C_COPY, 0, GPT2C_UNFUSED},
+    {GPT2C_LN_2, 0, POST_NORM},
+    {GPT2C_STOP, GPT2C_AT_LN_2, POST_NORM},
+    {GPT2C_COPY, 0, POST_NORM},
 };
 
 /* The next step of an unfused layer, from that at *n on, that there is with these flags; returns 0 past the last. */
 static int next_unfused(const gpt2c_model *m, int flags, size_t *n, gpt2c_step *step) {
-    const unfused_step *steps = m->post_norm ? UNFUSED_POST : UNFUSED;
-    const size_t n_steps = (m->post_norm ? sizeof UNFUSED_POST : sizeof UNFUSED) / sizeof *steps;
     const int float32 = m->layers[step->layer].c_attn.dtype == GPT2C_FLOAT32;
-    while (*n < n_steps) {
-        const unfused_step found = steps[(*n)++];
+    flags |= (m->post_norm ? POST_NORM : PRE_NORM) | (m->cross ? CROSS : 0);
+    while (*n < sizeof UNFUSED / sizeof UNFUSED[0]) {
+        const unfused_step found = UNFUSED[(*n)++];
         if ((found.flags & flags) != found.flags || (found.phase == GPT2C_ENCODE && float32)) continue;
         step->phase = found.phase, step->detail = found.detail;
         return 1;
@@ -179,7 +145,7 @@ static int next_unfused(const gpt2c_model *m, int flags, size_t *n, gpt2c_step *
 static void plan_unfused_layer(plan *p, const gpt2c_call *call, gpt2c_step step, int flags) {
     size_t n = 0;
     step.unfused = 1;
-    while (next_unfused(call->model, flags | (call->model->cross ? CROSS : 0), &n, &step)) put(p, step);
+    while (next_unfused(call->model, flags, &n, &step)) put(p, step);
 }
 
 ptrdiff_t gpt2c_plan_qkv(const gpt2c_call *call, ptrdiff_t layer, ptrdiff_t rows, gpt2c_step *steps) {
