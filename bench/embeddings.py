@@ -69,7 +69,7 @@ def texts_of(case: str) -> list[str]:
 def make_models() -> None:
     """The model for every engine, in the current directory; run in the engines' environment."""
     import torch
-    from transformers import BertConfig, BertModel
+    from transformers import BertConfig, BertModel, BertTokenizerFast
 
     words = [f"w{i}" for i in range(N_VOCAB)]
     for word, i in SPECIAL.items():
@@ -89,10 +89,6 @@ def make_models() -> None:
     folder = Path("model")
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    from transformers import BertTokenizerFast
-
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
     modules = ["", "1_Pooling", "2_Normalize"]
     kinds = ["Transformer", "Pooling", "Normalize"]

@@ -256,6 +256,17 @@ def test_a_pickle_loads_the_model_again(load):
         pickle.dumps(EncoderDecoder(load(1).encoder, load(1).decoder))
 
 
+def test_a_pickle_keeps_threads_that_were_set_later(load):
+    model = copy.copy(load(1))
+    before = model.threads
+    model.threads = before + 1
+    try:
+        other = pickle.loads(pickle.dumps(model))
+    finally:
+        model.threads = before
+    assert (other.threads, other.encoder.threads) == (before + 1, before + 1)
+
+
 def test_copies_share_weights(load):
     model = load(1)
     for other in (copy.copy(model), copy.deepcopy(model)):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..core.encoder_decoder import LoadedEncoderDecoder, Projection
 from ..core.files import new_directory
-from ..core.lm import LoadedModel, check_threads
+from ..core.lm import LoadedModel
+from ..core.threads import check_threads
 from ..errors import CheckpointError, ConfigError
 from ..tokenizer.files import FILES
 from .bert import match_bert
@@ -20,7 +21,7 @@ from .checkpoint import Checkpoint
 from .directory import open_weights
 from .encoder_decoder_config import Pair, pair_from_hf
 from .files import RegularFile, read_object, reading
-from .loading import check_arithmetic, findable, given_tokenizer, load_checkpoint, load_packed
+from .loading import check_arithmetic, findable, given_tokenizer, load_checkpoint, load_packed, origin_of
 from .names import without_wrappers
 from .opening import check_given, find
 from .packed import save as save_packed
@@ -65,18 +66,18 @@ def load_encoder_decoder(
     check_given(source, subfolder)
     check_arithmetic(dtype, backend)
     tokenizers = _of_both(tokenizer)
-    origin = {
-        "source": findable(source),
-        "dtype": dtype,
-        "cache_dtype": cache_dtype,
-        "backend": backend,
-        "threads": threads,
-        "tokenizer": None if tokenizer is None else tuple(map(findable, tokenizers)),
-        "revision": revision,
-        "subfolder": subfolder,
-        "strict": strict,
-        **{name: value for name, value in hub.items() if name != "token"},
-    }
+    origin = origin_of(
+        source,
+        hub,
+        dtype=dtype,
+        cache_dtype=cache_dtype,
+        backend=backend,
+        threads=threads,
+        tokenizer=None if tokenizer is None else tuple(map(findable, tokenizers)),
+        revision=revision,
+        subfolder=subfolder,
+        strict=strict,
+    )
     threads = check_threads(threads)
     path, notes, _ = find(source, revision, subfolder, hub | {"check": _read_pair})
     finders = [None if given is None else partial(given_tokenizer, given, hub) for given in tokenizers]

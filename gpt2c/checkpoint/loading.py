@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import _engine
-from ..core.lm import LoadedModel, check_threads
+from ..core.lm import LoadedModel
 from ..core.roles import wrong_class
+from ..core.threads import check_threads
 from ..errors import TokenizerError
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
     from .opening import Checkpoint
 
-__all__ = ["check_arithmetic", "findable", "given_tokenizer", "load", "load_checkpoint", "load_packed"]
+__all__ = [
+    "check_arithmetic",
+    "findable",
+    "given_tokenizer",
+    "load",
+    "load_checkpoint",
+    "load_packed",
+    "origin_of",
+]
 
 Model = TypeVar("Model", bound=LoadedModel)
 
@@ -53,19 +62,18 @@ def load(
         from .merging import given_adapters
 
         adapter = given_adapters(adapter)
-    # What a pickle holds: no access token, which is a secret.
-    origin = {
-        "source": findable(source),
-        "dtype": dtype,
-        "backend": backend,
-        "threads": threads,
-        "tokenizer": findable(tokenizer),
-        "adapter": adapter and [(findable(path), weight) for path, weight in adapter],
-        "revision": revision,
-        "subfolder": subfolder,
-        "strict": strict,
-        **{name: value for name, value in hub.items() if name != "token"},
-    }
+    origin = origin_of(
+        source,
+        hub,
+        dtype=dtype,
+        backend=backend,
+        threads=threads,
+        tokenizer=findable(tokenizer),
+        adapter=adapter and [(findable(path), weight) for path, weight in adapter],
+        revision=revision,
+        subfolder=subfolder,
+        strict=strict,
+    )
     threads = check_threads(threads)  # before the long work
     check_arithmetic(dtype, backend)
     how: dict[str, Any] = {"threads": threads, "cache_dtype": cache_dtype, "origin": origin}
@@ -97,6 +105,12 @@ def check_arithmetic(dtype: Any, backend: Any) -> None:
         )
     if backend not in _engine.BACKENDS:
         raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+
+
+def origin_of(source: Any, hub: dict[str, Any], **how: Any) -> dict[str, Any]:
+    """The arguments that load a model again, which a pickle holds: no access token, which is a secret."""
+    known = {name: value for name, value in hub.items() if name != "token"}
+    return {"source": findable(source), **how, **known}
 
 
 def findable(given: Any) -> Any:

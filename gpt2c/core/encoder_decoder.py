@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .lm import LoadedModel
+from .lm import LoadedModel, pickled
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
@@ -110,13 +110,4 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds where the model comes from, and loads it again."""
-        if self._origin is None:
-            raise TypeError(
-                f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
-                "it comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
-            )
-        return _loaded, (type(self), dict(self._origin))
-
-
-def _loaded(cls: Any, origin: dict[str, Any]) -> Any:
-    return cls.from_pretrained(**origin)
+        return pickled(self, self.threads, self._origin)

@@ -18,13 +18,13 @@ from .crossing import Encoded, check_given
 from .prefixes import NothingKept
 from .prompts import token_ids
 from .roles import check_language_model, check_predicts_tokens
-from .threads import default_threads
+from .threads import check_threads
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
     from .prefixes import Prefixes
 
-__all__ = ["LoadedModel"]
+__all__ = ["LoadedModel", "pickled"]
 
 
 P = ParamSpec("P")
@@ -255,15 +255,7 @@ class LoadedModel:
         """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
         if self.cross is not None:
             raise TypeError("a model is not pickled with what it was given: pickle the two, and use given")
-        if self._origin is None:
-            raise TypeError(
-                f"this {type(self).__name__} was not made by from_pretrained, so a pickle cannot say where "
-                "it comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
-            )
-        how = {**self._origin, "cache_dtype": self.cache_dtype}
-        if check_threads(how["threads"]) != self.threads:  # they were set later
-            how["threads"] = self.threads
-        return _loaded, (type(self), how)
+        return pickled(self, self.threads, self._origin, cache_dtype=self.cache_dtype)
 
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
@@ -387,14 +379,18 @@ class LoadedModel:
         return _engine.forward(self.weights, [(cache, tokens, given)], keep=keep, threads=self.threads)
 
 
-def check_threads(threads: int | None) -> int:
-    """The number of threads given, or the default for None."""
-    return (
-        default_threads() if threads is None else check_integer("threads", threads, 1, _engine.MOST_THREADS)
-    )
+def pickled(model: object, threads: int, origin: Mapping[str, Any] | None, **now: Any) -> tuple[Any, ...]:
+    """The result of ``__reduce__`` of a model: the arguments that load it again, some as they are ``now``."""
+    if origin is None:
+        raise TypeError(
+            f"this {type(model).__name__} was not made by from_pretrained, so a pickle cannot say where it "
+            "comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
+        )
+    how = {**origin, **now}
+    if check_threads(how["threads"]) != threads:  # they were set later
+        how["threads"] = threads
+    return _loaded, (type(model), how)
 
 
-def _loaded(cls: Any, how: dict[str, Any]) -> LoadedModel:
-    """What a pickled model is made by."""
-    model: LoadedModel = cls.from_pretrained(**how)
-    return model
+def _loaded(cls: Any, how: dict[str, Any]) -> Any:
+    return cls.from_pretrained(**how)

@@ -1,4 +1,4 @@
-"""How many threads a model uses by default."""
+"""How many threads a model uses."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ._engine import MOST_THREADS
+from .checks import check_integer
 
-__all__ = ["default_threads"]
+__all__ = ["check_threads", "default_threads"]
 
 _CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_threads(threads: int | None) -> int:
+    """The number of threads given, or the default for None."""
+    return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)
 
 
 def default_threads() -> int:
