@@ -116,7 +116,7 @@ def train(model, loss, batches, evaluate, out, args):
             state["losses"].append(row)
             recent = []
             print(f"{elapsed:4.0%}  step {row[0]}  train {row[1]:.4f}  held out {row[2]:.4f}", flush=True)
-        if state["seconds"] - saved_at > 120 or elapsed >= 1:
+        if state["seconds"] - saved_at > 300 or elapsed >= 1:
             saved_at = state["seconds"]
             part = checkpoint.with_suffix(".part")
             torch.save(
