@@ -21,7 +21,8 @@ CELL, LEFT, TOP, GAP = 38, 122, 118, 26
 
 STYLE = """
   .paper { fill: #ffffff } text { fill: #1f2328; font: 12px sans-serif } .strong { font-weight: bold }
-  .axis { fill: #59636e } .on-dark { fill: #ffffff } .cell { fill: #0b5cad } .grid { fill: none; stroke: #d1d9e0 }
+  .axis { fill: #59636e } .on-dark { fill: #ffffff }
+  .cell { fill: #0b5cad } .grid { fill: none; stroke: #d1d9e0 }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #0d1117 } text { fill: #f0f6fc } .axis { fill: #9198a1 }
     .on-dark, .on-middle { fill: #0d1117 } .cell { fill: #79c0ff } .grid { stroke: #3d444d }
