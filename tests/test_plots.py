@@ -24,6 +24,7 @@ from gpt2c.introspection.hooks import hook_names
 from gpt2c.introspection.passes import ActivationCache
 from gpt2c.introspection.results import Patching
 from gpt2c.scoring.results import Score
+from gpt2c.views.drawing import heat_map
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +220,19 @@ def test_attribution_is_bars_and_a_map(bundled):
     assert title.startswith("logit of \u2423king minus \u2423queen: ")
 
 
+def test_no_cell_is_left_out_where_cells_are_smaller_than_pixels():
+    """A single black cell in a white map of 2,000 x 2,000, wherever it is, darkens a pixel of the figure."""
+    for at in range(1000, 1012):
+        values = np.zeros((2000, 2000))
+        values[at, at] = 1
+        figure, ax = pyplot.subplots(figsize=(5, 5), dpi=100)
+        heat_map(ax, values, [""] * 2000, [""] * 2000, cmap="Greys", annotate=False)
+        ax.set_axis_off()
+        figure.canvas.draw()
+        assert np.asarray(figure.canvas.buffer_rgba())[:, :, :3].min() < 255, at
+        pyplot.close(figure)
+
+
 def test_head_scores_are_a_map_each_and_grey_where_there_is_none(bundled):
     for text, nothing in (("a b a b", []), ("Once upon a", ["duplicate token", "induction"])):
         scores = bundled.run_with_cache(text)[1].head_scores()
@@ -230,6 +244,8 @@ def test_head_scores_are_a_map_each_and_grey_where_there_is_none(bundled):
             drawn = ax.images[0].get_array()
             assert np.array_equal(drawn.filled(np.nan), values, equal_nan=True)
             assert drawn.mask.all() == (ax.get_title() in nothing)
+            told = [text.get_text() for text in ax.texts]
+            assert told == (["no such token"] if ax.get_title() in nothing else [])
             expected = (0, 1) if drawn.mask.all() else (0, values.max())
             assert ax.get_title() == "entropy" or ax.images[0].get_clim() == expected
 

@@ -163,7 +163,7 @@ def heat_map(
         vmin=vmin,
         vmax=vmax,
         aspect="auto",
-        interpolation="none",
+        interpolation="antialiased",  # where cells are smaller than pixels, none is left out
     )
     rotation = 90 if max(map(len, columns)) > 2 else 0
     ax.set_xticks(*thinned(columns, max_labels), rotation=rotation, **text_style(font_size(len(columns))))

@@ -78,7 +78,7 @@ def _attention(
             )
         return _plot_heads(weights, tokens, layer)
     head = check_index("head", head, len(pattern))
-    side = min(max(0.3 * len(tokens) + 2, 4), 12)
+    side = max(min(max(0.3 * len(tokens) + 2, 4), 12), 0.02 * len(tokens))
     figure, ax = axes_or_new(ax, (side + 0.8, side))
     _plot_weights(ax, weights[head], tokens, tokens)
     title(ax, f"attention pattern, layer {layer}, head {head}")
@@ -261,6 +261,8 @@ def _head_scores(scores: HeadScores) -> Figure:
         )
         title(ax, name.replace("_", " "), 10)
         ax.set_xlabel("head")
+        if not values.count():
+            ax.text(0.5, 0.5, "no such token", transform=ax.transAxes, fontsize=8, color="0.35", **CENTRED)
         what = "entropy (nats)" if name == "entropy" else "mean attention weight"
         figure.colorbar(image, ax=ax, label=what, location="bottom", shrink=0.9)
     axes[0].set_ylabel("layer")
