@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.image import AxesImage
 
-from ..core.labels import label
+from ..core.labels import label, labels
 
 __all__ = [
     "CENTRED",
@@ -29,7 +28,6 @@ __all__ = [
     "font_size",
     "heat_map",
     "new_figure",
-    "parts",
     "same_width",
     "shortened",
     "text_colour",
@@ -69,8 +67,6 @@ _FALLBACKS = (
     "Segoe UI Symbol",
     "Apple Symbols",
 )
-# A byte that is no character by itself, as texts of tokens have it.
-_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 # Grey, for values that do not exist, such as masked ones.
 _MISSING = "0.92"
 # A map of at most this many rows and columns holds its numbers in the cells.
@@ -211,27 +207,9 @@ def shortened(text: str, length: int) -> str:
 def token_labels(texts: Sequence[str], ids: Sequence[int], *, join: bool = True) -> list[str]:
     """Labels of tokens, with a box for each character that no font here has.
 
-    Tokens that share a character are labelled with it and numbered: 1/3, 2/3, 3/3. ``join=False`` is for
-    tokens that do not follow each other.
+    ``join=False`` is for tokens that do not follow each other: each is labelled on its own.
     """
-    labels = [drawable(label(text, token)) for text, token in zip(texts, ids, strict=True)]
-    begin, read = 0, b""
-    for i, text in enumerate(texts if join else ()):
-        read += _BYTE.sub(lambda found: bytes([int(found[1], 16)]), text.encode())
-        try:
-            whole = read.decode()
-        except UnicodeDecodeError as error:
-            if error.reason == "unexpected end of data":
-                continue
-        else:
-            labels[begin : i + 1] = parts(drawable(label(whole, ids[i])), i + 1 - begin)
-        begin, read = i + 1, b""
-    return labels
-
-
-def parts(name: str, n: int) -> list[str]:
-    """The labels of ``n`` tokens that share what ``name`` says."""
-    return [name] if n == 1 else [f"{name} {i + 1}/{n}" for i in range(n)]
+    return list(map(drawable, labels(texts, ids) if join else map(label, texts, ids)))
 
 
 def drawable(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_index
-from ..core.labels import RANK_NAMES, label, rank_class
+from ..core.labels import RANK_NAMES, label, parts, rank_class
 from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Trace
@@ -37,7 +37,6 @@ try:
         font_size,
         heat_map,
         new_figure,
-        parts,
         same_width,
         shortened,
         text_colour,
