@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from helpers import command_line
 
+from gpt2c.cli.parser import build_parser
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Whole pages of examples.
 RUN = (
@@ -131,6 +133,20 @@ def test_links_inside_the_repository_lead_somewhere(path):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("page", [*TRANSLATED, *TRANSLATED.values()])
+def test_what_the_table_of_claims_names_as_proof_can_be_run(page, bundled):
+    rows = [line for line in read(page).splitlines() if line.startswith("|")][4:]
+    named = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
+    commands = [code for code in named if code.startswith("gpt2c ")]
+    values = [code for code in named if code.startswith(("cache", "model"))]
+    assert len(rows) > 30 and len(commands) > 8 and len(values) > 8
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[1:])  # an error exits
+    _, cache = bundled.run_with_cache("The king and the")
+    for value in values:
+        assert eval(value, {"model": bundled, "cache": cache}) is not None
 
 
 def script(name):
