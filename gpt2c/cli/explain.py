@@ -28,13 +28,16 @@ def run(arguments: Namespace) -> None:
     if arguments.open and (not is_page or output == "-"):
         raise ValueError("--open shows a page: name the file to write it to, with -o FILE")
     text = read_text(arguments.text)
-    if not text:
-        raise ValueError("no text to explain: give it as an argument or on stdin")
+    if not text and arguments.text != "":
+        raise ValueError(
+            'no text to explain: give it as an argument or on stdin; "" is the beginning of a text'
+        )
+    text = text or ""
     if len(text) < 256 and os.path.isfile(text):
         note(f"explaining the words {text!r}; for what is in the file: gpt2c explain - < {text}")
     with open_output(output) as out:
         model = load_model(arguments)
-        shown = {name: given[name] for name in ("layer", "head", "special", "edits")}
+        shown = {name: given[name] for name in ("layer", "head", "layers", "special", "edits")}
         explanation = model.explain(text, **continued, **shown)
         wanted = arguments.max_new_tokens
         left = room(model, len(explanation.token_ids), wanted)

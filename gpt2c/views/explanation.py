@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,7 +24,7 @@ from ..scoring.scoring import score, suggest
 from . import terminal
 from .pages import explain_page, framed
 from .pages.continuation import continuations, room
-from .pages.explanation import Edits, look
+from .pages.explanation import Edits, checked_head, look
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -63,6 +63,7 @@ class Explanation:
         *,
         layer: int | None = None,
         head: int | None = None,
+        layers: Sequence[int] | None = None,
         max_new_tokens: int = 8,
         num_beams: int = 3,
         temperature: float = 0.8,
@@ -75,14 +76,13 @@ class Explanation:
         several, given = separate(text)
         if several:
             raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
-        if layer is not None:
-            layer = check_index("layer", layer, model.config.n_layer)
-        if head is not None:
-            head = check_index("head", head, model.config.n_head)
+        layer, head = checked_head(model, layer, head)
+        if layers is not None:
+            layers = [check_index("layers", i, model.config.n_layer) for i in layers]
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
         check_lengths([self.token_ids], model.config.n_ctx)
         self.model, self._given, self._special = model, text, special
-        self._layer, self._head = layer, head
+        self._layer, self._head, self._layers = layer, head, layers
         self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._edits: Edits = tuple(edits) if isinstance(edits, Iterable) else (edits,)
@@ -112,6 +112,7 @@ class Explanation:
             self._given,
             layer=self._layer,
             head=self._head,
+            layers=self._layers,
             special=self._special,
             edits=self._edits,
             **self._new,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
-from functools import cache
+from collections.abc import Sequence
+from functools import cache as once
 from typing import TYPE_CHECKING, Any
 
-from ...core.checks import check_integer
+from ...core.checks import check_index, check_integer
 from ...core.prompts import separate
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
+from ...introspection.head_scores import Opening, opening
 from . import explanation
+from .attention import attention
 from .continuation import continuations, generation, room, search
+from .gallery import gallery
 from .parts import json_text, part, script_of, source_hash
+from .walk import names, walk
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
@@ -23,11 +28,14 @@ __all__ = ["explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
-    *("data.js", "pieces.js", "elements.js", "walk.js", "heads.js", "scores.js"),
-    *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
+    *("data.js", "pieces.js", "elements.js", "numbers.js", "sampling.js", "scoring.js", "walk.js", "map.js"),
+    *("heads.js", "overview.js", "gallery.js", "scores.js", "lens.js", "text.js", "generation.js"),
+    *("search.js", "page.js"),
 )
-STYLES = ("base.css", "page.css")
+STYLES = ("base.css", "page.css", "walk.css")
 TITLE_CHARACTERS = 60
+LARGEST = 2_900_000  # bytes of a page
+PIECES = 200_000  # of them for the texts of tokens
 # Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
 AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
 
@@ -38,6 +46,7 @@ def explain_page(
     *,
     layer: int | None = None,
     head: int | None = None,
+    layers: Sequence[int] | None = None,
     special: bool = False,
     max_new_tokens: int = 8,
     num_beams: int = 3,
@@ -55,8 +64,12 @@ def explain_page(
     text : str or token ids
         The empty string is the beginning of a text.
     layer, head : int, optional
-        The attention head that the page opens with; negative ones count from the end. Default: the first
-        layer, and its head whose last token attends most to one other token.
+        The attention head that the page opens with; negative ones count from the end. Default: the most
+        telling head of the model, or of the layer, and the token whose row of it tells most
+        (`gpt2c.introspection.head_scores.opening`).
+    layers : sequence of int, optional
+        Of which layers the page of a long text tells the attention to every token, besides ``layer``.
+        Default: as many as there is room for.
     max_new_tokens : int
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
@@ -67,9 +80,9 @@ def explain_page(
     Returns
     -------
     str
-        The whole file. It grows with the square of the text's length: 0.95 MB for 12 layers of 12 heads and
-        64 tokens. Beyond 117 tokens of such a model, scores before the mask are in it for one layer only;
-        beyond 333, so is attention.
+        The whole file, of at most 3 MB. Of a short text it holds all attention; of a longer one first the
+        scores behind the mask are left out, then all but the largest weights of each token, then layers. For
+        12 layers of 12 heads that begins at 95, 124 and 380 tokens. The page says what it leaves out.
 
     Raises
     ------
@@ -83,28 +96,32 @@ def explain_page(
     several, given = separate(text)
     if several:
         raise TypeError(f"explain_page explains one text, but got a list of {len(given)}")
-    activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special, edits)
-    used = set(activations.token_ids.tolist())
-    data = _reading(activations, layer, head, used, edits)
+    layer, head = explanation.checked_head(model, layer, head)
+    chosen = None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
+    cache = explanation.captured(model, text, names(), special, edits)
+    used = set(cache.token_ids.tolist())
+    edited = explanation.edited(model, edits)
+    data = {**explanation.about(model, cache.token_ids), **edited}
     data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data |= _continuing(activations, max_new_tokens, num_beams, options, used, edits)
+    data |= _continuing(cache, max_new_tokens, num_beams, options, used, edits)
+    place = opening(cache, layer, head)
+    data |= _reading(cache, place, used, edits)
+    without = edited["edits"]["attention"] if edited else []
+    data["attention"] = attention(cache, place.layer, hidden=True, without=without, layers=chosen)
+    left = LARGEST - len(json_text(data)) - sum(map(len, _parts()))
+    data["walk"] = walk(cache, place, used, without=without, room=left - PIECES)
     data["pieces"] = explanation.pieces(model, used)
     return _document(data)
 
 
 def _reading(
-    cache: ActivationCache, layer: int, head: int, used: set[int], edits: explanation.Edits
+    cache: ActivationCache, place: Opening, used: set[int], edits: explanation.Edits
 ) -> dict[str, Any]:
     """How the model reads the text; the tokens that are shown are added to ``used``."""
-    edited = explanation.edited(cache.model, edits)
-    without = edited["edits"]["attention"] if edited else ()
     return {
-        **explanation.about(cache.model, cache.token_ids),
-        **edited,
-        "start": {"layer": layer, "head": head},
-        "attention": explanation.attention(cache, layer, hidden=True, without=without),
-        "walk": explanation.walk(cache, layer, head, used),
+        "start": place._asdict(),
+        "gallery": gallery(cache, place),
         "lens": explanation.lens(cache, used),
         "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
     }
@@ -158,10 +175,11 @@ def fragment(cache: ActivationCache) -> str:
             "the page shows attention, but no pattern was captured: leave names_filter of run_with_cache "
             'out, or let it match "blocks.0.attn.hook_pattern"'
         )
+    place = opening(cache)
     data = {
         **explanation.about(cache.model, cache.token_ids),
-        "start": {"layer": layers[0], "head": explanation.opening_head(cache, layers[0])},
-        "attention": explanation.attention(cache, layers[0], hidden=False),
+        "start": place._asdict(),
+        "attention": attention(cache, place.layer, hidden=False),
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
     }
     height = min(AROUND + PER_TOKEN * max(5, len(cache.token_ids)), HIGHEST)
@@ -193,7 +211,7 @@ def _document(data: dict[str, Any]) -> str:
     )
 
 
-@cache
+@once
 def _parts() -> tuple[str, str, str]:
     """The template, the style and the script."""
     template, *styles = (part(__package__, name) for name in ("page.html", *STYLES))
