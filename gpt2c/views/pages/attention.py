@@ -22,12 +22,12 @@ from .codes import (
 if TYPE_CHECKING:
     from ...introspection.passes import ActivationCache
 
-__all__ = ["attention", "scores_of"]
+__all__ = ["PICTURES", "ROOM", "attention", "scores_of"]
 
 Json = dict[str, Any]
 
 FINE_CODES = 110_000  # up to so many attention weights take 16 bits each, more take 8
-ROOM = 1_500_000  # characters, at most
+ROOM = 1_500_000  # characters
 PICTURES = 180_000  # of them for small pictures of all heads, where not all weights are there
 FEWEST = 8  # weights of each token, before layers are left out for more
 WIDEST = 32  # rows and columns of a small picture
@@ -40,6 +40,7 @@ def attention(
     hidden: bool,
     without: Iterable[int] = (),
     layers: Sequence[int] | None = None,
+    room: int = ROOM,
 ) -> Json:
     """The attention of the layers that were captured.
 
@@ -58,6 +59,8 @@ def attention(
         Layers whose scores are not told, since weights do not follow from query and key there.
     layers : sequence of int, optional
         Tell only of these, and the first.
+    room : int
+        Characters, about.
     """
     config, T = cache.model.config, len(cache.token_ids)
     captured = [i for i in range(config.n_layer) if full_name(config, "pattern", i) in cache]
@@ -65,32 +68,38 @@ def attention(
     codes_of_layer = config.n_head * (T * (T + 1) // 2 if cache.causal else T * T)
     codes = len(wanted) * codes_of_layer
     common = {"causal": cache.causal, "knee": KNEE, "depth": DEPTH, "digits": DIGITS}
-    if codes * 4 // 3 > ROOM:
-        return {**common, **_strongest(cache, captured, wanted, first, chosen=layers is not None)}
+    if codes * 4 // 3 > room:
+        return {**common, **_strongest(cache, captured, wanted, first, room, chosen=layers is not None)}
     bits = 16 if codes <= FINE_CODES else 8
     weights = np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in wanted])
     found = {**common, "layers": wanted, "bits": bits, "weights": packed(weights)}
     if hidden:
         told = (
-            wanted if codes * 7 // 3 <= ROOM else [first] if codes * 4 // 3 + codes_of_layer <= ROOM else []
+            wanted if codes * 7 // 3 <= room else [first] if codes * 4 // 3 + codes_of_layer <= ROOM else []
         )
         found |= _hidden(cache, [i for i in told if i not in without], bits)
     return found
 
 
 def _strongest(
-    cache: ActivationCache, captured: Sequence[int], wanted: Sequence[int], first: int, *, chosen: bool
+    cache: ActivationCache,
+    captured: Sequence[int],
+    wanted: Sequence[int],
+    first: int,
+    room: int,
+    *,
+    chosen: bool,
 ) -> Json:
     """The largest weights of each token, of the layers for which there is room, and pictures of all heads."""
     config, T = cache.model.config, len(cache.token_ids)
     size = int(min(WIDEST, T, (PICTURES / (len(captured) * config.n_head * 4 / 3)) ** 0.5))
-    room = (ROOM - PICTURES) * 3 // 4 // (3 * config.n_head * T)  # weights of a token, in all layers
+    most = (room - PICTURES) * 3 // 4 // (3 * config.n_head * T)  # weights of a token, in all layers
     layers = list(wanted)
-    if not chosen and room // len(layers) < FEWEST:
-        n = max(1, room // FEWEST)
-        spread = [wanted[i * len(wanted) // n] for i in range(n)]
+    if not chosen and most // len(layers) < FEWEST:
+        n = max(1, most // FEWEST)
+        spread = [wanted[i] for i in np.linspace(0, len(wanted) - 1, n).round().astype(int)]
         layers = sorted({first, *[i for i in spread if i != first][: n - 1]})
-    kept = min(T, max(1, room // len(layers)))
+    kept = min(T, max(1, most // len(layers)))
     keys, codes = zip(*(strongest_codes(cache["pattern", i], kept) for i in layers), strict=True)
     return {
         "layers": layers,

@@ -13,7 +13,7 @@ from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
 from ...introspection.head_scores import Opening, opening
 from . import explanation
-from .attention import attention
+from .attention import PICTURES, ROOM, attention
 from .continuation import continuations, generation, room, search
 from .gallery import gallery
 from .parts import json_text, part, script_of, source_hash
@@ -35,7 +35,8 @@ SCRIPTS = (
 STYLES = ("base.css", "page.css", "walk.css")
 TITLE_CHARACTERS = 60
 LARGEST = 2_900_000  # bytes of a page
-PIECES = 200_000  # of them for the texts of tokens
+PIECES = 150_000  # of them for the texts of tokens
+WALK = 600_000  # of them for the walk, at least
 # Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
 AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
 
@@ -82,7 +83,7 @@ def explain_page(
     str
         The whole file, of at most 3 MB. Of a short text it holds all attention; of a longer one first the
         scores behind the mask are left out, then all but the largest weights of each token, then layers. For
-        12 layers of 12 heads that begins at 95, 124 and 380 tokens. The page says what it leaves out.
+        12 layers of 12 heads that begins at 94, 125 and 287 tokens. The page says what it leaves out.
 
     Raises
     ------
@@ -100,31 +101,48 @@ def explain_page(
     chosen = None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
     cache = explanation.captured(model, text, names(), special, edits)
     used = set(cache.token_ids.tolist())
-    edited = explanation.edited(model, edits)
-    data = {**explanation.about(model, cache.token_ids), **edited}
-    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data |= _continuing(cache, max_new_tokens, num_beams, options, used, edits)
-    place = opening(cache, layer, head)
-    data |= _reading(cache, place, used, edits)
-    without = edited["edits"]["attention"] if edited else []
-    data["attention"] = attention(cache, place.layer, hidden=True, without=without, layers=chosen)
-    left = LARGEST - len(json_text(data)) - sum(map(len, _parts()))
-    data["walk"] = walk(cache, place, used, without=without, room=left - PIECES)
-    data["pieces"] = explanation.pieces(model, used)
+    data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
+    data |= _reading(cache, opening(cache, layer, head), chosen, data, used, edits)
+    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
     return _document(data)
 
 
 def _reading(
-    cache: ActivationCache, place: Opening, used: set[int], edits: explanation.Edits
+    cache: ActivationCache,
+    place: Opening,
+    layers: Sequence[int] | None,
+    others: dict[str, Any],
+    used: set[int],
+    edits: explanation.Edits,
 ) -> dict[str, Any]:
-    """How the model reads the text; the tokens that are shown are added to ``used``."""
-    return {
+    """How the model reads the text: as much as there is room for besides what else the page holds.
+
+    The tokens that are shown are added to ``used``.
+    """
+    edited = explanation.edited(cache.model, edits)
+    without = edited["edits"]["attention"] if edited else []
+    data = {
+        **explanation.about(cache.model, cache.token_ids),
+        **edited,
         "start": place._asdict(),
         "gallery": gallery(cache, place),
         "lens": explanation.lens(cache, used),
         "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
     }
+    left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts()))
+    data["attention"] = attention(
+        cache,
+        place.layer,
+        hidden=True,
+        without=without,
+        layers=layers,
+        room=max(min(ROOM, left - WALK), PICTURES + WALK // 4),
+    )
+    left -= len(json_text(data["attention"]))
+    data["walk"] = walk(cache, place, used, without=without, room=left)
+    data["pieces"] = explanation.pieces(cache.model, used)
+    return data
 
 
 def _continuing(

@@ -47,7 +47,7 @@ Edits = tuple[tuple[str, Edit], ...]
 
 ALTERNATIVES = 5  # per token of the text, and per layer and token of the logit lens
 
-LENS_CELLS = 60_000  # so many alternatives in the lens, at most: fewer per token of a long text
+LENS_CELLS = 36_000  # so many alternatives in the lens, at most: fewer per token of a long text
 
 
 def look(
@@ -152,15 +152,16 @@ def lens(cache: ActivationCache, used: set[int]) -> Json:
     cells = (cache.model.config.n_layer + 1) * len(cache.token_ids)
     k = min(ALTERNATIVES, max(1, LENS_CELLS // cells), cache.model.n_text_tokens)
     found = cache.logit_lens(k=k)
+    of_ids = np.uint16 if cache.model.config.n_vocab <= 2**16 else np.uint32
     used.update(found.top_ids.ravel().tolist(), found.token_ids.tolist())
     return {
         "names": list(found.names),
         "k": found.top_ids.shape[2],
         "asked": found.token_ids.tolist(),
-        "top_ids": packed(found.top_ids.astype(np.uint32)),
+        "top_ids": packed(found.top_ids.astype(of_ids)),
         "top_logprobs": packed(float32(found.top_logprobs)),
         "entropies": packed(float32(found.entropies)),
-        "ranks": packed(found.ranks.astype(np.uint32)),
+        "ranks": packed(found.ranks.astype(of_ids)),
         "logprobs": packed(float32(found.logprobs)),
     }
 

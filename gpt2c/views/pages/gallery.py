@@ -21,8 +21,8 @@ _PRONOUNS = "he him his himself she her hers herself it its itself they them the
 _FUNCTION_WORDS = """
 the and but nor yet not that this these those which who what was were are been being have has had did didn
 does doesn don would could should might must can may will shall wasn couldn because since when where while
-until than then though although there for from with without into onto over under about after before upon too very
-also only just all any some each our your you
+until than then though although there for from with without into onto over under about after before upon
+too very also only just all any some each our your you
 """
 PRONOUNS, FUNCTION_WORDS = (frozenset(words.split()) for words in (_PRONOUNS, _FUNCTION_WORDS))
 

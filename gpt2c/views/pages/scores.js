@@ -145,8 +145,8 @@ function scoresView(panel) {
     note.textContent = attention.edited(chosen.layer)
       ? "Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1."
       : attention.score && !hasScores()
-      ? "The text is long: scores are told for the layer of the walk alone, weights for every layer."
-      : "";
+      ? `The text is long: this page has the scores of layer ${data.attention.scores.layers.join(", ")} only.`
+      : untold(chosen.layer);
     tell();
   }
 

@@ -16,13 +16,14 @@ from .attention import scores_of
 from .codes import float32, packed, stepped
 
 if TYPE_CHECKING:
+    from ...config import Config
     from ...introspection.passes import ActivationCache
 
 __all__ = ["names", "walk"]
 
 Json = dict[str, Any]
 
-SHOWN = 16  # tokens that the walk follows, at most
+FEWEST, SHOWN = 4, 16  # tokens that the walk follows, at least and at most
 WIDTH = 8  # numbers of each vector that it shows
 CANDIDATES = 40  # next tokens among which it samples by name
 TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
@@ -62,11 +63,11 @@ def walk(
     without : collection of int
         Layers whose weights do not follow from query and key, and are told themselves.
     room : int
-        Characters. The queries and keys of as many layers as fit are told whole, of the others the first
-        numbers only.
+        Characters. There are as many tokens as fit (4 to 16), and the queries and keys of as many layers are
+        told whole, of the others the first numbers only.
     """
     config = cache.model.config
-    shown = _shown(cache, opening)
+    shown = _shown(cache, opening, max(FEWEST, *(n for n in range(SHOWN + 1) if _size(config, n) <= room)))
     layers = [_layer(cache, i, shown, whole=i in without) for i in range(config.n_layer)]
     found = {
         "shown": shown.tolist(),
@@ -82,26 +83,31 @@ def walk(
         "layers": layers,
         **_next(cache, shown, used),
     }
-    size = len(shown) * (config.n_head + config.n_kv_head) * config.head_dim * 2 * 4 // 3
-    spent = len(shown) * config.n_layer * (4 * 8 * WIDTH + 8 * WIDTH * config.n_head) * 4 // 3
-    spent += len(shown) ** 2 * config.n_layer * config.n_head * 16 // 3
+    whole = len(shown) * (config.n_head + config.n_kv_head) * config.head_dim * 2 * 4 // 3
     nearest = sorted(range(config.n_layer), key=lambda i: (abs(i - opening.layer), i))
-    for i in nearest[: max(1, (room - spent) // size)]:
+    for i in nearest[: max(1, (room - _size(config, len(shown))) // whole)]:
         layers[i]["heads"] |= {name: stepped(cache[name, i][shown]) for name in "qk"}
     return found
 
 
-def _shown(cache: ActivationCache, opening: Opening) -> np.ndarray:
-    """The positions of the tokens that are followed, ascending: all of a short text."""
+def _size(config: Config, n: int) -> int:
+    """About how many characters the walk takes with ``n`` tokens, and the first numbers of each vector."""
+    vectors = 4 * WIDTH * len(STREAM) + (3 * 4 + 4 * 2 * WIDTH) * config.n_head
+    candidates = 8 * CANDIDATES + 4 * len(TEMPERATURES)
+    return (n * (config.n_layer * vectors + candidates) + n * n * 4 * config.n_layer * config.n_head) * 4 // 3
+
+
+def _shown(cache: ActivationCache, opening: Opening, n: int) -> np.ndarray:
+    """The positions of the ``n`` tokens that are followed, ascending: all of a short text."""
     T = len(cache.token_ids)
-    if T <= SHOWN:
+    if n >= T:
         return np.arange(T)
     pattern = cache["pattern", opening.layer][opening.head]
     found = {opening.token, T - 1}
-    best = [_engine.top(pattern[row], SHOWN).tolist() for row in (opening.token, T - 1)]
+    best = [_engine.top(pattern[row], n).tolist() for row in (opening.token, T - 1)]
     for pair in zip(*best, strict=True):
         for position in pair:
-            if len(found) < SHOWN:
+            if len(found) < n:
                 found.add(position)
     return np.array(sorted(found))
 
