@@ -39,6 +39,10 @@ def run(arguments: Namespace) -> None:
         model = load_model(arguments)
         shown = {name: given[name] for name in ("layer", "head", "layers", "special", "edits")}
         explanation = model.explain(text, **continued, **shown)
+        if not arguments.special:
+            for token in model.tokenizer.special_tokens:
+                if token in text:
+                    note(f"{token} is read as plain text; --special reads it as one token")
         wanted = arguments.max_new_tokens
         left = room(model, len(explanation.token_ids), wanted)
         if 0 <= left < wanted:

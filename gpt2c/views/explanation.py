@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..core.checks import check_flag, check_index
+from ..core.checks import check_flag
 from ..core.files import replacing
 from ..core.labels import harmless
 from ..core.prompts import check_lengths, separate
@@ -24,7 +24,7 @@ from ..scoring.scoring import score, suggest
 from . import terminal
 from .pages import explain_page, framed
 from .pages.continuation import continuations, room
-from .pages.explanation import Edits, checked_head, look
+from .pages.explanation import Edits, checked_head, checked_layers, look
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -77,8 +77,7 @@ class Explanation:
         if several:
             raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
         layer, head = checked_head(model, layer, head)
-        if layers is not None:
-            layers = [check_index("layers", i, model.config.n_layer) for i in layers]
+        layers = checked_layers(model, layers)
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
         check_lengths([self.token_ids], model.config.n_ctx)
         self.model, self._given, self._special = model, text, special

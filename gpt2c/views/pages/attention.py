@@ -73,6 +73,8 @@ def attention(
     bits = 16 if codes <= FINE_CODES else 8
     weights = np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in wanted])
     found = {**common, "layers": wanted, "bits": bits, "weights": packed(weights)}
+    if len(wanted) < len(captured):
+        found["pictures"] = _pictures(cache, captured)
     if hidden:
         told = (
             wanted if codes * 7 // 3 <= room else [first] if codes * 4 // 3 + codes_of_layer <= ROOM else []
@@ -92,7 +94,6 @@ def _strongest(
 ) -> Json:
     """The largest weights of each token, of the layers for which there is room, and pictures of all heads."""
     config, T = cache.model.config, len(cache.token_ids)
-    size = int(min(WIDEST, T, (PICTURES / (len(captured) * config.n_head * 4 / 3)) ** 0.5))
     most = (room - PICTURES) * 3 // 4 // (3 * config.n_head * T)  # weights of a token, in all layers
     layers = list(wanted)
     if not chosen and most // len(layers) < FEWEST:
@@ -107,12 +108,16 @@ def _strongest(
         "kept": kept,
         "keys": packed(np.stack(keys)),
         "weights": packed(np.stack(codes)),
-        "pictures": {
-            "layers": list(captured),
-            "size": size,
-            "shades": packed(np.stack([_picture(cache["pattern", i], size) for i in captured])),
-        },
+        "pictures": _pictures(cache, captured),
     }
+
+
+def _pictures(cache: ActivationCache, layers: Sequence[int]) -> Json:
+    """A small picture of each head of some layers."""
+    n_heads = len(layers) * cache.model.config.n_head
+    size = int(min(WIDEST, len(cache.token_ids), (PICTURES * 3 / 4 / n_heads) ** 0.5))
+    shades = [_picture(cache["pattern", i], size) for i in layers]
+    return {"layers": list(layers), "size": size, "shades": packed(np.stack(shades))}
 
 
 def _picture(pattern: np.ndarray, size: int) -> np.ndarray:

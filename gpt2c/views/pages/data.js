@@ -47,7 +47,7 @@ const attention = (() => {
   }
 
   function allWeights(layer, head, row, column) {
-    if (told.causal && column > row) return 0;
+    if (!place.has(layer) || (told.causal && column > row)) return 0;
     return weightOf[codeAt(layer, head, row, column)];
   }
 
@@ -60,6 +60,8 @@ const attention = (() => {
     return 0;
   }
   const weight = told.kept ? largestWeights : allWeights;
+  // Of a row, the smallest weight that is told: any that is not is no larger.
+  const least = (layer, head, row) => weightOf[codes[((place.get(layer) * heads + head) * T + row + 1) * told.kept - 1]];
 
   let score = null;
   let hiddenError = 0;
@@ -89,16 +91,16 @@ const attention = (() => {
   const error = (told.knee * step) / 2;
   const edited = (layer) => Boolean(data.edits?.attention.includes(layer));
   const has = (layer) => place.has(layer);
-  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, kept: told.kept, has, weight, score, hasScores, edited, error, hiddenError };
+  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, kept: told.kept, has, weight, least, score, hasScores, edited, error, hiddenError };
 })();
 
 // What the page does not tell of the attention in a layer, as a sentence; "" where it tells everything.
 function untold(layer) {
-  if (!attention.kept) return "";
   if (attention.has(layer)) {
+    if (!attention.kept) return "";
     return `The text is long: of each token, this page tells the ${attention.kept} largest weights; smaller ones are left out.`;
   }
-  return `The text is long: this page tells all attention of layers ${attention.layers.join(", ")} only; of layer ${layer}, what the walk and "All heads" show. Another choice is made with --layers.`;
+  return `The text is long: this page tells all attention of layers ${attention.layers.join(", ")} only; of layer ${layer}, what the walk and "All heads" show. Choose others with --layers.`;
 }
 
 // The layer, the heads and the token that are looked at, in all views.

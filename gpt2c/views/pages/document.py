@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache as once
 from typing import TYPE_CHECKING, Any
 
-from ...core.checks import check_index, check_integer
+from ...core.checks import check_integer
 from ...core.prompts import separate
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
@@ -66,11 +66,10 @@ def explain_page(
         The empty string is the beginning of a text.
     layer, head : int, optional
         The attention head that the page opens with; negative ones count from the end. Default: the most
-        telling head of the model, or of the layer, and the token whose row of it tells most
-        (`gpt2c.introspection.head_scores.opening`).
+        telling one (`gpt2c.introspection.head_scores.opening`).
     layers : sequence of int, optional
-        Of which layers the page of a long text tells the attention to every token, besides ``layer``.
-        Default: as many as there is room for.
+        Of which layers, besides ``layer``, the page of a long text has all attention. Default: as many as
+        there is room for.
     max_new_tokens : int
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
@@ -81,9 +80,9 @@ def explain_page(
     Returns
     -------
     str
-        The whole file, of at most 3 MB. Of a short text it holds all attention; of a longer one first the
-        scores behind the mask are left out, then all but the largest weights of each token, then layers. For
-        12 layers of 12 heads that begins at 94, 125 and 287 tokens. The page says what it leaves out.
+        The whole file, of at most 3 MB. Of longer texts it leaves out first the scores behind the mask, then
+        all but the largest weights of each token, then layers (of 12 layers of 12 heads from 94, 125 and 287
+        tokens on), and says so.
 
     Raises
     ------
@@ -92,20 +91,24 @@ def explain_page(
     ValueError, TypeError
         A layer or head that the model does not have, or an invalid option.
     """
+    _check(text, max_new_tokens, num_beams)
+    layer, head = explanation.checked_head(model, layer, head)
+    layers = explanation.checked_layers(model, layers)
+    cache = explanation.captured(model, text, names(), special, edits)
+    used = set(cache.token_ids.tolist())
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
+    data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
+    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
+    return _document(data)
+
+
+def _check(text: Prompt, max_new_tokens: int, num_beams: int) -> None:
     check_integer("max_new_tokens", max_new_tokens, 1)
     check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
     if several:
         raise TypeError(f"explain_page explains one text, but got a list of {len(given)}")
-    layer, head = explanation.checked_head(model, layer, head)
-    chosen = None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
-    cache = explanation.captured(model, text, names(), special, edits)
-    used = set(cache.token_ids.tolist())
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
-    data |= _reading(cache, opening(cache, layer, head), chosen, data, used, edits)
-    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
-    return _document(data)
 
 
 def _reading(

@@ -35,6 +35,7 @@ __all__ = [
     "about",
     "captured",
     "checked_head",
+    "checked_layers",
     "edited",
     "lens",
     "look",
@@ -77,6 +78,11 @@ def checked_head(model: LoadedModel, layer: int | None, head: int | None) -> tup
         None if layer is None else check_index("layer", layer, model.config.n_layer),
         None if head is None else check_index("head", head, model.config.n_head),
     )
+
+
+def checked_layers(model: LoadedModel, layers: Sequence[int] | None) -> list[int] | None:
+    """Several layers, counted from 0."""
+    return None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
 
 
 def captured(

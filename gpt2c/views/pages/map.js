@@ -107,11 +107,11 @@ const map = (() => {
   }
 
   if (data.walk) {
-    nav.style.setProperty("--columns", Math.ceil(n_head / 4));
+    nav.style.setProperty("--columns", Math.ceil(n_head / 6));
     nav.append(
       place("tokens", "tokens", () => inStep("tokens") || view === "text"), arrow(),
       place("embedding", "embedding"), arrow(),
-      ...Array.from({ length: n_layer }, (_, layer) => [layerBox(layer), arrow()]).flat(),
+      ...Array.from({ length: n_layer }, (_, layer) => layerBox(layer)), arrow(),
       place("LayerNorm, logits", "logits", () => inStep("logits") || view === "lens"), arrow(),
       place("next token", "sampling", () => inStep("sampling") || ["generation", "search"].includes(view))
     );

@@ -83,8 +83,7 @@
     const seen = Object.keys(open).find((id) => !open[id].panel.hidden);
     if (step === "attention" && (seen === "heads" || seen === "scores") && attention.has(layer)) return;
     if (seen !== "walk") show("walk");
-    document.getElementById(`step-${step}`).scrollIntoView({ block: "start" });
-    map.at(step);
+    open.walk.panel.dispatchEvent(new CustomEvent("go", { detail: step }));
   });
 
   roving(list);

@@ -125,8 +125,14 @@ function scoresView(panel) {
       const least = weight === 0 && !hidden(row, column) ? "below " : "";
       parts.push("score ", make("b", { "data-number": "score" }, `${least}${fixed(score)}`), " · masked ", make("b", { "data-number": "masked" }, hidden(row, column) ? "−∞" : `${least}${fixed(score)}`), " · ");
     }
-    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : `${Number(weight.toPrecision(3))}`));
+    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : weightText(weight, row)));
     readout.replaceChildren(...parts);
+  }
+
+  function weightText(weight, row) {
+    if (!attention.has(chosen.layer)) return "not in this page";
+    const number = weight || !attention.kept ? weight : attention.least(chosen.layer, chosen.head, row);
+    return `${number === weight ? "" : "at most "}${Number(number.toPrecision(3))}`;
   }
 
   // All stages side by side where there is room for them, else the one that was chosen.

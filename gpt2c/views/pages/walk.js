@@ -185,11 +185,21 @@ function walkView(panel) {
     stale = true;
     if (!panel.hidden) redraw();
   });
-  // The map knows which step is in the middle of the screen.
-  const observer = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) if (isIntersecting) map.at(target.id.replace("step-", ""));
-  }, { rootMargin: "-45% 0px -50% 0px" });
-  for (const { item } of Object.values(items)) observer.observe(item);
+  // The map knows which step is read: the one that was gone to while it is in sight, else the topmost.
+  const READING = 190; // pixels below the top of the window, behind what stays there
+  let landed = null;
+  function reading() {
+    if (panel.hidden || printing()) return;
+    const top = (name) => items[name].item.getBoundingClientRect().top;
+    if (landed && (top(landed) < 0 || top(landed) > innerHeight - 80)) landed = null;
+    map.at(landed ?? STEPS.findLast(([name]) => top(name) <= READING)?.[0] ?? STEPS[0][0]);
+  }
+  addEventListener("scroll", () => requestAnimationFrame(reading), { passive: true });
+  panel.addEventListener("go", (event) => {
+    landed = event.detail;
+    items[landed].item.scrollIntoView({ block: "start" });
+    reading();
+  });
 
   panel.append(
     para("One pass through the model, in the order in which things are computed, with the numbers of this text. Choose the layer, the head and the token here or in the map above."),
