@@ -215,24 +215,7 @@ def _explain(command: Command) -> None:
     forms.add_argument(
         "--json", action="store_true", help="print JSON: the arrays themselves, and their shapes"
     )
-    parser.add_argument(
-        "--layer",
-        type=int,
-        metavar="L",
-        help="whose attention to begin with, from 0 (the one with the most telling head)",
-    )
-    parser.add_argument(
-        "--head",
-        type=int,
-        metavar="H",
-        help="and of which head, from 0 (the most telling one)",
-    )
-    parser.add_argument(
-        "--layers",
-        type=_numbers,
-        metavar="L,L,...",
-        help="of which layers the page of a long text tells all attention (as many as there is room for)",
-    )
+    _head_options(parser)
     parser.add_argument(
         "-n",
         "--max-new-tokens",
@@ -259,6 +242,27 @@ def _explain(command: Command) -> None:
         "--seed", type=int, default=0, metavar="N", help="of the page's drawn continuation (0)"
     )
     model_options(parser)
+
+
+def _head_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="L",
+        help="whose attention to begin with, from 0 (the one with the most telling head)",
+    )
+    parser.add_argument(
+        "--head",
+        type=int,
+        metavar="H",
+        help="and of which head, from 0 (the most telling one)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=_numbers,
+        metavar="L,L,...",
+        help="of which layers the page of a long text tells all attention (as many as there is room for)",
+    )
 
 
 def _numbers(words: str) -> list[int]:
