@@ -15,6 +15,7 @@ from ...introspection.head_scores import Opening, opening
 from . import explanation
 from .attention import PICTURES, ROOM, attention
 from .continuation import continuations, generation, room, search
+from .crossing import crossing
 from .gallery import gallery
 from .parts import json_text, part, script_of, source_hash
 from .walk import names, walk
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from ...core.prompts import Prompt
     from ...introspection.passes import ActivationCache
 
-__all__ = ["explain_page", "fragment", "framed"]
+__all__ = ["assembled", "explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
     *("data.js", "pieces.js", "elements.js", "numbers.js", "sampling.js", "scoring.js", "walk.js", "map.js"),
-    *("heads.js", "overview.js", "gallery.js", "scores.js", "lens.js", "text.js", "generation.js"),
-    *("search.js", "page.js"),
+    *("heads.js", "overview.js", "gallery.js", "cross.js", "masks.js", "scores.js", "lens.js", "text.js"),
+    *("generation.js", "search.js", "page.js"),
 )
 STYLES = ("base.css", "page.css", "walk.css")
 TITLE_CHARACTERS = 60
@@ -49,6 +50,7 @@ def explain_page(
     head: int | None = None,
     layers: Sequence[int] | None = None,
     special: bool = False,
+    source: str | None = None,
     max_new_tokens: int = 8,
     num_beams: int = 3,
     temperature: float = 0.8,
@@ -74,6 +76,8 @@ def explain_page(
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
         The width of the search; 1 leaves it out.
+    source : str, optional
+        Of a model with cross-attention: what its encoder has read.
     special, temperature, top_k, top_p, seed, edits
         Of the text and of the generation: see :meth:`GPT2.generate`. Edits are made in every pass.
 
@@ -94,13 +98,14 @@ def explain_page(
     _check(text, max_new_tokens, num_beams)
     layer, head = explanation.checked_head(model, layer, head)
     layers = explanation.checked_layers(model, layers)
-    cache = explanation.captured(model, text, names(), special, edits)
+    cache = explanation.captured(model, text, names(model.config), special, edits)
     used = set(cache.token_ids.tolist())
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
     data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
     data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
-    return _document(data)
+    data |= {} if source is None else {"source": source}
+    return assembled(data)
 
 
 def _check(text: Prompt, max_new_tokens: int, num_beams: int) -> None:
@@ -133,6 +138,8 @@ def _reading(
         "lens": explanation.lens(cache, used),
         "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
     }
+    if cache.model.cross is not None:
+        data["cross"] = crossing(cache, used)
     left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts()))
     data["attention"] = attention(
         cache,
@@ -204,7 +211,7 @@ def fragment(cache: ActivationCache) -> str:
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
     }
     height = min(AROUND + PER_TOKEN * max(5, len(cache.token_ids)), HIGHEST)
-    return framed(_document(data), "Attention", height)
+    return framed(assembled(data), "Attention", height)
 
 
 def framed(page: str, title: str, height: int) -> str:
@@ -215,7 +222,8 @@ def framed(page: str, title: str, height: int) -> str:
     )
 
 
-def _document(data: dict[str, Any]) -> str:
+def assembled(data: dict[str, Any]) -> str:
+    """The HTML of a page with this data."""
     text = data["text"]
     printable = "".join(character if character.isprintable() else " " for character in text)
     title = " ".join(printable[: TITLE_CHARACTERS + 1].split())

@@ -4,6 +4,8 @@
   const { model, version } = data;
   const views = [
     ["walk", "Walk", walkView, Boolean(data.walk)],
+    ["masks", "Masks", masksView, Boolean(data.sides)],
+    ["cross", "Cross-attention", crossView, Boolean(data.cross)],
     ["gallery", "Gallery", galleryView, Boolean(data.gallery)],
     ["heads", "Heads", headsView, true],
     ["overview", "All heads", overviewView, true],
@@ -15,8 +17,8 @@
   ].filter((view) => view[3]);
 
   document.getElementById("top").append(
-    ...(data.walk ? [make("p", { class: "brand" }, "gpt2c explain")] : []),
-    make("h1", {}, make("bdi", {}, visible(data.text, false))),
+    ...(data.gallery ? [make("p", { class: "brand" }, "gpt2c explain")] : []),
+    make("h1", {}, ...(data.source === undefined ? [] : [make("bdi", {}, visible(data.source, false)), " → "]), make("bdi", {}, visible(data.text, false))),
     make(
       "p",
       { class: "made" },

@@ -107,15 +107,17 @@ function walkView(panel) {
 
   function feedForward() {
     const { layer } = chosen;
+    const middle = data.cross ? "resid_mid_cross" : "resid_mid";
     return [
       line("", n_head === 1 ? "the head, projected" : `${n_head} heads side by side, projected`, strip("attn_out", layer)),
       line("+", "what entered the layer", strip("resid_pre", layer)),
       line("=", "between the halves", strip("resid_mid", layer)),
+      ...(data.cross ? [line("+", "from the source, by cross-attention", strip("cross_attn_out", layer)), line("=", "before feed-forward", strip(middle, layer))] : []),
       line("→", "normalised", strip("normalized2", layer)),
       line("→", `${whole(n_inner)} numbers wide`, strip("pre", layer)),
       line("→", data.model.activation.startsWith("gelu") ? "through GELU" : `through ${data.model.activation}`, strip("post", layer)),
       line("→", "and narrow again", strip("mlp_out", layer)),
-      line("+", "between the halves", strip("resid_mid", layer)),
+      line("+", data.cross ? "before feed-forward" : "between the halves", strip(middle, layer)),
       line("=", "what leaves the layer", strip("resid_post", layer)),
     ];
   }
@@ -144,7 +146,7 @@ function walkView(panel) {
     attention: () => para("The query of ", current(), ` times each key, ${scaling(chosen.layer) || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.`, attention.edited(chosen.layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""),
     values: () => para("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."),
     "all-heads": () => para(`The ${plural(n_head, "head")} of layer ${chosen.layer} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.`),
-    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again. The other ${n_layer > 1 ? plural(n_layer - 1, "layer") : "layers"} do the same with numbers of their own.`),
+    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again.${data.cross ? " In between comes cross-attention, which has a view of its own." : ""} The other ${n_layer > 1 ? plural(n_layer - 1, "layer") : "layers"} do the same with numbers of their own.`),
     logits: () => para("The row that leaves the last layer, normalised, times every row of the vocabulary's table: one logit for each of ", whole(n_vocab), " tokens. The larger it is, the better the token fits behind ", current(), "."),
     sampling: () => [
       para("Softmax makes the logits probabilities of what follows ", current(), ". Sampling divides them by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k most probable, top p the fewest that together reach p."),

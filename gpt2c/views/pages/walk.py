@@ -14,6 +14,7 @@ from ...core import _engine
 from ...introspection.head_scores import Opening
 from .attention import scores_of
 from .codes import float32, packed, stepped
+from .crossing import CROSS_STREAM
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -42,10 +43,20 @@ STREAM = {
 }
 
 
-def names() -> list[str]:
+def names(config: Config) -> list[str]:
     """What has to be captured for a page with a walk."""
-    of_layers = [*STREAM.values(), "ln1.hook_scale", *(f"attn.hook_{name}" for name in ("pattern", *"qkvz"))]
+    of_layers = [
+        *_stream(config).values(),
+        "ln1.hook_scale",
+        *(f"attn.hook_{name}" for name in ("pattern", *"qkvz")),
+    ]
+    if config.add_cross_attention:
+        of_layers.append("cross_attn.hook_pattern")
     return ["hook_embed", "hook_pos_embed", "ln_final.*", *(f"blocks.*.{name}" for name in of_layers)]
+
+
+def _stream(config: Config) -> dict[str, str]:
+    return {**STREAM, **CROSS_STREAM} if config.add_cross_attention else STREAM
 
 
 def walk(
@@ -92,7 +103,7 @@ def walk(
 
 def _size(config: Config, n: int) -> int:
     """About how many characters the walk takes with ``n`` tokens, and the first numbers of each vector."""
-    vectors = 4 * WIDTH * len(STREAM) + (3 * 4 + 4 * 2 * WIDTH) * config.n_head
+    vectors = 4 * WIDTH * len(_stream(config)) + (3 * 4 + 4 * 2 * WIDTH) * config.n_head
     candidates = 8 * CANDIDATES + 4 * len(TEMPERATURES)
     return (n * (config.n_layer * vectors + candidates) + n * n * 4 * config.n_layer * config.n_head) * 4 // 3
 
@@ -118,7 +129,10 @@ def _layer(cache: ActivationCache, layer: int, shown: np.ndarray, *, whole: bool
     masked = np.where(np.arange(T) <= shown[:, None], scores, -np.inf)
     norm = {"mean": cache["resid_pre", layer].mean(axis=1), "scale": cache["ln1.hook_scale", layer][:, 0]}
     found = {
-        **{name: packed(float32(cache[full, layer][shown, :WIDTH])) for name, full in STREAM.items()},
+        **{
+            name: packed(float32(cache[full, layer][shown, :WIDTH]))
+            for name, full in _stream(cache.model.config).items()
+        },
         **{name: packed(float32(value[shown])) for name, value in norm.items()},
         "scaling": cache.model.config.attention_scale(layer),
         "heads": {name: stepped(cache[name, layer][shown, :, :WIDTH]) for name in "qkvz"},
