@@ -106,7 +106,8 @@ class MaskedExplanation(Paged):
         """Write it as text for a terminal of so many columns."""
         screen, c = terminal.Screen(out, width), self.model.config
         screen.line(
-            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per token, {c.n_vocab:,} tokens"
+            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
+            f"token, {c.n_vocab:,} tokens"
         )
         if self.edits:
             terminal.print_edits(screen, self.edits)

@@ -35,18 +35,16 @@ function crossView(panel) {
   const group = make("div", { class: "sentences", role: "group", "aria-label": "Written" }, buttons);
   roving(group);
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const note = make("p", { class: "note" });
 
-  panel.append(
+  fill(panel, {}, [
     make("p", {}, "The encoder has read the source; the decoder attends to all of it, without a mask, each time it writes a token. Queries come from what is written, keys and values from the encoder. Point at a written token, or move to it with the keyboard."),
     heads < data.model.n_head ? make("p", { class: "note" }, `The texts are long: this is the mean of all ${data.model.n_head} heads${layers.length < data.model.n_layer ? `, of layers ${layers.join(", ")}` : ""}.`) : null,
     make("div", { class: "controls" }, layerList.element, headList.element),
     make("h3", {}, "Source"), make("div", { class: "sentences" }, chips),
     make("h3", {}, "Written"), group,
-    note,
-    readout
-  );
-  note.textContent = "The last token is what the model would write next.";
+    make("p", { class: "note" }, "The last token is what the model would write next."),
+    readout,
+  ]);
 
   function update() {
     layerList.list.value = layer;

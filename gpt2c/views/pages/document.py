@@ -70,14 +70,13 @@ def explain_page(
         The attention head that the page opens with; negative ones count from the end. Default: the most
         telling one (`gpt2c.introspection.head_scores.opening`).
     layers : sequence of int, optional
-        Of which layers, besides ``layer``, the page of a long text has all attention. Default: as many as
-        there is room for.
+        Of which, besides ``layer``, the page of a long text has all attention. Default: as there is room.
     max_new_tokens : int
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
         The width of the search; 1 leaves it out.
     source : str, optional
-        Of a model with cross-attention: what its encoder has read.
+        What the encoder has read.
     special, temperature, top_k, top_p, seed, edits
         Of the text and of the generation: see :meth:`GPT2.generate`. Edits are made in every pass.
 
@@ -90,10 +89,8 @@ def explain_page(
 
     Raises
     ------
-    ContextLengthError
-        The text is longer than the model's positions.
-    ValueError, TypeError
-        A layer or head that the model does not have, or an invalid option.
+    ContextLengthError, ValueError, TypeError
+        The text is longer than the model's positions, or an option is invalid.
     """
     _check(text, max_new_tokens, num_beams)
     layer, head = explanation.checked_head(model, layer, head)
@@ -103,9 +100,14 @@ def explain_page(
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
     data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
-    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
-    data |= {} if source is None else {"source": source}
-    return assembled(data)
+    return assembled(data | _title(cache, text, source))
+
+
+def _title(cache: ActivationCache, text: Prompt, source: str | None) -> dict[str, str]:
+    """What is above the page; nothing where it is the tokens' own text."""
+    if source is not None:  # what is written for it begins behind the start token
+        return {"source": source, "text": explanation.spelled(cache.model, cache.token_ids[1:])}
+    return {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
 
 
 def _check(text: Prompt, max_new_tokens: int, num_beams: int) -> None:

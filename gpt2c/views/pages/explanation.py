@@ -41,6 +41,7 @@ __all__ = [
     "look",
     "pieces",
     "scores",
+    "spelled",
 ]
 
 Json = dict[str, Any]
@@ -130,9 +131,14 @@ def about(model: LoadedModel, token_ids: np.ndarray) -> Json:
         "starts": list(_starts(model)),
         "ends": list(c.eos_token_ids),
         "version": __version__,
-        "text": b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace"),
+        "text": spelled(model, token_ids),
         "tokens": token_ids.tolist(),
     }
+
+
+def spelled(model: LoadedModel, token_ids: np.ndarray) -> str:
+    """The text of tokens."""
+    return b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace")
 
 
 def _starts(model: LoadedModel) -> tuple[int, ...]:

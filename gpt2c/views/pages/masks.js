@@ -21,17 +21,17 @@ function masksView(panel) {
   roving(group);
   const details = make("div", { class: "side-by-side", "aria-live": "polite" });
 
-  panel.append(
+  fill(panel, {}, [
     make("p", {}, "A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it. Choose a place with the mouse or the keyboard."),
     masked.size ? null : make("p", { class: "note" }, "This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found."),
     group,
     details,
-    ...(data.ways ? [ways()] : [])
-  );
+    ...(data.ways ? [ways()] : []),
+  ]);
 
   // Several masks, filled together.
   function ways() {
-    return make("div", {}, bars(data.ways.map(({ text, p }) => ({ name: make("bdi", {}, visible(text, false)), p })), "All masks filled together, one after the other"));
+    return make("div", { class: "ways" }, bars(data.ways.map(({ text, p }) => ({ name: make("bdi", {}, visible(text, false)), p })), "All masks filled together, one after the other"));
   }
 
   function guesses() {

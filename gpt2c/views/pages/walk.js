@@ -136,6 +136,7 @@ function walkView(panel) {
     "feed-forward": feedForward, logits, sampling: next.sampler,
   };
 
+  const others = n_layer > 2 ? `The other ${n_layer - 1} layers do the same with numbers of their own.` : n_layer > 1 ? "The other layer does the same with numbers of its own." : "";
   const bold = (text) => make("b", {}, text);
   const words = {
     tokens: () => para("The model reads tokens: pieces of text from a fixed vocabulary of ", whole(n_vocab), ". A token is the number of a row in the embedding table. ", make("span", { class: "mark" }, "␣"), " is a space."),
@@ -146,7 +147,7 @@ function walkView(panel) {
     attention: () => para("The query of ", current(), ` times each key, ${scaling(chosen.layer) || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.`, attention.edited(chosen.layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""),
     values: () => para("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."),
     "all-heads": () => para(`The ${plural(n_head, "head")} of layer ${chosen.layer} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.`),
-    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again.${data.cross ? " In between comes cross-attention, which has a view of its own." : ""} The other ${n_layer > 1 ? plural(n_layer - 1, "layer") : "layers"} do the same with numbers of their own.`),
+    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again.${data.cross ? " In between comes cross-attention, which has a view of its own." : ""} ${others}`),
     logits: () => para("The row that leaves the last layer, normalised, times every row of the vocabulary's table: one logit for each of ", whole(n_vocab), " tokens. The larger it is, the better the token fits behind ", current(), "."),
     sampling: () => [
       para("Softmax makes the logits probabilities of what follows ", current(), ". Sampling divides them by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k most probable, top p the fewest that together reach p."),
