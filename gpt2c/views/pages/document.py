@@ -153,6 +153,7 @@ def _reading(
     )
     left -= len(json_text(data["attention"]))
     data["walk"] = walk(cache, place, used, without=without, room=left)
+    used.update(data["ends"])
     data["pieces"] = explanation.pieces(cache.model, used)
     return data
 

@@ -59,7 +59,7 @@
     list.append(tab);
     open[id] = { tab, panel };
   }
-  main.append(...[map.nav].filter(Boolean), make("div", { class: "guide" }, map.here, list), ...views.map(([id]) => open[id].panel));
+  main.append(...[map.nav].filter(Boolean), make("div", { class: "guide sticky" }, map.here, list), ...views.map(([id]) => open[id].panel));
 
   function build(id) {
     built[id] ??= views.find((view) => view[0] === id)[2](open[id].panel, show);

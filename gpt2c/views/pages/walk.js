@@ -36,7 +36,7 @@ function walkView(panel) {
   layers.list.id = "walk-layer";
   heads.list.id = "walk-head";
   followed.list.id = "walk-token";
-  const bar = make("div", { class: "controls walk-bar" }, layers.element, heads.element, followed.element);
+  const bar = make("div", { class: "controls walk-bar sticky" }, layers.element, heads.element, followed.element);
 
   function chips() {
     const marks = (position) => [
