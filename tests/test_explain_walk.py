@@ -135,6 +135,8 @@ def test_a_score_is_the_sum_of_the_products_of_query_and_key(shown, animal, key)
     up = shown.all(".products rect", "e.classList.contains('above')")
     assert [bar >= 0 for bar in bars] == up
     heights = np.array(shown.all(".products rect", "Number(e.getAttribute('height'))"))
+    tops = np.array(shown.all(".products rect", "Number(e.getAttribute('y'))"))
+    assert tops == pytest.approx(np.where(products < 0, 48, 48 - heights), abs=0.05)
     assert heights == pytest.approx(48 * np.abs(products) / np.abs(products).max(), abs=0.05)
     total, score = shown.all("#step-products [data-number]")
     assert rounded(total, products.sum(), 1e-4) and rounded(score, products.sum() / 8, 1e-4)
@@ -279,6 +281,8 @@ def test_the_map_knows_the_step_that_is_read(shown):
     shown.wait("document.querySelector('#here').textContent.includes('Values, weighted and summed')")
     shown.click(".here button")
     assert shown.js("scrollY") == 0 and shown.js("document.activeElement.matches('.map button')")
+    layer, head, _ = chosen(shown)
+    assert shown.js("document.activeElement.ariaLabel") == f"Layer {layer}, head {head}"  # where one was
 
 
 # ---- the gallery
@@ -333,7 +337,7 @@ def test_the_gallery_shows_the_patterns(shown, animal, page):
 def test_the_empty_text_is_the_start_token(browser, files, bundled):
     opened(browser, files, explain_page(bundled, "", max_new_tokens=2))
     assert token_bytes(browser, ".chips .token") == [b"<|endoftext|>"]
-    assert "begins the text" in browser.text(".chips")
+    assert "begins the text" in browser.text(".chips") and "ends a text" not in browser.text(".chips")
     assert "the text ends there" in browser.text("#step-sampling")
     unharmed(browser)
 
