@@ -23,10 +23,10 @@ __all__ = ["explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
-    *("data.js", "pieces.js", "elements.js", "walk.js", "heads.js", "scores.js"),
+    *("data.js", "pieces.js", "elements.js", "characters.js", "walk.js", "heads.js", "scores.js"),
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
-STYLES = ("base.css", "page.css")
+STYLES = ("base.css", "page.css", "print.css")
 TITLE_CHARACTERS = 60
 # Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
 AROUND, PER_TOKEN, HIGHEST = 430, 26, 900

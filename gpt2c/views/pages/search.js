@@ -58,22 +58,36 @@ function searchView(panel) {
     return kinds.join(" ");
   };
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const path = (ids) => ids.map((id) => token(id));
+  // The tokens of a path with their borders: the same text may be cut in several ways.
+  const path = (ids) => make("span", { class: "way" }, reading(ids));
 
+  // What is not drawn of the tokens that could follow.
+  function unseen(node) {
+    const shown = node.children.filter((child) => !child.outside);
+    if (!shown.length) return "";
+    const p = shown.reduce((sum, child) => sum + Math.exp(child.logprob), 0);
+    return `Of ${whole(data.model.n_vocab)} tokens that could follow, ${shown.length} are drawn; the others have ${percent(Math.max(0, 1 - p))} together.`;
+  }
+
+  // The whole way to the node is lit: boxes with the same token differ by what stands before.
   function tell(node) {
+    for (const one of nodes) {
+      for (const element of [one.button, one.line]) element?.classList.toggle("lit", node !== root && begins(one.ids, node.ids));
+    }
     if (node === root) {
-      readout.replaceChildren("The text itself: the search goes on from here.");
+      readout.replaceChildren("The text itself: the search goes on from here. ", unseen(node));
       return;
     }
     readout.replaceChildren(
-      ...path(node.ids),
+      path(node.ids),
       make(
         "span",
         { class: "told" },
         `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
         ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
         node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · kept: no. ${Number(node.fate.split(" ")[1]) + 1} of its step` : " · not among the best: given up"
-      )
+      ),
+      make("span", { class: "told" }, unseen(node))
     );
   }
 
@@ -86,27 +100,43 @@ function searchView(panel) {
     if (node === root) continue;
     const from = node.parent === root ? left - 16 : node.parent.x + NODE;
     const middle = (from + node.x) / 2;
-    lines.append(draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` }));
+    node.line = draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` });
+    lines.append(node.line);
   }
   for (const node of nodes) {
-    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob)))];
+    const place = told.found.findIndex((result) => same(result.ids, node.ids));
+    const number = place < 0 ? null : make("b", { class: "place", "aria-hidden": "true" }, `${place + 1}`);
+    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob))), number];
     const button = make(
       "button",
       { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
       face
     );
+    node.button = button;
     if (node === root) button.classList.add("root");
+    else button.setAttribute("aria-label", nameOf(node, place));
     tree.append(button);
   }
   roving(tree);
 
+  function nameOf(node, place) {
+    const before = node.ids.length > 1 ? `, after ${spoken(path(node.ids.slice(0, -1)))}` : "";
+    return `${spoken(token(node.id))}, ${percent(Math.exp(node.logprob))}${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
+  }
+
   const factor = Math.exp(best.joint - told.greedy.joint);
+  const textOf = (result) => result.ids.map((id) => data.pieces[id]).join("");
+  const twin = (result) => told.found.findIndex((other) => other !== result && !same(other.ids, result.ids) && textOf(other) && textOf(other) === textOf(result));
+  const notes = (result) => [
+    result.finish_reason === "eos" ? " (ends)" : "",
+    twin(result) < 0 ? "" : make("small", { class: "note" }, ` the text of no. ${twin(result) + 1}, cut into other tokens`),
+  ];
   const row = (name, result, kind) =>
     make(
       "tr",
       { class: kind },
       make("th", { scope: "row" }, name),
-      make("td", { class: "path" }, path(result.ids), result.finish_reason === "eos" ? " (ends)" : ""),
+      make("td", { class: "path" }, path(result.ids), notes(result)),
       make("td", { class: "number", "data-number": "joint" }, fixed(result.joint, 4)),
       make("td", { class: "number" }, percent(Math.exp(result.joint)))
     );
@@ -114,7 +144,7 @@ function searchView(panel) {
     "table",
     { class: "plain found" },
     make("thead", {}, make("tr", {}, ["", "continuation", "joint log-probability", "probability"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
-    make("tbody", {}, told.found.map((result, i) => row(i ? `no. ${i + 1}` : "best found", result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
+    make("tbody", {}, told.found.map((result, i) => row(`no. ${i + 1}${i ? "" : ", the best"}`, result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
   );
   const verdict = same(best.ids, told.greedy.ids)
     ? "Here greedy decoding, the most probable token at every step, finds the same text."
@@ -123,7 +153,7 @@ function searchView(panel) {
       : "Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.";
 
   panel.append(
-    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one.`),
+    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one. A number at the end of a way is that of its text. Of the tokens given up, two are drawn for each text.`, hint("Point at a box, or move with the arrow keys, to light its way and to see what is not drawn.")),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Texts found" }, summary),
     make("p", { class: "verdict" }, verdict),
     make("div", { class: "scroll" }, tree),
