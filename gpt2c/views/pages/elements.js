@@ -17,7 +17,7 @@ const draw = (tag, attributes = {}, ...children) =>
 
 // On paper everything is shown at once, as wide as a page.
 const printing = () => document.documentElement.classList.contains("printing");
-const PAGE_HEIGHT = 780; // CSS pixels that a picture may be high there
+const PAGE_HEIGHT = 640; // CSS pixels that a picture may be high there
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -117,9 +117,10 @@ function others(rows, count) {
   return { name: "all others", p: Math.max(0, 1 - shown), kind: "others", note: plural(count - rows.length, "token") };
 }
 
-// Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is no token.
+// Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is no token. What
+// many tokens have together is no bar beside those of one.
 function bars(rows, caption) {
-  const most = Math.max(...rows.map((row) => row.p), 1e-9);
+  const most = Math.max(...rows.map((row) => (row.kind === "others" ? 0 : row.p)), 1e-9);
   return make(
     "table",
     { class: "bars" },
@@ -132,7 +133,7 @@ function bars(rows, caption) {
           "tr",
           { class: row.kind ?? "" },
           make("th", { scope: "row" }, row.id === undefined ? row.name : token(row.id)),
-          make("td", { class: "bar" }, make("span", { "--v": row.p / most })),
+          make("td", { class: "bar" }, row.kind === "others" ? null : make("span", { "--v": row.p / most })),
           make("td", { class: "number" }, percent(row.p)),
           make("td", { class: "note" }, row.note ?? "")
         )

@@ -3,7 +3,7 @@
 const LATEST = 40; // tokens that the line above the picture shows
 const COLUMNS = 48; // read tokens with a column of their own, at most: the first, and the last ones
 const AHEAD = 12; // columns of tokens to come, at most
-const FAINT = 1 / 20; // lines with less than this part of the largest weight in their layer are not drawn
+const FAINT = 1 / 50; // lines with less than this part of the largest weight of one token in their layer are not drawn
 
 function generationView(panel) {
   const told = data.generation;
@@ -78,16 +78,14 @@ function generationView(panel) {
   );
 
   function update() {
-    const leaving = document.activeElement;
     back.disabled = step === 0;
     forth.disabled = step === steps - 1;
-    if (leaving.disabled) (leaving === back ? forth : back).focus(); // the keyboard is not left nowhere
     const length = told.prompt + step; // tokens that are read in this step
     const from = Math.max(0, length - LATEST);
     const words = ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id)));
     words.push(make("span", { class: "new" }, token(told.token_ids[step])));
     sentence.replaceChildren(
-      ...(from ? [make("small", { class: "before" }, `after ${plural(from, "token")}: …`)] : []),
+      ...(from ? [make("small", { class: "before" }, `after ${plural(from, "token")}: …\u2060`)] : []),
       ...grouped(ids.slice(from, length + 1), words)
     );
     const rows = told.steps[step].map((candidate) => ({
@@ -170,7 +168,7 @@ function generationView(panel) {
     const hidden = { lines: 0, weight: 0, of: n_layer * active };
     for (let layer = 0; layer < n_layer; layer++) {
       const weights = columns.slice(0, active).map((column) => readOf(layer, column));
-      const most = Math.max(...weights);
+      const most = Math.max(...weights.filter((_, index) => columns[index].from === columns[index].to));
       weights.forEach((weight, index) => {
         if (weight < FAINT * most) {
           hidden.lines += 1;
@@ -208,7 +206,7 @@ function generationView(panel) {
     );
     picture.scrollLeft = at.x(active) - picture.clientWidth / 2;
     left.textContent = hidden.lines
-      ? `Lines of less than a twentieth of the largest weight in their layer are not drawn: ${whole(hidden.lines)} of ${whole(hidden.of)}, with ${roughly(hidden.weight)} of all that is read.`
+      ? `Lines of less than a fiftieth of the largest weight of one token in their layer are not drawn: ${whole(hidden.lines)} of ${whole(hidden.of)}, with ${roughly(hidden.weight)} of all that is read.`
       : "";
   }
 

@@ -33,7 +33,7 @@ function lensView(panel) {
   const earlier = charactersOf(tokens);
 
   // The table of some positions: all of them on a screen, as many as fit on paper.
-  const PAPER_COLUMNS = 9;
+  const PAPER_COLUMNS = 8;
   let cells = [];
   function table(from, to) {
     const positions = Array.from({ length: to - from }, (_, i) => from + i);
@@ -55,7 +55,7 @@ function lensView(panel) {
       make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, label), positions.map((position) => make("th", { scope: "col", role: "columnheader" }, token(ids[position]))));
     const element = make(
       "table",
-      { class: "lens", role: "grid", "aria-label": "Logit lens" },
+      { class: "lens", role: "grid", "aria-label": "Logit lens", "--columns": positions.length },
       make("thead", {}, together(later, from, to), header("next", asked)),
       make("tbody", {}, rows.reverse()),
       make("tfoot", {}, header("token", tokens), together(earlier, from, to))

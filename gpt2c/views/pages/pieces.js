@@ -64,9 +64,9 @@ function token(id) {
 // The same where only plain text can stand, as in the name of a picture: what a button with it is called.
 function spoken(...nodes) {
   const named = (node) => {
-    if (typeof node === "string") return node;
-    if (node.ariaHidden === "true") return "";
-    return node.ariaLabel ? ` ${node.ariaLabel} ` : node.nodeType === Node.TEXT_NODE ? node.data : spoken(...node.childNodes);
+    if (node.nodeType === Node.TEXT_NODE) return node.data;
+    if (node.ariaHidden === "true") return " "; // the mark of a space before a word
+    return node.ariaLabel ? ` ${node.ariaLabel} ` : [...node.childNodes].map(named).join("");
   };
   return nodes.map(named).join("").replace(/ +/g, " ").trim();
 }

@@ -1,7 +1,9 @@
 // The matrix of one head: scores before the mask, behind it, and the weights after the softmax.
 
 const FINE = 200; // tokens whose matrix is drawn large enough for labels, even where it has to be scrolled
-const NUMBERED = 34; // CSS pixels of a cell that has room for its number
+const HALF_PAGE = 430; // CSS pixels of a matrix of which two fit on paper
+const LABELLED = 9; // CSS pixels of a cell that has room for the name of its token, and
+const NUMBERED = 34; // CSS pixels for its number
 
 function scoresView(panel) {
   const names = { raw: "query · key", masked: "after the mask", weights: "after the softmax" };
@@ -78,7 +80,7 @@ function scoresView(panel) {
     function redrawAt(cellSize) {
       size = cellSize;
       matrix.style.setProperty("--cell", `${size}px`);
-      matrix.classList.toggle("dense", size < 9);
+      matrix.classList.toggle("dense", size < LABELLED);
       const context = sized(canvas, size * T, size * T);
       const [heat, cold] = [colour("--heat-rgb"), colour("--cold-rgb")].map(channels);
       const [ink, line] = [colour("--ink"), colour("--line")];
@@ -135,6 +137,12 @@ function scoresView(panel) {
     readout.replaceChildren(...parts);
   }
 
+  // Two matrices lie on a page, and where they have no labels, side by side.
+  function onPaper() {
+    const size = Math.min(36, HALF_PAGE / T);
+    return size < LABELLED ? (0.75 * HALF_PAGE) / T : size;
+  }
+
   // What is not in the picture.
   function notes(shown) {
     const found = [];
@@ -143,7 +151,10 @@ function scoresView(panel) {
     } else if (attention.score && !hasScores()) {
       found.push("The text is long: scores are told for the layer of the walk alone, weights for every layer. ");
     }
-    if (shown[0].size() < NUMBERED) found.push("The cells are too small for numbers: only their colours are drawn.", hint("Point at one to read its numbers."));
+    const size = shown[0].size();
+    if (size < LABELLED) found.push("The cells are too small for numbers and for the names of tokens: only colours are drawn.");
+    else if (size < NUMBERED) found.push("The cells are too small for numbers: only colours are drawn.");
+    if (size < NUMBERED) found.push(hint("Point at one to read what it is."));
     return found;
   }
 
@@ -159,7 +170,7 @@ function scoresView(panel) {
     for (const one of figures) one.element.hidden = !shown.includes(one);
     stageChoice.hidden = together;
     const size = together ? fitting : (frame.clientWidth - labels) / T;
-    const [least, most] = printing() ? [1, 40] : [T > FINE ? 3 : 14, 56];
+    const [least, most] = printing() ? [1, onPaper()] : [T > FINE ? 3 : 14, 56];
     for (const one of shown) one.redrawAt(Math.max(least, Math.min(most, printing() ? size : Math.floor(size))));
     note.replaceChildren(...notes(shown));
     tell();

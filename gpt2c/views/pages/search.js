@@ -94,7 +94,7 @@ function searchView(panel) {
   const height = Math.max(...columns.map((column) => column.length)) * high;
   const width = left + told.steps.length * wide + 8;
   const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px` }, lines);
+  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px`, "--fit": Math.min(0.62, 690 / width).toFixed(3) }, lines);
   // In order of drawing: what matters lies on top.
   for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
     if (node === root) continue;

@@ -34,7 +34,7 @@ function textView(panel) {
   const lines = grouped(tokens, words).flatMap((node) => (ended.has(node) ? [node, make("br")] : [node]));
   const running = make("div", { class: "running", role: "group", "aria-label": "Text" }, lines);
   roving(running);
-  const details = make("div", { class: "details", "aria-live": "polite" });
+  const details = make("div", { class: "details", tabindex: 0, role: "region", "aria-label": "The chosen token", "aria-live": "polite" });
   const scaleBox = make("div");
   const choices = choice("Colour", [["probability", "probability"], ["rank", "rank"], ["entropy", "entropy"]], shade, (value) => {
     shade = value;
