@@ -271,6 +271,13 @@ def test_boxes_with_the_same_token_are_told_apart_by_their_way(browser, files, t
     ]
 
 
+def test_no_token_of_a_box_is_cut(browser, files, told):
+    opened(browser, files, told.page)
+    browser.click("#tab-search")
+    cut = browser.all(".node .token", "[e.scrollWidth - e.clientWidth, e.textContent]")
+    assert len(cut) > 40 and max(cut)[0] == 0
+
+
 def test_the_same_text_in_other_tokens_is_told_apart(browser, files, told):
     """The second text found is made that of the first, with its first token cut in two."""
     data = data_of(told.page)

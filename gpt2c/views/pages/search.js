@@ -1,5 +1,7 @@
 // The tree of a beam search, and what greedy decoding finds beside it.
 
+const WIDEST = 240; // CSS pixels of a box
+
 function searchView(panel) {
   const told = data.search;
   const best = told.found[0];
@@ -33,20 +35,26 @@ function searchView(panel) {
     greedy = child;
   });
 
-  const [wide, high, left] = [126, 28, 64];
-  const NODE = 106; // as wide as a box is
+  const [gap, high, left] = [20, 28, 64];
   // A column for each step: below each other in the order of where they come from, the best first.
   const order = (node) => (begins(node.ids, best.ids) ? 0 : begins(node.ids, told.greedy.ids) ? 1 : node.lives ? 2 : 3);
   const columns = [[root]];
   while (columns.at(-1).length) {
     columns.push(columns.at(-1).flatMap((node) => [...node.children].sort((a, b) => order(a) - order(b))));
   }
-  columns.forEach((column, depth) =>
-    column.forEach((node, row) => {
-      node.x = depth ? left + (depth - 1) * wide : 0;
-      node.y = row * high + high / 2;
-    })
-  );
+  // Boxes are as wide as the longest token of their column needs, since others may begin alike.
+  const ruler = make("canvas").getContext("2d");
+  ruler.font = `13px ${colour("--mono")}`;
+  const lengthOf = (text) => ruler.measureText(text).width;
+  const placeOf = (node) => told.found.findIndex((result) => same(result.ids, node.ids));
+  const widthOf = (node) =>
+    lengthOf(token(node.id).textContent) + 0.8 * lengthOf(percent(Math.exp(node.logprob))) + (placeOf(node) < 0 ? 26 : 42);
+  let right = 0;
+  columns.forEach((column, depth) => {
+    const width = depth ? Math.ceil(Math.min(WIDEST, Math.max(...column.map(widthOf)))) : left - gap;
+    column.forEach((node, row) => Object.assign(node, { x: right, y: row * high + high / 2, width }));
+    if (column.length) right += width + gap;
+  });
   const nodes = columns.flat();
 
   const kindOf = (node) => {
@@ -92,24 +100,24 @@ function searchView(panel) {
   }
 
   const height = Math.max(...columns.map((column) => column.length)) * high;
-  const width = left + told.steps.length * wide + 8;
+  const width = right;
   const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px`, "--fit": Math.min(0.62, 690 / width).toFixed(3) }, lines);
   // In order of drawing: what matters lies on top.
   for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
     if (node === root) continue;
-    const from = node.parent === root ? left - 16 : node.parent.x + NODE;
+    const from = node.parent.x + node.parent.width;
     const middle = (from + node.x) / 2;
     node.line = draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` });
     lines.append(node.line);
   }
   for (const node of nodes) {
-    const place = told.found.findIndex((result) => same(result.ids, node.ids));
+    const place = placeOf(node);
     const number = place < 0 ? null : make("b", { class: "place", "aria-hidden": "true" }, `${place + 1}`);
     const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob))), number];
     const button = make(
       "button",
-      { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
+      { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, "--wide": `${node.width}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
       face
     );
     node.button = button;
