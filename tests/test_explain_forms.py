@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers.explained import Page, data_of, explained
+from helpers.explained import TEXT, Page, data_of, explained
 from helpers.pages import opened, token_bytes, unharmed
 from helpers.toys import random_gpt2
 
@@ -327,14 +327,18 @@ def test_the_last_column_of_the_lens_is_never_cut(screen, files, bundled, width)
 # ---- paper
 
 
-@pytest.fixture
-def paper(screen, files, told):
-    """The page as it is laid out for a sheet of A4."""
+def printed(screen, files, html):
+    """A page as it is laid out for a sheet of A4."""
     screen.resize(703, 1000)
     screen.media(paper=True)
-    opened(screen, files, told.page)
+    opened(screen, files, html)
     screen.js("dispatchEvent(new Event('beforeprint')) && 0")
     return screen
+
+
+@pytest.fixture
+def paper(screen, files, told):
+    return printed(screen, files, told.page)
 
 
 def test_paper_asks_for_no_click(paper):
@@ -348,7 +352,9 @@ def test_paper_asks_for_no_click(paper):
     )
 
 
-def test_nothing_is_cut_at_the_edge_of_the_paper(paper):
+@pytest.mark.parametrize("text", [TEXT, f"国王{FAMILY} had " * 3, [300, 400, 500, 600, 700] * 16])
+def test_nothing_is_cut_at_the_edge_of_the_paper(screen, files, bundled, text):
+    paper = printed(screen, files, explain_page(bundled, text))
     ends = paper.all("[role=tabpanel] *", "[e.getBoundingClientRect().right, e.outerHTML.slice(0, 200)]")
     assert len(ends) > 500 and [end for end in ends if end[0] > 704] == []
 
