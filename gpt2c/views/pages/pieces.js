@@ -61,15 +61,18 @@ function token(id) {
   return make("bdi", { class: "token" }, ...(text ? visible(text) : [`#${id}`]));
 }
 
-// The same where only plain text can stand, as in the name of a picture: what a button with it is called.
-function spoken(...nodes) {
+// What a screen reader makes of an element with marks.
+function heard(element) {
   const named = (node) => {
     if (node.nodeType === Node.TEXT_NODE) return node.data;
     if (node.ariaHidden === "true") return " "; // the mark of a space before a word
     return node.ariaLabel ? ` ${node.ariaLabel} ` : [...node.childNodes].map(named).join("");
   };
-  return nodes.map(named).join("").replace(/ +/g, " ").trim();
+  return named(element).replace(/ +/g, " ").trim();
 }
+
+// A token where only plain text can stand, as in the name of a button.
+const spoken = (id) => heard(token(id));
 
 const minus = (text) => text.replace("-", "−");
 const fixed = (x, digits = 2) => minus((Math.abs(x) < 0.5 * 10 ** -digits ? 0 : x).toFixed(digits));

@@ -128,8 +128,8 @@ function searchView(panel) {
   roving(tree);
 
   function nameOf(node, place) {
-    const before = node.ids.length > 1 ? `, after ${spoken(path(node.ids.slice(0, -1)))}` : "";
-    return `${spoken(token(node.id))}, ${percent(Math.exp(node.logprob))}${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
+    const before = node.ids.length > 1 ? `, after ${heard(path(node.ids.slice(0, -1)))}` : "";
+    return `${spoken(node.id)}, ${percent(Math.exp(node.logprob))}${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
   }
 
   const factor = Math.exp(best.joint - told.greedy.joint);
