@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
+from helpers.pages import contrasts, opened, token_bytes, unharmed
 from helpers.toys import random_gpt2
 
 from gpt2c import edits
@@ -35,20 +36,6 @@ def shown(browser, files, told):
     unharmed(browser)
 
 
-def opened(browser, files, html):
-    path = files / "page.html"
-    path.write_text(html, "utf-8")
-    browser.open(path)
-    assert browser.js("document.documentElement.classList.contains('ready')"), browser.complaints
-    return browser
-
-
-def unharmed(browser):
-    """No error in the console, nothing refused by the content security policy, nothing asked of a network."""
-    assert browser.complaints == []
-    assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:"))] == []
-
-
 def test_the_browser_tells_what_goes_wrong(browser, files):
     policy = "<meta http-equiv=Content-Security-Policy content=\"img-src 'none'\">"
     path = files / "wrong.html"
@@ -74,18 +61,6 @@ def rounded(text, exact, error=0.0):
     if unit == 1:  # zeros at the end are left out: 4 is 4.0, and 0 is nothing else
         unit = 0.1 * abs(exact)
     return abs(float(text) - exact) <= 0.5 * unit + error + 1e-6 * abs(exact)
-
-
-# The bytes of a token as it is shown: letters are themselves, marks know theirs.
-BYTES = """[...e.childNodes].flatMap(node => {
-  if (node.nodeType === 3) return [...new TextEncoder().encode(node.data)];
-  if (node.className !== "mark") throw new Error(node.outerHTML);
-  return node.dataset.bytes.split(" ").filter(Boolean).map(x => parseInt(x, 16));
-})"""
-
-
-def token_bytes(browser, selector):
-    return [bytes(one) for one in browser.all(selector, BYTES)]
 
 
 def panels(browser):
@@ -339,8 +314,9 @@ def test_logit_lens(shown, told):
             tokens = token_bytes(shown, "#panel-lens .readout .token")
             assert tokens == [model.token_bytes(int(token)) for token in expected]
             found = re.findall(PERCENT, shown.text("#panel-lens .readout").split(":", 1)[1])
-            exact = np.exp([*lens.top_logprobs[layer, position], lens.logprobs[layer, position]])
-            assert all(rounded(a, 100 * b) for a, b in zip(found, exact, strict=True))
+            best = np.exp(lens.top_logprobs[layer, position])
+            exact = [*best, 1 - best.sum(), np.exp(lens.logprobs[layer, position])]
+            assert all(rounded(a, 100 * b, 1e-4) for a, b in zip(found, exact, strict=True))
             entropy, rank = shown.all("#panel-lens .readout .told b")
             assert rounded(entropy, lens.entropies[layer, position])
             assert numbers(rank) == [lens.ranks[layer, position]]
@@ -356,10 +332,16 @@ def test_text_with_alternatives(shown, told):
         assert rounded(probability, 100 * math.exp(score.logprobs[i]))
         assert numbers(rank) == [score.ranks[i]]
         assert rounded(entropy, score.entropies[i])
+        shares = dict(zip(score.top_ids[i].tolist(), np.exp(score.top_logprobs[i]), strict=True))
+        shares[told.ids[i + 1]] = math.exp(score.logprobs[i])  # a row of its own, if it is not among the best
         tokens = token_bytes(shown, ".details th .token")
-        assert tokens == [model.token_bytes(int(token)) for token in score.top_ids[i]]
-        rows = zip(shown.all(".details .number"), np.exp(score.top_logprobs[i]), strict=True)
-        assert all(rounded(text, 100 * p) for text, p in rows)
+        assert tokens == list(map(model.token_bytes, shares))
+        expected = [*shares.values(), 1 - sum(shares.values())]
+        rows = zip(shown.all(".details .number"), expected, strict=True)
+        assert all(rounded(text, 100 * p, 1e-4) for text, p in rows)
+        assert f"all others{4096 - len(shares):,} tokens" in "".join(
+            shown.all(".details .others :not(.number)")
+        )
     shown.focus(".word")
     shown.press("ArrowRight", "ArrowRight")
     assert rounded(shown.text(".details [data-number=probability]"), 100 * math.exp(score.logprobs[1]))
@@ -396,7 +378,12 @@ def test_generation_step_by_step(shown, told, bundled):
             "#panel-generation .bars tbody tr",
             "[e.className, e.querySelector('.number').textContent, e.querySelector('.note').textContent]",
         )
-        for (kind, number, note), one in zip(rows, record.branches[0].candidates, strict=True):
+        candidates = record.branches[0].candidates
+        kind, number, note = rows.pop()
+        rest = 1 - sum(math.exp(one.logprob) for one in candidates)
+        assert kind == "others" and note == f"{4096 - len(candidates):,} tokens"
+        assert rounded(number, 100 * rest, 1e-4)
+        for (kind, number, note), one in zip(rows, candidates, strict=True):
             assert rounded(number, 100 * math.exp(one.logprob))
             assert (kind == "chosen") == (one.token_id == choice)
             removed = f"left out: {one.removed_by}" if one.removed_by else ""
@@ -467,34 +454,6 @@ def test_nasty_texts_are_shown(browser, files, bundled, text):
     unharmed(browser)
 
 
-CONTRASTS = """
-(() => {
-  const parse = (text) => {
-    const by = text.startsWith("color(") ? 255 : 1, [r, g, b, a] = text.match(/[\\d.]+/g).map(Number);
-    return [r * by, g * by, b * by, a ?? 1];
-  };
-  const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3]));
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((x) => (x <= 10 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (e) => {
-    const below = e === document.documentElement ? [255, 255, 255] : ground(e.parentElement);
-    return over(parse(getComputedStyle(e).backgroundColor), below);
-  };
-  const found = [];
-  for (const e of document.querySelectorAll("body *")) {
-    if (!e.offsetHeight || e.closest(".faded .strip, :disabled, noscript, svg")) continue;
-    if (![...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
-    const under = ground(e), text = over(parse(getComputedStyle(e).color), under);
-    const [a, b] = [light(under), light(text)].sort((x, y) => y - x);
-    found.push([(a + 0.05) / (b + 0.05), `${e.className}: ${e.textContent.slice(0, 20)}`]);
-  }
-  return found;
-})()
-"""
-
-
 # What sticks out of its panel, but for what can be scrolled.
 OUTSIDE = """
 [...document.querySelectorAll("[role=tabpanel]")].filter((panel) => panel.offsetHeight).flatMap((panel) => {
@@ -507,9 +466,9 @@ OUTSIDE = """
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 700, 800, 1000, 1280])
+@pytest.mark.parametrize("width", [320, 360, 700, 800, 1000, 1280])
 def test_fits_and_can_be_read(browser, files, told, width, dark):
-    """No view is wider than the screen; text has a contrast of 4.5 (WCAG AA), but where it is to fade."""
+    """No view is wider than the screen; text has a contrast of 4.5 (WCAG AA)."""
     try:
         browser.resize(width, 800)
         browser.media(dark=dark)
@@ -520,8 +479,8 @@ def test_fits_and_can_be_read(browser, files, told, width, dark):
             browser.click(f"#tab-{view}")
             assert browser.js("document.documentElement.scrollWidth") <= width, view
             assert browser.js(OUTSIDE) == [], view
-            contrasts = browser.js(CONTRASTS)
-            assert len(contrasts) > 20 and min(contrasts)[0] >= 4.5, view
+            found = contrasts(browser)
+            assert len(found) > 20 and min(found)[0] >= 4.5, view
         unharmed(browser)
     finally:
         browser.resize(1200, 900)

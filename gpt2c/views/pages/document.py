@@ -29,11 +29,11 @@ __all__ = ["assembled", "explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
-    *("data.js", "pieces.js", "elements.js", "numbers.js", "sampling.js", "scoring.js", "walk.js", "map.js"),
-    *("heads.js", "overview.js", "gallery.js", "cross.js", "masks.js", "scores.js", "lens.js", "text.js"),
-    *("generation.js", "search.js", "page.js"),
+    *("data.js", "pieces.js", "elements.js", "characters.js", "numbers.js", "sampling.js", "scoring.js"),
+    *("walk.js", "map.js", "heads.js", "overview.js", "gallery.js", "cross.js", "masks.js", "scores.js"),
+    *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
-STYLES = ("base.css", "page.css", "walk.css")
+STYLES = ("base.css", "page.css", "walk.css", "print.css")
 TITLE_CHARACTERS = 60
 LARGEST = 2_900_000  # bytes of a page
 PIECES = 150_000  # of them for the texts of tokens

@@ -57,7 +57,7 @@ function headsView(panel) {
         make("span", { class: "share" })
       )
     );
-    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? "Tokens that ask" : "Tokens that answer" }, buttons);
+    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? "Tokens that ask" : "Tokens that answer" }, grouped(tokens, buttons));
     roving(list);
     return { list, buttons };
   });
@@ -75,7 +75,7 @@ function headsView(panel) {
   );
 
   panel.append(
-    make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight. Point at a token, or move to it with the keyboard; a click keeps it."),
+    make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight.", hint("Point at a token, or move to it with the keyboard; a click keeps it.")),
     make("div", { class: "controls" }, layers.element, group, every, one),
     board,
     left,
@@ -139,7 +139,7 @@ function headsView(panel) {
   }
 
   function redraw() {
-    rowHeight = T > 40 ? 18 : 26;
+    rowHeight = T > 40 ? 24 : 26;
     if (printing()) rowHeight = Math.min(rowHeight, PAGE_HEIGHT / T);
     board.style.setProperty("--row", `${rowHeight}px`);
     const width = Math.max(60, canvas.parentElement.clientWidth - sides[0].list.offsetWidth - sides[1].list.offsetWidth);

@@ -80,7 +80,7 @@ function overviewView(panel, open) {
   }
 
   fill(panel, {}, [
-    make("p", {}, "One picture for each head: rows ask, columns answer, as in the score matrix; layers go down, heads across. Strong colour is much weight (its square root). A click opens the head."),
+    make("p", {}, "One picture for each head: rows ask, columns answer, as in the score matrix; layers go down, heads across. Strong colour is much weight (its square root).", hint("A click opens the head.")),
     headPicture.several > 1 ? make("p", { class: "note" }, `The text is long: each pixel stands for about ${headPicture.several} by ${headPicture.several} tokens, and has the colour of the largest weight among them.`) : null,
     make("div", { class: "scroll wide" }, grid),
     readout,
