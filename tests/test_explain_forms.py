@@ -80,6 +80,17 @@ def test_the_lens_has_characters_above_their_columns(browser, files, bundled):
     assert browser.all(".lens tfoot .characters", row) == [[["", 1], ["", 1], ["国", 3], ["", 1]]]
 
 
+def test_the_walk_says_which_character_a_token_is_a_part_of(browser, files, bundled):
+    opened(browser, files, explain_page(bundled, f"a国{FLAG}", **QUICK))
+    chips = (
+        "[parseInt(e.textContent.match(/position (\\d+)/)[1]), e.querySelector('.part')?.textContent ?? '']"
+    )
+    parts = dict(browser.all(".chip", chips))
+    assert len(parts) > 4
+    for position, part in parts.items():
+        assert part == ("" if position == 0 else f"part of {'国' if position < 4 else FLAG}")
+
+
 def test_a_token_with_a_space_and_a_part_of_a_character(browser, files):
     """GPT-2's own vocabulary has a space with the first byte, or two, of characters of Chinese."""
     model, _ = random_gpt2(3, n_vocab=50257, tokenizer=gpt2_tokenizer())

@@ -72,3 +72,10 @@ function grouped(ids, elements) {
 
 // A row of tokens to read.
 const reading = (ids) => grouped(ids, ids.map((id) => token(id)));
+
+// Of a token of the text that has only a part of a character: which one.
+const spelled = charactersOf(tokens);
+function partOf(position) {
+  const found = spelled.find(({ from, to }) => from <= position && position <= to);
+  return found ? make("small", { class: "part" }, "part of ", character(found.text)) : null;
+}

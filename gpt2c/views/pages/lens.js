@@ -30,7 +30,6 @@ function lensView(panel) {
 
   // Characters in several tokens, by the columns above which their tokens are asked for.
   const later = charactersOf([tokens[0], ...asked]).map(({ from, to, text }) => ({ from: from - 1, to: to - 1, text }));
-  const earlier = charactersOf(tokens);
 
   // The table of some positions: all of them on a screen, as many as fit on paper.
   const PAPER_COLUMNS = 8;
@@ -58,7 +57,7 @@ function lensView(panel) {
       { class: "lens", role: "grid", "aria-label": "Logit lens", "--columns": positions.length },
       make("thead", {}, together(later, from, to), header("next", asked)),
       make("tbody", {}, rows.reverse()),
-      make("tfoot", {}, header("token", tokens), together(earlier, from, to))
+      make("tfoot", {}, header("token", tokens), together(spelled, from, to))
     );
     roving(element, positions.length);
     return element;

@@ -1,9 +1,9 @@
 // The matrix of one head: scores before the mask, behind it, and the weights after the softmax.
 
 const FINE = 200; // tokens whose matrix is drawn large enough for labels, even where it has to be scrolled
-const HALF_PAGE = 430; // CSS pixels of a matrix of which two fit on paper
+const HALF_PAGE = 370; // CSS pixels of a matrix of which two fit on paper, with their labels
 const LABELLED = 9; // CSS pixels of a cell that has room for the name of its token, and
-const NUMBERED = 34; // CSS pixels for its number
+const numbered = () => (printing() ? 28 : 34); // for its number: print is finer
 
 function scoresView(panel) {
   const names = { raw: "query · key", masked: "after the mask", weights: "after the softmax" };
@@ -108,7 +108,7 @@ function scoresView(panel) {
             context.strokeStyle = line;
             context.strokeRect(x + 0.5, y + 0.5, size - 2, size - 2);
           }
-          if (size >= NUMBERED) {
+          if (size >= numbered()) {
             context.fillStyle = letters;
             context.fillText(text, x + (size - 1) / 2, y + size / 2);
           }
@@ -146,7 +146,7 @@ function scoresView(panel) {
   // Two matrices lie on a page, and where they have no labels, side by side.
   function onPaper() {
     const size = Math.min(36, HALF_PAGE / T);
-    return size < LABELLED ? (0.75 * HALF_PAGE) / T : size;
+    return size < LABELLED ? (0.85 * HALF_PAGE) / T : size;
   }
 
   // What is not in the picture.
@@ -160,8 +160,8 @@ function scoresView(panel) {
     if (untold(chosen.layer)) found.push(`${untold(chosen.layer)} `);
     const size = shown[0].size();
     if (size < LABELLED) found.push("The cells are too small for numbers and for the names of tokens: only colours are drawn.");
-    else if (size < NUMBERED) found.push("The cells are too small for numbers: only colours are drawn.");
-    if (size < NUMBERED) found.push(hint("Point at one to read what it is."));
+    else if (size < numbered()) found.push("The cells are too small for numbers: only colours are drawn.");
+    if (size < numbered()) found.push(hint("Point at one to read what it is."));
     return found;
   }
 

@@ -51,6 +51,7 @@ function walkView(panel) {
         "span",
         { class: "chip" },
         token(tokens[position]),
+        partOf(position),
         make("small", {}, `row ${whole(tokens[position])}`),
         make("small", {}, `position ${position}`),
         marks(position).map((text) => make("small", {}, text))
