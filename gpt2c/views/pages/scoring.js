@@ -37,7 +37,7 @@ function unshown(layer, head, query) {
 function products(layer, head, query, key, pick) {
   const { shown } = numbers;
   const { d_head } = data.model;
-  const keys = selection("with the key of", shown.map((position, index) => [index, `${spoken(token(tokens[position]))} (position ${position})`]), pick);
+  const keys = selection("with the key of", shown.map((position, index) => [index, `${spoken(tokens[position])} (position ${position})`]), pick);
   keys.list.id = "walk-key";
   keys.list.value = key;
   const controls = make("div", { class: "controls" }, make("span", {}, "The query of ", token(tokens[shown[query]])), keys.element);

@@ -32,7 +32,7 @@ function walkView(panel) {
   // What is chosen, always in sight.
   const layers = selection("Layer", data.walk.layers.map((_, layer) => [layer, `${layer}`]), (layer) => choose(layer, chosen.head));
   const heads = selection("Head", headOptions(), (head) => choose(chosen.layer, head));
-  const followed = selection("Token", shown.map((position) => [position, `${position}: ${spoken(token(tokens[position]))}`]), follow);
+  const followed = selection("Token", shown.map((position) => [position, `${position}: ${spoken(tokens[position])}`]), follow);
   layers.list.id = "walk-layer";
   heads.list.id = "walk-head";
   followed.list.id = "walk-token";
