@@ -65,6 +65,8 @@ def scores_of(cache, layer, head):
 
 def test_the_page_opens_with_the_most_telling_head_and_token(shown, animal):
     assert chosen(shown) == tuple(opening(animal))
+    options = zip(shown.all("#walk-token option"), shown.all("#walk-key option"), animal.tokens, strict=True)
+    assert all(token.strip() in followed and token.strip() in key for followed, key, token in options)
     assert shown.js("document.querySelector('input[name=followed]:checked').value") == f"{chosen(shown)[2]}"
     shown.click("#tab-heads")
     assert shown.all(".asks [aria-pressed=true]", "Number(e.dataset.index)") == [opening(animal).token]
