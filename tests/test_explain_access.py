@@ -161,14 +161,14 @@ def test_sliders_are_called_by_their_label_and_say_what_their_value_means(screen
     assert screen.all(*meaning)[-1] == "3 of 8"
 
 
-def test_boxes_of_a_search_are_called_by_what_stands_before(screen, files, told):
+def test_boxes_of_a_search_are_described_by_what_stands_before(screen, files, told):
     """Those of one step may have the same token with the same probability to two digits."""
     opened(screen, files, told.page)
     screen.click("#tab-search")
-    found = screen.all(".node:not(.root)", "e.getAttribute('aria-label')")
+    found = screen.all(".node:not(.root)", "e.firstChild.textContent + ' ' + e.ariaDescription")
     assert len(set(found)) == len(found)
-    best = screen.all(".node.best", "e.getAttribute('aria-label')")[-1]
-    assert ", after and they were married" in best and best.endswith(", end of text no. 1")
+    best = screen.all(".node.best", "e.ariaDescription")[-1]
+    assert "after and they were married" in best and best.endswith(", end of text no. 1")
 
 
 # ---- colours that the reader chose

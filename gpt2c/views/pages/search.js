@@ -122,14 +122,15 @@ function searchView(panel) {
     );
     node.button = button;
     if (node === root) button.classList.add("root");
-    else button.setAttribute("aria-label", nameOf(node, place));
+    else button.setAttribute("aria-description", descriptionOf(node, place));
     tree.append(button);
   }
   roving(tree);
 
-  function nameOf(node, place) {
-    const before = node.ids.length > 1 ? `, after ${heard(path(node.ids.slice(0, -1)))}` : "";
-    return `${spoken(node.id)}, ${percent(Math.exp(node.logprob))}${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
+  // What tells a box from others with the same token.
+  function descriptionOf(node, place) {
+    const before = node.ids.length > 1 ? `after ${heard(path(node.ids.slice(0, -1)))}` : "first";
+    return `${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
   }
 
   const factor = Math.exp(best.joint - told.greedy.joint);
