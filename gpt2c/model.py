@@ -845,6 +845,7 @@ class GPT2(Pretrained):
         seed: int = 0,
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
+        lang: str = "en",
     ) -> Explanation:
         """Show how the model reads a text and goes on with it, as ``gpt2c explain`` does.
 
@@ -870,6 +871,8 @@ class GPT2(Pretrained):
             Interventions in every pass, as for :meth:`run_with_cache`: all that is shown is of the model so
             changed, and the edits are named. (The logit lens reads the changed residual stream through the
             last LayerNorm as the model has it.)
+        lang : str
+            The language of the page, such as "zh" for Chinese; an error names all.
 
         Returns
         -------
@@ -891,6 +894,7 @@ class GPT2(Pretrained):
             seed=seed,
             special=special,
             edits=edits,
+            lang=lang,
         )
 
 
