@@ -10,13 +10,15 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from ...views import pages
+from ...views.pages.language import ENGLISH, words_of
 from ...views.pages.parts import json_text, part, script_of, source_hash
 from ..state import State
 
 __all__ = ["ROUTES"]
 
-SHARED = ("elements.js", "pieces.js")
-SCRIPTS = ("talk.js", "sheet.js", "tokens.js", "page.js")
+# The script in the order in which its parts use each other; what the page of an explanation also has.
+SHARED = ("language.js", "elements.js", "pieces.js")
+SCRIPTS = ("sheet.js", "tokens.js", "page.js")
 
 ALTERNATIVES = 5  # shown in the place of a token
 
@@ -31,6 +33,7 @@ async def page(request: Request) -> HTMLResponse:
         "vocabulary": config.n_vocab,
         "stride": max(1, config.n_ctx // 2),  # texts may be longer than the model's positions
         "top": min(ALTERNATIVES, settings.max_logprobs),
+        "words": words_of(ENGLISH),
     }
     document = template.format(
         model=html.escape(state.model_id),
@@ -57,7 +60,8 @@ def _parts() -> tuple[str, str, str]:
     """The template, the style and the script."""
     shared = pages.__name__
     style = part(shared, "base.css") + "\n" + part(__name__, "page.css")
-    pieces = [part(shared, name) for name in SHARED] + [part(__name__, name) for name in SCRIPTS]
+    pieces = [part(__name__, "talk.js")]
+    pieces += [part(shared, name) for name in SHARED] + [part(__name__, name) for name in SCRIPTS]
     return part(__name__, "page.html"), style, script_of(pieces)
 
 

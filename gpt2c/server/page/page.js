@@ -157,7 +157,7 @@ async function write() {
 
 function ending({ seed, reason, tokens }, stopped) {
   const reasons = { eos: "the text has ended", deadline: "the time for a request was over", cancelled: "the server ended it" };
-  const parts = stopped ? ["Stopped"] : tokens === null ? [] : [plural(tokens, "token"), reasons[reason]];
+  const parts = stopped ? ["Stopped"] : tokens === null ? [] : [plural(tokens, "{0} token", "{0} tokens"), reasons[reason]];
   if (seed !== null) parts.push(`seed ${seed}`);
   return parts.filter(Boolean).join(" · ");
 }
