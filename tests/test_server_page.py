@@ -140,6 +140,7 @@ def test_arrows_and_escape(page):
     assert not page.js("Boolean(document.querySelector('.ghost'))")
     page.press("ArrowRight")
     assert value(page) == TEXT
+    assert offers(page)
     page.press("Tab")
     assert page.js("document.activeElement.closest('.offers') !== null")
     page.focus("#text")
