@@ -171,7 +171,7 @@ def test_sizes_follow():
         Config(**SIZES, n_kv_head=2)
     with pytest.raises(ConfigError, match="n_kv_head is 0; allowed: an integer from 1"):
         Config(**SIZES, n_kv_head=0)
-    with pytest.raises(ConfigError, match="scale_attn_by_inverse_layer_idx is true; allowed where all heads"):
+    with pytest.raises(ConfigError, match="scale_attn_by_inverse_layer_idx is true; where all heads"):
         Config(**SIZES, n_kv_head=1, scale_attn_by_inverse_layer_idx=True)
 
 

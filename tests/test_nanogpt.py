@@ -193,7 +193,7 @@ def test_the_table_may_be_elsewhere(tmp_path):
     [
         ([], "has no table itos"),
         ({"itos": {}}, "has 0 characters, but the model has 65 tokens"),
-        ({"itos": dict.fromkeys(range(65), "a")}, "a character is there twice"),
+        ({"itos": dict.fromkeys(range(65), "a")}, "a character occurs twice"),
         ({"itos": dict.fromkeys(range(65), "ab")}, "'ab' is not a single character"),
         ({"itos": dict.fromkeys(range(65), 3)}, "3 is not a single character"),
         ({"itos": {i + 1: chr(i + 65) for i in range(65)}}, "has no table itos"),
@@ -225,7 +225,7 @@ def test_a_packed_file_keeps_the_characters(tmp_path):
     again = GPT2.from_pretrained(tmp_path / "m.gpt2c")
     assert again.tokenizer.encode("To be") == model.tokenizer.encode("To be")
     assert np.array_equal(again.forward(IDS), model.forward(IDS))
-    with pytest.raises(TokenizerError, match="a character is there twice"):
+    with pytest.raises(TokenizerError, match="a character occurs twice"):
         unpack({"characters": "aa"}, "here", 2)
 
 

@@ -539,7 +539,7 @@ def test_a_prompt_that_is_truncated_keeps_its_beginning():
 
 def test_ids_that_no_token_has():
     for of in map(kind, MAKERS):
-        with pytest.raises(ValueError, match="token ids must be from 0 on; got -1 to 3"):
+        with pytest.raises(ValueError, match="token ids must be at least 0; these run from -1 to 3"):
             of.tokenizer.decode([3, -1])
 
 

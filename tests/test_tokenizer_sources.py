@@ -60,7 +60,7 @@ def test_cut_merges_are_refused(tmp_path, size):
 def test_merges_cut_between_lines_are_refused(tmp_path, lines):
     kept = MERGES.splitlines(keepends=True)[:-lines]
     write(tmp_path, {"vocab.json": VOCAB, "merges.txt": "".join(kept)})
-    with pytest.raises(TokenizerError, match=r"merges are cut: no line of them makes '.*', the first of"):
+    with pytest.raises(TokenizerError, match=r"merges are truncated: none of them makes '.*', the first of"):
         load(tmp_path)
 
 
