@@ -213,7 +213,7 @@ def test_copies_and_pickles(folder):
 def test_each_class_names_the_other(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"model is a BERT: load it with gpt2c\.BERT\.from_pretrained; on"):
         GPT2.from_pretrained(folder)
-    with pytest.raises(ConfigError, match=r"is a GPT-2 and no BERT: load it with gpt2c\.GPT2\.from_pre"):
+    with pytest.raises(ConfigError, match=r"is a GPT-2, not a BERT: load it with gpt2c\.GPT2\.from_pre"):
         BERT.from_pretrained(None)
     BERT.from_pretrained(folder).save(tmp_path / "bert.gpt2c")
     random_gpt2()[0].save(tmp_path / "gpt2.gpt2c")
@@ -441,7 +441,7 @@ def test_functions_of_language_models_refuse():
         lambda: gpt2c.scoring.scoring.suggest(model, [1, 2, 3]),
     ):
         with pytest.raises(
-            ConfigError, match="is a BERT, which sees a text as a whole, and no language model"
+            ConfigError, match="is a BERT, which reads a text as a whole and cannot continue it"
         ):
             ask()
 
@@ -461,13 +461,13 @@ def test_wrong_arguments():
         classifier.forward([1])
     with pytest.raises(ConfigError, match="has no head that predicts tokens, as a BertForMaskedLM has"):
         bare.forward([1])
-    with pytest.raises(ValueError, match="a BERT sees a text as a whole: give all of it, and no cache"):
+    with pytest.raises(ValueError, match="a BERT reads a text as a whole: pass all of it, without a cache"):
         model.forward([1], model.new_cache())
     with pytest.raises(ValueError, match="types has token id 2"):
         model.forward([1, 2], types=[0, 2])
-    with pytest.raises(ValueError, match="each token needs one token type"):
+    with pytest.raises(ValueError, match="every token needs one token type"):
         model.forward([1, 2], types=[0])
-    with pytest.raises(ContextLengthError, match="161 new tokens are more than the 160"):
+    with pytest.raises(ContextLengthError, match="161 new tokens exceed its room for 160"):
         model.forward([1] * 161)
     with pytest.raises(ContextLengthError, match="the text has 161 tokens, but the model has 160 positions"):
         model.embed([1] * 161)

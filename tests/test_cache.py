@@ -149,7 +149,9 @@ def test_caches_that_do_not_fit_are_refused():
         _engine.KVCache(weights, prefix=child)
     alone = fed(weights, text(45))
     for cannot in (child, alone, fed(weights, text(25, 1), prefix=prefix)):
-        with pytest.raises(ValueError, match="can follow another of the same model, dtype, prefix and enc"):
+        with pytest.raises(
+            ValueError, match="can only follow one with the same model, dtype, prefix and enc"
+        ):
             child.follow(cannot, 40)
     twin = child.fork()
     with pytest.raises(ValueError, match="n is 31; allowed: 32 to 40"):

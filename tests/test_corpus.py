@@ -703,7 +703,10 @@ def test_two_processes_do_not_write_one_file(corpus, tmp_path):
         file.flush()
         done = run("score", "a.jsonl", "-o", "out")
         assert done.returncode == 1
-        assert "out/a.jsonl is being written by another process: let one of them do it" in done.stderr
+        assert (
+            "out/a.jsonl is being written by another process: wait for it or choose another name"
+            in done.stderr
+        )
         assert (tmp_path / "out" / "a.jsonl.part").read_text() == "of another process"
 
 
@@ -799,7 +802,7 @@ def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
         (["sub/", "-o", "new"], "sub/ is a directory"),
         (["story", "-o", "new"], "story is of an unknown format"),
         (["-f", "a.jsonl", "-o", "a.jsonl"], "the output a.jsonl would replace the file that the text is"),
-        (["-f", "packed", "--json"], "packed is a gzip file, not text: unpack it first"),
+        (["-f", "packed", "--json"], "packed is a gzip file, not text: decompress it first"),
     ],
     ids=" ".join,
 )  # fmt: skip

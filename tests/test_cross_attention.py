@@ -236,7 +236,7 @@ def test_commands_say_what_is_missing(tmp_path):
     folder = write(tmp_path / "m", 4)
     for command in (["generate", "x"], ["suggest", "x"], ["score", "x"], ["serve"], ["explain", "x"]):
         done = run(*command, "-m", folder)
-        assert done.returncode == 1 and "was not given one: use model.given" in done.stderr
+        assert done.returncode == 1 and "but has none: use model.given" in done.stderr
     done = run("info", folder, "--check")
     assert done.returncode == 0 and "logits depend on the output of an encoder" in done.stdout
     done = run("convert", folder, tmp_path / "m.gpt2c", "--dtype", "int8")
@@ -276,7 +276,7 @@ def test_what_makes_no_sense_is_refused(reader, tmp_path):
         view.scheduler()
     with pytest.raises(ValueError, match="cannot be saved"):
         view.session([1]).save(tmp_path / "s")
-    with pytest.raises(TypeError, match="not pickled with what it was given"):
+    with pytest.raises(TypeError, match="the output of an encoder cannot be pickled"):
         pickle.dumps(view)
     with pytest.raises(ConfigError, match="has no cross-attention"):
         random_gpt2()[0].given(states())

@@ -115,7 +115,7 @@ def test_captures_and_edits_of_a_generation(model):
 def test_options_of_transformers_are_answered(model):
     for name, hint in (
         ("decoder_input_ids", r"model\.given\(source\)"),
-        ("encoder_no_repeat_ngram_size", "the source does not count"),
+        ("encoder_no_repeat_ngram_size", "the source is not counted"),
         ("max_length", "max_new_tokens"),
     ):
         with pytest.raises(TypeError, match=hint):

@@ -324,7 +324,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
             assert Path(name).exists()  # as its process lives
             (Path(other) / "a").write_text("a")
         with (
-            pytest.raises(OSError, match="is there and is not empty"),
+            pytest.raises(OSError, match="exists and is not empty"),
             files.new_directory(f"{tmp_path}/out"),
         ):
             pass

@@ -244,7 +244,7 @@ def test_wrong_fillings(load):
         model.fill("60", num_beams=0)
     with pytest.raises(ContextLengthError, match="has 161 tokens"):
         model.fill([MASK] * 161)
-    with pytest.raises(TypeError, match="fill has no option top_k: k says how many ways to fill"):
+    with pytest.raises(TypeError, match="fill has no option top_k: k is the number of ways to fill"):
         model.fill("60", top_k=3)
     with pytest.raises(gpt2c.DeadlineError):
         model.fill("60", deadline=1e-9)
@@ -252,7 +252,7 @@ def test_wrong_fillings(load):
     with pytest.raises(TokenizerError, match="without a tokenizer"):
         bare.fill([MASK])
     no_mask = SimpleNamespace(encode=lambda text: [3], decode=lambda ids: "x")
-    with pytest.raises(TokenizerError, match=r"names no mask token that the model has, such as \[MASK\]"):
+    with pytest.raises(TokenizerError, match=r"has no mask token that the model knows, such as \[MASK\]"):
         random_bert(tokenizer=gpt2c.as_tokenizer(no_mask))[0].fill([3])
     headless, _ = masked_bert(masked_head=False)
     with pytest.raises(ConfigError, match="has no head that predicts tokens"):

@@ -266,7 +266,7 @@ def test_no_texts_have_no_scores_and_no_prompts_are_a_mistake(bundled, nothing):
     with pytest.raises(ValueError, match="window must be"):
         bundled.score(nothing, window=0)
     for attempt in (bundled.generate, bundled.suggest):
-        with pytest.raises(ValueError, match="empty list; for the beginning of a text, the prompt is the em"):
+        with pytest.raises(ValueError, match="list is empty; to generate unconditionally, pass the em"):
             attempt(nothing)
 
 

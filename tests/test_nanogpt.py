@@ -168,7 +168,7 @@ def test_characters_are_tokens():
     assert len(out.text) == 5 and out.text == model.tokenizer.decode(out.token_ids)
     score = model.score("To be.", bos=False, words=True)
     assert [word.text for word in score.words()] == ["o", "be."] and len(score) == 5
-    with pytest.raises(ConfigError, match="no token for the beginning of a text"):
+    with pytest.raises(ConfigError, match="no token starts a text"):
         model.score("To be.")
 
 

@@ -1121,7 +1121,7 @@ def test_columns_of_tables(bundled):
         assert [score.logprob for score in bundled.score(column)] == [one]
     for column in (Column([]), np.array([], object)):
         assert bundled.score(column) == []
-        with pytest.raises(ValueError, match="got an empty column"):
+        with pytest.raises(ValueError, match="the column is empty"):
             bundled.generate(column)
     for column in columns_of(ids):
         assert bundled.score(column).token_ids == ids, "integers are the token ids of one text"

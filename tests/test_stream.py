@@ -133,7 +133,9 @@ def test_a_model_without_a_tokenizer_continues_ids_only():
     assert result.text == "" and len(result.token_ids) == 5
     assert list(model.stream([1, 2], max_new_tokens=5)) == []
     for attempt in (lambda: model.generate("text"), lambda: model.generate([1], stop="x")):
-        with pytest.raises(TokenizerError, match="without a tokenizer: give token ids, or a tokenizer"):
+        with pytest.raises(
+            TokenizerError, match="has no tokenizer: pass token ids, or load it with a tokenizer"
+        ):
             attempt()
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: each gives back the value, or raises an error that says what is allowed."""
+"""Checks of arguments: each returns the value or raises an error that says what is allowed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_float", "check_flag", "check_index", "check_integer", "check_numb
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None, note: str = "") -> int:
-    """``value`` as an int in low..high (both allowed), or an error that says what is."""
+    """``value`` as an int in low..high (both included), or an error."""
     allowed = f"at least {low}{note}" if high is None else f"from {low} to {high}{note}"
     try:
         if isinstance(value, bool):
@@ -32,7 +32,7 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None, note
 
 
 def as_float(value: Any) -> float:
-    """A number as a float: an infinity where it is too large for one."""
+    """A number as a float: infinity if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -50,7 +50,7 @@ def check_number(name: str, value: Any, fits: Callable[[float], bool], allowed: 
 
 
 def check_index(name: str, value: Any, n: int) -> int:
-    """Which of ``n`` layers or heads, counted from 0, negative ones from the end."""
+    """The index of one of ``n`` layers or heads, counted from 0; negative ones count from the end."""
     return check_integer(name, value, -n, n - 1, f": the model has {n}, counted from 0 or back from -1") % n
 
 

@@ -1,4 +1,4 @@
-"""How a result comes to be drawn, without knowing the code that draws it."""
+"""The base class of results that can be drawn, independent of the code that draws them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Displayed:
     def plot(self, *args: Any, **options: Any) -> Figure:
         """Draw the result with matplotlib.
 
-        What is drawn, and with which arguments:
+        Plots and their arguments:
 
         - ``ActivationCache.plot(layer, head=None, *, ax=None)``: the attention pattern of one head, or of all
           heads of a layer. Layers and heads are counted from 0, negative ones from the end; the layer's
@@ -30,12 +30,12 @@ class Displayed:
         - ``CrossAttention.plot(*, ax=None)``: its weights as a map.
         - ``Score.plot(*, ax=None)``: the surprisal of each token in bits, coloured by its rank, beside the
           surprisal expected.
-        - ``LogitLens.plot(*, ax=None)``: the first choice after each layer for each token, coloured by its
+        - ``LogitLens.plot(*, ax=None)``: the top prediction after each layer for each token, coloured by its
           log-probability.
-        - ``Attribution.plot()``: what each component adds as a bar, and each head as a cell of a map.
-        - ``HeadScores.plot()``: a map of layers and heads for each score.
-        - ``Patching.plot()``: a map of layers and positions, or of layers and heads for each position.
-        - ``Trace.plot(token_ids=(), *, ax=None)``: the candidates of every step; of beam search the tree of
+        - ``Attribution.plot()``: the contribution of each component as a bar, and of each head as a cell of a
+        map. - ``HeadScores.plot()``: a map of layers and heads for each score. - ``Patching.plot()``: a map
+        of layers and positions, or of layers and heads for each position. - ``Trace.plot(token_ids=(), *,
+        ax=None)``: the candidates of every step; for beam search the tree of
           its texts, with the path of ``token_ids`` highlighted.
         - ``Generation.plot(*, ax=None)``: its trace, with its own path highlighted.
 
