@@ -329,7 +329,7 @@ def test_a_pooling_that_is_missing(folder):
     as_sentences(folder)
     (folder / "1_Pooling" / "config.json").unlink()
     model = BERT.from_pretrained(folder, threads=1)
-    with pytest.raises(ConfigError, match=r"names 1_Pooling, where there is no config\.json\. pooling= "):
+    with pytest.raises(ConfigError, match=r"names 1_Pooling, which has no config\.json\. pooling= "):
         model.embed("a")
     assert model.embed("a", pooling="mean").shape == (24,)
 
@@ -338,7 +338,7 @@ def test_a_pooling_that_is_missing(folder):
     ("file", "content", "problem"),
     [
         ("modules.json", "{", "modules.json"),
-        ("modules.json", '{"a": 1}', "must hold one JSON array"),
+        ("modules.json", '{"a": 1}', "must hold a JSON array"),
         ("modules.json", "[1]", "a module is 1; needed: an object"),
         ("modules.json", '[{"type": "a.Transformer"}]', "needed: an object with a type and a path"),
         ("modules.json", '[{"type": "a.Transformer", "path": "/etc"}]', "needed: a folder beside it"),

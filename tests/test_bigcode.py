@@ -139,7 +139,7 @@ def test_fields_of_the_configuration():
     assert ("activation_function", "gelu_pytorch_tanh", "default", "") in config.report
     assert said["multi_query"] == ("default", "all heads share one head of keys and values")
     assert said["attention_softmax_in_fp32"] == ("ignored", "attention is always in float32")
-    assert said["num_key_value_heads"] == ("ignored", "multi_query says it")
+    assert said["num_key_value_heads"] == ("ignored", "given by multi_query")
     assert said["pre_allocate_kv_cache"] == ("ignored", "a choice of transformers' implementation")
     # transformers does not look at it either
     assert said["scale_attn_by_inverse_layer_idx"] == ("unknown", "not a field of GPTBigCode")

@@ -89,7 +89,7 @@ def test_what_was_left_aside_is_a_note(tmp_path):
     assert found["strict"] == (
         "note",
         f"{tmp_path} does not hold the GPT-2 of its config.json: tensor 'probe' not expected (strict=False, "
-        "--no-strict on the command line, loads what is needed all the same)",
+        "--no-strict on the command line, loads the model anyway)",
     )
     assert run("info", "--check", "--no-strict", tmp_path).returncode == 0
     write_model(tmp_path)

@@ -507,7 +507,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "x", "-m", __file__],
             1,
-            "test_cli.py is not a file of weights: it is no safetensors, and was",
+            "test_cli.py is not a file of weights: it is neither safetensors nor written by torch.save,",
         ),
         (
             ["generate", "x", "-o", "/"],

@@ -283,7 +283,7 @@ def test_the_report_tells_what_is_honoured():
     told = {setting.key: (setting.status, setting.note) for setting in config.report}
     assert told["id2label"] == ("honoured", "")
     assert told["problem_type"] == ("default", "a sigmoid for each label")
-    assert told["pad_token_id"] == ("honoured", "the last token that is another one counts")
+    assert told["pad_token_id"] == ("honoured", "the last token other than this one counts")
     assert told["tie_word_embeddings"] == ("ignored", "a classifier stores no head for tokens")
     assert config.tie_word_embeddings
     told = {setting.key: setting.status for setting in head("choice", summary_activation="tanh").report}
@@ -297,7 +297,7 @@ def test_the_report_tells_what_is_honoured():
          "num_labels is 3, but id2label names 1 labels: they must agree"),
         ("sequence", {"num_labels": 0}, "num_labels is 0; allowed: an integer from 1 to 65536"),
         ("token", {"num_labels": True}, "num_labels is True; allowed"),
-        ("token", {"id2label": {"1": "a", "2": "b"}}, "id2label is .*; allowed: .* each id from 0 on"),
+        ("token", {"id2label": {"1": "a", "2": "b"}}, "id2label is .*; allowed: .* each id from 0, without gaps"),
         ("token", {"id2label": {}}, "id2label is {}; allowed"),
         ("token", {"id2label": ["a", "b"]}, r"id2label is \['a', 'b'\]; allowed"),
         ("token", {"id2label": {"0": "a", "1": "a"}}, "two labels have the name 'a'"),

@@ -201,7 +201,7 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path):
     from gpt2c.tokenizer import as_tokenizer
 
     model, _ = random_gpt2(tokenizer=as_tokenizer(Mine()))
-    with pytest.raises(TokenizerError, match="cannot be written into a file"):
+    with pytest.raises(TokenizerError, match="cannot be stored in a file"):
         model.save(tmp_path / "m.gpt2c")
     blas = GPT2.from_pretrained(backend="blas")
     with pytest.raises(ValueError, match="load it with backend 'native'"):

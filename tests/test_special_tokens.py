@@ -142,7 +142,7 @@ def test_notes_say_which_ids_count(tmp_path):
         f"50256 outside the vocabulary of 302: left out; the tokenizer's {END!r} (301) counts",
     )
     model = load(tmp_path, "add-bos", tokenizer=None)
-    assert any(note.startswith("bos_token_id: 50256 is no special token") for note in model.notes)
+    assert any(note.startswith("bos_token_id: 50256 is not a special token") for note in model.notes)
 
 
 def test_a_special_token_of_the_configuration_stands(tmp_path):

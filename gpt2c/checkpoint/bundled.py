@@ -11,9 +11,9 @@ __all__ = ["BUNDLED", "ENCODER_DECODER", "is_encoder_decoder", "located"]
 
 _DATA = Path(__file__).parent.parent / "data"
 BUNDLED = _DATA / "model"
-"""What is loaded if no model is named."""
+"""The model that is loaded if none is named."""
 
-# The others -> their folders.
+# The other bundled models -> their folders.
 _NAMES = {"dates": _DATA / "dates"}
 
 ENCODER_DECODER = "encoder-decoder"
@@ -21,7 +21,7 @@ ENCODER_DECODER = "encoder-decoder"
 
 
 def located(source: Any) -> Any:
-    """The folder of a model that comes with gpt2c, if its name is given and no path is called so."""
+    """The folder of a bundled model, if a source is its name and not an existing path."""
     known = isinstance(source, str) and source in _NAMES and not os.path.exists(source)
     return _NAMES[source] if known else source
 
@@ -34,5 +34,5 @@ def is_encoder_decoder(source: Any) -> bool:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False  # who loads it says what is wrong
+        return False  # the loader reports what is wrong
     return isinstance(values, dict) and values.get("model_type") == ENCODER_DECODER

@@ -23,29 +23,29 @@ __all__ = ["export", "names_gguf"]
 
 
 def export(model: LoadedModel, path: str | os.PathLike[str], dtype: str | None) -> float:
-    """What :meth:`gpt2c.GPT2.export` does."""
+    """See :meth:`gpt2c.GPT2.export`."""
     if names_gguf(path):
-        from .gguf_export import export_gguf  # few models are exported so
+        from .gguf_export import export_gguf  # deferred, as few models are exported this way
 
         return export_gguf(model, path, dtype or "f32")
     if dtype is not None:
         raise ValueError(
-            f"dtype is {dtype!r}, and a directory has its weights in float32: leave it out, or give a name "
-            "that ends with .gguf"
+            f"dtype is {dtype!r}, but a directory always has float32 weights: leave dtype out, or give a "
+            "name that ends with .gguf"
         )
     _export_directory(model, path)
     return 0.0
 
 
 def names_gguf(path: str | os.PathLike[str]) -> bool:
-    """Whether a model that gets this name becomes a GGUF file."""
+    """Whether a model exported to this name becomes a GGUF file."""
     return os.fspath(path).lower().endswith(".gguf")
 
 
 def _export_directory(model: LoadedModel, directory: str | os.PathLike[str]) -> None:
     if model.dtype != "float32":
         raise ValueError(
-            f"the weights of {model.name} are rounded to {model.dtype}: load the model that it was made from "
+            f"the weights of {model.name} are rounded to {model.dtype}: load the original model "
             "in float32, and export that"
         )
     with new_directory(os.fspath(directory)) as name:
@@ -55,7 +55,7 @@ def _export_directory(model: LoadedModel, directory: str | os.PathLike[str]) -> 
 
             config |= write_tokenizer(model.tokenizer, folder, model.config.n_ctx)
         _write_json(folder / "config.json", config)
-        if not model.config.is_bert:  # which generates nothing
+        if not model.config.is_bert:  # which does not generate
             generation_config = {**model.generation_config, **token_ids_to_hf(model.config)}
             _write_json(folder / "generation_config.json", generation_config)
         _write_weights(folder / "model.safetensors", model)
@@ -74,7 +74,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write_weights(path: Path, model: LoadedModel) -> None:
-    """The weights under the names of transformers; only one tensor at a time is unpacked."""
+    """The weights under transformers' names, unpacked one tensor at a time."""
     shapes = {name: shape for name, _, shape in expected(model.config)}
     entries = list(_entries(model.config))
     stored = {}
@@ -98,6 +98,6 @@ def _entries(config: Config) -> Iterator[Entry]:
         yield from entries(config)
         return
     for name, _, shape in expected(config):
-        # GPTBigCode has dense layers of torch, [out, in].
+        # GPTBigCode has torch's dense layers, [out, in].
         is_turned = config.is_multi_query and name.startswith("h.") and len(shape) == 2
         yield Entry(of_transformers(name), name, is_turned)
