@@ -118,7 +118,7 @@ def test_labels_of_tokens(load):
         found = model.tag(text)
         assert np.allclose([tag.logits for tag in found.tags], expected, **CLOSE)
         assert "".join(text[tag.start : tag.end] for tag in found.tags) == text.replace(" ", "")
-    with pytest.raises(TypeError, match="tag takes texts, and no pairs of texts"):
+    with pytest.raises(TypeError, match="tag takes texts, not pairs of texts:"):
         model.tag([faces.PAIRS[0]])
 
 

@@ -459,7 +459,7 @@ def test_adapters_are_refused(tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(
         CheckpointError,
-        match=r"is a BERT, and gpt2c does not merge adapters into it: with PEFT installed, model\.merge_and_unload\(\)\.save_pretrained\(DIRECTORY\) saves",
+        match=r"is a BERT, and gpt2c does not merge adapters into it: with PEFT",
     ):
         open_checkpoint(folder, adapter=str(tmp_path / "adapter"))
 

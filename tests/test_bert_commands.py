@@ -101,7 +101,7 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
         (["fill", "a[MASK]", "-m", "BERT", "-k", "0"], "k must be from 1"),
         (
             ["fill", "[MASK]", "-m", "BERT", "--target", "king son"],
-            "has .* tokens, and a mask stands for one",
+            "has .* tokens, but a mask is one token: give words that",
         ),
         (["fill", "[MASK]", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
         (

@@ -330,7 +330,7 @@ def test_captures_have_the_heads_that_there_are(load):
         "q_input": (9, 4, 32), "k_input": (9, 1, 32), "v_input": (9, 1, 32),
     }  # fmt: skip
     assert same(logits, model.forward(ids))
-    with pytest.raises(ValueError, match="no place of this model is called 'attn_in'"):
+    with pytest.raises(ValueError, match="this model has no value called 'attn_in'"):
         model.run_with_cache(ids, "attn_in")
     with pytest.raises(ValueError, match=r"heads of blocks.1.attn.hook_k must be 0; got 1|0"):
         model.run_with_cache(ids, edits=[("blocks.1.attn.hook_k", edits.zero(heads=1))])

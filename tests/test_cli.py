@@ -149,7 +149,7 @@ def test_filters_and_penalties_of_other_programs_arrive(bundled, arguments, opti
         (["--watermarking-config", "[1]"], "--watermarking-config: invalid JSON object value: '[1]'"),
         (["--watermarking-config", "{"], "--watermarking-config: invalid JSON object value: '{'"),
         (["--exponential-decay-length-penalty", "3"], "penalty: invalid N,FACTOR value: '3'"),
-        (["--num-beams", "2", "--typical-p", "0.5"], "typical_p is for draws: give a temperature above 0"),
+        (["--num-beams", "2", "--typical-p", "0.5"], "typical_p is for sampling: give a temperature above 0"),
     ],
 )
 def test_what_is_wrong_with_them_is_told(arguments, message):

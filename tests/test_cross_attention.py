@@ -218,14 +218,14 @@ def test_edits_change_what_cross_attention_adds(reader):
 
 
 def test_the_pattern_is_not_edited(reader):
-    with pytest.raises(ValueError, match=r"cross_attn\.hook_pattern can be seen, but not edited"):
+    with pytest.raises(ValueError, match=r"cross_attn\.hook_pattern can be captured, but not edited:"):
         reader.given(states()).run_with_cache([0], edits=[("blocks.0.cross_attn.hook_pattern", edits.zero())])
 
 
 def test_other_models_have_no_such_names():
     plain, _ = random_gpt2()
     assert not any("cross" in name for name in hook_names(plain.config))
-    with pytest.raises(ValueError, match="no place of this model"):
+    with pytest.raises(ValueError, match="this model has no value called"):
         plain.run_with_cache([0], "*cross_attn*")
 
 
@@ -272,7 +272,7 @@ def test_what_makes_no_sense_is_refused(reader, tmp_path):
     view = reader.given(states())
     with pytest.raises(ValueError, match="no prefix cache"):
         view.prefix_cache = "1MB"
-    with pytest.raises(ConfigError, match="requests of a scheduler"):
+    with pytest.raises(ConfigError, match="a scheduler's requests"):
         view.scheduler()
     with pytest.raises(ValueError, match="cannot be saved"):
         view.session([1]).save(tmp_path / "s")

@@ -117,7 +117,7 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         (
             [TEXT, "--num-beams", "0"],
             1,
-            "num_beams must be from 1 to 1024, each with a cache of its own; got 0",
+            "num_beams must be from 1 to 1024, each with its own cache; got 0",
         ),
         ([TEXT, "--open"], 1, "--open shows a page: name the file to write it to, with -o FILE"),
         ([TEXT, "--open", "-o", "-"], 1, "--open shows a page"),

@@ -297,7 +297,7 @@ def test_the_report_tells_what_is_honoured():
          "num_labels is 3, but id2label names 1 labels: they must agree"),
         ("sequence", {"num_labels": 0}, "num_labels is 0; allowed: an integer from 1 to 65536"),
         ("token", {"num_labels": True}, "num_labels is True; allowed"),
-        ("token", {"id2label": {"1": "a", "2": "b"}}, "id2label is .*; allowed: .* each id from 0, without gaps"),
+        ("token", {"id2label": {"1": "a", "2": "b"}}, "id2label is .*; allowed: .* each id from 0"),
         ("token", {"id2label": {}}, "id2label is {}; allowed"),
         ("token", {"id2label": ["a", "b"]}, r"id2label is \['a', 'b'\]; allowed"),
         ("token", {"id2label": {"0": "a", "1": "a"}}, "two labels have the name 'a'"),
@@ -450,7 +450,7 @@ def test_wrong_texts(load, tmp_path):
 def test_logits_that_overflow_are_no_labels(tmp_path, name, method, tensor):
     folder = write(tmp_path / "model", name, change={tensor: lambda array: 3e38 * np.sign(array)})
     of = "" if method == "choose" else " of 'ab'"
-    with pytest.raises(ValueError, match=rf"the logits{of} hold NaN or infinities, from which nothing"):
+    with pytest.raises(ValueError, match=rf"the logits{of} hold NaN or infinities: the weights are"):
         getattr(GPT2.from_pretrained(folder), method)(["ab", "cd"])
 
 

@@ -241,7 +241,7 @@ def test_names_filters():
         try:
             assert not [name for name in matching(config, wide) if name.endswith(alone)], wide
         except ValueError as error:
-            assert "no place of this model is called" in str(error), wide
+            assert "this model has no value called" in str(error), wide
     for ending in alone:
         assert matching(config, f"blocks.1.*{ending}") == [name for name in layer if name.endswith(ending)]
     assert matching(config, "blocks.1.hook_[qk]_input") == [f"blocks.1.hook_{part}_input" for part in "qk"]
@@ -255,9 +255,11 @@ def test_names_filters():
         name for name in names if name.endswith("post")
     ]
     assert matching(config, ()) == []
-    with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.0.hook_patern'; is "):
+    with pytest.raises(
+        ValueError, match=r"this model has no value called 'blocks.0.hook_patern'; did you mean "
+    ):
         matching(config, ["hook_embed", "blocks.0.hook_patern"])
-    with pytest.raises(ValueError, match=r"called 'hook_pattern'; is '\*.hook_pattern' meant"):
+    with pytest.raises(ValueError, match=r"called 'hook_pattern'; did you mean '\*.hook_pattern'\?"):
         matching(config, "hook_pattern")
     with pytest.raises(ValueError, match=r"called 'blocks.2.\*'"):
         matching(config, "blocks.2.*")
@@ -344,7 +346,7 @@ def test_what_cannot_be_captured():
         model.generate([1], names_filter=None, num_beams=2)
     with pytest.raises(ValueError, match="names_filter goes with overflow="):
         model.generate([1], names_filter="*.hook_z", overflow="slide")
-    with pytest.raises(ValueError, match="no place of this model is called 'hook_z'"):
+    with pytest.raises(ValueError, match="this model has no value called 'hook_z'"):
         model.generate([1], names_filter="hook_z")
     with pytest.raises(TypeError, match="causal must be True or False; got 'no'"):
         model.run_with_cache([1], causal="no")

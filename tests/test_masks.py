@@ -207,7 +207,7 @@ def test_targets():
         assert sorted(one.token_id for one in each) == [2, 9, 30]
         assert all(math.isclose(one.probability, known[one.token_id], rel_tol=1e-6) for one in each)
     with pytest.raises(
-        ValueError, match="the target '7 8' has 2 tokens, and a mask stands for one: give words"
+        ValueError, match="the target '7 8' has 2 tokens, but a mask is one token: give words that"
     ):
         model.fill("60", targets=["7 8"])
     with pytest.raises(ValueError, match="the target '' has 0 tokens"):
@@ -230,12 +230,12 @@ def test_a_mask_may_be_filled_with_a_mask():
 
 def test_wrong_fillings(load):
     model, _ = masked_bert()
-    with pytest.raises(ValueError, match=r"text 1 has no mask: put '60' where a token is to be found"):
+    with pytest.raises(ValueError, match=r"text 1 has no mask: put '60' where a token is to be predicted"):
         model.fill(["60", "1 2"])
     with pytest.raises(ValueError, match=r"the text has no mask in its first 2 tokens: put"):
         model.fill("1 2 60", max_tokens=2)
     assert model.fill("60 2 1", max_tokens=2).truncated
-    with pytest.raises(TypeError, match="fill takes texts, and no pairs of texts"):
+    with pytest.raises(TypeError, match="fill takes texts, not pairs of texts:"):
         model.fill([("60", "1")])
     for k in (0, 62):
         with pytest.raises(ValueError, match=f"k must be from 1 to 61; got {k}"):
@@ -352,7 +352,7 @@ def test_wrong_scores():
         model.score(["1", ""])
     with pytest.raises(ContextLengthError, match="the text has 161 tokens"):
         model.score([1] * 161)
-    with pytest.raises(TypeError, match="score takes texts, and no pairs of texts"):
+    with pytest.raises(TypeError, match="score takes texts, not pairs of texts:"):
         model.score([("1", "2")])
     with pytest.raises(TypeError, match="within_word must be True or False"):
         model.score("1", within_word=2)

@@ -135,8 +135,8 @@ def test_adapters_that_are_not_merged(name, tmp_path):
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path} holds a LoRA adapter that is not merged into the weights (tensor {name!r}): with PEFT installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves"
-        "is a BERT, and gpt2c does not merge adapters into it: with PEFT installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+        f"{tmp_path} holds a LoRA adapter that is not merged into the weights (tensor {name!r}): with PEFT "
+        "installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
     )
 
 
@@ -194,7 +194,6 @@ def test_tensors_that_are_not_expected(tmp_path):
     assert str(error.value) == (
         f"{tmp_path} does not hold the GPT-2 of its config.json: 6 tensors 'probe.0', 'probe.1', 'probe.2', "
         "'probe.3', … not expected (strict=False, or --no-strict on the command line, loads the model anyway)"
-        "command line, loads the model anyway)"
     )
     checkpoint = open_checkpoint(tmp_path, strict=False)
     same(checkpoint, tensors)
@@ -242,7 +241,7 @@ def test_an_index_that_names_the_tied_head(tmp_path):
     index["weight_map"]["lm_head.weight"] = "model-00001-of-00002.safetensors"
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     file = "model-00001-of-00002.safetensors"
-    told = f"{file} does not hold what model.safetensors.index.json says it does: tensor"
+    told = f"{file} lacks tensors that model.safetensors.index.json lists in it: tensor"
     with pytest.raises(CheckpointError, match=rf"{told} 'lm_head\.weight' \(strict=False"):
         open_checkpoint(tmp_path)
     checkpoint = open_checkpoint(tmp_path, strict=False)
@@ -264,7 +263,7 @@ def test_an_index_that_leaves_something_out(tmp_path):
         open_checkpoint(tmp_path)
     checkpoint = open_checkpoint(tmp_path, strict=False)
     same(checkpoint, tensors)
-    assert checkpoint.notes[1].startswith(f"{file} holds what ")
+    assert checkpoint.notes[1].startswith(f"{file} holds tensors that ")
 
 
 # ---- beside the programs

@@ -168,7 +168,7 @@ def test_wrong_batches():
         Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
     with pytest.raises(TypeError, match="row 1 of the batch: the text must be a string or token ids"):
         Scorer()({"text": ["a", 3]})
-    with pytest.raises(ValueError, match="stride and min_context are two ways"):
+    with pytest.raises(ValueError, match="stride and min_context set the same thing: give one"):
         Scorer(stride=3, min_context=4)({"text": ["a"]})
 
 

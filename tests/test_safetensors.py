@@ -205,13 +205,13 @@ BAD = {
     "overflow": (one(shape=[2**62, 4]), r"has the shape \[4611686018427387904, 4\]: larger than any file$"),
     "overflow to 0": (one(shape=[2**40, 2**40, 0], data_offsets=[0, 0]), r"larger than any file$"),
     "hole": (two(9, 17), r"of tensor 'b' starts at byte 9, but the tensor before it ends at byte 8$"),
-    "hole first": (one(data_offsets=[1, 9]), r"tensor 'a' begins at byte 1, but .* at byte 0$"),
-    "overlap": (two(4, 12), r"tensor 'b' begins at byte 4, but .* at byte 8$"),
-    "same place": (two(0, 8), r"tensor '[ab]' begins at byte 0, but .* at byte 8$"),
+    "hole first": (one(data_offsets=[1, 9]), r"tensor 'a' starts at byte 1, but .* at byte 0$"),
+    "overlap": (two(4, 12), r"tensor 'b' starts at byte 4, but .* at byte 8$"),
+    "same place": (two(0, 8), r"tensor '[ab]' starts at byte 0, but .* at byte 8$"),
     "truncated": (one()[:-1], r"is truncated: by its header it has \d+ bytes, but the file has \d+$"),
     "bytes left over": (
         one() + b"\0",
-        r"has bytes that belong to no tensor: by its header it has \d+ bytes, but the file has",
+        r"has extra bytes at the end: by its header it has \d+ bytes, but the file has",
     ),
     "zip behind it": (one() + b"PK\3\4", r"has extra bytes at the end"),
 }

@@ -65,7 +65,7 @@ def test_numpy_numbers_are_numbers():
         ("repetition_penalty", math.inf, "got inf"),
         ("num_return_sequences", 0, "from 1 to 65536; for more, generate again with another seed; got 0"),
         ("num_return_sequences", 65537, "got 65537"),
-        ("num_beams", 1025, "from 1 to 1024, each with a cache of its own; got 1025"),
+        ("num_beams", 1025, "from 1 to 1024, each with its own cache; got 1025"),
         ("seed", -1, "2**64 - 1"),
         ("eos_token_id", -1, "at least 0; got -1"),
         ("eos_token_id", [3, -2], "at least 0; got -2"),

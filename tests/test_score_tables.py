@@ -123,7 +123,7 @@ def test_windows_and_what_begins_them(bundled, tmp_path):
             ["--words", "--top", 2],
             "--top is of tokens, and --words shows words: leave one out, or use --json",
         ),
-        (["--repeat-bos", "--no-bos"], "with bos=False nothing does"),
+        (["--repeat-bos", "--no-bos"], "but bos=False has none"),
         (["--window", 0], "window must be from 1 to 512, the model's positions; got 0"),
         (["--top", 5000], "top must be from 0 to 4096"),
     ],

@@ -126,7 +126,7 @@ def test_the_words_that_word_perplexity_divides_by(bundled):
         score.word_perplexity(7.5)
     with pytest.raises(ValueError, match="token ids have no words to count: pass n_words"):
         bundled.score([1, 2]).word_perplexity()
-    with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
+    with pytest.raises(ValueError, match="the text is only white space: pass the number of words, n_words"):
         bundled.score(" \n").word_perplexity()
     nothing = np.zeros(1, np.int64)
     unlikely = scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4)
@@ -528,7 +528,12 @@ def test_results_before_an_error_come_first():
         ([(1, "b")], True, TypeError, "text 0 must be a text or a pair (context, continuation)"),
         ("", True, ValueError, "the text is empty: there is nothing to score"),
         (["Once", ""], True, ValueError, "text 1 is empty"),
-        ("Once", False, ValueError, "the text is a single token, and without bos nothing stands before it"),
+        (
+            "Once",
+            False,
+            ValueError,
+            "the text is a single token, and without bos nothing precedes it: nothing can",
+        ),
         (["a b", [3]], False, ValueError, "text 1 is a single token"),
         (
             [1] * 513,
@@ -603,7 +608,7 @@ def test_top_and_masses_equal_the_reference(bos):
 def test_the_top_is_bounded():
     model, _ = random_gpt2(0, n_vocab=5000)
     assert model.score([5, 7], top=4096).top_ids.shape == (2, 4096)
-    message = r"top must be from 0 to 4096; whole rows of logits are those of model.forward\(ids\); got 4097"
+    message = r"top must be from 0 to 4096; model\.forward\(ids\) returns whole rows of logits; got 4097"
     with pytest.raises(ValueError, match=message):
         model.score([5], top=4097)
 
@@ -808,7 +813,7 @@ def test_words_are_those_of_minicons(bundled):
 
 
 def test_where_words_cannot_be_told(bundled):
-    with pytest.raises(ValueError, match="score with words=True"):
+    with pytest.raises(ValueError, match="the text was scored without words: pass words=True"):
         bundled.score("Once upon").words()
     with pytest.raises(TypeError, match="words must be True or False; got 1"):
         bundled.score("Once upon", words=1)
@@ -828,11 +833,11 @@ def test_where_words_cannot_be_told(bundled):
             return "".join(self.pieces[token] for token in ids).replace("ab", "a b")
 
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match="does not tell which of its tokens begin with white space"):
+    with pytest.raises(TokenizerError, match="does not show which of its tokens start with white space"):
         model.score([0, 1], words=True)
     Letters.pieces = ("a", "b", "c")
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins or ends a word"):
+    with pytest.raises(TokenizerError, match=r"no token of .*Letters starts or ends a word"):
         model.score([0, 1], words=True)
 
 
@@ -1026,7 +1031,10 @@ def test_what_is_written_out_begins_every_window(bundled):
     once = bundled.score(story, window=8, stride=4)
     assert same(once, bundled.score(story, repeat_bos=False, window=8, stride=4))
     assert not np.array_equal(once.logprobs, written.logprobs)
-    with pytest.raises(ValueError, match="with bos=False nothing does: use bos=True or bos=ID"):
+    with pytest.raises(
+        ValueError,
+        match="repeat_bos=True repeats the start token, but bos=False has none: use bos=True or bos=ID",
+    ):
         bundled.score(story, bos=False, repeat_bos=True)
     with pytest.raises(TypeError, match="repeat_bos must be True or False; got 1"):
         bundled.score(story, repeat_bos=1)

@@ -232,7 +232,7 @@ def test_streams_may_alternate():
 
 def test_a_stream_takes_one_prompt_and_gives_one_text():
     model, _ = random_gpt2()
-    with pytest.raises(TypeError, match="stream continues one prompt, but got a list of 2: use generate"):
+    with pytest.raises(TypeError, match="stream continues one prompt, not a list of 2: use generate"):
         model.stream([[1], [2]])
     with pytest.raises(ValueError, match="use generate for num_return_sequences above 1"):
         model.stream([1], num_return_sequences=2)

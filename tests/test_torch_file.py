@@ -148,7 +148,7 @@ def test_a_state_dict_among_other_things(changes, key, tmp_path):
     if key is None:
         with pytest.raises(
             CheckpointError,
-            match="does not hold a model's tensors by name: save it with torch.save(model.state_dict(), FILE)",
+            match="does not hold a model's tensors by name: save it",
         ):
             open_checkpoint(tmp_path / "last.ckpt")
         return
@@ -282,7 +282,7 @@ def test_nothing_is_run(call, protocol, tmp_path, monkeypatch):
     [
         ("transformers.models.gpt2.modeling_gpt2 GPT2LMHeadModel", "found['state_dict'], if it has that key"),
         ("argparse Namespace", "found = torch.load(FILE, weights_only=False)"),
-        ("pathlib PosixPath", "where torch is installed and you trust the file, save only its state"),
+        ("pathlib PosixPath", "If torch is installed and you trust the file, save only its state"),
         ("model GPT", "would run 'model.GPT' if torch or pickle loaded it: do not load it"),
         ("torchx system", "do not load it"),
         ("torch._utils _rebuild_qtensor", "holds a quantized tensor: dequantize the model and save it"),

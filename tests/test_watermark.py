@@ -192,9 +192,9 @@ def test_what_is_not_allowed_is_told(config, message):
 
 
 def test_a_text_too_short_to_be_looked_at_is_refused():
-    with pytest.raises(ValueError, match="the text has 1 token; a watermark is looked for in 2 or more"):
+    with pytest.raises(ValueError, match="the text has 1 token; detecting a watermark needs at least 2"):
         MODEL.detect_watermark([5])
-    with pytest.raises(ValueError, match="the text has 2 tokens; a watermark is looked for in 3 or more"):
+    with pytest.raises(ValueError, match="the text has 2 tokens; detecting a watermark needs at least 3"):
         MODEL.detect_watermark([5, 6], SELF)
 
 

@@ -84,7 +84,7 @@ def read_settings(path: Path) -> Settings:
             raise refusal(path, f"says {key} {shown(value)}")
     beginning = values.get("init_lora_weights", True)
     if not (isinstance(beginning, bool) or beginning in _INITIALISATIONS):
-        raise refusal(path, f"says init_lora_weights {shown(beginning)}, which changes the base, too")
+        raise refusal(path, f"says init_lora_weights {shown(beginning)} (it also changes the base)")
     read = _Values(values, path)
     return Settings(
         rank=read.number("r", 8, int),
@@ -110,8 +110,8 @@ class _Values:
 
     def error(self, key: str, allowed: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path}: {key} is {shown(self.values.get(key))}; allowed: {allowed}: "
-            "get the adapter again or correct it"
+            f"{self.path}: {key} is {shown(self.values.get(key))}; allowed: {allowed}. "
+            "Get the adapter again or correct it"
         )
 
     def number(self, key: str, default: float, kind: type) -> Any:

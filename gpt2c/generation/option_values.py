@@ -1,4 +1,4 @@
-"""Options of generation that are collections: each function checks one, or says what is allowed."""
+"""Options of generation that are collections: each function checks one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def decay_of(given: Any) -> tuple[int, float] | None:
     name = "exponential_decay_length_penalty"
     if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:
         raise TypeError(
-            f"{name} must be two numbers, after how many new tokens it begins and its factor, such as "
+            f"{name} must be two numbers, the number of new tokens before it starts and its factor, such as "
             f"(30, 1.1), or None; got {shown(given)} ({type(given).__name__})"
         )
     start = check_integer(f"the first number of {name}", given[0], 0)
