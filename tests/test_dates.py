@@ -253,7 +253,7 @@ def test_convert_and_info(tmp_path):
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["serve", "-m", "dates"], "gpt2c.EncoderDecoder.from_pretrained"),
-        (["info", "dates", "--check"], "--check looks at one model"),
+        (["info", "dates", "--check"], "--check is for a single model, not for an encoder-decoder model"),
     ],
 )
 def test_other_commands_refuse_it(arguments, message, tmp_path):

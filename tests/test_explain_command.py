@@ -119,10 +119,10 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
             1,
             "num_beams must be from 1 to 1024, each with its own cache; got 0",
         ),
-        ([TEXT, "--open"], 1, "--open shows a page: name the file to write it to, with -o FILE"),
+        ([TEXT, "--open"], 1, "--open shows a page: give the file for it with -o FILE"),
         ([TEXT, "--open", "-o", "-"], 1, "--open shows a page"),
         ([TEXT, "--open", "--text", "-o", "FILE"], 1, "--open shows a page"),
-        ([TEXT, "-o", ""], 1, "-o takes the name of a file, and got an empty one"),
+        ([TEXT, "-o", ""], 1, "-o takes the name of a file, not an empty one"),
         ([TEXT, "--text", "--json"], 2, "not allowed with argument"),
         ([TEXT, "--layer", "x"], 2, "invalid int value: 'x'"),
         ([TEXT, "--layers", "1"], 2, "is --layer meant?"),
@@ -311,7 +311,8 @@ def test_notes_of_what_one_may_not_expect(tmp_path):
     (tmp_path / "The king").write_text("A queen.")
     done = run("explain", "The king", "-n", "1", cwd=tmp_path)
     assert (
-        "explaining the words 'The king'; for what is in the file: gpt2c explain - < The king" in done.stderr
+        "explaining the words 'The king'; for the contents of the file: gpt2c explain - < The king"
+        in done.stderr
     )
     done = run("explain", "-", "-n", "5", stdin=b" the" * 510)
     assert done.stderr == "room for 2 of 5 new tokens: the model has 512 positions\n" and done.returncode == 0

@@ -309,20 +309,27 @@ def test_rounded_models_are_exported_with_a_note(tmp_path):
     GPT2.from_pretrained(gguf_py.write(tmp_path / "small"), dtype="int8").save(tmp_path / "m.gpt2c")
     done = run("export", tmp_path / "m.gpt2c", tmp_path / "out.gguf", "--dtype", "q8_0")
     assert done.returncode == 0 and "rounding changed the weights by " in done.stdout
-    assert f"the weights of {tmp_path / 'm.gpt2c'} were rounded to int8 before: what that lost" in done.stderr
+    assert (
+        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains: export the"
+        in done.stderr
+    )
 
 
 def test_what_the_command_refuses(tmp_path):
     (tmp_path / "x.gguf").write_text("precious")
     done = run("export", BUNDLED, tmp_path / "x.gguf")
     assert (
-        done.returncode == 1 and "x.gguf is there and is no GGUF file that could be replaced" in done.stderr
+        done.returncode == 1
+        and "x.gguf exists and is not a GGUF file, so it is not replaced: choose another" in done.stderr
     )
     assert (tmp_path / "x.gguf").read_text() == "precious"
     done = run("export", BUNDLED, tmp_path / "out", "--dtype", "f16")
-    assert done.returncode == 1 and "--dtype is for a FILE.gguf: a directory has its weights" in done.stderr
+    assert (
+        done.returncode == 1
+        and "--dtype is for a FILE.gguf: a directory always has float32 weights" in done.stderr
+    )
     done = run("export", BUNDLED, "--outfile", "x.gguf")
-    assert done.returncode == 2 and "--outfile; what to write is the second argument" in done.stderr
+    assert done.returncode == 2 and "--outfile; the output is the second argument" in done.stderr
     assert os.listdir(tmp_path) == ["x.gguf"]
 
 

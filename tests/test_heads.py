@@ -612,7 +612,7 @@ def test_what_the_command_refuses(folders, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("a\n")
     for words, message in [
         ([str(tmp_path / "in.txt"), "-o", str(tmp_path / "o"), "-m", str(folders["tokens"])],
-         "labels tokens, of which a record has many"),
+         "labels tokens, and a record has many"),
         (["a", "-m", str(folders["choice"])], "use model.choose"),
         (["a"], "is a language model without another head; model.classify needs the head of a GPT2ForSeq"),
         (["a", "-q", "-m", str(folders["single"])], "--quiet is for files of texts"),

@@ -162,9 +162,9 @@ def test_pickle_leaves_the_model_out(packed):
 
 
 def test_wrong_batches():
-    with pytest.raises(ValueError, match="no column 'body'; there are: text, n"):
+    with pytest.raises(ValueError, match="no column 'body'; the columns are: text, n"):
         Scorer(text_column="body")({"text": ["a"], "n": [1]})
-    with pytest.raises(ValueError, match="the rows have gpt2c_logprob already: choose another prefix="):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_logprob: choose another prefix="):
         Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
     with pytest.raises(TypeError, match="row 1 of the batch: the text must be a string or token ids"):
         Scorer()({"text": ["a", 3]})
@@ -491,5 +491,5 @@ def test_datasets_with_two_processes(model, packed, tmp_path):
 
 @pytest.mark.parametrize("value", ["The king", b"The king", None])
 def test_one_row_is_no_batch(value):
-    with pytest.raises(TypeError, match=r"the column 'text' is .*, one value, and a batch has a list"):
+    with pytest.raises(TypeError, match=r"the column 'text' is .*, one value, but a batch has a list"):
         Scorer()({"text": value, "id": 3})

@@ -178,7 +178,8 @@ def test_texts_end_sooner(bundled):
         ),
         (
             {"exponential_decay_length_penalty": 3},
-            "exponential_decay_length_penalty must be two numbers, the number of new tokens before it starts and its factor,"
+            "exponential_decay_length_penalty must be two numbers, the number of new tokens before it "
+            "starts and "
             "its factor, such as (30, 1.1), or None; got 3 (int)",
         ),
         (

@@ -121,7 +121,7 @@ def test_windows_and_what_begins_them(bundled, tmp_path):
         (["--stride", 2, "--min-context", 2], "not allowed with argument"),
         (
             ["--words", "--top", 2],
-            "--top is of tokens, and --words shows words: leave one out, or use --json",
+            "--top shows tokens, --words shows words: leave one out, or use --json",
         ),
         (["--repeat-bos", "--no-bos"], "but bos=False has none"),
         (["--window", 0], "window must be from 1 to 512, the model's positions; got 0"),

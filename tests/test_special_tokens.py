@@ -203,7 +203,7 @@ def test_an_empty_prompt_and_a_scored_text_begin_with_it(tmp_path):
 def test_notes_say_what_stands_around_a_text(tmp_path):
     assert load(tmp_path, "bert").notes[-2:] == [
         "the tokenizer puts '[CLS]' (2) before a text: kept before prompts and scored texts",
-        "the tokenizer puts '[SEP]' (3) after a text: left out, since texts go on here",
+        "the tokenizer puts '[SEP]' (3) after a text: left out, since the text is continued",
     ]
     assert not [note for note in load(tmp_path, "gpt2").notes if "puts" in note]
 

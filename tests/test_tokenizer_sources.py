@@ -299,7 +299,7 @@ def test_scores_of_two_tokenizers_do_not_go_into_one_directory(tmp_path, other):
     assert run(*command).returncode == 0
     failed = run(*command, "--tokenizer", other)
     assert failed.returncode == 1
-    assert "holds outputs of other settings (tokenizer_sha256 was" in failed.stderr
+    assert "holds outputs with other settings (tokenizer_sha256 was" in failed.stderr
     copied = write(tmp_path / "copy", {path.name: path.read_bytes() for path in other.iterdir()})
     for source in (other, copied):
         assert run(*command[:-1], tmp_path / "second", "--tokenizer", source).returncode == 0

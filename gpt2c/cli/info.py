@@ -1,4 +1,4 @@
-"""`gpt2c info`: what a model is, and how it would run here."""
+"""`gpt2c info`: describe a model, and how it would run here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# Fields of Config -> what they are called here.
+# Fields of Config -> their names here.
 _SIZES = {
     "n_layer": "layers",
     "n_head": "heads",
@@ -36,7 +36,7 @@ _SIZES = {
     "n_types": "token types",
     "activation": "activation",
 }
-# The kind of a head -> the end of the title; what its logits mean -> what becomes of them.
+# The kind of a head -> the end of the title; what its logits mean -> their use.
 _TITLES = {
     "sequence": ", a classifier of texts",
     "token": ", a classifier of tokens",
@@ -76,7 +76,7 @@ def run(arguments: Namespace) -> None:
 def _describe_parts(arguments: Namespace) -> None:
     """The same of an encoder and of a decoder."""
     if arguments.check:
-        raise ValueError("--check looks at one model, and not at an encoder-decoder model")
+        raise ValueError("--check is for a single model, not for an encoder-decoder model")
     with open_output(arguments.output) as out:
         model = load_encoder_decoder(arguments)
         told = {"encoder": _told(model.encoder), "decoder": _told(model.decoder)}
@@ -88,7 +88,7 @@ def _describe_parts(arguments: Namespace) -> None:
 
 
 def _told(model: Pretrained) -> dict[str, Any]:
-    """All that is told of a model but for checks."""
+    """All information about a model, without checks."""
     tokenizer = model.tokenizer if model.has_tokenizer else None
     return {
         "model": model.name,
@@ -129,13 +129,13 @@ def _checks(model: Pretrained, arguments: Namespace) -> list[Finding]:
 
 
 def _sizes(config: Config) -> dict[str, Any]:
-    """Heads of keys and values are told of where they are others than the heads; token types of a BERT."""
+    """Key and value heads are shown if their number differs; token types for a BERT."""
     left_out = {"n_kv_head": not config.is_multi_query, "n_types": not config.is_bert}
     return {name: getattr(config, name) for name in _SIZES if not left_out.get(name)}
 
 
 def _head(config: Config) -> dict[str, Any] | None:
-    """What the model is besides or in place of a language model, as JSON has it."""
+    """The model's head for other tasks, as JSON."""
     if config.head is None:
         return None
     return {"class": class_of(config, config.head.kind), **dataclasses.asdict(config.head)}
