@@ -409,7 +409,7 @@ def test_bad_sources_and_options(load):
             continue
         with pytest.raises(error):
             model.generate(wrong)
-    with pytest.raises(TypeError, match="one text is needed"):
+    with pytest.raises(TypeError, match="give one text, not a list of"):
         model.given([[1], [2]])
     with pytest.raises(TypeError, match="max_new_tokens"):
         model.generate([1], max_length=5)

@@ -280,8 +280,8 @@ def test_the_parts_of_the_logit_are_told(bundled, cache):
     printed = view(bundled, TEXT)
     found = cache.attribution()
     word = bundled.suggest(TEXT, k=1)[0].text.replace(" ", "\u2423")
-    assert f"What adds up to the logit of the next token, {word}: {cache.logits[-1].max():.2f}" in printed
-    lines = section(printed, "What adds up")
+    assert f"Contributions to the logit of the next token, {word}: {cache.logits[-1].max():.2f}" in printed
+    lines = section(printed, "Contributions to the logit")
     for layer, line in enumerate(lines[1:7]):
         values = [found.components[f"{part} {layer}"] for part in ("attn", "mlp")]
         assert re.findall(r"-?\d+\.\d+", line) == [f"{value:.2f}" for value in values]

@@ -123,7 +123,7 @@ def test_a_vocabulary_of_three():
         (TEXT, {"edits": [edits.zero]}, TypeError, "edits are pairs of a name and a function"),
         (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*; got 5"),
         (TEXT, {"top_p": 0.5}, TypeError, "top_p"),
-        ([TEXT, TEXT], {}, TypeError, "explain takes one text, but got a list of 2"),
+        ([TEXT, TEXT], {}, TypeError, "explain takes one text, not a list of 2"),
         ("x " * 600, {}, ContextLengthError, "1200 tokens, but the model has 512 positions"),
     ],
 )

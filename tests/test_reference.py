@@ -264,7 +264,7 @@ def test_bad_ids():
         reference.forward(config, weights, [])
     with pytest.raises(ValueError, match=r"got shape \(1, 2\)"):
         reference.forward(config, weights, [[1, 2]])
-    with pytest.raises(ContextLengthError, match=r"10 tokens are more than the model's 9 positions"):
+    with pytest.raises(ContextLengthError, match=r"10 tokens exceed the model's 9 positions"):
         reference.forward(config, weights, [1] * 10)
 
 

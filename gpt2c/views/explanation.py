@@ -1,4 +1,4 @@
-"""How a model reads a text and goes on with it: as a page, as text for a terminal, as JSON values."""
+"""How a model reads a text and continues it: as a page, as text for a terminal, as JSON values."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "check_options"]
 
-# How many next tokens are told.
+# The number of next tokens shown.
 NEXT = 5
-# Of the frame in notebooks, in pixels.
+# Height of the frame in notebooks, in pixels.
 HEIGHT = 720
 
 
 class Explanation:
-    """What :meth:`gpt2c.GPT2.explain` returns. Pages, text and JSON are made when they are asked for.
+    """The result of :meth:`gpt2c.GPT2.explain`. Pages, text and JSON are made on request.
 
     In a notebook it shows its page; ``print`` shows its text.
 
@@ -49,11 +49,11 @@ class Explanation:
     ----------
     model : LoadedModel
     text : str
-        What is explained; for token ids their text.
+        The explained text; for token ids their text.
     token_ids : np.ndarray
-        Its tokens, int32 [T], with what the tokenizer puts before it.
+        Its tokens, int32 [T], including the tokenizer's prefix.
     edits : list of str
-        What was changed in the pass, and how, in words.
+        Descriptions of the edits in the pass.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Explanation:
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:
-            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
         if layer is not None:
             layer = check_index("layer", layer, model.config.n_layer)
         if head is not None:
@@ -106,7 +106,7 @@ class Explanation:
 
     @cached_property
     def html(self) -> str:
-        """The page: one HTML file, which needs no network."""
+        """The page: one HTML file, which works offline."""
         return explain_page(
             self.model,
             self._given,
@@ -119,13 +119,13 @@ class Explanation:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file, which appears once it is complete."""
+        """Write the page to a file, which appears when complete."""
         page = self.html.encode("utf-8")
         with replacing(os.fspath(path), binary=True) as file:
             file.write(page)
 
     def print(self, out: TextIO, width: int) -> None:
-        """Write it as text for a terminal of so many columns."""
+        """Write it as text for a terminal of ``width`` columns."""
         told, screen, c = self._told, terminal.Screen(out, width), self.model.config
         about = (
             f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
@@ -196,7 +196,7 @@ class Explanation:
     @cached_property
     def _told(self) -> _Told:
         given, special = self._given, self._special
-        # Scored is what stands behind the first token, which may be one that the tokenizer put there.
+        # Scores start after the first token, which may be from the tokenizer.
         put = len(self.token_ids) > len(self.model.encode_text(given, "the text", special=special))
         scored: Any = None
         if len(self.token_ids) > 1:
@@ -205,7 +205,7 @@ class Explanation:
 
 
 class _Told:
-    """What is printed of a text, or written as JSON."""
+    """The content of the text and of the JSON."""
 
     def __init__(
         self,
@@ -237,13 +237,13 @@ class _Told:
 
 
 def check_options(*, max_new_tokens: Any, num_beams: Any, temperature: Any, seed: Any) -> None:
-    """Raise ValueError or TypeError where a continuation cannot be so."""
+    """Raise ValueError or TypeError for an invalid continuation."""
     SamplingOptions(max_new_tokens=max_new_tokens, num_beams=num_beams)
     SamplingOptions(temperature=temperature, seed=seed)
 
 
 def _names(layer: int, results: Iterable[str]) -> NamesFilter:
-    """The activations to capture: the largest ones in ``layer`` only, and results of heads if edited."""
+    """The activations to capture: the largest ones only in ``layer``, and results of heads if edited."""
 
     def wanted(name: str) -> bool:
         place = name.rpartition(".")[2].removeprefix("hook_")
