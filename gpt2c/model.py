@@ -290,19 +290,19 @@ class GPT2(Pretrained):
             u)`` replaces the logits. 1 is none, above 1 emphasizes the prompt. Without a negative
             prompt, u follows only the last token of the prompt.
         top_k : int, default 0
-            Sample only among the k most probable tokens; 0 is no limit.
+            Sample only among the k most probable tokens; 0: no limit.
         top_p : float, default 1
             Sample among the fewest most probable tokens whose probabilities add up to at least ``top_p``,
-            0 < top_p <= 1; 1 is no limit.
+            0 < top_p <= 1; 1: no limit.
         min_p : float, default 0
             Remove tokens whose probability is below ``min_p`` times that of the most probable one, 0 to 1;
-            0 is no limit.
+            0: no limit.
         typical_p : float, default 1
             Sample among the tokens whose surprisal is closest to its expectation, as few as reach a
-            probability of ``typical_p`` (Meister et al. 2022); 1 is no limit.
+            probability of ``typical_p`` (Meister et al. 2022); 1: no limit.
         top_n_sigma : float, default 0
             Remove tokens whose logit is more than ``top_n_sigma`` standard deviations of all logits below
-            the greatest one (Tang et al. 2024); 0 is no limit.
+            the greatest one (Tang et al. 2024); 0: no limit.
         xtc_probability, xtc_threshold : float, default 0 and 0.1
             With this probability, independently for each token: remove the most probable tokens, all that
             reach the threshold except the least probable of them ("exclude top choices").

@@ -88,7 +88,7 @@ def of_text(function: Callable[..., R]) -> Callable[..., R]:
             given = signature.bind(*both, *args, **options)
             ids = given.arguments["ids"]
             if isinstance(ids, str) and model is None:
-                raise TypeError(f"text needs a model, which has the tokenizer; got {shown(ids)}")
+                raise TypeError(f"text needs a model, which has the tokenizer, not {shown(ids)}")
         except TypeError as error:
             raise TypeError(f"{function.__name__} takes {ways}: {error}") from None
         if isinstance(ids, str):
@@ -391,9 +391,9 @@ def _check_ids(
         raise ValueError("states are needed if the model has cross-attention, and only then")
     ids = np.asarray(ids, np.int64)  # [T]
     if ids.ndim != 1 or len(ids) == 0:
-        raise ValueError(f"ids must be one sequence of at least one token id, got shape {ids.shape}")
+        raise ValueError(f"ids must be one sequence of at least one token id, not shape {ids.shape}")
     if len(ids) > config.n_ctx:
         raise ContextLengthError(f"{len(ids)} tokens exceed the model's {config.n_ctx} positions")
     if ids.min() < 0 or ids.max() >= config.n_vocab:
-        raise ValueError(f"token ids must lie in 0 ... {config.n_vocab - 1}, got {ids.min()} ... {ids.max()}")
+        raise ValueError(f"token ids must lie in 0 ... {config.n_vocab - 1}, not {ids.min()} ... {ids.max()}")
     return ids

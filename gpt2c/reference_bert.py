@@ -188,9 +188,9 @@ def _check_types(config: Config, ids: np.ndarray, types: Ids | None) -> np.ndarr
         return np.zeros(len(ids), np.int64)  # [T]
     types = np.asarray(types, np.int64)  # [T]
     if types.shape != ids.shape:
-        raise ValueError(f"types must be one for each of the {len(ids)} ids, got shape {types.shape}")
+        raise ValueError(f"types must be one for each of the {len(ids)} ids, not shape {types.shape}")
     if not config.n_types:
         raise ValueError("the model has no token types: leave types out")
     if types.min() < 0 or types.max() >= config.n_types:
-        raise ValueError(f"types must lie in 0 ... {config.n_types - 1}, got {types.min()} ... {types.max()}")
+        raise ValueError(f"types must lie in 0 ... {config.n_types - 1}, not {types.min()} ... {types.max()}")
     return types

@@ -12,7 +12,7 @@
 #endif
 
 /* The body runs under the default floating-point state (another library may have set flush-to-zero or another rounding
- * in this thread); the state that was found is restored. */
+ * in this thread); the previous state is restored. */
 static void team_call(team_body body, void *argument, int thread, int threads) {
     fenv_t found;
     fegetenv(&found);
@@ -45,7 +45,7 @@ typedef struct {
     team_body body;
     void *argument;
     int thread;
-    atomic_int *threads; /* 0 until it is known how many could be started */
+    atomic_int *threads; /* 0 until the number of started threads is known */
 } team_member;
 
 static int team_member_main(void *pointer) {

@@ -297,7 +297,7 @@ def test_a_search_that_comes_to_nothing_says_so():
 
 def test_what_cannot_be_searched_is_refused(bundled):
     for options, message in (
-        ({"num_beams": 0}, "num_beams must be from 1 to 1024, each with its own cache; got 0"),
+        ({"num_beams": 0}, "num_beams must be from 1 to 1024, each with its own cache, not 0"),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             r"num_return_sequences \(3\) must not be above num_beams \(2\)",
@@ -306,9 +306,9 @@ def test_what_cannot_be_searched_is_refused(bundled):
         ({"early_stopping": "never"}, "early_stopping is for beam search"),
         (
             {"num_beams": 2, "early_stopping": "often"},
-            "early_stopping must be True, False or 'never'; got 'often'",
+            "early_stopping must be True, False or 'never', not 'often'",
         ),
-        ({"num_beams": 2, "length_penalty": math.nan}, "length_penalty must be from -100 to 100; got nan"),
+        ({"num_beams": 2, "length_penalty": math.nan}, "length_penalty must be from -100 to 100, not nan"),
     ):
         with pytest.raises(ValueError, match=message):
             bundled.generate("a", **options)

@@ -332,7 +332,7 @@ def test_captures_have_the_heads_that_there_are(load):
     assert same(logits, model.forward(ids))
     with pytest.raises(ValueError, match="this model has no value called 'attn_in'"):
         model.run_with_cache(ids, "attn_in")
-    with pytest.raises(ValueError, match=r"heads of blocks.1.attn.hook_k must be 0; got 1|0"):
+    with pytest.raises(ValueError, match=r"heads of blocks.1.attn.hook_k must be 0, not 1|0"):
         model.run_with_cache(ids, edits=[("blocks.1.attn.hook_k", edits.zero(heads=1))])
     found = model.patch(ids, ids[::-1].copy(), ("k", [0, 1], "all", [0]), lambda logits: logits[-1, 0])
     assert found.values.shape == (2, 1)

@@ -238,8 +238,8 @@ def test_paths_that_do_not_exist(tmp_path):
 
 def test_wrong_options(tmp_path):
     write_model(tmp_path)
-    refused(5, r"^source must be a path, the name of a model on the Hub, or None .*; got int$", TypeError)
-    refused(b"gpt2", r"; got bytes$", TypeError)
+    refused(5, r"^source must be a path, the name of a model on the Hub, or None .*, not int$", TypeError)
+    refused(b"gpt2", r", not bytes$", TypeError)
     refused(
         None, r"^revision is for names on the Hub; .* is a path on this machine$", ValueError, revision="main"
     )

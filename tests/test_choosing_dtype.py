@@ -162,7 +162,7 @@ def test_auto_is_for_score(name, capsys):
 
 
 def test_auto_is_not_for_python():
-    with pytest.raises(ValueError, match="got 'auto'; gpt2c bench --recommend shows which is fastest"):
+    with pytest.raises(ValueError, match="not 'auto'; gpt2c bench --recommend shows which is fastest"):
         GPT2.from_pretrained(dtype="auto")
 
 

@@ -484,13 +484,13 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (["generate", "--backend", "cuda"], 2, "invalid choice: 'cuda'"),
         (["info", "--dtype", "int2"], 2, "argument --dtype: invalid choice: 'int2'"),
         (["score", "x", "--dtype", "int8", "--backend", "blas"], 1, "dtype 'int8' needs backend 'native'"),
-        (["generate", "x", "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
+        (["generate", "x", "-n", "0"], 1, "max_new_tokens must be at least 1, not 0"),
         (
             ["generate", "x", "--temperature", "nan"],
             1,
-            "temperature must be 0 (greedy) or above, and finite; got nan",
+            "temperature must be 0 (greedy) or above, and finite, not nan",
         ),
-        (["generate", "x", "--top-p", "2", "-m", "/nowhere"], 1, "got 2"),  # before anything is loaded
+        (["generate", "x", "--top-p", "2", "-m", "/nowhere"], 1, "not 2"),  # before anything is loaded
         (["generate", "x", "--top-p", "0"], 1, "top_p must be above 0"),
         (["generate", "x", "--deadline", "0", "-m", "/nowhere"], 1, "seconds above 0"),
         (["generate", "x", "--heal", "--num-beams", "2"], 1, "heal goes with num_beams=1 only"),
@@ -503,7 +503,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (["generate", "x", "--seed", "-1"], 1, "seed must be from 0"),
         (["generate", "x", "--stop", ""], 1, "stop must not hold an empty string"),
         (["generate", "x", "--logit-bias", "5000=1"], 1, "logit_bias names token 5000"),
-        (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024; got 0"),
+        (["generate", "x", "-t", "0"], 1, "threads must be from 1 to 1024, not 0"),
         (["generate", "x", "-n", "600"], 1, "at most 512 new tokens fit after it"),
         (["generate", "x", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (
@@ -522,7 +522,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
             1,
             "there is no file x: several arguments, or one with -o DIR, are names",
         ),
-        (["suggest", "x", "-k", "0"], 1, "-k must be at least 1; got 0"),
+        (["suggest", "x", "-k", "0"], 1, "-k must be at least 1, not 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),
         (["score", "x", "-f", "y"], 1, "give a text or a file (-f), not both"),
         (["score", "-f", "/nowhere/at/all"], 1, "/nowhere/at/all: No such file or directory"),

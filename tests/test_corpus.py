@@ -846,7 +846,7 @@ def test_the_file_on_stdin_is_not_replaced(corpus, tmp_path):
         (["The king", "--max-tokens", "3"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["The king", "--max-tokens", "0"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["-f", "a.jsonl", "--text-field", "x"], 1, "--text-field is for files of texts"),
-        (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1; got 0"),
+        (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1, not 0"),
         (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be from 1 to 512, the"),
         (["a.jsonl", "-o", "out", "--stride", "513"], 1, "stride must be from 1 to 512, the model's"),
         (["a.jsonl", "-o", "out", "--prefix", "a b"], 1, "prefix must be made of letters, digits and _"),

@@ -226,7 +226,7 @@ def test_the_choice_stands_in_the_settings(model, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match="on_error was 'skip', now 'stop'"):
         claim(str(tmp_path), task, FileOptions(), ())
-    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip, not 'ignore'"):
         FileOptions(on_error="ignore")
 
 

@@ -181,7 +181,7 @@ def test_what_begins_beyond_a_value_is_refused():
                 chosen(value, hook)
                 assert not value.any()
                 continue
-            allowed = rf"{what} of blocks.1.attn.hook_z must be from 0 to {sizes[what] - 1}; got {first}"
+            allowed = rf"{what} of blocks.1.attn.hook_z must be from 0 to {sizes[what] - 1}, not {first}"
             with pytest.raises(ValueError, match=allowed):
                 chosen(value, hook)
     last = edits.add(1, heads=slice(1, None), units=slice(11, None), positions=slice(6, None))
@@ -196,9 +196,9 @@ def test_numbers_that_float32_does_not_hold_are_refused():
                 make(number)
     with pytest.raises(ValueError, match="exceeds float32"):
         edits.add(np.array([1, 1e39]))
-    with pytest.raises(TypeError, match="needs a number or an array of numbers; got 'x'"):
+    with pytest.raises(TypeError, match="needs a number or an array of numbers, not 'x'"):
         edits.add("x")
-    with pytest.raises(TypeError, match="needs a number; got None"):
+    with pytest.raises(TypeError, match="needs a number, not None"):
         edits.scale(None)
     # Hidden keys are what infinities are for.
     value = np.ones((1, 2, 2), np.float32)
@@ -489,13 +489,13 @@ def test_errors_of_edits():
         model.run_with_cache([1], edits=["hook_embed"])
     with pytest.raises(ValueError, match=r"this model has no value called 'blocks.7"):
         run("blocks.7.hook_resid_pre", edits.zero())
-    with pytest.raises(ValueError, match=r"heads of blocks.0.attn.hook_z must be from 0 to 1; got 2"):
+    with pytest.raises(ValueError, match=r"heads of blocks.0.attn.hook_z must be from 0 to 1, not 2"):
         run("blocks.0.attn.hook_z", edits.zero(heads=2))
-    with pytest.raises(ValueError, match=r"units of hook_embed must be from 0 to 23; got 24"):
+    with pytest.raises(ValueError, match=r"units of hook_embed must be from 0 to 23, not 24"):
         run("hook_embed", edits.zero(units=24))
-    with pytest.raises(ValueError, match=r"positions of hook_embed must be at least 0; got -1"):
+    with pytest.raises(ValueError, match=r"positions of hook_embed must be at least 0, not -1"):
         model.generate([1, 2], max_new_tokens=2, edits=[("hook_embed", edits.zero(positions=-1))])
-    with pytest.raises(ValueError, match="positions of hook_embed must be from 0 to 2; got 3"):
+    with pytest.raises(ValueError, match="positions of hook_embed must be from 0 to 2, not 3"):
         run("hook_embed", edits.zero(positions=[0, 3]))
     with pytest.raises(TypeError, match=r"edits.zero makes an edit: call it, edits.zero\(...\)"):
         run("hook_embed", edits.zero)
@@ -506,7 +506,7 @@ def test_errors_of_edits():
     with pytest.raises(ValueError, match="has positions 0 to 1, not 2"):
         run("hook_embed", edits.replace(np.zeros((2, 24))))
     for shape in ((3,), (3, 10), (3, 30)):
-        with pytest.raises(ValueError, match=r"replace needs .* \[positions, 24\] for hook_embed; got \[3"):
+        with pytest.raises(ValueError, match=r"replace needs .* \[positions, 24\] for hook_embed, not \[3"):
             run("hook_embed", edits.replace(np.zeros(shape)))
     with pytest.raises(ValueError, match=r"needs .* \[2, positions, 3\] for blocks.0.attn.hook_pattern"):
         run("blocks.0.attn.hook_pattern", edits.replace(np.zeros((2, 2, 2))))
@@ -664,11 +664,11 @@ def test_errors_of_patching():
         patch("z")
     with pytest.raises(TypeError, match="over must be a tuple"):
         patch(("z",))
-    with pytest.raises(TypeError, match="layers must be a list or range of integers; got 'all'"):
+    with pytest.raises(TypeError, match="layers must be a list or range of integers, not 'all'"):
         patch(("z", "all"))
-    with pytest.raises(TypeError, match=r"positions must be a list or range .*, or 'all' .*; got 3"):
+    with pytest.raises(TypeError, match=r"positions must be a list or range .*, or 'all' .*, not 3"):
         patch(("z", [0], 3))
-    with pytest.raises(ValueError, match="one of the positions must be from 0 to 2; got 3"):
+    with pytest.raises(ValueError, match="one of the positions must be from 0 to 2, not 3"):
         patch(("z", [0], [3]))
     with pytest.raises(ValueError, match="resid_pre has no heads: leave them out"):
         patch(("resid_pre", [0], [1], [1]))

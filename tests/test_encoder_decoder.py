@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_logits(load):
         model.score(sources, 5)
     with pytest.raises(ValueError, match="0 targets"):
         model.score(sources, [])
-    with pytest.raises(ValueError, match="as many of each; got 3 sources and 2 targets"):
+    with pytest.raises(ValueError, match="as many of each, not 3 sources and 2 targets"):
         model.score(sources, targets[:2])
     with pytest.raises(ValueError, match="one text each"):
         model.score(sources, targets[0])

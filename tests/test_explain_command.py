@@ -113,11 +113,11 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*got 6"),
         ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*got -7"),
         ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*got 4"),
-        ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
+        ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1, not 0"),
         (
             [TEXT, "--num-beams", "0"],
             1,
-            "num_beams must be from 1 to 1024, each with its own cache; got 0",
+            "num_beams must be from 1 to 1024, each with its own cache, not 0",
         ),
         ([TEXT, "--open"], 1, "--open shows a page: give the file for it with -o FILE"),
         ([TEXT, "--open", "-o", "-"], 1, "--open shows a page"),

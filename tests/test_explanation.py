@@ -121,7 +121,7 @@ def test_a_vocabulary_of_three():
             "this model has no value called",
         ),
         (TEXT, {"edits": [edits.zero]}, TypeError, "edits are pairs of a name and a function"),
-        (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*; got 5"),
+        (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*, not 5"),
         (TEXT, {"top_p": 0.5}, TypeError, "top_p"),
         ([TEXT, TEXT], {}, TypeError, "explain takes one text, not a list of 2"),
         ("x " * 600, {}, ContextLengthError, "1200 tokens, but the model has 512 positions"),
@@ -203,7 +203,7 @@ def test_an_edit_is_refused_where_it_does_not_fit(tmp_path):
     page = tmp_path / "page.html"
     for words, status, message in (
         ("z:nought", 2, "'nought' is not an edit"),
-        ("z:zero:positions=5", 1, "positions of blocks.0.attn.hook_z must be from 0 to 4; got 5"),
+        ("z:zero:positions=5", 1, "positions of blocks.0.attn.hook_z must be from 0 to 4, not 5"),
         ("resid_pre:scale=1e30", 1, "the edits make logits infinite or NaN"),
     ):
         done = run("explain", TEXT, "--edit", words, "-o", page)

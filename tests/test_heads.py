@@ -425,10 +425,10 @@ def test_wrong_texts(load, tmp_path):
     with pytest.raises(TypeError, match="text 1 must be a string or token ids"):
         model.classify(["a", None])
     with pytest.raises(
-        ValueError, match="max_tokens must be from 1 to 1024, the model's positions; got 2000"
+        ValueError, match="max_tokens must be from 1 to 1024, the model's positions, not 2000"
     ):
         model.classify("a", max_tokens=2000)
-    with pytest.raises(ValueError, match=r"pooling must be 'mean', .* or 'weighted_mean'; got 'most'"):
+    with pytest.raises(ValueError, match=r"pooling must be 'mean', .* or 'weighted_mean', not 'most'"):
         model.embed("a", pooling="most")
     with pytest.raises(TypeError, match="special must be True or False"):
         model.classify("a", special=1)
@@ -494,7 +494,7 @@ def test_results_show_what_they_have(load):
 
 
 def test_several_texts_are_a_list(load):
-    with pytest.raises(TypeError, match=r"\(list\(texts\) makes one of an iterator\); got generator"):
+    with pytest.raises(TypeError, match=r"\(list\(texts\) makes one of an iterator\), not generator"):
         load("single").classify(text for text in ["a"])
 
 

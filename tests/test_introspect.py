@@ -295,9 +295,9 @@ def test_names_filters_take_what_the_cache_takes():
 @pytest.mark.parametrize("wrong", [3, [3], ["pattern", 3.5], [b"pattern"], (3, "pattern"), [None]])
 def test_names_that_are_no_strings_are_refused(wrong):
     model, _ = random_gpt2()
-    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*, not "):
         model.run_with_cache([1], wrong)
-    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*, not "):
         model.generate([1], max_new_tokens=1, names_filter=wrong)
 
 
@@ -348,7 +348,7 @@ def test_what_cannot_be_captured():
         model.generate([1], names_filter="*.hook_z", overflow="slide")
     with pytest.raises(ValueError, match="this model has no value called 'hook_z'"):
         model.generate([1], names_filter="hook_z")
-    with pytest.raises(TypeError, match="causal must be True or False; got 'no'"):
+    with pytest.raises(TypeError, match="causal must be True or False, not 'no'"):
         model.run_with_cache([1], causal="no")
     with pytest.raises(ValueError, match="logits_to_keep must be at least 0"):
         model.run_with_cache([1], logits_to_keep=-1)

@@ -238,9 +238,9 @@ def test_wrong_fillings(load):
     with pytest.raises(TypeError, match="fill takes texts, not pairs of texts:"):
         model.fill([("60", "1")])
     for k in (0, 62):
-        with pytest.raises(ValueError, match=f"k must be from 1 to 61; got {k}"):
+        with pytest.raises(ValueError, match=f"k must be from 1 to 61, not {k}"):
             model.fill("60", k)
-    with pytest.raises(ValueError, match="num_beams must be from 1 to 1024; got 0"):
+    with pytest.raises(ValueError, match="num_beams must be from 1 to 1024, not 0"):
         model.fill("60", num_beams=0)
     with pytest.raises(ContextLengthError, match="has 161 tokens"):
         model.fill([MASK] * 161)

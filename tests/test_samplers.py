@@ -249,14 +249,14 @@ def test_logits_that_are_no_numbers_are_refused_as_always(bad):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"typical_p": 0.0}, "typical_p must be above 0 and at most 1 (1 is no limit); got 0"),
-        ({"top_n_sigma": -1}, "top_n_sigma must be from 0 (no limit) to 1e6; got -1"),
-        ({"xtc_probability": 1.5}, "xtc_probability must be from 0 (never) to 1 (always); got 1.5"),
-        ({"xtc_threshold": 0}, "xtc_threshold must be above 0 and at most 1; got 0"),
-        ({"mirostat": 3}, "mirostat must be from 0 to 2 (0 is none, 2 is version 2); got 3"),
+        ({"typical_p": 0.0}, "typical_p must be above 0 and at most 1 (1 is no limit), not 0"),
+        ({"top_n_sigma": -1}, "top_n_sigma must be from 0 (no limit) to 1e6, not -1"),
+        ({"xtc_probability": 1.5}, "xtc_probability must be from 0 (never) to 1 (always), not 1.5"),
+        ({"xtc_threshold": 0}, "xtc_threshold must be above 0 and at most 1, not 0"),
+        ({"mirostat": 3}, "mirostat must be from 0 to 2 (0 is none, 2 is version 2), not 3"),
         ({"mirostat": 1}, "mirostat must be 0 (none) or 2; version 1 is not supported: use 2"),
-        ({"mirostat_tau": 0}, "mirostat_tau must be above 0 and at most 1000; got 0"),
-        ({"mirostat_eta": -0.1}, "mirostat_eta must be from 0 to 1000; got -0.1"),
+        ({"mirostat_tau": 0}, "mirostat_tau must be above 0 and at most 1000, not 0"),
+        ({"mirostat_eta": -0.1}, "mirostat_eta must be from 0 to 1000, not -0.1"),
         (
             {"typical_p": 0.5, "temperature": 0},
             "typical_p is for sampling: give a temperature above 0 with it",

@@ -124,7 +124,7 @@ def test_windows_and_what_begins_them(bundled, tmp_path):
             "--top shows tokens, --words shows words: leave one out, or use --json",
         ),
         (["--repeat-bos", "--no-bos"], "but bos=False has none"),
-        (["--window", 0], "window must be from 1 to 512, the model's positions; got 0"),
+        (["--window", 0], "window must be from 1 to 512, the model's positions, not 0"),
         (["--top", 5000], "top must be from 0 to 4096"),
     ],
 )

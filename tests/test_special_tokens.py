@@ -341,7 +341,7 @@ def test_files_of_texts_with_special_tokens(typed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--bos", "302"], 1, "bos must be from 0 to 301, a token id, or True or False; got 302"),
+        (["--bos", "302"], 1, "bos must be from 0 to 301, a token id, or True or False, not 302"),
         (["--bos", "-1"], 1, "bos must be from 0 to 301"),
         (["--bos", "x"], 2, "argument --bos: invalid int value: 'x'"),
         (["--bos", "1", "--no-bos"], 2, "argument --no-bos: not allowed with argument --bos"),

@@ -110,7 +110,7 @@ def _of_both(tokenizer: Any) -> tuple[Any, Any]:
         return tokenizer, tokenizer
     if len(tokenizer) != 2:
         raise TypeError(
-            "tokenizer must be one for both parts or a pair (the encoder's, the decoder's); got "
+            "tokenizer must be one for both parts or a pair (the encoder's, the decoder's), not "
             f"{len(tokenizer)} in a tuple"
         )
     return tokenizer

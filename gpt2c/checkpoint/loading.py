@@ -101,10 +101,10 @@ def check_arithmetic(dtype: Any, backend: Any) -> None:
     if dtype is not None and dtype not in _engine.DTYPES:
         measured = "; gpt2c bench --recommend shows which is fastest here" if dtype == "auto" else ""
         raise ValueError(
-            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}, not {dtype!r}{measured}"
         )
     if backend not in _engine.BACKENDS:
-        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+        raise ValueError(f"backend must be 'native' or 'blas', not {backend!r}")
 
 
 def origin_of(source: Any, hub: dict[str, Any], **how: Any) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def check_given(source: object, subfolder: str | None) -> None:
     """Raise unless these can be a model and a directory inside it."""
     if source is not None and not isinstance(source, (str, os.PathLike)):
         raise TypeError(
-            "source must be a path, the name of a model on the Hub, or None for the bundled model; got "
+            "source must be a path, the name of a model on the Hub, or None for the bundled model, not "
             f"{type(source).__name__}"
         )
     if subfolder is None:

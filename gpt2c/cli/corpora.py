@@ -95,9 +95,9 @@ def _output_directory(arguments: Namespace, work: Work) -> str:
         for source in arguments.text:
             check_input(source)
         name = arguments.text[0]
-        got = "" if directory is None else f"; {directory} is the name of a file"
+        other = "" if directory is None else f"; {directory} is the name of a file"
         raise ValueError(
-            f"{work.results} of files go to a directory: give it with -o DIR{got} ({work.for_a_text} {name})"
+            f"{work.results} of files go to a directory: give it with -o DIR{other} ({work.for_a_text} {name})"
         )
     return directory
 

@@ -29,7 +29,7 @@ def run(arguments: Namespace) -> None:
     if arguments.words and arguments.edits:
         raise ValueError("--words goes without edits: leave one of them out")
     if arguments.k < 1:
-        raise ValueError(f"-k must be at least 1; got {arguments.k}")
+        raise ValueError(f"-k must be at least 1, not {arguments.k}")
     text = read_text(arguments.text)
     if text is None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):

@@ -375,8 +375,8 @@ cdef class Weights:
         """
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu" or ids.ndim != 1 or ((ids < 0) | (ids >= self.config.n_vocab)).any():
-            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}; "
-                             f"got {ids.tolist()!r}")
+            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}, "
+                             f"not {ids.tolist()!r}")
         if self.backend == "blas":
             return self.matrices[GPT2C_HEAD, 0].T[ids]
         return self.columns(&self.model.head, ids.tolist())

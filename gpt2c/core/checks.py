@@ -24,10 +24,10 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None, note
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer, {allowed}; got {shown(value)} ({type(value).__name__})"
+            f"{name} must be an integer, {allowed}, not {shown(value)} ({type(value).__name__})"
         ) from None
     if number < low or (high is not None and number > high):
-        raise ValueError(f"{name} must be {allowed}; got {shown(number)}")
+        raise ValueError(f"{name} must be {allowed}, not {shown(number)}")
     return number
 
 
@@ -41,11 +41,11 @@ def as_float(value: Any) -> float:
 
 def check_number(name: str, value: Any, fits: Callable[[float], bool], allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, {allowed}; got {shown(value)} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a number, {allowed}, not {shown(value)} ({type(value).__name__})")
     number = as_float(value)
     if not math.isfinite(number) or not fits(number):
         given = shown(value) if isinstance(value, int) else f"{number:g}"
-        raise ValueError(f"{name} must be {allowed}; got {given}")
+        raise ValueError(f"{name} must be {allowed}, not {given}")
     return number
 
 
@@ -57,5 +57,5 @@ def check_index(name: str, value: Any, n: int) -> int:
 def check_flag(name: str, value: Any) -> bool:
     """``value`` as a bool, or a TypeError."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False; got {shown(value)}")
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)

@@ -91,10 +91,10 @@ def _check_tokens(tokens: Any, n: int) -> None:
     if tokens is None:
         return
     if not isinstance(tokens, list | tuple) or not all(isinstance(token, str) for token in tokens):
-        raise TypeError(f"tokens must be a list of str, one per position; got {shown(tokens)}")
+        raise TypeError(f"tokens must be a list of str, one per position, not {shown(tokens)}")
     if len(tokens) != n:
         raise ValueError(
-            f"tokens must have one label for each of the {n} positions of the states; got {len(tokens)}"
+            f"tokens must have one label for each of the {n} positions of the states, not {len(tokens)}"
         )
 
 
@@ -104,13 +104,13 @@ def _checked(states: Any, n_embd: int) -> np.ndarray:
     try:
         found = np.asarray(states)
     except ValueError:  # lists of different lengths
-        raise TypeError(f"the encoder's states must be {needed}; got {shown(states)}") from None
+        raise TypeError(f"the encoder's states must be {needed}, not {shown(states)}") from None
     if found.dtype.kind not in "fiu":
         raise TypeError(
-            f"the encoder's states must be {needed}; got {type(states).__name__} of {found.dtype}"
+            f"the encoder's states must be {needed}, not {type(states).__name__} of {found.dtype}"
         )
     if found.ndim != 2 or not len(found) or found.shape[1] != n_embd:
-        raise ValueError(f"the encoder's states must be {needed}; got {list(found.shape)}")
+        raise ValueError(f"the encoder's states must be {needed}, not {list(found.shape)}")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(found, np.float32)
     if not np.isfinite(rows).all():

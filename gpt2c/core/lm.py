@@ -138,7 +138,7 @@ class LoadedModel:
             dtype = _engine.DEFAULT_CACHE_DTYPES[self.dtype]
         if dtype not in _engine.CACHE_DTYPES:
             allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
-            raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
+            raise ValueError(f"cache_dtype must be {allowed}, not {dtype!r}")
         self._cache_dtype = dtype
 
     @property

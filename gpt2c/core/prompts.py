@@ -52,7 +52,7 @@ def separate(prompts: Any, allowed: str = PROMPTS) -> tuple[bool, Sequence[Any]]
     if isinstance(prompts, str | np.ndarray):
         return False, [prompts]
     if not isinstance(prompts, list | tuple):
-        raise TypeError(f"{allowed}; got {type(prompts).__name__}")
+        raise TypeError(f"{allowed}, not {type(prompts).__name__}")
     if not prompts:
         raise ValueError(f"the list is empty; {_EMPTY}")
     if isinstance(prompts[0], _TEXT):
@@ -83,7 +83,7 @@ def split_pair(item: Any, name: str) -> tuple[Any, Any]:
     if isinstance(item, tuple) and any(isinstance(part, _TEXT) for part in item):
         raise TypeError(
             f"{name} must be a text or a pair (context, continuation): a pair has two members, each a string "
-            f"or token ids; got {shown(item)}"
+            f"or token ids, not {shown(item)}"
         )
     return (), item
 
@@ -111,17 +111,17 @@ def token_ids(ids: Any, n_vocab: int, name: str, *, empty: str = _EMPTY) -> np.n
     if isinstance(ids, np.ndarray):
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise TypeError(
-                f"{name} must be a one-dimensional array of integers; got {ids.ndim} dimensions of "
+                f"{name} must be a one-dimensional array of integers, not {ids.ndim} dimensions of "
                 f"{ids.dtype}"
             )
     elif isinstance(ids, list | tuple):
         for token in ids:
             if isinstance(token, bool | np.bool_) or not isinstance(token, int | np.integer):
                 raise TypeError(
-                    f"{name} must hold integers only; got {shown(token)} ({type(token).__name__})"
+                    f"{name} must hold integers only, not {shown(token)} ({type(token).__name__})"
                 )
     else:
-        raise TypeError(f"{name} must be a string or token ids in a list or array; got {type(ids).__name__}")
+        raise TypeError(f"{name} must be a string or token ids in a list or array, not {type(ids).__name__}")
     if len(ids) == 0:
         raise ValueError(f"{name} has no token ids; {empty}")
     low, high = int(min(ids)), int(max(ids))

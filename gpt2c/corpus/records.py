@@ -60,15 +60,15 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         if not f"{self.prefix}x".isidentifier():
-            raise ValueError(f"prefix must be made of letters, digits and _; got {self.prefix!r}")
+            raise ValueError(f"prefix must be made of letters, digits and _, not {self.prefix!r}")
         if self.on_error not in ON_ERROR:
-            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {self.on_error!r}")
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {self.on_error!r}")
         # Scores are appended without quotes, so it cannot be part of a number.
         if self.delimiter is not None and (
             len(self.delimiter) != 1 or self.delimiter.isalnum() or self.delimiter in "\"'+-._\r\n\0"
         ):
             raise ValueError(
-                f"delimiter must be one character, such as ';' or a tab, and none of a number or name; got "
+                f"delimiter must be one character, such as ';' or a tab, and none of a number or name, not "
                 f"{self.delimiter!r}"
             )
 

@@ -154,7 +154,7 @@ class SamplingOptions:
         check_flag("heal", self.heal)
         if not isinstance(self.suffix, str | None):
             raise TypeError(
-                f"suffix must be the text after the gap, or None; got {type(self.suffix).__name__}"
+                f"suffix must be the text after the gap, or None, not {type(self.suffix).__name__}"
             )
 
     def _check_draw(self) -> None:
@@ -197,7 +197,7 @@ class SamplingOptions:
         self._put("logits_processor", processors_of(self.logits_processor))
         if self.token_bitmask is not None and not callable(self.token_bitmask):
             raise TypeError(
-                "token_bitmask must be a function of the new token ids, or None; got "
+                "token_bitmask must be a function of the new token ids, or None, not "
                 f"{type(self.token_bitmask).__name__}"
             )
         if self.watermarking_config is not None:
@@ -220,7 +220,7 @@ class SamplingOptions:
         """What happens when the text exceeds the model's positions."""
         if self.overflow not in OVERFLOWS:
             raise ValueError(
-                f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}; got {self.overflow!r}"
+                f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}, not {self.overflow!r}"
             )
         if self.hop is not None:
             if self.overflow != "slide":
@@ -263,7 +263,7 @@ class SamplingOptions:
         self._put("num_beams", check_integer("num_beams", self.num_beams, 1, MOST_BEAMS, note))
         self._put_number("length_penalty", lambda p: abs(p) <= 100, "from -100 to 100")
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
-            raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
+            raise ValueError(f"early_stopping must be True, False or 'never', not {self.early_stopping!r}")
         self._check_groups()
         if self.num_beams > 1:
             if self.mirostat:

@@ -192,10 +192,12 @@ class LogitsProcessors:
         for processor in self.options.logits_processor:
             result = processor(ids.copy(), row)
             if not isinstance(result, np.ndarray) or result.shape != (self.n_vocab,):
-                got = f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else repr(result)
+                found = (
+                    f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else repr(result)
+                )
                 raise ValueError(
-                    f"a logits_processor must return the logits, an array of shape ({self.n_vocab},); got "
-                    f"{got}"
+                    f"a logits_processor must return the logits, an array of shape ({self.n_vocab},), not "
+                    f"{found}"
                 )
             row = result.astype(np.float32, copy=False)
             if np.isnan(row).any():
@@ -212,7 +214,7 @@ class LogitsProcessors:
         if mask.dtype.kind not in "iu" or mask.dtype.itemsize != 4 or mask.size < words:
             raise ValueError(
                 f"a token_bitmask must return at least {words} int32, a bit for each of "
-                f"{self._n_text_tokens} tokens, or None; got {mask.size} of {mask.dtype}"
+                f"{self._n_text_tokens} tokens, or None, not {mask.size} of {mask.dtype}"
             )
         allowed = np.unpackbits(
             np.ascontiguousarray(mask).reshape(-1).view(np.uint8),

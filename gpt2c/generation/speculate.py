@@ -223,7 +223,7 @@ def check_draft(draft: Any, model: LoadedModel) -> None:
     if draft is None or (isinstance(draft, str) and draft == "prompt"):
         return
     if not hasattr(draft, "new_cache"):
-        raise TypeError(f"draft must be 'prompt', a model, or None; got {shown(draft)}")
+        raise TypeError(f"draft must be 'prompt', a model, or None, not {shown(draft)}")
     draft.check_language_model()
     one, other = draft.config.n_vocab, model.config.n_vocab
     same = one == other

@@ -71,7 +71,7 @@ class WatermarkingConfig:
         check_integer("context_width of watermarking_config", self.context_width, 1)
         if self.seeding_scheme not in SCHEMES:
             raise ValueError(
-                f"seeding_scheme of watermarking_config must be {' or '.join(map(repr, SCHEMES))}; got "
+                f"seeding_scheme of watermarking_config must be {' or '.join(map(repr, SCHEMES))}, not "
                 f"{shown(self.seeding_scheme)}"
             )
 
@@ -83,7 +83,7 @@ class WatermarkingConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(given, Mapping):
             raise TypeError(
-                "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None; got "
+                "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None, not "
                 f"{shown(given)} ({type(given).__name__})"
             )
         for name in given:

@@ -57,7 +57,7 @@ def check_pooling(
     own = model.config.pooling or Pooling()
     if pooling is not None and pooling not in POOLINGS:
         *names, last = map(repr, POOLINGS)
-        raise ValueError(f"pooling must be {', '.join(names)} or {last}; got {shown(pooling)}")
+        raise ValueError(f"pooling must be {', '.join(names)} or {last}, not {shown(pooling)}")
     if pooling is None and own.problem:
         raise ConfigError(f"{model.name}: {own.problem}. pooling= (--pooling) chooses a supported one")
     options = check_options(model, **how)

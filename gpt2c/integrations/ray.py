@@ -51,7 +51,7 @@ class _Mapper(ABC):
     ) -> None:
         FileOptions(prefix=prefix, on_error=on_error)
         if not isinstance(text_column, str):
-            raise TypeError(f"text_column must be the name of a column; got {shown(text_column)}")
+            raise TypeError(f"text_column must be the name of a column, not {shown(text_column)}")
         self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
         self.text_column, self.prefix = text_column, prefix
         self.on_error = on_error

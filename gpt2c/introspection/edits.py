@@ -44,7 +44,7 @@ def scale(factor: float, *, positions: Choice = None, heads: Choice = None, unit
     """Multiply by a number. 0 always gives 0."""
     number = _float32("scale", factor)
     if number.ndim:
-        raise TypeError(f"scale needs a number; got an array {list(number.shape)}")
+        raise TypeError(f"scale needs a number, not an array {list(number.shape)}")
 
     @_quiet
     def edit(value: np.ndarray, hook: Hook) -> None:
@@ -135,7 +135,7 @@ def replace(
             a != b for i, (a, b) in enumerate(zip(other.shape, value.shape, strict=True)) if i != axis
         ):
             raise ValueError(
-                f"replace needs an array [{', '.join(needed)}] for {hook.name}; got {list(other.shape)}"
+                f"replace needs an array [{', '.join(needed)}] for {hook.name}, not {list(other.shape)}"
             )
         # For the last norm a cache may have only the end of the text.
         first = len(source.token_ids) - other.shape[axis] if hasattr(source, "token_ids") else 0
@@ -172,7 +172,7 @@ def _float32(what: str, given: Any) -> np.ndarray:
     exact = np.asarray(given)
     if exact.dtype.kind in "OSU":
         kinds = "a number or an array of numbers" if what == "add" else "a number"
-        raise TypeError(f"{what} needs {kinds}; got {shown(given)}")
+        raise TypeError(f"{what} needs {kinds}, not {shown(given)}")
     with np.errstate(over="ignore"):
         found = exact.astype(np.float32)
     large = exact[np.isinf(found) & (np.abs(exact) < np.inf)]

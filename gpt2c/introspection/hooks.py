@@ -298,7 +298,7 @@ def _is_pair(asked: Any) -> bool:
 def _no_name(asked: Any) -> TypeError:
     return TypeError(
         "names_filter is a name, a pair such as ('pattern', 3), several of these, a function of a name, or "
-        f"None; got {shown(asked)} ({type(asked).__name__})"
+        f"None, not {shown(asked)} ({type(asked).__name__})"
     )
 
 

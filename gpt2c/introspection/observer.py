@@ -256,7 +256,7 @@ def checked_edits(model: LoadedModel, edits: Iterable[tuple[str, Edit]]) -> dict
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(
                 "edits are pairs of a name and a function, such as "
-                f"('blocks.0.attn.hook_z', edits.zero(heads=1)); got {pair!r}"
+                f"('blocks.0.attn.hook_z', edits.zero(heads=1)), not {pair!r}"
             )
         if pair[1] in FACTORIES:
             raise TypeError(f"edits.{pair[1].__name__} makes an edit: call it, edits.{pair[1].__name__}(...)")

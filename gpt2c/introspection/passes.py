@@ -158,10 +158,10 @@ def _checked_types(model: LoadedModel, ids: np.ndarray, types: Any) -> np.ndarra
     found, last = np.asarray(types), model.config.n_types - 1
     if found.shape != ids.shape or found.dtype.kind not in "iu":
         raise ValueError(
-            f"types must be one integer for each of {counted(len(ids), 'token')}; got {shown(types)}"
+            f"types must be one integer for each of {counted(len(ids), 'token')}, not {shown(types)}"
         )
     if found.min() < 0 or found.max() > last:
-        raise ValueError(f"types must be from 0 to {last}, the model's types; got {shown(types)}")
+        raise ValueError(f"types must be from 0 to {last}, the model's types, not {shown(types)}")
     return found.astype(np.int32)
 
 

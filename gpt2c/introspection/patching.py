@@ -78,7 +78,7 @@ def _patched(
             "must have the same number, so that every position has a counterpart"
         )
     if not callable(metric):
-        raise TypeError(f"metric must be a function of the logits; got {type(metric).__name__}")
+        raise TypeError(f"metric must be a function of the logits, not {type(metric).__name__}")
     name, layers, positions, heads = _checked(model, over, len(clean))
     places = [full_name(model.config, name, layer) for layer in layers]
     streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
@@ -129,7 +129,7 @@ def _checked(
     if not (isinstance(over, tuple) and 2 <= len(over) <= 4 and isinstance(over[0], str)):
         raise TypeError(
             "over must be a tuple (name, layers), (name, layers, positions) or (name, layers, positions, "
-            f"heads), such as ('resid_pre', range(12), range(15)); got {over!r}"
+            f"heads), such as ('resid_pre', range(12), range(15)), not {over!r}"
         )
     name, *choices = over
     config = model.config
@@ -152,7 +152,7 @@ def _indices(what: str, choice: Any, size: int) -> list[int]:
     """The selected layers, positions or heads, counted from 0."""
     if isinstance(choice, str) or not isinstance(choice, Iterable):
         together = "" if what == "layers" else ", or 'all' for all at once"
-        raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
+        raise TypeError(f"{what} must be a list or range of integers{together}, not {choice!r}")
     low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
     chosen = [check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice]
     if not chosen:
@@ -178,7 +178,7 @@ def _values(
 
 def _number(answer: Any) -> float:
     if np.ndim(answer) or not isinstance(answer, Real | np.number | np.ndarray):
-        raise TypeError(f"metric must return one number; got {type(answer).__name__} {answer!r}"[:200])
+        raise TypeError(f"metric must return one number, not {type(answer).__name__} {answer!r}"[:200])
     return float(answer)
 
 

@@ -70,7 +70,7 @@ def fill(
 def _target_ids(model: LoadedModel, targets: Any) -> np.ndarray:
     """The token ids that may fill masks, ascending, each once."""
     if isinstance(targets, str) or not isinstance(targets, Sequence | np.ndarray) or len(targets) == 0:
-        raise TypeError(f"targets must be a list of at least one word or token id; got {shown(targets)}")
+        raise TypeError(f"targets must be a list of at least one word or token id, not {shown(targets)}")
     found = []
     for target in targets:
         ids = model.encode_text(

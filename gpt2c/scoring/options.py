@@ -119,7 +119,7 @@ def _mask_bits(model: LoadedModel, mask: Any, words: bool) -> np.ndarray:
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
             raise ValueError(
-                f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
+                f"mask must be an array of {n_vocab} bool, one for each token id, not {mask.dtype} "
                 f"{list(mask.shape)}"
             )
         masks.append(mask)

@@ -60,5 +60,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         there = ", ".join(route.path.replace(":path", "") for route in ROUTES)
         return error_response(APIError(404, f"there is no {path}; there are: {there}", code="unknown_url"))
-    message = f"{path} takes {headers.get('Allow', 'other methods')}; got {shown(request.method)[1:-1]}"
+    message = f"{path} takes {headers.get('Allow', 'other methods')}, not {shown(request.method)[1:-1]}"
     return error_response(APIError(error.status_code, message, headers=headers))

@@ -80,7 +80,7 @@ class Session:
     def text(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(
-                f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
+                f"session.text must be a str, not {type(text).__name__} (token ids: session.token_ids)"
             )
         ids = self.model.encode([text], special=self.special)[0]
         self._ids, self._text, self.is_text = ids, text, True  # atomically: an interrupt may come in between

@@ -155,7 +155,7 @@ def score(
     several_targets, texts = (True, []) if no_targets else separate(targets)
     if several != several_targets or len(texts) != len(readings):
         raise ValueError(
-            f"sources and targets must be one text each, or as many of each; got {len(readings)} sources and "
+            f"sources and targets must be one text each, or as many of each, not {len(readings)} sources and "
             f"{len(texts)} targets"
         )
     limit = Deadline.of(options.pop("deadline", None))

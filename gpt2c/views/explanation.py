@@ -126,7 +126,7 @@ class Explanation:
 
     def print(self, out: TextIO, width: int) -> None:
         """Write it as text for a terminal of ``width`` columns."""
-        told, screen, c = self._told, terminal.Screen(out, width), self.model.config
+        values, screen, c = self._told, terminal.Screen(out, width), self.model.config
         about = (
             f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
             f"token, {c.n_vocab:,} tokens"
@@ -135,23 +135,27 @@ class Explanation:
             screen.line(line)
         if self.edits:
             terminal.print_edits(screen, self.edits)
-        terminal.print_embedding(screen, told.cache)
-        terminal.print_attention(screen, told.cache, told.layer, told.head)
-        terminal.print_pattern(screen, told.cache, told.layer, told.head)
-        terminal.print_attribution(screen, told.attribution)
-        terminal.print_next(screen, told.next)
-        terminal.print_lens(screen, told.lens)
-        if told.score is not None:
-            terminal.print_text(screen, told.score)
-        terminal.print_head_scores(screen, told.head_scores, told.layer, told.head)
-        if told.generations:
-            terminal.print_continuations(screen, told.generations)
+        terminal.print_embedding(screen, values.cache)
+        terminal.print_attention(screen, values.cache, values.layer, values.head)
+        terminal.print_pattern(screen, values.cache, values.layer, values.head)
+        terminal.print_attribution(screen, values.attribution)
+        terminal.print_next(screen, values.next)
+        terminal.print_lens(screen, values.lens)
+        if values.score is not None:
+            terminal.print_text(screen, values.score)
+        terminal.print_head_scores(screen, values.head_scores, values.layer, values.head)
+        if values.generations:
+            terminal.print_continuations(screen, values.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
-        told, c = self._told, self.model.config
-        of_one = {name: of_head(told.cache, name, told.layer, told.head) for name in ("q", "k", "v", "z")}
-        of_pairs = {name: told.cache[name, told.layer][told.head] for name in ("attn_scores", "pattern")}
+        values, c = self._told, self.model.config
+        of_one = {
+            name: of_head(values.cache, name, values.layer, values.head) for name in ("q", "k", "v", "z")
+        }
+        of_pairs = {
+            name: values.cache[name, values.layer][values.head] for name in ("attn_scores", "pattern")
+        }
         of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
         return {
             "model": self.model.name,
@@ -159,9 +163,9 @@ class Explanation:
             "text": self.text,
             "edits": self.edits,
             "token_ids": self.token_ids.tolist(),
-            "tokens": told.cache.tokens,
-            "layer": told.layer,
-            "head": told.head,
+            "tokens": values.cache.tokens,
+            "layer": values.layer,
+            "head": values.head,
             "sizes": {
                 "T": len(self.token_ids),
                 "n_layer": c.n_layer,
@@ -169,7 +173,7 @@ class Explanation:
                 "n_embd": c.n_embd,
                 "d_head": c.head_dim,
                 "n_vocab": c.n_vocab,
-                "best": told.lens.top_ids.shape[2],
+                "best": values.lens.top_ids.shape[2],
             },
             "shapes": {
                 **dict.fromkeys(of_one, "[T, d_head]"),
@@ -177,19 +181,19 @@ class Explanation:
                 **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
                 **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
                 "logit_lens.token_ids": "[T]",
-                **{f"head_scores.{name}": of_heads for name in vars(told.head_scores)},
+                **{f"head_scores.{name}": of_heads for name in vars(values.head_scores)},
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
             **plain({**of_one, **of_pairs}),
-            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
-            "logit_lens": told.lens.to_dict(),
-            "attribution": told.attribution.to_dict(),
-            "head_scores": told.head_scores.to_dict(),
-            "score": None if told.score is None else told.score.rows(),
+            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in values.next],
+            "logit_lens": values.lens.to_dict(),
+            "attribution": values.attribution.to_dict(),
+            "head_scores": values.head_scores.to_dict(),
+            "score": None if values.score is None else values.score.rows(),
             "generations": [
                 {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
-                for beams, g in told.generations
+                for beams, g in values.generations
             ],
         }
 
