@@ -136,7 +136,7 @@ def layer_norm(
 
 
 def activation(name: str, x: np.ndarray) -> np.ndarray:
-    """The function between the two layers of the feed-forward network, element by element: ``[...] -> [...]``.
+    """The function between the two feed-forward layers, element by element: ``[...] -> [...]``.
 
     GELU is x times the probability that a standard normal number is below x (Hendrycks & Gimpel 2016). GPT-2
     uses ``gelu_new``, its approximation by tanh; ``gelu`` is the exact one and ``quick_gelu`` a cruder one.

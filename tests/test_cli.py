@@ -437,7 +437,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "--temprature", "1"],
             2,
-            "gpt2c generate: error: unrecognized arguments: --temprature; is --temperature meant?",
+            "gpt2c generate: error: unrecognized arguments: --temprature; did you mean --temperature?",
         ),
         (["generate", "x", "--max-length", "9"], 2, "--max-length 9; --max-new-tokens counts the new"),
         (
@@ -446,7 +446,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
             "arguments: --do_sample; --temperature 0 is greedy",
         ),
         (["generate", "x", "--do-sample"], 2, "temperature above 0 samples, as the default does (0.8)"),
-        (["generate", "x", "--num_beam_groups", "2"], 2, "; is --num-beam-groups meant?"),
+        (["generate", "x", "--num_beam_groups", "2"], 2, "; did you mean --num-beam-groups?"),
         (["generate", "x", "--negative-prompt-ids", "2"], 2, "; --negative-prompt takes a text"),
         (["explain", "x", "--device", "cpu"], 2, "; gpt2c runs on CPUs only"),
         (["suggest", "x", "--load-in-8bit"], 2, "--load-in-8bit; --dtype int8 stores weights in 8 bits"),
@@ -474,7 +474,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "x", "--top", "1"],
             2,
-            "unrecognized arguments: --top 1; is --top-k or --top-p or --top-n-sigma meant?",
+            "unrecognized arguments: --top 1; did you mean --top-k or --top-p or --top-n-sigma?",
         ),
         (["generate", "-dash"], 2, "-dash; put a text that starts with - last, after --"),
         (["generate", "x", "-k", "3"], 2, "gpt2c generate: error: unrecognized arguments: -k 3$"),

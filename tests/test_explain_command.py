@@ -125,7 +125,7 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([TEXT, "-o", ""], 1, "-o takes the name of a file, not an empty one"),
         ([TEXT, "--text", "--json"], 2, "not allowed with argument"),
         ([TEXT, "--layer", "x"], 2, "invalid int value: 'x'"),
-        ([TEXT, "--layers", "1"], 2, "is --layer meant?"),
+        ([TEXT, "--layers", "1"], 2, "did you mean --layer?"),
         (["Once", "upon"], 2, "put a text of several words in quotes"),
         ([TEXT, "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
     ],

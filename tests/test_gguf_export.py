@@ -310,7 +310,7 @@ def test_rounded_models_are_exported_with_a_note(tmp_path):
     done = run("export", tmp_path / "m.gpt2c", tmp_path / "out.gguf", "--dtype", "q8_0")
     assert done.returncode == 0 and "rounding changed the weights by " in done.stdout
     assert (
-        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains: export the"
+        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains the"
         in done.stderr
     )
 

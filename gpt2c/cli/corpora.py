@@ -97,7 +97,8 @@ def _output_directory(arguments: Namespace, work: Work) -> str:
         name = arguments.text[0]
         other = "" if directory is None else f"; {directory} is the name of a file"
         raise ValueError(
-            f"{work.results} of files go to a directory: give it with -o DIR{other} ({work.for_a_text} {name})"
+            f"{work.results} of files go to a directory: give it with -o DIR{other} "
+            f"({work.for_a_text} {name})"
         )
     return directory
 
