@@ -279,7 +279,7 @@ class Config:
         if self.is_bert and not self.masked_head and not self.tie_word_embeddings:
             raise ConfigError(
                 "tie_word_embeddings is false; only true is allowed for a BERT that predicts no tokens "
-                "(masked_head is false): true"
+                "(masked_head is false)"
             )
         if self.add_cross_attention and (self.is_multi_query or self.head is not None):
             raise ConfigError(

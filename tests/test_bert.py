@@ -346,7 +346,7 @@ def test_a_pooling_that_is_missing(folder):
         (
             "sentence_bert_config.json",
             '{"max_seq_length": 0}',
-            "max_seq_length is 0; allowed: an integer from",
+            "max_seq_length is 0; allowed: an integer of at least 1",
         ),
         ("sentence_bert_config.json", '{"max_seq_length": "5"}', "max_seq_length is '5'; allowed"),
         ("sentence_bert_config.json", '{"do_lower_case": 1}', "lower is 1; allowed: true or false"),

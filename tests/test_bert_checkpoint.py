@@ -142,12 +142,12 @@ def test_heads():
 
 REFUSED = [
     ({"position_embedding_type": "relative_key"}, r"^position_embedding_type is 'relative_key'; allowed: 'a"),
-    ({"is_decoder": True}, r"^is_decoder is True; allowed: null or left out. A decoder"),
+    ({"is_decoder": True}, r"^is_decoder is True; allowed: null or left out. Decoders"),
     ({"add_cross_attention": True}, r"^add_cross_attention is True"),
     ({"is_encoder_decoder": True}, r"^is_encoder_decoder is True"),
     ({"pruned_heads": {"0": [1]}}, r"^pruned_heads is "),
     ({"quantization_config": {"bits": 8}}, r"^quantization_config is "),
-    ({"auto_map": {"AutoModel": "x.Y"}}, r"^auto_map names 'AutoModel'.* something else than BERT"),
+    ({"auto_map": {"AutoModel": "x.Y"}}, r"^auto_map names 'AutoModel'.* something other than BERT"),
     ({"auto_map": []}, r"^auto_map is \[\]; allowed: an object"),
     ({"hidden_act": "gelu_10"}, r"^hidden_act \(activation\) is 'gelu_10'; allowed: one of gelu, "),
     ({"hidden_act": None}, r"^hidden_act \(activation\) is None"),
@@ -529,7 +529,7 @@ def test_what_transformers_cannot_say_is_not_exported(tmp_path):
     for changes, message in (
         (
             {"n_types": 1, "head": Head("sequence", ("a",), activation="relu", pooled=True)},
-            "BERT .* is 'tanh'",
+            "a BERT always has 'tanh'",
         ),
         ({"head": Head("sequence", ("a",), activation="tanh", pooled=True)}, "DistilBERT .* is 'relu'"),
         ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05; in transformers a DistilBERT"),

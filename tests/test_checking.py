@@ -89,7 +89,7 @@ def test_what_was_left_aside_is_a_note(tmp_path):
     assert found["strict"] == (
         "note",
         f"{tmp_path} does not hold the GPT-2 of its config.json: tensor 'probe' not expected (strict=False, "
-        "--no-strict on the command line, loads the model anyway)",
+        "or --no-strict on the command line, loads the model anyway)",
     )
     assert run("info", "--check", "--no-strict", tmp_path).returncode == 0
     write_model(tmp_path)
@@ -112,7 +112,7 @@ def test_checksums_of_torch(tmp_path):
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() == member.filename
     result, text = checked(tmp_path)["checksum"]
-    assert result == "wrong" and f"{target}: the CRC-32 of {member.filename!r} is not" in text
+    assert result == "wrong" and f"{target}: the CRC-32 of {member.filename!r} does not match" in text
     assert run("info", "--check", tmp_path).returncode == 1
     # torch.serialization.set_crc32_options(False) leaves zeros.
     with zipfile.ZipFile(target) as archive:
@@ -167,7 +167,7 @@ def test_the_hash_is_of_the_logits():
         found = checked(None, dtype=dtype)
         digest = hashlib.sha256(model.forward(ids).tobytes()).hexdigest()
         result, text = found["self-check"]
-        assert result == "ok" and f"SHA-256 {digest}, numerics {model.numerics}; equal wherever" in text
+        assert result == "ok" and f"SHA-256 {digest}, numerics {model.numerics}; the same wherever" in text
         assert ("reference" in found) == (dtype == "float32")
     assert "another machine's BLAS may round differently" in checked(None, backend="blas")["self-check"][1]
     assert checked(None, backend="blas")["reference"][0] == "ok"

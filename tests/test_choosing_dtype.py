@@ -259,7 +259,7 @@ def test_auto_where_there_is_nothing_to_choose(corpus, capsys):
     assert main(["score", "Once upon a time", "-t1"]) == 0
     assert capsys.readouterr().out == told.out
     assert score(corpus, "blas", "--dtype", "auto", "--backend", "blas") == 0
-    assert "dtype float32: backend 'blas' has that format only" in capsys.readouterr().err
+    assert "dtype float32: backend 'blas' has only that format" in capsys.readouterr().err
     path = str(corpus / "small.gpt2c")
     GPT2.from_pretrained(dtype="int8").save(path)
     assert score(corpus, "packed", "--dtype", "auto", "-m", path) == 0

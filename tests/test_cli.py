@@ -425,9 +425,9 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["write"],
             2,
-            "there is no command 'write'; the commands are generate, suggest, score, fill, embed, classify,",
+            "unknown command 'write'; the commands are generate, suggest, score, fill, embed, classify,",
         ),
-        (["generat", "x"], 2, "there is no command 'generat'; did you mean generate? the commands are "),
+        (["generat", "x"], 2, "unknown command 'generat'; did you mean generate? the commands are "),
         (["-m", "gtp2"], 2, "unknown command 'gtp2'"),
         (
             ["generate", "Once", "upon"],
@@ -439,7 +439,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
             2,
             "gpt2c generate: error: unrecognized arguments: --temprature; did you mean --temperature?",
         ),
-        (["generate", "x", "--max-length", "9"], 2, "--max-length 9; --max-new-tokens counts the new"),
+        (["generate", "x", "--max-length", "9"], 2, "--max-length 9; --max-new-tokens counts only new"),
         (
             ["generate", "x", "--do_sample"],
             2,

@@ -247,7 +247,7 @@ def test_convert_and_info(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 leaves the rest out"),
+        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 truncates it"),
         (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out", "-n", "99"], "32 positions"),
         (["generate", "-m", "dates", "x", "--adapter", "y"], "--adapter is for GPT-2s"),
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),

@@ -483,7 +483,7 @@ def test_errors_of_edits():
 
     with pytest.raises(ValueError, match=r"returned an array \[3\]; needed: \[3, 24\], or None"):
         run("hook_embed", lambda value, hook: value[:, 0])
-    with pytest.raises(TypeError, match=r"pairs of a name and a function.*got \('hook_embed', 0\)"):
+    with pytest.raises(TypeError, match=r"pairs of a name and a function.*not \('hook_embed', 0\)"):
         run("hook_embed", 0)
     with pytest.raises(TypeError, match="pairs of a name and a function"):
         model.run_with_cache([1], edits=["hook_embed"])
@@ -679,7 +679,7 @@ def test_errors_of_patching():
     with pytest.raises(KeyError, match="no value 'zz' in a layer"):
         patch(("zz", [0]))
     for answer in (np.zeros(3), "3", None):
-        with pytest.raises(TypeError, match="metric must return one number; got"):
+        with pytest.raises(TypeError, match="metric must return one number, not"):
             patch(("z", [0]), metric=lambda logits, answer=answer: answer)
     with pytest.raises(TypeError, match="metric must be a function"):
         patch(("z", [0]), metric=3)

@@ -110,9 +110,9 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([""], 1, "no text to explain: give it as an argument or on stdin"),
         ([], 1, "no text to explain"),
         (["x " * 600], 1, "the prompt has 1200 tokens, but the model has 512 positions; shorten it"),
-        ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*got 6"),
-        ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*got -7"),
-        ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*got 4"),
+        ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*not 6"),
+        ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*not -7"),
+        ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*not 4"),
         ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1, not 0"),
         (
             [TEXT, "--num-beams", "0"],

@@ -560,7 +560,7 @@ F32_2 = (0, [2], bytes(8))
         (
             {"a": (10, [256], bytes(84))},
             {},
-            "tensor 'a' is of the type Q2_K; read are F32, F16, F64, BF16, Q4_0",
+            "tensor 'a' is of the type Q2_K; supported: F32, F16, F64, BF16, Q4_0",
         ),
         ({"a": (99, [2], bytes(8))}, {}, "tensor 'a' is of the type 99; supported:"),
         ({"a": (8, [31], bytes(34))}, {}, "'a' of Q8_0 has rows of 31 elements; a multiple of 32 is needed"),

@@ -118,11 +118,11 @@ REFUSED = [
         {"scale_attn_weights": False},
         "scale_attn_weights is False, but llama.cpp computes every GPT-2 with True",
     ),
-    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, and llama.cpp"),
+    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, but llama.cpp"),
     *(
         (
             {"activation_function": name},
-            rf"activation_function \(activation\) is '{name}', and llama.cpp .* with 'ge",
+            rf"activation_function \(activation\) is '{name}', but llama.cpp .* with 'ge",
         )
         for name in ("gelu", "quick_gelu", "relu", "silu", "tanh")
     ),
@@ -310,7 +310,7 @@ def test_rounded_models_are_exported_with_a_note(tmp_path):
     done = run("export", tmp_path / "m.gpt2c", tmp_path / "out.gguf", "--dtype", "q8_0")
     assert done.returncode == 0 and "rounding changed the weights by " in done.stdout
     assert (
-        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains the"
+        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains"
         in done.stderr
     )
 

@@ -305,10 +305,10 @@ def test_the_report_tells_what_is_honoured():
         ("sequence", {"problem_type": "ranking"}, "problem_type is 'ranking'; allowed: null or one of 'regr"),
         ("sequence", {"problem_type": []}, r"problem_type is \[\]; allowed"),
         ("sequence", {"pad_token_id": "x"}, "pad_token_id is 'x'; allowed: a token id or null"),
-        ("choice", {"summary_type": "mean"}, "summary_type is 'mean'; .* for 'cls_index' or 'last' only"),
-        ("choice", {"summary_use_proj": False}, "summary_use_proj is False; .* for True only"),
+        ("choice", {"summary_type": "mean"}, "summary_type is 'mean'; .* only 'cls_index' or 'last'"),
+        ("choice", {"summary_use_proj": False}, "summary_use_proj is False; .* only True"),
         ("choice", {"summary_proj_to_labels": False}, "summary_proj_to_labels is False"),
-        ("choice", {"summary_activation": "relu"}, "summary_activation is 'relu'; .* None or 'tanh' only"),
+        ("choice", {"summary_activation": "relu"}, "summary_activation is 'relu'; .* only None or 'tanh'"),
         ("choice", {"architectures": [*ARCHITECTURE.values()]}, "architectures names several heads"),
     ],
 )  # fmt: skip

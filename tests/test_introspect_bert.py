@@ -595,7 +595,7 @@ def test_types_are_checked():
         with pytest.raises(ValueError, match="types must be one integer for each of 3 tokens"):
             run_with_cache(model, [1, 2, 3], types=wrong)
     for wrong in ([0, 1, 2], [0, -1, 0], [2**40, 0, 0]):
-        with pytest.raises(ValueError, match="types must be from 0 to 1, the model's types; got"):
+        with pytest.raises(ValueError, match="types must be from 0 to 1, the model's types"):
             run_with_cache(model, [1, 2, 3], types=wrong)
     with pytest.raises(ValueError, match="types has 1 items for 2 texts"):
         run_with_cache(model, [[1], [2]], types=[[0]])

@@ -249,7 +249,7 @@ def test_wrong_fillings(load):
     with pytest.raises(gpt2c.DeadlineError):
         model.fill("60", deadline=1e-9)
     bare, _ = random_bert()
-    with pytest.raises(TokenizerError, match="without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         bare.fill([MASK])
     no_mask = SimpleNamespace(encode=lambda text: [3], decode=lambda ids: "x")
     with pytest.raises(TokenizerError, match=r"has no mask token that the model knows, such as \[MASK\]"):
@@ -363,7 +363,7 @@ def test_wrong_scores():
     with pytest.raises(gpt2c.DeadlineError):
         model.score("1 2", deadline=1e-9)
     bare, _ = random_bert()
-    with pytest.raises(TokenizerError, match="without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         bare.score([1])
     assert model.score([]) == []
     assert model.score("1 60 2").token_ids == [1, 2]

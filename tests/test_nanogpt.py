@@ -89,7 +89,7 @@ def test_other_sizes_and_names(change, error, message, tmp_path):
 def test_settings_of_forks(tmp_path):
     zero, two = (b"q\x95G" + struct.pack(">d", value) for value in (0.0, 2.0))
     source = changed(tmp_path, (b"dropout" + zero, b"windows" + two))
-    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args says 'windows': 2\.0, which nanoGPT does "
+    with pytest.raises(ConfigError, match=r"ckpt\.pt: model_args has 'windows': 2\.0, which nanoGPT does "
                        r"not have: .*\(strict=False, or --no-strict"):  # fmt: skip
         open_checkpoint(source)
     found = GPT2.from_pretrained(source, strict=False)

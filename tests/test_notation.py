@@ -159,7 +159,10 @@ def test_bad_words_are_refused_before_anything_is_loaded(command):
 
 def test_a_place_that_the_model_does_not_have():
     for words, message in (
-        ("blocks.3.attn.hook_zz:zero", "this model has no value called 'blocks.3.attn.hook_zz'; is"),
+        (
+            "blocks.3.attn.hook_zz:zero",
+            "this model has no value called 'blocks.3.attn.hook_zz'; did you mean",
+        ),
         ("blocks.3.attn.hook_z:zero:heads=4", "heads of blocks.3.attn.hook_z must be from 0 to 3, not 4"),
         ("z:zero:heads=9-", "heads of blocks.0.attn.hook_z must be from 0 to 3, not 9"),
         ("z:zero:positions=900-", "positions of blocks.0.attn.hook_z must be from 0 to 5, not 900"),

@@ -271,7 +271,7 @@ def test_wrong_options_are_no_fault_of_a_row(options, message, caplog):
 def test_other_ways_with_errors():
     with pytest.raises(ValueError, match="on_error must be one of stop, null, skip, not 'raise'"):
         Scorer(on_error="raise")
-    with pytest.raises(ValueError, match="the rows have gpt2c_error already"):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_error"):
         Scorer(on_error="null")({"text": ["a"], "gpt2c_error": [""]})
 
 

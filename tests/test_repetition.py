@@ -174,7 +174,7 @@ def test_texts_end_sooner(bundled):
         ({"dry_penalty_last_n": -2}, "dry_penalty_last_n must be at least -1 (-1 is the whole text), not -2"),
         (
             {"dry_sequence_breakers": ["a", ""]},
-            "dry_sequence_breakers must not hold an empty string: it would stand everywhere; leave it out",
+            "dry_sequence_breakers must not hold an empty string: it would match everywhere; leave it out",
         ),
         (
             {"exponential_decay_length_penalty": 3},

@@ -818,7 +818,7 @@ def test_where_words_cannot_be_told(bundled):
     with pytest.raises(TypeError, match="words must be True or False, not 1"):
         bundled.score("Once upon", words=1)
     model, _ = random_gpt2()
-    with pytest.raises(TokenizerError, match="made without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         model.score([1, 2], words=True)
 
     class Letters:

@@ -131,15 +131,15 @@ def test_the_ids_that_count(tmp_path, name):
 def test_notes_say_which_ids_count(tmp_path):
     notes = [note for note in load(tmp_path, "pair").notes if "_token_id" in note]
     assert notes == [
-        f"bos_token_id: 5 is no special token, so the tokenizer's {END!r} (301) counts",
-        f"eos_token_id: [5, 6] is no special token, so the tokenizer's {END!r} (301) counts",
+        f"bos_token_id: 5 is not a special token, so the tokenizer's {END!r} (301) is used",
+        f"eos_token_id: [5, 6] is not a special token, so the tokenizer's {END!r} (301) is used",
     ]
     model = load(tmp_path, "gpt2")
     report = {setting.key: setting for setting in model.config.report}
     assert report["eos_token_id"][1:] == (
         50256,
         "default",
-        f"50256 outside the vocabulary of 302: left out; the tokenizer's {END!r} (301) counts",
+        f"50256 outside the vocabulary of 302: left out; the tokenizer's {END!r} (301) is used",
     )
     model = load(tmp_path, "add-bos", tokenizer=None)
     assert any(note.startswith("bos_token_id: 50256 is not a special token") for note in model.notes)

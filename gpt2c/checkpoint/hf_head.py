@@ -145,7 +145,7 @@ def _choice(values: Mapping[str, Any], report: list[Setting]) -> Head:
         if not any(found[key] is value or found[key] == value for value in allowed):
             raise ConfigError(
                 f"{key} is {shown(found[key])}; the choice head of GPT2DoubleHeadsModel supports only "
-                f"{' or '.join(map(repr, allowed))} . To load it as a language model only, put "
+                f"{' or '.join(map(repr, allowed))}. To load it as a language model only, put "
                 'GPT2LMHeadModel in "architectures"'
             )
     return Head("choice", activation=found["summary_activation"])

@@ -170,7 +170,7 @@ def _check(
     if tensor.dtype not in (*READABLE, ZERO):
         raise CheckpointError(
             f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; supported: "
-            f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"
+            f"{', '.join(FLOAT_DTYPES)}. Convert it with the program that made it"
         )
 
 

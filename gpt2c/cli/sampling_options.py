@@ -175,7 +175,7 @@ def _add_restrictions(add: Callable[..., object]) -> None:
         "--exponential-decay-length-penalty",
         type=_decay,
         metavar="N,FACTOR",
-        help="after N tokens, raise the end token's logit by FACTOR to the power of the number of further "
+        help="after N tokens, make the end more probable, by FACTOR to the power of the number of further "
         "tokens",
     )
     add(

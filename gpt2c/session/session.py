@@ -102,7 +102,7 @@ class Session:
     def following(self, model: LoadedModel, prompt: Any) -> Session:
         """The session itself, with this prompt as its text, for a method of ``model``."""
         if model is not self.model:
-            raise ValueError(f"the session belongs to {self.model.name}, not to {model.name}")
+            raise ValueError(f"the session belongs to another model, {self.model.name}, not to {model.name}")
         several, [first, *others] = separate(prompt)
         if several or others:
             raise ValueError(f"a session takes one prompt, not a list of {1 + len(others)}")

@@ -49,7 +49,7 @@ def from_metadata(metadata: Mapping[str, Any], where: str, n_vocab: int) -> Toke
     if chat is not None and (not isinstance(chat, str) or len(chat) > MOST_CHARACTERS):
         raise TokenizerError(
             f"{where}: the chat template is {shown(chat)}; allowed: a text of at most {MOST_CHARACTERS:,} "
-            "characters is needed"
+            "characters"
         )
     tokenizer.chat_template = chat
     return tokenizer
