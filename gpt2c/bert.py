@@ -58,7 +58,7 @@ class BERT(Pretrained):
     @explains_keywords(OF_LOADING)
     def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | None = None,
         *,
         dtype: str | None = None,
         cache_dtype: str | None = None,
@@ -78,10 +78,11 @@ class BERT(Pretrained):
 
         Parameters
         ----------
-        source : str or path
+        source : str or path, optional
             A directory in Hugging Face layout, of transformers or of sentence-transformers; a file of weights
             with config.json and the tokenizer's files beside it; a packed file (see :meth:`save`); or the
-            name of a model on the Hugging Face hub such as "bert-base-uncased".
+            name of a model on the Hugging Face hub such as "bert-base-uncased". Without it, the small masked
+            model that comes with gpt2c, in int8.
         dtype, cache_dtype, backend, threads, tokenizer, revision, subfolder, cache_dir, token, \
         local_files_only, strict, progress
             As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept for the time of a call alone.
@@ -95,11 +96,12 @@ class BERT(Pretrained):
         ValueError
             An option is not one of the values above.
         """
+        from .checkpoint.bundled import BUNDLED_MASKED
         from .checkpoint.loading import load
 
         return load(
             [cls],
-            source,
+            BUNDLED_MASKED if source is None else source,
             dtype=dtype,
             cache_dtype=cache_dtype,
             backend=backend,

@@ -130,6 +130,26 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
 
         save_encoder_decoder(self, path)
 
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the model for transformers: a directory in Hugging Face layout, its weights in float32.
+
+        See :meth:`gpt2c.GPT2.export`. Where encoder and decoder have tokenizers of their own, each is in a
+        folder with the name of its part.
+
+        Parameters
+        ----------
+        path : str or path
+            A new name for the directory, or an empty directory. It appears once it is complete.
+
+        Raises
+        ------
+        ValueError
+            The weights are rounded: the model was not loaded in float32.
+        """
+        from .checkpoint.encoder_decoder_export import export_encoder_decoder
+
+        export_encoder_decoder(self, path)
+
     @overload
     def encode(  # type: ignore[overload-overlap]
         self, sources: Prompt, *, max_tokens: int | None = None, special: bool = False

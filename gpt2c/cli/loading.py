@@ -26,10 +26,6 @@ def load_bert(arguments: Namespace) -> BERT:
     """The same of a BERT."""
     from ..bert import BERT
 
-    if arguments.model is None:
-        raise ValueError(
-            "name a BERT with -m: the model that comes with gpt2c is a GPT-2, which has no masks"
-        )
     return BERT.from_pretrained(arguments.model, **_options(arguments))
 
 
