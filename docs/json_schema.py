@@ -1,4 +1,4 @@
-"""A model that writes JSON of a schema, by a grammar of llguidance: pip install llguidance.
+"""Make a model write JSON that fits a schema, with a grammar of llguidance: pip install llguidance.
 
 python docs/json_schema.py [MODEL]
 """

@@ -24,6 +24,7 @@ from gpt2c.cli.parser import build_parser
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Whole pages of examples.
 RUN = (
+    "../README.md",
     "encoder-decoder.md",
     "generation.md",
     "how-gpt2-works.md",
@@ -31,6 +32,7 @@ RUN = (
     "scoring.md",
     "tokenizers.md",
 )
+PLAIN = ("../README.md", "first-steps.md")  # Python to be copied, without what it prints
 NEEDED = {"tokenizers.md": "tokenizers"}  # libraries that not everybody installs
 TRANSLATED = {"how-gpt2-works.zh.md": "how-gpt2-works.md"}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -93,8 +95,19 @@ def test_examples_print_what_the_page_shows(name, bundled):
     if name in NEEDED:
         pytest.importorskip(NEEDED[name])
     page = read(name)
-    assert ">>> " in page
+    assert ">>> " in page or "$ gpt2c " in page
     assert answered(page) == page
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_examples_run(name, bundled):
+    blocks = [text for language, text in BLOCK.findall(read(name)) if language == "python"]
+    session = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for block in blocks:
+            if "OpenAI(" not in block:  # which needs a server: test_clients.py
+                exec(compile(block, name, "exec"), session)
+    assert len(blocks) > 1 and "from_pretrained" in blocks[0] and printed.getvalue()
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
