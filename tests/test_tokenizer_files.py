@@ -239,7 +239,7 @@ FOREIGN = [
     ({"pre_tokenizer": None}, "its pre_tokenizer is not GPT-2's byte-level one"),
     ({"pre_tokenizer": {"add_prefix_space": True}}, "it puts a space before every text"),
     ({"decoder": None}, "its decoder is not the byte-level one"),
-    ({"added_tokens": [{"id": 316, "content": "<m>", "lstrip": True}]}, "its added token '<m>' has lstrip"),
+    ({"added_tokens": [{"id": 316, "content": "<m>", "single_word": True}]}, "its added token '<m>' has single_word"),
     ({"model": {"vocab": {t: i for t, i in DESCRIPTION["model"]["vocab"].items() if i < 300}, "merges": []}},
      "its vocabulary lacks .* of the 256 bytes"),
     ({"model": {"ignore_merges": True, "merges": DESCRIPTION["model"]["merges"][:-1]}, "added_tokens": []},
