@@ -204,7 +204,7 @@ def held_out_loss(model, sample):
 
 
 def tokenizer_of(bpe):
-    """Return GPT-2's tokenizer with [MASK], which takes the space before it, and with an end around each text."""
+    """Return GPT-2's tokenizer with [MASK], which takes the space before it, and an end around texts."""
     end = "<|endoftext|>"
     inner = Tokenizer.from_str(bpe.to_str())
     inner.post_processor = TemplateProcessing(
