@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
@@ -15,9 +15,11 @@ from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .introspection.edits import Edit
     from .masks.options import FillKwargs, MaskedScoreKwargs
     from .masks.results import Filled
     from .scoring.results import Score
+    from .views.masked_explanation import MaskedExplanation
 
 __all__ = ["BERT"]
 
@@ -29,7 +31,6 @@ _ABSENT = {
     "session": "a text is computed as a whole, so that nothing of it can be kept",
     "scheduler": "lists of texts are computed together",
     "choose": "classify takes pairs of texts",
-    "explain": "run_with_cache shows what is computed",
 }
 
 
@@ -324,6 +325,34 @@ class BERT(Pretrained):
 
         how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
+
+    def explain(
+        self,
+        text: Prompt,
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        layers: Sequence[int] | None = None,
+        edits: Iterable[tuple[str, Edit]] = (),
+    ) -> MaskedExplanation:
+        """Show what the model finds for the masks of a text, and where its heads look to both sides.
+
+        Parameters
+        ----------
+        text : str or token ids
+            With or without masks; special tokens are recognised in strings.
+        layer, head, layers, edits
+            As for :meth:`gpt2c.GPT2.explain`.
+
+        Returns
+        -------
+        gpt2c.views.masked_explanation.MaskedExplanation
+            A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
+            is it, ``.to_dict()`` has the arrays for JSON.
+        """
+        from .views.masked_explanation import MaskedExplanation
+
+        return MaskedExplanation(self, text, layer=layer, head=head, layers=layers, edits=edits)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
     from .scoring.results import Score
+    from .views.explanation import Explanation
+    from .views.translation import ExplainKwargs
 
 __all__ = ["EncoderDecoder"]
 
@@ -341,6 +343,34 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         return translating.run_with_cache(
             self, source, target, names_filter, edits, special=special, logits_to_keep=logits_to_keep
         )
+
+    def explain(
+        self,
+        source: Prompt,
+        target: Prompt | None = None,
+        *,
+        special: bool = False,
+        **options: Unpack[ExplainKwargs],
+    ) -> Explanation:
+        """Show how the decoder writes a target, and where it looks in the source, as ``gpt2c explain`` does.
+
+        Parameters
+        ----------
+        source : str or token ids
+        target : str or token ids, optional
+            What is written; by default what greedy decoding finds.
+        special : bool, default False
+            Whether special tokens are recognised in strings.
+        **options
+            As for :meth:`gpt2c.GPT2.explain`.
+
+        Returns
+        -------
+        gpt2c.views.explanation.Explanation
+        """
+        from .views.translation import explain
+
+        return explain(self, source, target, special=special, **options)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""

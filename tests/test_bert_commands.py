@@ -114,7 +114,6 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
         (["score", "a", "-m", "BERT", "--words"], "--words is for a GPT-2"),
         (["score", "a", "--within-word"], "--within-word is for a BERT"),
         (["score", "a", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
-        (["explain", "a", "-m", "BERT"], "is a BERT"),
         (["bench", "model", "-m", "BERT"], "is a BERT"),
         (["classify", "a", "-m", "BERT"], "is a BERT without another head"),
         (["embed", "", "-m", "BERT"], "the text is empty: it needs at least one token"),
