@@ -96,7 +96,6 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fill", "a [MASK]"], "name a BERT with -m"),
         (["fill", "a", "-m", "BERT"], r"the text has no mask: put '\[MASK\]'"),
         (["fill", "a[MASK]", "-m", "BERT", "-k", "0"], "k must be from 1"),
         (

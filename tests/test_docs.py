@@ -25,6 +25,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Whole pages of examples.
 RUN = (
     "../README.md",
+    "bert.md",
     "encoder-decoder.md",
     "generation.md",
     "how-gpt2-works.md",

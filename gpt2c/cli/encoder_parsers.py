@@ -24,7 +24,8 @@ def fill(command: Command) -> None:
     parser = command(
         "fill",
         "the words that the masks of a text may stand for, with probabilities",
-        "For a BERT (-m) with the head that predicts tokens. Several masks are filled one after the other, "
+        "For a BERT with the head that predicts tokens; without -m, the small one that comes with gpt2c. "
+        "Several masks are filled one after the other, "
         "the surest first; --json also tells the tokens of each mask alone.",
     )
     parser.add_argument(
