@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, overload
 
 import numpy as np
@@ -15,9 +15,11 @@ from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from .core.deadline import Deadline
+    from .introspection.edits import Edit
     from .masks.options import FillKwargs, MaskedScoreKwargs
     from .masks.results import Filled
     from .scoring.results import Score
+    from .views.masked_explanation import MaskedExplanation
 
 __all__ = ["BERT"]
 
@@ -29,7 +31,6 @@ _ABSENT = {
     "session": "a text is computed as a whole, so nothing of it can be cached",
     "scheduler": "lists of texts are computed together",
     "choose": "classify takes pairs of texts",
-    "explain": "run_with_cache captures activations",
 }
 
 
@@ -58,7 +59,7 @@ class BERT(Pretrained):
     @explains_keywords(OF_LOADING)
     def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | None = None,
         *,
         dtype: str | None = None,
         cache_dtype: str | None = None,
@@ -78,10 +79,11 @@ class BERT(Pretrained):
 
         Parameters
         ----------
-        source : str or path
+        source : str or path, optional
             A directory in Hugging Face layout, of transformers or of sentence-transformers; a file of weights
             with config.json and the tokenizer's files beside it; a packed file (see :meth:`save`); or the
-            name of a model on the Hugging Face hub such as "bert-base-uncased".
+            name of a model on the Hugging Face hub such as "bert-base-uncased". Without it, the small masked
+            model that comes with gpt2c, in int8.
         dtype, cache_dtype, backend, threads, tokenizer, revision, subfolder, cache_dir, token, \
         local_files_only, strict, progress
             As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept only during a call.
@@ -96,11 +98,12 @@ class BERT(Pretrained):
         ValueError
             An option is not one of the values above.
         """
+        from .checkpoint.bundled import BUNDLED_MASKED
         from .checkpoint.loading import load
 
         return load(
             [cls],
-            source,
+            BUNDLED_MASKED if source is None else source,
             dtype=dtype,
             cache_dtype=cache_dtype,
             backend=backend,
@@ -323,6 +326,34 @@ class BERT(Pretrained):
 
         how: dict[str, Any] = {"max_tokens": max_tokens, "special": special, "deadline": deadline}
         return embed(self, texts, pooling=pooling, normalize=normalize, **how)
+
+    def explain(
+        self,
+        text: Prompt,
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        layers: Sequence[int] | None = None,
+        edits: Iterable[tuple[str, Edit]] = (),
+    ) -> MaskedExplanation:
+        """Show what the model finds for the masks of a text, and where its heads look to both sides.
+
+        Parameters
+        ----------
+        text : str or token ids
+            With or without masks; special tokens are recognised in strings.
+        layer, head, layers, edits
+            As for :meth:`gpt2c.GPT2.explain`.
+
+        Returns
+        -------
+        gpt2c.views.masked_explanation.MaskedExplanation
+            A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
+            is it, ``.to_dict()`` has the arrays for JSON.
+        """
+        from .views.masked_explanation import MaskedExplanation
+
+        return MaskedExplanation(self, text, layer=layer, head=head, layers=layers, edits=edits)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .introspection.hooks import NamesFilter
     from .introspection.passes import ActivationCache
     from .scoring.results import Score
+    from .views.explanation import Explanation
+    from .views.translation import ExplainKwargs
 
 __all__ = ["EncoderDecoder"]
 
@@ -130,6 +132,26 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         from .checkpoint.encoder_decoder import save_encoder_decoder
 
         save_encoder_decoder(self, path)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the model for transformers: a directory in Hugging Face layout, its weights in float32.
+
+        See :meth:`gpt2c.GPT2.export`. Where encoder and decoder have tokenizers of their own, each is in a
+        folder with the name of its part.
+
+        Parameters
+        ----------
+        path : str or path
+            A new name for the directory, or an empty directory. It appears once it is complete.
+
+        Raises
+        ------
+        ValueError
+            The weights are rounded: the model was not loaded in float32.
+        """
+        from .checkpoint.encoder_decoder_export import export_encoder_decoder
+
+        export_encoder_decoder(self, path)
 
     @overload
     def encode(  # type: ignore[overload-overlap]
@@ -321,6 +343,34 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         return translating.run_with_cache(
             self, source, target, names_filter, edits, special=special, logits_to_keep=logits_to_keep
         )
+
+    def explain(
+        self,
+        source: Prompt,
+        target: Prompt | None = None,
+        *,
+        special: bool = False,
+        **options: Unpack[ExplainKwargs],
+    ) -> Explanation:
+        """Show how the decoder writes a target, and where it looks in the source, as ``gpt2c explain`` does.
+
+        Parameters
+        ----------
+        source : str or token ids
+        target : str or token ids, optional
+            What is written; by default what greedy decoding finds.
+        special : bool, default False
+            Whether special tokens are recognised in strings.
+        **options
+            As for :meth:`gpt2c.GPT2.explain`.
+
+        Returns
+        -------
+        gpt2c.views.explanation.Explanation
+        """
+        from .views.translation import explain
+
+        return explain(self, source, target, special=special, **options)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""

@@ -840,6 +840,7 @@ class GPT2(Pretrained):
         *,
         layer: int | None = None,
         head: int | None = None,
+        layers: Sequence[int] | None = None,
         max_new_tokens: int = 8,
         num_beams: int = 3,
         temperature: float = 0.8,
@@ -853,8 +854,12 @@ class GPT2(Pretrained):
         ----------
         text : str or token ids
         layer, head : int, optional
-            The attention head to show in numbers; negative ones count from the end. Default: the first
-            layer, and its head whose last token attends most to one other token.
+            The attention head to begin with; negative ones count from the end. Default: the one with the most
+            telling pattern: its tokens give most weight to one other token, but for themselves, their
+            neighbours and the first token, where heads look in any text.
+        layers : sequence of int, optional
+            Of which layers the page of a long text tells the attention to every token. Default: all for which
+            there is room.
         max_new_tokens : int
             The maximum number of new tokens, fewer if the model has no more positions.
         num_beams : int
@@ -881,6 +886,7 @@ class GPT2(Pretrained):
             text,
             layer=layer,
             head=head,
+            layers=layers,
             max_new_tokens=max_new_tokens,
             num_beams=num_beams,
             temperature=temperature,

@@ -96,7 +96,6 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fill", "a [MASK]"], "name a BERT with -m"),
         (["fill", "a", "-m", "BERT"], r"the text has no mask: put '\[MASK\]'"),
         (["fill", "a[MASK]", "-m", "BERT", "-k", "0"], "k must be from 1"),
         (
@@ -114,7 +113,6 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
         (["score", "a", "-m", "BERT", "--words"], "--words is for a GPT-2"),
         (["score", "a", "--within-word"], "--within-word is for a BERT"),
         (["score", "a", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
-        (["explain", "a", "-m", "BERT"], "is a BERT"),
         (["bench", "model", "-m", "BERT"], "is a BERT"),
         (["classify", "a", "-m", "BERT"], "is a BERT without another head"),
         (["embed", "", "-m", "BERT"], "the text is empty: it needs at least one token"),

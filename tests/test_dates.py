@@ -244,6 +244,18 @@ def test_convert_and_info(tmp_path):
     assert "BERT" in done.stdout and "GPT-2" in done.stdout and done.returncode == 0
 
 
+def test_it_is_exported_as_a_directory(model, tmp_path):
+    done = run("export", "dates", "copy", cwd=tmp_path)
+    assert "transformers.EncoderDecoderModel.from_pretrained('copy')" in done.stdout and not done.returncode
+    assert "\nhere:      gpt2c generate TEXT -m copy\n" in done.stdout
+    copy = EncoderDecoder.from_pretrained(tmp_path / "copy", threads=1)
+    assert same(copy.encode(TEXT), model.encode(TEXT)) and copy.generate(TEXT).text == DATE
+    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    assert names >= {"config.json", "generation_config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    told = json.loads(run("export", "dates", "again", "--json", cwd=tmp_path).stdout)
+    assert set(told["files"]) == names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -253,7 +265,8 @@ def test_convert_and_info(tmp_path):
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["serve", "-m", "dates"], "gpt2c.EncoderDecoder.from_pretrained"),
-        (["info", "dates", "--check"], "--check is for a single model, not for an encoder-decoder model"),
+        (["info", "dates", "--check"], "--check looks at one model"),
+        (["export", "dates", "dates.gguf"], "export a directory"),
     ],
 )
 def test_other_commands_refuse_it(arguments, message, tmp_path):
@@ -294,8 +307,11 @@ def test_each_part_may_have_a_tokenizer_of_its_own(copied, tmp_path):
     own = EncoderDecoder.from_pretrained(copied)
     assert own.generate("the third of May, nineteen eighty-four").text == "2984-05-03"
     own.save(tmp_path / "packed")
-    packed = EncoderDecoder.from_pretrained(tmp_path / "packed")
-    assert packed.generate("the third of May, nineteen eighty-four").text == "2984-05-03"
+    own.export(tmp_path / "exported")
+    assert sorted(p.name for p in (tmp_path / "exported").iterdir() if p.is_dir()) == ["decoder", "encoder"]
+    for written in ("packed", "exported"):
+        again = EncoderDecoder.from_pretrained(tmp_path / written)
+        assert again.generate("the third of May, nineteen eighty-four").text == "2984-05-03"
 
 
 def test_the_first_token_need_not_be_the_tokenizers(copied, tmp_path):

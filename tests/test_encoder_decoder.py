@@ -242,6 +242,20 @@ def test_packed_folders_give_the_same(case, dtype, load, tmp_path):
         (tmp_path / name).rename(tmp_path / "packed" / name)
 
 
+@pytest.mark.parametrize("case", [0, 1])
+def test_an_exported_folder_is_the_model_again(case, load, tmp_path):
+    """Read as transformers' files are, whose logits the tests above compare."""
+    model, source = load(case), models.source(case)
+    model.export(tmp_path / "out")
+    again = EncoderDecoder.from_pretrained(tmp_path / "out", threads=1)
+    assert same(again.encode(source), model.encode(source))
+    assert same(again.given(source).forward([1, 2]), model.given(source).forward([1, 2]))
+    assert again.generate(source).token_ids == model.generate(source).token_ids
+    with pytest.raises(ValueError, match="rounded to int8"):
+        load(case, dtype="int8").export(tmp_path / "rounded")
+    assert not (tmp_path / "rounded").exists()
+
+
 def test_a_packed_folder_without_its_projection_is_refused(load, tmp_path):
     load(0).save(tmp_path / "packed")
     (tmp_path / "packed" / "enc_to_dec_proj.safetensors").unlink()

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from helpers.command_line import TIMEOUT, command, environment, run
-from helpers.explained import NASTY
+from helpers.explained import NASTY, data_of
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +70,31 @@ def test_every_option_arrives_at_the_page(bundled):
     assert done.stdout != explain_page(bundled, "The king")
 
 
+def test_the_empty_text_is_the_beginning_of_one(bundled):
+    done = run("explain", "", "-n", "1", "-o", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == explain_page(bundled, "", max_new_tokens=1)
+    printed = run("explain", "", "-n", "1").stdout
+    assert section(printed, "Tokens:")[1].split()[:3] == ["0", "0", "<|endoftext…"]
+
+
+def test_special_tokens_are_read_as_such_where_that_is_asked(bundled):
+    typed = "The end.<|endoftext|>"
+    plain = run("explain", typed, "-n", "1", "--json")
+    assert plain.stderr == "<|endoftext|> is read as plain text; --special reads it as one token\n"
+    assert json.loads(plain.stdout)["token_ids"] == bundled.tokenizer.encode(typed)
+    special = run("explain", typed, "-n", "1", "--json", "--special")
+    assert special.stderr == "" and json.loads(special.stdout)["token_ids"][-1] == 0
+
+
+def test_layers_of_a_long_text_are_chosen(bundled):
+    text = "The king " * 230
+    done = run("explain", "-", "-o", "-", "-n", "1", "--num-beams=1", "--layers=1,-1", stdin=text.encode())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == explain_page(bundled, text, layers=[1, 5], max_new_tokens=1, num_beams=1)
+    assert data_of(done.stdout)["attention"]["layers"][-1] == 5
+
+
 def test_a_page_that_fails_leaves_the_old_one_and_nothing_else(tmp_path):
     target = tmp_path / "page.html"
     target.write_text("old")
@@ -107,8 +132,8 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([""], 1, "no text to explain: give it as an argument or on stdin"),
-        ([], 1, "no text to explain"),
+        ([], 1, 'no text to explain: give it as an argument or on stdin; "" is the beginning of a text'),
+        (["-"], 1, "no text to explain"),
         (["x " * 600], 1, "the prompt has 1200 tokens, but the model has 512 positions; shorten it"),
         ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*not 6"),
         ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*not -7"),
@@ -125,7 +150,9 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([TEXT, "-o", ""], 1, "-o takes the name of a file, not an empty one"),
         ([TEXT, "--text", "--json"], 2, "not allowed with argument"),
         ([TEXT, "--layer", "x"], 2, "invalid int value: 'x'"),
-        ([TEXT, "--layers", "1"], 2, "did you mean --layer?"),
+        ([TEXT, "--layre", "1"], 2, "is --layer"),
+        ([TEXT, "--layers", "1;2"], 2, "numbers with commas between them, such as 0,5,11; got '1;2'"),
+        ([TEXT, "--layers", "1,6"], 1, "layers must be from -6 to 5.*got 6"),
         (["Once", "upon"], 2, "put a text of several words in quotes"),
         ([TEXT, "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
     ],

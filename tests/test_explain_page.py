@@ -72,16 +72,57 @@ def test_a_long_title_is_cut(bundled):
     assert title.startswith("word word") and "…" in title and len(title) < 90
 
 
-def test_size_for_twelve_layers_of_twelve_heads_and_64_tokens():
+@pytest.mark.parametrize(
+    ("n_tokens", "scored", "layers"),
+    [(6, 12, 12), (93, 12, 12), (124, 0, 12), (125, 0, 12), (300, 0, 11), (900, 0, 3)],
+)
+def test_a_page_has_at_most_3_mb_and_says_what_is_in_it(n_tokens, scored, layers):
+    """Twelve layers of twelve heads: first scores behind the mask are left out, then weights, then layers."""
     config = Config(
         n_layer=12, n_head=12, n_embd=192, n_inner=768, n_ctx=1024, n_vocab=50257, bos_token_id=50256
     )
     model = GPT2(random_weights(config), gpt2_tokenizer(), name="random")
-    ids = np.random.default_rng(0).integers(0, 50257, 64).tolist()
+    ids = np.random.default_rng(0).integers(0, 50257, n_tokens).tolist()
     page = explain_page(model, ids)
-    assert len(page.encode("utf-8")) < 1_000_000
-    assert set(data_of(page)) >= {"attention", "walk", "lens", "scores", "generation", "search"}
-    assert data_of(page)["attention"]["scores"]["layers"] == list(range(12))
+    assert len(page.encode("utf-8")) < 3_000_000
+    data = data_of(page)
+    assert set(data) >= {"attention", "gallery", "walk", "lens", "scores", "generation", "search"}
+    attention = data["attention"]
+    assert len(attention.get("scores", {"layers": []})["layers"]) == scored
+    assert len(attention["layers"]) == layers and data["start"]["layer"] in attention["layers"]
+    assert ("kept" in attention) == (n_tokens > 124)
+    assert len(data["walk"]["shown"]) == min(n_tokens, 16)
+    assert {data["start"]["token"], n_tokens - 1} <= set(data["walk"]["shown"])
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_strongest_weights_of_each_row_are_kept(T, kept, seed):
+    pattern = np.random.default_rng(seed).dirichlet(np.ones(T), (2, T)).astype(np.float32)
+    kept = min(T, kept)
+    keys, found = codes.strongest_codes(pattern, kept)
+    assert (np.sort(keys, axis=2)[:, :, 1:] != np.sort(keys, axis=2)[:, :, :-1]).all()
+    weights = np.take_along_axis(pattern, keys.astype(int), axis=2)
+    assert np.array_equal(weights, -np.sort(-pattern, axis=2)[:, :, :kept])
+    assert np.array_equal(found, codes.weight_codes(weights, 8))
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=30))
+def test_steps_are_even_and_as_precise_as_promised(values):
+    array = np.array(values, np.float32)
+    told = codes.stepped(array)
+    assert told["type"] == "uint16" and (told["low"], told["high"]) == (array.min(), array.max())
+    found = np.frombuffer(base64.b64decode(told["data"]), "<u2") * ((told["high"] - told["low"]) / 65535)
+    assert np.abs(found + told["low"] - array).max() <= (told["high"] - told["low"]) / 131070 * 1.0001
+
+
+def test_chosen_layers_are_those_of_a_long_text(bundled):
+    ids = np.random.default_rng(0).integers(1, 4096, 500).tolist()
+    how = {"layer": 2, "max_new_tokens": 1, "num_beams": 1}
+    pages = [explain_page(bundled, ids, layers=layers, **how) for layers in (None, [-1], [0, 1, 3, 4])]
+    every, few, some = [data_of(page)["attention"] for page in pages]
+    assert [one["layers"] for one in (every, few, some)] == [[0, 1, 2, 3, 4, 5], [2, 5], [0, 1, 2, 3, 4]]
+    assert "kept" not in few and some["kept"] > every["kept"]  # the fewer layers, the more of each
+    assert [one["pictures"]["layers"] for one in (every, few, some)] == [[0, 1, 2, 3, 4, 5]] * 3
 
 
 def decoded(weights_codes, bits):
@@ -176,6 +217,7 @@ def test_the_walk_and_suggest_give_the_same_probabilities(n_vocab):
     ("options", "message"),
     [
         ({"layer": 6}, "layer must be from -6 to 5: the model has 6"),
+        ({"layers": [0, 6]}, "layers must be from -6 to 5: the model has 6"),
         ({"head": -5}, "head must be from -4 to 3: the model has 4"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"num_beams": 0}, "num_beams must be at least 1"),
@@ -192,7 +234,8 @@ def test_one_text_only(bundled):
 
 
 def test_layers_and_heads_count_from_the_end(bundled):
-    assert data_of(explain_page(bundled, TEXT, layer=-1, head=-2))["start"] == {"layer": 5, "head": 2}
+    start = data_of(explain_page(bundled, TEXT, layer=-1, head=-2))["start"]
+    assert (start["layer"], start["head"]) == (5, 2)
 
 
 def test_a_fragment_needs_a_pattern(bundled):

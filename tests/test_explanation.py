@@ -12,6 +12,7 @@ from helpers.explained import Page, data_of
 from helpers.toys import random_gpt2, same
 
 from gpt2c import ContextLengthError, edits
+from gpt2c.introspection.head_scores import opening
 from gpt2c.views.pages import explain_page
 
 TEXT = "The princess was sad because"
@@ -164,7 +165,12 @@ def test_the_page_is_of_the_edited_model(bundled, edited):
     logits, cache = bundled.run_with_cache(TEXT, edits=SILENT)
     assert data["edits"] == {"told": WORDS, "attention": []}
     walk, shown = data["walk"], data["walk"]["shown"]
-    assert same(floats(walk["vectors"]["z"]).reshape(len(shown), -1), cache["z", 3][shown, 2, :8])
+    z = walk["layers"][3]["heads"]["z"]  # in 65,536 steps from low to high
+    step = (z["high"] - z["low"]) / 65535
+    codes = np.frombuffer(base64.b64decode(z["data"]), "<u2").reshape(len(shown), 4, 8)
+    assert np.abs(z["low"] + step * codes - cache["z", 3][shown, :, :8]).max() <= 0.51 * step
+    left = floats(walk["layers"][3]["resid_post"]).reshape(len(shown), -1)
+    assert same(left, cache["resid_post", 3][shown, :8])
     last = floats(walk["candidates"]["logits"]).reshape(len(shown), -1)[-1]
     assert same(last, -np.sort(-logits[-1])[: len(last)])
     lens = cache.logit_lens()
@@ -178,6 +184,15 @@ def test_the_page_is_of_the_edited_model(bundled, edited):
     best = bundled.generate(TEXT, num_beams=3, num_return_sequences=3, length_penalty=0.0, **new)
     assert [one["logprobs"] for one in data["search"]["found"]] == [one.logprobs for one in best]
     assert "edits" not in data_of(explain_page(bundled, TEXT, max_new_tokens=1, num_beams=1))
+
+
+def test_without_a_layer_it_is_of_the_most_telling_head(bundled):
+    _, cache = bundled.run_with_cache(TEXT, "attn.hook_pattern")
+    layer, head, _ = opening(cache)
+    told = bundled.explain(TEXT).to_dict()
+    assert (told["layer"], told["head"]) == (layer, head)
+    assert f"Attention, layer {layer}, head {head}:" in str(bundled.explain(TEXT))
+    assert bundled.explain(TEXT, layer=2).to_dict()["head"] == opening(cache, 2).head
 
 
 def test_results_of_heads_that_are_edited_count_in_the_attribution(bundled):

@@ -11,7 +11,8 @@ import pytest
 from helpers.explained import NASTY, Page
 from helpers.toys import random_gpt2, recite
 
-from gpt2c.core.labels import label
+from gpt2c.core.labels import label, labels
+from gpt2c.introspection.results import Patching
 
 
 def escaped(text):
@@ -98,10 +99,10 @@ def test_the_lens_is_a_table_of_first_choices(bundled, text):
     lens = bundled.run_with_cache(text)[1].logit_lens(3)
     page = Page(lens._repr_html_())
     assert not {element.tag for element in page.elements} - {
-        *("div", "table", "thead", "tbody", "tr", "th", "td", "bdi"),
+        *("div", "table", "caption", "thead", "tbody", "tr", "th", "td", "bdi"),
     }
     heads = [head.text for head in page.all("th")]
-    assert heads == ["after", *map(label, lens.tokens, lens.input_ids), *reversed(lens.names)]
+    assert heads == ["after", *labels(lens.tokens, lens.input_ids), *reversed(lens.names)]
     cells = iter(page.all("td"))
     for layer in reversed(range(7)):
         for i in range(len(lens.tokens)):
@@ -226,3 +227,16 @@ def test_patches_are_maps(bundled, over):
         assert tables(page)[0][0][1:] == ["head 1", "head 3"]
     else:
         assert [caption.text for caption in page.all("caption")] == [f"z at {i} {words[i]}" for i in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "strengths"),
+    [([-4.0, -2.0], [0, 0.65]), ([-1.0, 2.0], [0.325, 0.65]), ([1.0, 3.0], [0, 0.65])],
+)
+def test_the_colours_of_patches_go_from_the_least_to_the_most_or_from_0_if_it_lies_between(
+    numbers, strengths
+):
+    found = Patching("z", [0, 1], None, None, np.array([1]), ["a"], np.array(numbers))
+    cells = Page(found._repr_html_()).all("td")
+    assert [strength(cell) for cell in cells] == strengths
+    assert ["205,85,70" in cell.attributes["style"] for cell in cells] == [numbers[0] < 0 < numbers[1], False]

@@ -22,7 +22,9 @@ from matplotlib.colors import to_hex
 from gpt2c import GPT2
 from gpt2c.introspection.hooks import hook_names
 from gpt2c.introspection.passes import ActivationCache
+from gpt2c.introspection.results import Patching
 from gpt2c.scoring.results import Score
+from gpt2c.views.drawing import heat_map
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +63,43 @@ def test_the_pattern_of_a_head_is_the_array_and_grey_where_it_is_masked(bundled)
     drawn = ax.images[0].get_array()
     assert np.array_equal(drawn.mask, ~np.tri(4, dtype=bool))
     assert np.array_equal(drawn.data[~drawn.mask], cache["pattern", 2][1][np.tri(4, dtype=bool)])
-    assert ax.images[0].get_clim() == (0, 1)
     assert labels(ax.xaxis) == labels(ax.yaxis) == ["Once", "\u2423upon", "\u2423a", "\u2423time"]
     assert ax.get_title() == "attention pattern, layer 2, head 1"
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("key: who answers", "query: who asks")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("key token", "query token")
     pattern = cache["pattern", 2][1]
     assert cell_texts(ax) == {(i, j): f"{pattern[i, j]:.2f}" for i in range(4) for j in range(i + 1)}
+
+
+def test_the_scale_of_a_pattern_ends_at_its_largest_weight_but_for_the_first_token_which_has_no_choice(
+    bundled,
+):
+    cache = random_cache(bundled, [5, 6, 7, 8])
+    for figure, heads in ((cache.plot(2, 1), [1]), (cache.plot(2), range(4))):
+        maps = [ax for ax in figure.axes if ax.images and ax.get_title()]
+        bars = [ax for ax in figure.axes if ax.get_ylabel() == "attention weight"]
+        assert len(maps) == len(bars) == len(heads)
+        for ax, bar, head in zip(maps, bars, heads, strict=True):
+            largest = cache["pattern", 2][head][1:].max()
+            assert 0 < largest < 1
+            assert ax.images[0].get_clim() == bar.get_ylim() == (0, largest)
+    whole = random_cache(bundled, [5, 6, 7], causal=False)
+    assert whole.plot(0, 0).axes[0].images[0].get_clim() == (0, whole["pattern", 0][0].max())
+    assert random_cache(bundled, [5]).plot(0, 0).axes[0].images[0].get_clim() == (0, 1)
+
+
+def test_tokens_that_share_a_character_are_labelled_with_it_and_numbered(bundled):
+    text = "a 国é"
+    three, two = (["\u56fd 1/3", "\u56fd 2/3", "\u56fd 3/3"], ["\u00e9 1/2", "\u00e9 2/2"])
+    ids = bundled.tokenizer.encode(text)
+    assert [len(bundled.token_bytes(token)) for token in ids] == [1, 1, 1, 1, 1, 1, 1]
+    _, cache = bundled.run_with_cache(text)
+    expected = ["a", "\u2423", *three, *two]
+    for figure in (cache.plot(0, 0), cache.logit_lens().plot(), bundled.score(text).plot()):
+        shown = labels(figure.axes[0].xaxis)
+        assert [name.replace("\u25a1", "\u56fd") for name in shown] == expected  # a box where no font has it
+    # Bytes that are no characters keep their numbers.
+    broken = [*ids[2:4], *ids]
+    assert labels(random_cache(bundled, broken).plot(0, 0).axes[0].xaxis)[:2] == ["\\xe5", "\\x9b"]
 
 
 def test_layers_and_heads_count_from_the_end_too(bundled):
@@ -132,6 +165,45 @@ def test_the_lens_is_the_first_choices_on_their_log_probabilities(bundled):
     assert lens.plot(ax=ax) is figure
 
 
+def test_a_long_lens_and_a_long_trace_are_broken_into_bands_of_equal_columns(bundled):
+    lens = bundled.run_with_cache(list(range(300, 360)))[1].logit_lens(1)
+    result = bundled.generate("Once upon a", max_new_tokens=40, trace=True)
+    for figure, n, most in ((lens.plot(), 60, 24), (result.plot(), 40, 16)):
+        maps = [ax for ax in figure.axes if ax.images and ax.get_xlim()[0] == -0.5]
+        widths = [ax.images[0].get_array().shape[1] for ax in maps]
+        assert widths == [most, most, n - 2 * most]
+        assert {ax.get_xlim() for ax in maps} == {(-0.5, most - 0.5)}
+        if n == 60:
+            drawn = np.concatenate([ax.images[0].get_array() for ax in maps], axis=1)
+            assert np.array_equal(drawn, lens.top_logprobs[:, :, 0])
+            assert len({ax.images[0].get_clim() for ax in maps}) == 1
+    figure, ax = pyplot.subplots()
+    assert lens.plot(ax=ax) is figure and ax.images[0].get_array().shape == (7, 60)
+
+
+def figures_of(model: GPT2, text: str):
+    """All figures of a text, and of how it goes on."""
+    _, cache = model.run_with_cache(text)
+    yield from (cache.plot(3, 1), cache.plot(3), cache.logit_lens().plot(), cache.head_scores().plot())
+    yield from (cache.attribution().plot(), cache.attribution(7, 8).plot(), model.score(text).plot())
+    for options in ({}, {"num_beams": 3}):
+        yield model.generate(text, max_new_tokens=3, trace=True, **options).plot()
+    ids, places = cache.token_ids, range(min(len(cache.token_ids), 4))
+    for over in (("resid_pre", [0, 5], places), ("z", [0, 5], places, range(4))):
+        yield model.patch(ids, ids, over, lambda logits: logits[0, 7], logits_to_keep=1).plot()
+
+
+@pytest.mark.parametrize(
+    "text", ["The", "The king and the", "The king had a daughter. " * 8, "国王 and 👩\u200d👧"]
+)
+def test_nothing_written_in_a_figure_is_clipped(bundled, text):
+    for figure in figures_of(bundled, text):
+        figure.draw_without_rendering()
+        drawn = figure.get_tightbbox()  # of all texts and ticks, in inches
+        assert 0 <= drawn.x0 < drawn.x1 <= figure.get_figwidth(), figure.axes[0].get_title()
+        assert 0 <= drawn.y0 < drawn.y1 <= figure.get_figheight(), figure.axes[0].get_title()
+
+
 def test_attribution_is_bars_and_a_map(bundled):
     _, cache = bundled.run_with_cache("Once upon a time")
     found = cache.attribution()
@@ -148,6 +220,19 @@ def test_attribution_is_bars_and_a_map(bundled):
     assert title.startswith("logit of \u2423king minus \u2423queen: ")
 
 
+def test_no_cell_is_left_out_where_cells_are_smaller_than_pixels():
+    """A single black cell in a white map of 2,000 x 2,000, wherever it is, darkens a pixel of the figure."""
+    for at in range(1000, 1012):
+        values = np.zeros((2000, 2000))
+        values[at, at] = 1
+        figure, ax = pyplot.subplots(figsize=(5, 5), dpi=100)
+        heat_map(ax, values, [""] * 2000, [""] * 2000, cmap="Greys", annotate=False)
+        ax.set_axis_off()
+        figure.canvas.draw()
+        assert np.asarray(figure.canvas.buffer_rgba())[:, :, :3].min() < 255, at
+        pyplot.close(figure)
+
+
 def test_head_scores_are_a_map_each_and_grey_where_there_is_none(bundled):
     for text, nothing in (("a b a b", []), ("Once upon a", ["duplicate token", "induction"])):
         scores = bundled.run_with_cache(text)[1].head_scores()
@@ -159,7 +244,10 @@ def test_head_scores_are_a_map_each_and_grey_where_there_is_none(bundled):
             drawn = ax.images[0].get_array()
             assert np.array_equal(drawn.filled(np.nan), values, equal_nan=True)
             assert drawn.mask.all() == (ax.get_title() in nothing)
-            assert ax.get_title() == "entropy" or ax.images[0].get_clim() == (0, 1)
+            told = [text.get_text() for text in ax.texts]
+            assert told == (["no such token"] if ax.get_title() in nothing else [])
+            expected = (0, 1) if drawn.mask.all() else (0, values.max())
+            assert ax.get_title() == "entropy" or ax.images[0].get_clim() == expected
 
 
 def test_the_bars_of_a_score_are_surprisals(bundled):
@@ -342,3 +430,13 @@ def test_patches_are_drawn_as_they_are(bundled, over):
     expected = [found.values] if len(over) == 3 else list(found.values.swapaxes(0, 1))
     assert len(images) == len(expected)
     assert all(np.array_equal(one, other) for one, other in zip(images, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limits"), [([-4.5, -4.1], (-4.5, -4.1)), ([-1.0, 3.0], (-3, 3)), ([0.0, 2.0], (0, 2))]
+)
+def test_the_scale_of_patches_is_that_of_their_values_and_even_on_both_sides_of_zero(numbers, limits):
+    found = Patching("z", [0, 1], None, None, np.array([1]), ["a"], np.array(numbers))
+    image = found.plot().axes[0].images[0]
+    assert image.get_clim() == limits
+    assert (image.get_cmap().name == "RdBu") == (limits[0] == -limits[1])

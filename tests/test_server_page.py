@@ -10,6 +10,7 @@ import time
 
 import pytest
 from helpers.explained import Page
+from helpers.pages import axe
 from helpers.served import ask, served
 
 KEY = "sk-a-key"
@@ -476,3 +477,37 @@ def test_everything_can_be_read(page, dark):
     ratios = page.all(f":is({shown}):not(#spoken)", f"[{CONTRAST}(e), e.outerHTML.slice(0, 80)]")
     assert len(ratios) > 40
     assert [one for one in ratios if one[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), SIZES[1:])
+def test_axe_finds_nothing(page, width, height, dark):
+    page.resize(width, height)
+    page.media(dark=dark)
+    assert axe(page) == []
+    page.type(TEXT)
+    colour(page)
+    ghost(page), offers(page)
+    page.press("End")
+    page.wait("Boolean(document.querySelector('#details .bars'))")
+    page.js("document.querySelector('#error').textContent = 'wrong'")
+    assert axe(page) == []
+
+
+def test_axe_finds_nothing_where_a_key_is_asked_for(browser, locked):
+    page = opened(browser, locked)
+    assert page.js("!document.querySelector('#entrance').hidden") and axe(page) == []
+
+
+def test_forced_colours_leave_the_colours_of_tokens(page):
+    page.media(forced_colors=True)
+    page.type(TEXT)
+    colour(page)
+    page.press("End")
+    page.wait("Boolean(document.querySelector('#details .bars'))")
+    ground = page.js("getComputedStyle(document.body).backgroundColor")
+    for selector in (".piece", "#details .bar span", ".ramp"):
+        paint = "getComputedStyle(e)[e.matches('.ramp') ? 'backgroundImage' : 'backgroundColor']"
+        paints = page.all(selector, paint)
+        assert paints and not {ground, "none"} & set(paints), selector
+    assert axe(page) == []

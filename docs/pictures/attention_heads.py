@@ -17,14 +17,15 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE.parents[1] / "tests/data/real_gpt2"
 PROMPT = 2  # of the five recorded the only one with a token that comes twice
-CELL, LEFT, TOP, GAP = 38, 104, 104, 26
+CELL, LEFT, TOP, GAP = 38, 122, 118, 26
 
 STYLE = """
   .paper { fill: #ffffff } text { fill: #1f2328; font: 12px sans-serif } .strong { font-weight: bold }
-  .on-dark { fill: #ffffff } .cell { fill: #0b5cad } .grid { fill: none; stroke: #d1d9e0 }
+  .axis { fill: #59636e } .on-dark { fill: #ffffff }
+  .cell { fill: #0b5cad } .grid { fill: none; stroke: #d1d9e0 }
   @media (prefers-color-scheme: dark) {
-    .paper { fill: #0d1117 } text { fill: #f0f6fc }
-    .on-dark { fill: #0d1117 } .cell { fill: #79c0ff } .grid { stroke: #3d444d }
+    .paper { fill: #0d1117 } text { fill: #f0f6fc } .axis { fill: #9198a1 }
+    .on-dark, .on-middle { fill: #0d1117 } .cell { fill: #79c0ff } .grid { stroke: #3d444d }
   }
 """
 
@@ -53,7 +54,13 @@ def entropy(maps: np.ndarray) -> np.ndarray:
 
 def panel(x: float, tokens: list[str], weights: np.ndarray, name: str) -> str:
     """One head: a row for each token that asks, a column for each that answers."""
-    lines = [f'<text class="strong" x="{x + LEFT}" y="24">{escape(name)}</text>']
+    middle = TOP + len(tokens) * CELL / 2
+    lines = [
+        f'<text class="strong" x="{x + LEFT}" y="24">{escape(name)}</text>',
+        f'<text class="axis" x="{x + LEFT}" y="42">attention weights; key token →</text>',
+        f'<text class="axis" transform="translate({x + 22} {middle:g}) rotate(-90)" '
+        'text-anchor="middle">query token</text>',
+    ]
     for i, token in enumerate(tokens):
         shown = escape(token.replace(" ", "␣"))
         middle = (i + 0.5) * CELL
@@ -64,7 +71,7 @@ def panel(x: float, tokens: list[str], weights: np.ndarray, name: str) -> str:
         for j in range(i + 1):
             weight = float(weights[i, j])
             at = f'x="{x + LEFT + j * CELL}" y="{TOP + i * CELL}" width="{CELL}" height="{CELL}"'
-            kind = "on-dark" if weight > 0.7 else ""
+            kind = "on-dark" if weight > 0.7 else "on-middle" if weight > 0.58 else ""
             lines.append(
                 f'<rect class="cell" {at} fill-opacity="{weight:.3f}"/><rect class="grid" {at}/>'
                 f'<text class="{kind}" x="{x + LEFT + (j + 0.5) * CELL:g}" y="{TOP + middle + 4:g}" '

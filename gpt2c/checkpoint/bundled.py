@@ -7,21 +7,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BUNDLED", "ENCODER_DECODER", "is_encoder_decoder", "located"]
+__all__ = ["BUNDLED", "BUNDLED_MASKED", "ENCODER_DECODER", "is_encoder_decoder", "located"]
 
 _DATA = Path(__file__).parent.parent / "data"
 BUNDLED = _DATA / "model"
-"""The model that is loaded if none is named."""
+"""What GPT2 loads if no model is named."""
+BUNDLED_MASKED = _DATA / "masked" / "model.gpt2c"
+"""The same of BERT."""
 
-# The other bundled models -> their folders.
-_NAMES = {"dates": _DATA / "dates"}
+# Names of models that come with gpt2c -> where they are.
+_NAMES = {"dates": _DATA / "dates", "masked": BUNDLED_MASKED}
 
 ENCODER_DECODER = "encoder-decoder"
 """The model_type of transformers' EncoderDecoderModel."""
 
 
 def located(source: Any) -> Any:
-    """The folder of a bundled model, if a source is its name and not an existing path."""
+    """Where a model that comes with gpt2c is, if its name is given and no file or folder has that name."""
     known = isinstance(source, str) and source in _NAMES and not os.path.exists(source)
     return _NAMES[source] if known else source
 

@@ -23,6 +23,7 @@ from ..config import Config
 from ..core import _engine
 from ..core.files import replacing
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
+from .bundled import located
 from .files import RegularFile, parse_object, reading
 from .names import expected
 from .packed_config import check_keys, config_from_header, config_values
@@ -258,7 +259,7 @@ def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
     """The path of a packed file, known by its name or its header; None for any other source."""
     if not isinstance(source, str | os.PathLike):
         return None
-    path = Path(os.path.expanduser(source))
+    path = Path(os.path.expanduser(located(source)))
     try:
         if not path.is_file():
             return None

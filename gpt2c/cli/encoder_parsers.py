@@ -23,9 +23,10 @@ def fill(command: Command) -> None:
     """Add ``gpt2c fill``."""
     parser = command(
         "fill",
-        "find words for the masks of a text, with probabilities",
-        "For a BERT (-m) with the head that predicts tokens. Several masks are filled one after the other, "
-        "the most certain first; --json also has the tokens of each mask alone.",
+        "the words that the masks of a text may stand for, with probabilities",
+        "For a BERT with the head that predicts tokens; without -m, the small one that comes with gpt2c. "
+        "Several masks are filled one after the other, "
+        "the surest first; --json also tells the tokens of each mask alone.",
     )
     parser.add_argument(
         "text",

@@ -7,12 +7,20 @@ import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..views.explanation import check_options
 from ..views.pages.continuation import room
 from .console import note, open_output, read_text
 from .formatting import print_json, size_text
-from .loading import load_model
+from .loading import load_any, load_encoder_decoder
+
+if TYPE_CHECKING:
+    from ..bert import BERT
+    from ..model import GPT2
+    from ..views.explanation import Explanation
+    from ..views.masked_explanation import MaskedExplanation
 
 __all__ = ["run"]
 
@@ -28,18 +36,15 @@ def run(arguments: Namespace) -> None:
     if arguments.open and (not is_page or output == "-"):
         raise ValueError("--open shows a page: give the file for it with -o FILE")
     text = read_text(arguments.text)
-    if not text:
-        raise ValueError("no text to explain: give it as an argument or on stdin")
+    if not text and arguments.text != "":
+        raise ValueError(
+            'no text to explain: give it as an argument or on stdin; "" is the beginning of a text'
+        )
+    text = text or ""
     if len(text) < 256 and os.path.isfile(text):
         note(f"explaining the words {text!r}; for the contents of the file: gpt2c explain - < {text}")
     with open_output(output) as out:
-        model = load_model(arguments)
-        shown = {name: given[name] for name in ("layer", "head", "special", "edits")}
-        explanation = model.explain(text, **continued, **shown)
-        wanted = arguments.max_new_tokens
-        left = room(model, len(explanation.token_ids), wanted)
-        if 0 <= left < wanted:
-            note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
+        explanation = _explained(arguments, text, continued)
         if is_page:
             page = explanation.html.encode()
             # It declares UTF-8, so the encoding of stdout is not used.
@@ -55,4 +60,25 @@ def run(arguments: Namespace) -> None:
             import webbrowser
 
             if not webbrowser.open(Path(output).resolve().as_uri()):
-                note(f"no browser was found: open {output} yourself")
+                note(f"no browser was found: open {output} with one")
+
+
+def _explained(arguments: Namespace, text: str, continued: dict[str, Any]) -> Explanation | MaskedExplanation:
+    """What the model makes of the text, with notes of what may surprise."""
+    heads = {name: vars(arguments)[name] for name in ("layer", "head", "layers", "edits")}
+    if is_encoder_decoder(arguments.model):
+        both = load_encoder_decoder(arguments)
+        return both.explain(text, special=arguments.special, **continued, **heads)
+    model = load_any(arguments)
+    if model.config.is_bert:
+        return cast("BERT", model).explain(text, **heads)
+    explanation = cast("GPT2", model).explain(text, special=arguments.special, **continued, **heads)
+    if not arguments.special:
+        for token in model.tokenizer.special_tokens:
+            if token in text:
+                note(f"{token} is read as plain text; --special reads it as one token")
+    wanted = arguments.max_new_tokens
+    left = room(model, len(explanation.token_ids), wanted)
+    if 0 <= left < wanted:
+        note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
+    return explanation

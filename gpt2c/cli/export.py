@@ -7,14 +7,19 @@ import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..checkpoint.bundled import is_encoder_decoder
 from ..checkpoint.export import names_gguf
 from ..checkpoint.files import is_gguf
 from ..core.labels import harmless
 from ..pretrained import Pretrained
 from .console import note
 from .formatting import print_json, size_text
-from .loading import load_any
+from .loading import load_any, load_encoder_decoder
+
+if TYPE_CHECKING:
+    from ..encoder_decoder import EncoderDecoder
 
 __all__ = ["run"]
 
@@ -39,11 +44,25 @@ def run(arguments: Namespace) -> None:
     if not to_gguf and dtype is not None:
         raise ValueError("--dtype is for a FILE.gguf: a directory always has float32 weights")
     arguments.model, arguments.dtype, arguments.backend = arguments.source, None, "native"
+    if is_encoder_decoder(arguments.model):
+        if to_gguf:
+            raise ValueError("gpt2c writes no GGUF file of an encoder-decoder model: export a directory")
+        _write_pair(load_encoder_decoder(arguments), path, arguments.json)
+        return
     model = load_any(arguments)
     if to_gguf:
         _write_file(model, path, dtype or "f32", arguments.json)
     else:
         _write_directory(model, path, arguments.json)
+
+
+def _write_pair(model: EncoderDecoder, directory: Path, as_json: bool) -> None:
+    model.export(directory)
+    if _print_files(directory, as_json):
+        return
+    loads = f"from_pretrained({str(directory)!r})"
+    print(harmless(f"in Python: transformers.EncoderDecoderModel.{loads}"))
+    print(harmless(f"here:      gpt2c generate TEXT -m {shlex.quote(str(directory))}"))
 
 
 def _write_file(model: Pretrained, path: Path, dtype: str, as_json: bool) -> None:
@@ -68,12 +87,8 @@ def _write_directory(model: Pretrained, directory: Path, as_json: bool) -> None:
     model.export(directory)
     if not model.has_tokenizer:
         note(next(remark for remark in reversed(model.notes) if remark.startswith("no tokenizer")))
-    sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
-    if as_json:
-        print_json({"directory": str(directory), "files": sizes}, sys.stdout)
+    if _print_files(directory, as_json):
         return
-    for name, size in sizes.items():
-        print(harmless(f"{directory / name}: {size_text(size)}"))
     loads = f"from_pretrained({str(directory)!r})"
     config = model.config
     usual = "AutoModelForMaskedLM" if config.masked_head else "AutoModel"
@@ -89,3 +104,15 @@ def _write_directory(model: Pretrained, directory: Path, as_json: bool) -> None:
     command = "classify" if config.is_classifier else "fill" if config.masked_head else "generate"
     command = "embed" if config.is_bert and command == "generate" else command
     print(harmless(f"here:      gpt2c {command} TEXT -m {shlex.quote(str(directory))}"))
+
+
+def _print_files(directory: Path, as_json: bool) -> bool:
+    """Print the files of a directory and their sizes, and return whether that was JSON."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    sizes = {path.relative_to(directory).as_posix(): path.stat().st_size for path in paths}
+    if as_json:
+        print_json({"directory": str(directory), "files": sizes}, sys.stdout)
+        return True
+    for name, size in sizes.items():
+        print(harmless(f"{directory / name}: {size_text(size)}"))
+    return False

@@ -26,8 +26,6 @@ def load_bert(arguments: Namespace) -> BERT:
     """The same for a BERT."""
     from ..bert import BERT
 
-    if arguments.model is None:
-        raise ValueError("name a BERT with -m: the bundled model is a GPT-2, which has no masks")
     return BERT.from_pretrained(arguments.model, **_options(arguments))
 
 

@@ -217,18 +217,7 @@ def _explain(command: Command) -> None:
     forms.add_argument(
         "--json", action="store_true", help="print JSON: the arrays themselves, and their shapes"
     )
-    parser.add_argument(
-        "--layer",
-        type=int,
-        metavar="L",
-        help="layer whose attention is printed in numbers, from 0 (the first)",
-    )
-    parser.add_argument(
-        "--head",
-        type=int,
-        metavar="H",
-        help="its head, from 0 (the one whose last token attends most to one other)",
-    )
+    _head_options(parser)
     parser.add_argument(
         "-n",
         "--max-new-tokens",
@@ -255,6 +244,34 @@ def _explain(command: Command) -> None:
         "--seed", type=int, default=0, metavar="N", help="seed of the page's sampled continuation (0)"
     )
     model_options(parser)
+
+
+def _head_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="L",
+        help="whose attention to begin with, from 0 (the one with the most telling head)",
+    )
+    parser.add_argument(
+        "--head",
+        type=int,
+        metavar="H",
+        help="and of which head, from 0 (the most telling one)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=_numbers,
+        metavar="L,L,...",
+        help="of which layers the page of a long text tells all attention (as many as there is room for)",
+    )
+
+
+def _numbers(words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"numbers with commas between them, such as 0,5,11; got {words!r}") from None
 
 
 def _info(command: Command) -> None:

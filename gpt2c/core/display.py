@@ -25,17 +25,17 @@ class Displayed:
         Plots and their arguments:
 
         - ``ActivationCache.plot(layer, head=None, *, ax=None)``: the attention pattern of one head, or of all
-          heads of a layer. Layers and heads are counted from 0, negative ones from the end; the layer's
-          ``attn.hook_pattern`` must have been captured.
+          heads of a layer, each on a scale that ends at its largest weight. Layers and heads are counted from
+          0, negative ones from the end; the layer's ``attn.hook_pattern`` must have been captured.
         - ``CrossAttention.plot(*, ax=None)``: its weights as a map.
         - ``Score.plot(*, ax=None)``: the surprisal of each token in bits, coloured by its rank, beside the
           surprisal expected.
-        - ``LogitLens.plot(*, ax=None)``: the top prediction after each layer for each token, coloured by its
-          log-probability.
-        - ``Attribution.plot()``: the contribution of each component as a bar, and of each head as a cell of a
-        map. - ``HeadScores.plot()``: a map of layers and heads for each score. - ``Patching.plot()``: a map
-        of layers and positions, or of layers and heads for each position. - ``Trace.plot(token_ids=(), *,
-        ax=None)``: the candidates of every step; for beam search the tree of
+        - ``LogitLens.plot(*, ax=None)``: the first choice after each layer for each token, coloured by its
+          log-probability (nats); 24 tokens side by side, the rest below, unless ``ax`` is given.
+        - ``Attribution.plot()``: what each component adds as a bar, and each head as a cell of a map.
+        - ``HeadScores.plot()``: a map of layers and heads for each score.
+        - ``Patching.plot()``: a map of layers and positions, or of layers and heads for each position.
+        - ``Trace.plot(token_ids=(), *, ax=None)``: the candidates of every step; of beam search the tree of
           its texts, with the path of ``token_ids`` highlighted.
         - ``Generation.plot(*, ax=None)``: its trace, with its own path highlighted.
 

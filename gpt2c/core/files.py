@@ -122,10 +122,11 @@ def new_directory(path: str) -> Iterator[str]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         with naming(path):
             yield unfinished
-            for name in os.listdir(unfinished):
-                with open(os.path.join(unfinished, name), "rb") as file:
-                    _sync(file.fileno())
-            _sync(descriptor)
+            for folder, _, names in os.walk(unfinished, topdown=False):
+                for name in names:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        _sync(file.fileno())
+                _sync_directory(folder)
             try:
                 os.rename(unfinished, target)
             except OSError as error:

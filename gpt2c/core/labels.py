@@ -5,8 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Sequence
 
-__all__ = ["RANK_NAMES", "columns", "fitted", "harmless", "label", "rank_class", "visible", "wrapped"]
+__all__ = [
+    "RANK_NAMES",
+    "columns",
+    "fitted",
+    "harmless",
+    "label",
+    "labels",
+    "parts",
+    "rank_class",
+    "visible",
+    "wrapped",
+]
 
 _RANK_BOUNDS = (1, 10, 100)
 RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyond")
@@ -19,6 +31,32 @@ def label(text: str, token_id: int | None = None) -> str:
     if unicodedata.combining(text[0]):
         text = "\u25cc" + text  # a dotted circle for combining marks
     return "".join("\u2423" if character == " " else visible(character) for character in text)
+
+
+# A byte that is no character by itself, as the texts of tokens have it.
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def labels(texts: Sequence[str], ids: Sequence[int]) -> list[str]:
+    """Labels of tokens that follow each other; those that share a character have it, and a number each."""
+    found = list(map(label, texts, ids))
+    begin, read = 0, b""
+    for i, text in enumerate(texts):
+        read += _BYTE.sub(lambda byte: bytes([int(byte[1], 16)]), text.encode())
+        try:
+            whole = read.decode()
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data":
+                continue
+        else:
+            found[begin : i + 1] = parts(label(whole, ids[i]), i + 1 - begin)
+        begin, read = i + 1, b""
+    return found
+
+
+def parts(name: str, n: int) -> list[str]:
+    """The labels of ``n`` tokens that share what ``name`` says: 1/3, 2/3, 3/3."""
+    return [name] if n == 1 else [f"{name} {i + 1}/{n}" for i in range(n)]
 
 
 def visible(character: str) -> str:

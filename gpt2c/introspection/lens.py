@@ -14,9 +14,9 @@ from ..core.prompts import token_ids
 from ..core.roles import check_predicts_tokens
 from ..errors import ConfigError, counted
 from .activations import Activations, output_matrices
-from .results import Attribution, HeadScores, LogitLens
+from .results import Attribution, LogitLens
 
-__all__ = ["attribution", "head_scores", "logit_lens"]
+__all__ = ["attribution", "logit_lens"]
 
 
 def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
@@ -154,31 +154,6 @@ def _head_results(cache: Activations, layer: int, position: int, direction: np.n
         return cache["result", layer][position] @ direction
     outward = output_matrices(cache.model, layer) @ direction  # [n_head, d_head]
     return (cache["z", layer][position] * outward).sum(axis=1)
-
-
-def head_scores(cache: Activations) -> HeadScores:
-    """See :meth:`gpt2c.introspection.passes.ActivationCache.head_scores`."""
-    config, ids = cache.model.config, cache.token_ids
-    n = len(ids)
-    earlier = np.tri(n, k=-1, dtype=bool) & (ids[:, None] == ids)  # [T, T]  key: the same token, before
-    keys = {
-        "previous_token": np.eye(n, k=-1, dtype=bool),
-        "duplicate_token": earlier,
-        "induction": np.pad(earlier, ((0, 0), (1, 0)))[:, :-1],  # key: one after it
-        "first_token": np.tri(n, k=-1, dtype=bool) & (np.arange(n) == 0),
-    }
-    scores = {name: np.full((config.n_layer, config.n_head), np.nan, np.float32) for name in keys}
-    entropy = np.empty((config.n_layer, config.n_head), np.float32)
-    for layer in range(config.n_layer):
-        pattern = cache["pattern", layer]  # [n_head, T, T]
-        for name, wanted in keys.items():
-            rows = wanted.any(axis=1)
-            if rows.any():
-                weights = np.where(wanted, pattern, 0).sum(axis=2, dtype=np.float64)
-                scores[name][layer] = weights[:, rows].mean(axis=1)
-        nats = -pattern * np.log(pattern, out=np.zeros_like(pattern), where=pattern > 0)
-        entropy[layer] = nats.sum(axis=2, dtype=np.float64).mean(axis=1)
-    return HeadScores(**scores, entropy=entropy)
 
 
 def _most_probable(cache: Activations, row: int) -> int:

@@ -17,6 +17,7 @@ from ..heads.reading import Options, read_all
 from . import lens
 from .activations import Activations
 from .crossing import CrossAttention, cross_attention
+from .head_scores import head_scores
 from .hooks import NamesFilter, matching
 from .observer import Observer, Watch, checked_edits
 
@@ -106,7 +107,7 @@ class ActivationCache(Displayed, Activations):
         gpt2c.introspection.results.HeadScores
             Documents the scores and their sources.
         """
-        return lens.head_scores(self)
+        return head_scores(self)
 
 
 def run_with_cache(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,30 +17,38 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.image import AxesImage
 
-from ..core.labels import label
+from ..core.labels import label, labels
 
 __all__ = [
     "CENTRED",
-    "COLORBAR",
     "axes_or_new",
+    "bands",
+    "colour_bar",
     "drawable",
     "font_size",
     "heat_map",
     "new_figure",
+    "same_width",
     "shortened",
     "text_colour",
     "text_style",
     "thinned",
+    "title",
     "token_labels",
 ]
 
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
-COLORBAR: dict[str, Any] = {"fraction": 0.03, "pad": 0.02, "aspect": 30}
 
-# Regular fonts with Chinese, Japanese and Korean characters, as systems have them; used where installed.
-_CJK = (
+# Regular fonts with Chinese, Japanese and Korean characters, then with symbols, as systems have them; used
+# where they are installed. matplotlib cannot use fonts in colours, as most with emoji are.
+_FALLBACKS = (
     "Noto Sans CJK SC",
+    "Noto Sans CJK TC",
     "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Noto Sans SC",
+    "Noto Sans JP",
+    "Noto Sans KR",
     "Source Han Sans SC",
     "WenQuanYi Zen Hei",
     "WenQuanYi Micro Hei",
@@ -48,7 +57,15 @@ _CJK = (
     "Hiragino Sans",
     "Microsoft YaHei",
     "SimHei",
+    "SimSun",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Apple SD Gothic Neo",
     "Arial Unicode MS",
+    "Noto Emoji",
+    "Symbola",
+    "Segoe UI Symbol",
+    "Apple Symbols",
 )
 # Grey, for values that do not exist, such as masked ones.
 _MISSING = "0.92"
@@ -82,6 +99,44 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axe
     return figure, ax
 
 
+def bands(
+    ax: Axes | None, n: int, *, most: int, width: float, height: float
+) -> tuple[Figure, list[tuple[Axes, range]]]:
+    """Axes for ``n`` columns, ``width`` inches each, and which columns each is for.
+
+    As the lines of a text, a long row is broken into bands below each other, of at most ``most`` columns and
+    ``height`` inches; in axes that were given it stays whole.
+    """
+    if ax is not None or n <= most:
+        figure, ax = axes_or_new(ax, (max(width * n + 2, 5), max(height + 0.6, 3)))
+        return figure, [(ax, range(n))]
+    starts = range(0, n, most)
+    size = (width * most + 2, height * len(starts) + 0.6)
+    figure, axes = new_figure(len(starts), 1, figsize=size, squeeze=False)
+    axes[-1, 0].set_frame_on(False)
+    return figure, [(ax, range(at, min(at + most, n))) for ax, at in zip(axes.flat, starts, strict=True)]
+
+
+def same_width(places: list[tuple[Axes, range]]) -> None:
+    """Give the columns of the last band, of which there may be fewer, the width of the others."""
+    for ax, _ in places:
+        ax.set_xlim(-0.5, len(places[0][1]) - 0.5)
+
+
+def title(ax: Axes, text: str, size: float = 12) -> None:
+    """A title as wide as the axes at most, on several lines if need be."""
+    points = ax.get_window_extent().width * 72 / ax.figure.dpi
+    most = max(int(points / (0.55 * size)), 12)
+    ax.set_title(textwrap.fill(text, most, break_on_hyphens=False), **text_style(size))
+
+
+def colour_bar(image: AxesImage, ax: Axes | list[Axes], name: str, **options: Any) -> None:
+    """The scale of an image, beside its axes."""
+    figure = image.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(image, ax=ax, label=name, fraction=0.05, pad=0.02, aspect=30, **options)
+
+
 def heat_map(
     ax: Axes,
     values: np.ndarray,
@@ -104,7 +159,7 @@ def heat_map(
         vmin=vmin,
         vmax=vmax,
         aspect="auto",
-        interpolation="none",
+        interpolation="antialiased",  # where cells are smaller than pixels, none is left out
     )
     rotation = 90 if max(map(len, columns)) > 2 else 0
     ax.set_xticks(*thinned(columns, max_labels), rotation=rotation, **text_style(font_size(len(columns))))
@@ -149,9 +204,12 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "\u2026"
 
 
-def token_labels(texts: Sequence[str], ids: Sequence[int]) -> list[str]:
-    """Labels of tokens, with a box for each character that no font here has."""
-    return [drawable(label(text, token)) for text, token in zip(texts, ids, strict=True)]
+def token_labels(texts: Sequence[str], ids: Sequence[int], *, join: bool = True) -> list[str]:
+    """Labels of tokens, with a box for each character that no font here has.
+
+    ``join=False`` is for tokens that do not follow each other: each is labelled on its own.
+    """
+    return list(map(drawable, labels(texts, ids) if join else map(label, texts, ids)))
 
 
 def drawable(text: str) -> str:
@@ -170,7 +228,7 @@ def _drawable(character: str, known: frozenset[int]) -> str:
 def _families() -> tuple[str, ...]:
     """The fonts to look for characters in, in this order."""
     installed = {font.name for font in fontManager.ttflist}
-    return (*rcParams["font.family"], *(name for name in _CJK if name in installed))
+    return (*rcParams["font.family"], *(name for name in _FALLBACKS if name in installed))
 
 
 @lru_cache(maxsize=4)

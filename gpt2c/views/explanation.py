@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..core.checks import check_flag, check_index
-from ..core.files import replacing
+from ..core.checks import check_flag
 from ..core.labels import harmless
 from ..core.prompts import check_lengths, separate
 from ..errors import counted
@@ -22,9 +20,10 @@ from ..introspection.observer import checked_edits
 from ..json_values import plain
 from ..scoring.scoring import score, suggest
 from . import terminal
-from .pages import explain_page, framed
+from .paged import Paged
+from .pages import explain_page
 from .pages.continuation import continuations, room
-from .pages.explanation import Edits, look
+from .pages.explanation import Edits, checked_head, checked_layers, look
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -36,12 +35,10 @@ __all__ = ["Explanation", "check_options"]
 
 # The number of next tokens shown.
 NEXT = 5
-# Height of the frame in notebooks, in pixels.
-HEIGHT = 720
 
 
-class Explanation:
-    """The result of :meth:`gpt2c.GPT2.explain`. Pages, text and JSON are made on request.
+class Explanation(Paged):
+    """What :meth:`gpt2c.GPT2.explain` returns. Pages, text and JSON are made when they are asked for.
 
     In a notebook it shows its page; ``print`` shows its text.
 
@@ -63,26 +60,26 @@ class Explanation:
         *,
         layer: int | None = None,
         head: int | None = None,
+        layers: Sequence[int] | None = None,
         max_new_tokens: int = 8,
         num_beams: int = 3,
         temperature: float = 0.8,
         seed: int = 0,
         special: bool = False,
+        source: str | None = None,
         edits: Iterable[tuple[str, Edit]] = (),
     ) -> None:
         model.check_language_model()
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:
-            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
-        if layer is not None:
-            layer = check_index("layer", layer, model.config.n_layer)
-        if head is not None:
-            head = check_index("head", head, model.config.n_head)
+            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+        layer, head = checked_head(model, layer, head)
+        layers = checked_layers(model, layers)
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
         check_lengths([self.token_ids], model.config.n_ctx)
-        self.model, self._given, self._special = model, text, special
-        self._layer, self._head = layer, head
+        self.model, self._given, self._special, self._source = model, text, special, source
+        self._layer, self._head, self._layers = layer, head, layers
         self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._edits: Edits = tuple(edits) if isinstance(edits, Iterable) else (edits,)
@@ -101,9 +98,6 @@ class Explanation:
         self.print(out, 80)
         return out.getvalue().strip("\n")
 
-    def _repr_html_(self) -> str:
-        return framed(self.html, "Explanation", HEIGHT)
-
     @cached_property
     def html(self) -> str:
         """The page: one HTML file, which works offline."""
@@ -112,17 +106,13 @@ class Explanation:
             self._given,
             layer=self._layer,
             head=self._head,
+            layers=self._layers,
             special=self._special,
+            source=self._source,
             edits=self._edits,
             **self._new,
             **self._drawn,
         )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file, which appears when complete."""
-        page = self.html.encode("utf-8")
-        with replacing(os.fspath(path), binary=True) as file:
-            file.write(page)
 
     def print(self, out: TextIO, width: int) -> None:
         """Write it as text for a terminal of ``width`` columns."""
@@ -135,17 +125,19 @@ class Explanation:
             screen.line(line)
         if self.edits:
             terminal.print_edits(screen, self.edits)
-        terminal.print_embedding(screen, values.cache)
-        terminal.print_attention(screen, values.cache, values.layer, values.head)
-        terminal.print_pattern(screen, values.cache, values.layer, values.head)
-        terminal.print_attribution(screen, values.attribution)
-        terminal.print_next(screen, values.next)
-        terminal.print_lens(screen, values.lens)
-        if values.score is not None:
-            terminal.print_text(screen, values.score)
-        terminal.print_head_scores(screen, values.head_scores, values.layer, values.head)
-        if values.generations:
-            terminal.print_continuations(screen, values.generations)
+        terminal.print_embedding(screen, told.cache)
+        terminal.print_attention(screen, told.cache, told.layer, told.head)
+        terminal.print_pattern(screen, told.cache, told.layer, told.head)
+        if self.model.cross is not None:
+            terminal.print_cross_attention(screen, told.cache)
+        terminal.print_attribution(screen, told.attribution)
+        terminal.print_next(screen, told.next)
+        terminal.print_lens(screen, told.lens)
+        if told.score is not None:
+            terminal.print_text(screen, told.score)
+        terminal.print_head_scores(screen, told.head_scores, told.layer, told.head)
+        if told.generations:
+            terminal.print_continuations(screen, told.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
@@ -186,16 +178,25 @@ class Explanation:
                 "attribution.attn_bias": "[n_layer]",
             },
             **plain({**of_one, **of_pairs}),
-            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in values.next],
-            "logit_lens": values.lens.to_dict(),
-            "attribution": values.attribution.to_dict(),
-            "head_scores": values.head_scores.to_dict(),
-            "score": None if values.score is None else values.score.rows(),
+            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
+            "logit_lens": told.lens.to_dict(),
+            "attribution": told.attribution.to_dict(),
+            "head_scores": told.head_scores.to_dict(),
+            **self._cross(),
+            "score": None if told.score is None else told.score.rows(),
             "generations": [
                 {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
                 for beams, g in values.generations
             ],
         }
+
+    def _cross(self) -> dict[str, Any]:
+        """Where the decoder of an encoder-decoder model looks in the source, for `to_dict`."""
+        model, cache = self.model, self._told.cache
+        if model.cross is None:
+            return {}
+        patterns = [cache["cross_attn.pattern", i].tolist() for i in range(model.config.n_layer)]
+        return {"cross_attention": {"sources": model.cross.tokens, "pattern": patterns}}
 
     @cached_property
     def _told(self) -> _Told:

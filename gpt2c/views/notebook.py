@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.labels import label, visible
+from ..core.labels import label, labels, visible
 from ..errors import counted
 from ..generation.results import Generation
 from ..generation.trace import Branch, Trace
@@ -93,8 +93,10 @@ def _generation(generation: Generation) -> str:
 @html.register
 def _lens(lens: LogitLens) -> str:
     """The most probable token after each layer, the last layer first; the next ones when pointed at."""
-    tokens = zip(lens.tokens, lens.input_ids, strict=True)
-    head = "".join(f'<th style="{_CELL}">{_label(*token)}</th>' for token in tokens)
+    tokens = labels(lens.tokens, lens.input_ids.tolist())
+    head = "".join(f'<th style="{_CELL}"><bdi>{escape(token)}</bdi></th>' for token in tokens)
+    what = "token in each place" if lens.in_place else "next token"
+    caption = f"the {what}, if the model ended after the layer; the stronger the colour, the more probable"
     rows = []
     for layer in reversed(range(len(lens.names))):
         cells = []
@@ -110,7 +112,8 @@ def _lens(lens: LogitLens) -> str:
             )
         rows.append(f'<tr><th style="{_CELL}">{escape(lens.names[layer])}</th>{"".join(cells)}</tr>')
     return (
-        f'<div style="overflow-x:auto"><table><thead><tr><th style="{_CELL}">after</th>{head}</tr></thead>'
+        f'<div style="overflow-x:auto"><table>{_caption(caption)}'
+        f'<thead><tr><th style="{_CELL}">after</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -142,7 +145,8 @@ def _attribution(attribution: Attribution) -> str:
 def _cross_attention(crossed: CrossAttention) -> str:
     """Where the model looks when it chooses each token, in percent."""
     rows = zip(crossed.written, (100 * crossed.weights).tolist(), strict=True)
-    return _side_by_side(_map(crossed.title, crossed.sources, rows, ".0f", 100.0))
+    title = f"{crossed.title}, in percent; a row for each written token, a column for each source token"
+    return _side_by_side(_map(title, crossed.sources, rows, ".0f", 100.0))
 
 
 @html.register
@@ -160,12 +164,15 @@ def _head_scores(scores: HeadScores) -> str:
 
 @html.register
 def _patching(patching: Patching) -> str:
-    """What the metric said of every patch, coloured by how much and by its sign."""
-    most = float(np.abs(patching.values[np.isfinite(patching.values)]).max(initial=0))
+    """What the metric said of every patch: colours for both signs if there are both, else from the least."""
+    finite = patching.values[np.isfinite(patching.values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if least < 0 < most:
+        least, most = 0.0, max(-least, most)
     maps = []
     for title, columns, values in patching.maps():
         rows = zip([f"layer {i}" for i in patching.layers], values.tolist(), strict=True)
-        maps.append(_map(title, columns, rows, "+z.2f", most))
+        maps.append(_map(title, columns, rows, "+z.2f", most, least))
     return _side_by_side(*maps)
 
 
@@ -181,23 +188,29 @@ def _side_by_side(*parts: str) -> str:
 
 
 def _map(
-    title: str, columns: Iterable[str], rows: Iterable[tuple[str, Sequence[float]]], form: str, most: float
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[tuple[str, Sequence[float]]],
+    form: str,
+    most: float,
+    least: float = 0.0,
 ) -> str:
-    """Numbers as a table; the colour of each tells its share of ``most`` and, by its kind, its sign."""
+    """Numbers as a table; colours go from none at ``least`` to the strongest at ``most``, in red below it."""
     head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in ("", *columns))
-    body = []
+    body, scale = [], most - least or 1.0
     for name, values in rows:
         cells = (
             f'<td style="{_CELL}">-</td>'
             if not math.isfinite(value)
-            else f'<td style="{_CELL};{_background(value / (most or 1.0))}">{value:{form}}</td>'
+            else f'<td style="{_CELL};{_background((value - least) / scale)}">{value:{form}}</td>'
             for value in values
         )
         body.append(f'<tr><th style="{_CELL}">{escape(name)}</th>{"".join(cells)}</tr>')
-    return (
-        f'<table><caption style="text-align:left">{escape(title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
+    return f"<table>{_caption(title)}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _caption(text: str) -> str:
+    return f'<caption style="text-align:left">{escape(text)}</caption>'
 
 
 def _numbers(n: int) -> list[str]:

@@ -28,12 +28,14 @@ __all__ = [
     "print_attention",
     "print_attribution",
     "print_continuations",
+    "print_cross_attention",
     "print_edits",
     "print_embedding",
     "print_head_scores",
     "print_lens",
     "print_next",
     "print_pattern",
+    "print_suggestions",
     "print_text",
 ]
 
@@ -151,6 +153,16 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
     screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
 
 
+def print_cross_attention(screen: Screen, cache: ActivationCache) -> None:
+    """For each token that is written the positions of the source with the largest weights, on the mean."""
+    found = cache.cross_attention()
+    screen.title(f"{found.title[0].upper()}{found.title[1:]}: what is written, and where that looks")
+    best = np.argsort(-found.weights, axis=1, kind="stable")[:, :4]
+    for written, columns_, weights in zip(found.written, best.tolist(), found.weights, strict=True):
+        shares = (f"{screen.text(found.sources[at])} {weights[at]:.0%}" for at in columns_)
+        screen.line(f"{screen.text(written):<12} {'  '.join(shares)}"[: screen.width])
+
+
 def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
     """The weights of one head as a matrix: a row per query token, a column per key token."""
     pattern, tokens = cache["pattern", layer][head], cache.tokens
@@ -194,6 +206,11 @@ def print_attribution(screen: Screen, attribution: Attribution) -> None:
 def print_next(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
     """The next tokens, with probabilities."""
     screen.title(f"Next: the {len(suggestions)} most probable of all tokens")
+    print_suggestions(screen, suggestions)
+
+
+def print_suggestions(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
+    """Tokens with their probabilities."""
     for suggestion in suggestions:
         token = screen.token(suggestion.text, suggestion.token_id, 16)
         bar = screen.bar(suggestion.probability, screen.width - 30)

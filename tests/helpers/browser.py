@@ -142,13 +142,26 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", size)
 
-    def media(self, *, dark: bool = False, reduced_motion: bool = False) -> None:
+    def media(
+        self,
+        *,
+        dark: bool = False,
+        reduced_motion: bool = False,
+        forced_colors: bool = False,
+        paper: bool = False,
+    ) -> None:
+        """What the page is to take the medium for."""
         features = {
             "prefers-color-scheme": "dark" if dark else "light",
             "prefers-reduced-motion": "reduce" if reduced_motion else "no-preference",
+            "forced-colors": "active" if forced_colors else "none",
         }
         self.call(
-            "Emulation.setEmulatedMedia", {"features": [{"name": n, "value": v} for n, v in features.items()]}
+            "Emulation.setEmulatedMedia",
+            {
+                "media": "print" if paper else "",
+                "features": [{"name": name, "value": value} for name, value in features.items()],
+            },
         )
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
@@ -161,5 +174,6 @@ class Browser:
         Path(path).write_bytes(base64.b64decode(data))
 
     def pdf(self) -> bytes:
-        """What the page is on paper."""
-        return base64.b64decode(self.call("Page.printToPDF", {"printBackground": True})["data"])
+        """What the page is on paper, in the size that it asks for."""
+        options = {"printBackground": True, "preferCSSPageSize": True}
+        return base64.b64decode(self.call("Page.printToPDF", options)["data"])

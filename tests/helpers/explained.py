@@ -12,7 +12,7 @@ from gpt2c.views.pages import explain_page
 
 TEXT = "The king had three daughters,"
 LAYER, HEAD = 3, 1
-VIEWS = ["walk", "heads", "overview", "scores", "lens", "text", "generation", "search"]
+VIEWS = ["walk", "gallery", "heads", "overview", "scores", "lens", "text", "generation", "search"]
 NASTY = [
     "He said \"hi\" & 'bye'; <b>bold</b> <img src=x onerror=pwned=1> &lt; &amp;",
     "</script><script>pwned=1</script><!-- </title>",

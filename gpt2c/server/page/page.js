@@ -71,7 +71,7 @@ function offer(words) {
   // As many buttons whatever there is, so that nothing moves.
   const buttons = Array.from({ length: OFFERS }, (_, i) => {
     const word = wanted[i];
-    if (!word) return make("button", { type: "button", disabled: true });
+    if (!word) return make("button", { type: "button", disabled: true, "aria-hidden": "true" });
     const take = () => {
       sheet.insert(word.text);
       byId("text").focus();

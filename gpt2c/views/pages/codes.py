@@ -6,10 +6,23 @@ What is written here is read in data.js.
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import numpy as np
 
-__all__ = ["DEPTH", "DIGITS", "KNEE", "digits", "hidden_codes", "packed", "visible_codes", "weight_codes"]
+__all__ = [
+    "DEPTH",
+    "DIGITS",
+    "KNEE",
+    "digits",
+    "float32",
+    "hidden_codes",
+    "packed",
+    "stepped",
+    "strongest_codes",
+    "visible_codes",
+    "weight_codes",
+]
 
 # Codes of attention weights are evenly spaced in the weight from KNEE up, and in its logarithm below, down to
 # KNEE * exp(-DEPTH), which is code 0: large weights are right to an absolute error and small ones to a
@@ -26,6 +39,18 @@ def packed(array: np.ndarray) -> dict[str, str]:
     """An array of unsigned integers or of float32 as a JSON value: its type and its bytes, without shape."""
     little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return {"type": array.dtype.name, "data": base64.b64encode(little_endian.tobytes()).decode("ascii")}
+
+
+def float32(array: np.ndarray) -> np.ndarray:
+    """An array as contiguous float32."""
+    return np.ascontiguousarray(array, np.float32)
+
+
+def stepped(array: np.ndarray) -> dict[str, Any]:
+    """An array of finite numbers as a JSON value: 65,536 even steps from the lowest to the highest."""
+    low, high = (float(end) for end in (array.min(), array.max()))
+    codes = np.round((array.astype(np.float64) - low) * (65535 / ((high - low) or 1)))
+    return {**packed(codes.astype(np.uint16)), "low": low, "high": high}
 
 
 def digits(codes: np.ndarray) -> dict[str, str]:
@@ -49,6 +74,18 @@ def visible_codes(pattern: np.ndarray, bits: int, causal: bool) -> np.ndarray:
     T = pattern.shape[-1]
     cells = np.tril_indices(T) if causal else np.divmod(np.arange(T * T), T)
     return weight_codes(pattern[:, cells[0], cells[1]], bits)
+
+
+def strongest_codes(pattern: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``kept`` largest weights of each row, [n_head, T, T] -> keys, uint16, and codes in 8 bits.
+
+    Both are [n_head, T, kept], the largest weight first; ``kept`` is at most T.
+    """
+    keys = np.argpartition(pattern, -kept, axis=2)[:, :, -kept:]
+    weights = np.take_along_axis(pattern, keys, axis=2)
+    order = np.argsort(-weights, axis=2, kind="stable")
+    keys, weights = (np.take_along_axis(values, order, axis=2) for values in (keys, weights))
+    return keys.astype(np.uint16), weight_codes(weights, 8)
 
 
 def hidden_codes(scores: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:

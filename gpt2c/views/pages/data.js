@@ -12,7 +12,10 @@ function unpacked(array) {
     return Uint8Array.from(array.data, (digit) => values.get(digit));
   }
   const bytes = Uint8Array.from(atob(array.data), (character) => character.charCodeAt(0));
-  return new ARRAYS[array.type](bytes.buffer);
+  const values = new ARRAYS[array.type](bytes.buffer);
+  if (array.low === undefined) return values;
+  const step = (array.high - array.low) / 65535;
+  return Float64Array.from(values, (code) => array.low + code * step);
 }
 
 // The attention weight of every code of so many bits, and the step from one code to the next.
@@ -43,10 +46,22 @@ const attention = (() => {
     return codes[base + (told.causal ? (row * (row + 1)) / 2 : row * T) + column];
   }
 
-  function weight(layer, head, row, column) {
-    if (told.causal && column > row) return 0;
+  function allWeights(layer, head, row, column) {
+    if (!place.has(layer) || (told.causal && column > row)) return 0;
     return weightOf[codeAt(layer, head, row, column)];
   }
+
+  // Of a long text only the largest weights of each row are told: any other is 0 here.
+  const keys = told.kept && unpacked(told.keys);
+  function largestWeights(layer, head, row, column) {
+    if (!place.has(layer) || (told.causal && column > row)) return 0;
+    const first = ((place.get(layer) * heads + head) * T + row) * told.kept;
+    for (let i = first; i < first + told.kept; i++) if (keys[i] === column) return weightOf[codes[i]];
+    return 0;
+  }
+  const weight = told.kept ? largestWeights : allWeights;
+  // Of a row, the smallest weight that is told: any that is not is no larger.
+  const least = (layer, head, row) => weightOf[codes[((place.get(layer) * heads + head) * T + row + 1) * told.kept - 1]];
 
   let score = null;
   let hiddenError = 0;
@@ -75,16 +90,31 @@ const attention = (() => {
   }
   const error = (told.knee * step) / 2;
   const edited = (layer) => Boolean(data.edits?.attention.includes(layer));
-  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, weight, score, hasScores, edited, error, hiddenError };
+  const has = (layer) => place.has(layer);
+  return { layers: told.layers, heads, causal: told.causal, bits: told.bits, kept: told.kept, has, weight, least, score, hasScores, edited, error, hiddenError };
 })();
 
-// The layer and the heads that are looked at, in all views.
-const chosen = { layer: data.start.layer, head: data.start.head, heads: new Set([data.start.head]) };
+// What the page does not tell of the attention in a layer, as a sentence; "" where it tells everything.
+function untold(layer) {
+  if (attention.has(layer)) {
+    if (!attention.kept) return "";
+    return `The text is long: of each token, this page tells the ${attention.kept} largest weights; smaller ones are left out.`;
+  }
+  return `The text is long: this page tells all attention of layers ${attention.layers.join(", ")} only; of layer ${layer}, what the walk and "All heads" show. Choose others with --layers.`;
+}
+
+// The layer, the heads and the token that are looked at, in all views.
+const chosen = { layer: data.start.layer, head: data.start.head, heads: new Set([data.start.head]), token: data.start.token };
 const watchers = [];
 
 function choose(layer, head, heads = [head]) {
   chosen.layer = layer;
   chosen.head = head;
   chosen.heads = new Set(heads);
+  for (const watcher of watchers) watcher();
+}
+
+function follow(token) {
+  chosen.token = token;
   for (const watcher of watchers) watcher();
 }

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import html
-from functools import cache
+from collections.abc import Sequence
+from functools import cache as once
 from typing import TYPE_CHECKING, Any
 
 from ...core.checks import check_integer
 from ...core.prompts import separate
 from ...generation.loop import continue_prompts
 from ...generation.options import SamplingOptions
+from ...introspection.head_scores import Opening, opening
 from . import explanation
+from .attention import PICTURES, ROOM, attention
 from .continuation import continuations, generation, room, search
+from .crossing import crossing
+from .gallery import gallery
 from .parts import json_text, part, script_of, source_hash
+from .walk import names, walk
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
     from ...core.prompts import Prompt
     from ...introspection.passes import ActivationCache
 
-__all__ = ["explain_page", "fragment", "framed"]
+__all__ = ["assembled", "explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
-    *("data.js", "pieces.js", "elements.js", "walk.js", "heads.js", "scores.js"),
+    *("data.js", "pieces.js", "elements.js", "characters.js", "numbers.js", "sampling.js", "scoring.js"),
+    *("walk.js", "map.js", "heads.js", "overview.js", "gallery.js", "cross.js", "masks.js", "scores.js"),
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
-STYLES = ("base.css", "page.css")
+STYLES = ("base.css", "page.css", "walk.css", "print.css")
 TITLE_CHARACTERS = 60
+LARGEST = 2_900_000  # bytes of a page
+PIECES = 150_000  # of them for the texts of tokens
+WALK = 600_000  # of them for the walk, at least
 # Of a frame with attention, in pixels: what stands around the tokens, a token, and at most.
 AROUND, PER_TOKEN, HIGHEST = 430, 26, 900
 
@@ -38,7 +48,9 @@ def explain_page(
     *,
     layer: int | None = None,
     head: int | None = None,
+    layers: Sequence[int] | None = None,
     special: bool = False,
+    source: str | None = None,
     max_new_tokens: int = 8,
     num_beams: int = 3,
     temperature: float = 0.8,
@@ -55,59 +67,95 @@ def explain_page(
     text : str or token ids
         The empty string is the beginning of a text.
     layer, head : int, optional
-        The attention head that the page opens with; negative ones count from the end. Default: the first
-        layer, and its head whose last token attends most to one other token.
+        The attention head that the page opens with; negative ones count from the end. Default: the most
+        telling one (`gpt2c.introspection.head_scores.opening`).
+    layers : sequence of int, optional
+        Of which, besides ``layer``, the page of a long text has all attention. Default: as there is room.
     max_new_tokens : int
         Tokens to generate and to search, at least 1; fewer where the model has no more positions.
     num_beams : int
         The width of the search; 1 leaves it out.
+    source : str, optional
+        What the encoder has read.
     special, temperature, top_k, top_p, seed, edits
         Of the text and of the generation: see :meth:`GPT2.generate`. Edits are made in every pass.
 
     Returns
     -------
     str
-        The whole file. It grows with the square of the text's length: 0.95 MB for 12 layers of 12 heads and
-        64 tokens. Beyond 117 tokens of such a model, scores before the mask are in it for one layer only;
-        beyond 333, so is attention.
+        The whole file, of at most 3 MB. Of longer texts it leaves out first the scores behind the mask, then
+        all but the largest weights of each token, then layers (of 12 layers of 12 heads from 94, 125 and 287
+        tokens on), and says so.
 
     Raises
     ------
-    ContextLengthError
-        The text is longer than the model's positions.
-    ValueError, TypeError
-        A layer or head that the model does not have, or an invalid option.
+    ContextLengthError, ValueError, TypeError
+        The text is longer than the model's positions, or an option is invalid.
     """
+    _check(text, max_new_tokens, num_beams)
+    layer, head = explanation.checked_head(model, layer, head)
+    layers = explanation.checked_layers(model, layers)
+    cache = explanation.captured(model, text, names(model.config), special, edits)
+    used = set(cache.token_ids.tolist())
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
+    data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
+    return assembled(data | _title(cache, text, source))
+
+
+def _title(cache: ActivationCache, text: Prompt, source: str | None) -> dict[str, str]:
+    """What is above the page; nothing where it is the tokens' own text."""
+    if source is not None:  # what is written for it begins behind the start token
+        return {"source": source, "text": explanation.spelled(cache.model, cache.token_ids[1:])}
+    return {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
+
+
+def _check(text: Prompt, max_new_tokens: int, num_beams: int) -> None:
     check_integer("max_new_tokens", max_new_tokens, 1)
     check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
     if several:
         raise TypeError(f"explain_page explains one text, but got a list of {len(given)}")
-    activations, layer, head = explanation.look(model, text, layer, head, explanation.names, special, edits)
-    used = set(activations.token_ids.tolist())
-    data = _reading(activations, layer, head, used, edits)
-    data |= {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data |= _continuing(activations, max_new_tokens, num_beams, options, used, edits)
-    data["pieces"] = explanation.pieces(model, used)
-    return _document(data)
 
 
 def _reading(
-    cache: ActivationCache, layer: int, head: int, used: set[int], edits: explanation.Edits
+    cache: ActivationCache,
+    place: Opening,
+    layers: Sequence[int] | None,
+    others: dict[str, Any],
+    used: set[int],
+    edits: explanation.Edits,
 ) -> dict[str, Any]:
-    """How the model reads the text; the tokens that are shown are added to ``used``."""
+    """How the model reads the text: as much as there is room for besides what else the page holds.
+
+    The tokens that are shown are added to ``used``.
+    """
     edited = explanation.edited(cache.model, edits)
-    without = edited["edits"]["attention"] if edited else ()
-    return {
+    without = edited["edits"]["attention"] if edited else []
+    data = {
         **explanation.about(cache.model, cache.token_ids),
         **edited,
-        "start": {"layer": layer, "head": head},
-        "attention": explanation.attention(cache, layer, hidden=True, without=without),
-        "walk": explanation.walk(cache, layer, head, used),
+        "start": place._asdict(),
+        "gallery": gallery(cache, place),
         "lens": explanation.lens(cache, used),
         "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
     }
+    if cache.model.cross is not None:
+        data["cross"] = crossing(cache, used)
+    left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts()))
+    data["attention"] = attention(
+        cache,
+        place.layer,
+        hidden=True,
+        without=without,
+        layers=layers,
+        room=max(min(ROOM, left - WALK), PICTURES + WALK // 4),
+    )
+    left -= len(json_text(data["attention"]))
+    data["walk"] = walk(cache, place, used, without=without, room=left)
+    used.update(data["ends"])
+    data["pieces"] = explanation.pieces(cache.model, used)
+    return data
 
 
 def _continuing(
@@ -158,14 +206,15 @@ def fragment(cache: ActivationCache) -> str:
             "the page shows attention, but no pattern was captured: leave names_filter of run_with_cache "
             'out, or let it match "blocks.0.attn.hook_pattern"'
         )
+    place = opening(cache)
     data = {
         **explanation.about(cache.model, cache.token_ids),
-        "start": {"layer": layers[0], "head": explanation.opening_head(cache, layers[0])},
-        "attention": explanation.attention(cache, layers[0], hidden=False),
+        "start": place._asdict(),
+        "attention": attention(cache, place.layer, hidden=False),
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
     }
     height = min(AROUND + PER_TOKEN * max(5, len(cache.token_ids)), HIGHEST)
-    return framed(_document(data), "Attention", height)
+    return framed(assembled(data), "Attention", height)
 
 
 def framed(page: str, title: str, height: int) -> str:
@@ -176,7 +225,8 @@ def framed(page: str, title: str, height: int) -> str:
     )
 
 
-def _document(data: dict[str, Any]) -> str:
+def assembled(data: dict[str, Any]) -> str:
+    """The HTML of a page with this data."""
     text = data["text"]
     printable = "".join(character if character.isprintable() else " " for character in text)
     title = " ".join(printable[: TITLE_CHARACTERS + 1].split())
@@ -193,7 +243,7 @@ def _document(data: dict[str, Any]) -> str:
     )
 
 
-@cache
+@once
 def _parts() -> tuple[str, str, str]:
     """The template, the style and the script."""
     template, *styles = (part(__package__, name) for name in ("page.html", *STYLES))

@@ -17,7 +17,7 @@ const draw = (tag, attributes = {}, ...children) =>
 
 // On paper everything is shown at once, as wide as a page.
 const printing = () => document.documentElement.classList.contains("printing");
-const PAGE_HEIGHT = 780; // CSS pixels that a picture may be high there
+const PAGE_HEIGHT = 640; // CSS pixels that a picture may be high there
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -40,13 +40,31 @@ function selection(label, options, change) {
   return { element: make("label", { class: "selection" }, label, list), list };
 }
 
+// A slider with what its value means, which it also says to those who do not see it.
 function slider(label, attributes, change) {
-  const output = make("output");
+  const output = make("output", { "aria-hidden": "true" });
   const input = make("input", { type: "range", ...attributes });
-  const update = () => (output.textContent = change(Number(input.value)));
+  const update = () => {
+    output.textContent = change(Number(input.value));
+    input.setAttribute("aria-valuetext", output.textContent);
+  };
   input.addEventListener("input", update);
-  return { element: make("label", { class: "slider" }, label, input, output), input, update };
+  return { element: make("label", { class: "slider" }, make("span", {}, label), input, output), input, update };
 }
+
+// What can be done here: of no use on paper.
+const hint = (text) => make("span", { class: "hint" }, ` ${text}`);
+
+// What has the focus is scrolled out from under what sticks to the edges of the window.
+document.addEventListener("focusin", ({ target }) => {
+  if (!target.matches(":focus-visible")) return;
+  for (const sticky of document.querySelectorAll(".sticky, .tabs, .readout")) {
+    if (!sticky.offsetHeight || sticky.contains(target) || getComputedStyle(sticky).position !== "sticky") continue;
+    const [cover, box] = [sticky.getBoundingClientRect(), target.getBoundingClientRect()];
+    if (box.bottom <= cover.top || box.top >= cover.bottom || box.height > innerHeight / 2) continue;
+    scrollBy(0, cover.top < innerHeight / 4 ? box.top - cover.bottom - 4 : box.bottom - cover.top + 4);
+  }
+});
 
 // One stop for the tab key in a group; arrow keys go from one to the other. `columns` makes it a grid.
 function roving(container, columns = 0) {
@@ -93,9 +111,16 @@ function sized(canvas, width, height) {
   return context;
 }
 
-// Bars of probabilities: rows of { id, p, note, kind }. Without an id the note is the name.
+// What is left of all tokens behind some rows of bars.
+function others(rows, count) {
+  const shown = rows.reduce((sum, row) => sum + row.p, 0);
+  return { name: "all others", p: Math.max(0, 1 - shown), kind: "others", note: plural(count - rows.length, "token") };
+}
+
+// Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is no token. What
+// many tokens have together is no bar beside those of one.
 function bars(rows, caption) {
-  const most = Math.max(...rows.map((row) => row.p), 1e-9);
+  const most = Math.max(...rows.map((row) => (row.kind === "others" ? 0 : row.p)), 1e-9);
   return make(
     "table",
     { class: "bars" },
@@ -108,7 +133,7 @@ function bars(rows, caption) {
           "tr",
           { class: row.kind ?? "" },
           make("th", { scope: "row" }, row.id === undefined ? row.name : token(row.id)),
-          make("td", { class: "bar" }, make("span", { "--v": row.p / most })),
+          make("td", { class: "bar" }, row.kind === "others" ? null : make("span", { "--v": row.p / most })),
           make("td", { class: "number" }, percent(row.p)),
           make("td", { class: "note" }, row.note ?? "")
         )

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core import _engine
 from ...core.checks import check_flag, check_index
-from ...introspection.activations import of_head
+from ...errors import ConfigError
 from ...introspection.edits import Edit, described
+from ...introspection.head_scores import opening
 from ...introspection.hooks import NamesFilter, full_name
 from ...introspection.observer import checked_edits
 from ...introspection.passes import capture
 from ...scoring.options import ScoringOptions, check_outcome
 from ...scoring.scoring import score_text
 from ...version import __version__
-from .codes import DEPTH, DIGITS, KNEE, digits, hidden_codes, packed, visible_codes
+from .codes import float32, packed
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
@@ -31,44 +31,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Edits",
+    "Json",
     "about",
-    "attention",
+    "captured",
+    "checked_head",
+    "checked_layers",
     "edited",
     "lens",
     "look",
-    "names",
-    "opening_head",
     "pieces",
     "scores",
-    "walk",
+    "spelled",
 ]
 
 Json = dict[str, Any]
 Edits = tuple[tuple[str, Edit], ...]
 
-SHOWN = 8  # tokens that the walk follows, at most
-WIDTH = 8  # numbers of each vector that it shows
-CANDIDATES = 40  # next tokens among which it samples by name
-TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
 ALTERNATIVES = 5  # per token of the text, and per layer and token of the logit lens
 
-FINE_CELLS = 200_000  # up to so many attention weights take 16 bits each, more take 8
-HIDDEN_CELLS = 2_000_000  # up to so many, the scores behind the mask are told for every layer
-ALL_CELLS = 16_000_000  # up to so many, the weights are
-
-
-def names(layer: int) -> list[str]:
-    """What has to be captured for a page whose walk goes through ``layer``."""
-    everywhere = ["attn.hook_pattern", "attn.hook_q", "attn.hook_k", "hook_resid_pre", "hook_resid_post"]
-    here = [
-        *("ln1.*", "ln2.*", "attn.hook_v", "attn.hook_z", "mlp.*"),
-        *("hook_attn_out", "hook_resid_mid", "hook_mlp_out"),
-    ]
-    return [
-        *("hook_embed", "hook_pos_embed", "ln_final.*"),
-        *(f"blocks.*.{name}" for name in everywhere),
-        *(f"blocks.{layer}.{name}" for name in here),
-    ]
+LENS_CELLS = 36_000  # so many alternatives in the lens, at most: fewer per token of a long text
 
 
 def look(
@@ -82,16 +63,37 @@ def look(
 ) -> tuple[ActivationCache, int, int]:
     """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
 
-    Those are counted from 0. Default: the first layer, and its `opening_head`. Everything is as the edits
-    leave it.
+    Those are counted from 0. Default: the most telling head (`introspection.head_scores.opening`), of all or
+    of the layer that is given. Everything is as the edits leave it.
     """
-    layer = 0 if layer is None else check_index("layer", layer, model.config.n_layer)
-    if head is not None:
-        head = check_index("head", head, model.config.n_head)
+    layer, head = checked_head(model, layer, head)
+    if layer is None:
+        layer, head, _ = opening(captured(model, text, "attn.hook_pattern", special, edits), layer, head)
+    cache = captured(model, text, names_of(layer), special, edits)
+    return cache, layer, opening(cache, layer).head if head is None else head
+
+
+def checked_head(model: LoadedModel, layer: int | None, head: int | None) -> tuple[int | None, int | None]:
+    """A layer and a head counted from 0, or an IndexError that says which there are."""
+    return (
+        None if layer is None else check_index("layer", layer, model.config.n_layer),
+        None if head is None else check_index("head", head, model.config.n_head),
+    )
+
+
+def checked_layers(model: LoadedModel, layers: Sequence[int] | None) -> list[int] | None:
+    """Several layers, counted from 0."""
+    return None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
+
+
+def captured(
+    model: LoadedModel, text: Prompt, names: NamesFilter, special: bool = False, edits: Edits = ()
+) -> ActivationCache:
+    """What is named, captured of a text, as the edits leave it."""
     prompts = model.encode([text], special=check_flag("special", special))
-    [cache] = capture(model, prompts, names_of(layer), edits)
+    [cache] = capture(model, prompts, names, edits)
     check_outcome(edits, cache.logits)
-    return cache, layer, opening_head(cache, layer) if head is None else head
+    return cache
 
 
 def edited(model: LoadedModel, edits: Edits) -> Json:
@@ -126,10 +128,25 @@ def about(model: LoadedModel, token_ids: np.ndarray) -> Json:
             "n_vocab": c.n_vocab,
             "activation": c.activation,
         },
+        "starts": list(_starts(model)),
+        "ends": list(c.eos_token_ids),
         "version": __version__,
-        "text": b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace"),
+        "text": spelled(model, token_ids),
         "tokens": token_ids.tolist(),
     }
+
+
+def spelled(model: LoadedModel, token_ids: np.ndarray) -> str:
+    """The text of tokens."""
+    return b"".join(map(model.token_bytes, token_ids.tolist())).decode("utf-8", "replace")
+
+
+def _starts(model: LoadedModel) -> tuple[int, ...]:
+    """The tokens that begin a text, if the model knows any."""
+    try:
+        return model.start_ids
+    except ConfigError:
+        return ()
 
 
 def pieces(model: LoadedModel, token_ids: Iterable[int]) -> dict[int, str]:
@@ -139,160 +156,25 @@ def pieces(model: LoadedModel, token_ids: Iterable[int]) -> dict[int, str]:
     }
 
 
-def opening_head(cache: ActivationCache, layer: int) -> int:
-    """The head of the layer whose last token attends most to one other token than itself and the first."""
-    last = cache["pattern", layer][:, -1]
-    others = last[:, 1:-1] if last.shape[1] > 2 else last
-    return int(others.max(axis=1).argmax())
-
-
-# Attention
-
-
-def attention(cache: ActivationCache, layer: int, *, hidden: bool, without: Iterable[int] = ()) -> Json:
-    """The attention of all layers that were captured, or of ``layer`` alone where that is too much.
-
-    Parameters
-    ----------
-    cache : ActivationCache
-    layer : int
-    hidden : bool
-        Also tell the scores behind the mask and each row's log-sum-exp, from which the visible scores follow.
-    without : iterable of int
-        Layers whose scores are not told, since weights do not follow from query and key there.
-    """
-    config, T = cache.model.config, len(cache.token_ids)
-    layers = [i for i in range(config.n_layer) if full_name(config, "pattern", i) in cache]
-    if len(layers) * config.n_head * T * T > ALL_CELLS:
-        layers = [layer]
-    cells = len(layers) * config.n_head * T * T
-    bits = 16 if cells <= FINE_CELLS else 8
-    found: Json = {
-        "causal": cache.causal,
-        "layers": layers,
-        "bits": bits,
-        "knee": KNEE,
-        "depth": DEPTH,
-        "digits": DIGITS,
-        "weights": packed(np.stack([visible_codes(cache["pattern", i], bits, cache.causal) for i in layers])),
-    }
-    told = [i for i in (layers if cells <= HIDDEN_CELLS else [layer]) if i not in without]
-    if hidden and told:
-        levels, text = (2**16, packed) if bits == 16 else (len(DIGITS), digits)
-        codes, ends, sums = zip(*(_scores(cache, i, levels) for i in told), strict=True)
-        found["scores"] = {
-            "layers": told,
-            "sums": packed(np.stack(sums)),
-            "levels": levels,
-            "hidden": text(np.stack(codes)),
-            "ends": packed(np.stack(ends)),
-        }
-    return found
-
-
-def _scores(cache: ActivationCache, layer: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a layer: codes of the scores behind the mask, their ends, and log-sum-exp of the others by row."""
-    scores = _all_scores(cache, layer)
-    seen = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
-    top = seen.max(axis=-1, keepdims=True)
-    sums = top[..., 0] + np.log(np.exp(seen - top).sum(axis=-1))
-    return *hidden_codes(scores, levels), sums.astype(np.float32)
-
-
-def _all_scores(cache: ActivationCache, layer: int, heads: Any = slice(None)) -> np.ndarray:
-    """Query times key, scaled, before the mask: float64 [n_head, T, T]."""
-    q, k = (cache[name, layer].astype(np.float64) for name in ("q", "k"))
-    q, k = q[:, heads], np.repeat(k, q.shape[1] // k.shape[1], axis=1)[:, heads]
-    return np.einsum("qhd,khd->hqk", q, k) * cache.model.config.attention_scale(layer)
-
-
-# The walk
-
-
-def walk(cache: ActivationCache, layer: int, head: int, used: set[int]) -> Json:
-    """One pass through a layer and a head with numbers, for some tokens: the last and those it attends to."""
-    T = len(cache.token_ids)
-    pattern = cache["pattern", layer][head]
-    strongest = _engine.top(pattern[-1, :-1], SHOWN - 1)
-    shown = np.sort(np.append(strongest, T - 1))
-    scores = _all_scores(cache, layer, [head])[0]
-
-    vectors = {
-        "embed": cache["embed"],
-        "pos_embed": cache["pos_embed"],
-        "resid_pre": cache["resid_pre", layer],
-        "normalized": cache["ln1.hook_normalized", layer],
-        **{name: of_head(cache, name, layer, head) for name in ("q", "k", "v", "z")},
-        "attn_out": cache["attn_out", layer],
-        "resid_mid": cache["resid_mid", layer],
-        "normalized2": cache["ln2.hook_normalized", layer],
-        "pre": cache["mlp.hook_pre", layer],
-        "post": cache["mlp.hook_post", layer],
-        "mlp_out": cache["mlp_out", layer],
-        "resid_post": cache["resid_post", layer],
-        "resid_last": cache["resid_post", -1],
-        "normalized_last": cache["ln_final.hook_normalized"],
-    }
-    columns = {
-        "mean": cache["resid_pre", layer].mean(axis=1),
-        "scale": cache["ln1.hook_scale", layer][:, 0],
-        "mean_last": cache["resid_post", -1].mean(axis=1),
-        "scale_last": cache["ln_final.hook_scale"][:, 0],
-    }
-    rows = cache.logits[shown]
-    best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in rows])
-    logits = rows.astype(np.float64)
-    rest = logits.copy()
-    np.put_along_axis(rest, best, -np.inf, axis=1)
-    used.update(best.ravel().tolist())
-    return {
-        "layer": layer,
-        "head": head,
-        "scaling": cache.model.config.attention_scale(layer),
-        "shown": shown.tolist(),
-        "vectors": {name: packed(_float32(value[shown, :WIDTH])) for name, value in vectors.items()},
-        "sizes": {name: value.shape[1] for name, value in vectors.items()},
-        **{name: packed(_float32(value[shown])) for name, value in columns.items()},
-        "scores": packed(_float32(scores[np.ix_(shown, shown)])),
-        "row_max": packed(_float32(np.where(np.tri(T, dtype=bool), scores, -np.inf).max(axis=1)[shown])),
-        "weights": packed(_float32(pattern[np.ix_(shown, shown)])),
-        "temperatures": TEMPERATURES,
-        "candidates": {
-            "ids": packed(best.astype(np.uint32)),
-            "logits": packed(_float32(np.take_along_axis(logits, best, axis=1))),
-            "rest": packed(np.stack([_log_sum_exp(rest / t) for t in TEMPERATURES], axis=1)),
-        },
-    }
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, np.float32)
-
-
-def _log_sum_exp(x: np.ndarray) -> np.ndarray:
-    """Of the last axis, as float32; minus infinity, of nothing, is told as the lowest finite number."""
-    top = x.max(axis=-1)
-    with np.errstate(divide="ignore"):
-        sums = np.log(np.exp(x - np.where(np.isfinite(top), top, 0)[..., None]).sum(axis=-1))
-    return np.maximum(top + sums, np.finfo(np.float32).min).astype(np.float32)
-
-
 # Logit lens and the text
 
 
 def lens(cache: ActivationCache, used: set[int]) -> Json:
     """What every layer would answer."""
-    found = cache.logit_lens(k=min(ALTERNATIVES, cache.model.n_text_tokens))
+    cells = (cache.model.config.n_layer + 1) * len(cache.token_ids)
+    k = min(ALTERNATIVES, max(1, LENS_CELLS // cells), cache.model.n_text_tokens)
+    found = cache.logit_lens(k=k)
+    of_ids = np.uint16 if cache.model.config.n_vocab <= 2**16 else np.uint32
     used.update(found.top_ids.ravel().tolist(), found.token_ids.tolist())
     return {
         "names": list(found.names),
         "k": found.top_ids.shape[2],
         "asked": found.token_ids.tolist(),
-        "top_ids": packed(found.top_ids.astype(np.uint32)),
-        "top_logprobs": packed(_float32(found.top_logprobs)),
-        "entropies": packed(_float32(found.entropies)),
-        "ranks": packed(found.ranks.astype(np.uint32)),
-        "logprobs": packed(_float32(found.logprobs)),
+        "top_ids": packed(found.top_ids.astype(of_ids)),
+        "top_logprobs": packed(float32(found.top_logprobs)),
+        "entropies": packed(float32(found.entropies)),
+        "ranks": packed(found.ranks.astype(of_ids)),
+        "logprobs": packed(float32(found.logprobs)),
     }
 
 
@@ -307,10 +189,10 @@ def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int], edits: 
     used.update(found.top_ids.ravel().tolist())
     return {
         "k": found.top_ids.shape[1],
-        "logprobs": packed(_float32(found.logprobs)),
+        "logprobs": packed(float32(found.logprobs)),
         "ranks": packed(found.ranks.astype(np.uint32)),
-        "entropies": packed(_float32(found.entropies)),
+        "entropies": packed(float32(found.entropies)),
         "top_ids": packed(found.top_ids.astype(np.uint32)),
-        "top_logprobs": packed(_float32(found.top_logprobs)),
+        "top_logprobs": packed(float32(found.top_logprobs)),
         "perplexity": found.perplexity,
     }

@@ -1,10 +1,13 @@
 // Generation, step by step: what a step computes, and what it reuses of the steps before.
 
 const LATEST = 40; // tokens that the line above the picture shows
+const COLUMNS = 48; // read tokens with a column of their own, at most: the first, and the last ones
+const AHEAD = 12; // columns of tokens to come, at most
+const FAINT = 1 / 50; // lines with less than this part of the largest weight of one token in their layer are not drawn
 
 function generationView(panel) {
   const told = data.generation;
-  const { n_layer, n_embd } = data.model;
+  const { n_layer, n_embd, n_vocab } = data.model;
   const ids = [...tokens, ...told.token_ids];
   const steps = told.steps.length;
   const positions = ids.length - 1; // the last token is written, but not read any more
@@ -25,24 +28,23 @@ function generationView(panel) {
   };
   const back = make("button", { type: "button", onclick: () => go(step - 1) }, "Back");
   const forth = make("button", { type: "button", id: "generation-next", onclick: () => go(step + 1) }, "Next");
-  const play = make("button", { type: "button", "aria-pressed": "false", onclick: () => (timer ? stop() : start()) }, "Play");
+  const play = make("button", { type: "button", onclick: () => (timer ? stop() : start()) }, "Play");
 
   function start() {
     if (step === steps - 1) go(0);
     timer = setInterval(() => (step < steps - 1 ? go(step + 1) : stop()), 1200);
     play.textContent = "Pause";
-    play.setAttribute("aria-pressed", "true");
   }
   function stop() {
     clearInterval(timer);
     timer = 0;
     play.textContent = "Play";
-    play.setAttribute("aria-pressed", "false");
   }
 
   const sentence = make("p", { class: "sentence" });
   const picture = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Picture of the step" });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const left = make("p", { class: "note" });
   const chart = make("div");
   const { temperature, top_k, top_p, seed } = told.options;
   const how = temperature === 0
@@ -50,14 +52,14 @@ function generationView(panel) {
     : `with temperature ${temperature}, top k ${top_k || "off"}, top p ${top_p}, seed ${seed}`;
 
   panel.append(
-    make("p", {}, `The text goes on, chosen ${how}. Each step computes the columns that are lit, from the embedding at the bottom to the next token at the top. `, make("b", {}, "Keys and values of earlier tokens are kept"), " (grey): they are read, not computed again; blue shows how much the lit column reads of each, averaged over the heads."),
+    make("p", {}, `The text goes on, chosen ${how}. Each step computes the columns that are lit, from the embedding at the bottom to the next token at the top. `, make("b", {}, "Keys and values of earlier tokens are kept"), " (grey): they are read, not computed again; blue shows how much the column of the last token reads of each, averaged over the heads."),
     make("div", { class: "controls" }, back, forth, play, range.element),
     sentence,
     make("div", { class: "legend" },
       make("span", {}, make("i", { class: "key computed" }), "computed now"),
       make("span", {}, make("i", { class: "key kept" }), "keys and values, kept"),
       make("span", {}, make("i", { class: "key read" }), "read with much weight")),
-    make("div", { class: "side-by-side" }, picture, chart),
+    make("div", { class: "side-by-side" }, make("div", {}, picture, left), chart),
     readout,
     make(
       "table",
@@ -80,22 +82,19 @@ function generationView(panel) {
     forth.disabled = step === steps - 1;
     const length = told.prompt + step; // tokens that are read in this step
     const from = Math.max(0, length - LATEST);
+    const words = ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id)));
+    words.push(make("span", { class: "new" }, token(told.token_ids[step])));
     sentence.replaceChildren(
-      from ? "…\u2060" : "",
-      ...ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id))),
-      make("span", { class: "new" }, token(told.token_ids[step]))
+      ...(from ? [make("small", { class: "before" }, `after ${plural(from, "token")}: …\u2060`)] : []),
+      ...grouped(ids.slice(from, length + 1), words)
     );
-    chart.replaceChildren(
-      bars(
-        told.steps[step].map((candidate) => ({
-          id: candidate.id,
-          p: Math.exp(candidate.logprob),
-          kind: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? "removed" : "",
-          note: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? `left out: ${candidate.removed_by}` : "",
-        })),
-        "Candidates, by the model's own probabilities"
-      )
-    );
+    const rows = told.steps[step].map((candidate) => ({
+      id: candidate.id,
+      p: Math.exp(candidate.logprob),
+      kind: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? "removed" : "",
+      note: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? `left out: ${candidate.removed_by}` : "",
+    }));
+    chart.replaceChildren(bars([...rows, others(rows, n_vocab)], "Candidates, by the model's own probabilities"));
     const kept = step === 0 ? 0 : length - 1;
     const fresh = step === 0 ? length : 1;
     readout.replaceChildren(
@@ -106,61 +105,109 @@ function generationView(panel) {
     drawPicture(length);
   }
 
-  function drawPicture(length) {
-    const cell = positions > 60 ? 14 : positions > 24 ? 20 : 30;
-    const [left, labels, high] = [58, 84, n_layer > 16 ? 30 : 44];
-    const height = 34 + n_layer * high + 8 + labels;
-    const width = left + positions * cell + 70;
-    const active = length - 1;
-    const x = (position) => left + position * cell;
-    const y = (layer) => 34 + (n_layer - layer) * high; // the stream that enters the layer; n_layer: what leaves the last
+  // The columns of the picture: a token each, { from, to }, but for those between the first and the last ones,
+  // which share one.
+  function columnsOf(length) {
+    const start = length > COLUMNS ? length - COLUMNS + 2 : 0;
+    const single = (position) => ({ from: position, to: position });
+    const end = Math.min(positions, length + AHEAD);
+    const shown = Array.from({ length: end - start }, (_, i) => single(start + i));
+    return start ? [single(0), { from: 1, to: start - 1 }, ...shown] : shown;
+  }
+
+  function readOf(layer, { from, to }) {
+    let sum = 0;
+    for (let position = from; position <= to; position++) sum += average(layer, step, position);
+    return sum;
+  }
+
+  // The columns that are lit, with their labels. `at` has the places: see drawPicture.
+  function drawColumns(columns, length, at) {
     const parts = [];
-    const box = 10;
-    for (let position = 0; position < positions; position++) {
-      const seen = position < length;
-      const fresh = step === 0 ? seen : position === active;
-      const centre = x(position) + cell / 2;
+    columns.forEach((column, index) => {
+      const seen = column.to < length;
+      const fresh = seen && (step === 0 || column.to === length - 1);
+      const centre = at.x(index) + at.cell / 2;
+      const state = !seen ? "unseen" : fresh ? "computed" : "kept";
       for (let layer = 0; layer <= n_layer; layer++) {
+        const y = at.y(layer);
         if (layer < n_layer) {
           // keys and values stand between the stream that enters the layer and the one that leaves it
-          const at = y(layer) - high * 0.36;
-          if (fresh && seen) parts.push(draw("line", { class: "path", x1: centre, x2: centre, y1: y(layer), y2: y(layer + 1) }));
-          const state = !seen ? "unseen" : fresh ? "computed" : "kept";
-          parts.push(draw("rect", { class: `kv ${state}`, x: centre - cell * 0.36, y: at - 4, width: cell * 0.72, height: 8, rx: 2 }));
-          if (seen && !fresh) {
-            parts.push(draw("rect", { class: "kv read", x: centre - cell * 0.36, y: at - 4, width: cell * 0.72, height: 8, rx: 2, "--v": Math.sqrt(average(layer, step, position)) }));
-          }
+          const box = { x: centre - at.cell * 0.36, y: at.keys(layer) - 4, width: at.cell * 0.72, height: 8, rx: 2 };
+          if (fresh) parts.push(draw("line", { class: "path", x1: centre, x2: centre, y1: y, y2: at.y(layer + 1) }));
+          parts.push(draw("rect", { class: `kv ${state}`, ...box }));
+          if (state === "kept") parts.push(draw("rect", { class: "kv read", ...box, "--v": Math.sqrt(readOf(layer, column)) }));
         }
-        const state = !seen ? "unseen" : fresh ? "computed" : "gone";
-        parts.push(draw("circle", { class: `stream ${state}`, cx: centre, cy: y(layer), r: Math.min(5, cell / 4) }));
+        parts.push(draw("circle", { class: `stream ${state === "kept" ? "gone" : state}`, cx: centre, cy: y, r: Math.min(5, at.cell / 4) }));
       }
-      const label = draw("foreignObject", { x: x(position), y: y(0) + 8, width: cell, height: labels });
-      label.append(make("span", { class: `under ${seen ? "" : "unseen"} ${fresh ? "fresh" : ""}` }, seen ? token(ids[position]) : ""));
+      if (!seen) return;
+      const label = draw("foreignObject", { x: at.x(index), y: at.y(0) + 8, width: at.cell, height: at.labels });
+      const name = column.from === column.to ? token(ids[column.from]) : `… ${plural(column.to - column.from + 1, "token")}`;
+      label.append(make("span", { class: fresh ? "under fresh" : "under" }, name));
       parts.push(label);
-    }
+    });
+    return parts;
+  }
+
+  // Under the labels the characters that lie in several tokens.
+  function drawCharacters(columns, length, at) {
+    const place = new Map(columns.flatMap(({ from, to }, index) => (from === to ? [[from, index]] : [])));
+    return charactersOf(ids.slice(0, length)).flatMap(({ from, to, text }) => {
+      if (!place.has(from) || !place.has(to)) return [];
+      const [x1, x2, y] = [at.x(place.get(from)) + 2, at.x(place.get(to)) + at.cell - 2, at.y(0) + 10 + at.labels];
+      const name = draw("foreignObject", { x: x1, y: y + 2, width: x2 - x1, height: 24 });
+      name.append(make("div", { class: "answer" }, character(text)));
+      return [draw("line", { class: "bracket", x1, x2, y1: y, y2: y }), name];
+    });
+  }
+
+  // What the last column reads, as lines; those too faint to be drawn are counted.
+  function drawLines(columns, length, at) {
+    const active = columns.findIndex(({ to }) => to === length - 1);
     const lines = [];
+    const hidden = { lines: 0, weight: 0, of: n_layer * active };
     for (let layer = 0; layer < n_layer; layer++) {
-      for (let position = 0; position < active; position++) {
-        const weight = average(layer, step, position);
-        if (weight < 0.01) continue;
+      const weights = columns.slice(0, active).map((column) => readOf(layer, column));
+      const most = Math.max(...weights.filter((_, index) => columns[index].from === columns[index].to));
+      weights.forEach((weight, index) => {
+        if (weight < FAINT * most) {
+          hidden.lines += 1;
+          hidden.weight += weight / n_layer;
+          return;
+        }
         lines.push(draw("line", {
-          class: "reads", x1: x(position) + cell / 2, y1: y(layer) - high * 0.36 - 4, x2: x(active) + cell / 2, y2: y(layer + 1),
+          class: "reads", x1: at.x(index) + at.cell / 2, y1: at.keys(layer) - 4, x2: at.x(active) + at.cell / 2, y2: at.y(layer + 1),
           "--v": Math.min(1, 0.15 + weight), "stroke-width": 0.75 + 3 * weight,
         }));
-      }
-      lines.push(draw("text", { class: "label", x: left - 8, y: y(layer) - high * 0.36 + 4, "text-anchor": "end" }, `layer ${layer}`));
+      });
+      lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.keys(layer) + 4, "text-anchor": "end" }, `layer ${layer}`));
     }
-    lines.push(draw("text", { class: "label", x: left - 8, y: y(0) + 4, "text-anchor": "end" }, "embed"));
-    const answer = draw("foreignObject", { x: Math.max(0, x(active) + cell / 2 - 80), y: 2, width: 160, height: 26 });
+    lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.y(0) + 4, "text-anchor": "end" }, "embed"));
+    return { lines, hidden, active };
+  }
+
+  function drawPicture(length) {
+    const columns = columnsOf(length);
+    const [aside, above, high] = [58, 34, n_layer > 16 ? 30 : 44];
+    const cell = columns.length > 40 ? 16 : columns.length > 24 ? 20 : 30;
+    const y = (layer) => above + (n_layer - layer) * high; // the stream that enters the layer; n_layer: what leaves the last
+    const at = { cell, labels: 96, y, x: (index) => aside + index * cell, keys: (layer) => y(layer) - high * 0.36 };
+    const { lines, hidden, active } = drawLines(columns, length, at);
+    const characters = drawCharacters(columns, length, at);
+    const [width, height] = [aside + columns.length * cell + 70, y(0) + 12 + at.labels + (characters.length ? 26 : 0)];
+    const answer = draw("foreignObject", { x: Math.max(0, at.x(active) + cell / 2 - 80), y: 2, width: 160, height: 26 });
     answer.append(make("div", { class: "answer" }, token(told.token_ids[step])));
     picture.replaceChildren(
       draw(
         "svg",
         { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", class: "steps", "aria-label": `Step ${step + 1}: ${step === 0 ? length : 1} of ${length} columns computed` },
-        lines, parts, answer
+        lines, drawColumns(columns, length, at), characters, answer
       )
     );
-    picture.scrollLeft = x(active) - picture.clientWidth / 2;
+    picture.scrollLeft = at.x(active) - picture.clientWidth / 2;
+    left.textContent = hidden.lines
+      ? `Lines of less than a fiftieth of the largest weight of one token in their layer are not drawn: ${whole(hidden.lines)} of ${whole(hidden.of)}, with ${roughly(hidden.weight)} of all that is read.`
+      : "";
   }
 
   range.update();

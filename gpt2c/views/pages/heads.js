@@ -1,17 +1,18 @@
-// Heads: who attends to whom, as lines. All heads: one small picture each.
+// Heads: who attends to whom, as lines.
 
 // Colours that also differ for eyes that see red and green alike (after Okabe and Ito), in order of use.
 const HEAD_COLOURS = ["#2b7bba", "#d9660a", "#0f9b74", "#c9609c", "#b98a00", "#3fa9dc", "#8468cf", "#7d7d7d"];
 const headColour = (head) => HEAD_COLOURS[head % HEAD_COLOURS.length];
 const dashed = (head) => Math.floor(head / HEAD_COLOURS.length) % 2 === 1; // where colours come again
-const FAINTEST = 0.02; // lines of less weight are left out
+// Lines of less than this share of the strongest are left out: of all tokens, of the token that is looked at.
+const FAINTEST = { all: 0.5, one: 0.05 };
 
 const layerOptions = () => attention.layers.map((layer) => [layer, `${layer}`]);
 const headOptions = () => Array.from({ length: attention.heads }, (_, head) => [head, `${head}`]);
 
 function headsView(panel) {
-  let active = null; // the token that is looked at: { side, index }
-  let held = null; // the one that was clicked
+  let held = chosen.token === undefined ? null : { side: "asks", index: chosen.token }; // the token that was clicked
+  let active = held; // the one that is looked at
   let rowHeight = 0;
 
   const layers = selection("Layer", layerOptions(), (layer) => choose(layer, chosen.head, chosen.heads));
@@ -48,18 +49,20 @@ function headsView(panel) {
           onblur: () => look(held?.side, held?.index),
           onclick: () => {
             held = held && held.side === side && held.index === index ? null : { side, index };
-            look(side, index);
+            if (held && side === "asks") follow(index);
+            look(held?.side, held?.index);
           },
         },
         token(id),
         make("span", { class: "share" })
       )
     );
-    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? "Tokens that ask" : "Tokens that answer" }, buttons);
+    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? "Tokens that ask" : "Tokens that answer" }, grouped(tokens, buttons));
     roving(list);
     return { list, buttons };
   });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const left = make("p", { class: "note", id: "heads-left-out" });
   const board = make(
     "div",
     { class: "board" },
@@ -72,9 +75,10 @@ function headsView(panel) {
   );
 
   panel.append(
-    make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight. Point at a token, or move to it with the keyboard; a click keeps it."),
+    make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight.", hint("Point at a token, or move to it with the keyboard; a click keeps it.")),
     make("div", { class: "controls" }, layers.element, group, every, one),
     board,
+    left,
     readout
   );
 
@@ -103,14 +107,39 @@ function headsView(panel) {
     }
     const verb = active.side === "asks" ? " attends to " : " is attended to by ";
     const lines = heads.slice(0, 4).map((head) => {
-      const parts = partners(head).slice(0, 5).flatMap(([other, weight], i) => [i ? ", " : "", token(tokens[other]), ` ${percent(weight)}`]);
+      const found = partners(head);
+      const parts = found.slice(0, 5).flatMap(([other, weight], i) => [i ? ", " : "", token(tokens[other]), ` ${percent(weight)}`]);
+      const rest = found.slice(5).reduce((sum, [, weight]) => sum + weight, 0);
+      if (rest) parts.push(make("span", { class: "rest" }, `; ${plural(found.length - 5, "other")} together ${roughly(rest)}`));
       return make("span", { class: "told" }, make("i", { class: dashed(head) ? "dot dashed" : "dot", "--head": headColour(head) }), `head ${head}`, verb, ...(parts.length ? parts : ["none"]));
     });
     readout.replaceChildren(make("b", {}, token(tokens[active.index]), ` (position ${active.index})`), ...lines);
   }
 
+  // The largest weight of a token, as one that asks or that answers.
+  const known = new Map();
+  function largest(head, side, index) {
+    const name = `${chosen.layer} ${head} ${side} ${index}`;
+    if (!known.has(name)) known.set(name, findLargest(head, side, index));
+    return known.get(name);
+  }
+  function findLargest(head, side, index) {
+    let most = 0;
+    for (let other = 0; other < T; other++) {
+      const [row, column] = side === "asks" ? [index, other] : [other, index];
+      most = Math.max(most, attention.weight(chosen.layer, head, row, column));
+    }
+    return most;
+  }
+
+  // Between the token that is looked at and another one, of the heads that are shown.
+  function meanWeight(other) {
+    const [row, column] = active.side === "asks" ? [active.index, other] : [other, active.index];
+    return [...chosen.heads].reduce((sum, head) => sum + attention.weight(chosen.layer, head, row, column), 0) / chosen.heads.size;
+  }
+
   function redraw() {
-    rowHeight = T > 40 ? 18 : 26;
+    rowHeight = T > 40 ? 24 : 26;
     if (printing()) rowHeight = Math.min(rowHeight, PAGE_HEIGHT / T);
     board.style.setProperty("--row", `${rowHeight}px`);
     const width = Math.max(60, canvas.parentElement.clientWidth - sides[0].list.offsetWidth - sides[1].list.offsetWidth);
@@ -119,7 +148,6 @@ function headsView(panel) {
     const heads = [...chosen.heads].sort((a, b) => a - b);
     const line = (head, row, column, strength) => {
       const weight = attention.weight(chosen.layer, head, row, column);
-      if (weight < FAINTEST) return;
       // Lines of several heads run side by side.
       const aside = (heads.indexOf(head) - (heads.length - 1) / 2) * Math.min(3, (0.6 * rowHeight) / heads.length);
       const [from, to] = [middle(row) + aside, middle(column) + aside];
@@ -132,112 +160,53 @@ function headsView(panel) {
       context.bezierCurveTo(width * 0.4, from, width * 0.6, to, width, to);
       context.stroke();
     };
+    let omitted = 0;
     for (const head of heads) {
+      const most = active ? largest(head, active.side, active.index) : 0;
       for (let row = 0; row < T; row++) {
+        const clear = FAINTEST.all * largest(head, "asks", row);
+        const least = active ? FAINTEST.one * most : clear;
         for (let column = 0; column < (attention.causal ? row + 1 : T); column++) {
           const on = !active || (active.side === "asks" ? active.index === row : active.index === column);
-          if (on) line(head, row, column, 1);
-          else if (T <= 40) line(head, row, column, 0.12);
+          const weight = attention.weight(chosen.layer, head, row, column);
+          if (on && weight >= least && weight > 0) line(head, row, column, 1);
+          else if (on) omitted += weight > 0 ? 1 : 0;
+          else if (weight >= clear && weight > 0) line(head, row, column, 0.12);
         }
       }
     }
+    const of = active ? `${100 * FAINTEST.one}% of the strongest line of the token` : "half of the strongest line of the same token";
+    left.replaceChildren(
+      omitted ? `Not drawn: ${plural(omitted, "line")} with less weight than ${of}. ` : "",
+      untold(chosen.layer)
+    );
     sides.forEach(({ buttons }, i) => {
       const mine = active && (active.side === "asks") === (i === 0);
+      const shares = buttons.map((_, index) => (active && !mine ? meanWeight(index) : 0));
+      const strongest = Math.max(...shares);
       buttons.forEach((button, index) => {
-        let share = 0;
-        if (active && !mine) {
-          for (const head of chosen.heads) {
-            const [row, column] = active.side === "asks" ? [active.index, index] : [index, active.index];
-            share += attention.weight(chosen.layer, head, row, column) / chosen.heads.size;
-          }
-        }
+        const share = shares[index];
         button.style.setProperty("--v", share);
         button.classList.toggle("active", Boolean(mine && active.index === index));
         const pressed = Boolean(held && (held.side === "asks") === (i === 0) && held.index === index);
         button.setAttribute("aria-pressed", `${pressed}`);
-        button.lastChild.textContent = share >= 0.005 ? roughly(share) : "";
+        button.lastChild.textContent = share && share >= FAINTEST.one * strongest ? roughly(share) : "";
       });
     });
     tell();
   }
 
+  let followed = chosen.token;
   function update() {
     layers.list.value = chosen.layer;
+    if (chosen.token !== followed) {
+      followed = chosen.token;
+      active = held = { side: "asks", index: followed };
+    }
     for (const button of toggles) button.setAttribute("aria-pressed", `${chosen.heads.has(Number(button.dataset.head))}`);
     if (!panel.hidden) redraw();
   }
   watchers.push(update);
   update();
-  return redraw;
-}
-
-function overviewView(panel, open) {
-  const grid = make("div", { class: "overview", role: "group", "aria-label": "All heads", "--columns": attention.heads });
-  const pictures = [];
-  grid.append(make("span", { class: "corner", "aria-hidden": "true" }));
-  for (let head = 0; head < attention.heads; head++) grid.append(make("span", { class: "across", "aria-hidden": "true" }, `${head}`));
-  for (const layer of attention.layers) {
-    grid.append(make("span", { class: "down", "aria-hidden": "true" }, `${layer}`));
-    for (let head = 0; head < attention.heads; head++) {
-      const canvas = make("canvas", { width: T, height: T, "aria-hidden": "true", class: T > 48 ? "" : "pixels" });
-      const button = make(
-        "button",
-        {
-          type: "button", class: "thumb", "data-stop": true, "data-layer": layer, "data-head": head,
-          "aria-label": `Layer ${layer}, head ${head}`,
-          onclick: () => {
-            choose(layer, head);
-            open("heads");
-          },
-          onmouseenter: () => tell(layer, head),
-          onfocus: () => tell(layer, head),
-        },
-        canvas
-      );
-      pictures.push({ canvas, layer, head, button });
-      grid.append(button);
-    }
-  }
-  roving(grid, attention.heads);
-  const readout = make("p", { class: "readout", "aria-live": "polite" });
-
-  // Where a head looks on average, over the tokens that have such a neighbour.
-  function tell(layer, head) {
-    let [before, first, itself] = [0, 0, 0];
-    for (let row = 1; row < T; row++) {
-      before += attention.weight(layer, head, row, row - 1);
-      first += attention.weight(layer, head, row, 0);
-      itself += attention.weight(layer, head, row, row);
-    }
-    const mean = (sum) => roughly(sum / Math.max(1, T - 1));
-    readout.replaceChildren(
-      make("b", {}, `Layer ${layer}, head ${head}`),
-      T > 1 ? ` · on average ${mean(itself)} to the token itself, ${mean(before)} to the one before, ${mean(first)} to the first` : ""
-    );
-  }
-
-  panel.append(
-    make("p", {}, "One picture for each head: rows ask, columns answer, as in the score matrix; layers go down, heads across. Strong colour is much weight (its square root). A click opens the head."),
-    make("div", { class: "scroll wide" }, grid),
-    readout
-  );
-
-  function redraw() {
-    const [red, green, blue] = colour("--heat-rgb").split(" ").map(Number);
-    for (const { canvas, layer, head, button } of pictures) {
-      const context = canvas.getContext("2d");
-      const image = context.createImageData(T, T);
-      for (let row = 0; row < T; row++) {
-        for (let column = 0; column < T; column++) {
-          const alpha = Math.sqrt(attention.weight(layer, head, row, column));
-          image.data.set([red, green, blue, Math.round(255 * alpha)], 4 * (row * T + column));
-        }
-      }
-      context.putImageData(image, 0, 0);
-      button.classList.toggle("current", layer === chosen.layer && chosen.heads.has(head));
-    }
-  }
-  watchers.push(() => !panel.hidden && redraw());
-  tell(chosen.layer, chosen.head);
   return redraw;
 }

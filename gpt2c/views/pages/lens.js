@@ -28,8 +28,11 @@ function lensView(panel) {
     }
   );
 
+  // Characters in several tokens, by the columns above which their tokens are asked for.
+  const later = charactersOf([tokens[0], ...asked]).map(({ from, to, text }) => ({ from: from - 1, to: to - 1, text }));
+
   // The table of some positions: all of them on a screen, as many as fit on paper.
-  const PAPER_COLUMNS = 9;
+  const PAPER_COLUMNS = 8;
   let cells = [];
   function table(from, to) {
     const positions = Array.from({ length: to - from }, (_, i) => from + i);
@@ -51,15 +54,32 @@ function lensView(panel) {
       make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, label), positions.map((position) => make("th", { scope: "col", role: "columnheader" }, token(ids[position]))));
     const element = make(
       "table",
-      { class: "lens", role: "grid", "aria-label": "Logit lens" },
-      make("thead", {}, header("next", asked)),
+      { class: "lens", role: "grid", "aria-label": "Logit lens", "--columns": positions.length },
+      make("thead", {}, together(later, from, to), header("next", asked)),
       make("tbody", {}, rows.reverse()),
-      make("tfoot", {}, header("token", tokens))
+      make("tfoot", {}, header("token", tokens), together(spelled, from, to))
     );
     roving(element, positions.length);
     return element;
   }
-  const tables = make("div", { class: "scroll" });
+
+  // A row of the characters that lie in several tokens, each over its columns; nothing where there are none.
+  function together(characters, from, to) {
+    const cells = [];
+    let next = from;
+    const empty = (end) => end > next && cells.push(make("td", { class: "none", colspan: end - next }));
+    for (const one of characters) {
+      const [first, end] = [Math.max(one.from, from), Math.min(one.to + 1, to)];
+      if (first >= end) continue;
+      empty(first);
+      cells.push(make("th", { scope: "colgroup", class: "joined", colspan: end - first }, character(one.text)));
+      next = end;
+    }
+    if (!cells.length) return null;
+    empty(to);
+    return make("tr", { class: "characters", "aria-hidden": "true" }, make("td", { class: "none" }), cells);
+  }
+  const tables = make("div", { class: "scroll lenses" });
 
   let columns = 0;
   function arrange() {
@@ -75,7 +95,7 @@ function lensView(panel) {
   const readout = make("p", { class: "readout", "aria-live": "polite" });
 
   panel.append(
-    make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."),
+    make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer).", hint("Point at a cell, or move with the arrow keys, for the first choices there.")),
     make("div", { class: "controls" }, shadeChoice, scaleBox),
     tables,
     readout
@@ -83,9 +103,11 @@ function lensView(panel) {
 
   function tell(layer, position) {
     const at = layer * T + position;
-    const top = Array.from({ length: k }, (_, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(Math.exp(topLogprobs[at * k + i]))}`]).flat();
+    const p = Array.from({ length: k }, (_, i) => Math.exp(topLogprobs[at * k + i]));
+    const top = p.flatMap((share, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(share)}`]);
+    const rest = Math.max(0, 1 - p.reduce((sum, share) => sum + share, 0));
     readout.replaceChildren(
-      make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top,
+      make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top, ` · all ${whole(data.model.n_vocab - k)} others ${percent(rest)}`,
       make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at])), `, ${percent(Math.exp(logprobs[at]))}`)
     );
   }

@@ -4,6 +4,9 @@
   const { model, version } = data;
   const views = [
     ["walk", "Walk", walkView, Boolean(data.walk)],
+    ["masks", "Masks", masksView, Boolean(data.sides)],
+    ["cross", "Cross-attention", crossView, Boolean(data.cross)],
+    ["gallery", "Gallery", galleryView, Boolean(data.gallery)],
     ["heads", "Heads", headsView, true],
     ["overview", "All heads", overviewView, true],
     ["scores", data.walk ? "Scores" : "Matrix", scoresView, true],
@@ -14,8 +17,8 @@
   ].filter((view) => view[3]);
 
   document.getElementById("top").append(
-    ...(data.walk ? [make("p", { class: "brand" }, "gpt2c explain")] : []),
-    make("h1", {}, make("bdi", {}, visible(data.text, false))),
+    ...(data.gallery ? [make("p", { class: "brand" }, "gpt2c explain")] : []),
+    make("h1", {}, ...(data.source === undefined ? [] : [make("bdi", {}, visible(data.source, false)), " → "]), make("bdi", {}, visible(data.text, false))),
     make(
       "p",
       { class: "made" },
@@ -25,12 +28,14 @@
   );
   const told = data.attention;
   const roughError = (x) => `${Number(x.toPrecision(1))}`;
-  const layers = told.layers.length === model.n_layer ? "" : ` Attention is told for ${told.layers.length === 1 ? `layer ${told.layers[0]}` : `${told.layers.length} layers`} only.`;
+  const layers = told.layers.length === model.n_layer ? "" : ` Attention is told for ${told.layers.length === 1 ? "layer" : "layers"} ${told.layers.join(", ")} only.`;
+  const kept = told.kept ? ` Of each token, only the ${told.kept} largest weights are told.` : "";
+  const walked = data.walk ? `queries, keys and values of the walk to ±${roughError(numbers.error)}; ` : "";
   document.getElementById("foot").append(
     make(
       "p",
       {},
-      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; all other numbers are the model's float32.${layers} Layers, heads and positions are counted from 0.`
+      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; ${walked}all other numbers are the model's float32.${layers}${kept} Layers, heads and positions are counted from 0.`
     )
   );
 
@@ -54,7 +59,7 @@
     list.append(tab);
     open[id] = { tab, panel };
   }
-  main.append(list, ...views.map(([id]) => open[id].panel));
+  main.append(...[map.nav].filter(Boolean), make("div", { class: "guide sticky" }, map.here, list), ...views.map(([id]) => open[id].panel));
 
   function build(id) {
     built[id] ??= views.find((view) => view[0] === id)[2](open[id].panel, show);
@@ -71,7 +76,17 @@
     const { tab } = open[id];
     list.scrollTo({ left: tab.offsetLeft - (list.clientWidth - tab.offsetWidth) / 2 });
     build(id)();
+    if (data.walk) map.in(id);
   }
+
+  // A part of the map was chosen: a head is shown by the view that is open, if it shows heads.
+  map.opens((step, layer, head) => {
+    if (layer !== undefined) choose(layer, head);
+    const seen = Object.keys(open).find((id) => !open[id].panel.hidden);
+    if (step === "attention" && (seen === "heads" || seen === "scores") && attention.has(layer)) return;
+    if (seen !== "walk") show("walk");
+    open.walk.panel.dispatchEvent(new CustomEvent("go", { detail: step }));
+  });
 
   roving(list);
   list.addEventListener("focusin", (event) => {

@@ -1,5 +1,10 @@
 // The matrix of one head: scores before the mask, behind it, and the weights after the softmax.
 
+const FINE = 200; // tokens whose matrix is drawn large enough for labels, even where it has to be scrolled
+const HALF_PAGE = 370; // CSS pixels of a matrix of which two fit on paper, with their labels
+const LABELLED = 9; // CSS pixels of a cell that has room for the name of its token, and
+const numbered = () => (printing() ? 28 : 34); // for its number: print is finer
+
 function scoresView(panel) {
   const names = { raw: "query · key", masked: "after the mask", weights: "after the softmax" };
   const stages = attention.score ? ["raw", "masked", "weights"] : ["weights"];
@@ -21,8 +26,8 @@ function scoresView(panel) {
 
   panel.append(
     make("p", {}, attention.score
-      ? "Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1. Point at a cell, or move with the arrow keys."
-      : `Rows ask, columns answer; each row sums to 1${data.edits ? ", but for what was edited" : ""}. Point at a cell, or move with the arrow keys.`),
+      ? "Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1."
+      : `Rows ask, columns answer; each row sums to 1${data.edits ? ", but for what was edited" : ""}.`, hint("Point at a cell, or move with the arrow keys.")),
     make("div", { class: "controls" }, layers.element, heads.element, stageChoice),
     frame,
     readout,
@@ -35,7 +40,7 @@ function scoresView(panel) {
   // One matrix with its labels: { element, draw(size) }.
   function figure(name) {
     let size = 0;
-    const labels = () => tokens.map((id) => make("span", {}, token(id)));
+    const labels = () => grouped(tokens, tokens.map((id) => make("span", { class: "label" }, token(id))));
     const left = make("div", { class: "matrix-left", "aria-hidden": "true" }, labels());
     const top = make("div", { class: "matrix-top", "aria-hidden": "true" }, labels());
     const canvas = make("canvas", { tabindex: 0, role: "application", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
@@ -75,9 +80,12 @@ function scoresView(panel) {
     function redrawAt(cellSize) {
       size = cellSize;
       matrix.style.setProperty("--cell", `${size}px`);
+      matrix.classList.toggle("dense", size < LABELLED);
       const context = sized(canvas, size * T, size * T);
-      const [heat, cold] = [colour("--heat-rgb"), colour("--cold-rgb")].map((triple) => triple.split(" ").map(Number));
-      const [ink, paper, line] = [colour("--ink"), colour("--panel"), colour("--line")];
+      const [heat, cold] = [colour("--heat-rgb"), colour("--cold-rgb")].map(channels);
+      const [ink, line] = [colour("--ink"), colour("--line")];
+      const paper = channels(getComputedStyle(frame.closest(".panel")).backgroundColor);
+      const gap = size > 4 ? 1 : 0;
       const most = name === "weights" ? 1 : strongest();
       context.font = `${Math.min(13, size / 3.4)}px ${colour("--mono")}`;
       context.textAlign = "center";
@@ -93,14 +101,14 @@ function scoresView(panel) {
             const alpha = name === "weights" ? Math.sqrt(number) : Math.abs(number) / most;
             const rgb = number < 0 ? cold : heat;
             context.fillStyle = `rgb(${rgb.join(" ")} / ${alpha})`;
-            context.fillRect(x, y, size - 1, size - 1);
+            context.fillRect(x, y, size - gap, size - gap);
             text = fixed(number);
-            letters = legible(rgb, alpha, ink, paper);
-          } else {
+            letters = legible(rgb, alpha, paper);
+          } else if (gap) {
             context.strokeStyle = line;
             context.strokeRect(x + 0.5, y + 0.5, size - 2, size - 2);
           }
-          if (size >= 34) {
+          if (size >= numbered()) {
             context.fillStyle = letters;
             context.fillText(text, x + (size - 1) / 2, y + size / 2);
           }
@@ -112,7 +120,7 @@ function scoresView(panel) {
       cursor.style.setProperty("--column", cell.column);
       cursor.style.setProperty("--row", cell.row);
     }
-    return { name, element, left, redrawAt, point };
+    return { name, element, left, redrawAt, point, size: () => size };
   }
 
   function tell() {
@@ -125,8 +133,36 @@ function scoresView(panel) {
       const least = weight === 0 && !hidden(row, column) ? "below " : "";
       parts.push("score ", make("b", { "data-number": "score" }, `${least}${fixed(score)}`), " · masked ", make("b", { "data-number": "masked" }, hidden(row, column) ? "−∞" : `${least}${fixed(score)}`), " · ");
     }
-    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : `${Number(weight.toPrecision(3))}`));
+    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : weightText(weight, row)));
     readout.replaceChildren(...parts);
+  }
+
+  function weightText(weight, row) {
+    if (!attention.has(chosen.layer)) return "not in this page";
+    const number = weight || !attention.kept ? weight : attention.least(chosen.layer, chosen.head, row);
+    return `${number === weight ? "" : "at most "}${Number(number.toPrecision(3))}`;
+  }
+
+  // Two matrices lie on a page, and where they have no labels, side by side.
+  function onPaper() {
+    const size = Math.min(36, HALF_PAGE / T);
+    return size < LABELLED ? (0.85 * HALF_PAGE) / T : size;
+  }
+
+  // What is not in the picture.
+  function notes(shown) {
+    const found = [];
+    if (attention.edited(chosen.layer)) {
+      found.push("Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1. ");
+    } else if (attention.score && !hasScores()) {
+      found.push(`The text is long: this page has the scores of layer ${data.attention.scores.layers.join(", ")} only. `);
+    }
+    if (untold(chosen.layer)) found.push(`${untold(chosen.layer)} `);
+    const size = shown[0].size();
+    if (size < LABELLED) found.push("The cells are too small for numbers and for the names of tokens: only colours are drawn.");
+    else if (size < numbered()) found.push("The cells are too small for numbers: only colours are drawn.");
+    if (size < numbered()) found.push(hint("Point at one to read what it is."));
+    return found;
   }
 
   // All stages side by side where there is room for them, else the one that was chosen.
@@ -141,12 +177,9 @@ function scoresView(panel) {
     for (const one of figures) one.element.hidden = !shown.includes(one);
     stageChoice.hidden = together;
     const size = together ? fitting : (frame.clientWidth - labels) / T;
-    for (const one of shown) one.redrawAt(printing() ? Math.min(56, size) : Math.max(14, Math.min(56, Math.floor(size))));
-    note.textContent = attention.edited(chosen.layer)
-      ? "Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1."
-      : attention.score && !hasScores()
-      ? "The text is long: scores are told for the layer of the walk alone, weights for every layer."
-      : "";
+    const [least, most] = printing() ? [1, onPaper()] : [T > FINE ? 3 : 14, 56];
+    for (const one of shown) one.redrawAt(Math.max(least, Math.min(most, printing() ? size : Math.floor(size))));
+    note.replaceChildren(...notes(shown));
     tell();
   }
 
@@ -167,17 +200,14 @@ function scoresView(panel) {
   return redraw;
 }
 
-// Of two colours the one that can be read on `rgb`, laid over the second with `alpha`.
-function legible(rgb, alpha, ink, paper) {
-  const parts = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  const luminance = (triple) => {
-    const [red, green, blue] = triple.map((x) => (x <= 10 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  };
-  const ground = luminance(parts(paper).map((x, i) => x + alpha * (rgb[i] - x)));
-  const contrast = (hex) => {
-    const other = luminance(parts(hex));
-    return (Math.max(ground, other) + 0.05) / (Math.min(ground, other) + 0.05);
-  };
-  return contrast(ink) >= contrast(paper) ? ink : paper;
+// Red, green and blue of a colour as CSS writes it.
+const channels = (text) => text.match(/[\d.]+/g).slice(0, 3).map(Number);
+
+// Black or white, whichever has more contrast with `rgb` laid over `paper` with `alpha`: at least 4.58, which no
+// other two colours can promise.
+function legible(rgb, alpha, paper) {
+  const [red, green, blue] = paper
+    .map((x, i) => x + alpha * (rgb[i] - x))
+    .map((x) => (x <= 10 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+  return (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2 > 1.05 * 0.05 ? "#000" : "#fff";
 }

@@ -1,5 +1,7 @@
 // The tree of a beam search, and what greedy decoding finds beside it.
 
+const WIDEST = 240; // CSS pixels of a box
+
 function searchView(panel) {
   const told = data.search;
   const best = told.found[0];
@@ -33,20 +35,26 @@ function searchView(panel) {
     greedy = child;
   });
 
-  const [wide, high, left] = [126, 28, 64];
-  const NODE = 106; // as wide as a box is
+  const [gap, high, left] = [20, 28, 64];
   // A column for each step: below each other in the order of where they come from, the best first.
   const order = (node) => (begins(node.ids, best.ids) ? 0 : begins(node.ids, told.greedy.ids) ? 1 : node.lives ? 2 : 3);
   const columns = [[root]];
   while (columns.at(-1).length) {
     columns.push(columns.at(-1).flatMap((node) => [...node.children].sort((a, b) => order(a) - order(b))));
   }
-  columns.forEach((column, depth) =>
-    column.forEach((node, row) => {
-      node.x = depth ? left + (depth - 1) * wide : 0;
-      node.y = row * high + high / 2;
-    })
-  );
+  // Boxes are as wide as the longest token of their column needs, since others may begin alike.
+  const ruler = make("canvas").getContext("2d");
+  ruler.font = `13px ${colour("--mono")}`;
+  const lengthOf = (text) => ruler.measureText(text).width;
+  const placeOf = (node) => told.found.findIndex((result) => same(result.ids, node.ids));
+  const widthOf = (node) =>
+    lengthOf(token(node.id).textContent) + 0.8 * lengthOf(percent(Math.exp(node.logprob))) + (placeOf(node) < 0 ? 26 : 42);
+  let right = 0;
+  columns.forEach((column, depth) => {
+    const width = depth ? Math.ceil(Math.min(WIDEST, Math.max(...column.map(widthOf)))) : left - gap;
+    column.forEach((node, row) => Object.assign(node, { x: right, y: row * high + high / 2, width }));
+    if (column.length) right += width + gap;
+  });
   const nodes = columns.flat();
 
   const kindOf = (node) => {
@@ -58,55 +66,86 @@ function searchView(panel) {
     return kinds.join(" ");
   };
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const path = (ids) => ids.map((id) => token(id));
+  // The tokens of a path with their borders: the same text may be cut in several ways.
+  const path = (ids) => make("span", { class: "way" }, reading(ids));
 
+  // What is not drawn of the tokens that could follow.
+  function unseen(node) {
+    const shown = node.children.filter((child) => !child.outside);
+    if (!shown.length) return "";
+    const p = shown.reduce((sum, child) => sum + Math.exp(child.logprob), 0);
+    return `Of ${whole(data.model.n_vocab)} tokens that could follow, ${shown.length} are drawn; the others have ${percent(Math.max(0, 1 - p))} together.`;
+  }
+
+  // The whole way to the node is lit: boxes with the same token differ by what stands before.
   function tell(node) {
+    for (const one of nodes) {
+      for (const element of [one.button, one.line]) element?.classList.toggle("lit", node !== root && begins(one.ids, node.ids));
+    }
     if (node === root) {
-      readout.replaceChildren("The text itself: the search goes on from here.");
+      readout.replaceChildren("The text itself: the search goes on from here. ", unseen(node));
       return;
     }
     readout.replaceChildren(
-      ...path(node.ids),
+      path(node.ids),
       make(
         "span",
         { class: "told" },
         `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
         ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
         node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · kept: no. ${Number(node.fate.split(" ")[1]) + 1} of its step` : " · not among the best: given up"
-      )
+      ),
+      make("span", { class: "told" }, unseen(node))
     );
   }
 
   const height = Math.max(...columns.map((column) => column.length)) * high;
-  const width = left + told.steps.length * wide + 8;
+  const width = right;
   const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px` }, lines);
+  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px`, "--fit": Math.min(0.62, 690 / width).toFixed(3) }, lines);
   // In order of drawing: what matters lies on top.
   for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
     if (node === root) continue;
-    const from = node.parent === root ? left - 16 : node.parent.x + NODE;
+    const from = node.parent.x + node.parent.width;
     const middle = (from + node.x) / 2;
-    lines.append(draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` }));
+    node.line = draw("path", { class: kindOf(node), d: `M${from} ${node.parent.y} C${middle} ${node.parent.y} ${middle} ${node.y} ${node.x} ${node.y}` });
+    lines.append(node.line);
   }
   for (const node of nodes) {
-    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob)))];
+    const place = placeOf(node);
+    const number = place < 0 ? null : make("b", { class: "place", "aria-hidden": "true" }, `${place + 1}`);
+    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob))), number];
     const button = make(
       "button",
-      { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
+      { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, "--wide": `${node.width}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
       face
     );
+    node.button = button;
     if (node === root) button.classList.add("root");
+    else button.setAttribute("aria-description", descriptionOf(node, place));
     tree.append(button);
   }
   roving(tree);
 
+  // What tells a box from others with the same token.
+  function descriptionOf(node, place) {
+    const before = node.ids.length > 1 ? `after ${heard(path(node.ids.slice(0, -1)))}` : "first";
+    return `${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
+  }
+
   const factor = Math.exp(best.joint - told.greedy.joint);
+  const textOf = (result) => result.ids.map((id) => data.pieces[id]).join("");
+  const twin = (result) => told.found.findIndex((other) => other !== result && !same(other.ids, result.ids) && textOf(other) && textOf(other) === textOf(result));
+  const notes = (result) => [
+    result.finish_reason === "eos" ? " (ends)" : "",
+    twin(result) < 0 ? "" : make("small", { class: "note" }, ` the text of no. ${twin(result) + 1}, cut into other tokens`),
+  ];
   const row = (name, result, kind) =>
     make(
       "tr",
       { class: kind },
       make("th", { scope: "row" }, name),
-      make("td", { class: "path" }, path(result.ids), result.finish_reason === "eos" ? " (ends)" : ""),
+      make("td", { class: "path" }, path(result.ids), notes(result)),
       make("td", { class: "number", "data-number": "joint" }, fixed(result.joint, 4)),
       make("td", { class: "number" }, percent(Math.exp(result.joint)))
     );
@@ -114,7 +153,7 @@ function searchView(panel) {
     "table",
     { class: "plain found" },
     make("thead", {}, make("tr", {}, ["", "continuation", "joint log-probability", "probability"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
-    make("tbody", {}, told.found.map((result, i) => row(i ? `no. ${i + 1}` : "best found", result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
+    make("tbody", {}, told.found.map((result, i) => row(`no. ${i + 1}${i ? "" : ", the best"}`, result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
   );
   const verdict = same(best.ids, told.greedy.ids)
     ? "Here greedy decoding, the most probable token at every step, finds the same text."
@@ -123,7 +162,7 @@ function searchView(panel) {
       : "Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.";
 
   panel.append(
-    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one.`),
+    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one. A number at the end of a way is that of its text. Of the tokens given up, two are drawn for each text.`, hint("Point at a box, or move with the arrow keys, to light its way and to see what is not drawn.")),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Texts found" }, summary),
     make("p", { class: "verdict" }, verdict),
     make("div", { class: "scroll" }, tree),

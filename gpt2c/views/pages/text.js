@@ -30,13 +30,11 @@ function textView(panel) {
     )
   );
   // A line ends where the text's line ends.
-  const running = make("div", { class: "running", role: "group", "aria-label": "Text" });
-  words.forEach((word, position) => {
-    running.append(word);
-    if (data.pieces[tokens[position]]?.endsWith("\n")) running.append(make("br"));
-  });
+  const ended = new Set(words.filter((_, position) => data.pieces[tokens[position]]?.endsWith("\n")));
+  const lines = grouped(tokens, words).flatMap((node) => (ended.has(node) ? [node, make("br")] : [node]));
+  const running = make("div", { class: "running", role: "group", "aria-label": "Text" }, lines);
   roving(running);
-  const details = make("div", { class: "details", "aria-live": "polite" });
+  const details = make("div", { class: "details", tabindex: 0, role: "region", "aria-label": "The chosen token", "aria-live": "polite" });
   const scaleBox = make("div");
   const choices = choice("Colour", [["probability", "probability"], ["rank", "rank"], ["entropy", "entropy"]], shade, (value) => {
     shade = value;
@@ -44,9 +42,9 @@ function textView(panel) {
   });
 
   panel.append(
-    make("p", {}, "How well the model foresaw each token, given those before it: orange is unexpected (or, by entropy, undecided). The first token has nothing before it and is not judged."),
+    make("p", {}, "How well the model foresaw each token, given those before it: orange is unexpected (or, by entropy, undecided). The first token has nothing before it and is not judged.", hint("Point at a token, or move with the arrow keys, for what was most probable in its place.")),
     make("div", { class: "controls" }, choices, scaleBox),
-    told ? make("p", { class: "note" }, `Perplexity ${Number(told.perplexity.toPrecision(5))}, over ${plural(T - 1, "token")}.`) : null,
+    ...(told ? [make("p", { class: "note" }, `Perplexity ${told.perplexity.toLocaleString("en", { maximumSignificantDigits: 5 })}, over ${plural(T - 1, "token")}.`)] : []),
     make("div", { class: "reading" }, running, details)
   );
 
@@ -61,6 +59,10 @@ function textView(panel) {
       const id = arrays.ids[i * told.k + j];
       return { id, p: Math.exp(arrays.tops[i * told.k + j]), note: id === tokens[position] ? "stands here" : "" };
     });
+    if (!rows.some((row) => row.id === tokens[position])) {
+      rows.push({ id: tokens[position], p: Math.exp(arrays.logprobs[i]), note: `stands here, rank ${whole(arrays.ranks[i])}` });
+    }
+    rows.push(others(rows, n_vocab));
     details.replaceChildren(
       make(
         "p",

@@ -1,327 +1,215 @@
 // The walk: one pass through the model, in the order in which things are computed, with the model's numbers.
 
+// Its steps: names in the map and in links, and titles.
+const STEPS = [
+  ["tokens", "The text in tokens"],
+  ["embedding", "Token row + position row"],
+  ["norm", "LayerNorm"],
+  ["projections", "Query, key, value"],
+  ["products", "Query · key, number by number"],
+  ["attention", "Score, mask, softmax"],
+  ["values", "Values, weighted and summed"],
+  ["all-heads", "All heads of the layer"],
+  ["feed-forward", "Projection and feed-forward"],
+  ["logits", "Last LayerNorm and logits"],
+  ["sampling", "The next token"],
+];
+
 function walkView(panel) {
-  const told = data.walk;
   const { n_embd, n_inner, n_head, n_kv_head, d_head, n_layer, n_vocab } = data.model;
-  const { layer, head, shown } = told;
-  const n = shown.length;
-  const vectors = Object.fromEntries(Object.entries(told.vectors).map(([name, array]) => [name, unpacked(array)]));
-  const column = Object.fromEntries(
-    ["mean", "scale", "mean_last", "scale_last", "row_max"].map((name) => [name, unpacked(told[name])])
-  );
-  const scores = unpacked(told.scores);
-  const weights = unpacked(told.weights);
-  const candidates = {
-    ids: unpacked(told.candidates.ids),
-    logits: unpacked(told.candidates.logits),
-    rest: unpacked(told.candidates.rest),
-  };
-  let focus = n - 1; // which of the shown tokens is followed
+  const { shown, n } = numbers;
+  const sizes = { pre: n_inner, post: n_inner };
+  const next = nextToken();
+  let key = null; // of the pair whose products are shown; null: the one with the largest weight
 
-  // A vector as its first numbers, orange below zero and blue above.
-  function strip(name, at = focus, options = {}) {
-    const width = vectors[name].length / n;
-    const values = [...vectors[name].slice(at * width, (at + 1) * width)].slice(0, options.cells ?? width);
-    const most = Math.max(...values.map(Math.abs), 1e-9);
-    const cells = values.map((value) =>
-      make("span", { class: value < 0 ? "cell below" : "cell", "--v": Math.abs(value) / most }, fixed(value))
-    );
-    const more = told.sizes[name] > values.length ? make("span", { class: "more" }, `… ${whole(told.sizes[name])}`) : null;
-    return make("span", { class: "strip", "data-vector": name, "data-token": shown[at] }, cells, more);
-  }
-
+  const strip = (name, layer) => cells(numbers.vector(name, numbers.at(), layer), sizes[name] ?? n_embd, name, shown[numbers.at()]);
+  const headStrip = (name, at, count = 8) => cells(numbers.ofHead(name, at, chosen.layer, chosen.head).slice(0, count), d_head, name, shown[at]);
   const line = (sign, label, content) =>
     make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
-  const current = () => token(tokens[shown[focus]]);
+  const current = () => token(tokens[shown[numbers.at()]]);
   const para = (...content) => make("p", {}, ...content);
 
-  function step(title, words, figure) {
-    return make(
-      "li",
-      { class: "step" },
-      make("div", { class: "words" }, make("h3", {}, title), words),
-      make("div", { class: "figure" }, figure)
-    );
-  }
-
-  // 1 · The text
+  // What is chosen, always in sight.
+  const layers = selection("Layer", data.walk.layers.map((_, layer) => [layer, `${layer}`]), (layer) => choose(layer, chosen.head));
+  const heads = selection("Head", headOptions(), (head) => choose(chosen.layer, head));
+  const followed = selection("Token", shown.map((position) => [position, `${position}: ${spoken(tokens[position])}`]), follow);
+  layers.list.id = "walk-layer";
+  heads.list.id = "walk-head";
+  followed.list.id = "walk-token";
+  const bar = make("div", { class: "controls walk-bar sticky" }, layers.element, heads.element, followed.element);
 
   function chips() {
-    const name = "followed";
-    const row = shown.map((position, index) => {
-      const input = make("input", { type: "radio", name, value: index });
-      input.checked = index === focus;
-      input.addEventListener("change", () => {
-        focus = index;
-        update();
-      });
-      const face = make(
+    const marks = (position) => [
+      data.starts.length && position < data.starts.length && data.starts.every((id, i) => tokens[i] === id) ? "begins the text" : null,
+      position && data.ends.includes(tokens[position]) ? "ends a text" : null,
+    ].filter(Boolean);
+    const row = shown.map((position) => {
+      const input = make("input", { type: "radio", name: "followed", value: position });
+      input.checked = position === shown[numbers.at()];
+      input.addEventListener("change", () => follow(position));
+      return make("label", {}, input, make(
         "span",
         { class: "chip" },
         token(tokens[position]),
+        partOf(position),
         make("small", {}, `row ${whole(tokens[position])}`),
-        make("small", {}, `position ${position}`)
-      );
-      return make("label", {}, input, face);
+        make("small", {}, `position ${position}`),
+        marks(position).map((text) => make("small", {}, text))
+      ));
     });
-    const left = T - n;
     return [
       make("fieldset", { class: "chips" }, make("legend", {}, "Follow the token"), make("div", {}, row)),
-      left
-        ? para(
-            make("small", {}, `The text has ${plural(left, "token")} more. They take part in all sums; the pictures show the last token and those to which it attends most.`)
-          )
-        : null,
+      T > n ? make("p", { class: "note" }, `The text has ${plural(T - n, "token")} more. They take part in all sums, and the other views show them; the walk has the numbers of ${plural(n, "token")}: the last, the most telling, and those to which these two attend most where the page opens.`) : null,
     ];
   }
 
-  // 2 · Token and position
-
-  const embedding = () => [
-    line("", ["token ", current()], strip("embed")),
-    line("+", `position ${shown[focus]}`, strip("pos_embed")),
-    layer === 0 ? null : line("⋯", layer === 1 ? "layer 0 adds" : `layers 0 to ${layer - 1} add`, make("span", { class: "more" }, "what steps 3 to 7 show for one layer")),
-    line("=", layer === 0 ? "what enters layer 0" : `what enters layer ${layer}`, strip("resid_pre")),
-  ];
-
-  // 3 · LayerNorm
+  function embedding() {
+    const { layer } = chosen;
+    return [
+      line("", ["token ", current()], strip("embed")),
+      line("+", `position ${shown[numbers.at()]}`, strip("pos_embed")),
+      layer === 0 ? null : line("⋯", layer === 1 ? "layer 0 adds" : `layers 0 to ${layer - 1} add`, make("span", { class: "more" }, "what steps 3 to 9 show for one layer")),
+      line("=", `what enters layer ${layer}`, strip("resid_pre", layer)),
+    ];
+  }
 
   const norm = () => [
-    para(
-      "mean ", make("b", {}, fixed(column.mean[focus], 4)), " · divided by ", make("b", {}, fixed(column.scale[focus], 4))
-    ),
-    line("", "before", strip("resid_pre")),
-    line("→", "after", strip("normalized")),
+    para("mean ", make("b", {}, fixed(numbers.column("mean", numbers.at(), chosen.layer), 4)), " · divided by ", make("b", {}, fixed(numbers.column("scale", numbers.at(), chosen.layer), 4))),
+    line("", "before", strip("resid_pre", chosen.layer)),
+    line("→", "after", strip("normalized", chosen.layer)),
   ];
 
-  // 4 · Query, key and value
-
   function projections() {
+    const focus = numbers.at();
     const rows = shown.map((position, at) =>
       make(
         "tr",
-        { class: at === focus ? "followed" : at > focus ? "later" : "" },
+        { class: at === focus ? "followed" : numbers.hidden(focus, at) ? "later" : "" },
         make("th", { scope: "row" }, token(tokens[position])),
-        make("td", {}, strip("k", at, { cells: 4 })),
-        make("td", {}, strip("v", at, { cells: 4 }))
+        make("td", {}, headStrip("k", at, 4)),
+        make("td", {}, headStrip("v", at, 4))
       )
     );
+    const head = make("thead", {}, make("tr", {}, ["token", "key", "value"].map((name) => make("th", { scope: "col" }, name))));
     return [
-      line("", ["query of ", current()], strip("q")),
-      make(
-        "div",
-        { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys and values" },
-        make(
-          "table",
-          { class: "plain" },
-          make("thead", {}, make("tr", {}, ["token", "key", "value"].map((name) => make("th", { scope: "col" }, name)))),
-          make("tbody", {}, rows)
-        )
-      ),
+      line("", ["query of ", current()], headStrip("q", focus)),
+      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys and values" }, make("table", { class: "plain" }, head, make("tbody", {}, rows))),
     ];
   }
 
-  // 5 · Scores, mask, softmax
-
-  function softmax() {
-    const row = shown[focus];
-    const top = column.row_max[focus];
-    let shownWeight = 0;
-    let sum = 0;
-    const lines = shown.map((position, at) => {
-      const score = scores[focus * n + at];
-      const hidden = position > row;
-      const weight = weights[focus * n + at];
-      shownWeight += weight;
-      if (!hidden) sum += Math.exp(score - top);
-      return make(
-        "tr",
-        { class: hidden ? "later" : at === focus ? "followed" : "" },
-        make("th", { scope: "row" }, token(tokens[position])),
-        make("td", { class: "number" }, fixed(score, 3)),
-        make("td", { class: "number" }, hidden ? "−∞" : fixed(score, 3)),
-        make("td", { class: "number" }, hidden ? "0" : fixed(Math.exp(score - top), 3)),
-        make("td", { class: "number" }, hidden ? "0" : fixed(weight, 4)),
-        make("td", { class: "bar" }, make("span", { "--v": weight }))
-      );
+  function pair() {
+    const [query, may] = [numbers.at(), (at) => !numbers.hidden(numbers.at(), at)];
+    const at = key ?? numbers.strongest(chosen.layer, chosen.head, query, may);
+    return products(chosen.layer, chosen.head, query, at, (picked) => {
+      key = picked;
+      update();
     });
-    const others = row + 1 - shown.filter((position) => position <= row).length;
-    if (others > 0) {
-      const weight = Math.max(0, 1 - shownWeight);
-      lines.push(
-        make(
-          "tr",
-          { class: "others" },
-          make("th", { scope: "row" }, plural(others, "other token")),
-          make("td", {}), make("td", {}), make("td", {}),
-          make("td", { class: "number" }, fixed(weight, 4)),
-          make("td", { class: "bar" }, make("span", { "--v": weight }))
-        )
-      );
-    }
-    const headings = ["key of", `query · key ${scaling()}`, "masked", "exp(score − largest)", "weight", ""];
-    return make(
-      "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores, mask and softmax" },
-      make(
-        "table",
-        { class: "plain numbers", id: "walk-softmax" },
-        make("thead", {}, make("tr", {}, headings.map((name) => (name ? make("th", { scope: "col" }, name) : make("td", {}))))),
-        make("tbody", {}, lines)
-      )
-    );
   }
 
-  function scaling() {
-    if (Math.abs(told.scaling * Math.sqrt(d_head) - 1) < 1e-6) return `÷ √${d_head}`;
-    return told.scaling === 1 ? "" : `× ${Number(told.scaling.toPrecision(4))}`;
+  function feedForward() {
+    const { layer } = chosen;
+    const middle = data.cross ? "resid_mid_cross" : "resid_mid";
+    return [
+      line("", n_head === 1 ? "the head, projected" : `${n_head} heads side by side, projected`, strip("attn_out", layer)),
+      line("+", "what entered the layer", strip("resid_pre", layer)),
+      line("=", "between the halves", strip("resid_mid", layer)),
+      ...(data.cross ? [line("+", "from the source, by cross-attention", strip("cross_attn_out", layer)), line("=", "before feed-forward", strip(middle, layer))] : []),
+      line("→", "normalised", strip("normalized2", layer)),
+      line("→", `${whole(n_inner)} numbers wide`, strip("pre", layer)),
+      line("→", data.model.activation.startsWith("gelu") ? "through GELU" : `through ${data.model.activation}`, strip("post", layer)),
+      line("→", "and narrow again", strip("mlp_out", layer)),
+      line("+", data.cross ? "before feed-forward" : "between the halves", strip(middle, layer)),
+      line("=", "what leaves the layer", strip("resid_post", layer)),
+    ];
   }
 
-  // 6 · Values fade and are summed
-
-  function values() {
-    const row = shown[focus];
-    const lines = [];
-    const most = Math.max(...weights.slice(focus * n, focus * n + n));
-    let others = row + 1;
-    shown.forEach((position, at) => {
-      if (position > row) return;
-      others -= 1;
-      const weight = weights[focus * n + at];
-      const faded = line(lines.length ? "+" : "", [make("b", {}, fixed(weight, 3)), " × value of ", token(tokens[position])], strip("v", at));
-      faded.classList.add("faded");
-      faded.style.setProperty("--v", weight / most);
-      lines.push(faded);
-    });
-    if (others) lines.push(line("+", plural(others, "other token"), make("span", { class: "more" }, "each with its weight")));
-    return [...lines, line("=", "what this head found", strip("z"))];
-  }
-
-  // 7 · Back into the stream, feed-forward
-
-  const feedForward = () => [
-    line("", n_head === 1 ? "the head, projected" : `${n_head} heads side by side, projected`, strip("attn_out")),
-    line("+", "what entered the layer", strip("resid_pre")),
-    line("=", "between the halves", strip("resid_mid")),
-    line("→", "normalised", strip("normalized2")),
-    line("→", `${whole(n_inner)} numbers wide`, strip("pre")),
-    line("→", data.model.activation.startsWith("gelu") ? "through GELU" : `through ${data.model.activation}`, strip("post")),
-    line("→", "and narrow again", strip("mlp_out")),
-    line("+", "between the halves", strip("resid_mid")),
-    line("=", "what leaves the layer", strip("resid_post")),
+  const logits = () => [
+    line("", n_layer - 1 === chosen.layer ? "what leaves the last layer" : `after layer ${n_layer - 1}, the last`, strip("resid_last")),
+    line("→", "normalised", strip("normalized_last")),
+    next.logits(),
   ];
 
-  // 8 · Scores over the vocabulary, sampling
+  const figures = {
+    tokens: chips, embedding, norm, projections, products: pair,
+    attention: () => softmaxTable(chosen.layer, chosen.head, numbers.at()),
+    values: () => weightedValues(chosen.layer, chosen.head, numbers.at()),
+    "all-heads": () => allHeads(chosen.layer, chosen.head, numbers.at()),
+    "feed-forward": feedForward, logits, sampling: next.sampler,
+  };
 
-  const sampling = { temperature: 10, topK: 0 };
-  const count = candidates.ids.length / n;
-
-  function distribution() {
-    const at = focus * count;
-    const ids = candidates.ids.slice(at, at + count);
-    const logits = candidates.logits.slice(at, at + count);
-    const steps = told.temperatures.length;
-    const kept = sampling.topK === 0 ? count : Math.min(sampling.topK, count);
-    if (sampling.temperature === 0) {
-      return { ids, logits, p: Array.from(ids, (_, i) => (i === 0 ? 1 : 0)), rest: 0, kept: 1 };
-    }
-    const temperature = told.temperatures[sampling.temperature - 1];
-    const top = logits[0] / temperature;
-    const powers = Array.from(logits, (logit, i) => (i < kept ? Math.exp(logit / temperature - top) : 0));
-    const rest = sampling.topK === 0 ? Math.exp(candidates.rest[focus * steps + sampling.temperature - 1] - top) : 0;
-    const sum = powers.reduce((a, b) => a + b, rest);
-    return { ids, logits, p: powers.map((x) => x / sum), rest: rest / sum, kept };
-  }
-
-  function vocabulary() {
-    const chart = make("div", { class: "distribution" });
-    const result = make("p", { class: "drawn", "aria-live": "polite" });
-    const next = tokens[shown[focus] + 1];
-
-    function redraw() {
-      const { ids, logits, p, rest, kept } = distribution();
-      const rows = [...ids.slice(0, 10)].map((id, i) => ({
-        id,
-        p: p[i],
-        kind: i >= kept ? "removed" : "",
-        note: `score ${fixed(logits[i], 2)}${id === next ? " · is next in the text" : ""}`,
-      }));
-      const between = p.slice(10).reduce((a, b) => a + b, 0);
-      const others = n_vocab - rows.length;
-      rows.push({ name: "all others", p: Math.max(0, between + rest), kind: "others", note: plural(others, "token") });
-      chart.replaceChildren(bars(rows, "Probability of the next token"));
-    }
-
-    const temperature = slider("Temperature", { min: 0, max: told.temperatures.length, value: sampling.temperature, id: "walk-temperature" }, (value) => {
-      sampling.temperature = value;
-      redraw();
-      return value === 0 ? "0: always the first" : told.temperatures[value - 1].toFixed(1);
-    });
-    const topK = slider("Top k", { min: 1, max: count + 1, value: sampling.topK || count + 1, id: "walk-top-k" }, (value) => {
-      sampling.topK = value > count ? 0 : value;
-      redraw();
-      return value > count ? `all ${whole(n_vocab)}` : `${value}`;
-    });
-    temperature.update();
-    topK.update();
-    const drawOne = make("button", { type: "button", id: "walk-draw" }, "Draw one");
-    drawOne.addEventListener("click", () => {
-      const { ids, p } = distribution();
-      let left = Math.random();
-      const i = p.findIndex((x) => (left -= x) < 0);
-      result.replaceChildren("Drawn: ", i < 0 ? "one of the others" : token(ids[i]));
-    });
-    return [
-      line("", layer === n_layer - 1 ? "what leaves the last layer" : `after layer ${n_layer - 1}, the last`, strip("resid_last")),
-      line("→", "normalised", strip("normalized_last")),
-      make("div", { class: "controls" }, temperature.element, topK.element, drawOne, result),
-      chart,
-    ];
-  }
-
-  function update() {
-    const at = document.activeElement?.name === "followed";
-    const own = `layer ${layer}, head ${head}`;
-    list.replaceChildren(
-      step("The text in tokens", para(
-        "The model reads tokens: pieces of text from a fixed vocabulary of ", whole(n_vocab),
-        ". A token is the number of a row in the embedding table. ", make("span", { class: "mark" }, "␣"), " is a space."
-      ), chips()),
-      step("Token row + position row", para(
-        `The token's row of the embedding table, ${whole(n_embd)} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`
-      ), embedding()),
-      step("LayerNorm", para(
-        `Layer ${layer} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)`
-      ), norm()),
-      step("Query, key, value", para(
-        "Three learned projections of the same row: the ", make("b", {}, "query"), " is what a token looks for, the ", make("b", {}, "key"),
-        " what it offers, the ", make("b", {}, "value"), ` what it hands over. Each of the ${plural(n_head, "head")} has ${d_head} numbers of each${n_kv_head < n_head ? ", of which all heads share key and value" : ""}; these are of ${own}.`
-      ), projections()),
-      step("Score, mask, softmax", para(
-        "The query of ", current(), ` times each key, ${scaling() || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. `,
-        "Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.",
-        attention.edited(layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""
-      ), softmax()),
-      step("Values, weighted and summed", para(
-        "Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."
-      ), values()),
-      step("Projection and feed-forward", para(
-        `All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again. The other ${n_layer > 1 ? plural(n_layer - 1, "layer") : "layers"} do the same with numbers of their own.`
-      ), feedForward()),
-      step("The next token", [para(
-        "The row that leaves the last layer, normalised, times every row of the vocabulary's table: one score for each of ", whole(n_vocab), " tokens. Softmax makes them probabilities of what follows ", current(), "."
-      ), para(
-        "Sampling divides the scores by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k best. Then one token is drawn, appended, and everything begins again for it."
-      )], vocabulary())
-    );
-    if (at) list.querySelector("input[name=followed]:checked").focus();
-  }
+  const others = n_layer > 2 ? `The other ${n_layer - 1} layers do the same with numbers of their own.` : n_layer > 1 ? "The other layer does the same with numbers of its own." : "";
+  const bold = (text) => make("b", {}, text);
+  const words = {
+    tokens: () => para("The model reads tokens: pieces of text from a fixed vocabulary of ", whole(n_vocab), ". A token is the number of a row in the embedding table. ", make("span", { class: "mark" }, "␣"), " is a space."),
+    embedding: () => para(`The token's row of the embedding table, ${whole(n_embd)} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`),
+    norm: () => para(`Layer ${chosen.layer} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)`),
+    projections: () => para("Three learned projections of the same row: the ", bold("query"), " is what a token looks for, the ", bold("key"), " what it offers, the ", bold("value"), ` what it hands over. Each of the ${plural(n_head, "head")} has ${d_head} numbers of each${n_kv_head < n_head ? ", of which all heads share key and value" : ""}; these are of layer ${chosen.layer}, head ${chosen.head}.`),
+    products: () => para("A query and a key are multiplied number by number, and the products are added up: a dot product. It is large where both point the same way."),
+    attention: () => para("The query of ", current(), ` times each key, ${scaling(chosen.layer) || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.`, attention.edited(chosen.layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""),
+    values: () => para("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."),
+    "all-heads": () => para(`The ${plural(n_head, "head")} of layer ${chosen.layer} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.`),
+    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again.${data.cross ? " In between comes cross-attention, which has a view of its own." : ""} ${others}`),
+    logits: () => para("The row that leaves the last layer, normalised, times every row of the vocabulary's table: one logit for each of ", whole(n_vocab), " tokens. The larger it is, the better the token fits behind ", current(), "."),
+    sampling: () => [
+      para("Softmax makes the logits probabilities of what follows ", current(), ". Sampling divides them by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k most probable, top p the fewest that together reach p."),
+      para("Then one token is drawn, appended, and everything begins again for it.", ...(data.ends.length ? [" If it is ", ...data.ends.flatMap((id, i) => [i ? " or " : "", token(id)]), ", the text ends there."] : [])),
+    ],
+  };
 
   const list = make("ol", { class: "walk" });
+  const items = Object.fromEntries(STEPS.map(([name, title]) => {
+    const item = make("li", { class: "step", id: `step-${name}` });
+    list.append(item);
+    return [name, { item, title }];
+  }));
+
+  function update() {
+    const focused = document.activeElement;
+    const inside = list.contains(focused) && (focused.name ? `input[name=${focused.name}]:checked` : focused.id ? `#${focused.id}` : focused.dataset.head ? `.small-head[data-head="${chosen.head}"]` : null);
+    for (const [name, { item, title }] of Object.entries(items)) {
+      item.replaceChildren(
+        make("div", { class: "words" }, make("h3", {}, title), words[name]()),
+        make("div", { class: "figure" }, figures[name]())
+      );
+    }
+    layers.list.value = chosen.layer;
+    heads.list.value = chosen.head;
+    followed.list.value = shown[numbers.at()];
+    if (inside) list.querySelector(inside)?.focus();
+  }
+
+  // The walk is drawn again when something else is chosen, at once if it is seen.
+  let stale = false;
+  const redraw = () => {
+    if (stale) update();
+    stale = false;
+  };
+  watchers.push(() => {
+    key = null;
+    stale = true;
+    if (!panel.hidden) redraw();
+  });
+  // The map knows which step is read: the one that was gone to while it is in sight, else the topmost.
+  const READING = 190; // pixels below the top of the window, behind what stays there
+  let landed = null;
+  function reading() {
+    if (panel.hidden || printing()) return;
+    const top = (name) => items[name].item.getBoundingClientRect().top;
+    if (landed && (top(landed) < 0 || top(landed) > innerHeight - 80)) landed = null;
+    map.at(landed ?? STEPS.findLast(([name]) => top(name) <= READING)?.[0] ?? STEPS[0][0]);
+  }
+  addEventListener("scroll", () => requestAnimationFrame(reading), { passive: true });
+  panel.addEventListener("go", (event) => {
+    landed = event.detail;
+    items[landed].item.scrollIntoView({ block: "start" });
+    reading();
+  });
+
   panel.append(
-    para("One pass through the model, in the order in which things are computed. The numbers are those of this text, in ", make("b", {}, `layer ${layer}, head ${head}`), "."),
+    para("One pass through the model, in the order in which things are computed, with the numbers of this text. Choose the layer, the head and the token here or in the map above."),
+    bar,
     list
   );
   update();
-  return () => {};
+  return redraw;
 }

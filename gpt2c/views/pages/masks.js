@@ -1,0 +1,77 @@
+// The places of a text as a BERT sees them: what may stand in each, and how much it looks to both sides.
+
+function masksView(panel) {
+  const told = data.candidates;
+  const arrays = told && { ids: unpacked(told.ids), logprobs: unpacked(told.logprobs), own: unpacked(told.own) };
+  const sides = unpacked(data.sides);
+  const masked = new Set(data.masks);
+  let position = data.masks[0] ?? chosen.token;
+
+  const words = tokens.map((id, index) =>
+    make(
+      "button",
+      {
+        type: "button", class: masked.has(index) ? "written masked" : "written", "data-stop": true, "data-position": index,
+        onclick: () => tell(index), onfocus: () => tell(index),
+      },
+      token(id)
+    )
+  );
+  const group = make("div", { class: "sentences", role: "group", "aria-label": "Text" }, words);
+  roving(group);
+  const details = make("div", { class: "side-by-side", "aria-live": "polite" });
+
+  fill(panel, {}, [
+    make("p", {}, "A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it. Choose a place with the mouse or the keyboard."),
+    masked.size ? null : make("p", { class: "note" }, "This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found."),
+    group,
+    details,
+    ...(data.ways ? [ways()] : []),
+  ]);
+
+  // Several masks, filled together.
+  function ways() {
+    return make("div", { class: "ways" }, bars(data.ways.map(({ text, p }) => ({ name: make("bdi", {}, visible(text, false)), p })), "All masks filled together, one after the other"));
+  }
+
+  function guesses() {
+    if (!told) return make("p", { class: "note" }, "This model has no head that predicts tokens.");
+    const rows = Array.from({ length: told.k }, (_, i) => {
+      const id = arrays.ids[position * told.k + i];
+      return { id, p: Math.exp(arrays.logprobs[position * told.k + i]), note: id === tokens[position] ? "stands here" : "" };
+    });
+    const chart = bars(rows, masked.has(position) ? "What the mask may stand for" : "What may stand here");
+    chart.id = "masks-candidates";
+    return chart;
+  }
+
+  // A bar for each layer: before, itself, behind.
+  function looks() {
+    const rows = Array.from({ length: data.model.n_layer }, (_, layer) => {
+      const [before, itself, behind] = sides.subarray(3 * (layer * T + position), 3 * (layer * T + position + 1));
+      return make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, `layer ${layer}`),
+        make("td", { class: "number" }, percent(before)),
+        make("td", { class: "bar" }, make("div", { class: "both", "aria-hidden": "true" }, [["before", before], ["itself", itself], ["behind", behind]].map(([kind, share]) => make("span", { class: kind, "--v": share })))),
+        make("td", { class: "number" }, percent(behind))
+      );
+    });
+    return make(
+      "table",
+      { class: "plain", id: "masks-sides" },
+      make("caption", {}, "Attention to what stands before it, to itself (grey), and to what stands behind it; mean of the heads"),
+      make("thead", {}, make("tr", {}, make("td", {}), make("th", { scope: "col" }, "before"), make("td", {}), make("th", { scope: "col" }, "behind"))),
+      make("tbody", {}, rows)
+    );
+  }
+
+  function tell(index) {
+    position = index;
+    words.forEach((word, other) => word.setAttribute("aria-pressed", `${other === index}`));
+    details.replaceChildren(make("div", {}, guesses()), make("div", {}, looks()));
+  }
+  tell(position);
+  return () => {};
+}

@@ -1,0 +1,154 @@
+// Attention in the walk: the score of one pair of tokens, the softmax of a row, the sum of values, all heads.
+
+const scaling = (layer) => {
+  const { scaling: factor } = data.walk.layers[layer];
+  if (Math.abs(factor * Math.sqrt(data.model.d_head) - 1) < 1e-6) return `÷ √${data.model.d_head}`;
+  return factor === 1 ? "" : `× ${Number(factor.toPrecision(4))}`;
+};
+
+// A table that scrolls where it is wider than the page. A heading "" is above bars.
+function numberTable(id, label, headings, rows) {
+  const heading = (name) => (name ? make("th", { scope: "col" }, name) : make("td", {}));
+  return make(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+    make("table", { class: "plain numbers", id }, make("thead", {}, make("tr", {}, headings.map(heading))), make("tbody", {}, rows))
+  );
+}
+
+const barCell = (weight, kind = "") => make("td", { class: `bar ${kind}` }, make("span", { "--v": Math.min(1, weight) }));
+const numberCell = (text) => make("td", { class: "number" }, text);
+
+// Which tokens' weights the walk does not show, of `row`: { others, weight, unmasked }.
+function unshown(layer, head, query) {
+  const row = numbers.shown[query];
+  const { shown } = numbers;
+  const seen = shown.filter((position) => !attention.causal || position <= row).length;
+  const sum = (weight) => shown.reduce((total, _, key) => total + weight(layer, head, query, key), 0);
+  return {
+    others: (attention.causal ? row + 1 : T) - seen,
+    all: T - shown.length,
+    weight: Math.max(0, 1 - sum(numbers.weight)),
+    unmasked: Math.max(0, 1 - sum(numbers.unmasked)),
+  };
+}
+
+// Query times key, number by number. `key` is one of the shown tokens; `pick` is called with another one.
+function products(layer, head, query, key, pick) {
+  const { shown } = numbers;
+  const { d_head } = data.model;
+  const keys = selection("with the key of", shown.map((position, index) => [index, `${spoken(tokens[position])} (position ${position})`]), pick);
+  keys.list.id = "walk-key";
+  keys.list.value = key;
+  const controls = make("div", { class: "controls" }, make("span", {}, "The query of ", token(tokens[shown[query]])), keys.element);
+  const [q, k] = [numbers.ofHead("q", query, layer, head), numbers.ofHead("k", key, layer, head)];
+  const each = Array.from(q, (value, i) => value * k[i]);
+  const score = numbers.score(layer, head, query, key);
+  const sum = score / data.walk.layers[layer].scaling;
+  const total = make("p", { class: "sum" }, `The sum of all ${d_head} products is `, make("b", { "data-number": "sum" }, fixed(sum)), scaling(layer) ? `; ${scaling(layer)} it is the score ` : ", which is the score: ", make("b", { "data-number": "score" }, fixed(score, 3)), ".");
+  const rows = [["query", q], ["key", k], ["product", each]].map(([name, values]) =>
+    make("div", { class: "line" }, make("span", { class: "sign" }, name === "key" ? "×" : name === "product" ? "=" : ""), make("span", { class: "what" }, name), cells(values.slice(0, 8), d_head, `product-${name}`))
+  );
+  if (!numbers.whole(layer)) {
+    return [controls, ...rows, total, make("p", { class: "note" }, `The text is long: this page has all ${d_head} numbers of queries and keys in layers ${numbers.wholeLayers.join(", ")} only; here are the first ${q.length}.`)];
+  }
+  const positive = each.filter((x) => x > 0).length;
+  return [controls, ...rows, productBars(each), make("p", { class: "note" }, `One bar for each of the ${d_head} products: ${positive} above zero raise the score, ${each.length - positive} lower it.`), total];
+}
+
+function productBars(each) {
+  const [width, half] = [10 * each.length, 48];
+  const most = Math.max(...each.map(Math.abs), 1e-9);
+  const picture = draw("svg", { class: "products", viewBox: `0 0 ${width} ${2 * half}`, role: "img", preserveAspectRatio: "none", "aria-label": `The ${each.length} products, from ${fixed(Math.min(...each))} to ${fixed(Math.max(...each))}` });
+  each.forEach((value, i) => {
+    const height = (half * Math.abs(value)) / most;
+    picture.append(draw("rect", { x: 10 * i + 1, width: 8, y: value < 0 ? half : half - height, height, class: value < 0 ? "below" : "above", "data-product": value.toPrecision(6) }, draw("title", {}, `number ${i}: ${fixed(value, 3)}`)));
+  });
+  picture.append(draw("line", { x1: 0, x2: width, y1: half, y2: half, class: "zero" }));
+  return picture;
+}
+
+// A vector as its first numbers, orange below zero and blue above.
+function cells(values, size, name, position = null) {
+  const most = Math.max(...[...values].map(Math.abs), 1e-9);
+  const each = [...values].map((value) => make("span", { class: value < 0 ? "cell below" : "cell", "--v": Math.abs(value) / most }, fixed(value)));
+  const more = size > values.length ? make("span", { class: "more" }, `… ${whole(size)}`) : null;
+  return make("span", { class: "strip", "data-vector": name, ...(position === null ? {} : { "data-token": position }) }, each, more);
+}
+
+// From scores to weights, and beside them the weights that the same scores would give without a mask.
+function softmaxTable(layer, head, query) {
+  const { shown } = numbers;
+  const top = numbers.ofRow("largest", layer, head, query);
+  const { causal } = attention;
+  const rows = shown.map((position, key) => {
+    const [score, weight, unmasked] = ["score", "weight", "unmasked"].map((name) => numbers[name](layer, head, query, key));
+    const hidden = causal && numbers.hidden(query, key);
+    return make(
+      "tr",
+      { class: hidden ? "later" : key === query ? "followed" : "" },
+      make("th", { scope: "row" }, token(tokens[position])),
+      numberCell(fixed(score, 3)),
+      numberCell(hidden ? "−∞" : fixed(score, 3)),
+      numberCell(hidden ? "0" : fixed(Math.exp(score - top), 3)),
+      numberCell(hidden ? "0" : fixed(weight, 4)),
+      barCell(weight),
+      numberCell(fixed(unmasked, 4)),
+      barCell(unmasked, "without")
+    );
+  });
+  const rest = unshown(layer, head, query);
+  if (rest.all) {
+    const name = `${plural(rest.all, "other token")}${rest.others < rest.all ? `, ${whole(rest.all - rest.others)} of them later` : ""}`;
+    rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, name), make("td", {}), make("td", {}), make("td", {}), numberCell(fixed(rest.weight, 4)), barCell(rest.weight), numberCell(fixed(rest.unmasked, 4)), barCell(rest.unmasked, "without")));
+  }
+  const headings = ["key of", `query · key ${scaling(layer)}`, "masked", "exp(score − largest)", "weight", "", "without a mask", ""];
+  const later = shown.reduce((sum, _, key) => sum + (numbers.hidden(query, key) ? numbers.unmasked(layer, head, query, key) : 0), 0);
+  const last = shown[query] === T - 1;
+  return [
+    numberTable("walk-softmax", "Scores, mask and softmax", headings, rows),
+    make("p", { class: "note" }, "Right: the same scores without a mask. ", ...(last ? ["Nothing follows the last token, so it is the same; follow another one to see what the mask changes."] : ["The tokens behind ", token(tokens[shown[query]]), ` that are shown would take `, make("b", { "data-number": "later" }, percent(later)), " of the weight. (Only this layer's mask is taken away: what reaches the layer was computed with masks.)"])),
+  ];
+}
+
+// Values count as much as their weights say.
+function weightedValues(layer, head, query) {
+  const { shown } = numbers;
+  const weights = shown.map((_, key) => numbers.weight(layer, head, query, key));
+  const most = Math.max(...weights, 1e-9);
+  const line = (sign, label, content) => make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
+  const lines = [];
+  shown.forEach((position, key) => {
+    if (attention.causal && numbers.hidden(query, key)) return;
+    const strip = cells(numbers.ofHead("v", key, layer, head).slice(0, 8), data.model.d_head, "v", position);
+    const faded = line(lines.length ? "+" : "", [make("b", {}, fixed(weights[key], 3)), " × value of ", token(tokens[position])], strip);
+    faded.classList.add("faded");
+    faded.style.setProperty("--v", weights[key] / most);
+    lines.push(faded);
+  });
+  const { others, weight } = unshown(layer, head, query);
+  if (others) lines.push(line("+", plural(others, "other token"), make("span", { class: "more" }, `each with its weight, together ${fixed(weight, 3)}`)));
+  return [...lines, line("=", "what this head found", cells(numbers.ofHead("z", query, layer, head), data.model.d_head, "z", shown[query]))];
+}
+
+// All heads of a layer for one token: small bars, one for each shown token, on one scale.
+function allHeads(layer, head, query) {
+  const { shown, n } = numbers;
+  const cards = headOptions().map(([other]) => {
+    const weights = shown.map((_, key) => numbers.weight(layer, other, query, key));
+    const best = numbers.strongest(layer, other, query);
+    const picture = draw("svg", { viewBox: `0 0 ${10 * n} 40`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    weights.forEach((weight, key) => picture.append(draw("rect", { x: 10 * key + 1, width: 8, y: 40 - 40 * weight, height: 40 * weight, class: key === best ? "best" : "", "data-weight": weight.toPrecision(5) })));
+    return make(
+      "button",
+      { type: "button", class: "small-head", "data-stop": true, "data-head": other, "aria-pressed": `${other === head}`, onclick: () => choose(layer, other) },
+      make("span", { class: "name" }, `head ${other}`),
+      picture,
+      make("span", { class: "best" }, token(tokens[shown[best]]), ` ${percent(weights[best])}`)
+    );
+  });
+  const group = make("div", { class: "small-heads", role: "group", "aria-label": `Heads of layer ${layer}` }, cards);
+  roving(group);
+  const rest = unshown(layer, head, query);
+  return [group, make("p", { class: "note" }, `One bar for each token shown, as high as its weight (the full height is 100%); the strongest is named.${rest.others ? ` The weight of ${plural(rest.others, "other token")} is not in the picture.` : ""}`)];
+}

@@ -1,0 +1,177 @@
+"""The walk through a pass: the numbers of every layer and head for some tokens, as JSON values.
+
+Queries, keys and values are in 16 bits, everything else in float32 (see codes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core import _engine
+from ...introspection.head_scores import Opening
+from .attention import scores_of
+from .codes import float32, packed, stepped
+from .crossing import CROSS_STREAM
+
+if TYPE_CHECKING:
+    from ...config import Config
+    from ...introspection.passes import ActivationCache
+
+__all__ = ["names", "walk"]
+
+Json = dict[str, Any]
+
+FEWEST, SHOWN = 4, 16  # tokens that the walk follows, at least and at most
+WIDTH = 8  # numbers of each vector that it shows
+CANDIDATES = 40  # next tokens among which it samples by name
+TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
+
+# Of each layer, by their names in the page.
+STREAM = {
+    "resid_pre": "hook_resid_pre",
+    "normalized": "ln1.hook_normalized",
+    "attn_out": "hook_attn_out",
+    "resid_mid": "hook_resid_mid",
+    "normalized2": "ln2.hook_normalized",
+    "pre": "mlp.hook_pre",
+    "post": "mlp.hook_post",
+    "mlp_out": "hook_mlp_out",
+    "resid_post": "hook_resid_post",
+}
+
+
+def names(config: Config) -> list[str]:
+    """What has to be captured for a page with a walk."""
+    of_layers = [
+        *_stream(config).values(),
+        "ln1.hook_scale",
+        *(f"attn.hook_{name}" for name in ("pattern", *"qkvz")),
+    ]
+    if config.add_cross_attention:
+        of_layers.append("cross_attn.hook_pattern")
+    return ["hook_embed", "hook_pos_embed", "ln_final.*", *(f"blocks.*.{name}" for name in of_layers)]
+
+
+def _stream(config: Config) -> dict[str, str]:
+    return {**STREAM, **CROSS_STREAM} if config.add_cross_attention else STREAM
+
+
+def walk(
+    cache: ActivationCache, opening: Opening, used: set[int], *, without: Collection[int] = (), room: int
+) -> Json:
+    """One pass through all layers and heads with numbers, for the tokens that the page shows.
+
+    Parameters
+    ----------
+    cache : ActivationCache
+    opening : Opening
+        Its token is among those shown; where not all can be, so are those to which it and the last attend.
+    used : set of int
+        The tokens that are named are added.
+    without : collection of int
+        Layers whose weights do not follow from query and key, and are told themselves.
+    room : int
+        Characters. There are as many tokens as fit (4 to 16), and the queries and keys of as many layers are
+        told whole, of the others the first numbers only.
+    """
+    config = cache.model.config
+    shown = _shown(cache, opening, max(FEWEST, *(n for n in range(SHOWN + 1) if _size(config, n) <= room)))
+    layers = [_layer(cache, i, shown, whole=i in without) for i in range(config.n_layer)]
+    found = {
+        "shown": shown.tolist(),
+        "stream": {
+            name: packed(float32(value[shown, :WIDTH]))
+            for name, value in {
+                "embed": cache["embed"],
+                "pos_embed": cache["pos_embed"],
+                "resid_last": cache["resid_post", -1],
+                "normalized_last": cache["ln_final.hook_normalized"],
+            }.items()
+        },
+        "layers": layers,
+        **_next(cache, shown, used),
+    }
+    whole = len(shown) * (config.n_head + config.n_kv_head) * config.head_dim * 2 * 4 // 3
+    nearest = sorted(range(config.n_layer), key=lambda i: (abs(i - opening.layer), i))
+    for i in nearest[: max(1, (room - _size(config, len(shown))) // whole)]:
+        layers[i]["heads"] |= {name: stepped(cache[name, i][shown]) for name in "qk"}
+    return found
+
+
+def _size(config: Config, n: int) -> int:
+    """About how many characters the walk takes with ``n`` tokens, and the first numbers of each vector."""
+    vectors = 4 * WIDTH * len(_stream(config)) + (3 * 4 + 4 * 2 * WIDTH) * config.n_head
+    candidates = 8 * CANDIDATES + 4 * len(TEMPERATURES)
+    return (n * (config.n_layer * vectors + candidates) + n * n * 4 * config.n_layer * config.n_head) * 4 // 3
+
+
+def _shown(cache: ActivationCache, opening: Opening, n: int) -> np.ndarray:
+    """The positions of the ``n`` tokens that are followed, ascending: all of a short text."""
+    T = len(cache.token_ids)
+    if n >= T:
+        return np.arange(T)
+    pattern = cache["pattern", opening.layer][opening.head]
+    found = {opening.token, T - 1}
+    best = [_engine.top(pattern[row], n).tolist() for row in (opening.token, T - 1)]
+    for pair in zip(*best, strict=True):
+        for position in pair:
+            if len(found) < n:
+                found.add(position)
+    return np.array(sorted(found))
+
+
+def _layer(cache: ActivationCache, layer: int, shown: np.ndarray, *, whole: bool) -> Json:
+    T = len(cache.token_ids)
+    scores = scores_of(cache, layer, shown)  # [n_head, shown, T]
+    masked = np.where(np.arange(T) <= shown[:, None], scores, -np.inf)
+    norm = {"mean": cache["resid_pre", layer].mean(axis=1), "scale": cache["ln1.hook_scale", layer][:, 0]}
+    found = {
+        **{
+            name: packed(float32(cache[full, layer][shown, :WIDTH]))
+            for name, full in _stream(cache.model.config).items()
+        },
+        **{name: packed(float32(value[shown])) for name, value in norm.items()},
+        "scaling": cache.model.config.attention_scale(layer),
+        "heads": {name: stepped(cache[name, layer][shown, :, :WIDTH]) for name in "qkvz"},
+        "scores": packed(float32(scores[:, :, shown])),
+        "largest": packed(float32(masked.max(axis=-1))),
+        "sum": packed(log_sum_exp(masked)),
+        "unmasked_sum": packed(log_sum_exp(scores)),
+    }
+    if whole:
+        found["weights"] = packed(float32(cache["pattern", layer][:, shown][:, :, shown]))
+    return found
+
+
+def _next(cache: ActivationCache, shown: np.ndarray, used: set[int]) -> Json:
+    """What may follow each shown token, and the final LayerNorm before it."""
+    rows = cache.logits[shown]
+    best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in rows])
+    used.update(best.ravel().tolist())
+    logits = rows.astype(np.float64)
+    rest = logits.copy()
+    np.put_along_axis(rest, best, -np.inf, axis=1)
+    norm = {
+        "mean_last": cache["resid_post", -1].mean(axis=1),
+        "scale_last": cache["ln_final.hook_scale"][:, 0],
+    }
+    return {
+        **{name: packed(float32(value[shown])) for name, value in norm.items()},
+        "temperatures": TEMPERATURES,
+        "candidates": {
+            "ids": packed(best.astype(np.uint32)),
+            "logits": packed(float32(np.take_along_axis(logits, best, axis=1))),
+            "rest": packed(np.stack([log_sum_exp(rest / t) for t in TEMPERATURES], axis=1)),
+        },
+    }
+
+
+def log_sum_exp(x: np.ndarray) -> np.ndarray:
+    """Of the last axis, as float32; minus infinity, of nothing, is told as the lowest finite number."""
+    top = x.max(axis=-1)
+    with np.errstate(divide="ignore"):
+        sums = np.log(np.exp(x - np.where(np.isfinite(top), top, 0)[..., None]).sum(axis=-1))
+    return np.maximum(top + sums, np.finfo(np.float32).min).astype(np.float32)
