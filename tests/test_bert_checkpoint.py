@@ -531,7 +531,10 @@ def test_what_transformers_cannot_say_is_not_exported(tmp_path):
             {"n_types": 1, "head": Head("sequence", ("a",), activation="relu", pooled=True)},
             "a BERT always has 'tanh'",
         ),
-        ({"head": Head("sequence", ("a",), activation="tanh", pooled=True)}, "a DistilBERT always has 'relu'"),
+        (
+            {"head": Head("sequence", ("a",), activation="tanh", pooled=True)},
+            "a DistilBERT always has 'relu'",
+        ),
         ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05; in transformers a DistilBERT"),
     ):
         config = Config(**small | changes)

@@ -271,7 +271,7 @@ def _numbers(words: str) -> list[int]:
     try:
         return [int(word) for word in words.split(",")]
     except ValueError:
-        raise ArgumentTypeError(f"numbers with commas between them, such as 0,5,11; got {words!r}") from None
+        raise ArgumentTypeError(f"numbers with commas between them, such as 0,5,11, not {words!r}") from None
 
 
 def _info(command: Command) -> None:

@@ -125,19 +125,19 @@ class Explanation(Paged):
             screen.line(line)
         if self.edits:
             terminal.print_edits(screen, self.edits)
-        terminal.print_embedding(screen, told.cache)
-        terminal.print_attention(screen, told.cache, told.layer, told.head)
-        terminal.print_pattern(screen, told.cache, told.layer, told.head)
+        terminal.print_embedding(screen, values.cache)
+        terminal.print_attention(screen, values.cache, values.layer, values.head)
+        terminal.print_pattern(screen, values.cache, values.layer, values.head)
         if self.model.cross is not None:
-            terminal.print_cross_attention(screen, told.cache)
-        terminal.print_attribution(screen, told.attribution)
-        terminal.print_next(screen, told.next)
-        terminal.print_lens(screen, told.lens)
-        if told.score is not None:
-            terminal.print_text(screen, told.score)
-        terminal.print_head_scores(screen, told.head_scores, told.layer, told.head)
-        if told.generations:
-            terminal.print_continuations(screen, told.generations)
+            terminal.print_cross_attention(screen, values.cache)
+        terminal.print_attribution(screen, values.attribution)
+        terminal.print_next(screen, values.next)
+        terminal.print_lens(screen, values.lens)
+        if values.score is not None:
+            terminal.print_text(screen, values.score)
+        terminal.print_head_scores(screen, values.head_scores, values.layer, values.head)
+        if values.generations:
+            terminal.print_continuations(screen, values.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
@@ -178,12 +178,12 @@ class Explanation(Paged):
                 "attribution.attn_bias": "[n_layer]",
             },
             **plain({**of_one, **of_pairs}),
-            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
-            "logit_lens": told.lens.to_dict(),
-            "attribution": told.attribution.to_dict(),
-            "head_scores": told.head_scores.to_dict(),
+            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in values.next],
+            "logit_lens": values.lens.to_dict(),
+            "attribution": values.attribution.to_dict(),
+            "head_scores": values.head_scores.to_dict(),
             **self._cross(),
-            "score": None if told.score is None else told.score.rows(),
+            "score": None if values.score is None else values.score.rows(),
             "generations": [
                 {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
                 for beams, g in values.generations
