@@ -180,9 +180,8 @@ class Scorer(_Mapper):
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
     on_error : "stop", "null" or "skip"
-        The effect of a row whose text is not one, such as a number or bytes that are not UTF-8: raise; or
-        keep it without a text, with an additional column ``error`` that has the place in the batch and the
-        reason ("" for other rows); or leave it out, with a warning in the log.
+        On a row whose text is not one, such as a number or bytes that are not UTF-8: raise; or keep it without
+        a text, with a column ``error`` of place and reason ("" for others); or leave it out, with a warning.
 
     Raises
     ------
@@ -256,8 +255,7 @@ class Generator(_Mapper):
         The number of continuations per text.
     **options
         As for :meth:`gpt2c.GPT2.generate`, except ``trace`` and ``names_filter``. A temperature needs a
-        ``seed``. The same text always gives the same result, which depends only on the seed, the text and the
-        number of the continuation.
+        ``seed``: results depend only on it, the text and the number of the continuation.
 
     Raises
     ------
