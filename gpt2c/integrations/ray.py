@@ -180,7 +180,7 @@ class Scorer(_Mapper):
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
     on_error : "stop", "null" or "skip"
-        On a row whose text is not one, such as a number or bytes that are not UTF-8: raise; or keep it without
+        On a row whose text is not one, such as a number or bytes that are not UTF-8: raise; keep it without
         a text, with a column ``error`` of place and reason ("" for others); or leave it out, with a warning.
 
     Raises
