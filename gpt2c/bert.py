@@ -93,8 +93,7 @@ class BERT(Pretrained):
         Raises
         ------
         CheckpointError, ConfigError
-            The files are missing, damaged, those of a GPT-2, or ask for something that gpt2c does not
-            support.
+            The files are missing, damaged, those of a GPT-2, or ask for something unsupported.
         ValueError
             An option is not one of the values above.
         """

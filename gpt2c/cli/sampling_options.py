@@ -75,9 +75,7 @@ def _add_sampling(add: Callable[..., object]) -> None:
         metavar="P",
         help="sample among the most probable with sum P (0.95; with --mirostat 1)",
     )
-    add(
-        "--min-p", type=float, default=0.0, metavar="P", help="least probability relative to the greatest (0)"
-    )
+    add("--min-p", type=float, default=0.0, metavar="P", help="none below P times the greatest (0)")
     add(
         "--repetition-penalty",
         type=float,
@@ -85,13 +83,7 @@ def _add_sampling(add: Callable[..., object]) -> None:
         metavar="R",
         help="above 1: repeat tokens of the text less (1)",
     )
-    add(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end before TEXT; repeatable",
-    )
+    add("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; repeatable")
     add(
         "--logit-bias",
         action="append",
