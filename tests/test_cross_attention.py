@@ -264,7 +264,7 @@ def test_commands_say_what_is_missing(tmp_path):
     ],
 )
 def test_nothing_works_without_an_encoder(reader, use):
-    with pytest.raises(ConfigError, match=r"was not given one: use model\.given"):
+    with pytest.raises(ConfigError, match=r"but has none: use model\.given"):
         use(reader)
 
 
@@ -303,7 +303,7 @@ def test_what_makes_no_sense_is_refused(reader, tmp_path):
     ],
 )
 def test_states_that_are_none(reader, given_states, error):
-    with pytest.raises(error, match=r"states are an array \[positions, 24\]"):
+    with pytest.raises(error, match=r"states must be an array \[positions, 24\]"):
         reader.given(given_states)
 
 

@@ -217,7 +217,7 @@ def test_no_ids_for_a_forward_pass():
 
 
 def test_a_class_is_called_by_its_name():
-    with pytest.raises(TypeError, match=r"^Generator has no option zzz: help\(Generator\) explains"):
+    with pytest.raises(TypeError, match=r"^Generator has no option zzz: help\(Generator\) lists"):
         Generator(zzz=1)
 
 

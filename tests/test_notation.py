@@ -115,7 +115,7 @@ def test_edits_say_what_they_do(bundled):
         "blocks.2.hook_resid_pre: add an array [256], positions 0, 2",
         "hook_embed: add 2",
         "blocks.0.attn.hook_z: mean of 2 texts",
-        "blocks.0.attn.hook_z: replace by what it was in another run, units 1, 2",
+        "blocks.0.attn.hook_z: replace by its value in another run, units 1, 2",
         "blocks.0.attn.hook_z: replace by an array",
         "blocks.0.attn.hook_z: silence",
     ]
@@ -154,7 +154,7 @@ def test_generate(bundled):
 def test_bad_words_are_refused_before_anything_is_loaded(command):
     done = run(command, TEXT, "-m", "no/such/model", "--edit", "z:nought")
     assert done.returncode == 2 and done.stdout == ""
-    assert "argument --edit: in the edit 'z:nought' there is no edit 'nought'; an edit is" in done.stderr
+    assert "argument --edit: in the edit 'z:nought' 'nought' is not an edit; an edit is" in done.stderr
 
 
 def test_a_place_that_the_model_does_not_have():
