@@ -15,6 +15,7 @@ from ..core.lm import LoadedModel
 from ..core.roles import wrong_class
 from ..core.threads import check_threads
 from ..errors import TokenizerError
+from .bundled import BUNDLED_MASKED
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
 
@@ -211,7 +212,7 @@ def load_packed(
     return cls(
         packed.weights(threads=how["threads"]),
         found,
-        name=str(path),
+        name="the bundled masked model" if path == BUNDLED_MASKED else str(path),
         notes=notes + remarks,
         generation_config=packed.generation_config,
         no_tokenizer=problem,
