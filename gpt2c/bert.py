@@ -83,7 +83,7 @@ class BERT(Pretrained):
             A directory in Hugging Face layout, of transformers or of sentence-transformers; a file of weights
             with config.json and the tokenizer's files beside it; a packed file (see :meth:`save`); or the
             name of a model on the Hugging Face hub such as "bert-base-uncased". Without it, the small masked
-            model that comes with gpt2c, in int8.
+            model that comes with gpt2c, in int4.
         dtype, cache_dtype, backend, threads, tokenizer, revision, subfolder, cache_dir, token, \
         local_files_only, strict, progress
             As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept only during a call.
