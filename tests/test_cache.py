@@ -129,7 +129,7 @@ def test_a_child_shrinks_to_what_it_shares():
     logits = _engine.forward(weights, [(child, text(3, 2))])
     expected = from_scratch(weights, np.concatenate((text(20)[:16], text(3, 2))), "float32")[16:]
     assert logits.tobytes() == expected.tobytes()
-    with pytest.raises(ValueError, match=r"truncate\(15\); allowed: 16 to 19.*a prefix has the others"):
+    with pytest.raises(ValueError, match=r"truncate\(15\); allowed: 16 to 19.*a prefix holds the others"):
         child.truncate(15)
 
 

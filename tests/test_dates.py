@@ -265,7 +265,7 @@ def test_it_is_exported_as_a_directory(model, tmp_path):
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["serve", "-m", "dates"], "gpt2c.EncoderDecoder.from_pretrained"),
-        (["info", "dates", "--check"], "--check looks at one model"),
+        (["info", "dates", "--check"], "--check is for a single model"),
         (["export", "dates", "dates.gguf"], "export a directory"),
     ],
 )

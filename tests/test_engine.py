@@ -759,7 +759,7 @@ def test_cache_that_grows_while_another_call_begins(weights):
                 _engine.forward(weights, [(cache, ids_of(5))])
             return super().__getitem__(index)
 
-    with pytest.raises(CacheInUseError, match="changed by another call while this one began"):
+    with pytest.raises(CacheInUseError, match="changed by another call while this one started"):
         _engine.forward(weights, Sequences([(cache, ids_of(2)), (other, ids_of(2))]))
     assert (len(cache), len(other)) == (5, 0)
     _engine.forward(weights, [(cache, ids_of(2)), (other, ids_of(2))])  # both are free again
