@@ -73,7 +73,7 @@ class Explanation(Paged):
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:
-            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
         layer, head = checked_head(model, layer, head)
         layers = checked_layers(model, layers)
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
