@@ -394,7 +394,7 @@ def test_a_pass_can_begin_at_any_layer():
         plain = _engine.score(model.weights, [(text, ids)], [(np.arange(20), targets)])
         assert all(same(a, b) for a, b in zip(scores, plain, strict=True))
     for layer in (-1, 3):
-        with pytest.raises(ValueError, match=rf"begin before layer {layer}; allowed: 0 to 2"):
+        with pytest.raises(ValueError, match=rf"cannot start at layer {layer}; allowed: 0 to 2"):
             _engine.forward(model.weights, [(model.new_cache(), ids)], start=(layer, streams[0]))
     with pytest.raises(ValueError, match=r"has the shape \(19, 24\); needed: \(20, 24\)"):
         _engine.forward(model.weights, [(model.new_cache(), ids)], start=(0, stream[1:]))

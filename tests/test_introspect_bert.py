@@ -564,7 +564,7 @@ def test_pictures_of_a_text_seen_as_a_whole():
     print_lens(Screen(out := io.StringIO(), 200), lens)
     title, head, *_, text = out.getvalue().strip().splitlines()
     assert text.removeprefix("the text").split() == head.split()
-    assert title == "Logit lens: the most probable token in each place if this layer were the last"
+    assert title == "Logit lens: the most probable token at each position if this layer were the last"
     print_head_scores(Screen(out := io.StringIO(), 100), cache.head_scores(), 0, 1)
     assert "previous token" in out.getvalue()
 

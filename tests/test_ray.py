@@ -367,7 +367,7 @@ def test_options_of_continuations(packed):
         Generator(max_length=5)
     with pytest.raises(ValueError, match="top_p must be"):
         Generator(top_p=2)
-    with pytest.raises(ValueError, match="the rows have gpt2c_continuation already"):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_continuation"):
         Generator()({"text": ["a"], "gpt2c_continuation": ["b"]})
     generate = Generator(packed, max_new_tokens=3, temperature=1.0, seed=1)
     expected = generate({"text": TEXTS[:3]})["gpt2c_continuation"]

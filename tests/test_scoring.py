@@ -626,7 +626,7 @@ def test_ids_without_text_are_not_in_the_top():
     assert [sorted(ids) for ids in score.top_ids.tolist()] == [list(range(n_text))] * 2
     inside = np.exp(score.top_logprobs.astype(np.float64)).sum(axis=1)
     np.testing.assert_allclose(inside + np.exp(score.masses.astype(np.float64)), 1, atol=1e-5)
-    with pytest.raises(ValueError, match=f"top must be from 0 to {n_text}, the size of the vocabulary; got"):
+    with pytest.raises(ValueError, match=f"top must be from 0 to {n_text}, the size of the vocabulary, not"):
         model.score([5], top=n_text + 1)
 
 

@@ -246,7 +246,7 @@ def test_what_is_no_tokenizer(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.bin").touch()
     cases = {
-        tmp_path / "empty": r"empty has no tokenizer files; needed is one of tokenizer.json, vocab.json",
+        tmp_path / "empty": r"empty has no tokenizer files; it needs one of tokenizer.json, vocab.json",
         tmp_path / "model.bin": r"model.bin is not a tokenizer file, which ends with .json, .txt, .model",
         tmp_path / "none": r"there is no file or directory '.*none': tokenizer takes a directory",
         "": "there is no file or directory ''",
