@@ -334,6 +334,7 @@ class BERT(Pretrained):
         head: int | None = None,
         layers: Sequence[int] | None = None,
         edits: Iterable[tuple[str, Edit]] = (),
+        lang: str = "en",
     ) -> MaskedExplanation:
         """Show what the model finds for the masks of a text, and where its heads look to both sides.
 
@@ -341,7 +342,7 @@ class BERT(Pretrained):
         ----------
         text : str or token ids
             With or without masks; special tokens are recognised in strings.
-        layer, head, layers, edits
+        layer, head, layers, edits, lang
             As for :meth:`gpt2c.GPT2.explain`.
 
         Returns
@@ -352,7 +353,7 @@ class BERT(Pretrained):
         """
         from .views.masked_explanation import MaskedExplanation
 
-        return MaskedExplanation(self, text, layer=layer, head=head, layers=layers, edits=edits)
+        return MaskedExplanation(self, text, layer=layer, head=head, layers=layers, edits=edits, lang=lang)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""

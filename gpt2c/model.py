@@ -847,6 +847,7 @@ class GPT2(Pretrained):
         seed: int = 0,
         special: bool = False,
         edits: Iterable[tuple[str, Edit]] = (),
+        lang: str = "en",
     ) -> Explanation:
         """Show how the model reads a text and continues it, as ``gpt2c explain`` does.
 
@@ -872,6 +873,8 @@ class GPT2(Pretrained):
             Interventions in every pass, as for :meth:`run_with_cache`: everything shown is of the edited
             model, and the edits are listed. (The logit lens reads the edited residual stream through the
             model's original last LayerNorm.)
+        lang : str
+            The language of the page, such as "zh" for Chinese; an error names all.
 
         Returns
         -------
@@ -893,6 +896,7 @@ class GPT2(Pretrained):
             seed=seed,
             special=special,
             edits=edits,
+            lang=lang,
         )
 
 

@@ -150,7 +150,7 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([TEXT, "-o", ""], 1, "-o takes the name of a file, not an empty one"),
         ([TEXT, "--text", "--json"], 2, "not allowed with argument"),
         ([TEXT, "--layer", "x"], 2, "invalid int value: 'x'"),
-        ([TEXT, "--layre", "1"], 2, r"did you mean --layer or --layers\?"),
+        ([TEXT, "--layre", "1"], 2, r"did you mean --layer\?"),
         ([TEXT, "--layers", "1;2"], 2, "numbers with commas between them, such as 0,5,11, not '1;2'"),
         ([TEXT, "--layers", "1,6"], 1, "layers must be from -6 to 5.*not 6"),
         (["Once", "upon"], 2, "put a text of several words in quotes"),

@@ -653,9 +653,7 @@ def test_names_that_gpt2_does_not_have(tmp_path):
     path = write(tmp_path / "m.gguf", tensors=tensors)
     with pytest.raises(CheckpointError, match=r"'blk\.0\.attn_q\.weight' not expected"):
         open_checkpoint(path)
-    assert any(
-        "'blk.0.attn_q.weight' ignored" in note for note in open_checkpoint(path, strict=False).notes
-    )
+    assert any("'blk.0.attn_q.weight' ignored" in note for note in open_checkpoint(path, strict=False).notes)
     del tensors["blk.0.attn_q.weight"], tensors["token_embd.weight"]
     with pytest.raises(CheckpointError, match=r"has no token_embd\.weight, a matrix with a row for each"):
         open_checkpoint(write(path, tensors=tensors))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..checkpoint.bundled import is_encoder_decoder
 from ..views.explanation import check_options
 from ..views.pages.continuation import room
+from ..views.pages.language import ENGLISH, check_language
 from .console import note, open_output, read_text
 from .formatting import print_json, size_text
 from .loading import load_any, load_encoder_decoder
@@ -31,10 +32,14 @@ def run(arguments: Namespace) -> None:
     continued = {name: given[name] for name in ("max_new_tokens", "num_beams", "temperature", "seed")}
     # Refuse bad options before loading anything.
     check_options(**continued)
+    if arguments.lang is not None:
+        check_language(arguments.lang)
     output = arguments.output
     is_page = output is not None and not arguments.text_view and not arguments.json
     if arguments.open and (not is_page or output == "-"):
         raise ValueError("--open shows a page: give the file for it with -o FILE")
+    if arguments.lang is not None and not is_page:
+        raise ValueError("--lang is the language of a page: give the file for it with -o FILE")
     text = read_text(arguments.text)
     if not text and arguments.text != "":
         raise ValueError(
@@ -66,6 +71,7 @@ def run(arguments: Namespace) -> None:
 def _explained(arguments: Namespace, text: str, continued: dict[str, Any]) -> Explanation | MaskedExplanation:
     """What the model makes of the text, with notes of what may surprise."""
     heads = {name: vars(arguments)[name] for name in ("layer", "head", "layers", "edits")}
+    heads["lang"] = arguments.lang or ENGLISH
     if is_encoder_decoder(arguments.model):
         both = load_encoder_decoder(arguments)
         return both.explain(text, special=arguments.special, **continued, **heads)

@@ -210,6 +210,7 @@ def _explain(command: Command) -> None:
         help="write the page to FILE, which appears when complete; - is stdout",
     )
     parser.add_argument("--open", action="store_true", help="then open the page in a browser")
+    parser.add_argument("--lang", metavar="LANG", help="the language of the page, such as zh (en)")
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
         "--text", action="store_true", dest="text_view", help="text instead of a page, also with -o"

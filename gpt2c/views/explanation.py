@@ -24,6 +24,7 @@ from .paged import Paged
 from .pages import explain_page
 from .pages.continuation import continuations, room
 from .pages.explanation import Edits, checked_head, checked_layers, look
+from .pages.language import ENGLISH, check_language
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -51,6 +52,8 @@ class Explanation(Paged):
         Its tokens, int32 [T], including the tokenizer's prefix.
     edits : list of str
         Descriptions of the edits in the pass.
+    lang : str
+        The language of the page.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class Explanation(Paged):
         special: bool = False,
         source: str | None = None,
         edits: Iterable[tuple[str, Edit]] = (),
+        lang: str = ENGLISH,
     ) -> None:
         model.check_language_model()
+        check_language(lang)
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:
@@ -79,7 +84,7 @@ class Explanation(Paged):
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
         check_lengths([self.token_ids], model.config.n_ctx)
         self.model, self._given, self._special, self._source = model, text, special, source
-        self._layer, self._head, self._layers = layer, head, layers
+        self._layer, self._head, self._layers, self.lang = layer, head, layers, lang
         self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._edits: Edits = tuple(edits) if isinstance(edits, Iterable) else (edits,)
@@ -110,6 +115,7 @@ class Explanation(Paged):
             special=self._special,
             source=self._source,
             edits=self._edits,
+            lang=self.lang,
             **self._new,
             **self._drawn,
         )

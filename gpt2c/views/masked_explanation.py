@@ -21,6 +21,7 @@ from . import terminal
 from .paged import Paged
 from .pages import explain_masked_page
 from .pages.explanation import Edits, checked_head, checked_layers
+from .pages.language import ENGLISH, check_language
 from .pages.masked import mask_id, read_masked, sides
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class MaskedExplanation(Paged):
         The tokens of the text, int32 [T], with what the tokenizer puts around it.
     edits : list of str
         What was changed in the pass, and how, in words.
+    lang : str
+        The language of the page.
     """
 
     def __init__(
@@ -56,7 +59,10 @@ class MaskedExplanation(Paged):
         head: int | None = None,
         layers: Sequence[int] | None = None,
         edits: Iterable[tuple[str, Edit]] = (),
+        lang: str = ENGLISH,
     ) -> None:
+        check_language(lang)
+        self.lang = lang
         several, given = separate(text)
         if several:
             raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
@@ -88,6 +94,7 @@ class MaskedExplanation(Paged):
             head=self._head,
             layers=self._layers,
             edits=self._edits,
+            lang=self.lang,
         )
 
     @cached_property

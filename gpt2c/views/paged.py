@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..core.files import replacing
 from .pages import framed
+from .pages.language import said
 
 __all__ = ["Paged"]
 
@@ -17,6 +18,8 @@ HEIGHT = 720
 class Paged:
     """An explanation whose ``html`` is a page."""
 
+    lang: str
+
     if TYPE_CHECKING:
 
         @property
@@ -24,7 +27,7 @@ class Paged:
             """The page: one HTML file, which needs no network."""
 
     def _repr_html_(self) -> str:
-        return framed(self.html, "Explanation", HEIGHT)
+        return framed(self.html, said(self.lang, "Explanation"), HEIGHT)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, which appears once it is complete."""

@@ -28,6 +28,7 @@ class ExplainKwargs(TypedDict, total=False):
     temperature: float
     seed: int
     edits: Iterable[tuple[str, Edit]]
+    lang: str
 
 
 def explain(

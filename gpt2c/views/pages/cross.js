@@ -12,11 +12,11 @@ function crossView(panel) {
   const strongest = (row) => Math.max(...sources.map((_, column) => at(row, column)));
   let row = written.reduce((best, _, other) => (strongest(other) > strongest(best) ? other : best), 0);
 
-  const layerList = selection("Layer", layers.map((one) => [one, `${one}`]), (value) => {
+  const layerList = selection(t("Layer"), layers.map((one) => [one, `${one}`]), (value) => {
     layer = value;
     update();
   });
-  const headList = selection("Head", Array.from({ length: heads }, (_, one) => [one, `${one}`]), (value) => {
+  const headList = selection(t("Head"), Array.from({ length: heads }, (_, one) => [one, `${one}`]), (value) => {
     head = value;
     update();
   });
@@ -32,17 +32,23 @@ function crossView(panel) {
     };
     return make("button", { type: "button", class: "written", "data-stop": true, "data-row": index, onclick: show, onfocus: show, onmouseenter: show }, token(id));
   });
-  const group = make("div", { class: "sentences", role: "group", "aria-label": "Written" }, buttons);
+  const group = make("div", { class: "sentences", role: "group", "aria-label": t("Written") }, buttons);
   roving(group);
   const readout = make("p", { class: "readout", "aria-live": "polite" });
 
+  function leftOut() {
+    const count = data.model.n_head;
+    if (layers.length === data.model.n_layer) return t("The texts are long: this is the mean of all {0} heads.", count);
+    return t("The texts are long: this is the mean of all {0} heads, of {1}.", count, layersNamed(layers));
+  }
+
   fill(panel, {}, [
-    make("p", {}, "The encoder has read the source; the decoder attends to all of it, without a mask, each time it writes a token. Queries come from what is written, keys and values from the encoder. Point at a written token, or move to it with the keyboard."),
-    heads < data.model.n_head ? make("p", { class: "note" }, `The texts are long: this is the mean of all ${data.model.n_head} heads${layers.length < data.model.n_layer ? `, of layers ${layers.join(", ")}` : ""}.`) : null,
+    make("p", {}, t("The encoder has read the source; the decoder attends to all of it, without a mask, each time it writes a token. Queries come from what is written, keys and values from the encoder. Point at a written token, or move to it with the keyboard.")),
+    heads < data.model.n_head ? make("p", { class: "note" }, leftOut()) : null,
     make("div", { class: "controls" }, layerList.element, headList.element),
-    make("h3", {}, "Source"), make("div", { class: "sentences" }, chips),
-    make("h3", {}, "Written"), group,
-    make("p", { class: "note" }, "The last token is what the model would write next."),
+    make("h3", {}, t("Source")), make("div", { class: "sentences" }, chips),
+    make("h3", {}, t("Written")), group,
+    make("p", { class: "note" }, t("The last token is what the model would write next.")),
     readout,
   ]);
 
@@ -57,9 +63,14 @@ function crossView(panel) {
     });
     buttons.forEach((button, index) => button.setAttribute("aria-pressed", `${index === row}`));
     const order = weights.map((weight, column) => [weight, column]).sort((a, b) => b[0] - a[0]);
-    const parts = order.slice(0, 5).flatMap(([weight, column], i) => [i ? ", " : "", make("bdi", { class: "token" }, ...visible(sources[column])), ` ${percent(weight)}`]);
+    const parts = order.slice(0, 5).flatMap(([weight, column], i) => [i ? t(", ") : "", make("bdi", { class: "token" }, ...visible(sources[column])), ` ${percent(weight)}`]);
     const rest = order.slice(5).reduce((sum, [weight]) => sum + weight, 0);
-    readout.replaceChildren("Writing ", token(written[row]), ` (position ${row + 1}), ${heads === 1 ? `the heads of layer ${layer} attend` : `layer ${layer}, head ${head} attends`} to `, ...parts, rest ? `; ${plural(order.length - 5, "other")} together ${roughly(rest)}` : "");
+    readout.replaceChildren(
+      ...(heads === 1
+        ? mixed("Writing {0} (position {1}), the heads of layer {2} attend to {3}", token(written[row]), row + 1, layer, parts)
+        : mixed("Writing {0} (position {1}), layer {2}, head {3} attends to {4}", token(written[row]), row + 1, layer, head, parts)),
+      rest ? t("; {0} together {1}", plural(order.length - 5, "{0} other", "{0} others"), roughly(rest)) : ""
+    );
   }
   update();
   return () => {};

@@ -98,9 +98,9 @@ const attention = (() => {
 function untold(layer) {
   if (attention.has(layer)) {
     if (!attention.kept) return "";
-    return `The text is long: of each token, this page tells the ${attention.kept} largest weights; smaller ones are left out.`;
+    return t("The text is long: of each token, this page tells the {0} largest weights; smaller ones are left out.", attention.kept);
   }
-  return `The text is long: this page tells all attention of layers ${attention.layers.join(", ")} only; of layer ${layer}, what the walk and "All heads" show. Choose others with --layers.`;
+  return t("The text is long: this page tells all attention of layers {0} only; of layer {1}, what the walk and \"All heads\" show. Choose others with --layers.", listed(attention.layers), layer);
 }
 
 // The layer, the heads and the token that are looked at, in all views.

@@ -17,6 +17,7 @@ from .attention import PICTURES, ROOM, attention
 from .continuation import continuations, generation, room, search
 from .crossing import crossing
 from .gallery import gallery
+from .language import ENGLISH, check_language, said, words_of
 from .parts import json_text, part, script_of, source_hash
 from .walk import names, walk
 
@@ -29,11 +30,22 @@ __all__ = ["assembled", "explain_page", "fragment", "framed"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
-    *("data.js", "pieces.js", "elements.js", "characters.js", "numbers.js", "sampling.js", "scoring.js"),
-    *("walk.js", "map.js", "heads.js", "overview.js", "gallery.js", "cross.js", "masks.js", "scores.js"),
+    *("data.js", "language.js", "pieces.js", "elements.js", "characters.js", "numbers.js", "sampling.js"),
+    *(
+        "scoring.js",
+        "walk.js",
+        "map.js",
+        "heads.js",
+        "overview.js",
+        "gallery.js",
+        "cross.js",
+        "masks.js",
+        "scores.js",
+    ),
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
 STYLES = ("base.css", "page.css", "walk.css", "print.css")
+WITHOUT_SCRIPT = "This page draws its pictures with its own script, which the browser has switched off."
 TITLE_CHARACTERS = 60
 LARGEST = 2_900_000  # bytes of a page
 PIECES = 150_000  # of them for the texts of tokens
@@ -58,6 +70,7 @@ def explain_page(
     top_p: float = 0.95,
     seed: int = 0,
     edits: explanation.Edits = (),
+    lang: str = ENGLISH,
 ) -> str:
     """A page that shows how the model reads a text and goes on with it; it opens from a file, offline.
 
@@ -67,8 +80,7 @@ def explain_page(
     text : str or token ids
         The empty string is the beginning of a text.
     layer, head : int, optional
-        The attention head that the page opens with; negative ones count from the end. Default: the most
-        telling one (`gpt2c.introspection.head_scores.opening`).
+        The attention head to open with; negative ones count from the end. Default: the most telling one.
     layers : sequence of int, optional
         Of which, besides ``layer``, the page of a long text has all attention. Default: as there is room.
     max_new_tokens : int
@@ -79,28 +91,29 @@ def explain_page(
         What the encoder has read.
     special, temperature, top_k, top_p, seed, edits
         Of the text and of the generation: see :meth:`GPT2.generate`. Edits are made in every pass.
+    lang : str
+        The language of the page, such as "zh"; an error names all.
 
     Returns
     -------
     str
         The whole file, of at most 3 MB. Of longer texts it leaves out first the scores behind the mask, then
-        all but the largest weights of each token, then layers (of 12 layers of 12 heads from 94, 125 and 287
-        tokens on), and says so.
+        all but the largest weights of each token, then layers, and says so.
 
     Raises
     ------
     ContextLengthError, ValueError, TypeError
         The text is longer than the model's positions, or an option is invalid.
     """
-    _check(text, max_new_tokens, num_beams)
+    _check(text, max_new_tokens, num_beams, lang)
     layer, head = explanation.checked_head(model, layer, head)
     layers = explanation.checked_layers(model, layers)
     cache = explanation.captured(model, text, names(model.config), special, edits)
     used = set(cache.token_ids.tolist())
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    data = _continuing(cache, max_new_tokens, num_beams, options, used, edits)
+    data = {"words": words_of(lang), **_continuing(cache, max_new_tokens, num_beams, options, used, edits)}
     data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
-    return assembled(data | _title(cache, text, source))
+    return assembled(data | _title(cache, text, source), lang)
 
 
 def _title(cache: ActivationCache, text: Prompt, source: str | None) -> dict[str, str]:
@@ -110,7 +123,8 @@ def _title(cache: ActivationCache, text: Prompt, source: str | None) -> dict[str
     return {"text": text} if isinstance(text, str) and text else {}  # the tokens may spell another one
 
 
-def _check(text: Prompt, max_new_tokens: int, num_beams: int) -> None:
+def _check(text: Prompt, max_new_tokens: int, num_beams: int, lang: str) -> None:
+    check_language(lang)
     check_integer("max_new_tokens", max_new_tokens, 1)
     check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
@@ -209,6 +223,7 @@ def fragment(cache: ActivationCache) -> str:
     place = opening(cache)
     data = {
         **explanation.about(cache.model, cache.token_ids),
+        "words": words_of(ENGLISH),
         "start": place._asdict(),
         "attention": attention(cache, place.layer, hidden=False),
         "pieces": explanation.pieces(cache.model, cache.token_ids.tolist()),
@@ -225,8 +240,8 @@ def framed(page: str, title: str, height: int) -> str:
     )
 
 
-def assembled(data: dict[str, Any]) -> str:
-    """The HTML of a page with this data."""
+def assembled(data: dict[str, Any], lang: str = ENGLISH) -> str:
+    """The HTML of a page with this data, in this language."""
     text = data["text"]
     printable = "".join(character if character.isprintable() else " " for character in text)
     title = " ".join(printable[: TITLE_CHARACTERS + 1].split())
@@ -234,6 +249,8 @@ def assembled(data: dict[str, Any]) -> str:
         title = title[:TITLE_CHARACTERS] + "…"
     template, style, script = _parts()
     return template.format(
+        lang=lang,
+        without_script=html.escape(said(lang, WITHOUT_SCRIPT)),
         title=html.escape(title),
         style=style,
         script=script,

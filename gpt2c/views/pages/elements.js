@@ -53,7 +53,7 @@ function slider(label, attributes, change) {
 }
 
 // What can be done here: of no use on paper.
-const hint = (text) => make("span", { class: "hint" }, ` ${text}`);
+const hint = (text) => make("span", { class: "hint" }, t(" "), text);
 
 // What has the focus is scrolled out from under what sticks to the edges of the window.
 document.addEventListener("focusin", ({ target }) => {
@@ -114,7 +114,7 @@ function sized(canvas, width, height) {
 // What is left of all tokens behind some rows of bars.
 function others(rows, count) {
   const shown = rows.reduce((sum, row) => sum + row.p, 0);
-  return { name: "all others", p: Math.max(0, 1 - shown), kind: "others", note: plural(count - rows.length, "token") };
+  return { name: t("all others"), p: Math.max(0, 1 - shown), kind: "others", note: plural(count - rows.length, "{0} token", "{0} tokens") };
 }
 
 // Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is no token. What

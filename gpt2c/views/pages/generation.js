@@ -17,61 +17,61 @@ function generationView(panel) {
   let step = 0;
   let timer = 0;
 
-  const range = slider("Step", { min: 1, max: steps, value: 1, id: "generation-step" }, (value) => {
+  const range = slider(t("Step"), { min: 1, max: steps, value: 1, id: "generation-step" }, (value) => {
     step = value - 1;
     update();
-    return `${value} of ${steps}`;
+    return t("{0} of {1}", value, steps);
   });
   const go = (to) => {
     range.input.value = to + 1;
     range.update();
   };
-  const back = make("button", { type: "button", onclick: () => go(step - 1) }, "Back");
-  const forth = make("button", { type: "button", id: "generation-next", onclick: () => go(step + 1) }, "Next");
-  const play = make("button", { type: "button", onclick: () => (timer ? stop() : start()) }, "Play");
+  const back = make("button", { type: "button", onclick: () => go(step - 1) }, t("Back"));
+  const forth = make("button", { type: "button", id: "generation-next", onclick: () => go(step + 1) }, t("Next"));
+  const play = make("button", { type: "button", onclick: () => (timer ? stop() : start()) }, t("Play"));
 
   function start() {
     if (step === steps - 1) go(0);
     timer = setInterval(() => (step < steps - 1 ? go(step + 1) : stop()), 1200);
-    play.textContent = "Pause";
+    play.textContent = t("Pause");
   }
   function stop() {
     clearInterval(timer);
     timer = 0;
-    play.textContent = "Play";
+    play.textContent = t("Play");
   }
 
   const sentence = make("p", { class: "sentence" });
-  const picture = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Picture of the step" });
+  const picture = make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Picture of the step") });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
   const left = make("p", { class: "note" });
   const chart = make("div");
   const { temperature, top_k, top_p, seed } = told.options;
   const how = temperature === 0
-    ? "greedily: always the most probable token"
-    : `with temperature ${temperature}, top k ${top_k || "off"}, top p ${top_p}, seed ${seed}`;
+    ? t("The text goes on, chosen greedily: always the most probable token.")
+    : t("The text goes on, chosen with temperature {0}, top k {1}, top p {2}, seed {3}.", temperature, top_k || t("off"), top_p, seed);
 
   panel.append(
-    make("p", {}, `The text goes on, chosen ${how}. Each step computes the columns that are lit, from the embedding at the bottom to the next token at the top. `, make("b", {}, "Keys and values of earlier tokens are kept"), " (grey): they are read, not computed again; blue shows how much the column of the last token reads of each, averaged over the heads."),
+    make("p", {}, how, t(" "), mixed("Each step computes the columns that are lit, from the embedding at the bottom to the next token at the top. {0} (grey): they are read, not computed again; blue shows how much the column of the last token reads of each, averaged over the heads.", make("b", {}, t("Keys and values of earlier tokens are kept")))),
     make("div", { class: "controls" }, back, forth, play, range.element),
     sentence,
     make("div", { class: "legend" },
-      make("span", {}, make("i", { class: "key computed" }), "computed now"),
-      make("span", {}, make("i", { class: "key kept" }), "keys and values, kept"),
-      make("span", {}, make("i", { class: "key read" }), "read with much weight")),
+      make("span", {}, make("i", { class: "key computed" }), t("computed now")),
+      make("span", {}, make("i", { class: "key kept" }), t("keys and values, kept")),
+      make("span", {}, make("i", { class: "key read" }), t("read with much weight"))),
     make("div", { class: "side-by-side" }, make("div", {}, picture, left), chart),
     readout,
     make(
       "table",
       { class: "plain paper" },
-      make("thead", {}, make("tr", {}, ["step", "chosen", "most probable"].map((name) => make("th", { scope: "col" }, name)))),
+      make("thead", {}, make("tr", {}, [t("step"), t("chosen"), t("most probable")].map((name) => make("th", { scope: "col" }, name)))),
       make("tbody", {}, told.steps.map((candidates, i) =>
         make(
           "tr",
           {},
           make("th", { scope: "row" }, `${i + 1}`),
           make("td", {}, token(told.token_ids[i]), ` ${percent(Math.exp(told.logprobs[i]))}`),
-          make("td", {}, candidates.slice(0, 4).flatMap((one, j) => [j ? ", " : "", token(one.id), ` ${percent(Math.exp(one.logprob))}`]))
+          make("td", {}, candidates.slice(0, 4).flatMap((one, j) => [j ? t(", ") : "", token(one.id), ` ${percent(Math.exp(one.logprob))}`]))
         )
       ))
     )
@@ -85,22 +85,24 @@ function generationView(panel) {
     const words = ids.slice(from, length).map((id, i) => make("span", { class: from + i < told.prompt ? "old" : "added" }, token(id)));
     words.push(make("span", { class: "new" }, token(told.token_ids[step])));
     sentence.replaceChildren(
-      ...(from ? [make("small", { class: "before" }, `after ${plural(from, "token")}: …\u2060`)] : []),
+      ...(from ? [make("small", { class: "before" }, t("after {0}: …", plural(from, "{0} token", "{0} tokens")), "\u2060")] : []),
       ...grouped(ids.slice(from, length + 1), words)
     );
     const rows = told.steps[step].map((candidate) => ({
       id: candidate.id,
       p: Math.exp(candidate.logprob),
       kind: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? "removed" : "",
-      note: candidate.fate === "chosen" ? "chosen" : candidate.removed_by ? `left out: ${candidate.removed_by}` : "",
+      note: candidate.fate === "chosen" ? t("chosen") : candidate.removed_by ? t("left out: {0}", candidate.removed_by) : "",
     }));
-    chart.replaceChildren(bars([...rows, others(rows, n_vocab)], "Candidates, by the model's own probabilities"));
+    chart.replaceChildren(bars([...rows, others(rows, n_vocab)], t("Candidates, by the model's own probabilities")));
     const kept = step === 0 ? 0 : length - 1;
     const fresh = step === 0 ? length : 1;
+    const name = make("b", {}, t("Step {0}", step + 1));
+    const computed = plural(fresh, "{0} column", "{0} columns");
     readout.replaceChildren(
-      make("b", {}, `Step ${step + 1}`), `: ${plural(fresh, "column")} computed${step === 0 ? ", the whole prompt at once" : ""}; `,
-      kept ? `keys and values of ${plural(kept, "token")} reused (${plural(kept * n_layer * 2 * n_embd, "number")}); ` : "nothing to reuse yet; ",
-      "chosen: ", token(told.token_ids[step]), ` (${percent(Math.exp(told.logprobs[step]))}).`
+      ...(step === 0 ? mixed("{0}: {1} computed, the whole prompt at once", name, computed) : mixed("{0}: {1} computed", name, computed)), t("; "),
+      kept ? t("keys and values of {0} reused ({1})", plural(kept, "{0} token", "{0} tokens"), plural(kept * n_layer * 2 * n_embd, "{0} number", "{0} numbers")) : t("nothing to reuse yet"), t("; "),
+      ...mixed("chosen: {0} ({1}).", token(told.token_ids[step]), percent(Math.exp(told.logprobs[step])))
     );
     drawPicture(length);
   }
@@ -142,7 +144,7 @@ function generationView(panel) {
       }
       if (!seen) return;
       const label = draw("foreignObject", { x: at.x(index), y: at.y(0) + 8, width: at.cell, height: at.labels });
-      const name = column.from === column.to ? token(ids[column.from]) : `… ${plural(column.to - column.from + 1, "token")}`;
+      const name = column.from === column.to ? token(ids[column.from]) : `… ${plural(column.to - column.from + 1, "{0} token", "{0} tokens")}`;
       label.append(make("span", { class: fresh ? "under fresh" : "under" }, name));
       parts.push(label);
     });
@@ -180,9 +182,9 @@ function generationView(panel) {
           "--v": Math.min(1, 0.15 + weight), "stroke-width": 0.75 + 3 * weight,
         }));
       });
-      lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.keys(layer) + 4, "text-anchor": "end" }, `layer ${layer}`));
+      lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.keys(layer) + 4, "text-anchor": "end" }, t("layer {0}", layer)));
     }
-    lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.y(0) + 4, "text-anchor": "end" }, "embed"));
+    lines.push(draw("text", { class: "label", x: at.x(0) - 8, y: at.y(0) + 4, "text-anchor": "end" }, t("embed")));
     return { lines, hidden, active };
   }
 
@@ -200,13 +202,13 @@ function generationView(panel) {
     picture.replaceChildren(
       draw(
         "svg",
-        { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", class: "steps", "aria-label": `Step ${step + 1}: ${step === 0 ? length : 1} of ${length} columns computed` },
+        { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", class: "steps", "aria-label": t("Step {0}: {1} of {2} columns computed", step + 1, step === 0 ? length : 1, length) },
         lines, drawColumns(columns, length, at), characters, answer
       )
     );
     picture.scrollLeft = at.x(active) - picture.clientWidth / 2;
     left.textContent = hidden.lines
-      ? `Lines of less than a fiftieth of the largest weight of one token in their layer are not drawn: ${whole(hidden.lines)} of ${whole(hidden.of)}, with ${roughly(hidden.weight)} of all that is read.`
+      ? t("Lines of less than a fiftieth of the largest weight of one token in their layer are not drawn: {0} of {1}, with {2} of all that is read.", whole(hidden.lines), whole(hidden.of), roughly(hidden.weight))
       : "";
   }
 

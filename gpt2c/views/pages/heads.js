@@ -15,19 +15,19 @@ function headsView(panel) {
   let active = held; // the one that is looked at
   let rowHeight = 0;
 
-  const layers = selection("Layer", layerOptions(), (layer) => choose(layer, chosen.head, chosen.heads));
+  const layers = selection(t("Layer"), layerOptions(), (layer) => choose(layer, chosen.head, chosen.heads));
   layers.list.id = "heads-layer";
   const toggles = headOptions().map(([head]) =>
     make(
       "button",
-      { type: "button", class: dashed(head) ? "head dashed" : "head", "--head": headColour(head), "data-head": head, "data-stop": true, "aria-label": `Head ${head}`, onclick: () => toggle(head) },
+      { type: "button", class: dashed(head) ? "head dashed" : "head", "--head": headColour(head), "data-head": head, "data-stop": true, "aria-label": t("Head {0}", head), onclick: () => toggle(head) },
       `${head}`
     )
   );
-  const group = make("div", { class: "toggles", role: "group", "aria-label": "Heads" }, make("span", {}, "Heads"), toggles);
+  const group = make("div", { class: "toggles", role: "group", "aria-label": t("Heads") }, make("span", {}, t("Heads")), toggles);
   roving(group);
-  const every = make("button", { type: "button", onclick: () => choose(chosen.layer, chosen.head, headOptions().map(([head]) => head)) }, "All");
-  const one = make("button", { type: "button", onclick: () => choose(chosen.layer, chosen.head) }, "One");
+  const every = make("button", { type: "button", onclick: () => choose(chosen.layer, chosen.head, headOptions().map(([head]) => head)) }, t("All"));
+  const one = make("button", { type: "button", onclick: () => choose(chosen.layer, chosen.head) }, t("One"));
 
   function toggle(head) {
     const heads = new Set(chosen.heads);
@@ -57,7 +57,7 @@ function headsView(panel) {
         make("span", { class: "share" })
       )
     );
-    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? "Tokens that ask" : "Tokens that answer" }, grouped(tokens, buttons));
+    const list = make("div", { class: `side ${side}`, role: "group", "aria-label": side === "asks" ? t("Tokens that ask") : t("Tokens that answer") }, grouped(tokens, buttons));
     roving(list);
     return { list, buttons };
   });
@@ -66,16 +66,16 @@ function headsView(panel) {
   const board = make(
     "div",
     { class: "board" },
-    make("span", { class: "side-name asks" }, "asks (query)"),
+    make("span", { class: "side-name asks" }, t("asks (query)")),
     make("span"),
-    make("span", { class: "side-name" }, "answers (key, value)"),
+    make("span", { class: "side-name" }, t("answers (key, value)")),
     sides[0].list,
     canvas,
     sides[1].list
   );
 
   panel.append(
-    make("p", {}, "Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight.", hint("Point at a token, or move to it with the keyboard; a click keeps it.")),
+    make("p", {}, t("Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight."), hint(t("Point at a token, or move to it with the keyboard; a click keeps it."))),
     make("div", { class: "controls" }, layers.element, group, every, one),
     board,
     left,
@@ -102,18 +102,19 @@ function headsView(panel) {
   function tell() {
     const heads = [...chosen.heads].sort((a, b) => a - b);
     if (!active) {
-      readout.replaceChildren(`Layer ${chosen.layer}, ${heads.length === 1 ? "head" : "heads"} ${heads.join(", ")}. No token is chosen.`);
+      readout.replaceChildren(t("Layer {0}, {1}. No token is chosen.", chosen.layer, headsNamed(heads)));
       return;
     }
-    const verb = active.side === "asks" ? " attends to " : " is attended to by ";
     const lines = heads.slice(0, 4).map((head) => {
       const found = partners(head);
-      const parts = found.slice(0, 5).flatMap(([other, weight], i) => [i ? ", " : "", token(tokens[other]), ` ${percent(weight)}`]);
+      const parts = found.slice(0, 5).flatMap(([other, weight], i) => [i ? t(", ") : "", token(tokens[other]), ` ${percent(weight)}`]);
       const rest = found.slice(5).reduce((sum, [, weight]) => sum + weight, 0);
-      if (rest) parts.push(make("span", { class: "rest" }, `; ${plural(found.length - 5, "other")} together ${roughly(rest)}`));
-      return make("span", { class: "told" }, make("i", { class: dashed(head) ? "dot dashed" : "dot", "--head": headColour(head) }), `head ${head}`, verb, ...(parts.length ? parts : ["none"]));
+      if (rest) parts.push(make("span", { class: "rest" }, t("; {0} together {1}", plural(found.length - 5, "{0} other", "{0} others"), roughly(rest))));
+      const others = parts.length ? parts : t("none");
+      const said = active.side === "asks" ? mixed("head {0} attends to {1}", head, others) : mixed("head {0} is attended to by {1}", head, others);
+      return make("span", { class: "told" }, make("i", { class: dashed(head) ? "dot dashed" : "dot", "--head": headColour(head) }), said);
     });
-    readout.replaceChildren(make("b", {}, token(tokens[active.index]), ` (position ${active.index})`), ...lines);
+    readout.replaceChildren(make("b", {}, token(tokens[active.index]), t(" (position {0})", active.index)), ...lines);
   }
 
   // The largest weight of a token, as one that asks or that answers.
@@ -175,9 +176,9 @@ function headsView(panel) {
         }
       }
     }
-    const of = active ? `${100 * FAINTEST.one}% of the strongest line of the token` : "half of the strongest line of the same token";
+    const of = active ? t("{0}% of the strongest line of the token", 100 * FAINTEST.one) : t("half of the strongest line of the same token");
     left.replaceChildren(
-      omitted ? `Not drawn: ${plural(omitted, "line")} with less weight than ${of}. ` : "",
+      omitted ? t("Not drawn: {0} with less weight than {1}.", plural(omitted, "{0} line", "{0} lines"), of) + t(" ") : "",
       untold(chosen.layer)
     );
     sides.forEach(({ buttons }, i) => {

@@ -2,7 +2,8 @@
 
 function lensView(panel) {
   const told = data.lens;
-  const { k, names, asked } = told;
+  const { k, asked } = told;
+  const names = told.names.map((_, at) => (at ? t("layer {0}", at - 1) : t("embed")));
   const [topIds, topLogprobs] = [unpacked(told.top_ids), unpacked(told.top_logprobs)];
   const [entropies, ranks, logprobs] = [unpacked(told.entropies), unpacked(told.ranks), unpacked(told.logprobs)];
   const mostEntropy = Math.log(data.model.n_vocab);
@@ -14,13 +15,13 @@ function lensView(panel) {
   };
   const meanings = {
     probability: ["0", "1"],
-    rank: [`rank ${whole(data.model.n_vocab - 1)} of the next token`, "rank 0"],
-    entropy: ["certain", "undecided"],
+    rank: [t("rank {0} of the next token", whole(data.model.n_vocab - 1)), t("rank {0}", 0)],
+    entropy: [t("certain"), t("undecided")],
   };
   let shade = "probability";
   const shadeChoice = choice(
-    "Colour",
-    [["probability", "probability of the first"], ["rank", "rank of the next token"], ["entropy", "entropy"]],
+    t("Colour"),
+    [["probability", t("probability of the first")], ["rank", t("rank of the next token")], ["entropy", t("entropy")]],
     shade,
     (value) => {
       shade = value;
@@ -54,10 +55,10 @@ function lensView(panel) {
       make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader" }, label), positions.map((position) => make("th", { scope: "col", role: "columnheader" }, token(ids[position]))));
     const element = make(
       "table",
-      { class: "lens", role: "grid", "aria-label": "Logit lens", "--columns": positions.length },
-      make("thead", {}, together(later, from, to), header("next", asked)),
+      { class: "lens", role: "grid", "aria-label": t("Logit lens"), "--columns": positions.length },
+      make("thead", {}, together(later, from, to), header(t("next"), asked)),
       make("tbody", {}, rows.reverse()),
-      make("tfoot", {}, header("token", tokens), together(spelled, from, to))
+      make("tfoot", {}, header(t("token"), tokens), together(spelled, from, to))
     );
     roving(element, positions.length);
     return element;
@@ -95,7 +96,7 @@ function lensView(panel) {
   const readout = make("p", { class: "readout", "aria-live": "polite" });
 
   panel.append(
-    make("p", {}, "After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer).", hint("Point at a cell, or move with the arrow keys, for the first choices there.")),
+    make("p", {}, t("After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."), hint(t("Point at a cell, or move with the arrow keys, for the first choices there."))),
     make("div", { class: "controls" }, shadeChoice, scaleBox),
     tables,
     readout
@@ -104,11 +105,17 @@ function lensView(panel) {
   function tell(layer, position) {
     const at = layer * T + position;
     const p = Array.from({ length: k }, (_, i) => Math.exp(topLogprobs[at * k + i]));
-    const top = p.flatMap((share, i) => [i ? ", " : "", token(topIds[at * k + i]), ` ${percent(share)}`]);
+    const top = p.flatMap((share, i) => [i ? t(", ") : "", token(topIds[at * k + i]), ` ${percent(share)}`]);
     const rest = Math.max(0, 1 - p.reduce((sum, share) => sum + share, 0));
     readout.replaceChildren(
-      make("b", {}, names[layer]), " after ", token(tokens[position]), ": ", ...top, ` · all ${whole(data.model.n_vocab - k)} others ${percent(rest)}`,
-      make("span", { class: "told" }, "entropy ", make("b", {}, fixed(entropies[at])), " nats · next ", token(asked[position]), ": rank ", make("b", {}, whole(ranks[at])), `, ${percent(Math.exp(logprobs[at]))}`)
+      ...mixed("{0} after {1}: {2}", make("b", {}, names[layer]), token(tokens[position]), top),
+      ` · ${t("all {0} others {1}", whole(data.model.n_vocab - k), percent(rest))}`,
+      make(
+        "span",
+        { class: "told" },
+        mixed("entropy {0} nats", make("b", {}, fixed(entropies[at]))), " · ",
+        mixed("next {0}: rank {1}, {2}", token(asked[position]), make("b", {}, whole(ranks[at])), percent(Math.exp(logprobs[at])))
+      )
     );
   }
 

@@ -2,9 +2,9 @@
 
 const map = (() => {
   const { n_layer, n_head } = data.model;
-  const nav = make("nav", { class: "map", "aria-label": "Map of the model" });
+  const nav = make("nav", { class: "map", "aria-label": t("Map of the model") });
   const where = make("span", { id: "here" });
-  const here = make("p", { class: "here" }, where, make("button", { type: "button", onclick: toMap }, "To the map"));
+  const here = make("p", { class: "here" }, where, make("button", { type: "button", onclick: toMap }, t("To the map")));
   const stops = []; // { element, is(view, step) }
   let view = "walk";
   let step = STEPS[0][0];
@@ -31,20 +31,20 @@ const map = (() => {
       stop(`${head}`, "cell-head", () => layer === chosen.layer && inHead() && chosen.heads.has(head), {
         "data-layer": layer,
         "data-head": head,
-        "aria-label": `Layer ${layer}, head ${head}`,
+        "aria-label": t("Layer {0}, head {1}", layer, head),
         "--v": telling[layer * n_head + head],
         onclick: () => go("attention", layer, head),
       })
     );
-    const feed = stop("feed-forward", "feed", () => layer === chosen.layer && inStep("feed-forward"), {
+    const feed = stop(t("feed-forward"), "feed", () => layer === chosen.layer && inStep("feed-forward"), {
       "data-part": "feed-forward",
-      "aria-label": `Layer ${layer}, feed-forward`,
+      "aria-label": t("Layer {0}, feed-forward", layer),
       onclick: () => go("feed-forward", layer, chosen.head),
     });
     return make(
       "div",
-      { class: "layer", role: "group", "aria-label": `Layer ${layer}`, "data-layer": layer },
-      make("span", { class: "layer-name", "aria-hidden": "true" }, n_layer > 1 ? `layer ${layer}` : "layer"),
+      { class: "layer", role: "group", "aria-label": t("Layer {0}", layer), "data-layer": layer },
+      make("span", { class: "layer-name", "aria-hidden": "true" }, n_layer > 1 ? t("layer {0}", layer) : t("layer")),
       make("div", { class: "layer-heads" }, cells),
       feed
     );
@@ -89,9 +89,10 @@ const map = (() => {
   function update() {
     const name = STEPS.find((one) => one[0] === step)[1];
     const number = STEPS.findIndex((one) => one[0] === step) + 1;
-    const seen = view === "walk" ? `step ${number} of the walk: ${name}` : document.getElementById(`tab-${view}`).textContent;
+    const seen = view === "walk" ? t("step {0} of the walk: {1}", number, name) : document.getElementById(`tab-${view}`).textContent;
     const head = inHead() || (view === "walk" && inStep("norm", "feed-forward"));
-    where.replaceChildren("You are here: ", make("b", {}, seen), head ? ` · layer ${chosen.layer}${inHead() ? `, ${chosen.heads.size > 1 ? "heads" : "head"} ${[...chosen.heads].sort((a, b) => a - b).join(", ")}` : ""}` : "");
+    const inside = inHead() ? t("layer {0}, {1}", chosen.layer, headsNamed([...chosen.heads])) : t("layer {0}", chosen.layer);
+    where.replaceChildren(...mixed("You are here: {0}", make("b", {}, seen)), head ? ` · ${inside}` : "");
     let current = null;
     for (const { element, is } of stops) {
       const on = is();
@@ -109,11 +110,11 @@ const map = (() => {
   if (data.walk) {
     nav.style.setProperty("--columns", Math.ceil(n_head / 6));
     nav.append(
-      place("tokens", "tokens", () => inStep("tokens") || view === "text"), arrow(),
-      place("embedding", "embedding"), arrow(),
+      place(t("tokens"), "tokens", () => inStep("tokens") || view === "text"), arrow(),
+      place(t("embedding"), "embedding"), arrow(),
       ...Array.from({ length: n_layer }, (_, layer) => layerBox(layer)), arrow(),
-      place("LayerNorm, logits", "logits", () => inStep("logits") || view === "lens"), arrow(),
-      place("next token", "sampling", () => inStep("sampling") || ["generation", "search"].includes(view))
+      place(t("LayerNorm, logits"), "logits", () => inStep("logits") || view === "lens"), arrow(),
+      place(t("next token"), "sampling", () => inStep("sampling") || ["generation", "search"].includes(view))
     );
     nav.addEventListener("keydown", keys);
     nav.addEventListener("focusin", (event) => event.target.matches("[data-stop]") && enter(event.target));

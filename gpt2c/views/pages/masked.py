@@ -18,6 +18,7 @@ from .attention import attention
 from .codes import float32, packed
 from .document import assembled
 from .gallery import gallery
+from .language import ENGLISH, words_of
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
@@ -48,6 +49,7 @@ def explain_masked_page(
     head: int | None = None,
     layers: Sequence[int] | None = None,
     edits: explanation.Edits = (),
+    lang: str = ENGLISH,
 ) -> str:
     """A page that shows what a BERT finds for the masks of a text, and where its heads look.
 
@@ -56,7 +58,7 @@ def explain_masked_page(
     model : LoadedModel
         A BERT, with or without a head that predicts tokens.
     text : str or token ids
-    layer, head, layers, edits
+    layer, head, layers, edits, lang
         As for :func:`gpt2c.views.pages.explain_page`.
     """
     layer, head = explanation.checked_head(model, layer, head)
@@ -66,6 +68,7 @@ def explain_masked_page(
     used = set(cache.token_ids.tolist())
     data = {
         **explanation.about(model, cache.token_ids),
+        "words": words_of(lang),
         **explanation.edited(model, edits),
         "start": place._asdict(),
         "gallery": gallery(cache, place),
@@ -80,7 +83,7 @@ def explain_masked_page(
             data["ways"] = [{"text": way.text, "p": way.probability} for way in ways]
     data |= {"text": text} if isinstance(text, str) and text else {}
     data["pieces"] = explanation.pieces(model, used)
-    return assembled(data)
+    return assembled(data, lang)
 
 
 def mask_id(model: LoadedModel) -> int:

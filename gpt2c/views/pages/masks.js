@@ -17,13 +17,13 @@ function masksView(panel) {
       token(id)
     )
   );
-  const group = make("div", { class: "sentences", role: "group", "aria-label": "Text" }, words);
+  const group = make("div", { class: "sentences", role: "group", "aria-label": t("Text") }, words);
   roving(group);
   const details = make("div", { class: "side-by-side", "aria-live": "polite" });
 
   fill(panel, {}, [
-    make("p", {}, "A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it. Choose a place with the mouse or the keyboard."),
-    masked.size ? null : make("p", { class: "note" }, "This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found."),
+    make("p", {}, t("A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it. Choose a place with the mouse or the keyboard.")),
+    masked.size ? null : make("p", { class: "note" }, t("This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found.")),
     group,
     details,
     ...(data.ways ? [ways()] : []),
@@ -31,16 +31,16 @@ function masksView(panel) {
 
   // Several masks, filled together.
   function ways() {
-    return make("div", { class: "ways" }, bars(data.ways.map(({ text, p }) => ({ name: make("bdi", {}, visible(text, false)), p })), "All masks filled together, one after the other"));
+    return make("div", { class: "ways" }, bars(data.ways.map(({ text, p }) => ({ name: make("bdi", {}, visible(text, false)), p })), t("All masks filled together, one after the other")));
   }
 
   function guesses() {
-    if (!told) return make("p", { class: "note" }, "This model has no head that predicts tokens.");
+    if (!told) return make("p", { class: "note" }, t("This model has no head that predicts tokens."));
     const rows = Array.from({ length: told.k }, (_, i) => {
       const id = arrays.ids[position * told.k + i];
-      return { id, p: Math.exp(arrays.logprobs[position * told.k + i]), note: id === tokens[position] ? "stands here" : "" };
+      return { id, p: Math.exp(arrays.logprobs[position * told.k + i]), note: id === tokens[position] ? t("stands here") : "" };
     });
-    const chart = bars(rows, masked.has(position) ? "What the mask may stand for" : "What may stand here");
+    const chart = bars(rows, masked.has(position) ? t("What the mask may stand for") : t("What may stand here"));
     chart.id = "masks-candidates";
     return chart;
   }
@@ -52,7 +52,7 @@ function masksView(panel) {
       return make(
         "tr",
         {},
-        make("th", { scope: "row" }, `layer ${layer}`),
+        make("th", { scope: "row" }, t("layer {0}", layer)),
         make("td", { class: "number" }, percent(before)),
         make("td", { class: "bar" }, make("div", { class: "both", "aria-hidden": "true" }, [["before", before], ["itself", itself], ["behind", behind]].map(([kind, share]) => make("span", { class: kind, "--v": share })))),
         make("td", { class: "number" }, percent(behind))
@@ -61,8 +61,8 @@ function masksView(panel) {
     return make(
       "table",
       { class: "plain", id: "masks-sides" },
-      make("caption", {}, "Attention to what stands before it, to itself (grey), and to what stands behind it; mean of the heads"),
-      make("thead", {}, make("tr", {}, make("td", {}), make("th", { scope: "col" }, "before"), make("td", {}), make("th", { scope: "col" }, "behind"))),
+      make("caption", {}, t("Attention to what stands before it, to itself (grey), and to what stands behind it; mean of the heads")),
+      make("thead", {}, make("tr", {}, make("td", {}), make("th", { scope: "col" }, t("before")), make("td", {}), make("th", { scope: "col" }, t("behind")))),
       make("tbody", {}, rows)
     );
   }

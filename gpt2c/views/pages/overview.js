@@ -29,7 +29,7 @@ const headPicture = (() => {
 })();
 
 function overviewView(panel, open) {
-  const grid = make("div", { class: "overview", role: "group", "aria-label": "All heads", "--columns": attention.heads });
+  const grid = make("div", { class: "overview", role: "group", "aria-label": t("All heads"), "--columns": attention.heads });
   const pictures = [];
   grid.append(make("span", { class: "corner", "aria-hidden": "true" }));
   for (let head = 0; head < attention.heads; head++) grid.append(make("span", { class: "across", "aria-hidden": "true" }, `${head}`));
@@ -41,7 +41,7 @@ function overviewView(panel, open) {
         "button",
         {
           type: "button", class: "thumb", "data-stop": true, "data-layer": layer, "data-head": head,
-          "aria-label": `Layer ${layer}, head ${head}`,
+          "aria-label": t("Layer {0}, head {1}", layer, head),
           onclick: () => {
             choose(layer, head);
             open(attention.has(layer) ? "heads" : "walk");
@@ -60,7 +60,7 @@ function overviewView(panel, open) {
 
   // Where a head looks on average, over the tokens that have such a neighbour.
   function tell(layer, head) {
-    const name = make("b", {}, `Layer ${layer}, head ${head}`);
+    const name = make("b", {}, t("Layer {0}, head {1}", layer, head));
     if (!attention.has(layer)) {
       readout.replaceChildren(name, ` · ${untold(layer)}`);
       return;
@@ -71,17 +71,19 @@ function overviewView(panel, open) {
       first += attention.weight(layer, head, row, 0);
       itself += attention.weight(layer, head, row, row);
     }
-    const least = attention.kept ? "at least " : "";
-    const mean = (sum) => `${least}${roughly(sum / Math.max(1, T - 1))}`;
+    const mean = (sum) => {
+      const share = roughly(sum / Math.max(1, T - 1));
+      return attention.kept ? t("at least {0}", share) : share;
+    };
     readout.replaceChildren(
       name,
-      T > 1 ? ` · on average ${mean(itself)} to the token itself, ${mean(before)} to the one before, ${mean(first)} to the first` : ""
+      T > 1 ? ` · ${t("on average {0} to the token itself, {1} to the one before, {2} to the first", mean(itself), mean(before), mean(first))}` : ""
     );
   }
 
   fill(panel, {}, [
-    make("p", {}, "One picture for each head: rows ask, columns answer, as in the score matrix; layers go down, heads across. Strong colour is much weight (its square root).", hint("A click opens the head.")),
-    headPicture.several > 1 ? make("p", { class: "note" }, `The text is long: each pixel stands for about ${headPicture.several} by ${headPicture.several} tokens, and has the colour of the largest weight among them.`) : null,
+    make("p", {}, t("One picture for each head: rows ask, columns answer, as in the score matrix; layers go down, heads across. Strong colour is much weight (its square root)."), hint(t("A click opens the head."))),
+    headPicture.several > 1 ? make("p", { class: "note" }, t("The text is long: each pixel stands for about {0} by {0} tokens, and has the colour of the largest weight among them.", headPicture.several)) : null,
     make("div", { class: "scroll wide" }, grid),
     readout,
   ]);

@@ -2,18 +2,19 @@
 
 (function start() {
   const { model, version } = data;
+  const name = model.name === "the bundled model" ? t("the bundled model") : model.name;
   const views = [
-    ["walk", "Walk", walkView, Boolean(data.walk)],
-    ["masks", "Masks", masksView, Boolean(data.sides)],
-    ["cross", "Cross-attention", crossView, Boolean(data.cross)],
-    ["gallery", "Gallery", galleryView, Boolean(data.gallery)],
-    ["heads", "Heads", headsView, true],
-    ["overview", "All heads", overviewView, true],
-    ["scores", data.walk ? "Scores" : "Matrix", scoresView, true],
-    ["lens", "Logit lens", lensView, Boolean(data.lens)],
-    ["text", "Text", textView, Boolean(data.walk)],
-    ["generation", "Generation", generationView, Boolean(data.generation)],
-    ["search", "Search", searchView, Boolean(data.search)],
+    ["walk", t("Walk"), walkView, Boolean(data.walk)],
+    ["masks", t("Masks"), masksView, Boolean(data.sides)],
+    ["cross", t("Cross-attention"), crossView, Boolean(data.cross)],
+    ["gallery", t("Gallery"), galleryView, Boolean(data.gallery)],
+    ["heads", t("Heads"), headsView, true],
+    ["overview", t("All heads"), overviewView, true],
+    ["scores", data.walk ? t("Scores") : t("Matrix"), scoresView, true],
+    ["lens", t("Logit lens"), lensView, Boolean(data.lens)],
+    ["text", t("Text"), textView, Boolean(data.walk)],
+    ["generation", t("Generation"), generationView, Boolean(data.generation)],
+    ["search", t("Search"), searchView, Boolean(data.search)],
   ].filter((view) => view[3]);
 
   document.getElementById("top").append(
@@ -22,33 +23,47 @@
     make(
       "p",
       { class: "made" },
-      `${model.name} · ${plural(model.n_layer, "layer")} of ${plural(model.n_head, "head")}, ${model.n_embd} wide, vocabulary of ${whole(model.n_vocab)} · ${model.dtype} · ${plural(T, "token")}`
+      [name, shape(), model.dtype, plural(T, "{0} token", "{0} tokens")].join(" · ")
     ),
     ...(data.edits ? [editsNote(data.edits.told)] : [])
   );
+  function shape() {
+    const [layers, heads] = [plural(model.n_layer, "{0} layer", "{0} layers"), plural(model.n_head, "{0} head", "{0} heads")];
+    return t("{0} of {1}, {2} wide, vocabulary of {3}", layers, heads, model.n_embd, whole(model.n_vocab));
+  }
+
   const told = data.attention;
   const roughError = (x) => `${Number(x.toPrecision(1))}`;
-  const layers = told.layers.length === model.n_layer ? "" : ` Attention is told for ${told.layers.length === 1 ? "layer" : "layers"} ${told.layers.join(", ")} only.`;
-  const kept = told.kept ? ` Of each token, only the ${told.kept} largest weights are told.` : "";
-  const walked = data.walk ? `queries, keys and values of the walk to ±${roughError(numbers.error)}; ` : "";
+  const precision = [
+    t("Attention weights stand in this page with {0} bits each: right to ±{1}, small ones to {2} of themselves", told.bits, roughError(attention.error), roughly(Math.expm1(attention.error / told.knee), 1)),
+    attention.score ? t("scores behind the mask to ±{0}", roughError(attention.hiddenError)) : null,
+    data.walk ? t("queries, keys and values of the walk to ±{0}", roughError(numbers.error)) : null,
+    t("all other numbers are the model's float32."),
+  ];
+  const sentences = [
+    t("Made by gpt2c {0} (arithmetic {1}).", version, model.numerics),
+    precision.filter(Boolean).join(t("; ")),
+    told.layers.length === model.n_layer ? null : t("Attention is told for {0} only.", layersNamed(told.layers)),
+    told.kept ? t("Of each token, only the {0} largest weights are told.", told.kept) : null,
+    t("Layers, heads and positions are counted from 0."),
+  ];
   document.getElementById("foot").append(
-    make(
-      "p",
-      {},
-      `Made by gpt2c ${version} (arithmetic ${model.numerics}). Attention weights stand in this page with ${told.bits} bits each: right to ±${roughError(attention.error)}, small ones to ${roughly(Math.expm1(attention.error / told.knee), 1)} of themselves${attention.score ? `; scores behind the mask to ±${roughError(attention.hiddenError)}` : ""}; ${walked}all other numbers are the model's float32.${layers}${kept} Layers, heads and positions are counted from 0.`
-    )
+    make("p", {}, sentences.filter(Boolean).join(t(" ")))
   );
 
   function editsNote(told) {
     return make(
       "div",
       { class: "edited", role: "note" },
-      make("p", {}, `This is not the model as it is: ${told.length === 1 ? "an edit changes" : "edits change"} what it computes. An edited value does not follow from those before it; what comes after follows from it.`),
+      make("p", {}, [
+        told.length === 1 ? t("This is not the model as it is: an edit changes what it computes.") : t("This is not the model as it is: edits change what it computes."),
+        t("An edited value does not follow from those before it; what comes after follows from it."),
+      ].join(t(" "))),
       make("ul", {}, told.map((one) => make("li", {}, make("code", {}, visible(one, false)))))
     );
   }
 
-  const list = make("div", { role: "tablist", "aria-label": "Views", class: "tabs" });
+  const list = make("div", { role: "tablist", "aria-label": t("Views"), class: "tabs" });
   const main = document.getElementById("main");
   const open = {};
   const built = {};

@@ -1,6 +1,6 @@
 // Tokens and numbers as text. Whatever has no shape of its own is shown by a mark, which knows its bytes.
 
-const MARKS = { " ": ["␣", "space"], "\n": ["⏎", "new line"], "\t": ["⇥", "tab"] };
+const MARKS = { " ": ["␣", t("space")], "\n": ["⏎", t("new line")], "\t": ["⇥", t("tab")] };
 // Names of the other controls and of characters that only say how those around them are set. Few fonts have
 // the pictures that Unicode has of controls, so a name in a frame is the picture.
 const CONTROLS = "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US".split(" ");
@@ -87,5 +87,3 @@ function percent(p) {
 
 // The same with fewer digits, for what is not exact.
 const roughly = (p, digits = 2) => `${Number((100 * p).toPrecision(digits))}%`;
-
-const plural = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;

@@ -42,19 +42,19 @@ function nextToken() {
   });
 
   const notes = (id, next) =>
-    [id === next ? "is next in the text" : "", data.ends.includes(id) ? "would end the text" : ""].filter(Boolean).join(" · ");
+    [id === next ? t("is next in the text") : "", data.ends.includes(id) ? t("would end the text") : ""].filter(Boolean).join(" · ");
 
   // The largest logits of the followed token.
   function logits() {
     const { ids, logits } = of(numbers.at());
     const rows = [...ids.subarray(0, SAMPLED)].map((id, i) =>
-      make("tr", {}, make("th", { scope: "row" }, token(id)), make("td", { class: "number" }, fixed(logits[i])), make("td", { class: "number" }, `row ${whole(id)}`))
+      make("tr", {}, make("th", { scope: "row" }, token(id)), make("td", { class: "number" }, fixed(logits[i])), make("td", { class: "number" }, t("row {0}", whole(id))))
     );
     return make(
       "table",
       { class: "plain numbers", id: "walk-logits" },
-      make("caption", {}, `The ${rows.length} largest of ${whole(n_vocab)} logits`),
-      make("thead", {}, make("tr", {}, ["token", "logit", "of the table"].map((name) => make("th", { scope: "col" }, name)))),
+      make("caption", {}, t("The {0} largest of {1} logits", rows.length, whole(n_vocab))),
+      make("thead", {}, make("tr", {}, [t("token"), t("logit"), t("of the table")].map((name) => make("th", { scope: "col" }, name)))),
       make("tbody", {}, rows)
     );
   }
@@ -70,43 +70,41 @@ function nextToken() {
       const { p, rest, kept, more } = distribution(ids, logits, restOf, sampling);
       const rows = [...ids.subarray(0, SAMPLED)].map((id, i) => ({ id, p: p[i], kind: i >= kept ? "removed" : "", note: notes(id, next) }));
       const between = p.slice(rows.length).reduce((a, b) => a + b, 0);
-      rows.push({ name: "all others", p: Math.max(0, between + rest), kind: "others", note: plural(n_vocab - rows.length, "token") });
-      chart.replaceChildren(bars(rows, "Probability of the next token"));
+      rows.push({ name: t("all others"), p: Math.max(0, between + rest), kind: "others", note: plural(n_vocab - rows.length, "{0} token", "{0} tokens") });
+      chart.replaceChildren(bars(rows, t("Probability of the next token")));
       note.textContent = saysKept(kept, more);
     }
     function saysKept(kept, more) {
-      if (sampling.temperature === 0) return "Temperature 0 takes the token with the largest logit: nothing is drawn.";
-      if (!more) return `${plural(kept, "token")} can be drawn; the others are left out.`;
-      if (sampling.topP < 1) return `Top p keeps more than the ${count} tokens that this page has the logits of, so the probabilities are right to about ${percent(distribution(ids, logits, restOf, sampling).p.at(-1))} of themselves.`;
-      return `All ${whole(n_vocab)} tokens can be drawn.`;
+      if (sampling.temperature === 0) return t("Temperature 0 takes the token with the largest logit: nothing is drawn.");
+      if (!more) return t("{0} can be drawn; the others are left out.", plural(kept, "{0} token", "{0} tokens"));
+      if (sampling.topP < 1) return t("Top p keeps more than the {0} tokens that this page has the logits of, so the probabilities are right to about {1} of themselves.", count, percent(distribution(ids, logits, restOf, sampling).p.at(-1)));
+      return t("All {0} tokens can be drawn.", whole(n_vocab));
     }
 
-    const temperature = slider("Temperature", { min: 0, max: steps, value: sampling.temperature, id: "walk-temperature" }, (value) => {
+    const temperature = slider(t("Temperature"), { min: 0, max: steps, value: sampling.temperature, id: "walk-temperature" }, (value) => {
       sampling.temperature = value;
       redraw();
-      return value === 0 ? "0: always the first" : told.temperatures[value - 1].toFixed(1);
+      return value === 0 ? t("0: always the first") : told.temperatures[value - 1].toFixed(1);
     });
-    const topK = slider("Top k", { min: 1, max: count + 1, value: sampling.topK || count + 1, id: "walk-top-k" }, (value) => {
+    const topK = slider(t("Top k"), { min: 1, max: count + 1, value: sampling.topK || count + 1, id: "walk-top-k" }, (value) => {
       sampling.topK = value > count ? 0 : value;
       redraw();
-      return value > count ? `all ${whole(n_vocab)}` : `${value}`;
+      return value > count ? t("all {0}", whole(n_vocab)) : `${value}`;
     });
-    const topP = slider("Top p", { min: 1, max: 20, value: Math.round(20 * sampling.topP), id: "walk-top-p" }, (value) => {
+    const topP = slider(t("Top p"), { min: 1, max: 20, value: Math.round(20 * sampling.topP), id: "walk-top-p" }, (value) => {
       sampling.topP = value / 20;
       redraw();
-      return value === 20 ? "1: off" : sampling.topP.toFixed(2);
+      return value === 20 ? t("1: off") : sampling.topP.toFixed(2);
     });
     for (const one of [temperature, topK, topP]) one.update();
-    const drawOne = make("button", { type: "button", id: "walk-draw" }, "Draw one");
+    const drawOne = make("button", { type: "button", id: "walk-draw" }, t("Draw one"));
     drawOne.addEventListener("click", () => {
       const { p } = distribution(ids, logits, restOf, sampling);
       let left = Math.random();
       const i = p.findIndex((x) => (left -= x) < 0);
-      result.replaceChildren(
-        "Drawn: ",
-        i < 0 ? "one of the others" : token(ids[i]),
-        i >= 0 && data.ends.includes(ids[i]) ? ", which ends the text" : ""
-      );
+      const ends = i >= 0 && data.ends.includes(ids[i]);
+      const drawn = i < 0 ? t("one of the others") : token(ids[i]);
+      result.replaceChildren(...(ends ? mixed("Drawn: {0}, which ends the text", drawn) : mixed("Drawn: {0}", drawn)));
     });
     return [make("div", { class: "controls" }, temperature.element, topK.element, topP.element, drawOne, result), chart, note];
   }

@@ -6,16 +6,16 @@ const LABELLED = 9; // CSS pixels of a cell that has room for the name of its to
 const numbered = () => (printing() ? 28 : 34); // for its number: print is finer
 
 function scoresView(panel) {
-  const names = { raw: "query · key", masked: "after the mask", weights: "after the softmax" };
+  const names = { raw: t("query · key"), masked: t("after the mask"), weights: t("after the softmax") };
   const stages = attention.score ? ["raw", "masked", "weights"] : ["weights"];
   let stage = stages[0];
   let cell = { row: T - 1, column: 0 };
 
-  const layers = selection("Layer", layerOptions(), (layer) => choose(layer, chosen.head));
-  const heads = selection("Head", headOptions(), (head) => choose(chosen.layer, head));
+  const layers = selection(t("Layer"), layerOptions(), (layer) => choose(layer, chosen.head));
+  const heads = selection(t("Head"), headOptions(), (head) => choose(chosen.layer, head));
   layers.list.id = "scores-layer";
   heads.list.id = "scores-head";
-  const stageChoice = choice("Show", stages.map((name) => [name, names[name]]), stage, (value) => {
+  const stageChoice = choice(t("Show"), stages.map((name) => [name, names[name]]), stage, (value) => {
     stage = value;
     redraw();
   });
@@ -25,14 +25,17 @@ function scoresView(panel) {
   const note = make("p", { class: "note" });
 
   panel.append(
-    make("p", {}, attention.score
-      ? "Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1."
-      : `Rows ask, columns answer; each row sums to 1${data.edits ? ", but for what was edited" : ""}.`, hint("Point at a cell, or move with the arrow keys.")),
+    make("p", {}, introduction(), hint(t("Point at a cell, or move with the arrow keys."))),
     make("div", { class: "controls" }, layers.element, heads.element, stageChoice),
     frame,
     readout,
     note
   );
+
+  function introduction() {
+    if (attention.score) return t("Rows ask, columns answer. Before the mask every query meets every key; the mask puts −∞ where the key is later; the softmax makes each row sum to 1.");
+    return data.edits ? t("Rows ask, columns answer; each row sums to 1, but for what was edited.") : t("Rows ask, columns answer; each row sums to 1.");
+  }
 
   const hidden = (row, column) => attention.causal && column > row;
   const hasScores = () => attention.hasScores(chosen.layer);
@@ -46,7 +49,7 @@ function scoresView(panel) {
     const canvas = make("canvas", { tabindex: 0, role: "application", id: `matrix-${name}`, "aria-describedby": "scores-readout" });
     const cursor = make("span", { class: "cursor", "aria-hidden": "true" });
     const cells = make("div", { class: "matrix-cells" }, canvas, cursor);
-    const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, "asks ↓ answers →"), top, left, cells);
+    const matrix = make("div", { class: "matrix" }, make("span", { class: "corner" }, t("asks ↓ answers →")), top, left, cells);
     const scroll = make("div", { class: "scroll tall" }, matrix);
     const element = make("figure", {}, make("figcaption", {}, names[name]), scroll);
 
@@ -114,7 +117,7 @@ function scoresView(panel) {
           }
         }
       }
-      canvas.setAttribute("aria-label", `${names[name]}, layer ${chosen.layer}, head ${chosen.head}: ${T} by ${T} cells; arrow keys move`);
+      canvas.setAttribute("aria-label", t("{0}, layer {1}, head {2}: {3} by {3} cells; arrow keys move", names[name], chosen.layer, chosen.head, T));
     }
     function point() {
       cursor.style.setProperty("--column", cell.column);
@@ -130,17 +133,19 @@ function scoresView(panel) {
     const parts = [token(tokens[row]), " → ", token(tokens[column]), " · "];
     if (hasScores()) {
       const score = attention.score(chosen.layer, chosen.head, row, column);
-      const least = weight === 0 && !hidden(row, column) ? "below " : "";
-      parts.push("score ", make("b", { "data-number": "score" }, `${least}${fixed(score)}`), " · masked ", make("b", { "data-number": "masked" }, hidden(row, column) ? "−∞" : `${least}${fixed(score)}`), " · ");
+      const number = weight === 0 && !hidden(row, column) ? t("below {0}", fixed(score)) : fixed(score);
+      const masked = hidden(row, column) ? "−∞" : number;
+      parts.push(...mixed("score {0} · masked {1}", make("b", { "data-number": "score" }, number), make("b", { "data-number": "masked" }, masked)), " · ");
     }
-    parts.push("weight ", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : weightText(weight, row)));
+    parts.push(...mixed("weight {0}", make("b", { "data-number": "weight" }, hidden(row, column) ? "0" : weightText(weight, row))));
     readout.replaceChildren(...parts);
   }
 
   function weightText(weight, row) {
-    if (!attention.has(chosen.layer)) return "not in this page";
+    if (!attention.has(chosen.layer)) return t("not in this page");
     const number = weight || !attention.kept ? weight : attention.least(chosen.layer, chosen.head, row);
-    return `${number === weight ? "" : "at most "}${Number(number.toPrecision(3))}`;
+    const text = `${Number(number.toPrecision(3))}`;
+    return number === weight ? text : t("at most {0}", text);
   }
 
   // Two matrices lie on a page, and where they have no labels, side by side.
@@ -153,15 +158,15 @@ function scoresView(panel) {
   function notes(shown) {
     const found = [];
     if (attention.edited(chosen.layer)) {
-      found.push("Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1. ");
+      found.push(t("Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1."), t(" "));
     } else if (attention.score && !hasScores()) {
-      found.push(`The text is long: this page has the scores of layer ${data.attention.scores.layers.join(", ")} only. `);
+      found.push(t("The text is long: this page has the scores of {0} only.", layersNamed(data.attention.scores.layers)), t(" "));
     }
-    if (untold(chosen.layer)) found.push(`${untold(chosen.layer)} `);
+    if (untold(chosen.layer)) found.push(untold(chosen.layer), t(" "));
     const size = shown[0].size();
-    if (size < LABELLED) found.push("The cells are too small for numbers and for the names of tokens: only colours are drawn.");
-    else if (size < numbered()) found.push("The cells are too small for numbers: only colours are drawn.");
-    if (size < numbered()) found.push(hint("Point at one to read what it is."));
+    if (size < LABELLED) found.push(t("The cells are too small for numbers and for the names of tokens: only colours are drawn."));
+    else if (size < numbered()) found.push(t("The cells are too small for numbers: only colours are drawn."));
+    if (size < numbered()) found.push(hint(t("Point at one to read what it is.")));
     return found;
   }
 

@@ -37,32 +37,36 @@ function unshown(layer, head, query) {
 function products(layer, head, query, key, pick) {
   const { shown } = numbers;
   const { d_head } = data.model;
-  const keys = selection("with the key of", shown.map((position, index) => [index, `${spoken(tokens[position])} (position ${position})`]), pick);
+  const keys = selection(t("with the key of"), shown.map((position, index) => [index, spoken(tokens[position]) + t(" (position {0})", position)]), pick);
   keys.list.id = "walk-key";
   keys.list.value = key;
-  const controls = make("div", { class: "controls" }, make("span", {}, "The query of ", token(tokens[shown[query]])), keys.element);
+  const controls = make("div", { class: "controls" }, make("span", {}, mixed("The query of {0}", token(tokens[shown[query]]))), keys.element);
   const [q, k] = [numbers.ofHead("q", query, layer, head), numbers.ofHead("k", key, layer, head)];
   const each = Array.from(q, (value, i) => value * k[i]);
   const score = numbers.score(layer, head, query, key);
   const sum = score / data.walk.layers[layer].scaling;
-  const total = make("p", { class: "sum" }, `The sum of all ${d_head} products is `, make("b", { "data-number": "sum" }, fixed(sum)), scaling(layer) ? `; ${scaling(layer)} it is the score ` : ", which is the score: ", make("b", { "data-number": "score" }, fixed(score, 3)), ".");
-  const rows = [["query", q], ["key", k], ["product", each]].map(([name, values]) =>
-    make("div", { class: "line" }, make("span", { class: "sign" }, name === "key" ? "×" : name === "product" ? "=" : ""), make("span", { class: "what" }, name), cells(values.slice(0, 8), d_head, `product-${name}`))
+  const shownSum = make("b", { "data-number": "sum" }, fixed(sum));
+  const shownScore = make("b", { "data-number": "score" }, fixed(score, 3));
+  const total = make("p", { class: "sum" }, scaling(layer)
+    ? mixed("The sum of all {0} products is {1}; {2} it is the score {3}.", d_head, shownSum, scaling(layer), shownScore)
+    : mixed("The sum of all {0} products is {1}, which is the score: {2}.", d_head, shownSum, shownScore));
+  const rows = [["", "query", t("query"), q], ["×", "key", t("key"), k], ["=", "product", t("product"), each]].map(([sign, name, label, values]) =>
+    make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), cells(values.slice(0, 8), d_head, `product-${name}`))
   );
   if (!numbers.whole(layer)) {
-    return [controls, ...rows, total, make("p", { class: "note" }, `The text is long: this page has all ${d_head} numbers of queries and keys in layers ${numbers.wholeLayers.join(", ")} only; here are the first ${q.length}.`)];
+    return [controls, ...rows, total, make("p", { class: "note" }, t("The text is long: this page has all {0} numbers of queries and keys in layers {1} only; here are the first {2}.", d_head, listed(numbers.wholeLayers), q.length))];
   }
   const positive = each.filter((x) => x > 0).length;
-  return [controls, ...rows, productBars(each), make("p", { class: "note" }, `One bar for each of the ${d_head} products: ${positive} above zero raise the score, ${each.length - positive} lower it.`), total];
+  return [controls, ...rows, productBars(each), make("p", { class: "note" }, t("One bar for each of the {0} products: {1} above zero raise the score, {2} lower it.", d_head, positive, each.length - positive)), total];
 }
 
 function productBars(each) {
   const [width, half] = [10 * each.length, 48];
   const most = Math.max(...each.map(Math.abs), 1e-9);
-  const picture = draw("svg", { class: "products", viewBox: `0 0 ${width} ${2 * half}`, role: "img", preserveAspectRatio: "none", "aria-label": `The ${each.length} products, from ${fixed(Math.min(...each))} to ${fixed(Math.max(...each))}` });
+  const picture = draw("svg", { class: "products", viewBox: `0 0 ${width} ${2 * half}`, role: "img", preserveAspectRatio: "none", "aria-label": t("The {0} products, from {1} to {2}", each.length, fixed(Math.min(...each)), fixed(Math.max(...each))) });
   each.forEach((value, i) => {
     const height = (half * Math.abs(value)) / most;
-    picture.append(draw("rect", { x: 10 * i + 1, width: 8, y: value < 0 ? half : half - height, height, class: value < 0 ? "below" : "above", "data-product": value.toPrecision(6) }, draw("title", {}, `number ${i}: ${fixed(value, 3)}`)));
+    picture.append(draw("rect", { x: 10 * i + 1, width: 8, y: value < 0 ? half : half - height, height, class: value < 0 ? "below" : "above", "data-product": value.toPrecision(6) }, draw("title", {}, t("number {0}: {1}", i, fixed(value, 3)))));
   });
   picture.append(draw("line", { x1: 0, x2: width, y1: half, y2: half, class: "zero" }));
   return picture;
@@ -99,15 +103,18 @@ function softmaxTable(layer, head, query) {
   });
   const rest = unshown(layer, head, query);
   if (rest.all) {
-    const name = `${plural(rest.all, "other token")}${rest.others < rest.all ? `, ${whole(rest.all - rest.others)} of them later` : ""}`;
+    const all = plural(rest.all, "{0} other token", "{0} other tokens");
+    const name = rest.others < rest.all ? t("{0}, {1} of them later", all, whole(rest.all - rest.others)) : all;
     rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, name), make("td", {}), make("td", {}), make("td", {}), numberCell(fixed(rest.weight, 4)), barCell(rest.weight), numberCell(fixed(rest.unmasked, 4)), barCell(rest.unmasked, "without")));
   }
-  const headings = ["key of", `query · key ${scaling(layer)}`, "masked", "exp(score − largest)", "weight", "", "without a mask", ""];
+  const headings = [t("key of"), t("query · key {0}", scaling(layer)), t("masked"), t("exp(score − largest)"), t("weight"), "", t("without a mask"), ""];
   const later = shown.reduce((sum, _, key) => sum + (numbers.hidden(query, key) ? numbers.unmasked(layer, head, query, key) : 0), 0);
   const last = shown[query] === T - 1;
   return [
-    numberTable("walk-softmax", "Scores, mask and softmax", headings, rows),
-    make("p", { class: "note" }, "Right: the same scores without a mask. ", ...(last ? ["Nothing follows the last token, so it is the same; follow another one to see what the mask changes."] : ["The tokens behind ", token(tokens[shown[query]]), ` that are shown would take `, make("b", { "data-number": "later" }, percent(later)), " of the weight. (Only this layer's mask is taken away: what reaches the layer was computed with masks.)"])),
+    numberTable("walk-softmax", t("Scores, mask and softmax"), headings, rows),
+    make("p", { class: "note" }, t("Right: the same scores without a mask."), t(" "), last
+      ? t("Nothing follows the last token, so it is the same; follow another one to see what the mask changes.")
+      : mixed("The tokens behind {0} that are shown would take {1} of the weight. (Only this layer's mask is taken away: what reaches the layer was computed with masks.)", token(tokens[shown[query]]), make("b", { "data-number": "later" }, percent(later)))),
   ];
 }
 
@@ -121,14 +128,14 @@ function weightedValues(layer, head, query) {
   shown.forEach((position, key) => {
     if (attention.causal && numbers.hidden(query, key)) return;
     const strip = cells(numbers.ofHead("v", key, layer, head).slice(0, 8), data.model.d_head, "v", position);
-    const faded = line(lines.length ? "+" : "", [make("b", {}, fixed(weights[key], 3)), " × value of ", token(tokens[position])], strip);
+    const faded = line(lines.length ? "+" : "", mixed("{0} × value of {1}", make("b", {}, fixed(weights[key], 3)), token(tokens[position])), strip);
     faded.classList.add("faded");
     faded.style.setProperty("--v", weights[key] / most);
     lines.push(faded);
   });
   const { others, weight } = unshown(layer, head, query);
-  if (others) lines.push(line("+", plural(others, "other token"), make("span", { class: "more" }, `each with its weight, together ${fixed(weight, 3)}`)));
-  return [...lines, line("=", "what this head found", cells(numbers.ofHead("z", query, layer, head), data.model.d_head, "z", shown[query]))];
+  if (others) lines.push(line("+", plural(others, "{0} other token", "{0} other tokens"), make("span", { class: "more" }, t("each with its weight, together {0}", fixed(weight, 3)))));
+  return [...lines, line("=", t("what this head found"), cells(numbers.ofHead("z", query, layer, head), data.model.d_head, "z", shown[query]))];
 }
 
 // All heads of a layer for one token: small bars, one for each shown token, on one scale.
@@ -142,13 +149,16 @@ function allHeads(layer, head, query) {
     return make(
       "button",
       { type: "button", class: "small-head", "data-stop": true, "data-head": other, "aria-pressed": `${other === head}`, onclick: () => choose(layer, other) },
-      make("span", { class: "name" }, `head ${other}`),
+      make("span", { class: "name" }, t("head {0}", other)),
       picture,
       make("span", { class: "best" }, token(tokens[shown[best]]), ` ${percent(weights[best])}`)
     );
   });
-  const group = make("div", { class: "small-heads", role: "group", "aria-label": `Heads of layer ${layer}` }, cards);
+  const group = make("div", { class: "small-heads", role: "group", "aria-label": t("Heads of layer {0}", layer) }, cards);
   roving(group);
   const rest = unshown(layer, head, query);
-  return [group, make("p", { class: "note" }, `One bar for each token shown, as high as its weight (the full height is 100%); the strongest is named.${rest.others ? ` The weight of ${plural(rest.others, "other token")} is not in the picture.` : ""}`)];
+  return [group, make("p", { class: "note" }, [
+    t("One bar for each token shown, as high as its weight (the full height is 100%); the strongest is named."),
+    ...(rest.others ? [t("The weight of {0} is not in the picture.", plural(rest.others, "{0} other token", "{0} other tokens"))] : []),
+  ].join(t(" ")))];
 }

@@ -74,7 +74,13 @@ function searchView(panel) {
     const shown = node.children.filter((child) => !child.outside);
     if (!shown.length) return "";
     const p = shown.reduce((sum, child) => sum + Math.exp(child.logprob), 0);
-    return `Of ${whole(data.model.n_vocab)} tokens that could follow, ${shown.length} are drawn; the others have ${percent(Math.max(0, 1 - p))} together.`;
+    return t("Of {0} tokens that could follow, {1} are drawn; the others have {2} together.", whole(data.model.n_vocab), shown.length, percent(Math.max(0, 1 - p)));
+  }
+
+  function fateOf(node) {
+    if (node.outside) return t("greedy decoding only: the search does not go here");
+    if (node.fate === "ended") return t("the text ends here");
+    return node.lives ? t("kept: no. {0} of its step", Number(node.fate.split(" ")[1]) + 1) : t("not among the best: given up");
   }
 
   // The whole way to the node is lit: boxes with the same token differ by what stands before.
@@ -83,7 +89,7 @@ function searchView(panel) {
       for (const element of [one.button, one.line]) element?.classList.toggle("lit", node !== root && begins(one.ids, node.ids));
     }
     if (node === root) {
-      readout.replaceChildren("The text itself: the search goes on from here. ", unseen(node));
+      readout.replaceChildren(t("The text itself: the search goes on from here."), t(" "), unseen(node));
       return;
     }
     readout.replaceChildren(
@@ -91,9 +97,9 @@ function searchView(panel) {
       make(
         "span",
         { class: "told" },
-        `step ${node.depth}: probability `, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob))),
-        ...(node.score === undefined ? [] : [" · joint log-probability ", make("b", { "data-number": "joint" }, fixed(node.score, 3)), ` (${percent(Math.exp(node.score))})`]),
-        node.outside ? " · greedy decoding only: the search does not go here" : node.fate === "ended" ? " · the text ends here" : node.lives ? ` · kept: no. ${Number(node.fate.split(" ")[1]) + 1} of its step` : " · not among the best: given up"
+        mixed("step {0}: probability {1}", node.depth, make("b", { "data-number": "probability" }, percent(Math.exp(node.logprob)))), " · ",
+        ...(node.score === undefined ? [] : [mixed("joint log-probability {0} ({1})", make("b", { "data-number": "joint" }, fixed(node.score, 3)), percent(Math.exp(node.score))), " · "]),
+        fateOf(node)
       ),
       make("span", { class: "told" }, unseen(node))
     );
@@ -102,7 +108,7 @@ function searchView(panel) {
   const height = Math.max(...columns.map((column) => column.length)) * high;
   const width = right;
   const lines = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
-  const tree = make("div", { class: "tree", role: "group", "aria-label": "Search tree", "--width": `${width}px`, "--height": `${height}px`, "--fit": Math.min(0.62, 690 / width).toFixed(3) }, lines);
+  const tree = make("div", { class: "tree", role: "group", "aria-label": t("Search tree"), "--width": `${width}px`, "--height": `${height}px`, "--fit": Math.min(0.62, 690 / width).toFixed(3) }, lines);
   // In order of drawing: what matters lies on top.
   for (const node of [...nodes].sort((a, b) => kindOf(a).length - kindOf(b).length)) {
     if (node === root) continue;
@@ -114,7 +120,7 @@ function searchView(panel) {
   for (const node of nodes) {
     const place = placeOf(node);
     const number = place < 0 ? null : make("b", { class: "place", "aria-hidden": "true" }, `${place + 1}`);
-    const face = node === root ? ["text"] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob))), number];
+    const face = node === root ? [t("text")] : [token(node.id), make("small", {}, percent(Math.exp(node.logprob))), number];
     const button = make(
       "button",
       { type: "button", class: `node ${kindOf(node)}`, "data-stop": true, "data-path": node.ids.join(" "), "--x": `${node.x}px`, "--y": `${node.y}px`, "--wide": `${node.width}px`, onmouseenter: () => tell(node), onfocus: () => tell(node), onclick: () => tell(node) },
@@ -129,16 +135,16 @@ function searchView(panel) {
 
   // What tells a box from others with the same token.
   function descriptionOf(node, place) {
-    const before = node.ids.length > 1 ? `after ${heard(path(node.ids.slice(0, -1)))}` : "first";
-    return `${before}${place < 0 ? "" : `, end of text no. ${place + 1}`}`;
+    const before = node.ids.length > 1 ? t("after {0}", heard(path(node.ids.slice(0, -1)))) : t("first");
+    return place < 0 ? before : t("{0}, end of text no. {1}", before, place + 1);
   }
 
   const factor = Math.exp(best.joint - told.greedy.joint);
   const textOf = (result) => result.ids.map((id) => data.pieces[id]).join("");
   const twin = (result) => told.found.findIndex((other) => other !== result && !same(other.ids, result.ids) && textOf(other) && textOf(other) === textOf(result));
   const notes = (result) => [
-    result.finish_reason === "eos" ? " (ends)" : "",
-    twin(result) < 0 ? "" : make("small", { class: "note" }, ` the text of no. ${twin(result) + 1}, cut into other tokens`),
+    result.finish_reason === "eos" ? t(" (ends)") : "",
+    twin(result) < 0 ? "" : make("small", { class: "note" }, " ", t("the text of no. {0}, cut into other tokens", twin(result) + 1)),
   ];
   const row = (name, result, kind) =>
     make(
@@ -152,18 +158,18 @@ function searchView(panel) {
   const summary = make(
     "table",
     { class: "plain found" },
-    make("thead", {}, make("tr", {}, ["", "continuation", "joint log-probability", "probability"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
-    make("tbody", {}, told.found.map((result, i) => row(`no. ${i + 1}${i ? "" : ", the best"}`, result, i ? "" : "best")), row("greedy", told.greedy, "greedy"))
+    make("thead", {}, make("tr", {}, ["", t("continuation"), t("joint log-probability"), t("probability")].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
+    make("tbody", {}, told.found.map((result, i) => row(i ? t("no. {0}", i + 1) : t("no. 1, the best"), result, i ? "" : "best")), row(t("greedy"), told.greedy, "greedy"))
   );
   const verdict = same(best.ids, told.greedy.ids)
-    ? "Here greedy decoding, the most probable token at every step, finds the same text."
+    ? t("Here greedy decoding, the most probable token at every step, finds the same text.")
     : factor >= 1
-      ? `The best text found is ${Number(factor.toPrecision(3))} times as probable as the greedy one: the most probable next token need not begin the most probable text.`
-      : "Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.";
+      ? t("The best text found is {0} times as probable as the greedy one: the most probable next token need not begin the most probable text.", Number(factor.toPrecision(3)))
+      : t("Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.");
 
   panel.append(
-    make("p", {}, `Beam search keeps the ${told.num_beams} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one. A number at the end of a way is that of its text. Of the tokens given up, two are drawn for each text.`, hint("Point at a box, or move with the arrow keys, to light its way and to see what is not drawn.")),
-    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Texts found" }, summary),
+    make("p", {}, t("Beam search keeps the {0} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one. A number at the end of a way is that of its text. Of the tokens given up, two are drawn for each text.", told.num_beams), hint(t("Point at a box, or move with the arrow keys, to light its way and to see what is not drawn."))),
+    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Texts found") }, summary),
     make("p", { class: "verdict" }, verdict),
     make("div", { class: "scroll" }, tree),
     readout

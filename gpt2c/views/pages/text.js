@@ -16,9 +16,9 @@ function textView(panel) {
     entropy: (i) => arrays.entropies[i] / Math.log(n_vocab),
   };
   const meanings = {
-    probability: ["certain", `1 in ${whole(n_vocab)}`],
-    rank: ["first choice", "last choice"],
-    entropy: ["decided", "undecided"],
+    probability: [t("certain"), t("1 in {0}", whole(n_vocab))],
+    rank: [t("first choice"), t("last choice")],
+    entropy: [t("decided"), t("undecided")],
   };
   let shade = "probability";
 
@@ -32,46 +32,46 @@ function textView(panel) {
   // A line ends where the text's line ends.
   const ended = new Set(words.filter((_, position) => data.pieces[tokens[position]]?.endsWith("\n")));
   const lines = grouped(tokens, words).flatMap((node) => (ended.has(node) ? [node, make("br")] : [node]));
-  const running = make("div", { class: "running", role: "group", "aria-label": "Text" }, lines);
+  const running = make("div", { class: "running", role: "group", "aria-label": t("Text") }, lines);
   roving(running);
-  const details = make("div", { class: "details", tabindex: 0, role: "region", "aria-label": "The chosen token", "aria-live": "polite" });
+  const details = make("div", { class: "details", tabindex: 0, role: "region", "aria-label": t("The chosen token"), "aria-live": "polite" });
   const scaleBox = make("div");
-  const choices = choice("Colour", [["probability", "probability"], ["rank", "rank"], ["entropy", "entropy"]], shade, (value) => {
+  const choices = choice(t("Colour"), [["probability", t("probability")], ["rank", t("rank")], ["entropy", t("entropy")]], shade, (value) => {
     shade = value;
     recolour();
   });
 
   panel.append(
-    make("p", {}, "How well the model foresaw each token, given those before it: orange is unexpected (or, by entropy, undecided). The first token has nothing before it and is not judged.", hint("Point at a token, or move with the arrow keys, for what was most probable in its place.")),
+    make("p", {}, t("How well the model foresaw each token, given those before it: orange is unexpected (or, by entropy, undecided). The first token has nothing before it and is not judged."), hint(t("Point at a token, or move with the arrow keys, for what was most probable in its place."))),
     make("div", { class: "controls" }, choices, scaleBox),
-    ...(told ? [make("p", { class: "note" }, `Perplexity ${told.perplexity.toLocaleString("en", { maximumSignificantDigits: 5 })}, over ${plural(T - 1, "token")}.`)] : []),
+    ...(told ? [make("p", { class: "note" }, t("Perplexity {0}, over {1}.", told.perplexity.toLocaleString("en", { maximumSignificantDigits: 5 }), plural(T - 1, "{0} token", "{0} tokens")))] : []),
     make("div", { class: "reading" }, running, details)
   );
 
   function tell(position) {
     words.forEach((word, index) => word.classList.toggle("active", index === position));
     if (position === 0 || !told) {
-      details.replaceChildren(make("p", {}, token(tokens[position]), " stands first: nothing to foresee it from."));
+      details.replaceChildren(make("p", {}, mixed("{0} stands first: nothing to foresee it from.", token(tokens[position]))));
       return;
     }
     const i = position - 1;
     const rows = Array.from({ length: told.k }, (_, j) => {
       const id = arrays.ids[i * told.k + j];
-      return { id, p: Math.exp(arrays.tops[i * told.k + j]), note: id === tokens[position] ? "stands here" : "" };
+      return { id, p: Math.exp(arrays.tops[i * told.k + j]), note: id === tokens[position] ? t("stands here") : "" };
     });
     if (!rows.some((row) => row.id === tokens[position])) {
-      rows.push({ id: tokens[position], p: Math.exp(arrays.logprobs[i]), note: `stands here, rank ${whole(arrays.ranks[i])}` });
+      rows.push({ id: tokens[position], p: Math.exp(arrays.logprobs[i]), note: t("stands here, rank {0}", whole(arrays.ranks[i])) });
     }
     rows.push(others(rows, n_vocab));
     details.replaceChildren(
       make(
         "p",
         {},
-        token(tokens[position]), " probability ", make("b", { "data-number": "probability" }, percent(Math.exp(arrays.logprobs[i]))),
-        " · rank ", make("b", { "data-number": "rank" }, whole(arrays.ranks[i])),
-        " · entropy ", make("b", { "data-number": "entropy" }, fixed(arrays.entropies[i])), " nats"
+        mixed("{0} probability {1}", token(tokens[position]), make("b", { "data-number": "probability" }, percent(Math.exp(arrays.logprobs[i])))), " · ",
+        mixed("rank {0}", make("b", { "data-number": "rank" }, whole(arrays.ranks[i]))), " · ",
+        mixed("entropy {0} nats", make("b", { "data-number": "entropy" }, fixed(arrays.entropies[i])))
       ),
-      bars(rows, "Most probable here")
+      bars(rows, t("Most probable here"))
     );
   }
 

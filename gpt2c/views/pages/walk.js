@@ -2,17 +2,17 @@
 
 // Its steps: names in the map and in links, and titles.
 const STEPS = [
-  ["tokens", "The text in tokens"],
-  ["embedding", "Token row + position row"],
-  ["norm", "LayerNorm"],
-  ["projections", "Query, key, value"],
-  ["products", "Query · key, number by number"],
-  ["attention", "Score, mask, softmax"],
-  ["values", "Values, weighted and summed"],
-  ["all-heads", "All heads of the layer"],
-  ["feed-forward", "Projection and feed-forward"],
-  ["logits", "Last LayerNorm and logits"],
-  ["sampling", "The next token"],
+  ["tokens", t("The text in tokens")],
+  ["embedding", t("Token row + position row")],
+  ["norm", t("LayerNorm")],
+  ["projections", t("Query, key, value")],
+  ["products", t("Query · key, number by number")],
+  ["attention", t("Score, mask, softmax")],
+  ["values", t("Values, weighted and summed")],
+  ["all-heads", t("All heads of the layer")],
+  ["feed-forward", t("Projection and feed-forward")],
+  ["logits", t("Last LayerNorm and logits")],
+  ["sampling", t("The next token")],
 ];
 
 function walkView(panel) {
@@ -27,12 +27,15 @@ function walkView(panel) {
   const line = (sign, label, content) =>
     make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
   const current = () => token(tokens[shown[numbers.at()]]);
+  const count = (tokens) => plural(tokens, "{0} token", "{0} tokens");
   const para = (...content) => make("p", {}, ...content);
 
+  const bold = (text) => make("b", {}, text);
+
   // What is chosen, always in sight.
-  const layers = selection("Layer", data.walk.layers.map((_, layer) => [layer, `${layer}`]), (layer) => choose(layer, chosen.head));
-  const heads = selection("Head", headOptions(), (head) => choose(chosen.layer, head));
-  const followed = selection("Token", shown.map((position) => [position, `${position}: ${spoken(tokens[position])}`]), follow);
+  const layers = selection(t("Layer"), data.walk.layers.map((_, layer) => [layer, `${layer}`]), (layer) => choose(layer, chosen.head));
+  const heads = selection(t("Head"), headOptions(), (head) => choose(chosen.layer, head));
+  const followed = selection(t("Token"), shown.map((position) => [position, `${position}: ${spoken(tokens[position])}`]), follow);
   layers.list.id = "walk-layer";
   heads.list.id = "walk-head";
   followed.list.id = "walk-token";
@@ -40,8 +43,8 @@ function walkView(panel) {
 
   function chips() {
     const marks = (position) => [
-      data.starts.length && position < data.starts.length && data.starts.every((id, i) => tokens[i] === id) ? "begins the text" : null,
-      position && data.ends.includes(tokens[position]) ? "ends a text" : null,
+      data.starts.length && position < data.starts.length && data.starts.every((id, i) => tokens[i] === id) ? t("begins the text") : null,
+      position && data.ends.includes(tokens[position]) ? t("ends a text") : null,
     ].filter(Boolean);
     const row = shown.map((position) => {
       const input = make("input", { type: "radio", name: "followed", value: position });
@@ -52,31 +55,31 @@ function walkView(panel) {
         { class: "chip" },
         token(tokens[position]),
         partOf(position),
-        make("small", {}, `row ${whole(tokens[position])}`),
-        make("small", {}, `position ${position}`),
+        make("small", {}, t("row {0}", whole(tokens[position]))),
+        make("small", {}, t("position {0}", position)),
         marks(position).map((text) => make("small", {}, text))
       ));
     });
     return [
-      make("fieldset", { class: "chips" }, make("legend", {}, "Follow the token"), make("div", {}, row)),
-      T > n ? make("p", { class: "note" }, `The text has ${plural(T - n, "token")} more. They take part in all sums, and the other views show them; the walk has the numbers of ${plural(n, "token")}: the last, the most telling, and those to which these two attend most where the page opens.`) : null,
+      make("fieldset", { class: "chips" }, make("legend", {}, t("Follow the token")), make("div", {}, row)),
+      T > n ? make("p", { class: "note" }, t("The text has {0} more. They take part in all sums, and the other views show them; the walk has the numbers of {1}: the last, the most telling, and those to which these two attend most where the page opens.", count(T - n), count(n))) : null,
     ];
   }
 
   function embedding() {
     const { layer } = chosen;
     return [
-      line("", ["token ", current()], strip("embed")),
-      line("+", `position ${shown[numbers.at()]}`, strip("pos_embed")),
-      layer === 0 ? null : line("⋯", layer === 1 ? "layer 0 adds" : `layers 0 to ${layer - 1} add`, make("span", { class: "more" }, "what steps 3 to 9 show for one layer")),
-      line("=", `what enters layer ${layer}`, strip("resid_pre", layer)),
+      line("", mixed("token {0}", current()), strip("embed")),
+      line("+", t("position {0}", shown[numbers.at()]), strip("pos_embed")),
+      layer === 0 ? null : line("⋯", layer === 1 ? t("layer 0 adds") : t("layers 0 to {0} add", layer - 1), make("span", { class: "more" }, t("what steps 3 to 9 show for one layer"))),
+      line("=", t("what enters layer {0}", layer), strip("resid_pre", layer)),
     ];
   }
 
   const norm = () => [
-    para("mean ", make("b", {}, fixed(numbers.column("mean", numbers.at(), chosen.layer), 4)), " · divided by ", make("b", {}, fixed(numbers.column("scale", numbers.at(), chosen.layer), 4))),
-    line("", "before", strip("resid_pre", chosen.layer)),
-    line("→", "after", strip("normalized", chosen.layer)),
+    para(mixed("mean {0} · divided by {1}", ...["mean", "scale"].map((name) => bold(fixed(numbers.column(name, numbers.at(), chosen.layer), 4))))),
+    line("", t("before"), strip("resid_pre", chosen.layer)),
+    line("→", t("after"), strip("normalized", chosen.layer)),
   ];
 
   function projections() {
@@ -90,10 +93,10 @@ function walkView(panel) {
         make("td", {}, headStrip("v", at, 4))
       )
     );
-    const head = make("thead", {}, make("tr", {}, ["token", "key", "value"].map((name) => make("th", { scope: "col" }, name))));
+    const head = make("thead", {}, make("tr", {}, [t("token"), t("key"), t("value")].map((name) => make("th", { scope: "col" }, name))));
     return [
-      line("", ["query of ", current()], headStrip("q", focus)),
-      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys and values" }, make("table", { class: "plain" }, head, make("tbody", {}, rows))),
+      line("", mixed("query of {0}", current()), headStrip("q", focus)),
+      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Keys and values") }, make("table", { class: "plain" }, head, make("tbody", {}, rows))),
     ];
   }
 
@@ -110,22 +113,22 @@ function walkView(panel) {
     const { layer } = chosen;
     const middle = data.cross ? "resid_mid_cross" : "resid_mid";
     return [
-      line("", n_head === 1 ? "the head, projected" : `${n_head} heads side by side, projected`, strip("attn_out", layer)),
-      line("+", "what entered the layer", strip("resid_pre", layer)),
-      line("=", "between the halves", strip("resid_mid", layer)),
-      ...(data.cross ? [line("+", "from the source, by cross-attention", strip("cross_attn_out", layer)), line("=", "before feed-forward", strip(middle, layer))] : []),
-      line("→", "normalised", strip("normalized2", layer)),
-      line("→", `${whole(n_inner)} numbers wide`, strip("pre", layer)),
-      line("→", data.model.activation.startsWith("gelu") ? "through GELU" : `through ${data.model.activation}`, strip("post", layer)),
-      line("→", "and narrow again", strip("mlp_out", layer)),
-      line("+", data.cross ? "before feed-forward" : "between the halves", strip(middle, layer)),
-      line("=", "what leaves the layer", strip("resid_post", layer)),
+      line("", n_head === 1 ? t("the head, projected") : t("{0} heads side by side, projected", n_head), strip("attn_out", layer)),
+      line("+", t("what entered the layer"), strip("resid_pre", layer)),
+      line("=", t("between the halves"), strip("resid_mid", layer)),
+      ...(data.cross ? [line("+", t("from the source, by cross-attention"), strip("cross_attn_out", layer)), line("=", t("before feed-forward"), strip(middle, layer))] : []),
+      line("→", t("normalised"), strip("normalized2", layer)),
+      line("→", t("{0} numbers wide", whole(n_inner)), strip("pre", layer)),
+      line("→", t("through {0}", data.model.activation.startsWith("gelu") ? "GELU" : data.model.activation), strip("post", layer)),
+      line("→", t("and narrow again"), strip("mlp_out", layer)),
+      line("+", data.cross ? t("before feed-forward") : t("between the halves"), strip(middle, layer)),
+      line("=", t("what leaves the layer"), strip("resid_post", layer)),
     ];
   }
 
   const logits = () => [
-    line("", n_layer - 1 === chosen.layer ? "what leaves the last layer" : `after layer ${n_layer - 1}, the last`, strip("resid_last")),
-    line("→", "normalised", strip("normalized_last")),
+    line("", n_layer - 1 === chosen.layer ? t("what leaves the last layer") : t("after layer {0}, the last", n_layer - 1), strip("resid_last")),
+    line("→", t("normalised"), strip("normalized_last")),
     next.logits(),
   ];
 
@@ -137,24 +140,33 @@ function walkView(panel) {
     "feed-forward": feedForward, logits, sampling: next.sampler,
   };
 
-  const others = n_layer > 2 ? `The other ${n_layer - 1} layers do the same with numbers of their own.` : n_layer > 1 ? "The other layer does the same with numbers of its own." : "";
-  const bold = (text) => make("b", {}, text);
+  const others = n_layer > 2 ? t("The other {0} layers do the same with numbers of their own.", n_layer - 1) : n_layer > 1 ? t("The other layer does the same with numbers of its own.") : "";
   const words = {
-    tokens: () => para("The model reads tokens: pieces of text from a fixed vocabulary of ", whole(n_vocab), ". A token is the number of a row in the embedding table. ", make("span", { class: "mark" }, "␣"), " is a space."),
-    embedding: () => para(`The token's row of the embedding table, ${whole(n_embd)} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of ${whole(n_embd)} numbers: the residual stream.`),
-    norm: () => para(`Layer ${chosen.layer} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)`),
-    projections: () => para("Three learned projections of the same row: the ", bold("query"), " is what a token looks for, the ", bold("key"), " what it offers, the ", bold("value"), ` what it hands over. Each of the ${plural(n_head, "head")} has ${d_head} numbers of each${n_kv_head < n_head ? ", of which all heads share key and value" : ""}; these are of layer ${chosen.layer}, head ${chosen.head}.`),
-    products: () => para("A query and a key are multiplied number by number, and the products are added up: a dot product. It is large where both point the same way."),
-    attention: () => para("The query of ", current(), ` times each key, ${scaling(chosen.layer) || "not scaled"}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.`, attention.edited(chosen.layer) ? " Here they were edited: the weights do not follow from the scores shown." : ""),
-    values: () => para("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to ", current(), "."),
-    "all-heads": () => para(`The ${plural(n_head, "head")} of layer ${chosen.layer} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.`),
-    "feed-forward": () => para(`All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again.${data.cross ? " In between comes cross-attention, which has a view of its own." : ""} ${others}`),
-    logits: () => para("The row that leaves the last layer, normalised, times every row of the vocabulary's table: one logit for each of ", whole(n_vocab), " tokens. The larger it is, the better the token fits behind ", current(), "."),
+    tokens: () => para(mixed("The model reads tokens: pieces of text from a fixed vocabulary of {0}. A token is the number of a row in the embedding table. {1} is a space.", whole(n_vocab), make("span", { class: "mark" }, "␣"))),
+    embedding: () => para(t("The token's row of the embedding table, {0} numbers of which the first are shown, plus the row of the place where it stands. From here on every token has its own row of {0} numbers: the residual stream.", whole(n_embd))),
+    norm: () => para(t("Layer {0} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)", chosen.layer)),
+    projections: () => para(mixed("Three learned projections of the same row: the {0} is what a token looks for, the {1} what it offers, the {2} what it hands over.", bold(t("query")), bold(t("key")), bold(t("value"))), t(" "), eachHas()),
+    products: () => para(t("A query and a key are multiplied number by number, and the products are added up: a dot product. It is large where both point the same way.")),
+    attention: () => para(mixed("The query of {0} times each key, {1}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.", current(), scaling(chosen.layer) || t("not scaled")), attention.edited(chosen.layer) ? t(" ") + t("Here they were edited: the weights do not follow from the scores shown.") : ""),
+    values: () => para(mixed("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to {0}.", current())),
+    "all-heads": () => para(t("The {0} of layer {1} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.", plural(n_head, "{0} head", "{0} heads"), chosen.layer)),
+    "feed-forward": () => para([
+      t("All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again."),
+      ...(data.cross ? [t("In between comes cross-attention, which has a view of its own.")] : []),
+      others,
+    ].join(t(" "))),
+    logits: () => para(mixed("The row that leaves the last layer, normalised, times every row of the vocabulary's table: one logit for each of {0} tokens. The larger it is, the better the token fits behind {1}.", whole(n_vocab), current())),
     sampling: () => [
-      para("Softmax makes the logits probabilities of what follows ", current(), ". Sampling divides them by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k most probable, top p the fewest that together reach p."),
-      para("Then one token is drawn, appended, and everything begins again for it.", ...(data.ends.length ? [" If it is ", ...data.ends.flatMap((id, i) => [i ? " or " : "", token(id)]), ", the text ends there."] : [])),
+      para(mixed("Softmax makes the logits probabilities of what follows {0}. Sampling divides them by the temperature first: below 1 the probable becomes more so, above 1 less. Top k keeps only the k most probable, top p the fewest that together reach p.", current())),
+      para(t("Then one token is drawn, appended, and everything begins again for it."), ...(data.ends.length ? [t(" "), mixed("If it is {0}, the text ends there.", data.ends.map((id, i) => [i ? t(" or ") : "", token(id)]))] : [])),
     ],
   };
+
+  function eachHas() {
+    const values = [plural(n_head, "{0} head", "{0} heads"), d_head, chosen.layer, chosen.head];
+    if (n_kv_head === n_head) return t("Each of the {0} has {1} numbers of each; these are of layer {2}, head {3}.", ...values);
+    return t("Each of the {0} has {1} numbers of each, of which all heads share key and value; these are of layer {2}, head {3}.", ...values);
+  }
 
   const list = make("ol", { class: "walk" });
   const items = Object.fromEntries(STEPS.map(([name, title]) => {
@@ -206,7 +218,7 @@ function walkView(panel) {
   });
 
   panel.append(
-    para("One pass through the model, in the order in which things are computed, with the numbers of this text. Choose the layer, the head and the token here or in the map above."),
+    para(t("One pass through the model, in the order in which things are computed, with the numbers of this text. Choose the layer, the head and the token here or in the map above.")),
     bar,
     list
   );
