@@ -12,6 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from gpt2c.tokenizer.bpe import BPETokenizer
+from gpt2c.tokenizer.load import unpack
 from gpt2c.tokenizer.vocabulary import NotExact, compile_vocabulary
 
 # GPT-2's characters for the 256 bytes.
@@ -111,19 +112,30 @@ def test_trained_vocabularies_against_tokenizers(corpus, probes, seed):
 added = st.lists(st.text("zq[", min_size=2, max_size=4), unique=True, max_size=5)
 
 
+flags = st.lists(st.booleans(), min_size=5, max_size=5)
+# Of the last ones, U+0085 and U+3000 are white space, U+001F and U+200B are not (Unicode's White_Space).
+letters = "zq[é \n\x85\u3000\x1f\u200b"
+
+
 @settings(max_examples=300)
-@given(tokens=added, late=st.lists(st.booleans(), min_size=5, max_size=5), text=st.text("zq[é ", max_size=30))
-def test_added_tokens_against_tokenizers(tokens, late, text):
+@given(tokens=added, late=flags, left=flags, right=flags, text=st.text(letters, max_size=30))
+def test_added_tokens_against_tokenizers(tokens, late, left, right, text):
     tokenizers = pytest.importorskip("tokenizers")
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "special": False}
     entries = [
-        {"id": 316 + n, "content": token, "normalized": late[n]} | flags for n, token in enumerate(tokens)
+        {"id": 316 + n, "content": token, "single_word": False, "special": False}
+        | {"normalized": late[n], "lstrip": left[n], "rstrip": right[n]}
+        for n, token in enumerate(tokens)
     ]
     description = described(added_tokens=entries)
     oracle = tokenizers.Tokenizer.from_str(json.dumps(description))
     tokenizer = BPETokenizer(compile_vocabulary(description, "here"), name="", kind="")
     assert tokenizer.encode(text) == oracle.encode(text).ids
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    if not (any(left) or any(right)):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    packed = json.loads(json.dumps(tokenizer.packed()))
+    assert unpack(packed, "there", 400).encode(text) == tokenizer.encode(text)
+    again = compile_vocabulary(tokenizer.described(), "there")
+    assert BPETokenizer(again, name="", kind="").encode(text) == tokenizer.encode(text)
 
 
 def test_added_tokens_that_overlap():

@@ -96,6 +96,8 @@ FOLDERS = {
     ),
 }  # fmt: skip
 
+NATIVE = ("byte-level", "roberta")
+
 
 def folder_of(path, name):
     model_type, files, *_ = FOLDERS[name]
@@ -104,7 +106,7 @@ def folder_of(path, name):
 
 def loaded(path, name):
     """The tokenizer of a folder; those that are no byte-level BPE as GPT-2's need the library tokenizers."""
-    if not name.startswith("byte-level"):
+    if not name.startswith(NATIVE):
         pytest.importorskip("tokenizers")
     return load_tokenizer(folder_of(path, name), SimpleNamespace(n_vocab=300))
 
@@ -121,7 +123,7 @@ def check(tokenizer, name):
 def test_it_is_the_tokenizer_of_transformers(name, tmp_path):
     tokenizer = loaded(tmp_path, name)
     check(tokenizer, name)
-    assert ("tiktoken" in tokenizer.kind) == name.startswith("byte-level")
+    assert ("tiktoken" in tokenizer.kind) == name.startswith(NATIVE)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -1,12 +1,12 @@
 """Write what transformers computes with the two models, in float32 with plain ("eager") attention.
 
-`python make_references.py DATA OUT` reads the models in OUT/dates and OUT/tales-masked, those that are there,
+`python make_references.py DATA OUT` reads the models in OUT/dates and OUT/masked, those that are there,
 and writes beside them
 
 - dates/cases.tsv: 200 of the days held out: the text and its digits;
 - dates/reference.json: 20 of these texts, their token ids and what greedy decoding writes;
 - dates/cross-attention.npz: the attention weights of one text;
-- tales-masked/reference.npz: ten sentences with [MASK] and the five most probable tokens for it.
+- masked/reference.npz: ten sentences with [MASK] and the five most probable tokens for it.
 """
 
 import json
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BertForMaskedLM, EncoderDecoderModel, GPT2Tokenizer
+from transformers import AutoTokenizer, BertForMaskedLM, EncoderDecoderModel
 
 ATTENDED = "on Thursday, the third of May, nineteen eighty-four"
 SENTENCES = """
 Once upon a [MASK] there was a king who had three daughters.
 The old [MASK] lived alone in a little house in the forest.
 "Who are you?" asked the [MASK].
-The wolf said to Little Red [MASK]: "Good day."
+The wolf said to Little Red [MASK] Hood: "Good day."
 The prince took her by the [MASK] and led her away.
 He got on his [MASK] and rode away.
 The princess was as [MASK] as the day.
@@ -35,7 +35,7 @@ The king gave him half of his [MASK] and his daughter for a wife.
 def eager(kind, folder):
     """Return a model in float32, with plain attention."""
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    return model.eval(), GPT2Tokenizer.from_pretrained(folder)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()
@@ -78,8 +78,7 @@ def masked(folder):
     model, tokenizer = eager(BertForMaskedLM, folder)
     arrays = {"sentences": np.array(SENTENCES)}
     for i, sentence in enumerate(SENTENCES):
-        eot = tokenizer.eos_token_id
-        ids = torch.tensor([[eot, *tokenizer(sentence).input_ids, eot]])
+        ids = tokenizer(sentence, return_tensors="pt").input_ids
         logits = model(ids).logits[0]
         top = logits[(ids[0] == tokenizer.mask_token_id).nonzero()[0, 0]].softmax(-1).topk(5)
         arrays |= {f"input_ids_{i}": ids[0].numpy(), f"logits_{i}": logits.numpy()}
@@ -96,8 +95,8 @@ def main():
     data, out = map(Path, sys.argv[1:])
     if (out / "dates").exists():
         dates(data, out / "dates")
-    if (out / "tales-masked").exists():
-        masked(out / "tales-masked")
+    if (out / "masked").exists():
+        masked(out / "masked")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, ByteLevelBPETokenizer
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer
+from tokenizers.processors import TemplateProcessing
 from training import arguments, save, train
-from transformers import BertConfig, BertForMaskedLM, GPT2LMHeadModel, GPT2Tokenizer
+from transformers import BertConfig, BertForMaskedLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 LAYERS = (0, 1, 2, 5)  # those of GPT-2 that are taken over
 TOKENS = 4096  # of a batch
@@ -202,6 +203,20 @@ def held_out_loss(model, sample):
     return sum(loss(model, b).item() * len(b[-1]) for b in sample) / sum(len(b[-1]) for b in sample)
 
 
+def tokenizer_of(bpe):
+    """Return GPT-2's tokenizer with [MASK], which takes the space before it, and an end around texts."""
+    end = "<|endoftext|>"
+    inner = Tokenizer.from_str(bpe.to_str())
+    inner.post_processor = TemplateProcessing(
+        single=f"{end} $A {end}", pair=f"{end} $A {end} $B {end}", special_tokens=[(end, EOT)]
+    )
+    mask = AddedToken("[MASK]", lstrip=True, normalized=False, special=True)
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token"), end)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, mask_token=mask, model_max_length=LONGEST, padding_side="right", **names
+    )
+
+
 def main():
     """Train and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -230,8 +245,7 @@ def main():
         args.out,
         args,
     )
-    mask = AddedToken("[MASK]", lstrip=True, normalized=False, special=True)
-    save(model, GPT2Tokenizer(**files, mask_token=mask, model_max_length=LONGEST), args.out)
+    save(model, tokenizer_of(bpe), args.out)
 
 
 if __name__ == "__main__":

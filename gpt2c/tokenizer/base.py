@@ -152,8 +152,7 @@ class Tokenizer:
             bytes: tokens that share a character overlap there. None where it is not known: the ids do not
             spell the text, or a wrapped object changes it.
         """
-        ids = id_list(ids)
-        pieces = [self.token_bytes(token) for token in ids]
+        pieces = self._pieces(text, id_list(ids), special)
         data = b"".join(pieces)
         if not _spells(data, text):
             return None
@@ -163,6 +162,10 @@ class Tokenizer:
         stops = begun[ends]
         starts = np.where(sizes > 0, begun[np.minimum(ends - sizes + 1, len(data))] - 1, stops)
         return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+    def _pieces(self, text: str, ids: list[int], special: bool) -> list[bytes]:
+        """The bytes of a text that its tokens stand for."""
+        return [self.token_bytes(token) for token in ids]
 
     def packed(self) -> dict[str, Any] | None:
         """The input of `gpt2c.tokenizer.load.unpack`, for JSON; None if the tokenizer cannot be saved."""

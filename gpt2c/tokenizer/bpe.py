@@ -23,6 +23,7 @@ SEPARATOR = "\u0100"
 # _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.
 _LONG_RUN = 20_000
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACES = "".join(filter(re.compile(f"[{_WHITE}]").match, map(chr, range(0x3001))))
 _LONG_RUNS = re.compile(f"(?<![{_WHITE}])[{_WHITE}]{{{_LONG_RUN},}}+")
 
 
@@ -51,7 +52,7 @@ class BPETokenizer(Tokenizer):
         self.special_tokens = {token.text: token.id for token in vocabulary.added if token.special}
         self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
         self.prefix, self.suffix = vocabulary.around.prefix, vocabulary.around.suffix
-        self._added = {token.text: token.id for token in vocabulary.added}
+        self._added = {token.text: token for token in vocabulary.added}
         self._patterns = _patterns(vocabulary.added)
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
@@ -93,7 +94,7 @@ class BPETokenizer(Tokenizer):
         self, text: str, ids: Iterable[int], *, special: bool = False
     ) -> list[tuple[int, int]] | None:
         ids = id_list(ids)
-        spans = super().offsets(text, ids)
+        spans = super().offsets(text, ids, special=special)
         around = self._vocabulary.around
         if spans is None or not around.trims:
             return spans
@@ -107,13 +108,29 @@ class BPETokenizer(Tokenizer):
 
     offsets.__doc__ = Tokenizer.offsets.__doc__
 
+    def _pieces(self, text: str, ids: list[int], special: bool) -> list[bytes]:
+        """Tokens that take in white space hold it, too."""
+        greedy = {token.id: token for token in self._vocabulary.added if token.lstrip or token.rstrip}
+        pieces, at = [], 0
+        for index in ids:
+            piece, token = self.token_bytes(index), greedy.get(index)
+            if token is not None and (special or not token.special):
+                rest = text.encode()[at:].decode("utf-8", "replace")
+                left = rest[: len(rest) - len(rest.lstrip(_SPACES))] if token.lstrip else ""
+                right = rest[len(left) + len(token.text) :]
+                right = right[: len(right) - len(right.lstrip(_SPACES))] if token.rstrip else ""
+                piece = f"{left}{token.text}{right}".encode()
+            pieces.append(piece)
+            at += len(piece)
+        return pieces
+
     def _packed_vocabulary(self) -> dict[str, Any]:
         v = self._vocabulary
         in_order = v.ids == list(range(len(v.ids)))
         return {
             "tokens": SEPARATOR.join(token.decode("latin-1") for token in v.tokens),
             "ids": len(v.ids) if in_order else v.ids,
-            "added": [list(token) for token in v.added],
+            "added": [list(token if token.lstrip or token.rstrip else token[:4]) for token in v.added],
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
             "takes_bos": self.takes_bos,
@@ -134,15 +151,19 @@ class BPETokenizer(Tokenizer):
         if isinstance(piece, int):
             yield piece
             return
-        plain = ""
+        plain, token = "", None
         for index, part in enumerate(pattern.split(piece)):
             if index % 2 and (special or part not in self.special_tokens):
+                token = self._added[part]
+                if token.lstrip:
+                    plain = plain.rstrip(_SPACES)
                 if plain:
                     yield plain
-                yield self._added[part]
+                yield token.id
                 plain = ""
             else:
-                plain += part
+                plain += part.lstrip(_SPACES) if token is not None and token.rstrip else part
+                token = None
         if plain:
             yield plain
 

@@ -38,8 +38,8 @@ def describe(vocabulary: Vocabulary, where: str) -> dict[str, Any]:
     unmade = {text for text, i in vocab.items() if i not in made}
     found = from_vocab_and_merges(vocab, "\n".join(lines), Settings.of(None, {}), unmade, where)
     found["added_tokens"] = [
-        {"id": token.id, "content": token.text, "single_word": False, "lstrip": False, "rstrip": False}
-        | {"normalized": token.late, "special": token.special}
+        {"id": token.id, "content": token.text, "single_word": False, "lstrip": token.lstrip}
+        | {"rstrip": token.rstrip, "normalized": token.late, "special": token.special}
         for token in sorted(vocabulary.added, key=lambda token: token.id)
     ]
     around = vocabulary.around

@@ -71,6 +71,10 @@ class AddedToken(NamedTuple):
     """Whether it has a meaning beyond its text, as <|endoftext|> has."""
     late: bool
     """Whether it is looked for after the others ("normalized" in the files)."""
+    lstrip: bool = False
+    """Whether it takes in the white space before it."""
+    rstrip: bool = False
+    """Whether it takes in the white space after it."""
 
 
 class Vocabulary(NamedTuple):
@@ -277,9 +281,8 @@ def _added_tokens(
     next_id = len(vocab)
     for entry in entries:
         text, index = entry["content"], entry["id"]
-        for flag in ("lstrip", "rstrip", "single_word"):
-            if entry.get(flag):
-                raise NotExact(f"its added token {shown(text)} has {flag}")
+        if entry.get("single_word"):
+            raise NotExact(f"its added token {shown(text)} has single_word")
         if text not in vocab:
             if index != next_id or (index < len(tokens) and tokens[index]):
                 raise TokenizerError(
@@ -295,5 +298,6 @@ def _added_tokens(
         if tokens[index] != _utf8(text, where) and not (text in ranks and entry.get("special")):
             raise NotExact(f"its added token {shown(text)} is not decoded to its own text")
         next_id = max(next_id, index + 1)
-        added.append(AddedToken(text, index, bool(entry.get("special")), bool(entry.get("normalized"))))
+        flags = (bool(entry.get(name)) for name in ("special", "normalized", "lstrip", "rstrip"))
+        added.append(AddedToken(text, index, *flags))
     return added

@@ -146,9 +146,9 @@ def byte_level_classes() -> dict:
     names = {"bos_token": END, "eos_token": END, "unk_token": END}
     more = names | {"pad_token": END, "mask_token": END, "sep_token": END, "cls_token": END}
     shapes = {
-        "roberta": ("tokenizers", "RobertaTokenizerFast", {}),  # its <mask> takes the spaces before it
+        "roberta": ("tiktoken", "RobertaTokenizerFast", {}),  # its <mask> takes the spaces before it
         "roberta-named": ("tiktoken", "RobertaTokenizerFast", more),
-        "bart": ("tokenizers", "BartTokenizerFast", names),
+        "bart": ("tiktoken", "BartTokenizerFast", names),
         "neox": ("tiktoken", "GPTNeoXTokenizerFast", names),
         "llama": ("tiktoken", "LlamaTokenizerFast", names),
         "qwen": ("tiktoken", "Qwen2TokenizerFast", names),
@@ -266,7 +266,7 @@ def byte_level_files_with_settings() -> dict:
         "files-no-end": bare,
         "files-no-end-named": bare | in_map,
     }
-    others = ("files-prefix-space", "files-roberta-class")
+    others = ("files-prefix-space",)
     return {
         name: ("tokenizers" if name in others else "tiktoken", files_of) for name, files_of in shapes.items()
     }
@@ -297,7 +297,7 @@ def added_tokens() -> dict:
     tokens["accents"] = [*ordinary("\u00e9"), *ordinary("f\u00e9")]
     tokens["word-of-vocabulary"] = ordinary("en")
     tokens["nested"] = [parts.added("<new>", last), parts.added("<new>word", last + 1, special=False)]
-    others = ("lstrip", "rstrip", "single-word", "accents")
+    others = ("single-word", "accents")
     found = {
         f"added-{name}": (
             "tokenizers" if name in others else "tiktoken",
