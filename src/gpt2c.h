@@ -317,7 +317,12 @@ ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head);
 void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int), void *argument);
 /* A region of `phases` phases of one empty item per thread: the cost of synchronising threads, for benchmarks. */
 void gpt2c_empty_phases(int threads, ptrdiff_t phases);
-/* "openmp" or "c11": which body of team.c was compiled. */
+/* "openmp" or "pool": what regions run in from now on. */
 const char *gpt2c_team_kind(void);
+/* Chooses the pool, or OpenMP. Returns 0, or -1 if there is no OpenMP in this build. A region for which a thread cannot
+ * be started, which would end the process in GNU OpenMP, chooses the pool by itself. */
+int gpt2c_team_choose(int use_pool);
+/* On how many threads the last region ran for which not all could be started; 0 if there was none. */
+int gpt2c_team_short(void);
 
 #endif

@@ -17,7 +17,7 @@ from gpt2c.core._kernels cimport (
     GPT2C_AT_LN_F, GPT2C_AT_PATTERN, GPT2C_AT_SCORES, GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED,
     GPT2C_HEAD, GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED,
     gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps,
-    rows_at, run_steps, scratch_size, step_dense, threads_now,
+    rows_at, run_steps, scratch_size, step_dense, threads_now, warn_of_shortage,
 )
 
 UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
@@ -258,6 +258,7 @@ cdef class Call:
                                           "give every sequence its own cache, e.g. cache.fork()")
             if self.run_in_turns(<const gpt2c_step *>memory_of(steps), n):
                 raise self.errors[0]
+            warn_of_shortage()
             # otherwise the caches hold nothing that later tokens can use
             if self.c.batch.encoded or not (self.c.batch.started or self.c.batch.bidirectional):
                 for i, cache in enumerate(self.caches):

@@ -14,7 +14,7 @@ from gpt2c.core._cache import KVCache
 from gpt2c.core._call import EDIT_PATTERN, OBSERVE_PATTERN, UNFUSED
 from gpt2c.core._kernels import (
     BACKENDS, CACHE_DTYPES, DEFAULT_CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, PLACES,
-    TEAM, aligned_empty, default_isa, isas, mask_bits,
+    TEAMS, aligned_empty, choose_team, default_isa, isas, mask_bits, team,
 )
 from gpt2c.core._weights import Weights
 
@@ -27,8 +27,9 @@ from gpt2c.core._kernels cimport (
 )
 __all__ = [
     "BACKENDS", "CACHE_DTYPES", "DEFAULT_CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS",
-    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty",
-    "cross_keys", "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
+    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAMS", "UNFUSED", "Weights", "aligned_empty",
+    "choose_team", "cross_keys", "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample",
+    "score", "team", "top",
 ]
 
 cdef int SCORE_BLOCK = 64  # rows of logits in memory at a time while scoring

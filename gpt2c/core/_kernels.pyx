@@ -5,6 +5,7 @@ formats, aligned memory, packing, and the size of a team of threads.
 
 import math
 import os
+import warnings
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 
 NUMERICS_VERSION = GPT2C_NUMERICS_VERSION
 OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bfloat16 products in their own order
-TEAM = gpt2c_team_kind().decode()
+TEAMS = ("pool",) if gpt2c_team_choose(False) else ("openmp", "pool")
 MOST_THREADS = GPT2C_MOST_THREADS  # of one call
 BACKENDS = ("native", "blas")
 
@@ -92,30 +93,43 @@ cdef gpt2c_cache_dtype cache_dtype_of(name) except *:
 
 # ---- threads ----
 
-# libgomp hangs when a forked child enters a region after its parent has used a team: such a child uses one thread.
-cdef bint team_used = False
-cdef bint one_thread_only = False
+def team():
+    """What calls run in: "openmp", or "pool", a pool of POSIX threads (src/team.c)."""
+    return gpt2c_team_kind().decode()
 
 
-def _after_fork_in_child():
-    global one_thread_only
-    one_thread_only = team_used and TEAM == "openmp"
+def choose_team(name):
+    """Have calls run in one of `TEAMS` from now on."""
+    if name not in TEAMS:
+        raise ValueError(f"GPT2C_TEAM is {name!r}; allowed: {', '.join(map(repr, TEAMS))}")
+    gpt2c_team_choose(name == "pool")
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if os.environ.get("GPT2C_TEAM"):
+    choose_team(os.environ["GPT2C_TEAM"])
 
 
-cdef int team_size(int threads) noexcept nogil:
-    """The number of these threads that a region may use here; records that there was a team."""
-    global team_used
-    team_used = team_used or threads > 1
-    return 1 if one_thread_only else threads
+# libgomp hangs when a forked child enters a region after its parent has used a team.
+os.register_at_fork(after_in_child=lambda: choose_team("pool"))
+
+cdef bint warned = False
+
+
+cdef int warn_of_shortage() except -1:
+    """Warn once if a call ran on fewer threads than it was to."""
+    global warned
+    cdef int found = gpt2c_team_short()
+    if found and not warned:
+        warned = True
+        warnings.warn(f"no more threads could be started (a limit of the system, or memory): a call ran on {found}. "
+                      "Results are the same; set threads to what there is room for", RuntimeWarning, stacklevel=2)
+    return 0
 
 
 cdef int threads_now(threads) except -1:
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads is {threads!r}; allowed: an integer from 1 to {MOST_THREADS}")
-    return team_size(threads)
+    return threads
 
 
 # ---- instruction sets ----
@@ -240,11 +254,11 @@ cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept 
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *argument) noexcept nogil:
-    gpt2c_parallel_for(team_size(threads), n, body, argument)
+    gpt2c_parallel_for(threads, n, body, argument)
 
 
 cdef void empty_phases(int threads, ptrdiff_t phases) noexcept nogil:
-    gpt2c_empty_phases(team_size(threads), phases)
+    gpt2c_empty_phases(threads, phases)
 
 
 cdef ptrdiff_t scratch_size(const gpt2c_model *model, ptrdiff_t chunk, bint with_top) noexcept nogil:

@@ -130,7 +130,7 @@ def _machine(model: GPT2) -> dict[str, Any]:
         "cpu": cpu_name(),
         "isa": model.weights.isa,
         "threads": model.threads,
-        "team": _engine.TEAM,
+        "team": _engine.team(),
     }
 
 
