@@ -1,4 +1,4 @@
-"""The threads of a call: OpenMP or the pool, each with the same bits, and what happens where none can be started."""
+"""The threads of a call: OpenMP or the pool, with the same bits, and what happens where none can be started."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_where_no_thread_can_be_started_a_call_runs_on_fewer_and_warns(team, thr
 
 @BOTH
 def test_signals_reach_the_thread_of_the_program(team):
-    """The pool's workers block signals: Python's handlers run in the main thread, which a call lets them do."""
+    """The pool's workers block signals: Python's handlers run in the main thread, between panels."""
     script = """
         import signal, time
         import test_engine as t
