@@ -9,9 +9,9 @@ A new instruction set needs an entry in KERNELS, a file src/kernels_NAME.c and a
 src/dispatch.c. If one is missing, the build fails: here in check_kernel_files, or there in the assertion on
 the length of the table. If only the names differ, the extension lacks a symbol and cannot be imported.
 
-Environment: CC chooses the compiler; GPT2C_NO_OPENMP=1 builds the C11-threads body of team.h; GPT2C_WERROR=1
-makes warnings in the C core errors; GPT2C_EMULATE_TILES=1 builds "amx" with src/tiles_emulated.h, for tests
-on CPUs without tiles.
+Environment: CC chooses the compiler; GPT2C_NO_OPENMP=1 builds without OpenMP, with the pool of src/team.c
+alone; GPT2C_WERROR=1 makes warnings in the C core errors; GPT2C_EMULATE_TILES=1 builds "amx" with
+src/tiles_emulated.h, for tests on CPUs without tiles.
 """
 
 import os
@@ -105,7 +105,7 @@ class BuildCore(build_ext):
         program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
         found = self.builds(program, ["-fopenmp"])
         if not found:
-            print("gpt2c: this compiler has no OpenMP; building with C11 threads")
+            print("gpt2c: this compiler has no OpenMP; building with a pool of POSIX threads")
         return found
 
     def builds(self, program, flags=()):

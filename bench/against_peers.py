@@ -1,26 +1,26 @@
-"""gpt2c beside other engines, on the same weights, in one run: GPT-2 124M of random weights, two threads.
+"""gpt2c and other engines on the same weights, in one run: GPT-2 124M with random weights, two threads.
 
     python bench/against_peers.py prepare                    once: the engines and their models, several GB
     python bench/against_peers.py run [--rounds 5] [--json FILE] [--engines "gpt2c int8" llama …]
-    python bench/against_peers.py show FILE                  the tables of a run again
+    python bench/against_peers.py show FILE                  prints the tables of a run again
 
 prefill   a prompt of 512 tokens to the logits after its last
-decode    128 greedy tokens after a prompt of 32, without the prompt's time
-batch 8   the same of 8 prompts together, the sum
-score     the log-probability of each token of a text of 512;
+decode    128 greedy tokens after a prompt of 32, without the time of the prompt
+batch 8   the same for 8 prompts together, in total
+score     the log-probability of each token of a text of 512
 score 8   of 8 such texts; score ragged: of 32 texts of 20 to 512 tokens
 start     a new process: Python, imports, the model's file (in the page cache), the first token after a
-          prompt of 32; and the memory of that process at its end: all, and of it what is no file's, so
-          that every further process needs it again
-install   what the engine and all it needs take on the disk, without Python and what makes the models
+          prompt of 32; and the memory of that process at its end: in total, and without the pages of files,
+          which is what every further process needs again
+install   disk space of the engine and its dependencies, without Python and the tools that make the models
 
-Every engine is a process of its own; a round runs each of them once, every second round in reverse order, and
-medians over rounds are shown. An engine's answers are held against transformers in float32 before its speed
+Every engine has its own process; a round runs each of them once, every second round in reverse order, and
+medians over rounds are shown. An engine's answers are compared with transformers in float32 before its speed
 counts: float32 has to agree in the greedy tokens or to 1e-3 in all logits, and of 128 next tokens after given
-ones bfloat16 must find 95 %, int8 90 % and int4 60 %. One that does not is refused.
+ones bfloat16 must predict 95 %, int8 90 % and int4 60 %. An engine that does not is refused.
 
 `prepare` needs a C++ compiler and cmake (llama.cpp is built for this machine) and the network. Everything
-lies in --work, by default build/peers; the versions are those of bench/peers/requirements.txt. Details and
+is in --work, by default build/peers; the versions are those of bench/peers/requirements.txt. Details and
 how to read the result: docs/benchmarks.md.
 """
 
@@ -59,7 +59,7 @@ ROOTS = {
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Engines and models, as far as they are missing."""
+    """Make the engines and models that are missing."""
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
     python = environment(work)
@@ -76,7 +76,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def check(engine, fmt: str, ref) -> dict:
-    """Hold an engine's answers against the reference; SystemExit if they are not of its format."""
+    """Compare an engine's answers with the reference; SystemExit if they miss its format's accuracy."""
     forced = engine.forced(ref["forced"], PROMPT).astype(np.float32)
     argmax = float((forced.argmax(-1) == ref["forced_logits"].argmax(-1)).mean())
     last = engine.numpy(engine.start(ref["long"][None]))[0]
@@ -109,7 +109,7 @@ def texts_to_score() -> dict[str, list]:
 
 
 def measure(name: str, repeats: int, wanted: list[str]) -> dict:
-    """The wanted rates of an engine, in this process."""
+    """The requested rates of an engine, in this process."""
     kind, arguments, fmt = ENGINES[name]
     ref = np.load("reference.npz")
     begin = now()
@@ -152,7 +152,7 @@ def measure(name: str, repeats: int, wanted: list[str]) -> dict:
 
 
 def first_token(name: str) -> dict:
-    """What a new process does for its first token, and the memory it then has."""
+    """Run a new process to its first token, and measure its memory then."""
     kind, arguments, _ = ENGINES[name]
     prompts = np.load("prompts.npy")
     engine = kind(*arguments)
@@ -163,7 +163,7 @@ def first_token(name: str) -> dict:
 
 
 def install_size(roots: list[str]) -> int:
-    """Bytes of these packages and of all they require."""
+    """Bytes of these packages and their dependencies."""
     from importlib import metadata
     from re import match
 
@@ -250,7 +250,7 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def tables(found: dict) -> str:
-    """Markdown: speeds and sizes; then how each engine was set and how near its answers are."""
+    """Markdown: speeds and sizes; then the settings and the accuracy of each engine."""
     cases = [
         case for case in RATES if any(case in r for of in found["results"].values() for r in of["rates"])
     ]
@@ -301,9 +301,9 @@ def main() -> None:
     parser.add_argument(
         "--cases", nargs="+", choices=RATES, default=RATES, metavar="CASE", help=", ".join(RATES)
     )
-    parser.add_argument("--engines", nargs="+", metavar="NAME", help="those whose names begin so")
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help="those whose names begin like this")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one process")
-    parser.add_argument("--json", type=Path, help="keep all that was measured")
+    parser.add_argument("--json", type=Path, help="save all measurements")
     for hidden in ("--measure", "--start", "--install"):
         parser.add_argument(hidden, metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,16 +1,15 @@
-"""What guessed tokens save: time without draft="prompt" over time with it, for texts that repeat themselves.
+"""What draft="prompt" saves: the time without guesses over the time with them, for repetitive texts.
 
     python bench/drafts.py [--shape 124M | --model DIR] [--dtype int8] [--threads N] [--tokens 250]
                            [--rounds 3] [--json FILE]
 
-A model, with random weights or read from DIR (the bundled one: gpt2c/data/model), is forced, by a
-logits_processor, to write recorded texts, so that as many guesses are right as these texts allow: code, JSON,
-a table of data and one of words out of this repository, a dialogue that quotes, and the prose of gpt2c's
-sample text. The first half of each text is the prompt. The two ways alternate; the table gives the median of
-their ratios and how many tokens a pass confirmed. The texts written are compared and must be the same.
+A logits_processor forces a model, with random weights or read from DIR (the bundled one: gpt2c/data/model),
+to write recorded texts, so that the number of right guesses depends on these texts alone: code, JSON, a table
+of data and one of words from this repository, a dialogue that quotes, and the prose of gpt2c's sample text.
+The first half of each text is the prompt. The two ways alternate; the table gives the median of their ratios
+and the tokens that one pass confirmed. The generated texts are compared and must be equal.
 
-Exit status 1: the median of the texts that repeat themselves, or the prose, is not as much faster as it
-should be.
+Exit status 1: the median of the repetitive texts, or the prose, is not as much faster as it should be.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def texts() -> dict[str, tuple[str, str]]:
 
 
 class Forced:
-    """A processor that lets a recorded text alone be written."""
+    """A processor that allows only a recorded text."""
 
     def __init__(self, ids: list[int]) -> None:
         self.ids = ids
@@ -76,7 +75,7 @@ class Forced:
 
 
 def measure(model: GPT2, text: str, tokens: int, rounds: int) -> tuple[list[float], float]:
-    """Times without guesses over those with them, and the tokens of a pass."""
+    """Times without guesses over times with them, and tokens per pass."""
     ids = model.encode([text])[0].tolist()
     n = min(tokens, len(ids) // 2)
     begin = max(0, min(len(ids) // 2, model.config.n_ctx - n))

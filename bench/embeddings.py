@@ -1,17 +1,17 @@
-"""Sentences as vectors: gpt2c's BERT beside sentence-transformers, fastembed and OpenVINO, in one run.
+"""Sentence embeddings: gpt2c's BERT, sentence-transformers, fastembed and OpenVINO, in one run.
 
     python bench/embeddings.py prepare                     once: the engines and their models, about 3 GB
     python bench/embeddings.py run [--rounds 5] [--json FILE] [--engines "gpt2c int8" …]
 
 The model has the shape of all-MiniLM-L6-v2 (6 layers, 12 heads, width 384, vocabulary 30,522) and random
-weights; pooling is the mean, normalised. Every engine is given the same 256 texts of 8 to 128 tokens as
-strings, 32 texts of 8 to 16 tokens, and one text of 16 at a time. Those that pad are given texts in order of
-length and the fastest of three batch sizes counts. Two threads; every engine is a process of its own, a round
-runs each once, every second round in reverse order, and medians over rounds are shown.
+weights; pooling is the mean, normalised. Every engine gets the same 256 texts of 8 to 128 tokens as strings,
+32 texts of 8 to 16 tokens, and one text of 16 at a time. Engines that pad get texts in order of length, and
+the fastest of three batch sizes counts. Two threads; every engine has its own process, a round runs each
+once, every second round in reverse order, and medians over rounds are shown.
 
-An engine's vectors are held against sentence-transformers in float32 before its speed counts: the cosine must
-be at least 0.99999 in float32, 0.99 in bfloat16 and 0.98 in int8; another one is left out. Everything lies in
---work, by default build/embeddings.
+An engine's vectors are compared with sentence-transformers in float32 before its speed counts: the cosine
+must be at least 0.99999 in float32, 0.99 in bfloat16 and 0.98 in int8; otherwise the engine is left out.
+Everything is in --work, by default build/embeddings.
 """
 
 from __future__ import annotations

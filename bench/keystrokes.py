@@ -1,14 +1,14 @@
-"""Someone types behind a text: how long suggestions take, as multiples of one decode step.
+"""Typing at the end of a text: how long suggestions take, as multiples of one decode step.
 
     python bench/keystrokes.py [--shape 124M | --model DIR] [--dtype int8] [--threads N] [--json FILE]
 
-The text is 335 tokens of gpt2c's sample text; what is typed, one character after the other, is what follows
-there. After each keystroke a session is asked for five next tokens, for three whole words, and for a ghost
-text of eight tokens; beside it, the same five tokens without a session. A decode step, one token with a full
-cache, is measured between the keystrokes, so that what else the machine does meets all alike. Told are
-medians, 95th percentiles, and these as multiples of the step's median. With --shape the weights are random:
-what is written is nonsense and takes as long as sense, but for the search of words, which ends sooner where
-something is probable; give a real model for that.
+The text is 335 tokens of gpt2c's sample text; what follows it there is typed, one character at a time. After
+each keystroke a session is asked for five next tokens, for three whole words, and for a continuation of eight
+tokens; for comparison, the same five tokens without a session. A decode step, one token with a full cache, is
+measured between the keystrokes, so that other load on the machine affects all alike. Reported are medians,
+95th percentiles, and both as multiples of the step's median. With --shape the weights are random: nonsense
+takes as long to compute as sense, except for the search for words, which ends sooner where something is
+probable; pass a real model for that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMITS = {"suggest": 4.0, "three words": 10.0, "eight tokens": 14.0}
 
 
 def typed(model: GPT2) -> tuple[str, str]:
-    """A text of so many tokens, and what follows it."""
+    """A text of this number of tokens, and what follows it."""
     text = SAMPLE.read_text(encoding="utf-8")
     ids = model.encode([text])[0]
     before = model.tokenizer.decode(ids[:CONTEXT])
@@ -42,7 +42,7 @@ def typed(model: GPT2) -> tuple[str, str]:
 
 
 def measure(model: GPT2) -> dict[str, list[float]]:
-    """Seconds of every kind of question, after each keystroke."""
+    """Seconds of every kind of request, after each keystroke."""
     before, rest = typed(model)
     session = model.session(before)
     session.suggest()

@@ -1,15 +1,15 @@
-"""One multiple-choice task in lm-evaluation-harness: gpt2c beside lm-eval's own "hf", 124M of random weights.
+"""One multiple-choice task in lm-evaluation-harness: gpt2c and lm-eval's own "hf", 124M with random weights.
 
     python bench/lm_eval_task.py [--rounds 3] [--documents 40] [--gpt2c float32 int8] [--json FILE]
 
 Needs gpt2c, torch, transformers and lm-eval in one Python: pip install "gpt2c[lm-eval]" "lm_eval[hf]==0.4.13"
 transformers==4.57.6. The model is that of against_peers.py, made in --work if it is missing, or --model DIR.
 
-A document is a context and some endings of it, all of random letters, each letter about a token. Every back
-end is a process of its own with --threads threads; hf is one for each batch size, and its fastest counts.
-Measured is the whole evaluation without loading the model, after a shorter one that warms up; rounds
-alternate, and medians are shown. Before any speed counts, gpt2c's float32 answers have to be those of hf's
-float32 to 1e-4 (and to the rounding of hf's own sums, see tests/test_lm_eval.py).
+A document is a context and several endings of it, all of random letters, each letter about a token. Every
+back end has its own process with --threads threads; hf has one for each batch size, and its fastest counts.
+The whole evaluation is measured, without loading the model, after a shorter one to warm up; rounds alternate,
+and medians are shown. Before any speed counts, gpt2c's float32 answers must equal those of hf's float32 to
+1e-4 (and to the rounding of hf's own sums, see tests/test_lm_eval.py).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def call(name: str, options: argparse.Namespace) -> dict:
 
 
 def check(name: str, found: dict, reference: dict) -> str:
-    """How far answers are from those of the reference; SystemExit if float32 is not equal."""
+    """The difference of answers from those of the reference; SystemExit if float32 is not equal."""
     pairs = list(zip(found["answers"], reference["answers"], strict=True))
     error = max(abs(a - b) for (a, _), (b, _) in pairs)
     greedy = sum(one != other for (_, one), (_, other) in pairs)
@@ -145,7 +145,7 @@ def table(found: dict) -> str:
 
 
 def main() -> None:
-    """Parse and do."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,7 +162,7 @@ def main() -> None:
         "--hf", nargs="+", default=["float32"], metavar="DTYPE", help="the first is the reference"
     )
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 32], metavar="N", help="of hf")
-    parser.add_argument("--json", type=Path, help="keep all that was measured")
+    parser.add_argument("--json", type=Path, help="save all measurements")
     parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--tasks", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,17 +1,17 @@
-"""How long a model takes to load, and how much memory meanwhile, for every kind of file that is read.
+"""How long a model takes to load, and how much memory, for every kind of file that gpt2c reads.
 
     python bench/loading.py [--shape 124M] [--kinds KIND ...] [--dtypes float32 int8] [--rounds 5]
                             [--files DIR] [--json FILE]
 
-Makes a model of random weights in every kind, and loads each in new processes, all kinds and number formats
-in turn, so that what else the machine does meets all of them. The files are read once before each process:
-the page cache is warm. Told are the median time of from_pretrained, and by how much the resident memory of
-the process rose during it, at its peak (VmHWM, which Linux counts), as a share of what is allowed: the packed
-weights and 1.2 times the largest tensor in float32. Of the safetensors' time, pytorch_model.bin may take 1.3
-times as much. Exit status 1 if one of the two is passed.
+Makes a model with random weights in every kind, and loads each in new processes, all kinds and number formats
+in turn, so that other load on the machine affects all of them. The files are read once before each process:
+the page cache is warm. Reported are the median time of from_pretrained, and the growth of the process's
+resident memory during it, at its peak (VmHWM, which Linux counts), as a share of the limit: the packed
+weights and 1.2 times the largest tensor in float32. pytorch_model.bin may take 1.3 times as long as
+safetensors. Exit status 1 if one of the two limits is exceeded.
 
-The kinds that torch writes need it (pip install torch), to make the files only: it is not imported where they
-are loaded. With --files they stay in DIR, and whoever has no torch can use them again.
+The kinds that torch writes need it (pip install torch), only to make the files: it is not imported where they
+are loaded. With --files they stay in DIR, and can be used again without torch.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ KINDS: dict[str, Callable[[GPT2, Path], Path]] = {
 
 
 def made(kinds: list[str], shape: str, folder: Path) -> dict[str, Path]:
-    """What is to be loaded, of each kind that can be made or is there."""
+    """The files to load, of each kind that can be made or exists."""
     model, found = None, {}
     for kind in kinds:
         place = folder / shape / kind.replace(" ", "_").replace(",", "")
@@ -234,7 +234,7 @@ def made(kinds: list[str], shape: str, folder: Path) -> dict[str, Path]:
 
 
 def loaded(kind: str, source: Path, dtype: str) -> dict[str, float]:
-    """One new process, after its files were read."""
+    """One new process, with its files in the page cache."""
     source = source / f"{dtype}.gpt2c" if kind == "packed" else source
     for path in [source] if source.is_file() else source.rglob("*.*"):
         with open(path, "rb", buffering=0) as file:

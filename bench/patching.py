@@ -1,4 +1,4 @@
-"""Activation patching: gpt2c beside TransformerLens, GPT-2 124M of random weights.
+"""Activation patching: gpt2c and TransformerLens, GPT-2 124M with random weights.
 
     python bench/patching.py [--rounds 3] [--tokens 15] [--json FILE]
 
@@ -8,12 +8,12 @@ transformers==4.57.6. The model is that of against_peers.py, made in --work if i
 The residual stream before each layer is patched at each position, one by one: 12 layers x 15 positions, 180
 patches from a clean text into a corrupted one, of random tokens. The metric is the difference of two logits
 at the last position. TransformerLens runs ``patching.get_act_patch_resid_pre``, which is one whole run for
-each patch; and, as it could be used with some lines of one's own, all positions of a layer as one batch
+each patch; and, as a user could do with a few lines of code, all positions of a layer as one batch
 ("batched"). gpt2c runs ``GPT2.patch``. All include the run of the clean text.
 
-Every back end is a process of its own with --threads threads, float32. Measured is one set of patches, after
-that of a shorter text, which warms up; rounds alternate, and medians are shown. Before any speed counts, all
-answers have to be those of TransformerLens to 1e-4.
+Every back end has its own process with --threads threads, float32. One set of patches is measured, after a
+shorter text to warm up; rounds alternate, and medians are shown. Before any speed counts, all answers must
+equal those of TransformerLens to 1e-4.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Patch = Callable[[np.ndarray, np.ndarray, tuple[int, int]], np.ndarray]
 
 
 def patch_with_gpt2c(options: argparse.Namespace) -> tuple[Patch, int]:
-    """How gpt2c does it, and the size of the vocabulary."""
+    """The patches of gpt2c, and the size of the vocabulary."""
     from gpt2c import GPT2
 
     model = GPT2.from_pretrained(options.model, threads=options.threads)
@@ -65,7 +65,7 @@ def patch_with_gpt2c(options: argparse.Namespace) -> tuple[Patch, int]:
 
 
 def patch_with_transformer_lens(options: argparse.Namespace, *, batched: bool) -> tuple[Patch, int]:
-    """How TransformerLens does it, and the size of the vocabulary."""
+    """The patches of TransformerLens, and the size of the vocabulary."""
     import torch
     from transformers import GPT2LMHeadModel
 
@@ -177,16 +177,16 @@ def table(found: dict) -> str:
 
 
 def main() -> None:
-    """Parse and do."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="a directory in Hugging Face layout")
     parser.add_argument("--work", type=Path, default=BENCH.parent / "build/peers")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=15, help="in each text: as many positions are patched")
+    parser.add_argument("--tokens", type=int, default=15, help="of each text; all positions are patched")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="keep all that was measured")
+    parser.add_argument("--json", type=Path, help="save all measurements")
     parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

@@ -1,12 +1,11 @@
-"""Pictures of what bench/tables.py measured: rate over context, batch and model size, with the roof of each.
+"""Plots of the results of bench/tables.py: rate over context, batch and model size, with the roof of each.
 
     python bench/tables.py --only context batch shapes --json FILE
     python bench/plots.py FILE [-o DIRECTORY]           (pip install "gpt2c[plot]")
 
-Writes context.svg, batch.svg and shapes.svg, those that FILE has the points of. A solid line is what was
-measured, medians, with bars from the lowest to the highest; the dashed line of the same colour is the roof:
-what a program would reach that did nothing but read the call's bytes, or nothing but its arithmetic,
-whichever takes longer.
+Writes context.svg, batch.svg and shapes.svg, as far as FILE has their points. A solid line is the measured
+median, with bars from the lowest to the highest; the dashed line of the same colour is the roof: the rate of
+a program that only reads the call's bytes, or only does its arithmetic, whichever takes longer.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ STYLES = {
 
 
 def draw(name: str, found: dict, machine: dict, path: Path) -> None:
-    """One picture."""
+    """One plot."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,18 +1,18 @@
-"""What a number format costs: each dtype against float32 on the same text, and the gates it has to pass.
+"""What a number format costs in quality: each dtype against float32 on the same text, and gates.
 
     python bench/quality.py --text FILE [--model DIR] [--dtypes bfloat16 int8 int4] [--json]
 
-The documents of the text stand between lines of <|endoftext|> and are read in windows of up to n_ctx tokens,
+The documents of the text are separated by lines of <|endoftext|>, and read in windows of up to n_ctx tokens,
 each after the begin-of-text token, as `model.score` reads them. The gates are meant for the bundled model on
-its validation text: the last 2 % of each of its books (gpt2c/data/model/README.md), which the repository does
-not hold. With another model or text they are no more than a hint.
+its validation text: the last 2 % of each of its books (gpt2c/data/model/README.md), which is not in the
+repository. With another model or text they are only a hint.
 
 Measured on the model and on two others with outliers, which trained models often have. "planted": three
 channels of the residual stream carry a large constant, at every position and before every layer. "loud": the
 same function as the model's, but three channels of each LayerNorm are 16 times as large, and the weights that
 read them a 16th.
 
-Exit status 1 if a gate does not hold.
+Exit status 1 if a gate fails.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def amplify(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 def plant(checkpoint: Checkpoint, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The tensors of a model like the given one, with outliers; ``ids`` are a text to measure the stream on.
 
-    The position embedding puts the constant into three channels. It inflates what every layer norm divides
+    The position embedding puts the constant into three channels. It inflates the divisor of every layer norm
     by, so the gains of the other channels grow until their outputs have their size again; those of the three
     stay. What the constant then adds to the output of a dense layer is taken from its bias (after the last
     layer norm, from the norm's own), or little would be left of the model.
@@ -118,7 +118,7 @@ def write(directory: Path, checkpoint: Checkpoint, weights: dict[str, np.ndarray
 def measure(
     kind: str, source: str | Path | None, texts: list[np.ndarray], dtypes: list[str]
 ) -> dict[str, object]:
-    """All that is printed about one model, "plain", "planted" or "loud"."""
+    """The results for one model, "plain", "planted" or "loud"."""
     expected = GPT2.from_pretrained(source, dtype="float32")
     others = {dtype: GPT2.from_pretrained(source, dtype=dtype) for dtype in dtypes}
     loss, found = compare(texts, expected, others)
@@ -149,7 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--text", type=Path, required=True, help="the text to judge on, UTF-8")
+    parser.add_argument("--text", type=Path, required=True, help="the text to measure on, UTF-8")
     parser.add_argument("--model", help="directory, file or hub name; default: the bundled model")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES[1:])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")

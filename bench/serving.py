@@ -1,4 +1,4 @@
-"""`gpt2c serve` under load: GPT-2 124M of random weights in int8, two threads, clients on the same cores.
+"""`gpt2c serve` under load: GPT-2 124M with random weights in int8, two threads, clients on the same cores.
 
     python bench/serving.py [--only PART …] [--clients 1 8 32 128] [--seconds 30] [--json FILE]
     python bench/serving.py --soak 30 --only soak
@@ -6,7 +6,7 @@
     python bench/serving.py --peer llama --only load
 
 load         clients that ask /v1/completions for streams of 40 to 64 tokens after prompts of 30 to 60 token
-             ids, each one after another: tokens/s of all, waits for the first token (from the first
+             ids, each one after another: tokens/s in total, waits for the first token (from the first
              attempt, also if that was refused) and between tokens, and the server's memory under this load
 in process   20 texts of 40 tokens: one generate of the list, the scheduler with a task for each text (the
              goal: 90 % of generate), its streams, and 20 threads that call model.stream
@@ -14,8 +14,8 @@ long prompt  the gaps between tokens of 8 texts while a prompt of 1,000 tokens a
              alone and a slice of the prompt alone (the goal: 99 % within twice the sum)
 faults       8 clients as in load, alone; and while 200 clients leave in the middle of their text, 100 send
              their request byte by byte, and 100 hardly read (the goal: the gaps' p99 within 1.5 times)
-soak         8 clients with requests of all kinds, some of them wrong, for so many minutes: memory in thirds
-             of the time (the goal: the last as the middle one, to 2 % or 4 MiB); only with --soak
+soak         8 clients with requests of all kinds, some of them wrong, for this number of minutes: memory in
+             thirds of the time (the goal: the last like the middle one, to 2 % or 4 MiB); only with --soak
 
 With --peer llama, each load is measured on llama.cpp's server too, with the best of twelve settings for that
 number of clients: slots, flash attention, one cache for all slots or one each. The weights are the same,
@@ -73,7 +73,7 @@ def measure_load(options: argparse.Namespace) -> tuple[list[dict], Goals]:
 
 
 def llama_command(work: Path, slots: int, flash: str, cache: str) -> list[object]:
-    """What serves the same weights with llama.cpp, with a thread for each connection."""
+    """The command that serves the same weights with llama.cpp, with a thread for each connection."""
     return [
         *(work / "llama/bin/llama-server", "-m", work / "gguf/q8_0.gguf", "--host", "127.0.0.1"),
         *("--port", "{port}", "-t", THREADS, "-tb", THREADS, "--threads-http", 256, "--cache-ram", 0),
@@ -109,7 +109,7 @@ PARTS = {
 
 
 def prepare(work: Path) -> None:
-    """llama.cpp's server, and the same weights for both, as far as they are missing."""
+    """Make llama.cpp's server, and the same weights for both, if they are missing."""
     work.mkdir(parents=True, exist_ok=True)
     python = environment(work, ("gguf", "numpy", "safetensors", "torch", "transformers"))
     programs = llama_programs(python, work)
@@ -127,17 +127,15 @@ def prepare(work: Path) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for."""
+    """The options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=("prepare",))
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 128], metavar="N")
-    parser.add_argument(
-        "--seconds", type=float, default=30, help="of each load; more come before, to warm up"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="of what is measured in this process")
+    parser.add_argument("--seconds", type=float, default=30, help="of each load, after a warm-up")
+    parser.add_argument("--rounds", type=int, default=5, help="of in process and long prompt")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--peer", choices=("llama",), help="the same load there")
     parser.add_argument(
@@ -164,7 +162,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure what is asked for, and print tables."""
+    """Measure the requested parts, and print tables."""
     options = arguments()
     if options.what == "prepare":
         prepare(options.work)

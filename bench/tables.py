@@ -1,9 +1,9 @@
-"""Where the time goes: tables in markdown, with the roofs of the same run beside every time.
+"""Where the time goes: tables in Markdown, with the roofs of the same run beside every time.
 
     python bench/tables.py [--quick] [--json FILE] [--only NAME ...]
 
-Random weights of GPT-2's shapes. A share is the time that the machine needs at best, for reading the bytes or
-for the arithmetic of a call, whichever is longer (gpt2c/cli/bench/cases.py says how both are counted and
+Random weights of GPT-2's shapes. A share is the shortest time in which the machine could read the bytes or do
+the arithmetic of a call, whichever is longer (gpt2c/cli/bench/cases.py says how both are counted and
 measured), divided by the time the call took. Times are medians of alternating rounds. The whole takes about
 half an hour, --quick a few minutes with fewer rounds and models; keep the machine quiet meanwhile.
 """
@@ -44,7 +44,7 @@ def table(
     note: str = "",
     points: Sequence[tuple[str, float, Result]] = (),
 ) -> Table:
-    """``points``: what bench/plots.py draws: name of a line, place along it, what was measured."""
+    """``points`` are for bench/plots.py: name of a line, position along it, measurement."""
     return {
         "title": title,
         "header": list(header),
@@ -82,7 +82,7 @@ def roofs_of(results: Sequence[Result]) -> str:
 
 
 class ScoreCase(Case):
-    """New texts, all of whose tokens are scored by one call."""
+    """New texts, all of whose tokens one call scores."""
 
     def run(self) -> float:
         (ids,) = self.ids
@@ -95,7 +95,7 @@ class ScoreCase(Case):
 
 
 class Tables:
-    """Makes the tables; models are kept from one to the next, and checked before any speed is told."""
+    """Makes the tables; models are kept from one to the next, and checked before any speed is reported."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.o = options
@@ -332,7 +332,7 @@ class Tables:
         )
 
     def search(self) -> Table:
-        """Beam search beside as many greedy texts; with random weights beams change places often."""
+        """Beam search beside the same number of greedy texts; random weights reorder beams often."""
         rng, rows, new = np.random.default_rng(2), [], 16 if self.quick else 64
         for dtype in self.dtypes:
             model = self.model(dtype)
@@ -358,7 +358,7 @@ class Tables:
         )
 
     def look(self) -> Table:
-        """A pass that is looked at beside a plain one, and decoding with an edit or captures."""
+        """A pass with captures beside a plain one, and decoding with an edit or captures."""
         looks = {"residual stream": "*.hook_resid_post", "patterns": "*.hook_pattern", "everything": None}
         steer = [("blocks.6.hook_resid_pre", edits.add(1.0))]
         rng, rows, new = np.random.default_rng(3), [], 16 if self.quick else 64
@@ -385,7 +385,7 @@ class Tables:
         )
 
     def _beside(self, calls: dict[str, Callable[[], Any]]) -> list[str]:
-        """The time of the first call, and how many times as long the others take, in alternating rounds."""
+        """The time of the first call, and the others as multiples of it, in alternating rounds."""
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(self.rounds):
             for name, call in calls.items():

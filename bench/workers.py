@@ -3,11 +3,11 @@
     python bench/workers.py [--model FILE] [--dtype int8] [--workers N] [--clients 8] [--requests 32]
                             [--prompt 600] [--tokens 400] [--stream] [--rounds 3] [--json FILE]
 
-Both ways get the same requests to /v1/completions from --clients clients at once: prompts of random tokens,
-no two alike. Processes, by default one for each core, take turns, as behind a proxy. Told are medians of
-alternating rounds: tokens per second of all together, and seconds from the start of the processes until all
-answer; and the most memory that they took together, the sum of their proportional set sizes, in which pages
-that several share count once. Without --model, GPT-2 124M with random weights.
+Both get the same requests to /v1/completions from --clients clients at once: prompts of random tokens, no two
+alike. Processes, by default one for each core, take turns, as behind a proxy. Reported are medians of
+alternating rounds: tokens per second in total; seconds from the start of the processes until all answer; and
+their peak memory, the sum of their proportional set sizes, in which shared pages count once. Without --model,
+GPT-2 124M with random weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECONDS = 600  # for a request
 
 
 async def ask(server: Served, number: int, options: argparse.Namespace) -> int:
-    """One request; the number of tokens that came."""
+    """Send one request; return the number of tokens received."""
     body = {
         "prompt": random.Random(number).choices(range(1000), k=options.prompt),
         "max_tokens": options.tokens,
@@ -56,7 +56,7 @@ async def ask(server: Served, number: int, options: argparse.Namespace) -> int:
 
 
 async def ask_all(servers: Sequence[Served], options: argparse.Namespace) -> tuple[int, float]:
-    """All requests; the number of tokens, and the most memory that was seen meanwhile."""
+    """Send all requests; return the number of tokens, and the peak memory meanwhile."""
     numbers = iter(range(options.requests))
 
     async def ask_in_turn() -> int:
@@ -72,7 +72,7 @@ async def ask_all(servers: Sequence[Served], options: argparse.Namespace) -> tup
 
 
 def measure(model: str, threads: list[int], options: argparse.Namespace) -> dict:
-    """Servers with so many threads each, from their start to the last answer."""
+    """Measure servers with this number of threads each, from their start to the last answer."""
     commands = [gpt2c_command(model, number, "--timeout", SECONDS) for number in threads]
     begin = time.perf_counter()
     with ExitStack() as stack, ThreadPoolExecutor(len(commands)) as pool:

@@ -1,4 +1,4 @@
-"""A model that writes JSON of a schema, by a grammar of llguidance: pip install llguidance.
+"""Make a model write JSON that fits a schema, with a grammar of llguidance: pip install llguidance.
 
 python docs/json_schema.py [MODEL]
 """
@@ -29,7 +29,7 @@ SCHEMA = {
 
 
 class Vocabulary:
-    """What llguidance wants to know of a tokenizer."""
+    """The interface of a tokenizer that llguidance expects."""
 
     def __init__(self, model: GPT2) -> None:
         self.eos_token_id = model.config.eos_token_ids[0]
@@ -43,7 +43,7 @@ class Vocabulary:
 
 
 def bitmask_of(model: GPT2, grammar: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What `generate` takes as token_bitmask: the tokens that may follow, by the grammar."""
+    """Return a token_bitmask for `generate`: the tokens that the grammar allows next."""
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(Vocabulary(model)))
     mask = llguidance.numpy.allocate_token_bitmask(1, tokenizer.vocab_size)
 
@@ -58,9 +58,9 @@ def bitmask_of(model: GPT2, grammar: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def main() -> None:
-    """Write some objects, drawn and searched, and read each as JSON."""
+    """Write some objects, sampled and searched, and parse each as JSON."""
     model = GPT2.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else None)
-    compact = {"whitespace_flexible": False}  # else the model may fill its tokens with line breaks
+    compact = {"whitespace_flexible": False}  # otherwise the model may spend its tokens on line breaks
     grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(SCHEMA), defaults=compact)
     options = {"max_new_tokens": 80, "token_bitmask": bitmask_of(model, grammar)}
     prompt = "The old king's name was "

@@ -1,4 +1,4 @@
-"""A model of whatever class its files are for."""
+"""Loads a model as the class that its files are for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["from_pretrained"]
 
 
 def from_pretrained(source: str | os.PathLike[str] | None = None, **how: Any) -> GPT2 | BERT:
-    """A model of either class, by its type; the options are those that both have."""
+    """A model of the class that fits its files; takes the options that both classes share."""
     from .checkpoint.loading import load
 
     return cast(GPT2 | BERT, load([GPT2, BERT], source, **how))

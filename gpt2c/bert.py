@@ -1,4 +1,4 @@
-"""The public class of BERT: a model that sees a text as a whole, and what it makes of it."""
+"""The public class of BERT: a model that reads a text as a whole."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["BERT"]
 
 _ABSENT = {
-    "generate": "fill finds the words of masks; a GPT-2 goes on with texts",
-    "stream": "fill finds the words of masks; a GPT-2 goes on with texts",
-    "suggest": "fill tells the most probable tokens of a mask, also of one at the end of a text",
-    "suggest_words": "fill tells the most probable tokens of a mask, also of one at the end of a text",
-    "session": "a text is computed as a whole, so that nothing of it can be kept",
+    "generate": "fill finds the words of masks; a GPT-2 continues texts",
+    "stream": "fill finds the words of masks; a GPT-2 continues texts",
+    "suggest": "fill returns the most probable tokens of a mask, also at the end of a text",
+    "suggest_words": "fill returns the most probable tokens of a mask, also at the end of a text",
+    "session": "a text is computed as a whole, so nothing of it can be cached",
     "scheduler": "lists of texts are computed together",
     "choose": "classify takes pairs of texts",
 }
@@ -37,20 +37,20 @@ _ABSENT = {
 class BERT(Pretrained):
     """A BERT, RoBERTa or DistilBERT. Make one with :meth:`from_pretrained`.
 
-    Every token sees the whole text, what follows it too: such a model fills masks, makes vectors of texts,
-    labels texts and tokens, and judges texts by masking one token after the other. It does not go on with
-    texts, as :class:`gpt2c.GPT2` does.
+    Every token sees the whole text, including later tokens: such a model fills masks, makes vectors of texts,
+    labels texts and tokens, and scores texts by masking one token after the other. Unlike
+    :class:`gpt2c.GPT2`, it does not continue texts.
 
     **Texts** are strings, or token ids as a list, tuple or one-dimensional array of integers. A string gets
-    what the tokenizer puts around a text, such as [CLS] and [SEP]; token ids are taken as they are. One text
-    gives one result, a list of texts a list, in order, and a tuple of two texts in a list is a pair, whose
-    second text has the token type 1, where the model has it. Nothing is padded, and no result depends on the
-    other texts of a list, on ``threads`` or on how many texts share a call, by a single bit.
+    the tokens that the tokenizer puts around a text, such as [CLS] and [SEP]; token ids are used as they are.
+    One text gives one result, a list of texts a list, in order, and a tuple of two texts in a list is a pair,
+    whose second text has token type 1, if the model has token types. Nothing is padded, and no result
+    depends, by a single bit, on the other texts of a list, on ``threads`` or on how many texts share a call.
 
     Attributes
     ----------
     config, weights, name, notes
-        As of :class:`gpt2c.GPT2`; the names of tensors are those of :mod:`gpt2c.reference_bert`.
+        As for :class:`gpt2c.GPT2`; the names of tensors are those of :mod:`gpt2c.reference_bert`.
     """
 
     model_type = "bert"
@@ -83,17 +83,17 @@ class BERT(Pretrained):
             A directory in Hugging Face layout, of transformers or of sentence-transformers; a file of weights
             with config.json and the tokenizer's files beside it; a packed file (see :meth:`save`); or the
             name of a model on the Hugging Face hub such as "bert-base-uncased". Without it, the small masked
-            model that comes with gpt2c, in int8.
+            model that comes with gpt2c, in int4.
         dtype, cache_dtype, backend, threads, tokenizer, revision, subfolder, cache_dir, token, \
         local_files_only, strict, progress
-            As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept for the time of a call alone.
+            As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept only during a call.
         adapter
-            Must be None: adapters are merged into models of GPT-2 only.
+            Must be None: adapters can only be merged into GPT-2 models.
 
         Raises
         ------
         CheckpointError, ConfigError
-            The files are missing, damaged, those of a GPT-2, or ask for something that gpt2c does not do.
+            The files are missing, damaged, those of a GPT-2, or ask for something unsupported.
         ValueError
             An option is not one of the values above.
         """
@@ -140,21 +140,21 @@ class BERT(Pretrained):
         With one mask they are its most probable tokens. Several masks are filled one after the other, first
         the one whose best token is most probable, and each is chosen given those before it: a search that
         keeps ``num_beams`` texts at every step, each with its own order. (A masked model has no joint
-        probability of its own: in another order, the same tokens may have another product.) What each mask
-        may stand for while the others stay masks, as other libraries tell it, is in :attr:`Filled.masks`.
+        probability: in another order, the same tokens may have another product.) The tokens for each mask
+        while the others remain masks, as other libraries return them, are in :attr:`Filled.masks`.
 
         Parameters
         ----------
         texts : str, token ids, or a list of either
-            With at least one mask, the token of :attr:`mask_token_id`. Special tokens are recognised in
+            With at least one mask, the token of :attr:`mask_token_id`. Special tokens are recognized in
             strings.
         k : int
             1 to the size of the vocabulary, at most 4,096.
         num_beams : int
-            How many texts the search keeps, 1 to 1,024; at least ``k``.
+            The number of texts that the search keeps, 1 to 1,024; at least ``k``.
         targets : list of str or int, optional
-            The tokens that masks may stand for, alone: words, each of which must be one token, or token ids.
-            Probabilities stay those among all tokens.
+            The only tokens that may fill masks: words, each of which must be one token, or token ids.
+            Probabilities remain those among all tokens.
         max_tokens, deadline
             As for :meth:`classify`.
 
@@ -195,30 +195,29 @@ class BERT(Pretrained):
         special: bool = False,
         deadline: float | Deadline | None = None,
     ) -> Score | list[Score] | Iterator[Score]:
-        """How probable the tokens of texts are, each given all others: the pseudo-log-likelihood.
+        """Score the tokens of texts, each given all others: the pseudo-log-likelihood.
 
         Every token is masked in turn (Salazar et al., "Masked Language Model Scoring", 2020): a text of n
-        tokens is computed n times. ``logprob`` is the sum, ``perplexity`` the pseudo-perplexity, which can be
-        compared with that of other masked models of the same vocabulary, and not with a GPT-2's.
+        tokens is computed n times. ``logprob`` is the sum, ``perplexity`` the pseudo-perplexity, which is
+        comparable with that of other masked models of the same vocabulary, but not with a GPT-2's.
 
         Parameters
         ----------
         texts : str, token ids, a list of either, or an iterator of either
-            An iterator is taken as results are, in constant memory.
+            An iterator is consumed as results are, in constant memory.
         within_word : bool
-            Whether the tokens of the same word that follow the masked one are masked, too (Kauf and Ivanova
-            2023): otherwise words of several tokens seem more probable than they are, as each token tells the
-            others.
+            Whether later tokens of the masked token's word are masked, too (Kauf and Ivanova 2023): otherwise
+            words of several tokens seem more probable than they are, as their tokens reveal each other.
         top : int
-            How many of the most probable tokens to report in the place of each.
+            The number of most probable tokens to report at each position.
         max_tokens, special, deadline
             As for :meth:`classify`.
 
         Returns
         -------
         Score, list of Score, or iterator of Score
-            As of :meth:`gpt2c.GPT2.score`; ``contexts`` tells how many tokens the model saw that were no
-            masks. What the tokenizer puts around a text is seen, and not scored.
+            As from :meth:`gpt2c.GPT2.score`; ``contexts`` is the number of unmasked tokens that the model
+            saw. The tokens around a text are read, but not scored.
 
         Raises
         ------
@@ -266,7 +265,7 @@ class BERT(Pretrained):
         special: bool = False,
         deadline: float | Deadline | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """The last hidden states of all tokens of texts, with those that the tokenizer puts around them.
+        """The last hidden states of all tokens of texts, including those around them.
 
         Parameters
         ----------
@@ -292,25 +291,25 @@ class BERT(Pretrained):
         special: bool = False,
         deadline: float | Deadline | None = None,
     ) -> np.ndarray:
-        """Texts as vectors, made of their last hidden states.
+        """Texts as vectors, pooled from their last hidden states.
 
-        What the files of sentence-transformers beside a model say is the default: how, whether vectors get
-        the length 1, at which length texts are cut, whether they are written in lower case.
+        The defaults come from the model's sentence-transformers files: the pooling, whether vectors are
+        scaled to length 1, the length at which texts are truncated, whether they are lower-cased.
 
         Parameters
         ----------
         texts, special, deadline
             As for :meth:`classify`.
         pooling : str, optional
-            "mean" of all tokens, with those that the tokenizer puts around a text, the default without such
-            files; "cls", the first token; "last", the last one; "max" over all of them, value by value;
-            "mean_sqrt_len", their sum over the square root of their number; "weighted_mean", which gives the
-            first token the weight 1, the second 2, and so on.
+            "mean" of all tokens, including those around a text, the default without such files; "cls", the
+            first token; "last", the last one; "max" over all of them, value by value; "mean_sqrt_len", their
+            sum over the square root of their number; "weighted_mean", which gives the first token weight 1,
+            the second 2, and so on.
         normalize : bool, optional
-            Whether vectors get the length 1, so that their products are the cosines of their angles.
+            Whether vectors are scaled to length 1, so that their products are cosines.
         max_tokens : int, optional
-            Longer texts are cut to this many tokens; without it, and without such files, texts longer than
-            the model's positions are an error.
+            Longer texts are truncated to this many tokens; without it, and without such files, texts longer
+            than the model's positions are an error.
 
         Returns
         -------
@@ -319,7 +318,8 @@ class BERT(Pretrained):
         Raises
         ------
         ConfigError
-            The files of sentence-transformers ask for what gpt2c does not do, and ``pooling`` is not given.
+            The files of sentence-transformers ask for something gpt2c does not support, and ``pooling`` is
+            not given.
         """
         from .heads.embedding import embed
 
@@ -356,7 +356,7 @@ class BERT(Pretrained):
         return MaskedExplanation(self, text, layer=layer, head=head, layers=layers, edits=edits, lang=lang)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
-        """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
+        """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""
         raise TypeError(
             "a BERT cannot be called: use fill, score, embed, classify or tag for texts, or forward for the "
             "logits of token ids"
@@ -365,6 +365,6 @@ class BERT(Pretrained):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            """An AttributeError, which tells what to use in place of a method of GPT2."""
+            """An AttributeError that says what to use instead of a method of GPT2."""
             hint = f": {_ABSENT[name]}" if name in _ABSENT else ""
             raise AttributeError(f"a BERT has no {name!r}{hint}")

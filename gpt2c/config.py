@@ -38,7 +38,7 @@ _KEYS = {"n_ctx": "n_positions", "n_vocab": "vocab_size", "activation": "activat
 
 
 class Setting(NamedTuple):
-    """One line of :attr:`Config.report`: a key of ``config.json`` and how it was used."""
+    """One line of :attr:`Config.report`: a key of ``config.json`` and what became of it."""
 
     key: str
     value: Any  # as given, or the default
@@ -48,25 +48,25 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """What a model has besides or in place of the head of a language model. Immutable and checked.
+    """A head besides, or in place of, the language model's. Immutable and checked.
 
     Attributes
     ----------
     kind : str
-        "sequence": labels of a text; "token": labels of every token; "choice": how well a text fits, beside
-        the head of a language model.
+        "sequence": labels a text; "token": labels every token; "choice": scores how well a text fits, beside
+        the language model's head.
     labels : tuple of str
-        The names of the labels, by their ids; none of a "choice".
+        The names of the labels, by id; none for a "choice".
     problem : str
-        What the logits of a "sequence" mean: "single", one of the labels is true; "multi", each may be;
-        "regression", they are numbers.
+        What the logits of a "sequence" mean. "single": exactly one label is true; "multi": each may be;
+        "regression": they are numbers.
     pad_token_id : int or None
-        The token that fills up batches: a "sequence" is judged by the last of its tokens that is another.
+        The token that pads batches: a "sequence" is classified at its last token that is not this one.
     pooled : bool
-        Of a "sequence": whether the first token goes through a dense layer, as wide as the model, and
-        ``activation`` before the labels are judged; so it is in BERT.
+        For a "sequence": whether the first token passes through a dense layer as wide as the model and
+        ``activation`` before it is classified, as in BERT.
     activation : str or None
-        Of a "choice": "tanh", or None. Of one that is ``pooled``: "tanh" or "relu".
+        For a "choice": "tanh" or None. With ``pooled``: "tanh" or "relu".
     """
 
     kind: str
@@ -95,13 +95,15 @@ class Head:
         seen: set[str] = set()
         for label in labels:
             if label in seen:
-                raise ConfigError(f"two labels have the name {shown(label)}; give each a name of its own")
+                raise ConfigError(
+                    f"two labels have the name {shown(label)}; give each label a different name"
+                )
             seen.add(label)
         if self.pad_token_id is not None and not _is_int(self.pad_token_id):
             raise _error("pad_token_id", self.pad_token_id, "a token id or null")
 
     def shapes(self, n_embd: int) -> dict[str, tuple[int, ...]]:
-        """The names of its tensors and their shapes, in a model of this width."""
+        """The names and shapes of its tensors, in a model of this width."""
         n = len(self.labels)
         classifier = {"classifier.weight": (n, n_embd), "classifier.bias": (n,)}
         if self.pooled:
@@ -123,15 +125,15 @@ class Pooling:
     Attributes
     ----------
     mode : str
-        What becomes of the last hidden states: one of `POOLINGS`, see :meth:`gpt2c.BERT.embed`.
+        How the last hidden states are pooled: one of `POOLINGS`, see :meth:`gpt2c.BERT.embed`.
     normalize : bool
-        Whether vectors have the length 1.
+        Whether vectors are scaled to length 1.
     max_tokens : int or None
         Longer texts are cut to this many tokens.
     lower : bool
-        Whether texts are written in lower case first.
+        Whether texts are lower-cased first.
     problem : str
-        What of it gpt2c does not do, if anything: an error where embeddings are asked for.
+        What gpt2c does not support of it, if anything; computing embeddings then raises this as an error.
     """
 
     mode: str = "mean"
@@ -147,27 +149,27 @@ class Pooling:
             if not isinstance(getattr(self, name), bool):
                 raise _error(name, getattr(self, name), "true or false")
         if self.max_tokens is not None and (not _is_int(self.max_tokens) or self.max_tokens < 1):
-            raise _error("max_seq_length", self.max_tokens, "an integer from 1 on, or null")
+            raise _error("max_seq_length", self.max_tokens, "an integer of at least 1, or null")
         if not isinstance(self.problem, str):
             raise _error("problem", self.problem, "a text")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The shape and the switches of one model. Immutable; every value is checked when it is made.
+    """The shape and the switches of one model. Immutable; every value is checked on construction.
 
     Attributes
     ----------
     model_type : str
-        "gpt2": every token sees those before it, and each part of a layer reads what LayerNorm makes of the
+        "gpt2": every token sees those before it, and each part of a layer reads the LayerNorm of the
         residual stream (pre-norm). "bert": every token sees the whole text, and LayerNorm follows each sum of
         the residual stream and a part's output, as it follows the embedding (post-norm).
     n_layer, n_head, n_embd, n_inner, n_ctx, n_vocab : int
         Layers, attention heads, width, width of the feed-forward layer (``None`` becomes ``4 * n_embd``),
         positions, vocabulary. ``n_head`` must divide ``n_embd``.
     n_kv_head : int
-        Heads of keys and values: ``n_head`` (``None`` becomes that), or 1 that all heads share, as in the
-        models of type gpt_bigcode (multi-query attention: Shazeer, "Fast Transformer Decoding", 2019).
+        Heads of keys and values: ``n_head`` (the default, ``None``), or 1 that all heads share, as in models
+        of type gpt_bigcode (multi-query attention: Shazeer, "Fast Transformer Decoding", 2019).
     activation : str
         "gelu_new", "gelu", "quick_gelu", "relu", "silu" or "tanh".
     layer_norm_epsilon : float
@@ -177,30 +179,30 @@ class Config:
     reorder_and_upcast_attn : bool
         Attention in float32. Honoured either way: gpt2c's attention is always in float32.
     tie_word_embeddings : bool
-        The head uses the token embedding ``wte``; if False it has a matrix of its own, ``lm_head.weight``.
+        The head uses the token embedding ``wte``; if False it has its own matrix, ``lm_head.weight``.
     bos_token_id : int or None
-        The token that an unconditional text begins with.
+        The token that unconditional generation starts from.
     eos_token_ids : tuple of int
         The tokens that end a text; may be empty.
     head : Head or None
-        What the model has for other tasks than the next token. One that labels texts or tokens takes the
-        place of the language model's head: ``tie_word_embeddings`` is then true, as it stores none.
+        A head for tasks other than the next token. One that labels texts or tokens replaces the language
+        model's head: ``tie_word_embeddings`` is then true, as no matrix is stored.
     n_types : int
         Token types of a BERT, which tell the sentences of a pair apart; 0 if it has no such embedding.
     masked_head : bool
-        Whether a BERT has the head that predicts tokens: a dense layer, the activation and LayerNorm before
-        the matrix of ``tie_word_embeddings``, and a bias after it.
+        Whether a BERT has the head that predicts tokens: a dense layer, the activation and LayerNorm, the
+        matrix of ``tie_word_embeddings``, and a bias.
     add_cross_attention : bool
-        Whether the layers of a GPT-2 also attend to the output of an encoder, as wide as it is.
+        Whether the layers of a GPT-2 also attend to the output of an encoder of the same width.
     pooling : Pooling or None
-        How texts become vectors, where the files beside the model say it.
+        How texts become vectors, if the model's files specify it.
     report : tuple of Setting
-        How every key of ``config.json`` was used; empty if the object was not made from one.
+        What became of every key of ``config.json``; empty if the object was not made from one.
 
     Raises
     ------
     ConfigError
-        Names the field, what was given and what is allowed.
+        An invalid value; the message names the field, what was given and what is allowed.
     """
 
     n_layer: int
@@ -251,7 +253,7 @@ class Config:
                 raise _error(name, getattr(self, name), "true or false")
         if self.is_classifier and not self.tie_word_embeddings:
             raise ConfigError(
-                "tie_word_embeddings is false; allowed for a classifier, which has no head for tokens: true"
+                "tie_word_embeddings is false; a classifier has no head for tokens and allows only true"
             )
         if not isinstance(self.eos_token_ids, (tuple, list)):
             raise _error("eos_token_ids", self.eos_token_ids, "a tuple of token ids")
@@ -264,7 +266,7 @@ class Config:
                 raise _error(name, token, f"token ids from 0 to {self.n_vocab - 1}")
 
     def _check_model_type(self) -> None:
-        """Refuse what models of this type do not have."""
+        """Refuse settings that models of this type do not have."""
         if self.model_type not in MODEL_TYPES:
             raise _error("model_type", self.model_type, f"one of {', '.join(MODEL_TYPES)}")
         of_gpt2 = ("add_cross_attention", "is_multi_query", "scale_attn_by_inverse_layer_idx")
@@ -276,29 +278,29 @@ class Config:
                 )
         if self.is_bert and not self.masked_head and not self.tie_word_embeddings:
             raise ConfigError(
-                "tie_word_embeddings is false; allowed for a BERT that predicts no tokens (masked_head is "
-                "false): true"
+                "tie_word_embeddings is false; only true is allowed for a BERT that predicts no tokens "
+                "(masked_head is false)"
             )
         if self.add_cross_attention and (self.is_multi_query or self.head is not None):
             raise ConfigError(
-                "add_cross_attention is true; allowed only for a language model whose heads have keys and "
-                "values of their own"
+                "add_cross_attention is true; allowed only for a language model in which every head has its "
+                "own keys and values"
             )
 
     def _check_kv_heads(self) -> None:
-        """Refuse a number of heads of keys and values, and settings beside it, that no model has."""
+        """Refuse a number of key and value heads that no model has, alone or with other settings."""
         if self.n_kv_head not in (1, self.n_head):
             raise ConfigError(
                 f"n_kv_head is {self.n_kv_head}; allowed: {self.n_head} (n_head), or 1 for all heads"
             )
         if self.is_multi_query and self.scale_attn_by_inverse_layer_idx:
             raise ConfigError(
-                "scale_attn_by_inverse_layer_idx is true; allowed where all heads share keys and values "
-                "(n_kv_head 1): false"
+                "scale_attn_by_inverse_layer_idx is true; where all heads share keys and values (n_kv_head "
+                "1) only false is allowed"
             )
         if self.is_multi_query and self.head is not None and self.head.kind == "choice":
             raise ConfigError(
-                "head is that of a choice; allowed where all heads share keys and values (n_kv_head 1): "
+                "head is that of a choice; where all heads share keys and values (n_kv_head 1), allowed: "
                 "one that labels texts or tokens, or none"
             )
 
@@ -324,7 +326,7 @@ class Config:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it labels texts or tokens, and so is no language model."""
+        """Whether it labels texts or tokens, and so is not a language model."""
         return self.head is not None and self.head.kind != "choice"
 
     @property

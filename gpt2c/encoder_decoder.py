@@ -34,24 +34,25 @@ __all__ = ["EncoderDecoder"]
 class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
     """A BERT that reads a text, and a GPT-2 that writes another one. Make one with :meth:`from_pretrained`.
 
-    The encoder sees the whole source; each layer of the decoder attends to its output, besides the text
-    written so far. What the decoder makes of a source is computed once, for all continuations and beams. No
-    result depends on the other sources of a list, on ``threads`` or ``batch_size``, by a single bit.
+    The encoder reads the whole source; each layer of the decoder attends to its output, besides the text
+    written so far. The decoder's keys and values of a source are computed once, for all continuations and
+    beams. No result depends, by a single bit, on the other sources of a list, on ``threads`` or on
+    ``batch_size``.
 
     **Sources** are strings, or token ids as a list, tuple or one-dimensional array of integers. A string gets
-    what the encoder's tokenizer puts around a text, such as [CLS] and [SEP]; token ids are taken as they are.
-    One source gives one result, a list of sources a list, in order.
+    the tokens that the encoder's tokenizer puts around a text, such as [CLS] and [SEP]; token ids are used as
+    they are. One source gives one result, a list of sources a list, in order.
 
     Attributes
     ----------
     encoder : BERT
     decoder : GPT2
         Of little use without a source: see :meth:`given`. Its ``config.bos_token_id`` is the token that texts
-        begin with there (``decoder_start_token_id``).
+        start with there (``decoder_start_token_id``).
     projection : Projection or None
-        The dense layer between the two, if they are not of one width.
+        The dense layer between the two, if their widths differ.
     name : str
-        Where the model comes from.
+        The source of the model.
     notes : list of str
         What was read from the folder; ``encoder.notes`` and ``decoder.notes`` have more.
     """
@@ -88,13 +89,13 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             As for :meth:`gpt2c.GPT2.from_pretrained`; they are for both parts.
         tokenizer : str, path or object, or a tuple of two
             As for :meth:`gpt2c.GPT2.from_pretrained`, for both parts; a tuple has the encoder's and the
-            decoder's. By default those in the folders "encoder" and "decoder" beside the weights, where there
+            decoder's. By default those in the folders "encoder" and "decoder" beside the weights, if there
             are such folders, else the one beside the weights.
 
         Raises
         ------
         CheckpointError, ConfigError
-            The files are missing, damaged, or ask for something that gpt2c does not do.
+            The files are missing, damaged, or ask for something that gpt2c does not support.
         ValueError
             An option is not one of the values above.
         """
@@ -121,7 +122,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model into a folder of two packed files, which :meth:`from_pretrained` maps.
 
-        See :meth:`gpt2c.GPT2.save`. The folder appears once it is complete.
+        See :meth:`gpt2c.GPT2.save`. The folder appears when complete.
 
         Parameters
         ----------
@@ -169,18 +170,18 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         special: bool = False,
         deadline: float | Deadline | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """What the decoder attends to: the encoder's last hidden states, as wide as the decoder.
+        """The decoder's view of sources: the encoder's last hidden states, in the decoder's width.
 
         Parameters
         ----------
         sources : str, token ids, or a list of either
         max_tokens : int, optional
-            Longer sources are cut to this many tokens, with those that the tokenizer puts around them;
+            Longer sources are truncated to this many tokens, including those around them;
             without it, sources longer than the encoder's positions are an error.
         special : bool, default False
-            Whether special tokens are recognised in strings.
+            Whether special tokens are recognized in strings.
         deadline : float or Deadline, optional
-            After so many seconds there is a DeadlineError.
+            After this many seconds raises DeadlineError.
 
         Returns
         -------
@@ -194,7 +195,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         """The decoder together with one encoded source: see :meth:`gpt2c.GPT2.given`.
 
         It has all methods of a GPT-2: ``model.given(source).suggest(...)``, ``session``, ``run_with_cache``.
-        Their prompts are what the decoder has written, and begin with ``decoder.config.bos_token_id``.
+        Their prompts are texts of the decoder, and start with ``decoder.config.bos_token_id``.
 
         Parameters
         ----------
@@ -203,7 +204,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         """
         return cast(GPT2, translating.given(self, source, max_tokens=max_tokens, special=special))
 
-    # To a type checker a string is also a sequence of strings; the first overload that fits counts.
+    # To a type checker a string is also a sequence of strings; the first matching overload applies.
     @overload
     def generate(  # type: ignore[overload-overlap]
         self,
@@ -235,7 +236,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         max_tokens: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """Write a text for each source: greedily, by draws or by beam search.
+        """Write a text for each source: greedily, by sampling or by beam search.
 
         Parameters
         ----------
@@ -246,8 +247,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         **options
             Those of :meth:`gpt2c.GPT2.generate`: temperature, num_beams, length_penalty and so on.
             ``max_new_tokens`` is by default 128, or the decoder's positions if there are fewer. Options that
-            look at a prompt, such as penalties, find the token that texts begin with there, as in
-            transformers.
+            use the prompt, such as penalties, see the decoder's start token there, as in transformers.
 
         Returns
         -------
@@ -283,7 +283,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
     ) -> Score | list[Score]:
-        """How probable texts are to be written for sources.
+        """Score texts as outputs for sources.
 
         Parameters
         ----------
@@ -291,7 +291,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             As for :meth:`encode`.
         targets : str, token ids, or a list of either
             One for each source. A string gets nothing around it: with ``special`` and a token such as
-            "<|endoftext|>" at the end, the end of the text is judged, too.
+            "<|endoftext|>" at the end, the end of the text is scored, too.
         special, top, edits, deadline
             As for :meth:`gpt2c.GPT2.score`; ``special`` is also for the sources.
 
@@ -321,19 +321,19 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         special: bool = False,
         logits_to_keep: int = 0,
     ) -> tuple[np.ndarray, ActivationCache]:
-        """Run the decoder over a target for a source, and keep what it computes on the way.
+        """Run the decoder over a target for a source, and capture its activations.
 
         Parameters
         ----------
         source : str or token ids
         target : str or token ids
-            What is written; the token that texts begin with is put before it.
+            The output; the decoder's start token is put before it.
         names_filter, edits, logits_to_keep
-            As for :meth:`gpt2c.GPT2.run_with_cache`; of the decoder. Cross-attention is
+            As for :meth:`gpt2c.GPT2.run_with_cache`; for the decoder. Cross-attention is
             ``"blocks.{i}.cross_attn.hook_pattern"``, [n_head, target, source], also by
             ``cache["cross_attn.pattern", i]``. (``encoder.run_with_cache`` looks into the encoder.)
         special : bool, default False
-            Whether special tokens are recognised in strings.
+            Whether special tokens are recognized in strings.
 
         Returns
         -------
@@ -373,7 +373,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         return explain(self, source, target, special=special, **options)
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
-        """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
+        """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""
         raise TypeError(
             "an EncoderDecoder cannot be called: use generate or score for texts, or given(source).forward "
             "for the logits of token ids"

@@ -30,19 +30,19 @@ class CheckpointError(GPT2CError, OSError):
 
 
 class ConfigError(GPT2CError, ValueError):
-    """A configuration asks for something that is invalid or that gpt2c cannot honour."""
+    """A configuration asks for something invalid, or for something gpt2c cannot do."""
 
 
 class ContextLengthError(GPT2CError, ValueError):
-    """A text has more tokens than the model has positions (or a cache has room for)."""
+    """A text has more tokens than the model has positions, or than a cache has room for."""
 
 
 class DeadlineError(GPT2CError, TimeoutError):
-    """A call reached its deadline, or was cancelled, before there was a result."""
+    """A call reached its deadline or was cancelled before it had a result."""
 
 
 class QueueFullError(GPT2CError, RuntimeError):
-    """A scheduler has as many requests waiting as may wait."""
+    """A scheduler's queue of waiting requests is full."""
 
 
 class TokenizerError(GPT2CError, ValueError):
@@ -54,7 +54,7 @@ class UnsupportedISAError(GPT2CError, RuntimeError):
 
 
 class CacheInUseError(GPT2CError, RuntimeError):
-    """A KVCache was given to two calls at once, or twice to one call."""
+    """A KVCache was passed to two calls at once, or twice to one call."""
 
 
 def shown(value: Any) -> str:
@@ -74,7 +74,7 @@ _BRACKETS: dict[type, str] = {list: "[]", tuple: "()", dict: "{}"}
 
 
 def _pieces(value: Any) -> Iterator[str]:
-    """What repr() writes, piece by piece: of a file's lists that hold one another it may be endless."""
+    """The output of repr(), piece by piece: for lists in a file that contain one another it may never end."""
     brackets = _BRACKETS.get(type(value))
     if brackets is None:
         yield repr(value)

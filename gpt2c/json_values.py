@@ -1,4 +1,4 @@
-"""Values as JSON has them, written and read strictly."""
+"""Values of JSON, written and read strictly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["plain", "unique_keys"]
 
 
 def plain(value: Any) -> Any:
-    """A value, and all that dicts and lists hold: arrays as lists, NaN and the infinities as None."""
+    """A value for JSON, nested ones included: arrays become lists; NaN and the infinities become None."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list):

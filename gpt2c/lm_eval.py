@@ -1,4 +1,4 @@
-"""``import gpt2c.lm_eval`` registers the model; ``python -m gpt2c.lm_eval run …`` is lm-eval with it."""
+"""``import gpt2c.lm_eval`` registers the model; ``python -m gpt2c.lm_eval run …`` runs lm-eval with it."""
 
 from .integrations.lm_eval import GPT2LM as GPT2LM
 

@@ -1,4 +1,4 @@
-"""What the public classes share: how a model is written to files, the labels it gives, and what is inside."""
+"""Shared by the public classes: writing a model to files, its labels, and its activations."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ class Pretrained(LoadedModel):
 
         :meth:`from_pretrained` maps such a file and uses it in place: in milliseconds, and in memory that all
         processes share. The weights are those of :attr:`dtype`; results are the same, bit for bit. The file
-        appears once it is complete. Layout: docs/packed-files.md.
+        appears when complete. Layout: docs/packed-files.md.
 
         Parameters
         ----------
         path : str or path
-            Any name; .gpt2c is usual. A file of that name is replaced; who uses it keeps the old one.
+            Any name; .gpt2c is usual. A file of that name is replaced; processes that have it open keep the
+            old contents.
 
         Raises
         ------
         ValueError
-            The model is of back end "blas".
+            The model has backend "blas".
         TokenizerError
-            Its tokenizer is an object of another library that was given: it cannot be written.
+            Its tokenizer is an object of another library, which cannot be written.
         """
         from .checkpoint.packed import save
 
@@ -55,36 +56,36 @@ class Pretrained(LoadedModel):
         """Write the model for other programs: as a directory for transformers, or a GGUF file for llama.cpp.
 
         The directory is in Hugging Face layout: config.json, model.safetensors (float32, the tensors bit for
-        bit), generation_config.json and the tokenizer's files: those that it was read from, as they are, else
-        a tokenizer.json. A GGUF file holds weights, sizes and tokenizer. What is written appears once it is
-        complete (docs/models.md).
+        bit), generation_config.json and the tokenizer's files: the originals, unchanged, or else a
+        tokenizer.json. A GGUF file holds weights, sizes and tokenizer. The output appears when complete
+        (docs/models.md).
 
         Parameters
         ----------
         path : str or path
-            The file to write, if the name ends with .gguf: one of that name is replaced. Else a new name for
-            the directory, or an empty directory.
+            The file to write, if the name ends with .gguf: an existing one is replaced. Otherwise a new name
+            for the directory, or an empty directory.
         dtype : str, optional
-            Of the matrices in a GGUF file: "f32", the default, "f16", "bf16" or "q8_0".
+            The format of the matrices in a GGUF file: "f32", the default, "f16", "bf16" or "q8_0".
 
         Returns
         -------
         float
-            How far what was written is from the weights: the root mean square of the differences, as a share
-            of that of the weights. 0 where nothing was rounded.
+            The rounding error of the output: the root mean square of the differences, relative to that of the
+            weights. 0 if nothing was rounded.
 
         Raises
         ------
         ValueError
-            The weights are rounded: :attr:`dtype` is not "float32". (To a GGUF file they are written as they
-            are.) Or they are beyond the range of "f16" or "q8_0".
+            The weights are already rounded: :attr:`dtype` is not "float32". (To a GGUF file they are written
+            as they are.) Or they exceed the range of "f16" or "q8_0".
         ConfigError
-            llama.cpp would compute something else: it knows no such activation, scaling or head.
+            llama.cpp would compute something different: it lacks this activation, scaling or head.
         TokenizerError
-            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model out
-            of a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
+            The tokenizer cannot be written: it is an object of another library, or a SentencePiece model from
+            a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
         OSError
-            The directory is there and not empty, or cannot be written.
+            The directory exists and is not empty, or cannot be written.
         """
         from .checkpoint.export import export
 
@@ -122,16 +123,16 @@ class Pretrained(LoadedModel):
         Parameters
         ----------
         texts : str, token ids, or a list of either
-            A string gets what the tokenizer puts before and after a text; token ids are taken as they are. Of
-            these the last one that is not ``pad_token_id`` counts, in a BERT the first. In a list for a BERT,
-            a tuple of two texts is a pair, such as a premise and a hypothesis.
+            A string gets the tokens that the tokenizer puts around a text; token ids are used as they are.
+            The text is classified at its last token that is not ``pad_token_id``, in a BERT at the first. In
+            a list for a BERT, a tuple of two texts is a pair, such as a premise and a hypothesis.
         max_tokens : int, optional
-            Longer texts are cut to this many tokens, with those that the tokenizer puts around them; without
+            Longer texts are truncated to this many tokens, including those around them; without
             it, texts longer than the model's positions are an error.
         special : bool, default False
-            Whether special tokens are recognised in strings, as for :meth:`generate`.
+            Whether special tokens are recognized in strings, as for :meth:`generate`.
         deadline : float or Deadline, optional
-            After so many seconds there is a DeadlineError.
+            After this many seconds raises DeadlineError.
 
         Returns
         -------
@@ -183,7 +184,7 @@ class Pretrained(LoadedModel):
         Returns
         -------
         Tagging, or list of Tagging
-            ``tags``, one for each token of the text, and ``entities``, neighbours of one kind.
+            ``tags``, one for each token of the text, and ``entities``, neighbours of the same kind.
         """
         from .heads.heads import tag
 
@@ -200,32 +201,32 @@ class Pretrained(LoadedModel):
         causal: bool = True,
         logits_to_keep: int = 0,
     ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-        """Run the model and keep what it computes on the way. Looking changes no number.
+        """Run the model and capture its activations. Capturing never changes a result.
 
         Parameters
         ----------
         prompts : str, token ids, or a list of either
-            Of a BERT, which reads whole texts with what the tokenizer puts around them, and in strings its
-            masks, also tuples of two texts in a list.
+            For a BERT, which reads whole texts with the tokens around them, and in strings its masks, also
+            tuples of two texts in a list.
         names_filter : str, (str, int), iterable of either, function, or None
-            What to keep, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short ones as
-            of the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is asked
-            about each name. None, like ``"*"``, keeps everything but ``attn.hook_result``, which is n_head
-            times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be named,
-            or meant by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
+            What to capture, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
+            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short names
+            as in the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is
+            called with each name. None, like ``"*"``, captures everything but ``attn.hook_result``, which is
+            n_head times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be
+            named, or matched by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
         edits : iterable of (str, function)
-            Interventions, in their order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
-            are kept as they are after the edits.
+            Interventions, in order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
+            are captured after the edits.
         types : list or array of int, or a list of them, optional
-            The token types of a BERT: one for each token; of pairs 0 and 1 by default, else all 0.
+            The token types of a BERT: one for each token; by default 0 and 1 for pairs, else all 0.
         causal : bool
-            False takes the mask away: every position attends to all of the text, later tokens included, as
-            in an auto-encoding model such as BERT, which never has one. GPT-2 was not trained for it; it is a
-            lesson.
+            False removes the mask: every position attends to the whole text, including later tokens, as in an
+            auto-encoding model such as BERT, which never has a mask. GPT-2 was not trained for this; it is
+            for teaching.
         logits_to_keep : int
-            How many last rows of logits are wanted; 0: all. (Of a model that predicts no tokens they mean
-            nothing.)
+            The number of last rows of logits wanted; 0: all. (Meaningless for a model that predicts no
+            tokens.)
 
         Returns
         -------
@@ -263,34 +264,34 @@ class Pretrained(LoadedModel):
         logits_to_keep: int | None = None,
         progress: bool = False,
     ) -> Patching:
-        """Activation patching: run a corrupted text again and again, each time with one value of a clean one.
+        """Activation patching: run a corrupted text repeatedly, each time with one value of a clean one.
 
-        Only later layers, and in a GPT-2 later positions, are computed, many patches in one call; the answers
+        Only later layers, and in a GPT-2 later positions, are computed, many patches in one call; the results
         are those of whole runs with :func:`gpt2c.edits.replace`, bit for bit.
 
         Parameters
         ----------
         clean, corrupted : str or token ids
-            Two texts with the same number of tokens; of a BERT also two pairs of texts.
+            Two texts with the same number of tokens; for a BERT also two pairs of texts.
         over : tuple
             ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
             by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.hooks`), and
-            which layers, positions and heads are patched, one by one: lists or ranges. Positions and heads
+            the layers, positions and heads to patch, one by one: lists or ranges. Positions and heads
             may be "all", which patches all of them at once and is the default.
         metric : function
             Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
         types : sequence of two, optional
             The token types of both texts of a BERT, as for :meth:`run_with_cache`.
         logits_to_keep : int, optional
-            How many last rows of logits the metric sees; 0: all. By default 1, of a BERT all.
+            The number of last rows of logits that the metric sees; 0: all. By default 1, for a BERT all.
         progress : bool
             Show a bar on stderr if it takes longer than a second or two.
 
         Returns
         -------
         gpt2c.introspection.results.Patching
-            What the metric said: ``values``, [layers], [layers, positions], [layers, heads] or
-            [layers, positions, heads], with the names of all axes; NumPy takes it as that array.
+            The metric of every patch: ``values``, [layers], [layers, positions], [layers, heads] or
+            [layers, positions, heads], with the names of all axes; NumPy treats it as that array.
         """
         from .introspection.patching import patch
 

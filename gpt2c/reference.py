@@ -1,7 +1,8 @@
 """GPT-2 in plain NumPy: the specification of the compiled engine and the oracle of its tests.
 
-Everything is computed in float64, nothing is cached or clever, and every line says what shape it makes. Read
-it from top to bottom beside any illustrated explanation of GPT-2; `forward` at the end is the whole model.
+Everything is computed in float64, nothing is cached or clever, and every line states the shape of its result.
+Read it from top to bottom beside any illustrated explanation of GPT-2; `forward` at the end is the whole
+model.
 
 Functions of a configuration, weights and token ids also take a loaded model instead of the first two, and
 text instead of the ids: ``forward(model, "The king")``.
@@ -12,7 +13,7 @@ Letters used for shapes::
     n_embd      width of the model                n_inner     width inside the feed-forward network
     n_head      attention heads per layer         head_dim    n_embd / n_head
     n_kv_head   heads of keys and values: n_head as in GPT-2, or 1 that all share
-    S           positions of an encoder's output, where there is cross-attention
+    S           positions of an encoder's output, with cross-attention
 
 `weights` maps the canonical tensor names to arrays of any float type. Dense matrices are stored as (inputs,
 outputs), the way OpenAI published them, so a layer is ``x @ weight + bias``::
@@ -87,7 +88,7 @@ def of_text(function: Callable[..., R]) -> Callable[..., R]:
             given = signature.bind(*both, *args, **options)
             ids = given.arguments["ids"]
             if isinstance(ids, str) and model is None:
-                raise TypeError(f"text needs a model, which has the tokenizer; got {shown(ids)}")
+                raise TypeError(f"text needs a model, which has the tokenizer, not {shown(ids)}")
         except TypeError as error:
             raise TypeError(f"{function.__name__} takes {ways}: {error}") from None
         if isinstance(ids, str):
@@ -113,7 +114,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def unseen(name: str, value: np.ndarray) -> np.ndarray:
-    """The `look` of somebody who does not look."""
+    """The default `look`, which changes nothing."""
     return value
 
 
@@ -135,7 +136,7 @@ def layer_norm(
 
 
 def activation(name: str, x: np.ndarray) -> np.ndarray:
-    """The bend between the two layers of the feed-forward network, element by element: ``[...] -> [...]``.
+    """The function between the two feed-forward layers, element by element: ``[...] -> [...]``.
 
     GELU is x times the probability that a standard normal number is below x (Hendrycks & Gimpel 2016). GPT-2
     uses ``gelu_new``, its approximation by tanh; ``gelu`` is the exact one and ``quick_gelu`` a cruder one.
@@ -161,7 +162,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
-    """What each token is plus where it stands: ``[T] -> [T, n_embd]``."""
+    """Token embedding plus position embedding: ``[T] -> [T, n_embd]``."""
     token = look("hook_embed", _float64(weights["wte.weight"][ids]))  # [T, n_embd]
     position = look("hook_pos_embed", _float64(weights["wpe.weight"][: len(ids)]))  # [T, n_embd]
     return token + position  # [T, n_embd]
@@ -170,10 +171,10 @@ def embed(weights: Weights, ids: np.ndarray, look: Look = unseen) -> np.ndarray:
 def attention_inputs(
     config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
 ) -> list[np.ndarray]:
-    """What heads make queries, keys and values of: ``[T, n_embd] -> 3 x [T, heads or 1, n_embd]``.
+    """The inputs of queries, keys and values: ``[T, n_embd] -> 3 x [T, heads or 1, n_embd]``.
 
-    It is the residual stream after LayerNorm, the same for all; unless `look` has one head read something
-    else, which then has a LayerNorm of its own.
+    The residual stream after LayerNorm, the same for all; unless `look` makes one head read something else,
+    which then gets its own LayerNorm.
     """
     block, ln_1 = f"blocks.{layer}.", _part(weights, f"h.{layer}.ln_1")
 
@@ -184,7 +185,7 @@ def attention_inputs(
     read = stream if config.is_multi_query else look(block + "hook_attn_in", stream)  # [T, n_head, n_embd]
     given = [read[:, :n] for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
     inputs = [look(f"{block}hook_{part}_input", each) for part, each in zip("qkv", given, strict=True)]
-    h = norm(x, look)[:, None]  # [T, 1, n_embd]  what is read if nobody changes it
+    h = norm(x, look)[:, None]  # [T, 1, n_embd]  the input if nothing was edited
     return [
         h
         if each is before and read is stream
@@ -202,9 +203,9 @@ def attention(
     *,
     causal: bool = True,
 ) -> np.ndarray:
-    """Self-attention: every position gathers from itself and those before it.
+    """Self-attention: every position attends to itself and those before it.
 
-    The shapes are ``3 x [T, heads or 1, n_embd] -> [T, n_embd]``. Not `causal`, it gathers from all
+    The shapes are ``3 x [T, heads or 1, n_embd] -> [T, n_embd]``. If not `causal`, it attends to all
     positions, as in an auto-encoding model.
     """
     n_head, n_kv_head, T = config.n_head, config.n_kv_head, len(inputs[0])
@@ -215,13 +216,15 @@ def attention(
     b_q, b_k, b_v = np.split(w["c_attn.bias"], parts)  # [heads * head_dim] each
 
     q_in, k_in, v_in = inputs  # [T, heads, n_embd] each, or with 1 for heads: the same for all
-    q = look(name + "q", _of_heads(q_in, w_q, b_q, n_head))  # [T, n_head, head_dim]  what it looks for
-    k = look(name + "k", _of_heads(k_in, w_k, b_k, n_kv_head))  # [T, n_kv_head, head_dim]  what it offers
-    v = look(name + "v", _of_heads(v_in, w_v, b_v, n_kv_head))  # [T, n_kv_head, head_dim]  what it hands over
+    q = look(name + "q", _of_heads(q_in, w_q, b_q, n_head))  # [T, n_head, head_dim]  queries
+    k = look(name + "k", _of_heads(k_in, w_k, b_k, n_kv_head))  # [T, n_kv_head, head_dim]  keys
+    v = look(name + "v", _of_heads(v_in, w_v, b_v, n_kv_head))  # [T, n_kv_head, head_dim]  values
     if n_kv_head < n_head:
-        k, v = (np.repeat(each, n_head, axis=1) for each in (k, v))  # [T, n_head, head_dim]  shared by all
+        k, v = (
+            np.repeat(each, n_head, axis=1) for each in (k, v)
+        )  # [T, n_head, head_dim]  shared by all heads
 
-    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, T]  row: who asks, column: who answers
+    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, T]  row: query, column: key
     scores = scores * config.attention_scale(layer)  # [n_head, T, T]  usually 1 / sqrt(head_dim)
     if causal:
         future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [T, T]  True above the diagonal
@@ -240,7 +243,7 @@ def attention(
 def cross_attention(
     config: Config, weights: Weights, layer: int, x: np.ndarray, states: np.ndarray, look: Look = unseen
 ) -> np.ndarray:
-    """Adds what is gathered from the output of an encoder: ``[T, n_embd], [S, n_embd] -> [T, n_embd]``."""
+    """Adds cross-attention to the output of an encoder: ``[T, n_embd], [S, n_embd] -> [T, n_embd]``."""
     name, n_head = f"blocks.{layer}.cross_attn.hook_", config.n_head
     w, ln = _part(weights, f"h.{layer}.crossattention"), _part(weights, f"h.{layer}.ln_cross_attn")
     h = layer_norm(x, ln["weight"], ln["bias"], config.layer_norm_epsilon)  # [T, n_embd]
@@ -249,7 +252,7 @@ def cross_attention(
     q = _of_heads(h[:, None], w["q_attn.weight"], w["q_attn.bias"], n_head)  # [T, n_head, head_dim]
     k = _of_heads(states[:, None], w_k, b_k, n_head)  # [S, n_head, head_dim]
     v = _of_heads(states[:, None], w_v, b_v, n_head)  # [S, n_head, head_dim]
-    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, S]  nothing is hidden
+    scores = q.transpose(1, 0, 2) @ k.transpose(1, 2, 0)  # [n_head, T, S]  without a mask
     a = look(name + "pattern", softmax(scores * config.attention_scale(layer)))  # [n_head, T, S]
     mixed = (a @ v.transpose(1, 0, 2)).transpose(1, 0, 2).reshape(len(h), -1)  # [T, n_embd]
     out = mixed @ w["c_proj.weight"] + w["c_proj.bias"]  # [T, n_embd]
@@ -260,7 +263,7 @@ def cross_attention(
 def feed_forward(
     config: Config, weights: Weights, layer: int, x: np.ndarray, look: Look = unseen
 ) -> np.ndarray:
-    """Two dense layers with a bend between them, on each position alone: ``[T, n_embd] -> [T, n_embd]``."""
+    """Two dense layers and an activation, on each position by itself: ``[T, n_embd] -> [T, n_embd]``."""
     name = f"blocks.{layer}.mlp.hook_"
     w = _part(weights, f"h.{layer}.mlp")
     hidden = look(name + "pre", x @ w["c_fc.weight"] + w["c_fc.bias"])  # [T, n_inner]
@@ -278,35 +281,35 @@ def forward(
     causal: bool = True,
     states: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The whole model: for each position, one number per token of the vocabulary for what may follow.
+    """The whole model: for each position, one logit per token of the vocabulary for the next token.
 
     Parameters
     ----------
     config : Config
     weights : mapping of str to array
         Canonical names (see the top of this file); converted to float64 as they are used. A loaded model in
-        the place of both has its numbers: those that its number format stands for.
+        place of both provides its own numbers: those that its number format represents.
     ids : sequence of int, shape [T]
         Token ids, 0 <= id < n_vocab, at most n_ctx of them; or text, for a loaded model.
     look : callable, optional
-        Called as ``look(name, value)`` with what has a name (those of :mod:`gpt2c.hooks`); what it returns,
+        Called as ``look(name, value)`` for named values (the names of :mod:`gpt2c.hooks`); its return value,
         such as ``value`` itself, is used instead.
     causal : bool
-        False lets every position attend to all others.
+        If False, every position attends to all others.
     states : array, shape [S, n_embd]
         The output of an encoder, for a model with cross-attention, which needs it.
 
     Returns
     -------
     numpy.ndarray
-        Logits, float64 [T, n_vocab]. Row t depends on ids[: t + 1] alone; softmax makes it probabilities.
+        Logits, float64 [T, n_vocab]. Row t depends only on ids[: t + 1]; softmax turns it into probabilities.
 
     Raises
     ------
     ContextLengthError
         More ids than the model has positions.
     ValueError
-        No ids, or an id outside the vocabulary; states where there is no cross-attention, or the reverse.
+        No ids, or an id outside the vocabulary; states without cross-attention, or the reverse.
     """
     ids = _check_ids(config, ids, states)  # [T]
 
@@ -358,7 +361,7 @@ def log_probabilities(config: Config, weights: Weights, ids: Sequence[int] | np.
 
 @of_text
 def joint_log_probability(config: Config, weights: Weights, ids: Sequence[int] | np.ndarray) -> float:
-    """log p(ids[1], ids[2], ... | ids[0]) in nats: how probable the whole text is, given its first token.
+    """log p(ids[1], ids[2], ... | ids[0]) in nats: the whole text, given its first token.
 
     ``joint_log_probability(model, ids or text)`` is the same for a loaded model.
     """
@@ -372,7 +375,7 @@ def _of_heads(x: np.ndarray, w: np.ndarray, b: np.ndarray, n_head: int) -> np.nd
 
 
 def _part(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
-    """The tensors whose names begin with `prefix`, in float64, under what is left of their names."""
+    """The tensors whose names start with `prefix`, in float64, by the rest of their names."""
     prefix += "."
     return {name.removeprefix(prefix): _float64(weights[name]) for name in weights if name.startswith(prefix)}
 
@@ -388,9 +391,9 @@ def _check_ids(
         raise ValueError("states are needed if the model has cross-attention, and only then")
     ids = np.asarray(ids, np.int64)  # [T]
     if ids.ndim != 1 or len(ids) == 0:
-        raise ValueError(f"ids must be one sequence of at least one token id, got shape {ids.shape}")
+        raise ValueError(f"ids must be one sequence of at least one token id, not shape {ids.shape}")
     if len(ids) > config.n_ctx:
-        raise ContextLengthError(f"{len(ids)} tokens are more than the model's {config.n_ctx} positions")
+        raise ContextLengthError(f"{len(ids)} tokens exceed the model's {config.n_ctx} positions")
     if ids.min() < 0 or ids.max() >= config.n_vocab:
-        raise ValueError(f"token ids must lie in 0 ... {config.n_vocab - 1}, got {ids.min()} ... {ids.max()}")
+        raise ValueError(f"token ids must lie in 0 ... {config.n_vocab - 1}, not {ids.min()} ... {ids.max()}")
     return ids

@@ -1,12 +1,12 @@
 """BERT in plain NumPy, in float64: the specification of the compiled engine and the oracle of its tests.
 
-It is written as `reference` is for GPT-2, and shares with it what the two models have in common: attention,
+Like `reference` for GPT-2, with which it shares the common parts: attention,
 the feed-forward network, LayerNorm and the activations. What differs:
 
-- Every token sees the whole text, not only what stands before it.
-- LayerNorm follows each sum instead of preceding each part, so the stream is normalised at every step.
-- A token is also told which text of a pair it belongs to: its type.
-- The model does not say what comes next, but what stands at each position: mask a token, and read its row.
+- Every token attends to the whole text, not only to earlier tokens.
+- LayerNorm follows each sum instead of preceding each part, so the stream is normalized at every step.
+- A token also has a type: the text of a pair that it belongs to.
+- The model predicts not the next token, but the one at each position: mask a token, and read its row.
 
 RoBERTa and DistilBERT are the same model with other sizes, the latter without token types.
 
@@ -63,7 +63,7 @@ Ids = Sequence[int] | np.ndarray
 def embed(
     config: Config, weights: Weights, ids: np.ndarray, types: np.ndarray, look: Look = unseen
 ) -> np.ndarray:
-    """What each token is, where it stands and which text it is of, normalised: ``[T] -> [T, n_embd]``."""
+    """Token, position and type embeddings, summed and normalized: ``[T] -> [T, n_embd]``."""
     token = look("hook_embed", _float64(weights["wte.weight"][ids]))  # [T, n_embd]
     position = look("hook_pos_embed", _float64(weights["wpe.weight"][: len(ids)]))  # [T, n_embd]
     x = token + position  # [T, n_embd]
@@ -94,9 +94,9 @@ def layer_of(config: Config, weights: Weights, layer: int, x: np.ndarray, look: 
 def hidden_states(
     config: Config, weights: Weights, ids: Ids, types: Ids | None = None, look: Look = unseen
 ) -> np.ndarray:
-    """The whole model but its head: ``[T] -> [T, n_embd]``, one vector for each token.
+    """The whole model except its head: ``[T] -> [T, n_embd]``, one vector for each token.
 
-    ``hidden_states(model, ids or text)`` is the same for a loaded model; so it is with those below.
+    ``hidden_states(model, ids or text)`` is the same for a loaded model; likewise for the functions below.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def hidden_states(
     types : sequence of int, shape [T], optional
         Which text of a pair each token belongs to; by default all to the first.
     look : callable, optional
-        As for `reference.forward`: called with the name and the value of what has a name, and returns what is
+        As for `reference.forward`: called with the name and the value of named values; its return value is
         used instead.
 
     Raises
@@ -130,15 +130,13 @@ def hidden_states(
 def forward(
     config: Config, weights: Weights, ids: Ids, types: Ids | None = None, look: Look = unseen
 ) -> np.ndarray:
-    """For each position, one number per token of the vocabulary for what stands there: ``[T, n_vocab]``.
+    """For each position, one logit per token of the vocabulary for the token there: ``[T, n_vocab]``.
 
-    Softmax makes a row probabilities. A masked token's row is about that token. ConfigError if the model has
-    no head that predicts tokens; otherwise as `hidden_states`.
+    Softmax turns a row into probabilities. A masked token's row predicts that token. ConfigError if the model
+    has no head that predicts tokens; otherwise as `hidden_states`.
     """
     if not config.masked_head:
-        raise ConfigError(
-            "the model has no head that predicts tokens: hidden_states and classify may be asked"
-        )
+        raise ConfigError("the model has no head that predicts tokens: use hidden_states or classify")
     x = hidden_states(config, weights, ids, types, look)  # [T, n_embd]
     x = x @ _float64(weights["transform.weight"]) + weights["transform.bias"]  # [T, n_embd]
     x = activation(config.activation, x)  # [T, n_embd]
@@ -153,7 +151,7 @@ def classify(
 ) -> np.ndarray:
     """The logits of the labels of a text, ``[T] -> [labels]``, or of each token, ``[T] -> [T, labels]``.
 
-    A text is judged by its first token, after one more dense layer. ConfigError if the model has no such
+    A text is classified at its first token, after one more dense layer. ConfigError if the model has no such
     head; otherwise as `hidden_states`.
     """
     if config.head is None:
@@ -169,7 +167,7 @@ def classify(
 
 @of_text
 def attention_patterns(config: Config, weights: Weights, ids: Ids, types: Ids | None = None) -> np.ndarray:
-    """Who looks at whom: ``[T] -> [n_layer, n_head, T, T]``, rows of probabilities over the whole text."""
+    """Attention patterns: ``[T] -> [n_layer, n_head, T, T]``, rows of probabilities over the whole text."""
     found = []
 
     def look(name: str, value: np.ndarray) -> np.ndarray:
@@ -190,9 +188,9 @@ def _check_types(config: Config, ids: np.ndarray, types: Ids | None) -> np.ndarr
         return np.zeros(len(ids), np.int64)  # [T]
     types = np.asarray(types, np.int64)  # [T]
     if types.shape != ids.shape:
-        raise ValueError(f"types must be one for each of the {len(ids)} ids, got shape {types.shape}")
+        raise ValueError(f"types must be one for each of the {len(ids)} ids, not shape {types.shape}")
     if not config.n_types:
         raise ValueError("the model has no token types: leave types out")
     if types.min() < 0 or types.max() >= config.n_types:
-        raise ValueError(f"types must lie in 0 ... {config.n_types - 1}, got {types.min()} ... {types.max()}")
+        raise ValueError(f"types must lie in 0 ... {config.n_types - 1}, not {types.min()} ... {types.max()}")
     return types

@@ -79,8 +79,8 @@ static float *partial_of(const gpt2c_call *c, ptrdiff_t row, ptrdiff_t head, ptr
     return w->partial + ((row * c->model->n_head + head) * w->key_blocks + block) * GPT2C_PARTIAL(d_pad_of(c->model));
 }
 
-/* The keys that are read after those of a head for rows [r, next) of [begin, end), or NULL; after: the head whose turn
- * it then is. */
+/* The keys that are read after those of a head for rows [r, next) of [begin, end), or NULL; after: the head that
+ * is next. */
 static const void *next_keys(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t sequence, ptrdiff_t head,
                              ptrdiff_t after, ptrdiff_t next, ptrdiff_t begin, ptrdiff_t end) {
     if (next < end) return first_keys(c, sequence_of(&c->batch, step->row0 + next, sequence), step->layer, head);

@@ -13,9 +13,9 @@
  * (unfused: norm, which COPY makes x).
  *
  * Observed layers (gpt2c_observer.flags) are unfused, with the same results bit by bit: no step is folded or does a
- * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. Where one part
- * of a layer is to read other values than the rest of it, the caller writes these into the buffer at the STOP before
- * that part. At the next STOP, the caller restores what was there. */
+ * second thing, and between the steps are STOPs, at which the caller may read and change the buffers. If one part of a
+ * layer must read other values than the rest of it, the caller writes these into the buffer at the STOP before that
+ * part, and restores the buffer at the next STOP. */
 #ifndef GPT2C_CALL_H
 #define GPT2C_CALL_H
 
@@ -55,14 +55,14 @@ typedef enum {
     GPT2C_STOP           /* not for gpt2c_run */
 } gpt2c_phase;
 
-/* Where a STOP is, in the order of a pass without post_norm: what has just been computed. */
+/* The place of a STOP, in the order of a pass without post_norm: the value just computed. */
 typedef enum {
-    GPT2C_AT_EMBED,         /* x: token embeddings alone */
+    GPT2C_AT_EMBED,         /* x: only token embeddings */
     GPT2C_AT_TYPES,         /* branch: embeddings of token types */
     GPT2C_AT_POSITIONS,     /* branch: position embeddings */
     GPT2C_AT_LN_EMB,        /* norm */
     GPT2C_AT_RESID_PRE,     /* x, before layer */
-    GPT2C_AT_ATTN_IN,       /* x, as attention alone reads it */
+    GPT2C_AT_ATTN_IN,       /* x, as only attention reads it */
     GPT2C_AT_LN_1,          /* norm */
     GPT2C_AT_QKV,           /* qkv */
     GPT2C_AT_SCORES,        /* scores */
@@ -73,7 +73,7 @@ typedef enum {
     GPT2C_AT_CROSS_PATTERN, /* cross */
     GPT2C_AT_CROSS_OUT,     /* branch */
     GPT2C_AT_RESID_CROSS,   /* x, after cross-attention */
-    GPT2C_AT_MLP_IN,        /* x, as the feed-forward layer alone reads it */
+    GPT2C_AT_MLP_IN,        /* x, as only the feed-forward layer reads it */
     GPT2C_AT_LN_2,          /* norm */
     GPT2C_AT_PRE,           /* pre */
     GPT2C_AT_POST,          /* post */
@@ -83,7 +83,7 @@ typedef enum {
     GPT2C_N_PLACES
 } gpt2c_place;
 
-/* Flags of a layer; outside of layers the first alone: run it unfused, also store scores and pattern, and recompute
+/* Flags of a layer; outside of layers only the first: run it unfused, also store scores and pattern, and recompute
  * heads whose pattern the observer has changed. */
 enum { GPT2C_UNFUSED = 1, GPT2C_OBSERVE_PATTERN = 2, GPT2C_EDIT_PATTERN = 4 };
 
@@ -113,9 +113,9 @@ typedef struct {
     int encoded; /* x holds an encoder's output for all rows, one chunk: the only steps are CROSS_KV */
 } gpt2c_batch;
 
-/* What is wanted of a call. `logits` has n_rows rows of n_vocab; or, if target_start is not NULL, blocks of up to
+/* The outputs of a call. `logits` has n_rows rows of n_vocab; or, if target_start is not NULL, blocks of up to
  * score_block rows that are reduced at once to what gpt2c_kernels.log_sum gives and, for each target of row i, from
- * target_start[i] to target_start[i + 1], of which there is at least one, its logit and how many are greater (for
+ * target_start[i] to target_start[i + 1], at least one, its logit and how many are greater (for
  * target -1: NaN and 0). If hidden is not NULL, it gets the output of LN_F, and there are no logits. */
 typedef struct {
     ptrdiff_t n_rows;
@@ -156,12 +156,12 @@ typedef struct {
     float *partial;         /* [rows][n_head][key_blocks][GPT2C_PARTIAL(d_pad)] */
 } gpt2c_workspace;
 
-/* What an observer sees, besides the workspace; all rows are one chunk then. Sequence s of n rows and k keys, old and
+/* An observer's buffers, besides the workspace; all rows are then one chunk. Sequence s of n rows and k keys, old and
  * new, has scores and pattern [n_head][n][k] from pattern_start[s] on, changed [n_head][n] from n_head * row_start[s]
  * on, and cross [n_head][n][cross_lengths[s]] from cross_start[s] on. */
 typedef struct {
     const unsigned char *flags; /* [n_layer + 1], the last of what lies outside of layers; NULL: no observer */
-    float *branch;              /* [chunk][n_embd] what is added to the residual stream */
+    float *branch;              /* [chunk][n_embd] addition to the residual stream */
     float *pre, *post;          /* [chunk][n_inner] before and after the activation */
     float *scores, *pattern;
     const ptrdiff_t *pattern_start; /* [n_sequences] */
@@ -188,8 +188,8 @@ typedef struct {
 
 /* Floats of scratch that a thread needs; with_top: where the greatest logits are wanted. */
 ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with_top);
-/* Into how many blocks of keys attention is split, each an item of its own, so that few heads over a long cache keep
- * many threads busy; 0: not at all. */
+/* The number of blocks of keys into which attention is split, each a separate item, so that few heads over a long cache
+ * keep many threads busy; 0: not at all. */
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call);
 /* Writes the steps of the call and returns their number; steps may be NULL to count. */
 ptrdiff_t gpt2c_plan(const gpt2c_call *call, gpt2c_step *steps);

@@ -89,7 +89,7 @@ int gpt2c_preferred(const gpt2c_kernels *kernels) {
      * GFLOP/s); on AMD it does twice as much. */
     if (kernels == &gpt2c_kernels_avx512bf16) return __builtin_cpu_is("amd");
 #ifdef GPT2C_EMULATE_TILES
-    if (kernels == &gpt2c_kernels_amx) return 0; /* for tests alone */
+    if (kernels == &gpt2c_kernels_amx) return 0; /* only for tests */
 #endif
 #endif
     return kernels != NULL;

@@ -1,4 +1,4 @@
-/* What phases do row by row before and between dense layers: embeddings and LayerNorm. */
+/* Row-wise phases before and between dense layers: embeddings and LayerNorm. */
 #include "pass.h"
 
 #include <string.h>
@@ -40,7 +40,7 @@ void pass_normalise_row(const gpt2c_call *c, const gpt2c_step *step, const gpt2c
         memcpy(out, x, (size_t)n * sizeof *out);
 }
 
-/* What a phase of LayerNorm does: norm (NULL: none), where to, and the dense layer in whose format it also writes
+/* A phase of LayerNorm: norm (NULL: none), its destination, and the dense layer in whose format it also writes
  * encoded (NULL: none). */
 typedef struct {
     const gpt2c_norm *norm;

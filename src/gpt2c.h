@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The recipe of every sum and function below. It changes whenever any result may change by a bit. */
+/* The version of every sum and function below. It changes whenever any result may change by a bit. */
 #define GPT2C_NUMERICS_VERSION 4
 
 #define GPT2C_LANES 16        /* floats in a virtual vector */
@@ -41,12 +41,12 @@
 #define GPT2C_PANELS(n_out) (((n_out) + GPT2C_PANEL - 1) / GPT2C_PANEL)
 #define GPT2C_ENCODED(rows, n_in) (((rows) + 31) / 32 * 32 * ((n_in) + 2 * GPT2C_GROUP))
 #define GPT2C_MASK_WORDS(n_vocab) (((n_vocab) + GPT2C_LANES - 1) / GPT2C_LANES)
-/* Sizes of scratch, in floats; what each is for stands with the kernel. */
+/* Sizes of scratch, in floats; each is explained at its kernel. */
 #define GPT2C_LINEAR_SCRATCH(rows) ((2 * (rows) + GPT2C_K_PART) * GPT2C_PANEL)
 #define GPT2C_PARTIAL(d_pad) ((d_pad) + GPT2C_LANES)
 #define GPT2C_TOP_SCRATCH(n) (3 * (n) + GPT2C_LANES)
 #define GPT2C_SAMPLE_SCRATCH(n) (2 * (n) + GPT2C_LANES)
-/* Scores, two sets of partial results, and a block of keys and values widened from float16; or of bfloat16, the queries
+/* Scores, two sets of partial results, and a block of keys and values widened from float16; for bfloat16, the queries
  * and a block of values. */
 #define GPT2C_ATTENTION_SCRATCH(d_pad)                                                                                 \
     (GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad)) + 2 * GPT2C_KEY_BLOCK * (d_pad))
@@ -109,8 +109,8 @@ typedef struct {
     gpt2c_norm ln_1, ln_2; /* before attention and before the feed-forward layer; with post_norm after them */
     gpt2c_dense c_attn, attn_proj, c_fc, mlp_proj;
     gpt2c_norm ln_cross;                       /* before cross-attention, */
-    gpt2c_dense cross_q, cross_kv, cross_proj; /* whose keys and values are made of an encoder's output */
-    float attn_scale;                          /* what a query times a key is multiplied by */
+    gpt2c_dense cross_q, cross_kv, cross_proj; /* its keys and values come from an encoder's output */
+    float attn_scale;                          /* the factor on a query times a key */
 } gpt2c_layer;
 
 /* One model. Head h attends to the keys and values of head h * n_kv_head / n_head; a row of C_ATTN is the queries of
@@ -143,7 +143,7 @@ typedef enum { GPT2C_CACHE_FLOAT32, GPT2C_CACHE_FLOAT16, GPT2C_CACHE_BFLOAT16 } 
  * and as bfloat16, in words of two, the first of them in the upper half:
  *   k[layer][head][position / 16][d_head / 2, rounded up][16]: inputs 2 i and 2 i + 1, zero beyond d_head
  *   v[layer][head][position / 2][d_pad]: two positions
- * capacity is a multiple of 16. Entries from the length on hold anything, NaN included.
+ * capacity is a multiple of 16. Entries beyond the length are arbitrary, NaN included.
  * The first `shared` positions, a multiple of 16, are those of another cache of the same format, k0 and v0, which is
  * read-only; k and v then begin with position `shared`. */
 typedef struct {
@@ -162,13 +162,13 @@ typedef struct {
     const void *next;
 } gpt2c_keys;
 
-/* What the linear kernel does to its sums before it writes them: out = residual + function(sums + bias). */
+/* The linear kernel's epilogue on its sums: out = residual + function(sums + bias). */
 typedef struct {
     gpt2c_function function;
     const float *residual; /* same shape and ld as out, may be out itself; NULL for none */
 } gpt2c_epilogue;
 
-/* What the sampler needs to know besides the logits (gpt2c/generation/options.py explains each option). */
+/* The sampler's input besides the logits (gpt2c/generation/options.py explains each option). */
 typedef struct {
     float temperature; /* 0: the greatest logit, the lowest id among equals */
     float top_p, min_p;
@@ -202,7 +202,7 @@ typedef struct {
                    ptrdiff_t first, ptrdiff_t n);
 
     /* Columns [64 panel0, min(64 panel1, n_out)) of rows row0, row0 + 1, … of the dense layer, then the epilogue. x
-     * holds rows of floats, ld_x apart, or what encode made of them.
+     * holds rows of floats, ld_x apart, or the output of encode.
      *   float32   each sum is one fma chain over k in ascending order per block of 256 inputs; blocks are added in
      *             ascending order
      *   bfloat16  the same over rounded inputs and weights. The tables "avx512bf16" and "amx" treat subnormals as zero;
@@ -210,7 +210,7 @@ typedef struct {
      *   int8      total = shift * offset; then per block of 4096 inputs the exact integer sum s, in ascending order:
      *             total = fma(float(s), weight scale * x scale, total)
      *   int4      the same per block of 256 inputs
-     * out and the residual point to the first column asked for; x does not alias out. scratch:
+     * out and the residual point to the first requested column; x does not alias out. scratch:
      * GPT2C_LINEAR_SCRATCH(rows) floats. */
     void (*linear)(float *out, ptrdiff_t ld_out, const void *x, ptrdiff_t ld_x, ptrdiff_t row0,
                    const gpt2c_dense *dense, const gpt2c_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t panel0,
@@ -317,7 +317,12 @@ ptrdiff_t gpt2c_values_size(gpt2c_cache_dtype dtype, ptrdiff_t d_head);
 void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int), void *argument);
 /* A region of `phases` phases of one empty item per thread: the cost of synchronising threads, for benchmarks. */
 void gpt2c_empty_phases(int threads, ptrdiff_t phases);
-/* "openmp" or "c11": which body of team.c was compiled. */
+/* "openmp" or "pool": what regions run in from now on. */
 const char *gpt2c_team_kind(void);
+/* Chooses the pool, or OpenMP. Returns 0, or -1 if there is no OpenMP in this build. A region for which a thread cannot
+ * be started, which would end the process in GNU OpenMP, chooses the pool by itself. */
+int gpt2c_team_choose(int use_pool);
+/* On how many threads the last region ran for which not all could be started; 0 if there was none. */
+int gpt2c_team_short(void);
 
 #endif

@@ -53,7 +53,7 @@ static void scores_of_block(float *scores, queries q, const block_keys *at, ptrd
         if (rest > 0)
             tile_kind(at->kind, height, to + at->shared, NULL, GPT2C_KEY_BLOCK, q.q + row * q.ld, q.ld, at->k,
                       at->key_ld, step, at->key_steps, (rest + GPT2C_LANES - 1) / GPT2C_LANES, &after);
-        after.share = 0; /* the first rows have asked for everything */
+        after.share = 0; /* the first rows have prefetched everything */
     }
 }
 
@@ -111,7 +111,7 @@ static void values_of_block(float *partial, ptrdiff_t ld_partial, const float *w
 }
 
 /* Row i of partial: the weighted values over the keys of one block that query i sees, the greatest score, the sum of
- * the weights; left alone where query i sees none. scores: [rows][128]. All queries go over the keys and then over the
+ * the weights; unchanged if query i sees none. scores: [rows][128]. All queries go over the keys and then over the
  * values, so that both come from a first-level cache. */
 static void keys_of_block(float *partial, ptrdiff_t ld_partial, queries q, const gpt2c_keys *from, ptrdiff_t rows,
                           ptrdiff_t d_head, float scale, ptrdiff_t key, float *scores) {

@@ -34,7 +34,7 @@ static void amx_scores(float *scores, const float *q, ptrdiff_t ld_q, const bloc
     _tile_release();
 }
 
-/* The values of keys [key, key + 32) of a block, of which those from `seen` on are zero; returns whether those of the
+/* The values of keys [key, key + 32) of a block, with those from `seen` on zero; returns whether those of the
  * keys from `common` on are finite. */
 static int copy_values(float *out, const block_keys *at, ptrdiff_t key, ptrdiff_t common, ptrdiff_t seen,
                        ptrdiff_t d_pad) {

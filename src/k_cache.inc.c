@@ -1,7 +1,7 @@
 /* Keys and values into a cache, in its number format. */
 
 #ifdef V_FOLD8
-/* Four numbers of row `first` and of each fourth row after it; instead of rows that do not exist, of the last one. */
+/* Four numbers of row `first` and of each fourth row after it; for missing rows, of the last one. */
 VEC_INLINE vf quarters_of_rows(const float *x, ptrdiff_t ld_x, ptrdiff_t rows, ptrdiff_t first) {
     const ptrdiff_t last = rows - 1, b = first + 4, c = first + 8, d = first + 12;
     return v_load_quarters(x + (first < last ? first : last) * ld_x, x + (b < last ? b : last) * ld_x,
@@ -51,7 +51,7 @@ static void store_transposed(void *out, int half, const float *x, ptrdiff_t ld_x
             narrow(halves, from + done, n - done);
             for (ptrdiff_t i = 0; i < n - done; i++, to += GPT2C_LANES) {
                 *to = halves[i];
-                v_hide(to); /* here and below: not to become scatters */
+                v_hide(to); /* here and below: prevents scatters */
             }
         } else {
             float *to = (float *)out + done * GPT2C_LANES + r;

@@ -1,7 +1,7 @@
-/* Rows of float32 into what a dense layer of a narrower format multiplies, whatever else is computed with them.
+/* Rows of float32 in the form that a dense layer of a narrower format multiplies, independent of other rows.
  *
  * An integer layer multiplies lines of integers: a row is one line, or, where integers are bytes and it has 13 bits,
- * two lines (q = 64 * first + second). LINES lines lie together: [LINES] heads, then [steps of 64 inputs][LINES][64]
+ * two lines (q = 64 * first + second). LINES lines are adjacent: [LINES] heads, then [steps of 64 inputs][LINES][64]
  * integers. After a line_head come starts, int32: what the offsets of the weights add to sums, negated. Of a row's
  * first line there is one for each block of inputs with one weight scale, -128 sum(q) of the row. With int4 weights one
  * for each 32 inputs of the line follows, -8 sum(q) of the line. */
@@ -61,7 +61,7 @@ VEC_INLINE activation *integers_of_line(const void *x, const line_shape *s, ptrd
 }
 
 #if !BFLOAT16_PAIRS
-/* Floats from one row to the next, where rows are floats. */
+/* Floats from one row to the next, if rows are floats. */
 static ptrdiff_t row_floats(const gpt2c_dense *dense) {
     return (dense->n_in + GPT2C_GROUP - 1) / GPT2C_GROUP * GPT2C_GROUP;
 }
@@ -173,7 +173,7 @@ VEC_INLINE void pack_pairs(void *out, const float *x, ptrdiff_t n) {
     v_store((float *)out + GPT2C_LANES, v_pack_pairs(part[2], part[3]));
 }
 
-/* Rows of `n` <= 64 bfloat16 inputs from `first` on: pairs in lines; or where the ISA has no instruction for pairs,
+/* Rows of `n` <= 64 bfloat16 inputs from `first` on: pairs in lines; or if the ISA has no instruction for pairs,
  * floats with 16 bits that are zero. */
 static void encode_bfloat16(const gpt2c_dense *dense, void *out, ptrdiff_t row, const float *x, ptrdiff_t first,
                             ptrdiff_t n) {

@@ -1,4 +1,4 @@
-/* The keys and values of a block as attention multiplies them, and the queries that do. */
+/* The keys and values of a block in the form that attention multiplies, and the queries. */
 
 /* How many keys of the block that begins at `key` the query at `position` may see. */
 VEC_INLINE ptrdiff_t keys_seen(ptrdiff_t position, ptrdiff_t key) {
@@ -25,7 +25,7 @@ typedef struct {
 
 VEC_INLINE ptrdiff_t position_in(queries q, ptrdiff_t i) { return q.first + i * q.advance; }
 
-/* Whether queries and weights of a bfloat16 cache are words of two: else they are floats with 16 bits that are zero. */
+/* Whether queries and weights of a bfloat16 cache are words of two: otherwise floats with 16 zero bits. */
 VEC_INLINE int in_words(ptrdiff_t d_head) {
 #if defined(GPT2C_ISA_AMX)
     return d_head % PAIRS_STEP == 0;
@@ -35,7 +35,7 @@ VEC_INLINE int in_words(ptrdiff_t d_head) {
 #endif
 }
 
-/* Behind scores and partial results. */
+/* After scores and partial results. */
 VEC_INLINE float *room_of(float *scratch, ptrdiff_t d_pad) {
     return scratch + GPT2C_QUERIES * (GPT2C_KEY_BLOCK + 2 * GPT2C_PARTIAL(d_pad));
 }
@@ -83,7 +83,7 @@ static void widen_values(float *out, const float *words, ptrdiff_t positions, pt
         }
 }
 
-/* Of floats; where they lie is left open. */
+/* For floats; their addresses are left open. */
 static block_keys block_of_floats(ptrdiff_t key, ptrdiff_t shared, ptrdiff_t d_head) {
     return (block_keys){.key = key,
                         .shared = shared,
@@ -103,7 +103,7 @@ static block_keys widened(const block_keys *at, ptrdiff_t most, ptrdiff_t d_head
     block_keys wide = block_of_floats(at->key, 0, d_head);
     float *k = room, *v = room + GPT2C_KEY_BLOCK * d_pad;
     wide.k0 = wide.k = k, wide.v0 = wide.v = v;
-    wide.share = 0; /* what comes next is asked for while this is widened */
+    wide.share = 0; /* the next data is prefetched while this is widened */
     if (shared > 0) {
         widen_halves(k, (const uint16_t *)(const void *)at->k0, shared * d_head);
         widen_halves(v, (const uint16_t *)(const void *)at->v0, shared * d_pad);
@@ -113,11 +113,11 @@ static block_keys widened(const block_keys *at, ptrdiff_t most, ptrdiff_t d_head
     return wide;
 }
 
-/* Of the block that begins at `key`, its first `most` positions, for `rows` queries. room: where rounded queries lie,
- * or of float16 what many rows go over, widened once for all. */
+/* Of the block that begins at `key`, its first `most` positions, for `rows` queries. room: for rounded queries,
+ * or float16 data for many rows, widened once for all. */
 static block_keys block_at(const gpt2c_keys *from, ptrdiff_t key, ptrdiff_t most, ptrdiff_t rows, ptrdiff_t d_head,
                            float *room) {
-    /* The block's first keys lie in the shared part of the cache, the others in its own. */
+    /* The block's first keys are in the shared part of the cache, the others in its own. */
     const ptrdiff_t before = from->shared - key, own = before < 0 ? -before : 0;
     const ptrdiff_t shared = before < 0 ? 0 : before < GPT2C_KEY_BLOCK ? before : GPT2C_KEY_BLOCK;
     block_keys at = block_of_floats(key, shared, d_head);

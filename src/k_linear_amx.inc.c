@@ -55,7 +55,7 @@ VEC_INLINE void amx_sums(const int pairs, void *sums, ptrdiff_t ld, line_range l
     const ptrdiff_t end = lines.first + lines.n, blocks = (lines.n + LINES - 1) / LINES;
     ptrdiff_t shaped = 0, t = 0;
     char *to = sums;
-    /* Loads of tiles do not tell gcc 12 what they read: all of it is to be in memory. */
+    /* gcc 12 does not know what tile loads read: all of it must be in memory. */
     __asm__ volatile("" : : "r"(weights), "r"(lines.x) : "memory");
     for (ptrdiff_t line = lines.first, height; line < end; line += height, to += height * ld, t++) {
         height = (line / LINES + 1) * LINES - line;

@@ -1,6 +1,6 @@
 /* The sums of a panel of bfloat16 weights, half after half. */
 
-/* ---- where there is no instruction for pairs ---- */
+/* ---- without an instruction for pairs ---- */
 
 #if !BFLOAT16_PAIRS
 /* Over words that are two bfloat16 weights each. */

@@ -1,4 +1,4 @@
-/* The one register tile that float layers and attention are made of, and the sums of a panel of float weights. */
+/* The register tile that float layers and attention use, and the sums of a panel of float weights. */
 
 /* What a tile's b is: floats; float16; or words of two bfloat16, for two neighbouring k, which are multiplied by such
  * words of a, or where the ISA has no instruction for that by two floats of a. Of a panel's words, after each 16 rows
@@ -82,7 +82,7 @@ VEC_INLINE void tile(const int kind, const int rows, const int cols, float *c, c
         }
 }
 
-/* The strips of a tile, as wide as the registers allow; the columns that are left over one vector at a time. */
+/* The strips of a tile, as wide as the registers allow; the remaining columns one vector at a time. */
 VEC_INLINE void tile_strips(const int kind, const int rows, float *c, const float *from, const float *add,
                             ptrdiff_t ldc, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, ptrdiff_t step,
                             ptrdiff_t k, ptrdiff_t strips, stream *ahead) {
@@ -135,7 +135,7 @@ typedef struct {
                  ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, stream *);
     const float *b;
     ptrdiff_t ldb, step, k, strips;
-    uintptr_t next; /* what is read after it */
+    uintptr_t next; /* the data read after it */
 } weights_part;
 
 /* Rows of a single tile go over all strips of a part before the next part, so that memory is read in order. */

@@ -1,4 +1,4 @@
-/* What the machine could do at best: the roofs that benchmarks divide by. */
+/* The machine's limits: the roofs that benchmarks divide by. */
 
 /* Enough independent chains to hide the latency, few enough for the registers. */
 #if defined(GPT2C_ISA_AVX512)
@@ -25,7 +25,7 @@ static float read_all(const float *x, ptrdiff_t n) {
     return v_sum(v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3])));
 }
 
-/* One instruction, or what stands for it, per chain and step. */
+/* One instruction, or its equivalent, per chain and step. */
 VEC_INLINE double float_operations(const int pairs, ptrdiff_t steps, float *result) {
     const vf factor = v_set1(pairs ? -1.0f : 0.999f), term = v_set1(1e-6f);
     vf chain[FLOAT_CHAINS];
@@ -40,7 +40,7 @@ VEC_INLINE double float_operations(const int pairs, ptrdiff_t steps, float *resu
 }
 
 static double integer_operations(ptrdiff_t steps, float *result) {
-    activation inputs[4] = {100, 100, -100, -100}; /* in both orders the sum stays what it is, so nothing overflows */
+    activation inputs[4] = {100, 100, -100, -100}; /* the sum is the same in both orders, so nothing overflows */
     uint8_t bytes[4 * GPT2C_LANES];
     for (int i = 0; i < 4 * GPT2C_LANES; i++) bytes[i] = (uint8_t)(77 + i / 32); /* halves differ: nothing is shared */
     const vq weights = v_bytes(v_load_bytes(bytes));

@@ -12,7 +12,7 @@ VEC_INLINE vf v_weight(vf x, float least) {
     return v_select_lt(x, bound, zero, v_exp(v_select_lt(x, bound, zero, x)));
 }
 
-/* The vector at logits[i], -inf where the mask (NULL: there is none) or the row ends. */
+/* The vector at logits[i], -inf where the mask (NULL: none) or the row ends. */
 VEC_INLINE vf v_load_logits(const float *logits, ptrdiff_t i, ptrdiff_t n, const uint16_t *mask) {
     const vf nothing = v_set1(-INFINITY), logit = v_load_or(logits, i, n, nothing);
     return mask ? v_select_mask(mask[i / GPT2C_LANES], logit, nothing) : logit;
@@ -130,8 +130,8 @@ static float column_maxima(float *out, ptrdiff_t columns, const float *x, ptrdif
     return v_max_lane(greatest);
 }
 
-/* Copies the values strictly between `low` and `high`, in order; returns how many. `out` has room for 16 more than it
- * gets, and may be `value`. */
+/* Copies the values strictly between `low` and `high`, in order; returns the count. `out` has room for 16 more than it
+ * receives, and may be `value`. */
 static ptrdiff_t copy_between(float *out, const float *value, ptrdiff_t n, float low, float high) {
     const vf bottom = v_set1(low), top = v_set1(high);
     ptrdiff_t count = 0;
@@ -146,7 +146,7 @@ static ptrdiff_t copy_between(float *out, const float *value, ptrdiff_t n, float
 /* The lanes in which a and b are equal; neither holds NaN. */
 VEC_INLINE unsigned v_mask_equal(vf a, vf b) { return 0xFFFFU & ~(v_mask_lt(a, b) | v_mask_lt(b, a)); }
 
-/* Where to cut a set of values: those greater than `edge` stay, and of its equals the first `ties`. */
+/* A cut through a set of values: those greater than `edge` stay, and the first `ties` of its equals. */
 typedef struct {
     float edge;
     ptrdiff_t ties;
@@ -161,7 +161,7 @@ VEC_INLINE value_cut find_cut(float *pool, ptrdiff_t n, double wanted, const int
     while (n > 0) {
         const float picked = pool[((uint64_t)n * 0x9E3779B97F4A7C15U >> 32) % (uint64_t)n];
         const vf edge = v_set1(picked);
-        double above = 0.0; /* the measure of what is greater */
+        double above = 0.0; /* the measure of the greater values */
         ptrdiff_t equal = 0;
         for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
             const vf v = v_load_or(pool, i, n, nothing);
@@ -184,7 +184,7 @@ VEC_INLINE value_cut find_cut(float *pool, ptrdiff_t n, double wanted, const int
     return cut;
 }
 
-/* Replaces by `nothing` what the cut leaves out. */
+/* Replaces values that the cut removes by `nothing`. */
 static void apply_cut(float *value, ptrdiff_t n, value_cut cut, float nothing) {
     const vf edge = v_set1(cut.edge), out = v_set1(nothing);
     for (ptrdiff_t i = 0; i < n; i += GPT2C_LANES) {
@@ -217,7 +217,7 @@ static ptrdiff_t candidates(int32_t *ids, const float *x, ptrdiff_t n, float bou
     return count;
 }
 
-/* How many columns of maxima are enough for the k greatest of n (0: for one): several for each of them, so that few
+/* The number of columns of maxima for the k greatest of n (0: for one): several for each of them, so that few
  * share one. */
 static ptrdiff_t columns_for(ptrdiff_t k, ptrdiff_t n) {
     const ptrdiff_t vectors = (n + GPT2C_LANES - 1) / GPT2C_LANES, enough = k > 256 ? k / 4 : 64;

@@ -9,7 +9,7 @@ enum {
     BLOCK = GPT2C_INT4_BLOCK,
     WIDTH = GPT2C_PANEL,
     HALF_WIDTH = WIDTH / 2,
-    PAIRS_STEP = 32,                /* inputs of bfloat16 whose weights lie together */
+    PAIRS_STEP = 32,                /* inputs of bfloat16 whose weights are adjacent */
     INT8_STEP = GROUP * HALF_WIDTH, /* bytes of 64 inputs of half a panel */
     INT4_STEP = 2 * HALF_WIDTH + GROUP * HALF_WIDTH / 2
 };
@@ -58,10 +58,10 @@ static float quantised(float w, float inverse, float low, float high) {
     return (q + magic) - magic;
 }
 
-/* 1 / scale, or 0 for a scale that stands for zeros (or is NaN). */
+/* 1 / scale, or 0 for a scale of zeros (or NaN). */
 static float inverse_of(float scale) { return scale >= 0x1p-120f || scale <= -0x1p-120f ? 1.0f / scale : 0.0f; }
 
-/* ---- where weights come from ---- */
+/* ---- the source of weights ---- */
 
 /* A block of inputs of all outputs of a panel. */
 typedef float block_row[WIDTH];
@@ -104,7 +104,7 @@ static void extremes(float *most, const block_row *w, ptrdiff_t n) {
 
 /* ---- one block of inputs of a panel with one scale per output ---- */
 
-/* Where the weights of output j are in a step of half a panel: tiles of 16 outputs, four inputs of each together. */
+/* The position of output j's weights in a step of half a panel: tiles of 16 outputs, four inputs of each together. */
 static uint8_t *byte_of(uint8_t *step, ptrdiff_t k, int j) {
     return step + j % HALF_WIDTH / 16 * GROUP * 16 + k / 4 * 64 + j % 16 * 4 + k % 4;
 }
@@ -174,7 +174,7 @@ static void int4_scales(float *scales, const block_row *w) {
     }
 }
 
-/* Factors that turn the scale of a block into steps near those that are wanted: of the nearest and its neighbours that
+/* Factors that turn the scale of a block into steps near the wanted ones: of the nearest and its neighbours that
  * of the least squared error. */
 static void int4_factors(int8_t *factors, const block_row *w, const float *wanted, const float *scale) {
     float least[WIDTH];
@@ -232,7 +232,7 @@ static void pack_int4(uint8_t *to, ptrdiff_t ld, float *scales, float *shift, co
 
 /* ---- panels ---- */
 
-/* Where the weight of input k < 32 and output j is in its half of a panel. */
+/* The position of the weight of input k < 32 and output j in its half of a panel. */
 static ptrdiff_t pair_of(ptrdiff_t k, ptrdiff_t j) {
     return j % HALF_WIDTH / 16 * PAIRS_STEP * 16 + k / 2 * 32 + j % 16 * 2 + 1 - k % 2;
 }

@@ -1,4 +1,4 @@
-/* pass.h: what plan.c, run.c and attend.c share; internal to them. */
+/* pass.h: shared by plan.c, run.c and attend.c; internal to them. */
 #ifndef GPT2C_PASS_H
 #define GPT2C_PASS_H
 
@@ -7,7 +7,7 @@
 enum {
     ROW_BLOCK = 256, /* rows that a thread multiplies by a panel at a time at most, */
     ROW_LEAST = 48,  /* and at least, if that keeps more threads busy */
-    FOLD_ROWS = 8    /* up to this many rows of input every thread prepares for itself rather than wait for a phase */
+    FOLD_ROWS = 8    /* up to this many input rows every thread prepares itself instead of waiting for a phase */
 };
 
 static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -18,7 +18,7 @@ static inline ptrdiff_t n_kv_of(const gpt2c_model *m) { return m->n_kv_head * m-
 static inline ptrdiff_t n_qkv_of(const gpt2c_model *m) { return m->n_embd + 2 * n_kv_of(m); }
 static inline ptrdiff_t query_tiles(ptrdiff_t rows) { return (rows + GPT2C_QUERIES - 1) / GPT2C_QUERIES; }
 
-/* How the attention of a step is split. Where heads share keys, and sequences have fewer rows than these heads are, the
+/* How the attention of a step is split. If heads share keys, and sequences have fewer rows than such heads, the
  * queries of a row go over the keys together; else those of up to GPT2C_QUERIES rows of one head do. */
 typedef struct {
     ptrdiff_t together; /* heads that go together */
@@ -41,7 +41,7 @@ static inline ptrdiff_t fold_size(const gpt2c_model *m) {
                      GPT2C_PARTIAL(d_pad_of(m)));
 }
 
-/* ---- the sequences behind rows ---- */
+/* ---- the sequences of rows ---- */
 
 /* The sequence that row belongs to, searched from `sequence` on (rows come in ascending order). */
 static inline ptrdiff_t sequence_of(const gpt2c_batch *batch, ptrdiff_t row, ptrdiff_t sequence) {
@@ -98,7 +98,7 @@ void pass_attend_cross(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t he
  * changed pattern. */
 void pass_attend_unfused(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t head, ptrdiff_t begin, ptrdiff_t end,
                          float *scratch);
-/* What the step's rows got from all blocks, into out[rows][n_embd]. scratch: GPT2C_PARTIAL(d_pad) floats. */
+/* Merges all blocks of the step's rows into out[rows][n_embd]. scratch: GPT2C_PARTIAL(d_pad) floats. */
 void pass_merge(const gpt2c_call *c, const gpt2c_step *step, float *out, float *scratch);
 
 #endif

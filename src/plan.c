@@ -22,7 +22,7 @@ ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {
     return most > 1 ? most : 0;
 }
 
-/* The list that is being written, or with steps NULL counted. */
+/* The list being written, or only counted if steps is NULL. */
 typedef struct {
     gpt2c_step *steps;
     ptrdiff_t n;
@@ -39,7 +39,7 @@ static int unfused_outside(const gpt2c_call *call) {
     return call->observer.flags && call->observer.flags[call->model->n_layer];
 }
 
-/* What `phase` makes is shown at `place` and added to x. */
+/* The result of `phase` is shown at `place` and added to x. */
 static void plan_addition(plan *p, gpt2c_step step, int phase, int place) {
     step.phase = phase;
     put(p, step);
@@ -129,7 +129,7 @@ static const unfused_step UNFUSED[] = {
     {GPT2C_COPY, 0, POST_NORM},
 };
 
-/* The next step of an unfused layer, from that at *n on, that there is with these flags; returns 0 past the last. */
+/* The next step of an unfused layer, from that at *n on, that exists with these flags; returns 0 past the last. */
 static int next_unfused(const gpt2c_model *m, int flags, size_t *n, gpt2c_step *step) {
     const int float32 = m->layers[step->layer].c_attn.dtype == GPT2C_FLOAT32;
     flags |= (m->post_norm ? POST_NORM : PRE_NORM) | (m->cross ? CROSS : 0);
@@ -167,7 +167,7 @@ static void plan_layer(plan *p, const gpt2c_call *call, ptrdiff_t layer, ptrdiff
         plan_unfused_layer(p, call, step, flags);
         return;
     }
-    /* Where nothing is folded, LayerNorm encodes its rows, unless it comes after a sum, which may have to be shown; and
+    /* If nothing is folded, LayerNorm encodes its rows, unless it comes after a sum, which may have to be shown; and
      * in bfloat16 C_FC does; integers need whole rows. */
     const int encodes = !fold && dtype != GPT2C_FLOAT32, encodes_again = !fold && gpt2c_is_integer(dtype);
     const int post = m->post_norm, pre = !fold && !post, cross = m->cross;
@@ -212,7 +212,7 @@ static void plan_cross(plan *p, const gpt2c_call *call, ptrdiff_t row, ptrdiff_t
     }
 }
 
-/* What is wanted of output.rows [first, first + rows), which lie in the chunk that begins at `row`. */
+/* The wanted outputs of output.rows [first, first + rows), in the chunk that begins at `row`. */
 static void plan_head(plan *p, const gpt2c_call *call, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t row) {
     const gpt2c_model *m = call->model;
     const int transforms = m->transform.n_out > 0, post = m->post_norm;

@@ -9,10 +9,10 @@
 
 /* ---- dense layers ---- */
 
-/* What a dense phase multiplies, and where its result goes. */
+/* A dense phase's operands, and the destination of its result. */
 typedef struct {
     const gpt2c_dense *dense;
-    const gpt2c_norm *norm; /* the LayerNorm of x that gives the input; NULL: something else does */
+    const gpt2c_norm *norm; /* the LayerNorm of x that produces the input; NULL: something else does */
     const float *source;    /* the input in float32; NULL: written in the dense layer's format at once */
     const void *input;      /* in the dense layer's format, */
     ptrdiff_t row0;         /* from this row on, like source */
@@ -133,7 +133,7 @@ static void multiply_rows(const gpt2c_call *c, const gpt2c_step *step, const voi
     ptrdiff_t ld = n_out;
     gpt2c_epilogue here = work.epilogue;
     if (here.residual) here.residual += begin * n_out + column;
-    /* outputs that go elsewhere at once are never written to work.out */
+    /* outputs that go elsewhere directly are never written to work.out */
     if (encodes || (appends && column0 + column >= c->model->n_embd)) {
         out = scratch + GPT2C_LINEAR_SCRATCH(rows);
         ld = GPT2C_PANEL;
@@ -174,7 +174,7 @@ static void activate_rows(const gpt2c_call *c, ptrdiff_t begin, ptrdiff_t end) {
 
 /* ---- scores ---- */
 
-/* What is wanted of one row of logits. */
+/* The wanted outputs of one row of logits. */
 static void score(const gpt2c_call *c, const gpt2c_step *step, ptrdiff_t r, float *scratch) {
     const gpt2c_kernels *kernels = c->kernels;
     const gpt2c_output *o = &c->output;
@@ -242,7 +242,7 @@ static ptrdiff_t part_begin(ptrdiff_t rows, ptrdiff_t part, ptrdiff_t parts) {
     return smaller(rows, (rows + TOGETHER - 1) / TOGETHER * part / parts * TOGETHER);
 }
 
-/* input: what `prepare` gave, for a folded phase. */
+/* input: the result of `prepare`, for a folded phase. */
 static void run_item(const gpt2c_call *c, const gpt2c_step *step, split s, ptrdiff_t item, const void *input,
                      float *scratch) {
     const ptrdiff_t slice = item / s.parts, part = item % s.parts, n_qkv = n_qkv_of(c->model);
@@ -307,7 +307,7 @@ typedef struct {
     const gpt2c_step *steps;
     ptrdiff_t n_steps;
     team_queue queue;
-    atomic_int stopped; /* what poll returned */
+    atomic_int stopped; /* the result of poll */
     struct timespec polled;
 } region;
 
@@ -321,8 +321,8 @@ static struct timespec coarse_now(void) {
     return now;
 }
 
-/* Whether to go on. Thread 0 reads the (coarse, cheap) clock and asks the caller every few milliseconds. After a stop
- * all items are still claimed, with nothing done. */
+/* Whether to continue. Thread 0 reads a (coarse, cheap) clock and asks the caller every few milliseconds. After a stop
+ * all items are still claimed, but not computed. */
 static int go_on(region *r, int thread) {
     if (atomic_load_explicit(&r->stopped, memory_order_relaxed)) return 0;
     if (thread != 0 || !r->call->poll) return 1;

@@ -13,11 +13,12 @@
 
 typedef void (*team_body)(void *argument, int thread, int threads);
 
-/* Runs the body on up to `threads` threads, this one among them, and waits for all. */
+/* Runs the body on up to `threads` threads, this one among them, and waits for all; on fewer where no more could be
+ * started. */
 void team_run(int threads, team_body body, void *argument);
 
-/* The work of a region: phases of items. Every member first claims the items of its own share, which lie together in
- * memory, then what is left of the others' shares. There is no barrier: a phase is over when its items are done, so a
+/* The work of a region: phases of items. Every member first claims the items of its own share, which are adjacent in
+ * memory, then the rest of the others' shares. There is no barrier: a phase is over when its items are done, so a
  * member that the system has suspended holds up the others only if it was in the middle of an item. */
 typedef struct {
     atomic_ptrdiff_t done;                          /* items, counted through all phases */
@@ -45,21 +46,24 @@ static inline ptrdiff_t team_claim(team_queue *queue, ptrdiff_t phase, ptrdiff_t
 
 static inline void team_done(team_queue *queue) { atomic_fetch_add_explicit(&queue->done, 1, memory_order_release); }
 
-/* Waits until `end` items are done, and sees what they wrote. It spins for some microseconds (the usual
- * wait), then yields, then sleeps, so that more threads than free cores do not collapse. */
-static inline void team_wait(team_queue *queue, ptrdiff_t end) {
-    for (int spins = 0; atomic_load_explicit(&queue->done, memory_order_acquire) < end; spins++) {
-        if (spins < 1000) {
+/* One turn of a wait: it spins for some microseconds (the usual wait), then yields, then sleeps, so that more threads
+ * than free cores do not collapse. */
+static inline void team_relax(int spins) {
+    if (spins < 1000) {
 #if defined(__SSE__)
-            _mm_pause();
+        _mm_pause();
 #endif
-        } else if (spins < 3000) {
-            sched_yield();
-        } else {
-            const struct timespec nap = {0, 50000};
-            nanosleep(&nap, NULL);
-        }
+    } else if (spins < 3000) {
+        sched_yield();
+    } else {
+        const struct timespec nap = {0, 50000};
+        nanosleep(&nap, NULL);
     }
+}
+
+/* Waits until `end` items are done, and sees what they wrote. */
+static inline void team_wait(team_queue *queue, ptrdiff_t end) {
+    for (int spins = 0; atomic_load_explicit(&queue->done, memory_order_acquire) < end; spins++) team_relax(spins);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* The intrinsics of AMX tiles in C, so that kernels_amx.c is tested on CPUs without tiles. Only a build for tests, with
- * GPT2C_EMULATE_TILES=1, includes this. It does what the Intel SDM says of LDTILECFG, TILELOADD, TDPBSUD, TDPBF16PS and
- * their like; where they would fault, it aborts with a message. Tiles belong to a thread, as registers do. */
+ * GPT2C_EMULATE_TILES=1, includes this. It follows the Intel SDM for LDTILECFG, TILELOADD, TDPBSUD, TDPBF16PS and
+ * similar ones; where they would fault, it aborts with a message. Tiles belong to a thread, as registers do. */
 #ifndef GPT2C_TILES_EMULATED_H
 #define GPT2C_TILES_EMULATED_H
 
@@ -36,7 +36,7 @@ static _Thread_local struct {
     } while (0)
 
 static emulated_tile *tile_of(int number) {
-    TILES_DEMAND(number >= 0 && number < TILES, "there is no tile %d, only 0 to 7", number);
+    TILES_DEMAND(number >= 0 && number < TILES, "tile %d does not exist; allowed: 0 to 7", number);
     TILES_DEMAND(tiles.configured, "tile %d is used without a configuration", number);
     emulated_tile *tile = &tiles.tile[number];
     TILES_DEMAND(tile->rows > 0, "tile %d is used, but has no rows in the configuration", number);

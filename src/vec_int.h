@@ -4,7 +4,7 @@
  *
  * v_dot4(sum, w, a) adds to lane j the sum over i < 4 of the unsigned byte w[4 j + i] times the signed byte a[i], the
  * same four in every lane: vpdpbusd where the ISA has it, else the exact sum of two vpmaddwd. Nothing saturates.
- * GPT2C_ISA_VNNI and GPT2C_ISA_BF16 say what the including file is compiled for beyond AVX2 or AVX-512.
+ * GPT2C_ISA_VNNI and GPT2C_ISA_BF16 tell what the including file is compiled for beyond AVX2 or AVX-512.
  */
 #ifndef GPT2C_VEC_INT_H
 #define GPT2C_VEC_INT_H

@@ -86,7 +86,7 @@ def test_the_adapter_of_a_classifier_brings_its_head(base, tmp_path):
     assert list(model.classify(IDS).probabilities) == ["LABEL_0", "LABEL_1", "LABEL_2"]
     with pytest.raises(ConfigError, match="is a classifier"):
         model.generate([1, 5])
-    assert any("brings the head of a classifier with 3 labels" in note for note in model.notes)
+    assert any("the adapter adds a classifier's head with 3 labels" in note for note in model.notes)
     tagger = GPT2.from_pretrained(base, adapter=DATA / "tagger")
     close(np.stack([tag.logits for tag in tagger.tag(IDS).tags]), LOGITS["tagger"])
     # On a classifier, its head takes the place of the one that is there.
@@ -193,9 +193,9 @@ def test_an_adapter_alone_finds_its_base(base, copy, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("no/such/place", r"is a LoRA adapter for 'no/such/place', which is not there"),
-        (None, r"is a LoRA adapter that does not say for which model"),
-        (".", r"which is an adapter too"),
+        ("no/such/place", r"is a LoRA adapter for 'no/such/place', which does not exist; give the base:"),
+        (None, r"is a LoRA adapter that does not name its base; give it:"),
+        (".", r", which is also an adapter"),
         ("..", r"its base cannot be opened: .* has no config.json"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_base_that_is_not_there(place, message, base, copy):
     folder = copy(base_model_name_or_path=place)
     with pytest.raises(CheckpointError, match=message) as error:
         GPT2.from_pretrained(folder)
-    assert re.search("give the base: from_|the base is elsewhere, give it: from_", str(error.value))
+    assert re.search("give (it|the base): from_|the base is elsewhere, give it: from_", str(error.value))
     advice = f"from_pretrained(BASE, adapter={str(folder)!r})"
     assert advice in str(error.value)
     close(
@@ -244,7 +244,7 @@ def test_notes_name_and_hash(base, monkeypatch):
     assert hashes[1] == loaded((DATA / "attention", 0.7)).source_sha256()
     notes = loaded(DATA / "more_embeddings").notes
     assert "the adapter changes the vocabulary from 11 to 13 tokens" in notes
-    assert any("tied in the base: they are two matrices now" in note for note in notes)
+    assert any("tied in the base: they are separate now, as in" in note for note in notes)
 
 
 def test_the_hash_does_not_depend_on_names_of_folders(base, copy):
@@ -272,7 +272,7 @@ def test_whether_an_adapter_beside_the_weights_counts_has_to_be_said(base, copy)
         GPT2.from_pretrained(folder)
     assert (
         f"adapter={str(folder)!r} (--adapter {folder}) merges it; adapter=[] in Python, or removing "
-        f"adapter_config.json, loads the weights alone"
+        f"adapter_config.json, loads only the weights"
     ) in str(error.value)
     np.testing.assert_array_equal(logits(folder, []), logits(base))
     np.testing.assert_array_equal(logits(folder / "model.safetensors"), logits(base))
@@ -309,7 +309,7 @@ def test_packed_and_pickled(base, tmp_path, monkeypatch):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).forward(IDS, logits_to_keep=0), expected)
     model.save(tmp_path / "model.gpt2c")
     np.testing.assert_array_equal(logits(tmp_path / "model.gpt2c"), expected)
-    with pytest.raises(ValueError, match="is a packed file, into which no adapter can be merged"):
+    with pytest.raises(ValueError, match="is a packed file, and adapters cannot be merged into it: give the"):
         logits(tmp_path / "model.gpt2c", DATA / "attention")
 
 
@@ -336,7 +336,7 @@ def test_weights_on_the_command_line(weight, base):
 
 
 def test_a_weight_in_the_wrong_place(base):
-    with pytest.raises(TypeError, match=r"a pair stands in a list: adapter=\[\('a', 0\.5\)\]"):
+    with pytest.raises(TypeError, match=r"; put a pair into a list: adapter=\[\('a', 0\.5\)\]"):
         GPT2.from_pretrained(base, adapter=("a", 0.5))
     with pytest.raises(CheckpointError, match=r"no file or directory '.*=0\.5'.* -m BASE --adapter .*=0\.5"):
         GPT2.from_pretrained(f"{DATA / 'attention'}=0.5")
@@ -411,7 +411,7 @@ def test_what_only_peft_does(settings, base, copy):
     ("settings", "message"),
     [
         ({"r": 4}, r"have the shapes \[3, 6\] and \[18, 3\], but adapter_config.json says rank 4"),
-        ({"r": 0}, "r is 0; a number above 0"),
+        ({"r": 0}, "r is 0; allowed: a number above 0"),
         ({"r": True}, "r is True"),
         ({"lora_alpha": "8"}, "lora_alpha is '8'"),
         ({"lora_alpha": 1e40}, "lora_alpha is 1e"),
@@ -423,10 +423,10 @@ def test_what_only_peft_does(settings, base, copy):
         ({"rank_pattern": {"(a|a)" * 25: 2}}, "and with few repetitions"),
         ({"rank_pattern": {"[": 2}}, "a regular expression"),
         ({"alpha_pattern": [1]}, "alpha_pattern is"),
-        ({"modules_to_save": "wte"}, "modules_to_save is 'wte'; a list of texts"),
-        ({"trainable_token_indices": [-1]}, "a list of token ids"),
+        ({"modules_to_save": "wte"}, "modules_to_save is 'wte'; allowed: a list of texts"),
+        ({"trainable_token_indices": [-1]}, "allowed: a list of token ids"),
         ({"use_dora": True}, "says use_dora true, but there is no lora_magnitude_vector for"),
-        ({"base_model_name_or_path": 3}, "base_model_name_or_path is 3; a text"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path is 3; allowed: a text"),
     ],
     ids=str,
 )
@@ -440,10 +440,10 @@ def test_settings_that_cannot_be(settings, message, base, copy):
     [
         ({f"{C_ATTN}.lora_B.weight": None}, "has '.*c_attn.lora_A.weight', but not the lora_B.weight for it"),
         ({f"{C_ATTN}.lora_A.weight": None}, "has '.*c_attn.lora_B.weight', but not the lora_A.weight for it"),
-        ({f"{C_ATTN}.lora_A.bias": np.ones(3)}, "c_attn.lora_A.bias' is none of a LoRA adapter's"),
+        ({f"{C_ATTN}.lora_A.bias": np.ones(3)}, "c_attn.lora_A.bias' does not belong to a LoRA adapter"),
         ({"transformer.wte.lora_embedding_B": np.ones((6, 3))}, "but not the lora_embedding_A for it"),
         ({"transformer.h.0.ln_1.lora_magnitude_vector": np.ones(6)}, "but not the lora_A.weight for it"),
-        ({"x.y": np.ones(3)}, "tensor 'x.y' is none of a LoRA adapter's"),
+        ({"x.y": np.ones(3)}, "tensor 'x.y' does not belong to a LoRA adapter"),
         (
             {f"{C_ATTN}.lora_C.weight": np.ones(3)},
             "changes 'h.0.attn.c_attn.lora_C.weight', which the base does",
@@ -454,17 +454,20 @@ def test_settings_that_cannot_be(settings, message, base, copy):
         ({f"{C_ATTN}.lora_A.weight": np.full((3, 6), np.nan)}, "c_attn.lora_A.weight' has NaN or infinity"),
         (
             {f"{C_ATTN}.lora_A.weight": np.full((3, 6), 1e38)},
-            "h.0.attn.c_attn.weight has NaN or infinity once",
+            "h.0.attn.c_attn.weight has NaN or infinity after merging",
         ),
         ({f"{C_ATTN}.lora_magnitude_vector": np.ones(18)}, "says use_dora false, but there is"),
-        ({f"{C_ATTN}.lora_A.other.weight": np.ones((3, 6))}, "of which one alone can count"),
+        ({f"{C_ATTN}.lora_A.other.weight": np.ones((3, 6))}, "but only one of them can apply"),
         ({"transformer.h.2.attn.c_attn.weight": np.ones((6, 18))}, "changes 'h.2.attn.c_attn.weight', which"),
         (
             {"h.0.attn.c_attn.lora_A.weight": np.ones((3, 6))},
-            "one module twice, as 'transformer.h.0.attn.c_attn' and as 'h.0.attn.c_attn'",
+            "a module twice, as 'transformer.h.0.attn.c_attn' and as 'h.0.attn.c_attn'",
         ),
-        ({"a" * 200 + ".weight": np.ones(3)}, "is none of a LoRA adapter's"),
-        ({"transformer.ln_f.weight": np.ones(7)}, r"has the shape \[7\], but the model has \[6\] there"),
+        ({"a" * 200 + ".weight": np.ones(3)}, "does not belong to a LoRA adapter"),
+        (
+            {"transformer.ln_f.weight": np.ones(7)},
+            r"has the shape \[7\], but the model needs \[6\]: the adapter is",
+        ),
         ({f"{C_ATTN}.lora_B.bias": np.ones(17)}, r"has the shape \[17\]; \[18\] is needed"),
         ({"transformer.wte.token_adapter.trainable_tokens_delta": np.ones((1, 6))}, r"\[0, 6\] is needed"),
         (
@@ -493,8 +496,8 @@ def test_rows_that_cannot_be(rows, base, copy):
     [
         ([("dora", 0.5)], "uses DoRA"),
         ([("dora", 1), ("attention", 1)], "uses DoRA"),
-        ([("saved", 0.5)], "replaces .*, and has another weight than 1"),
-        ([("rows", 0.5)], "replaces wte.weight, and has another weight than 1"),
+        ([("saved", 0.5)], "replaces .* with a weight other than 1"),
+        ([("rows", 0.5)], "replaces wte.weight with a weight other than 1"),
         ([("biases", 1), ("own_biases", 1)], "replaces h.0.attn.c_attn.bias as .* does"),
         ([("rows", 1), ("head", 1)], "replaces wte.weight as|replaces tokens of a model whose"),
     ],
@@ -519,7 +522,7 @@ def test_the_base_is_another_model(tmp_path, copy):
     [
         (
             {"modules_to_save": ["ln_f"]},
-            "says modules_to_save 'ln_f', but the weights beside it do not have it",
+            "says modules_to_save 'ln_f', but its weights do not have it",
         ),
         ({"modules_to_save": ["lm_head"]}, "says modules_to_save 'lm_head'"),
         ({"trainable_token_indices": [1]}, "has trainable_token_indices, but .* holds no such tokens"),
@@ -532,7 +535,7 @@ def test_tensors_that_are_missing(settings, message, base, copy):
 
 
 def test_an_adapter_of_nothing(base, copy):
-    with pytest.raises(CheckpointError, match="holds nothing"):
+    with pytest.raises(CheckpointError, match="is empty"):
         logits(base, copy("attention", lambda tensors: {}))
     # Those of classifiers are named whatever the model is.
     close(logits(base, copy(modules_to_save=["classifier", "score"])), LOGITS["attention"])
@@ -544,11 +547,11 @@ def test_files_that_are_missing(base, copy):
     with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors and no adapter_model\.bin"):
         logits(base, folder)
     for given in (folder / CONFIG, DATA / "attention" / FILE):
-        with pytest.raises(CheckpointError, match=f"give the directory that it is in, {given.parent}"):
+        with pytest.raises(CheckpointError, match=f"give the directory {given.parent}"):
             logits(base, given)
     with pytest.raises(CheckpointError, match="holds a LoRA adapter: give this directory"):
         logits(DATA / "attention" / FILE)
-    with pytest.raises(CheckpointError, match="is no adapter, which is a directory with"):
+    with pytest.raises(CheckpointError, match="is not an adapter: that is a directory with"):
         logits(base, base)
     with pytest.raises(CheckpointError, match="there is no adapter 'no/such/place'"):
         logits(base, "no/such/place")

@@ -289,13 +289,15 @@ def test_a_search_that_comes_to_nothing_says_so():
     def dead_end(ids, logits):
         return np.full_like(logits, -np.inf) if len(ids) > 2 else logits
 
-    with pytest.raises(ValueError, match="no token can be chosen: every text of the search"):
+    with pytest.raises(
+        ValueError, match="no token can be chosen: all tokens are forbidden for every text of the search"
+    ):
         model.generate([1], max_new_tokens=5, num_beams=3, logits_processor=dead_end)
 
 
 def test_what_cannot_be_searched_is_refused(bundled):
     for options, message in (
-        ({"num_beams": 0}, "num_beams must be from 1 to 1024, each with a cache of its own; got 0"),
+        ({"num_beams": 0}, "num_beams must be from 1 to 1024, each with its own cache, not 0"),
         (
             {"num_beams": 2, "num_return_sequences": 3},
             r"num_return_sequences \(3\) must not be above num_beams \(2\)",
@@ -304,11 +306,13 @@ def test_what_cannot_be_searched_is_refused(bundled):
         ({"early_stopping": "never"}, "early_stopping is for beam search"),
         (
             {"num_beams": 2, "early_stopping": "often"},
-            "early_stopping must be True, False or 'never'; got 'often'",
+            "early_stopping must be True, False or 'never', not 'often'",
         ),
-        ({"num_beams": 2, "length_penalty": math.nan}, "length_penalty must be from -100 to 100; got nan"),
+        ({"num_beams": 2, "length_penalty": math.nan}, "length_penalty must be from -100 to 100, not nan"),
     ):
         with pytest.raises(ValueError, match=message):
             bundled.generate("a", **options)
-    with pytest.raises(ValueError, match="stream cannot tell the text of a beam search before its end"):
+    with pytest.raises(
+        ValueError, match="stream cannot show the text of a beam search before it ends: use generate"
+    ):
         bundled.stream("a", num_beams=2)

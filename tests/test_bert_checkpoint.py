@@ -102,7 +102,7 @@ def test_the_models_as_they_are_published():
         n_types=1, masked_head=True, bos_token_id=0, eos_token_ids=(2,),
     )  # fmt: skip
     [note] = [setting.note for setting in found.report if setting.key == "pad_token_id"]
-    assert note == "positions begin at 2"
+    assert note == "positions start at 2"
     assert bert_from_hf(DISTILBERT) == Config(**SIZES | {"n_layer": 6}, masked_head=True)
     for values in (BERT, ROBERTA, DISTILBERT):
         status = statuses(bert_from_hf(values))
@@ -142,16 +142,16 @@ def test_heads():
 
 REFUSED = [
     ({"position_embedding_type": "relative_key"}, r"^position_embedding_type is 'relative_key'; allowed: 'a"),
-    ({"is_decoder": True}, r"^is_decoder is True; allowed: null or left out. A decoder"),
+    ({"is_decoder": True}, r"^is_decoder is True; allowed: null or left out. Decoders"),
     ({"add_cross_attention": True}, r"^add_cross_attention is True"),
     ({"is_encoder_decoder": True}, r"^is_encoder_decoder is True"),
     ({"pruned_heads": {"0": [1]}}, r"^pruned_heads is "),
     ({"quantization_config": {"bits": 8}}, r"^quantization_config is "),
-    ({"auto_map": {"AutoModel": "x.Y"}}, r"^auto_map names 'AutoModel'.* something else than BERT"),
+    ({"auto_map": {"AutoModel": "x.Y"}}, r"^auto_map names 'AutoModel'.* something other than BERT"),
     ({"auto_map": []}, r"^auto_map is \[\]; allowed: an object"),
     ({"hidden_act": "gelu_10"}, r"^hidden_act \(activation\) is 'gelu_10'; allowed: one of gelu, "),
     ({"hidden_act": None}, r"^hidden_act \(activation\) is None"),
-    ({"hidden_size": "768"}, r"^hidden_size is '768'; allowed: an integer from 1 on$"),
+    ({"hidden_size": "768"}, r"^hidden_size is '768'; allowed: an integer of at least 1$"),
     ({"hidden_size": 70}, r"^hidden_size 70 is not a multiple of num_attention_heads 12$"),
     ({"hidden_size": 12_000_000}, r"^n_embd is 12000000; allowed: an integer from 1 to 65536"),
     ({"num_hidden_layers": 0}, r"^num_hidden_layers is 0; allowed"),
@@ -186,7 +186,7 @@ def test_refused_by_name(values, message):
             r"^pad_token_id is None; allowed: an integer from 0 to 512, since",
         ),
         (ROBERTA | {"pad_token_id": 513}, r"^pad_token_id is 513; allowed"),
-        (ROBERTA | {"hidden_act": "relu"}, r"^hidden_act is 'relu'; allowed for a RoBERTa that predicts"),
+        (ROBERTA | {"hidden_act": "relu"}, r"^hidden_act is 'relu'; a RoBERTa that predicts"),
         (ROBERTA | {"architectures": ["RobertaForCausalLM"]}, r"gpt2c runs RobertaModel, RobertaForMaskedLM"),
         (ROBERTA | {"architectures": ["BertModel"]}, r"names 'BertModel'; gpt2c runs RobertaModel"),
         (DISTILBERT | {"dim": 10}, r"^dim 10 is not a multiple of n_heads 12"),
@@ -321,7 +321,7 @@ def test_what_wraps_a_model(name, prefix, tmp_path):
     stored = {prefix + tensor: array for tensor, array in models.tensors(name).items()}
     checkpoint = open_checkpoint(write(tmp_path / "model", name, stored))
     check(checkpoint, name)
-    assert (f"{prefix!r} before every name is taken away" in checkpoint.notes) == (prefix == "net.encoder.")
+    assert (f"{prefix!r} is removed from every name" in checkpoint.notes) == (prefix == "net.encoder.")
 
 
 @pytest.mark.parametrize("name", ["bert-Model-0", "roberta-Model-0", "distilbert-Model-0"])
@@ -441,7 +441,7 @@ def test_tensors_that_are_not_expected_can_be_left_aside(tmp_path):
     folder = write(tmp_path / "model", "bert-Model-0", stored)
     checkpoint = open_checkpoint(folder, strict=False)
     check(checkpoint, "bert-Model-0")
-    assert "tensor 'probe' left aside: BERT has no such tensors (strict=False)" in checkpoint.notes
+    assert "tensor 'probe' ignored: BERT has no such tensors (strict=False)" in checkpoint.notes
 
 
 def test_nan_in_a_part(tmp_path):
@@ -457,7 +457,10 @@ def test_adapters_are_refused(tmp_path):
     folder = write(tmp_path / "model", "bert-Model-0")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"is a BERT, into which gpt2c merges no adapters"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a BERT, and gpt2c does not merge adapters into it: with PEFT",
+    ):
         open_checkpoint(folder, adapter=str(tmp_path / "adapter"))
 
 
@@ -526,13 +529,16 @@ def test_what_transformers_cannot_say_is_not_exported(tmp_path):
     for changes, message in (
         (
             {"n_types": 1, "head": Head("sequence", ("a",), activation="relu", pooled=True)},
-            "BERT .* is 'tanh'",
+            "a BERT always has 'tanh'",
         ),
-        ({"head": Head("sequence", ("a",), activation="tanh", pooled=True)}, "DistilBERT .* is 'relu'"),
-        ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05; that of a DistilBERT"),
+        (
+            {"head": Head("sequence", ("a",), activation="tanh", pooled=True)},
+            "a DistilBERT always has 'relu'",
+        ),
+        ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05; in transformers a DistilBERT"),
     ):
         config = Config(**small | changes)
         with pytest.raises(ConfigError, match=message):
             export(loaded(config, {}), tmp_path / "out", None)
-    with pytest.raises(ConfigError, match="is a BERT, of which gpt2c writes no GGUF file"):
+    with pytest.raises(ConfigError, match="is a BERT, which gpt2c cannot export as GGUF: export a directory"):
         export(loaded(Config(**small), {}), tmp_path / "out.gguf", None)

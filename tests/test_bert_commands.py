@@ -96,12 +96,11 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fill", "a [MASK]"], "name a BERT with -m"),
         (["fill", "a", "-m", "BERT"], r"the text has no mask: put '\[MASK\]'"),
         (["fill", "a[MASK]", "-m", "BERT", "-k", "0"], "k must be from 1"),
         (
             ["fill", "[MASK]", "-m", "BERT", "--target", "king son"],
-            "has .* tokens, and a mask stands for one",
+            "has .* tokens, but a mask is one token: give words that",
         ),
         (["fill", "[MASK]", "-m", "LABELS"], "is a classifier of texts .* and predicts no tokens"),
         (
@@ -109,7 +108,7 @@ def test_fill_with_options(folder, model, capsys, tmp_path):
             r"is a BERT: load it with .*gpt2c fill, embed, score and classify take it",
         ),
         (["suggest", "a", "-m", "BERT"], "is a BERT"),
-        (["score", "a", "-m", "BERT", "--stride", "3"], "--stride is for a GPT-2, and .* is a BERT"),
+        (["score", "a", "-m", "BERT", "--stride", "3"], "--stride is for a GPT-2, but .* is a BERT"),
         (["score", "a", "-m", "BERT", "--no-bos"], "--bos or --no-bos is for a GPT-2"),
         (["score", "a", "-m", "BERT", "--words"], "--words is for a GPT-2"),
         (["score", "a", "--within-word"], "--within-word is for a BERT"),
@@ -421,7 +420,7 @@ def test_other_endpoints_of_a_server(server, path, fields):
         assert found.status in (400, 404) and found.error["message"]
     else:
         assert found.status == 400 and found.error["code"] == "not_a_language_model"
-        assert "is a BERT, and no language model: it answers to" in found.error["message"]
+        assert "is a BERT, not a language model: it serves only /v1/embeddings" in found.error["message"]
 
 
 def test_what_else_a_server_tells(server):

@@ -149,17 +149,24 @@ def test_what_has_a_name_can_be_changed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "what", "ids", "types", "error", "message"),
     [
-        ("bert-Model-0", "hidden_states", [1, 2], [0], ValueError, r"one for each of the 2 ids, got shape"),
+        ("bert-Model-0", "hidden_states", [1, 2], [0], ValueError, r"one for each of the 2 ids, not shape"),
         (
             "bert-Model-0",
             "hidden_states",
             [1, 2],
             [0, 9],
             ValueError,
-            r"types must lie in 0 \.\.\. \d, got 0",
+            r"types must lie in 0 \.\.\. \d, not 0",
         ),
         ("bert-Model-0", "hidden_states", [1, -1], None, ValueError, r"token ids must lie in"),
-        ("bert-Model-0", "hidden_states", [1] * 99, None, ContextLengthError, r"99 tokens are more than"),
+        (
+            "bert-Model-0",
+            "hidden_states",
+            [1] * 99,
+            None,
+            ContextLengthError,
+            r"99 tokens exceed the model's",
+        ),
         ("distilbert-Model-0", "hidden_states", [1], [0], ValueError, r"no token types: leave types out"),
         ("bert-Model-0", "forward", [1], None, ConfigError, r"no head that predicts tokens"),
         ("bert-ForMaskedLM-0", "classify", [1], None, ConfigError, r"no head that labels"),

@@ -139,7 +139,7 @@ def test_fields_of_the_configuration():
     assert ("activation_function", "gelu_pytorch_tanh", "default", "") in config.report
     assert said["multi_query"] == ("default", "all heads share one head of keys and values")
     assert said["attention_softmax_in_fp32"] == ("ignored", "attention is always in float32")
-    assert said["num_key_value_heads"] == ("ignored", "multi_query says it")
+    assert said["num_key_value_heads"] == ("ignored", "given by multi_query")
     assert said["pre_allocate_kv_cache"] == ("ignored", "a choice of transformers' implementation")
     # transformers does not look at it either
     assert said["scale_attn_by_inverse_layer_idx"] == ("unknown", "not a field of GPTBigCode")
@@ -171,7 +171,7 @@ def test_sizes_follow():
         Config(**SIZES, n_kv_head=2)
     with pytest.raises(ConfigError, match="n_kv_head is 0; allowed: an integer from 1"):
         Config(**SIZES, n_kv_head=0)
-    with pytest.raises(ConfigError, match="scale_attn_by_inverse_layer_idx is true; allowed where all heads"):
+    with pytest.raises(ConfigError, match="scale_attn_by_inverse_layer_idx is true; where all heads"):
         Config(**SIZES, n_kv_head=1, scale_attn_by_inverse_layer_idx=True)
 
 
@@ -330,9 +330,9 @@ def test_captures_have_the_heads_that_there_are(load):
         "q_input": (9, 4, 32), "k_input": (9, 1, 32), "v_input": (9, 1, 32),
     }  # fmt: skip
     assert same(logits, model.forward(ids))
-    with pytest.raises(ValueError, match="no place of this model is called 'attn_in'"):
+    with pytest.raises(ValueError, match="this model has no value called 'attn_in'"):
         model.run_with_cache(ids, "attn_in")
-    with pytest.raises(ValueError, match=r"heads of blocks.1.attn.hook_k must be 0; got 1|0"):
+    with pytest.raises(ValueError, match=r"heads of blocks.1.attn.hook_k must be 0, not 1|0"):
         model.run_with_cache(ids, edits=[("blocks.1.attn.hook_k", edits.zero(heads=1))])
     found = model.patch(ids, ids[::-1].copy(), ("k", [0, 1], "all", [0]), lambda logits: logits[-1, 0])
     assert found.values.shape == (2, 1)

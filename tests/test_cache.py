@@ -129,7 +129,7 @@ def test_a_child_shrinks_to_what_it_shares():
     logits = _engine.forward(weights, [(child, text(3, 2))])
     expected = from_scratch(weights, np.concatenate((text(20)[:16], text(3, 2))), "float32")[16:]
     assert logits.tobytes() == expected.tobytes()
-    with pytest.raises(ValueError, match=r"truncate\(15\); allowed: 16 to 19.*a prefix has the others"):
+    with pytest.raises(ValueError, match=r"truncate\(15\); allowed: 16 to 19.*a prefix holds the others"):
         child.truncate(15)
 
 
@@ -149,7 +149,9 @@ def test_caches_that_do_not_fit_are_refused():
         _engine.KVCache(weights, prefix=child)
     alone = fed(weights, text(45))
     for cannot in (child, alone, fed(weights, text(25, 1), prefix=prefix)):
-        with pytest.raises(ValueError, match="can follow another of the same model, dtype, prefix and enc"):
+        with pytest.raises(
+            ValueError, match="can only follow one with the same model, dtype, prefix and enc"
+        ):
             child.follow(cannot, 40)
     twin = child.fork()
     with pytest.raises(ValueError, match="n is 31; allowed: 32 to 40"):

@@ -132,7 +132,7 @@ class TestBounds:
             ("{% include 'x' %}", "no loader"),
             ("{% if %}", "Expected an expression"),
             ("{{ 'é' * 5000000 }}", "writes too much"),
-            ("{{ sep_token }}", "it uses sep_token, which gpt2c does not keep"),
+            ("{{ sep_token }}", "it uses sep_token, which gpt2c does not have"),
             ("{{ messages[0].content + 1 }}", "str"),
         ],
     )

@@ -89,7 +89,7 @@ def test_what_was_left_aside_is_a_note(tmp_path):
     assert found["strict"] == (
         "note",
         f"{tmp_path} does not hold the GPT-2 of its config.json: tensor 'probe' not expected (strict=False, "
-        "--no-strict on the command line, loads what is needed all the same)",
+        "or --no-strict on the command line, loads the model anyway)",
     )
     assert run("info", "--check", "--no-strict", tmp_path).returncode == 0
     write_model(tmp_path)
@@ -101,7 +101,7 @@ def test_checksums_of_torch(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     target = tmp_path / "pytorch_model.bin"
     shutil.copy(TORCH / "zip.bin", target)
-    assert checked(tmp_path)["checksum"] == ("ok", "the CRC-32 of every tensor is right")
+    assert checked(tmp_path)["checksum"] == ("ok", "the CRC-32 of every tensor is correct")
     data = bytearray(target.read_bytes())
     with zipfile.ZipFile(target) as archive:
         member = next(info for info in archive.infolist() if info.filename.endswith("/data/0"))
@@ -112,7 +112,7 @@ def test_checksums_of_torch(tmp_path):
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() == member.filename
     result, text = checked(tmp_path)["checksum"]
-    assert result == "wrong" and f"{target}: the CRC-32 of {member.filename!r} is not" in text
+    assert result == "wrong" and f"{target}: the CRC-32 of {member.filename!r} does not match" in text
     assert run("info", "--check", tmp_path).returncode == 1
     # torch.serialization.set_crc32_options(False) leaves zeros.
     with zipfile.ZipFile(target) as archive:
@@ -136,11 +136,11 @@ def test_all_files_are_hashed(tmp_path):
 
 def test_a_checkpoint_of_nanogpt():
     found = checked(NANOGPT / "plain")
-    assert found["configuration"][1] == "its sizes are those of the checkpoint, which says no more"
+    assert found["configuration"][1] == "its sizes are those of the checkpoint, which has no more"
     assert "15 of F32, 13 zero by a rule of the format" in found["tensors"][1]
     assert found["bos"] == (
         "note",
-        "no token begins a text: give a prompt, and score with --no-bos or --bos ID",
+        "no token starts a text: give a prompt, and score with --no-bos or --bos ID",
     )
     assert found["eos"][0] == "note" and "--stop" in found["eos"][1]
     assert found["vocabulary"] == ("ok", "65 tokens, as many as the embedding has rows")
@@ -167,9 +167,9 @@ def test_the_hash_is_of_the_logits():
         found = checked(None, dtype=dtype)
         digest = hashlib.sha256(model.forward(ids).tobytes()).hexdigest()
         result, text = found["self-check"]
-        assert result == "ok" and f"SHA-256 {digest}, numerics {model.numerics}; equal wherever" in text
+        assert result == "ok" and f"SHA-256 {digest}, numerics {model.numerics}; the same wherever" in text
         assert ("reference" in found) == (dtype == "float32")
-    assert "another machine's BLAS may round otherwise" in checked(None, backend="blas")["self-check"][1]
+    assert "another machine's BLAS may round differently" in checked(None, backend="blas")["self-check"][1]
     assert checked(None, backend="blas")["reference"][0] == "ok"
 
 
@@ -226,7 +226,7 @@ def test_fewer_tokens_than_rows(tmp_path):
     result, text = checked(resized(tmp_path, "gpt2", 320))["vocabulary"]
     assert (result, text) == (
         "note",
-        "302 tokens, 18 rows of the embedding more: they are never generated",
+        "302 tokens, 18 rows of the embedding without a token: never generated",
     )
 
 
@@ -244,7 +244,7 @@ def test_ordinary_words_begin_and_end_texts(tmp_path):
     found = checked(folder)
     shown = f'"{word.replace("Ġ", " ")}" (258)'
     assert found["bos"][0] == found["eos"][0] == "note"
-    assert found["bos"][1].startswith(f"{shown}, an ordinary token, stands before scored texts; --no-bos")
+    assert found["bos"][1].startswith(f"{shown}, an ordinary token, precedes scored texts; --no-bos")
     assert found["eos"][1].startswith(f'{shown}, "{letter}" (65), an ordinary token, ends a text')
 
 
@@ -252,7 +252,7 @@ def test_what_stands_around_a_text(tmp_path):
     pytest.importorskip("tokenizers")
     found = checked(write_folder(tmp_path, "bert"))
     assert found["prefix"][0] == found["suffix"][0] == "note"
-    assert '"[CLS]" (2) before every text, and it stays' in found["prefix"][1]
+    assert '"[CLS]" (2) before every text; it is kept before prompts and' in found["prefix"][1]
     assert '"[SEP]" (3) after every text; it is left out' in found["suffix"][1]
 
 

@@ -238,15 +238,18 @@ def test_paths_that_do_not_exist(tmp_path):
 
 def test_wrong_options(tmp_path):
     write_model(tmp_path)
-    refused(5, r"^source must be a path, the name of a model on the Hub, or None .*; got int$", TypeError)
-    refused(b"gpt2", r"; got bytes$", TypeError)
+    refused(5, r"^source must be a path, the name of a model on the Hub, or None .*, not int$", TypeError)
+    refused(b"gpt2", r", not bytes$", TypeError)
     refused(
         None, r"^revision is for names on the Hub; .* is a path on this machine$", ValueError, revision="main"
     )
     refused(tmp_path, r"^revision is for names on the Hub", ValueError, revision="v1")
     for subfolder in ("", "/etc", "../x", "a/../../x", "a\\b", "c:x", "a\0b"):
         refused(
-            tmp_path, r"^subfolder is '.*'; the name of a directory inside", ValueError, subfolder=subfolder
+            tmp_path,
+            r"^subfolder is '.*'; needed: the name of a directory inside",
+            ValueError,
+            subfolder=subfolder,
         )
     file = tmp_path / "model.safetensors"
     refused(
@@ -259,7 +262,7 @@ def test_wrong_options(tmp_path):
 def test_pages_of_html(page, named, model):
     write_model(model)
     (model / "model.safetensors").write_bytes(page + bytes(40))
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is a page of HTML.*get the file again"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is an HTML page.*get the file again"):
         open_checkpoint(model / "model.safetensors" if named else model)
 
 
@@ -270,21 +273,21 @@ def test_one_shard_alone(tmp_path):
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path / first)
     assert str(error.value) == (
-        f"{tmp_path / first} is one of 2 shards of a model: give the directory that they are in, {tmp_path}"
+        f"{tmp_path / first} is one of 2 shards of a model: give their directory, {tmp_path}"
     )
 
 
 def test_files_of_other_kinds(model):
     write_model(model)
     for name, message in {
-        "model.safetensors.index.json": r"is not a file of weights: give the directory that it is in, "
+        "model.safetensors.index.json": r"is not a file of weights: give its directory, "
         ".*/model$",
     }.items():
         (model / name).write_bytes(b"\x80\x02.")
         refused(model / name, message)
     for start, kind in ((b"lmgg", "a ggml"), (b"\x89HDF\r\n", "an HDF5")):
         (model / "weights.bin").write_bytes(start + bytes(20))
-        told = f"weights.bin is {kind} file, which gpt2c does not read: give the model that it was made from$"
+        told = f"weights.bin is {kind} file, which gpt2c does not read: give the original model$"
         refused(model / "weights.bin", told)
         alone = model.parent / "weights.bin"
         alone.write_bytes(start + bytes(20))
@@ -295,10 +298,10 @@ def test_directory_without_weights(model):
     write_model(model)
     (model / "model.safetensors").unlink()
     start = r"/model has no model\.safetensors and no pytorch_model\.bin: "
-    refused(model, start + "nothing that looks like weights is there$")
+    refused(model, start + "it has no files that look like weights$")
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):  # of a Trainer
         (model / name).touch()
-    refused(model, start + "nothing that looks like weights is there$")
+    refused(model, start + "it has no files that look like weights$")
     (model / "tf_model.h5").touch()
     reads = r"is in a format that gpt2c does not read; it reads model\.safetensors and pytorch_model\.bin$"
     refused(model, start + r"tf_model\.h5 " + reads)

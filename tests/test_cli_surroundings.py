@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_error():
 def test_stdin_and_stdout_may_be_closed():
     line = " ".join(command("generate", *GREEDY)) + " <&- >&- ; echo $?"
     done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=TIMEOUT, env=environment())
-    assert (done.stdout, done.stderr) == (b"0\n", b"no prompt: from the beginning of a text\n")
+    assert (done.stdout, done.stderr) == (b"0\n", b"no prompt: generating unconditionally\n")
 
 
 def interrupt(process, after):
@@ -274,7 +274,7 @@ def test_on_a_terminal_the_prompt_is_bold_and_the_seed_is_noted(terminal):
     seen = terminal("generate", "The king", "-n", "5", "--top-k", "1").rest()
     assert seen.startswith("\x1b[1mThe king\x1b[0m") and re.search(r"\x1b\[2mseed \d+\x1b\[0m", seen)
     seen = terminal("generate", "-n", "5", "--temperature", "0").rest()
-    assert "no prompt: from the beginning of a text" in seen and "seed" not in seen
+    assert "no prompt: generating unconditionally" in seen and "seed" not in seen
 
 
 TITLE = "\x1b]0;title\x07"  # would change the title of the window

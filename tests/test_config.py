@@ -183,7 +183,7 @@ REFUSED = [
     ({"architectures": "GPT2LMHeadModel"}, r"^architectures is 'GPT2LMHeadModel'; allowed: a list of n"),
     ({"architectures": [["X"]]}, r"^architectures names \['X'\]; "),
     ({"add_cross_attention": "yes"}, r"^add_cross_attention is 'yes'; allowed: true or false"),
-    ({"is_encoder_decoder": True}, r"^is_encoder_decoder is True; .* Of encoder-decoder models those"),
+    ({"is_encoder_decoder": True}, r"^is_encoder_decoder is True; .* Only encoder-decoder models with"),
     ({"pruned_heads": {"0": [1]}}, r"^pruned_heads is {'0': \[1\]}; .* Pruned attention heads are not"),
     ({"quantization_config": {"bits": 4}}, r"^quantization_config is {'bits': 4}; .*use the original fl"),
     ({"compression_config": {"a": 1}}, r"^compression_config is "),

@@ -348,7 +348,7 @@ def test_who_is_told_of_steps_hears_of_tokens_alone(bundled):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty_alpha": 1.1, "top_k": 4}, "penalty_alpha must be from 0 (none) to 1; got 1.1"),
+        ({"penalty_alpha": 1.1, "top_k": 4}, "penalty_alpha must be from 0 (none) to 1, not 1.1"),
         ({"penalty_alpha": 0.6}, "top_k is 0, allowed: 2 to 1024"),
         ({**CONTRASTIVE, "temperature": 1.0}, "penalty_alpha goes with temperature=0 only"),
         ({**CONTRASTIVE, "num_beams": 2}, "penalty_alpha goes without num_beams"),
@@ -356,7 +356,7 @@ def test_who_is_told_of_steps_hears_of_tokens_alone(bundled):
         ({**CONTRASTIVE, "heal": True}, "penalty_alpha goes without heal"),
         ({**CONTRASTIVE, "names_filter": None}, "penalty_alpha goes without names_filter"),
         ({**CONTRASTIVE, "overflow": "slide"}, "give overflow='error' or 'truncate_left'"),
-        ({"guidance_scale": math.inf}, "guidance_scale must be from -1000 to 1000 (1 is none); got inf"),
+        ({"guidance_scale": math.inf}, "guidance_scale must be from -1000 to 1000 (1 is none), not inf"),
         ({"negative_prompt": "x"}, "negative_prompt is for guidance: give a guidance_scale"),
         ({**GUIDED, "negative_prompt": ["a", "b"]}, "a token id in negative_prompt must be an integer"),
         ({**GUIDED, "negative_prompt": 7}, "negative_prompt must be one text, token ids, or None"),

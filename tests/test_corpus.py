@@ -360,16 +360,16 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
     ("name", "data", "options", "message"),
     [
         ("a.jsonl", LINE + b"\n{'text': 1}\n", {}, ":3: not JSON: Expecting property name"),
-        ("a.jsonl", b'"Once"\n', {}, ':1: each line must be a JSON object, {...}; it begins with "Once"'),
+        ("a.jsonl", b'"Once"\n', {}, ':1: each line must be a JSON object, {...}; it starts with "Once"'),
         ("a.jsonl", LINE + b'{"text": 2009}\n', {}, ":2: 'text' must be a text or null; it is 2009"),
         ("a.jsonl", LINE + b'{"text": ["a"]}\n', {}, ":2: 'text' must be a text or null; it is [\"a\"]"),
         ("a.jsonl", LINE + b'{"text": "caf\xe9"}\n', {}, ":2: not UTF-8 text: byte 13 is 0xe9"),
         ("a.jsonl", LINE + b'{"text": "\\ud800"}\n', {}, ":2: 'text' has half a surrogate pair"),
-        ("a.jsonl", b"[" * 100_000 + b"\n", {}, ":1: JSON too deep"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", {}, ":1: JSON nested too deeply"),
         ("a.jsonl", b'{"Text": "a", "b": 1}\n', {}, "no record has a field 'text': choose with -"),
         ("a.jsonl", b'{"text": "a", "gpt2c_logprob": 1}', {}, ":1: there is a field 'gpt2c_logp"),
-        ("a.csv", b"", {}, ": an empty file, or one of empty lines: a CSV file begins with the names of"),
-        ("a.csv", b"\n\r\n", {}, ": an empty file, or one of empty lines: a CSV file begins with the names"),
+        ("a.csv", b"", {}, ": an empty file, or one of empty lines: a CSV file starts with the names of"),
+        ("a.csv", b"\n\r\n", {}, ": an empty file, or one of empty lines: a CSV file starts with the names"),
         ("a.csv", b"a,b\n1,2\n", {}, ":1: there is no column 'text': choose with --text-field"),
         ("a.csv", b"text,text\n1,2\n", {}, ":1: two columns are called 'text'"),
         ("a.csv", b"text,gpt2c_n_tokens\n", {}, ":1: there is a field 'gpt2c_n_tokens' already"),
@@ -377,15 +377,15 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.csv", b'text,b\n1,2\n"1\n2,3\n', {}, ":3: not CSV: unexpected end of data"),
         ("a.txt", b"one\ncaf\xe9\n", {}, ":2: not UTF-8 text: byte 3 is 0xe9"),
         ("a.txt", b"one\ncaf\xe9\n", {"lines": True}, ":2: not UTF-8 text: byte 3 is 0xe9"),
-        ("a.jsonl.gz", damaged(gzip.compress(NOISE)), {}, "the file is damaged or cut off after line"),
-        ("a.jsonl.gz", LINE, {}, "the file is damaged or cut off after line 0: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(LINE)[:-8] + bytes(8), {}, "damaged or cut off after line"),
-        ("a.jsonl.zst", damaged(zstd.compress(NOISE)), {}, "the file is damaged or cut off after line"),
-        ("a.jsonl.zst", LINE, {}, "the file is damaged or cut off after line 0"),
+        ("a.jsonl.gz", damaged(gzip.compress(NOISE)), {}, "the file is damaged or truncated after line"),
+        ("a.jsonl.gz", LINE, {}, "the file is damaged or truncated after line 0: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(LINE)[:-8] + bytes(8), {}, "is damaged or truncated after line"),
+        ("a.jsonl.zst", damaged(zstd.compress(NOISE)), {}, "the file is damaged or truncated after line"),
+        ("a.jsonl.zst", LINE, {}, "the file is damaged or truncated after line 0"),
         ("a.parquet", PARQUET, {"text_field": "b"}, ": there is no column 'b': choose with "),
-        ("a.parquet", PARQUET, {"text_field": "n"}, ": the column 'n' holds int64, and texts are needed"),
-        ("a.parquet", damaged(PARQUET), {}, ": not a whole Parquet file: "),
-        ("a.parquet", b"", {}, ": not a whole Parquet file: "),
+        ("a.parquet", PARQUET, {"text_field": "n"}, ": the column 'n' holds int64; needed: texts"),
+        ("a.parquet", damaged(PARQUET), {}, ": not a complete Parquet file: "),
+        ("a.parquet", b"", {}, ": not a complete Parquet file: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -433,14 +433,14 @@ def test_numbers_that_python_would_not_read_are_copied(model, tmp_path):
         (["a.jsonl", "-"], ValueError, "stdin has no name"),
         (["sub"], OSError, "sub is a directory: give its files, such as sub/*.jsonl"),
         (["b.jsonl"], OSError, "there is no file b.jsonl"),
-        (["a.md"], ValueError, "a.md is of an unknown format: names of files end with .txt, .jsonl, "),
+        (["a.md"], ValueError, "a.md is of an unknown format: file names must end with .txt, .jsonl, "),
         (["a.parquet.gz"], ValueError, "a.parquet.gz is of an unknown format"),
         (["a.jsonl", "sub/a.jsonl"], ValueError, "a.jsonl and sub/a.jsonl would both be written to "),
         (["a.jsonl", "./a.jsonl"], ValueError, "./a.jsonl is given twice"),
         (["a.txt", "a.txt.jsonl"], ValueError, "a.txt and a.txt.jsonl would both be written to "),
         (["out/c.jsonl"], ValueError, "the output out/c.jsonl would replace the input out/c.jsonl"),
         (["link.jsonl"], ValueError, "the output out/link.jsonl would replace the input link.jsonl"),
-        (["pipe.jsonl"], ValueError, "pipe.jsonl is no regular file"),
+        (["pipe.jsonl"], ValueError, "pipe.jsonl is not a regular file, and"),
     ],
     ids=str,
 )
@@ -469,7 +469,7 @@ def test_inputs_that_cannot_be(inputs, kind, message, tmp_path, monkeypatch):
 
 def test_a_delimiter_is_for_files_that_have_one(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(LINE)
-    with pytest.raises(ValueError, match=r"delimiter ';' is for \.csv and \.tsv files, and there is none"):
+    with pytest.raises(ValueError, match=r"delimiter ';' is for \.csv and \.tsv files, but there are none"):
         plan([str(tmp_path / "a.jsonl")], str(tmp_path), FileOptions(delimiter=";"))
 
 
@@ -513,7 +513,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
         ({"max_tokens": 5, "shard": (1, 2)}, "shards was 1, now 2"),
         ({"max_tokens": 5, "bos": False}, "bos was True, now False"),
     ]:
-        with pytest.raises(ValueError, match=f"holds outputs of other settings .*{word}"):
+        with pytest.raises(ValueError, match=f"holds outputs with other settings .*{word}"):
             claims(**options)
     other = GPT2.from_pretrained(threads=1)
     with pytest.raises(ValueError, match="weights_sha256 was"):
@@ -525,7 +525,7 @@ def test_a_directory_is_for_one_way_of_scoring(model, tmp_path):
     (tmp_path / "_gpt2c.json").unlink()
     (tmp_path / "a.jsonl").write_bytes(b"")
     job = Job("x/a.jsonl", str(tmp_path / "a.jsonl"), ".jsonl", "")
-    with pytest.raises(ValueError, match=r"a\.jsonl is there, but was not made by this command"):
+    with pytest.raises(ValueError, match=r"a\.jsonl exists, but was not made by this command"):
         claims(jobs=[job])
 
 
@@ -556,7 +556,7 @@ def test_of_processes_that_begin_at_once_one_decides(tmp_path):
             process.stdin.flush()
         errors = [process.communicate(timeout=TIMEOUT)[1].decode() for process in processes]
         codes = [process.returncode for process in processes]
-        assert sorted(codes) == [0, 1] and "holds outputs of other settings" in errors[codes.index(1)]
+        assert sorted(codes) == [0, 1] and "holds outputs with other settings" in errors[codes.index(1)]
         found = json.loads((directory / "_gpt2c.json").read_text())
         assert found["stride"] == (5, 6)[codes.index(0)]
         assert [path.name for path in directory.iterdir()] == ["_gpt2c.json"]
@@ -690,9 +690,9 @@ def test_the_time_left_is_that_of_new_work(monkeypatch, capsys):
     progress.advance(100, 50)
     assert capsys.readouterr().err.splitlines()[-1] == "70% of 0.0 MB · 5 tokens/s · about 00:30 left"
     finished = "stopped: 0 of 2 files finished in out, 2 records of the next done; "
-    assert progress._done() == finished + "the same command goes on from here"
+    assert progress._done() == finished + "the same command resumes here"
     progress.finish()
-    assert progress._done() == "stopped: 1 of 2 files finished in out; the same command goes on from here"
+    assert progress._done() == "stopped: 1 of 2 files finished in out; the same command resumes here"
 
 
 def test_two_processes_do_not_write_one_file(corpus, tmp_path):
@@ -703,7 +703,10 @@ def test_two_processes_do_not_write_one_file(corpus, tmp_path):
         file.flush()
         done = run("score", "a.jsonl", "-o", "out")
         assert done.returncode == 1
-        assert "out/a.jsonl is being written by another process: let one of them do it" in done.stderr
+        assert (
+            "out/a.jsonl is being written by another process: wait for it or choose another name"
+            in done.stderr
+        )
         assert (tmp_path / "out" / "a.jsonl.part").read_text() == "of another process"
 
 
@@ -799,7 +802,7 @@ def test_a_single_file_gives_the_same_as_the_text(corpus, tmp_path):
         (["sub/", "-o", "new"], "sub/ is a directory"),
         (["story", "-o", "new"], "story is of an unknown format"),
         (["-f", "a.jsonl", "-o", "a.jsonl"], "the output a.jsonl would replace the file that the text is"),
-        (["-f", "packed", "--json"], "packed is a gzip file, not text: unpack it first"),
+        (["-f", "packed", "--json"], "packed is a gzip file, not text: decompress it first"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -838,18 +841,18 @@ def test_the_file_on_stdin_is_not_replaced(corpus, tmp_path):
         (["a.jsonl", "b.jsonl.gz"], 1, "scores of files go to a directory"),
         (["The", "king", "-o", "out"], 1, "there is no file The: several arguments, or one with"),
         (["The king", "-o", "."], 1, "there is no file The king"),
-        (["a.jsonl", "-o", ""], 1, "-o takes the name of a directory, and got an empty one"),
+        (["a.jsonl", "-o", ""], 1, "-o takes the name of a directory, not an empty one"),
         (["-o", "."], 1, ". is a directory: give the files whose scores it is for, or -o FILE"),
         (["The king", "--max-tokens", "3"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["The king", "--max-tokens", "0"], 1, "--max-tokens is for files of texts: give them as arg"),
         (["-f", "a.jsonl", "--text-field", "x"], 1, "--text-field is for files of texts"),
-        (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1; got 0"),
+        (["a.jsonl", "-o", "out", "--max-tokens", "0"], 1, "max_tokens must be at least 1, not 0"),
         (["a.jsonl", "-o", "out", "--stride", "0"], 1, "stride must be from 1 to 512, the"),
         (["a.jsonl", "-o", "out", "--stride", "513"], 1, "stride must be from 1 to 512, the model's"),
         (["a.jsonl", "-o", "out", "--prefix", "a b"], 1, "prefix must be made of letters, digits and _"),
-        (["a.jsonl", "-o", "out", "--shard", "0/2"], 2, "argument --shard: '0/2' is not I/N with I from"),
-        (["a.jsonl", "-o", "out", "--shard", "3/2"], 2, "'3/2' is not I/N"),
-        (["a.jsonl", "-o", "out", "--shard", "2"], 2, "'2' is not I/N"),
+        (["a.jsonl", "-o", "out", "--shard", "0/2"], 2, "argument --shard: '0/2' is not of the form I/N"),
+        (["a.jsonl", "-o", "out", "--shard", "3/2"], 2, "'3/2' is not of the form I/N with I"),
+        (["a.jsonl", "-o", "out", "--shard", "2"], 2, "'2' is not of the form I/N with I"),
         (["a.jsonl", "-o", "out", "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         (["a.jsonl", "-o", "a.jsonl/"], 1, "with -o DIR; a.jsonl is the name of a file"),
     ],

@@ -44,7 +44,7 @@ def kept(model, *texts):
     return [with_prefix(NULLS if text is None else told(model, text)) for text in texts]
 
 
-SURROGATE = "has half a surrogate pair (\\ud800 to \\udfff): no Unicode; it is "
+SURROGATE = "has half a surrogate pair (\\ud800 to \\udfff): not Unicode; it is "
 TEXT = "must be a text or null; it is "
 NAME = "not JSON: Expecting property name enclosed in double quotes"
 UTF8 = "; convert the file, for example with iconv"
@@ -64,7 +64,7 @@ LINES = [
         b"{'text': 1}",
         (f"{NAME}, at character 1, near {{'text': 1}}", None, False),
     ),
-    (b"[1]", ("each line must be a JSON object, {...}; it begins with [1]", None, False)),
+    (b"[1]", ("each line must be a JSON object, {...}; it starts with [1]", None, False)),
     (b'{"text": "x', ("not JSON: Unterminated string starting at, at character 9", None, False)),
     (b'{"text": "Two"}', None),
 ]
@@ -226,7 +226,7 @@ def test_the_choice_stands_in_the_settings(model, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match="on_error was 'skip', now 'stop'"):
         claim(str(tmp_path), task, FileOptions(), ())
-    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip, not 'ignore'"):
         FileOptions(on_error="ignore")
 
 
@@ -252,7 +252,7 @@ def test_bad_records_are_counted(tmp_path, monkeypatch):
     done = run("score", "a.jsonl", "-o", "out")
     assert done.returncode == 1 and done.stderr == (
         "gpt2c: error: a.jsonl:2: 'text' must be a text or null; it is 1\n"
-        "--on-error null or skip goes on, and lists such records in a file\n"
+        "--on-error null or skip continues, and lists such records in a file\n"
     )
     done = run("score", "a.jsonl", "-o", "out", "--on-error", "null")
     assert done.returncode == 0

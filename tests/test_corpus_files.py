@@ -84,15 +84,15 @@ def test_elements_are_copied_as_they_are(model, tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('[{"text": "a"}, 3]', ", record 2: each element must be a JSON object, {...}; it begins with 3"),
+        ('[{"text": "a"}, 3]', ", record 2: each element must be a JSON object, {...}; it starts with 3"),
         ('[{"text": "a"}, ]', ", record 2: not JSON: Expecting value"),
         ('[{"text": "a"},, {}]', ", record 2: not JSON: Expecting value"),
         ("[{'text': 1}]", ", record 1: not JSON: Expecting property name"),
         ('[{"text": 2}]', ", record 1: 'text' must be a text or null"),
-        ('[{"text": "a"}, {"text"', ": cut off after record 1: the array has no end"),
-        ('[{"text": "a"}]]', ": the array ends after record 1, but the file goes on"),
-        ('[{"text": "a"}}', ": the array ends after record 1, but the file goes on"),
-        ('[{"text": "a"}] [{"text": "b"}]', ": the array ends after record 1, but the file goes on"),
+        ('[{"text": "a"}, {"text"', ": truncated after record 1: the array has no end"),
+        ('[{"text": "a"}]]', ": the array ends after record 1, but the file continues"),
+        ('[{"text": "a"}}', ": the array ends after record 1, but the file continues"),
+        ('[{"text": "a"}] [{"text": "b"}]', ": the array ends after record 1, but the file continues"),
         ('[{"Text": "a"}]', ": no record has a field 'text': choose with --text-field, such as 'Text'"),
         ('[{"text": "caf\udce9"}]', ", record 1: not UTF-8 text: byte 13 is 0xe9"),
         ('{\n "text": "a"\n}', ":1: not JSON: Expecting property name"),
@@ -143,7 +143,7 @@ def test_other_separators_are_named(model, tmp_path):
     ("data", "hint"),
     [
         ('{\n "text": "a"\n}', "; a .json file is an array of objects, or has one on each line"),
-        ('{"rows": [{"text": "a"}]}', "; if the records are in 'rows', write them into a file of their own"),
+        ('{"rows": [{"text": "a"}]}', "; if the records are in 'rows', write them into a separate file"),
     ],
 )
 def test_a_file_that_is_one_object(data, hint, model, tmp_path):
@@ -286,7 +286,7 @@ def test_damaged_archives(ending, library, model, tmp_path):
     path = tmp_path / f"a.jsonl.{ending}"
     for data in (LINES, library.compress(LINES)[:-12]):
         path.write_bytes(data)
-        assert "the file is damaged or cut off after line" in refused(path, tmp_path, model)
+        assert "the file is damaged or truncated after line" in refused(path, tmp_path, model)
 
 
 @pytest.mark.parametrize(("ending", "library"), [("bz2", bz2), ("xz", lzma), ("gz", gzip), ("zst", zstd)])

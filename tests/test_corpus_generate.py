@@ -192,7 +192,7 @@ def test_more_tokens_than_positions(model):
 
 @pytest.mark.parametrize("option", [{"trace": True}, {"names_filter": "pattern"}])
 def test_what_no_column_can_hold(option, model):
-    with pytest.raises(ValueError, match="trace and names_filter keep what no column can hold"):
+    with pytest.raises(ValueError, match="trace and names_filter record values that no column can hold"):
         Generating(model, SamplingOptions(**option))
 
 
@@ -362,7 +362,10 @@ def test_a_seed_is_chosen_once(corpus, tmp_path):
     done = run("score", "a.jsonl", "-o", "out/")
     assert done.returncode == 1 and "(task was 'generating', now 'scoring'): choose" in done.stderr
     done = run("generate", "a.jsonl", "-o", "shares/", "-n", "2", "--shard", "1/2")
-    assert done.returncode == 1 and "--shard needs --seed N, the same for all shares" in done.stderr
+    assert (
+        done.returncode == 1
+        and "--shard needs --seed N, the same for all shards, so that they" in done.stderr
+    )
     assert run("generate", "b.jsonl.gz", "-o", "greedy/", "-n", "2", "--temperature", "0").returncode == 0
     done = run("generate", "b.jsonl.gz", "-o", "greedy/", "-n", "2")
     assert done.returncode == 1 and "(temperature was 0.0, now 0.8)" in done.stderr

@@ -218,14 +218,14 @@ def test_edits_change_what_cross_attention_adds(reader):
 
 
 def test_the_pattern_is_not_edited(reader):
-    with pytest.raises(ValueError, match=r"cross_attn\.hook_pattern can be seen, but not edited"):
+    with pytest.raises(ValueError, match=r"cross_attn\.hook_pattern can be captured, but not edited:"):
         reader.given(states()).run_with_cache([0], edits=[("blocks.0.cross_attn.hook_pattern", edits.zero())])
 
 
 def test_other_models_have_no_such_names():
     plain, _ = random_gpt2()
     assert not any("cross" in name for name in hook_names(plain.config))
-    with pytest.raises(ValueError, match="no place of this model"):
+    with pytest.raises(ValueError, match="this model has no value called"):
         plain.run_with_cache([0], "*cross_attn*")
 
 
@@ -236,7 +236,7 @@ def test_commands_say_what_is_missing(tmp_path):
     folder = write(tmp_path / "m", 4)
     for command in (["generate", "x"], ["suggest", "x"], ["score", "x"], ["serve"], ["explain", "x"]):
         done = run(*command, "-m", folder)
-        assert done.returncode == 1 and "was not given one: use model.given" in done.stderr
+        assert done.returncode == 1 and "but has none: use model.given" in done.stderr
     done = run("info", folder, "--check")
     assert done.returncode == 0 and "logits depend on the output of an encoder" in done.stdout
     done = run("convert", folder, tmp_path / "m.gpt2c", "--dtype", "int8")
@@ -264,7 +264,7 @@ def test_commands_say_what_is_missing(tmp_path):
     ],
 )
 def test_nothing_works_without_an_encoder(reader, use):
-    with pytest.raises(ConfigError, match=r"was not given one: use model\.given"):
+    with pytest.raises(ConfigError, match=r"but has none: use model\.given"):
         use(reader)
 
 
@@ -272,11 +272,11 @@ def test_what_makes_no_sense_is_refused(reader, tmp_path):
     view = reader.given(states())
     with pytest.raises(ValueError, match="no prefix cache"):
         view.prefix_cache = "1MB"
-    with pytest.raises(ConfigError, match="requests of a scheduler"):
+    with pytest.raises(ConfigError, match="a scheduler's requests"):
         view.scheduler()
     with pytest.raises(ValueError, match="cannot be saved"):
         view.session([1]).save(tmp_path / "s")
-    with pytest.raises(TypeError, match="not pickled with what it was given"):
+    with pytest.raises(TypeError, match="the output of an encoder cannot be pickled"):
         pickle.dumps(view)
     with pytest.raises(ConfigError, match="has no cross-attention"):
         random_gpt2()[0].given(states())
@@ -303,7 +303,7 @@ def test_what_makes_no_sense_is_refused(reader, tmp_path):
     ],
 )
 def test_states_that_are_none(reader, given_states, error):
-    with pytest.raises(error, match=r"states are an array \[positions, 24\]"):
+    with pytest.raises(error, match=r"states must be an array \[positions, 24\]"):
         reader.given(given_states)
 
 

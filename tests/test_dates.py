@@ -115,7 +115,7 @@ def test_captures_and_edits_of_a_generation(model):
 def test_options_of_transformers_are_answered(model):
     for name, hint in (
         ("decoder_input_ids", r"model\.given\(source\)"),
-        ("encoder_no_repeat_ngram_size", "the source does not count"),
+        ("encoder_no_repeat_ngram_size", "the source is not counted"),
         ("max_length", "max_new_tokens"),
     ):
         with pytest.raises(TypeError, match=hint):
@@ -259,13 +259,13 @@ def test_it_is_exported_as_a_directory(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 leaves the rest out"),
+        (["generate", "-m", "dates", "May " * 50], "in Python, max_tokens=40 truncates it"),
         (["generate", "-m", "dates", str(FOLDER / "cases.tsv"), "-o", "out", "-n", "99"], "32 positions"),
         (["generate", "-m", "dates", "x", "--adapter", "y"], "--adapter is for GPT-2s"),
         (["suggest", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["embed", "-m", "dates", "x"], "gpt2c.EncoderDecoder.from_pretrained"),
         (["serve", "-m", "dates"], "gpt2c.EncoderDecoder.from_pretrained"),
-        (["info", "dates", "--check"], "--check looks at one model"),
+        (["info", "dates", "--check"], "--check is for a single model"),
         (["export", "dates", "dates.gguf"], "export a directory"),
     ],
 )

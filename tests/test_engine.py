@@ -729,7 +729,7 @@ def test_flags_of_an_observer_are_those_of_the_beginning(weights):
 
 def test_cache_used_twice_in_a_call(weights):
     cache = _engine.KVCache(weights)
-    with pytest.raises(CacheInUseError, match="given twice to one call"):
+    with pytest.raises(CacheInUseError, match="passed twice to one call"):
         _engine.forward(weights, [(cache, ids_of(2)), (cache, ids_of(2))])
     assert len(cache) == 0
     _engine.forward(weights, [(cache, ids_of(2))])  # it is free again
@@ -759,7 +759,7 @@ def test_cache_that_grows_while_another_call_begins(weights):
                 _engine.forward(weights, [(cache, ids_of(5))])
             return super().__getitem__(index)
 
-    with pytest.raises(CacheInUseError, match="changed by another call while this one began"):
+    with pytest.raises(CacheInUseError, match="changed by another call while this one started"):
         _engine.forward(weights, Sequences([(cache, ids_of(2)), (other, ids_of(2))]))
     assert (len(cache), len(other)) == (5, 0)
     _engine.forward(weights, [(cache, ids_of(2)), (other, ids_of(2))])  # both are free again
@@ -775,7 +775,7 @@ def test_too_long(weights):
     cache = _engine.KVCache(weights, 20)
     _engine.forward(weights, [(cache, ids_of(15))])
     with pytest.raises(
-        ContextLengthError, match="15 positions in the cache and 6 new tokens are more than the 20"
+        ContextLengthError, match="15 positions in the cache and 6 new tokens exceed its room for 20"
     ):
         _engine.forward(weights, [(cache, ids_of(6))])
     assert len(cache) == 15
@@ -805,7 +805,7 @@ def test_score_refuses_what_is_not_wanted_properly(weights):
     none = np.empty(0, np.int32)
     with pytest.raises(ValueError, match="nothing to score"):
         score((none, none))
-    with pytest.raises(ValueError, match="wanted has 2 items; needed is one"):
+    with pytest.raises(ValueError, match="wanted has 2 items; it needs one"):
         score((none, none), (none, none))
     for wrong in (131, -2):
         with pytest.raises(ValueError, match="outside the vocabulary; allowed: 0 to 130, or -1 for none"):
@@ -821,7 +821,7 @@ def test_score_refuses_what_is_not_wanted_properly(weights):
     for top, n_text in ((132, None), (-1, None), (5, 4), (1, 132)):
         with pytest.raises(ValueError, match=f"top is {top} of "):
             score((targets(0), targets(0)), top=top, n_text=n_text)
-    with pytest.raises(ValueError, match="masks have 8 words each; mask_bits makes those of 131 ids"):
+    with pytest.raises(ValueError, match="masks have 8 words each; use those from mask_bits for 131 ids"):
         score((targets(0), targets(0)), masks=np.zeros((1, 8), np.uint16))
 
 
@@ -890,7 +890,7 @@ def test_top_and_masses_are_those_of_the_logits(dtype, n_text):
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, None])
 def test_threads(weights, threads):
-    with pytest.raises(ValueError, match=f"threads is {threads!r}; allowed: a whole number from 1 to 1024"):
+    with pytest.raises(ValueError, match=f"threads is {threads!r}; allowed: an integer from 1 to 1024"):
         _engine.forward(weights, [(_engine.KVCache(weights), ids_of(2))], threads=threads)
 
 
@@ -911,7 +911,7 @@ def test_truncate_checks(weights, n):
 def test_fork_needs_room(weights):
     cache = _engine.KVCache(weights)
     _engine.forward(weights, [(cache, ids_of(3))])
-    with pytest.raises(ValueError, match=r"allowed: 3 .* or more"):
+    with pytest.raises(ValueError, match=r"allowed: 3 .*"):
         cache.fork(2)
     assert len(cache.fork(3)) == 3
 

@@ -227,7 +227,7 @@ def test_what_a_bert_refuses():
     def call(ids, types=None):
         return _engine.forward(weights, [(_engine.KVCache(weights), ids, types)])
 
-    with pytest.raises(ValueError, match="each token needs one token type"):
+    with pytest.raises(ValueError, match="every token needs one token type"):
         call(ids, np.zeros(2, np.int32))
     for wrong in (-1, 2):
         with pytest.raises(ValueError, match=f"the model has no token type {wrong}; allowed: 0 to 1"):
@@ -424,9 +424,7 @@ def test_caches_keep_what_they_attend_to():
 def test_what_cross_attention_refuses():
     config = CROSSES["3 heads of 16"]
     weights = weights_of(config)
-    with pytest.raises(
-        ValueError, match="attends to the output of an encoder: give the cache what cross_keys"
-    ):
+    with pytest.raises(ValueError, match="attends to the output of an encoder: pass that through cross_keys"):
         _engine.forward(weights, [(_engine.KVCache(weights), ids_of(3))])
     for shape in ((0, 48), (3, 47), (48,)):
         with pytest.raises(ValueError, match="the output of the encoder has the shape"):

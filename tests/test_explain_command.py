@@ -135,24 +135,24 @@ def test_the_page_is_opened_in_a_browser(tmp_path, found):
         ([], 1, 'no text to explain: give it as an argument or on stdin; "" is the beginning of a text'),
         (["-"], 1, "no text to explain"),
         (["x " * 600], 1, "the prompt has 1200 tokens, but the model has 512 positions; shorten it"),
-        ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*got 6"),
-        ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*got -7"),
-        ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*got 4"),
-        ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1; got 0"),
+        ([TEXT, "--layer", "6"], 1, r"layer must be from -6 to 5.*not 6"),
+        ([TEXT, "--layer", "-7"], 1, r"layer must be from -6 to 5.*not -7"),
+        ([TEXT, "--head", "4"], 1, r"head must be from -4 to 3.*not 4"),
+        ([TEXT, "-n", "0"], 1, "max_new_tokens must be at least 1, not 0"),
         (
             [TEXT, "--num-beams", "0"],
             1,
-            "num_beams must be from 1 to 1024, each with a cache of its own; got 0",
+            "num_beams must be from 1 to 1024, each with its own cache, not 0",
         ),
-        ([TEXT, "--open"], 1, "--open shows a page: name the file to write it to, with -o FILE"),
+        ([TEXT, "--open"], 1, "--open shows a page: give the file for it with -o FILE"),
         ([TEXT, "--open", "-o", "-"], 1, "--open shows a page"),
         ([TEXT, "--open", "--text", "-o", "FILE"], 1, "--open shows a page"),
-        ([TEXT, "-o", ""], 1, "-o takes the name of a file, and got an empty one"),
+        ([TEXT, "-o", ""], 1, "-o takes the name of a file, not an empty one"),
         ([TEXT, "--text", "--json"], 2, "not allowed with argument"),
         ([TEXT, "--layer", "x"], 2, "invalid int value: 'x'"),
-        ([TEXT, "--layre", "1"], 2, "is --layer"),
-        ([TEXT, "--layers", "1;2"], 2, "numbers with commas between them, such as 0,5,11; got '1;2'"),
-        ([TEXT, "--layers", "1,6"], 1, "layers must be from -6 to 5.*got 6"),
+        ([TEXT, "--layre", "1"], 2, r"did you mean --layer\?"),
+        ([TEXT, "--layers", "1;2"], 2, "numbers with commas between them, such as 0,5,11, not '1;2'"),
+        ([TEXT, "--layers", "1,6"], 1, "layers must be from -6 to 5.*not 6"),
         (["Once", "upon"], 2, "put a text of several words in quotes"),
         ([TEXT, "-m", "/nowhere/at/all"], 1, "/nowhere/at/all"),
     ],
@@ -307,8 +307,8 @@ def test_the_parts_of_the_logit_are_told(bundled, cache):
     printed = view(bundled, TEXT)
     found = cache.attribution()
     word = bundled.suggest(TEXT, k=1)[0].text.replace(" ", "\u2423")
-    assert f"What adds up to the logit of the next token, {word}: {cache.logits[-1].max():.2f}" in printed
-    lines = section(printed, "What adds up")
+    assert f"Contributions to the logit of the next token, {word}: {cache.logits[-1].max():.2f}" in printed
+    lines = section(printed, "Contributions to the logit")
     for layer, line in enumerate(lines[1:7]):
         values = [found.components[f"{part} {layer}"] for part in ("attn", "mlp")]
         assert re.findall(r"-?\d+\.\d+", line) == [f"{value:.2f}" for value in values]
@@ -338,7 +338,8 @@ def test_notes_of_what_one_may_not_expect(tmp_path):
     (tmp_path / "The king").write_text("A queen.")
     done = run("explain", "The king", "-n", "1", cwd=tmp_path)
     assert (
-        "explaining the words 'The king'; for what is in the file: gpt2c explain - < The king" in done.stderr
+        "explaining the words 'The king'; for the contents of the file: gpt2c explain - < The king"
+        in done.stderr
     )
     done = run("explain", "-", "-n", "5", stdin=b" the" * 510)
     assert done.stderr == "room for 2 of 5 new tokens: the model has 512 positions\n" and done.returncode == 0

@@ -201,7 +201,7 @@ def test_an_edited_bert_says_so(bert):
 
 
 def test_one_text_only(bert):
-    with pytest.raises(TypeError, match="explain takes one text, but got a list of 2"):
+    with pytest.raises(TypeError, match="explain takes one text, not a list of 2"):
         bert.explain(["one", "two"])
 
 

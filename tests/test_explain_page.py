@@ -229,7 +229,7 @@ def test_bad_options(bundled, options, message):
 
 
 def test_one_text_only(bundled):
-    with pytest.raises(TypeError, match="explains one text, but got a list of 2"):
+    with pytest.raises(TypeError, match="explains one text, not a list of 2"):
         explain_page(bundled, ["one", "two"])
 
 

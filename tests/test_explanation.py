@@ -115,11 +115,16 @@ def test_a_vocabulary_of_three():
         (TEXT, {"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1"),
         (TEXT, {"temperature": -1}, ValueError, "temperature must be"),
         (TEXT, {"special": 1}, TypeError, "special must be True or False"),
-        (TEXT, {"edits": [("blocks.9.attn.hook_z", edits.zero())]}, ValueError, "no place of this model"),
+        (
+            TEXT,
+            {"edits": [("blocks.9.attn.hook_z", edits.zero())]},
+            ValueError,
+            "this model has no value called",
+        ),
         (TEXT, {"edits": [edits.zero]}, TypeError, "edits are pairs of a name and a function"),
-        (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*; got 5"),
+        (TEXT, {"edits": 5}, TypeError, r"edits are pairs of a name and a function, such as .*, not 5"),
         (TEXT, {"top_p": 0.5}, TypeError, "top_p"),
-        ([TEXT, TEXT], {}, TypeError, "explain takes one text, but got a list of 2"),
+        ([TEXT, TEXT], {}, TypeError, "explain takes one text, not a list of 2"),
         ("x " * 600, {}, ContextLengthError, "1200 tokens, but the model has 512 positions"),
     ],
 )
@@ -212,8 +217,8 @@ def test_the_command_shows_the_same_and_says_so(bundled, edited, tmp_path):
 def test_an_edit_is_refused_where_it_does_not_fit(tmp_path):
     page = tmp_path / "page.html"
     for words, status, message in (
-        ("z:nought", 2, "there is no edit 'nought'"),
-        ("z:zero:positions=5", 1, "positions of blocks.0.attn.hook_z must be from 0 to 4; got 5"),
+        ("z:nought", 2, "'nought' is not an edit"),
+        ("z:zero:positions=5", 1, "positions of blocks.0.attn.hook_z must be from 0 to 4, not 5"),
         ("resid_pre:scale=1e30", 1, "the edits make logits infinite or NaN"),
     ):
         done = run("explain", TEXT, "--edit", words, "-o", page)

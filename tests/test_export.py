@@ -103,7 +103,9 @@ def test_rounded_weights_are_refused(tmp_path):
         model = GPT2.from_pretrained(dtype=dtype)
         model.save(tmp_path / "m.gpt2c")
         for rounded in (model, GPT2.from_pretrained(tmp_path / "m.gpt2c")):
-            with pytest.raises(ValueError, match=rf"are rounded to {dtype}: load the model that it was made"):
+            with pytest.raises(
+                ValueError, match=rf"are rounded to {dtype}: load the original model in float32, and"
+            ):
                 rounded.export(tmp_path / "out")
     assert os.listdir(tmp_path) == ["m.gpt2c"]
 
@@ -324,7 +326,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
             assert Path(name).exists()  # as its process lives
             (Path(other) / "a").write_text("a")
         with (
-            pytest.raises(OSError, match="is there and is not empty"),
+            pytest.raises(OSError, match="exists and is not empty"),
             files.new_directory(f"{tmp_path}/out"),
         ):
             pass
@@ -365,7 +367,7 @@ def test_export_tells_what_it_wrote(tmp_path):
     again = run("generate", "Once", "-n", "3", "--temperature", "0", "-m", tmp_path / "out")
     assert again.stdout == run("generate", "Once", "-n", "3", "--temperature", "0").stdout
     done = run("export", BUNDLED, tmp_path / "out")
-    assert done.returncode == 1 and "is there and is no empty directory: choose another" in done.stderr
+    assert done.returncode == 1 and "exists and is not an empty directory: choose another" in done.stderr
     done = run("export", BUNDLED, tmp_path / "two", "--json")
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "two").iterdir()}
     assert json.loads(done.stdout) == {"directory": str(tmp_path / "two"), "files": sizes}
@@ -373,7 +375,8 @@ def test_export_tells_what_it_wrote(tmp_path):
     assert done.returncode == 2 and "argument --dtype: invalid choice: 'int8'" in done.stderr
     done = run("export", BUNDLED, tmp_path / "x", "--torch-dtype", "int8")
     assert (
-        done.returncode == 2 and "; what is written is float32; in a FILE.gguf, what --dtype" in done.stderr
+        done.returncode == 2
+        and "; a directory is always float32; for a FILE.gguf use --dtype f32, f16, bf16" in done.stderr
     )
 
 

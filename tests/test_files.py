@@ -57,7 +57,7 @@ def test_a_link_in_place_of_the_unfinished_file_is_not_written_through(tmp_path)
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "out.part").symlink_to(tmp_path / "precious")
     with (
-        pytest.raises(OSError, match=r"out\.part is a link, which is never written through: remove it"),
+        pytest.raises(OSError, match=r"out\.part is a link, and gpt2c never writes through links: remove it"),
         replacing(str(tmp_path / "out"), take_over=True),
     ):
         pass

@@ -82,7 +82,7 @@ def test_what_a_tokenizer_puts_before_a_text_stands_first(tmp_path):
 
 
 def test_refusals(model):
-    with pytest.raises(TypeError, match="suffix must be the text behind the gap, or None; got int"):
+    with pytest.raises(TypeError, match="suffix must be the text after the gap, or None, not int"):
         model.generate(BEFORE, suffix=3)
     with pytest.raises(ValueError, match=r"suffix goes with overflow='error' only.*'slide'"):
         model.generate(BEFORE, suffix=AFTER, overflow="slide")

@@ -266,7 +266,7 @@ def test_other_shapes_of_panels_are_refused():
             _ops.linear(np.ones((1, 65), np.float32), panels, 2)
     with pytest.raises(ValueError, match="dtype is 'int2'; allowed: 'float32', 'bfloat16', 'int8', 'int4'"):
         _ops.pack(np.ones((3, 2), np.float32), dtype="int2")
-    with pytest.raises(ValueError, match="float32 is multiplied as it is"):
+    with pytest.raises(ValueError, match="float32 is multiplied without encoding"):
         _ops.encode(np.ones((3, 2), np.float32), "float32")
 
 

@@ -121,7 +121,7 @@ def test_a_file_of_gguf_py():
     assert not config.tie_word_embeddings and config.bos_token_id == 293 == config.eos_token_ids[0]
     assert checkpoint.notes == [
         "small.gguf: GGUF, 29 tensors of BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0; activation gelu_new",
-        "quantised weights are the float32 values that they stand for",
+        "quantized weights are read as the float32 values they represent",
     ]
 
 
@@ -147,7 +147,7 @@ def test_a_head_that_is_equal_to_the_embedding(tmp_path, monkeypatch):
     tensors["output.weight"] = tensors["token_embd.weight"]
     checkpoint = open_checkpoint(write(tmp_path / "m.gguf", tensors=tensors))
     assert checkpoint.config.tie_word_embeddings and "lm_head.weight" not in checkpoint.tensors
-    assert "output.weight is equal to token_embd.weight: they are one matrix" in checkpoint.notes
+    assert "output.weight is equal to token_embd.weight: the head is tied" in checkpoint.notes
     kind, sizes, data = tensors["output.weight"]
     tensors["output.weight"] = kind, sizes, data[:-1] + b"\x3e"
     checkpoint = open_checkpoint(write(tmp_path / "m.gguf", tensors=tensors))
@@ -206,7 +206,9 @@ def test_a_folder_of_such_files(tmp_path):
     with pytest.raises(CheckpointError, match=r"it has a\.gguf, b\.gguf; to load one of them, give the path"):
         open_checkpoint(tmp_path)
     (tmp_path / "a.gguf").rename(tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is a GGUF file, a model by itself: give its path as the"):
+    with pytest.raises(
+        CheckpointError, match="is a GGUF file, which is a complete model: give its path as the"
+    ):
         open_checkpoint(tmp_path)
 
 
@@ -329,7 +331,7 @@ def test_what_is_put_around_a_text(tmp_path):
 def test_a_chat_template(tmp_path):
     assert read(tmp_path / "m.gguf", {"chat_template": "{{ x }}"}).chat_template == "{{ x }}"
     for bad in (1, "x" * 70_000):
-        with pytest.raises(TokenizerError, match="a text of at most 65,536 characters is needed"):
+        with pytest.raises(TokenizerError, match="allowed: a text of at most 65,536 characters"):
             read(tmp_path / "m.gguf", {"chat_template": bad})
 
 
@@ -339,7 +341,7 @@ def test_a_file_that_does_not_say_how_words_are_cut(words, tmp_path):
     metadata = model_metadata() | {"tokenizer.ggml.tokens": [str(i) for i in range(11)]}
     metadata |= {} if words is None else {"tokenizer.ggml.pre": words}
     notes = open_checkpoint(write(tmp_path / "m.gguf", metadata)).notes
-    assert notes[1:] == ["the file does not say how texts are cut into words: as GPT-2 does"]
+    assert notes[1:] == ["the file does not say how texts are split into words: assuming GPT-2's rule"]
 
 
 def test_an_end_of_text_that_is_no_control_token(tmp_path):
@@ -365,19 +367,19 @@ GOOD = [1] * 50_256 + [3]
             {"ggml.model": None},
             r"holds no tokenizer\. Give the folder with the tokenizer's files as tokenizer=",
         ),
-        ({"ggml.model": "llama"}, "has a tokenizer of the kind 'llama'; in GGUF files 'gpt2' is read"),
+        ({"ggml.model": "llama"}, "has a tokenizer of the kind 'llama'; supported in GGUF files: 'gpt2'"),
         (
             {"ggml.pre": "llama-bpe"},
-            r"by the rule 'llama-bpe' \(tokenizer.ggml.pre\); in GGUF files are read",
+            r"by the rule 'llama-bpe' \(tokenizer.ggml.pre\); supported in GGUF files: 'gpt-2'",
         ),
         ({"ggml.pre": ["gpt-2"]}, r"by the rule \['gpt-2'\]"),
-        ({"ggml.add_sep_token": True}, "has add_sep_token, which is not read"),
+        ({"ggml.add_sep_token": True}, "has add_sep_token, which is not supported"),
         ({"ggml.tokens": None}, "tokenizer.ggml.tokens is None; a list of texts is needed"),
         ({"ggml.merges": [1, 2]}, r"tokenizer.ggml.merges is \[1, 2\]; a list of texts is needed"),
         ({"ggml.merges": ["a b c"]}, "merge 1 must name two tokens, not 'a b c'"),
         ({"ggml.merges": ["he nope!"]}, "needs the token 'nope!', which is not in the vocabulary"),
-        ({"ggml.token_type": [1]}, "does not say what each of the 50257 tokens is"),
-        ({"ggml.token_type": "1"}, "does not say what each of the 50257 tokens is"),
+        ({"ggml.token_type": [1]}, "does not give the kind of each of the 50257 tokens"),
+        ({"ggml.token_type": "1"}, "does not give the kind of each of the 50257 tokens"),
         ({"ggml.token_type": [6, *GOOD[1:]]}, "token 0 is of the type 6; allowed: 1 to 5"),
         ({"ggml.bos_token_id": 50_257}, "bos_token_id is 50257; a token id below 50257 is needed"),
         ({"ggml.eot_token_id": "x"}, "eot_token_id is 'x'; a token id below 50257 is needed"),
@@ -426,9 +428,21 @@ def test_without_a_tokenizer_the_model_works(tmp_path):
             "of the architecture 'llama'; gpt2c runs 'gpt2'",
         ),
         ({"general.architecture": None}, CheckpointError, "of the architecture None; gpt2c runs 'gpt2'"),
-        ({"general.type": "adapter"}, CheckpointError, "holds 'adapter', not a model: of adapters those are"),
-        ({"split.count": 3}, CheckpointError, "is one of 3 parts of a model: `llama-gguf-split --merge`"),
-        ({"gpt2.block_count": None}, CheckpointError, "its metadata have no gpt2.block_count; a GPT-2 needs"),
+        (
+            {"general.type": "adapter"},
+            CheckpointError,
+            "holds 'adapter', not a model; adapters must be saved by PEFT",
+        ),
+        (
+            {"split.count": 3},
+            CheckpointError,
+            "is one of 3 parts of a model: merge them with `llama-gguf-split --merge`",
+        ),
+        (
+            {"gpt2.block_count": None},
+            CheckpointError,
+            ": its metadata lacks gpt2.block_count, which a GPT-2 needs",
+        ),
         ({"gpt2.block_count": 3}, CheckpointError, "does not hold the GPT-2 of its metadata: 12 tensors"),
         ({"gpt2.block_count": 1}, CheckpointError, "12 tensors .* not expected"),
         (
@@ -475,7 +489,7 @@ def test_without_a_tokenizer_the_model_works(tmp_path):
         (
             {"general.alignment": 64},
             CheckpointError,
-            "begins at byte 288, but after the tensor before it, at a",
+            "starts at byte 288, but by the tensor before it and the alignment of",
         ),
         (
             {"x": struct.pack("<IIQ", 9, 9, 1)},
@@ -487,8 +501,12 @@ def test_without_a_tokenizer_the_model_works(tmp_path):
             CheckpointError,
             "'x' is of the type 13; types are 0 to 12, and arrays",
         ),
-        ({"x": struct.pack("<IB", 7, 2)}, CheckpointError, "'x' has another byte than 0 and 1 for a bool"),
-        ({"x": struct.pack("<IIQ", 9, 7, 2) + b"\1\2"}, CheckpointError, "has another byte than 0 and 1"),
+        ({"x": struct.pack("<IB", 7, 2)}, CheckpointError, "'x' has a bool that is neither 0 nor 1"),
+        (
+            {"x": struct.pack("<IIQ", 9, 7, 2) + b"\1\2"},
+            CheckpointError,
+            "has a bool that is neither 0 nor 1",
+        ),
         (
             {"x": struct.pack("<IIQ", 9, 0, 2**40)},
             CheckpointError,
@@ -529,7 +547,7 @@ def test_settings_that_say_what_holds_anyway(tmp_path):
     path = write(tmp_path / "m.gguf", model_metadata() | {"gpt2.rope.scale": 1.0})
     notes = open_checkpoint(path, strict=False).notes
     assert (
-        "the metadata say 'gpt2.rope.scale': 1.0, left aside: GPT-2 has no such thing (strict=False)" in notes
+        "the metadata's 'gpt2.rope.scale': 1.0 is ignored: GPT-2 has no such setting (strict=False)" in notes
     )
 
 
@@ -542,9 +560,9 @@ F32_2 = (0, [2], bytes(8))
         (
             {"a": (10, [256], bytes(84))},
             {},
-            "tensor 'a' is of the type Q2_K; read are F32, F16, F64, BF16, Q4_0",
+            "tensor 'a' is of the type Q2_K; supported: F32, F16, F64, BF16, Q4_0",
         ),
-        ({"a": (99, [2], bytes(8))}, {}, "tensor 'a' is of the type 99; read are"),
+        ({"a": (99, [2], bytes(8))}, {}, "tensor 'a' is of the type 99; supported:"),
         ({"a": (8, [31], bytes(34))}, {}, "'a' of Q8_0 has rows of 31 elements; a multiple of 32 is needed"),
         ({"a": (8, [], bytes(34))}, {}, "'a' of Q8_0 has rows of 1 elements; a multiple of 32 is needed"),
         ({"a": (0, [1] * 5, bytes(4))}, {}, "tensor 'a' has 5 dimensions; at most 4 are accepted"),
@@ -556,16 +574,40 @@ F32_2 = (0, [2], bytes(8))
         ({"a": (0, [2**40], bytes(4))}, {}, "is truncated: by its header it has 43980"),
         ({"a": F32_2, b"a": F32_2}, {}, "is damaged: it has two tensors 'a'"),
         ({b"\xff": F32_2}, {}, "the name of tensor 0 is not UTF-8"),
-        ({"a": F32_2, "b": F32_2}, {"offsets": {"b": 0}}, "'b' begins at byte 0, but .* 32, that is byte 32"),
-        ({"a": F32_2, "b": F32_2}, {"offsets": {"b": 8}}, "'b' begins at byte 8, but .* 32, that is byte 32"),
-        ({"a": F32_2, "b": F32_2}, {"offsets": {"b": 64}}, "'b' begins at byte 64, but .*, that is byte 32"),
-        ({"a": F32_2}, {"offsets": {"a": 2**64 - 1}}, "begins at byte 18446744073709551615, but after"),
+        (
+            {"a": F32_2, "b": F32_2},
+            {"offsets": {"b": 0}},
+            "'b' starts at byte 0, but .* 32 it must start at byte 32",
+        ),
+        (
+            {"a": F32_2, "b": F32_2},
+            {"offsets": {"b": 8}},
+            "'b' starts at byte 8, but .* 32 it must start at byte 32",
+        ),
+        (
+            {"a": F32_2, "b": F32_2},
+            {"offsets": {"b": 64}},
+            "'b' starts at byte 64, but .* it must start at byte 32",
+        ),
+        (
+            {"a": F32_2},
+            {"offsets": {"a": 2**64 - 1}},
+            "starts at byte 18446744073709551615, but by the tensor before",
+        ),
         ({"a": F32_2}, {"counts": (2**16 + 1, 0)}, "announces 65537 tensors; for a GPT-2 at most 65536 are"),
         ({"a": F32_2}, {"counts": (1, 2**64 - 1)}, "announces 18446744073709551615 entries of metadata; for"),
         ({"a": F32_2}, {"counts": (3, 0)}, "is truncated or damaged: "),
-        ({"a": F32_2}, {"counts": (0, 0)}, "has bytes that belong to no tensor: by its header it has"),
-        ({}, {"version": 1}, "is a GGUF file of version 1; little-endian ones of versions 2 and 3 are"),
-        ({}, {"version": 3 << 24}, "is a big-endian GGUF file; little-endian ones of versions 2 and 3 are"),
+        ({"a": F32_2}, {"counts": (0, 0)}, "has extra bytes at the end: by its header it has"),
+        (
+            {},
+            {"version": 1},
+            "is a GGUF file of version 1; supported: little-endian, versions 2 and 3. Convert it again with",
+        ),
+        (
+            {},
+            {"version": 3 << 24},
+            "is a big-endian GGUF file; supported: little-endian, versions 2 and 3. Convert it again with",
+        ),
     ],
 )
 def test_tensors_that_cannot_be(tensors, changes, message, tmp_path):
@@ -580,7 +622,7 @@ def test_tensors_that_cannot_be(tensors, changes, message, tmp_path):
 def test_an_entry_that_is_there_twice(tmp_path):
     data = gguf_bytes({"a": 1, "b": 2}, {})
     (tmp_path / "m.gguf").write_bytes(data.replace(text("b"), text("a")))
-    with pytest.raises(CheckpointError, match="the metadata have 'a' twice"):
+    with pytest.raises(CheckpointError, match="its metadata has 'a' twice"):
         open_checkpoint(tmp_path / "m.gguf")
 
 
@@ -591,7 +633,7 @@ def test_a_header_without_end(tmp_path):
         file.truncate(2**34)
     tracemalloc.start()
     with pytest.raises(
-        CheckpointError, match="'x' reaches beyond byte 33554432; for a GPT-2 no more are acc"
+        CheckpointError, match="'x' reaches beyond byte 33554432, the limit for a GPT-2 before its tensors"
     ):
         open_checkpoint(tmp_path / "m.gguf")
     assert tracemalloc.get_traced_memory()[1] < 2**21
@@ -601,7 +643,7 @@ def test_a_header_without_end(tmp_path):
 def test_bytes_behind_the_last_tensor(tmp_path):
     path = write(tmp_path / "m.gguf")
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CheckpointError, match="has bytes that belong to no tensor"):
+    with pytest.raises(CheckpointError, match="has extra bytes at the end"):
         open_checkpoint(path)
 
 
@@ -611,9 +653,7 @@ def test_names_that_gpt2_does_not_have(tmp_path):
     path = write(tmp_path / "m.gguf", tensors=tensors)
     with pytest.raises(CheckpointError, match=r"'blk\.0\.attn_q\.weight' not expected"):
         open_checkpoint(path)
-    assert any(
-        "'blk.0.attn_q.weight' left aside" in note for note in open_checkpoint(path, strict=False).notes
-    )
+    assert any("'blk.0.attn_q.weight' ignored" in note for note in open_checkpoint(path, strict=False).notes)
     del tensors["blk.0.attn_q.weight"], tensors["token_embd.weight"]
     with pytest.raises(CheckpointError, match=r"has no token_embd\.weight, a matrix with a row for each"):
         open_checkpoint(write(path, tensors=tensors))

@@ -61,7 +61,7 @@ def test_f32_is_what_a_name_asks_for(small, tmp_path):
 def test_other_dtypes_are_refused(small, tmp_path):
     with pytest.raises(ValueError, match="dtype is 'int8'; a GGUF file takes one of 'f32', 'f16', 'bf16', "):
         small.export(tmp_path / "out.gguf", "int8")
-    with pytest.raises(ValueError, match=r"dtype is 'f16', and a directory .* a name that ends with \.gguf"):
+    with pytest.raises(ValueError, match=r"dtype is 'f16', but a directory .* a name that ends with \.gguf"):
         small.export(tmp_path / "out", "f16")
     assert os.listdir(tmp_path) == []
 
@@ -116,21 +116,21 @@ def test_rounded_weights_are_written_as_they_are(dtype, tmp_path):
 REFUSED = [
     (
         {"scale_attn_weights": False},
-        "scale_attn_weights is False, and llama.cpp computes every GPT-2 with True",
+        "scale_attn_weights is False, but llama.cpp computes every GPT-2 with True",
     ),
-    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, and llama.cpp"),
+    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, but llama.cpp"),
     *(
         (
             {"activation_function": name},
-            rf"activation_function \(activation\) is '{name}', and llama.cpp .* with 'ge",
+            rf"activation_function \(activation\) is '{name}', but llama.cpp .* with 'ge",
         )
         for name in ("gelu", "quick_gelu", "relu", "silu", "tanh")
     ),
     (
         {"eos_token_id": [178, 2, 3, 4]},
-        "eos_token_id names 4 tokens that end a text, and a GGUF file at most 3",
+        "eos_token_id names 4 end tokens, but a GGUF file has at most 3",
     ),
-    ({"vocab_size": 318}, r"has 319 tokens, and the model only rows for 318, while llama.cpp"),
+    ({"vocab_size": 318}, r"has 319 tokens, but the model has only 318 rows, and llama.cpp needs one"),
 ]
 
 
@@ -169,7 +169,7 @@ def test_other_heads_are_refused(architecture, shapes, kind, tmp_path):
     values = VALUES | {"architectures": [architecture], "tie_word_embeddings": True}
     heads = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     write_model(folder, values, tiny_tensors(values) | heads)
-    with pytest.raises(ConfigError, match=f"has a head of the kind '{kind}', and in llama.cpp a GPT-2 has"):
+    with pytest.raises(ConfigError, match=f"has a head of the kind '{kind}', but in llama.cpp a GPT-2 has"):
         GPT2.from_pretrained(folder).export(tmp_path / "out.gguf")
 
 
@@ -183,7 +183,7 @@ def test_tokenizers_that_are_refused(tmp_path):
         if model.tokenizer.kind == "byte-level BPE (tiktoken)":
             continue
         with pytest.raises(
-            TokenizerError, match=r"and a GGUF file gets only byte-level BPE with GPT-2's rules"
+            TokenizerError, match=r", but gpt2c writes only byte-level BPE with GPT-2's rules"
         ):
             model.export(tmp_path / "out.gguf")
 
@@ -205,7 +205,7 @@ def test_what_stands_before_a_text_is_the_bos_token_or_nothing(tmp_path):
     for number, names in enumerate((["[PAD]"], ["[PAD]", "<|endoftext|>"])):
         model = with_prefix(tmp_path / str(number), *names)
         with pytest.raises(
-            TokenizerError, match=r"before a text, and llama.cpp can only put the bos token th"
+            TokenizerError, match=r"before a text, but llama.cpp can only put the bos token th"
         ):
             model.export(tmp_path / "no.gguf")
 
@@ -309,20 +309,27 @@ def test_rounded_models_are_exported_with_a_note(tmp_path):
     GPT2.from_pretrained(gguf_py.write(tmp_path / "small"), dtype="int8").save(tmp_path / "m.gpt2c")
     done = run("export", tmp_path / "m.gpt2c", tmp_path / "out.gguf", "--dtype", "q8_0")
     assert done.returncode == 0 and "rounding changed the weights by " in done.stdout
-    assert f"the weights of {tmp_path / 'm.gpt2c'} were rounded to int8 before: what that lost" in done.stderr
+    assert (
+        f"the weights of {tmp_path / 'm.gpt2c'} were already rounded to int8, and that loss remains"
+        in done.stderr
+    )
 
 
 def test_what_the_command_refuses(tmp_path):
     (tmp_path / "x.gguf").write_text("precious")
     done = run("export", BUNDLED, tmp_path / "x.gguf")
     assert (
-        done.returncode == 1 and "x.gguf is there and is no GGUF file that could be replaced" in done.stderr
+        done.returncode == 1
+        and "x.gguf exists and is not a GGUF file, so it is not replaced: choose another" in done.stderr
     )
     assert (tmp_path / "x.gguf").read_text() == "precious"
     done = run("export", BUNDLED, tmp_path / "out", "--dtype", "f16")
-    assert done.returncode == 1 and "--dtype is for a FILE.gguf: a directory has its weights" in done.stderr
+    assert (
+        done.returncode == 1
+        and "--dtype is for a FILE.gguf: a directory always has float32 weights" in done.stderr
+    )
     done = run("export", BUNDLED, "--outfile", "x.gguf")
-    assert done.returncode == 2 and "--outfile; what to write is the second argument" in done.stderr
+    assert done.returncode == 2 and "--outfile; the output is the second argument" in done.stderr
     assert os.listdir(tmp_path) == ["x.gguf"]
 
 

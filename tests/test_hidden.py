@@ -74,7 +74,7 @@ def test_neither_threads_nor_company_nor_the_other_rows_matter(dtype):
 def test_wrong_rows_are_refused():
     weights = make()
     for wanted, message in [
-        ([np.array([0])], "wanted has 1 items; needed is one for each of the 2"),
+        ([np.array([0])], "wanted has 1 items; it needs one for each of the 2"),
         ([np.array([1]), np.array([0])], "rows must ascend from 0 to 0, the last of the sequence"),
         ([np.array([0]), np.array([2, 1])], "rows must ascend from 0 to 599"),
         ([np.array([0]), np.array([-1])], "rows must ascend"),

@@ -338,7 +338,7 @@ def test_a_tokenizer_that_is_not_there(ask, files):
     answer, _ = ask("owner/tiny", files, only_tokenizer=True)
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "'owner/tiny' has no tokenizer at revision main: needed is one of tokenizer.json, vocab.json, "
+        "'owner/tiny' has no tokenizer at revision main; it needs one of tokenizer.json, vocab.json, "
     )
     answer, _ = ask("owner/none", only_tokenizer=True)
     assert "nor a model of that name on the Hub" in answer["message"]
@@ -427,7 +427,7 @@ def test_an_adapter_whose_base_is_not_there(ask, adapter):
 def test_an_adapter_of_itself(ask, adapter):
     config = json.loads(adapter["adapter_config.json"]) | {"base_model_name_or_path": "owner/adapter"}
     answer, requests = ask("owner/adapter", adapter | {"adapter_config.json": json.dumps(config).encode()})
-    assert "it is for 'owner/adapter', which is an adapter too" in answer["message"]
+    assert "it is for 'owner/adapter', which is also an adapter" in answer["message"]
     assert len(requests) < 10
 
 
@@ -448,7 +448,7 @@ def test_token(ask, files):
     assert answer["read"]
     answer, _ = ask("owner/private")  # what was fetched once stays usable, as huggingface_hub has it
     assert answer["read"]
-    assert answer["notes"][1].startswith("the cached copy was used as it is: the Hub answered: ")
+    assert answer["notes"][1].startswith("the cached copy was used: the Hub answered: ")
     assert "401" in answer["notes"][1]
     assert "secret" not in json.dumps(answer)
 
@@ -458,17 +458,17 @@ def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
     again, requests = ask("owner/tiny", local_files_only=True)
     assert requests == []
     assert again["directory"] == first["directory"]
-    assert again["notes"][1] == "the cached copy was used as it is: local_files_only (--offline) is set"
+    assert again["notes"][1] == "the cached copy was used: local_files_only (--offline) is set"
 
     offline = Client(endpoint, home, HF_HUB_OFFLINE="1")
     Hub.requests.clear()
     again = offline("owner/tiny", cache_dir=str(tmp_path / "cache"))
     assert again["directory"] == first["directory"]
-    assert again["notes"][1] == "the cached copy was used as it is: HF_HUB_OFFLINE is set"
+    assert again["notes"][1] == "the cached copy was used: HF_HUB_OFFLINE is set"
     again = offline("owner/other", cache_dir=str(tmp_path / "cache"))
     assert again["error"] == "CheckpointError"
     assert again["message"] == (
-        "there is no file or directory 'owner/other' here, so it is looked for in the Hub's cache: "
+        "there is no file or directory 'owner/other' here, so gpt2c looked in the Hub's cache: "
         "config.json of 'owner/other': not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set. "
         "Fetch the model on another machine (`hf download owner/other --local-dir DIRECTORY`), copy the "
         "directory here and give its path"
@@ -481,7 +481,7 @@ def test_offline_and_not_cached(ask, files):
     answer, requests = ask("owner/tiny", files, local_files_only=True)
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "there is no file or directory 'owner/tiny' here, so it is looked for in the Hub's cache: "
+        "there is no file or directory 'owner/tiny' here, so gpt2c looked in the Hub's cache: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only "
         "(--offline) is set. Fetch the model on another machine (`hf download owner/tiny"
     )
@@ -513,7 +513,7 @@ def test_hub_down_after_the_first_use(ask, files, monkeypatch):
     monkeypatch.setattr(Hub, "no_lists", True)
     answer, _ = ask("owner/tiny")
     assert answer["read"]
-    assert answer["notes"][1].startswith("the cached copy was used as it is: the Hub answered: ")
+    assert answer["notes"][1].startswith("the cached copy was used: the Hub answered: ")
     assert "500" in answer["notes"][1]
 
 
@@ -526,7 +526,7 @@ def test_no_connection(files, home, tmp_path):
     client.close()
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "there is no file or directory 'owner/tiny' here, so it is looked for on the Hub: "
+        "there is no file or directory 'owner/tiny' here, so gpt2c looked on the Hub: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and the Hub cannot be reached "
         "(Conn"
     )
@@ -626,7 +626,7 @@ def test_index_that_leads_elsewhere(ask, shards):
         "owner/tiny", shards | {"model.safetensors.index.json": json.dumps(index).encode()}
     )
     assert answer["error"] == "CheckpointError"
-    assert "the plain name of a .safetensors file beside the index is needed" in answer["message"]
+    assert "the plain name of a .safetensors file beside the index" in answer["message"]
     assert fetched(requests) == ["config.json", "model.safetensors.index.json"]
 
 

@@ -206,7 +206,7 @@ def test_the_norm_of_the_stream_is_not_that_of_a_head(name, norm):
     ids = list(range(6))
     read = (f"blocks.1.hook_{name}", edits.add(np.arange(24.0), positions=2, heads=0))
     freeze = [(f"blocks.1.ln1.hook_{norm}", edits.scale(0.5, positions=at)) for at in ([2, 4], [1, 4])]
-    with pytest.raises(ValueError, match=r"blocks.1.ln1.* edited at a position where heads .*: edit the one"):
+    with pytest.raises(ValueError, match=r"blocks.1.ln1.* edited at a position where heads .*: edit one"):
         model.run_with_cache(ids, edits=[read, freeze[0]])
     # At other positions they do not meet, and in other layers neither.
     _, both = model.run_with_cache(ids, EVERYTHING, edits=[read, freeze[1]])

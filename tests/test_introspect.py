@@ -241,7 +241,7 @@ def test_names_filters():
         try:
             assert not [name for name in matching(config, wide) if name.endswith(alone)], wide
         except ValueError as error:
-            assert "no place of this model is called" in str(error), wide
+            assert "this model has no value called" in str(error), wide
     for ending in alone:
         assert matching(config, f"blocks.1.*{ending}") == [name for name in layer if name.endswith(ending)]
     assert matching(config, "blocks.1.hook_[qk]_input") == [f"blocks.1.hook_{part}_input" for part in "qk"]
@@ -255,9 +255,11 @@ def test_names_filters():
         name for name in names if name.endswith("post")
     ]
     assert matching(config, ()) == []
-    with pytest.raises(ValueError, match=r"no place of this model is called 'blocks.0.hook_patern'; is "):
+    with pytest.raises(
+        ValueError, match=r"this model has no value called 'blocks.0.hook_patern'; did you mean "
+    ):
         matching(config, ["hook_embed", "blocks.0.hook_patern"])
-    with pytest.raises(ValueError, match=r"called 'hook_pattern'; is '\*.hook_pattern' meant"):
+    with pytest.raises(ValueError, match=r"called 'hook_pattern'; did you mean '\*.hook_pattern'\?"):
         matching(config, "hook_pattern")
     with pytest.raises(ValueError, match=r"called 'blocks.2.\*'"):
         matching(config, "blocks.2.*")
@@ -293,9 +295,9 @@ def test_names_filters_take_what_the_cache_takes():
 @pytest.mark.parametrize("wrong", [3, [3], ["pattern", 3.5], [b"pattern"], (3, "pattern"), [None]])
 def test_names_that_are_no_strings_are_refused(wrong):
     model, _ = random_gpt2()
-    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*, not "):
         model.run_with_cache([1], wrong)
-    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*; got "):
+    with pytest.raises(TypeError, match=r"names_filter is a name, a pair such as \('pattern', 3\), .*, not "):
         model.generate([1], max_new_tokens=1, names_filter=wrong)
 
 
@@ -344,9 +346,9 @@ def test_what_cannot_be_captured():
         model.generate([1], names_filter=None, num_beams=2)
     with pytest.raises(ValueError, match="names_filter goes with overflow="):
         model.generate([1], names_filter="*.hook_z", overflow="slide")
-    with pytest.raises(ValueError, match="no place of this model is called 'hook_z'"):
+    with pytest.raises(ValueError, match="this model has no value called 'hook_z'"):
         model.generate([1], names_filter="hook_z")
-    with pytest.raises(TypeError, match="causal must be True or False; got 'no'"):
+    with pytest.raises(TypeError, match="causal must be True or False, not 'no'"):
         model.run_with_cache([1], causal="no")
     with pytest.raises(ValueError, match="logits_to_keep must be at least 0"):
         model.run_with_cache([1], logits_to_keep=-1)
@@ -392,7 +394,7 @@ def test_a_pass_can_begin_at_any_layer():
         plain = _engine.score(model.weights, [(text, ids)], [(np.arange(20), targets)])
         assert all(same(a, b) for a, b in zip(scores, plain, strict=True))
     for layer in (-1, 3):
-        with pytest.raises(ValueError, match=rf"begin before layer {layer}; allowed: 0 to 2"):
+        with pytest.raises(ValueError, match=rf"cannot start at layer {layer}; allowed: 0 to 2"):
             _engine.forward(model.weights, [(model.new_cache(), ids)], start=(layer, streams[0]))
     with pytest.raises(ValueError, match=r"has the shape \(19, 24\); needed: \(20, 24\)"):
         _engine.forward(model.weights, [(model.new_cache(), ids)], start=(0, stream[1:]))

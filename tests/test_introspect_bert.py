@@ -321,11 +321,11 @@ def test_names_that_a_bert_does_not_have(wrong):
 def test_names_that_only_a_bert_has():
     gpt2 = random_gpt2()[0]
     for name in ("hook_token_type_embed", "normalized_resid_mid", "hook_full_embed", "ln_embed*"):
-        with pytest.raises(ValueError, match="no place of this model is called"):
+        with pytest.raises(ValueError, match="this model has no value called"):
             gpt2.run_with_cache([1], name)
-    with pytest.raises(ValueError, match="no place of this model is called 'hook_token_type_embed'"):
+    with pytest.raises(ValueError, match="this model has no value called 'hook_token_type_embed'"):
         run_with_cache(bert(n_types=0), [1], "hook_token_type_embed")
-    with pytest.raises(ValueError, match=r"no place of this model is called 'ln_final\.\*'"):
+    with pytest.raises(ValueError, match=r"this model has no value called 'ln_final\.\*'"):
         run_with_cache(bert(masked_head=False), [1], "ln_final.*")
 
 
@@ -472,7 +472,7 @@ def test_the_logit_lens_reads_through_the_masked_head(dtype):
 
 def test_what_a_bert_cannot_be_asked():
     _, cache = run_with_cache(bert(), [1, 2])
-    with pytest.raises(ConfigError, match="LayerNorm follows every sum, so a logit is no sum"):
+    with pytest.raises(ConfigError, match="LayerNorm follows every sum, so a logit is not the sum of"):
         cache.attribution()
     headless = bert(masked_head=False)
     _, cache = run_with_cache(headless, [1, 2])
@@ -564,7 +564,7 @@ def test_pictures_of_a_text_seen_as_a_whole():
     print_lens(Screen(out := io.StringIO(), 200), lens)
     title, head, *_, text = out.getvalue().strip().splitlines()
     assert text.removeprefix("the text").split() == head.split()
-    assert title == "Logit lens: the most probable token in each place if this layer were the last"
+    assert title == "Logit lens: the most probable token at each position if this layer were the last"
     print_head_scores(Screen(out := io.StringIO(), 100), cache.head_scores(), 0, 1)
     assert "previous token" in out.getvalue()
 
@@ -592,10 +592,10 @@ def test_figures_of_a_text_seen_as_a_whole():
 def test_types_are_checked():
     model = bert()
     for wrong in ([0], [0, 1, 0.5], "010", [[0, 1, 0]], [True, False, True]):
-        with pytest.raises(ValueError, match="types must be one whole number for each of 3 tokens"):
+        with pytest.raises(ValueError, match="types must be one integer for each of 3 tokens"):
             run_with_cache(model, [1, 2, 3], types=wrong)
     for wrong in ([0, 1, 2], [0, -1, 0], [2**40, 0, 0]):
-        with pytest.raises(ValueError, match="types must be from 0 to 1, which the model has"):
+        with pytest.raises(ValueError, match="types must be from 0 to 1, the model's types"):
             run_with_cache(model, [1, 2, 3], types=wrong)
     with pytest.raises(ValueError, match="types has 1 items for 2 texts"):
         run_with_cache(model, [[1], [2]], types=[[0]])

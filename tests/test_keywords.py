@@ -193,12 +193,12 @@ def test_the_command_line_answers_in_its_own_options(command, capsys):
     ("call", "message"),
     [
         (lambda m: m.score([("a", "b", "c")]), "text 0 must be a text or a pair .* has two members"),
-        (lambda m: m.score([[1], ("a",)]), "text 1 must be a text or a pair .*; got \\('a',\\)"),
+        (lambda m: m.score([[1], ("a",)]), "text 1 must be a text or a pair .*, not \\('a',\\)"),
         (lambda m: m.score([("a", 5)]), "text 0 must be a text or a pair"),
         (lambda m: list(m.score(iter([([1], [2], [3])]))), "text 0 must be a text or a pair"),
-        (lambda m: m.score(5), "a text is a string .*; an iterator of them, and pairs .*; got int"),
-        (lambda m: m.suggest(5), "a prompt is a string or a list of token ids, several are .*; got int"),
-        (lambda m: GPT2.from_pretrained(5), "source must be a path, the name of a model .*; got int"),
+        (lambda m: m.score(5), "a text is a string .*; an iterator of them, and pairs .*, not int"),
+        (lambda m: m.suggest(5), "a prompt is a string or a list of token ids, several are .*, not int"),
+        (lambda m: GPT2.from_pretrained(5), "source must be a path, the name of a model .*, not int"),
         (lambda m: m.encode("abc"), r"encode takes a list of prompts: encode\(\[text\]\)\[0\]"),
         (lambda m: m("Once"), "a GPT2 cannot be called: use generate, score or suggest .* or forward"),
         (lambda m: m(input_ids=[1], use_cache=True), "a GPT2 cannot be called"),
@@ -217,7 +217,7 @@ def test_no_ids_for_a_forward_pass():
 
 
 def test_a_class_is_called_by_its_name():
-    with pytest.raises(TypeError, match=r"^Generator has no option zzz: help\(Generator\) explains"):
+    with pytest.raises(TypeError, match=r"^Generator has no option zzz: help\(Generator\) lists"):
         Generator(zzz=1)
 
 

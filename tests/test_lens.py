@@ -45,7 +45,7 @@ def test_weights_that_contributions_are_computed_with(how, config, seed):
 
 def test_rows_that_a_model_does_not_have(bundled):
     for ids in ([4096], [-1]):
-        with pytest.raises(ValueError, match=rf"ids must be .* from 0 to 4095; got \[{ids[0]}\]"):
+        with pytest.raises(ValueError, match=rf"ids must be .* from 0 to 4095, not \[{ids[0]}\]"):
             bundled.weights.unembedding(ids)
 
 
@@ -160,11 +160,11 @@ def test_an_edit_reaches_the_layers_after_it(bundled):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"k": 0}, ValueError, "k must be from 1 to 4096, the size of the vocabulary; got 0"),
-        ({"tokens": 4096}, ValueError, "tokens must be from 0 to 4095; got 4096"),
+        ({"k": 0}, ValueError, "k must be from 1 to 4096, the size of the vocabulary, not 0"),
+        ({"tokens": 4096}, ValueError, "tokens must be from 0 to 4095, not 4096"),
         ({"tokens": [1, 2]}, ValueError, "tokens holds 2 token ids, but the text has 4 positions"),
         ({"tokens": [1, 2, 3, -1]}, ValueError, "tokens has token id -1, but the vocabulary has 4096"),
-        ({"tokens": "time"}, TypeError, "tokens must be an integer, from 0 to 4095; got 'time'"),
+        ({"tokens": "time"}, TypeError, "tokens must be an integer, from 0 to 4095, not 'time'"),
     ],
 )
 def test_what_the_lens_does_not_take(bundled, arguments, error, message):
@@ -320,11 +320,11 @@ def test_positions_whose_logits_were_kept(bundled):
         assert one.components == other.components and one.logit == other.logit
     with pytest.raises(ValueError, match=r"position 3 has no logits: those of the last 2 of 6 tokens were"):
         some.attribution(position=3)
-    with pytest.raises(ValueError, match="position must be from -6 to 5 for a text of 6 tokens; got 6"):
+    with pytest.raises(ValueError, match="position must be from -6 to 5 for a text of 6 tokens, not 6"):
         everything.attribution(position=6)
-    with pytest.raises(ValueError, match="against must be from 0 to 4095; got -1"):
+    with pytest.raises(ValueError, match="against must be from 0 to 4095, not -1"):
         everything.attribution(5, -1)
-    with pytest.raises(TypeError, match="token must be an integer, from 0 to 4095; got ' a'"):
+    with pytest.raises(TypeError, match="token must be an integer, from 0 to 4095, not ' a'"):
         everything.attribution(" a")
 
 

@@ -67,7 +67,7 @@ def test_it_is_the_model_of_transformers(version, tmp_path):
     model = GPT2.from_pretrained(path)
     assert np.array_equal(model.forward(ids), GPT2.from_pretrained(tmp_path / "same").forward(ids))
     assert model.config.n_vocab == 11 and model.config.activation == "gelu_new"
-    assert ("117 rows that pad the vocabulary are left out" in model.notes) == (version > 1)
+    assert ("117 padding rows of the vocabulary are left out" in model.notes) == (version > 1)
 
 
 def test_a_folder_of_such_files(tmp_path):
@@ -97,14 +97,18 @@ def test_the_vocabulary_is_that_of_gpt2(tmp_path):
         (
             {"claimed": 2},
             CheckpointError,
-            "of llm.c, version 2; models of versions 1, 3 and 5 are read",
+            "is llm.c's, version 2; supported: versions 1, 3 and 5",
         ),
         ({"n_head": 4}, ConfigError, "the header of llm.c: n_embd 6 is not a multiple of n_head 4"),
         ({"n_layer": -1}, ConfigError, "n_layer is -1; allowed: an integer from 1"),
         ({"n_layer": 3}, CheckpointError, "is truncated: by its header it has"),
-        ({"n_layer": 1}, CheckpointError, "has bytes that belong to no tensor"),
-        ({"padded": 10}, CheckpointError, "pads the vocabulary of 11 to 10, which is less"),
-        ({"magic": 20240327}, CheckpointError, "is not a file of weights: it is no safetensors"),
+        ({"n_layer": 1}, CheckpointError, "has extra bytes at the end"),
+        ({"padded": 10}, CheckpointError, "pads the vocabulary of 11 to 10 rows, which is less"),
+        (
+            {"magic": 20240327},
+            CheckpointError,
+            "is not a file of weights: it is neither safetensors nor written by torch.save,",
+        ),
     ],
 )
 def test_headers_that_cannot_be(header, error, message, tmp_path):

@@ -387,5 +387,5 @@ def test_refused_arguments_of_the_beginning(lm):
 
     with pytest.raises(ValueError, match=r"prefix_token_id .* 4095, the model's token ids"):
         GPT2LM(threads=1, prefix_token_id=4096)
-    with pytest.raises(TypeError, match="add_bos_token must be True or False; got 'yes'"):
+    with pytest.raises(TypeError, match="add_bos_token must be True or False, not 'yes'"):
         GPT2LM(threads=1, add_bos_token="yes")

@@ -207,7 +207,7 @@ def test_targets():
         assert sorted(one.token_id for one in each) == [2, 9, 30]
         assert all(math.isclose(one.probability, known[one.token_id], rel_tol=1e-6) for one in each)
     with pytest.raises(
-        ValueError, match="the target '7 8' has 2 tokens, and a mask stands for one: give words"
+        ValueError, match="the target '7 8' has 2 tokens, but a mask is one token: give words that"
     ):
         model.fill("60", targets=["7 8"])
     with pytest.raises(ValueError, match="the target '' has 0 tokens"):
@@ -230,29 +230,29 @@ def test_a_mask_may_be_filled_with_a_mask():
 
 def test_wrong_fillings(load):
     model, _ = masked_bert()
-    with pytest.raises(ValueError, match=r"text 1 has no mask: put '60' where a token is to be found"):
+    with pytest.raises(ValueError, match=r"text 1 has no mask: put '60' where a token is to be predicted"):
         model.fill(["60", "1 2"])
     with pytest.raises(ValueError, match=r"the text has no mask in its first 2 tokens: put"):
         model.fill("1 2 60", max_tokens=2)
     assert model.fill("60 2 1", max_tokens=2).truncated
-    with pytest.raises(TypeError, match="fill takes texts, and no pairs of texts"):
+    with pytest.raises(TypeError, match="fill takes texts, not pairs of texts:"):
         model.fill([("60", "1")])
     for k in (0, 62):
-        with pytest.raises(ValueError, match=f"k must be from 1 to 61; got {k}"):
+        with pytest.raises(ValueError, match=f"k must be from 1 to 61, not {k}"):
             model.fill("60", k)
-    with pytest.raises(ValueError, match="num_beams must be from 1 to 1024; got 0"):
+    with pytest.raises(ValueError, match="num_beams must be from 1 to 1024, not 0"):
         model.fill("60", num_beams=0)
     with pytest.raises(ContextLengthError, match="has 161 tokens"):
         model.fill([MASK] * 161)
-    with pytest.raises(TypeError, match="fill has no option top_k: k says how many ways to fill"):
+    with pytest.raises(TypeError, match="fill has no option top_k: k is the number of ways to fill"):
         model.fill("60", top_k=3)
     with pytest.raises(gpt2c.DeadlineError):
         model.fill("60", deadline=1e-9)
     bare, _ = random_bert()
-    with pytest.raises(TokenizerError, match="without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         bare.fill([MASK])
     no_mask = SimpleNamespace(encode=lambda text: [3], decode=lambda ids: "x")
-    with pytest.raises(TokenizerError, match=r"names no mask token that the model has, such as \[MASK\]"):
+    with pytest.raises(TokenizerError, match=r"has no mask token that the model knows, such as \[MASK\]"):
         random_bert(tokenizer=gpt2c.as_tokenizer(no_mask))[0].fill([3])
     headless, _ = masked_bert(masked_head=False)
     with pytest.raises(ConfigError, match="has no head that predicts tokens"):
@@ -352,7 +352,7 @@ def test_wrong_scores():
         model.score(["1", ""])
     with pytest.raises(ContextLengthError, match="the text has 161 tokens"):
         model.score([1] * 161)
-    with pytest.raises(TypeError, match="score takes texts, and no pairs of texts"):
+    with pytest.raises(TypeError, match="score takes texts, not pairs of texts:"):
         model.score([("1", "2")])
     with pytest.raises(TypeError, match="within_word must be True or False"):
         model.score("1", within_word=2)
@@ -363,7 +363,7 @@ def test_wrong_scores():
     with pytest.raises(gpt2c.DeadlineError):
         model.score("1 2", deadline=1e-9)
     bare, _ = random_bert()
-    with pytest.raises(TokenizerError, match="without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         bare.score([1])
     assert model.score([]) == []
     assert model.score("1 60 2").token_ids == [1, 2]

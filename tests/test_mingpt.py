@@ -122,18 +122,20 @@ def test_what_wraps_every_name_is_taken_away(tmp_path):
     (tmp_path / "model.pt").write_bytes(safetensors_bytes(wrapped))
     model = GPT2.from_pretrained(tmp_path)
     assert np.array_equal(model.forward(IDS), GPT2.from_pretrained(DATA).forward(IDS))
-    assert "'net.' before every name is taken away" in model.notes
+    assert "'net.' is removed from every name" in model.notes
 
 
 def test_weights_that_are_not_there(tmp_path):
     path = model(tmp_path)
     (path / "model.pt").rename(path / "best.pt")
     with pytest.raises(
-        CheckpointError, match=r"a config\.json of minGPT and no model\.pt: it has best\.pt; to"
+        CheckpointError, match=r"a config\.json of minGPT but no model\.pt: it has best\.pt; to"
     ):
         open_checkpoint(path)
     assert GPT2.from_pretrained(path / "best.pt").config.n_embd == 12
-    with pytest.raises(CheckpointError, match=rf"config\.json is not a file of weights: give .* in, {path}$"):
+    with pytest.raises(
+        CheckpointError, match=rf"config\.json is not a file of weights: give its directory, {path}$"
+    ):
         open_checkpoint(path / "config.json")
     with pytest.raises(
         CheckpointError, match=r"config\.json has no vocab_size, nor have the weights beside it"

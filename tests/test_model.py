@@ -97,9 +97,9 @@ def test_a_checkpoint_of_bfloat16_is_kept_as_it_is(tmp_path):
         (
             {"dtype": "float16"},
             ValueError,
-            "dtype must be None or one of 'float32', 'bfloat16', 'int8', 'int4'; got 'float16'",
+            "dtype must be None or one of 'float32', 'bfloat16', 'int8', 'int4', not 'float16'",
         ),
-        ({"dtype": np.float32}, ValueError, "one of 'float32', 'bfloat16', 'int8', 'int4'; got <class"),
+        ({"dtype": np.float32}, ValueError, "one of 'float32', 'bfloat16', 'int8', 'int4', not <class"),
         (
             {"dtype": "int8", "backend": "blas"},
             ValueError,
@@ -108,12 +108,12 @@ def test_a_checkpoint_of_bfloat16_is_kept_as_it_is(tmp_path):
         (
             {"cache_dtype": "int8"},
             ValueError,
-            "cache_dtype must be 'float32' or 'float16' or 'bfloat16'; got 'int8'",
+            "cache_dtype must be 'float32' or 'float16' or 'bfloat16', not 'int8'",
         ),
-        ({"backend": "cuda"}, ValueError, "backend must be 'native' or 'blas'; got 'cuda'"),
-        ({"threads": 0}, ValueError, "threads must be from 1 to 1024; got 0"),
-        ({"threads": 1025}, ValueError, "threads must be from 1 to 1024; got 1025"),
-        ({"threads": 1.5}, TypeError, "threads must be an integer, from 1 to 1024; got 1.5 (float)"),
+        ({"backend": "cuda"}, ValueError, "backend must be 'native' or 'blas', not 'cuda'"),
+        ({"threads": 0}, ValueError, "threads must be from 1 to 1024, not 0"),
+        ({"threads": 1025}, ValueError, "threads must be from 1 to 1024, not 1025"),
+        ({"threads": 1.5}, TypeError, "threads must be an integer, from 1 to 1024, not 1.5 (float)"),
         ({"source": "/nowhere/at/all"}, CheckpointError, "/nowhere/at/all"),
         ({"tokenizer": object()}, (TypeError, TokenizerError), "encode"),
     ],
@@ -234,17 +234,17 @@ def test_special_tokens_in_text_are_text(bundled):
             TypeError,
             "a prompt is a string or a list of token ids, several are a list of those",
         ),
-        (b"bytes", TypeError, "got bytes"),
-        ({"a": 1}, TypeError, "got dict"),
-        (7, TypeError, "got int"),
-        ([True, 1], TypeError, "the prompt must hold integers only; got True (bool)"),
-        ([1.0, 2.0], TypeError, "integers only; got 1.0 (float)"),
-        ([1, "a"], TypeError, "integers only; got 'a' (str)"),
-        (["a", 1], TypeError, "prompt 1 must be a string or token ids in a list or array; got int"),
-        (["a", None], TypeError, "prompt 1 must be a string or token ids in a list or array; got NoneType"),
-        (np.array([1.5]), TypeError, "one-dimensional array of integers; got 1 dimensions of float64"),
+        (b"bytes", TypeError, "not bytes"),
+        ({"a": 1}, TypeError, "not dict"),
+        (7, TypeError, "not int"),
+        ([True, 1], TypeError, "the prompt must hold integers only, not True (bool)"),
+        ([1.0, 2.0], TypeError, "integers only, not 1.0 (float)"),
+        ([1, "a"], TypeError, "integers only, not 'a' (str)"),
+        (["a", 1], TypeError, "prompt 1 must be a string or token ids in a list or array, not int"),
+        (["a", None], TypeError, "prompt 1 must be a string or token ids in a list or array, not NoneType"),
+        (np.array([1.5]), TypeError, "one-dimensional array of integers, not 1 dimensions of float64"),
         (np.array([True]), TypeError, "of bool"),
-        (np.array([[1, 2]]), TypeError, "got 2 dimensions of int64"),
+        (np.array([[1, 2]]), TypeError, "not 2 dimensions of int64"),
         ([4096], ValueError, "the prompt has token id 4096, but the vocabulary has 4096 tokens: 0 to 4095"),
         ([3, -1], ValueError, "token id -1"),
         ([2**70], ValueError, f"token id {2**70}"),
@@ -266,7 +266,7 @@ def test_no_texts_have_no_scores_and_no_prompts_are_a_mistake(bundled, nothing):
     with pytest.raises(ValueError, match="window must be"):
         bundled.score(nothing, window=0)
     for attempt in (bundled.generate, bundled.suggest):
-        with pytest.raises(ValueError, match="empty list; for the beginning of a text, the prompt is the em"):
+        with pytest.raises(ValueError, match="list is empty; to generate unconditionally, pass the em"):
             attempt(nothing)
 
 
@@ -333,12 +333,12 @@ def test_bad_uses_of_forward_and_caches(bundled):
         model.forward("text")
     with pytest.raises(ValueError, match=r"ids has token id 61, but the vocabulary has 61 tokens"):
         model.forward([61])
-    with pytest.raises(ValueError, match=r"logits_to_keep must be at least 0 \(0 keeps all\); got -1"):
+    with pytest.raises(ValueError, match=r"logits_to_keep must be at least 0 \(0 keeps all\), not -1"):
         model.forward([1], logits_to_keep=-1)
-    with pytest.raises(ValueError, match="n_ctx must be from 1 to 40, the model's context; got 41"):
+    with pytest.raises(ValueError, match="n_ctx must be from 1 to 40, the model's context, not 41"):
         model.new_cache(41)
     with pytest.raises(
-        TypeError, match=r"n_ctx must be an integer, from 1 to 40, the model's context; got 2.5"
+        TypeError, match=r"n_ctx must be an integer, from 1 to 40, the model's context, not 2.5"
     ):
         model.new_cache(2.5)
 
@@ -360,7 +360,7 @@ def test_threads_may_be_set_and_change_nothing(bundled):
     assert model.generate("The king", max_new_tokens=20) == one
     model.threads = None
     assert 1 <= model.threads <= 1024
-    with pytest.raises(ValueError, match="threads must be from 1 to 1024; got 0"):
+    with pytest.raises(ValueError, match="threads must be from 1 to 1024, not 0"):
         model.threads = 0
 
 

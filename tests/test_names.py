@@ -135,8 +135,8 @@ def test_adapters_that_are_not_merged(name, tmp_path):
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path} holds a LoRA adapter that is not merged into the weights (tensor {name!r}): where PEFT "
-        "is installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
+        f"{tmp_path} holds a LoRA adapter that is not merged into the weights (tensor {name!r}): with PEFT "
+        "installed, model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
     )
 
 
@@ -166,7 +166,7 @@ def test_what_wraps_every_name_is_taken_away(prefix, body, tmp_path):
     tensors = stored(tmp_path, lambda name: prefix + body + name)
     checkpoint = open_checkpoint(tmp_path)
     same(checkpoint, tensors)
-    assert f"{prefix!r} before every name is taken away" in checkpoint.notes
+    assert f"{prefix!r} is removed from every name" in checkpoint.notes
 
 
 @pytest.mark.parametrize("other", ["probe.x", "net.loss.weight"])
@@ -193,17 +193,16 @@ def test_tensors_that_are_not_expected(tmp_path):
         open_checkpoint(tmp_path)
     assert str(error.value) == (
         f"{tmp_path} does not hold the GPT-2 of its config.json: 6 tensors 'probe.0', 'probe.1', 'probe.2', "
-        "'probe.3', … not expected (strict=False, --no-strict on the command line, loads what is needed all "
-        "the same)"
+        "'probe.3', … not expected (strict=False, or --no-strict on the command line, loads the model anyway)"
     )
     checkpoint = open_checkpoint(tmp_path, strict=False)
     same(checkpoint, tensors)
     assert checkpoint.notes[1:] == [
-        "6 tensors 'probe.0', 'probe.1', 'probe.2', 'probe.3', … left aside: GPT-2 has no such tensors "
+        "6 tensors 'probe.0', 'probe.1', 'probe.2', 'probe.3', … ignored: GPT-2 has no such tensors "
         "(strict=False)"
     ]
     model = GPT2.from_pretrained(tmp_path, strict=False)
-    assert any("left aside" in note for note in model.notes)
+    assert any("ignored" in note for note in model.notes)
     again = pickle.loads(pickle.dumps(model))
     assert again.notes == model.notes
     done = run("info", tmp_path, "--no-strict")
@@ -242,7 +241,7 @@ def test_an_index_that_names_the_tied_head(tmp_path):
     index["weight_map"]["lm_head.weight"] = "model-00001-of-00002.safetensors"
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     file = "model-00001-of-00002.safetensors"
-    told = f"{file} does not hold what model.safetensors.index.json says it does: tensor"
+    told = f"{file} lacks tensors that model.safetensors.index.json lists in it: tensor"
     with pytest.raises(CheckpointError, match=rf"{told} 'lm_head\.weight' \(strict=False"):
         open_checkpoint(tmp_path)
     checkpoint = open_checkpoint(tmp_path, strict=False)
@@ -260,11 +259,11 @@ def test_an_index_that_leaves_something_out(tmp_path):
     index = write_shards(tmp_path, tensors)
     file = index["weight_map"].pop("ln_f.bias")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"holds what .* does not say it does: tensor 'ln_f\.bias'"):
+    with pytest.raises(CheckpointError, match=r"holds tensors that .* does not list: tensor 'ln_f\.bias'"):
         open_checkpoint(tmp_path)
     checkpoint = open_checkpoint(tmp_path, strict=False)
     same(checkpoint, tensors)
-    assert checkpoint.notes[1].startswith(f"{file} holds what ")
+    assert checkpoint.notes[1].startswith(f"{file} holds tensors that ")
 
 
 # ---- beside the programs

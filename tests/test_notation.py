@@ -44,19 +44,19 @@ def test_words_are_the_edits_of_python(bundled, words, name, edit):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "there is no NAME"),
-        ("z", "there is no EDIT"),
-        (":zero", "there is no NAME"),
-        ("z:nought", "there is no edit 'nought'"),
-        ("z:zero=1", "there is no edit 'zero=1'"),
-        ("z:zero=", "there is no edit 'zero='"),
-        ("z:mean", "there is no edit 'mean'"),
+        ("", "the NAME is missing"),
+        ("z", "the EDIT is missing"),
+        (":zero", "the NAME is missing"),
+        ("z:nought", "'nought' is not an edit"),
+        ("z:zero=1", "'zero=1' is not an edit"),
+        ("z:zero=", "'zero=' is not an edit"),
+        ("z:mean", "'mean' is not an edit"),
         ("z:scale", "scale needs a number, not ''"),
         ("z:add=one", "add needs a number, not 'one'"),
         ("z:add=nan", "add needs a number, not 'nan'"),
         ("z:scale=inf", "scale needs a number, not 'inf'"),
-        ("z:zero:layers=1", "there is no 'layers=1'"),
-        ("z:zero:1", "there is no '1'"),
+        ("z:zero:layers=1", "'layers=1' is unknown"),
+        ("z:zero:1", "'1' is unknown"),
         ("z:scale=1_0", "scale needs a number, not '1_0'"),
         ("z:add= 2 ", "add needs a number, not ' 2 '"),
         ("z:add=\u0661", "add needs a number, not '\u0661'"),
@@ -67,11 +67,11 @@ def test_words_are_the_edits_of_python(bundled, words, name, edit):
         ("z:zero:", "there is an empty part after 'zero:'"),
         ("z:zero::heads=1", "there is an empty part after 'zero:'"),
         ("z:zero:heads=1:", "there is an empty part after 'heads=1:'"),
-        ("z:", "there is no EDIT"),
+        ("z:", "the EDIT is missing"),
         ("z:zero:heads", "heads needs a value"),
         ("z:zero:heads=", "heads needs a value"),
         ("z:zero:heads=1:heads=2", "heads is given twice"),
-        *((f"z:zero:heads={choice}", f"heads cannot be {choice!r}")
+        *((f"z:zero:heads={choice}", f"heads must not be {choice!r}")
           for choice in ("-1", "1,", "2-1", "a", "1-2-3", "1,5-", "1234567", "0-1234567", "\u0661")),
     ],
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_edits_say_what_they_do(bundled):
         "blocks.2.hook_resid_pre: add an array [256], positions 0, 2",
         "hook_embed: add 2",
         "blocks.0.attn.hook_z: mean of 2 texts",
-        "blocks.0.attn.hook_z: replace by what it was in another run, units 1, 2",
+        "blocks.0.attn.hook_z: replace by its value in another run, units 1, 2",
         "blocks.0.attn.hook_z: replace by an array",
         "blocks.0.attn.hook_z: silence",
     ]
@@ -154,15 +154,18 @@ def test_generate(bundled):
 def test_bad_words_are_refused_before_anything_is_loaded(command):
     done = run(command, TEXT, "-m", "no/such/model", "--edit", "z:nought")
     assert done.returncode == 2 and done.stdout == ""
-    assert "argument --edit: in the edit 'z:nought' there is no edit 'nought'; an edit is" in done.stderr
+    assert "argument --edit: in the edit 'z:nought' 'nought' is not an edit; an edit is" in done.stderr
 
 
 def test_a_place_that_the_model_does_not_have():
     for words, message in (
-        ("blocks.3.attn.hook_zz:zero", "no place of this model is called 'blocks.3.attn.hook_zz'; is"),
-        ("blocks.3.attn.hook_z:zero:heads=4", "heads of blocks.3.attn.hook_z must be from 0 to 3; got 4"),
-        ("z:zero:heads=9-", "heads of blocks.0.attn.hook_z must be from 0 to 3; got 9"),
-        ("z:zero:positions=900-", "positions of blocks.0.attn.hook_z must be from 0 to 5; got 900"),
+        (
+            "blocks.3.attn.hook_zz:zero",
+            "this model has no value called 'blocks.3.attn.hook_zz'; did you mean",
+        ),
+        ("blocks.3.attn.hook_z:zero:heads=4", "heads of blocks.3.attn.hook_z must be from 0 to 3, not 4"),
+        ("z:zero:heads=9-", "heads of blocks.0.attn.hook_z must be from 0 to 3, not 9"),
+        ("z:zero:positions=900-", "positions of blocks.0.attn.hook_z must be from 0 to 5, not 900"),
         ("blocks.3.hook_attn_out:zero:heads=0", "blocks.3.hook_attn_out has no heads"),
     ):
         done = run("score", TEXT, "--edit", words)

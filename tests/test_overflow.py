@@ -132,8 +132,8 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ContextLengthError, match=message):
             model.generate(list(range(40)), **options)
     for options, message in (
-        ({"overflow": "wrap"}, "overflow must be one of 'error', 'truncate_left', 'slide'; got 'wrap'"),
-        ({"overflow": "slide", "hop": 0}, "hop must be at least 1; got 0"),
+        ({"overflow": "wrap"}, "overflow must be one of 'error', 'truncate_left', 'slide', not 'wrap'"),
+        ({"overflow": "slide", "hop": 0}, "hop must be at least 1, not 0"),
         ({"overflow": "slide", "hop": 25}, "hop is 25; allowed: 1 to 24, the model's positions"),
         ({"hop": 5}, "hop goes with overflow='slide' only"),
     ):

@@ -201,7 +201,7 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path):
     from gpt2c.tokenizer import as_tokenizer
 
     model, _ = random_gpt2(tokenizer=as_tokenizer(Mine()))
-    with pytest.raises(TokenizerError, match="cannot be written into a file"):
+    with pytest.raises(TokenizerError, match="cannot be stored in a file"):
         model.save(tmp_path / "m.gpt2c")
     blas = GPT2.from_pretrained(backend="blas")
     with pytest.raises(ValueError, match="load it with backend 'native'"):
@@ -291,9 +291,9 @@ def test_convert_writes_a_file_and_tells_the_cost(tmp_path):
     assert 0 < cost["kl"] < 0.01
     assert (tmp_path / "m.gpt2c").read_bytes()[8:] != b""
     told = run("info", tmp_path / "m.gpt2c", "--check")
-    assert "the checksum of its contents is right" in told.stdout
+    assert "the checksum of its contents is correct" in told.stdout
     for arguments, words in [
-        (("convert", tmp_path / "m.gpt2c", tmp_path / "o.gpt2c"), "packed file already"),
+        (("convert", tmp_path / "m.gpt2c", tmp_path / "o.gpt2c"), "already a packed file"),
         (("convert", BUNDLED, tmp_path / "o.gpt2c", "--text", "t", "--no-comparison"), "give one of them"),
         (("convert", BUNDLED, tmp_path / "o.gpt2c", "--text", tmp_path / "none"), "No such file"),
         (("convert", BUNDLED, tmp_path / "none" / "o.gpt2c"), "cannot be written"),
@@ -312,7 +312,8 @@ def test_convert_replaces_packed_files_only(tmp_path):
         before = destination.read_bytes() if destination.is_file() else None
         done = run("convert", model, destination)
         assert (
-            done.returncode == 1 and "is there, and is no packed file that could be replaced" in done.stderr
+            done.returncode == 1
+            and "exists and is not a packed file, so it is not replaced: choose another" in done.stderr
         )
         assert before is None or destination.read_bytes() == before
     for _ in range(2):

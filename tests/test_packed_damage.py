@@ -214,7 +214,7 @@ CASES = [
     (without("source_sha256"), CheckpointError, "its header lacks 'source_sha256'"),
     (without("generation_config"), CheckpointError, "its header lacks 'generation_config'"),
     (metadata(generation_config="[]"), CheckpointError, "its generation_config holds"),
-    (metadata(config="[]"), CheckpointError, "its configuration holds .*a JSON object is needed"),
+    (metadata(config="[]"), CheckpointError, "its configuration holds .*a JSON object"),
     (metadata(config="{"), CheckpointError, "its configuration is not valid JSON"),
     (metadata(config="[" * 10**5), CheckpointError, "its configuration is nested too deeply"),
     (metadata(config="{}"), ConfigError, "its configuration lacks 'n_layer', 'n_head', .*, …"),
@@ -257,7 +257,7 @@ CASES = [
     (array("h.0.ln_1.weight", shape="16"), CheckpointError, "has the shape '16'"),
     (longer_by_its_neighbour, CheckpointError, "its header lacks 'h.0.ln_1.bias'"),
     (one_float_moved, CheckpointError, r"'h.0.ln_1.weight' is F32\[17\] at .*; needed: F32\[16\]"),
-    (as_its_neighbour, CheckpointError, "begins at byte"),
+    (as_its_neighbour, CheckpointError, "starts at byte"),
     (beyond_the_end, CheckpointError, "is truncated"),
 ]  # fmt: skip
 

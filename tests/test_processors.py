@@ -125,8 +125,8 @@ def test_processors_are_called_with_the_text_and_the_logits():
 @pytest.mark.parametrize(
     ("processor", "message"),
     [
-        (lambda ids, logits: None, r"must return the logits, an array of shape \(61,\); got None"),
-        (lambda ids, logits: logits[:5], r"got an array of shape \(5,\)"),
+        (lambda ids, logits: None, r"must return the logits, an array of shape \(61,\), not None"),
+        (lambda ids, logits: logits[:5], r"not an array of shape \(5,\)"),
         (lambda ids, logits: logits * np.nan, "returned NaN; to forbid a token, make its logit -inf"),
         (lambda ids, logits: logits - np.inf, "no token can be chosen"),
     ],

@@ -162,19 +162,19 @@ def test_pickle_leaves_the_model_out(packed):
 
 
 def test_wrong_batches():
-    with pytest.raises(ValueError, match="no column 'body'; there are: text, n"):
+    with pytest.raises(ValueError, match="no column 'body'; the columns are: text, n"):
         Scorer(text_column="body")({"text": ["a"], "n": [1]})
-    with pytest.raises(ValueError, match="the rows have gpt2c_logprob already: choose another prefix="):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_logprob: choose another prefix="):
         Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})
     with pytest.raises(TypeError, match="row 1 of the batch: the text must be a string or token ids"):
         Scorer()({"text": ["a", 3]})
-    with pytest.raises(ValueError, match="stride and min_context are two ways"):
+    with pytest.raises(ValueError, match="stride and min_context set the same thing: give one"):
         Scorer(stride=3, min_context=4)({"text": ["a"]})
 
 
 BAD = ["The king", 5, None, "a\ud800", b"The queen", b"caf\xe9", [1, 2], "The fox"]
 REASONS = {
-    1: "the text must be a string or token ids in a list or array; got int",
+    1: "the text must be a string or token ids in a list or array, not int",
     3: "the text has a lone surrogate, U+D800, at character 1",
     5: "the text is not UTF-8 text: byte 3 is 0xe9",
 }
@@ -257,7 +257,7 @@ def test_one_row_is_left_out_and_another_comes_twice():
     [
         ({"dtype": "int5"}, "^dtype must be None or one of"),
         ({"stride": 0}, "^stride must be from 1 to 512"),
-        ({"max_tokens": 0}, "^max_tokens must be at least 1; got 0"),
+        ({"max_tokens": 0}, "^max_tokens must be at least 1, not 0"),
         ({"prefix": "a b"}, "^prefix must be made of letters"),
         ({"text_field": "a"}, "no option text_field"),
     ],
@@ -269,9 +269,9 @@ def test_wrong_options_are_no_fault_of_a_row(options, message, caplog):
 
 
 def test_other_ways_with_errors():
-    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip; got 'raise'"):
+    with pytest.raises(ValueError, match="on_error must be one of stop, null, skip, not 'raise'"):
         Scorer(on_error="raise")
-    with pytest.raises(ValueError, match="the rows have gpt2c_error already"):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_error"):
         Scorer(on_error="null")({"text": ["a"], "gpt2c_error": [""]})
 
 
@@ -281,7 +281,7 @@ def test_long_texts_are_cut(model):
     assert found["gpt2c_truncated"].tolist() == [True, False, False, False]
     assert found["gpt2c_n_tokens"].tolist() == [9, 2, 0, 9]
     assert found["gpt2c_logprob"][0] == found["gpt2c_logprob"][3] == model.score(ids).logprob
-    with pytest.raises(ValueError, match="max_tokens must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="max_tokens must be at least 1, not 0"):
         Scorer(max_tokens=0)({"text": ["a"]})
 
 
@@ -367,7 +367,7 @@ def test_options_of_continuations(packed):
         Generator(max_length=5)
     with pytest.raises(ValueError, match="top_p must be"):
         Generator(top_p=2)
-    with pytest.raises(ValueError, match="the rows have gpt2c_continuation already"):
+    with pytest.raises(ValueError, match="the rows already have gpt2c_continuation"):
         Generator()({"text": ["a"], "gpt2c_continuation": ["b"]})
     generate = Generator(packed, max_new_tokens=3, temperature=1.0, seed=1)
     expected = generate({"text": TEXTS[:3]})["gpt2c_continuation"]
@@ -491,5 +491,5 @@ def test_datasets_with_two_processes(model, packed, tmp_path):
 
 @pytest.mark.parametrize("value", ["The king", b"The king", None])
 def test_one_row_is_no_batch(value):
-    with pytest.raises(TypeError, match=r"the column 'text' is .*, one value, and a batch has a list"):
+    with pytest.raises(TypeError, match=r"the column 'text' is .*, one value, but a batch has a list"):
         Scorer()({"text": value, "id": 3})

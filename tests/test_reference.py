@@ -256,15 +256,15 @@ def test_one_token_has_no_log_probability():
 
 def test_bad_ids():
     config, weights = tiny_model()
-    with pytest.raises(ValueError, match=r"token ids must lie in 0 \.\.\. 4, got 1 \.\.\. 5"):
+    with pytest.raises(ValueError, match=r"token ids must lie in 0 \.\.\. 4, not 1 \.\.\. 5"):
         reference.forward(config, weights, [1, 5])
-    with pytest.raises(ValueError, match=r"got -1 \.\.\. 1"):
+    with pytest.raises(ValueError, match=r"not -1 \.\.\. 1"):
         reference.forward(config, weights, [1, -1])
-    with pytest.raises(ValueError, match=r"at least one token id, got shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"at least one token id, not shape \(0,\)"):
         reference.forward(config, weights, [])
-    with pytest.raises(ValueError, match=r"got shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"not shape \(1, 2\)"):
         reference.forward(config, weights, [[1, 2]])
-    with pytest.raises(ContextLengthError, match=r"10 tokens are more than the model's 9 positions"):
+    with pytest.raises(ContextLengthError, match=r"10 tokens exceed the model's 9 positions"):
         reference.forward(config, weights, [1] * 10)
 
 
@@ -321,7 +321,7 @@ def test_arguments_by_keyword_and_their_errors(bundled):
         (
             (model.config, weights, text, 2),
             {},
-            both + "text needs a model, which has the tokenizer; got 'The king'",
+            both + "text needs a model, which has the tokenizer, not 'The king'",
         ),
         ((text, ids, 2), {}, both + "missing a required argument: 'n_new'"),
     ):

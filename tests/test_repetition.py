@@ -168,26 +168,27 @@ def test_texts_end_sooner(bundled):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dry_multiplier": -1}, "dry_multiplier must be from 0 (none) to 1e6; got -1"),
-        ({"dry_base": 0.5}, "dry_base must be from 1 to 1e6; got 0.5"),
-        ({"dry_allowed_length": 0}, "dry_allowed_length must be at least 1; got 0"),
-        ({"dry_penalty_last_n": -2}, "dry_penalty_last_n must be at least -1 (-1 is the whole text); got -2"),
+        ({"dry_multiplier": -1}, "dry_multiplier must be from 0 (none) to 1e6, not -1"),
+        ({"dry_base": 0.5}, "dry_base must be from 1 to 1e6, not 0.5"),
+        ({"dry_allowed_length": 0}, "dry_allowed_length must be at least 1, not 0"),
+        ({"dry_penalty_last_n": -2}, "dry_penalty_last_n must be at least -1 (-1 is the whole text), not -2"),
         (
             {"dry_sequence_breakers": ["a", ""]},
-            "dry_sequence_breakers must not hold an empty string: it would stand everywhere; leave it out",
+            "dry_sequence_breakers must not hold an empty string: it would match everywhere; leave it out",
         ),
         (
             {"exponential_decay_length_penalty": 3},
-            "exponential_decay_length_penalty must be two numbers, after how many new tokens it begins and "
-            "its factor, such as (30, 1.1), or None; got 3 (int)",
+            "exponential_decay_length_penalty must be two numbers, the number of new tokens before it "
+            "starts and "
+            "its factor, such as (30, 1.1), or None, not 3 (int)",
         ),
         (
             {"exponential_decay_length_penalty": (-1, 1.0)},
-            "the first number of exponential_decay_length_penalty must be at least 0; got -1",
+            "the first number of exponential_decay_length_penalty must be at least 0, not -1",
         ),
         (
             {"exponential_decay_length_penalty": (1, math.inf)},
-            "the factor of exponential_decay_length_penalty must be above 0 and at most 1e6; got inf",
+            "the factor of exponential_decay_length_penalty must be above 0 and at most 1e6, not inf",
         ),
     ],
 )

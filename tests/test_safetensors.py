@@ -133,7 +133,7 @@ def two(begin: int, end: int) -> bytes:
 
 EIGHT = bytes(8)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
-NONE = r"is not a file of weights: it is no safetensors, and was not written by torch\.save, nanoGPT"
+NONE = r"is not a file of weights: it is neither safetensors nor written by torch\.save, nanoGPT"
 BAD = {
     "gif": (b"GIF89a" + bytes(30), NONE),
     "gzip": (b"\x1f\x8b\x08" + bytes(30), NONE),
@@ -142,8 +142,11 @@ BAD = {
     "text": (b"just some words in a file", NONE),
     "empty file": (b"", r"has 0 bytes: too short for a safetensors file$"),
     "nine bytes": (bytes(9), r"has 9 bytes: too short"),
-    "header length 0": (bytes(8) + b"{}", r"announces a header of 0 bytes and has 10 bytes in all$"),
-    "header length 2**64 - 1": (b"\xff" * 8 + b"{}", r"announces a header of 18446744073709551615 bytes and"),
+    "header length 0": (bytes(8) + b"{}", r"announces a header of 0 bytes but has 10 bytes in all$"),
+    "header length 2**64 - 1": (
+        b"\xff" * 8 + b"{}",
+        r"announces a header of 18446744073709551615 bytes but has",
+    ),
     "longer than the file": (
         (100).to_bytes(8, "little") + b"{}",
         r"is truncated or not a .* header of 100 bytes",
@@ -167,44 +170,50 @@ BAD = {
     "2**63": (with_header(b'{"a":9223372036854775808}'), r"the number '9223372036854775808' is not allowed$"),
     "5,000 digits": (with_header(b'{"a":' + b"1" * 5000 + b"}"), r"the number '1{70,}\.\.\. is not allowed$"),
     "deep": (with_header(b'{"a":' + b"[" * 200_000), r"is nested too deeply for a model's JSON$"),
-    "metadata": (with_header({"__metadata__": {"a": 1}}), r"__metadata__ is not a table of texts$"),
-    "metadata list": (with_header({"__metadata__": []}), r"__metadata__ is not a table of texts$"),
+    "metadata": (with_header({"__metadata__": {"a": 1}}), r"__metadata__ is not an object of texts$"),
+    "metadata list": (with_header({"__metadata__": []}), r"__metadata__ is not an object of texts$"),
     "entry is a list": (
         with_header({"a": [1]}),
-        r"tensor 'a' needs dtype, shape and data_offsets, and has \[1\]$",
+        r"tensor 'a' needs dtype, shape and data_offsets, but has \[1\]$",
     ),
     "key missing": (
         with_header({"a": {"dtype": "F32"}}),
-        r"tensor 'a' needs dtype, shape and data_offsets, and",
+        r"tensor 'a' needs dtype, shape and data_offsets, but has",
     ),
     "key too many": (
         one(more=1),
-        r"tensor 'a' needs dtype, shape and data_offsets, and has {'dtype': 'F32', ",
+        r"tensor 'a' needs dtype, shape and data_offsets, but has {'dtype': 'F32', ",
     ),
     "dtype unknown": (one(dtype="F4"), r"tensor 'a' has the unknown dtype 'F4'; known: BOOL, U8"),
     "dtype a list": (one(dtype=["F32"]), r"tensor 'a' has the unknown dtype \['F32'\]; known: "),
-    "shape true": (one(shape=[2, True]), r"has the shape \[2, True\]; a list of integers from 0 is needed$"),
-    "shape text": (one(shape="2"), r"has the shape '2'; a list of integers from 0 is needed$"),
+    "shape true": (
+        one(shape=[2, True]),
+        r"has the shape \[2, True\]; needed: a list of integers of at least 0$",
+    ),
+    "shape text": (one(shape="2"), r"has the shape '2'; needed: a list of integers of at least 0$"),
     "offsets true": (
         one(data_offsets=[False, 8]),
-        r"has the data_offsets \[False, 8\]; a \[begin, end\] is needed$",
+        r"has the data_offsets \[False, 8\]; needed: \[begin, end\]$",
     ),
-    "offsets text": (one(data_offsets="08"), r"has the data_offsets '08'; a \[begin, end\] is needed$"),
-    "three offsets": (one(data_offsets=[0, 4, 8]), r"has the data_offsets \[0, 4, 8\]; a \[begin, end\] is"),
-    "backwards": (one(data_offsets=[8, 0]), r"has the data_offsets \[8, 0\]; a \[begin, end\] is needed$"),
+    "offsets text": (one(data_offsets="08"), r"has the data_offsets '08'; needed: \[begin, end\]$"),
+    "three offsets": (
+        one(data_offsets=[0, 4, 8]),
+        r"has the data_offsets \[0, 4, 8\]; needed: \[begin, end\]",
+    ),
+    "backwards": (one(data_offsets=[8, 0]), r"has the data_offsets \[8, 0\]; needed: \[begin, end\]$"),
     "shape too big": (one(shape=[3]), r"has 8 bytes of data, but its shape \[3\] of F32 takes 12$"),
     "overflow": (one(shape=[2**62, 4]), r"has the shape \[4611686018427387904, 4\]: larger than any file$"),
     "overflow to 0": (one(shape=[2**40, 2**40, 0], data_offsets=[0, 0]), r"larger than any file$"),
-    "hole": (two(9, 17), r"of tensor 'b' begins at byte 9, but the tensor before it ends at byte 8$"),
-    "hole first": (one(data_offsets=[1, 9]), r"tensor 'a' begins at byte 1, but .* at byte 0$"),
-    "overlap": (two(4, 12), r"tensor 'b' begins at byte 4, but .* at byte 8$"),
-    "same place": (two(0, 8), r"tensor '[ab]' begins at byte 0, but .* at byte 8$"),
-    "truncated": (one()[:-1], r"is truncated: by its header it has \d+ bytes, in fact \d+$"),
+    "hole": (two(9, 17), r"of tensor 'b' starts at byte 9, but the tensor before it ends at byte 8$"),
+    "hole first": (one(data_offsets=[1, 9]), r"tensor 'a' starts at byte 1, but .* at byte 0$"),
+    "overlap": (two(4, 12), r"tensor 'b' starts at byte 4, but .* at byte 8$"),
+    "same place": (two(0, 8), r"tensor '[ab]' starts at byte 0, but .* at byte 8$"),
+    "truncated": (one()[:-1], r"is truncated: by its header it has \d+ bytes, but the file has \d+$"),
     "bytes left over": (
         one() + b"\0",
-        r"has bytes that belong to no tensor: by its header it has \d+ bytes, in",
+        r"has extra bytes at the end: by its header it has \d+ bytes, but the file has",
     ),
-    "zip behind it": (one() + b"PK\3\4", r"has bytes that belong to no tensor"),
+    "zip behind it": (one() + b"PK\3\4", r"has extra bytes at the end"),
 }
 
 

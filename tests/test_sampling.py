@@ -46,40 +46,40 @@ def test_numpy_numbers_are_numbers():
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
-        ("max_new_tokens", 0, "at least 1; got 0"),
-        ("max_new_tokens", -3, "at least 1; got -3"),
-        ("min_new_tokens", -1, "at least 0; got -1"),
+        ("max_new_tokens", 0, "at least 1, not 0"),
+        ("max_new_tokens", -3, "at least 1, not -3"),
+        ("min_new_tokens", -1, "at least 0, not -1"),
         ("min_new_tokens", 51, "must not be above max_new_tokens (50)"),
-        ("temperature", math.nan, "0 (greedy) or above, and finite; got nan"),
-        ("temperature", math.inf, "got inf"),
-        ("temperature", -0.1, "got -0.1"),
-        ("top_k", -1, "at least 0 (0 is no limit); got -1"),
-        ("top_p", 0, "above 0 and at most 1 (1 is no limit); got 0"),
-        ("top_p", 1.01, "got 1.01"),
-        ("top_p", math.nan, "got nan"),
-        ("min_p", -0.1, "from 0 (no limit) to 1; got -0.1"),
-        ("min_p", 1.5, "got 1.5"),
-        ("min_p", math.nan, "got nan"),
-        ("repetition_penalty", 0, "from 1e-6 to 1e6 (1 is none); got 0"),
-        ("repetition_penalty", -1, "got -1"),
-        ("repetition_penalty", math.inf, "got inf"),
-        ("num_return_sequences", 0, "from 1 to 65536; for more, generate again with another seed; got 0"),
-        ("num_return_sequences", 65537, "got 65537"),
-        ("num_beams", 1025, "from 1 to 1024, each with a cache of its own; got 1025"),
+        ("temperature", math.nan, "0 (greedy) or above, and finite, not nan"),
+        ("temperature", math.inf, "not inf"),
+        ("temperature", -0.1, "not -0.1"),
+        ("top_k", -1, "at least 0 (0 is no limit), not -1"),
+        ("top_p", 0, "above 0 and at most 1 (1 is no limit), not 0"),
+        ("top_p", 1.01, "not 1.01"),
+        ("top_p", math.nan, "not nan"),
+        ("min_p", -0.1, "from 0 (no limit) to 1, not -0.1"),
+        ("min_p", 1.5, "not 1.5"),
+        ("min_p", math.nan, "not nan"),
+        ("repetition_penalty", 0, "from 1e-6 to 1e6 (1 is none), not 0"),
+        ("repetition_penalty", -1, "not -1"),
+        ("repetition_penalty", math.inf, "not inf"),
+        ("num_return_sequences", 0, "from 1 to 65536; for more, generate again with another seed, not 0"),
+        ("num_return_sequences", 65537, "not 65537"),
+        ("num_beams", 1025, "from 1 to 1024, each with its own cache, not 1025"),
         ("seed", -1, "2**64 - 1"),
-        ("eos_token_id", -1, "at least 0; got -1"),
-        ("eos_token_id", [3, -2], "at least 0; got -2"),
-        ("seed", 2**64, "got 18446744073709551616"),
+        ("eos_token_id", -1, "at least 0, not -1"),
+        ("eos_token_id", [3, -2], "at least 0, not -2"),
+        ("seed", 2**64, "not 18446744073709551616"),
         ("stop", "", "empty string"),
         ("stop", ["a", ""], "empty string"),
         (
             "logit_bias",
             {3: math.nan},
-            "logit_bias[3] must be a finite float32, or -inf to forbid the token; got nan",
+            "logit_bias[3] must be a finite float32, or -inf to forbid the token, not nan",
         ),
-        ("logit_bias", {3: math.inf}, "got inf"),
-        ("logit_bias", {3: 1e300}, "got 1e+300"),
-        ("logit_bias", {-1: 0.5}, "token id in logit_bias must be at least 0; got -1"),
+        ("logit_bias", {3: math.inf}, "not inf"),
+        ("logit_bias", {3: 1e300}, "not 1e+300"),
+        ("logit_bias", {-1: 0.5}, "token id in logit_bias must be at least 0, not -1"),
     ],
 )
 def test_bad_values_are_refused(option, value, allowed):
@@ -91,23 +91,23 @@ def test_bad_values_are_refused(option, value, allowed):
 @pytest.mark.parametrize(
     ("option", "value", "wrong"),
     [
-        ("max_new_tokens", 5.0, "must be an integer, at least 1; got 5.0 (float)"),
-        ("max_new_tokens", True, "got True (bool)"),
-        ("max_new_tokens", "5", "got '5' (str)"),
-        ("max_new_tokens", None, "got None (NoneType)"),
-        ("temperature", "hot", "must be a number, 0 (greedy) or above, and finite; got 'hot' (str)"),
-        ("temperature", True, "got True (bool)"),
-        ("top_p", None, "got None"),
-        ("seed", 1.5, "got 1.5 (float)"),
-        ("eos_token_id", "</s>", "a token id, a list of them, or None for the model's own; got '</s>' (str)"),
-        ("eos_token_id", 2.0, "must be an integer, at least 0; got 2.0 (float)"),
-        ("eos_token_id", [True], "got True (bool)"),
-        ("stop", 5, "a string or several strings; got 5"),
-        ("stop", b"end", "got b'end'"),
-        ("stop", ["a", 5], "strings only; got 5"),
-        ("logit_bias", [1, 2], "must map token ids to numbers, such as {42: -100}; got list"),
+        ("max_new_tokens", 5.0, "must be an integer, at least 1, not 5.0 (float)"),
+        ("max_new_tokens", True, "not True (bool)"),
+        ("max_new_tokens", "5", "not '5' (str)"),
+        ("max_new_tokens", None, "not None (NoneType)"),
+        ("temperature", "hot", "must be a number, 0 (greedy) or above, and finite, not 'hot' (str)"),
+        ("temperature", True, "not True (bool)"),
+        ("top_p", None, "not None"),
+        ("seed", 1.5, "not 1.5 (float)"),
+        ("eos_token_id", "</s>", "a token id, a list of them, or None for the model's own, not '</s>' (str)"),
+        ("eos_token_id", 2.0, "must be an integer, at least 0, not 2.0 (float)"),
+        ("eos_token_id", [True], "not True (bool)"),
+        ("stop", 5, "a string or several strings, not 5"),
+        ("stop", b"end", "not b'end'"),
+        ("stop", ["a", 5], "strings only, not 5"),
+        ("logit_bias", [1, 2], "must map token ids to numbers, such as {42: -100}, not list"),
         ("logit_bias", {"a": 1.0}, "token id in logit_bias must be an integer"),
-        ("logit_bias", {3: "x"}, "logit_bias[3] must be a number; got 'x'"),
+        ("logit_bias", {3: "x"}, "logit_bias[3] must be a number, not 'x'"),
     ],
 )
 def test_wrong_types_are_refused(option, value, wrong):
@@ -118,7 +118,7 @@ def test_wrong_types_are_refused(option, value, wrong):
 
 @pytest.mark.parametrize("option", ["temperature", "top_p", "repetition_penalty", "seed", "num_beams"])
 def test_integers_beyond_all_floats_are_refused_and_cut_short(option):
-    with pytest.raises(ValueError, match=rf"^{option} must be .*; got 10{{,80}}\.\.\.$"):
+    with pytest.raises(ValueError, match=rf"^{option} must be .*, not 10{{,80}}\.\.\.$"):
         SamplingOptions(**{option: 10**400})
 
 
@@ -126,14 +126,14 @@ def test_collections_with_such_integers_are_too():
     with pytest.raises(ValueError, match=r"logit_bias\[3\] must be a finite float32"):
         SamplingOptions(logit_bias={3: 10**400})
     with pytest.raises(
-        ValueError, match=r"token id in suppress_tokens must be at least 0; got -10{,80}\.\.\.$"
+        ValueError, match=r"token id in suppress_tokens must be at least 0, not -10{,80}\.\.\.$"
     ):
         SamplingOptions(suppress_tokens=[-(10**400)])
 
 
 @pytest.mark.parametrize("option", ["temperature", "seed", "max_new_tokens", "num_beams", "top_p"])
 def test_integers_that_python_does_not_write_out_are_refused(option):
-    with pytest.raises(ValueError, match=rf"^{option} must be .*; got a value too long to be shown \(int\)$"):
+    with pytest.raises(ValueError, match=rf"^{option} must be .*, not a value too long to be shown \(int\)$"):
         SamplingOptions(**{option: -(10**5000)})
 
 

@@ -121,10 +121,10 @@ def test_windows_and_what_begins_them(bundled, tmp_path):
         (["--stride", 2, "--min-context", 2], "not allowed with argument"),
         (
             ["--words", "--top", 2],
-            "--top is of tokens, and --words shows words: leave one out, or use --json",
+            "--top shows tokens, --words shows words: leave one out, or use --json",
         ),
-        (["--repeat-bos", "--no-bos"], "with bos=False nothing does"),
-        (["--window", 0], "window must be from 1 to 512, the model's positions; got 0"),
+        (["--repeat-bos", "--no-bos"], "but bos=False has none"),
+        (["--window", 0], "window must be from 1 to 512, the model's positions, not 0"),
         (["--top", 5000], "top must be from 0 to 4096"),
     ],
 )

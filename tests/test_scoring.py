@@ -120,13 +120,13 @@ def test_the_words_that_word_perplexity_divides_by(bundled):
     score = bundled.score(text)
     assert score.word_perplexity() == pytest.approx(math.exp(-score.logprob / 10), rel=1e-12)
     assert score.word_perplexity(n_words=7) == pytest.approx(math.exp(-score.logprob / 7), rel=1e-12)
-    with pytest.raises(ValueError, match="n_words must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="n_words must be at least 1, not 0"):
         score.word_perplexity(0)
-    with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1; got 7\.5 \(float\)"):
+    with pytest.raises(TypeError, match=r"n_words must be an integer, at least 1, not 7\.5 \(float\)"):
         score.word_perplexity(7.5)
     with pytest.raises(ValueError, match="token ids have no words to count: pass n_words"):
         bundled.score([1, 2]).word_perplexity()
-    with pytest.raises(ValueError, match="white space alone: give the number of words, n_words"):
+    with pytest.raises(ValueError, match="the text is only white space: pass the number of words, n_words"):
         bundled.score(" \n").word_perplexity()
     nothing = np.zeros(1, np.int64)
     unlikely = scoring.Score([1], np.array([-1000], np.float32), *[nothing] * 4)
@@ -523,12 +523,17 @@ def test_results_before_an_error_come_first():
             [("a", "b", "c")],
             True,
             TypeError,
-            "has two members, each a string or token ids; got ('a', 'b', 'c')",
+            "has two members, each a string or token ids, not ('a', 'b', 'c')",
         ),
         ([(1, "b")], True, TypeError, "text 0 must be a text or a pair (context, continuation)"),
         ("", True, ValueError, "the text is empty: there is nothing to score"),
         (["Once", ""], True, ValueError, "text 1 is empty"),
-        ("Once", False, ValueError, "the text is a single token, and without bos nothing stands before it"),
+        (
+            "Once",
+            False,
+            ValueError,
+            "the text is a single token, and without bos nothing precedes it: nothing can",
+        ),
         (["a b", [3]], False, ValueError, "text 1 is a single token"),
         (
             [1] * 513,
@@ -543,9 +548,9 @@ def test_results_before_an_error_come_first():
             "has 514 tokens, but the model has 512 positions: at most 513 tokens",
         ),
         ([1, 4096], True, ValueError, "token id 4096, but the vocabulary has 4096 tokens: 0 to 4095"),
-        ([1, 2.5], True, TypeError, "integers only; got 2.5"),
-        (5, True, TypeError, "got int"),
-        ("Once", 4096, ValueError, "bos must be from 0 to 4095, a token id, or True or False; got 4096"),
+        ([1, 2.5], True, TypeError, "integers only, not 2.5"),
+        (5, True, TypeError, "not int"),
+        ("Once", 4096, ValueError, "bos must be from 0 to 4095, a token id, or True or False, not 4096"),
         ("Once", "x", TypeError, "bos must be an integer, from 0 to 4095, a token id, or True or False"),
         ("half \ud800", True, TokenizerError, "surrogate"),
     ],
@@ -603,7 +608,7 @@ def test_top_and_masses_equal_the_reference(bos):
 def test_the_top_is_bounded():
     model, _ = random_gpt2(0, n_vocab=5000)
     assert model.score([5, 7], top=4096).top_ids.shape == (2, 4096)
-    message = r"top must be from 0 to 4096; whole rows of logits are those of model.forward\(ids\); got 4097"
+    message = r"top must be from 0 to 4096; model\.forward\(ids\) returns whole rows of logits, not 4097"
     with pytest.raises(ValueError, match=message):
         model.score([5], top=4097)
 
@@ -621,7 +626,7 @@ def test_ids_without_text_are_not_in_the_top():
     assert [sorted(ids) for ids in score.top_ids.tolist()] == [list(range(n_text))] * 2
     inside = np.exp(score.top_logprobs.astype(np.float64)).sum(axis=1)
     np.testing.assert_allclose(inside + np.exp(score.masses.astype(np.float64)), 1, atol=1e-5)
-    with pytest.raises(ValueError, match=f"top must be from 0 to {n_text}, the size of the vocabulary; got"):
+    with pytest.raises(ValueError, match=f"top must be from 0 to {n_text}, the size of the vocabulary, not"):
         model.score([5], top=n_text + 1)
 
 
@@ -630,7 +635,7 @@ def test_ids_without_text_are_not_in_the_top():
 )
 def test_a_mask_is_a_bool_for_every_id(mask):
     model, _ = random_gpt2()
-    with pytest.raises(ValueError, match="mask must be an array of 61 bool, one for each token id; got "):
+    with pytest.raises(ValueError, match="mask must be an array of 61 bool, one for each token id, not "):
         model.score([1, 2], mask=mask)
 
 
@@ -808,12 +813,12 @@ def test_words_are_those_of_minicons(bundled):
 
 
 def test_where_words_cannot_be_told(bundled):
-    with pytest.raises(ValueError, match="score with words=True"):
+    with pytest.raises(ValueError, match="the text was scored without words: pass words=True"):
         bundled.score("Once upon").words()
-    with pytest.raises(TypeError, match="words must be True or False; got 1"):
+    with pytest.raises(TypeError, match="words must be True or False, not 1"):
         bundled.score("Once upon", words=1)
     model, _ = random_gpt2()
-    with pytest.raises(TokenizerError, match="made without a tokenizer"):
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
         model.score([1, 2], words=True)
 
     class Letters:
@@ -828,11 +833,11 @@ def test_where_words_cannot_be_told(bundled):
             return "".join(self.pieces[token] for token in ids).replace("ab", "a b")
 
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match="does not tell which of its tokens begin with white space"):
+    with pytest.raises(TokenizerError, match="does not show which of its tokens start with white space"):
         model.score([0, 1], words=True)
     Letters.pieces = ("a", "b", "c")
     model, _ = random_gpt2(n_vocab=3, tokenizer=as_tokenizer(Letters(), n_vocab=3))
-    with pytest.raises(TokenizerError, match=r"no token of .*Letters begins or ends a word"):
+    with pytest.raises(TokenizerError, match=r"no token of .*Letters starts or ends a word"):
         model.score([0, 1], words=True)
 
 
@@ -882,7 +887,7 @@ def test_ids_without_text_are_not_suggested():
     model, _ = random_gpt2(0, n_vocab=n_text + 100, tokenizer=bundled_tokenizer())
     assert {s.token_id for s in model.suggest([1], k=n_text)} == set(range(n_text))
     with pytest.raises(
-        ValueError, match=f"k must be from 1 to {n_text}, the size of the vocabulary; got {n_text + 1}"
+        ValueError, match=f"k must be from 1 to {n_text}, the size of the vocabulary, not {n_text + 1}"
     ):
         model.suggest([1], k=n_text + 1)
 
@@ -1026,9 +1031,12 @@ def test_what_is_written_out_begins_every_window(bundled):
     once = bundled.score(story, window=8, stride=4)
     assert same(once, bundled.score(story, repeat_bos=False, window=8, stride=4))
     assert not np.array_equal(once.logprobs, written.logprobs)
-    with pytest.raises(ValueError, match="with bos=False nothing does: use bos=True or bos=ID"):
+    with pytest.raises(
+        ValueError,
+        match="repeat_bos=True repeats the start token, but bos=False has none: use bos=True or bos=ID",
+    ):
         bundled.score(story, bos=False, repeat_bos=True)
-    with pytest.raises(TypeError, match="repeat_bos must be True or False; got 1"):
+    with pytest.raises(TypeError, match="repeat_bos must be True or False, not 1"):
         bundled.score(story, repeat_bos=1)
 
 
@@ -1055,13 +1063,13 @@ def test_min_context_is_another_way_to_say_stride(n):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride": 0}, "stride must be from 1 to 40, the model's positions; got 0"),
-        ({"stride": 41}, "stride must be from 1 to 40, the model's positions; got 41"),
-        ({"stride": 9, "window": 8}, "stride must be from 1 to 8, the window; got 9"),
-        ({"window": 41}, "window must be from 1 to 40, the model's positions; got 41"),
+        ({"stride": 0}, "stride must be from 1 to 40, the model's positions, not 0"),
+        ({"stride": 41}, "stride must be from 1 to 40, the model's positions, not 41"),
+        ({"stride": 9, "window": 8}, "stride must be from 1 to 8, the window, not 9"),
+        ({"window": 41}, "window must be from 1 to 40, the model's positions, not 41"),
         ({"window": 0}, "window must be from 1"),
-        ({"min_context": 0}, "min_context must be from 1 to 40, the window; got 0"),
-        ({"min_context": 9, "window": 8}, "min_context must be from 1 to 8, the window; got 9"),
+        ({"min_context": 0}, "min_context must be from 1 to 40, the window, not 0"),
+        ({"min_context": 9, "window": 8}, "min_context must be from 1 to 8, the window, not 9"),
         ({"min_context": 9, "stride": 9}, "give one of them"),
     ],
 )
@@ -1121,7 +1129,7 @@ def test_columns_of_tables(bundled):
         assert [score.logprob for score in bundled.score(column)] == [one]
     for column in (Column([]), np.array([], object)):
         assert bundled.score(column) == []
-        with pytest.raises(ValueError, match="got an empty column"):
+        with pytest.raises(ValueError, match="the column is empty"):
             bundled.generate(column)
     for column in columns_of(ids):
         assert bundled.score(column).token_ids == ids, "integers are the token ids of one text"

@@ -185,7 +185,7 @@ class TestRefusals:
         ("fields", "param", "told"),
         [
             ({"messages": None}, "messages", "messages is missing"),
-            ({"messages": []}, "messages", "allowed: a list of one message or more"),
+            ({"messages": []}, "messages", "allowed: a list of at least one message"),
             ({"messages": ["a"]}, "messages", "messages[0] is 'a'"),
             (
                 {"messages": [{"role": "tool", "content": "a"}]},
@@ -210,12 +210,12 @@ class TestRefusals:
                 "has 'name'; allowed: role and content",
             ),
             ({"messages": MESSAGES[::-1]}, "messages", "the system speaks first"),
-            ({"tools": []}, "tools", "tools is no field"),
-            ({"functions": []}, "functions", "functions is no field"),
-            ({"prompt": "a"}, "prompt", "prompt is no field"),
-            ({"echo": True}, "echo", "echo is no field"),
-            ({"best_of": 2}, "best_of", "best_of is no field"),
-            ({"negative_prompt": "a"}, "negative_prompt", "negative_prompt is no field"),
+            ({"tools": []}, "tools", "tools is not a field of this"),
+            ({"functions": []}, "functions", "functions is not a field of this"),
+            ({"prompt": "a"}, "prompt", "prompt is not a field of this"),
+            ({"echo": True}, "echo", "echo is not a field of this"),
+            ({"best_of": 2}, "best_of", "best_of is not a field of this"),
+            ({"negative_prompt": "a"}, "negative_prompt", "negative_prompt is not a field of this"),
             (
                 {"max_tokens": 3, "max_completion_tokens": 3},
                 "max_tokens",
@@ -337,7 +337,7 @@ class TestOpenAI:
 
         with (
             openai.OpenAI(**address) as client,
-            pytest.raises(openai.BadRequestError, match="tools is no field"),
+            pytest.raises(openai.BadRequestError, match="tools is not a field of this"),
         ):
             tool = {"type": "function", "function": {"name": "f"}}
             client.chat.completions.create(**self.fields, tools=[tool])

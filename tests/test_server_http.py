@@ -91,7 +91,7 @@ def test_tokens_in_the_form_of_vllm(server, bundled):
         assert found.json == {"tokens": special, "count": len(special), "max_model_len": 512}
     assert ask(server, "POST", "/detokenize", {"tokens": special}).json == {"prompt": text}
     answer = ask(server, "POST", "/tokenize", {"prompt": text, "special": True})
-    assert "special is no field of this request" in answer.error["message"]
+    assert "special is not a field of this request" in answer.error["message"]
     answer = ask(server, "POST", "/detokenize", {"tokens": [4096]})
     assert answer.status == 400 and answer.error["message"].startswith("tokens")
     ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "model_max_length": 512}
@@ -162,7 +162,7 @@ def test_head(server):
 BODIES = [
     (b"", "not JSON"),
     (b"{", "not JSON"),
-    (b"[1]", "the body is [1]; a JSON object is needed"),
+    (b"[1]", "the body is [1]; needed: a JSON object"),
     (b"\xff", "not UTF-8: byte 0 is 0xff"),
     (b'\xef\xbb\xbf{"text": "x"}', "byte order mark"),
     (b'{"text": "x", "text": "y"}', "the key 'text' occurs twice"),
@@ -177,8 +177,8 @@ BODIES = [
     (b"{}", "text is missing"),
     (b'{"text": 7}', "text is 7; it should be a valid string"),
     (b'{"text": "x", "special": 1}', "special is 1; it should be a valid boolean"),
-    (b'{"text": "x", "specail": true}', "specail is no field of this request; is special meant?"),
-    (b'{"text": "x", "x": 1}', "x is no field of this request; allowed: text, special"),
+    (b'{"text": "x", "specail": true}', "specail is not a field of this request; did you mean special?"),
+    (b'{"text": "x", "x": 1}', "x is not a field of this request; allowed: text, special"),
     (b'{"text": 7, "special": 1}', "string; special is 1"),
 ]
 

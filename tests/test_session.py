@@ -197,7 +197,7 @@ def test_methods_of_the_model_take_a_session(model):
     same(stream.result, model.generate(ids, max_new_tokens=4))
     several = model.generate(text, num_return_sequences=2, temperature=1, seed=1, **options)
     same(several, model.generate(text, num_return_sequences=2, temperature=1, seed=1, max_new_tokens=4))
-    with pytest.raises(ValueError, match="a session has one text, but got a list of 2 prompts"):
+    with pytest.raises(ValueError, match="a session takes one prompt, not a list of 2"):
         model.suggest(["a", "b"], session=session)
     with pytest.raises(ValueError, match="another model"):
         GPT2.from_pretrained().suggest("a", session=session)

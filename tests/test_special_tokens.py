@@ -131,18 +131,18 @@ def test_the_ids_that_count(tmp_path, name):
 def test_notes_say_which_ids_count(tmp_path):
     notes = [note for note in load(tmp_path, "pair").notes if "_token_id" in note]
     assert notes == [
-        f"bos_token_id: 5 is no special token, so the tokenizer's {END!r} (301) counts",
-        f"eos_token_id: [5, 6] is no special token, so the tokenizer's {END!r} (301) counts",
+        f"bos_token_id: 5 is not a special token, so the tokenizer's {END!r} (301) is used",
+        f"eos_token_id: [5, 6] is not a special token, so the tokenizer's {END!r} (301) is used",
     ]
     model = load(tmp_path, "gpt2")
     report = {setting.key: setting for setting in model.config.report}
     assert report["eos_token_id"][1:] == (
         50256,
         "default",
-        f"50256 outside the vocabulary of 302: left out; the tokenizer's {END!r} (301) counts",
+        f"50256 outside the vocabulary of 302: left out; the tokenizer's {END!r} (301) is used",
     )
     model = load(tmp_path, "add-bos", tokenizer=None)
-    assert any(note.startswith("bos_token_id: 50256 is no special token") for note in model.notes)
+    assert any(note.startswith("bos_token_id: 50256 is not a special token") for note in model.notes)
 
 
 def test_a_special_token_of_the_configuration_stands(tmp_path):
@@ -203,7 +203,7 @@ def test_an_empty_prompt_and_a_scored_text_begin_with_it(tmp_path):
 def test_notes_say_what_stands_around_a_text(tmp_path):
     assert load(tmp_path, "bert").notes[-2:] == [
         "the tokenizer puts '[CLS]' (2) before a text: kept before prompts and scored texts",
-        "the tokenizer puts '[SEP]' (3) after a text: left out, since texts go on here",
+        "the tokenizer puts '[SEP]' (3) after a text: left out, since the text is continued",
     ]
     assert not [note for note in load(tmp_path, "gpt2").notes if "puts" in note]
 
@@ -341,7 +341,7 @@ def test_files_of_texts_with_special_tokens(typed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--bos", "302"], 1, "bos must be from 0 to 301, a token id, or True or False; got 302"),
+        (["--bos", "302"], 1, "bos must be from 0 to 301, a token id, or True or False, not 302"),
         (["--bos", "-1"], 1, "bos must be from 0 to 301"),
         (["--bos", "x"], 2, "argument --bos: invalid int value: 'x'"),
         (["--bos", "1", "--no-bos"], 2, "argument --no-bos: not allowed with argument --bos"),

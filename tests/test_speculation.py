@@ -258,7 +258,7 @@ def test_what_is_no_draft_is_refused(model, wrong):
 
 
 def test_a_draft_needs_the_same_vocabulary(model):
-    with pytest.raises(ValueError, match="has another vocabulary"):
+    with pytest.raises(ValueError, match="has a different vocabulary"):
         model.generate([1], draft=random_gpt2(n_vocab=N_VOCAB + 1)[0])
     with pytest.raises(ValueError, match="num_beams=1 only"):
         model.generate([1], draft="prompt", num_beams=2)

@@ -133,7 +133,9 @@ def test_a_model_without_a_tokenizer_continues_ids_only():
     assert result.text == "" and len(result.token_ids) == 5
     assert list(model.stream([1, 2], max_new_tokens=5)) == []
     for attempt in (lambda: model.generate("text"), lambda: model.generate([1], stop="x")):
-        with pytest.raises(TokenizerError, match="without a tokenizer: give token ids, or a tokenizer"):
+        with pytest.raises(
+            TokenizerError, match="has no tokenizer: pass token ids, or load it with a tokenizer"
+        ):
             attempt()
 
 
@@ -230,7 +232,7 @@ def test_streams_may_alternate():
 
 def test_a_stream_takes_one_prompt_and_gives_one_text():
     model, _ = random_gpt2()
-    with pytest.raises(TypeError, match="stream continues one prompt, but got a list of 2: use generate"):
+    with pytest.raises(TypeError, match="stream continues one prompt, not a list of 2: use generate"):
         model.stream([[1], [2]])
     with pytest.raises(ValueError, match="use generate for num_return_sequences above 1"):
         model.stream([1], num_return_sequences=2)

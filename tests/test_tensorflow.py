@@ -68,12 +68,12 @@ def test_tensors_and_logits_are_those_of_tensorflow(name):
 
 
 def test_what_is_told(copy):
-    right = "a checkpoint of TensorFlow, {} variables; their checksums are right"
+    right = "a TensorFlow checkpoint, {} variables; their checksums are correct"
     for name, notes in {
         "run1": [f"model-2.index: {right.format(28)}"],
         "sharded": [
             f"model.ckpt.index: {right.format(16)}",
-            "35 variables of the training are left aside",
+            "35 training variables are ignored",
         ],
         "half": [f"model.ckpt.index: {right.format(28)}"],
     }.items():
@@ -164,25 +164,23 @@ def test_the_latest_is_not_clear(copy):
     refused(path, rf"checkpoint does not name the latest checkpoint, as .*: give the path of {one}, {two}$")
     (path / "checkpoint").unlink()
     refused(
-        path, rf"several checkpoints of TensorFlow, and no file 'checkpoint' .*: give one of {one}, {two}$"
+        path, rf"holds several TensorFlow checkpoints, but no file 'checkpoint' .*: give one of {one}, {two}$"
     )
     one.unlink()
     assert hashes(path) == HASHES["run1"]
     two.unlink()
     refused(path, "has no config.json")
     (path / "checkpoint").write_text('model_checkpoint_path: "model-3"\n')
-    refused(path, r"no .*/model-3\.index: get that file, and the data that belong to it$")
+    refused(path, r"no .*/model-3\.index: get that file and its data$")
 
 
 def test_paths_of_parts(copy):
     path = copy()
     (path / "model-2.meta").touch()
     for name in ("model-2.meta", "model-2.data-00000-of-00001"):
-        refused(
-            path / name, rf"is a part of a checkpoint of TensorFlow: give its index, {path}/model-2\.index$"
-        )
-    refused(path / "model-2", rf"of a checkpoint of TensorFlow give the index, {path / 'model-2'}\.index$")
-    refused(path / "hparams.json", "is not a file of weights: give the directory that it is in")
+        refused(path / name, rf"is a part of a TensorFlow checkpoint: give its index, {path}/model-2\.index$")
+    refused(path / "model-2", rf": for a TensorFlow checkpoint give the index, {path / 'model-2'}\.index$")
+    refused(path / "hparams.json", "is not a file of weights: give its directory,")
     (path / "config.json").write_text('{"model_type": "gpt2"}')
     refused(path, r"it has model-1\.index, model-2\.index; to load one of them, give the path of that file$")
     assert hashes(path / "model-2.index") == HASHES["run1"]
@@ -191,7 +189,10 @@ def test_paths_of_parts(copy):
 def test_files_that_are_missing(copy):
     path = copy("sharded")
     (path / "model.ckpt.data-00001-of-00003").unlink()
-    refused(path, r"data-00001-of-00003 is missing: by model\.ckpt\.index it holds variable 'model/h0/attn/")
+    refused(
+        path,
+        r"data-00001-of-00003 is missing: according to model\.ckpt\.index it holds variable 'model/h0/attn/",
+    )
     (path / "hparams.json").unlink()
     refused(
         path, r"has no hparams\.json beside it, .*: copy hparams\.json, encoder\.json and vocab\.bpe from"
@@ -236,7 +237,7 @@ def test_without_a_number_of_heads_there_are_12_as_in_the_program(copy):
         (
             {"n_inner": 99},
             ConfigError,
-            r"hparams\.json says 'n_inner': 99, which OpenAI's program does not have",
+            r"hparams\.json has 'n_inner': 99, which OpenAI's program does not have",
         ),
     ],
 )
@@ -254,9 +255,7 @@ def test_settings_of_other_programs(copy):
     (path / "hparams.json").write_text(json.dumps(given | off))
     assert hashes(path) == HASHES["run1"]
     (path / "hparams.json").write_text(json.dumps(given | {"rotary": True}))
-    assert (
-        open_checkpoint(path, strict=False).notes[1].startswith("hparams.json says 'rotary': True, left as")
-    )
+    assert open_checkpoint(path, strict=False).notes[1].startswith("hparams.json's 'rotary': True is ign")
 
 
 # ---- a writer of bundles, from the description of their format
@@ -359,26 +358,29 @@ def test_tables_of_several_blocks(in_a_block, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": 3}, "has the dtype I32; weights are read from F64, F32, F16, BF16"),
-        ({"dtype": 7}, "has the dtype 7 of TensorFlow; weights are read from"),
+        ({"dtype": 3}, "has the dtype I32; supported: F64, F32, F16, BF16"),
+        ({"dtype": 7}, "has the dtype 7 of TensorFlow; supported:"),
         ({"dtype": 19}, "'model/wpe' has 24 bytes, but its shape .3, 2. takes 12"),
-        ({"shape": (3, 2, 1)}, "holds no GPT-2 of OpenAI's program: it has no matrix model/wpe"),
+        ({"shape": (3, 2, 1)}, "does not hold a GPT-2 of OpenAI's program: it has no matrix model/wpe"),
         ({"shape": (4, 2)}, "has 24 bytes, but its shape .4, 2. takes 32"),
         ({"shape": (-3, 2)}, "has 24 bytes, but its shape .18446744073709551613, 2. takes"),
         ({"shape": (1,) * 255}, "is damaged: a variable has 255 dimensions"),
         ({"shard": 1}, r"a\.data-00001-of-00001 is missing"),
         (
             {"offset": 10**6},
-            "is truncated: by a.index variable 'model/wpe' ends at byte 1000024, but the file",
+            "is truncated: according to a.index variable 'model/wpe' ends at byte 1000024, but the file",
         ),
-        ({"offset": -4}, "is truncated: by a.index variable 'model/wpe' ends at byte 18446744073709551636"),
+        (
+            {"offset": -4},
+            "is truncated: according to a.index variable 'model/wpe' ends at byte 18446744073709551636",
+        ),
         ({"offset": 0}, "is damaged: the checksum of variable 'model/wpe' is wrong; get the file again"),
         ({"crc": 1}, "is damaged: the checksum of variable 'model/wpe' is wrong"),
         ({"more": field(7, b"")}, "'model/wpe' is stored in parts .a partitioned variable.*save it whole"),
-        ({"more": field(4, b"ab")}, "is damaged: a message has a field of another kind"),
-        ({"more": b"\x3b"}, "is damaged: a message is cut off"),
-        ({"more": b"\x3a\x05ab"}, "is damaged: a message is cut off"),
-        ({"more": b"\x38" + b"\x80" * 11}, "is damaged: a number has no end"),
+        ({"more": field(4, b"ab")}, "is damaged: a message has a field of the wrong type"),
+        ({"more": b"\x3b"}, "is damaged: a message is truncated"),
+        ({"more": b"\x3a\x05ab"}, "is damaged: a message is truncated"),
+        ({"more": b"\x38" + b"\x80" * 11}, "is damaged: a number is truncated"),
     ],
 )
 def test_variables_that_cannot_be(changes, message, tmp_path):
@@ -392,18 +394,18 @@ def test_what_else_is_stored(tmp_path):
         **{"model/ln_f/b/Adam_1": one, "model/h0/ln_1/b/Momentum": one},
     }
     checkpoint = open_checkpoint(written(tmp_path, variables() | state))
-    assert checkpoint.notes[1] == "5 variables of the training are left aside"
+    assert checkpoint.notes[1] == "5 training variables are ignored"
     for name in ("model/adapter/w", "other/wte", "model/scale"):
         path = written(tmp_path, variables() | {name: one if name != "model/scale" else one[0]})
         refused(path, f"tensor '{name}' not expected .strict=False")
-        assert f"tensor '{name}' left aside" in open_checkpoint(path, strict=False).notes[-1]
-    # Of what is left aside nothing needs to be there.
+        assert f"tensor '{name}' ignored" in open_checkpoint(path, strict=False).notes[-1]
+    # Of what is ignored nothing needs to be there.
     elsewhere = {"other/wte": {"shard": 1, "dtype": 7, "more": field(7, b"")}}
     path = written(tmp_path, variables() | {"other/wte": one}, elsewhere)
     checkpoint = open_checkpoint(path, strict=False)
     assert len(checkpoint.tensors) == 16
     assert (
-        checkpoint.notes[0] == "a.index: a checkpoint of TensorFlow, 16 variables; their checksums are right"
+        checkpoint.notes[0] == "a.index: a TensorFlow checkpoint, 16 variables; their checksums are correct"
     )
     refused(written(tmp_path, {"layer/.ATTRIBUTES/VARIABLE_VALUE": one}), "it has no matrix model/wte")
 
@@ -411,10 +413,13 @@ def test_what_else_is_stored(tmp_path):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (header(endianness=1), "was written on a big-endian machine: save the model again on another one"),
-        (header(consumer=2), "was written for later readers than those of today"),
-        (header(shards=0), "is damaged: it does not say how many files of data there are"),
-        ((b"a", header()[1]), "is damaged: it does not say how many"),
+        (
+            header(endianness=1),
+            "was written on a big-endian machine: save the model again on a little-endian one",
+        ),
+        (header(consumer=2), "needs a later reader than this one: give the model"),
+        (header(shards=0), "is damaged: the number of data files is missing"),
+        ((b"a", header()[1]), "is damaged: the number of data"),
     ],
 )
 def test_headers_that_cannot_be(head, message, tmp_path):
@@ -439,9 +444,11 @@ def test_tables_that_cannot_be(tmp_path):
     assert told(table([header(), (b"b", one), (b"a", one)])) == (
         "is damaged: its keys are not in order; get the file again"
     )
-    assert told(table([])).startswith("is damaged: it does not say how many files of data")
+    assert told(table([])).startswith("is damaged: the number of data")
     assert told(table([header(), (b"\xff", one)])).startswith(r"is damaged: the name b'\xff' is not UTF-8")
-    assert told(table([header()], compression=1)).startswith("is compressed, as TensorFlow does not write it")
+    assert told(table([header()], compression=1)).startswith(
+        "is compressed, which TensorFlow never does: save the model"
+    )
     assert told(pointing(b"ab")).startswith("is damaged: a block is too short")
     assert told(pointing(b"\xff" * 8)).startswith("is damaged: a block is too short")
     assert told(pointing(b"\0\xff\x01\0" + bytes(8))).startswith(
@@ -452,9 +459,11 @@ def test_tables_that_cannot_be(tmp_path):
     )
     beyond = b"\0\1\2a" + varint(1000) + b"\5"
     assert told(pointing(beyond[:2] + b"\3" + beyond[3:] + bytes(4) + b"\1\0\0\0")) == (
-        "is damaged: a block is at byte 1000, of 5 bytes, which is beyond the file's end; get the file again"
+        "is damaged: a block is at byte 1000, of 5 bytes, which is past the file's end; get the file again"
     )
-    assert told(bytes(60)).startswith("is truncated, or not the index of a checkpoint of TensorFlow")
+    assert told(bytes(60)).startswith(
+        "is truncated, or not the index of a TensorFlow checkpoint, as its last"
+    )
     with open(path, "wb") as file:
         file.truncate(2**23)
     assert "too many for the index of a GPT-2 (at most 4194304)" in told_of(path)
@@ -591,7 +600,7 @@ def test_an_index_of_several_blocks(tmp_path):
     (tmp_path / "hparams.json").write_text(json.dumps(SIZES))
     assert (tmp_path / "a.index").stat().st_size > 2**18
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.notes[1] == "100 variables of the training are left aside"
+    assert checkpoint.notes[1] == "100 training variables are ignored"
     for name, info in checkpoint.tensors.items():
         assert checkpoint.read(name).tobytes() == arrays[info.name].tobytes()
 

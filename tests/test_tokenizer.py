@@ -303,7 +303,7 @@ def test_objects_that_are_no_tokenizers():
     bad = as_tokenizer(SimpleNamespace(encode=lambda text: ["a"], decode=lambda ids: b"bytes"))
     with pytest.raises(TypeError, match="flat list"):
         bad.encode("x")
-    with pytest.raises(TypeError, match="must give a str, not bytes"):
+    with pytest.raises(TypeError, match="must return a str, not bytes"):
         bad.decode([1])
     with pytest.raises(TypeError, match="must be a str"):
         bad.encode(b"x")

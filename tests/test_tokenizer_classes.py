@@ -354,7 +354,7 @@ def test_sentencepiece_that_is_not_installed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "without pieces"), (b"\x07x", "is damaged, it is no SentencePiece model")],
+    [(b"", "without pieces"), (b"\x07x", "is damaged: it is not a SentencePiece model")],
 )
 def test_a_damaged_sentencepiece_model(tmp_path, data, message):
     pytest.importorskip("sentencepiece")

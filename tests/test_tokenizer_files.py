@@ -108,7 +108,7 @@ def test_without_files(tmp_path):
     assert load(tmp_path, 50257) is gpt2_tokenizer()
     with pytest.raises(
         TokenizerError,
-        match=r"has no tokenizer files; needed is tokenizer.json, .*tokenizer= \(--tokenizer\)",
+        match=r"has no tokenizer files; gpt2c needs tokenizer.json, .*tokenizer= \(--tokenizer\)",
     ):
         load(tmp_path, 50258)
 
@@ -134,7 +134,7 @@ def test_bos_before_every_text(tmp_path):
         assert tokenizer.offsets("a é", ids) == plain.offsets("a é", ids)
         assert tokenizer.decode([178, *ids]) == "<|endoftext|>a é"
     files["tokenizer_config.json"]["bos_token"] = None
-    with pytest.raises(TokenizerError, match=r"put the token None beside every text, but the files do not"):
+    with pytest.raises(TokenizerError, match=r"put the token None around every text, but the files lack it"):
         load(write(tmp_path / "b", files), 316)
 
 
@@ -298,18 +298,18 @@ def test_damaged_files(tmp_path):
     vocab, merges = DESCRIPTION["model"]["vocab"], DESCRIPTION["model"]["merges"]
     last = max(vocab, key=vocab.get)
     cases = [
-        ("{", r"tokenizer.json is damaged, it is not valid JSON: Expecting"),
+        ("{", r"tokenizer.json is damaged: it is not valid JSON: Expecting"),
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
-        ("[" * 100_000, "is damaged, it is nested too deeply for a tokenizer's JSON$"),
+        ("[" * 100_000, "is damaged: it is nested too deeply for a tokenizer's JSON$"),
         ("[]", r"tokenizer.json must hold a JSON object, not \[\]"),
-        ({}, 'is no tokenizer.json: there is no "model" in it'),
+        ({}, 'is not a tokenizer.json: it has no "model"'),
         (described(model={"vocab": None}), "a BPE needs a vocabulary"),
         (described(model={"merges": None}), "a BPE needs a vocabulary"),
-        (described(model={"vocab": {}}), "must be whole numbers, and at least one is needed"),
-        (described(model={"vocab": vocab | {last: "1"}}), "must be whole numbers"),
-        (described(model={"vocab": vocab | {last: True}}), "must be whole numbers"),
+        (described(model={"vocab": {}}), "must be integers, and at least one is needed"),
+        (described(model={"vocab": vocab | {last: "1"}}), "must be integers"),
+        (described(model={"vocab": vocab | {last: True}}), "must be integers"),
         (described(model={"vocab": vocab | {"<|endoftext|>": "7"}}, added_tokens=[]),
-         r"the id of '<\|endoftext\|>' must be a whole number, not '7'"),
+         r"the id of '<\|endoftext\|>' must be an integer, not '7'"),
         (described(model={"vocab": vocab | {last: 7}}), "both have the id 7"),
         (described(model={"merges": [*merges, ["q", "zz"]]}), "merge 60, 'q' .* needs the token 'zz'"),
         (described(model={"merges": [*merges, "q z"]}), "needs the token 'qz', which is not in the"),
@@ -355,7 +355,7 @@ def test_damage_beside_the_tokenizer(tmp_path):
             ({"added_tokens_decoder": {"317": {"content": "[PAD]"}}}, r"'\[PAD\]' has two ids, 316 and 317"),
             (
                 {"tokenizer_class": "T5Tokenizer", "extra_ids": 10**12},
-                "extra_ids must be a whole number from 0",
+                "extra_ids must be an integer from 0",
             ),
             ({"added_tokens_decoder": [1]}, r"added_tokens_decoder must be an object, not \[1\]"),
         ],
@@ -393,7 +393,7 @@ def test_damage_of_the_older_layout(tmp_path):
     ):
         load(tmp_path, 316)
     (tmp_path / "merges.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(TokenizerError, match=r"merges.txt is damaged, it is not UTF-8"):
+    with pytest.raises(TokenizerError, match=r"merges.txt is damaged: it is not UTF-8"):
         load(tmp_path, 316)
     write(tmp_path, {"merges.txt": "", "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer"}})
     with pytest.raises(

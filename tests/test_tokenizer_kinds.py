@@ -471,7 +471,7 @@ def test_an_unknown_character_is_no_written_beginning():
     unknown = of.library.token_to_id("<unk>")
     assert of.model.bos_token_id == unknown
     assert of.model.score("[the", special=True).token_ids == alone(of, "[the")
-    with pytest.raises(ValueError, match=r"the text is the beginning of a text alone, which is not scored"):
+    with pytest.raises(ValueError, match=r"the text consists only of start tokens, which are not scored"):
         kind("wordpiece").model.score("[CLS]", special=True)
 
 
@@ -539,7 +539,7 @@ def test_a_prompt_that_is_truncated_keeps_its_beginning():
 
 def test_ids_that_no_token_has():
     for of in map(kind, MAKERS):
-        with pytest.raises(ValueError, match="token ids must be from 0 on; got -1 to 3"):
+        with pytest.raises(ValueError, match="token ids must be at least 0; these run from -1 to 3"):
             of.tokenizer.decode([3, -1])
 
 

@@ -52,7 +52,7 @@ def test_the_sound_files(tmp_path):
 @pytest.mark.parametrize("size", [20, 4096, 8192, 20_000, len(MERGES.encode()) - 3, len(MERGES.encode()) - 8])
 def test_cut_merges_are_refused(tmp_path, size):
     write(tmp_path, {"vocab.json": VOCAB, "merges.txt": MERGES.encode()[:size].decode("utf-8", "ignore")})
-    with pytest.raises(TokenizerError, match=r"merges are cut.*Get it again"):
+    with pytest.raises(TokenizerError, match=r"merges are truncated.*Get the file again"):
         load(tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_cut_merges_are_refused(tmp_path, size):
 def test_merges_cut_between_lines_are_refused(tmp_path, lines):
     kept = MERGES.splitlines(keepends=True)[:-lines]
     write(tmp_path, {"vocab.json": VOCAB, "merges.txt": "".join(kept)})
-    with pytest.raises(TokenizerError, match=r"merges are cut: no line of them makes '.*', the first of"):
+    with pytest.raises(TokenizerError, match=r"merges are truncated: none of them makes '.*', the first of"):
         load(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_cut_merges_of_a_vocabulary_in_another_order(tmp_path):
     write(tmp_path, {"vocab.json": vocab, "merges.txt": MERGES})
     assert load(tmp_path).encode("The king") == [order[i] for i in load(BUNDLED).encode("The king")]
     write(tmp_path, {"merges.txt": "".join(MERGES.splitlines(keepends=True)[:-200])})
-    with pytest.raises(TokenizerError, match=r"merges are cut"):
+    with pytest.raises(TokenizerError, match=r"merges are truncated"):
         load(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, name):
         file.truncate(2**30)
     tracemalloc.start()
     with pytest.raises(
-        TokenizerError, match=r"has 1,073,741,824 bytes, and .* may have 67,108,864: .*tokenizer="
+        TokenizerError, match=r"has 1,073,741,824 bytes, but .* may have at most 67,108,864: .*tokenizer="
     ):
         load(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -246,7 +246,7 @@ def test_what_is_no_tokenizer(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.bin").touch()
     cases = {
-        tmp_path / "empty": r"empty has no tokenizer files; needed is one of tokenizer.json, vocab.json",
+        tmp_path / "empty": r"empty has no tokenizer files; it needs one of tokenizer.json, vocab.json",
         tmp_path / "model.bin": r"model.bin is not a tokenizer file, which ends with .json, .txt, .model",
         tmp_path / "none": r"there is no file or directory '.*none': tokenizer takes a directory",
         "": "there is no file or directory ''",
@@ -299,7 +299,7 @@ def test_scores_of_two_tokenizers_do_not_go_into_one_directory(tmp_path, other):
     assert run(*command).returncode == 0
     failed = run(*command, "--tokenizer", other)
     assert failed.returncode == 1
-    assert "holds outputs of other settings (tokenizer_sha256 was" in failed.stderr
+    assert "holds outputs with other settings (tokenizer_sha256 was" in failed.stderr
     copied = write(tmp_path / "copy", {path.name: path.read_bytes() for path in other.iterdir()})
     for source in (other, copied):
         assert run(*command[:-1], tmp_path / "second", "--tokenizer", source).returncode == 0

@@ -94,5 +94,5 @@ def test_a_trace_is_text_and_json(bundled):
 
 
 def test_trace_must_be_yes_or_no(bundled):
-    with pytest.raises(TypeError, match="trace must be True or False; got 10"):
+    with pytest.raises(TypeError, match="trace must be True or False, not 10"):
         bundled.generate("a", trace=10)

@@ -158,17 +158,17 @@ def test_a_text_shorter_than_the_context_is_not_marked():
     [
         (
             {"greenlist_ratio": 1.0},
-            "greenlist_ratio of watermarking_config must be above 0 and below 1; got 1",
+            "greenlist_ratio of watermarking_config must be above 0 and below 1, not 1",
         ),
-        ({"bias": math.inf}, "bias of watermarking_config must be from -1e6 to 1e6; got inf"),
+        ({"bias": math.inf}, "bias of watermarking_config must be from -1e6 to 1e6, not inf"),
         (
             {"hashing_key": -1},
-            "hashing_key of watermarking_config must be from 0 to 9223372036854775807; got -1",
+            "hashing_key of watermarking_config must be from 0 to 9223372036854775807, not -1",
         ),
-        ({"context_width": 0}, "context_width of watermarking_config must be at least 1; got 0"),
+        ({"context_width": 0}, "context_width of watermarking_config must be at least 1, not 0"),
         (
             {"seeding_scheme": "x"},
-            "seeding_scheme of watermarking_config must be 'lefthash' or 'selfhash'; got 'x'",
+            "seeding_scheme of watermarking_config must be 'lefthash' or 'selfhash', not 'x'",
         ),
         (
             {"key": 1},
@@ -177,7 +177,7 @@ def test_a_text_shorter_than_the_context_is_not_marked():
         ),
         (
             7,
-            "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None; got 7 (int)",
+            "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None, not 7 (int)",
         ),
     ],
 )
@@ -192,9 +192,9 @@ def test_what_is_not_allowed_is_told(config, message):
 
 
 def test_a_text_too_short_to_be_looked_at_is_refused():
-    with pytest.raises(ValueError, match="the text has 1 token; a watermark is looked for in 2 or more"):
+    with pytest.raises(ValueError, match="the text has 1 token; detecting a watermark needs at least 2"):
         MODEL.detect_watermark([5])
-    with pytest.raises(ValueError, match="the text has 2 tokens; a watermark is looked for in 3 or more"):
+    with pytest.raises(ValueError, match="the text has 2 tokens; detecting a watermark needs at least 3"):
         MODEL.detect_watermark([5, 6], SELF)
 
 

@@ -76,11 +76,11 @@ def test_the_bundled_model_is_what_its_file_holds():
 def test_a_name_that_is_not_there(bundled):
     weights = bundled.weights
     for name, hint in (
-        ("h.3.attn.c_attn.weights", r"is 'h\.3\.attn\.c_attn\.weight' or .* meant\?"),
-        ("transformer.h.3.mlp.c_fc.bias", r"is 'h\.3\.mlp\.c_fc\.bias' or .* meant\?"),
+        ("h.3.attn.c_attn.weights", r"did you mean 'h\.3\.attn\.c_attn\.weight' or .*\?"),
+        ("transformer.h.3.mlp.c_fc.bias", r"did you mean 'h\.3\.mlp\.c_fc\.bias' or .*\?"),
         ("lm_head.weight", r"the head is tied to 'wte\.weight'"),
-        ("qwzx", r"the names are like 'h\.0\.ln_1\.weight', .*: list\(weights\) shows all"),
-        (3, r"no tensor 3; the names are like"),
+        ("qwzx", r"names look like 'h\.0\.ln_1\.weight', .*; list\(weights\) has all"),
+        (3, r"no tensor 3; names look like"),
     ):
         assert name not in weights and weights.get(name) is None
         with pytest.raises(KeyError, match=hint):

@@ -17,7 +17,7 @@ now = time.perf_counter
 
 
 class Engine:
-    """What an engine has to offer.
+    """The interface of an engine.
 
     ``start(prompts)`` gives the last logits [n, vocab] and begins n texts; ``step(tokens)`` adds one token to
     each and gives logits [n, vocab].
@@ -33,14 +33,14 @@ class Engine:
             self.group = 8 if choice == "eight padded" else 1
 
     def prefill(self, ids):
-        """From nothing to the last logits."""
+        """A prompt, without a cache, to its last logits."""
         self.start(ids[None])
 
     def argmax(self, logits):
         return logits.argmax(-1)
 
     def decode(self, prompts, n):
-        """Greedy tokens [texts, n + 1], and the seconds that those after the first took."""
+        """Greedy tokens [texts, n + 1], and the seconds for those after the first."""
         tokens = [self.argmax(self.start(prompts))]
         begin = now()
         for _ in range(n):
@@ -428,7 +428,7 @@ class Llama(Engine):
         return [self.score(ids) for ids in texts]
 
     def score(self, ids):
-        """Its API gives logits; what is left is done with NumPy, a few rows at a time."""
+        """Its API gives logits; NumPy does the rest, a few rows at a time."""
         self.now, self.seen = self.context(1, self.flash), 0
         self.c.llama_memory_clear(self.c.llama_get_memory(self.now), False)
         logits, targets = self._run(ids[None, :-1], every=True), ids[1:]

@@ -1,6 +1,6 @@
-"""Makes a GPT-2 124M of random weights and its conversion for every engine; run by against_peers.py prepare.
+"""Makes a GPT-2 124M with random weights and converts it for every engine; run by against_peers.py prepare.
 
-    python models.py [STEP …]      in the directory that is to hold them; default: the steps that are missing
+    python models.py [STEP …]      in the target directory; default: the missing steps
 
 model      model/              Hugging Face layout: safetensors, config, a vocabulary of GPT-2's size
 reference  reference.npz       prompts, greedy continuations, logits, log-probabilities by transformers
@@ -137,7 +137,7 @@ def state():
 
 
 def onnx_graph(score):
-    """The graph by hand, with the fused operators that ONNX Runtime has for its CPU.
+    """Build the graph from the fused operators of ONNX Runtime for CPUs.
 
     Its output: the logits of the last row; or, with ``score``, the log-probabilities of ``targets``.
     """

@@ -1,4 +1,4 @@
-"""Sets up what is measured beside gpt2c: an environment with pinned packages, llama.cpp for this machine."""
+"""Sets up the other engines: an environment with pinned packages, and llama.cpp for this machine."""
 
 from __future__ import annotations
 

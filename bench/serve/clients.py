@@ -27,8 +27,8 @@ from gpt2c.scoring.comparison import SAMPLE
 THREADS = 2
 N_VOCAB = 50256  # without the end of a text
 FEWEST, MOST = 40, 64  # new tokens of a text
-WARM_UP = 2.0  # seconds before anything counts,
-WARM_UP_EACH = 0.06  # and so many for each client: their first texts all begin at once
+WARM_UP = 2.0  # seconds before the measurement,
+WARM_UP_EACH = 0.06  # and this for each client: their first texts all begin at once
 Goals = list[tuple[str, bool]]
 """What was to be reached, with the figure, and whether it was."""
 
@@ -38,7 +38,7 @@ Goals = list[tuple[str, bool]]
 
 @dataclass
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     port: int
     process: subprocess.Popen
@@ -87,7 +87,7 @@ def serving(command: Sequence[object], **options) -> Iterator[Served]:
 
 
 def gpt2c_command(model: Path | str, threads: int = THREADS, *more: object) -> list[object]:
-    """What serves a packed file."""
+    """The command that serves a packed file."""
     return [sys.executable, "-m", "gpt2c", "serve", "-m", model, "-t", threads, "--port", "{port}", *more]
 
 
@@ -104,7 +104,7 @@ class Client:
         self.headers: dict[bytes, bytes] = {}
 
     async def connect(self, limit: int = 1 << 16, buffer: int | None = None) -> None:
-        """Open the connection; ``limit`` and ``buffer`` are what is kept unread, here and by the system."""
+        """Open the connection; ``limit`` and ``buffer`` bound the unread bytes, here and in the system."""
         opened = socket.socket()
         if buffer is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -138,7 +138,7 @@ class Client:
         return await self.reader.readline()
 
     async def ask(self, body: dict) -> int:
-        """Ask for a text, again as often as the server is busy; how often it was."""
+        """Request a text, again while the server is busy; return the number of refusals."""
         refused = 0
         while (status := await self.send("/v1/completions", body)) == 429:
             await self.rest()
@@ -149,7 +149,7 @@ class Client:
         return refused
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body of an answer as it comes."""
+        """The body of an answer as it arrives."""
         reader = self.reader
         if self.headers.get(b"transfer-encoding") == b"chunked":
             while size := int(await reader.readline(), 16):
@@ -168,7 +168,7 @@ class Client:
         return b"".join([piece async for piece in self.pieces()])
 
     def close(self) -> None:
-        """End the connection at once, whatever is under way on it."""
+        """Close the connection at once, whatever is in progress on it."""
         if self.writer is not None:
             self.writer.transport.abort()
             self.reader = self.writer = None
@@ -176,7 +176,7 @@ class Client:
 
 @dataclass
 class Text:
-    """What a client saw of one request."""
+    """What a client received for one request."""
 
     begin: float
     times: list[float] = field(default_factory=list)
@@ -184,11 +184,11 @@ class Text:
     tokens: int = 0
     """How many the server has counted; 0: it has not come to its end."""
     refused: int = 0
-    """How often the client was told to come again later."""
+    """How often the client was asked to retry later."""
 
 
 async def stream(client: Client, body: dict, text: Text) -> None:
-    """Let a text come piece by piece."""
+    """Receive a text piece by piece."""
     text.refused = await client.ask(body)
     left = b""
     async for piece in client.pieces():
@@ -226,7 +226,7 @@ def words(rng: random.Random, length: int = 200) -> str:
 
 
 async def load(server: Served, clients: int, seconds: float, beside: Callable | None = None) -> dict:
-    """What so many clients get, who ask one request after another.
+    """The answers to this number of clients, which send one request after another.
 
     ``beside(begin, end)`` is awaited at the same time; its result is left out.
     """
@@ -257,7 +257,7 @@ async def until(end: float, server: Served, work: Iterable[Coroutine]) -> float:
 
 
 def summary(texts: Sequence[Text], begin: float, end: float) -> dict:
-    """Rates and waits of the pieces that came between two moments."""
+    """Rates and waits of the pieces that arrived between two moments."""
     ended = [text for text in texts if text.tokens]
     n_pieces = sum(len(text.times) for text in ended)
     per_piece = sum(text.tokens for text in ended) / n_pieces if n_pieces else 1
@@ -287,12 +287,12 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def shown(value: object) -> str:
-    """A cell: numbers with three digits that count."""
+    """A cell: numbers with three significant digits."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 
 def progress(what: str) -> None:
-    """Tell on stderr what is measured now."""
+    """Report on stderr what is being measured."""
     print(f"… {what}", file=sys.stderr, flush=True)

@@ -65,7 +65,7 @@ def in_process(options: argparse.Namespace) -> tuple[list[dict], Goals]:
 
 
 def long_prompt(options: argparse.Namespace) -> tuple[list[dict], Goals]:
-    """Eight texts go on while a long prompt arrives."""
+    """Eight texts continue while a long prompt arrives."""
     model = GPT2.from_pretrained(options.model, threads=THREADS)
     rng = random.Random(0)
     slices, alone, beside = [], [], []

@@ -29,7 +29,7 @@ LEAVING, SLOW = 200, 200
 
 
 def faults(options: argparse.Namespace) -> tuple[list[dict], Goals]:
-    """Eight good clients alone and beside others."""
+    """Eight well-behaved clients alone and beside others."""
     seen: Counter[str] = Counter()
 
     async def bad_ones(port: int, begin: float, end: float) -> None:
@@ -58,7 +58,7 @@ def faults(options: argparse.Namespace) -> tuple[list[dict], Goals]:
 
 
 async def leave(port: int, rng: random.Random, seen: Counter) -> None:
-    """Go away in the middle of a text."""
+    """Disconnect in the middle of a text."""
     client = Client(port)
     await client.ask(request(rng) | {"user": "leaving"})
     pieces = client.pieces()
@@ -69,7 +69,7 @@ async def leave(port: int, rng: random.Random, seen: Counter) -> None:
 
 
 async def send_slowly(port: int, rng: random.Random, seen: Counter) -> None:
-    """Send a request byte by byte, until the server has enough of it."""
+    """Send a request byte by byte, until the server gives up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     seen["slow to send"] += 1
     with contextlib.closing(writer):
@@ -81,7 +81,7 @@ async def send_slowly(port: int, rng: random.Random, seen: Counter) -> None:
 
 
 async def read_slowly(port: int, rng: random.Random, seen: Counter) -> None:
-    """Take in an answer byte by byte."""
+    """Read an answer byte by byte."""
     client = Client(port)
     await client.connect(limit=64, buffer=2048)
     await client.ask(request(rng) | {"user": "slow"})
@@ -131,7 +131,7 @@ def soak(options: argparse.Namespace) -> tuple[list[dict], Goals]:
 
 
 def any_request(rng: random.Random) -> tuple[str, dict | bytes]:
-    """A request of any kind, or bytes that are none."""
+    """A request of any kind, or bytes that are not a request."""
     text, ids = words(rng), request(rng)
     plain = {"prompt": text, "max_tokens": rng.randint(1, 48), "seed": rng.randrange(2**32)}
     kinds = ("tokens", "words", "completions")

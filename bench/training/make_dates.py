@@ -3,7 +3,7 @@
 `python make_dates.py DIR` writes to DIR
 
 - train.tsv and heldout.tsv: a date as people write it, its digits and the form, separated by tabs. Every day
-  of the years 1000 to 2999 occurs once, in a form drawn at random; 10,000 of the days are held out.
+  of the years 1000 to 2999 occurs once, in a random form; 10,000 of the days are held out.
 - vocab.json and merges.txt: a byte-level BPE of 512 tokens, learned from train.tsv; each digit is a token.
 """
 

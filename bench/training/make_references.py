@@ -1,10 +1,10 @@
 """Write what transformers computes with the two models, in float32 with plain ("eager") attention.
 
-`python make_references.py DATA OUT` reads the models in OUT/dates and OUT/masked, those that are there,
-and writes beside them
+`python make_references.py DATA OUT` reads the models in OUT/dates and OUT/masked, if they exist, and writes
+next to them
 
-- dates/cases.tsv: 200 of the days held out: the text and its digits;
-- dates/reference.json: 20 of these texts, their token ids and what greedy decoding writes;
+- dates/cases.tsv: 200 of the held-out days: the text and its digits;
+- dates/reference.json: 20 of these texts, their token ids and the greedy output;
 - dates/cross-attention.npz: the attention weights of one text;
 - masked/reference.npz: ten sentences with [MASK] and the five most probable tokens for it.
 """
@@ -91,7 +91,7 @@ def masked(folder):
 
 
 def main():
-    """Write the references of the models that are there."""
+    """Write the references of the models that exist."""
     data, out = map(Path, sys.argv[1:])
     if (out / "dates").exists():
         dates(data, out / "dates")

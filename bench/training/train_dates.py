@@ -1,7 +1,7 @@
 """Train the dates model on what make_dates.py wrote.
 
 `python train_dates.py DATA OUT` trains an encoder-decoder (BERT, GPT-2 with cross-attention), saves it to OUT
-in float16 and prints how many of the days held out it writes without a mistake, by form.
+in float16 and prints how many of the held-out days it writes without a mistake, by form.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def collate(sources, targets):
 
 
 def batches(sources, targets, step):
-    """Yield batches of sources of about one length, in an order that depends on the step alone."""
+    """Yield batches of sources of about one length, in an order that depends only on the step."""
     lengths = np.array([len(s) for s in sources])
     epoch_steps = len(sources) // BATCH
     while True:
@@ -92,7 +92,7 @@ def loss(model, batch):
 
 @torch.no_grad()
 def held_out_loss(model, batch):
-    """Return the loss on one batch of the days held out."""
+    """Return the loss on one batch of the held-out days."""
     with torch.autocast("cpu", torch.bfloat16):
         return loss(model, batch).item()
 
@@ -111,7 +111,7 @@ def exact(model, sources, targets):
 
 
 def main():
-    """Train, save and judge."""
+    """Train, save and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)

@@ -49,7 +49,7 @@ def orthogonal(g):
 
 
 def optimizers(model, muon, adamw):
-    """Return Muon for the matrices of the layers and AdamW for all the rest."""
+    """Return Muon for the matrices of the layers and AdamW for the rest."""
     matrices, rest = [], []
     for name, p in model.named_parameters():
         hidden = p.dim() == 2 and (".layer." in name or ".h." in name)
@@ -61,12 +61,12 @@ def optimizers(model, muon, adamw):
 
 
 def rate(step, elapsed):
-    """Return the learning rate's factor: 100 steps of warm-up, flat to 40 % of the time, then down to 2 %."""
+    """Return the factor of the learning rate: 100 steps up, constant to 40 % of the time, linear to 2 %."""
     return min(1, (step + 1) / 100) * (1 if elapsed < 0.4 else 0.02 + 0.98 * max(0, 1 - elapsed) / 0.6)
 
 
 def train(model, loss, batches, evaluate, out, args):
-    """Train until the minutes are over, and continue from out/checkpoint.pt where there is one.
+    """Train until the time is over, resuming from out/checkpoint.pt if it exists.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def train(model, loss, batches, evaluate, out, args):
     batches : callable
         From a step to an iterator over the batches from that step on.
     evaluate : callable
-        From the model to its loss on the data held out.
+        From the model to its loss on the held-out data.
     out : Path
         The folder of checkpoint.pt and loss.csv.
     """

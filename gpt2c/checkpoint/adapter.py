@@ -1,8 +1,9 @@
 """LoRA adapters as PEFT saves them: what their tensors change.
 
 Names and formulae are those of PEFT 0.21 (``tuners/lora`` and ``utils/save_and_load.py``). A pair A, B adds
-``scaling * B A`` to a matrix; for GPT-2's dense layers, which are stored as [in, out], and for embeddings its
-transpose. What an adapter stores whole, such as ``modules_to_save`` and trained biases, replaces.
+``scaling * B A`` to a matrix; for GPT-2's dense layers, which are stored as [in, out], and for embeddings,
+the transpose. Tensors that an adapter stores whole, such as ``modules_to_save`` and trained biases, replace
+the base's.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _NAME = re.compile(
     r"|(?P<rows>token_adapter\.trainable_tokens_delta)(?:\.\w+)?"
     r"|(?:(?P<base>(?:token_adapter\.)?base_layer|original_module)\.|(?P<own>modules_to_save)\.(?:\w+\.)?)?(?P<whole>weight|bias))"
 )
-# Of a tensor; those of GPT-2 have less than 100 characters.
+# Longest name of a tensor; GPT-2's have fewer than 100 characters.
 _LONGEST_NAME = 200
-# What there must be, too.
+# The partners that a tensor needs.
 _PARTNERS = {
     "lora_B.weight": ("lora_A.weight",),
     "lora_embedding_B": ("lora_embedding_A",),
@@ -43,17 +44,17 @@ _PARTNERS = {
 
 
 class LowRank(NamedTuple):
-    """What a pair A, B adds to a matrix."""
+    """The change that a pair A, B adds to a matrix."""
 
     a: TensorInfo  # [r, in]
     b: TensorInfo  # [out, r]
     scaling: float
     transposed: bool  # the matrix is stored as [in, out]
-    magnitude: TensorInfo | None = None  # of DoRA: the norms that outputs have afterwards
+    magnitude: TensorInfo | None = None  # for DoRA: the norms of the outputs afterwards
 
 
 class Adapter(NamedTuple):
-    """An adapter on disk. The names are canonical ones."""
+    """An adapter on disk. Names are canonical."""
 
     path: Path
     name: str  # for display
@@ -61,14 +62,14 @@ class Adapter(NamedTuple):
     settings: Settings
     files: list[RegularFile]
     pairs: dict[str, LowRank]
-    biases: dict[str, tuple[TensorInfo, float]]  # what is added to a bias, and the factor on it
-    rows: dict[str, tuple[list[int], TensorInfo]]  # rows that are replaced
-    base: dict[str, TensorInfo]  # tensors of the base itself, as it was changed or enlarged
-    own: dict[str, TensorInfo]  # modules_to_save, which take the place of the base's
+    biases: dict[str, tuple[TensorInfo, float]]  # the change to a bias, and the factor on it
+    rows: dict[str, tuple[list[int], TensorInfo]]  # replaced rows
+    base: dict[str, TensorInfo]  # tensors of the base itself, changed or enlarged
+    own: dict[str, TensorInfo]  # modules_to_save, which replace the base's
 
     @property
     def replaced(self) -> set[str]:
-        """The tensors that are not added to but replaced, in whole or in part."""
+        """The tensors that are replaced, in whole or in part, rather than added to."""
         return {*self.rows, *self.base, *self.own}
 
 
@@ -82,19 +83,19 @@ def open_adapter(path: Path, name: str, weight: float, stack: contextlib.ExitSta
     name : str
         For display.
     weight : float
-        A factor on what it adds.
+        A factor on its changes.
     stack : ExitStack
-        Its file is entered into it.
+        Closes the file.
 
     Raises
     ------
     CheckpointError
-        It is damaged, or asks for something that gpt2c does not do.
+        It is damaged, or asks for something gpt2c does not support.
     """
     if not (path / ADAPTER_CONFIG).exists():
         inside = path.parent if path.is_file() else path
-        hint = f": give the directory that it is in, {inside}" if (inside / ADAPTER_CONFIG).exists() else ""
-        raise CheckpointError(f"{path} is no adapter, which is a directory with {ADAPTER_CONFIG}{hint}")
+        hint = f"; give the directory {inside}" if (inside / ADAPTER_CONFIG).exists() else ""
+        raise CheckpointError(f"{path} is not an adapter: that is a directory with {ADAPTER_CONFIG}{hint}")
     settings = read_settings(path / ADAPTER_CONFIG)
     file = next((path / name for name in ADAPTER_FILES if (path / name).exists()), None)
     if file is None:
@@ -104,7 +105,7 @@ def open_adapter(path: Path, name: str, weight: float, stack: contextlib.ExitSta
     files, stored, _ = open_weights(file, stack)
     adapter = Adapter(path, name, weight, settings, files, **_sorted(stored, settings, file))
     if not adapter.pairs and not adapter.biases and not adapter.replaced:
-        raise CheckpointError(f"{file} holds nothing: save the adapter again")
+        raise CheckpointError(f"{file} is empty: save the adapter again")
     if settings.tokens and not adapter.rows:
         raise CheckpointError(
             f"{path / ADAPTER_CONFIG} has trainable_token_indices, but {file} holds no such tokens"
@@ -113,18 +114,18 @@ def open_adapter(path: Path, name: str, weight: float, stack: contextlib.ExitSta
 
 
 def _parts(stored: list[TensorInfo], settings: Settings, file: Path) -> dict[tuple[str, str], TensorInfo]:
-    """The tensors by module, and what they are of it."""
+    """The tensors by module and by their role in it."""
     parts: dict[tuple[str, str], TensorInfo] = {}
     spellings: dict[str, str] = {}
     for tensor in stored:
         name = tensor.name.removeprefix("base_model.model.")
         found = _NAME.fullmatch(name) if len(name) <= _LONGEST_NAME else None
         if found is None or (found["kind"], found["pair"]) == ("lora_A", "bias"):
-            raise CheckpointError(f"{file}: tensor {shown(tensor.name)} is none of a LoRA adapter's")
+            raise CheckpointError(f"{file}: tensor {shown(tensor.name)} does not belong to a LoRA adapter")
         module = found["module"]
         other = spellings.setdefault(canonical(f"{module}.weight"), module)
         if other != module:
-            raise CheckpointError(f"{file} has one module twice, as {shown(other)} and as {shown(module)}")
+            raise CheckpointError(f"{file} has a module twice, as {shown(other)} and as {shown(module)}")
         kind = found["kind"] and f"{found['kind']}.{found['pair']}"
         kind = kind or found["embedding"] or found["magnitude"] or found["rows"]
         if kind is None:
@@ -132,15 +133,15 @@ def _parts(stored: list[TensorInfo], settings: Settings, file: Path) -> dict[tup
             kind = f"{found['own'] or ('own' if is_own else 'base')}.{found['whole']}"
         if (module, kind) in parts:
             raise CheckpointError(
-                f"{file} holds {shown(tensor.name)} and {shown(parts[module, kind].name)}, of which one "
-                "alone can count: is it a file of two adapters?"
+                f"{file} holds {shown(tensor.name)} and {shown(parts[module, kind].name)}, but "
+                "only one of them can apply: does the file hold two adapters?"
             )
         parts[module, kind] = tensor
     return parts
 
 
 def _sorted(stored: list[TensorInfo], settings: Settings, file: Path) -> dict[str, dict[str, Any]]:
-    """What each tensor is for: the fields of an `Adapter` that hold tensors."""
+    """The fields of an `Adapter` that hold tensors."""
     pairs: dict[str, LowRank] = {}
     biases: dict[str, tuple[TensorInfo, float]] = {}
     rows: dict[str, tuple[list[int], TensorInfo]] = {}
@@ -152,7 +153,7 @@ def _sorted(stored: list[TensorInfo], settings: Settings, file: Path) -> dict[st
         if kind.startswith("own."):
             own[canonical(f"{module}.{kind[4:]}")] = tensor
         elif kind.startswith("modules_to_save."):
-            # PEFT stores it once more where the vocabulary was resized.
+            # PEFT stores it again if the vocabulary was resized.
             own.setdefault(canonical(f"{module}.{kind.split('.')[1]}"), tensor)
         elif kind.startswith("base."):
             base[canonical(f"{module}.{kind[5:]}")] = tensor
@@ -181,13 +182,13 @@ def _pair(
     if len(a.shape) != 2 or len(b.shape) != 2 or (a.shape[0], b.shape[1]) != (rank, rank):
         raise CheckpointError(
             f"{file}: {shown(a.name)} and its B have the shapes {list(a.shape)} and {list(b.shape)}, but "
-            f"{ADAPTER_CONFIG} says rank {rank}: [{rank}, in] and [out, {rank}] are needed"
+            f"{ADAPTER_CONFIG} says rank {rank}; needed: [{rank}, in] and [out, {rank}]"
         )
     # Dense layers of GPT-2 are stored as [in, out], as embeddings are; heads are torch's Linear, [out, in].
     transposed = "embedding" in kind or canonical(module).startswith("h.")
     magnitude = parts.get((module, "lora_magnitude_vector"))
     if (magnitude is not None) != settings.is_dora:
-        there = "there is" if magnitude else "there is no"
+        there = "there is a" if magnitude else "there is no"
         raise CheckpointError(
             f"{file}: {ADAPTER_CONFIG} says use_dora {str(settings.is_dora).lower()}, but {there} "
             f"lora_magnitude_vector for {module}"

@@ -1,4 +1,4 @@
-"""What the adapter_config.json of a LoRA adapter says, of the adapter and of its base."""
+"""The adapter_config.json of a LoRA adapter: its settings and its base."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .hub import looks_like_name
 
 __all__ = ["Settings", "base_of", "needed_by", "read_settings", "refusal"]
 
-# They decide what was trained, and so which tensors there are, but not what these do.
+# They decide what was trained, so which tensors exist, but not what these do.
 _IGNORED = (
     "task_type auto_mapping peft_version inference_mode target_modules exclude_modules lora_dropout "
     "fan_in_fan_out bias layers_to_transform layers_pattern loftq_config eva_config corda_config "
@@ -26,22 +26,22 @@ _HONOURED = (
     "peft_type r lora_alpha rank_pattern alpha_pattern use_rslora use_dora lora_bias modules_to_save "
     "trainable_token_indices ensure_weight_tying base_model_name_or_path revision init_lora_weights"
 )
-# Others change the base's weights as well when training begins.
+# Others also change the base's weights when training starts.
 _INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 class Settings(NamedTuple):
-    """What adapter_config.json says."""
+    """The contents of an adapter_config.json."""
 
     rank: int
     alpha: float
-    ranks: dict[str, int]  # patterns of modules -> what counts for them
+    ranks: dict[str, int]  # patterns of modules -> their rank
     alphas: dict[str, float]
     is_rank_stabilised: bool
     is_dora: bool
-    own: tuple[str, ...]  # modules that are stored whole
-    tokens: dict[str, list[int]]  # modules -> the rows of them that are stored
-    ties: bool  # the embedding and the head, whatever was trained
+    own: tuple[str, ...]  # modules stored whole
+    tokens: dict[str, list[int]]  # modules -> their stored rows
+    ties: bool  # ties the embedding and the head, whatever was trained
     base: str | None
     revision: str | None
     where: str
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
         return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
 
     def is_own(self, module: str) -> bool:
-        """Whether a module, or one that it is in, is among those that are stored whole."""
+        """Whether a module, or one that contains it, is stored whole."""
         parts = module.split(".")
         return any(".".join(parts[: n + 1]).endswith(self.own) for n in range(len(parts)))
 
@@ -66,15 +66,15 @@ class Settings(NamedTuple):
 
 
 def refusal(where: object, what: str) -> CheckpointError:
-    """An error for what only PEFT can do."""
+    """An error for features that only PEFT has."""
     return CheckpointError(
-        f"{where} {what}, which gpt2c does not do: merge the adapter with PEFT, "
+        f"{where} {what}, which gpt2c does not support: merge the adapter with PEFT, "
         "`model.merge_and_unload().save_pretrained(DIRECTORY)`, and load that directory"
     )
 
 
 def read_settings(path: Path) -> Settings:
-    """What an adapter_config.json says; a CheckpointError where gpt2c cannot do it."""
+    """Read an adapter_config.json; a CheckpointError for anything gpt2c does not support."""
     values = read_object(path)
     if values.get("peft_type") != "LORA":
         raise refusal(path, f"says peft_type {shown(values.get('peft_type'))}")
@@ -84,7 +84,7 @@ def read_settings(path: Path) -> Settings:
             raise refusal(path, f"says {key} {shown(value)}")
     beginning = values.get("init_lora_weights", True)
     if not (isinstance(beginning, bool) or beginning in _INITIALISATIONS):
-        raise refusal(path, f"says init_lora_weights {shown(beginning)}, by which the base changes too")
+        raise refusal(path, f"says init_lora_weights {shown(beginning)} (it also changes the base)")
     read = _Values(values, path)
     return Settings(
         rank=read.number("r", 8, int),
@@ -103,15 +103,15 @@ def read_settings(path: Path) -> Settings:
 
 
 class _Values:
-    """The values of an adapter_config.json, each checked when it is taken."""
+    """The values of an adapter_config.json, each checked when it is read."""
 
     def __init__(self, values: Mapping[str, Any], path: Path) -> None:
         self.values, self.path = values, path
 
     def error(self, key: str, allowed: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path}: {key} is {shown(self.values.get(key))}; {allowed} is needed: "
-            "get the adapter again, or correct it"
+            f"{self.path}: {key} is {shown(self.values.get(key))}; allowed: {allowed}. "
+            "Get the adapter again or correct it"
         )
 
     def number(self, key: str, default: float, kind: type) -> Any:
@@ -143,7 +143,7 @@ class _Values:
         if not isinstance(value, dict) or not all(_is_number(item, kind) for item in value.values()):
             raise self.error(key, "an object of numbers by names of modules")
         for pattern in value:
-            # How many ways there are to match a name, each of which may be tried in vain.
+            # The number of ways to match a name, each of which may be tried in vain.
             ways = math.prod(part.count("|") + 1 for part in re.split("[()]", pattern))
             ways *= 2 ** pattern.count("?") * 50 ** len(re.findall("[*+{]", pattern))
             if re.search(r"\)[*+{?]", pattern) or ways > 10**6:
@@ -175,27 +175,27 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def base_of(path: Path, name: str) -> tuple[str, str | None]:
-    """The model that the adapter in a directory was trained on, as it says: a path, or a name and revision.
+    """The base model named by the adapter in a directory: a path, or a name and revision.
 
-    Raises CheckpointError, which tells how to give it.
+    Raises CheckpointError, which says how to give the base.
     """
     settings = read_settings(path / ADAPTER_CONFIG)
     base = settings.base
     if base is None:
         raise CheckpointError(
-            f"{name} is a LoRA adapter that does not say for which model: give the base: {_give_base(name)}"
+            f"{name} is a LoRA adapter that does not name its base; give it: {_give_base(name)}"
         )
     place = next((place for place in (path / base, Path(base)) if place.exists()), None)
     if place is None and not looks_like_name(base):
         raise CheckpointError(
-            f"{name} is a LoRA adapter for {base!r}, which is not there: give the base: {_give_base(name)}"
+            f"{name} is a LoRA adapter for {base!r}, which does not exist; give the base: {_give_base(name)}"
         )
     return (base, settings.revision) if place is None else (str(place), None)
 
 
 @contextlib.contextmanager
 def needed_by(name: str) -> Iterator[None]:
-    """A context for opening the base of an adapter, whose errors tell how to give it."""
+    """A context for opening the base of an adapter; its errors say how to give the base."""
     try:
         yield
     except CheckpointError as error:

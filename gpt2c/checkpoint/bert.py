@@ -1,7 +1,7 @@
-"""The tensors of BERT, RoBERTa and DistilBERT, as transformers stores them, and how they become gpt2c's.
+"""The tensors of BERT, RoBERTa and DistilBERT, as transformers stores them, and their mapping to gpt2c's.
 
 Dense layers are torch's Linear, [out, in]. Queries, keys and values come from three of them, which are read
-side by side as one. The matrices of a classifier stay as they are, [out, in], as those of a GPT-2.
+side by side as one. The matrices of a classifier stay [out, in], as for GPT-2.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["entries", "match_bert"]
 
 
 class _Spelling(NamedTuple):
-    """Names of tensors, without their endings: that in gpt2c -> that in files."""
+    """Names of tensors, without their endings: name in gpt2c -> name in files."""
 
-    prefix: str  # before the names of the body where the model has a head
-    layer: str  # before those of a layer
+    prefix: str  # before the names of the body if the model has a head
+    layer: str  # before the names of a layer
     layers: dict[str, str]
     others: dict[str, str]
-    pooler: str  # the layer before the labels of a text, and that of these
+    pooler: str  # the layer before the labels of a text, and the labels' own
     classifier: str
-    bias: tuple[str, ...]  # the names of the bias of tokens, the one that counts first
+    bias: tuple[str, ...]  # names of the token bias, the effective one first
 
 
 _QKV = ("attn.query", "attn.key", "attn.value")
@@ -92,9 +92,9 @@ _SPELLINGS = {"bert": _BERT, "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "dist
 _LAYER = re.compile(r"h\.(\d+)\.(.+)")
 _OLD_ENDING = re.compile(r"(.*\bLayerNorm\.)(gamma|beta)")
 _ENDINGS = {"gamma": "weight", "beta": "bias"}
-# Whole numbers that old versions store with the weights.
+# Integers that old versions store with the weights.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-# Of the next-sentence head and of pooler_output; of the head that predicts tokens.
+# Tensors of the next-sentence head and of pooler_output; of the head that predicts tokens.
 _OF_PAIRS = re.compile(r"(pooler\.dense|cls\.seq_relationship)\.(weight|bias)")
 _OF_TOKENS = re.compile(
     r"(cls\.predictions|cls\.predictions\.(transform\.(dense|LayerNorm)|decoder)"
@@ -103,9 +103,9 @@ _OF_TOKENS = re.compile(
 
 
 class _Stored(NamedTuple):
-    """A tensor, or a part of one, as files have it."""
+    """A tensor, or a part of one, in a file."""
 
-    canonical: str  # of the whole
+    canonical: str  # name of the whole
     name: str  # without a prefix
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -120,7 +120,7 @@ def match_bert(
     Returns
     -------
     config : Config
-        Without the head that predicts tokens, if no class is named and it is not stored.
+        Without the head that predicts tokens if no class is named and the head is not stored.
     tensors : dict
         Canonical name -> TensorInfo, in the order of the model.
     notes : list of str
@@ -150,7 +150,7 @@ def match_bert(
 
 
 def entries(config: Config) -> Iterator[Entry]:
-    """What a file of weights for `bert_config.bert_to_hf` holds."""
+    """The contents of a file of weights for `bert_config.bert_to_hf`."""
     spelling = _BERT if config.n_types else _DISTILBERT
     has_head = config.masked_head or config.head is not None
     for part in _whole(config, spelling, _usual_bias(spelling), config.n_ctx):
@@ -161,7 +161,7 @@ def entries(config: Config) -> Iterator[Entry]:
 
 
 def _whole(config: Config, spelling: _Spelling, bias: str, n_rows: int) -> Iterator[_Stored]:
-    """What files hold of a model, in its order; their table of positions has ``n_rows`` rows."""
+    """The tensors of a model in files, in order; their position table has ``n_rows`` rows."""
     pooled = config.head is not None and config.head.pooled
     others = spelling.others | {
         "pooler": spelling.pooler,
@@ -191,7 +191,7 @@ def _whole(config: Config, spelling: _Spelling, bias: str, n_rows: int) -> Itera
 
 
 def _bare(stored: Iterable[TensorInfo], spelling: _Spelling) -> tuple[list[TensorInfo], list[str]]:
-    """The tensors under their names of today, without prefixes; notes on these."""
+    """The tensors under their current names, without prefixes; notes on the prefixes."""
     found = [tensor._replace(name=without_wrappers(tensor.name)) for tensor in stored]
     embedding = f"{_BERT.others['wte']}.weight"
     prefix = next(
@@ -200,7 +200,7 @@ def _bare(stored: Iterable[TensorInfo], spelling: _Spelling) -> tuple[list[Tenso
     prefix = prefix.removesuffix(spelling.prefix)
     if not all(tensor.name.startswith(prefix) for tensor in found):
         prefix = ""
-    notes = [f"{shown(prefix)} before every name is taken away"] if prefix else []
+    notes = [f"{shown(prefix)} is removed from every name"] if prefix else []
     bare = []
     for tensor in found:
         name = tensor.name.removeprefix(prefix).removeprefix(spelling.prefix)
@@ -212,14 +212,14 @@ def _bare(stored: Iterable[TensorInfo], spelling: _Spelling) -> tuple[list[Tenso
 
 
 def _usual_bias(spelling: _Spelling) -> str:
-    """The name of the bias of tokens in files of today."""
+    """The current name of the token bias."""
     return min(spelling.bias, key=len)
 
 
 def _one_bias(
     stored: list[TensorInfo], names: tuple[str, ...], counts: str
 ) -> tuple[list[TensorInfo], list[str]]:
-    """The tensors without the bias of tokens under its other name; a note if that has bytes of its own."""
+    """The tensors without the token bias under its other name; a note if that has its own bytes."""
     kept = [tensor for tensor in stored if tensor.name == counts or tensor.name not in names]
     first = next((tensor for tensor in kept if tensor.name == counts), None)
     others = [t for t in stored if t.name in names and t.name != counts and t._replace(name=counts) != first]
@@ -230,7 +230,7 @@ def _one_bias(
 
 
 def _assembled(whole: list[_Stored], found: dict[str, TensorInfo], config: Config) -> dict[str, TensorInfo]:
-    """The tensors by canonical name, as they are read."""
+    """The tensors to read, by canonical name."""
     parts: dict[str, list[TensorInfo]] = {}
     for part in whole:
         tensor = found[part.name]

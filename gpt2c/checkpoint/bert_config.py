@@ -1,4 +1,4 @@
-"""config.json of BERT, RoBERTa, XLM-RoBERTa and DistilBERT, read as transformers writes it, and written.
+"""Reading and writing config.json of BERT, RoBERTa, XLM-RoBERTa and DistilBERT, as transformers does.
 
 Every field of transformers' ``BertConfig``, ``RobertaConfig`` and ``DistilBertConfig`` that changes a result
 is honoured or refused by name. Meanings and defaults are those of transformers 4.57.
@@ -21,10 +21,10 @@ _EPSILON = 1e-12
 
 
 class _Family(NamedTuple):
-    """What the models of one model_type are called, and where their fields are."""
+    """Names for the models of one model_type, and the keys of their fields."""
 
     model: str  # for messages
-    classes: str  # how the names of its classes begin
+    classes: str  # prefix of its class names
     keys: Mapping[str, tuple[str, ...]]  # name in Config -> keys in config.json, the usual one first
     defaults: Mapping[str, Any]
 
@@ -75,7 +75,7 @@ _CLASSES = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassi
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 
 _REFUSED = REFUSED | {
-    "is_decoder": "a decoder, whose tokens see only those before them, is not supported",
+    "is_decoder": "decoders, whose tokens attend only to earlier ones, are not supported",
     "add_cross_attention": "cross-attention to an encoder is not supported",
 }
 _IGNORED = IGNORED | {
@@ -86,7 +86,7 @@ _IGNORED = IGNORED | {
             "seq_classif_dropout"
         ),
         "the table of positions is stored": "sinusoidal_pos_embds",
-        "tie_word_embeddings says it": "tie_weights_",
+        "given by tie_word_embeddings": "tie_weights_",
         "not read by transformers": (
             "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
             "pooler_size_per_head pooler_type"
@@ -99,7 +99,7 @@ _IGNORED = IGNORED | {
 def bert_from_hf(values: Mapping[str, Any]) -> Config:
     """Make a Config from the contents of a ``config.json`` whose model_type is one of `hf_config.BERTS`.
 
-    Where it names no class, the Config has the head that predicts tokens, which need not be stored.
+    If it names no class, the Config has the head that predicts tokens, which need not be stored.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def bert_from_hf(values: Mapping[str, Any]) -> Config:
             masked = False
         elif masked and fields["activation"] != "gelu":
             raise ConfigError(
-                f"hidden_act is {shown(values['hidden_act'])}; allowed for a {family.model} that predicts "
-                "tokens: 'gelu', which its head has in any case"
+                f"hidden_act is {shown(values['hidden_act'])}; a {family.model} that predicts "
+                "tokens allows only 'gelu', which its head always uses"
             )
     if not masked and fields["tie_word_embeddings"] is False:
         fields["tie_word_embeddings"] = True
@@ -146,26 +146,26 @@ def bert_from_hf(values: Mapping[str, Any]) -> Config:
 
 
 def bert_to_hf(config: Config) -> dict[str, Any]:
-    """The contents of a config.json that `bert_from_hf` and transformers read as this Config.
+    """The config.json that `bert_from_hf` and transformers read as this Config.
 
-    It is that of a BERT, or of a DistilBERT if there are no token types.
+    It describes a BERT, or a DistilBERT if there are no token types.
 
     Raises
     ------
     ConfigError
-        Neither has such a model.
+        Neither can describe this model.
     """
     kind = "bert" if config.n_types else "distilbert"
     family, head = FAMILIES[kind], config.head
     pooling = "tanh" if config.n_types else "relu"
     if head is not None and head.pooled and head.activation != pooling:
         raise ConfigError(
-            f"the head's activation is {head.activation!r}; that of a {family.model} in transformers is "
+            f"the head's activation is {head.activation!r}; in transformers a {family.model} always has "
             f"{pooling!r}"
         )
     if kind == "distilbert" and config.layer_norm_epsilon != _EPSILON:
         raise ConfigError(
-            f"layer_norm_epsilon is {config.layer_norm_epsilon}; that of a {family.model} in transformers is "
+            f"layer_norm_epsilon is {config.layer_norm_epsilon}; in transformers a {family.model} always has "
             f"{_EPSILON}"
         )
     name = family.classes + ("ForMaskedLM" if config.masked_head else "Model")
@@ -183,19 +183,19 @@ def bert_to_hf(config: Config) -> dict[str, Any]:
 
 
 def _tokenizer_class(config: Config) -> dict[str, str]:
-    """The class of the tokenizer, where it is not the one that goes with the model_type that is written."""
+    """The class of the tokenizer, if it is not the one that goes with the written model_type."""
     classes = {"roberta": "RobertaTokenizer", "xlm-roberta": "XLMRobertaTokenizer"}
     found = classes.get(said(config).get("model_type", ""))
     return {} if found is None else {"tokenizer_class": found}
 
 
 def said(config: Config) -> dict[str, Any]:
-    """The values of the keys of config.json that a Config was made from, or their defaults."""
+    """The values of the keys in a Config's config.json, or their defaults."""
     return {setting.key: setting.value for setting in config.report}
 
 
 def names_no_class(config: Config) -> bool:
-    """Whether the config.json that it was made from leaves open which head the model has."""
+    """Whether its config.json leaves the model's head open."""
     return not said(config).get("architectures")
 
 
@@ -205,17 +205,17 @@ def _is_masked(values: Mapping[str, Any], has_head: bool) -> bool:
     found = any(name.endswith(_MASKED) for name in names)
     if found and has_head:
         raise ConfigError(
-            f"architectures names several heads, {shown(names)}: leave the one that the model has"
+            f"architectures names several heads, {shown(names)}: keep only the one that the model has"
         )
     return found or not names
 
 
 def _check_sizes(fields: Mapping[str, Any], family: _Family) -> None:
-    """Refuse sizes that are none, by their keys; `Config` refuses those that are too large."""
+    """Refuse values that are not sizes, by their keys; `Config` refuses those that are too large."""
     for name in ("n_layer", "n_head", "n_embd", "n_inner", "n_ctx", "n_vocab", "n_types"):
         if name in fields and (type(fields[name]) is not int or fields[name] < 1):
             raise ConfigError(
-                f"{family.keys[name][0]} is {shown(fields[name])}; allowed: an integer from 1 on"
+                f"{family.keys[name][0]} is {shown(fields[name])}; allowed: an integer of at least 1"
             )
     if fields["n_embd"] % fields["n_head"]:
         width, heads = family.keys["n_embd"][0], family.keys["n_head"][0]
@@ -223,11 +223,11 @@ def _check_sizes(fields: Mapping[str, Any], family: _Family) -> None:
 
 
 def _check_positions(values: Mapping[str, Any], report: list[Setting]) -> None:
-    """Refuse positions that are not added to the embedding."""
+    """Refuse position embeddings other than absolute ones."""
     kind = values.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise ConfigError(
-            f"position_embedding_type is {shown(kind)}; allowed: 'absolute'. Distances between tokens in "
+            f"position_embedding_type is {shown(kind)}; allowed: 'absolute'. Relative positions in "
             "attention are not supported"
         )
     report.append(
@@ -238,13 +238,13 @@ def _check_positions(values: Mapping[str, Any], report: list[Setting]) -> None:
 
 
 def _skipped(values: Mapping[str, Any], n_positions: int, report: list[Setting]) -> int:
-    """The rows of RoBERTa's table of positions that no token uses: it counts from pad_token_id + 1 on."""
+    """The unused rows of RoBERTa's position table: positions start at pad_token_id + 1."""
     pad = values.get("pad_token_id", _ROBERTA_PAD)
     if type(pad) is not int or not 0 <= pad < n_positions - 1:
         raise ConfigError(
             f"pad_token_id is {shown(pad)}; allowed: an integer from 0 to {n_positions - 2}, since positions "
-            f"begin behind it and max_position_embeddings is {n_positions}"
+            f"start after it and max_position_embeddings is {n_positions}"
         )
     status = "honoured" if "pad_token_id" in values else "default"
-    report.append(Setting("pad_token_id", pad, status, f"positions begin at {pad + 1}"))
+    report.append(Setting("pad_token_id", pad, status, f"positions start at {pad + 1}"))
     return pad + 1

@@ -36,5 +36,5 @@ def is_encoder_decoder(source: Any) -> bool:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False  # who loads it says what is wrong
+        return False  # the loader reports what is wrong
     return isinstance(values, dict) and values.get("model_type") == ENCODER_DECODER

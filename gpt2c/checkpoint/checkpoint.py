@@ -1,4 +1,4 @@
-"""A model on disk: its configuration, where its tensors are, and how they are read."""
+"""A model on disk: its configuration, the location of its tensors, and how they are read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Checkpoint:
     """A model on disk, checked to be complete and consistent; made by ``open_checkpoint``.
 
     Its weight files stay open until it is closed or no longer referenced. All reads use these open files,
-    even if other files have taken their names.
+    even if their names now lead to others.
 
     Attributes
     ----------
     config : Config
-        With the bos and eos ids of generation_config.json where there is one.
+        With the bos and eos ids of generation_config.json, if there is one.
     directory : Path
-        Where the tokenizer's files are; or the GGUF file that it is in.
+        The directory of the tokenizer's files, or the GGUF file that contains it.
     name : str
         For display: the hub name or the path, as given.
     tensors : dict
@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def is_merged(self) -> bool:
-        """Whether adapters are merged into what is read."""
+        """Whether adapters are merged into the tensors as they are read."""
         return False
 
     def read(self, name: str) -> np.ndarray:
@@ -91,7 +91,7 @@ class Checkpoint:
             try:
                 yield
             except CheckpointError:
-                # A change explains why something could not be read.
+                # A change explains why reading failed.
                 self._check_files()
                 raise
             self._check_files()
@@ -109,10 +109,10 @@ class Checkpoint:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of the weight files, one after the other, in the order of their names.
+        """SHA-256 of the concatenated weight files, in the order of their names.
 
-        It covers the bytes that `read` uses, even if other files have taken the names. CheckpointError if a
-        file was changed after it was opened.
+        It covers the bytes that `read` uses, even if the names now lead to other files. Raises
+        CheckpointError if a file was changed after it was opened.
         """
         return self._hash_of_files()
 
@@ -120,7 +120,7 @@ class Checkpoint:
         import hashlib  # takes longer than opening a model
 
         found = hashlib.sha256()
-        # An adapter's files come after the base's, whatever their folders are called.
+        # An adapter's files come after the base's, whatever the names of their folders.
         folders = list(dict.fromkeys(path.parent for path in self.files))
         for file in sorted(self.files.values(), key=lambda f: (folders.index(f.path.parent), f.path)):
             offset = 0
@@ -129,8 +129,8 @@ class Checkpoint:
                 offset += len(block)
             if not file.is_unchanged():
                 raise CheckpointError(
-                    f"{file.path} was changed after the model was read from it, so the SHA-256 of what was "
-                    "read is not known: load the model again"
+                    f"{file.path} was changed after the model was read from it, so the SHA-256 of the bytes "
+                    "read is unknown: load the model again"
                 )
         return found.hexdigest()
 

@@ -1,4 +1,4 @@
-"""What an adapter does with the values of tensors, a block of rows at a time, in float64."""
+"""An adapter's changes to the values of tensors, a block of rows at a time, in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tensors import TensorInfo
 
 __all__ = ["Apply", "Blocks", "Change", "blocks_of", "changes_of", "rows_at_a_time"]
 
-# Elements that are merged at a time.
+# Elements to merge at a time.
 _BLOCK = 2**18
 
 # Changes a block of rows of a tensor, in float64, given which row is its first.
@@ -25,7 +25,7 @@ _Read = Callable[[TensorInfo], np.ndarray]
 
 
 class _Added(NamedTuple):
-    """What a pair of matrices adds."""
+    """The change that a pair of matrices adds."""
 
     pair: LowRank
     weight: float
@@ -60,7 +60,7 @@ class _Added(NamedTuple):
                 squares += np.square(block).sum(0)
             else:
                 squares[begin : begin + len(block)] = np.square(block).sum(1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is refused
+        with np.errstate(divide="ignore", invalid="ignore"):  # values that are not finite are refused
             scale /= np.sqrt(squares)
 
         def add_and_scale(block: np.ndarray, begin: int) -> None:
@@ -71,7 +71,7 @@ class _Added(NamedTuple):
 
 
 class _Bias(NamedTuple):
-    """What is added to a vector."""
+    """The change that is added to a vector."""
 
     values: TensorInfo
     scaling: float
@@ -89,7 +89,7 @@ class _Bias(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Rows of a matrix that are replaced."""
+    """Replaced rows of a matrix."""
 
     values: TensorInfo
     rows: list[int]
@@ -123,7 +123,7 @@ def _check_shape(tensor: TensorInfo, shape: tuple[int, ...]) -> None:
 
 
 def changes_of(adapter: Adapter) -> Iterator[tuple[str, Change]]:
-    """What is to be done with which tensor; rows are replaced before anything is added to them."""
+    """The changes to each tensor; rows are replaced before anything is added to them."""
     for name, (rows, values) in adapter.rows.items():
         yield name, _Rows(values, rows)
     for name, pair in adapter.pairs.items():
@@ -133,7 +133,7 @@ def changes_of(adapter: Adapter) -> Iterator[tuple[str, Change]]:
 
 
 def rows_at_a_time(shape: tuple[int, ...]) -> int:
-    """How many rows of a tensor a block has."""
+    """The number of rows in a block of a tensor."""
     return max(1, _BLOCK // max(1, math.prod(shape[1:])))
 
 

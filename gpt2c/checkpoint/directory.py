@@ -32,27 +32,27 @@ __all__ = [
     "tensors_in",
 ]
 
-# A file, or the index of several, in the order in which they are looked for.
+# A file, or the index of several, in search order.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = tuple(name for file in _FILES for name in (file, f"{file}.index.json"))
-# A LoRA adapter as PEFT saves it; the weights in the order in which they are looked for.
+# A LoRA adapter as PEFT saves it; the weights in search order.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
-# Where training programs keep the state dict among other things: Lightning, many loops of torch, DeepSpeed.
+# Keys under which training programs store the state dict: Lightning, many torch loops, DeepSpeed.
 _KEYS = ("state_dict", "model_state_dict", "model", "module")
 
-# Of files that may hold weights.
+# Suffixes of files that may hold weights.
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index", ".gguf")
-# What transformers' Trainer saves beside a model.
+# Files that transformers' Trainer saves beside a model.
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 _SHARD = re.compile(r".*-\d{5}-of-(\d{5})\.(?:safetensors|bin)")
 
-# How files of other formats begin, and what is said of them.
-_NOT_READ = "file, which gpt2c does not read: give the model that it was made from"
+# First bytes of files in other formats, and messages about them.
+_NOT_READ = "file, which gpt2c does not read: give the original model"
 _OTHERS = {
-    GGUF_MAGIC: "a GGUF file, a model by itself: give its path as the model's",
+    GGUF_MAGIC: "a GGUF file, which is a complete model: give its path as the model's",
     b"lmgg": f"a ggml {_NOT_READ}",
     b"\x89HDF": f"an HDF5 {_NOT_READ}",
 }
@@ -66,16 +66,16 @@ def is_adapter(path: Path) -> bool:
 def read_config(directory: Path, *, alone: bool = False) -> Config:
     """The Config in a directory's config.json. CheckpointError and ConfigError begin with the file's path.
 
-    ``alone`` says that only the directory was named, so that the message may name files in it.
+    ``alone``: only the directory was named, so the message may name files in it.
     """
     path = directory / "config.json"
     if not path.exists():
         if (directory / ADAPTER_CONFIG).exists():
-            raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, and no file in it")
+            raise CheckpointError(f"{directory} holds a LoRA adapter: give this directory, not a file in it")
         of_training = _of_training_programs(directory) if alone else ""
         raise CheckpointError(
-            f"{directory} has no config.json: a model's weights cannot be understood without it. That of the "
-            f"model they were trained from, copied there, serves where no sizes were changed{of_training}"
+            f"{directory} has no config.json: the weights cannot be interpreted without it. Copy that of the "
+            f"model they were trained from, if no sizes were changed{of_training}"
         )
     values = read_object(path)
     try:
@@ -98,18 +98,18 @@ def _of_training_programs(directory: Path) -> str:
             kind = kinds.get(file.read(4, 0))
             if kind is not None:
                 found[kind].append(name)
-            elif is_torch_file(file) and name != "ckpt.pt":  # nanoGPT's has been looked at
+            elif is_torch_file(file) and name != "ckpt.pt":  # nanoGPT's has been checked
                 of_torch.append(name)
     for kind, names in found.items():
         if len(names) > 1:
             return f". {' and '.join(names[:4])} are {kind}: give the path of one"
         if names:
             return f". {names[0]} is {kind}: give its path"
-    return f". If {of_torch[0]} is of nanoGPT, give its path" if of_torch else ""
+    return f". If {of_torch[0]} is nanoGPT's, give its path" if of_torch else ""
 
 
 def read_generation_config(directory: Path, config: Config) -> tuple[Config, dict[str, Any]]:
-    """The Config with the bos and eos ids of generation_config.json, and its contents: {} without one."""
+    """The Config with the bos and eos ids of generation_config.json, and its contents: {} if missing."""
     path = directory / "generation_config.json"
     if not path.exists():
         return config, {}
@@ -121,16 +121,13 @@ def read_generation_config(directory: Path, config: Config) -> tuple[Config, dic
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that holds no weights, by its name or, where it stands alone, by its first bytes."""
+    """Refuse a file without weights, by its name or, if it is on its own, by its first bytes."""
     if path.suffix == ".json":
-        raise CheckpointError(
-            f"{path} is not a file of weights: give the directory that it is in, {path.parent}"
-        )
+        raise CheckpointError(f"{path} is not a file of weights: give its directory, {path.parent}")
     shard = _SHARD.fullmatch(path.name)
     if shard and int(shard[1]) > 1:
         raise CheckpointError(
-            f"{path} is one of {int(shard[1])} shards of a model: give the directory that they are in, "
-            f"{path.parent}"
+            f"{path} is one of {int(shard[1])} shards of a model: give their directory, {path.parent}"
         )
     if (path.parent / "config.json").exists():
         return
@@ -143,15 +140,15 @@ def check_file(path: Path) -> None:
 def open_weights(
     path: Path, stack: contextlib.ExitStack, *, strict: bool = True
 ) -> tuple[list[RegularFile], list[TensorInfo], list[str]]:
-    """Open a file of weights (see check_file), or those of a directory, of which there may be several.
+    """Open a file of weights (see check_file), or all those of a directory.
 
     Parameters
     ----------
     path : Path
     stack : ExitStack
-        Every file is entered into it, so that it is closed if anything fails.
+        Closes every file, also if anything fails.
     strict : bool
-        Refuse an index of shards that does not say what is in them.
+        Refuse an index of shards that does not match their contents.
 
     Returns
     -------
@@ -181,14 +178,14 @@ def open_weights(
 
 
 def is_index(name: str) -> bool:
-    """Whether a file of `WEIGHTS` says which files hold which tensors."""
+    """Whether a file of `WEIGHTS` is an index of shards."""
     return name.endswith(".index.json")
 
 
 def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
-    """The tensors of a file, by their names, and where in it they are, for display.
+    """The tensors of a file by name, and their location in it, for display.
 
-    What kind of file it is, its first bytes say. CheckpointError if it holds no tensors with names.
+    Its first bytes determine its kind. CheckpointError if it holds no named tensors.
     """
     if not is_torch_file(file):
         _refuse_foreign(file)
@@ -201,16 +198,16 @@ def tensors_in(file: RegularFile) -> tuple[dict[str, TensorInfo], str]:
         keys = [key for key in _KEYS if _is_state_dict(found.get(key))]
         if len(keys) > 1:
             raise CheckpointError(
-                f"{file.path} holds several models, as {' and as '.join(map(repr, keys))}: where torch is "
-                f"installed, save one: torch.save(torch.load(FILE)[{keys[0]!r}], 'pytorch_model.bin')"
+                f"{file.path} holds several models, as {' and as '.join(map(repr, keys))}: with torch "
+                f"installed, save one of them: torch.save(torch.load(FILE)[{keys[0]!r}], 'pytorch_model.bin')"
             )
         if keys:
             found, where = found[keys[0]], f", below the key {keys[0]!r}"
-    # Of an optimizer, a training run or a list there is more to know than names.
+    # The names of an optimizer's, a training run's or a list's tensors do not identify them.
     if not _is_state_dict(found):
         raise CheckpointError(
-            f"{file.path} holds something else than a model's tensors by their names: "
-            "what is needed is what torch.save(model.state_dict(), FILE) writes"
+            f"{file.path} does not hold a model's tensors by name: "
+            "save it with torch.save(model.state_dict(), FILE)"
         )
     named: dict[str, TensorInfo] = {}
     for key, tensor in found.items():
@@ -224,7 +221,7 @@ def _refuse_foreign(file: RegularFile) -> None:
     """Refuse a file of a known other format, by its first bytes."""
     if file.read(100, 0).lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise CheckpointError(
-            f"{file.path} is a page of HTML, as a failed download leaves it: get the file again"
+            f"{file.path} is an HTML page, as left by a failed download: get the file again"
         )
     known = next((kind for start, kind in _OTHERS.items() if file.read(len(start), 0) == start), None)
     if known is not None:
@@ -236,10 +233,10 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def shards(index: Path) -> dict[str, list[str]]:
-    """The shards that an index names: file -> names of its tensors. All must be in its directory."""
+    """The shards in an index: file -> names of its tensors. All must be in the index's directory."""
     table = read_object(index).get("weight_map")
     if not isinstance(table, dict) or not table:
-        raise CheckpointError(f"{index} has no weight_map that says which file holds which tensor")
+        raise CheckpointError(f"{index} has no weight_map from tensors to files")
     files: dict[str, list[str]] = {}
     ending = Path(index.name.removesuffix(".index.json")).suffix
     for name, file in table.items():
@@ -247,8 +244,8 @@ def shards(index: Path) -> dict[str, list[str]]:
         plain = isinstance(file, str) and file.endswith(ending) and not set(file) & set("/\\:\0")
         if not plain:
             raise CheckpointError(
-                f"{index} says that tensor {shown(name)} is in {shown(file)}; the plain name of a {ending} "
-                "file beside the index is needed"
+                f"{index} says that tensor {shown(name)} is in {shown(file)}; needed: the plain name of a "
+                f"{ending} file beside the index"
             )
         files.setdefault(file, []).append(name)
     return files
@@ -263,14 +260,14 @@ def _open_shards(
     for file, names in shards(index).items():
         path = index.parent / file
         if not path.exists():
-            raise CheckpointError(f"{path} is missing: {index.name} says it holds {listed(names)}")
+            raise CheckpointError(f"{path} is missing: {index.name} lists {listed(names)} in it")
         files.append(stack.enter_context(RegularFile(path)))
         header, _ = tensors_in(files[-1])
         absent = [name for name in names if name not in header]
         unlisted = sorted(set(header) - set(names))
         for wrong, what in (
-            (absent, f"does not hold what {index.name} says it does"),
-            (unlisted, f"holds what {index.name} does not say it does"),
+            (absent, f"lacks tensors that {index.name} lists in it"),
+            (unlisted, f"holds tensors that {index.name} does not list"),
         ):
             if wrong and strict:
                 raise CheckpointError(f"{path} {what}: {listed(wrong)}{LOOSE}")
@@ -287,7 +284,7 @@ def _count(tensors: list[TensorInfo]) -> str:
 
 
 def advice(names: Iterable[str], path: str = "give the path of that file") -> str:
-    """What to do with a model that has these files but none of `WEIGHTS`."""
+    """Advice for a model that has these files but none of `WEIGHTS`."""
     names = sorted(names)
     others = _named_like_weights(names)
     if others:
@@ -295,7 +292,7 @@ def advice(names: Iterable[str], path: str = "give the path of that file") -> st
     foreign = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".npz"))]
     if foreign:
         return f"{foreign[0]} is in a format that gpt2c does not read; it reads {' and '.join(_FILES)}"
-    return "nothing that looks like weights is there"
+    return "it has no files that look like weights"
 
 
 def _named_like_weights(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Encoder-decoder models on disk: a folder of transformers, or one of two packed files."""
+"""Encoder-decoder models on disk: a folder from transformers, or a folder of two packed files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["load_encoder_decoder", "save_encoder_decoder"]
 Model = TypeVar("Model", bound=LoadedEncoderDecoder[Any, Any])
 
 _PARTS = ("encoder", "decoder")
-# A folder of packed files: these, config.json, and the layer between the two if there is one.
+# The names in a folder of packed files, beside config.json and the layer between the two, if any.
 _PACKED = tuple(f"{part}.gpt2c" for part in _PARTS)
 _BETWEEN = "enc_to_dec_proj"
 _PACKED_BETWEEN = f"{_BETWEEN}.safetensors"
@@ -105,19 +105,19 @@ def load_encoder_decoder(
 
 
 def _of_both(tokenizer: Any) -> tuple[Any, Any]:
-    """The tokenizers that are asked for: of the encoder, and of the decoder."""
+    """The requested tokenizers: the encoder's and the decoder's."""
     if not isinstance(tokenizer, tuple):
         return tokenizer, tokenizer
     if len(tokenizer) != 2:
         raise TypeError(
-            "tokenizer is one for both parts, or a pair (the encoder's, the decoder's); got "
+            "tokenizer must be one for both parts or a pair (the encoder's, the decoder's), not "
             f"{len(tokenizer)} in a tuple"
         )
     return tokenizer
 
 
 def save_encoder_decoder(model: LoadedEncoderDecoder[Any, Any], path: str | os.PathLike[str]) -> None:
-    """What :meth:`gpt2c.EncoderDecoder.save` does."""
+    """See :meth:`gpt2c.EncoderDecoder.save`."""
     with new_directory(os.fspath(path)) as name:
         folder = Path(name)
         for part, file in zip((model.encoder, model.decoder), _PACKED, strict=True):
@@ -134,7 +134,7 @@ def _read_pair(directory: Path) -> Pair:
     path = directory / "config.json"
     if not path.is_file():
         raise CheckpointError(
-            f"{directory} has no config.json: needed is the folder of an encoder-decoder model, as "
+            f"{directory} has no config.json: give the folder of an encoder-decoder model, as "
             "transformers or gpt2c writes it"
         )
     of_generation = directory / "generation_config.json"
@@ -145,7 +145,7 @@ def _read_pair(directory: Path) -> Pair:
 
 
 class _Opened(NamedTuple):
-    """A folder of transformers, checked to be complete."""
+    """A folder from transformers, checked to be complete."""
 
     encoder: Checkpoint
     decoder: Checkpoint
@@ -177,7 +177,7 @@ def _open(path: Path, name: str, strict: bool) -> _Opened:
                 f"{path} does not hold the encoder-decoder model of its config.json: {listed(others)} not "
                 f"expected{LOOSE}"
             )
-        notes += [f"{listed(others)} left aside (strict=False)"] if others else []
+        notes += [f"{listed(others)} ignored (strict=False)"] if others else []
         between = _between(own[_BETWEEN], configs, path)
         how: dict[str, Any] = {"source": "its config.json", "strict": strict}
         encoder, e_tensors, e_notes = match_bert(
@@ -205,21 +205,21 @@ def _open(path: Path, name: str, strict: bool) -> _Opened:
 
 
 def _tokenizer_of(path: Path, part: str) -> Path:
-    """Where the tokenizer of a part is: in a folder of its name, or beside the weights for both."""
+    """The location of a part's tokenizer: a folder of its name, or, for both, beside the weights."""
     own = path / part
     return own if any((own / file).is_file() for file in FILES) else path
 
 
 def _between(stored: list[TensorInfo], configs: Pair, path: Path) -> dict[str, TensorInfo]:
-    """The layer between encoder and decoder, of which there must be one where their widths differ."""
+    """The layer between encoder and decoder, which is required if their widths differ."""
     found = {tensor.name: tensor for tensor in stored}
     n_encoder, n_decoder = configs.encoder.n_embd, configs.decoder.n_embd
     wanted = {"weight": (n_decoder, n_encoder), "bias": (n_decoder,)} if n_encoder != n_decoder else {}
     shapes = {name: tensor.shape for name, tensor in found.items()}
     if shapes != wanted:
-        needed = f"{_BETWEEN} with the shapes {wanted}" if wanted else f"no {_BETWEEN}, as both are as wide"
+        needed = f"{_BETWEEN} with the shapes {wanted}" if wanted else f"no {_BETWEEN}"
         raise CheckpointError(
-            f"{path}: the encoder is {n_encoder} wide and the decoder {n_decoder}, so there must be "
+            f"{path}: the encoder is {n_encoder} wide and the decoder {n_decoder}, so it needs "
             f"{needed}; found: {shapes}"
         )
     return found

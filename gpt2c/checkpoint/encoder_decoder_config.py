@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
     encoder: Config
     decoder: Config
-    """Its bos is the token that a text begins with in the decoder; it never appears in results."""
+    """Its bos is the token that the decoder starts a text with; it never appears in results."""
 
 
 def pair_from_hf(values: Mapping[str, Any], generation_config: Mapping[str, Any]) -> Pair:
@@ -38,7 +38,7 @@ def pair_from_hf(values: Mapping[str, Any], generation_config: Mapping[str, Any]
     Raises
     ------
     ConfigError
-        A field is invalid, or asks for something that gpt2c does not support.
+        A field is invalid, or asks for something gpt2c does not support.
     """
     if values.get("model_type") != ENCODER_DECODER:
         raise ConfigError(
@@ -62,7 +62,7 @@ def pair_from_hf(values: Mapping[str, Any], generation_config: Mapping[str, Any]
     if found["bos_token_id"] is None:
         raise ConfigError(
             f"decoder_start_token_id is {shown(start)}; allowed: a token id from 0 to {decoder.n_vocab - 1}, "
-            "which texts begin with in the decoder; config.json or generation_config.json says it"
+            "the token that the decoder starts with; set it in config.json or generation_config.json"
         )
     return Pair(encoder, replace(decoder, **found))
 
@@ -70,7 +70,7 @@ def pair_from_hf(values: Mapping[str, Any], generation_config: Mapping[str, Any]
 def _part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = values.get(name)
     if not isinstance(found, dict):
-        raise ConfigError(f"{name} is {shown(found)}; needed: its configuration, a JSON object")
+        raise ConfigError(f"{name} is {shown(found)}; allowed: its configuration, a JSON object")
     return found
 
 
@@ -78,7 +78,7 @@ def _encoder(values: Mapping[str, Any]) -> Config:
     kind = values.get("model_type")
     if kind not in BERTS:
         raise ConfigError(f"encoder: model_type is {shown(kind)}; allowed: {', '.join(map(repr, BERTS))}")
-    # Whatever it was trained as, it has no head here.
+    # Whatever its class was, it has no head here.
     return _naming("encoder", bert_from_hf, {**values, "architectures": [f"{_BODIES[kind]}Model"]})
 
 
@@ -87,7 +87,7 @@ def _decoder(values: Mapping[str, Any]) -> Config:
     if kind != "gpt2":
         raise ConfigError(f"decoder: model_type is {shown(kind)}; allowed: 'gpt2'")
     if is_off(values.get("add_cross_attention")):
-        raise ConfigError("decoder: add_cross_attention is false or left out; allowed: true")
+        raise ConfigError("decoder: add_cross_attention is false or missing; allowed: true")
     return _naming("decoder", config_from_hf, {**values, "architectures": ["GPT2LMHeadModel"]})
 
 
@@ -100,7 +100,7 @@ def _naming(part: str, read: Any, values: Mapping[str, Any]) -> Config:
 
 
 def _first(said: tuple[Mapping[str, Any], ...], *keys: str) -> Any:
-    """The first value that is not null: of the first key, wherever it is said, then of the next."""
+    """The first value that is not null: of the first key in any of the objects, then of the next key."""
 
     def all_values() -> Iterator[Any]:
         for key in keys:

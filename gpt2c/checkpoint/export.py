@@ -33,22 +33,22 @@ __all__ = [
 
 
 def export(model: LoadedModel, path: str | os.PathLike[str], dtype: str | None) -> float:
-    """What :meth:`gpt2c.GPT2.export` does."""
+    """See :meth:`gpt2c.GPT2.export`."""
     if names_gguf(path):
-        from .gguf_export import export_gguf  # few models are exported so
+        from .gguf_export import export_gguf  # deferred, as few models are exported this way
 
         return export_gguf(model, path, dtype or "f32")
     if dtype is not None:
         raise ValueError(
-            f"dtype is {dtype!r}, and a directory has its weights in float32: leave it out, or give a name "
-            "that ends with .gguf"
+            f"dtype is {dtype!r}, but a directory always has float32 weights: leave dtype out, or give a "
+            "name that ends with .gguf"
         )
     _export_directory(model, path)
     return 0.0
 
 
 def names_gguf(path: str | os.PathLike[str]) -> bool:
-    """Whether a model that gets this name becomes a GGUF file."""
+    """Whether a model exported to this name becomes a GGUF file."""
     return os.fspath(path).lower().endswith(".gguf")
 
 
@@ -56,7 +56,7 @@ def check_exact(model: LoadedModel) -> None:
     """Raise ValueError if the weights are not those that the model was loaded from."""
     if model.dtype != "float32":
         raise ValueError(
-            f"the weights of {model.name} are rounded to {model.dtype}: load the model that it was made from "
+            f"the weights of {model.name} are rounded to {model.dtype}: load the original model "
             "in float32, and export that"
         )
 
@@ -132,6 +132,6 @@ def _entries(config: Config) -> Iterator[Entry]:
         yield from entries(config)
         return
     for name, _, shape in expected(config):
-        # GPTBigCode has dense layers of torch, [out, in].
+        # GPTBigCode has torch's dense layers, [out, in].
         is_turned = config.is_multi_query and name.startswith("h.") and len(shape) == 2
         yield Entry(of_transformers(name), name, is_turned)

@@ -30,12 +30,12 @@ __all__ = [
     "reading",
 ]
 
-# Bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB.
+# Maximum bytes of JSON in one file; the header of a GPT-2 checkpoint has 20 to 80 kB.
 MAX_JSON = 4 * 2**20
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LLMC_MAGIC = 20240326
 GGUF_MAGIC = b"GGUF"
-# No file is so large; the system's own numbers for places in files end at twice that.
+# No file is this large; the system's file offsets end at twice this.
 _LAST = 2**62
 
 
@@ -51,22 +51,22 @@ def reading(path: Path) -> Iterator[None]:
 
 
 class RegularFile:
-    """A regular file that is open for reading, until it is closed or no longer referenced.
+    """A regular file, open for reading until it is closed or no longer referenced.
 
-    All reads use one descriptor and so the same file, whatever its name leads to later. They name their
-    offset and share no position: threads, and processes after a fork, may read at the same time.
+    All reads use one descriptor and so the same file, wherever its name leads later. They name their offset
+    and share no position: threads, and processes after a fork, may read at the same time.
 
     Attributes
     ----------
     path : Path
-        The name it was opened by.
+        The path it was opened with.
     size : int
         In bytes, when it was opened.
 
     Raises
     ------
     CheckpointError
-        There is no such file, it is not a regular file, or it cannot be read; so do all methods.
+        There is no such file, it is not a regular file, or it cannot be read. All methods may raise this.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class RegularFile:
         return self._file.fileno()
 
     def read_into(self, buffer: bytearray | memoryview, offset: int) -> int:
-        """Fill a buffer of bytes from ``offset`` on. Returns how many were read: fewer at the file's end."""
+        """Fill a buffer of bytes from ``offset`` on. Returns the number read: fewer at the file's end."""
         view, done = memoryview(buffer), 0
         if offset > _LAST:
             return 0
@@ -110,7 +110,7 @@ class RegularFile:
         return bytes(memoryview(buffer)[: self.read_into(buffer, offset)])
 
     def is_unchanged(self) -> bool:
-        """Whether the file has the size and the time of modification that it was opened with."""
+        """Whether the file still has the size and modification time that it had when opened."""
         with reading(self.path):
             return _same(os.fstat(self.fileno()), self._opened)
 
@@ -123,16 +123,16 @@ class RegularFile:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is that of a GGUF file, a model by itself, which gguf_model.py reads."""
+    """Whether a path leads to a GGUF file, a complete model, which gguf_model.py reads."""
     with suppress(CheckpointError), RegularFile(path) as file:
         return file.read(len(GGUF_MAGIC), 0) == GGUF_MAGIC
-    return False  # whoever reads it says why that fails
+    return False  # the reader reports why that fails
 
 
 def is_torch_file(file: RegularFile) -> bool:
-    """Whether the file begins as one that torch.save wrote; torch_file.py reads those."""
+    """Whether the file starts like one that torch.save wrote; torch_file.py reads those."""
     start = file.read(40, 0)
-    # A zip archive; or a stream, which begins with the pickle of the magic number.
+    # A zip archive, or a stream, which starts with the pickle of the magic number.
     return start[:4] == b"PK\x03\x04" or (
         start[:1] == b"\x80" and TORCH_MAGIC.to_bytes(10, "little") in start
     )
@@ -144,7 +144,7 @@ def _same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object, of at most ``MAX_JSON`` bytes; it may begin with a BOM.
+    """Read a file that holds one JSON object, of at most ``MAX_JSON`` bytes; a BOM is allowed.
 
     Raises CheckpointError.
     """
@@ -158,7 +158,7 @@ def read_array(path: Path) -> list[Any]:
     """
     values = parse_object(b'{"array":%s}' % _json_bytes(path), str(path))["array"]
     if not isinstance(values, list):
-        raise CheckpointError(f"{path} must hold one JSON array")
+        raise CheckpointError(f"{path} must hold a JSON array")
     return values
 
 
@@ -180,7 +180,7 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     data : bytes
         The JSON text.
     where : str
-        The source of the text; errors begin with it.
+        The source of the text; errors start with it.
     integers_only : bool
         Accept only integers from 0 to 2**63 - 1, written with digits only, as numbers.
 
@@ -203,7 +203,7 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     except ValueError as error:  # UnicodeError and JSONDecodeError are ValueErrors
         raise CheckpointError(f"{where} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} holds {shown(value)}; a JSON object is needed")
+        raise CheckpointError(f"{where} holds {shown(value)}; needed: a JSON object")
     return value
 
 

@@ -1,10 +1,10 @@
-"""GGUF files: a reader that believes nothing it has not checked.
+"""GGUF files: a reader that trusts nothing it has not checked.
 
-The format (docs/gguf.md in ggml's repository), little-endian throughout: "GGUF", the version, how many
-tensors and how many entries of metadata there are; the entries (key, type, value); of each tensor its name,
-its sizes from the fastest to the slowest dimension, its type and where its data begins; then the data, every
-tensor at a multiple of ``general.alignment``. As for llama.cpp, the data stands in the order of the list and
-without other gaps. Files are read, never mapped.
+The format (docs/gguf.md in ggml's repository), little-endian throughout: "GGUF", the version, the numbers of
+tensors and of metadata entries; the entries (key, type, value); for each tensor its name, its sizes from the
+fastest to the slowest dimension, its type and the offset of its data; then the data, every tensor aligned to
+``general.alignment``. As in llama.cpp, the data is in the order of the list, without other gaps. Files are
+read, never mapped.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .tensors import TensorInfo, block_of
 
 __all__ = ["GGUF", "TYPES", "read_gguf"]
 
-_VERSIONS = (2, 3)  # read alike: 3 allows big-endian files, too
-# Bytes before the data. A vocabulary of 50,000 tokens with its merges has 2 MB.
+_VERSIONS = (2, 3)  # read alike; 3 also allows big-endian files
+# Maximum bytes before the data. A vocabulary of 50,000 tokens with its merges takes 2 MB.
 _MAX_HEADER = 32 * 2**20
-# Entries of metadata, or tensors: a GPT-2 of 1,000 layers has 12,006.
+# Maximum entries of metadata, or tensors: a GPT-2 of 1,000 layers has 12,006.
 _MAX_ENTRIES = 2**16
-# Elements of an array: as many as a vocabulary may have tokens.
+# Maximum elements of an array: the maximum tokens of a vocabulary.
 _MAX_ELEMENTS = 2**22
 _MAX_DIMENSIONS = 4
-# Of one tensor as declared; far above any file.
+# Declared bytes of one tensor; far above any file.
 _MAX_BYTES = 2**62
-_STEP = 2**18  # bytes of the header that are read at a time
+_STEP = 2**18  # bytes of the header to read at a time
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-# The types of tensors that are read, in the numbering of ggml; and those that are not, for messages.
+# The supported tensor types, in ggml's numbering; and unsupported ones, for messages.
 TYPES = {
     **{0: "F32", 1: "F16", 28: "F64", 30: "BF16"},
     **{2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"},
@@ -46,7 +46,7 @@ _NOT_READ = {
 
 
 class GGUF(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     metadata: dict[str, Any]
     """Numbers, bools, texts, and lists of these."""
@@ -55,12 +55,12 @@ class GGUF(NamedTuple):
 
 
 def read_gguf(file: RegularFile) -> GGUF:
-    """Read what stands before the data of a GGUF file.
+    """Read the part of a GGUF file before the data.
 
     Raises
     ------
     CheckpointError
-        It is no GGUF file, is truncated or damaged, or has tensors of a type that is not read.
+        It is not a GGUF file, is truncated or damaged, or has tensors of an unsupported type.
     """
     path, header = file.path, _Header(file)
     if header.take(len(GGUF_MAGIC), "its first bytes") != GGUF_MAGIC:
@@ -70,7 +70,7 @@ def read_gguf(file: RegularFile) -> GGUF:
         is_swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
         what = "a big-endian GGUF file" if is_swapped else f"a GGUF file of version {version}"
         raise CheckpointError(
-            f"{path} is {what}; little-endian ones of versions 2 and 3 are read: make it again with today's "
+            f"{path} is {what}; supported: little-endian, versions 2 and 3. Convert it again with a current "
             "llama.cpp"
         )
     counts = {}
@@ -85,14 +85,14 @@ def read_gguf(file: RegularFile) -> GGUF:
     for number in range(n_entries):
         key = header.text(f"entry {number} of the metadata")
         if key in metadata:
-            raise CheckpointError(f"{path} is damaged: the metadata have {shown(key)} twice")
+            raise CheckpointError(f"{path} is damaged: its metadata has {shown(key)} twice")
         metadata[key] = header.value(f"the metadata's {shown(key)}")
     found = [_tensor(header, path, number) for number in range(n_tensors)]
     return GGUF(metadata, _placed(found, _alignment(metadata, path), header.at, file))
 
 
 class _Header:
-    """What stands before the data, read from its beginning on, and no further than it is asked for."""
+    """The part before the data, read from the start, and no further than requested."""
 
     def __init__(self, file: RegularFile) -> None:
         self._file, self._data = file, bytearray()
@@ -100,14 +100,14 @@ class _Header:
         self.at = 0
 
     def take(self, size: int, what: str) -> bytearray:
-        """The next bytes. ``what`` they are is said in errors."""
+        """The next bytes; errors call them ``what``."""
         begin, end = self.at, self.at + size
         if end > self._end:
             path = self._file.path
             if self._end < self._file.size:
                 raise CheckpointError(
-                    f"{path}: {what} reaches beyond byte {self._end}; for a GPT-2 no more are accepted "
-                    "before the tensors"
+                    f"{path}: {what} reaches beyond byte {self._end}, the limit for a GPT-2 "
+                    "before its tensors"
                 )
             raise CheckpointError(
                 f"{path} is truncated or damaged: {what} would end at byte {end}, the file ends at "
@@ -128,7 +128,7 @@ class _Header:
     def _numbers(self, code: str, count: int, what: str) -> tuple[Any, ...]:
         data = self.take(count * struct.calcsize(code), what)
         if code == "?" and data.translate(None, b"\0\1"):
-            raise self._damaged(f"{what} has another byte than 0 and 1 for a bool")
+            raise self._damaged(f"{what} has a bool that is neither 0 nor 1")
         return struct.unpack(f"<{count}{code}", data)
 
     def text(self, what: str) -> str:
@@ -174,7 +174,7 @@ def _alignment(metadata: dict[str, Any], path: Path) -> int:
 
 
 def _tensor(header: _Header, path: Path, number: int) -> TensorInfo:
-    """The next entry of the list of tensors, checked except for its place; its offset is that in the data."""
+    """The next entry of the list of tensors, checked except for its position; its offset is in the data."""
     name = header.text(f"the name of tensor {number}")
     what = f"the description of tensor {shown(name)}"
     n_dimensions = header.number("I", what)
@@ -187,8 +187,8 @@ def _tensor(header: _Header, path: Path, number: int) -> TensorInfo:
     kind, offset = header.number("I", what), header.number("Q", what)
     if kind not in TYPES:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} is of the type {_NOT_READ.get(kind, kind)}; read are "
-            f"{', '.join(TYPES.values())}: get the model in one of these, or make it with llama-quantize"
+            f"{path}: tensor {shown(name)} is of the type {_NOT_READ.get(kind, kind)}; supported: "
+            f"{', '.join(TYPES.values())}. Get the model in one of these, or make it with llama-quantize"
         )
     dtype = TYPES[kind]
     elements, nbytes = block_of(dtype)
@@ -198,7 +198,7 @@ def _tensor(header: _Header, path: Path, number: int) -> TensorInfo:
             f"multiple of {elements} is needed"
         )
     count = 1
-    # Checked at every step, as a product in 64 bits would have to be.
+    # Checked at every step, as for a 64-bit product.
     for size in sizes:
         count *= size
         if count * nbytes > _MAX_BYTES:
@@ -209,7 +209,7 @@ def _tensor(header: _Header, path: Path, number: int) -> TensorInfo:
 
 
 def _placed(found: list[TensorInfo], alignment: int, end: int, file: RegularFile) -> dict[str, TensorInfo]:
-    """The tensors by name, with their places in the file, whose header ends at ``end``."""
+    """The tensors by name, with their positions in the file, whose header ends at ``end``."""
     path = file.path
     start = end + -end % alignment
     tensors: dict[str, TensorInfo] = {}
@@ -219,14 +219,15 @@ def _placed(found: list[TensorInfo], alignment: int, end: int, file: RegularFile
             raise CheckpointError(f"{path} is damaged: it has two tensors {shown(tensor.name)}")
         if tensor.offset != end - start:
             raise CheckpointError(
-                f"{path} is damaged: the data of tensor {shown(tensor.name)} begins at byte {tensor.offset}, "
-                f"but after the tensor before it, at a multiple of {alignment}, that is byte {end - start}"
+                f"{path} is damaged: the data of tensor {shown(tensor.name)} starts at byte {tensor.offset}, "
+                f"but by the tensor before it and the alignment of {alignment} it must start at byte "
+                f"{end - start}"
             )
         tensors[tensor.name] = tensor._replace(offset=end)
         end += tensor.nbytes
     if not end <= file.size <= end + -end % alignment:  # the last one may be padded, too
         raise CheckpointError(
-            f"{path} {'is truncated' if end > file.size else 'has bytes that belong to no tensor'}: by its "
-            f"header it has {end} bytes, in fact {file.size}"
+            f"{path} {'is truncated' if end > file.size else 'has extra bytes at the end'}: by its "
+            f"header it has {end} bytes, but the file has {file.size}"
         )
     return tensors

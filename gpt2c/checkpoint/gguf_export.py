@@ -1,7 +1,7 @@
-"""Writing a model as a GGUF file, which llama.cpp loads, with its tokenizer.
+"""Writing a model, with its tokenizer, as a GGUF file for llama.cpp.
 
-The container is GGUF 3 (docs/gguf.md of ggml): metadata, a table of tensors, and their data, each from a
-multiple of 32 bytes on. Names and types of the tensors are those that llama.cpp's own converter gives them.
+The container is GGUF 3 (docs/gguf.md of ggml): metadata, a table of tensors, and their data, each aligned to
+32 bytes. Names and types of the tensors are those of llama.cpp's own converter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["export_gguf"]
 
 _ALIGNMENT = 32
-_ROWS = 256  # of a tensor that are rounded at once
+_ROWS = 256  # rows of a tensor to round at a time
 
 _NUMBERS = {dtype: number for number, dtype in TYPES.items()}
 
@@ -40,33 +40,33 @@ class _Format(NamedTuple):
     """A dtype of GGUF."""
 
     type: str
-    """Of a tensor."""
+    """Its type number for tensors."""
     file_type: int
-    """What general.file_type says where the matrices have it."""
+    """Its number in general.file_type if the matrices have it."""
     round: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """float32 rows -> what is stored, and the float32 values that it stands for."""
+    """float32 rows -> the stored bytes, and the float32 values that they represent."""
 
 
 def _float16(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with np.errstate(over="ignore"):  # it becomes an infinity, which is refused
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused
         stored = rows.astype("<f2")
     return stored, stored.astype(np.float32)
 
 
 def _bfloat16(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bits = rows.view(np.uint32)
-    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # the nearest, of two the even one
+    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest, ties to even
     return upper.astype("<u2"), (upper << 16).view(np.float32)
 
 
 def _q8_0(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of a float16 scale and 32 integers: rounded by the scale as it was in float32."""
+    """Blocks of a float16 scale and 32 integers, rounded by the scale in float32."""
     blocks = rows.reshape(-1, BLOCKS["Q8_0"][0])
     scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / scale
         stored_scale = scale.astype("<f2")
-    inverse[np.isinf(inverse)] = 0  # the scale is 0, or becomes 0 in float16
+    inverse[np.isinf(inverse)] = 0  # the scale is 0 or underflows in float16
     scaled = (blocks * inverse).astype(np.float64)  # in which adding 0.5 is exact
     whole = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled).astype(np.int8)
     stored = np.hstack([stored_scale.view(np.uint8), whole.view(np.uint8)])
@@ -90,7 +90,7 @@ class _Entry(NamedTuple):
     """Its canonical name."""
     transposed: bool
     shape: tuple[int, ...]
-    """As NumPy has it: the last dimension is the one that GGUF calls the first."""
+    """NumPy's shape: the last dimension is GGUF's first."""
     format: _Format
 
     @property
@@ -100,7 +100,7 @@ class _Entry(NamedTuple):
 
 
 def export_gguf(model: LoadedModel, path: str | os.PathLike[str], dtype: str) -> float:
-    """What :meth:`gpt2c.GPT2.export` does where the name ends with ".gguf"."""
+    """See :meth:`gpt2c.GPT2.export`, for names that end with ".gguf"."""
     if dtype not in _FORMATS:
         raise ValueError(f"dtype is {dtype!r}; a GGUF file takes one of {', '.join(map(repr, _FORMATS))}")
     _check_config(model.config)
@@ -125,9 +125,9 @@ def export_gguf(model: LoadedModel, path: str | os.PathLike[str], dtype: str) ->
 
 
 def _check_config(config: Config) -> None:
-    """Refuse what llama.cpp would compute otherwise without a word: the format has no field for it."""
+    """Refuse what llama.cpp would silently compute differently: the format has no field for it."""
     if config.is_bert:
-        raise ConfigError("the model is a BERT, of which gpt2c writes no GGUF file: export a directory")
+        raise ConfigError("the model is a BERT, which gpt2c cannot export as GGUF: export a directory")
     checks = (
         ("scale_attn_weights", config.scale_attn_weights, True),
         ("scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx, False),
@@ -137,13 +137,13 @@ def _check_config(config: Config) -> None:
     for name, value, only in checks:
         if value != only:
             raise ConfigError(
-                f"{name} is {value!r}, and llama.cpp computes every GPT-2 with {only!r}: a GGUF file cannot "
-                "say otherwise; export a directory"
+                f"{name} is {value!r}, but llama.cpp computes every GPT-2 with {only!r}, and a GGUF file "
+                "cannot say otherwise: export a directory"
             )
     if config.head is not None:
         raise ConfigError(
-            f"the model has a head of the kind {config.head.kind!r}, and in llama.cpp a GPT-2 has that of a "
-            "language model alone: export a directory"
+            f"the model has a head of the kind {config.head.kind!r}, but in llama.cpp a GPT-2 has only that "
+            "of a language model: export a directory"
         )
     ends = config.eos_token_ids
     if not ends:
@@ -152,31 +152,31 @@ def _check_config(config: Config) -> None:
         )
     if len(ends) > len(ENDS):
         raise ConfigError(
-            f"eos_token_id names {len(ends)} tokens that end a text, and a GGUF file at most {len(ENDS)}: "
+            f"eos_token_id names {len(ends)} end tokens, but a GGUF file has at most {len(ENDS)}: "
             "name fewer in generation_config.json"
         )
 
 
 def _entries(config: Config, dtype: str) -> Iterator[tuple[str, _Entry]]:
-    """The tensors by their names in the file: only matrices are rounded, and not that of the positions."""
+    """The tensors by their names in the file: only matrices are rounded, except that of the positions."""
     for source, _, shape in expected(config):
         is_conv1d = len(shape) == 2 and source.startswith("h.")
         shape = shape[::-1] if is_conv1d else shape
         form = _FORMATS[dtype if len(shape) == 2 and source != "wpe.weight" else "f32"]
         if shape[-1] % block_of(form.type)[0]:
-            form = _FORMATS["f16"]  # as llama.cpp's converter has it
+            form = _FORMATS["f16"]  # as in llama.cpp's converter
         yield of_llama_cpp(source), _Entry(source, is_conv1d, shape, form)
 
 
 def _rows(tensor: np.ndarray, transposed: bool) -> Iterator[np.ndarray]:
-    """A tensor in pieces of some rows; a vector as one."""
+    """A tensor in pieces of a few rows; a vector as one piece."""
     matrix = tensor.T if transposed else np.atleast_2d(tensor)
     for at in range(0, len(matrix), _ROWS):
         yield np.ascontiguousarray(matrix[at : at + _ROWS])
 
 
 def _metadata(model: LoadedModel, dtype: str) -> dict[str, Any]:
-    """What the file says of the model and of its tokenizer."""
+    """The metadata of the model and of its tokenizer."""
     config = model.config
     return {
         "general.architecture": ARCHITECTURE,
@@ -190,22 +190,22 @@ def _metadata(model: LoadedModel, dtype: str) -> dict[str, Any]:
 
 
 def _tokenizer(model: LoadedModel) -> dict[str, Any]:
-    """The vocabulary as llama.cpp reads it, a token for each row of the embedding."""
+    """The vocabulary as llama.cpp reads it: a token for each row of the embedding."""
     tokenizer, n_vocab = model.tokenizer, model.config.n_vocab
     if not isinstance(tokenizer, BPETokenizer):
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name} is {tokenizer.kind}, and a GGUF file gets only byte-level BPE "
-            "with GPT-2's rules: export a directory"
+            f"the tokenizer {tokenizer.name} is {tokenizer.kind}, but gpt2c writes only byte-level BPE "
+            "with GPT-2's rules to GGUF: export a directory"
         )
     if tokenizer.n_vocab > n_vocab:
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name} has {tokenizer.n_vocab} tokens, and the model only rows for "
-            f"{n_vocab}, while llama.cpp needs one for each: export a directory"
+            f"the tokenizer {tokenizer.name} has {tokenizer.n_vocab} tokens, but the model has only "
+            f"{n_vocab} rows, and llama.cpp needs one per token: export a directory"
         )
     bos = model.bos_token_id
     if tokenizer.prefix not in ((), (bos,)):
         raise TokenizerError(
-            f"the tokenizer {tokenizer.name} puts the tokens {list(tokenizer.prefix)} before a text, and "
+            f"the tokenizer {tokenizer.name} puts the tokens {list(tokenizer.prefix)} before a text, but "
             f"llama.cpp can only put the bos token there, {bos}: export a directory"
         )
     described = tokenizer.described()
@@ -225,13 +225,13 @@ def _tokenizer(model: LoadedModel) -> dict[str, Any]:
         "tokenizer.ggml.bos_token_id": bos,
         **{f"tokenizer.ggml.{name}_token_id": index for name, index in ends.items()},
         "tokenizer.ggml.add_bos_token": bool(tokenizer.prefix),
-        "tokenizer.ggml.add_eos_token": False,  # as here, a prompt is never ended
+        "tokenizer.ggml.add_eos_token": False,  # as in gpt2c, prompts get no end token
         **({} if template is None else {"tokenizer.chat_template": template}),
     }
 
 
 def _header(metadata: dict[str, Any], entries: dict[str, _Entry]) -> bytes:
-    """All that stands before the data."""
+    """Everything before the data."""
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(entries), len(metadata))]
     for key, value in metadata.items():
         parts += [_string(key), _typed(value)]
@@ -246,7 +246,7 @@ def _header(metadata: dict[str, Any], entries: dict[str, _Entry]) -> bytes:
 
 
 def _typed(value: Any) -> bytes:
-    """A value of the metadata with its type before it."""
+    """A value of the metadata, preceded by its type."""
     if isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_string, value))
@@ -264,5 +264,5 @@ def _string(text: str) -> bytes:
 
 
 def _padding(size: int) -> bytes:
-    """What stands behind so many bytes, so that the next may begin."""
+    """The padding after ``n`` bytes."""
     return bytes(-size % _ALIGNMENT)

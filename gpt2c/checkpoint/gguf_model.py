@@ -1,8 +1,8 @@
 """GPT-2 in a GGUF file, as llama.cpp's converter writes it: sizes, weights and tokenizer, all in one file.
 
-Dense layers are stored as [out, in]. llama.cpp computes GPT-2's GELU and divides scores by the root of the
-head's width, whatever the model was made from; a file says nothing of either. The head is the embedding
-where there is no ``output.weight``.
+Dense layers are stored as [out, in]. llama.cpp computes GPT-2's GELU and divides scores by the square root of
+the head width, whatever the original model did; a file records neither. The head is the embedding if there is
+no ``output.weight``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ARCHITECTURE", "SIZES", "open_gguf", "read_gguf_tokenizer"]
 
 ARCHITECTURE = "gpt2"
-# Fields of a Config and, after "gpt2.", those of the metadata, in the order of llama.cpp's converter.
+# Fields of a Config and, after "gpt2.", of the metadata, in the order of llama.cpp's converter.
 SIZES = {
     "n_layer": "block_count",
     "n_ctx": "context_length",
@@ -39,18 +39,18 @@ SIZES = {
     "n_head": "attention.head_count",
     "layer_norm_epsilon": "attention.layer_norm_epsilon",
 }
-_STEP = 2**20  # bytes that are compared at a time
+_STEP = 2**20  # bytes to compare at a time
 
 
 def open_gguf(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training:
-    """The model in a GGUF file, which is entered into ``stack``.
+    """The model in a GGUF file, which ``stack`` closes.
 
-    ``strict`` refuses settings that llama.cpp's GPT-2 does not have; else they are noted.
+    ``strict`` refuses settings that llama.cpp's GPT-2 does not have; otherwise they are noted.
 
     Raises
     ------
     CheckpointError, ConfigError
-        It is damaged, holds something else than a whole GPT-2, or has sizes that a GPT-2 cannot have.
+        It is damaged, is not a complete GPT-2, or has sizes that a GPT-2 cannot have.
     """
     file = stack.enter_context(RegularFile(path))
     metadata, stored = read_gguf(file)
@@ -71,20 +71,20 @@ def open_gguf(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -
     dtypes = sorted({tensor.dtype for tensor in tensors})
     notes = [f"{path.name}: GGUF, {len(tensors)} tensors of {', '.join(dtypes)}; activation gelu_new"]
     if not BLOCKS.keys().isdisjoint(dtypes):
-        notes.append("quantised weights are the float32 values that they stand for")
+        notes.append("quantized weights are read as the float32 values they represent")
     if is_tied and head is not None:
         tensors.remove(head)
-        notes.append("output.weight is equal to token_embd.weight: they are one matrix")
+        notes.append("output.weight is equal to token_embd.weight: the head is tied")
     if tokens and metadata.get("tokenizer.ggml.pre", "default") == "default":
-        notes.append("the file does not say how texts are cut into words: as GPT-2 does")
+        notes.append("the file does not say how texts are split into words: assuming GPT-2's rule")
     strange = _strange(metadata, config)
     if strange and strict:
         raise ConfigError(
-            f"{path}: its metadata say {strange}, which GPT-2 does not have: a program that has it may "
-            f"compute something else{LOOSE}"
+            f"{path}: its metadata has {strange}, which GPT-2 does not have: a program that has it may "
+            f"compute something different{LOOSE}"
         )
     if strange:
-        notes.append(f"the metadata say {strange}, left aside: GPT-2 has no such thing (strict=False)")
+        notes.append(f"the metadata's {strange} is ignored: GPT-2 has no such setting (strict=False)")
     return Training(config, [file], tensors, notes, "its metadata", path)
 
 
@@ -94,7 +94,7 @@ def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:
     Raises
     ------
     TokenizerError
-        The file is damaged, holds none, one of a kind that is not read, or another model's.
+        The file is damaged, or has no tokenizer, one of an unsupported kind, or another model's.
     """
     try:
         with RegularFile(path) as file:
@@ -105,7 +105,7 @@ def read_gguf_tokenizer(path: Path, n_vocab: int) -> Tokenizer:
 
 
 def _check_kind(metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuse what is no whole GPT-2."""
+    """Refuse anything but a complete GPT-2."""
     architecture = metadata.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise CheckpointError(
@@ -113,14 +113,11 @@ def _check_kind(metadata: Mapping[str, Any], path: Path) -> None:
         )
     kind = metadata.get("general.type", "model")
     if kind != "model":
-        raise CheckpointError(
-            f"{path} holds {shown(kind)}, not a model: of adapters those are read that PEFT saved"
-        )
+        raise CheckpointError(f"{path} holds {shown(kind)}, not a model; adapters must be saved by PEFT")
     parts = metadata.get("split.count", 1)
     if parts not in (0, 1):
         raise CheckpointError(
-            f"{path} is one of {shown(parts)} parts of a model: `llama-gguf-split --merge` makes one file of "
-            "them, give that"
+            f"{path} is one of {shown(parts)} parts of a model: merge them with `llama-gguf-split --merge`"
         )
 
 
@@ -128,9 +125,9 @@ def _config(metadata: Mapping[str, Any], rows: int, is_tied: bool, path: Path) -
     given: dict[str, Any] = {name: metadata.get(f"{ARCHITECTURE}.{key}") for name, key in SIZES.items()}
     absent = [f"{ARCHITECTURE}.{SIZES[name]}" for name, value in given.items() if value is None]
     if absent:
-        raise CheckpointError(f"{path}: its metadata have no {', '.join(absent)}; a GPT-2 needs them")
+        raise CheckpointError(f"{path}: its metadata lacks {', '.join(absent)}, which a GPT-2 needs")
     epsilon = given["layer_norm_epsilon"]
-    if type(epsilon) is float:  # the number that was rounded to float32
+    if type(epsilon) is float:  # the number before it was rounded to float32
         given["layer_norm_epsilon"] = float(str(np.float32(epsilon)))
     bos, *ends = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", *ENDS))
     try:
@@ -146,7 +143,7 @@ def _config(metadata: Mapping[str, Any], rows: int, is_tied: bool, path: Path) -
 
 
 def _strange(metadata: Mapping[str, Any], config: Config) -> str:
-    """The settings that llama.cpp's GPT-2 does not have, but for those that say what holds anyway."""
+    """The settings that llama.cpp's GPT-2 does not have, except those with its own values."""
     prefix = f"{ARCHITECTURE}."
     implied = {
         f"{ARCHITECTURE}.attention.head_count_kv": config.n_head,
@@ -167,7 +164,7 @@ def _renamed(stored: Mapping[str, TensorInfo]) -> Iterator[TensorInfo]:
 
 
 def _equal(one: TensorInfo, other: TensorInfo, file: RegularFile) -> bool:
-    """Whether two tensors have the same bytes, which are read up to the first that differs."""
+    """Whether two tensors have the same bytes, read up to the first difference."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     for at in range(0, one.nbytes, _STEP):

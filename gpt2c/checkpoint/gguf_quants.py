@@ -1,9 +1,9 @@
-"""The quantised types of GGUF as float32: each block of integers has a scale, and some have a minimum.
+"""The quantized types of GGUF as float32: each block of integers has a scale, and some have a minimum.
 
 All numbers are little-endian, scales float16. In a block of 32 the low halves of 16 bytes are the first 16
-integers, their high halves the others; fifth bits stand together in 32 bits before them. A block of 256 (the
-types "K") is cut into groups of 32, or of 16 in Q6_K, with integer scales of their own. Products are rounded
-to float32 from left to right, as they stand below, so that values are those of gguf-py bit for bit.
+integers, their high halves the others; fifth bits are together in 32 bits before them. A block of 256 (the
+types "K") is split into groups of 32, or of 16 in Q6_K, with their own integer scales. Products are rounded
+to float32 from left to right, as written below, so that values are those of gguf-py bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def dequantize(blocks: np.ndarray, dtype: str) -> np.ndarray:
     Parameters
     ----------
     blocks : ndarray
-        uint8, [blocks, bytes of one].
+        uint8, [blocks, bytes per block].
     dtype : str
         "Q4_0" and so on.
 
@@ -44,7 +44,7 @@ def _nibbles(packed: np.ndarray) -> np.ndarray:
 
 
 def _fifth_bits(blocks: np.ndarray, at: int) -> np.ndarray:
-    """32 bits of every block, as what they add to an integer."""
+    """32 bits of every block, as the amount they add to an integer."""
     return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
 
 
@@ -76,7 +76,7 @@ def _groups(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The scales and the minima of the 8 groups of Q4_K and Q5_K, [blocks, 8, 1] each.
 
     Twelve bytes hold 6 bits of each: four scales, four minima, then the low halves of the other scales and
-    minima, whose upper two bits stand in the first eight bytes.
+    minima, whose upper two bits are in the first eight bytes.
     """
     scale, minimum, low = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = np.concatenate([scale & 63, low & 15 | scale >> 6 << 4], axis=1)
@@ -91,7 +91,7 @@ def _q4_k(blocks: np.ndarray) -> np.ndarray:
 
 def _q5_k(blocks: np.ndarray) -> np.ndarray:
     scales, minima = _groups(blocks)
-    # Of the byte at i, the bit g belongs to the element i of group g.
+    # Bit g of byte i belongs to element i of group g.
     fifth = np.unpackbits(blocks[:, None, 16:48], axis=1, bitorder="little") << 4
     return scales * (_nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32) | fifth) - minima
 

@@ -1,4 +1,4 @@
-"""config.json and generation_config.json, read as transformers writes them (today and in 2019), and written.
+"""Reading and writing config.json and generation_config.json, as transformers does (now and in 2019).
 
 Every field of transformers' ``GPT2Config`` and ``GPTBigCodeConfig`` that changes a result is honoured or
 refused by name; the others are listed in :attr:`Config.report` as ignored. Meanings and defaults are those of
@@ -33,7 +33,7 @@ __all__ = [
     "with_generation_config",
 ]
 
-# Every name in transformers of an activation that gpt2c has -> its name in gpt2c. "gelu_new",
+# Every name in transformers of gpt2c's activations -> the name in gpt2c. "gelu_new",
 # "gelu_accurate", "gelu_python_tanh" and "gelu_pytorch_tanh" are one formula, 0.5 x (1 + tanh(sqrt(2/pi) (x +
 # 0.044715 x^3))); "gelu_fast" writes sqrt(2/pi) with ten digits, the same float32. "gelu" is the exact one,
 # with erf.
@@ -85,7 +85,7 @@ _BIGCODE_DEFAULTS = {"activation": "gelu_pytorch_tanh"}
 _DEFAULT_TOKEN_IDS = {"bos_token_id": 50256, "eos_token_id": 50256}
 
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
-"""The values of model_type that `bert_config` reads."""
+"""The values of model_type that `bert_config` handles."""
 
 # model_type -> the names of its classes.
 _BIGCODE = "gpt_bigcode"
@@ -96,12 +96,12 @@ _ARCHITECTURES = {
         *(name for name in HEADS if name.startswith("GPTBigCode")),
     ),
 }
-# Fields that models of type gpt_bigcode do not have; the keys that they alone have -> why they are not read.
+# Fields that models of type gpt_bigcode lack; the keys that only they have -> why they are not read.
 _GPT2_ALONE = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
 _BIGCODE_ALONE = {
     "attention_softmax_in_fp32": "attention is always in float32",
     "scale_attention_softmax_in_fp32": "attention is always in float32",
-    "num_key_value_heads": "multi_query says it",
+    "num_key_value_heads": "given by multi_query",
     **dict.fromkeys(
         (
             *("inference_runner", "max_batch_size", "max_sequence_length", "pad_key_length"),
@@ -114,13 +114,13 @@ _BIGCODE_ALONE = {
 # Keys that would change the result in a way gpt2c does not support -> why. Null, false and empty values are
 # accepted.
 REFUSED = {
-    "is_encoder_decoder": 'of encoder-decoder models those with model_type "encoder-decoder" are supported',
+    "is_encoder_decoder": 'only encoder-decoder models with model_type "encoder-decoder" are supported',
     "pruned_heads": "pruned attention heads are not supported",
     "quantization_config": "quantized weights are not supported: use the original float checkpoint",
     "compression_config": "compressed weights are not supported: use the original float checkpoint",
 }
 
-# Keys that change nothing here -> why. Also every key that begins with "summary_".
+# Keys that change nothing here -> why. Also every key that starts with "summary_".
 IGNORED = {
     key: why
     for why, keys in {
@@ -136,7 +136,7 @@ IGNORED = {
             "use_bfloat16 attn_implementation _attn_implementation _attn_implementation_autoset "
             "chunk_size_feed_forward keys_to_ignore_at_inference"
         ),
-        "the tensors carry their own type; gpt2c says which one it computes in": "dtype torch_dtype",
+        "the tensors carry their own type; gpt2c chooses its own": "dtype torch_dtype",
         "a record of where the file came from": "transformers_version name_or_path _name_or_path "
         "_commit_hash",
         "decided by the tokenizer's files": "tokenizer_class pad_token_id sep_token_id prefix",
@@ -164,7 +164,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
     ----------
     values : mapping
         The JSON object. Missing fields have transformers' defaults (those of GPT-2 124M). ``n_positions``
-        is the number of positions; the old ``n_ctx`` counts only where ``n_positions`` is missing.
+        is the number of positions; the old ``n_ctx`` is used only if ``n_positions`` is missing.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def config_from_hf(values: Mapping[str, Any]) -> Config:
 
 
 def is_bigcode(config: Config) -> bool:
-    """Whether it was made from a config.json of type gpt_bigcode, whose weights lie in another way."""
+    """Whether it was made from a config.json of type gpt_bigcode, whose weights have another layout."""
     return Setting("model_type", _BIGCODE, "honoured") in config.report
 
 
@@ -223,7 +223,7 @@ def with_generation_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def config_to_hf(config: Config) -> dict[str, Any]:
-    """The contents of a config.json that `config_from_hf` and transformers read as this Config."""
+    """The config.json that `config_from_hf` and transformers read as this Config."""
     shared = config.is_multi_query
     kind = _BIGCODE if shared else "gpt2"
     fields = {
@@ -241,7 +241,7 @@ def config_to_hf(config: Config) -> dict[str, Any]:
 
 
 def token_ids_to_hf(config: Config) -> dict[str, Any]:
-    """The special token ids as config.json and generation_config.json have them."""
+    """The special token ids for config.json and generation_config.json."""
     eos = config.eos_token_ids
     return {
         "bos_token_id": config.bos_token_id,
@@ -297,13 +297,13 @@ def _multi_query(values: Mapping[str, Any], report: list[Setting]) -> bool:
 
 
 def _cross_attention(values: Mapping[str, Any], of_bigcode: bool, report: list[Setting]) -> bool:
-    """Whether layers attend to the output of an encoder; adds its line to the report where that is said."""
+    """Whether layers attend to the output of an encoder; adds its line to the report, if any."""
     found = values.get("add_cross_attention")
     if not (found is None or isinstance(found, bool)) or (of_bigcode and found):
         allowed = "false, in models of type gpt_bigcode" if of_bigcode else "true or false"
         raise ConfigError(f"add_cross_attention is {shown(found)}; allowed: {allowed}")
     if "add_cross_attention" in values:
-        report.append(Setting("add_cross_attention", found, "honoured", "" if found else "not asked for"))
+        report.append(Setting("add_cross_attention", found, "honoured", "" if found else "not requested"))
     return found is True
 
 
@@ -313,8 +313,8 @@ def token_ids(
     """The special token ids in ``values``, as fields of Config; ids outside the vocabulary are left out.
 
     Such ids are common in real files (GPT-2's defaults with a smaller vocabulary) and harmless: the model can
-    neither produce nor be given such a token. ``defaults`` has the values of missing keys; those without one
-    are left out.
+    neither produce nor receive such a token. ``defaults`` has the values of missing keys; keys without a
+    default are left out.
     """
     found: dict[str, Any] = {}
     for key, name in (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_ids")):
@@ -338,7 +338,7 @@ def token_ids(
 
 
 def _refuse(values: Mapping[str, Any]) -> None:
-    """Raise for models of another kind and for requests that cannot be honoured."""
+    """Raise for models of another kind and for settings that cannot be honoured."""
     model_type = "gpt2" if values.get("model_type") is None else values["model_type"]
     if model_type == ENCODER_DECODER:
         raise ConfigError(
@@ -356,7 +356,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
 def check_asked(
     values: Mapping[str, Any], architectures: Sequence[str], refused: Mapping[str, str], model: str
 ) -> None:
-    """Raise for other classes than these, for keys that are refused, and for a model with its own code."""
+    """Raise for classes other than these, for refused keys, and for a model with its own code."""
     named = values.get("architectures")
     if named is not None and not isinstance(named, list):
         raise ConfigError(f"architectures is {shown(named)}; allowed: a list of names, or null")
@@ -376,12 +376,12 @@ def check_asked(
         if key.startswith(("AutoModel", "TFAutoModel", "FlaxAutoModel")):
             raise ConfigError(
                 f"auto_map names {shown(key)}: this model brings its own Python code and may compute "
-                f"something else than {model}; gpt2c does not run it"
+                f"something other than {model}; gpt2c does not run it"
             )
 
 
 def is_off(value: Any) -> bool:
-    """Whether a value of config.json asks for nothing."""
+    """Whether a value of config.json requests nothing."""
     return value is None or value is False or value in ({}, [])
 
 
@@ -390,9 +390,9 @@ def left_over(
 ) -> Setting:
     """The report's line for a key that is not read."""
     if key in refused:
-        return Setting(key, value, "honoured", "not asked for")
+        return Setting(key, value, "honoured", "not requested")
     if key == "auto_map":
-        return Setting(key, value, "ignored", "no code of the model's own is run")
+        return Setting(key, value, "ignored", "the model's own code is never run")
     why = "for GPT2DoubleHeadsModel" if key.startswith("summary_") else ignored.get(key)
     if why:
         return Setting(key, value, "ignored", why)

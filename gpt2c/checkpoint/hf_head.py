@@ -1,4 +1,4 @@
-"""What config.json says of a head for another task: labels of texts or tokens, or a choice of a text."""
+"""Heads for other tasks in config.json: labels of texts or tokens, or a choice between texts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _PROBLEMS = {
     "single_label_classification": "single",
     "multi_label_classification": "multi",
 }
-# What the choice head may say of itself -> the allowed values, the default first. Of "cls_index" transformers
-# takes the last token, unless it is told of another one with the text.
+# What the choice head may say of itself -> the allowed values, the default first. For "cls_index"
+# transformers uses the last token, unless another one is passed with the text.
 _SUMMARY = {
     "summary_type": ("cls_index", "last"),
     "summary_use_proj": (True,),
@@ -40,9 +40,9 @@ _MOST_LABELS = 65_536
 
 
 def head_from_hf(values: Mapping[str, Any], report: list[Setting], pooling: str | None = None) -> Head | None:
-    """The head that a ``config.json`` asks for, if it is one; adds what was read to the report.
+    """The head that a ``config.json`` requests, if any; adds the keys read to the report.
 
-    ``pooling`` is the activation of the layer that the first token of a text goes through in BERT.
+    ``pooling`` is the activation of the layer after the first token of a text in BERT.
 
     Raises
     ------
@@ -52,8 +52,8 @@ def head_from_hf(values: Mapping[str, Any], report: list[Setting], pooling: str 
     kinds = {HEADS[name] for name in values.get("architectures") or () if name in HEADS}
     if len(kinds) > 1:
         raise ConfigError(
-            f"architectures names several heads, {shown(values['architectures'])}: leave the one that the "
-            "model has"
+            f"architectures names several heads, {shown(values['architectures'])}: keep only the one that "
+            "the model has"
         )
     for kind in kinds:
         if kind == "choice":
@@ -76,7 +76,7 @@ def class_of(config: Config, kind: str) -> str:
 
 
 def head_to_hf(head: Head) -> dict[str, Any]:
-    """What a ``config.json`` says of a head, as `head_from_hf` and transformers read it."""
+    """The keys of a head in ``config.json``, as `head_from_hf` and transformers read them."""
     if head.kind == "choice":
         return {key: values[0] for key, values in _SUMMARY.items()} | {"summary_activation": head.activation}
     found: dict[str, Any] = {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
@@ -95,7 +95,7 @@ def _given(values: Mapping[str, Any], key: str, default: Any, report: list[Setti
 
 
 def _labels(values: Mapping[str, Any], report: list[Setting]) -> tuple[str, ...]:
-    """The names of the labels, by their ids."""
+    """The names of the labels, by id."""
     names, number = values.get("id2label"), values.get("num_labels")
     if number is not None and (type(number) is not int or not 1 <= number <= _MOST_LABELS):
         raise ConfigError(f"num_labels is {shown(number)}; allowed: an integer from 1 to {_MOST_LABELS}")
@@ -107,7 +107,7 @@ def _labels(values: Mapping[str, Any], report: list[Setting]) -> tuple[str, ...]
     ids = {str(i) for i in range(len(names))} if isinstance(names, Mapping) else set()
     if not ids or set(map(str, names)) != ids:
         raise ConfigError(
-            f"id2label is {shown(names)}; allowed: an object with a name for each id from 0 on, without gaps"
+            f"id2label is {shown(names)}; allowed: an object with a name for each id from 0, without gaps"
         )
     if number is not None and number != len(names):
         raise ConfigError(f"num_labels is {number}, but id2label names {len(names)} labels: they must agree")
@@ -118,7 +118,7 @@ def _labels(values: Mapping[str, Any], report: list[Setting]) -> tuple[str, ...]
 
 
 def _problem(values: Mapping[str, Any], n_labels: int, report: list[Setting]) -> str:
-    """What logits mean, as the text-classification pipeline of transformers decides."""
+    """The meaning of the logits, as the text-classification pipeline of transformers decides."""
     given = values.get("problem_type")
     if given is not None and (not isinstance(given, str) or given not in _PROBLEMS):
         raise ConfigError(
@@ -134,7 +134,7 @@ def _problem(values: Mapping[str, Any], n_labels: int, report: list[Setting]) ->
 
 def _pad(values: Mapping[str, Any], report: list[Setting]) -> int | None:
     given: int | None = values.get("pad_token_id")
-    note = "the last token counts" if given is None else "the last token that is another one counts"
+    note = "the last token counts" if given is None else "the last token other than this one counts"
     return _given(values, "pad_token_id", None, report, note)  # checked by Head
 
 
@@ -144,8 +144,8 @@ def _choice(values: Mapping[str, Any], report: list[Setting]) -> Head:
         found[key] = _given(values, key, allowed[0], report)
         if not any(found[key] is value or found[key] == value for value in allowed):
             raise ConfigError(
-                f"{key} is {shown(found[key])}; the choice head of GPT2DoubleHeadsModel is computed for "
-                f"{' or '.join(map(repr, allowed))} only. As a language model alone it loads with "
+                f"{key} is {shown(found[key])}; the choice head of GPT2DoubleHeadsModel supports only "
+                f"{' or '.join(map(repr, allowed))}. To load it as a language model only, put "
                 'GPT2LMHeadModel in "architectures"'
             )
     return Head("choice", activation=found["summary_activation"])

@@ -1,6 +1,6 @@
-"""Models from the Hugging Face Hub: only the files that are needed, through huggingface_hub and its cache.
+"""Models from the Hugging Face Hub: only the needed files, through huggingface_hub and its cache.
 
-``huggingface_hub`` (0.3x to 2.x) is imported when a hub name is given, and not before. Its environment
+``huggingface_hub`` (0.3x to 2.x) is imported only when a hub name is given. Its environment
 variables apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
@@ -44,14 +44,14 @@ _OF_SENTENCES = (
     "config_sentence_transformers.json",
     *(f"sentence_{family}_config.json" for family in ("bert", "roberta", "distilbert", "xlm-roberta")),
 )
-# These are needed only where there is no tokenizer.json.
+# These are needed only if there is no tokenizer.json.
 _OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_WORD}(?:/{_WORD})?")
 
 
 def looks_like_name(source: str) -> bool:
-    """Whether a source that is no existing path can be a hub name: "gpt2" or "owner/name"."""
+    """Whether a source that is not an existing path can be a hub name: "gpt2" or "owner/name"."""
     return (
         len(source) <= 96
         and _NAME.fullmatch(source) is not None
@@ -73,7 +73,7 @@ def fetch(
 ) -> tuple[Path, list[str]]:
     """Download a model into the cache; return its directory there and notes for display.
 
-    config.json comes first, and `check` raises unless its directory is that of a model that is run; then come
+    config.json comes first, and `check` raises unless its directory is that of a supported model; then come
     the model's small files, then its weights: model.safetensors, else pytorch_model.bin, or the shards of
     either and their index. Without a connection, the cached files are used.
 
@@ -83,7 +83,7 @@ def fetch(
         There is no such model, revision or file, access is refused, or the cache lacks a file and cannot get
         it.
     ConfigError
-        The model is not a GPT-2, or not one that gpt2c can honour. Nothing large was fetched.
+        The model is not a GPT-2, or not one that gpt2c supports. Nothing large was fetched.
     """
     repository = _Repository(name, revision, subfolder, cache_dir, token, local_files_only)
     there = repository.files()
@@ -94,11 +94,11 @@ def fetch(
     # All other files are from the commit of config.json, even if the branch moves meanwhile.
     commit = repository.commit(directory)
     notes = [f"from the Hub: {name} at commit {commit[:12]}"]
-    if ADAPTER_CONFIG in there:  # whether it counts, too, is asked of whoever loads the model
+    if ADAPTER_CONFIG in there:  # the loader asks the user whether it applies, too
         repository.get(ADAPTER_CONFIG, commit)
     if repository.offline:
         there = set(os.listdir(directory))
-        notes.append(f"the cached copy was used as it is: {repository.offline}")
+        notes.append(f"the cached copy was used: {repository.offline}")
 
     for file in (*_small_files(there), *(file for file in _OF_SENTENCES if file in there)):
         repository.get(file, commit)
@@ -141,7 +141,7 @@ def _fetch_adapter(repository: _Repository, there: set[str]) -> tuple[Path, list
     notes = [f"from the Hub: adapter {repository.name} at commit {commit[:12]}"]
     if repository.offline:
         there = set(os.listdir(directory))
-        notes.append(f"the cached copy was used as it is: {repository.offline}")
+        notes.append(f"the cached copy was used: {repository.offline}")
     weights = next((file for file in ADAPTER_FILES if file in there), ADAPTER_FILES[0])
     for file in (weights, *_small_files(there)):
         repository.get(file, commit)
@@ -174,7 +174,7 @@ def fetch_tokenizer(
         directory = repository.get(first, revision).parent
     elif not set(FILES) & there:
         raise CheckpointError(
-            f"{name!r} has no tokenizer at revision {revision or 'main'}: needed is one of {', '.join(FILES)}"
+            f"{name!r} has no tokenizer at revision {revision or 'main'}; it needs one of {', '.join(FILES)}"
         )
     else:
         directory = repository.get(wanted[0], revision).parent
@@ -184,7 +184,7 @@ def fetch_tokenizer(
 
 
 def _small_files(there: set[str]) -> list[str]:
-    """The small files that are needed of those that there are."""
+    """The needed ones of the small files that exist."""
     others = () if "tokenizer.json" in there else _OTHERS
     return [file for file in (*_SMALL_FILES, *others) if file in there]
 
@@ -215,8 +215,8 @@ class _Repository:
         self.folder = PurePosixPath(subfolder or "").parts
         # Why only the cache is used.
         self.offline = "local_files_only (--offline) is set" if local_files_only else ""
-        self.asked = local_files_only  # whether that is what the caller wants
-        self.problem: Exception | None = None  # what the Hub answered when it was asked for the list of files
+        self.asked = local_files_only  # whether the caller requested that
+        self.problem: Exception | None = None  # the Hub's error when listing the files
 
     def files(self) -> set[str]:
         """The names of the files in the model's folder. Empty, with ``offline`` set, if not available."""
@@ -225,7 +225,7 @@ class _Repository:
         try:
             api = self.library.HfApi(token=self.token, library_name="gpt2c")
             siblings = api.model_info(self.name, revision=self.revision, timeout=30).siblings or []
-        except Exception as error:  # those of the HTTP library too, which differs between versions
+        except Exception as error:  # including those of the HTTP library, which differs between versions
             self.problem = error
             if isinstance(error, self.errors.OfflineModeIsEnabled):
                 self.offline, self.asked = "HF_HUB_OFFLINE is set", True
@@ -240,11 +240,11 @@ class _Repository:
         return {name for name in names if "/" not in name or name in known}
 
     def commit(self, directory: Path) -> str:
-        """The commit that a directory of the cache holds."""
+        """The commit in a directory of the cache."""
         return directory.parents[len(self.folder) - 1].name if self.folder else directory.name
 
     def lists(self, file: str, there: set[str]) -> bool:
-        """Whether a file is among those that there are, or, where only the cache is used, in the cache."""
+        """Whether a file exists or, if only the cache is used, is in the cache."""
         return self.has(file) if self.offline else file in there
 
     def has(self, file: str) -> bool:
@@ -256,7 +256,7 @@ class _Repository:
         return isinstance(found, str)
 
     def get(self, file: str, revision: str | None) -> Path:
-        """The path of a file in the cache, into which it is downloaded if necessary."""
+        """The path of a file in the cache; downloads it if necessary."""
         try:
             path = self.library.hf_hub_download(
                 self.name,
@@ -288,9 +288,9 @@ class _Repository:
             return f"{name!r} has no revision {self.revision!r}: give a branch, tag or commit of its page"
         if self.offline:
             missing = self.not_cached("/".join((*self.folder, file)))
-            if file == "config.json":  # nothing of the model is here: was a directory meant?
+            if file == "config.json":  # nothing of the model is cached: perhaps a directory was meant
                 where = "in the Hub's cache" if self.asked else "on the Hub"
-                return f"there is no file or directory {name!r} here, so it is looked for {where}: {missing}"
+                return f"there is no file or directory {name!r} here, so gpt2c looked {where}: {missing}"
             return missing
         lost = isinstance(
             error, errors.LocalEntryNotFoundError
@@ -302,7 +302,7 @@ class _Repository:
         return f"{file} of {name!r} could not be fetched from the Hub: {what}"
 
     def not_cached(self, what: str) -> str:
-        """The error message for what only a connection could bring: who wants none is not told to use one."""
+        """The error for a file that needs a connection; users who want none are not advised to use one."""
         begin = "Fetch" if self.asked else "Run this once with a connection; or fetch"
         return (
             f"{what} of {self.name!r}: not in the Hub's cache on this machine, and {self.offline}. {begin} "
@@ -315,5 +315,5 @@ _LOG_IN = "log in (`hf auth login`), set HF_TOKEN, or pass token="
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines() or ["no more is known"]
+    text = str(error).strip().splitlines() or ["no details"]
     return text[0] if len(text[0]) <= 200 else text[0][:197] + "..."

@@ -1,9 +1,9 @@
-"""Models of llm.c: a header of 256 integers, then all tensors, of a kind those of all layers side by side.
+"""Models of llm.c: a header of 256 integers, then all tensors, each kind for all layers together.
 
 As its train_gpt2.py writes them and export_hf.py reads them (https://github.com/karpathy/llm.c): the header
-is little-endian int32, of which the first eight count. Version 1 is float32, 3 the same with the vocabulary
-padded to a multiple of 128 rows, 5 that in bfloat16. Dense layers are [out, in]; the head is the token
-embedding; GELU is GPT-2's.
+is little-endian int32, with eight fields in use. Version 1 is float32, 3 the same with the vocabulary padded
+to a multiple of 128 rows, 5 that in bfloat16. Dense layers are [out, in]; the head is the token embedding;
+GELU is GPT-2's.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _IN_LAYERS = (
     ("mlp.c_proj.weight", "n_embd", "n_inner"),
     ("mlp.c_proj.bias", "n_embd"),
 )
-"""The kinds of tensors of a layer, in the order of the file, and their sizes as they are stored."""
+"""The kinds of tensors of a layer, in the order of the file, and their sizes as stored."""
 
 
 def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
-    """The model in the file ``path``, if it is one of llm.c; the file is entered into ``stack``.
+    """The model in the file ``path``, if it is llm.c's; ``stack`` closes the file.
 
     Raises
     ------
     CheckpointError, ConfigError
-        It is one, but of an unknown version, damaged, or of sizes that a GPT-2 cannot have.
+        It is one, but of an unknown version, damaged, or with sizes that a GPT-2 cannot have.
     """
     if path.is_dir():
         return None
@@ -59,7 +59,7 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
     _, version, n_ctx, n_vocab, n_layer, n_head, n_embd, padded = struct.unpack("<8i", header)
     if version not in _VERSIONS:
         raise CheckpointError(
-            f"{path} is of llm.c, version {version}; models of versions 1, 3 and 5 are read (the file of its "
+            f"{path} is llm.c's, version {version}; supported: versions 1, 3 and 5 (the file of its "
             "tokenizer is not needed)"
         )
     dtype, is_padded = _VERSIONS[version]
@@ -77,17 +77,19 @@ def open_llmc(path: Path, stack: contextlib.ExitStack) -> Training | None:
         raise ConfigError(f"{path}: the header of llm.c: {error}") from None
     rows = padded if is_padded else n_vocab
     if rows < n_vocab:
-        raise CheckpointError(f"{path}: the header pads the vocabulary of {n_vocab} to {rows}, which is less")
+        raise CheckpointError(
+            f"{path}: the header pads the vocabulary of {n_vocab} to {rows} rows, which is less"
+        )
     tensors = list(_tensors(config, rows, dtype, path))
     end = tensors[-1].offset + tensors[-1].nbytes
     if end != file.size:
         raise CheckpointError(
-            f"{path} {'is truncated' if end > file.size else 'has bytes that belong to no tensor'}: by its "
-            f"header it has {end} bytes, in fact {file.size}"
+            f"{path} {'is truncated' if end > file.size else 'has extra bytes at the end'}: by its "
+            f"header it has {end} bytes, but the file has {file.size}"
         )
     notes = [f"{path.name}: a model of llm.c, version {version}: {dtype}"]
     if rows > n_vocab:
-        notes.append(f"{rows - n_vocab} rows that pad the vocabulary are left out")
+        notes.append(f"{rows - n_vocab} padding rows of the vocabulary are left out")
     return Training(config, [file], tensors, notes, "its header")
 
 

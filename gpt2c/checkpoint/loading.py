@@ -1,4 +1,4 @@
-"""From a checkpoint, whose weights are packed, or from a packed file, to a loaded model."""
+"""Loading a model from a checkpoint, whose weights are packed, or from a packed file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..core.lm import LoadedModel
 from ..core.roles import wrong_class
 from ..core.threads import check_threads
 from ..errors import TokenizerError
+from .bundled import BUNDLED_MASKED
 from .packed import open_packed, packed_path
 from .special_tokens import with_tokenizer
 
@@ -54,7 +55,7 @@ def load(
     progress: bool = False,
     **hub: Any,
 ) -> Model:
-    """A model of that of the ``classes`` which is for its type.
+    """A model of the one of ``classes`` that is for its type.
 
     The options are those of :meth:`gpt2c.GPT2.from_pretrained`.
     """
@@ -81,8 +82,8 @@ def load(
     path = None if revision is not None or subfolder else packed_path(source)
     if path is not None and adapter:
         raise ValueError(
-            f"{path} is a packed file, into which no adapter can be merged: give the model that it was made "
-            "from, with the adapter; save writes the two into one packed file"
+            f"{path} is a packed file, and adapters cannot be merged into it: give the original model "
+            "with the adapter; save writes both into one packed file"
         )
     if path is not None:
         return load_packed(classes, path, dtype, backend, find, how)
@@ -99,22 +100,22 @@ def load(
 def check_arithmetic(dtype: Any, backend: Any) -> None:
     """Raise ValueError if there is no such number format or back end."""
     if dtype is not None and dtype not in _engine.DTYPES:
-        measured = "; gpt2c bench --recommend tells which one is fastest here" if dtype == "auto" else ""
+        measured = "; gpt2c bench --recommend shows which is fastest here" if dtype == "auto" else ""
         raise ValueError(
-            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}; got {dtype!r}{measured}"
+            f"dtype must be None or one of {', '.join(map(repr, _engine.DTYPES))}, not {dtype!r}{measured}"
         )
     if backend not in _engine.BACKENDS:
-        raise ValueError(f"backend must be 'native' or 'blas'; got {backend!r}")
+        raise ValueError(f"backend must be 'native' or 'blas', not {backend!r}")
 
 
 def origin_of(source: Any, hub: dict[str, Any], **how: Any) -> dict[str, Any]:
-    """The arguments that load a model again, which a pickle holds: no access token, which is a secret."""
+    """The arguments that load a model again, for a pickle; without the access token, which is a secret."""
     known = {name: value for name, value in hub.items() if name != "token"}
     return {"source": findable(source), **how, **known}
 
 
 def findable(given: Any) -> Any:
-    """A path so that it leads to the same from another folder; all else, such as a hub name, as it is."""
+    """A path made absolute; anything else, such as a hub name, unchanged."""
     return os.path.abspath(given) if isinstance(given, str | os.PathLike) and os.path.exists(given) else given
 
 
@@ -136,7 +137,7 @@ def load_checkpoint(
     *,
     keeps_bos: bool = False,
 ) -> Model:
-    """The model of a checkpoint; its tokenizer is what ``find`` finds, or its own."""
+    """The model of a checkpoint; its tokenizer is the one from ``find``, or its own."""
     cls = _class_of(checkpoint.config, checkpoint.name, classes)
     notes = list(checkpoint.notes)
     found, problem = _tokenizer(find, checkpoint.config, lambda: _own_tokenizer(checkpoint), notes)
@@ -179,7 +180,7 @@ def load_packed(
     *,
     keeps_bos: bool = False,
 ) -> Model:
-    """The model of a packed file; as `load_checkpoint`."""
+    """The model of a packed file; like `load_checkpoint`."""
     from ..tokenizer.load import unpack
 
     packed = open_packed(path)
@@ -187,7 +188,7 @@ def load_packed(
     if dtype not in (None, packed.dtype):
         raise ValueError(
             f"dtype is {dtype!r}, but {path} holds its weights in {packed.dtype!r} only: leave dtype out, or "
-            "load the model that it was made from"
+            "load the original model"
         )
     if backend != "native":
         raise ValueError(f"backend is {backend!r}, but {path} is packed for backend 'native'")
@@ -211,7 +212,7 @@ def load_packed(
     return cls(
         packed.weights(threads=how["threads"]),
         found,
-        name=str(path),
+        name="the bundled masked model" if path == BUNDLED_MASKED else str(path),
         notes=notes + remarks,
         generation_config=packed.generation_config,
         no_tokenizer=problem,
@@ -221,7 +222,7 @@ def load_packed(
 
 
 def given_tokenizer(given: Any, hub: dict[str, Any], config: Config) -> Tokenizer:
-    """The tokenizer that is asked for."""
+    """The requested tokenizer."""
     from .tokenizer import find_tokenizer
 
     return find_tokenizer(given, config, **hub)
@@ -233,9 +234,9 @@ def _tokenizer(
     own: Callable[[], Tokenizer],
     notes: list[str],
 ) -> tuple[Tokenizer | None, str]:
-    """The tokenizer that is asked for, which must be there, else the model's own; or None and why.
+    """The requested tokenizer, which must exist, else the model's own; or None and why.
 
-    Without its own a model still works with token ids, so that is no error, but a note.
+    Without its own tokenizer a model still works with token ids, so that is a note, not an error.
     """
     if find is not None:
         return find(config), ""
@@ -250,7 +251,7 @@ def _tokenizer(
 def _counting(
     checkpoint: Checkpoint, progress: bool
 ) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
-    """The checkpoint's two ways to read; with a bar of the bytes that they have read."""
+    """The checkpoint's two methods to read; with a progress bar of the bytes read."""
     if not progress:
         yield checkpoint.read, checkpoint.read_rows
         return

@@ -1,6 +1,6 @@
-"""A checkpoint with LoRA adapters merged into its weights, while they are read.
+"""A checkpoint with LoRA adapters merged into its weights as they are read.
 
-Nothing but `Checkpoint.read` and `read_rows` differs from those of the base, so everything that works with a
+Only `Checkpoint.read` and `read_rows` differ from those of the base, so everything that works with a
 checkpoint works with a merged one. Blocks of rows are merged in float64 and rounded once to float32: the
 deltas never exist as a whole.
 """
@@ -34,17 +34,17 @@ from .tensors import TensorInfo, read_tensor
 
 __all__ = ["Found", "find_adapters", "given_adapters", "merge"]
 
-# Where an adapter is, its name for display, its weight, and notes on where it is from.
+# The path of an adapter, its name for display, its weight, and notes on its origin.
 Found = tuple[Path, str, float, list[str]]
 
 
 def given_adapters(adapter: Any) -> list[tuple[str, float]]:
-    """The adapters that ``adapter=`` names, each with its weight."""
+    """The adapters in ``adapter=``, each with its weight."""
     if adapter is None:
         return []
     if isinstance(adapter, tuple | list) and len(adapter) == 2 and isinstance(adapter[1], int | float):
         raise TypeError(
-            f"adapter is {shown(adapter)}; a pair stands in a list: adapter=[{shown(tuple(adapter))}]"
+            f"adapter is {shown(adapter)}; put a pair into a list: adapter=[{shown(tuple(adapter))}]"
         )
     if isinstance(adapter, str | os.PathLike):
         adapter = [adapter]
@@ -57,14 +57,14 @@ def given_adapters(adapter: Any) -> list[tuple[str, float]]:
             raise TypeError(f"adapter has {shown(item)}; {_ALLOWED}")
         if not isinstance(weight, int | float) or not math.isfinite(weight):
             raise ValueError(
-                f"the weight of adapter {os.fspath(path)!r} is {shown(weight)}; a number is needed"
+                f"the weight of adapter {os.fspath(path)!r} is {shown(weight)}; needed: a number"
             )
         found.append((os.fspath(path), float(weight)))
     return found
 
 
 def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
-    """Where the adapters are that ``adapter=`` names; those of the hub are fetched.
+    """The locations of the adapters in ``adapter=``; those on the hub are fetched.
 
     Parameters
     ----------
@@ -84,17 +84,17 @@ def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
     return found
 
 
-# Of each kind of classifier, the matrix that its labels are read from.
+# For each kind of classifier, the matrix that gives its labels.
 _MATRICES = {"sequence": "score.weight", "token": "classifier.weight"}
 
 _ALLOWED = (
-    "a directory that PEFT wrote or a name on the Hugging Face hub is needed, or several of them: a list of "
+    "allowed: a directory that PEFT wrote, a name on the Hugging Face hub, or several of them: a list of "
     "these, or of pairs (adapter, weight); on the command line --adapter DIR or --adapter DIR=WEIGHT, once "
     "for each"
 )
 
 
-# ---- which tensors there are then
+# ---- the resulting tensors
 
 
 def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
@@ -103,11 +103,11 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        An adapter is damaged, or does not fit the base or the other ones.
+        An adapter is damaged, or does not fit the base or the other adapters.
     """
     if base.config.is_bert:
         raise CheckpointError(
-            f"{base.name} is a BERT, into which gpt2c merges no adapters: where PEFT is installed, "
+            f"{base.name} is a BERT, and gpt2c does not merge adapters into it: with PEFT installed, "
             "model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
         )
     with contextlib.ExitStack() as stack:
@@ -131,7 +131,7 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
             if tensor.shape != shapes.get(name):
                 raise CheckpointError(
                     f"{tensor.file}: {shown(tensor.name)} has the shape {list(tensor.shape)}, but the model "
-                    f"has {list(shapes.get(name, ()))} there: the adapter is for another base"
+                    f"needs {list(shapes.get(name, ()))}: the adapter is for another base"
                 )
         stack.pop_all()
     notes = [note for *_, notes in found for note in notes] + [_note(adapter) for adapter in adapters]
@@ -154,43 +154,43 @@ def merge(base: Checkpoint, found: list[Found]) -> Checkpoint:
 
 
 def _changes(base: Config, merged: Config, tied: bool) -> Iterator[str]:
-    """What the adapters change beside weights, for display."""
+    """The adapters' changes besides weights, for display."""
     if base.tie_word_embeddings and not tied:
         yield (
-            "the adapter changes one of the embedding and the head, which are tied in the base: they are two "
-            "matrices now, as in its training"
+            "the adapter changes only one of the embedding and the head, which are tied in the base: they "
+            "are separate now, as in its training"
         )
     head = merged.head
     if head is not base.head and head is not None:
         yield (
-            f"the adapter brings the head of a classifier with {counted(len(head.labels), 'label')}, whose "
-            "names it does not tell: they are those of the base's config.json, where it has as many"
+            f"the adapter adds a classifier's head with {counted(len(head.labels), 'label')}, whose "
+            "names come from the base's config.json, if it has that many"
         )
     if merged.n_vocab != base.n_vocab:
         yield f"the adapter changes the vocabulary from {base.n_vocab} to {merged.n_vocab} tokens"
 
 
 def _check_together(adapters: list[Adapter]) -> None:
-    """Refuse what has no meaning with a weight, or with other adapters."""
+    """Refuse what cannot be weighted or combined with other adapters."""
     taken: dict[str, Adapter] = {}
     for at, adapter in enumerate(adapters):
         _check_new(adapter, adapters[:at])
         if adapter.settings.is_dora and (len(adapters) > 1 or adapter.weight != 1):
             raise refusal(
-                adapter.path, "uses DoRA, and has another weight than 1 or another adapter beside it"
+                adapter.path, "uses DoRA with a weight other than 1 or together with another adapter"
             )
         for name in sorted(adapter.replaced):
             # PEFT adds the base's own embedding to an adapter that targets it.
             is_copy = name in adapter.base and adapter.base[name].name.endswith("base_layer.weight")
             if adapter.weight != 1 and not is_copy:
-                raise refusal(adapter.path, f"replaces {name}, and has another weight than 1")
+                raise refusal(adapter.path, f"replaces {name} with a weight other than 1")
             if name in taken:
                 raise refusal(adapter.path, f"replaces {name} as {taken[name].path} does")
             taken[name] = adapter
 
 
 def _check_new(adapter: Adapter, before: list[Adapter]) -> None:
-    """Refuse an adapter that is given twice, whose weights would add up, which nobody expects."""
+    """Refuse an adapter that is given twice: its weights would add up, which nobody expects."""
     for other in before:
         if other.path.resolve() == adapter.path.resolve():
             name, total = adapter.name, adapter.weight + other.weight
@@ -202,7 +202,7 @@ def _check_new(adapter: Adapter, before: list[Adapter]) -> None:
 
 
 def _check_layout(base: Checkpoint, adapters: list[Adapter]) -> None:
-    """Refuse what lies otherwise in models of type gpt_bigcode than in the base as it is read."""
+    """Refuse tensors whose layout in models of type gpt_bigcode differs from that of the base as read."""
     for adapter in adapters:
         for name in sorted({*adapter.pairs, *adapter.biases, *adapter.replaced} & base.tensors.keys()):
             is_dense = name.startswith("h.") and len(base.tensors[name].shape) == 2
@@ -211,9 +211,9 @@ def _check_layout(base: Checkpoint, adapters: list[Adapter]) -> None:
 
 
 def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> Head | None:
-    """The head for another task that an adapter brings with it, as those of classifiers do.
+    """The head for another task that an adapter adds, as those of classifiers do.
 
-    What else there is to say of it the base's config.json says, as for PEFT; that is added to the report.
+    Its other settings come from the base's config.json, as in PEFT; they are added to the report.
     """
     for adapter in adapters:
         for architecture, kind in HEADS.items():
@@ -231,17 +231,17 @@ def _head_of(adapters: list[Adapter], config: Config, report: list[Setting]) -> 
 def _tensors(
     base: Checkpoint, adapters: list[Adapter], head: Head | None
 ) -> tuple[dict[str, TensorInfo], bool]:
-    """Where each tensor is, before anything is added to it; and whether the head is still tied."""
+    """The location of each tensor, before anything is added to it; and whether the head is still tied."""
     tensors = dict(base.tensors)
     tied = base.config.tie_word_embeddings
     of_head = head.shapes(base.config.n_embd) if head else {}
     for adapter in adapters:
-        # Where the vocabulary was resized, PEFT stores the embedding's rows as the tied head's, too.
+        # If the vocabulary was resized, PEFT also stores the embedding's rows as the tied head's.
         copied = adapter.rows.get(HEAD)
         if tied and WTE in adapter.rows and copied and not copied[0]:
             del adapter.rows[HEAD]
         for name, tensor in adapter.base.items():
-            # Of tied matrices either is both.
+            # Either of two tied matrices stands for both.
             name = WTE if tied and name == HEAD else name
             if name not in tensors:
                 raise _unknown(adapter, name)
@@ -252,14 +252,14 @@ def _tensors(
         for name in (WTE, HEAD)
         if name in adapter.pairs or name in adapter.own or (name == HEAD and name in adapter.rows)
     }
-    # A classifier does without the head of a language model.
+    # A classifier has no language model's head.
     if tied and alone and (head is None or head.kind == "choice"):
         for adapter in adapters:
-            # What these do to a tied head depends on the versions of PEFT and transformers.
+            # Their effect on a tied head depends on the versions of PEFT and transformers.
             if adapter.settings.ties:
                 raise refusal(adapter.path, "changes the embedding or the head with ensure_weight_tying")
             if {WTE, HEAD} & adapter.rows.keys():
-                raise refusal(adapter.path, "replaces tokens of a model whose embedding or head changes too")
+                raise refusal(adapter.path, "replaces tokens of a model whose embedding or head also changes")
         tied, tensors[HEAD] = False, tensors[WTE]
     for adapter in adapters:
         _check_saved(adapter, {name.rpartition(".")[0] for name in (*tensors, HEAD)})
@@ -271,13 +271,13 @@ def _tensors(
 
 
 def _check_saved(adapter: Adapter, modules: set[str]) -> None:
-    """Refuse an adapter that lacks one of the modules that it says are stored whole."""
+    """Refuse an adapter that lacks a module which it claims to store whole."""
     there = {name.rpartition(".")[0] for name in adapter.own}
     for key in adapter.settings.own:
         wanted = {module for module in modules if module.endswith(key)}
         if wanted and not wanted & there:
             raise CheckpointError(
-                f"{adapter.path / ADAPTER_CONFIG} says modules_to_save {key!r}, but the weights beside it do "
+                f"{adapter.path / ADAPTER_CONFIG} says modules_to_save {key!r}, but its weights do "
                 "not have it: save the adapter again"
             )
 
@@ -334,14 +334,14 @@ class Merged(Checkpoint):
     Attributes
     ----------
     changes : dict
-        What is done with tensors when they are read.
+        The changes to tensors as they are read.
     settings : str
-        All that the result depends on besides the files.
+        Everything besides the files that the result depends on.
     """
 
     changes: dict[str, list[Change]] = field(default_factory=dict)
     settings: str = ""
-    # What has been prepared for the tensor that is being read in parts.
+    # The prepared changes of the tensor that is being read in parts.
     _prepared: dict[str, list[Apply]] = field(default_factory=dict, repr=False)
 
     @property
@@ -379,7 +379,7 @@ class Merged(Checkpoint):
                 rows[at : at + len(block)] = block
             if not np.isfinite(rows[at : at + len(block)]).all():
                 raise CheckpointError(
-                    f"{name} has NaN or infinity once the adapter is merged into it: the adapter is damaged, "
+                    f"{name} has NaN or infinity after merging the adapter: the adapter is damaged, "
                     "its training diverged, or its weight is too large"
                 )
 
@@ -390,7 +390,7 @@ class Merged(Checkpoint):
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of all that the weights depend on: the files, and how adapters are merged."""
+        """SHA-256 of everything the weights depend on: the files and how adapters are merged."""
         import hashlib
 
         return hashlib.sha256(f"{self._hash_of_files()} {self.settings}".encode()).hexdigest()

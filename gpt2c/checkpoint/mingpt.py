@@ -1,9 +1,9 @@
 """Models of minGPT: a torch file with the state dict, beside the settings of the run that trained it.
 
 As its chargpt writes them (https://github.com/karpathy/minGPT): model.pt is the state dict; "model" in
-config.json gives the number of layers, heads and channels, or a name for them. The sizes of vocabulary and
-context are null there, as they are not known yet when it is written: the embeddings have them. Dense layers
-are torch's Linear, [out, in]; the head is a matrix of its own; GELU is GPT-2's.
+config.json has the number of layers, heads and channels, or a name for them. Vocabulary size and context are
+null there, as they are unknown when it is written: the embeddings determine them. Dense layers are torch's
+Linear, [out, in]; the head is a separate matrix; GELU is GPT-2's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["open_mingpt"]
 
 WEIGHTS = "model.pt"
 _SIZES = ("n_layer", "n_head", "n_embd")
-# What a model_type stands for.
+# The sizes of a model_type.
 _TYPES = {
     "openai-gpt": (12, 12, 768),
     "gpt2": (12, 12, 768),
@@ -43,12 +43,12 @@ _TYPES = {
 def open_mingpt(path: Path, sizes: Mapping[str, Any], stack: contextlib.ExitStack) -> Training:
     """The model at ``path``, a directory with model.pt or a file of weights.
 
-    ``sizes`` is "model" of config.json. The file is entered into ``stack``.
+    ``sizes`` is "model" of config.json. ``stack`` closes the file.
 
     Raises
     ------
     CheckpointError, ConfigError
-        There are no weights, they are damaged, or the sizes are none that a GPT-2 can have.
+        There are no weights, they are damaged, or the sizes are impossible for a GPT-2.
     """
     directory = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -57,7 +57,7 @@ def open_mingpt(path: Path, sizes: Mapping[str, Any], stack: contextlib.ExitStac
         check_file(path)
     if not path.exists():
         raise CheckpointError(
-            f"{directory} has a config.json of minGPT and no {WEIGHTS}: {advice(os.listdir(directory))}"
+            f"{directory} has a config.json of minGPT but no {WEIGHTS}: {advice(os.listdir(directory))}"
         )
     file = stack.enter_context(RegularFile(path))
     stored, _ = tensors_in(file)

@@ -60,7 +60,7 @@ _END: _Dims = {
     "ln_f.weight": ("n_embd",),
     "ln_f.bias": ("n_embd",),
 }
-# What a BERT has besides: its ln_1 and ln_2 follow the attention and the feed-forward layer, as in GPT-1.
+# A BERT's additional tensors; its ln_1 and ln_2 follow the attention and the feed-forward layer, as in GPT-1.
 _TYPES: _Dims = {"wtt.weight": ("n_types", "n_embd")}
 _AFTER_EMBEDDING: _Dims = {
     "ln_emb.weight": ("n_embd",),
@@ -76,7 +76,7 @@ _MASKED_HEAD: _Dims = {
 _HEAD: _Dims = {"lm_head.weight": ("n_vocab", "n_embd")}
 
 _PREFIX = "transformer."
-# What stands before every name where torch.compile, parallel training, Lightning or PEFT wraps the model.
+# Prefixes of every name if torch.compile, parallel training, Lightning or PEFT wraps the model.
 _WRAPPERS = re.compile(r"(?:(?:_orig_mod|module|model|base_model\.model)\.)*")
 _WRAPPED = re.compile(r"(.+?\.)(?:transformer\.)?wte\.weight")
 # Endings of 2018 and 2019: of LayerNorm, and as OpenAI's program names variables.
@@ -84,7 +84,7 @@ _OLD_ENDING = re.compile(r"(.*\b(?:ln_1|ln_2|ln_f|c_attn|c_proj|c_fc)\.)(gamma|b
 _ENDINGS = {"gamma": "weight", "beta": "bias", "g": "weight", "w": "weight", "b": "bias"}
 # Whole names of that program: "model/wte", "model/h0/attn/c_attn/w".
 _OF_OPENAI = re.compile(r"model/(?:h([0-9]+)/)?(.+)")
-# Those of llama.cpp, without the ending; N is the number of a layer.
+# Names in llama.cpp, without the ending; N is the number of a layer.
 _OF_LLAMA_CPP = {
     "wte": "token_embd",
     "wpe": "position_embd",
@@ -101,15 +101,15 @@ _FROM_LLAMA_CPP = {stored: part for part, stored in _OF_LLAMA_CPP.items()}
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]*)(?=\.)")
 _OLD_HEAD = {"lm_head.decoder.weight": "lm_head.weight"}
 _OTHER_HEAD = re.compile(r"(multiple_choice_head\.(summary|linear)|v_head(\.summary)?)\.(weight|bias)")
-# What PEFT leaves in the names of layers, beside or around which it puts its own.
+# Parts that PEFT inserts into the names of layers that it wraps.
 _ADAPTER = re.compile(r"(.*\.)?(lora_\w+|base_layer|modules_to_save|original_module)(\..*)?")
 _MASK = re.compile(r"h\.(0|[1-9][0-9]{0,3})\.(?:cross)?att(?:n|ention)\.(bias|masked_bias)")
 
 
 class Entry(NamedTuple):
-    """A tensor that is written into a file, and what it is made of."""
+    """A tensor to write into a file, and its source."""
 
-    name: str  # in the file
+    name: str  # its name in the file
     canonical: str
     is_turned: bool = False  # a matrix whose transpose is stored
     third: int | None = None  # which third of the columns, if not all
@@ -118,7 +118,7 @@ class Entry(NamedTuple):
 def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...]]]:
     """Every tensor that a model of this configuration has: canonical name, shape in words and in numbers.
 
-    ``lm_head.weight`` is among them only where the head is not tied to ``wte.weight``.
+    ``lm_head.weight`` is included only if the head is not tied to ``wte.weight``.
     """
     names = ("n_vocab", "n_ctx", "n_types", "n_embd", "n_qkv", "n_inner")
     sizes = {name: getattr(config, name) for name in names} | {"2 * n_embd": 2 * config.n_embd}
@@ -141,8 +141,8 @@ def expected(config: Config) -> Iterator[tuple[str, tuple[str, ...], tuple[int, 
 def canonical(stored: str) -> str:
     """The canonical name of a stored tensor.
 
-    Before it may stand the names of what wraps the model, then "transformer." where it belongs to the body;
-    endings may be those of old versions.
+    It may be preceded by the names of wrappers, then "transformer." if it belongs to the body; endings may be
+    those of old versions.
     """
     bare = without_wrappers(_with_dots(stored))
     bare = _OLD_HEAD.get(bare, bare)
@@ -155,7 +155,7 @@ def canonical(stored: str) -> str:
 
 
 def without_wrappers(stored: str) -> str:
-    """A stored name without those of what wraps the model."""
+    """A stored name without the prefixes of wrappers."""
     return stored[_WRAPPERS.match(stored).end() :]  # type: ignore[union-attr]  # it matches nothing, too
 
 
@@ -171,7 +171,7 @@ def _with_dots(stored: str) -> str:
 
 
 def shared_prefix(stored: Collection[str]) -> str:
-    """What stands before every name, where `canonical` does not know it: of ``self.net.gpt``, "net.gpt."."""
+    """The common prefix of all names, if `canonical` does not know it: "net.gpt." for ``self.net.gpt``."""
     for name in stored:
         found = _WRAPPED.fullmatch(name)
         if found and canonical(name) != "wte.weight":
@@ -180,18 +180,18 @@ def shared_prefix(stored: Collection[str]) -> str:
 
 
 def of_transformers(name: str) -> str:
-    """The name that transformers gives to a tensor of a model with a head: those of heads have no prefix."""
+    """The name in transformers of a tensor of a model with a head; tensors of heads have no prefix."""
     is_body = name.startswith(("wte.", "wpe.", "h.", "ln_f."))
     return _PREFIX + name if is_body else name
 
 
 def of_llama_cpp(name: str) -> str:
-    """The name that a tensor of a language model has in GGUF files."""
+    """The name of a language model's tensor in GGUF files."""
     return _translated(name, _OF_LLAMA_CPP)
 
 
 def from_llama_cpp(stored: str) -> str:
-    """The canonical name of a tensor of a GGUF file; its own if GPT-2 has no such tensor."""
+    """The canonical name of a tensor of a GGUF file; unchanged if GPT-2 has no such tensor."""
     return _translated(stored, _FROM_LLAMA_CPP)
 
 

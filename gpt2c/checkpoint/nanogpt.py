@@ -1,9 +1,9 @@
 """Checkpoints of nanoGPT: a torch file with the model, its sizes and the state of the training.
 
 As its train.py writes them (https://github.com/karpathy/nanoGPT): ``model`` is the state dict, ``model_args``
-says what config.json would. Dense layers are torch's Linear, [out, in]. Without ``bias`` there are none, also
-in LayerNorm. The activation is the exact GELU, torch's nn.GELU; before June 2023 it was the approximation of
-GPT-2, which a checkpoint does not tell.
+has the settings of config.json. Dense layers are torch's Linear, [out, in]. Without ``bias`` there are none,
+not even in LayerNorm. The activation is the exact GELU, torch's nn.GELU; before June 2023 it was GPT-2's
+approximation, which a checkpoint does not record.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _SIZES = {
     "n_ctx": "block_size",
     "n_vocab": "vocab_size",
 }
-# Of the others, the first is read below, and the second changes no logits.
+# The first of the others is read below, and the second changes no logits.
 _KNOWN = {*_SIZES.values(), "bias", "dropout"}
 
 
 def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training | None:
-    """The model at ``path``, if that is a checkpoint of nanoGPT, or a directory with one and no config.json.
+    """The model at ``path``, if it is a checkpoint of nanoGPT, or a directory with one and no config.json.
 
-    The file is entered into ``stack``. ``strict`` refuses settings that nanoGPT does not have; else they are
+    ``stack`` closes the file. ``strict`` refuses settings that nanoGPT does not have; otherwise they are
     noted.
 
     Raises
     ------
     CheckpointError, ConfigError
-        It is one, but damaged, or of sizes that a GPT-2 cannot have.
+        It is one, but damaged, or with sizes that a GPT-2 cannot have.
     """
     if path.is_dir():
         if (path / "config.json").exists():
@@ -67,8 +67,8 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True
     strange = of_a_fork(sizes, _KNOWN)
     if strange and strict:
         raise ConfigError(
-            f"{path}: model_args says {strange}, which nanoGPT does not have: a program that has it may "
-            f"compute something else{LOOSE}"
+            f"{path}: model_args has {strange}, which nanoGPT does not have: a program that has it may "
+            f"compute something different{LOOSE}"
         )
     tensors, wrapped = of_linear_layers(stored, path)
     notes = [
@@ -76,7 +76,7 @@ def open_nanogpt(path: Path, stack: contextlib.ExitStack, *, strict: bool = True
         *wrapped,
     ]
     if strange:
-        notes.append(f"model_args says {strange}, left aside: nanoGPT has no such thing (strict=False)")
+        notes.append(f"model_args's {strange} is ignored: nanoGPT has no such setting (strict=False)")
     if not sizes.get("bias", True):
         tensors += _absent(config, tensors, path)
         notes.append("model_args has bias=False: all biases are 0")
@@ -96,7 +96,7 @@ def _config(sizes: dict[Any, Any], path: Path) -> Config:
 
 
 def _absent(config: Config, tensors: list[TensorInfo], path: Path) -> Iterator[TensorInfo]:
-    """The biases that a model without them does not store."""
+    """The zero biases of a model that stores none."""
     present = {canonical(tensor.name) for tensor in tensors}
     for name, _, shape in expected(config):
         if name.endswith(".bias") and name not in present:
@@ -109,7 +109,7 @@ def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:
     Raises
     ------
     TokenizerError
-        It is another model's, or it holds anything else.
+        It is another model's, or not such a file.
     """
     try:
         with RegularFile(path) as file:
@@ -120,7 +120,7 @@ def read_meta(path: Path, n_vocab: int) -> CharacterTokenizer:
         raise TokenizerError(str(error)) from None
     table = found.get("itos") if isinstance(found, dict) else None
     if not isinstance(table, dict) or table.keys() != set(range(len(table))):
-        raise TokenizerError(f"{path} has no table itos of the characters by their ids, as nanoGPT writes it")
+        raise TokenizerError(f"{path} has no table itos from ids to characters, as nanoGPT writes it")
     if len(table) != n_vocab:
         raise TokenizerError(
             f"{path} has {len(table)} characters, but the model has {n_vocab} tokens: it is another model's"

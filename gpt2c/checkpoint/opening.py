@@ -48,7 +48,7 @@ def open_checkpoint(
         A directory (config.json; model.safetensors, or shards and their index), a .safetensors file with its
         config.json in the same directory, a GGUF file, or, if there is no such path, a name on the Hugging
         Face Hub: "gpt2", "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c. A LoRA
-        adapter stands for the base that it names, with the adapter merged into it.
+        adapter loads the base that it names, with the adapter merged into it.
     adapter : str, path, list or mapping, optional
         LoRA adapters to merge, as for :meth:`gpt2c.GPT2.from_pretrained`.
     revision : str, optional
@@ -56,9 +56,9 @@ def open_checkpoint(
     subfolder : str, optional
         A directory inside the model's, where config.json and the weights are.
     strict : bool
-        Refuse tensors that are not expected, and an index of shards that is wrong; else notes tell of them.
+        Refuse tensors that are not expected, and a wrong index of shards; otherwise they are noted.
     **hub
-        ``cache_dir``, ``token`` and ``local_files_only``, as for huggingface_hub; of no effect for paths.
+        ``cache_dir``, ``token`` and ``local_files_only``, as for huggingface_hub; ignored for paths.
         Defaults: its own cache and login, and the network allowed.
 
     Raises
@@ -66,7 +66,7 @@ def open_checkpoint(
     CheckpointError
         There is no model, or it is damaged, incomplete or of another format.
     ConfigError
-        config.json is invalid, or asks for something gpt2c cannot honour.
+        config.json is invalid, or asks for something gpt2c does not support.
     """
     check_given(source, subfolder)
     name = "the bundled model" if source is None else os.fspath(source)
@@ -84,7 +84,7 @@ def open_checkpoint(
 def find(
     source: str | os.PathLike[str], revision: str | None, subfolder: str | None, hub: dict[str, Any]
 ) -> tuple[Path, list[str], bool]:
-    """Where a model is, notes on that, and whether it was on this machine; else it is fetched."""
+    """The location of a model, notes on it, and whether it was on this machine; otherwise it is fetched."""
     source = located(source)
     path = Path(os.path.expanduser(source))
     with reading(path):
@@ -93,7 +93,7 @@ def find(
             return path / (subfolder or ""), [], True
         if os.path.exists(f"{path}.index"):
             raise CheckpointError(
-                f"there is no file {path}: of a checkpoint of TensorFlow give the index, {path}.index"
+                f"there is no file {path}: for a TensorFlow checkpoint give the index, {path}.index"
             )
         if isinstance(source, str) and looks_like_name(source):
             return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
@@ -101,7 +101,7 @@ def find(
         before, _, weight = given.rpartition("=")
         if before and os.path.exists(os.path.expanduser(before)):
             hint = (
-                ": only with --adapter can a weight be given, -m BASE --adapter "
+                ": a weight can only be given with --adapter, -m BASE --adapter "
                 f"{given}, or in Python adapter=[({before!r}, {weight})]"
             )
         raise CheckpointError(f"there is no file or directory {given!r}{hint}")
@@ -123,26 +123,26 @@ def _merged(
 
 
 def _open_base(path: Path, name: str, strict: bool, hub: dict[str, Any]) -> Checkpoint:
-    """The model that the adapter in a directory was trained on, as it says."""
+    """The base model named by the adapter in a directory."""
     from .adapter_config import base_of, needed_by
 
     base, revision = base_of(path, name)
     with needed_by(name):
         found, notes, _ = find(base, revision, None, hub)
         if is_adapter(found):
-            raise CheckpointError(f"it is for {base!r}, which is an adapter too")
+            raise CheckpointError(f"it is for {base!r}, which is also an adapter")
         with reading(found):
             _check_alone(found, base)
             return _open(found, base, notes, strict)
 
 
 def _check_alone(path: Path, name: str) -> None:
-    """Refuse a directory of weights with an adapter, where nobody has said whether that counts."""
+    """Refuse a directory with weights and an adapter if the user has not said whether the adapter applies."""
     if (path / ADAPTER_CONFIG).exists():
         raise CheckpointError(
-            f"{name} holds the weights of a model and a LoRA adapter, which may be merged into them already "
-            f"or not: adapter={name!r} (--adapter {name}) merges it; adapter=[] in Python, or removing "
-            f"{ADAPTER_CONFIG}, loads the weights alone"
+            f"{name} holds a model's weights and a LoRA adapter, which may or may not be merged into them "
+            f"already: adapter={name!r} (--adapter {name}) merges it; adapter=[] in Python, or removing "
+            f"{ADAPTER_CONFIG}, loads only the weights"
         )
 
 
@@ -196,7 +196,7 @@ def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
 
 
 def _open_training(path: Path, stack: contextlib.ExitStack, strict: bool) -> Training | None:
-    """The model of a program that has its own layout, if ``path`` is or holds one."""
+    """The model of a program with its own layout, if ``path`` is or holds one."""
     directory = path if path.is_dir() else path.parent
     # Imports are deferred, as most models are folders of transformers.
     if is_gguf(path):
@@ -230,14 +230,14 @@ def _check_local(path: Path, revision: str | None, subfolder: str | None) -> Non
 
 
 def check_given(source: object, subfolder: str | None) -> None:
-    """Raise unless this can be a model and a directory inside it."""
+    """Raise unless these can be a model and a directory inside it."""
     if source is not None and not isinstance(source, (str, os.PathLike)):
         raise TypeError(
-            "source must be a path, the name of a model on the Hub, or None for the bundled model; got "
+            "source must be a path, the name of a model on the Hub, or None for the bundled model, not "
             f"{type(source).__name__}"
         )
     if subfolder is None:
         return
     parts = PurePosixPath(subfolder).parts
     if not parts or subfolder.startswith("/") or ".." in parts or set(subfolder) & set("\\:\0"):
-        raise ValueError(f"subfolder is {subfolder!r}; the name of a directory inside the model's is needed")
+        raise ValueError(f"subfolder is {subfolder!r}; needed: the name of a directory inside the model's")

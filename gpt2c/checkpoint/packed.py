@@ -38,30 +38,30 @@ __all__ = ["SUFFIX", "VERSION", "Packed", "open_packed", "packed_path", "save", 
 # Usual, but not required.
 SUFFIX = ".gpt2c"
 FORMAT = "gpt2c packed"
-# Of the layout and of the rounding of weights; other versions are refused.
+# Version of the layout and of the rounding of weights; other versions are refused.
 VERSION = 3
-# Every array begins at a multiple of this many bytes.
+# The alignment of every array, in bytes.
 ALIGNMENT = 64
 # The name of the last array, which is JSON.
 VOCABULARY = "vocabulary"
-# The texts that a header has, all of them needed.
+# The texts in a header, all required.
 _METADATA = (
     *("format", "version", "header_crc32", "dtype", "numerics", "name"),
     *("source_sha256", "payload_sha256", "config", "generation_config"),
 )
-# The header's checksum is that of the header with these digits in its place.
+# The checksum is computed over the header with these digits in the checksum's place.
 _NO_CHECKSUM = "00000000"
 
 
 def save(model: LoadedModel, path: str | os.PathLike[str]) -> None:
-    """What :meth:`gpt2c.GPT2.save` does."""
+    """See :meth:`gpt2c.GPT2.save`."""
     vocabulary = None
     if model.has_tokenizer:
         vocabulary = model.tokenizer.packed()
         if vocabulary is None:
             raise TokenizerError(
-                f"the tokenizer {model.tokenizer.name} cannot be written into a file: save the model "
-                "without it (load it with its own), and give tokenizer= again when it is used"
+                f"the tokenizer {model.tokenizer.name} cannot be stored in a file: save the model "
+                "without it (load it with its own), and pass tokenizer= again when loading it"
             )
     with replacing(os.fspath(path), binary=True) as file:
         write_packed(
@@ -88,7 +88,7 @@ def write_packed(
     Parameters
     ----------
     file : binary file
-        Open for writing, at its beginning.
+        Open for writing, at its start.
     weights : Weights
         Of back end "native".
     vocabulary : mapping or None
@@ -98,7 +98,7 @@ def write_packed(
     generation_config : mapping
         The checkpoint's own.
     source_sha256 : str
-        Hash of the weight files it was made from, or "" if there were none.
+        Hash of the original weight files, or "" if there were none.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def write_packed(
     """
     if weights.backend != "native":
         raise ValueError(
-            f"a model of back end {weights.backend!r} has no packed weights: load it with backend 'native'"
+            f"a model with backend {weights.backend!r} has no packed weights: load it with backend 'native'"
         )
     arrays = {name: _flat(weights.packed[name]) for name in _layout(weights.config)}
     if vocabulary is not None:
@@ -122,7 +122,7 @@ def write_packed(
         "header_crc32": _NO_CHECKSUM,
         "dtype": weights.dtype,
         "numerics": str(_engine.NUMERICS_VERSION),
-        "name": name.encode(errors="replace").decode(),  # of a path that is not UTF-8, which JSON must be
+        "name": name.encode(errors="replace").decode(),  # for a path that is not UTF-8, which JSON must be
         "source_sha256": source_sha256,
         "payload_sha256": checksum.hexdigest(),
         "config": json.dumps(config_values(weights.config)),
@@ -132,7 +132,7 @@ def write_packed(
 
 
 def _layout(config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every array of a file but its vocabulary, in order: name -> dtype, and the tensor's shape.
+    """Every array of a file except the vocabulary, in order: name -> dtype, and the tensor's shape.
 
     Panels first, so that they are contiguous, in the order in which a forward pass reads them.
     """
@@ -155,7 +155,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def _padded(shape: tuple[int, ...]) -> int:
-    """How many floats a tensor takes in a file."""
+    """The number of floats that a tensor takes in a file."""
     unit = ALIGNMENT // 4
     return -(-math.prod(shape) // unit) * unit
 
@@ -163,7 +163,7 @@ def _padded(shape: tuple[int, ...]) -> int:
 def _sealed(header: bytes) -> bytes:
     """The header with its checksum.
 
-    A CRC finds every changed bit and every burst of up to 32, and is checked at every start, where importing
+    A CRC finds every changed bit and every burst of up to 32. It is checked at every start, where importing
     hashlib would take longer than mapping the model.
     """
     return header.replace(_checksum_field(_NO_CHECKSUM), _checksum_field(_crc32(header)), 1)
@@ -183,7 +183,7 @@ def _crc32(header: bytes) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A packed file, opened, with all but its payload checked; made by :func:`open_packed`.
+    """An open packed file, checked except for its payload; made by :func:`open_packed`.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class Packed:
     vocabulary : dict or None
         See :func:`write_packed`.
     metadata : dict
-        Texts: "version", "numerics" (of the gpt2c that wrote it), "name" (of what it was made from),
+        Texts: "version", "numerics" (of the gpt2c that wrote it), "name" (of the original),
         "source_sha256", "payload_sha256".
     tensors : dict
         Name -> TensorInfo.
@@ -242,7 +242,7 @@ class Packed:
 
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
-    """Errors in it say of what is wrong which file it is, and what to do."""
+    """Adds the file and the remedy to errors in the context."""
     try:
         yield
     except (CheckpointError, ConfigError) as error:
@@ -287,7 +287,7 @@ def open_packed(path: Path) -> Packed:
             whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         if not file.is_unchanged():
             raise CheckpointError(
-                f"{path} was changed while it was opened: load it again when the program that writes it has "
+                f"{path} was changed while opening it: load it again when the program that writes it has "
                 "finished"
             )
     if metadata.get("format") != FORMAT:
@@ -343,12 +343,12 @@ def _check_arrays(
 
 def _parse_vocabulary(text: bytes) -> dict[str, Any]:
     try:
-        # Not strictly, which would be slow for so large a text: `tokenizer.load.unpack` checks every value.
+        # Not strict, which would be slow for such a large text: `tokenizer.load.unpack` checks every value.
         found = json.loads(text)
     except RecursionError:
         raise CheckpointError("its vocabulary is nested too deeply") from None
     except ValueError as error:
         raise CheckpointError(f"its vocabulary is not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"its vocabulary holds {shown(found)}; a JSON object is needed")
+        raise CheckpointError(f"its vocabulary holds {shown(found)}; needed: a JSON object")
     return found

@@ -12,14 +12,14 @@ from .files import parse_object
 
 __all__ = ["check_keys", "config_from_header", "config_values"]
 
-# Keys of the configuration, and of its head, that are left out where they have their defaults: files that
-# were written before there was anything else lack them.
+# Keys of the configuration, and of its head, that are left out if they have their defaults: files written
+# before the alternatives existed lack them.
 _LATER = ("n_kv_head", "model_type", "n_types", "masked_head", "add_cross_attention", "pooling")
 _LATER_OF_HEADS = ("pooled",)
 
 
 def config_values(config: Config) -> dict[str, Any]:
-    """A configuration as a header has it."""
+    """A configuration in the form of a header."""
     values = asdict(config)
     usual = {field.name: field.default for field in fields(Config)} | {"n_kv_head": config.n_head}
     for key in _LATER:
@@ -31,7 +31,7 @@ def config_values(config: Config) -> dict[str, Any]:
 
 
 def check_keys(found: Iterable[str], wanted: Iterable[str], what: str, error: type[GPT2CError]) -> None:
-    """All that are wanted, and no others."""
+    """Require exactly the wanted keys."""
     found, wanted = dict.fromkeys(found), dict.fromkeys(wanted)
     for verb, keys in (
         ("lacks", [key for key in wanted if key not in found]),
@@ -44,7 +44,7 @@ def check_keys(found: Iterable[str], wanted: Iterable[str], what: str, error: ty
 def config_from_header(text: str) -> Config:
     """The configuration; ConfigError if a key is missing, unknown or has a wrong value."""
     values = parse_object(text.encode(), "its configuration")
-    # Those with a default too, which need not be what the model was made with.
+    # Including those with a default, which need not be the model's value.
     known = [field.name for field in fields(Config)]
     check_keys([*values, *_LATER], known, "its configuration", ConfigError)
     head, report = values["head"], values["report"]

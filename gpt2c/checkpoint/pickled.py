@@ -1,10 +1,10 @@
-"""What a torch file says of its tensors: a reader of pickles that builds values and calls nothing.
+"""A reader of a torch file's pickle that builds values and calls nothing.
 
-A pickle is a program for a small stack machine, which can name and call any function of Python. Here its
-instructions are only looked at: a few of them make numbers, texts, lists, tuples and dicts; the few functions
-that torch names in a file of tensors are not called, but stand for what torch_names.py says; all else is
-refused by name. `pickletools` splits the bytes into instructions. The format: PEP 307, PEP 3154, and the
-comments in Lib/pickletools.py.
+A pickle is a program for a small stack machine, which can name and call any Python function. Here its
+instructions are only inspected: a few of them make numbers, texts, lists, tuples and dicts; the few functions
+that torch names in a file of tensors are not called, but mapped by torch_names.py; everything else is refused
+by name. `pickletools` splits the bytes into instructions. The format: PEP 307, PEP 3154, and the comments in
+Lib/pickletools.py.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from .torch_names import STORAGES, Name, Storage, is_size, named
 
 __all__ = ["read_pickle"]
 
-# More than any file of tensors has; the values of a pickle take some 100 times its bytes.
+# More than any file of tensors has; the values of a pickle take about 100 times its bytes.
 _MOST_INSTRUCTIONS = 5_000_000
 _MOST_BYTES = 64 * 2**20
 _LONGEST_NAME = 1000
 
 
 class _Mark:
-    """Where the values of a list, tuple or dict begin on the stack."""
+    """The start of a list's, tuple's or dict's values on the stack."""
 
 
 _MARK = _Mark()
 
 
 def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
-    """The value of the pickle at the file's position, which is left behind it.
+    """The value of the pickle at the file's position, which moves past it.
 
-    Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict, an attribute of one is left out.
+    Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict; its attributes are left out.
 
     Parameters
     ----------
     file : binary file
         Buffered.
     where : str
-        The name of the file, with which errors begin.
+        The name of the file; errors start with it.
     is_torch : bool
-        Whether torch wrote it, for errors that say what to do.
+        Whether torch wrote it, for the advice in errors.
 
     Raises
     ------
     CheckpointError
-        It is damaged, or it names anything but what a file of tensors needs.
+        It is damaged, or names anything that a file of tensors does not need.
     """
     machine, stream = _Machine(where, is_torch), cast("IO[bytes]", _Bounded(file))
     try:
@@ -60,11 +60,11 @@ def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, EOFError, UnicodeDecodeError, OverflowError) as error:
         raise CheckpointError(f"{where} has a damaged pickle: {error}") from None
-    raise CheckpointError(f"{where} has a damaged pickle: it has no end")
+    raise CheckpointError(f"{where} has a damaged pickle: it is truncated")
 
 
 class _Bounded:
-    """A file as pickletools reads it, of which no length that is only announced is believed."""
+    """A file for pickletools that checks announced lengths before they are trusted."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -79,7 +79,7 @@ class _Bounded:
 
 
 class _Machine:
-    """The stack, and what each instruction does with it."""
+    """The stack, and the effect of each instruction on it."""
 
     def __init__(self, where: str, is_torch: bool) -> None:
         self.where, self.is_torch = where, is_torch
@@ -88,11 +88,11 @@ class _Machine:
 
     def result(self) -> Any:
         if len(self.stack) != 1:
-            raise ValueError("its end comes with values left over")
+            raise ValueError("values are left over at its end")
         return self._pop()
 
     def step(self, name: str, argument: Any) -> None:
-        """Do what an instruction says."""
+        """Execute an instruction."""
         if name in _LITERALS:
             self.stack.append(_LITERALS[name](argument))
             return
@@ -183,7 +183,7 @@ class _Machine:
 
     def op_binget(self, index: int) -> None:
         if index not in self.memo:
-            raise ValueError(f"it refers to value {index} before that is there")
+            raise ValueError(f"it refers to value {index} before that exists")
         self.stack.append(self.memo[index])
 
     op_long_binget = op_binget
@@ -195,17 +195,17 @@ class _Machine:
     def op_stack_global(self, _: None) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not a text")
         self.stack.append(named(module, name, self.where, self.is_torch))
 
     def op_reduce(self, _: None) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, Name) or function.call is None or type(arguments) is not tuple:
-            raise ValueError("something is called that is no function")
+            raise ValueError("something is called that is not a function")
         try:
             self.stack.append(function.call(*arguments))
         except TypeError:
-            raise ValueError(f"{function.name} has other arguments than known") from None
+            raise ValueError(f"{function.name} has unexpected arguments") from None
 
     def op_build(self, _: None) -> None:
         """Attributes of an OrderedDict, such as the _metadata of a state dict, are left out."""
@@ -219,7 +219,7 @@ class _Machine:
         kind, key, numel = parts[1], parts[2], parts[4]
         name = kind.name.rpartition(".")[2] if isinstance(kind, Name) else ""
         if name not in STORAGES or type(key) is not str or not is_size(numel):
-            raise ValueError("a storage is not described as it should be")
+            raise ValueError("a storage is described incorrectly")
         if len(parts) == 6 and parts[5] is not None:
             raise ValueError("a storage is a part of another, which is not supported")
         self.stack.append(Storage(key, STORAGES[name], numel))

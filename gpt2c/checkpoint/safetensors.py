@@ -1,4 +1,4 @@
-"""Safetensors files: a reader that believes nothing it has not checked, and a writer.
+"""Safetensors files: a reader that trusts nothing it has not checked, and a writer.
 
 The format: the length of the header (8 bytes, little-endian), the header (a JSON object: tensor name ->
 dtype, shape and the [begin, end) of its bytes in the data; ``__metadata__`` is free text), the data. Files
@@ -22,7 +22,7 @@ from .tensors import ITEMSIZE, TensorInfo
 
 __all__ = ["check_begin", "header_bytes", "read_header", "read_header_and_metadata", "write_tensors"]
 
-# Of one tensor as declared; far above any file, far below an overflow.
+# Declared bytes of one tensor; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -45,33 +45,33 @@ def read_header_and_metadata(file: RegularFile) -> tuple[dict[str, TensorInfo], 
     header = parse_object(data, f"the header of {path}", integers_only=True)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise CheckpointError(f"the header of {path}: __metadata__ is not a table of texts")
+        raise CheckpointError(f"the header of {path}: __metadata__ is not an object of texts")
     start = end = 8 + len(data)
     tensors = [_tensor(name, entry, path, start) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     for tensor in tensors:
         if tensor.offset != end:
             raise CheckpointError(
-                f"{path}: the data of tensor {shown(tensor.name)} begins at byte {tensor.offset - start}, "
+                f"{path}: the data of tensor {shown(tensor.name)} starts at byte {tensor.offset - start}, "
                 f"but the tensor before it ends at byte {end - start}"
             )
         end += tensor.nbytes
     if end != file.size:
         raise CheckpointError(
-            f"{path} {'is truncated' if end > file.size else 'has bytes that belong to no tensor'}: by its "
-            f"header it has {end} bytes, in fact {file.size}"
+            f"{path} {'is truncated' if end > file.size else 'has extra bytes at the end'}: by its "
+            f"header it has {end} bytes, but the file has {file.size}"
         )
     return {tensor.name: tensor for tensor in tensors}, metadata
 
 
 def _header_text(file: RegularFile) -> bytes:
-    """The bytes of the header, which begin with "{" and are of an acceptable length."""
+    """The bytes of the header, which start with "{" and have an acceptable length."""
     path, size = file.path, file.size
     start = check_begin(file)
     length = int.from_bytes(start[:8], "little")
     if not 2 <= length <= size - 8:
         raise CheckpointError(
-            f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes and has "
+            f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes but has "
             f"{size} bytes in all"
         )
     if length > MAX_JSON:
@@ -85,18 +85,18 @@ def _header_text(file: RegularFile) -> bytes:
 
 
 def check_begin(file: RegularFile) -> bytes:
-    """The first bytes of a file, which are those of safetensors: a length and "{". CheckpointError if not."""
+    """The first bytes of a safetensors file: a length and "{". CheckpointError for any other file."""
     path, size = file.path, file.size
     start = file.read(len(_LFS_POINTER), 0)
     if start == _LFS_POINTER:
         raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights it stands for: run `git lfs pull` in its directory"
+            f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its directory"
         )
     if size < 10:  # the length and "{}"
         raise CheckpointError(f"{path} has {size} bytes: too short for a safetensors file")
     if start[8:9] != b"{":
         raise CheckpointError(
-            f"{path} is not a file of weights: it is no safetensors, and was not written by torch.save, "
+            f"{path} is not a file of weights: it is neither safetensors nor written by torch.save, "
             "nanoGPT, llm.c or gpt2c"
         )
     return start
@@ -115,15 +115,15 @@ def write_tensors(
     Parameters
     ----------
     file : binary file
-        Open for writing, at its beginning.
+        Open for writing, at its start.
     tensors : mapping
         Name -> float32 or uint8 array, C-contiguous, written in this order without gaps.
     metadata : mapping
         The texts of ``__metadata__``.
     alignment : int
-        The data begins at a multiple of this many bytes.
+        The alignment of the start of the data, in bytes.
     seal : callable
-        Gets what stands before the data, and returns what is written in its place.
+        Takes the bytes before the data, and returns those to write instead.
     """
     dtypes = {"float32": "F32", "uint8": "U8"}
     described = {name: (dtypes[array.dtype.name], array.shape) for name, array in tensors.items()}
@@ -135,7 +135,7 @@ def write_tensors(
 def header_bytes(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], alignment: int = 8
 ) -> bytes:
-    """What stands before the data: of ``tensors``, name -> dtype and shape, in the order of the data.
+    """The bytes before the data, for ``tensors``: name -> dtype and shape, in the order of the data.
 
     The other arguments are those of `write_tensors`.
     """
@@ -153,16 +153,18 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
     """One entry of the header, checked except for its position among the others."""
     where = f"the header of {path}: tensor {shown(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where} needs dtype, shape and data_offsets, and has {shown(entry)}")
+        raise CheckpointError(f"{where} needs dtype, shape and data_offsets, but has {shown(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
         raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(ITEMSIZE)}")
     if not _naturals(shape):
-        raise CheckpointError(f"{where} has the shape {shown(shape)}; a list of integers from 0 is needed")
+        raise CheckpointError(
+            f"{where} has the shape {shown(shape)}; needed: a list of integers of at least 0"
+        )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; a [begin, end] is needed")
+        raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; needed: [begin, end]")
     nbytes = ITEMSIZE[dtype]
-    # Checked at every step, as a product in 64 bits would have to be: [2**40, 2**40, 0] is refused.
+    # Checked at every step, as for a 64-bit product: [2**40, 2**40, 0] is refused.
     for size in shape:
         nbytes *= size
         if nbytes > _MAX_BYTES:
@@ -176,5 +178,5 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
 
 
 def _naturals(value: Any) -> bool:
-    # The parser lets no negative numbers and no fractions through; true and false are ints to Python.
+    # The parser rejects negative numbers and fractions; true and false are ints in Python.
     return isinstance(value, list) and all(type(item) is int for item in value)

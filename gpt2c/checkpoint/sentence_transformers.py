@@ -1,4 +1,4 @@
-"""What the files of sentence-transformers beside a model say: how a text becomes a vector."""
+"""How a text becomes a vector, from the files of sentence-transformers beside a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["with_pooling"]
 _MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
 _TOKENIZER = "tokenizer_config.json"
-_OF_TEXTS = "sentence_*_config.json"  # the name has that of the family
+_OF_TEXTS = "sentence_*_config.json"  # with the name of the model family
 
 _MODES = {
     "pooling_mode_cls_token": "cls",
@@ -29,14 +29,14 @@ _NEWER = {"weightedmean": "weighted_mean", "lasttoken": "last", "mean_sqrt_len_t
 
 
 def with_pooling(config: Config, directory: Path) -> Config:
-    """The Config with how sentence-transformers makes a vector of a text, by modules.json in the directory.
+    """The Config with the pooling of sentence-transformers, from modules.json in the directory.
 
-    What gpt2c does not do is told as a `problem`: the model can do all else.
+    Unsupported settings become a `problem`: the model can do everything else.
 
     Raises
     ------
     CheckpointError, ConfigError
-        A file is missing, is no JSON, or does not say what it should.
+        A file is missing, not JSON, or has wrong contents.
     """
     path = directory / _MODULES
     modules = [_module(module, path) for module in read_array(path)]
@@ -44,8 +44,8 @@ def with_pooling(config: Config, directory: Path) -> Config:
     problem, mode = "", "mean"
     if kinds[:1] != ["Transformer"] or kinds[1:2] != ["Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         problem = (
-            f"its {_MODULES} names the modules {', '.join(kinds) or 'of nothing'}; gpt2c does Transformer, "
-            "Pooling and, at the end, Normalize"
+            f"its {_MODULES} names the modules {', '.join(kinds) or 'of nothing'}; gpt2c supports "
+            "Transformer, Pooling and, at the end, Normalize"
         )
     else:
         mode, problem = _mode(directory / modules[1][1] / "config.json")
@@ -54,7 +54,7 @@ def with_pooling(config: Config, directory: Path) -> Config:
     settings = read_object(directory / _SETTINGS) if (directory / _SETTINGS).exists() else {}
     prompt = settings.get("default_prompt_name")
     if prompt is not None and not problem:
-        problem = f"its {_SETTINGS} asks for the prompt {shown(prompt)} before every text; put it there"
+        problem = f"its {_SETTINGS} asks for the prompt {shown(prompt)} before every text; prepend it"
     n_most = of_texts.get("max_seq_length")
     try:
         found = Pooling(
@@ -62,7 +62,7 @@ def with_pooling(config: Config, directory: Path) -> Config:
         )
     except ConfigError as error:
         raise ConfigError(f"{text or path}: {error}") from None
-    # Longer texts are always cut, there; without a number of its own, at that of the tokenizer.
+    # Longer texts are always truncated there: at its own length, or else the tokenizer's.
     if n_most is None and (directory / _TOKENIZER).exists():
         n_most = read_object(directory / _TOKENIZER).get("model_max_length")
         n_most = n_most if isinstance(n_most, int | float) and n_most >= 1 else None
@@ -71,7 +71,7 @@ def with_pooling(config: Config, directory: Path) -> Config:
 
 
 def _module(module: Any, path: Path) -> tuple[str, str]:
-    """The kind of a module, and the folder that it is in."""
+    """The kind of a module, and its folder."""
     kind, folder = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
     if not isinstance(kind, str) or not isinstance(folder, str):
         raise CheckpointError(
@@ -83,9 +83,9 @@ def _module(module: Any, path: Path) -> tuple[str, str]:
 
 
 def _mode(path: Path) -> tuple[str, str]:
-    """What the file of a Pooling asks for, or why it cannot be done."""
+    """The pooling that a Pooling's file requests, or why it is not supported."""
     if not path.exists():
-        return "mean", f"its {_MODULES} names {path.parent.name}, where there is no {path.name}"
+        return "mean", f"its {_MODULES} names {path.parent.name}, which has no {path.name}"
     values = read_object(path)
     modes = [
         _MODES.get(key, key) for key, value in values.items() if key.startswith("pooling_mode_") and value
@@ -97,5 +97,5 @@ def _mode(path: Path) -> tuple[str, str]:
     names = ", ".join(map(shown, modes)) or "nothing"
     return (
         "mean",
-        f"its {path.parent.name}/{path.name} asks for {names}; gpt2c does one of {', '.join(_MODES)}",
+        f"its {path.parent.name}/{path.name} asks for {names}; gpt2c supports one of {', '.join(_MODES)}",
     )

@@ -1,4 +1,4 @@
-"""Where a model's configuration and its tokenizer meet: the tokens that begin and end a text."""
+"""Reconciling a model's configuration with its tokenizer: the tokens that start and end a text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["with_tokenizer"]
 def with_tokenizer(
     config: Config, tokenizer: Tokenizer | None, *, keeps_bos: bool = False
 ) -> tuple[Config, list[str]]:
-    """The configuration with the bos and eos ids that hold with a tokenizer; and notes on the two.
+    """The configuration with the bos and eos ids that apply with a tokenizer; and notes on them.
 
-    Many a config.json has the ids of the GPT-2 that its author began with, which are ordinary words of the
-    model's own vocabulary, or no ids of it. So the configuration's ids stand if one is a special token of the
-    tokenizer, or if the tokenizer names none in their place that the model has; else the tokenizer's counts.
-    With ``keeps_bos``, the bos stands in any case.
+    Many config.json files still have the ids of the GPT-2 that training started from, which are ordinary
+    words in the model's own vocabulary, or outside of it. So the configuration's ids apply if one is a
+    special token of the tokenizer, or if the tokenizer names none instead that the model has; otherwise the
+    tokenizer's do. With ``keeps_bos``, the bos always stays.
     """
     if tokenizer is None:
         return config, []
@@ -41,26 +41,26 @@ def with_tokenizer(
 
 
 def _gives_way(ids: tuple[int, ...], named: int | None, tokenizer: Tokenizer, config: Config) -> bool:
-    """Whether the token that the tokenizer names counts instead of the configuration's ids."""
+    """Whether the tokenizer's token replaces the configuration's ids."""
     if named is None or named >= config.n_vocab:
         return False
     return not {named, *tokenizer.special_tokens.values()} & {*ids}
 
 
 def _note(key: str, value: object, counts: int, tokenizer: Tokenizer, report: list[Setting]) -> str:
-    """What to say where the tokenizer's token counts; also adds it to the report's line, if there is one."""
-    why = f"the tokenizer's {_token(tokenizer, counts)} counts"
+    """The note when the tokenizer's token applies; also adds it to the report's line, if any."""
+    why = f"the tokenizer's {_token(tokenizer, counts)} is used"
     for index, line in enumerate(report):
         if line.key == key:
             value = line.value
             status = "ignored" if line.status == "honoured" else line.status
             report[index] = line._replace(status=status, note="; ".join(filter(None, (line.note, why))))
-    what = "names no token" if value in (None, []) else f"{shown(value)} is no special token"
+    what = "names no token" if value in (None, []) else f"{shown(value)} is not a special token"
     return f"{key}: {what}, so {why}"
 
 
 def _around(tokenizer: Tokenizer, config: Config) -> list[str]:
-    """Notes on what a tokenizer puts around a text, what is done with it, and on ids that the model lacks."""
+    """Notes on the tokens that a tokenizer puts around a text, their use, and on ids that the model lacks."""
     notes = []
     if tokenizer.prefix:
         before = ", ".join(_token(tokenizer, token) for token in tokenizer.prefix)
@@ -68,11 +68,11 @@ def _around(tokenizer: Tokenizer, config: Config) -> list[str]:
         notes.append(f"the tokenizer puts {before} before a text: {done}")
     if tokenizer.suffix:
         after = ", ".join(_token(tokenizer, token) for token in tokenizer.suffix)
-        done = "left out, since texts go on here"
+        done = "left out, since the text is continued"
         if config.is_bert or config.is_classifier:
             done = "kept" if config.is_bert else "kept where a text is classified"
         notes.append(f"the tokenizer puts {after} after a text: {done}")
-    if config.n_vocab < tokenizer.n_vocab < 2**31 - 1:  # the latter is said of an unknown size
+    if config.n_vocab < tokenizer.n_vocab < 2**31 - 1:  # the latter means an unknown size
         notes.append(
             f"the vocabulary has ids up to {tokenizer.n_vocab - 1}, but the model's end at "
             f"{config.n_vocab - 1}: a text that needs one of the others is refused"

@@ -1,6 +1,6 @@
-"""Checkpoints of TensorFlow with a GPT-2: as OpenAI published them, and gpt-2-simple and others save them.
+"""TensorFlow checkpoints of GPT-2, as published by OpenAI and saved by gpt-2-simple and others.
 
-A directory has hparams.json with the sizes, and of each checkpoint an index and one or more files of data:
+A directory has hparams.json with the sizes, and for each checkpoint an index and one or more data files:
 model.ckpt.index, model.ckpt.data-00000-of-00001. A text file, ``checkpoint``, names the latest one. Variables
 are named after the program (https://github.com/openai/gpt-2): model/h0/attn/c_attn/w. Dense layers are
 convolutions of width 1, [1, in, out]; the head is the token embedding; GELU is GPT-2's.
@@ -33,7 +33,7 @@ _INDEX = ".index"
 _OF_AN_INDEX = re.compile(r"(.+)\.(?:data-\d{5}-of-\d{5}|meta)")
 _NAMED = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
 _SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
-# What fine-tuning programs add, which changes no logits.
+# Settings that fine-tuning programs add, which change no logits.
 _KNOWN = {*_SIZES, "embd_dropout", "attn_dropout", "res_dropout", "resid_dropout"}
 # Numbers of tensorflow.DataType.
 _DTYPES = {
@@ -43,15 +43,15 @@ _DTYPES = {
 
 
 def open_tensorflow(path: Path, stack: contextlib.ExitStack, *, strict: bool = True) -> Training | None:
-    """The model at ``path``, if that is the index of a checkpoint of TensorFlow, or a directory with some.
+    """The model at ``path``, if it is the index of a TensorFlow checkpoint, or a directory with some.
 
-    The files are entered into ``stack``. The model's variables are read once, for their checksums. ``strict``
-    refuses settings that OpenAI's program does not have; else they are noted.
+    ``stack`` closes the files. The model's variables are read once, for their checksums. ``strict`` refuses
+    settings that OpenAI's program does not have; otherwise they are noted.
 
     Raises
     ------
     CheckpointError, ConfigError
-        It is one, but damaged, not a GPT-2, or of sizes that a GPT-2 cannot have; or it is not clear which of
+        It is one, but damaged, not a GPT-2, or with sizes that a GPT-2 cannot have; or it is unclear which of
         several is meant.
     """
     found = _index(path)
@@ -64,19 +64,19 @@ def open_tensorflow(path: Path, stack: contextlib.ExitStack, *, strict: bool = T
     strange = of_a_fork(settings, _KNOWN)
     if strange and strict:
         raise ConfigError(
-            f"{found.parent / HPARAMS} says {strange}, which OpenAI's program does not have: one that has it "
-            f"may compute something else{LOOSE}"
+            f"{found.parent / HPARAMS} has {strange}, which OpenAI's program does not have: one that has it "
+            f"may compute something different{LOOSE}"
         )
     own = {name: variable for name, variable in variables.items() if not _of_training(name, variables)}
     bundle = _Bundle(found, n_shards, stack)
     wanted = {name for name, _, _ in expected(config)}
     read = {name for name in own if canonical(name) in wanted}
     tensors = [bundle.tensor(name, variable, is_read=name in read) for name, variable in own.items()]
-    notes = [f"{found.name}: a checkpoint of TensorFlow, {len(read)} variables; their checksums are right"]
+    notes = [f"{found.name}: a TensorFlow checkpoint, {len(read)} variables; their checksums are correct"]
     if len(variables) > len(own):
-        notes.append(f"{len(variables) - len(own)} variables of the training are left aside")
+        notes.append(f"{len(variables) - len(own)} training variables are ignored")
     if strange:
-        notes.append(f"{HPARAMS} says {strange}, left aside: GPT-2 has no such thing (strict=False)")
+        notes.append(f"{HPARAMS}'s {strange} is ignored: GPT-2 has no such setting (strict=False)")
     return Training(config, [index, *bundle.files.values()], tensors, notes, f"its {HPARAMS}")
 
 
@@ -88,7 +88,7 @@ def _index(path: Path) -> Path | None:
     if not path.is_dir():
         part = _OF_AN_INDEX.fullmatch(path.name)
         if part and (index := path.with_name(part[1] + _INDEX)).exists():
-            raise CheckpointError(f"{path} is a part of a checkpoint of TensorFlow: give its index, {index}")
+            raise CheckpointError(f"{path} is a part of a TensorFlow checkpoint: give its index, {index}")
         return path if path.suffix == _INDEX else None
     found = sorted(one for one in path.glob(f"*{_INDEX}") if one.is_file())
     latest = path / LATEST
@@ -96,7 +96,7 @@ def _index(path: Path) -> Path | None:
         return _latest(latest, found)
     if len(found) > 1:
         raise CheckpointError(
-            f"{path} holds several checkpoints of TensorFlow, and no file {LATEST!r} that names the latest: "
+            f"{path} holds several TensorFlow checkpoints, but no file {LATEST!r} that names the latest: "
             f"give one of {_names(found)}"
         )
     return found[0] if found else None
@@ -111,7 +111,7 @@ def _latest(path: Path, there: list[Path]) -> Path:
             f"{path} does not name the latest checkpoint, as TensorFlow writes it (model_checkpoint_path: "
             f'"…"): {_instead(there)}'
         )
-    # It may be a path of another machine, where the checkpoint was beside this file, too.
+    # It may be a path on another machine, where the checkpoint was also beside this file.
     index = path.with_name(re.split(r"[/\\]", named[1])[-1] + _INDEX)
     if not index.is_file():
         raise CheckpointError(f"{path} names {shown(named[1])}, but there is no {index}: {_instead(there)}")
@@ -119,7 +119,7 @@ def _latest(path: Path, there: list[Path]) -> Path:
 
 
 def _instead(there: list[Path]) -> str:
-    return f"give the path of {_names(there)}" if there else "get that file, and the data that belong to it"
+    return f"give the path of {_names(there)}" if there else "get that file and its data"
 
 
 def _names(found: list[Path]) -> str:
@@ -134,14 +134,14 @@ def _settings(index: Path) -> dict[str, Any]:
     path = index.parent / HPARAMS
     if not path.exists():
         raise CheckpointError(
-            f"{index} has no {HPARAMS} beside it, which says how many heads the model has: copy {HPARAMS}, "
-            "encoder.json and vocab.bpe from the model that the training began with"
+            f"{index} has no {HPARAMS} beside it, which has the model's number of heads: copy {HPARAMS}, "
+            "encoder.json and vocab.bpe from the model that training started from"
         )
     return read_object(path)
 
 
 def _config(settings: Mapping[str, Any], variables: Mapping[str, Variable], where: Path) -> Config:
-    """The sizes in hparams.json; where it lacks one, that of the variables, or 12 heads as in the program."""
+    """The sizes in hparams.json; missing ones come from the variables, or are 12 heads as in the program."""
     shapes = {canonical(name): variable.shape for name, variable in variables.items()}
     layers = [int(found[1]) for name in shapes if (found := re.match(r"h\.(\d{1,4})\.", name))]
     sizes: dict[str, Any] = {"n_head": 12, "n_layer": 1 + max(layers, default=-1), "n_inner": None}
@@ -153,7 +153,7 @@ def _config(settings: Mapping[str, Any], variables: Mapping[str, Variable], wher
         shape = shapes.get(embedding, ())
         if len(shape) != 2:
             raise CheckpointError(
-                f"{where.parent} holds no GPT-2 of OpenAI's program: it has no matrix "
+                f"{where.parent} does not hold a GPT-2 of OpenAI's program: it has no matrix "
                 f"model/{embedding.removesuffix('.weight')}"
             )
         sizes[name] = shape[axis]
@@ -168,20 +168,20 @@ def _config(settings: Mapping[str, Any], variables: Mapping[str, Variable], wher
 
 
 def _of_training(name: str, variables: Mapping[str, Variable]) -> bool:
-    """Whether a variable is a counter, or belongs to the optimizer, which adds to the name of another one."""
+    """Whether a variable is a counter, or the optimizer's, which extends the name of another one."""
     parent = name.rpartition("/")[0]
     return parent in variables or (not name.startswith("model/") and variables[name].shape == ())
 
 
 class _Bundle:
-    """The files of data that belong to an index, opened where they are needed."""
+    """The data files of an index, opened when needed."""
 
     def __init__(self, index: Path, n_shards: int, stack: contextlib.ExitStack) -> None:
         self.files: dict[int, RegularFile] = {}
         self._index, self._n_shards, self._stack = index, n_shards, stack
 
     def tensor(self, name: str, variable: Variable, *, is_read: bool) -> TensorInfo:
-        """A variable as a tensor; if it is going to be read, its bytes must be there, with its checksum."""
+        """A variable as a tensor; if it will be read, its bytes must exist and match its checksum."""
         dtype = _DTYPES.get(variable.dtype, f"{variable.dtype} of TensorFlow")
         shape = variable.shape
         if len(shape) == 3 and shape[0] == 1 and name.endswith("/w"):
@@ -208,15 +208,17 @@ class _Bundle:
             )
         path = self._path(variable.shard)
         if not path.exists():
-            raise CheckpointError(f"{path} is missing: by {self._index.name} it holds variable {shown(name)}")
+            raise CheckpointError(
+                f"{path} is missing: according to {self._index.name} it holds variable {shown(name)}"
+            )
         file = self.files.get(variable.shard)
         if file is None:
             file = self.files[variable.shard] = self._stack.enter_context(RegularFile(path))
         end = variable.offset + variable.nbytes
         if end > file.size:
             raise CheckpointError(
-                f"{path} is truncated: by {self._index.name} variable {shown(name)} ends at byte {end}, but "
-                f"the file has {file.size} bytes"
+                f"{path} is truncated: according to {self._index.name} variable {shown(name)} ends at byte "
+                f"{end}, but the file has {file.size} bytes"
             )
         if masked(crc32c_of_file(file, variable.offset, variable.nbytes)) != variable.crc:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint's files: where each is, and how it becomes an array."""
+"""The tensors in a checkpoint's files: their locations, and reading them as arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ITEMSIZE = {
     **dict.fromkeys(("I32", "U32", "F32"), 4),
     **dict.fromkeys(("F64", "I64", "U64"), 8),
 }
-# Elements of a block and its bytes, of the quantised types of GGUF: rows are made of whole blocks.
+# Elements and bytes per block of GGUF's quantized types; rows consist of whole blocks.
 BLOCKS = {
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
@@ -46,9 +46,9 @@ BLOCKS = {
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 # The dtypes that read_tensor converts.
 READABLE = (*FLOAT_DTYPES, *BLOCKS)
-# The dtype of a tensor that is stored nowhere: by a rule of its format all its values are 0.
+# The dtype of a tensor that is not stored: by its format's rules all its values are 0.
 ZERO = "ZERO"
-# Elements that are read, converted and checked at a time, while they are in the cache: whole `BLOCKS`.
+# Elements to read, convert and check at a time, while they are in the CPU's cache: whole `BLOCKS`.
 _BLOCK = 2**20
 
 
@@ -58,7 +58,7 @@ def block_of(dtype: str) -> tuple[int, int]:
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor is, checked against the file's size."""
+    """The location of a tensor, checked against the file's size."""
 
     name: str  # as stored
     dtype: str  # "F32", "F16", "BF16", "Q8_0", ...
@@ -67,20 +67,20 @@ class TensorInfo(NamedTuple):
     offset: int  # of its first byte, from the start of the file
     nbytes: int  # from its first to its last element
     strides: tuple[int, ...] | None = None  # in elements; None: C-contiguous
-    # Of queries, keys and values that lie head by head along the last axis, [heads][3][width], and are read
-    # as [3][heads][width]: how many heads.
+    # Set if queries, keys and values are stored head by head along the last axis, [heads][3][width], and read
+    # as [3][heads][width]: the number of heads.
     heads: int | None = None
-    # The tensors that it is made of, one beside the other along the last axis; they may be in several files.
+    # Its parts, side by side along the last axis; they may be in several files.
     parts: tuple[TensorInfo, ...] = ()
 
     def size_of(self, count: int) -> int:
-        """The bytes of ``count`` neighbouring elements, which are whole blocks where the dtype has those."""
+        """The bytes of ``count`` neighbouring elements, which are whole blocks if the dtype has blocks."""
         elements, nbytes = block_of(self.dtype)
         return count // elements * nbytes
 
     @property
     def transposed(self) -> TensorInfo:
-        """The same matrix with its axes exchanged, which moves no element."""
+        """The same matrix with its axes exchanged, without moving any element."""
         n_rows, n_columns = self.shape
         rows, columns = (n_columns, 1) if self.strides is None else self.strides
         return self._replace(shape=(n_columns, n_rows), strides=(columns, rows))
@@ -94,7 +94,7 @@ class TensorInfo(NamedTuple):
 
 
 def side_by_side(name: str, parts: tuple[TensorInfo, ...]) -> TensorInfo:
-    """One tensor of several that differ in their last axis only."""
+    """One tensor made of several that differ only in their last axis."""
     shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
     nbytes = sum(part.nbytes for part in parts)
     return parts[0]._replace(name=name, shape=shape, nbytes=nbytes, strides=None, parts=parts)
@@ -103,7 +103,7 @@ def side_by_side(name: str, parts: tuple[TensorInfo, ...]) -> TensorInfo:
 def read_from(
     files: Mapping[Path, RegularFile], info: TensorInfo, begin: int = 0, end: int | None = None
 ) -> np.ndarray:
-    """Read a tensor that may have parts, from the files that are open; else like `read_tensor`."""
+    """Read a tensor that may have parts, from the open files; otherwise like `read_tensor`."""
     if not info.parts:
         return read_tensor(files[info.file], info, begin, end)
     if len(info.shape) == 1:
@@ -122,7 +122,7 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     Parameters
     ----------
     file : RegularFile
-        The one that it was found in.
+        The file that contains it.
     info : TensorInfo
     begin, end : int
         Along the first dimension, as in a slice; all by default.
@@ -131,8 +131,8 @@ def read_tensor(file: RegularFile, info: TensorInfo, begin: int = 0, end: int | 
     -------
     ndarray
         float32, C-contiguous, of the tensor's shape or [end - begin, ...]. No other array of that size is
-        allocated where the tensor or its transpose is C-contiguous; the widening of F16 and BF16 is exact.
-        Of quantised tensors the values are those of `gguf_quants`.
+        allocated if the tensor or its transpose is C-contiguous; the widening of F16 and BF16 is exact.
+        The values of quantized tensors are those of `gguf_quants`.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def _read(file: RegularFile, info: TensorInfo, first: int, count: int) -> np.nda
 
 
 def _read_transposed(file: RegularFile, info: TensorInfo, begin: int, end: int) -> np.ndarray:
-    """Rows of a matrix of which the file has the transpose, a block of that at a time."""
+    """Rows of a matrix whose transpose is in the file, a block of that at a time."""
     n_rows, n_columns = info.shape
     out = np.empty((end - begin, n_columns), np.float32)
     step = max(1, _BLOCK // max(1, n_rows))
@@ -188,7 +188,7 @@ def _read_transposed(file: RegularFile, info: TensorInfo, begin: int, end: int) 
 
 
 def _read_into(out: np.ndarray, file: RegularFile, info: TensorInfo, first: int) -> int:
-    """Fill a flat float32 array with neighbouring elements. Returns how many are NaN or infinite."""
+    """Fill a flat float32 array with neighbouring elements. Returns the number of NaN or infinite ones."""
     count, bad = out.size, 0
     raw = None if info.dtype == "F32" else np.empty(info.size_of(min(count, _BLOCK)), np.uint8)
     flags = np.empty(min(count, _BLOCK), np.bool_)
@@ -222,9 +222,9 @@ def _fill(array: np.ndarray, file: RegularFile, offset: int, info: TensorInfo) -
 
 def _convert(out: np.ndarray, raw: np.ndarray, dtype: str) -> None:
     """Convert elements, given as the bytes of the file, to float32."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused
         if dtype in BLOCKS:
-            from .gguf_quants import dequantize  # deferred, as most models are not quantised
+            from .gguf_quants import dequantize  # deferred, as most models are not quantized
 
             out[...] = dequantize(raw.reshape(-1, BLOCKS[dtype][1]), dtype)
         elif dtype == "BF16":  # the upper half of a float32

@@ -1,9 +1,9 @@
-"""The index of a checkpoint of TensorFlow: which variables there are, and where in which file of data.
+"""The index of a TensorFlow checkpoint: its variables, and their positions in the data files.
 
-As tensorflow/core/util/tensor_bundle writes it. The file is a table of LevelDB: blocks of sorted keys and
-values, each with its checksum; a block of the blocks' places; at the end the place of that block. Values are
-protocol buffers: of the empty key what all files share (BundleHeaderProto), of every other, the name of a
-variable, where that is (BundleEntryProto).
+As tensorflow/core/util/tensor_bundle writes it. The file is a LevelDB table: blocks of sorted keys and
+values, each with its checksum; a block of the blocks' positions; at the end the position of that block.
+Values are protocol buffers: for the empty key the header of all files (BundleHeaderProto); for every other
+key, the name of a variable, its position (BundleEntryProto).
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ __all__ = ["Variable", "read_index"]
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
-# Of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
+# Maximum size of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
 _MAX_BYTES = 4 * 2**20
 # TensorFlow's own limit.
 _MOST_DIMS = 254
-# What a reader must know for the files of today.
+# The reader version that current files require.
 _VERSION = 1
 
 
 class Variable(NamedTuple):
-    """What the index says of a variable; nothing of it is compared with the files of data."""
+    """A variable's entry in the index, not yet compared with the data files."""
 
     dtype: int  # tensorflow.DataType
     shape: tuple[int, ...]
     shard: int
     offset: int
     nbytes: int
-    crc: int  # of its bytes, masked
+    crc: int  # checksum of its bytes, masked
     is_sliced: bool  # stored in parts, under other names
 
 
 class _Refused(Exception):
-    """The file is not read; the text says why."""
+    """The file is not supported; the text says why."""
 
 
 class _Damaged(_Refused):
-    """It is not what TensorFlow wrote."""
+    """The file is not as TensorFlow wrote it."""
 
     def __str__(self) -> str:
         return f"is damaged: {self.args[0]}; get the file again"
 
 
 def read_index(file: RegularFile) -> tuple[int, dict[str, Variable]]:
-    """The number of files of data, and the variables by their names.
+    """The number of data files, and the variables by name.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def read_index(file: RegularFile) -> tuple[int, dict[str, Variable]]:
     data = file.read(file.size, 0)
     if len(data) < _FOOTER or not data.endswith(_MAGIC):
         raise CheckpointError(
-            f"{file.path} is truncated, or not the index of a checkpoint of TensorFlow, as its last 8 bytes "
-            "are others: get the file again"
+            f"{file.path} is truncated, or not the index of a TensorFlow checkpoint, as its last 8 bytes "
+            "differ: get the file again"
         )
     try:
         items = iter(_items(data))
@@ -81,7 +81,7 @@ def read_index(file: RegularFile) -> tuple[int, dict[str, Variable]]:
 
 def _items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The keys and values of a table, in the order of the keys."""
-    # The first place is that of a block that says nothing here.
+    # The first position is that of a block that is not used here.
     _, at = _place(data, len(data) - _FOOTER)
     places, _ = _place(data, at)
     last: bytes | None = None
@@ -94,27 +94,27 @@ def _items(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _place(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """The offset and the size of a block, and where these numbers end."""
+    """The offset and the size of a block, and the end of these numbers."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return (offset, size), at
 
 
 def _block(data: bytes, offset: int, size: int) -> bytes:
-    """A block, of which the checksum is right."""
+    """A block whose checksum is correct."""
     end = offset + size
     if end + 5 > len(data) - _FOOTER:
-        raise _Damaged(f"a block is at byte {offset}, of {size} bytes, which is beyond the file's end")
+        raise _Damaged(f"a block is at byte {offset}, of {size} bytes, which is past the file's end")
     if masked(crc32c(data[offset : end + 1])) != int.from_bytes(data[end + 1 : end + 5], "little"):
         raise _Damaged(f"the checksum of the block at byte {offset} is wrong")
     if data[end]:
-        raise _Refused("is compressed, as TensorFlow does not write it: save the model again with TensorFlow")
+        raise _Refused("is compressed, which TensorFlow never does: save the model again with TensorFlow")
     return data[offset:end]
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a block; each key says how many of its first bytes are those of the last one."""
-    # Behind them are places to begin in the middle, of 4 bytes, and their number.
+    """The keys and values of a block; each key shares a prefix with the last one."""
+    # They are followed by restart points of 4 bytes each, and their number.
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     if len(block) < 4 or end < 0:
         raise _Damaged("a block is too short")
@@ -134,7 +134,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first, and where it ends."""
+    """A number in 7 bits per byte, the lowest first, and its end."""
     value = 0
     for count in range(10):
         if at + count >= len(data):
@@ -142,7 +142,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at + count] & 0x7F) << 7 * count
         if data[at + count] < 0x80:
             return value, at + count + 1
-    raise _Damaged("a number has no end")
+    raise _Damaged("a number is truncated")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
@@ -158,16 +158,16 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             if tag & 7 == 2:
                 size, at = _varint(message, at)
             if size is None or at + size > len(message):
-                raise _Damaged("a message is cut off")
+                raise _Damaged("a message is truncated")
             value = message[at : at + size]
             at += size
         yield tag >> 3, value
 
 
 def _message(value: bytes, **fields: tuple[int, type]) -> dict[str, Any]:
-    """Some fields of a message, each with its number and whether it is a number (int) or bytes.
+    """Some fields of a message, each with its number and its type, int or bytes.
 
-    An absent one is 0 or empty. The last one counts, as in protocol buffers.
+    A missing field is 0 or empty. The last occurrence counts, as in protocol buffers.
     """
     found: dict[str, Any] = {name: kind() for name, (_, kind) in fields.items()}
     names = {number: name for name, (number, _) in fields.items()}
@@ -175,21 +175,21 @@ def _message(value: bytes, **fields: tuple[int, type]) -> dict[str, Any]:
         name = names.get(number)
         if name is not None:
             if type(content) is not fields[name][1]:
-                raise _Damaged("a message has a field of another kind")
+                raise _Damaged("a message has a field of the wrong type")
             found[name] = content
     return found
 
 
 def _header(item: tuple[bytes, bytes]) -> int:
-    """The number of files of data, as BundleHeaderProto says it."""
+    """The number of data files, from BundleHeaderProto."""
     key, value = item
     header = _message(value, shards=(1, int), is_big=(2, int), version=(3, bytes))
     if key or not header["shards"]:
-        raise _Damaged("it does not say how many files of data there are")
+        raise _Damaged("the number of data files is missing")
     if header["is_big"]:
-        raise _Refused("was written on a big-endian machine: save the model again on another one")
+        raise _Refused("was written on a big-endian machine: save the model again on a little-endian one")
     if _message(header["version"], consumer=(2, int))["consumer"] > _VERSION:
-        raise _Refused("was written for later readers than those of today: give the model in another format")
+        raise _Refused("needs a later reader than this one: give the model in another format")
     return int(header["shards"])
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that is asked for with ``tokenizer=`` or ``--tokenizer``."""
+"""The tokenizer requested with ``tokenizer=`` or ``--tokenizer``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SUFFIXES = (".json", ".txt", ".model", ".bpe", ".pkl", ".gguf")
 
 
 def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
-    """The tokenizer that was given for a model of this configuration.
+    """The given tokenizer, for a model of this configuration.
 
     Parameters
     ----------
     given : str, path or object
         A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model, nanoGPT's
-        meta.pkl, a GGUF file), read with the settings that stand beside it; if there is no such path, the
-        name of a model on the Hugging Face hub, of which only the tokenizer is fetched; or an object, see
+        meta.pkl, a GGUF file), read with the settings beside it; if there is no such path, the name of a
+        model on the Hugging Face hub, from which only the tokenizer is fetched; or an object, see
         `as_tokenizer`.
     config : Config
     hub
@@ -39,7 +39,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     Raises
     ------
     TokenizerError
-        There is nothing of the kind, or it cannot be read, or it is another model's.
+        There is no such tokenizer, or it cannot be read, or it is another model's.
     CheckpointError
         The hub does not have it.
     """
@@ -54,7 +54,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
             )
         path = fetch_tokenizer(given, **hub)
     if path.is_dir() and not any((path / file).is_file() for file in _NAMES):
-        raise TokenizerError(f"{path} has no tokenizer files; needed is one of {', '.join(_NAMES)}")
+        raise TokenizerError(f"{path} has no tokenizer files; it needs one of {', '.join(_NAMES)}")
     if not path.is_dir() and not (path.is_file() and path.suffix in _SUFFIXES):
         raise TokenizerError(
             f"{path} is not a tokenizer file, which ends with {', '.join(_SUFFIXES)}: give that file, or the "
@@ -64,9 +64,9 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
 
 
 def tokenizer_at(path: Path, config: Config) -> Tokenizer:
-    """The tokenizer in a directory, where nanoGPT's meta.pkl comes first, or in a file of it or of GGUF."""
+    """The tokenizer in a directory, where nanoGPT's meta.pkl comes first, or in such a file or GGUF."""
     if is_gguf(path):
-        from .gguf_model import read_gguf_tokenizer  # deferred, as most models are none
+        from .gguf_model import read_gguf_tokenizer  # deferred, as most models are not GGUF
 
         return read_gguf_tokenizer(path, config.n_vocab)
     meta = path / META if path.is_dir() else path

@@ -1,8 +1,8 @@
-"""Files that torch.save wrote: where their tensors are, without torch, and without running anything.
+"""Files that torch.save wrote: locating their tensors without torch and without running anything.
 
-Since torch 1.6 such a file is a zip archive of uncompressed members: data.pkl says what there is (pickled.py
-reads it), and data/KEY holds the elements of a storage. Before, it was a stream: a magic number, a version
-and facts about the system, each pickled; what there is; the list of storages; and then each of them, its
+Since torch 1.6 such a file is a zip archive of uncompressed members: data.pkl describes the contents
+(pickled.py reads it), and data/KEY holds the elements of a storage. Before, it was a stream: a magic number,
+a version and facts about the system, each pickled; the contents; the list of storages; and then for each its
 number of elements (8 bytes) and the elements. Sources: torch/serialization.py, and the .ZIP File Format
 Specification of PKWARE.
 """
@@ -26,27 +26,27 @@ from .torch_names import Name, Storage, Tensor
 __all__ = ["checksums", "read_torch_file"]
 
 _ZIP = b"PK\x03\x04"
-# Bytes of the table of a zip archive, and of data.pkl: files of GPT-2s have some 100 kB.
+# Maximum bytes of a zip archive's table, and of data.pkl: files of GPT-2s have about 100 kB.
 _MOST = 64 * 2**20
 _STEP = 2**20
 
 
 class _Place(NamedTuple):
-    """Where the elements of a storage are."""
+    """The location of a storage's elements."""
 
     offset: int
     nbytes: int
 
 
 def read_torch_file(file: RegularFile) -> Any:
-    """What was saved: dicts, lists, numbers and texts as they are, and each tensor as a `TensorInfo`.
+    """The saved value: dicts, lists, numbers and texts, with each tensor as a `TensorInfo`.
 
     No element of a tensor is read.
 
     Raises
     ------
     CheckpointError
-        The file is damaged, was written otherwise, or holds more than tensors and plain values.
+        The file is damaged, was not written by torch.save, or holds more than tensors and plain values.
     """
     reader = io.BufferedReader(_Raw(file))
     if file.read(4, 0) == _ZIP:
@@ -57,20 +57,20 @@ def read_torch_file(file: RegularFile) -> Any:
 
 
 def checksums(file: RegularFile) -> Iterator[tuple[str, bool]]:
-    """The members of a file that has checksums, and whether they are right; none of a stream."""
+    """The members of a file with checksums, and whether they are correct; a stream has none."""
     if file.read(4, 0) != _ZIP:
         return
     for member in _table(file, io.BufferedReader(_Raw(file))):
         place, crc = _member(file, member), 0
         for at in range(0, place.nbytes, _STEP):
             crc = zlib.crc32(file.read(min(_STEP, place.nbytes - at), place.offset + at), crc)
-        # torch writes 0 where it is asked to do without (set_crc32_options).
+        # torch writes 0 if checksums are turned off (set_crc32_options).
         if member.CRC:
             yield member.filename, crc == member.CRC
 
 
 class _Raw(io.RawIOBase):
-    """A RegularFile as Python's libraries read files."""
+    """A RegularFile with the interface of Python's files."""
 
     def __init__(self, file: RegularFile) -> None:
         self._file, self._at = file, 0
@@ -112,7 +112,7 @@ def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
     prefix = description.removesuffix("data.pkl")
     order = found.get(f"{prefix}byteorder")
     if order is not None and file.read(order.nbytes, order.offset) != b"little":
-        raise CheckpointError(f"{path} was written with another order of bytes than little-endian")
+        raise CheckpointError(f"{path} is not little-endian")
     place = found[description]
     if place.nbytes > _MOST:
         raise CheckpointError(f"{path}: data.pkl has {place.nbytes} bytes; at most {_MOST} are accepted")
@@ -125,19 +125,19 @@ def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
 
 
 def _table(file: RegularFile, reader: Any) -> list[zipfile.ZipInfo]:
-    """What an archive's table says of its members."""
+    """The members in an archive's table."""
     _check_table(file)
     try:
         return zipfile.ZipFile(reader).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OverflowError) as error:
-        raise CheckpointError(f"{file.path} is a damaged or cut-off zip archive: {error}") from None
+        raise CheckpointError(f"{file.path} is a damaged or truncated zip archive: {error}") from None
 
 
 def _check_table(file: RegularFile) -> None:
-    """Refuse an archive whose table is too large to be read. torch writes no comment behind it."""
+    """Refuse an archive whose table is too large to read. torch writes no comment after it."""
     path, end = file.path, file.read(22, max(0, file.size - 22))
     if end[:4] != b"PK\x05\x06":
-        raise CheckpointError(f"{path} is a damaged or cut-off zip archive: its end is missing")
+        raise CheckpointError(f"{path} is a damaged or truncated zip archive: its end is missing")
     size = int.from_bytes(end[12:16], "little")
     locator = file.read(20, max(0, file.size - 42))
     if locator[:4] == b"PK\x06\x07":
@@ -147,7 +147,7 @@ def _check_table(file: RegularFile) -> None:
 
 
 def _member(file: RegularFile, member: zipfile.ZipInfo) -> _Place:
-    """Where the data of a member are, after what stands before them."""
+    """The position of a member's data, after its local header."""
     where = f"{file.path}: the member {shown(member.filename)}"
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise CheckpointError(f"{where} is compressed or encrypted, which torch.save never does")
@@ -158,12 +158,12 @@ def _member(file: RegularFile, member: zipfile.ZipInfo) -> _Place:
         raise CheckpointError(f"{where} is not where the archive's table says")
     offset = member.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
     if offset + member.file_size > file.size:
-        raise CheckpointError(f"{where} ends after the file: it is cut off")
+        raise CheckpointError(f"{where} ends after the file: it is truncated")
     return _Place(offset, member.file_size)
 
 
 def _check_apart(file: RegularFile, members: Mapping[str, _Place]) -> None:
-    """Refuse members that share bytes, as of an archive that means more than it holds."""
+    """Refuse members that share bytes, as in an archive that expands beyond its size."""
     end = 0
     for name, place in sorted(members.items(), key=lambda item: item[1]):
         if place.offset < end:
@@ -178,9 +178,9 @@ def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
     where = str(file.path)
     magic, version, system = (read_pickle(reader, where) for _ in range(3))
     if magic != TORCH_MAGIC or version != 1001 or not isinstance(system, dict):
-        raise CheckpointError(f"{where} is not a file that torch.save wrote, or of an unknown version")
+        raise CheckpointError(f"{where} was not written by torch.save, or by an unknown version")
     if system.get("little_endian") is not True:
-        raise CheckpointError(f"{where} was written with another order of bytes than little-endian")
+        raise CheckpointError(f"{where} is not little-endian")
     value = read_pickle(reader, where)
     keys = read_pickle(reader, where)
     if type(keys) is not list or not all(type(key) is str for key in keys):
@@ -195,13 +195,13 @@ def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
         if key not in dtypes:
             raise CheckpointError(f"{where} has a storage {shown(key)} that no tensor uses")
         if key in places or len(count) < 8 or at + 8 + nbytes > file.size:
-            raise CheckpointError(f"{where} is cut off, or damaged, in its storages")
+            raise CheckpointError(f"{where} is truncated or damaged in its storages")
         places[key] = _Place(at + 8, nbytes)
         at += 8 + nbytes
     return value, places
 
 
-# ---- what was saved
+# ---- the saved value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -234,7 +234,7 @@ def _placed(value: Any, file: RegularFile, places: Mapping[str, _Place]) -> Any:
         if id(item) in known:
             return known[id(item)]
         if id(item) in active or depth > 50:
-            raise CheckpointError(f"{file.path} holds a value that contains itself, or is too deep")
+            raise CheckpointError(f"{file.path} holds a value that contains itself or is nested too deeply")
         active.add(id(item))
         found: Any
         if isinstance(item, dict):
@@ -252,15 +252,15 @@ def _info(tensor: Tensor, file: RegularFile, places: Mapping[str, _Place]) -> Te
     storage, itemsize = tensor.storage, ITEMSIZE[tensor.dtype]
     where = f"{file.path}: a tensor {list(tensor.shape)}"
     if storage.key not in places:
-        raise CheckpointError(f"{where} is of a storage {shown(storage.key)} that is not in the file")
+        raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is not in the file")
     place = places[storage.key]
     if place.nbytes < storage.numel * ITEMSIZE[storage.dtype]:
-        raise CheckpointError(f"{where} is of a storage {shown(storage.key)} that is cut off")
+        raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is truncated")
     empty = 0 in tensor.shape
     reach = 0 if empty else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if (tensor.offset + reach) * itemsize > place.nbytes:
-        raise CheckpointError(f"{where} reaches beyond its storage")
-    # Views may repeat elements, but not so that a small file becomes a large array.
+        raise CheckpointError(f"{where} extends past its storage")
+    # Views may repeat elements, but must not turn a small file into a large array.
     if math.prod(tensor.shape) * itemsize > place.nbytes:
         raise CheckpointError(f"{where} has more elements than its storage")
     contiguous, expected = True, 1

@@ -1,4 +1,4 @@
-"""What torch names in a file of tensors, what that stands for, and why other names are refused."""
+"""The names in a torch file of tensors, their meaning, and why other names are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import CheckpointError, shown
 
 __all__ = ["DTYPES", "STORAGES", "Name", "Storage", "Tensor", "is_size", "named"]
 
-# What torch calls a type of elements -> safetensors' name, which is used from here on.
+# torch's names of element types -> safetensors' names, which the rest of the code uses.
 DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -37,16 +37,16 @@ STORAGES = {
     "UntypedStorage": "U8",
 }
 _LARGEST = 2**62
-# What models and the settings of their training are of: a file with these names may be what it says it is.
+# Packages of models and training settings: a file with these names may be genuine.
 _LIBRARIES = (
     *("torch", "transformers", "tokenizers", "accelerate", "peft", "trl", "deepspeed", "omegaconf", "numpy"),
     *("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities"),
     *("argparse", "collections", "datetime", "enum", "pathlib"),
 )
 _OF_NO_USE = {
-    "torch._utils._rebuild_qtensor": "a quantised tensor: dequantise the model, and save it again",
+    "torch._utils._rebuild_qtensor": "a quantized tensor: dequantize the model and save it again",
     "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data (on the device 'meta'): save "
-    "the model once it has its weights",
+    "the model once its weights are loaded",
 }
 
 
@@ -54,12 +54,12 @@ class Storage(NamedTuple):
     """A run of elements in a torch file."""
 
     key: str
-    dtype: str  # of DTYPES
+    dtype: str  # one of DTYPES
     numel: int
 
 
 class Tensor(NamedTuple):
-    """Which elements of a storage a tensor has."""
+    """The elements of a storage that a tensor uses."""
 
     storage: Storage
     dtype: str
@@ -69,14 +69,14 @@ class Tensor(NamedTuple):
 
 
 class Name(NamedTuple):
-    """A function or class that a pickle names, and what its call stands for."""
+    """A function or class named in a pickle, and the meaning of calling it."""
 
     name: str
     call: Callable[..., Any] | None
 
 
 def named(module: str, name: str, where: str, is_torch: bool) -> Name:
-    """What a pickle names. CheckpointError if no file of tensors needs that."""
+    """The function or class for a name in a pickle. CheckpointError if no file of tensors needs it."""
     full = f"{module}.{name}"
     if full in _CALLS:
         return Name(full, _CALLS[full])
@@ -87,18 +87,18 @@ def named(module: str, name: str, where: str, is_torch: bool) -> Name:
     if module.partition(".")[0] not in _LIBRARIES:
         raise CheckpointError(
             f"{where} is a pickle that would run {shown(full)} if torch or pickle loaded it: do not load it. "
-            "If that is code of your own, save model.state_dict() with the program that has it"
+            "If it is your own code, save model.state_dict() with the program that has it"
         )
     what = f"{where} is a pickle that names {shown(full)}: "
     if not is_torch:
         raise CheckpointError(
-            f"{what}a table of characters has none but numbers, texts and dicts; make it again"
+            f"{what}a table of characters holds only numbers, texts and dicts; make it again"
         )
     if full in _OF_NO_USE:
         raise CheckpointError(f"{where} holds {_OF_NO_USE[full]} ({full})")
     raise CheckpointError(
-        f"{what}only tensors, numbers, texts, lists and dicts are read, and nothing is run. Where torch is "
-        "installed and the file is trusted, save its state dict alone: found = torch.load(FILE, "
+        f"{what}only tensors, numbers, texts, lists and dicts are read, and nothing is run. If torch is "
+        "installed and you trust the file, save only its state dict: found = torch.load(FILE, "
         "weights_only=False); torch.save(found.state_dict(), 'pytorch_model.bin') if it is a model, "
         "found['state_dict'], if it has that key"
     )
@@ -132,7 +132,7 @@ def _tensor_of_dtype(
     dtype: Any,
     metadata: Any = None,
 ) -> Tensor:
-    """torch._utils._rebuild_tensor_v3: the storage is one of bytes, and the offset counts elements."""
+    """torch._utils._rebuild_tensor_v3: the storage is bytes, and the offset counts elements."""
     name = dtype.name.rpartition(".")[2] if isinstance(dtype, Name) else ""
     if name not in DTYPES:
         raise ValueError("a tensor has an unknown type of elements")
@@ -144,34 +144,34 @@ def _checked(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str) ->
         raise ValueError("a tensor has no storage")
     for sizes in (shape, strides):
         if type(sizes) is not tuple or not all(map(is_size, sizes)):
-            raise ValueError("a tensor has a shape or strides that are no sizes")
+            raise ValueError("a tensor has an invalid shape or strides")
     if len(shape) != len(strides) or not is_size(offset) or math.prod(shape) > _LARGEST:
-        raise ValueError("a tensor has a shape, strides and an offset that do not fit together")
+        raise ValueError("a tensor has a shape, strides and an offset that do not match")
     return Tensor(storage, dtype, offset, shape, strides)
 
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Any:
     """torch._utils._rebuild_parameter, or ..._with_state."""
     if not isinstance(data, Tensor):
-        raise ValueError("a parameter is no tensor")
+        raise ValueError("a parameter is not a tensor")
     return data
 
 
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     if pairs not in ((), []):
-        raise ValueError("an OrderedDict is made of pairs")
+        raise ValueError("an OrderedDict needs pairs")
     return {}
 
 
 def _size(sizes: Any = ()) -> tuple[Any, ...]:
     if type(sizes) not in (tuple, list):
-        raise ValueError("a torch.Size is made of something else than sizes")
+        raise ValueError("a torch.Size has a value that is not a size")
     return tuple(sizes)
 
 
 def _text(*parts: Any) -> str:
     if not all(type(part) in (str, int) for part in parts):
-        raise ValueError("a torch.device is made of something else than a name and a number")
+        raise ValueError("a torch.device needs a name and a number")
     return ":".join(map(str, parts))
 
 

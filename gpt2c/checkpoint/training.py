@@ -1,4 +1,4 @@
-"""What the formats of training programs share: OpenAI's, nanoGPT's, minGPT's and llm.c's."""
+"""Shared by the formats of training programs: OpenAI's, nanoGPT's, minGPT's and llm.c's."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Training(NamedTuple):
     files: list[RegularFile]
     tensors: list[TensorInfo]
     notes: list[str]
-    source: str  # of the configuration, for messages
-    tokenizer: Path | None = None  # where it is, if not in a file beside the weights
+    source: str  # source of the configuration, for messages
+    tokenizer: Path | None = None  # its location, if not in a file beside the weights
 
 
 def ends_of_text(n_vocab: Any) -> dict[str, Any]:
-    """The bos and eos ids of a Config whose program knows none: GPT-2's, where the vocabulary has them."""
+    """The bos and eos ids for a program that has none: GPT-2's, if the vocabulary has them."""
     has_end = type(n_vocab) is int and n_vocab > _END_OF_TEXT
     return {
         "bos_token_id": _END_OF_TEXT if has_end else None,
@@ -41,7 +41,7 @@ def ends_of_text(n_vocab: Any) -> dict[str, Any]:
 
 
 def of_a_fork(settings: Mapping[Any, Any], known: Collection[str]) -> str:
-    """The settings that a program does not have, but for those that are off."""
+    """The settings that a program does not have, except those that are off."""
     strange = [
         f"{shown(key)}: {shown(value)}"
         for key, value in settings.items()
@@ -51,18 +51,18 @@ def of_a_fork(settings: Mapping[Any, Any], known: Collection[str]) -> str:
 
 
 def of_linear_layers(stored: Mapping[Any, Any], path: Path) -> tuple[list[TensorInfo], list[str]]:
-    """The tensors of a model whose dense layers are torch's Linear, [out, in]: those as [in, out]; notes."""
+    """The tensors of a model with torch's Linear, [out, in], as [in, out]; and notes."""
     named: list[TensorInfo] = []
     for name, tensor in stored.items():
         if not isinstance(name, str) or not isinstance(tensor, TensorInfo):
-            raise CheckpointError(f"{path}: model holds {shown(name)}, which is no tensor with a name")
+            raise CheckpointError(f"{path}: model holds {shown(name)}, which is not a named tensor")
         named.append(tensor._replace(name=name))
     bare, notes = unwrapped(named)
     return transposed(bare), notes
 
 
 def transposed(stored: Iterable[TensorInfo]) -> list[TensorInfo]:
-    """The tensors, those of dense layers with their axes exchanged."""
+    """The tensors, with the axes of dense layers exchanged."""
     return [
         tensor.transposed if _DENSE.fullmatch(canonical(tensor.name)) and len(tensor.shape) == 2 else tensor
         for tensor in stored

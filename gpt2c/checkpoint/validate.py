@@ -1,4 +1,4 @@
-"""Checking, before any tensor is read, that the files hold exactly the tensors of the configuration."""
+"""Checking, before reading any tensor, that the files hold exactly the configuration's tensors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .tensors import FLOAT_DTYPES, READABLE, ZERO, TensorInfo
 __all__ = ["LOOSE", "Names", "listed", "match", "unwrapped", "without_absent_head"]
 
 _SHOWN = 4  # names in a message
-# What messages say of errors that strict=False makes notes of.
-LOOSE = " (strict=False, --no-strict on the command line, loads what is needed all the same)"
+# Appended to errors that strict=False turns into notes.
+LOOSE = " (strict=False, or --no-strict on the command line, loads the model anyway)"
 
 
 class Names(NamedTuple):
-    """What the tensors of a kind of model are called in files, and which of them there must be."""
+    """The names of a kind of model's tensors in files, and which of them are required."""
 
     model: str
-    """What it is called itself, for messages."""
+    """The name of the model, for messages."""
     wanted: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
     """Name -> shape in words and in numbers."""
     usual: Callable[[str], str]
-    """The name among these that a stored one stands for, or any other one."""
+    """Maps a stored name to one of these, or to any other name."""
     of_another_task: Callable[[str], bool]
-    """Whether such a name belongs to a head that is not used, if it is not wanted."""
+    """Whether such a name belongs to an unused head, if it is not wanted."""
     embedding: str = "wte.weight"
     head: str = "lm_head.weight"
     """The matrices that may be tied."""
@@ -51,7 +51,7 @@ def match(
     strict: bool = True,
     names: Names | None = None,
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """Find every tensor of a model among the stored ones; none may be missing, and no others present.
+    """Find every tensor of a model among the stored ones; none may be missing, none unexpected.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def match(
     source : str
         What the configuration was read from, for messages.
     strict : bool
-        Refuse tensors that are not expected; else they are noted.
+        Refuse unexpected tensors; otherwise they are noted.
     names : Names, optional
-        Those of the files, if they are not GPT-2's.
+        The names in the files, if they are not GPT-2's.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def match(
     Raises
     ------
     CheckpointError
-        Tensors are missing, unexpected, stored twice, of another shape, or of a dtype that is not read; they
-        are named.
+        Tensors are missing, unexpected, stored twice, of the wrong shape, or of an unsupported dtype; the
+        message names them.
     """
     if names is None:
         of_gpt2 = {name: (dims, shape) for name, dims, shape in expected(config)}
@@ -98,35 +98,35 @@ def match(
             f"{where} does not hold the {names.model} of {source}: {'; '.join(parts)}{loose}"
         )
     if unexpected:
-        notes.append(f"{listed(unexpected)} left aside: {names.model} has no such tensors (strict=False)")
+        notes.append(f"{listed(unexpected)} ignored: {names.model} has no such tensors (strict=False)")
     for name, (dims, shape) in wanted.items():
         _check(found[name], dims, shape, where, source)
     return {name: found[name] for name in wanted}, notes
 
 
 def unwrapped(stored: list[TensorInfo]) -> tuple[list[TensorInfo], list[str]]:
-    """The tensors without an unknown prefix that all their names share, and the note on that."""
+    """The tensors without an unknown prefix that all names share, and a note on it."""
     prefix = shared_prefix([tensor.name for tensor in stored])
     if not prefix:
         return stored, []
     bare = [tensor._replace(name=tensor.name.removeprefix(prefix)) for tensor in stored]
-    return bare, [f"{shown(prefix)} before every name is taken away"]
+    return bare, [f"{shown(prefix)} is removed from every name"]
 
 
 def without_absent_head(config: Config, stored: Iterable[TensorInfo]) -> tuple[Config, list[str]]:
-    """The configuration without a choice head that is not stored, and the note on that."""
+    """The configuration without a choice head that is not stored, and a note on it."""
     head = config.head
     if head is None or head.kind != "choice" or any(of_choice_head(canonical(info.name)) for info in stored):
         return config, []
     return replace(config, head=None), [
-        "the choice head of GPT2DoubleHeadsModel is not stored: this is a language model alone"
+        "the choice head of GPT2DoubleHeadsModel is not stored: this is only a language model"
     ]
 
 
 def _of_the_model(
     stored: Iterable[TensorInfo], config: Config, names: Names, where: str
 ) -> tuple[dict[str, TensorInfo], list[str]]:
-    """The stored tensors by usual name, without masks and a head that is not used; the notes on those."""
+    """The stored tensors by usual name, without masks and unused heads; notes on those."""
     found: dict[str, TensorInfo] = {}
     masks, other_heads = 0, []
     for tensor in stored:
@@ -138,7 +138,7 @@ def _of_the_model(
         elif of_an_adapter(tensor.name):
             raise CheckpointError(
                 f"{where} holds a LoRA adapter that is not merged into the weights (tensor "
-                f"{shown(tensor.name)}): where PEFT is installed, "
+                f"{shown(tensor.name)}): with PEFT installed, "
                 "model.merge_and_unload().save_pretrained(DIRECTORY) saves the merged model"
             )
         elif name in found and found[name]._replace(name=tensor.name) == tensor:
@@ -161,7 +161,7 @@ def _of_the_model(
 def _check(
     tensor: TensorInfo, dims: tuple[str, ...], shape: tuple[int, ...], where: str, source: str
 ) -> None:
-    """Refuse a tensor of another shape than the configuration asks for, or of a dtype that is not read."""
+    """Refuse a tensor of a shape other than the configuration's, or of an unsupported dtype."""
     if tensor.shape != shape:
         raise CheckpointError(
             f"{where}: tensor {shown(tensor.name)} has the shape {list(tensor.shape)}; {source} asks "
@@ -169,13 +169,13 @@ def _check(
         )
     if tensor.dtype not in (*READABLE, ZERO):
         raise CheckpointError(
-            f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; weights are read from "
-            f"{', '.join(FLOAT_DTYPES)}: convert it with the program that made it"
+            f"{where}: tensor {shown(tensor.name)} has the dtype {tensor.dtype}; supported: "
+            f"{', '.join(FLOAT_DTYPES)}. Convert it with the program that made it"
         )
 
 
 def _tie(found: dict[str, TensorInfo], names: Names, where: str) -> list[str]:
-    """Remove a stored head that is tied to the embedding. Notes: none where the bytes are equal."""
+    """Remove a stored head that is tied to the embedding. Notes: none if the bytes are equal."""
     head, embedding = found.pop(names.head), found.get(names.embedding)
     if embedding is None:
         # safetensors' save_model keeps one name of a matrix that has several, and it may be this one.

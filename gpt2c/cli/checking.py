@@ -1,4 +1,4 @@
-"""`gpt2c info --check`: what can be wrong, or surprising, with a model that loads."""
+"""`gpt2c info --check`: problems and surprises of a model that loads."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "findings", "rounding_bound"]
 
-# Tokens of the self-check, at most.
+# Maximum tokens of the self-check.
 _LENGTH = 16
 # Half the distance from 1 to the next float32.
 _UNIT = 2.0**-24
 
 
 class Finding(NamedTuple):
-    """What one check found."""
+    """The result of one check."""
 
     check: str
     result: str
     """ "ok", "note" (it works, but is worth knowing) or "wrong"."""
     text: str
-    """What was found and, where there is something to do, what."""
+    """The finding and, if anything is to be done, the advice."""
 
 
 def findings(model: Pretrained, arguments: Namespace) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ def _opened(arguments: Namespace, strict: bool) -> closing[Checkpoint]:
 
 
 def _left_aside(arguments: Namespace) -> Iterator[Finding]:
-    """What would be an error without --no-strict."""
+    """Findings that would be errors without --no-strict."""
     try:
         with _opened(arguments, strict=True):
             pass
@@ -94,7 +94,7 @@ def _left_aside(arguments: Namespace) -> Iterator[Finding]:
 def _configuration(config: Config) -> Finding:
     report = config.report
     if not report:
-        return Finding("configuration", "ok", "its sizes are those of the checkpoint, which says no more")
+        return Finding("configuration", "ok", "its sizes are those of the checkpoint, which has no more")
     counts = Counter(setting.status for setting in report)
     text = (
         f"{counted(counts['honoured'], 'key')} honoured, {counts['ignored']} without effect, "
@@ -104,7 +104,7 @@ def _configuration(config: Config) -> Finding:
     if strange:
         text += (
             f"; unknown and ignored: {', '.join(strange)}. If one of them changes what the model computes, "
-            "its logits are others here"
+            "its logits differ here"
         )
     ends = [s for s in report if s.key in ("bos_token_id", "eos_token_id") and s.status == "ignored"]
     text += "".join(f"; {s.key} is {s.value}: {s.note}" for s in ends)
@@ -122,14 +122,14 @@ def _stored(checkpoint: Checkpoint) -> Finding:
 
 
 def _checksums(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Of files that torch wrote."""
+    """The checksums of files that torch wrote."""
     found = [(file, *member) for file in checkpoint.files.values() for member in checksums(file)]
     wrong = [f"{file.path}: the CRC-32 of {shown(name)}" for file, name, is_right in found if not is_right]
     if wrong:
-        text = f"{', '.join(wrong[:4])} is not that of its bytes: the file is damaged; get or make it again"
+        text = f"{', '.join(wrong[:4])} does not match its bytes: the file is damaged; get or make it again"
         yield Finding("checksum", "wrong", text)
     elif found:
-        yield Finding("checksum", "ok", "the CRC-32 of every tensor is right")
+        yield Finding("checksum", "ok", "the CRC-32 of every tensor is correct")
 
 
 def _checksum(path: Path) -> Finding:
@@ -137,7 +137,7 @@ def _checksum(path: Path) -> Finding:
         open_packed(path).check()
     except CheckpointError as error:
         return Finding("checksum", "wrong", str(error))
-    return Finding("checksum", "ok", "the checksum of its contents is right")
+    return Finding("checksum", "ok", "the checksum of its contents is correct")
 
 
 def _hash(path: Path) -> Finding:
@@ -155,14 +155,14 @@ def _finite(model: Pretrained) -> Finding:
             f"NaN or infinity in {', '.join(bad[:4])}{more}: the file is damaged, or the training of the "
             "model diverged; get or make it again",
         )
-    return Finding("values", "ok", "all were read, and are finite")
+    return Finding("values", "ok", "all were read and are finite")
 
 
 # ---- the self-check
 
 
 def _self_check(model: Pretrained) -> Iterator[Finding]:
-    """The hash of the logits of fixed token ids and, in float32, how far from the exact ones they are."""
+    """The hash of the logits of fixed token ids and, in float32, their distance from the exact ones."""
     config = model.config
     if config.add_cross_attention:
         yield Finding("self-check", "note", "not made: logits depend on the output of an encoder, too")
@@ -178,9 +178,9 @@ def _self_check(model: Pretrained) -> Iterator[Finding]:
         )
         return
     digest = hashlib.sha256(np.ascontiguousarray(logits, "<f4").tobytes()).hexdigest()
-    equal = "equal wherever weights and numerics are"
+    equal = "the same wherever weights and numerics are the same"
     if model.backend == "blas":
-        equal = "another machine's BLAS may round otherwise"
+        equal = "another machine's BLAS may round differently"
     yield Finding(
         "self-check",
         "ok",
@@ -188,7 +188,7 @@ def _self_check(model: Pretrained) -> Iterator[Finding]:
     )
     if model.dtype != "float32":
         return
-    # Over fewer numbers LayerNorm is nearly a sign function, which rounding may turn around.
+    # Over fewer numbers LayerNorm is nearly a sign function, which rounding may flip.
     if config.n_embd < 4:
         yield Finding("reference", "note", "not compared: the model is too narrow for a bound on rounding")
         return
@@ -202,15 +202,15 @@ def _self_check(model: Pretrained) -> Iterator[Finding]:
         yield Finding(
             "reference",
             "wrong",
-            f"{text}: this build or this CPU computes something else; see whether GPT2C_ISA=generic or "
+            f"{text}: this build or this CPU computes something different; try whether GPT2C_ISA=generic or "
             "--backend blas helps, and report it",
         )
 
 
 def _computed(model: Pretrained, ids: list[int]) -> np.ndarray:
-    """What the engine makes of token ids: logits, or of a BERT without a head for tokens the hidden states.
+    """The engine's output for token ids: logits, or hidden states for a BERT without a token head.
 
-    Of another classifier they are those of its embedding, which stands for the whole of its body.
+    For other classifiers the logits of its embedding, which test the whole body.
     """
     sequences = [(model.new_cache(len(ids)), np.array(ids, np.int32))]
     if model.config.is_bert and not model.config.masked_head:
@@ -227,12 +227,12 @@ def _exact(config: Config, weights: Mapping[str, np.ndarray], ids: list[int]) ->
 
 
 def rounding_bound(model: Pretrained, ids: list[int], exact: np.ndarray, trials: int = 3) -> float:
-    """How far from the exact logits those of correct arithmetic in float32 may be.
+    """A bound on the distance of correct float32 logits from the exact ones.
 
-    A sum with rounding errors is the exact sum with slightly other weights. So the model itself tells how it
-    passes errors on: it is computed with all weights moved at random by as much as the roundings amount to,
-    and the largest change of a logit is multiplied by 4 for what so few trials do not show; to this come 8
-    roundings of the head's sum. The tests of gpt2c use the same bound, and say how it was found.
+    A sum with rounding errors is the exact sum with slightly different weights. So the model itself shows how
+    it propagates errors: it is computed with all weights perturbed at random by the size of the roundings,
+    and the largest change of a logit is multiplied by 4, since so few trials may miss the worst case; 8
+    roundings of the head's sum are added. The tests of gpt2c use the same bound, and document its derivation.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def rounding_bound(model: Pretrained, ids: list[int], exact: np.ndarray, trials:
     exact : ndarray
         The logits of these ids in float64, [len(ids), n_vocab].
     trials : int
-        How often the model is computed.
+        The number of times the model is computed.
     """
     config, weights = model.config, _Moved(model)
     changes = [np.abs(_exact(config, weights, ids) - exact).max() for _ in range(trials)]
@@ -255,7 +255,7 @@ def rounding_bound(model: Pretrained, ids: list[int], exact: np.ndarray, trials:
 
 
 class _Moved(Mapping[str, np.ndarray]):
-    """The weights of a model in float64, moved at random whenever one is read; none is kept."""
+    """The weights of a model in float64, perturbed at random whenever one is read; none is kept."""
 
     def __init__(self, model: Pretrained) -> None:
         self._weights, self._blas = model.weights, model.backend == "blas"
@@ -276,7 +276,7 @@ class _Moved(Mapping[str, np.ndarray]):
         return len(self._weights)
 
     def _roundings(self, name: str, shape: tuple[int, ...]) -> int:
-        """Those of a dense layer's sums: blocks of 256 that are added, or any order; 16 of all else."""
+        """Roundings of a dense layer's sums: blocks of 256, or any order; 16 for everything else."""
         if len(shape) == 1 or name in ("wte.weight", "wpe.weight", "wtt.weight"):
             return 16
         n = shape[1] if name == "lm_head.weight" else shape[0]
@@ -302,8 +302,8 @@ def _tokenizer(model: Pretrained, directory: Path | None) -> Iterator[Finding]:
     kept = "also where one is classified"
     before, after = f"before every text, {kept}", f"after every text, {kept}"
     if not (model.config.is_classifier or model.config.is_bert):
-        before = "before every text, and it stays before prompts and scored texts"
-        after = "after every text; it is left out, since texts go on here"
+        before = "before every text; it is kept before prompts and scored texts"
+        after = "after every text; it is left out, since texts are continued"
     for name, ids, what in (("prefix", tokenizer.prefix, before), ("suffix", tokenizer.suffix, after)):
         if ids:
             tokens = ", ".join(_named(tokenizer, index) for index in ids)
@@ -311,7 +311,7 @@ def _tokenizer(model: Pretrained, directory: Path | None) -> Iterator[Finding]:
 
 
 def _sizes(tokenizer: Tokenizer, config: Config) -> Finding:
-    """Whether the tokens and the rows of the embedding are as many."""
+    """Whether the tokenizer has as many tokens as the embedding has rows."""
     n, rows = tokenizer.n_vocab, config.n_vocab
     if n > rows:
         special = [_named(tokenizer, i) for i in tokenizer.special_tokens.values() if i >= rows]
@@ -327,27 +327,27 @@ def _sizes(tokenizer: Tokenizer, config: Config) -> Finding:
         return Finding(
             "vocabulary",
             "note",
-            f"{n:,} tokens, {counted(rows - n, 'row')} of the embedding more: they are never generated",
+            f"{n:,} tokens, {counted(rows - n, 'row')} of the embedding without a token: never generated",
         )
     return Finding("vocabulary", "ok", f"{n:,} tokens, as many as the embedding has rows")
 
 
 def _ends(tokenizer: Tokenizer, config: Config) -> Iterator[Finding]:
-    """Whether the tokens that begin and end a text are special."""
+    """Whether the tokens that start and end a text are special."""
     special = set(tokenizer.special_tokens.values())
     begins = () if config.bos_token_id is None else (config.bos_token_id,)
     for name, ids, absent, ordinary in (
         (
             "bos",
             begins or config.eos_token_ids[:1],
-            "no token begins a text: give a prompt, and score with --no-bos or --bos ID",
-            "stands before scored texts; --no-bos and --bos ID change that",
+            "no token starts a text: give a prompt, and score with --no-bos or --bos ID",
+            "precedes scored texts; --no-bos and --bos ID change that",
         ),
         (
             "eos",
             config.eos_token_ids,
             "no token ends a text: it ends at -n, at a --stop text or at --eos-token-id ID",
-            "ends a text where the model writes it; --eos-token-id changes that",
+            "ends a text when the model generates it; --eos-token-id changes that",
         ),
     ):
         words = [_named(tokenizer, index) for index in ids if index not in special]
@@ -361,7 +361,7 @@ def _ends(tokenizer: Tokenizer, config: Config) -> Iterator[Finding]:
 
 
 def _mask(tokenizer: Tokenizer, config: Config) -> Finding:
-    """Whether a BERT has a token for what is to be found out."""
+    """Whether a BERT has a mask token."""
     if tokenizer.mask_id is not None:
         return Finding("mask", "ok", _named(tokenizer, tokenizer.mask_id))
     text = "the tokenizer names no mask: none can be filled"
@@ -369,6 +369,6 @@ def _mask(tokenizer: Tokenizer, config: Config) -> Finding:
 
 
 def _named(tokenizer: Tokenizer, index: int) -> str:
-    """A token by its text and its id."""
+    """A token as its text and its id."""
     names = {number: text for text, number in tokenizer.special_tokens.items()}
     return f"{quoted(names.get(index) or tokenizer.decode([index]))} ({index})"

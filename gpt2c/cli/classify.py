@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def run(arguments: Namespace) -> None:
-    """Tell the labels of a text, or of files of texts."""
+    """Print the labels of a text, or write those of files of texts."""
     if arguments.text and arguments.file is not None:
         raise ValueError("give a text or a file (-f), not both")
     if arguments.file is None and names_files(arguments):
@@ -30,17 +30,17 @@ def run(arguments: Namespace) -> None:
 
 
 def _classify_files(arguments: Namespace) -> None:
-    # Deferred, because a single text does without them.
+    # Deferred, because a single text does not need them.
     from ..corpus.tasks import Classifying
     from .corpora import Work, run_files
 
     model = load_any(arguments)
     if _tags(model):
         raise ConfigError(
-            f"{model.name} labels tokens, of which a record has many: gpt2c classify TEXT --json tells those "
+            f"{model.name} labels tokens, and a record has many: gpt2c classify TEXT --json prints those "
             "of one text, and model.tag in Python those of many"
         )
-    # The columns are named after the labels, so that the model is loaded before the files are looked at.
+    # The columns are named after the labels, so the model is loaded before the files are read.
     task = Classifying(model, max_tokens=arguments.max_tokens, special=arguments.special)
     work = Work(
         results="labels",

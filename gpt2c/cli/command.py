@@ -1,9 +1,8 @@
 """The command ``gpt2c``: it parses its arguments, runs the command they name and reports errors.
 
-Text goes to stdout, everything else to stderr. The exit status is 0, 1 for an error that a message explains,
-2 for a command line that is not understood, 130 after Ctrl-C and 143 after SIGTERM. Each command is the
-function ``run`` of the module of its name, which is imported, and with it NumPy and the engine, once the
-arguments are known to be right.
+Text goes to stdout, everything else to stderr. The exit status is 0; 1 for an error that a message explains;
+2 for an invalid command line; 130 after Ctrl-C and 143 after SIGTERM. Each command is the function ``run`` of
+the module of its name, which is imported, and with it NumPy and the engine, once the arguments are valid.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: this process's) and return the exit status.
 
-    It is for a whole process, because it changes what Ctrl-C and SIGTERM do.
+    For a whole process only, because it changes the handling of Ctrl-C and SIGTERM.
     """
     try:
         try:
@@ -45,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of the output has seen enough.
+        # The reader of the output has closed it.
         console.silence_stdout()
         return 0
     except OSError as error:
-        # A CheckpointError is an OSError too, with a message and nothing else.
+        # A CheckpointError is also an OSError, with only a message.
         _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
     except (GPT2CError, ValueError, ImportError) as error:
         _complain(str(error))
@@ -73,7 +72,7 @@ def _run(argv: Sequence[str] | None) -> None:
     from .parser import COMMANDS, build_parser
 
     parser = build_parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what Tab may offer
+    if "_ARGCOMPLETE" in os.environ:  # a shell requests completions
         from .completion import complete
 
         complete(parser)
@@ -84,10 +83,10 @@ def _run(argv: Sequence[str] | None) -> None:
 
         close = get_close_matches(named, COMMANDS, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
-        parser.error(f"there is no command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
+        parser.error(f"unknown command {named!r}; {meant}the commands are {', '.join(COMMANDS)}")
     arguments, extra = parser.parse_known_args(argv)
     if isinstance(vars(arguments).get("text"), list) and not any(word.startswith("-") for word in extra):
-        # argparse takes only files that stand side by side.
+        # argparse accepts only adjacent file arguments.
         arguments.text += extra
     elif extra:
         parser = getattr(arguments, "parser", parser)
@@ -100,10 +99,10 @@ def _run(argv: Sequence[str] | None) -> None:
 
 
 def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object]) -> str:
-    """The end of a message: what the arguments ``extra`` probably mean; it may be empty."""
+    """The end of a message: the probable meaning of the arguments ``extra``; may be empty."""
     if not any(word.startswith("-") for word in extra):
         takes_text = "text" in understood
-        return f"; put a text of several words in quotes: {extra[0]!r} came extra" if takes_text else ""
+        return f"; put a text of several words in quotes: {extra[0]!r} is extra" if takes_text else ""
     from difflib import get_close_matches
 
     from .foreign_options import answer_to
@@ -118,6 +117,6 @@ def _hint(parser: ArgumentParser, extra: list[str], understood: dict[str, object
         close = get_close_matches(option.lstrip("-"), [name[2:] for name in known], n=1, cutoff=0.7)
         meant = [f"--{name}" for name in close]
     if meant:
-        return f"; is {' or '.join(meant)} meant?"
+        return f"; did you mean {' or '.join(meant)}?"
     no_text = understood.get("text", "") in (None, [])
-    return "; a text that begins with - comes last, after --" if no_text else ""
+    return "; put a text that starts with - last, after --" if no_text else ""

@@ -1,4 +1,4 @@
-"""What the Tab key of a shell offers, through argcomplete. It is imported only while a shell asks."""
+"""Shell completion, through argcomplete. Imported only when a shell requests completions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .parser import BENCH_PARTS
 __all__ = ["complete"]
 
 FILES = ("FILE", "FILE | DIR", "TEXT | IN", "MODEL", "prompt | MODEL", "SOURCE", "SRC", "DST", "DIR")
-"""What the help calls arguments that are, or may be, the names of files."""
+"""Names in the help of arguments that are, or may be, file names."""
 
 
 def complete(parser: ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def complete(parser: ArgumentParser) -> None:
     for action in _actions(parser):
         if isinstance(action.metavar, str) and action.metavar in completers:
             action.completer = completers[action.metavar]  # type: ignore[attr-defined]
-    # Options are offered once a - is typed, all else (texts, numbers) is for the user to say.
+    # Options are offered once a - is typed; other values (texts, numbers) are the user's own.
     autocomplete(parser, always_complete_options=False, default_completer=SuppressCompleter())
 
 

@@ -35,9 +35,9 @@ _escaped = False
 
 
 def make_streams_safe() -> None:
-    """Make every character writable: in UTF-8 if nobody chose an encoding, else escaped where it lacks one.
+    """Make every character writable: in UTF-8 if no encoding was chosen, otherwise escaped if it lacks one.
 
-    Nobody has chosen ASCII where the locale is C; a file or a pipe then wants UTF-8, and terminals know it.
+    The C locale does not mean that ASCII was chosen: files and pipes expect UTF-8, as do terminals.
     """
     global _escaped
     _escaped = False
@@ -58,7 +58,7 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def note_escapes() -> None:
-    """Tell that stdout lacks characters, if some were escaped for that reason."""
+    """Note that stdout lacks characters, if any were escaped."""
     if _escaped and sys.stdout is not None:
         note(
             f"characters that {sys.stdout.encoding} lacks are written as escapes such as \\u2603: set "
@@ -77,13 +77,13 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
     """The text of a command, without its final line break; None if there is none.
 
     It comes from ``argument`` or from ``file``; from stdin if one of them is "-", or if both are missing and
-    stdin is not a terminal. A byte order mark, with which Windows begins files, is not part of it.
+    stdin is not a terminal. A byte order mark, which Windows puts at the start of files, is not part of it.
     """
     if file is not None and file != "-":
         with open(file, "rb") as data:
             return decoded(data.read(), file).removeprefix("\ufeff")
     if argument is not None and argument != "-":
-        # Python marks bytes of the command line that its locale cannot decode: they are meant as UTF-8.
+        # Python marks bytes of the command line that its locale cannot decode: assume UTF-8.
         return decoded(os.fsencode(argument), "the text on the command line", line_break=False)
     asked = argument == "-" or file == "-"
     if sys.stdin is None or (is_terminal(sys.stdin) and not asked):
@@ -95,7 +95,7 @@ def read_text(argument: str | None, file: str | None = None) -> str | None:
 def open_output(path: str | None, source: str | None = None) -> Iterator[TextIO]:
     """Stdout, or the file ``path``: see `gpt2c.core.files.replacing`.
 
-    It cannot be the file that the text is from, ``source`` or stdin.
+    It must not be the file that the text comes from, ``source`` or stdin.
     """
     if path is None or path == "-":
         if sys.stdout is None:
@@ -106,7 +106,7 @@ def open_output(path: str | None, source: str | None = None) -> Iterator[TextIO]
             sys.stdout.flush()
         return
     if not path:
-        raise ValueError("-o takes the name of a file, and got an empty one")
+        raise ValueError("-o takes the name of a file, not an empty one")
     for given in (source, 0):
         with contextlib.suppress(OSError):
             found = os.stat(path)
@@ -117,16 +117,16 @@ def open_output(path: str | None, source: str | None = None) -> Iterator[TextIO]
 
 
 def leave_at_interrupt(say: Callable[[], str] = str) -> None:
-    """From now on, Ctrl-C ends the process at once with status 130, and SIGTERM with 143.
+    """Make Ctrl-C end the process at once with status 130, and SIGTERM with 143.
 
-    An exception would pass through imports, loading and computing, some of which swallow it. What ``say``
-    returns is written to stderr, if it is anything.
+    An exception would pass through imports, loading and computing, some of which swallow it. The result of
+    ``say``, if any, is written to stderr.
     """
 
     def leave(number: int, _: object) -> None:
         remove_unfinished()
         if number == signal.SIGINT and is_terminal(sys.stderr):
-            # The shell's prompt begins on a line of its own.
+            # The shell's prompt starts on a new line.
             os.write(sys.stderr.fileno(), b"\n")
         said = say()
         if said:
@@ -151,7 +151,7 @@ def raise_at_interrupt() -> Iterator[None]:
 
 
 def silence_stdout() -> None:
-    """Discard what is still buffered for stdout, whose reader has gone, instead of failing at exit."""
+    """Discard buffered output when the reader of stdout has gone, instead of failing at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

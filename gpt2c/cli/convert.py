@@ -1,4 +1,4 @@
-"""`gpt2c convert`: write a model into one packed file, and measure what its number format costs."""
+"""`gpt2c convert`: write a model into one packed file, and measure the cost of its number format."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ __all__ = ["run"]
 def run(arguments: Namespace) -> None:
     """Write a packed file, and compare it with float32."""
     if packed_path(arguments.source) is not None:
-        raise ValueError(
-            f"{arguments.source} is a packed file already: convert the model that it was made from"
-        )
+        raise ValueError(f"{arguments.source} is already a packed file: convert the original model")
     if arguments.no_comparison and arguments.text is not None:
         raise ValueError("--text is for the comparison that --no-comparison leaves out: give one of them")
     if os.path.exists(arguments.destination) and packed_path(arguments.destination) is None:
         raise ValueError(
-            f"{arguments.destination} is there, and is no packed file that could be replaced: choose another "
+            f"{arguments.destination} exists and is not a packed file, so it is not replaced: choose another "
             "name, or remove it"
         )
-    # Read before the long work, which a wrong name would waste.
+    # Read before the long work, in case the name is wrong.
     text = read_text(None, arguments.text or str(SAMPLE)) or ""
     arguments.model, arguments.backend = arguments.source, "native"
     if is_encoder_decoder(arguments.model):
@@ -86,9 +84,9 @@ def _convert_parts(arguments: Namespace) -> None:
 
 
 def _windows(model: Pretrained, text: str) -> list[np.ndarray]:
-    """What to compare on; none, with a note, where there can be no comparison."""
+    """The text for the comparison; None, with a note, if there can be none."""
     if model.config.is_bert:
-        note("no comparison with float32: a BERT does not go on with texts, and has no log-loss of them")
+        note("no comparison with float32: a BERT does not continue texts, so it has no log-loss")
     elif model.config.add_cross_attention:
         note("no comparison with float32: the model needs the output of an encoder")
     elif model.config.is_classifier:
@@ -98,6 +96,6 @@ def _windows(model: Pretrained, text: str) -> list[np.ndarray]:
     else:
         try:
             return windows(model, text)
-        except TokenizerError as error:  # it knows some characters only
-            note(f"no comparison with float32: {error}; give a text that has no others with --text FILE")
+        except TokenizerError as error:  # it knows only some characters
+            note(f"no comparison with float32: {error}; give a text without others with --text FILE")
     return []

@@ -39,19 +39,19 @@ class Work(NamedTuple):
     """What a command does with files."""
 
     results: str
-    """What comes of it, as in "scores"."""
+    """Its results, as in "scores"."""
     for_a_text: str
     """What to do with a file that is one text."""
     of_a_text: Sequence[str]
     """The options, by their names in the arguments, that are for a single text."""
     columns: Mapping[str, type]
-    """Those of the task."""
+    """The columns of the task."""
     make_task: Callable[[str], Task]
-    """Makes the task, with a model, for a directory; what that has recorded may matter."""
+    """Creates the task, with a model, for a directory, whose recorded settings may matter."""
 
 
 def run_files(arguments: Namespace, work: Work) -> None:
-    """Do the work on the files that the arguments name."""
+    """Do the work on the files in the arguments."""
     directory = _output_directory(arguments, work)
     for option in given_options(arguments, work.of_a_text):
         raise ValueError(
@@ -62,7 +62,7 @@ def run_files(arguments: Namespace, work: Work) -> None:
     options = FileOptions(columns=work.columns, **given)
     jobs = plan(arguments.text, directory, options)
     task = work.make_task(directory)
-    # What is missing is said before the long work.
+    # Report missing libraries before the long work.
     _ = task.model.tokenizer
     check_settings(directory, task, options, jobs)
     finished = [job for job in jobs if os.path.isfile(job.target)]
@@ -79,10 +79,10 @@ def run_files(arguments: Namespace, work: Work) -> None:
 
 
 def _output_directory(arguments: Namespace, work: Work) -> str:
-    """The directory that -o names; raises ValueError or OSError where the arguments make no sense."""
+    """The directory that -o names; raises ValueError or OSError if the arguments make no sense."""
     directory = arguments.output and (arguments.output.rstrip("/") or "/")
     if directory == "":
-        raise ValueError("-o takes the name of a directory, and got an empty one")
+        raise ValueError("-o takes the name of a directory, not an empty one")
     if not arguments.text:
         raise ValueError(
             f"{directory} is a directory: give the files whose {work.results} it is for, or -o FILE"
@@ -95,16 +95,17 @@ def _output_directory(arguments: Namespace, work: Work) -> str:
         for source in arguments.text:
             check_input(source)
         name = arguments.text[0]
-        got = "" if directory is None else f"; {directory} is the name of a file"
+        other = "" if directory is None else f"; {directory} is the name of a file"
         raise ValueError(
-            f"{work.results} of files go to a directory: give it with -o DIR{got} ({work.for_a_text} {name})"
+            f"{work.results} of files go to a directory: give it with -o DIR{other} "
+            f"({work.for_a_text} {name})"
         )
     return directory
 
 
 def _survey_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bool) -> int:
     """Check all inputs, and return the size of the work."""
-    # Deferred, because a single text does without it.
+    # Deferred, because a single text does not need it.
     from tqdm import tqdm
 
     size = 0
@@ -116,7 +117,7 @@ def _survey_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bo
         except ValueError as error:
             problems.append(error)
     if problems:
-        go_on = "\n--on-error null or skip goes on, and lists such records in a file"
+        go_on = "\n--on-error null or skip continues, and lists such records in a file"
         some = any(isinstance(error, Fault) for error in problems)
         raise ValueError("\n".join(map(str, problems)) + go_on * some)
     for found in filter(None, (remark(job, options) for job in jobs)):
@@ -126,7 +127,7 @@ def _survey_all(task: Task, jobs: Sequence[Job], options: FileOptions, quiet: bo
 
 
 def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, size: int, quiet: bool) -> None:
-    """Do the work, and show how far it is."""
+    """Do the work, and show its progress."""
     from tqdm import tqdm
 
     totals = Totals()
@@ -152,7 +153,7 @@ def _perform_all(task: Task, jobs: Sequence[Job], options: FileOptions, size: in
 
 
 def _summary(totals: Totals, task: Task) -> str:
-    """What was done, and how fast."""
+    """A summary of the work and its speed."""
     counts = [
         (totals.resumed, "done by an earlier run"),
         (totals.empty, task.without),

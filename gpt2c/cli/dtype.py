@@ -18,14 +18,14 @@ __all__ = ["load_to_score", "recorded_dtype"]
 
 
 def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2 | BERT:
-    """Load the model, in a number format that stderr is told of if the arguments leave it open.
+    """Load the model, in a number format that is noted on stderr if the arguments leave it open.
 
     Parameters
     ----------
     arguments : Namespace
     directory : str, optional
         Where scores of files go; None for a single text, which takes less time than measuring would. If it
-        has scores already, their format counts, so that the same command resumes.
+        already has scores, their format is used, so that the same command resumes.
     """
     if arguments.dtype != "auto":
         if arguments.max_loss is not None:
@@ -34,13 +34,13 @@ def load_to_score(arguments: Namespace, directory: str | None = None) -> GPT2 | 
     packed = None if arguments.revision else packed_path(arguments.model)
     known = None if directory is None else recorded_dtype(directory)
     if packed is not None:
-        why = f"{packed} holds that format only"
+        why = f"{packed} has only that format"
     elif arguments.backend != "native":
-        why = f"backend {arguments.backend!r} has that format only"
+        why = f"backend {arguments.backend!r} has only that format"
     elif directory is None:
         why = "auto measures formats for files of texts only: one text takes less time than measuring"
     elif known is not None:
-        why = f"that of the scores in {directory}"
+        why = f"the format of the scores in {directory}"
     else:
         return _measured(arguments, directory)
     model = _load(arguments, known if packed is None else None)
@@ -62,8 +62,8 @@ def _load(arguments: Namespace, dtype: str | None) -> GPT2:
 
 
 def _measured(arguments: Namespace, directory: str) -> GPT2:
-    """The model in the fastest format for scoring that costs no more than --max-loss."""
-    # Deferred, as only this needs what measures.
+    """The model in the fastest format for scoring that costs at most --max-loss."""
+    # Deferred, as only this needs the measuring code.
     from ..scoring.comparison import SAMPLE
     from .bench import formats
 
@@ -73,10 +73,10 @@ def _measured(arguments: Namespace, directory: str) -> GPT2:
     found = formats.measure_formats(models, texts, ("scoring",))
     limit = formats.allowed_loss(found, arguments.max_loss)
     dtype = formats.fastest(found, "scoring", limit).dtype
-    # Another process may have begun to write there meanwhile.
+    # Another process may have started to write there meanwhile.
     known = recorded_dtype(directory)
     if known is not None:
-        note(f"dtype {known}: that of the scores in {directory}")
+        note(f"dtype {known}: the format of the scores in {directory}")
         return models[known]
     note(
         f"dtype {dtype}: {formats.reason(found, 'scoring', limit)}, on gpt2c's sample text; at most "

@@ -15,7 +15,7 @@ _OPTIONS = ("pooling", "normalize", "max_tokens", "special")
 
 
 def run(arguments: Namespace) -> None:
-    """Tell the vector of a text, or write those of files of texts."""
+    """Print the vector of a text, or write those of files of texts."""
     if arguments.text and arguments.file is not None:
         raise ValueError("give a text or a file (-f), not both")
     if arguments.file is None and names_files(arguments):
@@ -25,7 +25,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _embed_files(arguments: Namespace) -> None:
-    # Deferred, because a single text does without them.
+    # Deferred, because a single text does not need them.
     from ..corpus.embedding import EMBEDDINGS, Embedding
     from .corpora import Work, run_files
 

@@ -1,4 +1,4 @@
-"""The arguments of commands that look at whole texts: fill, embed, classify."""
+"""The arguments of commands that read whole texts: fill, embed, classify."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def fill(command: Command) -> None:
     parser = command(
         "fill",
         "the words that the masks of a text may stand for, with probabilities",
-        "For a BERT (-m) with the head that predicts tokens. Several masks are filled one after the other, "
+        "For a BERT with the head that predicts tokens; without -m, the small one that comes with gpt2c. "
+        "Several masks are filled one after the other, "
         "the surest first; --json also tells the tokens of each mask alone.",
     )
     parser.add_argument(
         "text",
         nargs="?",
         metavar="TEXT",
-        help="the text, with [MASK], or what the tokenizer calls it, in the place of a token; - or nothing: "
-        "stdin",
+        help="the text, with [MASK], or the tokenizer's mask, in place of a token; - or nothing: stdin",
     )
     model_options(parser)
-    parser.add_argument("-k", type=int, default=5, metavar="N", help="how many ways to fill it (5)")
+    parser.add_argument("-k", type=int, default=5, metavar="N", help="number of ways to fill it (5)")
     parser.add_argument(
         "--num-beams",
         type=int,
         default=5,
         metavar="N",
-        help="how many texts the search keeps at each step (5)",
+        help="number of texts that the search keeps at each step (5)",
     )
     parser.add_argument(
         "--target",
         action="append",
         dest="targets",
         metavar="WORD",
-        help="only fill in this word, which must be one token; may be given several times",
+        help="consider only this word, which must be one token; repeatable",
     )
     _max_tokens_option(parser)
     output_options(parser)
@@ -59,22 +59,22 @@ def embed(command: Command) -> None:
     parser = command(
         "embed",
         "the vector of a text, or those of files",
-        "Made of the last hidden states. What the files of sentence-transformers beside a model say is the "
-        "default. With -o DIR, every file IN gives a file in DIR with the vector beside each record. "
+        "Pooled from the last hidden states, by default as the model's sentence-transformers files "
+        "say. With -o DIR, every file IN becomes a file in DIR with a vector added to each record. "
         f"{FILES_HELP}",
     )
     parser.usage = "gpt2c embed [TEXT | -f FILE] [options]\n       gpt2c embed IN... -o DIR [options]"
     text_or_files(parser)
     model_options(parser)
     special_option(parser)
-    parser.add_argument("--pooling", choices=_POOLINGS, help="how the vectors of tokens become one (mean)")
+    parser.add_argument("--pooling", choices=_POOLINGS, help="how token vectors are combined (mean)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--normalize", action="store_true", default=None, help="give vectors the length 1")
+    length.add_argument("--normalize", action="store_true", default=None, help="scale vectors to length 1")
     length.add_argument(
         "--no-normalize",
         action="store_false",
         dest="normalize",
-        help="do not, whatever the model's files say",
+        help="do not scale, whatever the model's files say",
     )
     _max_tokens_option(parser)
     files_of_texts(parser)
@@ -85,9 +85,9 @@ def classify(command: Command) -> None:
     parser = command(
         "classify",
         "the labels of a text, or of those of files",
-        "For models that were trained for it: GPT2ForSequenceClassification and its like of BERT, or of one "
-        "text also ...ForTokenClassification, which labels every token. With -o DIR, every file IN gives a "
-        f"file in DIR with the label and its probability beside each record. {FILES_HELP}",
+        "For models trained for it: GPT2ForSequenceClassification and the like for BERT, or, for one text, "
+        "also ...ForTokenClassification, which labels every token. With -o DIR, every file IN becomes a "
+        f"file in DIR with a label and its probability added to each record. {FILES_HELP}",
     )
     parser.usage = "gpt2c classify [TEXT | -f FILE] [options]\n       gpt2c classify IN... -o DIR [options]"
     text_or_files(parser)
@@ -103,6 +103,6 @@ def _max_tokens_option(parser: ArgumentParser) -> None:
         "--max-tokens",
         type=int,
         metavar="N",
-        help="cut longer texts to N tokens, those that the tokenizer puts around them included (texts longer "
-        "than the model's positions are an error)",
+        help="truncate longer texts to N tokens, including those that the tokenizer puts around them "
+        "(otherwise texts longer than the model's positions are an error)",
     )

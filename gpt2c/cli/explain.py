@@ -30,16 +30,16 @@ def run(arguments: Namespace) -> None:
     """Show how the model reads a text and continues it."""
     given = vars(arguments)
     continued = {name: given[name] for name in ("max_new_tokens", "num_beams", "temperature", "seed")}
-    # Bad options are refused before anything is loaded.
+    # Refuse bad options before loading anything.
     check_options(**continued)
     if arguments.lang is not None:
         check_language(arguments.lang)
     output = arguments.output
     is_page = output is not None and not arguments.text_view and not arguments.json
     if arguments.open and (not is_page or output == "-"):
-        raise ValueError("--open shows a page: name the file to write it to, with -o FILE")
+        raise ValueError("--open shows a page: give the file for it with -o FILE")
     if arguments.lang is not None and not is_page:
-        raise ValueError("--lang is the language of a page: name the file to write it to, with -o FILE")
+        raise ValueError("--lang is the language of a page: give the file for it with -o FILE")
     text = read_text(arguments.text)
     if not text and arguments.text != "":
         raise ValueError(
@@ -47,12 +47,12 @@ def run(arguments: Namespace) -> None:
         )
     text = text or ""
     if len(text) < 256 and os.path.isfile(text):
-        note(f"explaining the words {text!r}; for what is in the file: gpt2c explain - < {text}")
+        note(f"explaining the words {text!r}; for the contents of the file: gpt2c explain - < {text}")
     with open_output(output) as out:
         explanation = _explained(arguments, text, continued)
         if is_page:
             page = explanation.html.encode()
-            # It says that it is UTF-8, so the encoding of stdout is not used.
+            # It declares UTF-8, so the encoding of stdout is not used.
             out.buffer.write(page)
         elif arguments.json:
             print_json(explanation.to_dict(), out)

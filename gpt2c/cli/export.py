@@ -33,16 +33,16 @@ _CLASSES = {
 
 
 def run(arguments: Namespace) -> None:
-    """Write the directory or the file, and tell what is in it and what loads it."""
+    """Write the directory or the file, and print its contents and what loads it."""
     path, dtype = Path(arguments.destination), arguments.dtype
     to_gguf = names_gguf(path)
-    # Told before the long work, too.
+    # Also reported before the long work.
     if to_gguf and path.exists() and not is_gguf(path):
-        raise ValueError(f"{path} is there and is no GGUF file that could be replaced: choose another name")
+        raise ValueError(f"{path} exists and is not a GGUF file, so it is not replaced: choose another name")
     if not to_gguf and path.exists() and not (path.is_dir() and not os.listdir(path)):
-        raise ValueError(f"{path} is there and is no empty directory: choose another name")
+        raise ValueError(f"{path} exists and is not an empty directory: choose another name")
     if not to_gguf and dtype is not None:
-        raise ValueError("--dtype is for a FILE.gguf: a directory has its weights in float32")
+        raise ValueError("--dtype is for a FILE.gguf: a directory always has float32 weights")
     arguments.model, arguments.dtype, arguments.backend = arguments.source, None, "native"
     if is_encoder_decoder(arguments.model):
         if to_gguf:
@@ -69,8 +69,8 @@ def _write_file(model: Pretrained, path: Path, dtype: str, as_json: bool) -> Non
     rounding = model.export(path, dtype)
     if model.dtype != "float32":
         note(
-            f"the weights of {model.name} were rounded to {model.dtype} before: what that lost is lost here, "
-            "too; export the model that it was made from to keep it"
+            f"the weights of {model.name} were already rounded to {model.dtype}, and that loss remains: "
+            "export the original model to avoid it"
         )
     size = path.stat().st_size
     if as_json:

@@ -1,4 +1,4 @@
-"""`gpt2c fill`: the words that the masks of a text may stand for."""
+"""`gpt2c fill`: words for the masks of a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to use in place of options that the command line does not have: those of other programs, mostly."""
+"""What to use instead of options that the command line lacks, mostly those of other programs."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _ON_FILES = ("generate", "score", "embed", "classify")
 
 _NO_SUCH = "gpt2c has none of this kind"
 _IN_PYTHON = "the command line cannot do that; in Python, model.generate has"
-_TOGETHER = "as many texts advance together as fit into 1 GiB of keys and values"
+_TOGETHER = "as many texts run together as fit into 1 GiB of keys and values"
 
-# What follows stands in the place of answers for Python, or beside them.
+# These replace the answers for Python, or add to them.
 
 _TO_ALL = each(
     {
         "pretrained_model_name_or_path model_name model_path": "-m takes the model's name or path",
         "torch_dtype": "--dtype takes float32, bfloat16, int8 or int4",
-        "quantization_config": "--dtype int8 or int4 quantises; there is nothing to configure",
-        "attn_implementation use_kernels": "there is one attention",
-        "generation_config": "give each option by its name; gpt2c info shows those of the checkpoint",
+        "quantization_config": "--dtype int8 or int4 quantizes; there is nothing to configure",
+        "attn_implementation use_kernels": "there is only one implementation",
+        "generation_config": "pass each option by itself; gpt2c info shows those of the checkpoint",
         "local_files_only": "--offline never downloads",
         "use_auth_token token": "log in (`hf auth login`) or set HF_TOKEN",
-        "cache_dir": "HF_HOME says where downloads are kept",
+        "cache_dir": "HF_HOME sets the directory of downloads",
         "subfolder": "download the model (`hf download`) and give the path of its folder",
-        "cache_dtype": "--dtype says how keys and values are kept too",
-        "output_loading_info": "gpt2c info tells what was read and what was left aside",
-        "use_fast": "--tokenizer takes another tokenizer, or where one is",
+        "cache_dtype": "--dtype also sets the format of keys and values",
+        "output_loading_info": "gpt2c info lists what was read and what was ignored",
+        "use_fast": "--tokenizer takes the location of another tokenizer",
         "output_attentions": "gpt2c explain shows the attention of a head",
-        "output_hidden_states": "gpt2c explain shows what every layer would say next",
+        "output_hidden_states": "gpt2c explain shows the prediction after every layer",
     }
 )
 
-_TO_FILL = each({"add_special_tokens": "special tokens that are written in the text are read as such"})
+_TO_FILL = each({"add_special_tokens": "special tokens in the text are recognized"})
 
 # For them the model is an argument, not an option.
 _TO_CONVERT = each(
@@ -49,30 +49,30 @@ _TO_EXPORT = each(
     {
         "pretrained_model_name_or_path model_name model_path model m": "the model is the first argument",
         "torch_dtype quantization_config load_in_4bit load_in_8bit outtype": (
-            "what is written is float32; in a FILE.gguf, what --dtype says: f32, f16, bf16 or q8_0"
+            "a directory is always float32; for a FILE.gguf use --dtype f32, f16, bf16 or q8_0"
         ),
-        "outfile": "what to write is the second argument",
+        "outfile": "the output is the second argument",
     }
 )
 
 _ON_A_TEXT = each(
     {
-        "inputs input_ids inputs_embeds prompt": "a text is what is taken: it is the first argument",
+        "inputs input_ids inputs_embeds prompt": "the text is the first argument",
         "attention_mask token_type_ids position_ids cache_position padding padding_side pad_token_id": (
             "texts are never padded"
         ),
         "past_key_values": "keys and values are not kept from one command to the next",
         "labels": "gpt2c score gives the log-probability of every token, and the perplexity",
         "encoder_hidden_states encoder_attention_mask": (
-            "only in Python a GPT-2 with cross-attention is given the output of an encoder"
+            "a GPT-2 with cross-attention takes the output of an encoder only in Python"
         ),
-        "return_tensors return_dict return_dict_in_generate": "--json prints all of the result",
+        "return_tensors return_dict return_dict_in_generate": "--json prints the complete result",
         "truncation": (
             "a text that is too long is an error; generate has --overflow, score has --stride, fill, embed "
             "and classify have --max-tokens"
         ),
         "add_special_tokens": (
-            "what the tokenizer puts before a text stands there; --special recognises what is written in it"
+            "texts get the tokenizer's prefix; --special recognizes special tokens in the text"
         ),
     }
 )
@@ -83,33 +83,32 @@ _TO_FILES = each(
     {
         "column columns field fields text_column": "--text-field names the field or column of the text",
         "overwrite resume force": (
-            "the same command resumes, and outputs that are complete are kept: remove one to have it anew"
+            "the same command resumes, and complete outputs are kept: remove one to compute it again"
         ),
     }
 )
 
 _TO_GENERATE = each(
     {
-        "token_healing": "--heal goes on inside the last word",
+        "token_healing": "--heal continues inside the last word",
         "stop_strings stop_sequences stopping_criteria": (
-            "--stop takes a text before which to end, and may be given several times"
+            "--stop takes a text to end before, and is repeatable"
         ),
         "do_sample": (
-            "--temperature 0 takes the most probable token, and a temperature above 0 draws, as the default "
-            "does (0.8)"
+            "--temperature 0 is greedy, and a temperature above 0 samples, as the default does (0.8)"
         ),
-        "cache_implementation cache_config return_legacy_cache": "there is one kind of cache",
+        "cache_implementation cache_config return_legacy_cache": "there is only one kind of cache",
         "low_memory batch_size": _TOGETHER,
         "epsilon_cutoff eta_cutoff": (
-            f"{_NO_SUCH}; --top-p, --min-p, --typical-p and --top-n-sigma leave tokens out"
+            f"{_NO_SUCH}; --top-p, --min-p, --typical-p and --top-n-sigma filter tokens"
         ),
         "encoder_repetition_penalty": (
-            "GPT-2 has no encoder; --repetition-penalty counts the prompt and what is new"
+            "GPT-2 has no encoder; --repetition-penalty counts prompt and continuation"
         ),
         "decoder_start_token_id": "GPT-2 has no encoder",
-        "bos_token_id": "an empty prompt is the beginning of a text",
+        "bos_token_id": "an empty prompt generates unconditionally",
         "bad_words_ids": "--bad-word takes a text, and --suppress-token a token id",
-        "forced_bos_token_id": "put the token at the end of the prompt, and give --special",
+        "forced_bos_token_id": "append the token to the prompt, with --special",
         "forced_eos_token_id": _NO_SUCH,
         "begin_suppress_tokens": "--suppress-token forbids a token everywhere",
         "negative_prompt_ids": "--negative-prompt takes a text",
@@ -121,18 +120,18 @@ _TO_GENERATE = each(
         ),
         "names_filter": f"{_IN_PYTHON} names_filter",
         "remove_invalid_values": "weights that are not finite are refused when the model is read",
-        "dola_layers": f"{_NO_SUCH}; gpt2c explain shows what every layer would say next",
-        "streamer": "the text is printed as it comes",
-        "output_scores output_logits": "--json has the logprobs; --trace tells what was weighed",
+        "dola_layers": f"{_NO_SUCH}; gpt2c explain shows the prediction after every layer",
+        "streamer": "the text is printed as it is generated",
+        "output_scores output_logits": "--json has the logprobs; --trace shows the candidates",
         "use_model_defaults": "the checkpoint's defaults are never applied; gpt2c info shows them",
     }
 )
 
 
 def answer_to(option: str, command: str, parser: ArgumentParser) -> str:
-    """What to use in place of an ``option`` that the ``parser`` of a ``command`` does not have.
+    """What to use instead of an ``option`` that the ``parser`` of a ``command`` lacks.
 
-    It is empty where nothing is known. What is said of Python's names is said in options of the parser.
+    Empty if nothing is known. Python's names are turned into options of the parser.
     """
     name = option.lstrip("-").replace("-", "_")
     if command in _ON_TEXTS and name in ("f", "file"):
@@ -161,8 +160,8 @@ def _in_options(said: str, parser: ArgumentParser) -> str:
     """A sentence in which Python's names, as in max_new_tokens or dtype='int8', are options."""
     options = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
     for name, option in options.items():
-        # A name of one word may be a mere word: it is meant where it has a value, or does something.
-        after = r"\b" if "_" in name else r"(?= takes| says)"
+        # A one-word name may be an ordinary word: it is the option if it has a value, or a verb.
+        after = r"\b" if "_" in name else r"(?= takes| says| sets| ends)"
         said = re.sub(rf"(?<![\w.-]){name}='(\w+)'", rf"{option} \1", said)
         said = re.sub(rf"(?<![\w.-]){name}{after}", option, said)
     return said

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
         options |= {} if translates else {"max_new_tokens": _MOST_NEW}
     if options["dry_sequence_breakers"] is None:
         del options["dry_sequence_breakers"]
-    # Bad options are refused before anything is loaded.
+    # Refuse bad options before loading anything.
     checked = SamplingOptions(**options)
     if names_files(arguments):
         _continue_files(arguments, checked)
@@ -54,18 +54,18 @@ def run(arguments: Namespace) -> None:
 
 
 def _continue_files(arguments: Namespace, options: SamplingOptions) -> None:
-    # Deferred, because a single text does without them.
+    # Deferred, because a single text does not need them.
     from ..corpus.jobs import recorded
     from ..corpus.tasks import Generating, continuation_columns
     from .corpora import Work, run_files
 
     if arguments.shard is not None and options.seed is None and not options.greedy:
-        raise ValueError("--shard needs --seed N, the same for all shares, so that they draw alike")
+        raise ValueError("--shard needs --seed N, the same for all shards, so that they sample alike")
 
     def make_task(directory: str) -> Generating:
         seed = options.seed
         if seed is None and not options.greedy:
-            # The same command goes on with the same seed.
+            # The same command resumes with the same seed.
             known = recorded(directory).get("seed")
             seed = int.from_bytes(os.urandom(4)) if known is None else known
         model, chosen = load_writer(arguments), replace(options, seed=seed, draft=load_draft(arguments))
@@ -95,7 +95,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
         load_seconds = perf_counter() - begin
         if prompt is None:
             prompt = ""
-            note("no prompt: from the beginning of a text")
+            note("no prompt: generating unconditionally")
         hides = arguments.no_prompt or is_encoder_decoder(arguments.model)
         beginning, end = ("", "") if hides else (prompt, arguments.suffix or "")
         begin, first_seconds = perf_counter(), None
@@ -120,7 +120,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
                     print(bold(beginning, out) + shown(result.text, out) + bold(end, out), file=out)
         else:
             with model.stream(prompt, **options) as stream:
-                # What is wrong with the options is known once there is a first piece.
+                # Errors in the options appear with the first piece.
                 first = next(stream, "")
                 print(bold(beginning, out), shown(first, out), sep="", end="", file=out, flush=True)
                 for piece in stream:
@@ -128,7 +128,7 @@ def _continue_text(arguments: Namespace, options: dict[str, Any]) -> None:
             print(bold(end, out), file=out)
             results, first_seconds = [stream.result], stream.first_token_seconds
         seconds = perf_counter() - begin
-    # JSON has the traces already, and all results of a search share one.
+    # JSON already has the traces, and all results of a search share one.
     if arguments.trace and not arguments.json:
         for trace in {id(result.trace): result.trace for result in results}.values():
             note(str(trace))

@@ -1,4 +1,4 @@
-"""`gpt2c info`: what a model is, and how it would run here."""
+"""`gpt2c info`: describe a model, and how it would run here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# Fields of Config -> what they are called here.
+# Fields of Config -> their names here.
 _SIZES = {
     "n_layer": "layers",
     "n_head": "heads",
@@ -36,7 +36,7 @@ _SIZES = {
     "n_types": "token types",
     "activation": "activation",
 }
-# The kind of a head -> the end of the title; what its logits mean -> what becomes of them.
+# The kind of a head -> the end of the title; what its logits mean -> their use.
 _TITLES = {
     "sequence": ", a classifier of texts",
     "token": ", a classifier of tokens",
@@ -62,13 +62,13 @@ def run(arguments: Namespace) -> None:
     with open_output(arguments.output) as out:
         model = load_any(arguments)
         checks = _checks(model, arguments)
-        told = _told(model)
+        facts = _facts(model)
         if arguments.check:
-            told["checks"] = [finding._asdict() for finding in checks]
+            facts["checks"] = [finding._asdict() for finding in checks]
         if arguments.json:
-            print_json(told, out)
+            print_json(facts, out)
         else:
-            _print_info(told, out)
+            _print_info(facts, out)
     if any(finding.result == "wrong" for finding in checks):
         raise SystemExit(1)
 
@@ -76,19 +76,19 @@ def run(arguments: Namespace) -> None:
 def _describe_parts(arguments: Namespace) -> None:
     """The same of an encoder and of a decoder."""
     if arguments.check:
-        raise ValueError("--check looks at one model, and not at an encoder-decoder model")
+        raise ValueError("--check is for a single model, not for an encoder-decoder model")
     with open_output(arguments.output) as out:
         model = load_encoder_decoder(arguments)
-        told = {"encoder": _told(model.encoder), "decoder": _told(model.decoder)}
+        facts = {"encoder": _facts(model.encoder), "decoder": _facts(model.decoder)}
         if arguments.json:
-            print_json({"model": model.name, **told, "notes": model.notes}, out)
+            print_json({"model": model.name, **facts, "notes": model.notes}, out)
             return
-        for part in told.values():
+        for part in facts.values():
             _print_info(part, out)
 
 
-def _told(model: Pretrained) -> dict[str, Any]:
-    """All that is told of a model but for checks."""
+def _facts(model: Pretrained) -> dict[str, Any]:
+    """All information about a model, without checks."""
     tokenizer = model.tokenizer if model.has_tokenizer else None
     return {
         "model": model.name,
@@ -129,13 +129,13 @@ def _checks(model: Pretrained, arguments: Namespace) -> list[Finding]:
 
 
 def _sizes(config: Config) -> dict[str, Any]:
-    """Heads of keys and values are told of where they are others than the heads; token types of a BERT."""
+    """Key and value heads are shown if their number differs; token types for a BERT."""
     left_out = {"n_kv_head": not config.is_multi_query, "n_types": not config.is_bert}
     return {name: getattr(config, name) for name in _SIZES if not left_out.get(name)}
 
 
 def _head(config: Config) -> dict[str, Any] | None:
-    """What the model is besides or in place of a language model, as JSON has it."""
+    """The model's head for other tasks, as JSON."""
     if config.head is None:
         return None
     return {"class": class_of(config, config.head.kind), **dataclasses.asdict(config.head)}
@@ -154,34 +154,34 @@ class _Page:
         print(harmless(f"  {name:<{width}} {value}"), file=self.out)
 
 
-def _print_info(told: dict[str, Any], out: TextIO) -> None:
+def _print_info(facts: dict[str, Any], out: TextIO) -> None:
     page = _Page(out)
-    _print_model(told, page)
-    _print_vocabulary(told, page)
+    _print_model(facts, page)
+    _print_vocabulary(facts, page)
     page.section("What was read")
-    for remark in told["notes"] or ["nothing remarkable"]:
+    for remark in facts["notes"] or ["nothing remarkable"]:
         print(harmless(f"  {remark}"), file=page.out)
     page.section("Memory")
-    for name, size in told["memory"].items():
+    for name, size in facts["memory"].items():
         page.line(name.replace("_", " "), size_text(size))
     page.section("Here")
-    page.line("instruction set", f"{told['isa']} (usable: {', '.join(told['isas'])})")
-    page.line("threads", told["threads"])
-    page.line("numerics", told["numerics"])
-    if "checks" in told:
+    page.line("instruction set", f"{facts['isa']} (usable: {', '.join(facts['isas'])})")
+    page.line("threads", facts["threads"])
+    page.line("numerics", facts["numerics"])
+    if "checks" in facts:
         page.section("Checks")
-        width = max(len(found["check"]) for found in told["checks"])
-        for found in told["checks"]:
+        width = max(len(found["check"]) for found in facts["checks"])
+        for found in facts["checks"]:
             page.line(found["check"], f"{found['result']:<6}{found['text']}", width)
 
 
-def _print_model(told: dict[str, Any], page: _Page) -> None:
-    head = told["head"]
-    kind = "BERT" if told["type"] == "bert" else "GPT-2"
-    what = f"{kind} with {told['parameters']:,} parameters" + (_TITLES[head["kind"]] if head else "")
-    print(f"{bold(harmless(told['model']), page.out)}: {what}", file=page.out)
+def _print_model(facts: dict[str, Any], page: _Page) -> None:
+    head = facts["head"]
+    kind = "BERT" if facts["type"] == "bert" else "GPT-2"
+    what = f"{kind} with {facts['parameters']:,} parameters" + (_TITLES[head["kind"]] if head else "")
+    print(f"{bold(harmless(facts['model']), page.out)}: {what}", file=page.out)
     page.section("Sizes")
-    for name, value in told["sizes"].items():
+    for name, value in facts["sizes"].items():
         page.line(_SIZES[name], f"{value:,}" if isinstance(value, int) else value)
     if head:
         page.section(f"Head of a {head['class']}")
@@ -191,19 +191,19 @@ def _print_model(told: dict[str, Any], page: _Page) -> None:
             page.line("more labels", f"{len(head['labels']) - _MOST_LABELS:,}; --json has all")
         if head["kind"] == "sequence":
             page.line("logits become", _PROBLEMS[head["problem"]])
-    if told["pooling"]:
+    if facts["pooling"]:
         page.section("Vectors of texts, as sentence-transformers makes them")
-        for name, value in told["pooling"].items():
+        for name, value in facts["pooling"].items():
             if value != "":
                 page.line(name, _short(value))
-    if told["config"]:
+    if facts["config"]:
         page.section("Configuration")
-    for setting in told["config"]:
+    for setting in facts["config"]:
         remark = setting["status"] + (f": {setting['note']}" if setting["note"] else "")
         page.line(setting["key"], f"{_short(setting['value']):<12} {remark}")
     defaults = {
         name: value
-        for name, value in told["generation_config"].items()
+        for name, value in facts["generation_config"].items()
         if not name.startswith("_") and name != "transformers_version"
     }
     if defaults:
@@ -212,22 +212,22 @@ def _print_model(told: dict[str, Any], page: _Page) -> None:
             page.line(name, _short(value))
 
 
-def _print_vocabulary(told: dict[str, Any], page: _Page) -> None:
+def _print_vocabulary(facts: dict[str, Any], page: _Page) -> None:
     page.section("Vocabulary")
-    if told["vocabulary"]:
-        page.line("kind", told["vocabulary"]["kind"])
-        page.line("tokens", f"{told['vocabulary']['tokens']:,}")
-        for token, number in told["vocabulary"]["special_tokens"].items():
+    if facts["vocabulary"]:
+        page.line("kind", facts["vocabulary"]["kind"])
+        page.line("tokens", f"{facts['vocabulary']['tokens']:,}")
+        for token, number in facts["vocabulary"]["special_tokens"].items():
             page.line(f"special token {number}", quoted(token))
         for name, what in (("prefix", "put before a text"), ("suffix", "put after a text")):
-            if told["vocabulary"][name]:
-                page.line(what, _ids(told["vocabulary"][name]))
-        if told["vocabulary"]["mask"] is not None:
-            page.line("mask", told["vocabulary"]["mask"])
+            if facts["vocabulary"][name]:
+                page.line(what, _ids(facts["vocabulary"][name]))
+        if facts["vocabulary"]["mask"] is not None:
+            page.line("mask", facts["vocabulary"]["mask"])
     else:
         print("  none: token ids only", file=page.out)
-    page.line("beginning of a text", "none" if told["bos_token_id"] is None else told["bos_token_id"])
-    page.line("end of a text", _ids(told["eos_token_ids"]) or "none")
+    page.line("beginning of a text", "none" if facts["bos_token_id"] is None else facts["bos_token_id"])
+    page.line("end of a text", _ids(facts["eos_token_ids"]) or "none")
 
 
 def _ids(tokens: Iterable[int]) -> str:

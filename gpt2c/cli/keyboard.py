@@ -1,4 +1,4 @@
-"""Suggestions while someone types: words below the line, and what may come next behind the cursor."""
+"""Suggestions while typing: words below the line, and a completion after the cursor."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 __all__ = ["type_texts"]
 
-GHOST = 8  # tokens behind the cursor
-# The palette of terminals, so that it fits theirs.
+GHOST = 8  # tokens after the cursor
+# The terminal's palette, to fit its colours.
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "word": "bold", "auto-suggestion": "ansibrightblack"})
 
 
 class _Found(NamedTuple):
-    """What could come after a text: one value, as another thread shows it."""
+    """Completions of a text, as one value that another thread can show."""
 
     text: str = ""
     words: Sequence[WordSuggestion] = ()
     ghost: str = ""
-    """What is shown behind the cursor."""
+    """The text shown after the cursor."""
     problem: str = ""
-    """Why nothing was found."""
+    """The reason if nothing was found."""
 
 
 class _Searches:
-    """What could come next, found in a thread of its own; a newer text gives up the search for an older one.
+    """Searches completions in a separate thread; a newer text cancels the search for an older one.
 
     Parameters
     ----------
     model : GPT2
     k : int
-        How many words are wanted.
+        The number of words wanted.
     special : bool
-        Whether special tokens are recognised in texts.
+        Whether special tokens are recognized in texts.
     changed : function
-        Called, from the thread, whenever there is something new.
+        Called, from the thread, whenever there are new results.
     """
 
     def __init__(self, model: GPT2, k: int, special: bool, changed: Callable[[], None]) -> None:
@@ -63,14 +63,14 @@ class _Searches:
         self._thread.start()
 
     def want(self, text: str) -> None:
-        """Look for what could follow a text."""
+        """Search completions of a text."""
         with self._ready:
             self._deadline.cancel()
             self._wanted = text
             self._ready.notify()
 
     def end(self) -> None:
-        """Give up the search, and end the thread: it must not be at work when the interpreter ends."""
+        """Cancel the search, and end the thread: it must not run when the interpreter exits."""
         with self._ready:
             self._ended = True
             self._deadline.cancel()
@@ -100,7 +100,7 @@ class _Searches:
                 self._changed()
 
     def _words(self, text: str, deadline: Deadline) -> tuple[list[WordSuggestion], bool]:
-        """Words that go on with a text: after one that is complete as it stands, the next ones."""
+        """Words that continue a text; after a complete word, the next ones."""
         self._session.text = text
         found = self._session.suggest_words(self._k, deadline=deadline)
         if not found or found[0].text:
@@ -111,7 +111,7 @@ class _Searches:
 
 
 def type_texts(model: GPT2, k: int, special: bool) -> list[str]:
-    """Let someone type texts, one after the other, until the end of the input; returns them."""
+    """Let the user type texts, one after the other, until the end of the input; yields them."""
     texts: list[str] = []
     prompt: PromptSession[str] = PromptSession(
         style=STYLE,
@@ -132,7 +132,7 @@ def type_texts(model: GPT2, k: int, special: bool) -> list[str]:
 
 
 def _show(searches: _Searches, prompt: PromptSession[str]) -> None:
-    """Put what was found on the screen, by the thread that owns it."""
+    """Show the results on the screen, from the thread that owns it."""
 
     def put() -> None:
         buffer = prompt.default_buffer
@@ -147,7 +147,7 @@ def _show(searches: _Searches, prompt: PromptSession[str]) -> None:
 
 
 def _toolbar(searches: _Searches, text: str) -> StyleAndTextTuples:
-    """The words that were found, with the keys that pick them."""
+    """The words found, with the keys that pick them."""
     found = searches.found
     if found.problem:
         return [("", harmless(found.problem))]

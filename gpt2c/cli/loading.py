@@ -1,4 +1,4 @@
-"""The model that the options of a command ask for."""
+"""Loading the model that the options of a command name."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def load_model(arguments: Namespace) -> GPT2:
 
 
 def load_bert(arguments: Namespace) -> BERT:
-    """The same of a BERT."""
+    """The same for a BERT."""
     from ..bert import BERT
 
     return BERT.from_pretrained(arguments.model, **_options(arguments))
 
 
 def load_any(arguments: Namespace) -> GPT2 | BERT:
-    """The same of a model of either kind."""
+    """The same for a model of either kind."""
     from ..any_model import from_pretrained
 
     return from_pretrained(arguments.model, **_options(arguments))
 
 
 def load_writer(arguments: Namespace) -> GPT2 | EncoderDecoder:
-    """The same of a model that writes texts."""
+    """The same for a model that generates texts."""
     return load_encoder_decoder(arguments) if is_encoder_decoder(arguments.model) else load_model(arguments)
 
 
 def load_encoder_decoder(arguments: Namespace) -> EncoderDecoder:
-    """The same of an encoder-decoder model."""
+    """The same for an encoder-decoder model."""
     from ..encoder_decoder import EncoderDecoder
 
     options = _options(arguments)
     if options.pop("adapter"):
-        raise ValueError("--adapter is for GPT-2s: nothing is merged into an encoder-decoder model")
+        raise ValueError("--adapter is for GPT-2s: gpt2c cannot merge adapters into an encoder-decoder model")
     return EncoderDecoder.from_pretrained(arguments.model, **options)
 
 
@@ -66,7 +66,7 @@ def _options(arguments: Namespace) -> dict[str, Any]:
 
 
 def load_draft(arguments: Namespace) -> GPT2 | Literal["prompt"] | None:
-    """What ``--draft`` names; a model is loaded as the other one is, without its adapter and its revision."""
+    """The value of ``--draft``; a model is loaded like the main one, without its adapter and revision."""
     if arguments.draft is None or arguments.draft == "prompt":
         return arguments.draft
     return load_model(

@@ -29,7 +29,7 @@ Command = Callable[..., ArgumentParser]
 
 FILES_HELP = (
     "Files are .txt, .jsonl, .ndjson, .json, .csv and .tsv, also with .gz, .bz2, .xz or .zst, and .parquet. "
-    "Outputs that are there already are left alone, so the same command resumes, also within a file."
+    "Existing outputs are kept, so the same command resumes, also within a file."
 )
 
 
@@ -38,8 +38,8 @@ def model_options(
 ) -> None:
     """The options of every command that loads a model.
 
-    Without ``model``, of one that is named already; with ``auto``, of one whose dtype may be measured;
-    without ``dtype``, of one that has to be float32.
+    Without ``model``, for a command with the model as an argument; with ``auto``, for one that can measure
+    its dtype; without ``dtype``, for one that needs float32.
     """
     group = parser.add_argument_group("model")
     if model:
@@ -52,7 +52,7 @@ def model_options(
     group.add_argument(
         "--tokenizer",
         metavar="SOURCE",
-        help="use another tokenizer than the model's: a directory, a file (tokenizer.json, vocab.txt, "
+        help="use a tokenizer other than the model's: a directory, a file (tokenizer.json, vocab.txt, "
         "spiece.model, nanoGPT's meta.pkl, a GGUF file) or a name on the hub",
     )
     group.add_argument(
@@ -61,7 +61,7 @@ def model_options(
         type=_adapter,
         metavar="DIR[=WEIGHT]",
         help="merge a LoRA adapter into the model: a directory that PEFT wrote or a name on the hub, with a "
-        "factor on what it adds (1); may be given several times",
+        "factor on its changes (1); repeatable",
     )
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
@@ -69,7 +69,7 @@ def model_options(
         "--no-strict",
         dest="strict",
         action="store_false",
-        help="load past tensors that GPT-2 does not have, and tell of them",
+        help="ignore tensors that GPT-2 does not have, with a note",
     )
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="threads (OMP_NUM_THREADS, else physical cores)"
@@ -79,14 +79,14 @@ def model_options(
 
 
 def _arithmetic_options(group: _ArgumentGroup, backend: bool, auto: bool) -> None:
-    """In which number format weights are kept, and what multiplies them."""
+    """The number format of weights, and the arithmetic."""
     group.add_argument(
         "--dtype",
         type=str if auto else _fixed_dtype,
         choices=("float32", "bfloat16", "int8", "int4") + ("auto",) * auto,
-        help="how weights are kept: each smaller and less exact than the one before, and which is fastest "
-        "depends on the CPU: gpt2c bench --recommend measures it"
-        + "; auto, for files of texts: measure it first, and take the fastest within --max-loss" * auto
+        help="number format of the weights: each is smaller and less exact than the one before; which is "
+        "fastest depends on the CPU: gpt2c bench --recommend measures it"
+        + "; auto, for files of texts: measure first, and use the fastest within --max-loss" * auto
         + " (float32)",
     )
     if auto:
@@ -103,30 +103,30 @@ def _arithmetic_options(group: _ArgumentGroup, backend: bool, auto: bool) -> Non
 
 def _adapter(words: str) -> tuple[str, float]:
     path, _, weight = words.rpartition("=")
-    # The name of a directory may have a "=", too.
+    # The name of a directory may also contain "=".
     if not path or os.path.exists(words):
         return words, 1.0
     try:
         return path, float(weight)
     except ValueError:
-        raise ArgumentTypeError(f"the weight of adapter {path!r} is {weight!r}; a number is needed") from None
+        raise ArgumentTypeError(f"the weight of adapter {path!r} is {weight!r}; needed: a number") from None
 
 
 def max_loss_option(parser: ArgumentParser | _ArgumentGroup) -> None:
-    """What a number format that is chosen by its speed may cost."""
+    """The allowed loss of a number format chosen by speed."""
     parser.add_argument(
         "--max-loss",
         type=_percent,
         metavar="PERCENT",
-        help="choose the fastest format whose log-loss is at most PERCENT above that of float32 (what "
-        "bfloat16 costs, so that float32 and bfloat16 always qualify)",
+        help="use the fastest format whose log-loss is at most PERCENT above float32's (the loss of "
+        "bfloat16, so that float32 and bfloat16 always qualify)",
     )
 
 
 def _fixed_dtype(word: str) -> str:
     if word == "auto":
         raise ArgumentTypeError(
-            "auto is for gpt2c score: elsewhere name a format; gpt2c bench --recommend tells which is fastest"
+            "auto is for gpt2c score: elsewhere name a format; gpt2c bench --recommend shows which is fastest"
         )
     return word
 
@@ -137,15 +137,15 @@ def _percent(word: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ArgumentTypeError(f"{word!r} is not a percentage of 0 or more, such as 0.1")
+        raise ArgumentTypeError(f"{word!r} is not a percentage of at least 0, such as 0.1")
     return value
 
 
 def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyExclusiveGroup:
-    """Where the result goes, and in which form: other ones can be added to what is returned."""
+    """The destination and format of the result; more formats can be added to the returned group."""
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    files = "; for files of texts: the directory for theirs" if "DIR" in metavar else ""
+    files = "; for files of texts: the output directory" if "DIR" in metavar else ""
     parser.add_argument(
         "-o",
         "--output",
@@ -156,7 +156,7 @@ def output_options(parser: ArgumentParser, metavar: str = "FILE") -> _MutuallyEx
 
 
 def text_or_files(parser: ArgumentParser) -> None:
-    """A text, the file that it is in, or files of texts."""
+    """A text, its file, or files of texts."""
     parser.add_argument(
         "text", nargs="*", metavar="TEXT | IN", help="the text; - or nothing: stdin. Or files of texts"
     )
@@ -179,14 +179,14 @@ def files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
     files.add_argument(
         "--on-error",
         choices=("stop", "null", "skip"),
-        help="what a bad record does: stop before any work (the default), or go on, and it is kept with null "
-        "values or skipped; OUTPUT.errors.jsonl lists them",
+        help="on a bad record: stop before any work (the default), or continue, keeping it with null "
+        "values or skipping it; OUTPUT.errors.jsonl lists them",
     )
     files.add_argument(
         "--delimiter",
         type=lambda word: "\t" if word == "\\t" else word,
         metavar="C",
-        help=r"what separates the fields of .csv and .tsv files, such as ';' or '\t' (found by itself)",
+        help=r"the delimiter of .csv and .tsv files, such as ';' or '\t' (detected)",
     )
     files.add_argument("-q", "--quiet", action="store_true", help="show no progress and no counts")
     files.add_argument(
@@ -195,25 +195,23 @@ def files_of_texts(parser: ArgumentParser) -> _ArgumentGroup:
         metavar="I/N",
         help="take records I, I + N, I + 2 N, ... of every file: one of N processes, I from 1 to N",
     )
-    files.add_argument(
-        "--prefix", metavar="NAME", help="what the names of the new fields begin with (gpt2c_)"
-    )
+    files.add_argument("--prefix", metavar="NAME", help="prefix of the names of the new fields (gpt2c_)")
     return files
 
 
 def _shard(word: str) -> tuple[int, int]:
     shard, _, shards = word.partition("/")
     if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
-        raise ArgumentTypeError(f"{word!r} is not I/N with I from 1 to N, such as 1/4")
+        raise ArgumentTypeError(f"{word!r} is not of the form I/N with I from 1 to N, such as 1/4")
     return int(shard), int(shards)
 
 
 def special_option(parser: ArgumentParser) -> None:
-    """How special tokens that stand in a text are read."""
+    """How special tokens in a text are read."""
     parser.add_argument(
         "--special",
         action="store_true",
-        help="read special tokens such as <|endoftext|> or [SEP] in the text as tokens (otherwise: as text)",
+        help="recognize special tokens such as <|endoftext|> or [SEP] in the text (otherwise ordinary text)",
     )
 
 
@@ -226,9 +224,9 @@ def edit_option(parser: ArgumentParser) -> None:
         dest="edits",
         type=_edit,
         metavar="NAME:EDIT[:WHERE]",
-        help="change what is computed on the way: blocks.3.attn.hook_z:zero:heads=1 silences a head. EDIT is "
-        "zero, scale=X or add=X; WHERE is positions=, heads= or units= with 3, 1,4, 0-5 or 7-; may be given "
-        "several times (docs/introspection.md)",
+        help="change activations on the way: blocks.3.attn.hook_z:zero:heads=1 silences a head. EDIT is "
+        "zero, scale=X or add=X; WHERE is positions=, heads= or units= with 3, 1,4, 0-5 or 7-; repeatable "
+        "(docs/introspection.md)",
     )
 
 

@@ -1,4 +1,4 @@
-"""How far the work on files is: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of work on files: a bar on a terminal, otherwise an occasional line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .formatting import counted
 __all__ = ["Progress"]
 
 EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class Progress:
-    """A context manager around the work on files; Ctrl-C inside says what is done.
+    """A context manager around the work on files; Ctrl-C inside reports the progress.
 
     Parameters
     ----------
@@ -27,16 +27,16 @@ class Progress:
     size : int
         Its size.
     unit : str
-        Of the size: "B", bytes, or what it counts.
+        Unit of the size: "B" for bytes, or the items counted.
     n_files : int
     directory : str
-        Where the outputs go.
+        The directory of the outputs.
     quiet : bool
         Whether nothing is shown.
     """
 
     def __init__(self, doing: str, size: int, unit: str, n_files: int, directory: str, quiet: bool) -> None:
-        # Deferred, because a single text does without it.
+        # Deferred, because a single text does not need it.
         from tqdm import tqdm
 
         self.size, self.unit, self.n_files, self.directory = size, unit, n_files, directory
@@ -63,12 +63,12 @@ class Progress:
         self._bar.close()
 
     def advance(self, size: int, n_tokens: int | None) -> None:
-        """A record is done; without a number of tokens it was before."""
+        """A record is done; without a number of tokens, in an earlier run."""
         self.done += size
         self.records += 1
         if n_tokens is None:
             self.resumed += size
-            # No part of the rate.
+            # Not part of the rate.
             if not self._bar.disable:
                 self._bar.initial += size
                 self._bar.last_print_n += size
@@ -90,7 +90,7 @@ class Progress:
         self.records = 0
 
     def _done(self) -> str:
-        """What to say at Ctrl-C or SIGTERM."""
+        """The message at Ctrl-C or SIGTERM."""
         done = f"{self.files:,} of {counted(self.n_files, 'file')} finished in {self.directory}"
         begun = f", {counted(self.records, 'record')} of the next done" if self.records else ""
-        return f"stopped: {done}{begun}; the same command goes on from here"
+        return f"stopped: {done}{begun}; the same command resumes here"

@@ -1,4 +1,4 @@
-"""The options of ``gpt2c generate``: how a text is continued."""
+"""The options of ``gpt2c generate``: how to continue a text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["sampling_options", "typing_options"]
 
 
 def sampling_options(parser: ArgumentParser) -> None:
-    """All that decides how a text is continued."""
+    """All options for continuing a text."""
     add = parser.add_argument_group("sampling").add_argument
     _add_sampling(add)
     _add_filters(add)
@@ -23,21 +23,21 @@ def sampling_options(parser: ArgumentParser) -> None:
 
 
 def typing_options(parser: ArgumentParser) -> None:
-    """How a text goes on that someone is writing."""
+    """Options for completing a text while it is written."""
     parser.add_argument(
-        "--heal", action="store_true", help="go on inside the last word, in whatever tokens it is written"
+        "--heal", action="store_true", help="continue inside the last word, whatever its tokens"
     )
     parser.add_argument(
         "--draft",
         metavar="prompt | MODEL",
-        help="guess tokens, which saves passes and changes no text: 'prompt' guesses that the text repeats "
-        "itself, a smaller model with the same vocabulary what it would write",
+        help="guess tokens, which saves passes and never changes the text: 'prompt' guesses that the text "
+        "repeats itself, a smaller model with the same vocabulary guesses its own continuation",
     )
     parser.add_argument(
         "--deadline",
         type=float,
         metavar="SECONDS",
-        help="end the text as it is, so many seconds after the model is loaded",
+        help="end the text SECONDS after the model is loaded",
     )
 
 
@@ -47,7 +47,7 @@ def _add_sampling(add: Callable[..., object]) -> None:
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help="how many tokens to add, at most (60; for an encoder-decoder model 128)",
+        help="maximum number of new tokens (60; for an encoder-decoder model 128)",
     )
     add("--min-new-tokens", type=int, default=0, metavar="N", help="no end of text before N tokens (0)")
     add(
@@ -55,51 +55,45 @@ def _add_sampling(add: Callable[..., object]) -> None:
         action="append",
         type=int,
         metavar="ID",
-        help="token ID ends a text (those that the model names); may be given several times",
+        help="token ID ends a text (the model's own); repeatable",
     )
     add(
         "--temperature",
         type=float,
         metavar="T",
-        help="0 is greedy, above 1 daring (0.8; 0, no draw, with --num-beams and --penalty-alpha)",
+        help="0 is greedy, higher is more random (0.8; 0 with --num-beams and --penalty-alpha)",
     )
     add(
         "--top-k",
         type=int,
         metavar="K",
-        help="draw among the K most probable; 0: no limit (40; with --mirostat 0, with --penalty-alpha 4)",
+        help="sample among the K most probable; 0: no limit (40; with --mirostat 0, with --penalty-alpha 4)",
     )
     add(
         "--top-p",
         type=float,
         metavar="P",
-        help="draw among the most probable that make up P (0.95; with --mirostat 1)",
+        help="sample among the most probable with sum P (0.95; with --mirostat 1)",
     )
-    add("--min-p", type=float, default=0.0, metavar="P", help="none below P times the most probable (0)")
+    add("--min-p", type=float, default=0.0, metavar="P", help="none below P times the greatest (0)")
     add(
         "--repetition-penalty",
         type=float,
         default=1.0,
         metavar="R",
-        help="above 1: tokens of the text count less (1)",
+        help="above 1: repeat tokens of the text less (1)",
     )
-    add(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end before TEXT; may be given several times",
-    )
+    add("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; repeatable")
     add(
         "--logit-bias",
         action="append",
         default=[],
         type=_bias,
         metavar="ID=BIAS",
-        help="add BIAS to the logit of token ID; -inf forbids it; may be given several times",
+        help="add BIAS to the logit of token ID; -inf forbids it; repeatable",
     )
-    add("--seed", type=int, metavar="N", help="repeat the text of this seed (a fresh one)")
-    add("--num-return-sequences", type=int, default=1, metavar="N", help="how many continuations (1)")
+    add("--seed", type=int, metavar="N", help="the same seed reproduces the text (a random one)")
+    add("--num-return-sequences", type=int, default=1, metavar="N", help="number of continuations (1)")
 
 
 def _add_filters(add: Callable[..., object]) -> None:
@@ -108,25 +102,25 @@ def _add_filters(add: Callable[..., object]) -> None:
         type=float,
         default=1.0,
         metavar="P",
-        help="draw among those that surprise as expected and make up P (1)",
+        help="sample among tokens of typical surprisal with sum P (1)",
     )
     add(
         "--top-n-sigma",
         type=float,
         default=0.0,
         metavar="N",
-        help="none whose logit is N standard deviations below the greatest; 0: no limit (0)",
+        help="drop logits N standard deviations below the greatest; 0: no limit (0)",
     )
     add(
         "--xtc-probability",
         type=float,
         default=0.0,
         metavar="P",
-        help="how often the most probable are left out: all above --xtc-threshold but one (0)",
+        help="how often the most probable are dropped: all above --xtc-threshold but one (0)",
     )
     add("--xtc-threshold", type=float, default=0.1, metavar="P", help="see --xtc-probability (0.1)")
-    add("--mirostat", type=int, default=0, metavar="2", help="2: keep the surprise near --mirostat-tau (0)")
-    add("--mirostat-tau", type=float, default=5.0, metavar="BITS", help="surprise that mirostat aims at (5)")
+    add("--mirostat", type=int, default=0, metavar="2", help="2: keep the surprisal near --mirostat-tau (0)")
+    add("--mirostat-tau", type=float, default=5.0, metavar="BITS", help="target surprisal of mirostat (5)")
     add("--mirostat-eta", type=float, default=0.1, metavar="X", help="how fast mirostat corrects it (0.1)")
 
 
@@ -136,21 +130,21 @@ def _add_restrictions(add: Callable[..., object]) -> None:
         type=float,
         default=0.0,
         metavar="P",
-        help="off the logits of tokens that came (0)",
+        help="subtract from logits of tokens that occurred (0)",
     )
     add(
         "--frequency-penalty",
         type=float,
         default=0.0,
         metavar="P",
-        help="off the logits of tokens as often as they came (0)",
+        help="subtract from logits of tokens per occurrence (0)",
     )
     add(
         "--no-repeat-ngram-size",
         type=int,
         default=0,
         metavar="N",
-        help="no N tokens in a row twice; 0: any (0)",
+        help="never repeat a sequence of N tokens; 0: any (0)",
     )
     add(
         "--bad-word",
@@ -158,7 +152,7 @@ def _add_restrictions(add: Callable[..., object]) -> None:
         default=[],
         dest="bad_words",
         metavar="TEXT",
-        help="never write TEXT; may be given several times",
+        help="never generate TEXT; repeatable",
     )
     add(
         "--suppress-token",
@@ -167,13 +161,14 @@ def _add_restrictions(add: Callable[..., object]) -> None:
         type=int,
         dest="suppress_tokens",
         metavar="ID",
-        help="never write token ID; may be given several times",
+        help="never generate token ID; repeatable",
     )
     add(
         "--exponential-decay-length-penalty",
         type=_decay,
         metavar="N,FACTOR",
-        help="after N tokens the end becomes more probable with each, by FACTOR to the power of their number",
+        help="after N tokens, make the end more probable, by FACTOR to the power of the number of further "
+        "tokens",
     )
     add(
         "--watermarking-config",
@@ -190,8 +185,8 @@ def _add_dry(add: Callable[..., object]) -> None:
         type=float,
         default=0.0,
         metavar="X",
-        help="off the logits of tokens that go on with a repetition: X times --dry-base to the power of its "
-        "length beyond --dry-allowed-length (0)",
+        help="subtract from logits of tokens that continue a repetition: X times --dry-base to the power of "
+        "its length beyond --dry-allowed-length (0)",
     )
     add("--dry-base", type=float, default=1.75, metavar="B", help="see --dry-multiplier (1.75)")
     add(
@@ -199,55 +194,59 @@ def _add_dry(add: Callable[..., object]) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="repetitions of fewer than N tokens go free (2)",
+        help="repetitions of fewer than N tokens are allowed (2)",
     )
     add(
         "--dry-penalty-last-n",
         type=int,
         default=-1,
         metavar="N",
-        help="repetitions within the last N tokens; -1: in all of the text (-1)",
+        help="consider the last N tokens; -1: the whole text (-1)",
     )
     add(
         "--dry-sequence-breaker",
         action="append",
         dest="dry_sequence_breakers",
         metavar="TEXT",
-        help='repetitions begin anew after TEXT; may be given several times (a line break, :, ", *)',
+        help='repetitions do not extend over TEXT; repeatable (a line break, :, ", *)',
     )
 
 
 def _add_search(add: Callable[..., object]) -> None:
     add(
-        "--num-beams", type=int, default=1, metavar="N", help="search the most probable text with N beams (1)"
+        "--num-beams",
+        type=int,
+        default=1,
+        metavar="N",
+        help="search for the most probable text with N beams (1)",
     )
     add(
         "--num-beam-groups",
         type=int,
         default=1,
         metavar="N",
-        help="of a search: beams in N groups, which differ by --diversity-penalty (1)",
+        help="N groups of beams, kept apart by --diversity-penalty (1)",
     )
     add(
         "--diversity-penalty",
         type=float,
         default=0.0,
         metavar="P",
-        help="of a search in groups: off a token for each time that the groups before have just taken it (0)",
+        help="with groups: subtract from a token for each time that earlier groups just chose it (0)",
     )
     add(
         "--length-penalty",
         type=float,
         default=1.0,
         metavar="P",
-        help="of a search: above 0 favours length (1)",
+        help="in beam search: above 0 favours length (1)",
     )
     add(
         "--early-stopping",
         choices=("false", "true", "never"),
         default="false",
-        help="of a search: 'true' ends it once N texts have ended, 'never' only when no better one can come "
-        "(false: when the best live text would not be better as it is)",
+        help="in beam search: 'true' stops once N texts have ended, 'never' only when no better one is "
+        "possible (false: when the best live text would not improve on them)",
     )
 
 
@@ -257,21 +256,21 @@ def _add_contexts(add: Callable[..., object]) -> None:
         type=float,
         default=0.0,
         metavar="A",
-        help="contrastive search: of the --top-k most probable, what is least like the text; 0.6 is usual "
-        "(0)",
+        help="contrastive search: among the --top-k most probable, prefer what is least like the text; 0.6 "
+        "is usual (0)",
     )
     add(
         "--guidance-scale",
         type=float,
         default=1.0,
         metavar="S",
-        help="above 1: stress the prompt, against --negative-prompt or its own last token alone (1)",
+        help="above 1: emphasize the prompt over --negative-prompt or over only its last token (1)",
     )
-    add("--negative-prompt", metavar="TEXT", help="what --guidance-scale leads away from")
+    add("--negative-prompt", metavar="TEXT", help="the text that --guidance-scale steers away from")
     add(
         "--suffix",
         metavar="TEXT",
-        help="fill the gap between the prompt and TEXT, by a model trained for it, such as StarCoder",
+        help="fill the gap between the prompt and TEXT, with a model trained for it, such as StarCoder",
     )
 
 
@@ -280,10 +279,10 @@ def _add_overflow(add: Callable[..., object]) -> None:
         "--overflow",
         choices=("error", "truncate_left", "slide"),
         default="error",
-        help="when the text passes the model's positions: an error; leave out the beginning of the prompt; "
-        "go on and forget the beginning (error)",
+        help="when the text exceeds the model's positions: an error; drop the start of the prompt; "
+        "continue and drop the start (error)",
     )
-    add("--hop", type=int, metavar="N", help="how many tokens 'slide' forgets at a time (half the positions)")
+    add("--hop", type=int, metavar="N", help="tokens that 'slide' drops at a time (half the positions)")
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""`gpt2c score`: how probable a text is, token by token, or files of texts."""
+"""`gpt2c score`: score a text token by token, or files of texts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _OF_GPT2 = ("repeat_bos", "window", "stride", "min_context", "words", "edits")
-"""The options that a BERT does not have."""
+"""The options that a BERT lacks."""
 
 _OF_SCORES = ("bos", "repeat_bos", "special", "window", "stride", "min_context")
-"""The options of a text and of files."""
+"""The options for a text and for files."""
 
 
 def run(arguments: Namespace) -> None:
@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _score_files(arguments: Namespace) -> None:
-    # Deferred, because a single text does without them.
+    # Deferred, because a single text does not need them.
     from ..corpus.tasks import SCORES
     from .corpora import Work, run_files
 
@@ -63,12 +63,12 @@ def _task(arguments: Namespace, directory: str, options: dict[str, Any]) -> Task
 
 
 def _is_masked(model: GPT2 | BERT, arguments: Namespace) -> TypeGuard[BERT]:
-    """Whether the model is a BERT, which has some options of its own, and lacks others."""
+    """Whether the model is a BERT, which has options of its own and lacks others."""
     is_bert = model.config.is_bert
     of_gpt2 = [*given_options(arguments, _OF_GPT2), *["--bos or --no-bos"] * (arguments.bos is not True)]
     if is_bert and of_gpt2:
         raise ValueError(
-            f"{of_gpt2[0]} is for a GPT-2, and {model.name} is a BERT, which masks token by token"
+            f"{of_gpt2[0]} is for a GPT-2, but {model.name} is a BERT, which masks token by token"
         )
     if not is_bert and arguments.within_word:
         raise ValueError("--within-word is for a BERT, which masks token by token")
@@ -78,7 +78,7 @@ def _is_masked(model: GPT2 | BERT, arguments: Namespace) -> TypeGuard[BERT]:
 def _score_text(arguments: Namespace) -> None:
     refuse_for_a_text(arguments, (*FILES_ONLY, "max_tokens"))
     if arguments.top is not None and arguments.words and not arguments.json:
-        raise ValueError("--top is of tokens, and --words shows words: leave one out, or use --json")
+        raise ValueError("--top shows tokens, --words shows words: leave one out, or use --json")
     text = read_text(arguments.text[0] if arguments.text else None, arguments.file)
     if text is None:
         raise ValueError("no text to score: give it as an argument, with -f FILE, or on stdin")

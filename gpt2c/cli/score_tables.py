@@ -1,4 +1,4 @@
-"""The score of one text as a table of its tokens or words: for people, as CSV, or as JSON."""
+"""The score of one text as a table of its tokens or words: for reading, as CSV, or as JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["write_score"]
 
 
 def write_score(model: LoadedModel, score: Score, arguments: Namespace, out: TextIO) -> None:
-    """Write what ``--json``, ``--csv``, ``--words`` and ``--top`` ask for."""
+    """Write the output that ``--json``, ``--csv``, ``--words`` and ``--top`` request."""
     if arguments.json:
         print_json(plain(_to_dict(model, score, arguments.words)), out)
     elif arguments.csv:
         rows = _word_rows(score) if arguments.words else _flat(_token_rows(model, score))
-        # RFC 4180, as csv writes: line ends of two characters, quotes where they are needed.
+        # RFC 4180, as csv writes: line ends of two characters, quotes where needed.
         table = csv.DictWriter(out, list(rows[0]) if rows else _WORD_COLUMNS)
         table.writeheader()
         table.writerows(map(_harmless, rows) if is_terminal(out) else rows)
@@ -36,7 +36,7 @@ def write_score(model: LoadedModel, score: Score, arguments: Namespace, out: Tex
 
 
 _WORD_COLUMNS = ["text", "start", "end", "logprob", "surprisal", "first_token", "n_tokens"]
-"""A text may have no words: it is white space. Tokens there always are."""
+"""A text of only white space has no words; it always has tokens."""
 
 
 def _word_rows(score: Score) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def _word_rows(score: Score) -> list[dict[str, Any]]:
 
 
 def _token_rows(model: LoadedModel, score: Score) -> list[dict[str, Any]]:
-    """`Score.rows`, with the texts of the most probable tokens, if they were asked for."""
+    """`Score.rows`, with the texts of the most probable tokens, if requested."""
     rows = score.rows()
     for row in rows:
         if "top_ids" in row:

@@ -1,4 +1,4 @@
-"""`gpt2c serve`: the model over HTTP, in the forms of OpenAI's API."""
+"""`gpt2c serve`: the model over HTTP, compatible with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 
 def run(arguments: Namespace) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal."""
     try:
         from ..server.serving import bind, make_server
         from ..server.shell import is_loopback
@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> None:
     if not keys and not is_loopback(host):
         raise ValueError(
             f"on {host} other machines could use the server: give --api-key-file FILE with a key that they "
-            "have to know, or serve this machine alone, with --host 127.0.0.1"
+            "must send, or serve only this machine, with --host 127.0.0.1"
         )
     with bind(host, arguments.port) as bound:
         port = bound.getsockname()[1]
@@ -55,19 +55,19 @@ def run(arguments: Namespace) -> None:
 
 
 def _keys(path: str) -> tuple[str, ...]:
-    """The keys in a file, one a line; empty lines and those that begin with # are left out."""
+    """The keys in a file, one per line; empty lines and those that start with # are skipped."""
     with open(path, encoding="utf-8") as file:
         lines = [line.strip() for line in file]
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
-        raise ValueError(f"{path} has no key: write one on a line of its own")
+        raise ValueError(f"{path} has no key: write one per line")
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise ValueError(f"a key in {path} has a space or a character other than ASCII's printable ones")
     return keys
 
 
 class _Notes(logging.Handler):
-    """What the server logs goes to stderr like all that is not a result."""
+    """Log to stderr, like everything that is not a result."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(harmless(record.getMessage()))

@@ -1,4 +1,4 @@
-"""`gpt2c suggest`: what could come next, for one text or as on a keyboard."""
+"""`gpt2c suggest`: suggest what could come next, for one text or as on a keyboard."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["run", "suggestion_dict"]
 
 
 def run(arguments: Namespace) -> None:
-    """Suggest what could come next, once or again and again."""
+    """Suggest what could come next, once or repeatedly."""
     if arguments.words and arguments.edits:
-        raise ValueError("--words looks for words without edits: leave one of them out")
+        raise ValueError("--words goes without edits: leave one of them out")
     if arguments.k < 1:
-        raise ValueError(f"-k must be at least 1; got {arguments.k}")
+        raise ValueError(f"-k must be at least 1, not {arguments.k}")
     text = read_text(arguments.text)
     if text is None:
         if arguments.json or arguments.output or not is_terminal(sys.stdout):
@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _print_words(model: GPT2, text: str, arguments: Namespace, out: TextIO) -> None:
-    """The words that the last one may become, or that follow it."""
+    """The words that complete the last one, or follow it."""
     words = model.suggest_words(text, arguments.k, special=arguments.special)
     if arguments.json:
         told = [word._asdict() for word in words]
@@ -62,7 +62,7 @@ def _print_words(model: GPT2, text: str, arguments: Namespace, out: TextIO) -> N
 
 
 def _ask(arguments: Namespace) -> None:
-    """Suggest words while someone types, where the terminal and what is installed allow it."""
+    """Suggest words while the user types, if the terminal and the installed packages allow it."""
     model = load_model(arguments)
     _ = model.tokenizer  # an error that says why, if there is none
     if not arguments.edits and is_terminal(sys.stdin) and os.environ.get("TERM") != "dumb":
@@ -72,8 +72,8 @@ def _ask(arguments: Namespace) -> None:
             note('pip install "gpt2c[keyboard]" suggests words while you type')
         else:
             note(
-                "Type. Tab adds the first word below the line, Alt and a number another; the right arrow "
-                "takes what is shown behind the cursor. Enter begins a new text, Ctrl-D ends."
+                "Type. Tab adds the first word below the line, Alt and a number another one; the right arrow "
+                "accepts the text after the cursor. Enter starts a new text, Ctrl-D ends."
             )
             type_texts(model, arguments.k, arguments.special)
             return
@@ -81,13 +81,13 @@ def _ask(arguments: Namespace) -> None:
 
 
 def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edit]]) -> None:
-    """Suggest words for a text that grows by what is typed and picked."""
+    """Suggest words for a text that grows by typing and picking."""
     with contextlib.suppress(ImportError):
-        # Editing of the typed line, where Python has it.
+        # Line editing, if Python has it.
         import readline  # noqa: F401
     note(
-        "Type the beginning of a text. A number picks a suggestion, Enter alone the first; a line that "
-        "begins with a space continues the text, any other begins a new one. Ctrl-D ends."
+        "Type the start of a text. A number picks a suggestion, Enter alone the first; a line that starts "
+        "with a space continues the text, any other line starts a new one. Ctrl-D ends."
     )
     text, ids = "", np.empty(0, np.int32)
     suggestions: list[Suggestion] = []
@@ -109,7 +109,7 @@ def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edi
             note(f"there is no suggestion {line}: 1 to {len(suggestions)}")
             continue
         try:
-            if picked:  # its token, which its text alone may not give again
+            if picked:  # its token, which its text alone may not reproduce
                 text, ids = text + picked.text, np.append(ids, np.int32(picked.token_id))
             elif text and line.startswith(" "):
                 more = model.encode_text(line, "the typed text", special=special, continued=True)

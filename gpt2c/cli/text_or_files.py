@@ -1,4 +1,4 @@
-"""Whether a command is given a text or files of texts, and which options go with either."""
+"""Whether the arguments are a text or files of texts, and which options go with either."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 __all__ = ["FILES_ONLY", "given_options", "names_files", "refuse_for_a_text"]
 
 FILES_ONLY = ("text_field", "lines", "on_error", "delimiter", "shard", "prefix", "quiet")
-"""The options, by their names in the arguments, that are of no use for a single text."""
+"""The options, by argument name, that have no effect on a single text."""
 
 
 def names_files(arguments: Namespace) -> bool:
@@ -25,11 +25,11 @@ def names_files(arguments: Namespace) -> bool:
         return True
     if not given or given == ["-"] or given[0].split() != given:
         return False
-    # A single word is a name if there is something of this name, or if its ending says so.
+    # A single word is a name if such a path exists, or if it has a known suffix.
     if os.path.exists(given[0]):
         return True
     if "." in given[0]:
-        # Deferred, as most texts do without it.
+        # Deferred, as most texts do not need it.
         from ..corpus.jobs import is_input
 
         if is_input(given[0]):
@@ -50,6 +50,6 @@ def given_options(arguments: Namespace, names: Sequence[str]) -> Iterator[str]:
     """Those of the options that are given."""
     for name in names:
         value = getattr(arguments, name)
-        # What is given may be 0.
+        # The value may be 0.
         if value is not None and value is not False and value != []:
             yield "--" + {"edits": "edit"}.get(name, name).replace("_", "-")

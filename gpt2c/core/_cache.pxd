@@ -11,7 +11,7 @@ cdef class KVCache:
     cdef object k, v      # [n_layer * n_kv_head, capacity / 16, bytes of 16 positions]
     cdef readonly KVCache cross
     cdef KVCache prefix   # what c.k0 and c.v0 belong to
-    cdef readonly Py_ssize_t branches  # of which it is the prefix
+    cdef readonly Py_ssize_t branches  # caches that have it as their prefix
     cdef object busy_in   # process id while a call uses it; a forked child starts with a free cache
     cdef object __weakref__
 

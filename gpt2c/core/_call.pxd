@@ -13,13 +13,13 @@ cdef class Call:
     cdef ptrdiff_t rows
     cdef object row_start  # intp [n_sequences + 1]
     cdef object lengths    # intp [n_sequences]
-    cdef object cross_lengths  # the same of the encoder's outputs
+    cdef object cross_lengths  # the same for the encoder's outputs
     cdef object observer
     cdef object deadline
-    cdef object turns     # of the deadline, if it has them
-    cdef list views       # of scores, of pattern and of changed: an array of each sequence
+    cdef object turns     # those of the deadline, if it has any
+    cdef list views       # of scores, pattern and changed: an array for each sequence
     cdef list errors      # what a signal raised during the call
-    cdef gpt2c_workspace aside  # of rows that are no part of the call
+    cdef gpt2c_workspace aside  # for rows outside of the call
     cdef dict named_aside       # its buffers
 
     cdef void *own(self, array) except? NULL

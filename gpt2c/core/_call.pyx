@@ -17,7 +17,7 @@ from gpt2c.core._kernels cimport (
     GPT2C_AT_LN_F, GPT2C_AT_PATTERN, GPT2C_AT_SCORES, GPT2C_CHUNK, GPT2C_EDIT_PATTERN, GPT2C_EMBED, GPT2C_ENCODED,
     GPT2C_HEAD, GPT2C_OBSERVE_PATTERN, GPT2C_PAD, GPT2C_PARTIAL, GPT2C_QKV_STEPS, GPT2C_STOP, GPT2C_UNFUSED,
     gpt2c_cache, gpt2c_dense, gpt2c_model, gpt2c_step, gpt2c_workspace, key_blocks, memory_of, plan_qkv, plan_steps,
-    rows_at, run_steps, scratch_size, step_dense, threads_now,
+    rows_at, run_steps, scratch_size, step_dense, threads_now, warn_of_shortage,
 )
 
 UNFUSED, OBSERVE_PATTERN, EDIT_PATTERN = GPT2C_UNFUSED, GPT2C_OBSERVE_PATTERN, GPT2C_EDIT_PATTERN
@@ -72,7 +72,7 @@ cdef class Call:
     # ---- buffers ----
 
     cdef void *own(self, array) except? NULL:
-        """Where the data of an array is, which lives as long as the call."""
+        """The address of the data of an array, which lives as long as the call."""
         self.owned.append(array)
         return memory_of(array)
 
@@ -101,15 +101,15 @@ cdef class Call:
             if cache.weights is not self.weights:
                 raise ValueError("this KVCache was made by another model; use model.new_cache() of this one")
             if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:
-                raise ValueError("token ids must be an int32 array of one dimension")
+                raise ValueError("token ids must be a one-dimensional int32 array")
             if ids.shape[0] == 0:
                 raise ValueError("no token ids given; at least one is needed")
             if bidirectional and cache.length:
-                raise ValueError("without a mask all of a text is computed at once: its cache must be empty")
+                raise ValueError("without a mask a text is computed as a whole: its cache must be empty")
             if cache.length + ids.shape[0] > cache.n_ctx:
                 raise ContextLengthError(
-                    f"{cache.length} positions in the cache and {ids.shape[0]} new tokens are more than the "
-                    f"{cache.n_ctx} there is room for (the model has {m.n_ctx} positions); shorten the text")
+                    f"{cache.length} positions in the cache and {ids.shape[0]} new tokens exceed its room for "
+                    f"{cache.n_ctx} positions (the model has {m.n_ctx}); shorten the text")
             self.caches.append(cache)
             parts.append(np.asarray(ids))
             lengths.append(cache.length)
@@ -125,13 +125,13 @@ cdef class Call:
         if any(each is not None for each in types):
             types = [np.zeros(len(ids), np.int32) if each is None else each for ids, each in zip(parts, types)]
             if [each.shape for each in types] != [ids.shape for ids in parts]:
-                raise ValueError("each token needs one token type")
+                raise ValueError("every token needs one token type")
             self.c.batch.types = self.numbers(types, self.weights.config.n_types, "the model has no token type {}")
         return 0
 
     cdef const int32_t *numbers(self, parts, ptrdiff_t limit, problem) except NULL:
-        """Those of all rows, each from 0 to below the limit."""
-        joined = np.concatenate(parts, dtype=np.int32)  # a copy, even of one: their owner may change them meanwhile
+        """The numbers of all rows, each at least 0 and below the limit."""
+        joined = np.concatenate(parts, dtype=np.int32)  # always a copy, as the caller may change the original meanwhile
         cdef const int32_t *found = <const int32_t *>self.own(joined)
         cdef ptrdiff_t i
         for i in range(self.rows):
@@ -140,22 +140,22 @@ cdef class Call:
         return found
 
     cdef int add_cross(self) except -1:
-        """Of every sequence, what it attends to besides itself."""
+        """Set, for every sequence, the encoder output that it attends to."""
         cdef KVCache cache
         cdef ptrdiff_t i
         structs = np.empty(len(self.caches) * sizeof(gpt2c_cache), np.uint8)
         cdef gpt2c_cache *cross = <gpt2c_cache *>self.own(structs)
         for i, cache in enumerate(self.caches):
             if cache.cross is None or not cache.cross.length:
-                raise ValueError("this model attends to the output of an encoder: give the cache what cross_keys makes "
-                                 "of it, KVCache(weights, cross=...)")
+                raise ValueError("this model attends to the output of an encoder: pass that through cross_keys and "
+                                 "give the cache the result, KVCache(weights, cross=...)")
             cross[i] = cache.cross.c
         self.cross_lengths = np.array([len(cache.cross) for cache in self.caches], np.intp)
         self.c.batch.cross, self.c.batch.cross_lengths = cross, <const ptrdiff_t *>self.own(self.cross_lengths)
         return 0
 
     cdef int allocate(self, bint with_top) except -1:
-        """The workspace, but for what depends on all else."""
+        """The workspace, except the parts that depend on everything else."""
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace *w = &self.c.workspace
         cdef ptrdiff_t n_qkv = m.n_embd + 2 * m.n_kv_head * m.d_head
@@ -175,9 +175,9 @@ cdef class Call:
     cdef int start_at(self, start) except -1:
         layer, given = start
         if not 0 <= layer <= self.c.model.n_layer:
-            raise ValueError(f"a pass cannot begin before layer {layer}; allowed: 0 to {self.c.model.n_layer}")
+            raise ValueError(f"a pass cannot start at layer {layer}; allowed: 0 to {self.c.model.n_layer}")
         if given.shape != (self.rows, self.c.model.n_embd):
-            raise ValueError(f"the residual stream given has the shape {given.shape}; "
+            raise ValueError(f"the given residual stream has the shape {given.shape}; "
                              f"needed: {(self.rows, self.c.model.n_embd)}")
         np.copyto(self.shown("x"), given)
         self.c.batch.started, self.c.batch.first_layer = 1, layer
@@ -186,9 +186,9 @@ cdef class Call:
     cdef int watch(self, observer) except -1:
         cdef const gpt2c_model *m = self.c.model
         cdef ptrdiff_t chunk = self.c.workspace.chunk
-        flags = np.array(observer.flags, np.uint8)  # a copy: its owner may change it meanwhile
+        flags = np.array(observer.flags, np.uint8)  # a copy, as the caller may change it meanwhile
         if flags.shape != (m.n_layer + 1,):
-            raise ValueError(f"an observer of {m.n_layer} layers needs one flag more, not {flags.size}")
+            raise ValueError(f"an observer of {m.n_layer} layers needs {m.n_layer + 1} flags, not {flags.size}")
         self.observer = observer
         self.c.observer.flags = <const unsigned char *>self.own(flags)
         self.c.observer.branch = self.buffer(chunk * m.n_embd, "branch")
@@ -224,7 +224,7 @@ cdef class Call:
     # ---- running it ----
 
     cdef ptrdiff_t plan(self, bytearray steps) except -1:
-        """Write the steps, without the stops at which there is nothing to see, and return their number."""
+        """Write the steps, without stops that have nothing to show; returns their number."""
         cdef ptrdiff_t i, n, n_steps = plan_steps(&self.c, NULL)
         steps.extend(bytes(n_steps * sizeof(gpt2c_step)))
         cdef gpt2c_step *s = <gpt2c_step *>memory_of(steps)
@@ -239,7 +239,7 @@ cdef class Call:
         return n
 
     cdef int run(self) except -1:
-        """Run all steps; the caches grow only if every one was done."""
+        """Run all steps; the caches grow only if all were completed."""
         cdef KVCache cache
         cdef ptrdiff_t i, n, acquired = 0
         self.errors = []
@@ -253,12 +253,13 @@ cdef class Call:
             for cache in self.caches:
                 cache.acquire_to_change()
                 acquired += 1
-                if cache.length != self.lengths[acquired - 1]:  # another call came between the checks and here
-                    raise CacheInUseError("this KVCache was changed by another call while this one began; "
-                                          "give every sequence a cache of its own, e.g. cache.fork()")
+                if cache.length != self.lengths[acquired - 1]:  # another call intervened since the checks
+                    raise CacheInUseError("this KVCache was changed by another call while this one started; "
+                                          "give every sequence its own cache, e.g. cache.fork()")
             if self.run_in_turns(<const gpt2c_step *>memory_of(steps), n):
                 raise self.errors[0]
-            # else the caches have what no later token can use
+            warn_of_shortage()
+            # otherwise the caches hold nothing that later tokens can use
             if self.c.batch.encoded or not (self.c.batch.started or self.c.batch.bidirectional):
                 for i, cache in enumerate(self.caches):
                     cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]
@@ -268,7 +269,7 @@ cdef class Call:
         return 0
 
     cdef int run_in_turns(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1:
-        """All steps; where several take turns, those of one chunk at a time. Returns whether it was abandoned."""
+        """Run all steps, one chunk per turn if callers take turns. Returns whether the call was abandoned."""
         cdef ptrdiff_t i = 0, n
         cdef int stopped = 0
         if self.turns is None:
@@ -289,7 +290,7 @@ cdef class Call:
         return stopped
 
     cdef int run_all(self, const gpt2c_step *steps, ptrdiff_t n_steps) except -1:
-        """All steps, one region for those between two stops. Returns whether the call was abandoned."""
+        """Run all steps, one region for those between two stops. Returns whether the call was abandoned."""
         cdef ptrdiff_t i = 0, n
         cdef int stopped = 0
         while i < n_steps and not stopped:
@@ -330,7 +331,7 @@ cdef class Call:
         return stopped
 
     cdef int stop(self, const gpt2c_step *step) except -1:
-        """Show the observer what has been computed, as arrays that it may change."""
+        """Show the observer the results so far, as arrays that it may change."""
         place, buffer = PLACE_TABLE[step.detail]
         if step.detail in (GPT2C_AT_SCORES, GPT2C_AT_PATTERN):
             return self.stop_at_pattern(step, place)
@@ -352,16 +353,16 @@ cdef class Call:
         return 0
 
     def project(self, ptrdiff_t layer, inputs, rows, heads, parts):
-        """Queries (part 0), keys (1) and values (2) of heads that read something else than the residual stream.
+        """Queries (part 0), keys (1) and values (2) of heads that read something other than the residual stream.
 
-        For each pair of ``rows`` and ``heads`` those parts are made of inputs[row, head]: [rows, heads, n_embd].
+        For each pair of ``rows`` and ``heads``, computes ``parts`` from inputs[row, head]: [rows, heads, n_embd].
         Returns an array [pairs, parts, d_head].
         """
         cdef ptrdiff_t begin, n
         cdef const gpt2c_model *m = self.c.model
         cdef gpt2c_workspace own = self.c.workspace
         found = np.empty((len(rows), len(parts), m.d_head), np.float32)
-        first = np.array([0, m.n_head, m.n_head + m.n_kv_head])[parts]  # among the heads that a row of qkv has
+        first = np.array([0, m.n_head, m.n_head + m.n_kv_head])[parts]  # offsets among the heads in a row of qkv
         named, self.named = self.named, self.named_aside
         try:
             if self.named_aside:
@@ -389,7 +390,7 @@ cdef class Call:
         return 0
 
     cdef int stop_at_pattern(self, const gpt2c_step *step, place) except -1:
-        """The same of scores or pattern; marks the heads whose bits have changed."""
+        """The same for scores or pattern; marks the heads whose bits have changed."""
         arrays = self.views[step.detail == GPT2C_AT_PATTERN]
         edits = self.c.observer.flags[step.layer] & GPT2C_EDIT_PATTERN
         before = [array.view(np.int32).copy() for array in arrays] if edits else []

@@ -16,11 +16,13 @@ from ._kernels import MOST_THREADS as MOST_THREADS
 from ._kernels import NUMERICS_VERSION as NUMERICS_VERSION
 from ._kernels import OWN_BFLOAT16 as OWN_BFLOAT16
 from ._kernels import PLACES as PLACES
-from ._kernels import TEAM as TEAM
+from ._kernels import TEAMS as TEAMS
 from ._kernels import aligned_empty as aligned_empty
+from ._kernels import choose_team as choose_team
 from ._kernels import default_isa as default_isa
 from ._kernels import isas as isas
 from ._kernels import mask_bits as mask_bits
+from ._kernels import team as team
 from ._weights import Weights as Weights
 from .deadline import Deadline
 
@@ -35,11 +37,12 @@ __all__ = [
     "OBSERVE_PATTERN",
     "OWN_BFLOAT16",
     "PLACES",
-    "TEAM",
+    "TEAMS",
     "UNFUSED",
     "KVCache",
     "Weights",
     "aligned_empty",
+    "choose_team",
     "cross_keys",
     "default_isa",
     "forward",
@@ -49,6 +52,7 @@ __all__ = [
     "mask_bits",
     "sample",
     "score",
+    "team",
     "top",
 ]
 

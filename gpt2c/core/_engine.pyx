@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The compiled engine: weights, caches, and one call that runs the model over the rows of any mix of sequences.
 
-The only door between Python and the C core. Python owns every buffer; one call releases the GIL once (back end
-``native``) and serves signals while it runs. Results of the native back end depend on the ids and the weights alone:
+The only interface between Python and the C core. Python owns every buffer; one call releases the GIL once (back end
+``native``) and handles signals while it runs. Results of the native back end depend only on the ids and the weights:
 not on threads, chunks, the other sequences of a call, reuse of a cache, or the instruction set.
 """
 
@@ -14,7 +14,7 @@ from gpt2c.core._cache import KVCache
 from gpt2c.core._call import EDIT_PATTERN, OBSERVE_PATTERN, UNFUSED
 from gpt2c.core._kernels import (
     BACKENDS, CACHE_DTYPES, DEFAULT_CACHE_DTYPES, DTYPES, MOST_THREADS, NUMERICS_VERSION, OWN_BFLOAT16, PLACES,
-    TEAM, aligned_empty, default_isa, isas, mask_bits,
+    TEAMS, aligned_empty, choose_team, default_isa, isas, mask_bits, team,
 )
 from gpt2c.core._weights import Weights
 
@@ -27,20 +27,21 @@ from gpt2c.core._kernels cimport (
 )
 __all__ = [
     "BACKENDS", "CACHE_DTYPES", "DEFAULT_CACHE_DTYPES", "DTYPES", "EDIT_PATTERN", "KVCache", "MOST_THREADS",
-    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAM", "UNFUSED", "Weights", "aligned_empty",
-    "cross_keys", "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample", "score", "top",
+    "NUMERICS_VERSION", "OBSERVE_PATTERN", "OWN_BFLOAT16", "PLACES", "TEAMS", "UNFUSED", "Weights", "aligned_empty",
+    "choose_team", "cross_keys", "default_isa", "forward", "hidden", "isas", "log_sum_exp", "mask_bits", "sample",
+    "score", "team", "top",
 ]
 
-cdef int SCORE_BLOCK = 64  # rows of logits that exist at a time while scoring
+cdef int SCORE_BLOCK = 64  # rows of logits in memory at a time while scoring
 
 
 cdef last_rows(Call call, keep):
-    """Indices of the last rows of every sequence: ``keep`` of each (0: all), or of the one that many of the other."""
+    """Indices of the last rows of every sequence: ``keep`` of each (0: all), or one number per sequence."""
     cdef ptrdiff_t n = call.c.batch.n_sequences
     each = keep if isinstance(keep, (list, tuple)) else [keep] * n
     for many in each:
         if isinstance(many, bool) or not isinstance(many, (int, np.integer)) or many < 0:
-            raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive whole number, or one for each "
+            raise ValueError(f"keep is {keep!r}; allowed: 0 (all rows) or a positive integer, or one for each "
                              "sequence")
     if len(each) != n:
         raise ValueError(f"keep has {len(each)} numbers, but there are {n} sequences")
@@ -52,32 +53,32 @@ cdef last_rows(Call call, keep):
 
 
 def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None, bidirectional=False, deadline=None):
-    """Logits of the rows of several sequences, all in one call.
+    """Logits of rows of several sequences, in one call.
 
     Parameters
     ----------
     weights : Weights
     sequences : list of (KVCache, ids), or of (KVCache, ids, types)
-        ``ids``: int32, one dimension, at least one. They follow what the cache holds, and the cache grows by them.
-        Each cache may appear once. Of a BERT all of a text is given at once, with an empty cache, which stays so;
+        ``ids``: int32, one dimension, at least one. They follow what the cache holds, and the cache grows by them. A
+        cache may appear only once. For a BERT pass all of a text at once, with an empty cache, which stays empty;
         ``types``, int32 or None for zeros: the token types.
     keep : int, or list of int
-        How many last rows of each sequence are wanted, or one number for each; 0: all.
+        The number of last rows wanted of each sequence, or one number for each; 0: all.
     threads : int
     observer : object, optional
-        Is shown what the pass computes, and may change it. ``flags``, uint8 [n_layer + 1]: what is observed of each
-        layer, and of what lies outside of layers: 0, or UNFUSED and besides OBSERVE_PATTERN and EDIT_PATTERN;
+        Sees what the pass computes, and may change it. ``flags``, uint8 [n_layer + 1]: what is observed in each
+        layer, and outside of the layers: 0, or UNFUSED, also with OBSERVE_PATTERN and EDIT_PATTERN;
         ``wants(place, layer)``: whether it wants to see the place, one of PLACES; ``see(place, layer, array)``: called
-        there with an array [rows of all sequences, width] that is the engine's own, or, for scores and pattern, a list
-        of arrays [n_head, rows, keys], one per sequence; of LayerNorm and "attn_out" also with their input, and at
+        there with an array [rows of all sequences, width] that the engine owns, or, for scores and pattern, a list of
+        arrays [n_head, rows, keys], one per sequence; for LayerNorm and "attn_out" also with their input, and at
         "attn_in" with a function that projects what heads read instead of the residual stream (Call.project).
     start : (int, float32 array [rows, n_embd]), optional
-        The residual stream of all rows before a layer (n_layer: after the last), from which the pass goes on. The
+        The residual stream of all rows before a layer (n_layer: after the last), from which the pass continues. The
         caches keep their length.
     bidirectional : bool
         Every row attends to all rows of its sequence. The caches must be empty, and stay so.
     deadline : gpt2c.core.deadline.Deadline, optional
-        Is asked every few milliseconds whether to go on.
+        Checked every few milliseconds.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
     Raises
     ------
     ContextLengthError, CacheInUseError, ValueError
-        Nothing was computed and the caches are as they were; so they are after KeyboardInterrupt and DeadlineError.
+        Nothing was computed and the caches are unchanged, as they are after KeyboardInterrupt and DeadlineError.
     """
     cdef Call call = Call(weights, sequences, threads, False, observer, start, bidirectional, deadline)
     rows = last_rows(call, keep)
@@ -98,12 +99,12 @@ def forward(weights, sequences, *, keep=0, threads=1, observer=None, start=None,
 
 
 def cross_keys(weights, states, *, dtype=None, threads=1):
-    """Keys and values of the output of an encoder, made once for all calls of a model with cross-attention.
+    """Keys and values of the output of an encoder, computed once for all calls of a model with cross-attention.
 
     Parameters
     ----------
     weights : Weights
-        Of the model that attends to it.
+        Those of the model that attends to it.
     states : list of float32 arrays [positions, n_embd]
         One per text, at least one position each.
     dtype : str, optional
@@ -130,7 +131,7 @@ def cross_keys(weights, states, *, dtype=None, threads=1):
 
 
 def hidden(weights, sequences, wanted, *, threads=1, deadline=None):
-    """What comes out of the last LayerNorm, which the head of a model reads, for some rows.
+    """The output of the last LayerNorm, the input of the model's head, for some rows.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def hidden(weights, sequences, wanted, *, threads=1, deadline=None):
     """
     cdef Call call = Call(weights, sequences, threads, False, None, None, False, deadline)
     if len(wanted) != len(call.caches):
-        raise ValueError(f"wanted has {len(wanted)} items; needed is one for each of the {len(call.caches)} sequences")
+        raise ValueError(f"wanted has {len(wanted)} items; it needs one for each of the {len(call.caches)} sequences")
     rows = np.concatenate([rows_of(rows, begin, end) for rows, begin, end
                            in zip(wanted, call.row_start[:-1], call.row_start[1:])])
     found = np.empty((rows.shape[0], weights.config.n_embd), np.float32)
@@ -155,7 +156,7 @@ def hidden(weights, sequences, wanted, *, threads=1, deadline=None):
 
 
 cdef rows_of(rows, begin, end):
-    """Rows of a sequence as rows of the call, where it has those from ``begin`` to ``end``; checked."""
+    """Rows of a sequence, which has rows ``begin`` to ``end`` of the call, as rows of the call; checked."""
     rows = np.asarray(rows, np.intp) + begin
     if rows.ndim != 1:
         raise ValueError(f"rows have the shape {rows.shape}; needed: one dimension")
@@ -165,9 +166,9 @@ cdef rows_of(rows, begin, end):
 
 
 cdef wanted_rows(Call call, wanted):
-    """Rows of the call, ascending, and their targets, from what is wanted of each sequence."""
+    """Rows of the call, ascending, and their targets, from the rows wanted of each sequence."""
     if len(wanted) != len(call.caches):
-        raise ValueError(f"wanted has {len(wanted)} items; needed is one (rows, targets) for each of the "
+        raise ValueError(f"wanted has {len(wanted)} items; it needs one (rows, targets) for each of the "
                          f"{len(call.caches)} sequences")
     all_rows, all_targets = [], []
     for (rows, targets), begin, end in zip(wanted, call.row_start[:-1], call.row_start[1:]):
@@ -177,7 +178,7 @@ cdef wanted_rows(Call call, wanted):
         all_targets.append(targets)
     targets = np.concatenate(all_targets, dtype=np.int32, casting="safe")
     if targets.size == 0:
-        raise ValueError("nothing is wanted of any row, so there is nothing to score")
+        raise ValueError("no rows are wanted, so there is nothing to score")
     n_vocab = call.weights.config.n_vocab
     if targets.max() >= n_vocab or targets.min() < -1:
         raise ValueError(f"target ids from {targets.min()} to {targets.max()} are outside the vocabulary; "
@@ -190,9 +191,9 @@ cdef logprobs(logits, maximum, log_total):
 
 
 cdef class Reductions:
-    """What a call reduces rows of logits to, and the scores that follow from it."""
+    """The reductions of rows of logits in a call, and the scores derived from them."""
 
-    cdef object counts  # how many targets each row has
+    cdef object counts  # number of targets of each row
     cdef object target_logit, greater           # [targets]
     cdef object maximum, total, moment, variance  # [rows]
     cdef object top_ids, top_logits             # [rows, top]
@@ -228,7 +229,7 @@ cdef class Reductions:
         top_ids = np.take_along_axis(self.top_ids, order, 1)
         top_logprobs = logprobs(np.take_along_axis(self.top_logits, order, 1), self.maximum[:, None],
                                 log_total[:, None])
-        with np.errstate(divide="ignore"):  # a subset without probability
+        with np.errstate(divide="ignore"):  # a subset of probability 0
             log_mask_total = np.log(self.mask_total)
         masses = (self.mask_maximum.astype(np.float64) - self.maximum[:, None]) + (log_mask_total - log_total[:, None])
         found = (self.maximum, log_total, entropies, self.variance.astype(np.float32), top_ids, top_logprobs,
@@ -247,10 +248,10 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
     ----------
     weights, sequences, threads, observer, start, deadline : as for ``forward``
     wanted : list of (rows, targets)
-        One pair per sequence: indices of its ids, ascending, a row any number of times (or never), and for each the
-        token that follows, or -1 for no token in particular. A row is computed once, however often it is named.
+        One pair per sequence: indices of its ids, ascending, repeated any number of times, and for each the token that
+        follows, or -1 for no particular token. A row is computed once, however often it is repeated.
     top : int
-        How many of the most probable next tokens are wanted.
+        The number of most probable next tokens wanted.
     n_text : int or None
         The top is that of the first ``n_text`` ids; None: of all.
     masks : uint16 array [n_masks, n_vocab / 16 rounded up], or None
@@ -259,15 +260,15 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
     Returns
     -------
     logprobs : float32 array [n]
-        Natural logarithms; NaN where there is no target. n is how many pairs are wanted of all sequences.
+        Natural logarithms; NaN without a target. n is the number of pairs wanted of all sequences.
     ranks : int64 array [n]
-        How many tokens have a strictly greater logit; 0 is the most probable.
+        The number of tokens with a strictly greater logit; 0 is the most probable.
     entropies : float32 array [n]
-        Of the distribution that the token was drawn from, in nats.
+        Entropy of the distribution of the token, in nats.
     variances : float32 array [n]
-        Of the log-probability of a token drawn from it.
+        Variance of the log-probability of a token drawn from it.
     top_ids, top_logprobs : int32 and float32 arrays [n, top]
-        The most probable first, equal ones by id. Where logits are not finite, ids may be -1.
+        The most probable first, equal ones by id. If logits are not finite, ids may be -1.
     masses : float32 array [n, n_masks]
         Logarithm of the probability that the next token is one of the subset.
     """
@@ -278,9 +279,9 @@ def score(weights, sequences, wanted, *, top=0, n_text=None, masks=None, threads
     if masks is None:
         masks = np.empty((0, GPT2C_MASK_WORDS(n_vocab)), np.uint16)
     if masks.dtype != np.uint16 or masks.ndim != 2:
-        raise ValueError(f"masks are {masks.dtype}{list(masks.shape)}; needed: uint16, one row for each")
+        raise ValueError(f"masks are {masks.dtype}{list(masks.shape)}; needed: uint16, one row per mask")
     if masks.shape[1] != GPT2C_MASK_WORDS(n_vocab):
-        raise ValueError(f"masks have {masks.shape[1]} words each; mask_bits makes those of {n_vocab} ids")
+        raise ValueError(f"masks have {masks.shape[1]} words each; use those from mask_bits for {n_vocab} ids")
     cdef Call call = Call(weights, sequences, threads, top > 0, observer, start, False, deadline)
     rows, targets = wanted_rows(call, wanted)
     cdef Reductions found = Reductions(call, rows, targets, top, n_text, masks)
@@ -307,9 +308,9 @@ def log_sum_exp(const float[::1] logits not None):
 
 
 def top(const float[::1] values not None, Py_ssize_t n):
-    """Indices of the ``n`` greatest, int32: the greatest first, equal ones in ascending order.
+    """Indices of the ``n`` greatest values, int32: the greatest first, equal ones in ascending order.
 
-    None of -inf, and none at all if NaN or +inf is among them.
+    Values of -inf are left out; none are returned if there is NaN or +inf.
     """
     n = min(n, values.shape[0])
     if n == 0 or not np.max(values) < np.inf:
@@ -327,7 +328,7 @@ def sample(const float[::1] logits not None, const float[::1] processed=None, *,
            double top_p, double min_p, uint64_t seed, uint64_t stream, uint64_t position, isa=None):
     """Draw one token from a row of logits. Options are those of gpt2c.generation.options, checked there.
 
-    ``processed``, if given, is what the token is drawn from instead. The order is: temperature, top_k, top_p, min_p;
+    ``processed``, if given, replaces the logits for the draw. The order is: temperature, top_k, top_p, min_p;
     then one random number keyed by (seed, stream, position). temperature 0 chooses the greatest.
 
     Returns
@@ -351,7 +352,7 @@ def sample(const float[::1] logits not None, const float[::1] processed=None, *,
     s.seed, s.stream, s.position = seed, stream, position
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     cdef ptrdiff_t n_work = GPT2C_SAMPLE_SCRATCH(n)
-    cdef float[::1] work = np.empty(n_work + n, np.float32)  # few of its pages are touched; the ids lie at the end
+    cdef float[::1] work = np.empty(n_work + n, np.float32)  # few of its pages are touched; the ids are at the end
     with nogil:
         kernels.log_sum(&logits[0], n, 0, &maximum, &total, &moment, NULL)
         if processed is not None:

@@ -174,6 +174,8 @@ cdef extern from "gpt2c.h" nogil:
     void gpt2c_parallel_for(int, ptrdiff_t, void (*)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil, void *)
     void gpt2c_empty_phases(int, ptrdiff_t)
     const char *gpt2c_team_kind()
+    int gpt2c_team_choose(int)
+    int gpt2c_team_short()
 
 
 cdef extern from "call.h" nogil:
@@ -319,6 +321,7 @@ cdef extern from "call.h" nogil:
 
 cdef const gpt2c_kernels *find_kernels(object isa) except NULL
 cdef int threads_now(threads) except -1
+cdef int warn_of_shortage() except -1
 cdef aligned_bytes(size)
 cdef void *memory_of(array) except? NULL
 cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n)

@@ -3,7 +3,7 @@ from numpy.typing import NDArray
 
 NUMERICS_VERSION: int
 OWN_BFLOAT16: tuple[str, ...]
-TEAM: str
+TEAMS: tuple[str, ...]
 MOST_THREADS: int
 BACKENDS: tuple[str, ...]
 DTYPES: tuple[str, ...]
@@ -13,6 +13,8 @@ FUNCTIONS: dict[str, int]
 PLACE_TABLE: dict[int, tuple[str, str]]
 PLACES: dict[str, str]
 
+def team() -> str: ...
+def choose_team(name: str) -> None: ...
 def isas() -> list[str]: ...
 def default_isa() -> str: ...
 def aligned_empty(shape: int | tuple[int, ...]) -> NDArray[np.float32]: ...

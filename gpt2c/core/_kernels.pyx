@@ -1,10 +1,11 @@
 # cython: language_level=3
-"""The C core, linked into this extension alone, and what all compiled modules share: the tables of kernels, number
+"""The C core, linked into this extension only, and what all compiled modules share: the tables of kernels, number
 formats, aligned memory, packing, and the size of a team of threads.
 """
 
 import math
 import os
+import warnings
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITE, PyBuffer_Release, P
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
 NUMERICS_VERSION = GPT2C_NUMERICS_VERSION
-OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bfloat16 products in their own way
-TEAM = gpt2c_team_kind().decode()
+OWN_BFLOAT16 = ("avx512bf16", "amx")  # instruction sets that round sums of bfloat16 products in their own order
+TEAMS = ("pool",) if gpt2c_team_choose(False) else ("openmp", "pool")
 MOST_THREADS = GPT2C_MOST_THREADS  # of one call
 BACKENDS = ("native", "blas")
 
@@ -25,8 +26,8 @@ cdef dict CACHE_DTYPE_NUMBERS = {
     "float32": GPT2C_CACHE_FLOAT32, "float16": GPT2C_CACHE_FLOAT16, "bfloat16": GPT2C_CACHE_BFLOAT16,
 }
 CACHE_DTYPES = tuple(CACHE_DTYPE_NUMBERS)
-# How keys and values are kept where nothing else is asked for. float16 costs less than rounding weights to integers
-# does, and results stay the same on every instruction set; bfloat16 goes with weights whose arithmetic differs anyway.
+# The format of keys and values unless another is requested. float16 costs less than rounding weights to integers does,
+# and results stay the same on every instruction set; bfloat16 goes with weights whose arithmetic differs anyway.
 DEFAULT_CACHE_DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "float16", "int4": "float16"}
 
 FUNCTIONS = {
@@ -42,7 +43,7 @@ FUNCTIONS = {
     "sigmoid": GPT2C_SIGMOID,
 }
 
-# Where an observer can stop a pass -> its name, and the buffer that is shown there.
+# The places where an observer can stop a pass -> the name, and the buffer shown there.
 PLACE_TABLE = {
     GPT2C_AT_EMBED: ("embed", "x"),
     GPT2C_AT_TYPES: ("token_type_embed", "branch"),
@@ -73,7 +74,7 @@ PLACES = dict(PLACE_TABLE[place] for place in range(GPT2C_N_PLACES))
 
 
 cdef rows_at(float *data, ptrdiff_t rows, ptrdiff_t n):
-    """Memory of a call as an array, for the time of one product."""
+    """Memory of a call as an array, valid during one product."""
     memory = PyMemoryView_FromMemory(<char *>data, rows * n * sizeof(float), PyBUF_WRITE)
     return np.frombuffer(memory, np.float32).reshape(rows, n)
 
@@ -92,36 +93,49 @@ cdef gpt2c_cache_dtype cache_dtype_of(name) except *:
 
 # ---- threads ----
 
-# libgomp hangs when a forked child enters a region after its parent has used a team: such a child works on one thread.
-cdef bint team_used = False
-cdef bint one_thread_only = False
+def team():
+    """What calls run in: "openmp", or "pool", a pool of POSIX threads (src/team.c)."""
+    return gpt2c_team_kind().decode()
 
 
-def _after_fork_in_child():
-    global one_thread_only
-    one_thread_only = team_used and TEAM == "openmp"
+def choose_team(name):
+    """Have calls run in one of `TEAMS` from now on."""
+    if name not in TEAMS:
+        raise ValueError(f"GPT2C_TEAM is {name!r}; allowed: {', '.join(map(repr, TEAMS))}")
+    gpt2c_team_choose(name == "pool")
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if os.environ.get("GPT2C_TEAM"):
+    choose_team(os.environ["GPT2C_TEAM"])
 
 
-cdef int team_size(int threads) noexcept nogil:
-    """How many of these threads a region may really use here; remembers that there was a team."""
-    global team_used
-    team_used = team_used or threads > 1
-    return 1 if one_thread_only else threads
+# libgomp hangs when a forked child enters a region after its parent has used a team.
+os.register_at_fork(after_in_child=lambda: choose_team("pool"))
+
+cdef bint warned = False
+
+
+cdef int warn_of_shortage() except -1:
+    """Warn once if a call ran on fewer threads than it was to."""
+    global warned
+    cdef int found = gpt2c_team_short()
+    if found and not warned:
+        warned = True
+        warnings.warn(f"no more threads could be started (a limit of the system, or memory): a call ran on {found}. "
+                      "Results are the same; set threads to what there is room for", RuntimeWarning, stacklevel=2)
+    return 0
 
 
 cdef int threads_now(threads) except -1:
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads is {threads!r}; allowed: a whole number from 1 to {MOST_THREADS}")
-    return team_size(threads)
+        raise ValueError(f"threads is {threads!r}; allowed: an integer from 1 to {MOST_THREADS}")
+    return threads
 
 
 # ---- instruction sets ----
 
 
-cdef dict probed = {}  # asking the CPU takes a hundred microseconds on a virtual machine
+cdef dict probed = {}  # probing the CPU takes a hundred microseconds on a virtual machine
 
 
 cdef bint supported(ptrdiff_t i) except *:
@@ -144,8 +158,8 @@ def isas():
 def default_isa():
     """The instruction set used unless one is named: that of the environment variable GPT2C_ISA, else the fastest.
 
-    That is the last of ``isas()``, but for "avx512bf16" on Intel processors, whose instruction for bfloat16 is slower
-    than two multiply-adds.
+    The fastest is the last of ``isas()``, except "avx512bf16" on Intel processors, whose instruction for bfloat16 is
+    slower than two multiply-adds.
     """
     return find_kernels(None).name.decode()
 
@@ -168,7 +182,7 @@ cdef const gpt2c_kernels *find_kernels(object isa) except NULL:
         i += 1
     if isa is None:
         return fastest
-    problem = "this CPU does not support" if isa in compiled else "this build does not have"
+    problem = "this CPU does not support" if isa in compiled else "this build lacks"
     raise UnsupportedISAError(f"{origin} is {isa!r}, which {problem}; compiled in: {', '.join(compiled)}; "
                               f"usable here: {', '.join(isas())}")
 
@@ -186,7 +200,7 @@ cdef aligned_bytes(size):
 
 
 cdef void *memory_of(array) except? NULL:
-    """Where the data of a C-contiguous array is. The caller keeps the array for as long as C uses the pointer."""
+    """The address of a C-contiguous array's data. The caller keeps the array as long as C uses the pointer."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
     cdef void *found = view.buf
@@ -195,7 +209,7 @@ cdef void *memory_of(array) except? NULL:
 
 
 def mask_bits(masks):
-    """What ``score`` takes for ``masks``, bool [n, n_vocab]: their bits in words of 16, the first the lowest."""
+    """``masks``, bool [n, n_vocab], in the form that ``score`` takes: bits in words of 16, the first the lowest."""
     packed = np.packbits(masks, axis=1, bitorder="little")
     return np.pad(packed, ((0, 0), (0, packed.shape[1] % 2))).view("<u2").astype(np.uint16, copy=False)
 
@@ -240,11 +254,11 @@ cdef ptrdiff_t values_bytes(gpt2c_cache_dtype dtype, ptrdiff_t d_head) noexcept 
 
 cdef void parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t, ptrdiff_t, int) noexcept nogil,
                        void *argument) noexcept nogil:
-    gpt2c_parallel_for(team_size(threads), n, body, argument)
+    gpt2c_parallel_for(threads, n, body, argument)
 
 
 cdef void empty_phases(int threads, ptrdiff_t phases) noexcept nogil:
-    gpt2c_empty_phases(team_size(threads), phases)
+    gpt2c_empty_phases(threads, phases)
 
 
 cdef ptrdiff_t scratch_size(const gpt2c_model *model, ptrdiff_t chunk, bint with_top) noexcept nogil:

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """One thin, checked function per kernel, for tests and benchmarks.
 
-Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` names an
-instruction set out of ``gpt2c.core._engine.isas()`` (None: the engine's default), ``threads`` splits the work;
-neither changes a bit of any result. ``out`` may be given, else a new array is returned.
+Arrays are float32; matrices may have any distance between rows, but elements of a row are adjacent. ``isa`` is the
+name of an instruction set in ``gpt2c.core._engine.isas()`` (None: the engine's default), ``threads`` splits the work;
+neither changes a bit of any result. ``out`` may be given; otherwise a new array is returned.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ cdef ptrdiff_t row_distance(array, name) except -1:
     """Floats from one row to the next of a matrix whose rows are contiguous."""
     check(array.dtype == np.float32 and array.ndim == 2, f"{name} must be a float32 matrix")
     check(array.shape[1] <= 1 or array.strides[1] == 4, f"elements of a row of {name} must be adjacent")
-    check(array.strides[0] >= 0 and array.strides[0] % 4 == 0, f"rows of {name} must lie in ascending order")
+    check(array.strides[0] >= 0 and array.strides[0] % 4 == 0, f"rows of {name} must be in ascending order")
     return array.strides[0] // 4
 
 
@@ -170,7 +170,7 @@ cdef check_panels(panels, dtype, ptrdiff_t n_in, ptrdiff_t n_out):
 
 
 def unpack(panels, ptrdiff_t n_in, ptrdiff_t n_out, str dtype="float32"):
-    """The weight [n_in, n_out] that the panels stand for."""
+    """The weight [n_in, n_out] that the panels encode."""
     check_panels(panels, dtype, n_in, n_out)
     cdef gpt2c_dense dense
     cdef float[:, ::1] rows = np.empty((n_out, n_in), np.float32)
@@ -182,15 +182,15 @@ def unpack(panels, ptrdiff_t n_in, ptrdiff_t n_out, str dtype="float32"):
 
 
 def encode(x, str dtype, *, inputs="signed", ptrdiff_t row0=0, isa=None):
-    """What a dense layer of this dtype multiplies instead of the rows of ``x`` [rows, n]: bytes, flat.
+    """The rows of ``x`` [rows, n] in the form that a dense layer of this dtype multiplies: bytes, flat.
 
-    ``inputs`` are "signed", "wide" or "shifted" (gpt2c_inputs). The rows are those from ``row0`` on of a matrix.
+    ``inputs`` are "signed", "wide" or "shifted" (gpt2c_inputs). The rows start at ``row0`` of a matrix.
     """
     rows, n = x.shape
     cdef const gpt2c_kernels *kernels = find_kernels(isa)
     cdef gpt2c_dense dense
     dense.dtype, dense.inputs, dense.n_in = dtype_of(dtype), <gpt2c_inputs><int>INPUTS[inputs], n
-    check(dtype != "float32", "float32 is multiplied as it is")
+    check(dtype != "float32", "float32 is multiplied without encoding")
     out = aligned_empty((1, GPT2C_ENCODED(row0 + rows, n)))
     kernels.encode(&dense, address(out), row0, address(x), row_distance(x, "x"), rows, 0, n)
     return out.view(np.uint8)[0]
@@ -200,13 +200,13 @@ def linear(x, panels, ptrdiff_t n_out, const float[::1] bias=None, str function=
            str dtype="float32", inputs="signed", ptrdiff_t row0=0, n_in=None, isa=None, int threads=1):
     """``residual + function(x @ weight + bias)`` for rows of ``x`` [rows, n_in], with ``panels`` from ``pack``.
 
-    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For other
-    dtypes than float32 the rows of x are encoded first, unless ``x`` is what ``encode`` gave for as many rows of
+    A residual must have the shape of the result and the row distance of ``out``, and may be ``out`` itself. For dtypes
+    other than float32 the rows of x are encoded first, unless ``x`` is the result of ``encode`` for as many rows of
     ``n_in`` columns as ``out`` has.
     """
     encoded = x.dtype == np.uint8
     check(not encoded or not (out is None or n_in is None or dtype == "float32"),
-          "encoded rows need out, n_in and another dtype than float32")
+          "encoded rows need out, n_in and a dtype other than float32")
     rows, n_in = (len(out), n_in) if encoded else x.shape
     check_panels(panels, dtype, n_in, n_out)
     check(bias is None or bias.shape[0] == n_out, f"bias needs {n_out} elements")
@@ -272,7 +272,7 @@ def store(kind, group, dtype, ptrdiff_t lane, ptrdiff_t first, ptrdiff_t d_head,
 
 
 cdef lay_out(gpt2c_keys *to, k, v, dtype, beyond, ptrdiff_t shared, isa):
-    """Keys and values of one head as a cache holds them; returns what must stay alive."""
+    """Keys and values of one head as a cache holds them; returns the arrays that must stay alive."""
     positions, d = k.shape
     cdef gpt2c_cache_dtype number = cache_dtype_of(dtype)
     n_groups = -(-positions // GPT2C_KEY_BLOCK) * (GPT2C_KEY_BLOCK // GPT2C_LANES)
@@ -296,10 +296,10 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
               ptrdiff_t shared=0, bint one_position=False, dtype="float32", isa=None, int threads=1, int repeats=1):
     """Causal attention of one head: the rows of ``q`` [rows, d] are the last queries over ``k``, ``v`` [positions, d].
 
-    The first query stands at position ``positions - rows``; or all of them stand at the last one, as those of several
-    heads that share keys. ``tile`` (1 to 24) queries are handled together, ``beyond``
-    is what the cache, of ``dtype``, holds where nothing was written, ``shared`` (a multiple of 16 before the first
-    query) positions lie in another cache. Done ``repeats`` times, to be timed without laying out the keys.
+    The first query is at position ``positions - rows``; or all of them are at the last one, as those of several heads
+    that share keys. ``tile`` (1 to 24) queries are handled together, ``beyond`` is the content of unwritten positions
+    of the cache, which is of ``dtype``; ``shared`` positions (a multiple of 16 before the first query) are in another
+    cache. Repeated ``repeats`` times, to be timed without laying out the keys.
     """
     (rows, d), positions = q.shape, k.shape[0]
     check(d >= 1 and k.shape == v.shape and k.shape[1] == d, "q, k and v need the same number of columns, at least one")
@@ -307,7 +307,7 @@ def attention(q, k, v, float scale, out=None, *, ptrdiff_t tile=GPT2C_QUERIES, f
     check(first >= 0, "there must be at least as many keys as queries")
     check(1 <= tile <= GPT2C_QUERIES, f"tile is {tile}; allowed: 1 to {GPT2C_QUERIES}")
     check(0 <= shared <= first and shared % GPT2C_LANES == 0,
-          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {first}, where the first query is")
+          f"shared is {shared}; allowed: multiples of {GPT2C_LANES} up to {first}, the position of the first query")
     out = fresh(out, (rows, d))
     cdef AttentionWork work
     work.kernels, work.out, work.ld_out = find_kernels(isa), address(out), row_distance(out, "out")
@@ -365,7 +365,7 @@ def attention_values(pattern, v, *, float beyond=float("nan"), ptrdiff_t shared=
 # ---- rows of logits (to draw from one: gpt2c.core._engine.sample) ----
 
 def log_sum(const float[::1] logits, float threshold, *, isa=None):
-    """(maximum, sum of exp(l - maximum), of that times (l - maximum), variance, how many exceed threshold)."""
+    """(maximum, sum of exp(l - maximum), the same times (l - maximum), variance, number above threshold)."""
     check(logits.shape[0] >= 1, "at least one logit is needed")
     cdef float maximum
     cdef double total, moment, variance
@@ -375,7 +375,7 @@ def log_sum(const float[::1] logits, float threshold, *, isa=None):
 
 
 def subset_sum(const float[::1] logits, mask, *, isa=None):
-    """(maximum, sum of exp(l - maximum)) of the logits that ``mask``, bool [n], chooses."""
+    """(maximum, sum of exp(l - maximum)) of the logits that ``mask``, bool [n], selects."""
     check(logits.shape[0] >= 1 and np.shape(mask) == (logits.shape[0],), "a mask as long as the logits is needed")
     cdef const uint16_t[:, ::1] bits = mask_bits(np.asarray(mask, bool)[None])
     cdef float maximum
@@ -385,7 +385,7 @@ def subset_sum(const float[::1] logits, mask, *, isa=None):
 
 
 def count_greater(const float[::1] logits, float threshold, *, isa=None):
-    """How many logits exceed ``threshold``."""
+    """The number of logits above ``threshold``."""
     check(logits.shape[0] >= 1, "at least one logit is needed")
     return find_kernels(isa).count_greater(&logits[0], logits.shape[0], threshold)
 

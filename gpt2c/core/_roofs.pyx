@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""What a machine can do at best, for benchmarks: reading memory, arithmetic, and bringing threads together.
+"""The limits of a machine, for benchmarks: reading memory, arithmetic, and synchronizing threads.
 
-``isa`` names an instruction set out of ``gpt2c.core._engine.isas()`` (None: the engine's default).
+``isa`` is the name of an instruction set in ``gpt2c.core._engine.isas()`` (None: the engine's default).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from gpt2c.core._kernels cimport (
 )
 
 cdef enum:
-    LINE = 16  # floats in a cache line: each thread writes to its own
+    LINE = 16  # floats in a cache line: each thread writes its own
 
 
 cdef struct RoofWork:
@@ -36,7 +36,7 @@ cdef void operations_range(void *work, ptrdiff_t begin, ptrdiff_t end, int threa
 
 
 def read_all(x, *, ptrdiff_t passes=1, isa=None, threads=1):
-    """Read the vector again and again, each thread its part; returns the sum, so that nothing is left out."""
+    """Read the vector repeatedly, each thread its part; returns the sum, so that no read is optimized away."""
     if x.dtype != np.float32 or x.ndim != 1:
         raise ValueError("x must be a float32 vector")
     cdef int team = threads_now(threads)
@@ -51,7 +51,7 @@ def read_all(x, *, ptrdiff_t passes=1, isa=None, threads=1):
 
 
 def phases(ptrdiff_t n, *, threads=1):
-    """A parallel region of ``n`` phases without work, after each of which all threads wait for one another."""
+    """A parallel region of ``n`` phases without work, after each of which all threads synchronize."""
     cdef int team = threads_now(threads)
     with nogil:
         empty_phases(team, n)
@@ -60,7 +60,7 @@ def phases(ptrdiff_t n, *, threads=1):
 def operations(str dtype, ptrdiff_t steps, *, isa=None, threads=1):
     """Run ``steps`` steps of a number format's arithmetic on every thread, without reading memory.
 
-    Returns the operations done, two per weight multiplied.
+    Returns the number of operations, two per weight multiplied.
     """
     cdef int team = threads_now(threads)
     sums, done = np.zeros(LINE * team, np.float32), np.zeros(LINE * team)

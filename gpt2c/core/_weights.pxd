@@ -14,14 +14,14 @@ cdef class Weights:
     cdef dict named       # canonical name -> read-only view of it
     cdef dict matrices    # blas: (phase, layer) -> [n_in, n_out]
     cdef object arena     # all panels, in the order in which a pass reads them
-    cdef ptrdiff_t filled  # bytes of it
+    cdef ptrdiff_t filled  # bytes of it in use
     cdef gpt2c_dtype kind
     cdef gpt2c_dtype head_kind
     cdef int threads
     cdef object read
     cdef object read_rows
     cdef object panels
-    # Keys and values of the cache dropped last, for the next of that size: new memory is cleared by the system first,
+    # Keys and values of the cache dropped last, for the next one of that size: the system clears new memory first,
     # which takes a tenth of the time of a prompt.
     cdef list dropped
     cdef object __weakref__

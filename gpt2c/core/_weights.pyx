@@ -19,7 +19,7 @@ from gpt2c.core._kernels cimport (
     dtype_of, find_kernels, memory_of, pack_panels, panel_size, threads_now, unpack_column,
 )
 
-cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # of the head that are read and packed at a time
+cdef ptrdiff_t HEAD_ROWS = 64 * GPT2C_PANEL  # rows of the head read and packed at a time
 
 
 cdef tuple dense_layers(config):
@@ -57,33 +57,32 @@ cdef class Weights:
     """The weights of one model, packed for one back end and instruction set. Immutable; shared freely.
 
     A mapping of canonical names (those at the top of gpt2c/reference.py) to read-only float32 arrays of the
-    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` of a GPT-2 is [n_embd, 3 n_embd]. What is packed is
-    unpacked when it is asked for, into a new array: the numbers that passes multiply with, which are the checkpoint's
-    in float32, and rounded ones in other formats. ``lm_head.weight`` is there only where the head is not tied to
-    ``wte.weight``.
+    checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` of a GPT-2 is [n_embd, 3 n_embd]. Packed weights are
+    unpacked on access, into a new array: the numbers that passes multiply with, which are the checkpoint's in float32,
+    and rounded ones in other formats. ``lm_head.weight`` exists only if the head is not tied to ``wte.weight``.
 
     Parameters
     ----------
     config : gpt2c.config.Config
     read : callable
-        ``read(name)`` gives the tensor of that canonical name (see gpt2c.checkpoint.names) as a C-contiguous float32
-        array. It is called once per tensor; what it returned is released where a packed copy replaces it.
+        ``read(name)`` returns the tensor of that canonical name (see gpt2c.checkpoint.names) as a C-contiguous float32
+        array. It is called once per tensor; its result is released once a packed copy replaces it.
     read_rows : callable, optional
-        ``read_rows(name, begin, end)`` gives some rows of the head's matrix, the largest there is: then it never
+        ``read_rows(name, begin, end)`` returns some rows of the head's matrix, the largest of all, which then never
         exists as a whole.
     panels : callable, optional
-        ``panels(name)`` gives the weights of a dense layer as ``packed`` of another Weights of this configuration
-        and dtype holds them: uint8 [panels, bytes], C-contiguous, at a multiple of 64 bytes. They are adopted where
-        they are instead of packing; ``read`` is called for the rest.
+        ``panels(name)`` returns the weights of a dense layer as ``packed`` of another Weights of this configuration
+        and dtype holds them: uint8 [panels, bytes], C-contiguous, aligned to 64 bytes. They are used in place instead
+        of packing; ``read`` is called for the rest.
     backend : {"native", "blas"}
-        ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, outside the promise of bit-equal results.
+        ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, without the guarantee of bit-equal results.
     dtype : {"float32", "bfloat16", "int8", "int4"}
-        The number format of the weights of dense layers (the head and so a tied embedding among them); others than
-        float32 are for ``native`` only. With int4 the head is int8. The rest of the model is float32.
+        The number format of the weights of dense layers (including the head and so a tied embedding); formats other
+        than float32 require ``native``. With int4 the head is int8. The rest of the model is float32.
     isa : str or None
-        An instruction set out of ``isas()``; None: GPT2C_ISA or the fastest.
+        An instruction set in ``isas()``; None: GPT2C_ISA or the fastest.
     threads : int
-        How many threads pack.
+        The number of threads that pack.
 
     Attributes
     ----------
@@ -91,8 +90,8 @@ cdef class Weights:
     nbytes : int
         Bytes held.
     packed : read-only mapping
-        Canonical name -> read-only array as it is held: of the head and the weights of dense layers the panels (with
-        ``native``), in the order in which a pass reads them; of all else float32.
+        Canonical name -> read-only array as it is held: for the head and the weights of dense layers the panels (with
+        ``native``), in the order in which a pass reads them; for everything else float32.
     """
 
     def __cinit__(self, config, read, *, read_rows=None, panels=None, backend="native", dtype="float32", isa=None,
@@ -111,7 +110,7 @@ cdef class Weights:
         self.read_head()
         if config.head is not None:
             for name, shape in config.head.shapes(config.n_embd).items():
-                self.vector(name, shape)  # multiplied in Python: they are few numbers
+                self.vector(name, shape)  # multiplied in Python: they are small
         self.read = self.read_rows = self.panels = None
 
     def __dealloc__(self):
@@ -131,7 +130,7 @@ cdef class Weights:
         if backend == "blas" and dtype != "float32":
             raise ValueError(f"backend 'blas' multiplies float32 only; dtype {dtype!r} needs backend 'native'")
         if backend == "blas" and self.panels is not None:
-            raise ValueError("backend 'blas' multiplies matrices as they are; packed weights need backend 'native'")
+            raise ValueError("backend 'blas' multiplies unpacked matrices; packed weights need backend 'native'")
         self.threads = threads_now(threads)
         self.dtype = dtype
         self.head_kind = GPT2C_INT8 if self.kind == GPT2C_INT4 else self.kind  # most of the loss, little of the size
@@ -139,7 +138,7 @@ cdef class Weights:
         self.isa = self.kernels.name.decode()
         chosen = isa is not None or bool(os.environ.get("GPT2C_ISA"))
         if self.isa == "generic" and dtype == "float32" and not chosen and self.panels is None:
-            backend = "blas"  # exact emulation of fma is a proof, not a product
+            backend = "blas"  # exact emulation of fma is for verification, not for use
         self.backend = backend
         return 0
 
@@ -160,7 +159,7 @@ cdef class Weights:
         return 0
 
     cdef int reserve_arena(self) except -1:
-        """One block for all panels: large enough for huge pages, without which memory is read at half the speed."""
+        """One block for all panels: large enough for huge pages, without which reading memory is half as fast."""
         cdef ptrdiff_t size = GPT2C_PANELS(self.model.n_vocab) * panel_size(self.head_kind, self.model.n_embd)
         for _, _, (n_in, n_out) in dense_layers(self.config):
             size += self.model.n_layer * GPT2C_PANELS(n_out) * panel_size(self.kind, n_in)
@@ -185,7 +184,7 @@ cdef class Weights:
         return 0
 
     cdef int read_ends(self) except -1:
-        """What stands before the layers, and between them and the head's matrix."""
+        """The weights before the layers, and between them and the head's matrix."""
         config = self.config
         cdef gpt2c_model *m = &self.model
         m.wpe = self.vector("wpe.weight", (config.n_ctx, config.n_embd))
@@ -222,7 +221,7 @@ cdef class Weights:
         return 0
 
     cdef retain(self, name, array):
-        """Own an array that C points to, and show a read-only view of it."""
+        """Own an array that C points to, and expose a read-only view of it."""
         array = array.view(np.ndarray)
         array.flags.writeable = False
         self.owned.append(array)
@@ -260,7 +259,7 @@ cdef class Weights:
         return GPT2C_PANELS(dense.n_out), panel_size(dense.dtype, dense.n_in)
 
     cdef int adopt(self, gpt2c_dense *dense, name) except -1:
-        """Panels that are packed already."""
+        """Use panels that are already packed."""
         array = self.panels(name)
         shape = self.panels_shape(dense)
         if array.dtype != np.uint8 or not array.flags.c_contiguous or array.shape != shape:
@@ -268,7 +267,7 @@ cdef class Weights:
                                   f"needed: contiguous uint8{list(shape)}")
         dense.panels = memory_of(self.retain(name, array))
         if <ptrdiff_t>dense.panels % 64:
-            raise CheckpointError(f"the panels of {name} do not begin at a multiple of 64 bytes")
+            raise CheckpointError(f"the panels of {name} are not aligned to 64 bytes")
         return 0
 
     cdef void *allot(self, gpt2c_dense *dense, name) except NULL:
@@ -304,9 +303,9 @@ cdef class Weights:
         return 0
 
     cdef acquire_memory(self, size):
-        """Memory for a cache: what an earlier one has left, or new."""
+        """Memory for a cache: that of a dropped one, or new."""
         found = None
-        # while the list is searched, nothing else can find the same memory
+        # while this searches the list, no other caller can find the same memory
         dropped, self.dropped = self.dropped, []
         for array in dropped:
             if found is None and array.nbytes == size:
@@ -337,14 +336,14 @@ cdef class Weights:
         return found
 
     cdef str unknown(self, name):
-        """What to say of a name that is not there."""
+        """The message for an unknown name."""
         close = get_close_matches(name, self.named) if isinstance(name, str) else []
         if name == "lm_head.weight":
             hint = "the head is tied to 'wte.weight'"
         elif close:
-            hint = f"is {' or '.join(map(repr, close))} meant?"
+            hint = f"did you mean {' or '.join(map(repr, close))}?"
         else:
-            hint = f"the names are like {', '.join(map(repr, list(self.named)[:3]))}: list(weights) shows all"
+            hint = f"names look like {', '.join(map(repr, list(self.named)[:3]))}; list(weights) has all"
         return f"this model has no tensor {shown(name)}; {hint}"
 
     def __repr__(self):
@@ -362,7 +361,7 @@ cdef class Weights:
     keys, values, items, get = Mapping.keys, Mapping.values, Mapping.items, Mapping.get
 
     def unembedding(self, ids):
-        """Rows of the head's matrix, as the panels stand for them.
+        """Rows of the head's matrix, as the panels encode them.
 
         Parameters
         ----------
@@ -372,12 +371,12 @@ cdef class Weights:
         Returns
         -------
         float32 array [n, n_embd]
-            A token's logit is the product of its row and what comes out of the last LayerNorm.
+            A token's logit is the product of its row and the output of the last LayerNorm.
         """
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu" or ids.ndim != 1 or ((ids < 0) | (ids >= self.config.n_vocab)).any():
-            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}; "
-                             f"got {ids.tolist()!r}")
+            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}, "
+                             f"not {ids.tolist()!r}")
         if self.backend == "blas":
             return self.matrices[GPT2C_HEAD, 0].T[ids]
         return self.columns(&self.model.head, ids.tolist())

@@ -18,22 +18,22 @@ __all__ = [
 Item = TypeVar("Item")
 
 ROWS_PER_CALL = 2048
-"""Tokens in one call of the engine, unless one text alone has more."""
+"""Tokens in one call of the engine, unless a single text has more."""
 
 TEXTS_AT_ONCE = 64
 
 MOST_EMPTY = 1024
-"""Rows of a table without a text, one after the other, that wait for the texts before them."""
+"""Consecutive table rows without a text that wait for the texts before them."""
 
 CACHE_BYTES = 2**30
-"""For the caches of the texts that are computed together, unless one alone takes more."""
+"""For the caches of the texts computed together, unless a single one takes more."""
 
 
 def within_bounds(items: Iterable[Item], measure: Callable[[Item], tuple[int, int]]) -> Iterator[list[Item]]:
     """Neighbours that share a call: ``ROWS_PER_CALL`` rows and ``CACHE_BYTES`` at most, or one item.
 
-    ``measure`` tells the rows and the bytes of an item. An error in taking the next one comes after those
-    before it. Who takes a list may clear it, so that its caches do not live on while the next is made.
+    ``measure`` returns the rows and the bytes of an item. If taking the next item fails, the items before it
+    are yielded first. The caller may clear a list, so that its caches do not live on while the next is made.
     """
     rows = size = 0
 
@@ -50,9 +50,9 @@ def within_bounds(items: Iterable[Item], measure: Callable[[Item], tuple[int, in
 
 
 def neighbours(items: Iterable[Item], fits: Callable[[Item], bool]) -> Iterator[list[Item]]:
-    """Items in lists, of which each begins with one that does not fit to those before it.
+    """Items in lists; a new list starts with each item that does not fit the ones before it.
 
-    An error in taking the next item comes after those before it.
+    If taking the next item fails, the items before it are yielded first.
     """
     batch: list[Item] = []
     try:
@@ -70,7 +70,7 @@ def neighbours(items: Iterable[Item], fits: Callable[[Item], bool]) -> Iterator[
 
 
 def calls_of(lengths: Sequence[int]) -> Iterator[slice]:
-    """Neighbouring texts that share a call of the engine: ``ROWS_PER_CALL`` tokens at most, or one text."""
+    """Neighbouring texts that share a call of the engine: at most ``ROWS_PER_CALL`` tokens, or one text."""
     begin = rows = 0
     for index, length in enumerate(lengths):
         if rows + length > ROWS_PER_CALL and index > begin:

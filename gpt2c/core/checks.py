@@ -1,4 +1,4 @@
-"""Checks of arguments: each gives back the value, or raises an error that says what is allowed."""
+"""Checks of arguments: each returns the value or raises an error that says what is allowed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_float", "check_flag", "check_index", "check_integer", "check_numb
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None, note: str = "") -> int:
-    """``value`` as an int in low..high (both allowed), or an error that says what is."""
+    """``value`` as an int in low..high (both included), or an error."""
     allowed = f"at least {low}{note}" if high is None else f"from {low} to {high}{note}"
     try:
         if isinstance(value, bool):
@@ -24,15 +24,15 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None, note
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer, {allowed}; got {shown(value)} ({type(value).__name__})"
+            f"{name} must be an integer, {allowed}, not {shown(value)} ({type(value).__name__})"
         ) from None
     if number < low or (high is not None and number > high):
-        raise ValueError(f"{name} must be {allowed}; got {shown(number)}")
+        raise ValueError(f"{name} must be {allowed}, not {shown(number)}")
     return number
 
 
 def as_float(value: Any) -> float:
-    """A number as a float: an infinity where it is too large for one."""
+    """A number as a float: infinity if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -41,21 +41,21 @@ def as_float(value: Any) -> float:
 
 def check_number(name: str, value: Any, fits: Callable[[float], bool], allowed: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, {allowed}; got {shown(value)} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a number, {allowed}, not {shown(value)} ({type(value).__name__})")
     number = as_float(value)
     if not math.isfinite(number) or not fits(number):
         given = shown(value) if isinstance(value, int) else f"{number:g}"
-        raise ValueError(f"{name} must be {allowed}; got {given}")
+        raise ValueError(f"{name} must be {allowed}, not {given}")
     return number
 
 
 def check_index(name: str, value: Any, n: int) -> int:
-    """Which of ``n`` layers or heads, counted from 0, negative ones from the end."""
+    """The index of one of ``n`` layers or heads, counted from 0; negative ones count from the end."""
     return check_integer(name, value, -n, n - 1, f": the model has {n}, counted from 0 or back from -1") % n
 
 
 def check_flag(name: str, value: Any) -> bool:
     """``value`` as a bool, or a TypeError."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False; got {shown(value)}")
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)

@@ -22,11 +22,11 @@ class Encoded(NamedTuple):
     keys: _engine.KVCache
     """Keys and values of every layer."""
     tokens: Sequence[str] | None
-    """What its positions are called in pictures."""
+    """Labels of its positions in plots."""
 
 
 class Reader(Protocol):
-    """What is needed of a LoadedModel."""
+    """The part of a LoadedModel used here."""
 
     name: str
     config: Config
@@ -36,39 +36,39 @@ class Reader(Protocol):
     cross: Encoded | None
 
     def new_cache(self, n_ctx: int | None = None) -> _engine.KVCache:
-        """An empty cache with room for so many tokens."""
+        """An empty cache with room for ``n_ctx`` tokens."""
 
 
 Model = TypeVar("Model", bound=Reader)
 
 
 class Beginning(NothingKept):
-    """What texts of calls that several such models share begin with: a cache of this one."""
+    """Starts the texts of calls that several such models share with a cache of this model."""
 
     def __init__(self, model: Reader) -> None:
         self._model = model
 
     def begin(self, model: object, ids: np.ndarray, capacity: int) -> _engine.KVCache:
-        """An empty cache of the model that was named, whichever is computed with."""
+        """An empty cache of the named model, whichever model computes."""
         return self._model.new_cache(capacity)
 
 
 def check_given(config: Config, name: str, cross: Encoded | None) -> None:
-    """Raise ConfigError if a model needs the output of an encoder, and has none."""
+    """Raise ConfigError if a model needs the output of an encoder but has none."""
     if config.add_cross_attention and cross is None:
         raise ConfigError(
-            f"{name} attends to the output of an encoder, and was not given one: use model.given(states), an "
-            "array [positions, n_embd]; gpt2c.EncoderDecoder loads models that have an encoder with them"
+            f"{name} attends to the output of an encoder, but has none: use model.given(states) with an "
+            "array [positions, n_embd]; gpt2c.EncoderDecoder loads models together with their encoder"
         )
 
 
 def given(model: Model, states: Any, tokens: Any = None) -> Model:
-    """What :meth:`gpt2c.GPT2.given` does."""
+    """See :meth:`gpt2c.GPT2.given`."""
     return given_each(model, [states], [tokens])[0]
 
 
 def given_each(model: Model, states: Sequence[Any], tokens: Sequence[Any]) -> list[Model]:
-    """Copies of a model, each with one encoder's output, whose keys and values are computed in one call."""
+    """Copies of a model, each with one encoder output; all keys and values are computed in one call."""
     if not model.config.add_cross_attention:
         raise ConfigError(
             f"{model.name} has no cross-attention (add_cross_attention is false in its configuration), so it "
@@ -91,24 +91,28 @@ def _check_tokens(tokens: Any, n: int) -> None:
     if tokens is None:
         return
     if not isinstance(tokens, list | tuple) or not all(isinstance(token, str) for token in tokens):
-        raise TypeError(f"tokens must be a list of str, one for each position; got {shown(tokens)}")
+        raise TypeError(f"tokens must be a list of str, one per position, not {shown(tokens)}")
     if len(tokens) != n:
-        raise ValueError(f"tokens must be one for each of the {n} positions of the states; got {len(tokens)}")
+        raise ValueError(
+            f"tokens must have one label for each of the {n} positions of the states, not {len(tokens)}"
+        )
 
 
 def _checked(states: Any, n_embd: int) -> np.ndarray:
     """The output of an encoder as float32 [positions, n_embd]."""
-    needed = f"an array [positions, {n_embd}] of finite numbers, with at least one position"
+    needed = f"an array [positions, {n_embd}] of finite numbers with at least one position"
     try:
         found = np.asarray(states)
     except ValueError:  # lists of different lengths
-        raise TypeError(f"the encoder's states are {needed}; got {shown(states)}") from None
+        raise TypeError(f"the encoder's states must be {needed}, not {shown(states)}") from None
     if found.dtype.kind not in "fiu":
-        raise TypeError(f"the encoder's states are {needed}; got {type(states).__name__} of {found.dtype}")
+        raise TypeError(
+            f"the encoder's states must be {needed}, not {type(states).__name__} of {found.dtype}"
+        )
     if found.ndim != 2 or not len(found) or found.shape[1] != n_embd:
-        raise ValueError(f"the encoder's states are {needed}; got {list(found.shape)}")
+        raise ValueError(f"the encoder's states must be {needed}, not {list(found.shape)}")
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(found, np.float32)
     if not np.isfinite(rows).all():
-        raise ValueError(f"the encoder's states are {needed}; got NaN or infinity")
+        raise ValueError(f"the encoder's states must be {needed}; these hold NaN or infinity")
     return rows

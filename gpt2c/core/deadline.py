@@ -1,4 +1,4 @@
-"""When work is to end early: at a time, or at a word from another thread."""
+"""Ending work early: at a time, or when another thread cancels it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Deadline", "PartDeadline"]
 
 
 class Deadline:
-    """Until when a call may work, for the option ``deadline``; a number of seconds there does the same.
+    """A time limit for the option ``deadline``, which also takes a number of seconds.
 
-    The time runs from the beginning of the first call that has it. Texts end with the tokens that they have
-    got by then; what gives nothing before its end raises DeadlineError. A pass ends within some milliseconds.
+    The clock starts with the first call that uses it. Texts end with the tokens they have by then; a call
+    that would have nothing to return raises DeadlineError. A pass ends within a few milliseconds.
 
     Parameters
     ----------
     seconds : float, optional
-        Above 0; None: no limit but :meth:`cancel`.
+        Above 0; None: no limit except :meth:`cancel`.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -32,48 +32,48 @@ class Deadline:
             allowed = "seconds above 0 (or a Deadline, or None for no limit)"
             seconds = check_number("deadline", seconds, lambda s: s > 0, allowed)
         self.seconds = seconds
-        self.turns: Turns | None = None  # where others want the same cores: each pass waits for its own
-        self.turn_rows = 0  # how many rows of a pass are computed in one turn
+        self.turns: Turns | None = None  # if others share the cores: each pass waits for its turn
+        self.turn_rows = 0  # rows of a pass to compute in one turn
         self._end = math.inf
         self._cancelled = False
 
     @classmethod
     def of(cls, given: Any) -> Deadline:
-        """What the option ``deadline`` stands for."""
+        """The Deadline for a value of the option ``deadline``."""
         return given if isinstance(given, Deadline) else cls(given)
 
     def begin(self) -> None:
-        """Let the time run, unless it does already."""
+        """Start the clock, unless it is running."""
         if self.seconds is not None and self._end == math.inf:
             self._end = perf_counter() + self.seconds
 
     def cancel(self) -> None:
-        """End what is being computed, from any thread, and refuse what begins later."""
+        """Stop the running computation, from any thread, and refuse later ones."""
         self._cancelled = True
 
     @property
     def reason(self) -> Literal["deadline", "cancelled"] | None:
-        """Why the work is to end now; None: it may go on."""
+        """Why the work must end now; None: it may continue."""
         if self._cancelled:
             return "cancelled"
         return "deadline" if perf_counter() >= self._end else None
 
     def check(self) -> None:
-        """Raise DeadlineError if the work is to end now. The engine asks this every few milliseconds."""
+        """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds."""
         reason = self.reason
         if reason == "cancelled":
-            raise DeadlineError("the call was cancelled before there was a result")
+            raise DeadlineError("the call was cancelled before it had a result")
         if reason:
             raise DeadlineError(f"there was no result within the deadline of {self.seconds:g} s")
 
 
 class PartDeadline(Deadline):
-    """The end of one piece of work among those that share a deadline: it may be cancelled alone.
+    """The end of one of several pieces of work that share a deadline: it can be cancelled alone.
 
     Parameters
     ----------
     whole : Deadline
-        With which it ends too.
+        Ends this one, too.
     """
 
     def __init__(self, whole: Deadline) -> None:
@@ -81,10 +81,10 @@ class PartDeadline(Deadline):
         self._whole = whole
 
     def begin(self) -> None:
-        """Let the time of the whole run."""
+        """Start the clock of the whole."""
         self._whole.begin()
 
     @property
     def reason(self) -> Literal["deadline", "cancelled"] | None:
-        """Why this work is to end now; None: it may go on."""
+        """Why this work must end now; None: it may continue."""
         return super().reason or self._whole.reason

@@ -1,4 +1,4 @@
-"""How a result comes to be drawn, without knowing the code that draws it."""
+"""The base class of results that can be drawn, independent of the code that draws them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Displayed:
     def plot(self, *args: Any, **options: Any) -> Figure:
         """Draw the result with matplotlib.
 
-        What is drawn, and with which arguments:
+        Plots and their arguments:
 
         - ``ActivationCache.plot(layer, head=None, *, ax=None)``: the attention pattern of one head, or of all
           heads of a layer, each on a scale that ends at its largest weight. Layers and heads are counted from

@@ -30,7 +30,7 @@ class Projection(NamedTuple):
     def __call__(self, states: np.ndarray) -> np.ndarray:
         """``[positions, encoder's n_embd] -> [positions, decoder's n_embd]``.
 
-        In float64 and row by row, so that a result does not depend on what was computed with it.
+        In float64 and row by row, so that a result does not depend on the rest of its batch.
         """
         weight = self.weight.astype(np.float64)
         rows = [weight @ row + self.bias for row in states.astype(np.float64)]
@@ -38,14 +38,14 @@ class Projection(NamedTuple):
 
 
 class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
-    """What translation takes; :class:`gpt2c.EncoderDecoder` is one, with methods for people on top.
+    """What translation works on; :class:`gpt2c.EncoderDecoder` adds the public methods.
 
     Attributes
     ----------
     encoder, decoder : LoadedModel
-        The token that a text begins with in the decoder is its configuration's bos.
+        The decoder starts a text with its configuration's bos token.
     projection : Projection or None
-        What stands between the two, if they are not of one width.
+        The layer between the two, if their widths differ.
     name : str
     notes : list of str
     """
@@ -66,12 +66,12 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
 
     @property
     def numerics(self) -> str:
-        """What results depend on besides the weights: see :attr:`gpt2c.GPT2.numerics`."""
+        """Everything besides the weights that results depend on: see :attr:`gpt2c.GPT2.numerics`."""
         return self.decoder.numerics
 
     @property
     def threads(self) -> int:
-        """How many threads a call uses; may be set (None: the default)."""
+        """The number of threads a call uses; may be set (None: the default)."""
         return self.decoder.threads
 
     @threads.setter
@@ -81,16 +81,16 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is a tokenizer for sources."""
+        """Whether the encoder has a tokenizer for sources."""
         return self.encoder.has_tokenizer
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """That of sources."""
+        """The tokenizer of sources."""
         return self.encoder.tokenizer
 
     def source_sha256(self) -> str:
-        """The hash of the files that both parts were read from; "" if there were none."""
+        """The hash of the files that both parts were read from; "" if there are none."""
         return self.decoder.source_sha256()
 
     def __repr__(self) -> str:
@@ -109,5 +109,5 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle holds where the model comes from, and loads it again."""
+        """A pickle records where the model comes from, and loads it again."""
         return pickled(self, self.threads, self._origin)

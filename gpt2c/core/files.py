@@ -1,4 +1,4 @@
-"""Files that are read as UTF-8, and files that appear once they are complete."""
+"""Reading UTF-8 files, and writing files that appear only when complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decoded(data: bytes, name: str, line_break: bool = True) -> str:
     except UnicodeDecodeError as error:
         known = recognised(data)
         if known is not None:
-            raise ValueError(f"{name} is a {known[0]} file, not text: unpack it first") from None
+            raise ValueError(f"{name} is a {known[0]} file, not text: decompress it first") from None
         raise ValueError(
             f"{name} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; convert it first, "
             "for example with iconv"
@@ -46,15 +46,15 @@ _BEGINNINGS = {
 
 
 def recognised(data: bytes) -> tuple[str, str] | None:
-    """What kind of binary file begins so, and how the names of such files end; None if that is not known."""
+    """The kind of binary file that starts like this, and its file name suffixes; None if unknown."""
     return next((kind for start, kind in _BEGINNINGS.items() if data.startswith(start)), None)
 
 
 @contextlib.contextmanager
 def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> Iterator[Any]:
-    """The file ``path``, open for UTF-8 text or bytes: it has another name until it is complete and on disk.
+    """The file ``path``, open for UTF-8 text or bytes, named ``path`` once it is complete and on disk.
 
-    That name ends with ".part". What killed processes left of ``path`` under such names is removed. With
+    The temporary name ends with ".part". Such files of ``path`` left by killed processes are removed. With
     ``take_over`` it is always ``path`` + ".part": if a running process is writing it, this one fails.
     """
     kind, encoding = ("b", None) if binary else ("", "utf-8")
@@ -63,28 +63,28 @@ def replacing(path: str, *, binary: bool = False, take_over: bool = False) -> It
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(target).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(f"{path} is a directory: the name of a file is needed")
-        if not stat.S_ISREG(mode):  # a device or pipe is written to, never replaced
+            raise IsADirectoryError(f"{path} is a directory: give the name of a file")
+        if not stat.S_ISREG(mode):  # write to a device or pipe, never replace it
             with naming(path), open(target, "w" + kind, encoding=encoding) as file:
                 yield file
             return
     with _unfinished_file(path, target, "w" + kind, encoding, take_over) as (unfinished, file):
-        if mode is not None:  # who may read the file that is replaced, may read this one
+        if mode is not None:  # keep the permissions of the file that is replaced
             os.fchmod(file.fileno(), stat.S_IMODE(mode))
         yield file
         file.flush()
-        _sync(file.fileno())  # before the rename: after a power failure the final name has all bytes, or none
+        _sync(file.fileno())  # before the rename: after a power failure the final name has all bytes or none
         os.replace(unfinished, target)
         _sync_directory(os.path.dirname(target))
 
 
 def create(path: str, data: bytes) -> None:
-    """Make the file ``path`` with these bytes, whole at once, unless there is one of that name."""
+    """Create the file ``path`` with these bytes, atomically, unless it exists."""
     with _unfinished_file(path, path, "wb", None, take_over=False) as (unfinished, file):
         file.write(data)
         file.flush()
         _sync(file.fileno())
-        # Unlike a rename, this never takes the place of another.
+        # Unlike a rename, this never replaces an existing file.
         with contextlib.suppress(FileExistsError):
             os.link(unfinished, path)
             _sync_directory(os.path.dirname(path))
@@ -93,19 +93,19 @@ def create(path: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: str) -> Iterator[str]:
-    """The name of a directory to write files into: it becomes ``path`` once they are complete and on disk.
+    """The temporary name of a directory, which becomes ``path`` once its files are complete and on disk.
 
-    If ``path`` is there, it must be an empty directory. The name before that ends with ".part"; what killed
-    processes left of ``path`` under such names is removed.
+    If ``path`` exists, it must be an empty directory. The temporary name ends with ".part"; such directories
+    of ``path`` left by killed processes are removed.
     """
     import fcntl
 
     target = os.path.realpath(path)
-    taken = FileExistsError(errno.EEXIST, "is there and is not empty: choose another name", path)
+    taken = FileExistsError(errno.EEXIST, "exists and is not empty: choose another name", path)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if os.listdir(target):
             raise taken
-        if os.path.samefile(target, os.curdir):  # which would be another one afterwards
+        if os.path.samefile(target, os.curdir):  # which a rename would replace
             raise FileExistsError(errno.EEXIST, "is the current directory: give the name of a new one", path)
     if os.path.lexists(target) and not os.path.isdir(target):
         raise FileExistsError(errno.EEXIST, "is a file: choose another name for the directory", path)
@@ -142,7 +142,7 @@ def new_directory(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Say which file it is, in errors that only writing has: a full disk, a quota, a limit."""
+    """Name the file in errors that only writing raises: a full disk, a quota, a limit."""
     try:
         yield
     except OSError as error:
@@ -155,13 +155,13 @@ def naming(path: str) -> Iterator[None]:
 def _unfinished_file(
     path: str, target: str, mode: str, encoding: str | None, take_over: bool
 ) -> Iterator[tuple[str, IO[Any]]]:
-    """The name of the file to write until it becomes ``target``, and that file, locked.
+    """The temporary name of ``target``, and the file of that name, locked.
 
-    If the work on it fails, or is interrupted at any moment, it is removed.
+    If writing fails or is interrupted at any moment, the file is removed.
     """
     unfinished = f"{target}.part" if take_over else f"{target}.{os.urandom(4).hex()}.part"
     file = None
-    with naming(path):  # also while it is closed, which writes again what could not be written
+    with naming(path):  # also on close, which retries what could not be written
         try:
             file = _open_unfinished(path, target, unfinished, mode, encoding, take_over)
             _unfinished.add(unfinished)
@@ -180,23 +180,27 @@ def _unfinished_file(
 def _open_unfinished(
     path: str, target: str, unfinished: str, mode: str, encoding: str | None, take_over: bool
 ) -> IO[Any]:
-    """The file ``unfinished``, locked; errors name the path that was asked for."""
+    """The file ``unfinished``, locked; errors name the requested path."""
     try:
         if not take_over:
             _remove_stale(target)
         return _locked(unfinished, mode, encoding, wait=not take_over)
     except BlockingIOError:
-        raise OSError(f"{path} is being written by another process: let one of them do it") from None
+        raise OSError(
+            f"{path} is being written by another process: wait for it or choose another name"
+        ) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(f"{unfinished} is a link, which is never written through: remove it") from None
+            raise OSError(
+                f"{unfinished} is a link, and gpt2c never writes through links: remove it"
+            ) from None
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from None
 
 
 def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any]:
-    """The file ``path``, new or emptied, which no other process has got in this way.
+    """The file ``path``, new or emptied, which no other process holds through this function.
 
-    If one has, ``wait`` for it, or raise BlockingIOError.
+    If one does, ``wait`` for it, or raise BlockingIOError.
     """
     import fcntl
 
@@ -209,7 +213,7 @@ def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any
                 raise
             except OSError:  # a file system without locks
                 pass
-            # Whoever had the lock may meanwhile have given the file its final name, or removed it.
+            # The previous holder may have renamed or removed the file meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     os.ftruncate(file.fileno(), 0)
@@ -221,22 +225,22 @@ def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any
 
 
 def _open_no_link(path: str, _: int) -> int:
-    """For ``open``: never through a link, and nothing is lost of what another process may be writing."""
+    """For ``open``: never follows a link and never truncates a file that another process may be writing."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _remove_stale(target: str) -> None:
-    """Remove what is unfinished of ``target`` and no process has locked: those who wrote it were killed."""
+    """Remove unfinished files of ``target`` that no process has locked: their writers were killed."""
     import fcntl
 
     directory, name = os.path.split(target)
     ours = re.compile(re.escape(name) + r"\.[0-9a-f]{8}\.part")
     try:
         entries = os.listdir(directory)
-    except OSError:  # it may be written to, but not looked into
+    except OSError:  # a directory that may be written but not listed
         return
     for entry in filter(ours.fullmatch, entries):
-        # Where it is locked, or the file system has no locks, it stays.
+        # A locked file stays, as does any file on a file system without locks.
         path = os.path.join(directory, entry)
         is_directory = os.path.isdir(path)
         how = os.O_RDONLY | os.O_DIRECTORY if is_directory else os.O_WRONLY | os.O_NONBLOCK
@@ -250,7 +254,7 @@ def _remove_stale(target: str) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """Have a file or directory on disk, on file systems that can promise it."""
+    """Flush a file or directory to disk, on file systems that support it."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -259,7 +263,7 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_directory(path: str) -> None:
-    """Have the names of a directory on disk, as far as it can be opened."""
+    """Flush the names in a directory to disk, if it can be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -269,7 +273,7 @@ def _sync_directory(path: str) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove what was begun in this process and not ended: for a process that ends at once."""
+    """Remove this process's unfinished files: for a process that exits immediately."""
     for path in _unfinished:
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""An answer to a keyword that a function does not have: what to use instead, or what was meant."""
+"""Errors for unknown keywords: what to use instead, or what was probably meant."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ R = TypeVar("R")
 def explains_keywords(
     answers: Mapping[str, str] = MappingProxyType({}), *, options: Collection[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a method: a keyword that it does not have is a TypeError that says what to do instead.
+    """Decorator: an unknown keyword of the method is a TypeError that says what to do instead.
 
     Parameters
     ----------
     answers : mapping of str to str
-        What is to be said of names that other libraries have.
+        Answers for names that other libraries have.
     options : collection of str
-        More names that the method takes than its signature shows.
+        Names that the method takes besides those in its signature.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,14 +32,14 @@ def explains_keywords(
         parameters = inspect.signature(function).parameters.values()
         known = [item.name for item in parameters if item.kind in kinds][1:]  # without self
         known += options
-        # Of a constructor, the class.
+        # For a constructor, its class.
         called = function.__qualname__.removesuffix(".__init__")
 
         @wraps(function)
         def explaining(*args: P.args, **kwargs: P.kwargs) -> R:
             unknown = [name for name in kwargs if name not in known]
             if unknown:
-                # Of a method the class is that of the object, which may have inherited it.
+                # For a method, the class of the object, which may have inherited it.
                 owner = args[0] if isinstance(args[0], type) else type(args[0])
                 inherited = "." in called
                 where = f"help({owner.__name__}.{function.__name__})" if inherited else f"help({called})"
@@ -53,11 +53,11 @@ def explains_keywords(
 
 
 def answer(name: str, known: Collection[str], answers: Mapping[str, str], where: str) -> str:
-    """What to say of an option that is not among the ``known``; ``where`` explains those."""
+    """The answer for an option that is not among the ``known``; ``where`` documents those."""
     if name in answers:
         return answers[name]
     from difflib import get_close_matches
 
     close = get_close_matches(name.lower(), known, n=2)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{meant}{where} explains all that there are"
+    return f"{meant}{where} lists all options"

@@ -1,4 +1,4 @@
-"""Tokens as labels: every character of them can be seen, and their width in columns is known."""
+"""Tokens as labels: every character is visible, and the width in columns is known."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ RANK_NAMES = ("first choice", "among the first 10", "among the first 100", "beyo
 
 
 def label(text: str, token_id: int | None = None) -> str:
-    """A token so that its spaces and all that `visible` shows are seen; one without text by its id."""
+    """A token with its spaces and other characters made `visible`; one without text as its id."""
     if not text:
         return f"token {token_id}"
     if unicodedata.combining(text[0]):
-        text = "\u25cc" + text  # a dotted circle to stand on
+        text = "\u25cc" + text  # a dotted circle for combining marks
     return "".join("\u2423" if character == " " else visible(character) for character in text)
 
 
@@ -60,9 +60,9 @@ def parts(name: str, n: int) -> list[str]:
 
 
 def visible(character: str) -> str:
-    """A character, escaped as in Python if it has no look of its own.
+    """A character, escaped as in Python if it is invisible.
 
-    Those are line breaks and tabs, zero-width characters, and those that turn the direction of writing.
+    Invisible are line breaks and tabs, zero-width characters, and those that change text direction.
     """
     return character if character.isprintable() else repr(character)[1:-1]
 
@@ -73,13 +73,13 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def harmless(text: str) -> str:
     """A text for a terminal: its control characters are escaped, except line breaks and tabs.
 
-    What is read of a model's files, or generated, may hold any character, and terminals obey some.
+    Text from a model's files or generated text may hold any character, and terminals act on some.
     """
     return _CONTROLS.sub(lambda found: visible(found[0]), text)
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal a text takes: two for wide characters, none for combining ones."""
+    """The number of terminal columns of a text: two for wide characters, none for combining ones."""
     return sum(map(_columns, text))
 
 
@@ -90,7 +90,7 @@ def _columns(character: str) -> int:
 
 
 def fitted(text: str, width: int, more: str = "\u2026") -> str:
-    """A text in exactly ``width`` columns: spaces after it, or ``more`` (one column) where it was cut."""
+    """A text in exactly ``width`` columns: spaces after it, or ``more`` (one column) if it was cut."""
     if columns(text) > width:
         kept, room = [], width - 1
         for character in text:
@@ -103,7 +103,7 @@ def fitted(text: str, width: int, more: str = "\u2026") -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A text in lines of at most ``width`` columns, broken anywhere; at least one line."""
+    """A text as lines of at most ``width`` columns, broken anywhere; at least one line."""
     lines, room = [""], width
     for character in text:
         room -= _columns(character)
@@ -115,5 +115,5 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def rank_class(rank: int) -> int:
-    """Which of RANK_NAMES a rank, counted from 0, belongs to."""
+    """The index in RANK_NAMES for a rank counted from 0."""
     return bisect_right(_RANK_BOUNDS, rank)

@@ -31,7 +31,7 @@ P = ParamSpec("P")
 
 
 def _takes_weights(init: Callable[P, None]) -> Callable[P, None]:
-    """Tells who gives ``__init__`` the name of a model what loads one."""
+    """Explains to users who pass ``__init__`` the name of a model how to load one."""
 
     @wraps(init)
     def checking(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -49,10 +49,10 @@ def _takes_weights(init: Callable[P, None]) -> Callable[P, None]:
 
 
 class LoadedModel:
-    """Weights, configuration and tokenizer of one model, and what follows from the three together.
+    """Weights, configuration and tokenizer of one model, and what follows from all three.
 
-    Generation, scoring, introspection and the views take a LoadedModel; :class:`gpt2c.GPT2` is one, with
-    methods for people on top. It may be used from several Python threads at once.
+    Generation, scoring, introspection and the views take a LoadedModel; :class:`gpt2c.GPT2` adds the public
+    methods. It may be used from several Python threads at once.
 
     Parameters
     ----------
@@ -61,24 +61,24 @@ class LoadedModel:
     threads : int, optional
         1 to 1024; the default is OMP_NUM_THREADS, else the physical cores this process may use.
     name : str
-        Where the model comes from.
+        The source of the model.
     notes : iterable of str
-        What was read from the checkpoint, and what was left aside.
+        What was read from the checkpoint, and what was ignored.
     generation_config : mapping, optional
         The checkpoint's own defaults for generation.
     cache_dtype : str, optional
-        How new caches keep keys and values: "float32", "float16" or "bfloat16"; None: what goes with the
-        weights.
+        The format in which new caches keep keys and values: "float32", "float16" or "bfloat16"; None: the one
+        that goes with the weights.
     no_tokenizer : str
-        Why there is no tokenizer, for the error where one is needed.
+        Why there is no tokenizer, for the error when one is needed.
     source_sha256 : function
-        Computes the hash of the files the weights were read from; "" if they came from no file.
+        Computes the hash of the files the weights were read from; "" if they did not come from a file.
     origin : mapping, optional
-        The arguments of ``from_pretrained`` that load the model: what it is pickled as.
+        The arguments of ``from_pretrained`` that load the model; a pickle holds these.
     """
 
     model_type: ClassVar[str | None] = None
-    """The one that models of this class have; None: any."""
+    """The model type of this class; None: any."""
 
     @_takes_weights
     def __init__(
@@ -103,19 +103,19 @@ class LoadedModel:
         self.threads = threads
         self.cache_dtype = cache_dtype
         self.prefixes: Prefixes = NothingKept()
-        self.cross: Encoded | None = None  # what `given` makes of the output of an encoder
+        self.cross: Encoded | None = None  # set by `given` from the output of an encoder
         self.source_sha256 = source_sha256
         self._origin = origin
         self._tokenizer = tokenizer
         self._no_tokenizer = (
-            no_tokenizer or "this model was made without a tokenizer: give token ids, or a tokenizer"
+            no_tokenizer or "this model has no tokenizer: pass token ids, or load it with a tokenizer"
         )
 
     # ---- what the model is
 
     @property
     def threads(self) -> int:
-        """How many threads a call uses, 1 to 1024; may be set (None: the default)."""
+        """The number of threads a call uses, 1 to 1024; may be set (None: the default)."""
         return self._threads
 
     @threads.setter
@@ -124,12 +124,12 @@ class LoadedModel:
 
     @property
     def dtype(self) -> str:
-        """How the weights of dense layers are kept: "float32", "bfloat16", "int8" or "int4"."""
+        """The number format of the weights of dense layers: "float32", "bfloat16", "int8" or "int4"."""
         return self.weights.dtype
 
     @property
     def cache_dtype(self) -> str:
-        """How new caches keep keys and values; may be set (None: what goes with the weights)."""
+        """The number format of new caches; may be set (None: the one that goes with the weights)."""
         return self._cache_dtype
 
     @cache_dtype.setter
@@ -138,7 +138,7 @@ class LoadedModel:
             dtype = _engine.DEFAULT_CACHE_DTYPES[self.dtype]
         if dtype not in _engine.CACHE_DTYPES:
             allowed = " or ".join(map(repr, _engine.CACHE_DTYPES))
-            raise ValueError(f"cache_dtype must be {allowed}; got {dtype!r}")
+            raise ValueError(f"cache_dtype must be {allowed}, not {dtype!r}")
         self._cache_dtype = dtype
 
     @property
@@ -148,9 +148,9 @@ class LoadedModel:
 
     @property
     def numerics(self) -> str:
-        """What results depend on besides the weights: dtypes, back end, version of gpt2c's arithmetic.
+        """Everything besides the weights that results depend on: dtypes, back end, version of the arithmetic.
 
-        With bfloat16 also the instruction set, where that has an arithmetic of its own for it.
+        With bfloat16 also the instruction set, if it has its own bfloat16 arithmetic.
         """
         usual = self.cache_dtype == _engine.DEFAULT_CACHE_DTYPES[self.dtype]
         cache = "" if usual else f"-cache-{self.cache_dtype}"
@@ -165,64 +165,64 @@ class LoadedModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer; a TokenizerError says why where there is none."""
+        """The tokenizer; without one, a TokenizerError that says why."""
         if self._tokenizer is None:
             raise TokenizerError(self._no_tokenizer)
         return self._tokenizer
 
     @property
     def chat_template(self) -> str | None:
-        """How the tokenizer writes a dialogue as one text: a template of Jinja, or None."""
+        """The tokenizer's Jinja template that writes a dialogue as one text, or None."""
         return None if self._tokenizer is None else self._tokenizer.chat_template
 
     @property
     def bos_token_id(self) -> int:
-        """The token that stands for the beginning of a text: the configuration's bos, else its first eos.
+        """The token that starts a text: the configuration's bos, else its first eos.
 
-        GPT-2 has one token, <|endoftext|>, for both. Without either there is a ConfigError.
+        GPT-2 has one token, <|endoftext|>, for both. Raises ConfigError if there is neither.
         """
         if self.config.bos_token_id is not None:
             return self.config.bos_token_id
         if self.config.eos_token_ids:
             return self.config.eos_token_ids[0]
         raise ConfigError(
-            "the configuration names neither a bos_token_id nor an eos_token_id that the model has, so there "
-            "is no token for the beginning of a text: give a prompt that is not empty, and score with "
+            "the configuration names neither a bos_token_id nor an eos_token_id that the model has, so "
+            "no token starts a text: give a prompt that is not empty, and score with "
             "bos=False (--no-bos) or bos=ID (--bos ID)"
         )
 
     def check_language_model(self) -> None:
-        """Raise ConfigError unless the model tells how probable the next token is."""
+        """Raise ConfigError unless the model predicts the next token."""
         check_language_model(self.config, self.name, self.cross)
 
     @property
     def mask_token_id(self) -> int:
-        """The token that stands for what is to be found out, such as [MASK]; else a TokenizerError."""
+        """The mask token, such as [MASK]; without one, a TokenizerError."""
         found = self.tokenizer.mask_id
         if found is None or found >= self.config.n_vocab:
             raise TokenizerError(
-                f"the tokenizer {self.tokenizer.name} names no mask token that the model has, such as "
-                "[MASK]: tokenizer_config.json says it as mask_token"
+                f"the tokenizer {self.tokenizer.name} has no mask token that the model knows, such as "
+                "[MASK]: set mask_token in tokenizer_config.json"
             )
         return found
 
     @property
     def start_ids(self) -> tuple[int, ...]:
-        """What stands at the beginning of a text: what the tokenizer puts there, else `bos_token_id`."""
+        """The ids that start a text: those the tokenizer puts there, else `bos_token_id`."""
         prefix = () if self._tokenizer is None else self._tokenizer.prefix
         return prefix or (self.bos_token_id,)
 
     @property
     def n_text_tokens(self) -> int:
-        """How many ids, from 0, the model may write.
+        """The number of ids, from 0, that the model may generate.
 
-        Those past the tokenizer's end, which pad the embedding to a round size in some models, are left out.
+        Ids past the tokenizer's end, which pad the embedding in some models, are left out.
         """
         n_vocab = self.config.n_vocab
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
     def memory_plan(self) -> dict[str, int]:
-        """Bytes that the model takes: weights once; a cache and a row of logits for every text in work."""
+        """Memory in bytes: weights once; a cache and a row of logits for every running text."""
         # Room for the whole context; pages are committed on first use.
         full = _engine.KVCache(self.weights, None, self.cache_dtype).nbytes
         plan = {
@@ -243,7 +243,7 @@ class LoadedModel:
         )
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
-        """A TypeError: what a call would do is not clear here, where it is the forward pass elsewhere."""
+        """A TypeError: calling a model is ambiguous here; in other libraries it is the forward pass."""
         raise TypeError(
             f"a {type(self).__name__} cannot be called: use generate, score or suggest for texts, or forward "
             "for the logits of token ids"
@@ -252,9 +252,12 @@ class LoadedModel:
     # ---- copies
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle holds where the model comes from, and loads it again: megabytes of weights stay out."""
+        """A pickle records where the model comes from, and loads it again: it holds no weights."""
         if self.cross is not None:
-            raise TypeError("a model is not pickled with what it was given: pickle the two, and use given")
+            raise TypeError(
+                "a model with the output of an encoder cannot be pickled: pickle the two apart, and call "
+                "given again"
+            )
         return pickled(self, self.threads, self._origin, cache_dtype=self.cache_dtype)
 
     def __copy__(self) -> Self:
@@ -279,14 +282,14 @@ class LoadedModel:
         return self._tokenizer.token_bytes(token)
 
     def token_text(self, token: int) -> str:
-        """The text of a token, to be shown; bytes that are not UTF-8 by themselves appear as ``\\xe5``."""
+        """The text of a token for display; bytes that are not UTF-8 by themselves appear as ``\\xe5``."""
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
     def encode(self, prompts: Sequence[Any], *, special: bool = False) -> list[np.ndarray]:
         """The token ids of prompts, int32 [at least 1] each, checked.
 
-        A string gets what the tokenizer puts before a text, and nothing of what it puts after one; an empty
-        string is the beginning of a text. With ``special``, special tokens are recognised in strings.
+        A string gets the tokens that the tokenizer puts before a text, and none of those it puts after one;
+        an empty string is the start of a text. With ``special``, special tokens are recognized in strings.
         """
         if isinstance(prompts, str):
             raise TypeError("encode takes a list of prompts: encode([text])[0] has the token ids of one")
@@ -303,19 +306,19 @@ class LoadedModel:
         return arrays
 
     def is_written_out(self, start: Sequence[int], text: Any, ids: Sequence[int]) -> bool:
-        """Whether a text with the tokens ``ids`` begins with the special tokens ``start``, written in it."""
+        """Whether the tokens ``ids`` of a text start with the special tokens ``start``, written in it."""
         if not start or tuple(ids[: len(start)]) != tuple(start):
             return False
-        # Not so where it is the token of what the tokenizer does not know.
+        # The unknown token does not count.
         return not isinstance(text, str) or text.lstrip().startswith(self.tokenizer.decode(start[:1]).strip())
 
     def encode_text(
         self, text: Any, name: str, *, special: bool = False, continued: bool = False
     ) -> np.ndarray:
-        """The token ids of a text, or of what should be token ids: int32 [any], checked.
+        """The token ids of a text, or the given token ids: int32 [n], checked.
 
-        Without what the tokenizer puts around a text, and before one that is ``continued``, that is, goes on
-        behind another; errors call the text ``name``.
+        Without the tokens that the tokenizer puts around a text; before a ``continued`` one, which follows
+        another, also without a space. Errors call the text ``name``.
         """
         if isinstance(text, str) and text:
             text = self.tokenizer.encode(text, special, continued=continued)
@@ -343,18 +346,18 @@ class LoadedModel:
         types: list[int] | tuple[int, ...] | np.ndarray | None = None,
         logits_to_keep: int = 0,
     ) -> np.ndarray:
-        """Compute the logits that follow each of ``ids``; of a BERT, those in the place of each.
+        """Compute the logits that follow each of ``ids``; for a BERT, those at the position of each.
 
         Parameters
         ----------
         ids : list, tuple or array of int, [n]
             At least one token id.
         cache : KVCache, optional
-            What stands before ``ids``; they are added to it. None: nothing does, as always in a BERT.
+            The tokens before ``ids``, which are added to it. None: there are none, as always for a BERT.
         types : list, tuple or array of int, [n], optional
             The token types of a BERT: 0 for a text and the first of a pair, 1 for the second. None: all 0.
         logits_to_keep : int
-            0 gives the logits of all n tokens, m those of the last m.
+            0: the logits of all n tokens; m: those of the last m.
 
         Returns
         -------
@@ -363,16 +366,16 @@ class LoadedModel:
         Raises
         ------
         ContextLengthError
-            The tokens do not fit behind those in the cache; the cache is as it was.
+            The tokens do not fit after those in the cache; the cache is unchanged.
         """
         check_predicts_tokens(self.config, self.name)
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
         if isinstance(ids, str):
             raise TypeError("forward takes token ids, not text: use model.tokenizer.encode(text) first")
-        empty = "at least one is needed: a text begins with model.start_ids"
+        empty = "at least one is needed: a text starts with model.start_ids"
         tokens = token_ids(ids, self.config.n_vocab, "ids", empty=empty)
         if cache is not None and self.config.is_bert:
-            raise ValueError("a BERT sees a text as a whole: give all of it, and no cache")
+            raise ValueError("a BERT reads a text as a whole: pass all of it, without a cache")
         if cache is None:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         given = None if types is None else token_ids(types, self.config.n_types, "types")
@@ -380,7 +383,7 @@ class LoadedModel:
 
 
 def pickled(model: object, threads: int, origin: Mapping[str, Any] | None, **now: Any) -> tuple[Any, ...]:
-    """The result of ``__reduce__`` of a model: the arguments that load it again, some as they are ``now``."""
+    """The result of a model's ``__reduce__``: the arguments that load it again, some as they are ``now``."""
     if origin is None:
         raise TypeError(
             f"this {type(model).__name__} was not made by from_pretrained, so a pickle cannot say where it "

@@ -1,4 +1,4 @@
-"""Keys and values that are kept, so that a text which begins like an earlier one goes on from there."""
+"""Stored keys and values, from which a text that starts like an earlier one continues."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ __all__ = ["Model", "NothingKept", "Prefixes", "common_length"]
 
 
 class Model(Protocol):
-    """What is needed of a LoadedModel."""
+    """The part of a LoadedModel used here."""
 
     def new_cache(self, n_ctx: int | None = None) -> KVCache:
-        """An empty cache with room for so many tokens."""
+        """An empty cache with room for ``n_ctx`` tokens."""
 
 
 class Prefixes(Protocol):
-    """What is kept of earlier texts. It changes how much is computed, never a result."""
+    """A store of earlier texts. It changes how much is computed, never a result."""
 
     borrowed: bool
-    """Whether the caches that `begin` gives stay in use here: who goes on from one makes a branch of it."""
+    """Whether the caches from `begin` stay in use here, so that callers must branch from them."""
 
     def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
-        """A cache with room for ``capacity`` tokens that holds none, or the first ones of ``ids``.
+        """A cache with room for ``capacity`` tokens, empty or with the first ones of ``ids``.
 
-        At least one token of ``ids`` is left to be computed: its logits are what is wanted.
+        At least one token of ``ids`` is left to compute, for its logits.
         """
 
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
-        """Take note that ``cache``, from `begin`, now holds ``ids``."""
+        """Record that ``cache``, from `begin`, now holds ``ids``."""
 
 
 class NothingKept:
-    """Every text is computed from its beginning."""
+    """Stores nothing: every text is computed from its start."""
 
     borrowed = False
 
@@ -45,11 +45,11 @@ class NothingKept:
         return model.new_cache(capacity)
 
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
-        """Nothing is kept."""
+        """Does nothing."""
 
 
 def common_length(one: np.ndarray, other: np.ndarray) -> int:
-    """How many tokens at their beginning two texts have in common."""
+    """The length of the common prefix of two texts, in tokens."""
     n = min(len(one), len(other))
     different = (one[:n] != other[:n]).nonzero()[0]
     return int(different[0]) if len(different) else n

@@ -1,4 +1,4 @@
-"""What a model is for, and what is said to who asks it for something else."""
+"""What a model can do, and errors for asking it for anything else."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["check_language_model", "check_predicts_tokens", "wrong_class"]
 
 
 def check_language_model(config: Config, name: str, cross: Encoded | None = None) -> None:
-    """Raise ConfigError unless the model tells how probable the next token is."""
+    """Raise ConfigError unless the model predicts the next token."""
     check_given(config, name, cross)
     _check_no_classifier(config, name)
     if config.is_bert:
         raise ConfigError(
-            f"{name} is a BERT, which sees a text as a whole, and no language model that goes on with it: "
+            f"{name} is a BERT, which reads a text as a whole and cannot continue it: "
             "use fill, score or embed of gpt2c.BERT (gpt2c fill, gpt2c embed)"
         )
 
 
 def check_predicts_tokens(config: Config, name: str) -> None:
-    """Raise ConfigError unless the model tells how probable tokens are: the next ones, or masked ones."""
+    """Raise ConfigError unless the model predicts tokens: the next ones, or masked ones."""
     _check_no_classifier(config, name)
     if config.is_bert and not config.masked_head:
         raise ConfigError(
@@ -37,7 +37,7 @@ def _check_no_classifier(config: Config, name: str) -> None:
     if head is None or not config.is_classifier:
         return
     what, method = ("texts", "classify") if head.kind == "sequence" else ("tokens", "tag")
-    predicts = "predicts no tokens" if config.is_bert else "no language model"
+    predicts = "predicts no tokens" if config.is_bert else "not a language model"
     raise ConfigError(
         f"{name} is a classifier of {what} with the labels {_listed(head.labels)}, and {predicts}: use "
         f"model.{method} (gpt2c classify), or model.embed"
@@ -51,7 +51,7 @@ def wrong_class(config: Config, name: str) -> ConfigError:
             f"{name} is a BERT: load it with gpt2c.BERT.from_pretrained; on the command line, gpt2c fill, "
             "embed, score and classify take it"
         )
-    return ConfigError(f"{name} is a GPT-2 and no BERT: load it with gpt2c.GPT2.from_pretrained")
+    return ConfigError(f"{name} is a GPT-2, not a BERT: load it with gpt2c.GPT2.from_pretrained")
 
 
 def _listed(labels: Sequence[str]) -> str:

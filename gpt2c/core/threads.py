@@ -1,4 +1,4 @@
-"""How many threads a model uses."""
+"""The number of threads a model uses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_threads(threads: int | None) -> int:
-    """The number of threads given, or the default for None."""
+    """The given number of threads, or the default for None."""
     return default_threads() if threads is None else check_integer("threads", threads, 1, MOST_THREADS)
 
 
 def default_threads() -> int:
-    """The number of threads for this process: OMP_NUM_THREADS, or the cores that it may really use.
+    """The number of threads for this process: OMP_NUM_THREADS, or the cores that it may use.
 
     Without OMP_NUM_THREADS: the physical cores among the CPUs that the process is allowed to run on (two
     hardware threads of a core share its arithmetic units), but no more than the CPU quota of its control
@@ -33,7 +33,7 @@ def default_threads() -> int:
     int
         At least 1.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is for nested regions
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list sets nested regions
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return min(int(asked), MOST_THREADS)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -41,12 +41,12 @@ def default_threads() -> int:
 
 
 def _physical_cores(cpus: Iterable[int]) -> int:
-    """How many different cores the hardware threads belong to."""
+    """The number of different cores that the hardware threads belong to."""
     return len({_read(_CPU / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in cpus})
 
 
 def _cgroup_quota() -> int:
-    """CPUs that the control group (version 2 or 1) may use, rounded up; a huge number without a limit."""
+    """CPUs that the control group (version 2 or 1) may use, rounded up; a huge number if unlimited."""
     quota, period = [*(_read(_CGROUP / "cpu.max") or "").split(), "", ""][:2]
     if not quota:
         quota = _read(_CGROUP / "cpu" / "cpu.cfs_quota_us") or ""

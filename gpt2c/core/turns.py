@@ -1,4 +1,4 @@
-"""Whose turn it is to compute, where several have work for the same cores."""
+"""Turns at computing for threads that share the same cores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Passes of several threads one after the other, in the order in which they asked.
+    """Runs the passes of several threads one after the other, first come, first served.
 
-    The engine takes a turn for each pass whose deadline has one, and lets others have theirs when the
-    deadline's number of rows has gone through the layers.
+    The engine takes a turn for each pass whose deadline has one, and gives way to others when the deadline's
+    number of rows has passed through the layers.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Turns:
         self._waiting: deque[Lock] = deque()
 
     def take(self) -> None:
-        """Wait until it is one's turn."""
+        """Wait for this thread's turn."""
         with self._lock:
             if not self._taken:
                 self._taken = True
@@ -29,10 +29,10 @@ class Turns:
             mine = Lock()
             mine.acquire()
             self._waiting.append(mine)
-        mine.acquire()  # whoever gives the turn releases it
+        mine.acquire()  # released by the thread that passes the turn on
 
     def give(self) -> None:
-        """Let the next one work."""
+        """Pass the turn on."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -40,7 +40,7 @@ class Turns:
                 self._taken = False
 
     def pass_on(self) -> None:
-        """Let all those who wait work before one goes on."""
+        """Let all waiting threads run before continuing."""
         if self._waiting:
             self.give()
             self.take()

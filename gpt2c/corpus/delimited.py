@@ -35,15 +35,15 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
             reason = f"{found}: {spelled(original.rstrip())}"
             yield Record(place, None, None, Fault(place, reason))
         else:
-            # CSV has no null: an empty field is a text that is missing.
+            # CSV has no null: an empty field is a missing text.
             yield Record(place, row[column] or None, original)
 
 
 def separator(job: Job, options: FileOptions) -> str:
-    """What separates the fields of a file.
+    """The delimiter of a file.
 
-    In a .csv file it is the one of comma, semicolon and tab that makes the text field a column. More than one
-    does so only where that is the only column, and none has anything to separate.
+    In a .csv file it is whichever of comma, semicolon and tab makes the text field a column. More than
+    one does only if that is the only column, and then nothing is separated.
     """
     if options.delimiter is not None or job.format == ".tsv":
         return options.delimiter or "\t"
@@ -52,20 +52,20 @@ def separator(job: Job, options: FileOptions) -> str:
         try:
             headers[candidate] = _header(_rows(job, candidate))[1]
         except ValueError:
-            # Said of the comma, if none is better.
+            # Report the comma, if none is better.
             headers[candidate] = []
         if options.text_field in headers[candidate]:
             return candidate
-    # The error about the missing column is to show the others.
+    # The error about the missing column lists the others.
     return max(headers, key=lambda candidate: len(headers[candidate]))
 
 
 Row = tuple[Place, list[str] | Fault, str]
-"""Where it is, its fields or what is wrong, and the lines that it is."""
+"""Its place, its fields or the fault, and its lines."""
 
 
 def _header(rows: Iterator[Row]) -> tuple[Place, list[str], str]:
-    """The first row, without which there are no others."""
+    """The first row, which the others need."""
     place, header, original = next(rows)
     if isinstance(header, Fault):
         raise ValueError(str(header))
@@ -73,10 +73,10 @@ def _header(rows: Iterator[Row]) -> tuple[Place, list[str], str]:
 
 
 def _rows(job: Job, delimiter: str) -> Iterator[Row]:
-    """Rows of a CSV file, the header too."""
+    """Rows of a CSV file, including the header."""
     csv.field_size_limit(sys.maxsize)
     source = byte_lines(job)
-    # Those of the row that is being read, and those that are to be read once more.
+    # The lines of the current row, and those to read again.
     lines: list[tuple[Place, bytes]] = []
     again: list[tuple[Place, bytes]] = []
 
@@ -101,7 +101,7 @@ def _rows(job: Job, delimiter: str) -> Iterator[Row]:
             place, data = lines[0]
             begin = spelled(data.decode("utf-8", "replace").rstrip())
             row = Fault(place, f"not CSV: {error}, in a row that begins with {begin}")
-            # A quote that is not closed has taken the rows after it in.
+            # An unclosed quote has swallowed the rows after it.
             again += reversed(lines[1:])
             reader = csv.reader(taken(), strict=True, delimiter=delimiter)
         if row is None:
@@ -113,13 +113,13 @@ def _rows(job: Job, delimiter: str) -> Iterator[Row]:
         lines.clear()
     if empty:
         raise ValueError(
-            f"{job.source}: an empty file, or one of empty lines: a CSV file begins with the names of its "
+            f"{job.source}: an empty file, or one of empty lines: a CSV file starts with the names of its "
             "columns"
         )
 
 
 def write_csv(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
-    """Append the new fields to each row, which is copied as it is."""
+    """Append the new fields to each row, which is copied unchanged."""
     delimiter = separator(job, options)
 
     def write(original: str, values: Iterable[str]) -> None:
@@ -127,7 +127,7 @@ def write_csv(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> Non
         out.write(f"{body}{delimiter}{delimiter.join(values)}{original[len(body) :] or chr(10)}".encode())
 
     _, _, header = _header(_rows(job, delimiter))
-    # The mark of Excel, which the fields are without.
+    # Excel's byte order mark, which the fields lack.
     if next(byte_lines(job))[1].startswith(MARK.encode()):
         out.write(MARK.encode())
     write(header, options.names.values())
@@ -137,11 +137,11 @@ def write_csv(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> Non
 
 
 def _field(value: Any, delimiter: str) -> str:
-    """A value as a field of CSV: texts are quoted where they have to be, null is empty, all else as JSON."""
+    """A value as a field of CSV: texts are quoted if necessary, null is empty, everything else is JSON."""
     value = json.dumps(value) if isinstance(value, list) else value
     if not isinstance(value, str):
         return "" if value is None else json.dumps(value)
     line = io.StringIO()
-    # With another line terminator, Python before 3.13 leaves line breaks in a field without quotes.
+    # With another line terminator, Python before 3.13 does not quote line breaks in a field.
     csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow([value])
     return line.getvalue().removesuffix("\r\n")

@@ -62,7 +62,7 @@ class Embedding:
         return int(text is not None)
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """One row of each text."""
+        """One row per text."""
         for some in portions((key, self._read(text)) for key, text in texts):
             readings = (reading for _, reading in some if reading is not None)
             found = embeddings(self.model, readings, self._pooling)
@@ -75,7 +75,7 @@ class Embedding:
         )
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """Of the one row."""
+        """The summary of the row."""
         [row] = rows
         return Counts(row["n_tokens"] == 0, row["truncated"], row["n_tokens"], 0)
 
@@ -84,6 +84,6 @@ def _row(found: tuple[Reading, np.ndarray] | None) -> Row:
     if found is None:
         return {"embedding": None, "n_tokens": 0, "truncated": False}
     reading, vector = found
-    # The shortest numbers that are these of float32; null where not all are finite.
+    # The shortest numbers with these float32 values; null if not all are finite.
     numbers = [float(number) for number in vector.astype(str)] if np.isfinite(vector).all() else None
     return {"embedding": numbers, "n_tokens": len(reading.ids), "truncated": reading.truncated}

@@ -1,7 +1,7 @@
 """The formats of files of texts, each with the functions that read and write it.
 
-What is copied is not taken apart: to an object of JSON or a row of CSV the new fields are appended, and a
-Parquet table gets columns. Only the records in work are in memory, however long a file is; a .txt file that
+Originals are copied without parsing them fully: new fields are appended to a JSON object or a CSV row, and a
+Parquet table gets columns. Only the current records are in memory, however long a file is; a .txt file that
 is one text is one record.
 """
 
@@ -47,14 +47,14 @@ def read(
 ) -> Iterator[Record]:
     """The records of a file that belong to this shard; the whole file is read and checked.
 
-    Bad ones, also those whose text does not pass the ``check``, are reported, unless they stop the work, and
-    kept without a text, or left out where no original is to be copied.
+    Bad ones, including those whose text fails the ``check``, are reported, unless they stop the work, and
+    kept without a text, or left out if there is no original to copy.
 
     Raises
     ------
     ValueError
         The file is malformed, or none of several records can be read: it is of another format. The message
-        begins with the file's name and the line.
+        starts with the file's name and the line.
     """
     shard, shards = options.shard
     number, any_read, first = -1, False, None
@@ -82,13 +82,13 @@ def read(
 
 
 def write(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
-    """Write records with what came of them, in the format and compression of the input."""
+    """Write records with their results, in the format and compression of the input."""
     with compressed(out, job) as packed:
         FORMATS[job.format].write(packed, job, options, done)
 
 
 def remark(job: Job, options: FileOptions) -> str | None:
-    """What was found out about a file that has been checked, and may surprise."""
+    """A note on a checked file that may surprise the user."""
     if job.format != ".csv" or options.delimiter is not None:
         return None
     found = separator(job, options)

@@ -1,4 +1,4 @@
-"""Work on whole files of texts: each gives a file of the same format, every record with what came of it."""
+"""Work on whole files of texts: each becomes a file of the same format, with results in every record."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "survey",
 ]
 
-# In the directory of outputs; readers of data sets skip names that begin with _.
+# In the directory of outputs; readers of data sets skip names that start with _.
 SETTINGS = "_gpt2c.json"
 
 
@@ -53,7 +53,7 @@ def _kind(path: str) -> tuple[str, str, str] | None:
     if compression not in COMPRESSIONS:
         stem, compression = path, ""
     stem, format = os.path.splitext(stem)
-    # Parquet compresses its columns itself.
+    # Parquet has its own compression.
     if format in FORMATS and not (format == ".parquet" and compression):
         return os.path.basename(stem), format, compression
     return None
@@ -62,7 +62,7 @@ def _kind(path: str) -> tuple[str, str, str] | None:
 def check_input(source: str) -> None:
     """Raise ValueError or OSError unless ``source`` names a file."""
     if source == "-":
-        raise ValueError("stdin has no name, which the output would get: give files")
+        raise ValueError("stdin has no name for the output: give files")
     if os.path.isdir(source):
         raise IsADirectoryError(
             f"{source} is a directory: give its files, such as {source.rstrip('/')}/*.jsonl; if "
@@ -74,7 +74,7 @@ def check_input(source: str) -> None:
             "text of several words in quotes, without -o DIR"
         )
     if not os.path.isfile(source):
-        raise ValueError(f"{source} is no regular file, and inputs are read twice: give a file")
+        raise ValueError(f"{source} is not a regular file, and inputs are read twice: give a file")
 
 
 def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Job]:
@@ -86,13 +86,13 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         kind = _kind(source)
         if kind is None:
             raise ValueError(
-                f"{source} is of an unknown format: names of files end with .txt, .jsonl, .ndjson, .json, "
-                ".csv or .tsv, which .gz, .zst, .bz2 or .xz may follow, or with .parquet; if that is a text, "
-                "give it on stdin"
+                f"{source} is of an unknown format: file names must end with .txt, .jsonl, .ndjson, .json, "
+                ".csv or .tsv, optionally followed by .gz, .zst, .bz2 or .xz, or with .parquet; if that is "
+                "a text, give it on stdin"
             )
         stem, format, compression = kind
         part = f".{shard}-of-{shards}" if shards > 1 else ""
-        # The whole name, so that a.txt and a.jsonl have outputs of their own.
+        # The whole name, so that a.txt and a.jsonl have different outputs.
         name = f"{stem}{part}{'.txt.jsonl' if format == '.txt' else format}{compression}"
         job = Job(source, os.path.join(directory, name), format, compression)
         if name in jobs and os.path.samefile(jobs[name].source, source):
@@ -105,7 +105,7 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
         jobs[name] = job
         require(job)
     if options.delimiter is not None and not any(job.format in (".csv", ".tsv") for job in jobs.values()):
-        raise ValueError(f"delimiter {options.delimiter!r} is for .csv and .tsv files, and there is none")
+        raise ValueError(f"delimiter {options.delimiter!r} is for .csv and .tsv files, but there are none")
     sources = {os.path.realpath(job.source): job.source for job in jobs.values()}
     for job in jobs.values():
         for output in (job.target,) if options.on_error == "stop" else (job.target, job.errors):
@@ -124,7 +124,7 @@ def plan(inputs: Sequence[str], directory: str, options: FileOptions) -> list[Jo
 
 
 def recorded(directory: str) -> dict[str, Any]:
-    """How the outputs in ``directory`` are made, as `claim` has recorded it; empty where it has not."""
+    """The settings of the outputs in ``directory``, as recorded by `claim`; empty if not recorded."""
     path = os.path.join(directory, SETTINGS)
     try:
         with open(path, "rb") as file:
@@ -136,9 +136,9 @@ def recorded(directory: str) -> dict[str, Any]:
 
 
 def claim(directory: str, task: Task, options: FileOptions, jobs: Sequence[Job]) -> None:
-    """Record in ``directory`` how its outputs are made, if that is not done.
+    """Record the settings of the outputs in ``directory``, unless recorded.
 
-    Of processes that begin at once, one records, and the others compare: see `check_settings`.
+    If several processes start at once, one records and the others compare: see `check_settings`.
     """
     check_settings(directory, task, options, jobs)
     values = {"model": task.model.name, **settings(task, options)}
@@ -148,34 +148,34 @@ def claim(directory: str, task: Task, options: FileOptions, jobs: Sequence[Job])
 
 
 def check_settings(directory: str, task: Task, options: FileOptions, jobs: Sequence[Job]) -> None:
-    """Raise ValueError if outputs in ``directory`` are, or may be, made otherwise.
+    """Raise ValueError if outputs in ``directory`` have, or may have, other settings.
 
-    Existing outputs count as finished, so all in a directory must be made alike.
+    Existing outputs count as finished, so all in a directory must have the same settings.
     """
     found, mine = recorded(directory), settings(task, options)
     if not found:
         for job in jobs:
             if os.path.lexists(job.target):
                 raise ValueError(
-                    f"{job.target} is there, but was not made by this command: choose another directory"
+                    f"{job.target} exists, but was not made by this command: choose another directory"
                 )
         return
     # As JSON, in which true and the token id 1 differ.
     names = [name for name, value in mine.items() if json.dumps(found.get(name)) != json.dumps(value)]
     if not names:
         return
-    # Those of another task differ in nearly all.
+    # Settings of another task differ in nearly everything.
     names = names[:1] if names[0] == "task" else names
-    # A seed may be drawn anew because of another difference.
+    # A random seed may differ because of another difference.
     names = [name for name in names if name != "seed"] or names
     told = "; ".join(f"{name} was {found.get(name)!r}, now {mine[name]!r}" for name in names)
     raise ValueError(
-        f"{directory} holds outputs of other settings ({told}): choose another directory, or remove it"
+        f"{directory} holds outputs with other settings ({told}): choose another directory, or remove it"
     )
 
 
 def settings(task: Task, options: FileOptions) -> dict[str, Any]:
-    """All that outputs depend on besides their inputs, as JSON has it."""
+    """Everything besides their inputs that outputs depend on, as JSON."""
     model = task.model
     of_files = ("text_field", "lines", "on_error", "delimiter", "prefix")
     values = {
@@ -193,7 +193,7 @@ def settings(task: Task, options: FileOptions) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _sha256(tokenizer: Tokenizer) -> str | None:
-    """Of a tokenizer as a packed file has it, wherever it was read; None if it cannot be packed."""
+    """The hash of a tokenizer in packed form, wherever it was read; None if it cannot be packed."""
     import hashlib
 
     packed = tokenizer.packed()
@@ -203,13 +203,13 @@ def _sha256(tokenizer: Tokenizer) -> str | None:
 
 
 def discard_journals(jobs: Iterable[Job]) -> None:
-    """Remove what a process that was killed at the very end has left beside finished outputs."""
+    """Remove files that a process killed at the very end left beside finished outputs."""
     for job in jobs:
         Journal(job).remove()
 
 
 def survey(job: Job, options: FileOptions, task: Task) -> int:
-    """Read and check a file, and return the size of the work, as `Task.size` has it."""
+    """Read and check a file, and return the size of the work, as in `Task.size`."""
     return sum(task.size(record.text) for record in read(job, options, text_only=True, check=task.check))
 
 
@@ -219,7 +219,7 @@ class Totals:
 
     records: int = 0
     resumed: int = 0
-    """Those of the records that an earlier run had computed; tokens and bytes are of the others."""
+    """The records that an earlier run had computed; tokens and bytes exclude these."""
     empty: int = 0
     truncated: int = 0
     faults: int = 0
@@ -239,10 +239,10 @@ def perform(
     task: Task,
     advance: Callable[[int, int | None], object] = lambda *_: None,
 ) -> Totals:
-    """Do what is to be done with the records of a file; the output appears once it is complete.
+    """Process the records of a file; the output appears once it is complete.
 
-    Bad records, unless they stop the work, are listed in ``job.errors``, which appears before it. What an
-    earlier run had computed when it was stopped is taken from its journal.
+    Bad records, unless they stop the work, are listed in ``job.errors``, which appears before it. Results
+    that an earlier run had computed before it was stopped come from its journal.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def perform(
     Raises
     ------
     ValueError, OSError
-        As from `survey`, or the output cannot be written. There is no output then.
+        As from `survey`, or the output cannot be written. Then there is no output.
     """
     totals, begin = Totals(), perf_counter()
     journal = Journal(job, task.columns, settings(task, options))
@@ -285,7 +285,7 @@ def perform(
 
 @contextlib.contextmanager
 def _appearing(path: str) -> Iterator[Any]:
-    """A file of bytes: a name that is there after a crash stands for all of the contents."""
+    """A file of bytes: if its name exists after a crash, its contents are complete."""
     with replacing(path, binary=True, take_over=True) as out:
         yield out
         out.flush()
@@ -294,7 +294,7 @@ def _appearing(path: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _listed(job: Job, options: FileOptions, totals: Totals) -> Iterator[Callable[[Record], object]]:
-    """What writes and counts bad records; their file is there before the output is, unless there are none."""
+    """Writes and counts bad records; their file, if any, appears before the output."""
     if options.on_error == "stop":
         yield lambda _: None
         return

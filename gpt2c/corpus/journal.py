@@ -1,4 +1,4 @@
-"""What has been computed for an output that is not complete: a run that goes on need not compute it again."""
+"""A journal of results for an unfinished output: a resumed run need not compute them again."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """A context manager around the making of an output, whose file nobody else writes meanwhile.
+    """A context manager around the writing of an output, with exclusive access to the journal.
 
-    The first line is the hash of the settings: a journal of others is of no use. Each further line is the
-    hash of a record's text and what came of it, which depends on nothing else, so that an input that has
-    changed does no harm. A line that was not finished, as the process was killed, does not count. Numbers
-    keep all their bits.
+    The first line is the hash of the settings: a journal with others is useless. Each further line is the
+    hash of a record's text and its results, which depend on nothing else, so that a changed input does no
+    harm. A line that was not finished because the process was killed does not count. Numbers keep all their
+    bits.
 
     Parameters
     ----------
     job : Job
     columns : iterable of str
-        Of the rows.
+        The columns of the rows.
     settings : mapping
-        What the rows depend on besides the texts.
+        Everything besides the texts that the rows depend on.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Journal:
         self._columns = [*columns]
         self._head = f'"{blake2b(json.dumps(dict(settings)).encode()).hexdigest()}"\n'.encode()
         directory, name = os.path.split(job.target)
-        # Readers of data sets skip names that begin with _.
+        # Readers of data sets skip names that start with _.
         self.path = os.path.join(directory, f"_{name}.journal")
 
     def __enter__(self) -> Journal:
@@ -50,7 +50,9 @@ class Journal:
             self._opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise OSError(f"{self.path} is a link, which is never written through: remove it") from None
+                raise OSError(
+                    f"{self.path} is a link, and gpt2c never writes through links: remove it"
+                ) from None
             raise
         return self
 
@@ -63,7 +65,7 @@ class Journal:
             self.remove()
 
     def remove(self) -> None:
-        """Forget it, once the output is there; it need not exist."""
+        """Remove it, once the output exists; it need not exist itself."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
@@ -72,7 +74,7 @@ class Journal:
         records: Iterable[Record],
         rows: Callable[[Iterable[tuple[Record, Any]]], Done],
     ) -> Iterator[tuple[Record, list[Row], bool]]:
-        """Records with what came of them, and whether that is new: else it was written here already."""
+        """Records with their results, and whether these are new or were already in the journal."""
         records = iter(records)
         rest: Iterable[Record] = records
         size = len(self._head)
@@ -98,7 +100,7 @@ class Journal:
             yield record, found, True
 
     def _lines(self) -> Iterator[tuple[bytes, str, list[Row]]]:
-        """Each line that is whole, with the hash and the rows that it tells."""
+        """Each complete line, with its hash and rows."""
         with open(self._opened, "rb", closefd=False) as file:
             if file.readline() != self._head:
                 return
@@ -114,7 +116,7 @@ class Journal:
 
 
 def _digest(record: Record) -> str:
-    """The hash of a text; null has its own."""
+    """The hash of a text; null has its own hash."""
     text = b"" if record.text is None else b"\0" + record.text.encode()
     return blake2b(text, digest_size=8).hexdigest()
 

@@ -15,7 +15,7 @@ from .tasks import Row
 
 __all__ = ["read_json", "read_jsonl", "read_txt", "write_json", "write_jsonl"]
 
-# Bytes of a JSON array that are read at once.
+# Bytes of a JSON array to read at once.
 CHUNK = 1 << 18
 BLANK = " \t\r\n"
 
@@ -24,7 +24,7 @@ BLANK = " \t\r\n"
 
 
 def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
-    """The file as one record, or each of its lines; each goes out as a JSON object."""
+    """The file as one record, or each of its lines; each is written as a JSON object."""
     lines = byte_lines(job)
     for several in ([line] for line in lines) if options.lines else [lines]:
         pieces: list[str] = []
@@ -42,21 +42,21 @@ def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
 
 
 def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
-    """A record for each line that is not blank. Errors name the line, such as one that is cut off."""
+    """A record for each line that is not blank. Errors name the line, such as a truncated one."""
     blank = (MARK + BLANK).encode()
     lines = ((place, line.rstrip(BLANK.encode())) for place, line in byte_lines(job) if line.strip(blank))
     return _records(lines, job, options)
 
 
 def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
-    """A record for each element of an array, or each line, whichever the file is made of."""
+    """A record for each element of an array, or each line, depending on the file."""
     if not _is_array(job):
         return _lines_of_json(job, options)
     return _records(((place, data.strip(BLANK.encode())) for place, data in _elements(job)), job, options)
 
 
 def _lines_of_json(job: Job, options: FileOptions) -> Iterator[Record]:
-    """Those of a .json file, whose first line may be the beginning of something else."""
+    """The lines of a .json file, whose first line may be the start of something else."""
     for record in read_jsonl(job, options, False):
         fault = record.fault
         if fault is not None and fault.place.number == 1 and fault.field is None:
@@ -66,7 +66,7 @@ def _lines_of_json(job: Job, options: FileOptions) -> Iterator[Record]:
 
 
 def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOptions) -> Iterator[Record]:
-    """A record for each JSON object; its original is its spelling."""
+    """A record for each JSON object; its original is its text in the file."""
     field = options.text_field
     first: dict[str, Any] = {}
     found = False
@@ -92,7 +92,7 @@ def _records(objects: Iterable[tuple[Place, bytes]], job: Job, options: FileOpti
         if job.format == ".json" and inside:
             raise ValueError(
                 f"{job.source}: no record has a field {field!r}; if the records are in {inside[0]!r}, write "
-                f"them into a file of their own, such as with jq '.{inside[0]}'"
+                f"them into a separate file, for example with jq '.{inside[0]}'"
             )
         raise missing_field(job.source, "no record has a field", field, first)
 
@@ -106,17 +106,17 @@ def _parsed(spelling: str, place: Place) -> dict[str, Any]:
         reason = f"not JSON: {error.msg}, at character {error.pos}" + (f", near {near}" if near else "")
         raise Fault(place, reason) from None
     except RecursionError:
-        raise Fault(place, "JSON too deep to be read") from None
+        raise Fault(place, "JSON nested too deeply") from None
     if not isinstance(record, dict):
         unit = "element" if place.unit == "record" else place.unit
         raise Fault(
-            place, f"each {unit} must be a JSON object, {{...}}; it begins with {spelled(spelling, 20)}"
+            place, f"each {unit} must be a JSON object, {{...}}; it starts with {spelled(spelling, 20)}"
         )
     return record
 
 
 def _looked_up(record: dict[str, Any], field: str) -> tuple[bool, Any]:
-    """Whether there is a field, and its value: "a.b" is the field b of the field a, if none is called so."""
+    """Whether there is a field, and its value: "a.b" is the field b of the field a, if none has that name."""
     if field in record:
         return True, record[field]
     head, _, rest = field.partition(".")
@@ -125,7 +125,7 @@ def _looked_up(record: dict[str, Any], field: str) -> tuple[bool, Any]:
 
 
 def _wrong(value: Any) -> str | None:
-    """Why ``value`` cannot be scored, or None if it can, as a text or as none."""
+    """Why ``value`` cannot be scored, or None if it can, as a text or null."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -133,7 +133,7 @@ def _wrong(value: Any) -> str | None:
     try:
         check_text(value)
     except TokenizerError:
-        return "has half a surrogate pair (\\ud800 to \\udfff): no Unicode"
+        return "has half a surrogate pair (\\ud800 to \\udfff): not Unicode"
     return None
 
 
@@ -141,7 +141,7 @@ _BETWEEN = re.compile(r"[ \t\r\n]*[{:,]?[ \t\r\n]*")
 
 
 def _spelling(record: str, field: str) -> str:
-    """How a JSON object spells the value that `_looked_up` finds."""
+    """The text in a JSON object of the value that `_looked_up` finds."""
 
     def after(at: int) -> int:
         match = _BETWEEN.match(record, at)
@@ -161,13 +161,13 @@ def _spelling(record: str, field: str) -> str:
 
 # ---- arrays
 
-# In UTF-8, bytes below 128 are nothing but these characters. A string ends with its line, whatever is wrong.
+# In UTF-8, bytes below 128 are always these characters. A string ends with its line, even a broken one.
 _OUTSIDE = re.compile(rb'["\[\]{},]')
 _INSIDE = re.compile(rb'["\n]|\\.?', re.DOTALL)
 
 
 def _chunks(job: Job) -> Iterator[bytes]:
-    """The pieces of a file that are not empty, without what may stand before JSON."""
+    """The non-empty pieces of a file, without a byte order mark or white space before JSON."""
     size = 0
     before: bytes | None = MARK.encode()
     with unpacked(job, lambda: f"after byte {size}") as file:
@@ -186,9 +186,9 @@ def _is_array(job: Job) -> bool:
 
 
 def _elements(job: Job) -> Iterator[tuple[Place, bytes]]:
-    """The elements of an array as they are spelled; only one and a chunk are in memory."""
+    """The elements of an array as text; only one and a chunk are in memory."""
     chunks = _chunks(job)
-    # The element in work begins at start; what is before at has been looked through.
+    # The current element begins at start; everything before at has been scanned.
     data, start, at = next(chunks), 1, 1
     depth, quoted, number = 0, False, 0
     while True:
@@ -198,7 +198,7 @@ def _elements(job: Job) -> Iterator[tuple[Place, bytes]]:
         if match is None or token == b"\\":
             chunk = next(chunks, None)
             if chunk is None:
-                raise ValueError(f"{job.source}: cut off after record {number}: the array has no end")
+                raise ValueError(f"{job.source}: truncated after record {number}: the array has no end")
             at = (match.start() if match else len(data)) - start
             data, start = data[start:] + chunk, 0
             continue
@@ -218,14 +218,14 @@ def _elements(job: Job) -> Iterator[tuple[Place, bytes]]:
             if token != b",":
                 break
     if token == b"}" or data[start:].strip() or any(chunk.strip() for chunk in chunks):
-        raise ValueError(f"{job.source}: the array ends after record {number}, but the file goes on")
+        raise ValueError(f"{job.source}: the array ends after record {number}, but the file continues")
 
 
 # ---- written
 
 
 def _extended(record: Record, row: Row, names: dict[str, str]) -> str:
-    """A JSON object, copied as it is, with further fields."""
+    """A JSON object, copied unchanged, with further fields."""
     added = json.dumps({names[column]: value for column, value in row.items()}, ensure_ascii=False)
     fields = record.original[:-1]
     # One of several lines ends with a line break.
@@ -235,7 +235,7 @@ def _extended(record: Record, row: Row, names: dict[str, str]) -> str:
 
 
 def write_jsonl(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
-    """Append the new fields to each JSON object, on a line of its own."""
+    """Append the new fields to each JSON object, on its own line."""
     for record, rows in done:
         for row in rows:
             out.write(f"{_extended(record, row, options.names)}\n".encode())

@@ -1,4 +1,4 @@
-"""Files of bytes, plain or compressed: what is in them, their lines with places, and compressed outputs."""
+"""Files of bytes, plain or compressed: their contents, their lines with places, and compressed outputs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .records import Fault, Job, Place, not_utf8
 __all__ = ["COMPRESSIONS", "byte_lines", "compressed", "load_library", "text_of", "unpacked"]
 
 COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
-"""The endings of names of compressed files, and that of others."""
+"""The suffixes of compressed files, and the empty one of others."""
 
 MARK = "\ufeff"
-"""The byte order mark, with which Windows marks UTF-8."""
+"""The byte order mark that Windows puts before UTF-8."""
 
 
 @contextlib.contextmanager
 def unpacked(job: Job, where: Callable[[], str]) -> Iterator[IO[bytes]]:
-    """A file, decompressed as it is read; ``where`` tells for errors how far that was."""
+    """A file, decompressed as it is read; ``where`` returns the position, for errors."""
     library = load_library(job)
     damages = [getattr(library, name) for name in ("LZMAError", "ZstdError") if hasattr(library, name)]
     opening = partial(library.open, job.source, "rb")
     if job.compression == ".zst":
         window = library.DecompressionParameter.window_log_max
-        # Of any size; `zstd --long` makes larger ones than are read by default.
+        # A window of any size; `zstd --long` uses larger ones than the default limit.
         opening = partial(opening, options={window: window.bounds()[1]})
-    # Not even a frame: commands that failed, or had nothing to write, leave such archives.
+    # No frame at all: failed commands, or those with nothing to write, leave such archives.
     if not os.path.getsize(job.source):
         opening = partial(open, os.devnull, "rb")
     elif job.compression == "":
@@ -48,7 +48,7 @@ def unpacked(job: Job, where: Callable[[], str]) -> Iterator[IO[bytes]]:
             # An error of the system, not of the file.
             if getattr(error, "errno", None) is not None:
                 raise
-            raise ValueError(f"{job.source}: the file is damaged or cut off {where()}: {error}") from None
+            raise ValueError(f"{job.source}: the file is damaged or truncated {where()}: {error}") from None
 
 
 def byte_lines(job: Job) -> Iterator[tuple[Place, bytes]]:
@@ -60,7 +60,7 @@ def byte_lines(job: Job) -> Iterator[tuple[Place, bytes]]:
 
 
 def text_of(data: bytes, place: Place) -> str:
-    """A line or an element as text, without a byte order mark; raises Fault if it is none."""
+    """A line or an element as text, without a byte order mark; raises Fault if it is not text."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -70,7 +70,7 @@ def text_of(data: bytes, place: Place) -> str:
 
 @contextlib.contextmanager
 def compressed(out: IO[bytes], job: Job) -> Iterator[Any]:
-    """``out``, or what compresses into it; the same bytes every time."""
+    """``out``, or a writer that compresses into it, always to the same bytes."""
     if job.compression == "":
         yield out
         return
@@ -80,7 +80,7 @@ def compressed(out: IO[bytes], job: Job) -> Iterator[Any]:
     else:
         packing = library.open(out, "wb")
     with packing as packed:
-        # Without any write ZstdFile writes no frame, which readers refuse.
+        # Without any write ZstdFile writes no frame, and readers refuse the file.
         packed.write(b"")
         yield packed
 
@@ -94,5 +94,5 @@ def load_library(job: Job) -> Any:
             raise ImportError(
                 f'{job.source}: before Python 3.14, .zst files need backports.zstd: pip install "gpt2c[zstd]"'
             ) from None
-    # Deferred, because some Pythons are built without one or the other.
+    # Deferred, because some Pythons lack one or the other.
     return import_module({"": "io", ".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}[job.compression])

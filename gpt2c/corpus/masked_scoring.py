@@ -56,7 +56,7 @@ class MaskedScoring:
         return len((text or "").encode("utf-8"))
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """One row of each text."""
+        """One row per text."""
         for some in portions((key, self._read(text)) for key, text in texts):
             readings = (("a text", reading) for _, reading in some if reading is not None)
             found = masked_scores(self.model, readings, self._options, within_word=self._within_word)
@@ -65,11 +65,11 @@ class MaskedScoring:
                 yield key, [{**summary(score), "truncated": reading is not None and reading.truncated}]
 
     def _read(self, text: Any) -> Reading | None:
-        """A text with tokens of its own; None if it has none."""
+        """A text that has tokens; None if it has none."""
         reading = None if text is None else read(self.model, text, "a text", self._options)
         return reading if reading is not None and reading.own.stop > reading.own.start else None
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """Of the one row."""
+        """The summary of the row."""
         [row] = rows
         return Counts(row["logprob"] is None, row["truncated"], row["n_tokens"], row["n_bytes"] or 0)

@@ -22,9 +22,9 @@ from .records import (
 
 __all__ = ["arrow_types", "load_parquet", "read_parquet", "write_parquet"]
 
-# Records that are decoded at once.
+# Records to decode at once.
 BATCH = 128
-# Bytes: row groups are those of the input, divided where they are larger.
+# Bytes: row groups are those of the input, split if larger.
 ROW_GROUP = 64 << 20
 
 
@@ -58,7 +58,7 @@ def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
 
     field = options.text_field
     refuse_collision(schema.names, options, job.source)
-    # As in JSON, a column that has the whole name comes first.
+    # As in JSON, a column with the whole name takes precedence.
     path = [field] if field in schema.names else field.split(".")
     fields = pa.struct(list(schema))
     for name in path:
@@ -77,7 +77,7 @@ def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
         pa.binary_view(),
     )
     if kind not in texts:
-        raise ValueError(f"{job.source}: the column {field!r} holds {kind}, and texts are needed")
+        raise ValueError(f"{job.source}: the column {field!r} holds {kind}; needed: texts")
     return path
 
 
@@ -87,7 +87,7 @@ def _open(job: Job) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        # Pages are read and decoded as they are needed.
+        # Pages are read and decoded as needed.
         with load_parquet(job.source).ParquetFile(job.source, buffer_size=1 << 20, pre_buffer=False) as file:
             yield file
     except pa.ArrowNotImplementedError as error:
@@ -96,7 +96,7 @@ def _open(job: Job) -> Iterator[Any]:
         # An error of the system, not of the file.
         if getattr(error, "errno", None) is not None:
             raise
-        raise ValueError(f"{job.source}: not a whole Parquet file: {error}") from None
+        raise ValueError(f"{job.source}: not a complete Parquet file: {error}") from None
 
 
 def write_parquet(out: IO[bytes], job: Job, options: FileOptions, done: Done) -> None:
@@ -140,7 +140,7 @@ def write_parquet(out: IO[bytes], job: Job, options: FileOptions, done: Done) ->
 
 
 def arrow_types() -> dict[type, Any]:
-    """The types of Arrow for those of the columns of a task."""
+    """The Arrow types for the columns of a task."""
     import pyarrow as pa
 
     numbers = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.float32())}

@@ -1,4 +1,4 @@
-"""What is read from a file of texts and written to its output: jobs, options, records."""
+"""Types for reading texts from files and writing outputs: jobs, options, records."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ __all__ = [
 ]
 
 ON_ERROR = ("stop", "null", "skip")
-"""What `FileOptions.on_error` may be."""
+"""The values of `FileOptions.on_error`."""
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How records are read, and written with what comes of their texts.
+    """How records are read, and written with their results.
 
     Attributes
     ----------
     text_field : str
-        The field, or column, that holds the text; "a.b" is the field b of a, unless one is called so.
+        The field, or column, that holds the text; "a.b" is the field b of a, unless a field has that name.
     lines : bool
         Whether each line of a .txt file is a text, rather than the file.
     on_error : str
-        What a bad record does: "stop" the work; or it is kept as one without a text ("null"; one that cannot
-        be copied is left out) or left out ("skip"), and listed in a file.
+        The effect of a bad record: "stop" the work; "null" keeps it without a text (and leaves it out if it
+        cannot be copied); "skip" leaves it out. The last two list it in a file.
     delimiter : str, optional
-        What separates the fields of .csv and .tsv files; None finds it.
+        The delimiter of .csv and .tsv files; None detects it.
     prefix : str
-        What the names of the new fields begin with.
+        The prefix of the names of the new fields.
     shard : (int, int)
         (i, n) takes records i, i + n, i + 2 n, … of every file, counted from 1.
     columns : mapping of str to type
-        The new fields, as of `gpt2c.corpus.tasks.Task`.
+        The new fields, as in `gpt2c.corpus.tasks.Task`.
     """
 
     text_field: str = "text"
@@ -60,15 +60,15 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         if not f"{self.prefix}x".isidentifier():
-            raise ValueError(f"prefix must be made of letters, digits and _; got {self.prefix!r}")
+            raise ValueError(f"prefix must be made of letters, digits and _, not {self.prefix!r}")
         if self.on_error not in ON_ERROR:
-            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}; got {self.on_error!r}")
-        # The scores are appended as they are, so it cannot be a part of a number.
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {self.on_error!r}")
+        # Scores are appended without quotes, so it cannot be part of a number.
         if self.delimiter is not None and (
             len(self.delimiter) != 1 or self.delimiter.isalnum() or self.delimiter in "\"'+-._\r\n\0"
         ):
             raise ValueError(
-                f"delimiter must be one character, such as ';' or a tab, and none of a number or name; got "
+                f"delimiter must be one character, such as ';' or a tab, and none of a number or name, not "
                 f"{self.delimiter!r}"
             )
 
@@ -95,11 +95,11 @@ class Job(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a record is in its file, for errors."""
+    """The place of a record in its file, for errors."""
 
     source: str
     unit: str
-    """What is counted: "line", "row" or "record"."""
+    """The unit counted: "line", "row" or "record"."""
     number: int
     """From 1."""
 
@@ -109,7 +109,7 @@ class Place(NamedTuple):
 
 
 class Fault(ValueError):
-    """What is wrong with one record, which others of its file can do without."""
+    """A fault of one record that does not affect the others of its file."""
 
     def __init__(self, place: Place, reason: str, field: str | None = None) -> None:
         super().__init__(f"{place}: {'' if field is None else f'{field!r} '}{reason}")
@@ -122,12 +122,12 @@ class Record(NamedTuple):
     place: Place
     text: str | None
     original: Any
-    """None if it cannot be copied, as there is a fault."""
+    """None if a fault prevents copying it."""
     fault: Fault | None = None
 
 
 Done = Iterator[tuple[Record, list[Row]]]
-"""Records, each with what came of it: the rows to write."""
+"""Records, each with its results: the rows to write."""
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
@@ -136,7 +136,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
 
 
 def spelled(text: str, size: int = 60) -> str:
-    """The beginning of what a file says, as it says it, but for control characters."""
+    """The start of a file's content, unchanged except for control characters."""
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:size])
     return shown + "…" * (len(text) > size)
 
@@ -151,6 +151,6 @@ def refuse_collision(fields: Iterable[str], options: FileOptions, place: Place |
 
 
 def missing_field(place: Place | str, what: str, field: str, fields: Iterable[str]) -> ValueError:
-    """The error for a text field that is not there, with the names of some that are."""
+    """The error for a missing text field, with the names of some existing ones."""
     known = ", ".join(map(repr, islice(fields, 20)))
     return ValueError(f"{place}: {what} {field!r}: choose with --text-field, such as {known}")

@@ -1,4 +1,4 @@
-"""What is done with every text of a table: it is scored, classified, or continued."""
+"""The tasks for every text of a table: scoring, classifying, or generating."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Row = dict[str, Any]
-"""What is found out about a text, by the names of `Task.columns`."""
+"""The results for a text, by the names of `Task.columns`."""
 
 _BIASES = ("logit_bias", "sequence_bias")
 _OBJECTS = ("logits_processor", "token_bitmask", "edits", "names_filter", "trace", "deadline", "draft")
@@ -54,7 +54,7 @@ SCORES = {**SUMMARY, "truncated": bool}
 
 
 class Counts(NamedTuple):
-    """What the rows of one text add to the summary."""
+    """The contribution of one text's rows to the summary."""
 
     empty: bool
     """Whether there was nothing to do."""
@@ -66,37 +66,37 @@ class Counts(NamedTuple):
 
 
 class Task(Protocol):
-    """What is done with texts, with which model, and what comes of it."""
+    """A task for texts, with its model and its results."""
 
     model: LoadedModel
     doing: str
-    """What is done, as in "scoring"."""
+    """The activity, as in "scoring"."""
     unit: str
-    """What `size` counts."""
+    """The unit of `size`."""
     without: str
-    """What is said of a record with nothing to do."""
+    """The phrase for a record with nothing to do."""
     seed: int | None
-    """What draws are made with, if any are."""
+    """The seed for sampling, if any."""
 
     @property
     def columns(self) -> Mapping[str, type]:
-        """The names of what is found out, and their types: bool, int, float, str, or list of float32."""
+        """The names of the results, and their types: bool, int, float, str, or list of float32."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What results depend on, besides model and text, as JSON has it."""
+        """Everything besides model and text that results depend on, as JSON."""
 
     def check(self, text: Any) -> None:
-        """Raise ValueError if nothing can be done with this text, for what it is."""
+        """Raise ValueError if this text cannot be processed."""
 
     def size(self, text: str | None) -> int:
-        """How much work a text is, roughly: bytes of text to score, or prompts to continue."""
+        """A rough measure of a text's work: bytes of text to score, or prompts to continue."""
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """What comes of texts, in order: at least one row of each; a text is a string, token ids or None."""
+        """The results of texts, in order: at least one row each; a text is a string, token ids or None."""
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """What to say of the rows of a text."""
+        """The summary of the rows of a text."""
 
 
 class Scoring:
@@ -106,7 +106,7 @@ class Scoring:
     ----------
     model : LoadedModel
     max_tokens : int, optional
-        Longer texts are cut to this many tokens.
+        Longer texts are truncated to this many tokens.
     **options
         As for ``GPT2.score``; but without ``stride`` and ``min_context`` the stride is half of the window, so
         that texts may have any length.
@@ -123,7 +123,7 @@ class Scoring:
             options["stride"] = default_stride(model, options.get("window"))
         self.model, self._max_tokens, self._options = model, max_tokens, options
         checked = ScoringOptions.checked(model, **options)
-        # What is missing is said before the long work.
+        # Report missing tokens before the long work.
         if checked.bos is True:
             _ = model.start_ids
         self.settings = {
@@ -135,17 +135,17 @@ class Scoring:
         """Every text can be scored."""
 
     def size(self, text: str | None) -> int:
-        """Bytes, as far as they are scored."""
+        """The bytes that are scored."""
         size = len((text or "").encode("utf-8"))
         return size if self._max_tokens is None else min(size, 4 * self._max_tokens)
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """One row of each text."""
+        """One row per text."""
         for key, score, cut in score_rows(self.model, texts, max_tokens=self._max_tokens, **self._options):
             yield key, [{**summary(score), "truncated": cut}]
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """Of the one row."""
+        """The summary of the row."""
         [row] = rows
         return Counts(row["logprob"] is None, row["truncated"], row["n_tokens"], row["n_bytes"] or 0)
 
@@ -181,7 +181,7 @@ class Classifying:
         self.columns: Mapping[str, type] = label_columns(head)
         self.model, self._options = model, check_options(model, max_tokens=max_tokens, special=special)
         check_room(model, self._options)
-        # What the head is, config.json says, and not the weights.
+        # The head is described by config.json, not by the weights.
         self.settings = {**self._options._asdict(), **dataclasses.asdict(head)}
 
     def check(self, text: Any) -> None:
@@ -193,7 +193,7 @@ class Classifying:
         return int(text is not None)
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """One row of each text."""
+        """One row per text."""
         for some in portions((key, self._read(text)) for key, text in texts):
             found = classifications(self.model, (reading for _, reading in some if reading is not None))
             for key, reading in some:
@@ -212,13 +212,13 @@ class Classifying:
         return plain({name: row[name] for name in self.columns})
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """Of the one row."""
+        """The summary of the row."""
         [row] = rows
         return Counts(row["n_tokens"] == 0, row["truncated"], row["n_tokens"], 0)
 
 
 def portions(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """`TEXTS_AT_ONCE` items at a time. An error in taking the next one comes after those before it."""
+    """`TEXTS_AT_ONCE` items at a time. Errors come after earlier results."""
     some: list[Item] = []
     try:
         for item in items:
@@ -248,7 +248,7 @@ def continuation_columns(options: SamplingOptions) -> dict[str, type]:
 
 
 def check_seed(options: SamplingOptions) -> None:
-    """Raise ValueError if work that is done again would give other continuations."""
+    """Raise ValueError if repeated work would give other continuations."""
     if options.seed is None and not options.greedy:
         raise ValueError("temperature needs a seed here, so that repeated work gives the same result")
 
@@ -260,7 +260,7 @@ class Generating:
     ----------
     model : LoadedModel
     options : SamplingOptions
-        A seed is needed where chance plays a part, so that work done again gives the same.
+        Sampling needs a seed, so that repeated work gives the same texts.
     """
 
     doing, unit, without = "generating", "prompts", "without a prompt"
@@ -268,14 +268,16 @@ class Generating:
     def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
         check_seed(options)
         if options.trace or options.names_filter != ():
-            raise ValueError("trace and names_filter keep what no column can hold: use model.generate")
+            raise ValueError(
+                "trace and names_filter record values that no column can hold: use model.generate"
+            )
         if options.deadline.seconds is not None:
-            raise ValueError("a deadline would leave a different part undone each time: use model.generate")
+            raise ValueError("a deadline would end texts at a different point each time: use model.generate")
         most = model.config.n_ctx
         if options.max_new_tokens > most and options.overflow != "slide":
             raise ContextLengthError(
                 f"max_new_tokens is {options.max_new_tokens}, but the model has {most} positions: no prompt "
-                "leaves so much room; lower it (-n), or use overflow='slide' "
+                "leaves that much room; lower it (-n), or use overflow='slide' "
                 "(--overflow slide)"
             )
         self.model, self.options = model, options
@@ -288,7 +290,7 @@ class Generating:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The options that JSON can hold: functions are given in Python only."""
+        """The options that JSON can hold: functions can be passed only in Python."""
         given = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
         biases = {name: [[key, value] for key, value in given[name].items()] for name in _BIASES}
         if self.options.watermarking_config is not None:
@@ -304,7 +306,7 @@ class Generating:
         return int(text is not None)
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """The continuations of each text, best first where they were searched for."""
+        """The continuations of each text, best first for beam search."""
         for key, results, cut in generate_rows(self._job, texts):
             yield key, [self._row(result, cut) for result in results] or [self._no_row()]
 
@@ -324,6 +326,6 @@ class Generating:
         return {name: nothing.get(name) for name in self.columns}
 
     def count(self, rows: Sequence[Row]) -> Counts:
-        """Of all continuations together."""
+        """The summary of all continuations."""
         tokens = sum(row["continuation_tokens"] for row in rows)
         return Counts(rows[0]["continuation"] is None, rows[0]["prompt_truncated"], tokens, 0)

@@ -1,4 +1,4 @@
-"""What an encoder-decoder model writes for every text of a table."""
+"""The output of an encoder-decoder model for every text of a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Translating(Generating):
     options : SamplingOptions
         As for `Generating`.
     limited : bool
-        Whether ``max_new_tokens`` counts; else it is the model's own.
+        Whether ``max_new_tokens`` applies; otherwise the model's own limit does.
     """
 
     def __init__(self, model: EncoderDecoder, options: SamplingOptions, *, limited: bool = True) -> None:
@@ -44,6 +44,6 @@ class Translating(Generating):
         read(self.model.encoder, text, "a text", self._reading)
 
     def rows(self, texts: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Row]]]:
-        """What is written for each text, best first where it was searched for."""
+        """The outputs for each text, best first for beam search."""
         for key, results, cut in generate_rows(self.model, self.options, texts):
             yield key, [self._row(result, cut) for result in results] or [self._no_row()]

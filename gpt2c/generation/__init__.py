@@ -1,1 +1,1 @@
-"""Continuing texts: options, what changes logits, the loop, beam search and its record."""
+"""Continuing texts: options, logits processors, the loop, beam search and its trace."""

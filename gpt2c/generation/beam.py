@@ -4,12 +4,11 @@ As in transformers (``generate`` with ``num_beams``): a text's score is the sum 
 its tokens after the options that change them; in every step the continuations of all live texts compete;
 those that end are kept, with their score divided by their number of new tokens to the power of
 ``length_penalty``, and the best ``num_beams`` of the others live on. With a temperature, continuations are
-drawn without replacement instead of taken from the top (Kool et al. 2019, arXiv 1903.06059: the greatest
-values after adding Gumbel noise are such a draw).
+sampled without replacement instead of taken from the top (Kool et al. 2019, arXiv 1903.06059: the greatest
+values after adding Gumbel noise are such a sample).
 
-All live texts read one cache of the prompt and have one of their own for what follows. A text that goes on in
-two ways needs another of these: that of a text which died, in which only what the two do not have in common
-is copied.
+All live texts read one cache of the prompt and have their own for the rest. A text that is continued in two
+ways needs another cache: it reuses that of a dead text, copying only the part in which the two differ.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ __all__ = ["Search"]
 
 @dataclass(slots=True)
 class Beam:
-    """A text that lives."""
+    """A live text."""
 
     new_ids: list[int]
-    logprobs: list[float]  # of the raw logits
+    logprobs: list[float]  # by the raw logits
     score: float  # sum of log-probabilities after the options
     cache: _engine.KVCache
 
@@ -52,7 +51,7 @@ class Hypothesis(NamedTuple):
 class Candidate(NamedTuple):
     """A token that could follow a beam."""
 
-    score: float  # of the text with it
+    score: float  # score of the text with it
     beam: int
     token: int
 
@@ -62,13 +61,13 @@ class Group:
     """Beams that compete with each other."""
 
     live: list[tuple[Beam, int]] = field(default_factory=list)
-    """Each with the place of its parent among the beams of all groups."""
+    """Each with the index of its parent among the beams of all groups."""
     hypotheses: list[Hypothesis] = field(default_factory=list)  # the best first
     done: bool = False
 
 
 class Search:
-    """The search of one prompt: what the loop (loop.py) continues as if it were one text."""
+    """The search of one prompt: the loop (loop.py) continues it like one text."""
 
     def __init__(self, job: Job, prompt: ComputedPrompt, prompt_index: int) -> None:
         self.job, self.prompt, self.prompt_index = job, prompt, prompt_index
@@ -89,33 +88,33 @@ class Search:
 
     @property
     def _open(self) -> list[Group]:
-        """The groups that are not done."""
+        """The unfinished groups."""
         return [group for group in self._groups if not group.done]
 
     @property
     def _beams(self) -> list[Beam]:
-        """The texts that live, of all groups."""
+        """The live texts of all groups."""
         return [beam for group in self._open for beam, _ in group.live]
 
     def pending(self, n_texts: int) -> list[Pending]:
-        """What every beam wants to be computed next; nothing is guessed."""
+        """The tokens to compute next for every beam; nothing is guessed."""
         beams = self._beams
         length = len(self.prompt.ids) + len(beams[0].new_ids)
         begin, seen = self.job.window(length), length - 1
         if begin == self.job.window(seen):
             return [Pending(beam.cache, np.array(beam.new_ids[-1:], np.int32), 1) for beam in beams]
-        for beam in beams:  # the positions of all that is kept change
+        for beam in beams:  # the positions of everything kept change
             beam.cache = self.job.model.new_cache()
         return [Pending(beam.cache, self._ids(beam)[begin:], 1) for beam in beams]
 
     def advance(self, rows: Sequence[np.ndarray]) -> None:
-        """Go one token further, by the logits that follow each beam: float32 [beams, n_vocab]."""
+        """Advance by one token, from the logits after each beam: float32 [beams, n_vocab]."""
         before = self._beams
         normalisers = [_engine.log_sum_exp(row) for row in rows]
         removed: list[dict[int, str] | None] = [None if self.trace is None else {} for _ in rows]
         fates: list[dict[int, str]] = [{} for _ in rows]
         logprobs: list[np.ndarray] = []
-        taken: list[int] = []  # tokens of the groups before
+        taken: list[int] = []  # tokens of earlier groups
         for group in self._open:
             at = len(logprobs)
             for place, (beam, _) in enumerate(group.live, at):
@@ -139,9 +138,7 @@ class Search:
         if not self.done:
             self._give_caches(before, self._beams)
         elif not any(group.hypotheses for group in self._groups):
-            raise ValueError(
-                "no token can be chosen: every text of the search came to where all tokens are forbidden"
-            )
+            raise ValueError("no token can be chosen: all tokens are forbidden for every text of the search")
 
     def _extend(
         self,
@@ -152,9 +149,9 @@ class Search:
         logprobs: list[np.ndarray],
         fates: list[dict[int, str]],
     ) -> list[int]:
-        """Let the beams of a group, the first of which has the place ``at``, go on by a token.
+        """Continue the beams of a group, the first of which has the index ``at``, by a token.
 
-        Returns the tokens that it took where they did not end a text.
+        Returns the chosen tokens that did not end a text.
         """
         options, size, beams = self.job.options, self._size, [beam for beam, _ in group.live]
         live: list[tuple[Beam, int]] = []
@@ -176,7 +173,7 @@ class Search:
                 ended.append(Hypothesis(score / n_new**options.length_penalty, new_ids, raw, reason))
         group.live = sorted(live, key=lambda pair: -pair[0].score)[:size]  # if drawn, in another order
         best = group.live[0][0].score if group.live else -np.inf
-        if options.num_beam_groups > 1 and candidates:  # two rules of transformers for groups alone
+        if options.num_beam_groups > 1 and candidates:  # two rules of transformers that apply only to groups
             best = candidates[0].score  # also of a text that has just ended
             whole = [one for one in ended if one.finish_reason != "length"]
             if options.early_stopping is True and len(group.hypotheses) + len(whole) >= size:
@@ -186,7 +183,7 @@ class Search:
         return taken
 
     def cut(self, reason: FinishReason) -> None:
-        """End the search, unless it has ended already; the live texts count as they are."""
+        """End the search, unless it has ended; live texts count as they are."""
         if self.done:
             return
         penalty = self.job.options.length_penalty
@@ -196,13 +193,13 @@ class Search:
                 for beam, _ in group.live
             ]
         self.done = True
-        if not self._groups:  # nothing is known yet
+        if not self._groups:  # nothing is computed yet
             self._groups = [Group(hypotheses=[Hypothesis(0.0, [], [], reason)])]
         for group in self._groups:
             group.live, group.done = [], True
 
     def results(self) -> list[Generation]:
-        """The best texts, the best first: as many as were asked for, if so many were found."""
+        """The best texts, the best first: as many as requested, or fewer if fewer were found."""
         results = []
         best = sorted((one for group in self._groups for one in group.hypotheses), key=lambda h: -h.score)
         for index, found in enumerate(best[: self.job.options.num_return_sequences]):
@@ -230,7 +227,7 @@ class Search:
     def _processed(
         self, beam: Beam, logprobs: np.ndarray, place: int, removed: dict[int, str] | None
     ) -> np.ndarray:
-        """The log-probabilities that count, of a beam's next token."""
+        """The effective log-probabilities of a beam's next token."""
         ids = self._ids(beam)
         logprobs = self.job.process(logprobs, ids, len(self.prompt.ids), removed)
         if self.job.shape is not None:
@@ -238,9 +235,9 @@ class Search:
         return logprobs if self.job.options.greedy else filtered(logprobs, self.job.options, removed)
 
     def _candidates(self, beams: list[Beam], at: int, logprobs: list[np.ndarray]) -> list[Candidate]:
-        """The best continuations of the beams from place ``at`` on by one token, or those that are drawn.
+        """The best, or sampled, one-token continuations of the beams from index ``at`` on.
 
-        The best first, and enough that as many as live on do not end the text.
+        The best first, and so many that enough of them do not end the text.
         """
         options = self.job.options
         n = max(2, 1 + len(self.job.eos)) * self._size
@@ -274,7 +271,7 @@ class Search:
         return "length" if len(new_ids) == options.max_new_tokens else None
 
     def _can_improve(self, group: Group, best: float, n_new: int) -> bool:
-        """Whether a live text, the best of which has the score ``best``, may yet beat one that ended."""
+        """Whether a live text, the best of which has the score ``best``, may still beat a finished one."""
         options = self.job.options
         if len(group.hypotheses) < self._size:
             return True
@@ -285,7 +282,7 @@ class Search:
         return best / length**options.length_penalty > group.hypotheses[-1].score
 
     def _give_caches(self, before: list[Beam], live: list[Beam]) -> None:
-        """A cache of its own for each of the beams, which hold those of their parents."""
+        """A separate cache for each of the beams, from those of their parents."""
         held = {id(beam.cache) for beam in live}
         free = [beam for beam in before if id(beam.cache) not in held]
         taken = set()
@@ -302,6 +299,6 @@ class Search:
 
 
 def _common(one: list[int], other: list[int], n_cached: int) -> int:
-    """How many positions of the caches of two texts are the same; the last token of ``other`` has none."""
+    """The number of equal positions in the caches of two texts; the last token of ``other`` has none."""
     same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
     return max(0, same + n_cached - len(one))

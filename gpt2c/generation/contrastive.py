@@ -1,11 +1,11 @@
-"""Contrastive search: probable tokens that do not say again what the text has said.
+"""Contrastive search: probable tokens that do not repeat the text.
 
-Su et al. 2022 (arXiv 2202.06417). Of the ``top_k`` most probable tokens, the candidates, the one is taken for
-which ``(1 - penalty_alpha) * p - penalty_alpha * s`` is greatest: p is its probability, s the greatest cosine
-similarity of its hidden state, what comes out of the last LayerNorm, to those of the text so far.
+Su et al. 2022 (arXiv 2202.06417). Among the ``top_k`` most probable tokens, the candidates, it chooses the
+one that maximizes ``(1 - penalty_alpha) * p - penalty_alpha * s``: p is its probability, s the greatest
+cosine similarity of its hidden state, the output of the last LayerNorm, to those of the text so far.
 
-So candidates are computed before one of them is chosen: a pass has a row for each, and the row of the one
-that is chosen has the logits for the next candidates.
+So candidates are computed before one is chosen: a pass has a row for each, and the chosen one's row has the
+logits for the next candidates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Contrastive(Text):
     def __init__(self, job: Job, prompt: ComputedPrompt, prompt_index: int, sample_index: int) -> None:
         super().__init__(job, prompt, prompt_index, sample_index)
         self._directions = Directions(job.model)
-        self._caches: list[KVCache] = []  # of a candidate each; they hold the same text
+        self._caches: list[KVCache] = []  # one per candidate; they hold the same text
         self._text_directions = np.empty((0, job.model.config.n_embd))  # with room for those to come
         self._streams: list[np.ndarray] = []  # of the candidates, from the latest pass
         self._logits = np.empty(0, np.float32)  # of the next token
@@ -42,7 +42,7 @@ class Contrastive(Text):
         self._probabilities = np.empty(0)
 
     def start(self) -> None:
-        """Find the first candidates by the prompt's logits."""
+        """Find the first candidates from the prompt's logits."""
         logits = self.prompt.logits
         assert logits is not None  # the loop has computed the prompt
         self._tokens = self.prompt.ids
@@ -87,7 +87,7 @@ class Contrastive(Text):
     def _find_candidates(self, logits: np.ndarray) -> None:
         """The most probable tokens, and their probabilities after the options that change them."""
         job, ids = self.job, self._tokens[: self._length]
-        self._logits = logits.copy()  # the others of its pass can go
+        self._logits = logits.copy()  # so that the rest of its pass can be freed
         self._removed = None if self.trace is None else {}
         processed = job.process(logits, ids, len(self.prompt.ids), self._removed)
         if job.shape is not None:

@@ -1,9 +1,9 @@
-"""The ways to write the end of a text in tokens, where its last word may be unfinished.
+"""The ways to tokenize the end of a text whose last word may be unfinished.
 
-The tokens before the last word stay. For the bytes w of that word, the probability that the text goes on with
-w is the sum over all sequences of tokens of which the last one is the first to reach the end of w. Such a
-sequence is a way to cover w. Ways are found in the order of their probability, over the tokens sorted by
-their bytes, until what is left has less than a thousandth of it.
+The tokens before the last word stay. For the bytes w of that word, the probability that the text continues
+with w is the sum over all sequences of tokens whose last token is the first to reach the end of w. Such a
+sequence is a way to cover w. Ways are found in order of probability, over the tokens sorted by their bytes,
+until the rest has less than a thousandth of it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["REMAINING", "CoverSearch", "Covers", "Path", "Rows", "best_of", "covers_of", "log_probabilities"]
 
 REMAINING = 1e-3
-"""The share of the probability that may be left unsearched."""
+"""The share of the probability that may remain unsearched."""
 
-MOST_PASSES = 16  # for words that nothing makes likely, of which more is left unsearched then
+MOST_PASSES = 16  # for unlikely words, of which more then remains unsearched
 
-AT_ONCE = 8  # rows of the engine that cost little more than one
+AT_ONCE = 8  # rows that cost the engine little more than one
 
 
 class Path(NamedTuple):
-    """Tokens that follow the kept beginning of a text."""
+    """Tokens that follow the kept start of a text."""
 
     mass: float
-    """Their joint probability, given that beginning."""
+    """Their joint probability, given that start."""
     tokens: tuple[int, ...]
     data: bytes
     """Their bytes."""
@@ -52,7 +52,7 @@ class Covers(NamedTuple):
     mass: float
     """The sum of their probabilities."""
     left: float
-    """That of the beginnings of ways that were not followed."""
+    """The probability of partial ways that were not followed."""
     groups: list[Group]
 
     def shares(self) -> dict[tuple[int, ...], float]:
@@ -84,30 +84,30 @@ def best_of(groups: Sequence[Group], model: LoadedModel, n: int) -> list[Path]:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Those of all tokens, float32 [n_vocab], by a row of logits."""
+    """The log-probabilities of all tokens, float32 [n_vocab], from a row of logits."""
     return logits - np.float32(_engine.log_sum_exp(logits))
 
 
 class Rows:
-    """What the model says of the token after paths from one text.
+    """The model's predictions after paths from one text.
 
     Parameters
     ----------
     model : LoadedModel
     cache : KVCache
-        It holds the text; branches are made of it.
+        Holds the text; is branched.
     logits : sequence of float32 [n_vocab]
-        Of the token that follows the text, and perhaps of those that follow the tokens of ``own`` there.
+        The logits after the text, and optionally after each of the tokens of ``own``.
     deadline : Deadline
     own : sequence of int
-        The tokens with which the last word was written until now, but for the last of them.
+        The previous tokens of the last word, except the last one.
     room : int, optional
-        How many tokens may follow the text; default: as many as the model has positions for.
+        The number of tokens that may follow the text; default: as many as the model has positions.
 
     Attributes
     ----------
     own : list of int
-        As many of these as there is room for.
+        As many of these as fit.
     room : int
     """
 
@@ -127,11 +127,11 @@ class Rows:
         self.own = list(own[: self.room])
 
     def branch(self, room: int) -> _engine.KVCache:
-        """A cache that goes on from the beginning, with room for so many tokens more."""
+        """A cache that continues the start, with room for ``n`` more tokens."""
         return self._cache.branch(min(len(self._cache) + room, self.model.config.n_ctx))
 
     def along(self) -> Iterator[np.ndarray]:
-        """The log-probabilities after each beginning of ``own``, the empty one and the whole included."""
+        """The log-probabilities after each prefix of ``own``, including the empty one and the whole."""
         rows = list(self._logits[: len(self.own) + 1])
         if len(rows) <= len(self.own):
             part = (self.branch(len(self.own)), np.array(self.own, np.int32))
@@ -157,7 +157,7 @@ class Rows:
 
 
 def covers_of(rows: Rows, word: bytes) -> Covers:
-    """The ways to cover ``word``, of which there is at least one byte unless the text is empty."""
+    """The ways to cover ``word``, which has at least one byte unless the text is empty."""
     search = CoverSearch(rows, word)
     while batch := search.take():
         for path, logp in zip(batch, rows.after([path.tokens for path in batch]), strict=True):
@@ -166,7 +166,7 @@ def covers_of(rows: Rows, word: bytes) -> Covers:
 
 
 class CoverSearch:
-    """Paths inside a word, the most probable of which are followed first.
+    """Paths inside a word; the most probable are followed first.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ class CoverSearch:
         self._begin()
 
     def found(self) -> Covers:
-        """What has been found until now."""
+        """The ways found so far."""
         return Covers(self._mass, self._left, self.groups)
 
     @property
@@ -192,7 +192,7 @@ class CoverSearch:
         return self._mass + self._left
 
     def take(self) -> list[Path]:
-        """The paths to follow in the next pass; none if what is left is little enough."""
+        """The paths to follow in the next pass; none if the rest is small enough."""
         if self._left <= REMAINING * self.total or self._passes == MOST_PASSES:
             return []
         self._passes += 1
@@ -201,11 +201,11 @@ class CoverSearch:
 
     @property
     def _left(self) -> float:
-        # Added up anew: for a word of little probability, a difference would be nothing but rounding errors.
+        # Summed anew: for an improbable word, a difference would be only rounding errors.
         return sum((-path[0] for path in self._frontier), self._dropped)
 
     def _begin(self) -> None:
-        """Follow the way in which the text has the word, mostly the likeliest: one pass."""
+        """Follow the text's own tokens of the word, usually the likeliest way: one pass."""
         own, mass, n = self._rows.own, 1.0, 0
         for i, logp in enumerate(self._rows.along()):
             following = own[i] if i < len(own) else None
@@ -215,7 +215,7 @@ class CoverSearch:
                 n += len(self._spelling.bytes[following])
 
     def expand(self, path: Path, logp: np.ndarray, following: int | None = None) -> None:
-        """Take note of what can follow a path, but for a token that is followed anyway."""
+        """Record what can follow a path, except a token that is followed anyway."""
         rest = self._word[len(path.data) :]
         ids = self._spelling.ids[self._spelling.beginning_with(rest)]
         reached = np.exp(logp[ids], dtype=np.float64)

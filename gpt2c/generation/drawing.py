@@ -1,4 +1,4 @@
-"""Draws with options that the compiled sampler does not have: they are applied here, and it draws."""
+"""Sampling with options that the compiled sampler lacks: they are applied here, before it samples."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Shape"]
 
 
 class Shape:
-    """What tokens of one call are chosen from."""
+    """The distributions from which the tokens of one call are chosen."""
 
     def __init__(self, options: SamplingOptions, seed: int, watermark: Watermark | None = None) -> None:
         self.options, self.seed, self._watermark = options, seed, watermark
 
     def draw(self, stream: int) -> Draw:
-        """What draws the tokens of the continuation of this number."""
+        """The sampler of the continuation with this number."""
         return Draw(self, stream)
 
     def __call__(
@@ -35,7 +35,7 @@ class Shape:
         removed: dict[int, str] | None,
         most_bits: float = math.inf,
     ) -> np.ndarray:
-        """The logits that count for the token after ``ids``, with -inf for what is left out.
+        """The effective logits for the token after ``ids``, with -inf for tokens left out.
 
         ``stream`` is the number of the continuation or beam; the others are as for `filtered`.
         """
@@ -47,11 +47,11 @@ class Shape:
 
 
 class Draw:
-    """The draws of one text.
+    """The sampler of one text.
 
-    Mirostat 2 (Basu et al. 2021, arXiv 2007.14966) keeps the surprise of tokens near ``mirostat_tau`` bits:
-    what would surprise more than a limit is left out, and every token moves the limit. It belongs to the
-    text, as its tokens do.
+    Mirostat 2 (Basu et al. 2021, arXiv 2007.14966) keeps the surprisal of tokens near ``mirostat_tau`` bits:
+    tokens above a limit are left out, and every token moves the limit. The limit belongs to the text, as its
+    tokens do.
     """
 
     def __init__(self, shape: Shape, stream: int) -> None:
@@ -79,22 +79,22 @@ class Draw:
         return token, logprob
 
     def row(self, processed: np.ndarray, ids: np.ndarray, removed: dict[int, str] | None) -> np.ndarray:
-        """What the token is drawn from, float32 [n_vocab]."""
+        """The logits that the token is sampled from, float32 [n_vocab]."""
         if not -np.inf < processed.max() < np.inf:
-            return processed  # it is the sampler that refuses NaN, infinities, and to choose from nothing
+            return processed  # the sampler refuses NaN, infinities and empty choices
         row = self._shape(processed, ids, self._stream, removed, self._most_bits)
-        with np.errstate(over="ignore"):  # divided by a very low temperature they are beyond float32
+        with np.errstate(over="ignore"):  # a very low temperature takes them beyond float32
             return (row - row.max()).astype(np.float32)
 
     def observe(self, row: np.ndarray, token: int) -> None:
-        """Let the token that was drawn move the limit."""
+        """Move the limit by the sampled token."""
         if self._options.mirostat:
             bits = (_engine.log_sum_exp(row) - float(row[token])) / math.log(2)
             self._most_bits -= self._options.mirostat_eta * (bits - self._options.mirostat_tau)
 
 
 def _coin(seed: int, stream: int, position: int) -> float:
-    """A number in [0, 1): the second of the block whose first `_engine.sample` draws by."""
+    """A number in [0, 1): the second of the block whose first one `_engine.sample` uses."""
     key, counter = np.array([seed, stream], np.uint64), np.array([position - 1, 0, 0, 0], np.uint64)
     word = np.random.Philox(key=key, counter=counter).random_raw(2)[1]  # it counts before it draws
     return int(word >> 11) * 2.0**-53

@@ -1,8 +1,8 @@
-"""Prompts that ask for what stands between two texts: fill-in-the-middle.
+"""Fill-in-the-middle: prompts for the text between two others.
 
-Models that can do it were trained on texts whose middle was moved to the end, behind marks (Bavarian et al.,
+Models that support it were trained on texts whose middle was moved to the end, after marks (Bavarian et al.,
 "Efficient Training of Language Models to Fill in the Middle", 2022). The prompt is the text before the gap
-and the one behind it, each after its mark, and then the mark of what is wanted.
+and the one after it, each preceded by its mark, and then the mark of the middle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["in_the_middle"]
 
-# As StarCoder and as SantaCoder spell the marks of the text before, of the one behind, and of the middle.
+# StarCoder's and SantaCoder's marks of the text before, the text after, and the middle.
 _MARKS = (
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
@@ -27,12 +27,12 @@ _MARKS = (
 def in_the_middle(
     model: LoadedModel, before: Prompt, after: str, name: str, *, special: bool = False
 ) -> np.ndarray:
-    """The tokens of a prompt for what stands between two texts, int32; errors call the first ``name``.
+    """The tokens of a prompt for the text between two others, int32; errors call the first ``name``.
 
     Raises
     ------
     ValueError
-        The tokenizer does not have the marks, so that the model cannot know them.
+        The tokenizer does not have the marks, so the model cannot know them.
     """
     tokenizer = model.tokenizer
     known = tokenizer.special_tokens

@@ -1,8 +1,8 @@
 """Classifier-free guidance: away from what would come without the prompt.
 
 Sanchez et al. 2023 (arXiv 2306.17806), as in transformers. With c for the log-probabilities after the text
-and u for those after the negative prompt and the same new tokens, what counts is ``u + guidance_scale * (c -
-u)``. Both are computed in one call.
+and u for those after the negative prompt and the same new tokens, tokens are chosen by ``u + guidance_scale *
+(c - u)``. Both are computed in one call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Guided", "guided"]
 
 
 def guided(logits: np.ndarray, others: np.ndarray, scale: float) -> np.ndarray:
-    """What counts instead of ``logits``, float32 [n_vocab]; ``others`` come after the negative prompt."""
+    """The guided logits, float32 [n_vocab]; ``others`` are the logits after the negative prompt."""
     c, u = (row.astype(np.float64) - _engine.log_sum_exp(row) for row in (logits, others))
     return (u + scale * (c - u)).astype(np.float32)
 
@@ -35,7 +35,7 @@ class Guided(Text):
     _other: KVCache | None = None  # of the negative prompt and the new tokens
 
     def start(self) -> None:
-        """Take the first token from the logits after both prompts."""
+        """Choose the first token by the logits after both prompts."""
         negative = self.prompt.negative
         assert negative is not None and self.prompt.logits is not None and negative.logits is not None
         rows = [self.prompt.logits, negative.logits]
@@ -44,7 +44,7 @@ class Guided(Text):
         self.advance(rows)
 
     def pending(self, n_texts: int) -> list[Pending]:
-        """The last token, behind both."""
+        """The last token, after both."""
         assert self.cache is not None and self._other is not None  # the text has not ended
         last = self._tokens[self._length - 1 : self._length]
         return [Pending(cache, last, 1) for cache in (self.cache, self._other)]

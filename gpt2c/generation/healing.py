@@ -1,4 +1,4 @@
-"""Continuing a prompt inside its last word: what may be written until that word is complete."""
+"""Continuing a prompt inside its last word: the tokens allowed until that word is complete."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Healing"]
 
 
 class Healing:
-    """The tokens that spell the last word of a prompt, in all ways, weighed so that none is favoured.
+    """All spellings of the last word of a prompt in tokens, weighted so that none is favoured.
 
     A token that ends inside the word has the probability that the model gives it, times that of the rest of
-    the word after it. So every way to write the word is drawn with its own probability, and what follows with
-    that of all ways together.
+    the word after it. So every spelling of the word is sampled with its own probability, and the text after
+    it with that of all spellings together.
 
     Parameters
     ----------
     rows : Rows
-        Of the tokens before the word.
+        The rows after the tokens before the word.
     word : bytes
     """
 
@@ -34,7 +34,7 @@ class Healing:
         self._shares = covers_of(rows, word).shares()
 
     def n_inside(self, new_ids: Sequence[int]) -> int:
-        """How many of the tokens end inside the word."""
+        """The number of tokens that end inside the word."""
         size, n = 0, 0
         for token in new_ids:
             size += len(self._bytes[token])
@@ -44,7 +44,7 @@ class Healing:
         return n
 
     def restrict(self, logits: np.ndarray, new_ids: Sequence[int]) -> np.ndarray:
-        """The logits of the token after ``new_ids``, -inf where it does not go on with the word."""
+        """The logits of the token after ``new_ids``, -inf for tokens that do not continue the word."""
         n = sum(len(self._bytes[token]) for token in new_ids)
         if n >= len(self.word):
             return logits

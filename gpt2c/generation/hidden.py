@@ -1,4 +1,4 @@
-"""Hidden states that are compared with each other: how they are had of a pass, and their directions."""
+"""Hidden states for comparison: capturing them in a pass, and their directions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Streams:
         self._rows = rows.copy()
 
     def of(self, lengths: Iterable[int]) -> list[np.ndarray]:
-        """Those of each sequence of the pass, which have these lengths."""
+        """The streams of each sequence of the pass, with these lengths."""
         return np.split(self._rows, np.cumsum([*lengths])[:-1])
 
 
@@ -44,7 +44,7 @@ class Directions:
         self._epsilon = model.config.layer_norm_epsilon
 
     def __call__(self, stream: np.ndarray) -> np.ndarray:
-        """Those of rows of the residual stream after the last layer, float64 [n, n_embd]."""
+        """The directions of rows of the residual stream after the last layer, float64 [n, n_embd]."""
         centred = stream - stream.mean(axis=1, keepdims=True, dtype=np.float64)
         variance = (centred**2).mean(axis=1, keepdims=True)
         hidden = centred / np.sqrt(variance + self._epsilon) * self._gain + self._bias

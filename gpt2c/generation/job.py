@@ -1,4 +1,4 @@
-"""What all texts of one call share."""
+"""The state shared by all texts of one call."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ __all__ = ["Job", "LastWord", "Pending"]
 
 
 class Pending(NamedTuple):
-    """What a text wants of the next pass."""
+    """A text's part of the next pass."""
 
     cache: KVCache
     ids: np.ndarray
-    """What is computed behind the cache."""
+    """The tokens to compute after the cache."""
     n_rows: int
-    """How many of the last rows of logits are wanted."""
+    """The number of last rows of logits wanted."""
     see: Callable[[np.ndarray], object] | None = None
-    """Gets the residual stream after the last layer, float32 [n, n_embd], once the pass is done."""
+    """Takes the residual stream after the last layer, float32 [n, n_embd], once the pass is done."""
 
 
 class LastWord(NamedTuple):
-    """The last word of a prompt, which is written again."""
+    """The last word of a prompt, which is respelled."""
 
     data: bytes = b""
     n_shown: int = 0
-    """How many characters of it the prompt shows."""
+    """The number of its characters in the prompt."""
     own: tuple[int, ...] = ()
-    """The tokens that it has in the prompt, but for the last of them."""
+    """Its tokens in the prompt, except the last one."""
 
 
 class Job:
-    """What all texts of one call share: the model, the options, and what was made from them."""
+    """What all texts of one call share: the model, the options, and values derived from them."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Job:
         self._tokenizer = tokenizer
         self.prefix = np.array(() if tokenizer is None else tokenizer.prefix, np.int32)
         self.eos = self.process.eos
-        self.unwritten = self.eos  # tokens that are no part of the text
+        self.unwritten = self.eos  # tokens that are not part of the text
         if options.skip_special_tokens and tokenizer is not None:
             self.unwritten |= frozenset(tokenizer.special_tokens.values())
         self.n_ctx = model.config.n_ctx
@@ -85,10 +85,10 @@ class Job:
             self.names = matching(model.config, options.names_filter)
             self.edits = checked_edits(model, options.edits)
             self._watch = Watch(model.config, self.names, self.edits, complete=False)
-        # What is captured, edited or compared is all of a text.
+        # Captures, edits and comparisons need all of a text.
         whole = self._watch is not None or options.penalty_alpha
         self.prefixes = NothingKept() if whole else prefixes or model.prefixes
-        self.costs: Costs | None = None  # of passes, where tokens are guessed
+        self.costs: Costs | None = None  # of passes, if tokens are guessed
         if options.draft is not None:
             from .speculate import Costs, check_draft
 
@@ -96,8 +96,8 @@ class Job:
             self.costs = costs or Costs()
         self.seed = options.seed
         if self.seed is None and not options.greedy:
-            self.seed = int.from_bytes(os.urandom(4))  # short enough to be typed again
-        # Where the compiled sampler lacks an option.
+            self.seed = int.from_bytes(os.urandom(4))  # short enough to type again
+        # Set if the compiled sampler lacks an option.
         self.shape = None if options.plain else _shape(options, self.seed or 0, model.config.n_vocab)
         self.negative: np.ndarray | None = None
         if options.negative_prompt is not None:
@@ -111,7 +111,7 @@ class Job:
         }
 
     def new_drafter(self, sample_index: int) -> Drafter | None:
-        """What guesses the next tokens of a text, if anything does."""
+        """The guesser of a text's next tokens, if any."""
         if self.costs is None or self._watch is not None:
             return None
         from .speculate import new_drafter
@@ -123,10 +123,10 @@ class Job:
     def forward(
         self, parts: Sequence[Pending], *, only_steps: bool = False
     ) -> tuple[np.ndarray, list[Captured] | None]:
-        """The rows of logits that are wanted, float32 [n, n_vocab], and what was captured of each part.
+        """The wanted rows of logits, float32 [n, n_vocab], and the captures of each part.
 
-        ``only_steps`` says that there are no prompts among them, so that the pass tells what rows cost.
-        DeadlineError, with the caches as they were, if the time is over before.
+        ``only_steps``: there are no prompts among the parts, so the pass shows the cost of rows. Raises
+        DeadlineError, with the caches unchanged, if the time runs out.
         """
         sequences = [(part.cache, part.ids) for part in parts]
         observer: Any = None
@@ -157,24 +157,24 @@ class Job:
         return logits, observer.captured if self.names else None
 
     def split(self, ids: np.ndarray, text: Prompt) -> tuple[np.ndarray, LastWord]:
-        """The tokens of a prompt that stay, and its last word, if that is healed."""
+        """The tokens of a prompt that stay, and its last word, if it is healed."""
         if not self.options.heal:
             return ids, LastWord()
         from .spelling import drops_space, n_characters, split_last
 
         n, word = split_last(self.model, ids, text if isinstance(text, str) else "")
-        # Something has to stand before the first token.
+        # Something must precede the first token.
         kept = ids[:n] if n else np.array(self.model.start_ids, np.int32)
         shown = n_characters(word) - (word[:1] == b" " and drops_space(self.model, kept))
         return kept, LastWord(word, shown, tuple(ids[n:-1].tolist()))
 
     def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
-        """A writer of what follows the token ids ``before``, but for the first ``skip`` characters."""
+        """A writer of the text after the token ids ``before``, without its first ``skip`` characters."""
         decoder = None if self._tokenizer is None else self._tokenizer.decoder(before)
         return Writer(decoder, self.options.stop, skip)
 
     def written(self, before: Iterable[int], new_ids: Iterable[int]) -> Writer:
-        """A writer that has got all of a continuation of ``before``, but for the `unwritten` tokens."""
+        """A writer with all of a continuation of ``before``, except the `unwritten` tokens."""
         writer = self.new_writer(before)
         for token in new_ids:
             if token not in self.unwritten:
@@ -182,15 +182,15 @@ class Job:
         return writer
 
     def window(self, length: int) -> int:
-        """Which token is the first that the model sees of a text of ``length`` tokens.
+        """The index of the first token that the model sees of a text of ``length`` tokens.
 
-        It depends on the length alone: however a text was come by, it goes on in the same way.
+        It depends only on the length: a text continues in the same way however it was produced.
         """
         return max(0, -((self.n_ctx - length) // self.hop)) * self.hop
 
 
 def _shape(options: SamplingOptions, seed: int, n_vocab: int) -> Shape:
-    """What tokens are chosen from, with options that the compiled sampler does not have."""
+    """The distributions for options that the compiled sampler lacks."""
     from .drawing import Shape
 
     watermark = None

@@ -1,9 +1,9 @@
 """Continuing texts: any number of prompts, any number of continuations of each, in one loop.
 
-Every text that is being continued owns a cache; in each step all of them advance in one call of the engine,
-one token each, and prompts whose turn has come are computed in the same call. A text that ends makes room for
-the next. The engine's results do not depend on who shares a call, and chance is keyed by (seed, number of the
-continuation, position), so a text comes out the same alone and in any company.
+Every text owns a cache; in each step all of them advance in one call of the engine, one token each, and due
+prompts are computed in the same call. A text that ends makes room for the next. The engine's results do not
+depend on who shares a call, and random numbers are keyed by (seed, number of the continuation, position), so
+a text is the same alone and in any company.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "texts_of",
 ]
 
-# A prompt that is computed, with the first of its texts, and what is computed of it next.
+# A prompt to compute, with the first of its texts, and its next part.
 _Fresh = tuple["Text | Search", ComputedPrompt, Pending]
 
 _SHARE = 16  # tokens of a prompt, where several are computed in slices
@@ -59,7 +59,7 @@ def generate(
     prefixes: Prefixes | None = None,
     **options: Unpack[GenerateKwargs],
 ) -> Generation | list[Generation]:
-    """What :meth:`gpt2c.GPT2.generate` does."""
+    """See :meth:`gpt2c.GPT2.generate`."""
     checked = SamplingOptions(num_return_sequences=num_return_sequences, **cast("dict[str, Any]", options))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
@@ -83,10 +83,10 @@ def continue_prompts(
     prompts : sequence of str or token ids
     options : SamplingOptions
     batch_size : int, optional
-        How many texts advance together, at most. It changes speed and memory, never a result. By default as
-        many as keep their caches within 1 GiB, and no more than 64.
+        The maximum number of texts that advance together. It changes speed and memory, never a result. By
+        default as many as keep their caches within 1 GiB, and at most 64.
     prefixes : Prefixes, optional
-        What is kept of earlier texts; default: nothing.
+        A store of earlier texts; default: nothing is kept.
     """
     job = Job(model, options, prefixes)
     shared = computed_prompts(job, prompts)
@@ -97,7 +97,7 @@ def continue_prompts(
 
 
 def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, list[Generation], bool]]:
-    """Continue the prompts of a table, in order; rows are taken as they are needed.
+    """Continue the prompts of a table, in order; rows are consumed as needed.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
     Yields
     ------
     (key, results, cut)
-        What `continue_prompts` gives for the prompt, nothing for None; and whether the beginning of the
-        prompt was left out.
+        The result of `continue_prompts` for the prompt, nothing for None; and whether the start of the prompt
+        was left out.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def generate_rows(job: Job, rows: Iterable[tuple[Any, Any]]) -> Iterator[tuple[A
 def in_order(
     job: Job, made: Iterator[tuple[Any, Sequence[Text | Search]]], batch_size: int | None = None
 ) -> Iterator[tuple[Any, list[Generation], bool]]:
-    """Continue the texts of each key, which are made as they are needed; yields as `generate_rows`."""
+    """Continue the texts of each key, made as needed; yields like `generate_rows`."""
     waiting: deque[tuple[Any, Sequence[Text | Search]]] = deque()
     ended = False
 
@@ -154,18 +154,18 @@ def in_order(
 
 
 def check_prompt(job: Job, prompt: Prompt) -> None:
-    """Raise what `generate_rows` would raise for a prompt."""
+    """Raise the error that `generate_rows` would raise for a prompt."""
     computed_prompts(job, [prompt])
 
 
 def computed_prompts(job: Job, prompts: Sequence[Prompt]) -> list[ComputedPrompt]:
-    """Prompts as tokens, for which there is room."""
+    """Prompts as tokens, checked to fit."""
     suffix, special = job.options.suffix, job.options.special
     name = "prompt {}" if len(prompts) > 1 else "the prompt"
     if suffix is None:
         all_ids = job.model.encode(prompts, special=special)
     else:
-        from .filling import in_the_middle  # deferred, as most prompts go on at their end
+        from .filling import in_the_middle  # deferred, as most prompts have no suffix
 
         all_ids = [
             in_the_middle(job.model, prompt, suffix, name.format(i), special=special)
@@ -178,7 +178,7 @@ def computed_prompts(job: Job, prompts: Sequence[Prompt]) -> list[ComputedPrompt
 
 
 def texts_of(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Search]:
-    """What continues a prompt: a search, or a text for each of the continuations."""
+    """The continuations of a prompt: a search, or one text each."""
     if job.options.num_beams > 1:
         from .beam import Search
 
@@ -196,19 +196,19 @@ def texts_of(job: Job, prompt: ComputedPrompt, index: int) -> Sequence[Text | Se
 
 
 class Source(Protocol):
-    """Where texts come from."""
+    """A source of texts."""
 
     def take(self, present: Sequence[Text | Search]) -> list[Text | Search]:
-        """The next texts, as far as there is room for them beside those that are ``present``."""
+        """The next texts, as many as fit beside those that are ``present``."""
 
     def failed(self, text: Text | Search, error: Exception) -> None:
-        """An option of a text, such as a processor, has raised an error: raise it, or end the text."""
+        """Handle an error from a text's option, such as a processor: raise it, or end the text."""
 
 
 class Texts:
-    """Texts of one call, which are taken as there is room for them.
+    """Texts of one call, taken as room allows.
 
-    There is for ``batch_size`` texts; by default for `TEXTS_AT_ONCE`, and caches of `CACHE_BYTES`, or one.
+    Room for ``batch_size`` texts; by default for `TEXTS_AT_ONCE`, and caches of `CACHE_BYTES`, or one.
     """
 
     def __init__(self, job: Job, texts: Iterable[Text | Search], batch_size: int | None = None) -> None:
@@ -241,22 +241,22 @@ class Texts:
 def continued(
     job: Job, texts: Iterable[Text | Search], batch_size: int | None = None
 ) -> Generator[Text | Search, None, None]:
-    """Continue the texts of one call, as there is room for them; `advance` says what is yielded."""
+    """Continue the texts of one call, as room allows; yields like `advance`."""
     yield from advance(job, Texts(job, texts, batch_size))
 
 
 def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator[Text | Search, None, None]:
-    """Continue all texts of a source; yield a text whenever it has got a token, or has ended.
+    """Continue all texts of a source; yield a text whenever it has a new token or has ended.
 
-    Continuations of one prompt stand next to each other in the source.
+    Continuations of one prompt are adjacent in the source.
 
     Parameters
     ----------
     job : Job
-        Of the texts; or that of a scheduler, whose texts have jobs of their own.
+        The texts' job; or that of a scheduler, whose texts have their own jobs.
     source : Source
     most_rows : int, optional
-        How many tokens of prompts a pass may compute, so that the others have their next tokens soon. By
+        The maximum number of prompt tokens per pass, so that other texts get their next tokens soon. By
         default prompts are computed whole.
     """
     job.options.deadline.begin()
@@ -271,7 +271,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
                 text.cut(reason)
             if text.done:
                 yield text
-        # Texts whose prompt has been computed begin.
+        # Start the texts whose prompt has been computed.
         ready = [text for text in waiting if text.prompt.ready]
         waiting = [text for text in waiting if not (text.prompt.ready or text.done)]
         for text in ready:
@@ -280,7 +280,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             yield text
         active = [text for text in (*active, *ready) if not text.done]
 
-        # The prompts of the others are computed together with the next tokens of those that have begun.
+        # Compute the prompts of the others together with the next tokens of started texts.
         pending = [text.pending(len(active)) for text in active]
         parts = [part for of_text in pending for part in of_text]
         fresh = _begun(waiting, sum(len(part.ids) for part in parts), most_rows)
@@ -298,7 +298,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             if captured and isinstance(text, Text):
                 text.capture(captured[done], logits[done])
             n_rows = sum(part.n_rows for part in of_text)
-            if not text.done:  # with another one of the same prompt, which failed
+            if not text.done:  # together with a failed one of the same prompt
                 _try(source, text, partial(text.advance, list(logits[done : done + n_rows])))
             done += n_rows
             yield text
@@ -313,7 +313,7 @@ def _note(
     logits: np.ndarray,
     captured: Captured | None,
 ) -> None:
-    """Take note of what was computed of a text's prompt."""
+    """Record the computed part of a text's prompt."""
     if len(part.cache) == len(prompt.visible):
         prompt.logits, prompt.captured = logits, captured
         prompt.prefixes.keep(prompt.visible, part.cache)
@@ -330,7 +330,7 @@ def _try(source: Source, text: Text | Search, step: Callable[[], None]) -> None:
 
 
 def _begun(waiting: Iterable[Text | Search], rows: int, most_rows: int | None) -> list[_Fresh]:
-    """What is computed of prompts beside ``rows`` tokens of texts: each with the first of its texts."""
+    """The prompt parts to compute beside ``rows`` tokens of texts, each with the first of its texts."""
     first: dict[int, tuple[Text | Search, ComputedPrompt]] = {}
     for text in waiting:
         for prompt in text.prompt.contexts:
@@ -349,9 +349,9 @@ def _begun(waiting: Iterable[Text | Search], rows: int, most_rows: int | None) -
 
 
 def _slices(prompts: Sequence[tuple[Text | Search, ComputedPrompt]], most_rows: int) -> list[_Fresh]:
-    """A part of each prompt, so that short ones do not wait for long ones; the first gets the rest."""
+    """A part of each prompt, so that short ones do not wait for long ones; the first gets the remainder."""
     share, taken = max(_SHARE, most_rows // max(1, len(prompts))), []
-    # The oldest, then those that need the least.
+    # The oldest first, then those that need least.
     for text, prompt in [*prompts[:1], *sorted(prompts[1:], key=lambda pair: _rest(*pair))]:
         if most_rows <= 0:
             break
@@ -367,5 +367,5 @@ def _slices(prompts: Sequence[tuple[Text | Search, ComputedPrompt]], most_rows: 
 
 
 def _rest(text: Text | Search, prompt: ComputedPrompt) -> int:
-    """How many tokens of the prompt are not computed."""
+    """The number of prompt tokens not yet computed."""
     return len(prompt.visible) - len(prompt.begun(text.job))

@@ -1,4 +1,4 @@
-"""The options of text generation, by name, and the types that each may have."""
+"""The options of text generation, by name, and their types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TokenBitmask = Callable[[np.ndarray], np.ndarray | None]
 
 
 class GenerateKwargs(TypedDict, total=False):
-    """The options of `SamplingOptions` as they may be given, for type checkers.
+    """The options of `SamplingOptions` as accepted, for type checkers.
 
     Without ``num_return_sequences``, which decides the type of the result.
     """

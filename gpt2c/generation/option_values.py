@@ -1,4 +1,4 @@
-"""Options of generation that are collections: each function checks one, or says what is allowed."""
+"""Options of generation that are collections: each function checks one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def token_of(name: str, token: Any) -> int:
 
 def tokens_of(name: str, tokens: Any, wanted: str) -> tuple[int, ...]:
     if isinstance(tokens, str | bytes | Mapping) or not isinstance(tokens, Iterable):
-        raise TypeError(f"{name} must be {wanted}; got {shown(tokens)} ({type(tokens).__name__})")
+        raise TypeError(f"{name} must be {wanted}, not {shown(tokens)} ({type(tokens).__name__})")
     return tuple(token_of(name, token) for token in tokens)
 
 
@@ -57,7 +57,7 @@ def sequence_of(name: str, tokens: Any) -> tuple[int, ...]:
 
 def bad_words_of(words: Any) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
-        raise TypeError(f"bad_words must be a list of words; got {shown(words)} ({type(words).__name__})")
+        raise TypeError(f"bad_words must be a list of words, not {shown(words)} ({type(words).__name__})")
     checked: list[str | tuple[int, ...]] = []
     for word in words:
         if not isinstance(word, str):
@@ -72,25 +72,25 @@ def processors_of(processors: Any) -> tuple[LogitsProcessor, ...]:
     several = (processors,) if callable(processors) else processors
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
         raise TypeError(
-            "logits_processor must be a function of (token_ids, logits), or several; got "
+            "logits_processor must be a function of (token_ids, logits), or several, not "
             f"{type(processors).__name__}"
         )
     several = tuple(several)
     for processor in several:
         if not callable(processor):
-            raise TypeError(f"logits_processor must hold functions only; got {type(processor).__name__}")
+            raise TypeError(f"logits_processor must hold functions only, not {type(processor).__name__}")
     return several
 
 
 def strings_of(name: str, given: Any, why_not_empty: str) -> tuple[str, ...]:
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise TypeError(
-            f"{name} must be a string or several strings; got {shown(given)} ({type(given).__name__})"
+            f"{name} must be a string or several strings, not {shown(given)} ({type(given).__name__})"
         )
     strings = (given,) if isinstance(given, str) else tuple(given)
     for text in strings:
         if not isinstance(text, str):
-            raise TypeError(f"{name} must hold strings only; got {text!r} ({type(text).__name__})")
+            raise TypeError(f"{name} must hold strings only, not {text!r} ({type(text).__name__})")
         if not text:
             raise ValueError(f"{name} must not hold an empty string: {why_not_empty}; leave it out")
     return tuple(dict.fromkeys(strings))
@@ -102,8 +102,8 @@ def decay_of(given: Any) -> tuple[int, float] | None:
     name = "exponential_decay_length_penalty"
     if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:
         raise TypeError(
-            f"{name} must be two numbers, after how many new tokens it begins and its factor, such as "
-            f"(30, 1.1), or None; got {shown(given)} ({type(given).__name__})"
+            f"{name} must be two numbers, the number of new tokens before it starts and its factor, such as "
+            f"(30, 1.1), or None, not {shown(given)} ({type(given).__name__})"
         )
     start = check_integer(f"the first number of {name}", given[0], 0)
     factor = check_number(
@@ -119,16 +119,16 @@ def biases_of(name: str, bias: Any, key: Callable[[str, Any], Any]) -> Mapping[A
         what, example = (
             ("token ids", "{42: -100}") if key is token_of else ("tuples of token ids", "{(42, 7): -5}")
         )
-        raise TypeError(f"{name} must map {what} to numbers, such as {example}; got {type(bias).__name__}")
+        raise TypeError(f"{name} must map {what} to numbers, such as {example}, not {type(bias).__name__}")
     checked = {}
     for of, value in bias.items():
         of = key(name, of)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}[{of}] must be a number; got {shown(value)} ({type(value).__name__})")
+            raise TypeError(f"{name}[{of}] must be a number, not {shown(value)} ({type(value).__name__})")
         value = as_float(value)
         if not value <= LARGEST_BIAS:  # also true of NaN
             raise ValueError(
-                f"{name}[{of}] must be a finite float32, or -inf to forbid the token; got {value:g}"
+                f"{name}[{of}] must be a finite float32, or -inf to forbid the token, not {value:g}"
             )
         checked[of] = value if value >= -LARGEST_BIAS else -math.inf
     return MappingProxyType(checked)

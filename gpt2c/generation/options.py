@@ -1,9 +1,9 @@
 """The options of text generation: their defaults, and the one place where they are checked.
 
 What they do: ``processors`` changes the logits of a step; ``_engine.sample`` then takes the largest
-(temperature 0), or divides them by the temperature, leaves out the improbable by ``top_k``, ``top_p`` and
-``min_p``, and draws one. ``drawing`` does that with the options which `_engine.sample` does not have;
-``beam`` searches for the most probable text instead.
+(temperature 0), or divides them by the temperature, removes improbable tokens by ``top_k``, ``top_p`` and
+``min_p``, and samples one. ``drawing`` applies the options that `_engine.sample` lacks; ``beam`` searches for
+the most probable text instead.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ OVERFLOWS = ("error", "truncate_left", "slide")
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How a text is to be continued. Every value is checked here, before anything is computed.
+    """How to continue a text. Every value is checked here, before anything is computed.
 
     Attributes
     ----------
-    All of them, by name, are explained at :meth:`gpt2c.GPT2.generate`. Their types are those after the check:
-    it accepts what `GenerateKwargs` says.
+    All are documented at :meth:`gpt2c.GPT2.generate`. Their types are those after the check, which accepts
+    what `GenerateKwargs` lists.
 
     Raises
     ------
     ValueError, TypeError
-        Naming the option, what was given and what is allowed.
+        Names the option, what was given and what is allowed.
     """
 
     max_new_tokens: int = 50
@@ -135,7 +135,7 @@ class SamplingOptions:
         self._put(name, check_number(name, getattr(self, name), fits, allowed))
 
     def _check_extent(self) -> None:
-        """How much is generated, and where it ends."""
+        """The length of the text, and where it ends."""
         self._put("max_new_tokens", check_integer("max_new_tokens", self.max_new_tokens, 1))
         self._put("min_new_tokens", check_integer("min_new_tokens", self.min_new_tokens, 0))
         note = "; for more, generate again with another seed"
@@ -147,18 +147,18 @@ class SamplingOptions:
                 f"({self.max_new_tokens})"
             )
         self._put("eos_token_id", ends_of(self.eos_token_id))
-        self._put("stop", strings_of("stop", self.stop, "every text would end at once"))
+        self._put("stop", strings_of("stop", self.stop, "every text would end immediately"))
         self._put("deadline", Deadline.of(self.deadline))
         check_flag("special", self.special)
         check_flag("skip_special_tokens", self.skip_special_tokens)
         check_flag("heal", self.heal)
         if not isinstance(self.suffix, str | None):
             raise TypeError(
-                f"suffix must be the text behind the gap, or None; got {type(self.suffix).__name__}"
+                f"suffix must be the text after the gap, or None, not {type(self.suffix).__name__}"
             )
 
     def _check_draw(self) -> None:
-        """How a token is drawn."""
+        """How a token is sampled."""
         self._put("top_k", check_integer("top_k", self.top_k, 0, note=" (0 is no limit)"))
         if self.seed is not None:
             note = " (2**64 - 1), or None for a fresh one"
@@ -172,15 +172,15 @@ class SamplingOptions:
         self._put_number("xtc_threshold", lambda p: 0 < p <= 1, "above 0 and at most 1")
         self._put("mirostat", check_integer("mirostat", self.mirostat, 0, 2, " (0 is none, 2 is version 2)"))
         if self.mirostat == 1:
-            raise ValueError("mirostat must be 0 (none) or 2; version 1 is not offered: use 2")
+            raise ValueError("mirostat must be 0 (none) or 2; version 1 is not supported: use 2")
         self._put_number("mirostat_tau", lambda bits: 0 < bits <= 1000, "above 0 and at most 1000")
         self._put_number("mirostat_eta", lambda eta: 0 <= eta <= 1000, "from 0 to 1000")
         for name in ("typical_p", "top_n_sigma", "xtc_probability", "mirostat"):
             if self.greedy and getattr(self, name) != SamplingOptions.__dataclass_fields__[name].default:
-                raise ValueError(f"{name} is for draws: give a temperature above 0 with it")
+                raise ValueError(f"{name} is for sampling: give a temperature above 0 with it")
 
     def _check_processors(self) -> None:
-        """What changes the logits before the draw."""
+        """The options that change the logits before sampling."""
         self._put_number("repetition_penalty", lambda r: 1e-6 <= r <= 1e6, "from 1e-6 to 1e6 (1 is none)")
         for name in ("presence_penalty", "frequency_penalty"):
             self._put_number(name, lambda p: abs(p) <= 1e6, "from -1e6 to 1e6 (0 is none)")
@@ -197,7 +197,7 @@ class SamplingOptions:
         self._put("logits_processor", processors_of(self.logits_processor))
         if self.token_bitmask is not None and not callable(self.token_bitmask):
             raise TypeError(
-                "token_bitmask must be a function of the new token ids, or None; got "
+                "token_bitmask must be a function of the new token ids, or None, not "
                 f"{type(self.token_bitmask).__name__}"
             )
         if self.watermarking_config is not None:
@@ -206,21 +206,21 @@ class SamplingOptions:
             self._put("watermarking_config", WatermarkingConfig.of(self.watermarking_config))
 
     def _check_dry(self) -> None:
-        """What DRY takes off, and where it looks for repetitions."""
+        """The penalty of DRY, and its search for repetitions."""
         self._put_number("dry_multiplier", lambda x: 0 <= x <= 1e6, "from 0 (none) to 1e6")
         self._put_number("dry_base", lambda x: 1 <= x <= 1e6, "from 1 to 1e6")
         self._put("dry_allowed_length", check_integer("dry_allowed_length", self.dry_allowed_length, 1))
         n = check_integer("dry_penalty_last_n", self.dry_penalty_last_n, -1, note=" (-1 is the whole text)")
         self._put("dry_penalty_last_n", n)
-        why = "it would stand everywhere"
+        why = "it would match everywhere"
         breakers = strings_of("dry_sequence_breakers", self.dry_sequence_breakers, why)
         self._put("dry_sequence_breakers", breakers)
 
     def _check_overflow(self) -> None:
-        """What happens where the text passes the model's positions."""
+        """What happens when the text exceeds the model's positions."""
         if self.overflow not in OVERFLOWS:
             raise ValueError(
-                f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}; got {self.overflow!r}"
+                f"overflow must be one of {', '.join(map(repr, OVERFLOWS))}, not {self.overflow!r}"
             )
         if self.hop is not None:
             if self.overflow != "slide":
@@ -230,40 +230,40 @@ class SamplingOptions:
         if self.suffix is not None:
             if self.overflow != "error":
                 raise ValueError(
-                    "suffix goes with overflow='error' only, as nothing of its prompt can be left out; "
+                    "suffix goes with overflow='error' only, as its prompt cannot be truncated; "
                     f"overflow is {self.overflow!r}"
                 )
             if self.heal:
-                raise ValueError("suffix goes without heal: no word can be written anew before the gap")
+                raise ValueError("suffix goes without heal: a word before the gap cannot be completed")
 
     def _check_inspection(self) -> None:
-        """What is recorded, captured and edited."""
+        """The options to record, capture and edit."""
         check_flag("trace", self.trace)
         note = " (0 keeps none)"
         self._put("top_logprobs", check_integer("top_logprobs", self.top_logprobs, 0, MOST_TOP, note))
-        # Iterators are read once; what else is no collection is refused where names are looked up.
+        # Iterators are read once; other non-collections are refused when names are looked up.
         if isinstance(self.edits, Iterable):
             self._put("edits", tuple(self.edits))
         if isinstance(self.names_filter, Iterable) and not isinstance(self.names_filter, str | tuple):
-            self._put("names_filter", [*self.names_filter] or ())  # no tuple, which can be a name and a layer
+            self._put(
+                "names_filter", [*self.names_filter] or ()
+            )  # not a tuple, which can be a name and a layer
         if self.names_filter != ():
             if self.num_beams != 1:
                 raise ValueError(
-                    "names_filter keeps what was computed of one text: it goes with num_beams=1 only"
+                    "names_filter captures the activations of one text: it goes with num_beams=1 only"
                 )
             if self.overflow == "slide":
                 raise ValueError("names_filter goes with overflow='error' or 'truncate_left' only")
         if self.heal and (self.edits or self.names_filter != ()):
-            raise ValueError(
-                "heal looks for ways to write a word without edits and names_filter: leave them out"
-            )
+            raise ValueError("heal searches without edits and names_filter: leave them out")
 
     def _check_beams(self) -> None:
-        note = ", each with a cache of its own"
+        note = ", each with its own cache"
         self._put("num_beams", check_integer("num_beams", self.num_beams, 1, MOST_BEAMS, note))
         self._put_number("length_penalty", lambda p: abs(p) <= 100, "from -100 to 100")
         if not isinstance(self.early_stopping, bool | np.bool_) and self.early_stopping != "never":
-            raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
+            raise ValueError(f"early_stopping must be True, False or 'never', not {self.early_stopping!r}")
         self._check_groups()
         if self.num_beams > 1:
             if self.mirostat:
@@ -279,7 +279,7 @@ class SamplingOptions:
             if self.num_return_sequences > self.num_beams:
                 raise ValueError(
                     f"num_return_sequences ({self.num_return_sequences}) must not be above num_beams "
-                    f"({self.num_beams}), the number of texts that a search ends with"
+                    f"({self.num_beams}), the number of texts that a search returns"
                 )
             return
         for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
@@ -293,17 +293,17 @@ class SamplingOptions:
         groups, beams = self.num_beam_groups, self.num_beams
         if beams % groups:
             raise ValueError(
-                f"num_beam_groups is {groups}; allowed: a divisor of num_beams, which is {beams}; all groups "
-                "have as many beams"
+                f"num_beam_groups is {groups}; allowed: a divisor of num_beams, which is {beams}, as all "
+                "groups have the same size"
             )
         if (groups > 1) != (self.diversity_penalty > 0):
             raise ValueError(
                 f"num_beam_groups is {groups} and diversity_penalty {self.diversity_penalty:g}: give both, "
-                "above 1 and above 0, as one does nothing without the other"
+                "above 1 and above 0, as neither has an effect alone"
             )
         if groups > 1 and not self.greedy:
             raise ValueError(
-                "num_beam_groups goes with temperature=0 only: beams that are drawn differ without groups"
+                "num_beam_groups goes with temperature=0 only: sampled beams differ without groups"
             )
 
     def _check_contrast(self) -> None:
@@ -317,11 +317,11 @@ class SamplingOptions:
                 f"{MOST_BEAMS} (4 is usual)"
             )
         if not self.greedy:
-            raise ValueError("penalty_alpha goes with temperature=0 only: contrastive search draws nothing")
+            raise ValueError("penalty_alpha goes with temperature=0 only: contrastive search does not sample")
         self._refuse("penalty_alpha", "num_beams", "draft", "heal", "edits", "names_filter")
         if self.overflow == "slide":
             raise ValueError(
-                "penalty_alpha looks back at the whole text: give overflow='error' or 'truncate_left' with it"
+                "penalty_alpha compares with the whole text: give overflow='error' or 'truncate_left' with it"
             )
 
     def _check_guidance(self) -> None:
@@ -340,7 +340,7 @@ class SamplingOptions:
         self._refuse("guidance_scale", "num_beams", "penalty_alpha", "draft", "heal", "edits", "names_filter")
         if self.overflow == "slide":
             raise ValueError(
-                "guidance_scale needs all of two texts: give overflow='error' or 'truncate_left' with it"
+                "guidance_scale needs two complete texts: give overflow='error' or 'truncate_left' with it"
             )
 
     def _refuse(self, name: str, *others: str) -> None:
@@ -351,7 +351,7 @@ class SamplingOptions:
 
     @property
     def greedy(self) -> bool:
-        """Whether chance plays no part."""
+        """Whether the result is deterministic."""
         return self.temperature == 0
 
     @property
@@ -361,23 +361,23 @@ class SamplingOptions:
 
     @property
     def n_candidates(self) -> int:
-        """How many tokens are computed before one of them is chosen."""
+        """The number of tokens computed before one of them is chosen."""
         return self.top_k if self.penalty_alpha else 1
 
     @property
     def n_places(self) -> int:
-        """How many rows a text has in a pass."""
+        """The number of rows of a text in a pass."""
         return self.num_beams * self.n_candidates * (1 if self.guidance_scale == 1 else 2)
 
     @property
     def plain(self) -> bool:
-        """Whether `_engine.sample` has all that takes part in the draw."""
+        """Whether `_engine.sample` has all sampling options in use."""
         unfiltered = self.typical_p == 1 and not (self.top_n_sigma or self.xtc_probability or self.mirostat)
         return unfiltered and self.watermarking_config is None
 
 
 def lists_options(function: _Function) -> _Function:
-    """A function whose ``**options`` are `GenerateKwargs`, with a signature that lists them.
+    """Gives a function whose ``**options`` are `GenerateKwargs` a signature that lists them.
 
     Type checkers look into ``Unpack[GenerateKwargs]``; ``help()`` and the completion of notebooks do not.
     """

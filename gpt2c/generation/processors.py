@@ -1,11 +1,11 @@
-"""What changes the logits of a step before a token is chosen, and what leaves tokens out.
+"""Processors that change the logits of a step before a token is chosen, and filters of tokens.
 
-In this order, which is that of transformers where it has the same: ``sequence_bias``, ``logit_bias``,
+In this order, which is transformers' where it has the same: ``sequence_bias``, ``logit_bias``,
 ``repetition_penalty``, ``presence_penalty`` and ``frequency_penalty``, DRY, ``no_repeat_ngram_size``,
 ``bad_words``, ``min_new_tokens``, ``exponential_decay_length_penalty``, ``suppress_tokens`` (and ids without
-a text), ``logits_processor``, ``token_bitmask``. Then, where chance plays a part, ``temperature``, ``top_k``,
-``top_p`` and ``min_p``: ``_engine.sample`` does that; ``filtered`` is the same where all probabilities are
-needed, and has the filters that are not in ``_engine.sample``.
+a text), ``logits_processor``, ``token_bitmask``. Then, when sampling, ``temperature``, ``top_k``, ``top_p``
+and ``min_p``, in ``_engine.sample``; ``filtered`` does the same where all probabilities are needed, and has
+the filters that ``_engine.sample`` lacks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Stage = Callable[[np.ndarray, np.ndarray, int], np.ndarray | None]
 
 
 class LogitsProcessors:
-    """The options that change logits, made ready for a model.
+    """The options that change logits, prepared for a model.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class LogitsProcessors:
     ValueError
         A token id is not in the vocabulary.
     TokenizerError
-        There are ``bad_words`` as strings, and no tokenizer.
+        There are ``bad_words`` as strings, but no tokenizer.
     """
 
     def __init__(self, model: LoadedModel, options: SamplingOptions) -> None:
@@ -112,13 +112,13 @@ class LogitsProcessors:
         Parameters
         ----------
         logits : np.ndarray, float32 [n_vocab]
-            Logits, or log-probabilities. They are left as they are.
+            Logits, or log-probabilities. Not modified.
         ids : np.ndarray, int32
             The text so far.
         n_prompt : int
-            How many of these are the prompt's.
+            The number of these that belong to the prompt.
         removed : dict, optional
-            Gets, for every token that can no longer be chosen, the name of the option that did it.
+            Filled, for every token that can no longer be chosen, with the name of the option that removed it.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class LogitsProcessors:
 
     def _penalise_repetition(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         penalty = np.float32(self.options.repetition_penalty)
-        seen = row[ids]  # of a repeated id every copy is the same, so it counts once
+        seen = row[ids]  # every copy of a repeated id is equal, so it counts once
         with np.errstate(over="ignore"):
             row[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
 
@@ -192,10 +192,12 @@ class LogitsProcessors:
         for processor in self.options.logits_processor:
             result = processor(ids.copy(), row)
             if not isinstance(result, np.ndarray) or result.shape != (self.n_vocab,):
-                got = f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else repr(result)
+                found = (
+                    f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else repr(result)
+                )
                 raise ValueError(
-                    f"a logits_processor must return the logits, an array of shape ({self.n_vocab},); got "
-                    f"{got}"
+                    f"a logits_processor must return the logits, an array of shape ({self.n_vocab},), not "
+                    f"{found}"
                 )
             row = result.astype(np.float32, copy=False)
             if np.isnan(row).any():
@@ -212,7 +214,7 @@ class LogitsProcessors:
         if mask.dtype.kind not in "iu" or mask.dtype.itemsize != 4 or mask.size < words:
             raise ValueError(
                 f"a token_bitmask must return at least {words} int32, a bit for each of "
-                f"{self._n_text_tokens} tokens, or None; got {mask.size} of {mask.dtype}"
+                f"{self._n_text_tokens} tokens, or None, not {mask.size} of {mask.dtype}"
             )
         allowed = np.unpackbits(
             np.ascontiguousarray(mask).reshape(-1).view(np.uint8),
@@ -230,14 +232,14 @@ def filtered(
     coin: float = 1.0,
     most_bits: float = math.inf,
 ) -> np.ndarray:
-    """Logits divided by the temperature, with -inf for what is left out of a draw: float64 [n_vocab].
+    """Logits divided by the temperature, with -inf for tokens that are filtered out: float64 [n_vocab].
 
-    First comes top_n_sigma, which looks at the spread of all logits; then top_k, top_p, min_p and typical_p,
-    as in transformers; then XTC, which takes the top off what the others leave; last mirostat, which has to
-    know the probabilities that count. Of equal logits at an edge the lowest ids stay.
+    First comes top_n_sigma, which uses the spread of all logits; then top_k, top_p, min_p and typical_p, as
+    in transformers; then XTC, which removes the top of the remaining tokens; last mirostat, which needs the
+    effective probabilities. Of equal logits at a boundary the lowest ids stay.
 
-    ``removed`` is as for :class:`LogitsProcessors`. XTC takes part if ``coin``, in [0, 1), is below
-    ``xtc_probability``; ``most_bits`` is the most that mirostat lets a token surprise.
+    ``removed`` is as for :class:`LogitsProcessors`. XTC applies if ``coin``, in [0, 1), is below
+    ``xtc_probability``; ``most_bits`` is the maximum surprisal that mirostat allows.
     """
     scaled = logits.astype(np.float64) / options.temperature
     order = np.argsort(-scaled, kind="stable")
@@ -276,7 +278,7 @@ def filtered(
 
 
 def _typical(weights: np.ndarray, mass: float) -> np.ndarray:
-    """Which tokens surprise about as much as the model expects: as few as it takes to reach ``mass``."""
+    """The tokens whose surprisal is closest to the expected one: as few as needed to reach ``mass``."""
     p = weights / weights.sum()
     surprises = -np.log(np.maximum(p, np.finfo(np.float64).tiny))
     order = np.argsort(np.abs(surprises - (p * surprises).sum()), kind="stable")
@@ -291,7 +293,7 @@ def _ends_with(ids: np.ndarray, tokens: Sequence[int]) -> bool:
 
 
 def _bad_sequences(model: LoadedModel, words: Iterable[str | tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Token ids of the words; of a string also those it has after a space."""
+    """Token ids of the words; for a string also those after a space."""
     sequences: dict[tuple[int, ...], None] = {}
     for word in words:
         spellings: list[tuple[int, ...]]

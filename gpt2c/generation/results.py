@@ -1,4 +1,4 @@
-"""What continuing a text gives."""
+"""The result of continuing a text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Generation(Displayed):
     ----------
     text : str
         The continuation without the prompt, without the end-of-text token and without the stop string. Bytes
-        that are no UTF-8 appear as U+FFFD. Empty when the model has no tokenizer.
+        that are not UTF-8 appear as U+FFFD. Empty when the model has no tokenizer.
     token_ids : list of int
         The new tokens, with the end-of-text token or the tokens of the stop string if one ended the text.
     logprobs : list of float
@@ -36,21 +36,21 @@ class Generation(Displayed):
     prompt_index, sample_index : int
         Which prompt of the list, and which of its ``num_return_sequences`` continuations; both from 0.
     prompt_token_ids : list of int
-        The prompt as the model saw it.
+        The prompt's tokens that the model saw.
     seed : int or None
-        What makes the text come out again; None where nothing was left to chance.
+        The same seed reproduces the text; None if nothing was sampled.
     top_logprobs : list of list of (int, float)
-        Of ``top_logprobs=n``: for each new token the ``n`` most probable ones in its place and the natural
-        logarithms of their probabilities by the raw logits, the most probable first; else empty.
+        With ``top_logprobs=n``: for each new token the ``n`` most probable ones at its position and the
+        natural logarithms of their probabilities by the raw logits, the most probable first; otherwise empty.
     score : float or None
-        Of beam search: the sum of the log-probabilities after the options that change logits (and less the
+        For beam search: the sum of the log-probabilities after the options that change logits (and less the
         penalties for what other groups took), divided by the number of new tokens to the power of
         ``length_penalty``.
     trace : Trace or None
-        Of ``trace=True``: what was weighed at every step.
+        With ``trace=True``: the candidates at every step.
     cache : ActivationCache or None
-        Of ``names_filter``: what was computed of the prompt and of every new token but the last, which the
-        model has not seen; byte for byte what one pass over all of them computes (but for
+        With ``names_filter``: the activations of the prompt and of every new token except the last, which the
+        model has not processed; byte for byte those of one pass over all of them (except
         ``attn.hook_result``, which NumPy multiplies).
     """
 

@@ -1,14 +1,14 @@
 """Guessing the next tokens, so that one pass over the weights confirms several of them.
 
-The guesses are computed behind the last token, in one call; then each token is chosen from its row as it
-would be without them, by the same random number. As long as it is the one that was guessed, the next row
-counts too. So the text, its log-probabilities and its trace are what they are without guesses, and processors
-are called for the same tokens in the same order.
+The guesses are computed after the last token, in one call; then each token is chosen from its row as it would
+be without them, with the same random number. As long as it equals the guess, the next row is valid, too. So
+the text, its log-probabilities and its trace are the same as without guesses, and processors are called for
+the same tokens in the same order.
 
-Guesses come from the text itself: what followed the last tokens where they stood before (A. Saxena 2023,
-"prompt lookup decoding"). Or they come from a smaller model with the same vocabulary (Leviathan et al. 2023,
-arXiv 2211.17192), which draws by the same random numbers. How many are made follows from how often they were
-right, and from what more rows cost in this run.
+Guesses come from the text itself: the tokens that followed an earlier occurrence of the last ones (A. Saxena
+2023, "prompt lookup decoding"). Or they come from a smaller model with the same vocabulary (Leviathan et al.
+2023, arXiv 2211.17192), which samples with the same random numbers. Their number adapts to how often they
+were right, and to the cost of additional rows in this run.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
 
 __all__ = ["Costs", "Drafter", "check_draft", "new_drafter"]
 
-MOST = 15  # guesses, so that with the last token there are at most 16 rows
-_LONGEST = 6  # tokens that a guess from the text is looked up by
-_PRIOR = 0.5  # how often guesses are taken to be right before there are any
-_WEIGHT = 0.1  # of the newest observation in an average
-_PAUSE = 16  # tokens without a guess, where guessing takes more time than it saves
-_REVIVAL = 0.001  # how much of the prior comes back with a guess that is not made
+MOST = 15  # guesses; with the last token at most 16 rows
+_LONGEST = 6  # longest sequence of tokens to look up in the text
+_PRIOR = 0.5  # assumed share of right guesses before there are any
+_WEIGHT = 0.1  # weight of the newest observation in an average
+_PAUSE = 16  # tokens without a guess, when guessing costs more time than it saves
+_REVIVAL = 0.001  # how much of the prior returns with each skipped guess
 
 _NO_IDS = np.empty(0, np.int32)
 
 
 class Costs:
-    """Seconds that passes took, by their rows."""
+    """Duration of passes in seconds, by their rows."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
 
     def add(self, rows: int, seconds: float) -> None:
-        """Note a pass. Of several of one size, a slow one counts less: others may have had the machine."""
+        """Record a pass. Slow ones among several of one size count less: the machine may have been busy."""
         known = self._seconds.get(rows, seconds)
         self._seconds[rows] = known + (seconds - known) * (_WEIGHT if seconds > known else 0.5)
 
     def of(self, rows: int) -> float:
-        """What a pass of so many rows takes; if there was none, by the nearest smaller ones."""
+        """The duration of a pass with this many rows, measured or estimated from the nearest smaller ones."""
         if rows in self._seconds:
             return self._seconds[rows]
         below = [known for known in self._seconds if known < rows]
         if not below:
             return min(self._seconds.values(), default=1.0)
         near = max(below)
-        # Until it is known, a row more is taken to cost a fiftieth of a pass.
+        # Until measured, an additional row is assumed to cost a fiftieth of a pass.
         return self._seconds[near] * (1 + 0.02 * (rows - near))
 
 
 class FromText:
-    """What followed the last tokens of the text where they stood in it before, the latest time."""
+    """The tokens that followed the latest earlier occurrence of the text's last tokens."""
 
     def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
-        """The kind is by how many tokens the place was found."""
+        """The kind is the number of tokens that matched."""
         place, kind = len(ids), 0
-        places = np.flatnonzero(ids[:-1] == ids[-1]) + 1  # where what follows the last token begins
+        places = np.flatnonzero(ids[:-1] == ids[-1]) + 1  # positions after earlier copies of the last token
         longest = min(_LONGEST, len(ids) - 1)
         while len(places) and kind < longest:
             place, kind = int(places[-1]), kind + 1
@@ -80,7 +80,7 @@ class FromText:
 
 
 class FromModel:
-    """What a smaller model goes on with, drawing by the same random numbers."""
+    """The continuation by a smaller model, sampled with the same random numbers."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class FromModel:
         self._seconds = 0.0
 
     def guess(self, ids: np.ndarray, most: int) -> tuple[list[int], int]:
-        """There is one kind."""
+        """There is only one kind."""
         try:
             return self._guess(ids, most), 0
         except DeadlineError:
@@ -145,12 +145,12 @@ class Drafter:
         self._source, self._costs = source, costs
         self._right: dict[int, float] = {}  # by kind of guess
         self._kind, self._n_texts = 0, 1
-        self._looked = 0.0  # seconds that the latest look into the text took
-        self._gain: float | None = None  # seconds that a look saves, less those that it takes
-        self._pause = 0  # tokens until the next look
+        self._looked = 0.0  # seconds that the latest lookup took
+        self._gain: float | None = None  # seconds that a lookup saves, minus those it takes
+        self._pause = 0  # tokens until the next lookup
 
     def propose(self, ids: np.ndarray, most: int, n_texts: int) -> np.ndarray:
-        """Guesses of the tokens after ``ids``, int32: as many as pay, where ``n_texts`` advance together."""
+        """Guesses of the tokens after ``ids``, int32: as many as pay off with ``n_texts`` in a call."""
         self._looked = 0.0
         if self._pause:
             self._pause -= 1
@@ -167,7 +167,7 @@ class Drafter:
         return np.array(guesses, np.int32)
 
     def observe(self, n_right: int, n_guesses: int) -> None:
-        """Note how many of the latest guesses were right; those after a wrong one tell nothing."""
+        """Record how many of the latest guesses were right; those after a wrong one do not count."""
         for was_right in [True] * n_right + [False] * (n_right < n_guesses):
             known = self._right.get(self._kind, _PRIOR)
             self._right[self._kind] = known + (was_right - known) * _WEIGHT
@@ -181,7 +181,7 @@ class Drafter:
                 self._pause = _PAUSE
 
     def _look(self, ids: np.ndarray, most: int) -> list[int]:
-        """What the text itself suggests, as far as it pays."""
+        """Guesses from the text itself, as far as they pay off."""
         if most < 1:
             return []
         begin = perf_counter()
@@ -191,7 +191,7 @@ class Drafter:
         return guesses
 
     def _worth(self, kind: int, most: int, n_texts: int) -> int:
-        """How many guesses give the most tokens in a second."""
+        """The number of guesses that gives the most tokens per second."""
         right, drafting = self._right.get(kind, _PRIOR), self._source.seconds()
         best, best_rate, tokens = 0, 1 / self._costs.of(n_texts), 1.0
         for n in range(1, most + 1):
@@ -200,7 +200,7 @@ class Drafter:
             if rate > best_rate:
                 best, best_rate = n, rate
             elif n > best + 3:
-                break  # costs are measured and not smooth, but it gets no better
+                break  # measured costs are not smooth, but it does not improve further
         return best
 
 
@@ -212,18 +212,18 @@ def new_drafter(
     costs: Costs,
     deadline: Deadline,
 ) -> Drafter:
-    """What makes guesses for one text, by the option ``draft``."""
+    """The guesser of one text, by the option ``draft``."""
     if draft == "prompt":
         return Drafter(FromText(), costs)
     return Drafter(FromModel(draft, constants, sample_index, n_text, deadline), costs)
 
 
 def check_draft(draft: Any, model: LoadedModel) -> None:
-    """Raise unless ``draft`` can guess what ``model`` writes."""
+    """Raise unless ``draft`` can guess for ``model``."""
     if draft is None or (isinstance(draft, str) and draft == "prompt"):
         return
     if not hasattr(draft, "new_cache"):
-        raise TypeError(f"draft must be 'prompt', a model, or None; got {shown(draft)}")
+        raise TypeError(f"draft must be 'prompt', a model, or None, not {shown(draft)}")
     draft.check_language_model()
     one, other = draft.config.n_vocab, model.config.n_vocab
     same = one == other
@@ -235,6 +235,6 @@ def check_draft(draft: Any, model: LoadedModel) -> None:
             same = all(draft.token_bytes(token) == model.token_bytes(token) for token in range(n))
     if not same:
         raise ValueError(
-            f"the draft {draft.name} has another vocabulary than {model.name}: a smaller model with the same "
-            "one is needed"
+            f"the draft {draft.name} has a different vocabulary from {model.name}; needed: a smaller model "
+            "with the same vocabulary"
         )

@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary by their bytes: which ones a piece of text begins with, and where words end."""
+"""The tokens of a vocabulary by their bytes: which ones match the start of a text, and where words end."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Spelling", "drops_space", "end_of_word", "is_word", "n_characters", "spelling_of", "split_last"]
 
-# By the tokenizer, and by how many of its tokens a model has.
+# By the tokenizer and the number of its tokens that a model has.
 _known: WeakKeyDictionary[Tokenizer, dict[int, Spelling]] = WeakKeyDictionary()
 
 APOSTROPHES = "'\u2019"
 
-_LONGEST = 24  # tokens of a word that may be spelled in another way: their joint probability is a float64
+_LONGEST = 24  # tokens of a word that may be spelled differently: their joint probability is a float64
 
 
 class Spelling:
-    """The bytes of the tokens that a model may write as text, in the order of these bytes.
+    """The bytes of the tokens that a model may generate as text, in byte order.
 
     Attributes
     ----------
     ids : int32 array [n]
     pieces : list of bytes
-        Of ``ids``. Special tokens and those without bytes are left out.
+        The bytes of ``ids``. Special tokens and those without bytes are left out.
     bytes : list of bytes [n_text_tokens]
-        What each token adds behind others; empty for those that are left out.
+        The bytes that each token adds after others; empty for those left out.
     in_word, in_marks : float32 array [n_text_tokens]
-        1 for tokens that go on with a word, or with a run of punctuation marks, where one has begun; else 0.
+        1 for tokens that continue a word, or a run of punctuation marks; else 0.
     """
 
     def __init__(self, tokenizer: Tokenizer, n_text: int) -> None:
         special = set(tokenizer.special_tokens.values())
-        # A special token is no part of a word.
+        # A special token is not part of a word.
         self.bytes = [b"" if token in special else tokenizer.bytes_inside(token) for token in range(n_text)]
         pairs = sorted((data, token) for token, data in enumerate(self.bytes) if data)
         self.pieces = [piece for piece, _ in pairs]
@@ -55,12 +55,12 @@ class Spelling:
 
     @property
     def has_spaces(self) -> bool:
-        """Whether there are tokens that begin with a space."""
+        """Whether there are tokens that start with a space."""
         found = self.beginning_with(b" ")
         return found.start < found.stop
 
     def beginning_with(self, data: bytes) -> slice:
-        """Which of ``ids`` begin with these bytes."""
+        """Those of ``ids`` that start with these bytes."""
         begin = bisect_left(self.pieces, data)
         after = data.rstrip(b"\xff")
         if not after:
@@ -69,7 +69,7 @@ class Spelling:
         return slice(begin, bisect_left(self.pieces, after, begin))
 
     def inside(self, data: bytes) -> list[tuple[int, int]]:
-        """The tokens that are a beginning of these bytes, but not all of them: ids and numbers of bytes."""
+        """The tokens that are a proper prefix of these bytes: ids and numbers of bytes."""
         found = []
         for n in range(1, len(data)):
             at = bisect_left(self.pieces, data[:n])
@@ -80,7 +80,7 @@ class Spelling:
 
 
 def spelling_of(model: LoadedModel) -> Spelling:
-    """That of a model's tokenizer, found once."""
+    """The spelling of a model's tokenizer, computed once."""
     found = _known.setdefault(model.tokenizer, {})
     if model.n_text_tokens not in found:
         found[model.n_text_tokens] = Spelling(model.tokenizer, model.n_text_tokens)
@@ -88,19 +88,19 @@ def spelling_of(model: LoadedModel) -> Spelling:
 
 
 def split_last(model: LoadedModel, ids: np.ndarray, text: str = "") -> tuple[int, bytes]:
-    """Where in a text's tokens what its end may yet become begins: a word, a number, marks, white space.
+    """The start of the text's last unit, which may still change: a word, a number, marks, white space.
 
     Parameters
     ----------
     model : LoadedModel
     ids : int32 array
     text : str
-        What the tokens were made of, if it is known: some tokenizers leave out the white space at its end.
+        The original text, if known: some tokenizers drop white space at its end.
 
     Returns
     -------
     (int, bytes)
-        How many tokens stand before it, and the bytes of the others.
+        The number of tokens before it, and the bytes of the others.
     """
     spelling = spelling_of(model)
     last: list[bytes] = []
@@ -110,11 +110,11 @@ def split_last(model: LoadedModel, ids: np.ndarray, text: str = "") -> tuple[int
         last.append(spelling.bytes[token])
     pieces = last[::-1]
     if text[-1:].isspace() and not (last and last[0][-1:].isspace()) and spelling.has_spaces:
-        return len(ids), b" "  # stands for the white space of the text, whatever it is
+        return len(ids), b" "  # represents the text's white space, whatever it is
     end = b"".join(pieces).decode("utf-8", "surrogateescape")
     size = len(end[_begin_of_last(end) :].encode("utf-8", "surrogateescape"))
     at = len(pieces)
-    # A token that begins inside a character does not begin a word.
+    # A token that starts inside a character does not start a word.
     while at > 0 and (size > 0 or (at < len(pieces) and _is_inside(pieces[at]))):
         at -= 1
         size -= len(pieces[at])
@@ -124,10 +124,10 @@ def split_last(model: LoadedModel, ids: np.ndarray, text: str = "") -> tuple[int
 
 
 def _begin_of_last(text: str) -> int:
-    """Where the last piece of a text begins that GPT-2's tokenizer keeps together.
+    """The start of the last piece of a text that GPT-2's tokenizer keeps together.
 
     Letters, digits, other characters, each with a space before it, or white space. Marks on letters and
-    contractions are kept with them here, which costs time and changes no result.
+    contractions are kept with them here, which costs time but never changes a result.
     """
 
     def is_apostrophe(at: int) -> bool:
@@ -143,7 +143,7 @@ def _begin_of_last(text: str) -> int:
 
 
 def drops_space(model: LoadedModel, ids: np.ndarray) -> bool:
-    """Whether behind these tokens, as at the beginning of a text, decoding leaves out a space of the next."""
+    """Whether after these tokens, as at the start of a text, decoding drops a space of the next one."""
     spelling = spelling_of(model)
     if not spelling.has_spaces:
         return False
@@ -152,12 +152,12 @@ def drops_space(model: LoadedModel, ids: np.ndarray) -> bool:
 
 
 def n_characters(data: bytes) -> int:
-    """How many characters bytes have, without one that is not complete at their end."""
+    """The number of characters in bytes, without an incomplete one at the end."""
     return len(codecs.utf_8_decode(data, "replace", False)[0])
 
 
 def end_of_word(text: str, begin: int) -> int | None:
-    """Where the word ends that follows ``text[:begin]`` or is begun there; None: it may go on after the text.
+    """The end of the word at or after ``text[:begin]``; None: it may continue after the text.
 
     A word is a run of letters, digits, marks on them and ``_``, with apostrophes between them; or, where none
     follows, a run of punctuation marks. White space before it belongs to it.
@@ -182,7 +182,7 @@ def end_of_word(text: str, begin: int) -> int | None:
 
 
 def _is_inside(piece: bytes) -> bool:
-    """Whether the bytes begin inside a character."""
+    """Whether the bytes start inside a character."""
     return 0x80 <= piece[0] < 0xC0 if piece else False
 
 
@@ -191,12 +191,12 @@ def _kind(character: str) -> str:
         return "space"
     if character.isdecimal():
         return "digit"
-    # A surrogate is a byte of a character that is not complete.
+    # A surrogate is a byte of an incomplete character.
     is_letter = character != "_" and (is_word(character) or "\ud800" <= character <= "\udfff")
     return "letter" if is_letter else "other"
 
 
 def is_word(character: str) -> bool:
-    """Whether it is a part of words wherever it stands: a letter, a digit, a mark on one, or ``_``."""
-    # U+FFFD stands for a character that is not complete.
+    """Whether it is always part of a word: a letter, a digit, a mark on one, or ``_``."""
+    # U+FFFD represents an incomplete character.
     return character.isalnum() or character in "_\ufffd" or unicodedata.category(character)[0] == "M"

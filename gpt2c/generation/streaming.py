@@ -30,27 +30,27 @@ def stream(
     kind: type[Job] = Job,
     **options: Unpack[GenerateKwargs],
 ) -> Stream:
-    """What :meth:`gpt2c.GPT2.stream` does."""
+    """See :meth:`gpt2c.GPT2.stream`."""
     several, given = separate(prompt)
     if several:
-        raise TypeError(f"stream continues one prompt, but got a list of {len(given)}: use generate")
-    # Of its own, as cancelling the stream is not to end other calls with the same deadline.
+        raise TypeError(f"stream continues one prompt, not a list of {len(given)}: use generate")
+    # Separate, as cancelling the stream must not end other calls with the same deadline.
     options["deadline"] = PartDeadline(Deadline.of(options.get("deadline")))
     checked = SamplingOptions(**cast("dict[str, Any]", options))
     if checked.num_return_sequences != 1:
-        raise ValueError("stream gives one continuation: use generate for num_return_sequences above 1")
+        raise ValueError("stream returns one continuation: use generate for num_return_sequences above 1")
     if checked.num_beams != 1:
-        raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
+        raise ValueError("stream cannot show the text of a beam search before it ends: use generate")
     job = kind(model, checked, prefixes)
     return Stream(job, *computed_prompts(job, given))
 
 
 class Stream:
-    """The pieces of a continuation as they come, whole characters always; made by :meth:`gpt2c.GPT2.stream`.
+    """The pieces of a continuation, always whole characters; made by :meth:`gpt2c.GPT2.stream`.
 
     Iterate over it for the text; afterwards ``result`` holds the :class:`Generation`. The work is done while
     iterating. Closing the stream early, leaving its ``with`` block or an exception during the work (Ctrl-C
-    included) ends it: the cache is freed and ``result`` is what there was, "cancelled".
+    included) ends it: the cache is freed and ``result`` is the text so far, "cancelled".
     """
 
     def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
@@ -84,7 +84,7 @@ class Stream:
         self._text.cut("cancelled")
 
     def cancel(self) -> None:
-        """End the stream from another thread: the one that iterates gets no more pieces."""
+        """End the stream from another thread: the iterating thread gets no more pieces."""
         self._text.job.options.deadline.cancel()
 
     def __enter__(self) -> Stream:

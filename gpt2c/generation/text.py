@@ -1,4 +1,4 @@
-"""One prompt, and one continuation of it, while they are computed."""
+"""One prompt, and one continuation of it, during generation."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class ComputedPrompt:
     name : str
         For errors.
     text : str or token ids
-        What the tokens were made of.
+        The prompt that was tokenized.
     prefixes : Prefixes, optional
-        What is kept of earlier texts; default: those of the job.
+        A store of earlier texts; default: that of the job.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class ComputedPrompt:
     ) -> None:
         n_ctx, overflow = job.n_ctx, job.options.overflow
         ids, self.word = job.split(ids, text)
-        # A word that is written again takes a position for each token, of a byte at least, that ends inside.
+        # Respelling a word takes a position for each token, of at least one byte, that ends inside it.
         again, most_again = len(self.word.own), max(0, len(self.word.data) - 1)
         wanted = job.options.max_new_tokens
         new = wanted + again
         n_given = len(ids)
-        # Behind one token. The last one needs no position, unless it is computed before it is chosen.
+        # After one token. The last one needs no position, unless it is computed before it is chosen.
         most_new = n_ctx - 1 if job.options.penalty_alpha else n_ctx
         if overflow == "truncate_left" and new <= most_new:
             ids = _latest(ids, most_new + 1 - min(wanted + most_again, most_new), job.prefix)
@@ -70,13 +70,13 @@ class ComputedPrompt:
             raise _too_long(job, name, len(ids), again, most_new)
         self.ids = ids
         self.truncated = len(ids) < n_given
-        # Ways to write the word for which there is no room are left out.
+        # Spellings of the word that do not fit are left out.
         self.most_again = most_again if overflow == "slide" else min(most_again, room - wanted)
-        # If overflow slides: far enough for the last word, written in any way.
+        # If overflow slides: far enough for any spelling of the last word.
         begin = job.window(len(ids) + self.most_again)
         self.visible = ids[min(begin, len(ids) - 1) :]
         self.capacity = min(len(ids) + wanted + self.most_again, n_ctx)
-        self.cache: KVCache | None = None  # it may hold a part of the prompt until there are logits
+        self.cache: KVCache | None = None  # it may hold part of the prompt until there are logits
         self.logits: np.ndarray | None = None  # float32 [n_vocab], of the token that follows the prompt
         self.n_reused = 0  # tokens that were in a cache already
         self.captured: Captured | None = None
@@ -85,8 +85,8 @@ class ComputedPrompt:
         self.prefixes = job.prefixes if prefixes is None else prefixes
         width = job.options.num_beams * job.options.n_candidates
         self.shared = max(self.unstarted, width) > 1 or self.prefixes.borrowed
-        self.n_positions = width * self.capacity  # of all caches of a text that continues it
-        self.streams: list[np.ndarray] = []  # after the last layer, where they are wanted
+        self.n_positions = width * self.capacity  # of all caches of one continuation
+        self.streams: list[np.ndarray] = []  # after the last layer, if wanted
         self.negative: ComputedPrompt | None = None
         if job.options.guidance_scale != 1 and prefixes is None:
             other = self.ids[-1:] if job.negative is None else job.negative
@@ -95,23 +95,23 @@ class ComputedPrompt:
 
     @property
     def contexts(self) -> tuple[ComputedPrompt, ...]:
-        """What is to be computed before a text can begin."""
+        """The prompts to compute before a text can start."""
         return (self,) if self.negative is None else (self, self.negative)
 
     @property
     def ready(self) -> bool:
-        """Whether that is done."""
+        """Whether they are computed."""
         return all(context.logits is not None for context in self.contexts)
 
     def begun(self, job: Job) -> KVCache:
-        """The cache that holds none of it or its beginning; at least one token is left to be computed."""
+        """The cache with none or the start of it; at least one token is left to compute."""
         if self.cache is None:
             self.cache = self.prefixes.begin(job.model, self.visible, self.capacity)
             self.n_reused = len(self.cache)
         return self.cache
 
     def pending(self, job: Job, most: int | None = None) -> Pending:
-        """What is to be computed of it next, at most so many tokens."""
+        """The part to compute next, at most ``most`` tokens."""
         cache = self.begun(job)
         see = self.streams.append if job.options.penalty_alpha else None
         return Pending(cache, self.visible[len(cache) :][:most], 1, see)
@@ -120,7 +120,7 @@ class ComputedPrompt:
         """Find the ways to spell the last word, once the tokens before it are computed."""
         assert self.cache is not None and self.logits is not None
         if self.word.data:
-            # Deferred, as most prompts are continued as they are.
+            # Deferred, as most prompts are continued without healing.
             from .covers import Rows
             from .healing import Healing
 
@@ -129,7 +129,7 @@ class ComputedPrompt:
             self.healing = Healing(rows, self.word.data)
 
     def adopt_cache(self) -> KVCache:
-        """A cache that holds the prompt, for one of those that continue it."""
+        """A cache that holds the prompt, for one of its continuations."""
         self.unstarted -= 1
         cache = self.cache
         assert cache is not None  # the loop has computed the prompt
@@ -141,7 +141,7 @@ class ComputedPrompt:
 
 
 def _too_long(job: Job, name: str, n_ids: int, again: int, most_new: int) -> ContextLengthError:
-    """What is raised for a prompt of so many tokens, if ``again`` new ones are those of its last word."""
+    """The error for a prompt of ``n_ids`` tokens, if ``again`` new ones respell its last word."""
     options, n_ctx, wanted = job.options, job.n_ctx, job.options.max_new_tokens
     new = wanted + again
     or_slide = f", or {_SLIDE}" if options.slides else ""
@@ -165,7 +165,7 @@ def _too_long(job: Job, name: str, n_ids: int, again: int, most_new: int) -> Con
 
 
 def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
-    """The last n of token ids; if they begin with what the tokenizer puts before a text, with that."""
+    """The last n of token ids; if they start with the tokenizer's prefix, that stays."""
     k = len(prefix)
     if len(ids) <= n or k >= n or not np.array_equal(ids[:k], prefix):
         return ids[-n:]
@@ -173,7 +173,7 @@ def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
 
 
 def _most_probable(job: Job, logits: np.ndarray, chosen: int, logprob: float) -> list[tuple[int, float]]:
-    """The most probable tokens and their log-probabilities, as many as are wanted."""
+    """The most probable tokens and their log-probabilities, as many as wanted."""
     ids = _engine.top(logits[: job.model.n_text_tokens], job.options.top_logprobs)
     logprobs = logits[ids].astype(np.float64) - _engine.log_sum_exp(logits)
     pairs = zip(ids.tolist(), logprobs.tolist(), strict=True)
@@ -181,7 +181,7 @@ def _most_probable(job: Job, logits: np.ndarray, chosen: int, logprob: float) ->
 
 
 class Text:
-    """One continuation in the making."""
+    """One continuation in progress."""
 
     def __init__(self, job: Job, prompt: ComputedPrompt, prompt_index: int, sample_index: int) -> None:
         self.job, self.prompt = job, prompt
@@ -204,7 +204,7 @@ class Text:
         return self.finish_reason is not None
 
     def start(self) -> None:
-        """Take the first token from the prompt's logits, and a cache of one's own for those to come."""
+        """Choose the first token from the prompt's logits, and take a separate cache for the next ones."""
         self._tokens = self.prompt.ids
         logits = self.prompt.logits
         assert logits is not None  # the loop has computed the prompt
@@ -218,14 +218,14 @@ class Text:
         self._captured.append((captured, logits.copy()))
 
     def pending(self, n_texts: int) -> list[Pending]:
-        """What is to be computed next; ``n_texts`` advance in the same call."""
+        """The tokens to compute next; ``n_texts`` advance in the same call."""
         begin, seen = self.job.window(self._length), self._length - 1
-        if begin != self.job.window(seen):  # the positions of all that is kept change
+        if begin != self.job.window(seen):  # the positions of everything kept change
             self.cache, seen = self.job.model.new_cache(), begin
         assert self.cache is not None  # the text has not ended
         self._guesses = _NO_IDS
         if self._drafter is not None and seen == self._length - 1:
-            # What is guessed needs positions, and the last token none.
+            # Guesses need positions; the last token does not.
             room = self.cache.n_ctx - len(self.cache) - 1
             left = self.job.options.max_new_tokens - (self._length - len(self.prompt.ids)) - 1
             self._guesses = self._drafter.propose(self._tokens[: self._length], min(room, left), n_texts)
@@ -250,7 +250,7 @@ class Text:
                 self.cache.truncate(len(self.cache) - (len(guesses) - n_right))
 
     def _choose(self, logits: np.ndarray, guided: np.ndarray | None = None) -> None:
-        """Choose the next token from its logits, or from what they are ``guided`` to; see `_append`."""
+        """Choose the next token from its logits, or from the ``guided`` ones; see `_append`."""
         job, position = self.job, self._length
         ids = self._tokens[:position]
         removed: dict[int, str] | None = None if self.trace is None else {}
@@ -259,7 +259,7 @@ class Text:
         if self.prompt.healing is not None:
             spelled = ids[len(self.prompt.ids) :].tolist()
             restricted = self.prompt.healing.restrict(processed, spelled)
-            if restricted.max() == -np.inf:  # the word stands in the prompt: what forbids it comes too late
+            if restricted.max() == -np.inf:  # the word is already in the prompt: forbidding it comes too late
                 restricted = self.prompt.healing.restrict(given, spelled)
             processed = restricted
         if self._draw is not None:
@@ -281,7 +281,7 @@ class Text:
         removed: dict[int, str] | None,
         scores: Callable[[int], float | None] | None = None,
     ) -> None:
-        """Add a token that was chosen, and see whether the text ends with it.
+        """Add a chosen token, and check whether the text ends with it.
 
         ``logits`` are the model's own; ``removed`` and ``scores`` are for the trace.
         """
@@ -314,13 +314,13 @@ class Text:
             self.cache = None
 
     def _n_inside(self) -> int:
-        """How many new tokens end inside the word that the prompt ends with: they do not count."""
+        """The number of new tokens that end inside the prompt's last word: they do not count."""
         if self.prompt.healing is None:
             return 0
         return self.prompt.healing.n_inside(self._tokens[len(self.prompt.ids) : self._length].tolist())
 
     def cut(self, reason: FinishReason) -> None:
-        """End the text as it is, unless it has ended already, and let its caches go."""
+        """End the text as it is, unless it has ended, and free its caches."""
         if self.finish_reason is None:
             self.finish_reason = reason
             self.piece = self._writer.cancel()

@@ -1,4 +1,4 @@
-"""The record of a generation: what was weighed at every step, what left tokens out, what became of them."""
+"""The record of a generation: the candidates at every step, what removed them, and their fate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Branch", "Candidate", "Step", "Trace", "new_trace"]
 
-MOST_PROBABLE = 10  # candidates that are recorded of each step, besides those that were chosen
+MOST_PROBABLE = 10  # candidates to record at each step, besides the chosen ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Candidate:
     logprob : float
         Its log-probability (nats) by the raw logits.
     score : float or None
-        In beam search: the score of the text with it, before the length penalty. In contrastive search: what
-        candidates compete by. With guidance: the log-probability that was guided. None where it was removed,
-        and else.
+        In beam search: the score of the text with it, before the length penalty. In contrastive search: the
+        score by which candidates compete. With guidance: the guided log-probability. None if it was removed,
+        and otherwise.
     removed_by : str or None
-        The option that forbade it or left it out.
+        The option that removed it.
     fate : str
-        "chosen"; in beam search "beam N", the place at which the text with it lives on, or "ended"; else "".
+        "chosen"; in beam search "beam N", the index at which the text with it lives on, or "ended"; else "".
     """
 
     token_id: int
@@ -57,7 +57,7 @@ class Branch:
     text : str
         Its continuation so far.
     token_ids : list of int
-        The same as tokens.
+        The continuation as tokens.
     score : float or None
         In beam search: the sum of log-probabilities so far.
     greedy : int
@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(eq=False, repr=False)
 class Trace(Displayed):
-    """The record of one generation, or of one search; ``str()`` tells it as indented text.
+    """The record of one generation, or of one search; ``str()`` is it as indented text.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Trace(Displayed):
         scores: Callable[[int], float | None] | None = None,
     ) -> None:
         """Record a step in which ``token`` was chosen for one text, by ``scores`` if there are any."""
-        removed.pop(token, None)  # at an edge float64 may decide otherwise
+        removed.pop(token, None)  # at a boundary float64 may decide differently
         normaliser = _engine.log_sum_exp(logits)
         new = new_ids.tolist()
         branch = _branch(job, prompt, new, None, logits, normaliser, removed, {token: "chosen"}, scores)
@@ -148,7 +148,7 @@ class Trace(Displayed):
 
 
 def new_trace(job: Job) -> Trace | None:
-    """A record to fill, if one is wanted."""
+    """A trace to fill, if requested."""
     if not job.options.trace:
         return None
     return Trace()
@@ -187,7 +187,7 @@ def _branch(
 
 
 def _added(score: float, logprobs: np.ndarray) -> Callable[[int], float]:
-    """The score of a text with a token more."""
+    """The score of a text with one more token."""
     return lambda token: score + float(logprobs[token])
 
 

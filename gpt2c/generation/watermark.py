@@ -1,8 +1,8 @@
 """Watermarks in generated text, and their detection (Kirchenbauer et al. 2023, arXiv 2301.10226, 2306.04634).
 
-At every token a part of the vocabulary is green, chosen by a hash of what stands before it, and its logits
-are raised: who has the key can count how many tokens of a text are green. What is green is what is green in
-transformers 4.57 on a CPU: the random permutations of torch are made here in NumPy.
+At every token a part of the vocabulary is green, chosen by a hash of the preceding tokens, and its logits are
+raised: anyone with the key can count the green tokens of a text. The green tokens are those of transformers
+4.57 on a CPU: torch's random permutations are reproduced here in NumPy.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class WatermarkingConfig:
     Attributes
     ----------
     greenlist_ratio : float
-        How much of the vocabulary is green, above 0 and below 1.
+        The share of the vocabulary that is green, above 0 and below 1.
     bias : float
         Added to the logits of green tokens.
     hashing_key : int
-        The secret, 0 to 2**63 - 1: who knows it can detect the mark, and take it out.
+        The secret, 0 to 2**63 - 1: anyone who knows it can detect and remove the mark.
     seeding_scheme : {"lefthash", "selfhash"}
-        What is hashed: the token before; or the last ``context_width`` tokens, the new one included. That is
-        harder to find out, and takes longer: the 40 most probable tokens are tried.
+        What is hashed: the token before; or the last ``context_width`` tokens, including the new one, which
+        is harder to discover, and slower: the 40 most probable tokens are tried.
     context_width : int
-        How many tokens are hashed by "selfhash", at least 1. With "lefthash" it only says how many tokens a
-        text needs before it is marked.
+        The number of tokens that "selfhash" hashes, at least 1. With "lefthash" it is only the number of
+        tokens that a text needs before it is marked.
 
     Raises
     ------
     ValueError, TypeError
-        Naming the field, what was given and what is allowed.
+        Names the field, what was given and what is allowed.
     """
 
     greenlist_ratio: float = 0.25
@@ -71,7 +71,7 @@ class WatermarkingConfig:
         check_integer("context_width of watermarking_config", self.context_width, 1)
         if self.seeding_scheme not in SCHEMES:
             raise ValueError(
-                f"seeding_scheme of watermarking_config must be {' or '.join(map(repr, SCHEMES))}; got "
+                f"seeding_scheme of watermarking_config must be {' or '.join(map(repr, SCHEMES))}, not "
                 f"{shown(self.seeding_scheme)}"
             )
 
@@ -83,7 +83,7 @@ class WatermarkingConfig:
         names = [field.name for field in fields(cls)]
         if not isinstance(given, Mapping):
             raise TypeError(
-                "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None; got "
+                "watermarking_config must be a WatermarkingConfig, a mapping of its fields, or None, not "
                 f"{shown(given)} ({type(given).__name__})"
             )
         for name in given:
@@ -130,7 +130,7 @@ class Watermark:
 
 
 def _swaps(seed: int, n: int, k: int) -> np.ndarray:
-    """With which place each of the first k is swapped, in turn, where torch shuffles n."""
+    """The indices with which each of the first k is swapped, in turn, when torch shuffles n."""
     words = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 2**32, k, np.uint32)  # MT19937
     places = np.arange(k)
     return places + words % (n - places)
@@ -148,7 +148,7 @@ def _first(seed: int, n: int, k: int) -> np.ndarray:
 
 
 def _is_first(seed: int, n: int, k: int, number: int) -> bool:
-    """Whether a number is among `_first`: it alone is followed through the swaps."""
+    """Whether a number is among `_first`: only this number is followed through the swaps."""
     swaps, place, done = _swaps(seed, n, k), number, 0
     while True:
         if (swaps[done : min(place, k)] == place).any():
@@ -167,13 +167,13 @@ class WatermarkScore:
     Attributes
     ----------
     n_tokens : int
-        How many tokens were looked at.
+        The number of tokens examined.
     n_green : int
-        How many of them are green; without a mark, about ``greenlist_ratio`` of them.
+        The number of these that are green; without a mark, about ``greenlist_ratio`` of them.
     z_score : float
-        By how many standard deviations there are more than that. Above 4 hardly ever happens by chance.
+        The excess over that, in standard deviations. Above 4 is very unlikely by chance.
     p_value : float
-        How probable so many or more are in a text without a mark, by the normal distribution.
+        The probability of at least this many in an unmarked text, by the normal distribution.
     """
 
     n_tokens: int
@@ -185,7 +185,7 @@ class WatermarkScore:
 def detect(
     model: LoadedModel, text: Prompt, config: Any = None, *, ignore_repeated_ngrams: bool = False
 ) -> WatermarkScore:
-    """What :meth:`gpt2c.GPT2.detect_watermark` does."""
+    """See :meth:`gpt2c.GPT2.detect_watermark`."""
     checked = WatermarkingConfig() if config is None else WatermarkingConfig.of(config)
     check_flag("ignore_repeated_ngrams", ignore_repeated_ngrams)
     mark = Watermark(checked, model.config.n_vocab)
@@ -196,7 +196,7 @@ def detect(
         windows = list(dict.fromkeys(windows))
     if not windows:
         raise ValueError(
-            f"the text has {counted(len(ids), 'token')}; a watermark is looked for in {before + 1} or more"
+            f"the text has {counted(len(ids), 'token')}; detecting a watermark needs at least {before + 1}"
         )
     n, part = len(windows), checked.greenlist_ratio
     green = sum(mark.is_green(np.array(window[:-1], np.int64), window[-1]) for window in windows)

@@ -1,4 +1,4 @@
-"""Texts as vectors: what becomes of their last hidden states."""
+"""Texts as vectors, pooled from their last hidden states."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def embed(
     deadline: Any = None,
     **how: Any,
 ) -> np.ndarray:
-    """What :meth:`gpt2c.GPT2.embed` and :meth:`gpt2c.BERT.embed` do."""
+    """See :meth:`gpt2c.GPT2.embed` and :meth:`gpt2c.BERT.embed`."""
     asked, options = check_pooling(model, pooling, normalize, **how)
     several, readings = read_all(model, lowered(texts, asked), options)
     found = np.empty((len(readings), model.config.n_embd), np.float32)
@@ -44,7 +44,7 @@ def embed(
 def hidden(
     model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any
 ) -> np.ndarray | list[np.ndarray]:
-    """What :meth:`gpt2c.BERT.hidden` does."""
+    """See :meth:`gpt2c.BERT.hidden`."""
     several, readings = read_all(model, texts, check_options(model, **how))
     found = [rows for _, rows in hidden_rows(model, readings, _all, Deadline.of(deadline))]
     return found if several else found[0]
@@ -53,13 +53,13 @@ def hidden(
 def check_pooling(
     model: LoadedModel, pooling: Any = None, normalize: Any = None, **how: Any
 ) -> tuple[Pooling, Options]:
-    """How texts become vectors: as is asked for, else as the files beside the model say, else their mean."""
+    """How texts become vectors: as requested, else as the model's files say, else the mean."""
     own = model.config.pooling or Pooling()
     if pooling is not None and pooling not in POOLINGS:
         *names, last = map(repr, POOLINGS)
-        raise ValueError(f"pooling must be {', '.join(names)} or {last}; got {shown(pooling)}")
+        raise ValueError(f"pooling must be {', '.join(names)} or {last}, not {shown(pooling)}")
     if pooling is None and own.problem:
-        raise ConfigError(f"{model.name}: {own.problem}. pooling= (--pooling) chooses one that it does")
+        raise ConfigError(f"{model.name}: {own.problem}. pooling= (--pooling) chooses a supported one")
     options = check_options(model, **how)
     if options.max_tokens is None:
         options = options._replace(max_tokens=own.max_tokens)
@@ -70,7 +70,7 @@ def check_pooling(
 
 
 def lowered(texts: Any, pooling: Pooling) -> Any:
-    """The texts as the model wants them."""
+    """The texts in the form that the model expects."""
     if not pooling.lower:
         return texts
     if isinstance(texts, str):
@@ -108,7 +108,7 @@ def _weighted(rows: np.ndarray) -> np.ndarray:
     return np.asarray((rows * weights[:, None]).sum(axis=0) / weights.sum())
 
 
-# How -> which rows of a text, and what becomes of them, in float64.
+# Pooling -> the rows of a text, and their combination, in float64.
 _POOLED: dict[str, tuple[Callable[[Reading], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
     "mean": (_all, lambda rows: rows.mean(axis=0)),
     "cls": (_first, lambda rows: rows[0]),

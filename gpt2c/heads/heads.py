@@ -1,7 +1,7 @@
 """Labels of texts and of tokens, and choices between texts.
 
-The last hidden states are the engine's; what a head makes of them is added up in float64, row by row, so that
-a result does not depend on what was computed with it.
+The last hidden states come from the engine; heads are computed in float64, row by row, so that a result does
+not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def head_of(model: LoadedModel, kind: str) -> Head:
 def classify(
     model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any
 ) -> Classification | list[Classification]:
-    """What :meth:`gpt2c.GPT2.classify` does."""
+    """See :meth:`gpt2c.GPT2.classify`."""
     head_of(model, "sequence")
     several, readings = read_all(model, texts, check_options(model, **how))
     found = list(classifications(model, readings, Deadline.of(deadline)))
@@ -60,7 +60,7 @@ def classifications(
     head = head_of(model, "sequence")
 
     def judged(reading: Reading) -> np.ndarray:
-        """The last token that does not fill up; the first where all do, as in transformers."""
+        """The last token that is not padding; the first if all are, as in transformers."""
         real = np.flatnonzero(reading.ids != (-1 if head.pad_token_id is None else head.pad_token_id))
         return real[-1:] if len(real) else np.zeros(1, np.intp)
 
@@ -89,7 +89,7 @@ def classifications(
 
 
 def tag(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> Tagging | list[Tagging]:
-    """What :meth:`gpt2c.GPT2.tag` does."""
+    """See :meth:`gpt2c.GPT2.tag`."""
     head = head_of(model, "token")
     options = check_options(model, **how)
     several, readings = read_all(model, texts, options)
@@ -124,7 +124,7 @@ def _tagging(
 
 
 def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator[Entity]:
-    """Neighbours whose labels name the same; "B-" begins anew."""
+    """Neighbours with the same kind of label; "B-" starts a new entity."""
     number, before = 0, ""
     numbered = []
     for one in tags:
@@ -147,7 +147,7 @@ def _entities(model: LoadedModel, text: str | None, tags: list[Tag]) -> Iterator
 
 
 def choose(model: LoadedModel, texts: Any, *, deadline: Any = None, **how: Any) -> Choice:
-    """What :meth:`gpt2c.GPT2.choose` does."""
+    """See :meth:`gpt2c.GPT2.choose`."""
     head = head_of(model, "choice")
     several, readings = read_all(model, texts, check_options(model, **how))
     if not several or not readings:
@@ -175,27 +175,25 @@ def _parameters(model: LoadedModel, part: str) -> tuple[np.ndarray, np.ndarray |
 def _logits(
     rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, text: str | None = None
 ) -> np.ndarray:
-    """What a head gives for rows [n, n_embd] of a text: float32 [n, labels], all finite."""
+    """The head's logits for rows [n, n_embd] of a text: float32 [n, labels], all finite."""
     with np.errstate(over="ignore"):
         found = _exact(rows, weight, bias).astype(np.float32)
     if not np.isfinite(found).all():
         of = "" if text is None else f" of {shown(text)}"
-        raise ValueError(
-            f"the logits{of} hold NaN or infinities, from which nothing follows: the weights are too large"
-        )
+        raise ValueError(f"the logits{of} hold NaN or infinities: the weights are too large")
     return found
 
 
 def _exact(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """A dense layer, weight [out, in], in float64."""
     exact = rows.astype(np.float64)
-    # Sums along a row, whose order does not depend on how many rows there are, as it may in a product.
+    # Sums along a row, whose order does not depend on the number of rows, unlike in a matrix product.
     found = np.stack([(exact * label).sum(axis=1) for label in weight.astype(np.float64)], axis=1)
     return found if bias is None else found + bias
 
 
 def _probabilities(head: Head, logits: np.ndarray) -> dict[str, float]:
-    """Of every label; none of a regression."""
+    """The probability of every label; none for a regression."""
     if head.problem == "regression":
         return {}
     exact = logits.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Texts as heads read them: whole, with what the tokenizer puts around them."""
+"""Texts as heads read them: whole, with the tokens that the tokenizer puts around them."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ class Options(NamedTuple):
 
     max_tokens: int | None
     special: bool
-    cutting: str = "with max_tokens={0} (--max-tokens {0}) the rest is left out"
-    """What is said of texts that are too long; {0} is the model's positions."""
+    cutting: str = "with max_tokens={0} (--max-tokens {0}) the text is truncated"
+    """Advice for texts that are too long; {0} is the model's positions."""
 
 
 class Reading(NamedTuple):
-    """A text as the model sees it."""
+    """A text as the model reads it."""
 
     ids: np.ndarray
     """int32 [at least 1]."""
     own: slice
-    """Which of them are the text's own."""
+    """Those that are the text's own."""
     text: str | None
     """None if token ids were given."""
     truncated: bool
     types: np.ndarray | None = None
-    """int32, as many; None: all 0."""
+    """int32, one per id; None: all 0."""
 
 
 def check_options(model: LoadedModel, *, max_tokens: Any = None, special: Any = False) -> Options:
@@ -92,8 +92,8 @@ def read_all(model: LoadedModel, texts: Any, options: Options) -> tuple[bool, li
 def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading | None:
     """One text, checked; errors call it ``name``. None if it has no tokens.
 
-    A string gets what the tokenizer puts before and after a text, also an empty one, as in transformers;
-    token ids are taken as they are. For a BERT it may be a pair of two texts.
+    A string, even an empty one, gets the tokens that the tokenizer puts around a text, as in transformers;
+    token ids are used as they are. For a BERT it may be a pair of two texts.
 
     Raises
     ------
@@ -122,9 +122,9 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
 
 
 def check_single(readings: Iterable[Reading], method: str) -> None:
-    """Raise TypeError if one is that of a pair."""
+    """Raise TypeError if one is a pair."""
     if any(reading.types is not None for reading in readings):
-        raise TypeError(f"{method} takes texts, and no pairs of texts: join the two, or give each by itself")
+        raise TypeError(f"{method} takes texts, not pairs of texts: join the two, or pass each separately")
 
 
 def is_pair(text: Any) -> bool:
@@ -138,9 +138,9 @@ def _holds_texts(texts: tuple[Any, Any]) -> bool:
 
 
 def _read_pair(model: LoadedModel, pair: tuple[Any, Any], name: str, options: Options) -> Reading | None:
-    """Two texts, of which the second has the token type 1, where the model has it.
+    """Two texts; the second has token type 1, if the model has token types.
 
-    What does not fit is cut off the longer one, until both are as long, as transformers does.
+    If they do not fit, the longer one is truncated, then both equally, as in transformers.
     """
     first, second = (
         model.encode_text(part, f"the {which} of {name}", special=options.special)
@@ -181,12 +181,12 @@ def _too_long(name: str, n_tokens: int, n_ctx: int, options: Options) -> Context
 
 
 def check_room(model: LoadedModel, options: Options) -> None:
-    """Raise ValueError if what the tokenizer puts around strings leaves no token for them."""
+    """Raise ValueError if the tokens around strings leave no room for the text."""
     _room(options.max_tokens or model.config.n_ctx, len(model.tokenizer.prefix) + len(model.tokenizer.suffix))
 
 
 def _room(most: int, around: int) -> int:
-    """How many tokens a text may have of its own."""
+    """The number of tokens that a text itself may have."""
     if most <= around:
         raise ValueError(
             f"the tokenizer puts {counted(around, 'token')} around a text, which leaves none for the text: "
@@ -203,7 +203,7 @@ def hidden_rows(
 ) -> Iterator[tuple[Reading, np.ndarray]]:
     """The last hidden states of the ``wanted`` rows of texts, in order: float32 [rows, n_embd] of each.
 
-    Neighbours share a call of the engine. An error in taking the next one comes after those before it.
+    Neighbours share a call of the engine. Errors come after earlier results.
     """
     new = ((reading, model.new_cache(len(reading.ids))) for reading in readings)
     for batch in within_bounds(new, lambda item: (len(item[0].ids), item[1].nbytes)):
@@ -212,6 +212,6 @@ def hidden_rows(
         typed = model.config.n_types > 0
         sequences = ((cache, reading.ids, reading.types if typed else None) for reading, cache in batch)
         found = _engine.hidden(model.weights, [*sequences], rows, threads=model.threads, deadline=deadline)
-        batch.clear()  # the caches need not live on while the results are looked at
+        batch.clear()  # free the caches while the caller uses the results
         ends = np.cumsum([len(which) for which in rows])[:-1]
         yield from zip(some, np.split(found, ends), strict=True)

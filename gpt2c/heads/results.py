@@ -1,4 +1,4 @@
-"""What classifiers find."""
+"""Results of classifiers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Classification:
     Attributes
     ----------
     label : str or None
-        The most probable one; None where logits are no labels but numbers (a regression).
+        The most probable one; None for a regression, whose logits are numbers.
     probability : float or None
-        That of ``label``.
+        The probability of ``label``.
     probabilities : dict of str to float
-        Of every label, in the order of their ids. They sum to 1 where one label is true; where each may be
-        (``problem_type`` "multi_label_classification", or a single label), each stands by itself.
+        Of every label, in the order of their ids. They sum to 1 if exactly one label is true; if each may be
+        (``problem_type`` "multi_label_classification", or a single label), each is independent.
     values : dict of str to float
-        Of a regression, by the names of its outputs; otherwise empty.
+        For a regression, by the names of its outputs; otherwise empty.
     logits : np.ndarray
         float32 [labels].
     n_tokens : int
-        How many the model has seen, with those that the tokenizer puts around a text.
+        The number of tokens that the model read, including those around the text.
     truncated : bool
         Whether the text had more than ``max_tokens``.
     """
@@ -42,14 +42,14 @@ class Classification:
     truncated: bool
 
     def __repr__(self) -> str:
-        """Without what a model of this kind does not tell."""
+        """Without fields that a model of this kind does not have."""
         names = ("label", "probability", "probabilities", "values", "n_tokens", "truncated")
         told = {name: getattr(self, name) for name in names if getattr(self, name) not in (None, {})}
         return f"Classification({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     @property
     def value(self) -> float | None:
-        """The number that a regression with one output gives; None for all else."""
+        """The result of a regression with one output; otherwise None."""
         return next(iter(self.values.values())) if len(self.values) == 1 else None
 
 
@@ -57,16 +57,16 @@ class Tag(NamedTuple):
     """One token of a text and its labels."""
 
     text: str
-    """The piece of the text that holds the token, or of token ids its own text; "" if that is not known."""
+    """The piece of the text that holds the token, or, for token ids, its own text; "" if unknown."""
     start: int | None
-    """Where the piece begins in the text, in characters; None where that is not known."""
+    """The start of the piece in the text, in characters; None if unknown."""
     end: int | None
     token_id: int
     label: str
-    """The most probable."""
+    """The most probable label."""
     probability: float
     probabilities: dict[str, float]
-    """Of every label, in the order of their ids."""
+    """Probabilities of all labels, in the order of their ids."""
     logits: np.ndarray
     """float32 [labels]."""
 
@@ -90,12 +90,12 @@ class Tagging:
     Attributes
     ----------
     tags : list of Tag
-        One for each token of the text; none for what the tokenizer puts around it.
+        One for each token of the text, not for the tokens around it.
     entities : list of Entity
-        Neighbours whose labels name the same are one entity; a label "B-..." begins a new one, and tokens
-        labelled "O" are none: as ``aggregation_strategy="simple"`` in transformers.
+        Neighbours with the same kind of label form one entity; a label "B-..." starts a new one, and tokens
+        labelled "O" are left out: as ``aggregation_strategy="simple"`` in transformers.
     n_tokens : int
-        How many the model has seen, with those that the tokenizer puts around a text.
+        The number of tokens that the model read, including those around the text.
     truncated : bool
         Whether the text had more than ``max_tokens``.
     """
@@ -113,9 +113,9 @@ class Choice:
     Attributes
     ----------
     index : int
-        Of the most probable text, from 0.
+        Index of the most probable text, from 0.
     probabilities : list of float
-        Of each text; they sum to 1.
+        Probability of each text; they sum to 1.
     logits : np.ndarray
         float32 [texts].
     """

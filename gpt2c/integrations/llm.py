@@ -1,7 +1,7 @@
 """gpt2c as a model of `llm <https://llm.datasette.io>`_: ``llm -m gpt2c "Once upon a time"``, in its process.
 
-llm finds it by this package's entry point in the group "llm", and imports it at every start: so what computes
-is imported with the first text.
+llm finds it by this package's entry point in the group "llm" and imports it at every start, so the engine is
+imported only with the first text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["GPT2Model", "register_models"]
 
 @llm.hookimpl
 def register_models(register: Any) -> None:
-    """Tell llm of the model."""
+    """Register the model with llm."""
     register(GPT2Model())
 
 
@@ -33,30 +33,30 @@ def _load(name: str | None, dtype: str | None) -> GPT2:
 
 
 class GPT2Model(llm.Model):
-    """A GPT-2 that goes on with the prompt; another than the bundled one is an option."""
+    """A GPT-2 that continues the prompt; the option ``model`` replaces the bundled one."""
 
     model_id = "gpt2c"
     can_stream = True
     supports_conversation = False
 
     class Options(llm.Options):
-        """Of llm's ``-o``; the defaults are those of ``gpt2c generate``."""
+        """Options for llm's ``-o``; the defaults are those of ``gpt2c generate``."""
 
         model: str | None = Field(None, description="a folder, a file or a name, as for gpt2c -m")
         dtype: str | None = Field(None, description="float32, bfloat16, int8 or int4")
-        max_tokens: int = Field(60, ge=1, description="how many tokens to add, at most")
-        temperature: float = Field(0.8, ge=0, description="0 is greedy, above 1 daring")
-        top_k: int = Field(40, ge=0, description="draw among so many most probable; 0: no limit")
-        top_p: float = Field(0.95, gt=0, le=1, description="draw among the most probable that make up this")
-        min_p: float = Field(0.0, ge=0, le=1, description="none below this times the most probable")
-        repetition_penalty: float = Field(1.0, gt=0, description="above 1: tokens of the text count less")
+        max_tokens: int = Field(60, ge=1, description="maximum number of new tokens")
+        temperature: float = Field(0.8, ge=0, description="0 is greedy; higher is more random")
+        top_k: int = Field(40, ge=0, description="sample among the most probable tokens; 0: no limit")
+        top_p: float = Field(0.95, gt=0, le=1, description="sample among the most probable with this sum")
+        min_p: float = Field(0.0, ge=0, le=1, description="minimum probability relative to the greatest")
+        repetition_penalty: float = Field(1.0, gt=0, description="above 1: repeat tokens of the text less")
         stop: str | None = Field(None, min_length=1, description="end before this text")
-        seed: int | None = Field(None, ge=0, lt=2**64, description="repeat the text of this seed")
+        seed: int | None = Field(None, ge=0, lt=2**64, description="reproduce a text")
 
     def execute(
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[str]:
-        """The text that follows, as it comes."""
+        """The continuation, as it is generated."""
         if prompt.system:
             raise llm.ModelError(
                 "gpt2c takes no system prompt: GPT-2 continues one text; put it before the prompt"

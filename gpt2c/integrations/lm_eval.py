@@ -46,30 +46,30 @@ TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 class GPT2LM(TemplateLM):
     """A GPT-2 for lm-eval; its arguments are those of ``--model_args``.
 
-    Texts are cut into tokens, contexts shortened from the left and long documents divided into windows as by
-    lm-eval's own "hf", so that results are the same to rounding. Requests with the same context share its
+    Texts are tokenized, contexts truncated from the left and long documents split into windows as by
+    lm-eval's own "hf", so that results are the same up to rounding. Requests with the same context share its
     computation.
 
     Parameters
     ----------
     pretrained : str, optional
-        What :meth:`gpt2c.GPT2.from_pretrained` takes; the default is the small model that comes with gpt2c.
+        As for :meth:`gpt2c.GPT2.from_pretrained`; default: the bundled small model.
     dtype, cache_dtype, threads, revision, subfolder, tokenizer
         As there.
     add_bos_token : bool, optional
-        Whether texts get what the tokenizer puts around them, which of vocab.json and merges.txt then is the
-        bos token. By default they get what the files say.
+        Whether texts get the tokens that the tokenizer puts around them, with vocab.json and merges.txt the
+        bos token. By default the files decide.
     prefix_token_id : int, optional
         The token that precedes a text without context; default: the bos token of the tokenizer, else its eos.
     max_length : int, optional
-        How many tokens the model sees at once; the default is its number of positions.
+        The number of tokens that the model sees at once; default: its positions.
     max_gen_toks : int
-        How many tokens generate_until adds at most where a task does not say.
+        The maximum number of new tokens of generate_until if a task sets none.
     seed : int
-        For tasks that sample, unless they name one themselves.
+        For tasks that sample, unless they set their own.
     batch_size, max_batch_size, device
-        Accepted because lm-eval's command line always passes them (device as "cuda:0"), and of no effect:
-        the engine runs on the CPU and fills its calls by itself.
+        Accepted because lm-eval's command line always passes them (device as "cuda:0"), but ignored: the
+        engine runs on the CPU and batches automatically.
     """
 
     def __init__(
@@ -139,11 +139,11 @@ class GPT2LM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """The name by which lm-eval tells requests in its cache apart."""
+        """The name that distinguishes requests in lm-eval's cache."""
         return self.model.tokenizer.name.replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval records beside the results."""
+        """Data that lm-eval records beside the results."""
         return {
             "model_num_parameters": self.model.config.n_parameters,
             "model_dtype": self.model.dtype,
@@ -152,10 +152,10 @@ class GPT2LM(TemplateLM):
         }
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids of a text in which special tokens are recognised, as in transformers.
+        """Token ids of a text in which special tokens are recognized, as in transformers.
 
-        With all that the tokenizer puts around it, unless it is written out at the beginning: also what ends
-        a text, as lm-eval's "hf" has it.
+        Includes all tokens that the tokenizer puts around it, also the end token, as in lm-eval's "hf",
+        unless they are already written at the start.
         """
         if add_special_tokens is None:
             add_special_tokens = self.add_bos_token is not False and not string.startswith(self._prefix_text)
@@ -197,7 +197,7 @@ class GPT2LM(TemplateLM):
         return results
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-probability of whole documents, in windows of which the last is moved back to be full."""
+        """The log-probability of whole documents, in windows; the last one is moved back to be full."""
         documents = [self.tok_encode(request.args[0]) for request in requests]
         scores = self.model.score(
             (ids for ids in documents if ids),
@@ -216,7 +216,7 @@ class GPT2LM(TemplateLM):
         """The text that follows each context, up to the first of the task's stop strings.
 
         The options of transformers that :meth:`gpt2c.GPT2.generate` has are honoured, others refused by name.
-        A context that is asked for several times (lm-eval's ``repeats``) gets as many continuations.
+        A context that is requested several times (lm-eval's ``repeats``) gets that many continuations.
         """
         same: dict[tuple[str, str], list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
@@ -248,14 +248,14 @@ class GPT2LM(TemplateLM):
         return results
 
     def _encode_prompt(self, context: str) -> list[int]:
-        """Token ids of what is to be continued: here it is the bos token that may be written out."""
+        """Token ids of a prompt: here the bos token may be written out."""
         bos = self.model.tokenizer.bos_token_id
         written = bos is not None and context.startswith(self.model.tokenizer.decode([bos]))
         ids = self._encode(context, self.add_bos_token is not False and not written)
         return ids or [self.prefix_token_id]
 
     def _text(self, token_ids: list[int], stop: list[str]) -> str:
-        """A continuation as "hf" reads it: alone, without special tokens, up to the first stop string."""
+        """A continuation as "hf" decodes it: alone, without special tokens, up to the first stop string."""
         tokenizer = self.model.tokenizer
         special = set(tokenizer.special_tokens.values())
         text = tokenizer.decode([token for token in token_ids if token not in special])
@@ -267,7 +267,7 @@ class GPT2LM(TemplateLM):
         if not options.pop("do_sample"):
             options["temperature"] = 0.0
         else:
-            # The default of transformers.
+            # transformers' default.
             options["temperature"] = float(asked.get("temperature", 1.0))
         end = self.model.tokenizer.decode([self.eot_token_id])
         options["stop"] = handle_stop_sequences(options.pop("until"), eos=end or None)

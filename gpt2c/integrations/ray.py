@@ -1,6 +1,6 @@
-"""Scores, texts or vectors for the rows of a table, batch by batch: with Ray Data, `datasets` and their like.
+"""Scores, texts or vectors for the rows of a table, batch by batch: with Ray Data, `datasets` and similar.
 
-Ray is not imported here, and not needed. docs/integrations.md has examples, and says how to size a cluster.
+Ray is not imported here, and not needed. docs/integrations.md has examples and explains cluster sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger("gpt2c")
 
 
 class _Mapper(ABC):
-    """Adds columns to each batch of rows, by what a model makes of the texts in one of its columns."""
+    """Adds columns to each batch of rows, with a model's results for the texts in one column."""
 
     columns: Mapping[str, type]
     _load: Callable[..., GPT2 | BERT] = GPT2.from_pretrained
@@ -51,7 +51,7 @@ class _Mapper(ABC):
     ) -> None:
         FileOptions(prefix=prefix, on_error=on_error)
         if not isinstance(text_column, str):
-            raise TypeError(f"text_column must be the name of a column; got {shown(text_column)}")
+            raise TypeError(f"text_column must be the name of a column, not {shown(text_column)}")
         self.source, self.dtype, self.tokenizer, self.threads = model, dtype, tokenizer, threads
         self.text_column, self.prefix = text_column, prefix
         self.on_error = on_error
@@ -70,7 +70,7 @@ class _Mapper(ABC):
 
     @abstractmethod
     def _new_task(self) -> Task:
-        """What is to be done with the texts."""
+        """The task for the texts."""
 
     def __call__(self, batch: Any) -> Any:
         """A batch with the new columns.
@@ -86,19 +86,21 @@ class _Mapper(ABC):
         is_arrow = hasattr(batch, "column_names")
         present = batch.column_names if is_arrow else list(batch)
         if self.text_column not in present:
-            raise ValueError(f"there is no column {self.text_column!r}; there are: {', '.join(present)}")
+            raise ValueError(
+                f"there is no column {self.text_column!r}; the columns are: {', '.join(present)}"
+            )
         kinds = {**self.columns, **({"error": str} if self.on_error == "null" else {})}
         taken = [self.prefix + name for name in kinds if self.prefix + name in present]
         if taken:
-            raise ValueError(f"the rows have {', '.join(taken)} already: choose another prefix=")
+            raise ValueError(f"the rows already have {', '.join(taken)}: choose another prefix=")
 
         values = batch[self.text_column]
         if isinstance(values, str | bytes) or values is None:
             raise TypeError(
-                f"the column {self.text_column!r} is {shown(values)}, one value, and a batch has a list or "
+                f"the column {self.text_column!r} is {shown(values)}, one value, but a batch has a list or "
                 "an array of them: use ds.map_batches in Ray, ds.map(..., batched=True) in datasets"
             )
-        # Wrong options are an error of their own, and no row's.
+        # Wrong options are their own error, not a row's.
         task = self._task
         texts, faults = self._checked(map(_value, values) if is_arrow else values)
         wanted = [row for row, fault in enumerate(faults) if not (fault and self.on_error == "skip")]
@@ -121,7 +123,7 @@ class _Mapper(ABC):
         return batch.assign(**added) if hasattr(batch, "assign") else {**batch, **added}
 
     def _checked(self, values: Iterable[Any]) -> tuple[list[Any], list[str]]:
-        """The texts, None where there is none, and for each what is wrong with it, or an empty string."""
+        """The texts, None if missing, and for each its fault, or an empty string."""
         texts, faults = [], []
         for row, value in enumerate(values):
             text, fault = (None if _is_null(value) else value), ""
@@ -148,44 +150,43 @@ class _Mapper(ABC):
 class Scorer(_Mapper):
     """Adds scores of the texts in a column to each batch of rows.
 
-    Ray makes one for every worker, ``ds.map_batches(Scorer, fn_constructor_kwargs={…}, …)``; elsewhere an
+    Ray creates one for every worker, ``ds.map_batches(Scorer, fn_constructor_kwargs={…}, …)``; elsewhere an
     instance is passed, ``ds.map(Scorer(…), batched=True, num_proc=2)``. The model is loaded with the first
-    batch and never pickled: every process loads its own. To the bit, the scores of a row depend on its
-    text alone, not on its batch or the number of workers: work repeated after a failure gives the same.
+    batch and never pickled: every process loads its own. The scores of a row depend bit for bit on its text
+    alone, not on its batch or the number of workers: work repeated after a failure gives the same results.
 
     The new columns are those of ``gpt2c score``: the number of scored tokens and of their bytes,
     ``logprob``, ``perplexity``, ``bits_per_byte`` and ``bits_per_char`` of :class:`gpt2c.Score`, and whether
     the text was ``truncated``. A text that is null, has no tokens or, without bos, a single one has 0 tokens
-    and bytes, and null for the rest. What is not known or not finite is null, too. In NumPy and pandas null
+    and bytes, and null for the rest. Unknown or non-finite values are null, too. In NumPy and pandas null
     is NaN, and makes a column of integers one of floats.
 
     Parameters
     ----------
     model : str or path, optional
-        What :meth:`gpt2c.GPT2.from_pretrained` takes; the default is the small model that comes with gpt2c. A
+        As for :meth:`gpt2c.GPT2.from_pretrained`; default: the bundled small model. A
         packed file loads in milliseconds, and the workers of one machine share its memory.
     text_column : str
-        Where the texts are.
+        The column of the texts.
     prefix : str
-        What the names of the new columns begin with.
+        The prefix of the names of the new columns.
     dtype, tokenizer
         As for ``from_pretrained``.
     threads : int
-        Of each process.
+        Threads per process.
     max_tokens : int, optional
-        Longer texts are cut to this many tokens.
+        Longer texts are truncated to this many tokens.
     bos, repeat_bos, special, window, stride, min_context
         As for :meth:`gpt2c.GPT2.score`; but without ``stride`` and ``min_context`` the stride is half the
         window, so that texts may have any length.
     on_error : "stop", "null" or "skip"
-        What a row does whose text is none, such as a number or bytes that are not UTF-8: raise; or be kept as
-        if it had no text, with a further column ``error``, where the place in the batch and the reason stand
-        for it and "" for others; or be left out, with a warning in the log.
+        On a row whose text is not one, such as a number or bytes that are not UTF-8: raise; keep it without
+        a text, with a column ``error`` of place and reason ("" for others); or leave it out, with a warning.
 
     Raises
     ------
     ValueError, TypeError
-        With a batch: the text column is missing, a new one is there already, or what ``score`` raises.
+        With a batch: the text column is missing, a new one exists already, or an error of ``score``.
     """
 
     columns = SCORES
@@ -237,12 +238,12 @@ class Scorer(_Mapper):
 class Generator(_Mapper):
     """Adds continuations of the texts in a column to each batch of rows.
 
-    All is as with :class:`Scorer`, but for the columns, which are those of ``gpt2c generate``:
+    Like :class:`Scorer`, except for the columns, which are those of ``gpt2c generate``:
     ``continuation``, the number of its tokens ``continuation_tokens`` and their log-probability
     ``continuation_logprob`` (by the raw logits), the ``finish_reason`` of :class:`gpt2c.Generation`, and
-    ``prompt_truncated``, whether the beginning of the text was left out (``overflow="truncate_left"``). With
-    ``num_return_sequences`` above 1 each row is there as often, with ``sample_index`` from 0. A text that is
-    null has null and 0 tokens; the empty text is the beginning of one.
+    ``prompt_truncated``, whether the start of the text was left out (``overflow="truncate_left"``). With
+    ``num_return_sequences`` above 1 each row is repeated that many times, with ``sample_index`` from 0. A
+    null text has null and 0 tokens; the empty text is continued unconditionally.
 
     Parameters
     ----------
@@ -251,16 +252,15 @@ class Generator(_Mapper):
     on_error : "stop", "null" or "skip"
         As for :class:`Scorer`; a text that leaves no room for ``max_new_tokens`` counts as bad, too.
     num_return_sequences : int
-        How many continuations each text gets.
+        The number of continuations per text.
     **options
-        As for :meth:`gpt2c.GPT2.generate`, but for ``trace`` and ``names_filter``. With a temperature a
-        ``seed`` is needed. The same text always comes out the same: what is drawn depends on the seed, the
-        text and the number of the continuation.
+        As for :meth:`gpt2c.GPT2.generate`, except ``trace`` and ``names_filter``. A temperature needs a
+        ``seed``: results depend only on it, the text and the number of the continuation.
 
     Raises
     ------
     ValueError, TypeError
-        As :class:`Scorer`, or what ``generate`` raises.
+        As from :class:`Scorer` or ``generate``.
     """
 
     @explains_keywords(OF_GENERATION, options=[*GenerateKwargs.__annotations__])
@@ -299,7 +299,7 @@ class Generator(_Mapper):
 class Embedder(_Mapper):
     """Adds vectors of the texts in a column to each batch of rows, by a BERT or a GPT-2.
 
-    All is as with :class:`Scorer`, but for the columns, which are those of ``gpt2c embed``: ``embedding``,
+    Like :class:`Scorer`, except for the columns, which are those of ``gpt2c embed``: ``embedding``,
     float32, the number of tokens ``n_tokens``, and whether the text was ``truncated``. A text that is null
     or has no tokens has 0 tokens and null for a vector. In NumPy and pandas the vectors are an array [rows,
     width], or one of arrays and None.
@@ -307,7 +307,7 @@ class Embedder(_Mapper):
     Parameters
     ----------
     model : str or path
-        What :meth:`gpt2c.BERT.from_pretrained` takes, or :meth:`gpt2c.GPT2.from_pretrained`.
+        As for :meth:`gpt2c.BERT.from_pretrained` or :meth:`gpt2c.GPT2.from_pretrained`.
     text_column, prefix, dtype, tokenizer, threads, on_error
         As for :class:`Scorer`; a text that is too long counts as bad, too.
     pooling, normalize, max_tokens, special
@@ -316,7 +316,7 @@ class Embedder(_Mapper):
     Raises
     ------
     ValueError, TypeError
-        As :class:`Scorer`, or what ``embed`` raises.
+        As from :class:`Scorer` or ``embed``.
     """
 
     columns = EMBEDDINGS
@@ -382,13 +382,13 @@ def _taken(batch: Any, rows: Sequence[int]) -> Any:
 
 
 def _is_null(text: Any) -> bool:
-    """Whether this is None, NaN, or NA of pandas, which is known by its name: pandas may be missing."""
+    """Whether this is None, NaN, or NA of pandas, recognized by its name: pandas may be missing."""
     is_nan = isinstance(text, float | np.floating) and text != text
     return text is None or is_nan or type(text).__name__ == "NAType"
 
 
 def _array(values: Sequence[Any], kind: type) -> np.ndarray:
-    """A column: texts as objects; numbers as ``kind`` says, or float64 with NaN for None if there is one."""
+    """A column: texts as objects; numbers of type ``kind``, or float64 with NaN for None if there is any."""
     if kind is list and values and None not in values:
         return np.array(values, np.float32)
     if kind is list:

@@ -1,4 +1,4 @@
-"""What was captured of a text, by name."""
+"""Captured activations of a text, by name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Captured = dict[str, list[np.ndarray]]
 
 
 class Activations(Mapping[str, np.ndarray]):
-    """What was captured of one text: a mapping of names (see hooks.py) to float32 arrays.
+    """The captured activations of one text: a mapping of names (see hooks.py) to float32 arrays.
 
-    ``cache["blocks.3.attn.hook_pattern"]`` and, shorter, ``cache["pattern", 3]`` are the same; layers may be
-    counted from the end: ``cache["resid_post", -1]``.
+    ``cache["blocks.3.attn.hook_pattern"]`` and the shorter ``cache["pattern", 3]`` are the same; layers may
+    be counted from the end: ``cache["resid_post", -1]``.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Activations(Mapping[str, np.ndarray]):
             raise KeyError(f"{full} was not captured: name it in names_filter")
         return self._values[full]
 
-    __eq__ = object.__eq__  # arrays have no equality of their own
+    __eq__ = object.__eq__  # arrays have no simple equality
     __hash__ = object.__hash__
 
     def __iter__(self) -> Iterator[str]:
@@ -77,7 +77,7 @@ class Activations(Mapping[str, np.ndarray]):
 
 
 def joined(captured: Captured) -> dict[str, np.ndarray]:
-    """What was captured in several steps as if it had been in one pass: earlier rows lack the later keys."""
+    """Captures of several steps, as of one pass: earlier rows lack the later keys."""
     return {name: _joined(name, parts) for name, parts in captured.items()}
 
 
@@ -93,13 +93,13 @@ def _joined(name: str, parts: list[np.ndarray]) -> np.ndarray:
 
 
 def of_head(cache: Activations, name: str, layer: int, head: int) -> np.ndarray:
-    """A value of one head, [T, units]: of keys and values, which heads may share, those that it reads."""
+    """A value of one head, [T, units]: for keys and values, which heads may share, those that it reads."""
     values = cache[name, layer]
     return values[:, head * values.shape[1] // cache.model.config.n_head]
 
 
 def output_matrices(model: LoadedModel, layer: int) -> np.ndarray:
-    """What the values of each head are multiplied by to be added to the stream: [n_head, d_head, n_embd]."""
+    """The matrices from each head's values to the stream: [n_head, d_head, n_embd]."""
     config = model.config
     return model.weights[f"h.{layer}.attn.c_proj.weight"].reshape(
         config.n_head, config.head_dim, config.n_embd

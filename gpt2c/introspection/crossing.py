@@ -1,4 +1,4 @@
-"""To which positions of an encoder's output a decoder attends while it writes."""
+"""The positions of an encoder's output that a decoder attends to while generating."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELL = 12  # columns of a token in it, at most
 class CrossAttention(Displayed):
     """Cross-attention of a layer; ``str()`` is a table of shares in percent.
 
-    T is the number of tokens that the decoder has read, S that of the positions of the encoder's output.
+    T is the number of tokens that the decoder has read, S the number of positions of the encoder's output.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class CrossAttention(Displayed):
     head : int or None
         None: the mean of all heads.
     weights : np.ndarray, float32 [T, S]
-        Each row sums to 1: where the model looks when it chooses the next token.
+        Each row sums to 1: the model's attention when it predicts the next token.
     written : list of str, T
         That next token: the text's own, and in the last row the most probable one.
     sources : list of str, S
-        The text of each token that the encoder has read; numbers where it is not known.
+        The text of each token that the encoder has read; numbers if it is unknown.
     """
 
     layer: int
@@ -48,7 +48,7 @@ class CrossAttention(Displayed):
 
     @property
     def title(self) -> str:
-        """What it is, for pictures."""
+        """The title, for plots."""
         which = "mean of all heads" if self.head is None else f"head {self.head}"
         return f"cross-attention, layer {self.layer}, {which}"
 
@@ -56,7 +56,7 @@ class CrossAttention(Displayed):
         return f"<CrossAttention of {len(self.written)} tokens to {len(self.sources)}: {self.title}>"
 
     def __str__(self) -> str:
-        """A row for each token that is written, a column for each of the source."""
+        """A row for each generated token, a column for each of the source."""
         return "\n".join([f"{self.title}, in percent", *self._lines()])
 
     def _lines(self) -> Iterator[str]:
@@ -70,7 +70,7 @@ class CrossAttention(Displayed):
                 yield f"{fitted(name, first)}  {' '.join(cells)}"
 
     def _bands(self, first: int) -> Iterator[list[int]]:
-        """The columns that stand side by side."""
+        """The columns that fit side by side."""
         band: list[int] = []
         left = _WIDTH - first - 1
         for at, name in enumerate(self.sources):
@@ -88,7 +88,7 @@ def _width(name: str) -> int:
 
 
 def cross_attention(cache: Activations, layer: int = -1, head: int | None = None) -> CrossAttention:
-    """What :meth:`gpt2c.introspection.passes.ActivationCache.cross_attention` does."""
+    """See :meth:`gpt2c.introspection.passes.ActivationCache.cross_attention`."""
     model = cache.model
     layer = check_index("layer", layer, model.config.n_layer)
     pattern = cache["cross_attn.pattern", layer]  # [n_head, T, S]

@@ -1,16 +1,17 @@
-"""Interventions in a forward pass: what replaces a value that has a name (see hooks.py).
+"""Interventions in a forward pass: replacements of named values (see hooks.py).
 
 An edit is a function ``edit(value, hook)``: it changes the array it is given in place and returns None, or
 returns another of the same shape. ``hook`` is a `Hook`. The functions below make the usual ones. Each takes
-the same choice of what is edited, everything by default:
+the same selection of what to edit, by default everything:
 
 positions
-    Where in the text, from 0: an int, a slice with ends that are not negative, or an iterable of ints. What
-    is not in the text is refused, but while generating the positions go on. They are the model's: see `Hook`.
+    Positions in the text, from 0: an int, a slice with non-negative ends, or an iterable of ints. Positions
+    outside the text are refused, but during generation the positions continue. They are the model's: see
+    `Hook`.
 heads
     Attention heads: an int or an iterable of ints; for values that have heads.
 units
-    Along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
+    Indices along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["Edit", "add", "described", "mean", "replace", "scale", "zero"]
 
 Edit = Callable[[np.ndarray, Hook], np.ndarray | None]
 Choice = int | slice | Iterable[int] | None
-# Large numbers may give infinities: what comes of them is checked at the end of a pass.
+# Large numbers may give infinities: the results are checked at the end of a pass.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
@@ -40,10 +41,10 @@ def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None
 
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Multiply by a number. 0 gives 0 whatever the value was."""
+    """Multiply by a number. 0 always gives 0."""
     number = _float32("scale", factor)
     if number.ndim:
-        raise TypeError(f"scale needs a number; got an array {list(number.shape)}")
+        raise TypeError(f"scale needs a number, not an array {list(number.shape)}")
 
     @_quiet
     def edit(value: np.ndarray, hook: Hook) -> None:
@@ -61,7 +62,7 @@ def add(
     Parameters
     ----------
     vector : array or float
-        Whatever NumPy broadcasts to what is chosen: [n_embd] for the residual stream, for example.
+        Anything that NumPy broadcasts to the selection: [n_embd] for the residual stream, for example.
     """
     vector = _float32("add", vector)
 
@@ -71,7 +72,7 @@ def add(
         part = value[chosen]
         try:
             value[chosen] = part + vector
-        except ValueError:  # NumPy's says less
+        except ValueError:  # NumPy's message says less
             raise ValueError(
                 f"an array {list(vector.shape)} cannot be added to {list(part.shape)} of {hook.name}"
             ) from None
@@ -99,7 +100,7 @@ def mean(
 
     def edit(value: np.ndarray, hook: Hook) -> None:
         if axes(hook.name)[0] != "positions":
-            raise ValueError(f"{hook.name} has no mean over positions: its rows differ in what they may see")
+            raise ValueError(f"{hook.name} has no mean over positions: its rows attend to different keys")
         if hook.name not in averages:
             whole = np.concatenate([cache[hook.name] for cache in caches])
             averages[hook.name] = whole.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -117,12 +118,12 @@ def replace(
     heads: Choice = None,
     units: Choice = None,
 ) -> Edit:
-    """Put in the value of another run at the same positions: activation patching.
+    """Replace by the value of another run at the same positions: activation patching.
 
     Parameters
     ----------
     source : ActivationCache or array
-        Where the value is taken from under the same name; or the value itself, for all positions.
+        The run with the value under the same name, or the value itself, for all positions.
     """
 
     def edit(value: np.ndarray, hook: Hook) -> None:
@@ -134,9 +135,9 @@ def replace(
             a != b for i, (a, b) in enumerate(zip(other.shape, value.shape, strict=True)) if i != axis
         ):
             raise ValueError(
-                f"replace needs an array [{', '.join(needed)}] for {hook.name}; got {list(other.shape)}"
+                f"replace needs an array [{', '.join(needed)}] for {hook.name}, not {list(other.shape)}"
             )
-        # Of the last norm a cache may have the end of the text only.
+        # For the last norm a cache may have only the end of the text.
         first = len(source.token_ids) - other.shape[axis] if hasattr(source, "token_ids") else 0
         chosen = _chosen(value, hook, positions, heads, units)
         wanted = np.asarray(hook.positions, np.intp)[chosen[axis]]
@@ -148,7 +149,7 @@ def replace(
             )
         value[chosen] = other[(*chosen[:axis], wanted - first, *chosen[axis + 1 :])]
 
-    what = "what it was in another run" if isinstance(source, Mapping) else "an array"
+    what = "its value in another run" if isinstance(source, Mapping) else "an array"
     return _called(edit, f"replace by {what}", positions=positions, heads=heads, units=units)
 
 
@@ -156,7 +157,7 @@ FACTORIES = (add, mean, replace, scale, zero)
 
 
 def described(config: Config, edits: Iterable[tuple[Any, Edit]]) -> list[str]:
-    """What is changed by each edit, and how: "blocks.3.attn.hook_z: zero, heads 1"."""
+    """The change by each edit: "blocks.3.attn.hook_z: zero, heads 1"."""
     lines = []
     for asked, edit in edits:
         names = matching(config, asked)
@@ -167,16 +168,16 @@ def described(config: Config, edits: Iterable[tuple[Any, Edit]]) -> list[str]:
 
 
 def _float32(what: str, given: Any) -> np.ndarray:
-    """Numbers as an edit computes with them. Infinite are those that were: on scores they hide keys."""
+    """Numbers for an edit's arithmetic. Infinite ones stay infinite: on scores they hide keys."""
     exact = np.asarray(given)
     if exact.dtype.kind in "OSU":
         kinds = "a number or an array of numbers" if what == "add" else "a number"
-        raise TypeError(f"{what} needs {kinds}; got {shown(given)}")
+        raise TypeError(f"{what} needs {kinds}, not {shown(given)}")
     with np.errstate(over="ignore"):
         found = exact.astype(np.float32)
     large = exact[np.isinf(found) & (np.abs(exact) < np.inf)]
     if large.size:
-        raise ValueError(f"{what} got {large[0]:g}, which is larger than float32 holds, 3.4e38")
+        raise ValueError(f"{what} was given {large[0]:g}, which exceeds float32's maximum, 3.4e38")
     return found
 
 
@@ -188,7 +189,7 @@ def _called(edit: Any, what: str, **choices: Choice) -> Edit:
 
 
 def _written(choice: Choice) -> str:
-    """Which are chosen: "1, 4", "0 to 5", "from 7 on"."""
+    """The selection in words: "1, 4", "0 to 5", "from 7 on"."""
     if isinstance(choice, slice):
         return repr(choice) if choice.stop is not None or choice.step else f"from {choice.start or 0} on"
     if isinstance(choice, np.ndarray):
@@ -204,7 +205,7 @@ def _written(choice: Choice) -> str:
 def _chosen(
     value: np.ndarray, hook: Hook, positions: Choice, heads: Choice, units: Choice
 ) -> tuple[np.ndarray, ...]:
-    """What is chosen of a value, as an open mesh of indices, one for each axis."""
+    """The selection from a value, as an open mesh of indices, one for each axis."""
     names = axes(hook.name)
     if heads is not None and "heads" not in names:
         raise ValueError(f"{hook.name} has no heads; leave heads out")
@@ -218,15 +219,15 @@ def _chosen(
 
 
 def _indices(choice: Choice, present: range, what: str, hook: Hook) -> np.ndarray:
-    """Where in ``present`` the chosen are; positions beyond it belong to another pass."""
+    """The indices of the selection in ``present``; positions beyond it belong to another pass."""
     if choice is None:
         return np.arange(len(present))
     whole = f" of {hook.name}"
     most = None if what == "positions" and not hook.complete else present.stop - 1
     if isinstance(choice, slice):
         if (choice.start or 0) < 0 or (choice.stop or 0) < 0:
-            raise ValueError(f"{what}{whole}: {choice}; allowed: ends from 0 on")
-        if choice.start:  # from there on there must be something
+            raise ValueError(f"{what}{whole}: {choice}; allowed: ends of at least 0")
+        if choice.start:  # the slice must not be empty
             check_integer(what + whole, choice.start, 0, most)
         chosen = list(range(present.stop)[choice])
     else:

@@ -1,4 +1,4 @@
-"""The named places of a forward pass: what can be looked at and edited.
+"""The named activations of a forward pass: what can be captured and edited.
 
 The names are TransformerLens's. T is the number of tokens, d_head the width of a head; where all heads share
 keys and values (multi-query attention), hook_k, hook_v and the inputs of these have one head, and there is no
@@ -9,53 +9,53 @@ hook_attn_in::
     blocks.{i}.hook_resid_pre   [T, n_embd]           the residual stream before layer i
       .hook_attn_in             [T, n_head, n_embd]   the same, as each head alone reads it
       .hook_q_input .hook_k_input .hook_v_input       the same, as it reads it for queries, keys and values
-      .ln1.hook_scale           [T, 1]                what LayerNorm divides by: sqrt(variance + epsilon)
+      .ln1.hook_scale           [T, 1]                LayerNorm's divisor: sqrt(variance + epsilon)
       .ln1.hook_normalized      [T, n_embd]           (x - mean) / scale, before LayerNorm's gain and bias
       .attn.hook_q .hook_k .hook_v  [T, n_head, d_head]   queries, keys and values
       .attn.hook_attn_scores    [n_head, T, T]        query times key, scaled; -inf where a key is hidden
-      .attn.hook_pattern        [n_head, T, T]        its softmax: row = who asks, column = who answers
+      .attn.hook_pattern        [n_head, T, T]        its softmax: a row per query, a column per key
       .attn.hook_z              [T, n_head, d_head]   values weighted by the pattern, summed
-      .attn.hook_result         [T, n_head, n_embd]   what each head adds to the residual stream
-      .hook_attn_out            [T, n_embd]           the sum of these, and the bias
+      .attn.hook_result         [T, n_head, n_embd]   each head's addition to the residual stream
+      .hook_attn_out            [T, n_embd]           the sum of these and the bias
       .hook_resid_mid           [T, n_embd]           the residual stream between attention and feed-forward
-      .cross_attn.hook_pattern  [n_head, T, S]        to which of the encoder's S positions each token attends
-      .hook_cross_attn_out      [T, n_embd]           what cross-attention adds to the residual stream
+      .cross_attn.hook_pattern  [n_head, T, S]        each token's weights on the encoder's S positions
+      .hook_cross_attn_out      [T, n_embd]           cross-attention's addition to the residual stream
       .hook_resid_mid_cross     [T, n_embd]           the residual stream after it
       .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
       .ln2.hook_scale .ln2.hook_normalized            as for ln1, of hook_mlp_in
       .mlp.hook_pre .mlp.hook_post  [T, n_inner]      feed-forward before and after the activation function
-      .hook_mlp_out             [T, n_embd]           what it adds to the residual stream
+      .hook_mlp_out             [T, n_embd]           its addition to the residual stream
       .hook_resid_post          [T, n_embd]           the residual stream after layer i
     ln_final.hook_scale .hook_normalized              as for ln1, of the rows whose logits are wanted
 
-Only models with cross-attention have its three values, of which the pattern can be seen, but not edited.
+Only models with cross-attention have its three values; its pattern can be captured, but not edited.
 
-The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream, there to
-be edited: a change reaches that part alone and not the stream itself, as path patching needs it. What becomes
-of hook_attn_in is what the other three begin as (TransformerLens has either it or them). Where a head reads
-something else than the stream, it has a LayerNorm of its own, which has no name: ln1 is that of the stream.
+The inputs of parts, hook_attn_in to hook_v_input and hook_mlp_in, are copies of the residual stream for
+edits: a change reaches only that part and not the stream itself, as path patching needs. An edited
+hook_attn_in is the initial value of the other three (TransformerLens has either it or them). A head that
+reads something other than the stream has its own LayerNorm, which has no name: ln1 is that of the stream.
 
-A BERT has the names of TransformerLens's HookedEncoder. LayerNorm follows each sum there, and what it gives
-is the residual stream from then on: ln1 comes after hook_resid_mid, ln2 after hook_resid_post::
+A BERT has the names of TransformerLens's HookedEncoder. LayerNorm follows each sum there, and its output is
+the residual stream from then on: ln1 comes after hook_resid_mid, ln2 after hook_resid_post::
 
     hook_embed hook_pos_embed   [T, n_embd]           as above, and between them
     hook_token_type_embed       [T, n_embd]           the token type's row of wtt, if the model has types
     ln_embed.hook_scale .hook_normalized              LayerNorm of the sum of these
-    hook_full_embed             [T, n_embd]           what it gives: the residual stream before layer 0
+    hook_full_embed             [T, n_embd]           its output: the residual stream before layer 0
     blocks.{i}.hook_resid_pre to .hook_attn_out       as above, without ln1
-      .hook_resid_mid           [T, n_embd]           the residual stream and attention's output, added up
+      .hook_resid_mid           [T, n_embd]           the residual stream plus attention's output
       .ln1.hook_scale .ln1.hook_normalized            LayerNorm of that
-      .hook_normalized_resid_mid [T, n_embd]          what it gives, the residual stream from here on
+      .hook_normalized_resid_mid [T, n_embd]          its output, the residual stream from here on
       .hook_mlp_in              [T, n_embd]           the same, as the feed-forward layer alone reads it
       .mlp.hook_pre .mlp.hook_post .hook_mlp_out      as above
-      .hook_resid_post          [T, n_embd]           the residual stream and that, added up
+      .hook_resid_post          [T, n_embd]           the residual stream plus that
       .ln2.hook_scale .ln2.hook_normalized            LayerNorm of that
-      .hook_normalized_resid_post [T, n_embd]         what it gives: the residual stream after layer i
+      .hook_normalized_resid_post [T, n_embd]         its output: the residual stream after layer i
     ln_final.hook_scale .hook_normalized              LayerNorm in the head that predicts tokens, if any
 
-(TransformerLens writes "embed." before the names of the embedding, and embed.ln and mlm_head.ln of the norms
-there; it has no hook_normalized_resid_mid; and its hook_mlp_in stands before ln1, where it is not of the
-feed-forward layer alone.)
+(TransformerLens writes "embed." before the names of the embedding, and calls the norms there embed.ln and
+mlm_head.ln; it has no hook_normalized_resid_mid; and its hook_mlp_in comes before ln1, where other parts read
+it, too.)
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ __all__ = [
     "table_of",
 ]
 
-# The places at which the engine can stop (core._engine.PLACES) -> what can be seen there.
+# The places at which the engine can stop (core._engine.PLACES) -> the values there.
 OUTSIDE = ("embed", "token_type_embed", "pos_embed", "ln_emb", "ln_final")
 PLACES = {
     "embed": ("hook_embed",),
@@ -128,12 +128,12 @@ PLACES_OF_BERT = {
     "ln2": (*PLACES["ln2"], "hook_normalized_resid_post"),
     "ln_final": PLACES["ln_final"],
 }
-# Inputs of parts -> what they are copies of until they are edited.
+# Inputs of parts -> the values they are copies of until edited.
 COPIES = dict.fromkeys(PLACES["attn_in"], "hook_resid_pre") | {"hook_mlp_in": "hook_resid_mid"}
 
 
 class Table(NamedTuple):
-    """What there is to see in models of a type: at each place; what are copies of what; where these work."""
+    """The values in models of a type: at each place; copies and their originals; where these apply."""
 
     places: dict[str, tuple[str, ...]]
     copies: dict[str, str]
@@ -159,8 +159,8 @@ TABLES = {
 PLACE_OF = {
     name: place for table in TABLES.values() for place, names in table.places.items() for name in names
 }
-ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or nothing new
-ENDS = ("result", "_in", "_input")  # of these
+ONLY_BY_NAME = ("attn.hook_result", *COPIES)  # not part of "everything": large, or copies
+ENDS = ("result", "_in", "_input")  # endings of these
 OF_HEADS = ("attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "z", "result")
 OF_KV_HEADS = ("k_input", "v_input", "k", "v")
 
@@ -169,7 +169,7 @@ NamesFilter = Name | Iterable[Name] | Callable[[str], bool] | None
 
 
 class Hook(NamedTuple):
-    """Where a value comes from: what an edit is told beside it.
+    """The origin of a value, passed to an edit with it.
 
     Attributes
     ----------
@@ -178,11 +178,11 @@ class Hook(NamedTuple):
     layer : int or None
         3 of it; None outside layers.
     positions : range
-        The positions that the value's rows are of, as the model counts them: all of them in one pass over a
-        text; while generating those of the prompt first, then one after the other. (Where
-        ``overflow="slide"`` moves the window, what is left of the text begins with 0 again.)
+        The positions of the value's rows, as the model counts them: all of them in one pass over a text;
+        during generation those of the prompt first, then one at a time. (When ``overflow="slide"`` moves the
+        window, the remaining text starts at 0 again.)
     complete : bool
-        Whether no further positions will come: not while generating.
+        Whether no further positions will follow; False during generation.
     """
 
     name: str
@@ -192,12 +192,12 @@ class Hook(NamedTuple):
 
 
 def table_of(config: Config) -> Table:
-    """What there is to see in a model."""
+    """The values that a model has."""
     return TABLES["cross" if config.add_cross_attention else config.model_type]
 
 
 def hook_names(config: Config) -> list[str]:
-    """All names of a model, in the order in which the values come to be."""
+    """All names of a model, in order of computation."""
     before, in_layer, after = _parts(config)
     layers = [f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in in_layer]
     return [*before, *layers, *after]
@@ -206,7 +206,7 @@ def hook_names(config: Config) -> list[str]:
 def _parts(config: Config) -> tuple[list[str], list[str], list[str]]:
     """The names before the layers, in each of them, and after them."""
     absent = {
-        # of what a head alone reads, where it shares what it makes of that
+        # inputs per head, where heads share the result
         "hook_attn_in": config.is_multi_query,
         "hook_token_type_embed": not config.n_types,
         **dict.fromkeys(PLACES["ln_final"], config.is_bert and not config.masked_head),
@@ -219,10 +219,10 @@ def _parts(config: Config) -> tuple[list[str], list[str], list[str]]:
 
 
 def full_name(config: Config, short: str, layer: int | None = None) -> str:
-    """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer; without one of "embed".
+    """The full name of "pattern", "attn.pattern" or "attn.hook_pattern" in a layer, or of "embed".
 
-    A full name stays what it is. Layers count from 0, negative ones from the end. A KeyError says what there
-    is.
+    A full name is returned unchanged. Layers count from 0, negative ones from the end. A KeyError lists the
+    names.
     """
     asked: Any = layer
     if layer is None and short.startswith("blocks.") and short.count(".") > 1:
@@ -246,28 +246,28 @@ def full_name(config: Config, short: str, layer: int | None = None) -> str:
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """What a value may be called in its layer: "attn.hook_z", "attn.z" or "z"."""
+    """The names of a value in its layer: "attn.hook_z", "attn.z" or "z"."""
     part = name.replace("hook_", "")
     return (name, part) if part.startswith(("ln", "cross_attn.")) else (name, part, part.rpartition(".")[2])
 
 
 def matching(config: Config, names_filter: NamesFilter) -> list[str]:
-    """The names that a filter chooses, in the order in which the values come to be.
+    """The names that a filter selects, in order of computation.
 
     Parameters
     ----------
     names_filter : str, (str, int), iterable of either, function, or None
-        A name, with ``*``, ``?`` and ``[...]`` as in file names; a short one, as of `full_name`: of all
-        layers, or in a pair with a layer; several of these; or a function that is asked about each name. None
-        is ``"*"``. Wildcards choose attn.hook_result and the inputs of parts, which are large or copies, only
-        in patterns that end as these do: in ``result``, ``_in`` or ``_input``.
+        A name, with ``*``, ``?`` and ``[...]`` as in file names; a short one, as for `full_name`, for all
+        layers, or in a pair with a layer; several of these; or a function that is called with each name. None
+        means ``"*"``. Wildcards match attn.hook_result and the inputs of parts, which are large or copies,
+        only in patterns that end like these: in ``result``, ``_in`` or ``_input``.
 
     Raises
     ------
     ValueError
         A name that the model does not have, or a pattern that matches none.
     TypeError
-        What is none of these.
+        Anything else.
     """
     names = hook_names(config)
     if names_filter is None:
@@ -286,7 +286,7 @@ def matching(config: Config, names_filter: NamesFilter) -> list[str]:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a pattern chooses a name: those that come only by name if it ends as they do."""
+    """Whether a pattern matches a name; large values and copies only if it ends as they do."""
     ends = not name.endswith(ONLY_BY_NAME) or pattern.endswith(ENDS)
     return ends and fnmatchcase(name, pattern)
 
@@ -298,12 +298,12 @@ def _is_pair(asked: Any) -> bool:
 def _no_name(asked: Any) -> TypeError:
     return TypeError(
         "names_filter is a name, a pair such as ('pattern', 3), several of these, a function of a name, or "
-        f"None; got {shown(asked)} ({type(asked).__name__})"
+        f"None, not {shown(asked)} ({type(asked).__name__})"
     )
 
 
 def _called(config: Config, names: list[str], asked: Any) -> list[str]:
-    """Those of the names that are asked for by a name or a pair."""
+    """The names requested by a name or a pair."""
     if _is_pair(asked) and isinstance(asked[0], str):
         try:
             return [full_name(config, *asked)]
@@ -318,13 +318,13 @@ def _called(config: Config, names: list[str], asked: Any) -> list[str]:
         wider = [f"*.{asked}", f"*{asked}"]
         wider = [other for other in wider if any(_fits(name, other) for name in names)]
         close = [*map(repr, wider[:1])] or [*map(repr, get_close_matches(asked, names, n=3))]
-        hint = f"is {' or '.join(close)} meant?" if close else f"the names begin with {', '.join(names[:6])}"
-        raise ValueError(f"no place of this model is called {shown(asked)}; {hint}")
+        hint = f"did you mean {' or '.join(close)}?" if close else f"names start with {', '.join(names[:6])}"
+        raise ValueError(f"this model has no value called {shown(asked)}; {hint}")
     return found
 
 
 def _short_names(name: str) -> list[str]:
-    """The spellings of a full name: of a value in a layer with the layer, and without, for all layers."""
+    """The spellings of a full name: for a value in a layer with the layer, or without, for all layers."""
     if not name.startswith("blocks."):
         return [*_spellings(name)]
     blocks, layer, name = name.split(".", 2)
@@ -332,7 +332,7 @@ def _short_names(name: str) -> list[str]:
 
 
 def place_of(name: str) -> tuple[str, int | None]:
-    """The place of the engine at which a value is seen, and its layer."""
+    """The place of the engine where a value appears, and its layer."""
     if not name.startswith("blocks."):
         return PLACE_OF[name], None
     _, layer, name = name.split(".", 2)
@@ -340,12 +340,12 @@ def place_of(name: str) -> tuple[str, int | None]:
 
 
 def heads_of(config: Config, name: str) -> int:
-    """How many heads a value has that has heads."""
+    """The number of heads of a value that has heads."""
     return config.n_kv_head if name.rpartition("hook_")[2] in OF_KV_HEADS else config.n_head
 
 
 def axes(name: str) -> tuple[str, ...]:
-    """What the axes of a value are: "positions", "heads" and "units", in their order."""
+    """The axes of a value: "positions", "heads" and "units", in their order."""
     last = name.rpartition("hook_")[2]
     if last in ("attn_scores", "pattern"):
         return "heads", "positions", "units"

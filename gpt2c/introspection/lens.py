@@ -1,4 +1,4 @@
-"""What captured values mean: the logit lens, what adds up to a logit, and what heads attend to."""
+"""Analyses of captured values: the logit lens, attribution of logits, and head scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["attribution", "logit_lens"]
 
 
 def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
-    """What :meth:`gpt2c.introspection.passes.ActivationCache.logit_lens` does."""
+    """See :meth:`gpt2c.introspection.passes.ActivationCache.logit_lens`."""
     model, ids, n_layer = cache.model, cache.token_ids, cache.model.config.n_layer
     check_predicts_tokens(model.config, model.name)
     n_text = model.n_text_tokens
@@ -64,16 +64,16 @@ def logit_lens(cache: Activations, k: int = 5, tokens: int | Sequence[int] | Non
 
 
 def _asked(cache: Activations, tokens: int | Sequence[int] | None) -> np.ndarray:
-    """A token for each position, int32 [T]: the one given, those given, or those that follow.
+    """A token for each position, int32 [T]: the given one, the given ones, or the text's next ones.
 
-    What stands in a place of a BERT is often a mask: there, it is what the model puts in each.
+    Positions of a BERT are often masks: there, the default is the model's most probable token at each.
     """
     ids, n_vocab = cache.token_ids, cache.model.config.n_vocab
     if tokens is None and cache.model.config.is_bert:
         if len(cache.logits) < len(ids):
             raise ValueError(
                 f"logits of the last {len(cache.logits)} of {counted(len(ids), 'token')} were kept, so not "
-                "every place has a most probable token: give tokens, or run with logits_to_keep=0"
+                "every position has a most probable token: give tokens, or run with logits_to_keep=0"
             )
         return cache.logits[:, : cache.model.n_text_tokens].argmax(axis=1).astype(np.int32)
     if tokens is None:
@@ -92,12 +92,12 @@ def _asked(cache: Activations, tokens: int | Sequence[int] | None) -> np.ndarray
 def attribution(
     cache: Activations, token: int | None = None, against: int | None = None, position: int = -1
 ) -> Attribution:
-    """What :meth:`gpt2c.introspection.passes.ActivationCache.attribution` does."""
+    """See :meth:`gpt2c.introspection.passes.ActivationCache.attribution`."""
     model, config, n = cache.model, cache.model.config, len(cache.token_ids)
     if config.is_bert:
         raise ConfigError(
-            "in a BERT, LayerNorm follows every sum, so a logit is no sum of what components add: see what a "
-            "component does by patching or by edits"
+            "in a BERT, LayerNorm follows every sum, so a logit is not the sum of its components: find the "
+            "effect of a component by patching or by edits"
         )
     model.check_language_model()
     position = check_integer("position", position, -n, n - 1, f" for a text of {n} tokens") % n
@@ -117,7 +117,7 @@ def attribution(
         values = values.astype(np.float64)
         return values[0] if against is None else values[0] - values[1]
 
-    # Of what the last LayerNorm gives, and of what it is given. (Centring one factor of a product is enough.)
+    # For the output and the input of the last LayerNorm. (Centring one factor of a product is enough.)
     after = difference(model.weights.unembedding(chosen))
     before = after * model.weights["ln_f.weight"]
     before = (before - before.mean()) / cache["ln_final.hook_scale"][row, 0]

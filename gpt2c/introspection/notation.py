@@ -1,4 +1,4 @@
-"""Edits written as words, for command lines: ``blocks.3.attn.hook_z:zero:heads=1``."""
+"""Edits written as text, for command lines: ``blocks.3.attn.hook_z:zero:heads=1``."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def parse_edit(text: str) -> tuple[str, Edit]:
-    """The name and the edit of such words, as ``edits=`` takes them.
+    """The name and the edit in such a text, as ``edits=`` takes them.
 
     Parameters
     ----------
     text : str
         ``NAME:EDIT[:positions=P][:heads=H][:units=U]``. NAME as for ``names_filter``, wildcards and short
         names allowed; EDIT is ``zero``, ``scale=X`` or ``add=X``; P, H and U are one index or several,
-        ``1,4``, ``0-5`` with both ends, ``0-2,7``, or ``7-``, which has no end.
+        ``1,4``, ``0-5`` with both ends, ``0-2,7``, or ``7-``, which is open-ended.
 
     Raises
     ------
     ValueError
-        Anything else; it says what is allowed.
+        Anything else; the message says what is allowed.
     """
     name, *words = text.split(":")
     if not name or not words or not words[0]:
-        raise _refused(text, "there is no EDIT" if name else "there is no NAME")
+        raise _refused(text, "the EDIT is missing" if name else "the NAME is missing")
     kind, equals, value = words[0].partition("=")
     choices: dict[str, Any] = {}
     for before, word in itertools.pairwise(words):
@@ -50,14 +50,14 @@ def parse_edit(text: str) -> tuple[str, Edit]:
         if not word:
             raise _refused(text, f"there is an empty part after {before + ':'!r}")
         if axis not in _AXES:
-            raise _refused(text, f"there is no {word!r}")
+            raise _refused(text, f"{word!r} is unknown")
         if axis in choices:
             raise _refused(text, f"{axis} is given twice")
         choices[axis] = _choice(text, axis, choice)
     if kind == "zero" and not equals:
         return name, zero(**choices)
     if kind not in ("scale", "add"):
-        raise _refused(text, f"there is no edit {words[0]!r}")
+        raise _refused(text, f"{words[0]!r} is not an edit")
     return name, (scale if kind == "scale" else add)(_number(text, kind, value), **choices)
 
 
@@ -71,7 +71,7 @@ def _number(text: str, kind: str, value: str) -> float:
 
 
 def _choice(text: str, axis: str, written: str) -> int | slice | list[int]:
-    """Which of an axis: one index, several, or all from one on."""
+    """The indices on an axis: one, several, or all from one on."""
     if not written:
         raise _refused(text, f"{axis} needs a value")
     if beginning := _FROM.fullmatch(written):
@@ -81,7 +81,7 @@ def _choice(text: str, axis: str, written: str) -> int | slice | list[int]:
         found = _RANGE.fullmatch(part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
-            raise _refused(text, f"{axis} cannot be {written!r}")
+            raise _refused(text, f"{axis} must not be {written!r}")
         chosen += range(first, last + 1)
     return chosen[0] if len(chosen) == 1 else chosen
 

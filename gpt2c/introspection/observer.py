@@ -1,4 +1,4 @@
-"""What stands between a pass and the code that looks at it: keeps copies, applies edits."""
+"""The link between a pass and code that observes it: keeps copies, applies edits."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _Projected = tuple[np.ndarray, np.ndarray, list[int], np.ndarray]  # rows, heads
 
 
 class Watch:
-    """What is to be seen of passes: made once, used for any number of them.
+    """The values to observe: made once, used for any number of passes.
 
     Parameters
     ----------
     config : Config
     names : iterable of str
-        What is captured, after the edits.
+        The values to capture, after the edits.
     edited : iterable of str
-        What may be edited.
+        The values that may be edited.
     complete : bool
         Whether each pass is over the rest of its texts.
     """
@@ -55,8 +55,8 @@ class Watch:
             self.flags[-1 if layer is None else layer] |= _engine.UNFUSED
             if place == "cross_pattern" and name in self.edited:
                 raise ValueError(
-                    f"{name} can be seen, but not edited: edit hook_cross_attn_out of the layer, or give the "
-                    "model other states"
+                    f"{name} can be captured, but not edited: edit hook_cross_attn_out of the layer, or give "
+                    "the model other states"
                 )
             if place in ("attn_scores", "pattern", "cross_pattern"):
                 self.flags[layer] |= _engine.OBSERVE_PATTERN | (
@@ -65,25 +65,25 @@ class Watch:
 
 
 class Observer:
-    """What the engine calls during one pass (see ``_engine.forward``): keeps copies, and applies edits.
+    """The observer of one pass (see ``_engine.forward``): keeps copies, and applies edits.
 
     Parameters
     ----------
     model : LoadedModel
     watch : Watch
     sequences : sequence of (KVCache, ids), or of (KVCache, ids, types)
-        Those of the pass.
+        The sequences of the pass.
     edits : mapping of str to list of functions, or a list of such mappings
-        The edits of each name: the same for all sequences, or those of each.
+        The edits of each name: the same for all sequences, or one mapping for each.
     keep : int or sequence of int
-        How many last rows of each sequence have logits, 0: all; the same for all sequences, or those of each.
+        The number of last rows of each sequence with logits, 0: all; for all sequences, or for each.
 
     Attributes
     ----------
     captured : list of dict
-        Of each sequence: name -> list of one array.
+        For each sequence: name -> list of one array.
     kept : list of int
-        How many rows of each sequence have logits.
+        The number of rows of each sequence with logits.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Observer:
         self._ends = {True: np.cumsum(self.kept).tolist(), False: np.cumsum(rows).tolist()}
         self._positions = [range(len(cache), len(cache) + len(ids)) for cache, ids, *_ in sequences]
         self.captured: list[Captured] = [defaultdict(list) for _ in sequences]
-        self._projected: list[list[_Projected]] = [[] for _ in sequences]  # until this layer's qkv are there
-        # The residual stream, and what edits of hook_mlp_in are not to change in it.
+        self._projected: list[list[_Projected]] = [[] for _ in sequences]  # until this layer's qkv exists
+        # The residual stream, and its part that edits of hook_mlp_in must not change.
         self._stream: tuple[np.ndarray, np.ndarray] | None = None
         self._table = table_of(model.config)
 
     def wants(self, place: str, layer: int) -> bool:
         return (place, layer) in self._watch.wanted
 
-    @np.errstate(all="ignore")  # after edits all sorts of numbers may come
+    @np.errstate(all="ignore")  # edits may produce any numbers
     def see(self, place: str, layer: int, found: Any, source: Any = None) -> None:
         prefix = "" if place in OUTSIDE else f"blocks.{layer}."
         names = [prefix + name for name in self._table.places[place]]
@@ -156,17 +156,17 @@ class Observer:
         return self._edits[index].get(name, [])
 
     def _touch(self, index: int, name: str, value: np.ndarray) -> np.ndarray:
-        """Edit a value in place and keep a copy, as far as wanted; returns which rows have changed."""
+        """Edit a value in place and keep a copy, if wanted; returns the changed rows."""
         changes = self._changes(index, name)
         changed = np.zeros(len(value), bool)
         if changes:
             before = value.copy()
             positions = self._positions[index]
-            rows = value.shape[axes(name).index("positions")]  # of the last norm not all positions
+            rows = value.shape[axes(name).index("positions")]  # the last norm may lack positions
             layer = place_of(name)[1]
             hook = Hook(name, layer, positions[len(positions) - rows :], self._watch.complete)
             for edit in changes:
-                with np.errstate(**self._warnings):  # what the caller's code does is for the caller to hear
+                with np.errstate(**self._warnings):  # the caller sees warnings of its own code
                     new = edit(value, hook)
                 if new is None:
                     continue
@@ -182,7 +182,7 @@ class Observer:
         return changed
 
     def _see_inputs(self, index: int, names: list[str], x: np.ndarray, project: Project) -> None:
-        """What each head reads; projects what it reads instead of the residual stream, where that is so."""
+        """The input of each head; projects it if it is not the residual stream."""
         if not any(name in self._watch.names or self._changes(index, name) for name in names):
             return
         config = self._model.config
@@ -210,7 +210,7 @@ class Observer:
     def _see_norm(
         self, index: int, place: str, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray
     ) -> None:
-        """LayerNorm: the inside of it, and what it gives where that has a name."""
+        """LayerNorm: its inside, and its output if that has a name."""
         if any(name in self._watch.names or self._changes(index, name) for name in names[:2]):
             self._see_inside_norm(index, place, layer, names, normed, x)
         for name in names[2:]:
@@ -219,7 +219,7 @@ class Observer:
     def _see_inside_norm(
         self, index: int, place: str, layer: int, names: list[str], normed: np.ndarray, x: np.ndarray
     ) -> None:
-        """Scale and normalized rows, of which the engine has the input and the result alone."""
+        """Scale and normalized rows; the engine has only the input and the result."""
         last = "ln_head" if self._model.config.is_bert else "ln_f"
         tensor = {"ln1": f"h.{layer}.ln_1", "ln2": f"h.{layer}.ln_2", "ln_emb": "ln_emb"}.get(place, last)
         gain, bias = (self._model.weights[f"{tensor}.{part}"] for part in ("weight", "bias"))
@@ -232,13 +232,13 @@ class Observer:
         for rows, *_ in self._projected[index]:
             if changed[rows].any():
                 raise ValueError(
-                    f"{names[0]} or {names[1]} is edited at a position where heads read something else than "
-                    "the residual stream, and so have LayerNorms of their own: edit the one or the other"
+                    f"{names[0]} or {names[1]} is edited at a position where heads read something other than "
+                    "the residual stream, and so have their own LayerNorms: edit one or the other"
                 )
         normed[changed] = normalized[changed] * gain + bias
 
     def _see_result(self, index: int, layer: int, name: str, out: np.ndarray, z: np.ndarray) -> None:
-        """What each head adds, of which the engine has the sum alone."""
+        """Each head's addition; the engine has only the sum."""
         if not (name in self._watch.names or self._changes(index, name)):
             return
         heads = self._heads(z)
@@ -250,13 +250,13 @@ class Observer:
 
 
 def checked_edits(model: LoadedModel, edits: Iterable[tuple[str, Edit]]) -> dict[str, list[Edit]]:
-    """The edits of each name, in their order."""
+    """The edits of each name, in order."""
     changes: dict[str, list[Edit]] = defaultdict(list)
     for pair in edits if isinstance(edits, Iterable) else [edits]:
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(
                 "edits are pairs of a name and a function, such as "
-                f"('blocks.0.attn.hook_z', edits.zero(heads=1)); got {pair!r}"
+                f"('blocks.0.attn.hook_z', edits.zero(heads=1)), not {pair!r}"
             )
         if pair[1] in FACTORIES:
             raise TypeError(f"edits.{pair[1].__name__} makes an edit: call it, edits.{pair[1].__name__}(...)")

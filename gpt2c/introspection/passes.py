@@ -1,4 +1,4 @@
-"""Passes over texts that keep what they compute, or change it on the way."""
+"""Passes over texts that capture activations or edit them."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ __all__ = ["ActivationCache", "capture", "encoded", "run_with_cache"]
 
 
 class ActivationCache(Displayed, Activations):
-    """The activations of one text, with what can be computed from them.
+    """The activations of one text, with analyses of them.
 
     A mapping of names (see :mod:`gpt2c.introspection.hooks`) to float32 arrays:
-    ``cache["blocks.3.attn.hook_pattern"]`` and, shorter, ``cache["pattern", 3]`` are the same. Its attributes
-    are those of :class:`gpt2c.introspection.activations.Activations`.
+    ``cache["blocks.3.attn.hook_pattern"]`` and the shorter ``cache["pattern", 3]`` are the same. Its
+    attributes are those of :class:`gpt2c.introspection.activations.Activations`.
     """
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
-        """What the model would say next if it ended after each layer; a BERT, in the place of each token.
+        """The model's prediction if it ended after each layer; for a BERT, at the position of each token.
 
-        The residual stream before the first layer and after every layer is what this needs captured.
+        The residual stream before the first layer and after every layer must have been captured.
 
         Parameters
         ----------
         k : int
-            How many of the most probable tokens, 1 to the size of the vocabulary.
+            The number of most probable tokens, 1 to the size of the vocabulary.
         tokens : int or sequence of int, optional
             The tokens whose probabilities and ranks are wanted: one for each position, or one for all. By
-            default the text's own next ones, and in the end the model's most probable; of a BERT, the most
-            probable in each place.
+            default the text's own next ones, and at the end the model's most probable; for a BERT, the most
+            probable at each position.
 
         Returns
         -------
@@ -60,16 +60,16 @@ class ActivationCache(Displayed, Activations):
     def attribution(
         self, token: int | None = None, against: int | None = None, position: int = -1
     ) -> Attribution:
-        """What each component of the model, and each head, adds to a logit (direct logit attribution).
+        """The contributions of components and heads to a logit (direct logit attribution).
 
         Parameters
         ----------
         token : int, optional
-            Whose logit; the most probable one by default.
+            The token of the logit; by default the most probable one.
         against : int, optional
-            The difference of two logits instead: that of ``token`` minus that of this one.
+            Attribute a difference of logits instead: that of ``token`` minus this one's.
         position : int
-            Which token of the text it comes after; negative ones count from the end.
+            The position of the token before it; negative ones count from the end.
 
         Returns
         -------
@@ -78,17 +78,17 @@ class ActivationCache(Displayed, Activations):
         Raises
         ------
         ValueError
-            The position has no logits, for only the last ones were kept.
+            The position has no logits, as only the last ones were kept.
         """
         return lens.attribution(self, token, against, position)
 
     def cross_attention(self, layer: int = -1, head: int | None = None) -> CrossAttention:
-        """To which positions of an encoder's output each token attends that is written.
+        """The positions of an encoder's output that each generated token attends to.
 
         Parameters
         ----------
         layer : int
-            Whose ``cross_attn.hook_pattern`` must have been captured; -1 is the last one.
+            Its ``cross_attn.hook_pattern`` must have been captured; -1 is the last one.
         head : int, optional
             Default: the mean of all heads.
 
@@ -100,12 +100,12 @@ class ActivationCache(Displayed, Activations):
         return cross_attention(self, layer, head)
 
     def head_scores(self) -> HeadScores:
-        """How much each head attends to the token before, to earlier occurrences of the token, and so on.
+        """How much each head attends to the previous token, to earlier occurrences of the token, and so on.
 
         Returns
         -------
         gpt2c.introspection.results.HeadScores
-            With what the scores are, and where they come from.
+            Documents the scores and their sources.
         """
         return head_scores(self)
 
@@ -120,7 +120,7 @@ def run_with_cache(
     causal: bool = True,
     logits_to_keep: int = 0,
 ) -> tuple[np.ndarray, ActivationCache] | tuple[list[np.ndarray], list[ActivationCache]]:
-    """What :meth:`gpt2c.GPT2.run_with_cache` does, which is that of :class:`gpt2c.BERT`, too."""
+    """See :meth:`gpt2c.GPT2.run_with_cache`; also used by :class:`gpt2c.BERT`."""
     keep = check_integer("logits_to_keep", logits_to_keep, 0)
     several, texts = separate(prompts)
     ids, kinds = encoded(model, texts, [types] if types is not None and not several else types)
@@ -135,7 +135,7 @@ def encoded(
 ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """The token ids and token types of texts, int32 [at least 1] each; types None: all 0.
 
-    A BERT reads whole texts, or pairs of them, with what the tokenizer puts around them, and masks.
+    A BERT reads whole texts, or pairs of them, with the tokens around them, and masks.
     """
     kinds: list[np.ndarray | None]
     if model.config.is_bert:
@@ -149,7 +149,7 @@ def encoded(
     if not model.config.n_types:
         raise ValueError("this model has no token types: leave types out")
     if len(types) != len(ids):
-        raise ValueError(f"types has {len(types)} items for {counted(len(ids), 'text')}; one each is needed")
+        raise ValueError(f"types has {len(types)} items for {counted(len(ids), 'text')}; needed: one each")
     return ids, [_checked_types(model, *each) for each in zip(ids, types, strict=True)]
 
 
@@ -159,10 +159,10 @@ def _checked_types(model: LoadedModel, ids: np.ndarray, types: Any) -> np.ndarra
     found, last = np.asarray(types), model.config.n_types - 1
     if found.shape != ids.shape or found.dtype.kind not in "iu":
         raise ValueError(
-            f"types must be one whole number for each of {counted(len(ids), 'token')}; got {shown(types)}"
+            f"types must be one integer for each of {counted(len(ids), 'token')}, not {shown(types)}"
         )
     if found.min() < 0 or found.max() > last:
-        raise ValueError(f"types must be from 0 to {last}, which the model has; got {shown(types)}")
+        raise ValueError(f"types must be from 0 to {last}, the model's types, not {shown(types)}")
     return found.astype(np.int32)
 
 

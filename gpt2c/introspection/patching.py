@@ -1,8 +1,8 @@
-"""Activation patching: which value, put from one run into another, changes the answer.
+"""Activation patching: which value, moved from one run to another, changes the answer.
 
 After Vig et al. (2020) and Meng et al. (2022): a clean text and a corrupted one, of the same length, differ
-in what matters. Each patch runs the corrupted text with one value of the clean one. What stands before a
-patch, in the text and in the layers, is as it was and not computed again.
+in what matters. Each patch runs the corrupted text with one value of the clean one. Everything before a
+patch, in the text and in the layers, is unchanged and not computed again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Metric = Callable[[np.ndarray], float]
 
 
 class _Patch(NamedTuple):
-    """What is patched in each layer, and where its answer belongs: ``at`` in the result's further axes."""
+    """The patch in each layer, and the place of its answer: ``at`` in the result's other axes."""
 
     at: tuple[int, ...]
     positions: int | None  # None: all
     heads: int | None
-    first: int  # position that has to be computed again
+    first: int  # position to compute again
 
 
 def patch(
@@ -53,7 +53,7 @@ def patch(
     logits_to_keep: int | None = None,
     progress: bool = False,
 ) -> Patching:
-    """What :meth:`gpt2c.GPT2.patch` does, which is that of :class:`gpt2c.BERT`, too."""
+    """See :meth:`gpt2c.GPT2.patch`; also used by :class:`gpt2c.BERT`."""
     check_predicts_tokens(model.config, model.name)
     usual = 0 if model.config.is_bert else 1
     keep = usual if logits_to_keep is None else check_integer("logits_to_keep", logits_to_keep, 0)
@@ -75,10 +75,10 @@ def _patched(
     if len(clean) != len(corrupted):
         raise ValueError(
             f"the clean text has {counted(len(clean), 'token')} and the corrupted one {len(corrupted)}; both "
-            "must have the same number, so that each position has its counterpart"
+            "must have the same number, so that every position has a counterpart"
         )
     if not callable(metric):
-        raise TypeError(f"metric must be a function of the logits; got {type(metric).__name__}")
+        raise TypeError(f"metric must be a function of the logits, not {type(metric).__name__}")
     name, layers, positions, heads = _checked(model, over, len(clean))
     places = [full_name(model.config, name, layer) for layer in layers]
     streams = [full_name(model.config, "resid_pre", layer) for layer in layers]
@@ -103,7 +103,7 @@ def _patched(
     ]
     shape = [len(layers), *(len(several) for several in (positions, heads) if several is not None)]
     result = np.empty(shape, np.float64)
-    at_once = max(1, CACHE_BYTES // cache.nbytes)  # each patch goes on from a beginning of its own
+    at_once = max(1, CACHE_BYTES // cache.nbytes)  # each patch continues from its own start
     with tqdm(total=result.size, desc="patching", delay=1.5, leave=False, disable=not progress) as bar:
         for begin in range(0, len(patches), at_once):
             group = patches[begin : begin + at_once]
@@ -129,7 +129,7 @@ def _checked(
     if not (isinstance(over, tuple) and 2 <= len(over) <= 4 and isinstance(over[0], str)):
         raise TypeError(
             "over must be a tuple (name, layers), (name, layers, positions) or (name, layers, positions, "
-            f"heads), such as ('resid_pre', range(12), range(15)); got {over!r}"
+            f"heads), such as ('resid_pre', range(12), range(15)), not {over!r}"
         )
     name, *choices = over
     config = model.config
@@ -149,10 +149,10 @@ def _checked(
 
 
 def _indices(what: str, choice: Any, size: int) -> list[int]:
-    """The layers, positions or heads that are chosen, counted from 0."""
+    """The selected layers, positions or heads, counted from 0."""
     if isinstance(choice, str) or not isinstance(choice, Iterable):
         together = "" if what == "layers" else ", or 'all' for all at once"
-        raise TypeError(f"{what} must be a list or range of integers{together}; got {choice!r}")
+        raise TypeError(f"{what} must be a list or range of integers{together}, not {choice!r}")
     low = 0 if what == "positions" else -size  # layers and heads may be counted from the end
     chosen = [check_integer(f"one of the {what}", item, low, size - 1) % size for item in choice]
     if not chosen:
@@ -163,7 +163,7 @@ def _indices(what: str, choice: Any, size: int) -> list[int]:
 def _values(
     model: LoadedModel, ids: np.ndarray, types: np.ndarray | None, places: list[str]
 ) -> dict[str, np.ndarray]:
-    """What a text has at one place of each layer. What all heads read is kept once for all of them."""
+    """A text's values at one place of each layer. Values that all heads read are kept only once."""
     config = model.config
     short = places[0].split(".", 2)[2]
     copies = table_of(config).copies
@@ -178,7 +178,7 @@ def _values(
 
 def _number(answer: Any) -> float:
     if np.ndim(answer) or not isinstance(answer, Real | np.number | np.ndarray):
-        raise TypeError(f"metric must return one number; got {type(answer).__name__} {answer!r}"[:200])
+        raise TypeError(f"metric must return one number, not {type(answer).__name__} {answer!r}"[:200])
     return float(answer)
 
 

@@ -1,4 +1,4 @@
-"""What the logit lens, attribution and head scores give."""
+"""Results of the logit lens, attribution, head scores and patching."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CELL = 12  # columns of a token in a table
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogitLens(Displayed):
-    """What the model would say next if it ended after a layer; ``str()`` is a table of its first choices.
+    """The model's prediction if it ended after a layer; ``str()`` is a table of the first choices.
 
     Each layer's residual stream goes through the final LayerNorm and the head, as the last one's does
-    (nostalgebraist, "interpreting GPT: the logit lens", 2020); that of a BERT through its whole head, which
-    tells what stands in each place. T is the number of tokens in the text, k how many of the most probable
-    are wanted.
+    (nostalgebraist, "interpreting GPT: the logit lens", 2020); for a BERT through its whole head, which
+    predicts the token at each position. T is the number of tokens in the text, k the number of most probable
+    tokens wanted.
 
     Attributes
     ----------
@@ -42,17 +42,17 @@ class LogitLens(Displayed):
     logprobs : np.ndarray, float32 [n_layer + 1, T]
         The natural logarithms of their probabilities.
     ranks : np.ndarray, int64 [n_layer + 1, T]
-        How many tokens are more probable; 0 is the first choice.
+        The number of tokens that are more probable; 0 is the first choice.
     entropies : np.ndarray, float32 [n_layer + 1, T]
-        How undecided the prediction is, in nats.
+        The entropy of the prediction, in nats.
     top_ids : np.ndarray, int32 [n_layer + 1, T, k]
-        The most probable tokens, the best first, equal ones by id; -1 where logits are not finite.
+        The most probable tokens, the best first, equal ones by id; -1 if logits are not finite.
     top_logprobs : np.ndarray, float32 [n_layer + 1, T, k]
         The natural logarithms of their probabilities.
     top_tokens : list of list of list of str
         The text of each of ``top_ids``.
     in_place : bool
-        Whether predictions are of the tokens in the places themselves, as a BERT's are, not of the next.
+        Whether predictions are of the token at each position, as a BERT's are, not of the next one.
     """
 
     names: list[str]
@@ -68,7 +68,7 @@ class LogitLens(Displayed):
     in_place: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None if not finite."""
         return plain(vars(self))
 
     def __repr__(self) -> str:
@@ -86,34 +86,34 @@ class LogitLens(Displayed):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution(Displayed):
-    """What adds up to a logit, or to the difference of two; ``str()`` is a table.
+    """The contributions to a logit, or to the difference of two; ``str()`` is a table.
 
-    The residual stream is a sum, the head is linear, and so is the final LayerNorm once its scale is taken as
-    it came out (frozen): then the logit is the sum of what every component of the stream adds to it (Elhage
-    et al., "A Mathematical Framework for Transformer Circuits", 2021). A component c [n_embd] adds
-    ``((c - mean(c)) / scale * gain) @ W_U[token]``.
+    The residual stream is a sum, the head is linear, and so is the final LayerNorm once its scale is frozen
+    at its value: then the logit is the sum of the contributions of all components of the stream (Elhage et
+    al., "A Mathematical Framework for Transformer Circuits", 2021). A component c [n_embd] contributes ``((c
+    - mean(c)) / scale * gain) @ W_U[token]``.
 
     Attributes
     ----------
     token_id, against_id : int, int or None
-        Whose logit it is, and that from which it is taken away.
+        The token of the logit, and the one whose logit is subtracted.
     token, against : str, str or None
         Their texts.
     position : int
-        Of the text's token after which this one comes.
+        Position of the text's token before it.
     logit : float
-        As the model gave it.
+        The model's value.
     components : dict of str to float
-        "embed", "pos_embed", "attn 0", "mlp 0", "attn 1", ..., "bias" (what the bias of the final LayerNorm
-        adds) and "rest". Their sum is ``logit``. The rest is what no component explains: float32's rounding
-        (some 1e-6), the rounding of what the head multiplies in packed formats, and edits of the residual
-        stream itself or of the final LayerNorm.
+        "embed", "pos_embed", "attn 0", "mlp 0", "attn 1", ..., "bias" (from the bias of the final LayerNorm)
+        and "rest". Their sum is ``logit``. The rest is what no component explains: float32's rounding (about
+        1e-6), the rounding of the head's input in packed formats, and edits of the residual stream itself or
+        of the final LayerNorm.
     heads : np.ndarray, float32 [n_layer, n_head]
-        What each head's result adds: attn.hook_result where it was captured, otherwise made of attn.hook_z.
+        The contribution of each head: from attn.hook_result if captured, otherwise from attn.hook_z.
     attn_bias : np.ndarray, float32 [n_layer]
-        What the bias of each layer's attention adds. With it the heads of a layer sum up to its "attn", but
-        for rounding, which in packed formats is that of what attention's last matrix multiplies, and for
-        edits of hook_attn_out.
+        The contribution of the bias of each layer's attention. With it the heads of a layer sum to its
+        "attn", except for rounding, which in packed formats includes that of the input of attention's last
+        matrix, and for edits of hook_attn_out.
     """
 
     token_id: int
@@ -127,7 +127,7 @@ class Attribution(Displayed):
     attn_bias: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None if not finite."""
         return plain(vars(self))
 
     def __repr__(self) -> str:
@@ -151,30 +151,29 @@ class Attribution(Displayed):
 class HeadScores(Displayed):
     """What each head attends to in a text; ``str()`` is a table for each score.
 
-    A score is the weight that a head's attention pattern gives to keys of a kind, on the mean over those
-    positions of the text for which there is such a key: 0 to 1, NaN where there is none. All are float32
-    [n_layer, n_head].
+    A score is the weight that a head's attention pattern gives to keys of a kind, averaged over those
+    positions of the text that have such a key: 0 to 1, NaN if none has. All are float32 [n_layer, n_head].
 
     Previous token heads and induction heads are from Elhage et al., "A Mathematical Framework for Transformer
     Circuits" (2021), and Olsson et al., "In-context Learning and Induction Heads" (2022), who measure the
     latter (there: prefix matching) on random tokens repeated; duplicate token heads from Wang et al.,
-    "Interpretability in the Wild" (2022). TransformerLens's ``detect_head`` (with "mul") takes the mean over
-    all positions of the text instead, also those that have no such key: its score is this one times the share
+    "Interpretability in the Wild" (2022). TransformerLens's ``detect_head`` (with "mul") averages over all
+    positions of the text instead, including those without such a key: its score is this one times the share
     of positions that have one.
 
     Attributes
     ----------
     previous_token : np.ndarray
-        The weight of the token before.
+        The weight of the previous token.
     duplicate_token : np.ndarray
         The weight of all earlier occurrences of the token.
     induction : np.ndarray
-        The weight of the tokens that followed its earlier occurrences (the position itself where that is the
-        token before).
+        The weight of the tokens that followed its earlier occurrences (the position itself if that is the
+        previous token).
     first_token : np.ndarray
         The weight of position 0, for later positions.
     entropy : np.ndarray
-        The mean entropy of the pattern's rows, in nats: 0 where all weight is on one token, log n where n
+        The mean entropy of the pattern's rows, in nats: 0 if all weight is on one token, log n if n
         tokens share it.
     """
 
@@ -202,16 +201,16 @@ class HeadScores(Displayed):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patching(Displayed):
-    """What a metric said of every patch; ``str()`` is a table. NumPy takes it as the array ``values``.
+    """A metric for every patch; ``str()`` is a table. NumPy treats it as the array ``values``.
 
     Attributes
     ----------
     name : str
-        What was patched, by its short name.
+        The short name of the patched value.
     layers : list of int
-        In which layers.
+        The patched layers.
     positions, heads : list of int, or None
-        At which positions and in which heads; None: all of them at once.
+        The patched positions and heads; None: all of them at once.
     token_ids : np.ndarray, int32 [T]
         The corrupted text.
     tokens : list of str, T
@@ -244,7 +243,7 @@ class Patching(Displayed):
         return [(self.name, columns, self.values.reshape(len(self.layers), -1))]
 
     def to_dict(self) -> dict[str, Any]:
-        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None for what is not finite."""
+        """Dictionaries, lists, strings and numbers, ready for ``json.dumps``; None if not finite."""
         return plain(vars(self))
 
     def __repr__(self) -> str:

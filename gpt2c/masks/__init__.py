@@ -1,1 +1,1 @@
-"""What a BERT makes of masks: the tokens that they may stand for, and how probable those of a text are."""
+"""Masks of a BERT: the tokens that fit them, and the probabilities of a text's tokens."""

@@ -1,4 +1,4 @@
-"""The tokens that the masks of a text may stand for, each alone and all together."""
+"""The tokens that fit the masks of a text, each alone and all together."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class _Way(NamedTuple):
     """A text with some of its masks filled."""
 
     logprob: float
-    ids: np.ndarray  # of the whole text
-    left: tuple[int, ...]  # where masks are left
-    chosen: dict[int, float]  # the log-probability of each that was filled, by its place
+    ids: np.ndarray  # ids of the whole text
+    left: tuple[int, ...]  # positions of remaining masks
+    chosen: dict[int, float]  # the log-probability of each filled mask, by position
 
 
 def fill(
@@ -48,7 +48,7 @@ def fill(
     max_tokens: Any = None,
     deadline: Any = None,
 ) -> Filled | list[Filled]:
-    """What :meth:`gpt2c.BERT.fill` does."""
+    """See :meth:`gpt2c.BERT.fill`."""
     check_predicts_tokens(model.config, model.name)
     wanted = None if targets is None else _target_ids(model, targets)
     most = min(MOST_TOP, model.n_text_tokens)
@@ -68,9 +68,9 @@ def fill(
 
 
 def _target_ids(model: LoadedModel, targets: Any) -> np.ndarray:
-    """The token ids among which masks are to be filled, ascending, each once."""
+    """The token ids that may fill masks, ascending, each once."""
     if isinstance(targets, str) or not isinstance(targets, Sequence | np.ndarray) or len(targets) == 0:
-        raise TypeError(f"targets must be a list of at least one word or token id; got {shown(targets)}")
+        raise TypeError(f"targets must be a list of at least one word or token id, not {shown(targets)}")
     found = []
     for target in targets:
         ids = model.encode_text(
@@ -78,8 +78,8 @@ def _target_ids(model: LoadedModel, targets: Any) -> np.ndarray:
         )
         if len(ids) != 1:
             raise ValueError(
-                f"the target {shown(target)} has {len(ids)} tokens, and a mask stands for one: give words "
-                "that are tokens (behind a space, where tokens begin with one), or token ids"
+                f"the target {shown(target)} has {len(ids)} tokens, but a mask is one token: give words "
+                "that are tokens (after a space, if tokens start with one), or token ids"
             )
         found += ids.tolist()
     return np.unique(token_ids(found, model.config.n_vocab, "targets"))
@@ -92,12 +92,12 @@ def _begin(model: LoadedModel, reading: Reading, index: int | None) -> _Way:
         name = "the text" if index is None else f"text {index}"
         written = model.tokenizer.decode([mask]).strip()
         cut = f" in its first {len(reading.ids)} tokens" if reading.truncated else ""
-        raise ValueError(f"{name} has no mask{cut}: put {shown(written)} where a token is to be found")
+        raise ValueError(f"{name} has no mask{cut}: put {shown(written)} where a token is to be predicted")
     return _Way(0.0, reading.ids, left, {})
 
 
 class _Look:
-    """What the model says of the masks of texts."""
+    """The model's predictions for the masks of texts."""
 
     def __init__(
         self, model: LoadedModel, width: int, wanted: np.ndarray | None, deadline: Deadline | None
@@ -120,38 +120,35 @@ class _Look:
                 threads=model.threads,
                 deadline=self.deadline,
             )
-            batch.clear()  # the caches need not live on
+            batch.clear()  # free the caches
             sequences.clear()
             each = iter(self._ranked(values))
             for way in some:
                 yield [next(each) for _ in way.left]
 
     def _rows(self, way: _Way) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the masks, and what is wanted of each."""
+        """The rows of the masks, and the targets of each."""
         left = np.array(way.left, np.intp)
         if self.wanted is None:
             return left, np.full(len(left), -1, np.int32)
         return np.repeat(left, len(self.wanted)), np.tile(self.wanted, len(left))
 
     def _ranked(self, values: Sequence[np.ndarray]) -> Iterator[_Candidates]:
-        """Those of each mask, from what the engine gives."""
+        """The tokens for each mask, from the engine's results."""
         logprobs, _, _, _, top_ids, top_logprobs, _ = values
         if self.wanted is not None:
             logprobs = logprobs.reshape(-1, len(self.wanted))
             order = np.argsort(-logprobs, axis=1, kind="stable")[:, : self.width]  # ids ascend
             top_ids, top_logprobs = self.wanted[order], np.take_along_axis(logprobs, order, axis=1)
         if not np.isfinite(top_logprobs[:, 0]).all():
-            raise ValueError(
-                "the logits of a mask hold NaN or infinities, from which nothing follows: the weights are "
-                "too large"
-            )
+            raise ValueError("the logits of a mask hold NaN or infinities: the weights are too large")
         yield from zip(top_ids, top_logprobs.astype(np.float64), strict=True)
 
 
 def _search(look: _Look, way: _Way, each: list[_Candidates], width: int) -> list[_Way]:
-    """Beam search over fillings: every text fills the mask of which the model is most certain.
+    """Beam search over fillings: every text fills the mask about which the model is most certain.
 
-    Where two texts part they have different tokens in one place, so that they never come to be the same.
+    When two texts split they differ in one position, so they never become equal again.
     """
     ways, said = [way], [each]
     while ways[0].left:
@@ -159,7 +156,7 @@ def _search(look: _Look, way: _Way, each: list[_Candidates], width: int) -> list
         for one, candidates in zip(ways, said, strict=True):
             surest = max(range(len(one.left)), key=lambda i: (candidates[i][1][0], -i))
             found += _filled(one, surest, *candidates[surest])
-        # Of equal ones the order is that of their ids.
+        # Equal ones are in the order of their ids.
         ways = sorted(found, key=lambda one: (-one.logprob, one.ids.tolist()))[:width]
         said = list(look.at(ways)) if ways[0].left else []
     return ways

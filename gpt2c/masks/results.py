@@ -1,4 +1,4 @@
-"""What the masks of a text may stand for."""
+"""The tokens that fit the masks of a text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Filling(NamedTuple):
     Attributes
     ----------
     text : str
-        The text so filled, as the tokenizer writes it; "" without one.
+        The filled text, as the tokenizer decodes it; "" without one.
     probability : float
-        The product of those of ``tokens``.
+        The product of the probabilities of ``tokens``.
     tokens : tuple of Suggestion
-        What each mask stands for, in the order of the text; the probability of each is that with which it was
-        chosen, given the tokens that were filled before it.
+        The token for each mask, in the order of the text; each probability is conditional on the tokens that
+        were filled before it.
     """
 
     text: str
@@ -35,8 +35,7 @@ class Filled(list[Filling]):
     Attributes
     ----------
     masks : list of list of Suggestion
-        For each mask, in the order of the text, the most probable tokens in its place while the other masks
-        stay masks.
+        For each mask, in the order of the text, the most probable tokens while the other masks remain masked.
     truncated : bool
         Whether the text had more than ``max_tokens``.
     """

@@ -28,7 +28,7 @@ class _Masked(NamedTuple):
 
     reading: Reading
     ids: np.ndarray
-    place: int  # of the token that is judged
+    place: int  # position of the scored token
     cache: _engine.KVCache
 
 
@@ -42,7 +42,7 @@ def score(
     special: Any = False,
     deadline: Any = None,
 ) -> Score | list[Score] | Iterator[Score]:
-    """What :meth:`gpt2c.BERT.score` does."""
+    """See :meth:`gpt2c.BERT.score`."""
     check_scoring(model)
     within_word = check_flag("within_word", within_word)
     top = check_integer("top", top, 0, min(MOST_TOP, model.n_text_tokens))
@@ -57,7 +57,7 @@ def score(
 
 
 def check_scoring(model: LoadedModel) -> None:
-    """Raise ConfigError or TokenizerError if the model cannot tell what a mask stands for."""
+    """Raise ConfigError or TokenizerError if the model cannot predict masked tokens."""
     check_predicts_tokens(model.config, model.name)
     _ = model.mask_token_id
 
@@ -79,9 +79,9 @@ def masked_scores(
     top: int = 0,
     deadline: Deadline | None = None,
 ) -> Iterator[Score]:
-    """The scores of texts, in order; an error in one comes after those before it."""
+    """The scores of texts, in order; errors come after earlier results."""
     masked = (one for name, reading in readings for one in _copies(model, name, reading, within_word))
-    found: list[tuple[np.ndarray, ...]] = []  # of the tokens of the text in work
+    found: list[tuple[np.ndarray, ...]] = []  # of the tokens of the current text
     contexts: list[int] = []
     for batch in within_bounds(masked, lambda one: (len(one.ids), one.cache.nbytes)):
         wanted = [(np.array([one.place]), one.reading.ids[one.place : one.place + 1]) for one in batch]
@@ -105,7 +105,7 @@ def masked_scores(
 
 
 def _copies(model: LoadedModel, name: str, reading: Reading, within_word: bool) -> Iterator[_Masked]:
-    """A text as often as it has tokens, each masked in one of them."""
+    """One copy of a text per token, with that token masked."""
     check_single([reading], "score")
     first, stop, mask = reading.own.start, reading.own.stop, model.mask_token_id
     if first == stop:
@@ -137,7 +137,7 @@ def _finished(
     ids, text, offsets = reading.ids[reading.own], reading.text, None
     if text is not None:
         offsets = model.tokenizer.offsets(text, ids.tolist(), special=options.special)
-        if reading.truncated:  # to what was scored
+        if reading.truncated:  # to the scored part
             text = None if offsets is None else text[: max(end for _, end in offsets)]
             offsets = None if text is None else offsets
     offsets, n_bytes, n_chars = extent(model, text, ids, offsets)

@@ -1,1 +1,1 @@
-"""How probable texts are: passages and their windows, scores, words, what a number format costs."""
+"""Scoring texts: passages and their windows, scores, words, the cost of number formats."""

@@ -1,4 +1,4 @@
-"""What a number format costs: models of the same weights side by side on a text."""
+"""The cost of a number format: models with the same weights side by side on a text."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["SAMPLE", "Cost", "compare", "windows"]
 SAMPLE = Path(__file__).parent.parent / "data" / "model" / "sample.txt"
 """Passages that the bundled model never saw."""
 
-ROWS = 128  # of logits at a time
+ROWS = 128  # of logits to compute at a time
 
 
 class Cost(TypedDict):
-    """How far a model is from the one it is compared with."""
+    """The distance of a model from the one it is compared with."""
 
     delta_percent: float  # of the mean log-loss
-    agreement_percent: float  # how often both hold the same token for the most probable
+    agreement_percent: float  # how often both have the same most probable token
     kl: float  # mean Kullback-Leibler divergence from the other, in nats
 
 
 def windows(model: LoadedModel, text: str) -> list[np.ndarray]:
-    """The text as windows of token ids, int32 [2 to n_ctx + 1] each, which begin with what begins a text."""
+    """The text as windows of token ids, int32 [2 to n_ctx + 1] each, which start with the start tokens."""
     try:
         start = model.start_ids
-    except ConfigError:  # nothing does
+    except ConfigError:  # it has none
         start = ()
     size, found = model.config.n_ctx + 1 - len(start), []
     for document in text.split("<|endoftext|>"):

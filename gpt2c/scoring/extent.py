@@ -1,4 +1,4 @@
-"""How large the text of scored tokens is."""
+"""The size of the text of scored tokens."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def extent(
     ids : np.ndarray
         Its tokens.
     offsets : list of (int, int), or None
-        Where these stand in the text.
+        The positions of these in the text.
     first : int
-        Which of them is the first that is scored.
+        The index of the first scored token.
     """
     if not model.has_tokenizer:
         return None, None, None
@@ -43,7 +43,7 @@ def extent(
         text, offsets = text[min(end, offsets[first][0]) :], offsets[first:]
     elif first:  # a wrapped tokenizer that changes the text
         return None, None, None
-    # What stands before the scored tokens, and where the text was cut, may be inside a character.
+    # The scored tokens may start, and a truncated text may end, inside a character.
     n_bytes = len(text.encode("utf-8")) - _begun_character(b"".join(pieces[:first]))
     begun = _begun_character(b"".join(pieces))
     if begun:
@@ -52,7 +52,7 @@ def extent(
 
 
 def _begun_character(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character that does not end there."""
+    """The number of bytes of an incomplete character at the end."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data[-4:])
     return len(decoder.getstate()[0])

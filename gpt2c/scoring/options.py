@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..core.prefixes import Prefixes
     from ..introspection.edits import Edit
 
-MOST_TOP = 4096  # a call of the engine has room for so many of each of its rows
+MOST_TOP = 4096  # a call of the engine has room for this many per row
 
 __all__ = ["ScoreKwargs", "ScoringOptions", "check_outcome", "default_stride", "start_of"]
 
@@ -42,17 +42,17 @@ class ScoreKwargs(TypedDict, total=False):
 class ScoringOptions(NamedTuple):
     """How texts are scored, checked."""
 
-    bos: bool | int  # the id of the token that stands before every text, if it is not the model's own
+    bos: bool | int  # the id of the token before every text, if it is not the model's own
     repeat_bos: bool
     special: bool
     window: int
     stride: int | None
     n_ctx: int  # of the model, for errors
     top: int
-    masks: np.ndarray  # of the engine: that of the user, if there is one, and that of the ends of words
+    masks: np.ndarray  # for the engine: the user's, if any, and that of word ends
     masked: bool  # whether there is one
     words: bool
-    edits: Mapping[str, list[Edit]]  # by the name of what they change
+    edits: Mapping[str, list[Edit]]  # by the name of the activation they change
     deadline: Deadline
     prefixes: Prefixes
 
@@ -85,14 +85,13 @@ class ScoringOptions(NamedTuple):
             n_start = len(start_of(model, bos))
             if n_start == 0:
                 raise ValueError(
-                    "repeat_bos=True repeats what begins a text, and with bos=False nothing does: use "
-                    "bos=True or bos=ID"
+                    "repeat_bos=True repeats the start token, but bos=False has none: use bos=True or bos=ID"
                 )
         window, stride = checked_window(n_ctx, n_start, window, stride, min_context)
         if model.n_text_tokens <= MOST_TOP:
             most, which = model.n_text_tokens, ", the size of the vocabulary"
         else:
-            most, which = MOST_TOP, "; whole rows of logits are those of model.forward(ids)"
+            most, which = MOST_TOP, "; model.forward(ids) returns whole rows of logits"
         top = check_integer("top", top, 0, most, which)
         changes = changes_of(model, edits)
         return cls(
@@ -113,14 +112,14 @@ class ScoringOptions(NamedTuple):
 
 
 def _mask_bits(model: LoadedModel, mask: Any, words: bool) -> np.ndarray:
-    """The subsets of the vocabulary whose probabilities are wanted, as the engine reads them."""
+    """The subsets of the vocabulary whose probabilities are wanted, in the engine's format."""
     n_vocab = model.config.n_vocab
     masks = []
     if mask is not None:
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (n_vocab,):
             raise ValueError(
-                f"mask must be an array of {n_vocab} bool, one for each token id; got {mask.dtype} "
+                f"mask must be an array of {n_vocab} bool, one for each token id, not {mask.dtype} "
                 f"{list(mask.shape)}"
             )
         masks.append(mask)
@@ -130,7 +129,7 @@ def _mask_bits(model: LoadedModel, mask: Any, words: bool) -> np.ndarray:
 
 
 def start_of(model: LoadedModel, bos: bool | int) -> tuple[int, ...]:
-    """What begins a text."""
+    """The start tokens of a text."""
     if isinstance(bos, bool | np.bool_):
         return model.start_ids if bos else ()
     return (bos,)
@@ -139,13 +138,13 @@ def start_of(model: LoadedModel, bos: bool | int) -> tuple[int, ...]:
 def checked_window(
     n_ctx: int, n_start: int, window: Any, stride: Any, min_context: Any
 ) -> tuple[int, int | None]:
-    """The window and the stride, where ``n_start`` tokens stand before every window."""
+    """The window and the stride, with ``n_start`` tokens before every window."""
     least = max(1, n_start)
     among = ", the model's positions"
     window = n_ctx if window is None else check_integer("window", window, least, n_ctx, among)
     if min_context is not None:
         if stride is not None:
-            raise ValueError("stride and min_context are two ways to say one thing: give one of them")
+            raise ValueError("stride and min_context set the same thing: give one of them")
         stride = window + 1 - check_integer("min_context", min_context, least, window, ", the window")
     if stride is not None:
         which = among if window == n_ctx else ", the window"
@@ -156,7 +155,7 @@ def checked_window(
 
 
 def changes_of(model: LoadedModel, edits: Any) -> dict[str, list[Edit]]:
-    """The edits of each name, checked; what does that is imported when there are any."""
+    """The edits of each name, checked; the checker is imported only if there are any."""
     if isinstance(edits, tuple | list) and not edits:
         return {}
     from ..introspection.observer import checked_edits
@@ -165,10 +164,10 @@ def changes_of(model: LoadedModel, edits: Any) -> dict[str, list[Edit]]:
 
 
 def check_outcome(edits: Any, *values: np.ndarray) -> None:
-    """Refuse edits after which nothing has a probability, by the logits or what was made of them."""
+    """Refuse edits that leave no valid probabilities, by the logits or values derived from them."""
     if edits and not all(np.isfinite(value).all() for value in values):
         raise ValueError(
-            "the edits make logits infinite or NaN, which give no probabilities: edit less, or by smaller "
+            "the edits make logits infinite or NaN, so there are no probabilities: edit less, or by smaller "
             "numbers"
         )
 

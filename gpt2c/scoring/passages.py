@@ -1,4 +1,4 @@
-"""Texts to score, and the windows in which the model sees them."""
+"""Texts to score, and the windows in which the model reads them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["Passage", "Piece"]
 
 
 class Passage:
-    """A text to score after what stands before it, which may be nothing.
+    """A text to score after the tokens before it, if any.
 
     Parameters
     ----------
     name : str
-        What errors call it.
+        Its name in errors.
     before : np.ndarray
-        The tokens before the text: int32 [any].
+        The tokens before the text: int32 [n].
     n_start : int
-        How many tokens are the beginning of a text and not scored: of these, whose others are its context, or
-        of its own, where it is written out there.
+        The number of unscored start tokens: among those before it, whose rest is its context, or among its
+        own, if it is written with them.
     text : str or None
         None if the text was given as tokens.
     ids : np.ndarray
-        Its tokens, int32 [any].
+        Its tokens, int32 [n].
     options : ScoringOptions
 
     Raises
     ------
     ValueError, ContextLengthError
-        There is nothing to score, or more than the window holds and no stride.
+        There is nothing to score, or more than fits into the window and no stride.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Passage:
         self.name, self.text, self.ids, self.options = name, text, ids, options
         self._offsets: list[tuple[int, int]] | None = None
         self.tokens = np.concatenate([before, ids])
-        self.first = max(1, len(before), n_start)  # which of the tokens is the first to be scored
+        self.first = max(1, len(before), n_start)  # index of the first token to score
         self.skipped = self.first - len(before)  # tokens of the text before it
         self.context = before[n_start:]
         self.repeated = self.tokens[: n_start * options.repeat_bos]
@@ -61,10 +61,10 @@ class Passage:
             what = "is empty" if text is not None else "has no token ids"
             raise ValueError(f"{name} {what}: there is nothing to score")
         if n_rows < self.first and len(before) < n_start:
-            raise ValueError(f"{name} is the beginning of a text alone, which is not scored")
+            raise ValueError(f"{name} consists only of start tokens, which are not scored")
         if n_rows < self.first:
             raise ValueError(
-                f"{name} is a single token, and without bos nothing stands before it: nothing can be "
+                f"{name} is a single token, and without bos nothing precedes it: nothing can be "
                 "scored; use bos=True, a context or a longer text"
             )
         window, n_ctx = options.window, options.n_ctx
@@ -79,23 +79,23 @@ class Passage:
             )
 
     def find_offsets(self, model: LoadedModel) -> list[tuple[int, int]] | None:
-        """Where the text's tokens stand in it, in characters; None where it is not known."""
+        """The positions of the text's tokens in it, in characters; None if unknown."""
         if self._offsets is None and self.text is not None:
             ids, special = self.ids.tolist(), self.options.special
             self._offsets = model.tokenizer.offsets(self.text, ids, special=special)
         return self._offsets
 
     def cut(self, model: LoadedModel) -> None:
-        """Leave out what stands behind the tokens, which are the first of the text's."""
+        """Drop the text after the tokens, which are its first ones."""
         offsets = self.find_offsets(model)
         end = max((end for _, end in offsets or ()), default=0)
         self.text = None if self.text is None or offsets is None else self.text[:end]
 
     def pieces(self) -> Iterator[Piece]:
-        """Windows that score every token once: the first all of its own, each other the next ``stride``."""
+        """Windows that score every token once: the first all its tokens, each other the next ``stride``."""
         window, stride = self.options.window, self.options.stride or 1
         n_rows = len(self.tokens) - 1
-        # One more for what can follow the last word; or since edits see the whole text, where there is room.
+        # One more for the end of the last word; or, if there is room, since edits see the whole text.
         all_rows = n_rows + (self.options.words or (bool(self.options.edits) and n_rows < window))
         targets = np.append(self.tokens[1:], np.int32(-1))
         done = self.first - 1
@@ -104,11 +104,11 @@ class Passage:
             if end == n_rows < window:
                 end = all_rows
             begin = max(0, end - window)
-            # Edits see a window as a whole, so that it shares nothing.
+            # Edits see a window as a whole, so it shares nothing.
             alone = len(self.context) == 0 or bool(self.options.edits)
             shared = self.first if not alone and begin == 0 and done < self.first else 0
             rows = np.arange(done - begin, end - begin)
-            # What every window begins with takes the place of as many tokens; of the first, of its own.
+            # The start tokens of every window replace as many other tokens; in the first, its own.
             ids = np.concatenate([self.repeated, self.tokens[begin + len(self.repeated) : end]])
             yield Piece(self, shared, ids, rows, targets[done:end], end == all_rows)
             done = end
@@ -118,7 +118,7 @@ class Piece(NamedTuple):
     """A window of a passage."""
 
     passage: Passage
-    shared: int  # how many ids at its beginning are the context, whole
+    shared: int  # number of leading ids that are the complete context
     ids: np.ndarray
     rows: np.ndarray  # those of the ids whose targets no earlier window has scored
     targets: np.ndarray  # the token that follows each row; -1: none does

@@ -1,4 +1,4 @@
-"""What scoring a text gives, and what a suggestion is."""
+"""The result of scoring a text, and suggestions."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Suggestion(NamedTuple):
     text : str
         The token as text; part of a character appears as U+FFFD.
     probability : float
-        By the model's raw logits, 0 to 1, computed in float64.
+        From the model's raw logits, 0 to 1, computed in float64.
     token_id : int
     bytes : bytes
-        The token exactly.
+        The token's exact bytes.
     """
 
     text: str
@@ -42,39 +42,38 @@ class Suggestion(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Score(Displayed):
-    """What the model thinks of a text; ``len()`` is n, the number of tokens that were scored.
+    """The score of a text; ``len()`` is n, the number of scored tokens.
 
     Attributes
     ----------
     token_ids : list of int
-        The scored tokens: all of the text, or all but the first where nothing stands before it.
+        The scored tokens: all of the text, or all but the first if nothing precedes it.
     logprobs : np.ndarray, float32 [n]
         The natural logarithm of each token's probability, given the tokens before it: all of them, or with a
         stride those that `contexts` counts.
     ranks : np.ndarray, int64 [n]
-        How many tokens the model held for more probable; 0 is its first choice.
+        The number of tokens that the model considers more probable; 0 is its first choice.
     entropies : np.ndarray, float32 [n]
-        How undecided the model was at each token, in nats.
+        The entropy of the model's prediction at each token, in nats.
     variances : np.ndarray, float32 [n]
-        How far the log-probability of a token that the model draws in the place of each token is from its
-        mean, which is minus the entropy: the mean square, in nats².
+        The variance of the log-probability of a token sampled from the model's prediction at each position,
+        in nats²; its mean is minus the entropy.
     contexts : np.ndarray, int64 [n]
-        How many tokens before it the model saw, the begin-of-text token included.
+        The number of tokens before it that the model saw, including the begin-of-text token.
     offsets : list of (int, int), optional
-        Where each token stands in the text, in characters [start, end); a token that is part of a character
-        spans the whole character. None for a text given as token ids.
+        The position of each token in the text, in characters [start, end); a token that is part of a
+        character spans the whole character. None for a text given as token ids.
     n_bytes, n_chars : int, optional
-        The size of the scored tokens' text in UTF-8 and in characters. None where it is not known: token ids
+        The size of the scored tokens' text in UTF-8 and in characters. None if unknown: token ids
         and no tokenizer.
     text : str, optional
-        What was scored, as it was given; None for token ids.
+        The text as it was given; None for token ids.
     top_ids : np.ndarray, int32 [n, top], optional
-        The tokens that the model held for most probable in the place of each token, the best first, equal
-        ones by id.
+        The most probable tokens at the position of each token, the best first, equal ones by id.
     top_logprobs : np.ndarray, float32 [n, top], optional
         The natural logarithms of their probabilities.
     masses : np.ndarray, float32 [n], optional
-        The natural logarithm of the probability that a token of the ``mask`` stands in the place of each
+        The natural logarithm of the probability that a token of the ``mask`` is at the position of each
         token; None without a mask.
     """
 
@@ -108,7 +107,7 @@ class Score(Displayed):
 
     @property
     def bits(self) -> float:
-        """The text's surprisal in bits: the size that an ideal coder with this model would make of it."""
+        """The text's surprisal in bits: its size under an ideal coder with this model."""
         return self.logprob / -math.log(2)
 
     @property
@@ -122,31 +121,31 @@ class Score(Displayed):
         Parameters
         ----------
         n_words : int, optional
-            How many words there are; by default as many as the text has between white space,
-            ``len(text.split())``. Where what was scored is an edited form of another text, such as WikiText
-            without the spaces before its punctuation, that text's number is what published ones divide by.
+            The number of words; by default the number of pieces between white space, ``len(text.split())``.
+            If the scored text is an edited form of another one, such as WikiText without the spaces before
+            its punctuation, published figures divide by the original's number.
 
         Raises
         ------
         ValueError
-            No number was given, and the text is not known (token ids were scored) or has no words.
+            No number was given, and the text is unknown (token ids were scored) or has no words.
         """
         if n_words is None:
             if self.text is None:
                 raise ValueError("token ids have no words to count: pass n_words")
             n_words = len(self.text.split())
             if n_words == 0:
-                raise ValueError("the text is white space alone: give the number of words, n_words")
+                raise ValueError("the text is only white space: pass the number of words, n_words")
         return _exp(-self.logprob / check_integer("n_words", n_words, 1))
 
     @property
     def curvature(self) -> float:
-        """By how many standard deviations the text is more probable than what the model would have drawn.
+        """How much more probable the text is than the model's samples, in standard deviations.
 
-        The conditional probability curvature of Fast-DetectGPT (Bao et al., 2024), in its analytic form: what
-        `logprob` is above its mean, had every token been drawn given those before it, over the square root of
-        the sum of `variances`. It is greater for machine-written texts than for those of people. NaN where
-        nothing could be drawn but what is there: all variances are 0.
+        The conditional probability curvature of Fast-DetectGPT (Bao et al., 2024), in its analytic form: the
+        excess of `logprob` over its mean, had every token been sampled given those before it, over the square
+        root of the sum of `variances`. It is greater for machine-written texts than for human ones. NaN if
+        sampling could only give the text itself: all variances are 0.
         """
         variance = float(self.variances.sum(dtype=np.float64))
         if variance == 0:
@@ -172,14 +171,14 @@ class Score(Displayed):
         """The words of the text with their probabilities, if it was scored with ``words=True``.
 
         Words are the stretches between white space; punctuation belongs to the word that it touches. (With
-        WordPiece, and where every token is a word, a token that does not continue a word begins one.) A
+        WordPiece, and where every token is a word, a token that does not continue a word starts one.) A
         word's probability is the product of those of its tokens and of the white space before it, corrected
-        for where words end: times the probability that the next token begins with white space or ends the
-        text, given the word, over that of the same, given what stands before the word (T. Pimentel and C.
+        for word ends: times the probability that the next token starts with white space or ends the text,
+        given the word, divided by that of the same, given the text before the word (T. Pimentel and C.
         Meister, "How to Compute the Probability of a Word", 2024). So it is the probability of this word
-        among all, however many tokens they take. Where no word has to end, nothing is divided by: at the
-        beginning of a text, after white space, and where the scored text goes on with a word of its context
-        (the first word is then the part that was scored).
+        among all, however many tokens they take. Where no word must end there is no divisor: at the start of
+        a text, after white space, and where the scored text continues a word of its context (the first word
+        is then only its scored part).
 
         Raises
         ------
@@ -187,13 +186,13 @@ class Score(Displayed):
             The text was scored without ``words=True``.
         """
         if self._words is None:
-            raise ValueError("the probabilities of words were not asked for: score with words=True")
+            raise ValueError("the text was scored without words: pass words=True")
         return list(self._words)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per token, for ``pandas.DataFrame(score.rows())`` and its like.
+        """One dict per token, for ``pandas.DataFrame(score.rows())`` and similar.
 
-        The keys: ``token_id``, ``text``, ``start``, ``end`` (None where there are no `offsets`), ``logprob``,
+        The keys: ``token_id``, ``text``, ``start``, ``end`` (None without `offsets`), ``logprob``,
         ``surprisal`` (bits), ``rank``, ``entropy``, ``variance``, ``context``; ``mass`` with a mask;
         ``top_ids`` and ``top_logprobs`` (lists) with a top.
         """
@@ -240,11 +239,11 @@ SUMMARY = {
     "bits_per_byte": float,
     "bits_per_char": float,
 }
-"""What is told of every row of a table of texts, and its type."""
+"""The columns for every row of a table of texts, and their types."""
 
 
 def summary(score: Score | None) -> dict[str, Any]:
-    """A score by `SUMMARY`. None, nothing to score, has no tokens; what is unknown or not finite is None."""
+    """A score as `SUMMARY`. None, with nothing to score, has no tokens; non-finite values are None."""
     if score is None:
         return {**dict.fromkeys(SUMMARY), "n_tokens": 0, "n_bytes": 0}
     values = {name: len(score) if name == "n_tokens" else getattr(score, name) for name in SUMMARY}
@@ -252,11 +251,10 @@ def summary(score: Score | None) -> dict[str, Any]:
 
 
 def pieces(score: Score) -> Iterator[tuple[str, slice]]:
-    """The scored text in pieces, each with its tokens: one, or all those that share a character.
+    """The scored text in pieces, each with its tokens: one, or all that share a character.
 
-    What stands between two tokens and is part of neither, such as a space between words, goes with the
-    second. Of token ids, or where it is not known where tokens stand in the text, the pieces are empty
-    strings.
+    Text between two tokens that is part of neither, such as a space between words, goes with the second.
+    For token ids, or if the tokens' positions in the text are unknown, the pieces are empty strings.
     """
     if score.offsets is None or score.text is None:
         yield from (("", slice(i, i + 1)) for i in range(len(score)))

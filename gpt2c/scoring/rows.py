@@ -26,13 +26,13 @@ def score_rows(
     max_tokens: int | None = None,
     **kwargs: Unpack[ScoreKwargs],
 ) -> Iterator[tuple[Any, Score | None, bool]]:
-    """The scores of the texts of a table, in order; rows are taken as they are needed.
+    """The scores of the texts of a table, in order; rows are consumed as needed.
 
     Parameters
     ----------
     model : LoadedModel
     rows : iterable of (key, text)
-        A text is a string, token ids or None. It is tokenised once.
+        A text is a string, token ids or None. It is tokenized once.
     max_tokens : int, optional
         Longer texts are truncated to their first ``max_tokens`` tokens.
     **kwargs
@@ -47,10 +47,10 @@ def score_rows(
     Raises
     ------
     ValueError, TypeError
-        As from ``GPT2.score``; texts are counted with those that have nothing to score.
+        As from ``GPT2.score``; the count of texts includes those with nothing to score.
     """
     options = ScoringOptions.checked(model, **kwargs)
-    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was cut
+    waiting: deque[tuple[Any, bool, bool]] = deque()  # key, whether it is scored, whether it was truncated
     numbered = enumerate(rows)
     ended = False
 
@@ -78,7 +78,7 @@ def score_rows(
 def _passage(
     model: LoadedModel, name: str, text: Any, max_tokens: int | None, options: ScoringOptions
 ) -> tuple[Passage | None, bool]:
-    """What is scored of a text, if there is anything, and whether it was cut."""
+    """The scored part of a text, if any, and whether it was truncated."""
     ids = model.encode_text("" if text is None else text, name, special=options.special)
     n_tokens = len(ids)
     ids = ids[:max_tokens]
@@ -94,7 +94,7 @@ def _passage(
 
 
 def _unscored(waiting: deque[tuple[Any, bool, bool]]) -> Iterator[tuple[Any, None, bool]]:
-    """Rows with nothing to score that no scored one stands before."""
+    """Rows with nothing to score that do not follow a scored one."""
     while waiting and not waiting[0][1]:
         key, _, cut = waiting.popleft()
         yield key, None, cut

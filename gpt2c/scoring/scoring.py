@@ -39,11 +39,11 @@ __all__ = ["before_text", "passage_of", "score", "score_text", "scores_of", "sug
 
 _ALLOWED = (
     "a text is a string or a list of token ids, several are a list of those; an iterator of them, and pairs "
-    "(context, continuation) in either, will do too"
+    "(context, continuation) in either, are accepted, too"
 )
 
 _Values = tuple[np.ndarray, ...]
-"""What ``_engine.score`` returns, of one piece."""
+"""The result of ``_engine.score`` for one piece."""
 
 
 def score(
@@ -53,7 +53,7 @@ def score(
     prefixes: Prefixes | None = None,
     **kwargs: Unpack[ScoreKwargs],
 ) -> Score | list[Score] | Iterator[Score]:
-    """What :meth:`gpt2c.GPT2.score` does."""
+    """See :meth:`gpt2c.GPT2.score`."""
     options = ScoringOptions.checked(model, prefixes=prefixes, **kwargs)
     if isinstance(texts, Iterator):
         return scores_of(
@@ -71,12 +71,12 @@ def score(
 
 
 def score_text(model: LoadedModel, text: Prompt, options: ScoringOptions) -> Score:
-    """The score of one text, as of ``GPT2.score``."""
+    """The score of one text, as from ``GPT2.score``."""
     return next(scores_of(model, [passage_of(model, ("", text), "the text", options)]))
 
 
 def passage_of(model: LoadedModel, item: Any, name: str, options: ScoringOptions) -> Passage:
-    """What ``score`` has been given, tokenised and checked; errors call it ``name``."""
+    """A text given to ``score``, tokenized and checked; errors call it ``name``."""
     context, text = split_pair(item, name)
     before = model.encode_text(context, f"the context of {name}", special=options.special)
     ids = model.encode_text(text, name, special=options.special, continued=len(before) > 0)
@@ -88,10 +88,10 @@ def passage_of(model: LoadedModel, item: Any, name: str, options: ScoringOptions
 def before_text(
     model: LoadedModel, context: np.ndarray, text: Any, ids: np.ndarray, options: ScoringOptions
 ) -> tuple[np.ndarray, int]:
-    """What stands before a text, its context included, and how many tokens are its beginning.
+    """The tokens before a text, including its context, and the number of start tokens.
 
-    That is what begins a text, a token that was named, or nothing. Where special tokens are read, and it is
-    written out at the beginning of ``text``, which has the tokens ``ids``, it does not come twice.
+    These are the start tokens, a named token, or nothing. If special tokens are recognized, and the start is
+    written out at the start of ``text``, which has the tokens ``ids``, it is not added again.
     """
     start = start_of(model, options.bos)
     if options.special and model.is_written_out(start, text, ids.tolist()):
@@ -100,8 +100,8 @@ def before_text(
 
 
 def scores_of(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score]:
-    """The scores of passages, in order. Those that share a call of the engine are taken together."""
-    found: list[_Values] = []  # of the pieces of the passage in work
+    """The scores of passages, in order. Those that share a call of the engine are computed together."""
+    found: list[_Values] = []  # of the pieces of the current passage
     contexts: list[np.ndarray] = []
     for batch in _batches(piece for passage in passages for piece in passage.pieces()):
         for piece, values in zip(batch, _computed(model, batch), strict=True):
@@ -114,12 +114,12 @@ def scores_of(model: LoadedModel, passages: Iterable[Passage]) -> Iterator[Score
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Neighbours that are computed together: ``ROWS_PER_CALL`` rows, or one piece.
+    """Neighbours to compute together: ``ROWS_PER_CALL`` rows, or one piece.
 
-    Neighbours with one context stay together, up to as many rows again. An error comes after what was before.
+    Neighbours with one context stay together, up to twice the rows. Errors come after earlier results.
     """
     before: Piece | None = None
-    rows = own = 0  # of all, and of those after the latest context
+    rows = own = 0  # all rows, and those after the latest context
 
     def fits(piece: Piece) -> bool:
         nonlocal before, rows, own
@@ -141,9 +141,9 @@ def _same_context(one: Piece, other: Piece) -> bool:
 
 
 def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]]:
-    """What the engine gives for the rows of every piece, in one or two parts.
+    """The engine's results for the rows of every piece, in one or two parts.
 
-    A context that neighbours share is computed once; each reads its cache and goes on in one of its own.
+    A context that neighbours share is computed once; each reads its cache and continues in its own.
     """
     found: list[list[_Values]] = [[] for _ in pieces]
     groups: list[list[int]] = []
@@ -158,7 +158,7 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
         for n, group in enumerate(groups):
             first = pieces[group[0]]
             end = first.shared if len(group) > 1 else len(first.ids)
-            # What is kept of earlier texts takes the place of rows that nobody wants.
+            # Stored earlier texts replace rows that are not wanted.
             wanted = min(int(pieces[i].rows[0]) for i in group)
             prefixes = first.passage.options.prefixes
             # A session has one cache, and several windows of a long text may be computed at once.
@@ -179,10 +179,10 @@ def _computed(model: LoadedModel, pieces: Sequence[Piece]) -> list[list[_Values]
 def _compute_all(
     model: LoadedModel, pieces: Sequence[Piece], parts: Iterable[_Part], found: list[list[_Values]]
 ) -> None:
-    """Add what the parts' pieces want to ``found``, in calls that keep rows and caches within bounds."""
+    """Add the results for the parts' pieces to ``found``, in calls with bounded rows and caches."""
     for some in within_bounds(parts, lambda part: (len(part.ids), part.cache.nbytes)):
         _compute(model, pieces, some, found)
-        some.clear()  # the caches need not live on
+        some.clear()  # free the caches
 
 
 def _compute(
@@ -198,7 +198,7 @@ def _compute(
         rows, targets = map(np.concatenate, zip(*runs, strict=True))
         wanted.append((rows, targets))
     sequences = [(part.cache, part.ids) for part in parts]
-    # With edits no context is shared: each part is a window, whose last rows are wanted.
+    # With edits no context is shared: each part is a window, and its last rows are wanted.
     observer = _observer(model, sequences, options.edits, sizes)
     values = _engine.score(
         model.weights,
@@ -224,7 +224,7 @@ def _observer(
     changes: Mapping[str, list[Edit]],
     keep: int | list[int],
 ) -> Observer | None:
-    """What makes the changes in a pass, of which the last ``keep`` rows of each sequence are wanted."""
+    """The observer that applies the edits in a pass with ``keep`` wanted rows per sequence."""
     if not changes:
         return None
     from ..introspection.observer import Observer, Watch
@@ -233,13 +233,13 @@ def _observer(
 
 
 class _Part(NamedTuple):
-    """What goes through the engine in one piece."""
+    """A sequence that the engine computes in one piece."""
 
     cache: _engine.KVCache
     ids: np.ndarray
-    begin: int  # which of their pieces' ids is the first of these
-    owners: list[int]  # indices of the pieces that want rows of it
-    kept: Prefixes  # what takes note of the cache then
+    begin: int  # index of the first of these among the pieces' ids
+    owners: list[int]  # indices of the pieces that need rows of it
+    kept: Prefixes  # the store that records the cache
 
 
 def _finished(
@@ -279,7 +279,7 @@ def suggest(
     deadline: float | Deadline | None = None,
     prefixes: Prefixes | None = None,
 ) -> list[Suggestion] | list[list[Suggestion]]:
-    """What :meth:`gpt2c.GPT2.suggest` does."""
+    """See :meth:`gpt2c.GPT2.suggest`."""
     model.check_language_model()
     k = check_integer("k", k, 1, model.n_text_tokens, note=", the size of the vocabulary")
     several, given = separate(prompt)

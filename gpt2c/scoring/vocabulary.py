@@ -1,4 +1,4 @@
-"""Which tokens begin and end words, and which stand for the limits of a text."""
+"""The tokens that start and end words, and those that mark the limits of a text."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["text_limits", "word_edges"]
 
-# Found once per model: all tokens of a vocabulary are looked at.
+# Computed once per model, over all tokens of the vocabulary.
 _known: WeakKeyDictionary[LoadedModel, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
 
 
 def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin a word, and which end with white space: bool [n_vocab] each.
+    """The tokens that start a word, and those that end with white space: bool [n_vocab] each.
 
-    Both hold for the tokens that stand for the beginning and the end of a text, too.
+    Both include the tokens that mark the start and the end of a text.
 
     Raises
     ------
     TokenizerError
-        No token begins or ends a word.
+        No token starts or ends a word.
     """
     if model in _known:
         return _known[model]
@@ -36,7 +36,7 @@ def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
         ends[token] = model.token_text(token)[-1:].isspace()
     if not (starts.any() or ends.any()):
         raise TokenizerError(
-            f"no token of {model.tokenizer.name} begins or ends a word: where words begin cannot be told; "
+            f"no token of {model.tokenizer.name} starts or ends a word, so word boundaries are unknown; "
             "score without words=True"
         )
     limits = list(text_limits(model))
@@ -45,7 +45,7 @@ def word_edges(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def text_limits(model: LoadedModel) -> set[int]:
-    """The tokens that stand for the beginning and the end of a text."""
+    """The tokens that mark the start and the end of a text."""
     config, tokenizer = model.config, model.tokenizer
     limits = (config.bos_token_id, *config.eos_token_ids, *tokenizer.prefix, *tokenizer.suffix)
     return {token for token in limits if token is not None and token < config.n_vocab}

@@ -1,4 +1,4 @@
-"""The words of scored texts, and how probable they are."""
+"""The words of scored texts, and their probabilities."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["Word", "find_words"]
 
 
 class Word(NamedTuple):
-    """A word of a text: a piece without white space, or what a vocabulary without white space begins anew.
+    """A word of a text: between white space or, in vocabularies without it, between word starts.
 
     Attributes
     ----------
     text : str
     start, end : int
-        Where it stands in the text, in characters [start, end).
+        Its position in the text, in characters [start, end).
     logprob : float
-        The natural logarithm of the probability that this word, and no longer one, comes after what stands
-        before it.
+        The natural logarithm of the probability that this word, and no longer one, follows the text before
+        it.
     surprisal : float
         The same in bits: -log2 of the probability.
     first_token, n_tokens : int
         Its tokens, with the white space before it: ``n_tokens`` of the scored tokens from ``first_token`` on.
-        An end-of-text token inside given ids begins no word: like white space, it counts into the next.
+        An end-of-text token inside given ids does not start a word: like white space, it belongs to the next.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Word(NamedTuple):
 def find_words(
     model: LoadedModel, passage: Passage, logprobs: np.ndarray, ends: np.ndarray
 ) -> tuple[Word, ...]:
-    """The words; ends[i] is the log-probability that scored token i begins with white space, [n + 1]."""
+    """The words; ends[i] is the log-probability that scored token i starts with white space, [n + 1]."""
     ids, tokenizer = passage.ids[passage.skipped :], model.tokenizer
     text = tokenizer.decode(passage.ids) if passage.text is None else passage.text
     given = passage.text is not None
@@ -59,11 +59,11 @@ def find_words(
         for token, (start, end) in zip(passage.ids, offsets, strict=True)
     ):
         raise TokenizerError(
-            f"{passage.name}: {tokenizer.name} does not tell which of its tokens begin with white space: "
-            "where words begin cannot be told; score without words=True"
+            f"{passage.name}: {tokenizer.name} does not show which of its tokens start with white space, "
+            "so word boundaries are unknown; score without words=True"
         )
     offsets = offsets[passage.skipped :]
-    # Before token i, and after the last: whether a word ends, and the probability with which it had to.
+    # Before token i, and after the last: whether a word ends, and the probability that it does.
     before = passage.tokens[passage.first - 1 :]
     ended = stops[before]
     begins = np.append(starts[ids], True)
@@ -73,7 +73,7 @@ def find_words(
     limits = text_limits(model)
     words, first = [], 0  # the first token of the next word, or of the white space before it
     for begin, end in itertools.pairwise([0, *(cut for cut in cuts if cut > 0)]):
-        # A token of white space alone may have the place of the word behind it, if it was put there.
+        # A white-space token may have the position of the word after it, if it was inserted.
         shown = [i for i in range(begin, end) if not _is_blank(tokenizer.token_bytes(ids[i]))]
         if not shown or ids[begin] in limits:
             continue
@@ -91,10 +91,10 @@ def find_words(
 
 
 def _is_blank(token: bytes) -> bool:
-    """Whether it is white space, or nothing."""
+    """Whether it is white space or empty."""
     return not token.decode("utf-8", "replace").strip()
 
 
 def _is_partial(token: bytes) -> bool:
-    """Whether it begins with part of a character only."""
+    """Whether it starts with only a part of a character."""
     return token.decode("utf-8", "replace").startswith("\ufffd")

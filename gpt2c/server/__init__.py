@@ -1,1 +1,1 @@
-"""``gpt2c serve``: the model over HTTP, in the forms of OpenAI's API. It needs the extra ``server``."""
+"""``gpt2c serve``: the model over HTTP, compatible with OpenAI's API. Needs the extra ``server``."""

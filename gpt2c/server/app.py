@@ -54,11 +54,11 @@ def build_app(model: GPT2 | BERT, settings: Settings) -> Starlette:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """What Starlette raises itself: an unknown path, or an unknown method of a path."""
+    """Errors that Starlette itself raises: an unknown path, or an unknown method of a path."""
     assert isinstance(error, HTTPException)
     path, headers = shown(request.url.path)[1:-1], dict(error.headers or {})
     if error.status_code == 404:
         there = ", ".join(route.path.replace(":path", "") for route in ROUTES)
-        return error_response(APIError(404, f"there is no {path}; there is: {there}", code="unknown_url"))
-    message = f"{path} takes {headers.get('Allow', 'other methods')}; got {shown(request.method)[1:-1]}"
+        return error_response(APIError(404, f"there is no {path}; there are: {there}", code="unknown_url"))
+    message = f"{path} takes {headers.get('Allow', 'other methods')}, not {shown(request.method)[1:-1]}"
     return error_response(APIError(error.status_code, message, headers=headers))

@@ -1,4 +1,4 @@
-"""The endpoints that compute nothing with the model: its name, its tokens, and how the server is."""
+"""The endpoints that do not run the model: its name, its tokens, and the server's health."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["ROUTES"]
 
 
 class Tokenize(Schema):
-    """What ``/tokenize`` takes."""
+    """A request to ``/tokenize``."""
 
     text: str
     special: bool = False
 
 
 class TokenizeAsVLLM(Schema):
-    """What ``/tokenize`` takes from clients of vLLM, which expect special tokens in a text to be read."""
+    """A request to ``/tokenize`` in vLLM's form, which recognizes special tokens in a text."""
 
     prompt: str
     add_special_tokens: bool = True
@@ -34,25 +34,25 @@ class TokenizeAsVLLM(Schema):
 
 
 class Detokenize(Schema):
-    """What ``/detokenize`` takes."""
+    """A request to ``/detokenize``."""
 
     token_ids: list[int] = Field(max_length=1 << 20)
 
 
 class DetokenizeAsVLLM(Schema):
-    """What ``/detokenize`` takes from clients of vLLM."""
+    """A request to ``/detokenize`` in vLLM's form."""
 
     tokens: list[int] = Field(max_length=1 << 20)
     model: str | None = None
 
 
 async def health(request: Request) -> JSONResponse:
-    """Whether the server is there, without a key."""
+    """Whether the server is up; needs no key."""
     return JSONResponse({"status": "ok", "model": State.of(request).model_id})
 
 
 async def metrics(request: Request) -> Response:
-    """What was counted, in the text format of Prometheus."""
+    """The metrics, in Prometheus's text format."""
     registry = State.of(request).metrics.registry
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -80,7 +80,7 @@ def _model(state: State) -> dict[str, Any]:
 
 
 async def tokenize(request: Request) -> JSONResponse:
-    """The tokens of a text: without what the tokenizer puts around it, unless vLLM's form asks for that."""
+    """The tokens of a text: without the tokens around it, unless vLLM's form requests them."""
     body = await read_json(request, Tokenize, TokenizeAsVLLM)
     model = State.of(request).model
     # In another thread: a long text takes a while.
@@ -105,7 +105,7 @@ async def detokenize(request: Request) -> JSONResponse:
 
 
 async def tokenizer_info(request: Request) -> JSONResponse:
-    """The tokens at the ends of a text, as vLLM tells them: lm-evaluation-harness asks."""
+    """The tokens at the ends of a text, in vLLM's form, for lm-evaluation-harness."""
     model = State.of(request).model
     ends = {"bos_token": model.tokenizer.bos_token_id, "eos_token": model.tokenizer.eos_token_id}
     found = {name: None if token is None else model.tokenizer.decode([token]) for name, token in ends.items()}

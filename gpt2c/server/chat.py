@@ -1,6 +1,6 @@
-"""/v1/chat/completions: dialogues that go on, by a model that says how they are written.
+"""/v1/chat/completions: continuing dialogues, for models with a chat template.
 
-A dialogue is written as one text, and that is a prompt to go on with, as in /v1/completions.
+A dialogue is written as one text, which is then a prompt as in /v1/completions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def chat(request: Request) -> Response:
     check_model(state, asked.model)
     check_limit("top_logprobs", asked.top_logprobs, state.settings.max_logprobs)
     prompt = await unless_gone(request, _prompt(state, asked.messages))
-    # As many tokens as there are positions; the last one is not read again.
+    # The last token needs no position, as it is not read again.
     room = max(1, state.model.config.n_ctx + 1 - len(prompt))
     whole = checked(asked.completion(prompt, room), CompletionRequest)
     return await ChatWork(state, request, whole).response()
@@ -59,15 +59,15 @@ async def _prompt(state: State, messages: list[dict[str, str]]) -> list[int]:
 
 
 class ChatWork(Work):
-    """A completion of a dialogue's text, told as a message."""
+    """A completion of a dialogue's text, returned as a message."""
 
     def beginning(self, seed: int | None) -> dict[str, Any]:
-        """What the answer and every event of a stream begin with."""
+        """The first fields of the answer and of every event of a stream."""
         kind = "chat.completion.chunk" if self.asked.stream else "chat.completion"
         return completion(self.state.model_id, seed, kind, "chatcmpl")
 
     def openings(self) -> Iterator[dict[str, Any]]:
-        """Whose message it is."""
+        """The role of the message."""
         for index in range(self.asked.n):
             delta = {"role": "assistant", "content": ""}
             yield {"index": index, "delta": delta, "logprobs": None, **end(None)}

@@ -1,4 +1,4 @@
-"""What /v1/chat/completions takes: messages, and fields of /v1/completions, some under other names."""
+"""Requests to /v1/chat/completions: messages, and fields of /v1/completions, some renamed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .schemas import CompletionRequest, TextSchema
 __all__ = ["ChatRequest"]
 
 ROLES = ("system", "user", "assistant")
-# Fields of a completion that go with a prompt, or have another name here.
+# Fields of a completion that need a prompt, or have another name here.
 _NO_CHAT = ("prompt", "suffix", "echo", "best_of", "special", "heal", "json_schema", "negative_prompt")
 
 
 def _messages(value: Any) -> list[dict[str, str]]:
     """The messages, each with its role and its text."""
     if not isinstance(value, list) or not value:
-        raise ValueError(f"messages is {shown(value)}; allowed: a list of one message or more")
+        raise ValueError(f"messages is {shown(value)}; allowed: a list of at least one message")
     found = []
     for index, message in enumerate(value):
         name = f"messages[{index}]"
@@ -47,7 +47,7 @@ def _content(value: Any, name: str) -> str:
 
 
 def _schema_of_format(value: Any) -> dict[str, Any] | None:
-    """The JSON schema that a response_format asks for, if it does."""
+    """The JSON schema in a response_format, if any."""
     if value is None or value == {"type": "text"}:
         return None
     asked = (
@@ -63,7 +63,7 @@ def _schema_of_format(value: Any) -> dict[str, Any] | None:
 
 
 class _Own(TextSchema):
-    """The fields that completions have not, or not so."""
+    """The fields that completions lack or define differently."""
 
     messages: Annotated[list[dict[str, str]], PlainValidator(_messages)]
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -87,9 +87,9 @@ class _Own(TextSchema):
         return given
 
     def completion(self, prompt: list[int], room: int) -> dict[str, Any]:
-        """The fields of a CompletionRequest that continues a prompt, with room for so many tokens."""
+        """The fields of a CompletionRequest that continues a prompt, with room for ``room`` tokens."""
         shared = {name: getattr(self, name) for name in SHARED}
-        if shared["penalty_alpha"]:  # the last token needs a position, too
+        if shared["penalty_alpha"]:  # its last token needs a position, too
             room = max(1, room - 1)
         return shared | {
             "user": self.user,

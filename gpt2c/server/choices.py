@@ -1,4 +1,4 @@
-"""What OpenAI's text completions look like: choices, log-probabilities, usage, events."""
+"""The format of OpenAI's text completions: choices, log-probabilities, usage, events."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Top = Sequence[tuple[int, float]]
 
 
 def json_response(value: Any) -> Response:
-    """An answer. NaN and the infinities, which JSON has not, are null."""
+    """An answer. NaN and the infinities, which JSON lacks, are null."""
     return Response(_json(value), media_type="application/json")
 
 
 def event(value: Any) -> bytes:
-    """A server-sent event, all of it: in ASCII, since some clients take U+2028 and its like for line ends."""
+    """A complete server-sent event, in ASCII, since some clients treat U+2028 and similar as line ends."""
     return b"data: " + _json(value) + b"\n\n"
 
 
@@ -50,7 +50,7 @@ def _json(value: Any) -> bytes:
 def completion(
     model_id: str, seed: int | None, kind: str = "text_completion", prefix: str = "cmpl"
 ) -> dict[str, Any]:
-    """What the answer and every event of a stream begin with."""
+    """The first fields of the answer and of every event of a stream."""
     return {
         "id": f"{prefix}-{token_hex(12)}",
         "object": kind,
@@ -66,17 +66,17 @@ def choice(index: int, text: str, logprobs: dict[str, Any] | None, ended_by: str
 
 
 def end(ended_by: str | None) -> dict[str, Any]:
-    """How a text ended, if it has.
+    """The finish reason of a text, if it has ended.
 
-    ``ended_by`` is gpt2c's finish reason; OpenAI has two words for all of them: "stop" where the text came to
-    an end of its own or to a stop string, and "length" where it was cut.
+    ``ended_by`` is gpt2c's finish reason; OpenAI has two words for all of them: "stop" if the text ended by
+    itself or at a stop string, and "length" if it was cut off.
     """
     reason = None if ended_by is None else "stop" if ended_by in ("eos", "stop") else "length"
     return {"finish_reason": reason, "ended_by": ended_by}
 
 
 def usage(n_prompt: int, n_completion: int = 0, n_cached: int | None = None) -> dict[str, Any]:
-    """How many tokens were read and written, and how many of those read had not to be computed."""
+    """The number of tokens read and generated, and of those read that were reused."""
     found: dict[str, Any] = {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_completion,
@@ -105,9 +105,9 @@ class LogprobsWriter:
     ----------
     model : LoadedModel
     before : iterable of int
-        The tokens that stand before the first.
+        The tokens before the first.
     offset : int
-        Where in the text the first token begins, in characters of prompt and text together.
+        The position of the first token, in characters of prompt and text together.
     """
 
     def __init__(self, model: LoadedModel, before: Iterable[int], offset: int) -> None:
@@ -118,10 +118,10 @@ class LogprobsWriter:
     def write(
         self, ids: Sequence[int], logprobs: Sequence[float | None], top: Sequence[Top], n_hidden: int = 0
     ) -> dict[str, list[Any]]:
-        """The next tokens, with the most probable ones in their places (``top`` may be empty).
+        """The next tokens, with the most probable ones at their positions (``top`` may be empty).
 
-        The first ``n_hidden`` are no part of the text. A log-probability of None is that of a token that
-        nothing stands before.
+        The first ``n_hidden`` are not part of the text. A log-probability of None is that of a token that
+        nothing precedes.
         """
         texts, offsets = [], []
         for i, token in enumerate(ids):
@@ -141,7 +141,7 @@ class LogprobsWriter:
         }
 
     def _alternatives(self, text: str, logprob: float, top: Top) -> dict[str, float]:
-        """The most probable tokens, the best first, and at last the chosen one if it is not among them."""
+        """The most probable tokens, the best first, then the chosen one if it is not among them."""
         found: dict[str, float] = {}
         for token, its in top:
             found.setdefault(token_text(self._model, token), its)
@@ -150,5 +150,5 @@ class LogprobsWriter:
 
 
 def joined(parts: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Log-probabilities of neighbouring parts of a text as those of one."""
+    """Join the log-probabilities of neighbouring parts of a text."""
     return {name: [item for part in parts for item in part[name]] for name in parts[0]}

@@ -1,4 +1,4 @@
-"""Work for a client that may go before it is done."""
+"""Work for a client that may disconnect before it is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """What the work gives; it is cancelled as soon as the client has gone (ClientDisconnect)."""
+    """The result of the work, which is cancelled as soon as the client disconnects (ClientDisconnect)."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request.receive))
     try:
@@ -42,19 +42,19 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events as they come, each sent in one piece; what makes them is closed if the client goes.
+    """Server-sent events, each sent in one piece; the generator is closed if the client disconnects.
 
     Parameters
     ----------
     events : async generator of bytes
     close : function
-        Called at the end, whatever it was, also if nothing was ever sent.
+        Called at the end in any case, even if nothing was sent.
     """
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
-        # The last header is for nginx, which otherwise collects events before it passes them on.
+        # The last header is for nginx, which otherwise buffers events.
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events, self._close = events, close

@@ -1,4 +1,4 @@
-"""/v1/completions: texts that go on, whole or as they come."""
+"""/v1/completions: continuations, whole or streamed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def completions(request: Request) -> Response:
 
 
 def check_model(state: State, model: str | None, *, any_kind: bool = False) -> None:
-    """Raise unless the model that is asked for, if one is, is the one that is served, and a language model.
+    """Raise unless the requested model, if any, is the served one, and a language model.
 
     With ``any_kind`` it may be a BERT.
     """
@@ -57,25 +57,25 @@ def check_model(state: State, model: str | None, *, any_kind: bool = False) -> N
     if state.model.config.is_bert and not any_kind:
         raise APIError(
             400,
-            f"{state.model_id!r} is a BERT, and no language model: it answers to /v1/embeddings alone",
+            f"{state.model_id!r} is a BERT, not a language model: it serves only /v1/embeddings",
             param="model",
             code="not_a_language_model",
         )
 
 
 def check_limit(name: str, given: int | None, most: int) -> None:
-    """Raise if a field of a request is above what this server allows."""
+    """Raise if a field of a request exceeds this server's limit."""
     if given is not None and given > most:
         raise APIError(400, f"{name} is {given}; this server allows up to {most}", param=name)
 
 
 class _Prompt(NamedTuple):
-    """A prompt as the model sees it, and as it is shown."""
+    """A prompt as the model reads it, and as it is displayed."""
 
     ids: list[int]
     text: str
     n_before: int
-    """How many tokens the tokenizer put before it, which are no part of the text."""
+    """The number of tokens that the tokenizer put before it, which are not part of the text."""
 
 
 def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]:
@@ -106,7 +106,7 @@ def _read_prompts(model: LoadedModel, asked: CompletionRequest) -> list[_Prompt]
 
 
 def _filled(model: LoadedModel, given: Any, asked: CompletionRequest, name: str) -> list[int]:
-    """The tokens of a prompt with what stands behind it."""
+    """The tokens of a prompt with its suffix."""
     from ..generation.filling import in_the_middle
 
     assert asked.suffix is not None
@@ -118,9 +118,9 @@ def _filled(model: LoadedModel, given: Any, asked: CompletionRequest, name: str)
 
 
 class Work:
-    """One request: its prompts in the scheduler, and what is told of them.
+    """One request: its prompts in the scheduler, and their response.
 
-    How that is told, `beginning`, `openings` and `choice` say, which a subclass may change.
+    `beginning`, `openings` and `choice` format the response; a subclass may override them.
     """
 
     def __init__(self, state: State, request: Request, asked: CompletionRequest) -> None:
@@ -135,7 +135,7 @@ class Work:
         self.options = asked.options()
         seed = asked.seed
         if seed is None and self.options["temperature"] > 0 and asked.max_tokens:
-            seed = int.from_bytes(os.urandom(4))  # one for all prompts, so that it can be told
+            seed = int.from_bytes(os.urandom(4))  # one for all prompts, so that it can be reported
         self.head = self.beginning(seed)
         self.prompts: list[_Prompt] = []
         self.n_written = 0
@@ -187,7 +187,7 @@ class Work:
             self._loop.call_soon_threadsafe(self._news.put_nowait, news)
 
     def close(self) -> None:
-        """End what has not ended, and count."""
+        """End unfinished texts, and count."""
         self.deadline.cancel()
         n_read, n_reused = self._n_read, self._n_reused
         self.state.metrics.count_tokens(self.request, read=n_read, written=self.n_written, reused=n_reused)
@@ -210,7 +210,7 @@ class Work:
             scores = await scheduler.call(model.score, several, **options)
         found: Iterator[Score] = iter(scores)
         for ids, _, n_before in self.prompts:
-            logprobs: list[float | None] = [None]  # nothing stands before the first token
+            logprobs: list[float | None] = [None]  # nothing precedes the first token
             tops: list[Any] = [()]
             if len(ids) > 1:
                 score = next(found)
@@ -220,7 +220,7 @@ class Work:
                 tops += [list(zip(*row, strict=True)) for row in rows]
             self._echoed.append(LogprobsWriter(model, (), 0).write(ids, logprobs, tops, n_before))
 
-    # ---- what is told
+    # ---- the response
 
     async def answer(self) -> Response:
         """All texts at once."""
@@ -251,14 +251,14 @@ class Work:
         return json_response({**self.head, "choices": choices, "usage": self._usage()})
 
     def _best(self, texts: Iterable[Any]) -> Iterable[Any]:
-        """Those of the texts of a prompt that are returned."""
+        """The texts of a prompt to return."""
         if self.asked.best_of is None:
             return texts
         ranked = sorted(texts, key=lambda text: -sum(text.logprobs) / max(1, len(text.logprobs)))
         return ranked[: self.asked.n]
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """The texts as they come, an event for each part of each; an error is the last event."""
+        """The texts as they are generated, an event for each part; an error is the last event."""
         options = self.asked.stream_options
         with_usage = options is not None and options.include_usage
         head = {**self.head, "usage": None} if with_usage else self.head
@@ -275,14 +275,14 @@ class Work:
             yield event(error_body(error))
 
     async def _parts(self) -> AsyncIterator[tuple[int, Any]]:
-        """The parts of texts that are worth an event, with the index of the choice."""
+        """The parts of texts to send as events, with the index of the choice."""
         ended = set()
         async for found in self._found():
             for part in found:
                 index = part.prompt_index * self.asked.n + part.sample_index
                 if index in ended:
                     continue
-                if isinstance(part, Generation):  # it ended before it began
+                if isinstance(part, Generation):  # it ended before it started
                     part = _part(part.prompt_index, part.sample_index, part.finish_reason)
                 if part.finish_reason is not None:
                     ended.add(index)
@@ -291,7 +291,7 @@ class Work:
                     yield index, part
 
     async def _found(self) -> AsyncIterator[Sequence[Any]]:
-        """The steps of texts, if they are wanted, and at last the texts."""
+        """The steps of texts, if wanted, and finally the texts."""
         while not isinstance(news := await self._news.get(), Future):
             yield news
         yield news.result()
@@ -299,21 +299,21 @@ class Work:
     def _usage(self) -> dict[str, Any]:
         return usage(self._n_read, self.n_written, self._n_reused)
 
-    # ---- its form
+    # ---- the format
 
     def beginning(self, seed: int | None) -> dict[str, Any]:
-        """What the answer and every event of a stream begin with."""
+        """The first fields of the answer and of every event of a stream."""
         return completion(self.state.model_id, seed)
 
     def openings(self) -> Iterator[dict[str, Any]]:
-        """What a stream has of each choice before its text."""
+        """The events for each choice before its text."""
         n = self.asked.n
         for index in range(n * len(self.prompts) if self.asked.echo else 0):
             prompt = _part(index // n, index % n, None if self.asked.max_tokens else "length")
             yield self.choice(index, prompt, whole=True)
 
     def choice(self, index: int, part: Any, *, whole: bool = False) -> dict[str, Any]:
-        """A text, behind its prompt if that is echoed; or the next part of one."""
+        """A text, after its prompt if that is echoed; or the next part of one."""
         number, echo = index // self.asked.n, whole and self.asked.echo
         prompt = self.prompts[number]
         logprobs = None

@@ -1,8 +1,8 @@
-"""What all endpoints share: errors in OpenAI's form, and reading a JSON body that anyone may have sent.
+"""Shared by all endpoints: errors in OpenAI's form, and reading untrusted JSON bodies.
 
-An endpoint raises what is wrong; `error_response` words it, for every endpoint at one place. A client that
-does not read what it is sent is cut off by the connection itself (`serving.py`): an endpoint then finds
-``http.disconnect``, as with every client that has gone.
+An endpoint raises errors; `error_response` words them, for all endpoints in one place. A client that does not
+read its response is cut off by the connection itself (`serving.py`): an endpoint then finds
+``http.disconnect``, as with every client that has disconnected.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class APIError(Exception):
 
 
 def api_error(error: BaseException) -> APIError:
-    """What a client is told of an exception: of one that nobody expected only that it happened."""
+    """The error that a client sees for an exception; an unexpected one has no details."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, HTTPException):
@@ -92,11 +92,11 @@ def api_error(error: BaseException) -> APIError:
     # Without the message, which may quote a prompt.
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("unexpected %s\n%s", type(error).__name__, where.rstrip())
-    return APIError(500, "the server failed to answer; its log says where")
+    return APIError(500, "the server failed to answer; see its log")
 
 
 def error_body(error: BaseException) -> dict[str, Any]:
-    """An exception in OpenAI's form, also for an event of a stream that has begun."""
+    """An exception in OpenAI's form, also for an event of a running stream."""
     told = api_error(error)
     return {"error": {"message": told.message, "type": told.type, "param": told.param, "code": told.code}}
 
@@ -114,19 +114,19 @@ async def read_json(request: Request, *schemas: type[S]) -> S:
     ----------
     request : Request
     *schemas : type
-        The forms that it may have, told apart by their first fields; without any of those, it has the first.
+        The possible forms, distinguished by their first fields; the first one if it has none of these.
 
     Raises
     ------
     APIError
-        The body is too long, came too slowly, is no JSON object, or does not follow its schema.
+        The body is too long, came too slowly, is not a JSON object, or does not follow its schema.
     """
     given = _parsed(await _body(request))
     return checked(given, next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0]))
 
 
 def checked(fields: dict[str, Any], schema: type[S]) -> S:
-    """The fields of a request as a schema has them; APIError says which are wrong."""
+    """The fields of a request by a schema; APIError names the wrong ones."""
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
@@ -158,7 +158,7 @@ def _too_long(most: int) -> NoReturn:
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    """A JSON object, or an error of one sentence; Python's reader alone takes more than JSON is."""
+    """A JSON object, or an error of one sentence; Python's reader by itself accepts more than JSON."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -166,7 +166,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
             400, f"the body is not UTF-8: byte {error.start} is {body[error.start]:#04x}"
         ) from None
     if text.startswith("\ufeff"):
-        raise APIError(400, "the body begins with a byte order mark; leave it out")
+        raise APIError(400, "the body starts with a byte order mark; leave it out")
     try:
         value = json.loads(
             text,
@@ -181,13 +181,13 @@ def _parsed(body: bytes) -> dict[str, Any]:
         where = f"line {error.lineno}, column {error.colno}"
         raise APIError(400, f"the body is not JSON: {error.msg} ({where})") from None
     except UnicodeEncodeError:
-        raise APIError(400, "the body has half of a surrogate pair, which is no character") from None
+        raise APIError(400, "the body has half of a surrogate pair, which is not a character") from None
     except ValueError as error:
         raise APIError(400, str(error)) from None
     except RecursionError:
         raise APIError(400, "the body is nested too deeply") from None
     if not isinstance(value, dict):
-        raise APIError(400, f"the body is {shown(value)}; a JSON object is needed")
+        raise APIError(400, f"the body is {shown(value)}; needed: a JSON object")
     return value
 
 
@@ -202,7 +202,7 @@ def _integer(digits: str) -> int:
 
 def _refused(word: str) -> NoReturn:
     raise APIError(
-        400, f"the body has the number {shown(word)[1:-1]}; numbers must be finite, and of usual size"
+        400, f"the body has the number {shown(word)[1:-1]}; numbers must be finite and of reasonable size"
     )
 
 
@@ -222,8 +222,8 @@ def _sentence(name: str, problem: Any, schema: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = list(schema.model_fields)
         close = get_close_matches(name, known, n=1)
-        meant = f"is {close[0]} meant?" if close else f"allowed: {', '.join(known)}"
-        return f"{name} is no field of this request; {meant}"
+        meant = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
+        return f"{name} is not a field of this request; {meant}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     wanted = problem["msg"].replace("Input should", "it should", 1)

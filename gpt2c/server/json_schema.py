@@ -1,4 +1,4 @@
-"""Texts that are JSON of a schema, by a grammar of llguidance."""
+"""Texts that are JSON following a schema, by a grammar of llguidance."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["bitmask_of"]
 
-MOST_KNOWN = 256  # more than the texts of a request that advance at once
+MOST_KNOWN = 256  # more than the texts of a request that run at once
 
 
 class _Vocabulary:
-    """What llguidance wants to know of a tokenizer."""
+    """A tokenizer with the interface of llguidance."""
 
     bos_token_id = None
 
@@ -35,7 +35,7 @@ class _Vocabulary:
         return self._encode(text)
 
 
-@lru_cache(maxsize=1)  # a server has one model, and some tenths of a second are needed for its vocabulary
+@lru_cache(maxsize=1)  # a server has one model, and its vocabulary takes some tenths of a second
 def _tokenizer_of(model: LoadedModel) -> Any:
     from llguidance import LLTokenizer, TokenizerWrapper
 
@@ -43,12 +43,12 @@ def _tokenizer_of(model: LoadedModel) -> Any:
 
 
 def bitmask_of(model: LoadedModel, schema: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """The ``token_bitmask`` of ``GPT2.generate`` for JSON of a schema, without needless white space.
+    """The ``token_bitmask`` of ``GPT2.generate`` for JSON of a schema, without extra white space.
 
     Raises
     ------
     APIError
-        llguidance is not installed, the schema is none, or the model has no end-of-text token.
+        llguidance is not installed, the schema is invalid, or the model has no end-of-text token.
     """
     try:
         from llguidance import LLMatcher
@@ -56,7 +56,7 @@ def bitmask_of(model: LoadedModel, schema: dict[str, Any]) -> Callable[[np.ndarr
     except ImportError:
         raise _error("json_schema needs llguidance on the server: pip install llguidance") from None
     if not model.config.eos_token_ids:
-        raise _error("json_schema needs an end-of-text token, and this model has none")
+        raise _error("json_schema needs an end-of-text token, but this model has none")
     tokenizer = _tokenizer_of(model)
     try:
         grammar = LLMatcher.grammar_from_json_schema(
@@ -67,12 +67,12 @@ def bitmask_of(model: LoadedModel, schema: dict[str, Any]) -> Callable[[np.ndarr
     beginning = LLMatcher(tokenizer, grammar)
     if problem := beginning.get_error():
         raise _error(f"json_schema is not supported: {problem}")
-    known: OrderedDict[bytes, Any] = OrderedDict({b"": beginning})  # by the tokens that were written
+    known: OrderedDict[bytes, Any] = OrderedDict({b"": beginning})  # by the generated tokens
 
     def allowed(new_ids: np.ndarray) -> np.ndarray:
         before = known.get(new_ids[:-1].tobytes())
         matcher, rest = (beginning, new_ids) if before is None else (before, new_ids[-1:])
-        matcher = matcher.deep_copy()  # a search, or another text, may go on from there as well
+        matcher = matcher.deep_copy()  # a search, or another text, may also continue from here
         if len(rest) and not matcher.consume_tokens(rest.tolist()):
             raise _error(f"json_schema: {matcher.get_error()}")
         known[new_ids.tobytes()] = matcher

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""The metrics of a server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own.
+    """The counters of one server, in a separate registry.
 
     Parameters
     ----------
     scheduler : Scheduler
-        Tells how many texts run and wait, when somebody asks.
+        Reports the running and waiting texts on request.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:

@@ -1,4 +1,4 @@
-"""From the messages of a dialogue to the tokens of a prompt, by the model's chat template."""
+"""From the messages of a dialogue to the tokens of a prompt, with the model's chat template."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _WORKER = Path(__file__).with_name("template_worker.py")
 
 
 class Dialogue(NamedTuple):
-    """Messages as a template writes them."""
+    """Messages as rendered by a template."""
 
     text: str
     blank: str
-    """The same with `stand_in` for every character of a message but white space, which templates trim."""
+    """The same with `stand_in` for every character of a message except white space, which templates trim."""
     stand_in: str
 
 
 class Renderer:
-    """Renders chat templates in another process, which is started when it is needed.
+    """Renders chat templates in another process, which is started when needed.
 
-    A template may run without end or take all memory: then the process ends, and the next call starts
+    A template may run forever or take all memory: then the process ends, and the next call starts
     another.
     """
 
@@ -57,7 +57,7 @@ class Renderer:
         hidden = [{**one, "content": re.sub(r"\S", stand_in, one["content"])} for one in messages]
         shared = {**_named_tokens(tokenizer), "tools": None, "documents": None, "add_generation_prompt": True}
         contexts = [{"messages": each, **shared} for each in (messages, hidden)]
-        async with self._lock:  # here, so that nobody who waits holds a thread
+        async with self._lock:  # here, so that waiting callers do not hold a thread
             answer = await run_in_threadpool(self._answer, [template, contexts])
         if "error" in answer:
             raise ValueError(f"the model's chat template fails: {answer['error']}")
@@ -65,7 +65,7 @@ class Renderer:
         return Dialogue(text, blank, stand_in)
 
     def _answer(self, asked: Any) -> dict[str, Any]:
-        # Who was cancelled has let the other lock go, but not this one: every answer goes to its question.
+        # A cancelled caller has released the other lock, but not this one: answers match their questions.
         with self._pipes:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
@@ -82,9 +82,9 @@ class Renderer:
         return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process, started if there is none."""
+        """The process; starts it if there is none."""
         if self._process is None:
-            # In a session of its own, so that Ctrl-C does not end it before the server has finished.
+            # In a separate session, so that Ctrl-C does not end it before the server has finished.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
@@ -113,13 +113,13 @@ def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def prompt_ids(tokenizer: Tokenizer, dialogue: Dialogue) -> list[int]:
-    """The tokens of a dialogue: special ones are those that the template writes, and none out of messages.
+    """The tokens of a dialogue: only the template can write special tokens, not messages.
 
     Raises
     ------
     ValueError
         The template writes nothing; or a message has the text of a special token, and the template changes
-        messages: whose is it?
+        messages, so its origin is ambiguous.
     """
     text, blank, stand_in = dialogue
     if not text:
@@ -132,7 +132,7 @@ def prompt_ids(tokenizer: Tokenizer, dialogue: Dialogue) -> list[int]:
         return tokenizer.encode(text, True)
     if len(text) != len(blank) or any(b not in (a, stand_in) for a, b in zip(text, blank, strict=True)):
         raise ValueError(
-            "a message has the text of a special token, which the model's chat template would make its own: "
+            "a message has the text of a special token, which the model's chat template would recognize: "
             f"leave out {', '.join(dict.fromkeys(found))}"
         )
     ids: list[int] = []

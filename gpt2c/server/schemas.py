@@ -1,4 +1,4 @@
-"""What the endpoints that read texts take: their fields, the defaults, and what is allowed together."""
+"""Requests to the endpoints that read texts: their fields, defaults, and allowed combinations."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = [
     "SuggestRequest",
 ]
 
-MOST_TEXTS = 2048  # of one request, as OpenAI has it
+MOST_TEXTS = 2048  # per request, as in OpenAI's API
 MOST_STOPS = 16  # OpenAI's 4 are too few for some tasks of lm-eval
 
-_TEXT = "a string or a list of token ids; for the beginning of a text, an empty string"
+_TEXT = "a string or a list of token ids; to generate unconditionally, an empty string"
 _TEXTS = "a string, a list of token ids, or a list of either"
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a string or token ids: an empty list would be no text, and true is a number to Python."""
+    """Whether it is a string or token ids: an empty list is not a text, and true is a number in Python."""
     ids = isinstance(value, list) and value and all(type(item) is int for item in value)
     return isinstance(value, str) or bool(ids)
 
@@ -64,7 +64,7 @@ def _stops(value: Any) -> list[str]:
     if len(stops) > MOST_STOPS:
         raise ValueError(f"stop has {len(stops)} strings; allowed: {MOST_STOPS}")
     if "" in stops:
-        raise ValueError("stop has an empty string: every text would end at once; leave it out")
+        raise ValueError("stop has an empty string: every text would end immediately; leave it out")
     return stops
 
 
@@ -85,7 +85,7 @@ Texts = Annotated[list[str | list[int]], PlainValidator(_texts)]
 
 
 class TextSchema(Schema):
-    """What all of them take. A null stands for the default, as in OpenAI's API."""
+    """The common fields. Null means the default, as in OpenAI's API."""
 
     model: str | None = None
     user: str = Field("", max_length=256)
@@ -99,7 +99,7 @@ class TextSchema(Schema):
 
 
 class StreamOptions(Schema):
-    """What a stream has beside the texts."""
+    """The content of a stream beside the texts."""
 
     include_usage: bool = False
 
@@ -169,14 +169,14 @@ class CompletionRequest(TextSchema):
     @classmethod
     def _something_to_answer(cls, given: int, info: ValidationInfo) -> int:
         if given == 0 and not info.data.get("echo"):
-            raise ValueError("max_tokens is 0; that goes with echo=true only, to get the prompt alone")
+            raise ValueError("max_tokens is 0; that goes with echo=true only, to get only the prompt")
         return given
 
     @field_validator("num_beams")
     @classmethod
     def _no_search_in_streams(cls, given: int, info: ValidationInfo) -> int:
         if given > 1 and info.data.get("stream"):
-            raise ValueError("num_beams goes without stream: a search has no text before its end")
+            raise ValueError("num_beams goes without stream: a search has no text before it ends")
         return given
 
     @field_validator("n")
@@ -185,7 +185,7 @@ class CompletionRequest(TextSchema):
         beams = info.data.get("num_beams", 1)
         if 1 < beams < given:
             raise ValueError(
-                f"n is {given}; allowed: up to num_beams ({beams}), the number of texts a search ends with"
+                f"n is {given}; allowed: up to num_beams ({beams}), the number of texts that a search returns"
             )
         return given
 
@@ -196,9 +196,9 @@ class CompletionRequest(TextSchema):
         if given is not None and given < n:
             raise ValueError(f"best_of is {given}; allowed: n ({n}) or more")
         if given is not None and info.data.get("stream"):
-            raise ValueError("best_of goes without stream: the best text is known at the end")
+            raise ValueError("best_of goes without stream: the best text is known only at the end")
         if given is not None and info.data.get("num_beams", 1) > 1:
-            raise ValueError("best_of goes without num_beams: a search gives its best texts")
+            raise ValueError("best_of goes without num_beams: a search returns its best texts")
         return given
 
     @field_validator("logprobs")
@@ -206,7 +206,7 @@ class CompletionRequest(TextSchema):
     def _alternatives_of_draws(cls, given: int | None, info: ValidationInfo) -> int | None:
         if given and info.data.get("num_beams", 1) > 1:
             raise ValueError(
-                f"logprobs is {given}; allowed with num_beams: 0, which tells of the chosen tokens"
+                f"logprobs is {given}; allowed with num_beams: 0, which is for the chosen tokens"
             )
         return given
 
@@ -223,8 +223,8 @@ class CompletionRequest(TextSchema):
     def _heals_without_logprobs(cls, given: bool, info: ValidationInfo) -> bool:
         if given and info.data.get("logprobs") is not None:
             raise ValueError(
-                "heal goes without logprobs: the last word of the prompt is written anew, so that its tokens "
-                "are no longer those of the prompt"
+                "heal goes without logprobs: the last word of the prompt is respelled, so its tokens are no "
+                "longer those of the prompt"
             )
         return given
 
@@ -232,9 +232,7 @@ class CompletionRequest(TextSchema):
     @classmethod
     def _not_before_a_suffix(cls, given: bool, info: ValidationInfo) -> bool:
         if given and info.data.get("suffix") is not None:
-            raise ValueError(
-                f"{info.field_name} goes without suffix: the text stands between two others then"
-            )
+            raise ValueError(f"{info.field_name} goes without suffix: the text is then between two others")
         return given
 
     @field_validator("json_schema")
@@ -247,13 +245,13 @@ class CompletionRequest(TextSchema):
 
     @property
     def n_drawn(self) -> int:
-        """How many texts are written for each prompt."""
+        """The number of texts to generate for each prompt."""
         return self.best_of or self.n
 
     def options(self) -> dict[str, Any]:
-        """The options of ``GPT2.generate``, but for the seed, the deadline and what enforces a schema."""
+        """The options of ``GPT2.generate``, except the seed, the deadline and the bitmask of a schema."""
         temperature = self.temperature
-        if temperature is None:  # OpenAI's default; searches draw nothing
+        if temperature is None:  # OpenAI's default; searches do not sample
             temperature = 1.0 if self.num_beams == 1 and not self.penalty_alpha else 0.0
         same = (
             *("top_p", "stop", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "min_p"),
@@ -268,7 +266,7 @@ class CompletionRequest(TextSchema):
             "max_new_tokens": self.max_tokens,
             "min_new_tokens": self.min_tokens,
             "temperature": temperature,
-            "top_n_sigma": max(0.0, self.top_n_sigma),  # -1 is none to clients of llama.cpp
+            "top_n_sigma": max(0.0, self.top_n_sigma),  # -1 means none for clients of llama.cpp
             "top_logprobs": self.logprobs or 0,
             "num_return_sequences": self.n_drawn,
         }

@@ -1,4 +1,4 @@
-"""Running the application: connections that keep to their time, and an end that finishes what has begun."""
+"""Running the application: connections with time limits, and a shutdown that finishes running requests."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["bind", "make_server"]
 
 SEND_BUFFER = 1 << 16
-"""What the system may keep for a client that does not read; the default is several megabytes."""
+"""The system's buffer for a client that does not read; the default is several megabytes."""
 
 
 class Connection(H11Protocol):
-    """A connection whose client has to send headers, and to read answers, within the times of the settings.
+    """A connection whose client must send headers and read answers within the time limits of the settings.
 
     Parameters
     ----------
     settings : Settings
     *arguments, **named
-        What uvicorn gives a protocol.
+        uvicorn's arguments of a protocol.
     """
 
     def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
@@ -60,7 +60,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Note when the head of a request begins."""
+        """Record when the head of a request starts."""
         if self.conn.their_state is h11.IDLE and self._head_since is None:
             self._head_since = self.loop.time()
         super().data_received(data)
@@ -68,10 +68,10 @@ class Connection(H11Protocol):
             self._head_since = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; it is called where h11 has raised why."""
+        """Answer invalid HTTP; called when h11 has raised the reason."""
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
-        # Behind the colon, h11 quotes what was sent.
+        # After the colon, h11 quotes the data.
         self._refuse(APIError(status, f"the request is not valid HTTP: {str(error).partition(': ')[0]}"))
 
     @property
@@ -79,7 +79,7 @@ class Connection(H11Protocol):
         return min(self._settings.header_seconds, self._settings.write_seconds) / 5
 
     def _look(self) -> None:
-        """End the connection if its client has used up its time; else look again a little later."""
+        """End the connection if its client has used up its time; otherwise check again later."""
         now = self.loop.time()
         unread = self.transport.get_write_buffer_size() > 0
         self._unread_since = (self._unread_since or now) if unread else None
@@ -92,7 +92,7 @@ class Connection(H11Protocol):
         self._watch = self.loop.call_later(self._interval, self._look)
 
     def _refuse(self, error: APIError) -> None:
-        """Answer without a request that could be given to the application, and close."""
+        """Answer without passing a request to the application, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(error_body(error)).encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body))),
@@ -104,7 +104,7 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server that finishes what has begun at the first signal, and ends at once at the second.
+    """A server that finishes running requests at the first signal, and exits at once at the second.
 
     Parameters
     ----------
@@ -118,15 +118,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._state, self._ready = state, ready
         self.signal: int | None = None
-        """What ended the server."""
+        """The signal that ended the server."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and tell so."""
+        """Accept connections, and report it."""
         await super().startup(sockets)
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no connections and no requests, and wait for those that there are."""
+        """Accept no new connections or requests, and wait for the present ones."""
         self._state.ending = True
         seconds = self._state.settings.drain_seconds
         closing = asyncio.get_running_loop().run_in_executor(None, self._close, seconds)
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
         self._state.renderer.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, or end."""
+        """Start the shutdown, or exit."""
         if self.signal is not None:
             os._exit(128 + sig)
         self.signal = sig
@@ -171,7 +171,7 @@ def make_server(model: GPT2 | BERT, settings: Settings, ready: Callable[[], None
         loop="asyncio",
         lifespan="off",
         log_config=None,
-        log_level="critical",  # the application logs what there is to tell
+        log_level="critical",  # the application does the logging
         access_log=False,
         server_header=False,
         proxy_headers=False,

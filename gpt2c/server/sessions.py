@@ -1,4 +1,4 @@
-"""Sessions that clients come back to, by a name of their own."""
+"""Sessions that clients return to, by a name they choose."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ MOST_SESSIONS = 64
 
 
 class Named:
-    """A session, once it is made, and whose turn it is to use it."""
+    """A session, once created, and the lock for using it."""
 
     def __init__(self) -> None:
         self.lock = Lock()
         self.session: Session | None = None
         self.n_tokens = 0
-        """How many tokens its text has."""
+        """The number of tokens of its text."""
 
 
 class Sessions:
-    """The sessions that were used latest; those of one client are out of reach of others.
+    """The most recently used sessions; clients cannot reach each other's.
 
     Parameters
     ----------
     max_tokens : int
-        How many tokens the texts of all have, beside that of the latest: their caches take memory.
+        The maximum number of tokens of all texts except the latest one: their caches take memory.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -38,7 +38,7 @@ class Sessions:
         self._named: OrderedDict[tuple[str, str], Named] = OrderedDict()
 
     def named(self, client: str, name: str | None) -> Named:
-        """The session of this name, or a new one; without a name, one that is forgotten."""
+        """The session of this name, or a new one; without a name, a temporary one."""
         if name is None:
             return Named()
         found = self._named.setdefault((client, name), Named())

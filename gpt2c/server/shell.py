@@ -1,4 +1,4 @@
-"""What stands between the connection and the endpoints: who may ask, and what is told of every request."""
+"""The layer between the connection and the endpoints: access control, and logging of requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("gpt2c.server")
 OPEN = ("/", "/health")
 """The paths that need no key."""
 DISCARDED = 4
-"""How many times the allowed length of a body is read and thrown away, so that its sender sees the answer."""
+"""A body of up to this many times the limit is read and discarded, so that its sender sees the answer."""
 
 
 class Shell:
@@ -56,14 +56,14 @@ class Shell:
             pass
         except (Exception, asyncio.CancelledError) as error:
             told = self._told(error)
-            if exchange.status:  # too late for another: the connection ends
+            if exchange.status:  # too late for another response: the connection ends
                 raise
             await error_response(told)(scope, exchange.receive, exchange.send)
         finally:
             self._tell(scope, exchange)
 
     def _told(self, error: BaseException) -> APIError:
-        # The scheduler takes nothing then, and cancels what has to wait.
+        # The scheduler then accepts nothing, and cancels waiting requests.
         if self._state.ending and not isinstance(error, APIError):
             return APIError(503, "the server is being shut down", headers={"Retry-After": "10"})
         return api_error(error)
@@ -71,7 +71,7 @@ class Shell:
     def _tell(self, scope: Scope, exchange: _Exchange) -> None:
         seconds = perf_counter() - exchange.began
         path = self._paths.get(scope.get("endpoint"), "other")
-        # As nginx calls it when the client has gone before there was an answer.
+        # nginx's status for a client that disconnects before the answer.
         status = exchange.status or 499
         metrics = self._state.metrics
         metrics.requests.labels(path, str(status)).inc()
@@ -82,13 +82,13 @@ class Shell:
 
 
 class _Exchange:
-    """One request and its response: what was read and sent of them, and when."""
+    """One request and its response: the parts read and sent, and when."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, state: State) -> None:
         self._scope, self._receive, self._send, self._state = scope, receive, send, state
         self.began = self._last = perf_counter()
         self.status = 0
-        """Of the response; 0 until it begins."""
+        """Status of the response; 0 until it starts."""
         self._asked = self._complete = self._events = False
 
     async def receive(self) -> Message:
@@ -115,10 +115,10 @@ class _Exchange:
         await self._send(message)
 
     async def _discard(self) -> None:
-        """Read what is left of a body that no endpoint wants, for a second at most and not endlessly."""
+        """Read the rest of an unwanted body, for at most a second and up to a limit."""
         headers = Headers(scope=self._scope)
         if "expect" in headers and not self._asked:
-            return  # its sender waits for a word before it sends anything
+            return  # its sender waits for permission to send
         left = DISCARDED * self._state.settings.max_body
         try:
             async with asyncio.timeout(min(1, self._state.settings.body_seconds)):
@@ -129,10 +129,10 @@ class _Exchange:
 
 
 class Guard:
-    """Who may ask: those who know a key, and no page of another site.
+    """Access control: requires a key, and refuses pages of other sites.
 
-    Without keys, the server answers only those who call it by a name of this machine: a page of another site
-    could otherwise give its own name this machine's address, and read what it likes.
+    Without keys, the server answers only requests that address it by a name of this machine: otherwise a page
+    of another site could point its own name at this machine's address, and read everything.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Guard:
             )
 
     def _check_origin(self, headers: Headers, scope: Scope) -> bool:
-        """Whether a page of another site asks, which has to be allowed."""
+        """Whether an allowed page of another site asks; raises if it is not allowed."""
         origin = headers.get("origin")
         if origin is None or origin.partition("://")[2] == headers.get("host"):
             return False
@@ -202,7 +202,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine under a name that no other machine can reach."""
+    """Whether a host is this machine, by a name that no other machine can use."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -218,12 +218,12 @@ def _host_name(host: str) -> str:
 
 
 def _digest(key: str) -> bytes:
-    # Of equal length whatever the key is, which a comparison would tell.
+    # Of equal length, as comparing keys of different lengths would reveal the length.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _preflight(headers: Headers) -> Response:
-    """What a browser asks before a page of another site may ask something."""
+    """A browser's preflight request for a page of another site."""
     allowed = {
         "Access-Control-Allow-Methods": "GET, POST",
         "Access-Control-Allow-Headers": headers.get("access-control-request-headers", ""),

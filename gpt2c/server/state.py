@@ -1,4 +1,4 @@
-"""What the endpoints of a server share: the model, the scheduler, the settings and the metrics."""
+"""The state shared by a server's endpoints: the model, the scheduler, the settings and the metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Settings", "State", "client_of"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is reached, and what a request may ask for; times are in seconds, sizes in bytes."""
+    """Access to a server, and the limits of requests; times in seconds, sizes in bytes."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Any of these opens the server; without one, nobody is asked for a key."""
+    """Any of these grants access; without any, no key is required."""
     allow_origins: tuple[str, ...] = ()
     """Pages of other sites that may use the server, such as "https://example.org"."""
 
@@ -39,23 +39,23 @@ class Settings:
     header_seconds: float = 5.0
     body_seconds: float = 10.0
     write_seconds: float = 10.0
-    """How long a client may leave unread what it was sent."""
+    """How long a client may leave its response unread."""
     keep_alive_seconds: float = 30.0
     request_seconds: float = 60.0
     drain_seconds: float = 10.0
     max_connections: int = 512
 
     max_n: int = 8
-    """Of n and of best_of."""
+    """Maximum of n and of best_of."""
     max_logprobs: int = 20
     max_texts: int = 64
     max_tokens: int | None = None
-    """Of all texts together; None: what the scheduler finds."""
+    """For all texts together; None: the scheduler's default."""
     max_waiting: int = 64
 
 
 class State:
-    """What the endpoints share; see `State.of`.
+    """The state shared by the endpoints; see `State.of`.
 
     Parameters
     ----------
@@ -72,22 +72,22 @@ class State:
         self.sessions = Sessions(scheduler.counts.max_tokens // 4)
         self.renderer = Renderer()
         self.ending = False
-        """Whether the server only finishes what it has begun."""
+        """Whether the server is shutting down."""
         self.created = int(time.time())
         short = Path(model.name).name.removesuffix(".gpt2c") if os.path.exists(model.name) else model.name
         self.model_id = re.sub(r"[^\w./-]+", "-", short)
-        """What the model is called in answers."""
+        """The model's name in answers."""
         self.model_ids = frozenset({self.model_id, model.name, "gpt2c"})
-        """What it may be called in requests."""
+        """Its names in requests."""
 
     @staticmethod
     def of(request: HTTPConnection) -> State:
-        """The state of the server that got a request."""
+        """The state of the server that received a request."""
         state: State = request.app.state.gpt2c
         return state
 
 
 def client_of(request: HTTPConnection, user: str = "") -> str:
-    """Who asks, for a fair share: the number of the key that was given, or else the address; and the user."""
+    """The client, for fair sharing: the number of its key, or else the address; and the user."""
     client: str = request.scope.get("gpt2c.client", "")
     return f"{client} {user}" if user else client

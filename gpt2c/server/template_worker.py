@@ -1,4 +1,4 @@
-"""Renders chat templates in a process of its own: a template is a program that came with a model's files.
+"""Renders chat templates in a separate process: a template is a program from a model's files.
 
 Run as a script by `rendering`. A line of stdin is a JSON list [template, [variables, ...]]; a line of stdout
 answers it: {"texts": [...]} or {"error": "..."}. A template that takes too long ends the process.
@@ -17,7 +17,7 @@ from typing import Any
 SECONDS = 2.0
 MOST_MEMORY = 512 << 20
 MOST_CHARACTERS = 1 << 22
-# What transformers gives to templates beside bos_token and eos_token, and gpt2c does not keep.
+# Variables that transformers passes to templates beside bos_token and eos_token, and gpt2c lacks.
 UNKNOWN = {"unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "additional_special_tokens"}
 
 
@@ -26,14 +26,14 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     for line in sys.stdin.buffer:
         template, contexts = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # its signal ends the process, whatever that does
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # its signal ends the process in any case
         answer = rendered(template, contexts)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(answer), flush=True)
 
 
 def rendered(template: str, contexts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The texts that a template makes of some variables, or why it makes none."""
+    """The texts that a template renders for some variables, or the reason for failure."""
     try:
         program = _compiled(template)
         texts = [program.render(context) for context in contexts]
@@ -56,7 +56,7 @@ def _compiled(template: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}`` marks what an assistant wrote, for training; it writes what is in it."""
+        """``{% generation %}`` marks what an assistant wrote, for training; renders its content."""
 
         tags = {"generation"}  # noqa: RUF012 (so jinja2 has it)
 
@@ -82,7 +82,7 @@ def _compiled(template: str) -> Any:
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     names = UNKNOWN & meta.find_undeclared_variables(environment.parse(template))
     if names:
-        raise TemplateError(f"it uses {', '.join(sorted(names))}, which gpt2c does not keep")
+        raise TemplateError(f"it uses {', '.join(sorted(names))}, which gpt2c does not have")
     return environment.from_string(template)
 
 

@@ -1,4 +1,4 @@
-"""What the model says of texts: /v1/embeddings, /v1/score, /v1/suggest."""
+"""Results for texts: /v1/embeddings, /v1/score, /v1/suggest."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def embeddings(request: Request) -> Response:
 
 
 async def score(request: Request) -> Response:
-    """How probable texts are."""
+    """Scores of texts."""
     state = State.of(request)
     asked = await read_json(request, ScoreRequest)
     check_model(state, asked.model)
@@ -99,7 +99,7 @@ async def suggest(request: Request) -> Response:
     named = state.sessions.named(client_of(request), asked.session)
 
     async def answer() -> dict[str, Any]:
-        async with named.lock:  # here, so that who has gone waits no longer
+        async with named.lock:  # here, so that disconnected clients stop waiting
             assert isinstance(state.model, GPT2)  # as check_model has found
             found: dict[str, Any] = await _call(request, asked, _suggested, state.model, named, asked)
             return found
@@ -112,7 +112,7 @@ async def suggest(request: Request) -> Response:
 
 
 def _suggested(model: GPT2, named: Named, asked: SuggestRequest, *, deadline: Deadline) -> dict[str, Any]:
-    """In the scheduler's worker: the session gets the text, and is asked."""
+    """In the scheduler's worker: the session gets the text, and computes."""
     session = named.session
     if session is None:
         session = named.session = model.session(asked.prompt, special=asked.special)
@@ -145,7 +145,7 @@ def _listed(state: State, data: list[dict[str, Any]], n_tokens: int) -> Response
 async def _call(
     request: Request, asked: TextSchema, function: Callable[..., T], *args: Any, **options: Any
 ) -> T:
-    """The result of a function, within the time for a request, when it is its client's turn."""
+    """The result of a function, computed at its client's turn within the time for a request."""
     state = State.of(request)
     client, seconds = client_of(request, asked.user), state.settings.request_seconds
     return await state.scheduler.call(function, *args, client=client, deadline=seconds, **options)

@@ -1,1 +1,1 @@
-"""The state that follows a text while it is written."""
+"""State that follows a text as it is written."""

@@ -1,4 +1,4 @@
-"""Texts that a text could go on with: a beam search over the ways to write it."""
+"""Completions of a text: a beam search over its spellings in tokens."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 __all__ = ["complete"]
 
-WAYS = 64  # the most probable ones among which those that spell the same are found
+WAYS = 64  # most probable candidates, among which equal spellings are merged
 
 
 @dataclass(slots=True)
 class _Way:
-    """Tokens that follow the kept beginning of the text."""
+    """Tokens that follow the kept start of the text."""
 
     mass: float
     tokens: tuple[int, ...]
     cache: KVCache
-    seen: int = 0  # how many of the tokens the cache holds
+    seen: int = 0  # number of these tokens in the cache
 
 
 @dataclass(slots=True)
 class _Hypothesis:
-    """A text, as all ways to write the word that it begins with, and the tokens after it."""
+    """A text, as all spellings of its first word, and the tokens after it."""
 
     data: bytes
     ways: list[_Way]
@@ -49,7 +49,7 @@ class _Hypothesis:
         self.probability = math.prod(self.probabilities)
 
     def after(self, rows: np.ndarray) -> np.ndarray:
-        """The probabilities of the next token, by those after each way, float32 [ways, n_vocab]."""
+        """The probabilities of the next token, from those after each spelling, float32 [ways, n_vocab]."""
         masses = np.array([way.mass for way in self.ways])
         return (masses / masses.sum()).astype(np.float32) @ rows
 
@@ -74,17 +74,17 @@ class _Search:
         self.total, self.left, self.finished = 1.0, 1.0, True
 
     def run(self, rows: Rows, deadline: Deadline) -> None:
-        """Search to the end."""
+        """Run the search to its end."""
         covers = covers_of(rows, self.typed)
         self.total, self.left = covers.mass + covers.left, covers.left
         paths = best_of(covers.groups, self.model, max(WAYS, self.n))
-        # Of these, those that leave room for the tokens after them, of which the last is not computed with.
+        # Those that leave room for the tokens after them; the last one needs none.
         self._begin(rows, [path for path in paths if len(path.tokens) + self.most <= rows.room + 2])
         while any(hypothesis.finish_reason is None for hypothesis in self.hypotheses):
             self._advance(deadline)
 
     def cut(self, reason: str) -> None:
-        """End what has not ended."""
+        """End all texts that have not ended."""
         self.finished = False
         for hypothesis in self.hypotheses:
             hypothesis.finish_reason = hypothesis.finish_reason or reason
@@ -104,7 +104,7 @@ class _Search:
         return Ranked(found, remaining=self.left / self.total, finished=self.finished)
 
     def _begin(self, rows: Rows, paths: Sequence[Path]) -> None:
-        """The most probable ends of the last word, each with the ways to write it."""
+        """The most probable ends of the last word, each with its spellings."""
         spelled: dict[bytes, list[Path]] = {}
         for path in paths:
             spelled.setdefault(path.data, []).append(path)
@@ -120,7 +120,7 @@ class _Search:
             self.hypotheses.append(_Hypothesis(data, kept, (mass / self.total,), reason))
 
     def _advance(self, deadline: Deadline) -> None:
-        """One token more for every text that has not ended; the best ``n`` go on."""
+        """Extend every unfinished text by one token; the best ``n`` continue."""
         active = [hypothesis for hypothesis in self.hypotheses if hypothesis.finish_reason is None]
         ways = [way for hypothesis in active for way in hypothesis.ways]
         logits = iter(self._logits(ways, deadline))
@@ -152,7 +152,7 @@ class _Search:
         return logits
 
     def _child(self, parent: _Hypothesis, token: int, rows: np.ndarray, taken: set[int]) -> _Hypothesis:
-        """A hypothesis with a token more. The first child of a parent takes its caches, others copy them."""
+        """A hypothesis with one more token. The first child takes its parent's caches; others copy."""
         ways = []
         for way, p in zip(parent.ways, rows, strict=True):
             cache = way.cache if id(parent) not in taken else way.cache.fork()

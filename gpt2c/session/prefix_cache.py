@@ -1,4 +1,4 @@
-"""Keys and values of the beginnings of texts, shared by all calls of a model."""
+"""Keys and values of the starts of texts, shared by all calls of a model."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 __all__ = ["PrefixCache"]
 
-BLOCK = 128  # positions; the engine's attention goes by as many
+BLOCK = 128  # positions; as many as in the engine's attention
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class PrefixCache:
-    """Blocks of 128 positions, each known by all tokens of its text up to its end.
+    """Blocks of 128 positions, each identified by all tokens of its text up to its end.
 
-    A text that begins with the tokens of an earlier one is given its blocks and computes the rest; results
-    are the same, byte for byte. The blocks that were not used for the longest time go first. It belongs to
-    one model; calls from several threads share it.
+    A text that starts with the tokens of an earlier one reuses its blocks and computes the rest; results are
+    the same, byte for byte. The least recently used blocks are evicted first. It belongs to one model; calls
+    from several threads share it.
 
     Parameters
     ----------
     size : int or str
-        How many bytes all blocks may take: 268435456 or "256MB".
+        The maximum size of all blocks in bytes: 268435456 or "256MB".
 
     Attributes
     ----------
     size : int
     n_reused, n_computed : int
-        Tokens of all texts so far that were, and were not, found here.
+        Tokens of all texts so far that were and were not found here.
     """
 
     borrowed = False
@@ -62,14 +62,15 @@ class PrefixCache:
     @property
     def nbytes(self) -> int:
         """The bytes that the blocks take."""
-        # Added up anew: a count beside the blocks could be wrong for ever after an interrupt.
+        # Summed anew: a separate count could stay wrong after an interrupt.
         return sum(block.nbytes for block in [*self._blocks.values()])
 
     def belong_to(self, weights: Weights) -> None:
-        """Be the cache of a model and its copies; ValueError if it is that of another model."""
+        """Bind to a model and its copies; ValueError if it belongs to another model."""
         if weights.config.add_cross_attention:
             raise ValueError(
-                "a model with cross-attention has no prefix cache: keys and values depend on what it is given"
+                "a model with cross-attention has no prefix cache: keys and values depend on the encoder's "
+                "output"
             )
         if self._weights is None:
             self._weights = weights
@@ -87,7 +88,7 @@ class PrefixCache:
     # ---- core/prefixes.py
 
     def begin(self, model: Model, ids: np.ndarray, capacity: int) -> KVCache:
-        """A new cache with the blocks that ``ids`` begins with."""
+        """A new cache with the blocks that match the start of ``ids``."""
         cache = model.new_cache(capacity)
         with self._lock:
             keys = []
@@ -104,7 +105,7 @@ class PrefixCache:
         return cache
 
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
-        """Copy the blocks of a text that are not here."""
+        """Copy the blocks of a text that are not stored yet."""
         keys = [ids[:end].tobytes() for end in range(BLOCK, len(ids) + 1, BLOCK)]
         with self._lock:
             self._use([key for key in keys if key in self._blocks])
@@ -118,14 +119,14 @@ class PrefixCache:
                 while nbytes > self.size:
                     oldest = next(iter(self._blocks), None)
                     if oldest is None or oldest in keys[:i]:
-                        return  # nothing else is left to go
+                        return  # nothing else is left to evict
                     nbytes -= self._blocks.pop(oldest).nbytes
                 block.take(cache, i * BLOCK, (i + 1) * BLOCK)
                 self._blocks[key] = block
                 self._use(keys[: i + 1])
 
     def _use(self, keys: Sequence[bytes]) -> None:
-        """Note that the blocks of a text are used: its first is the last to go, as the others need it."""
+        """Mark the blocks of a text as used: its first is evicted last, as the others need it."""
         for key in reversed(keys):
             self._blocks.move_to_end(key)
 
@@ -134,7 +135,7 @@ _caches: WeakSet[PrefixCache] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """A thread that does not exist here may hold a lock, and have been at work: begin anew."""
+    """After a fork, a thread that no longer exists may hold the lock: start empty."""
     for cache in _caches:
         cache._lock = threading.Lock()
         cache.clear()

@@ -1,4 +1,4 @@
-"""Requests of a scheduler: who waits, who is next, and who is told what has been computed."""
+"""Requests of a scheduler: waiting, order, and notification of results."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ Item = TypeVar("Item")
 
 
 class Step(NamedTuple):
-    """What a pass added to a text."""
+    """The tokens that a pass added to a text."""
 
     prompt_index: int
     sample_index: int
-    """Which of the request's texts it is, as of `Generation`."""
+    """Index of the text in the request, as in `Generation`."""
     text: str
-    """Whole characters; what may yet become a stop string is held back."""
+    """Whole characters; a possible start of a stop string is held back."""
     token_ids: list[int]
     logprobs: list[float]
     top_logprobs: list[list[tuple[int, float]]]
     finish_reason: FinishReason | None
-    """None: the text goes on."""
+    """None: the text continues."""
 
 
 class Counts(NamedTuple):
-    """What a scheduler has to do."""
+    """The load of a scheduler."""
 
     running: int
-    """Texts that advance, or whose prompts are computed."""
+    """Texts that are running, or whose prompts are being computed."""
     waiting: int
-    """Requests, and calls of anything else, that have not begun."""
+    """Requests and other calls that have not started."""
     tokens: int
-    """Positions set aside for the texts that run."""
+    """Positions reserved for the running texts."""
     max_tokens: int
 
 
@@ -66,15 +66,15 @@ class Request:
         notify: Callable[[list[Step]], object] | None,
     ) -> None:
         self.future: Future[list[Generation]] = Future()
-        self.future.set_running_or_notify_cancel()  # it ends by `cancel`, with the texts as they are
+        self.future.set_running_or_notify_cancel()  # `cancel` ends it, with the texts so far
         self.job, self.texts, self.client, self.notify = job, texts, client, notify
-        self.rest = deque(texts)  # those that wait
-        self.steps: list[Step] = []  # that `notify` has not been called with
+        self.rest = deque(texts)  # the waiting ones
+        self.steps: list[Step] = []  # not yet passed to `notify`
         self.error: Exception | None = None
         self._seen = [0] * len(texts)
 
     def cancel(self) -> None:
-        """End the texts as they are, from any thread, within a token; their finish_reason is "cancelled"."""
+        """End the texts within a token, from any thread; their finish_reason is "cancelled"."""
         self.job.options.deadline.cancel()
 
     @property
@@ -84,17 +84,17 @@ class Request:
 
     @property
     def n_reused(self) -> int:
-        """How many tokens of the prompts had been computed before, see ``prefix_cache``."""
+        """The number of prompt tokens that had been computed before; see ``prefix_cache``."""
         return sum(prompt.n_reused for prompt in {text.prompt for text in self.texts})
 
     def note(self, index: int) -> None:
-        """Take note of what a pass has added to a text."""
+        """Record the tokens that a pass added to a text."""
         text = self.texts[index]
         if self.notify is not None and isinstance(text, Text):
             ids, logprobs, top = text.since(self._seen[index])
             self._seen[index] += len(ids)
             place = (text.prompt_index, text.sample_index)
-            if ids or text.done:  # contrastive search has its first token a pass later
+            if ids or text.done:  # contrastive search gets its first token a pass later
                 self.steps.append(Step(*place, text.piece, ids, logprobs, top, text.finish_reason))
 
     def fail(self, error: Exception) -> None:
@@ -105,7 +105,7 @@ class Request:
                 text.cut("cancelled")
 
     def tell(self) -> None:
-        """Call ``notify`` with what is new, and resolve the future if all texts have ended."""
+        """Call ``notify`` with the new steps, and resolve the future if all texts have ended."""
         steps, self.steps = self.steps, []
         if steps and self.notify is not None and self.error is None:
             try:
@@ -120,12 +120,12 @@ class Request:
 
 
 class Waiting(Generic[Item]):
-    """What waits for its turn: clients take turns, and of each the oldest is next.
+    """A queue in which clients take turns; each client's oldest item is next.
 
     Parameters
     ----------
     most : int
-        How many may wait; beyond, only one of each client.
+        The maximum number of waiting items; beyond it, only one per client.
     """
 
     def __init__(self, most: int) -> None:
@@ -133,20 +133,20 @@ class Waiting(Generic[Item]):
         self._clients: OrderedDict[str, deque[Item]] = OrderedDict()
 
     def put(self, client: str, item: Item) -> None:
-        """Let something wait, or raise QueueFullError."""
+        """Add an item, or raise QueueFullError."""
         if len(self) >= self._most and client in self._clients:
             raise QueueFullError(
-                f"{len(self)} requests are waiting, as many as may (max_waiting): try again later"
+                f"{len(self)} requests are waiting, the maximum (max_waiting): try again later"
             )
         self._clients.setdefault(client, deque()).append(item)
 
     @property
     def first(self) -> Item:
-        """What is next."""
+        """The next item."""
         return next(iter(self._clients.values()))[0]
 
     def take(self) -> Item:
-        """Remove what is next; then it is the turn of the other clients."""
+        """Remove the next item, and pass the turn to the other clients."""
         client, items = self._clients.popitem(last=False)
         item = items.popleft()
         if items:
@@ -154,11 +154,11 @@ class Waiting(Generic[Item]):
         return item
 
     def next_client(self) -> None:
-        """Let it be the turn of the other clients."""
+        """Pass the turn to the other clients."""
         self._clients.move_to_end(next(iter(self._clients)))
 
     def discard(self, client: str, item: Item) -> bool:
-        """Remove something, if it still waits; whether it did."""
+        """Remove an item, if it still waits; returns whether it did."""
         items = self._clients.get(client, deque())
         if item not in items:
             return False
@@ -175,10 +175,10 @@ class Waiting(Generic[Item]):
 
 
 class Queue:
-    """Where the loop of a scheduler takes its texts from (`generation.loop.Source`).
+    """The source of texts for a scheduler's loop (`generation.loop.Source`).
 
-    Clients take turns, text by text. Nobody overtakes a text that needs more room than there is, so that it
-    is not put off for ever.
+    Clients take turns, text by text. No text overtakes one that needs more room than is free, so that large
+    texts are not postponed forever.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ class Queue:
     # ---- from any thread
 
     def put(self, request: Request) -> None:
-        """Let a request wait for its turn, or raise QueueFullError."""
+        """Queue a request, or raise QueueFullError."""
         with self._changed:
             if self.closed:
                 raise RuntimeError("the scheduler is closed")
@@ -206,13 +206,13 @@ class Queue:
             self._changed.notify()
 
     def close(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
         with self._changed:
             self.closed = True
             self._changed.notify()
 
     def wake(self) -> None:
-        """Look at the requests again: one may have been cancelled."""
+        """Check the requests again: one may have been cancelled."""
         with self._changed:
             self._changed.notify()
 
@@ -221,14 +221,14 @@ class Queue:
             return Counts(len(self._owners), len(self._waiting), self._tokens, self.max_tokens)
 
     def requests(self) -> list[Request]:
-        """All that have not ended."""
+        """All unfinished requests."""
         with self._changed:
             running = {request: None for request, _ in self._owners.values()}
             return [*running, *(request for request in self._waiting if request not in running)]
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do, now and later."""
+        """Whether no work is left, now or later."""
         with self._changed:
             return self.closed and not self._waiting and not self._owners
 
@@ -251,11 +251,11 @@ class Queue:
         return taken
 
     def failed(self, text: Text | Search, error: Exception) -> None:
-        """See `Source`: the request of the text fails, the others go on."""
+        """See `Source`: the text's request fails, the others continue."""
         self._owners[text][0].fail(error)
 
     def note(self, text: Text | Search) -> None:
-        """Take note that a text has advanced, or has ended."""
+        """Record that a text has advanced or ended."""
         request, index = self._owners[text]
         request.note(index)
         if text.done:
@@ -264,7 +264,7 @@ class Queue:
         self._to_tell[request] = None
 
     def fail_all(self, error: Exception) -> None:
-        """The requests that run fail."""
+        """Fail the running requests."""
         for request in dict.fromkeys(request for request, _ in self._owners.values()):
             request.fail(error)
             self._to_tell[request] = None
@@ -273,13 +273,13 @@ class Queue:
         self.tell()
 
     def tell(self) -> None:
-        """Tell of the latest pass."""
+        """Notify requests of the latest pass."""
         requests, self._to_tell = self._to_tell, {}
         for request in requests:
             request.tell()
 
     def _remove_over(self) -> list[Request]:
-        """Cut the requests that wait and whose time is over, and remove them."""
+        """End and remove the waiting requests whose time is over."""
         over = []
         for request in list(self._waiting):
             if reason := request.job.options.deadline.reason:
@@ -293,7 +293,7 @@ class Queue:
         return over
 
     def _admit(self, present: Sequence[Text | Search]) -> list[Text | Search]:
-        """The next texts, as far as there is room for them."""
+        """The next texts, as many as fit."""
         places = sum(places_of(text) for text in present)
         tokens = sum(tokens_of(text) for text in present)
         taken: list[Text | Search] = []
@@ -315,10 +315,10 @@ class Queue:
 
 
 def places_of(text: Text | Search) -> int:
-    """How many texts a pass computes for it."""
+    """The number of texts that a pass computes for it."""
     return text.job.options.n_places
 
 
 def tokens_of(text: Text | Search) -> int:
-    """For how many positions it needs room, in all its caches."""
+    """The number of positions it needs, in all its caches."""
     return text.prompt.n_positions

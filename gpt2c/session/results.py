@@ -1,4 +1,4 @@
-"""What could come next, as words and as texts."""
+"""Completions: words and texts that could come next."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class WordSuggestion(NamedTuple):
     Attributes
     ----------
     text : str
-        What it adds to the text: empty where the word is complete as it stands.
+        Its addition to the text: empty if the word is already complete.
     word : str
         The whole word, without the space before it.
     probability : float
-        That the text goes on with it and that it ends there, 0 to 1, given all of the text: the sum over all
-        ways to write it in tokens.
+        That the text continues with it and the word ends there, 0 to 1, given all of the text: the sum over
+        all its spellings in tokens.
     """
 
     text: str
@@ -35,14 +35,14 @@ class Completion(NamedTuple):
     Attributes
     ----------
     text : str
-        What it adds to the text, in whole characters.
+        Its addition to the text, in whole characters.
     probability : float
-        Joint: that the text goes on in this way, given all of it.
+        Joint probability of this continuation, given all of the text.
     probabilities : tuple of float
-        Of the token that completes the word at the end of the text (the sum over the ways to write it), and
-        of every token after it, given those before: their product is ``probability``.
+        For the token that completes the word at the end of the text (the sum over its spellings), and for
+        every token after it, given those before: their product is ``probability``.
     token_ids : tuple of int
-        The tokens from the beginning of that word on, in the most probable way.
+        The tokens from the start of that word on, in the most probable spelling.
     finish_reason : str
         "length", "eos", "deadline" or "cancelled".
     """
@@ -60,9 +60,9 @@ class Ranked(list[Item]):
     Attributes
     ----------
     remaining : float
-        How much of the probability was left unsearched, 0 to 1: nothing that is missing has more.
+        The probability that was left unsearched, 0 to 1: no missing result has more.
     finished : bool
-        False where a deadline ended the search: there may be better ones.
+        False if a deadline ended the search: there may be better results.
     """
 
     def __init__(self, items: Iterable[Item], *, remaining: float, finished: bool) -> None:

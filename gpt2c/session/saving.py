@@ -1,7 +1,7 @@
 """Sessions as files: the text, and keys and values of its tokens, for the same model and arithmetic.
 
-A safetensors file with three arrays of bytes, ``ids``, ``keys`` and ``values``, and what they belong to in
-its metadata.
+A safetensors file with three arrays of bytes, ``ids``, ``keys`` and ``values``, and the identity of the model
+in its metadata.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ FORMAT, VERSION = "gpt2c session", "1"
 
 
 class Saved(NamedTuple):
-    """What a file holds of a session."""
+    """The contents of a session file."""
 
     text: str | list[int]
     special: bool
     ids: np.ndarray
-    """The tokens of which keys and values are held, int32 [any]."""
+    """The tokens whose keys and values are held, int32 [n]."""
     keys: np.ndarray
     values: np.ndarray
-    """As of ``KVCache.state``."""
+    """As from ``KVCache.state``."""
 
 
 def write_session(path: str | os.PathLike[str], model: LoadedModel, saved: Saved) -> None:
-    """What :meth:`Session.save` does."""
+    """See :meth:`Session.save`."""
     arrays = {"ids": saved.ids.view(np.uint8), "keys": saved.keys, "values": saved.values}
     metadata = {
         "format": FORMAT,
@@ -57,21 +57,21 @@ def write_session(path: str | os.PathLike[str], model: LoadedModel, saved: Saved
 
 
 def read_session(path: str | os.PathLike[str], model: LoadedModel) -> Saved:
-    """What a file holds of a session of this model; CheckpointError if it is damaged, or of another one."""
+    """Read a session file of this model; CheckpointError if it is damaged or another model's."""
     with RegularFile(Path(path)) as file:
         tensors, found = read_header_and_metadata(file)
         if found.get("format") != FORMAT or tensors.keys() != {*_ARRAYS}:
             raise CheckpointError(f"{path} is not a session: session.save writes those")
         if found.get("version") != VERSION:
             raise CheckpointError(
-                f"{path} is a session of version {shown(found.get('version'))}, and this gpt2c reads "
+                f"{path} is a session of version {shown(found.get('version'))}, but this gpt2c reads "
                 f"{VERSION}: make a new session of its text"
             )
         for name, value in _needed(model).items():
             if found.get(name) != value:
                 raise CheckpointError(
                     f"{path} is a session of another model or arithmetic: its {name} is "
-                    f"{shown(found.get(name))}, and this model's is {value!r}. Load the model that it was "
+                    f"{shown(found.get(name))}, but this model's is {value!r}. Load the model that it was "
                     "saved with, or make a new session of its text"
                 )
         arrays = {name: np.empty(info.nbytes, np.uint8) for name, info in tensors.items()}
@@ -79,7 +79,7 @@ def read_session(path: str | os.PathLike[str], model: LoadedModel) -> Saved:
             file.read_into(arrays[name].data, info.offset)
     if _checksum(found, arrays) != found.get("sha256"):
         raise CheckpointError(
-            f"{path} is damaged: the checksum of its contents is not the one in its header; make a new "
+            f"{path} is damaged: the checksum of its contents does not match its header; make a new "
             "session of its text"
         )
     text, special = json.loads(found["text"]), json.loads(found["special"])
@@ -87,9 +87,9 @@ def read_session(path: str | os.PathLike[str], model: LoadedModel) -> Saved:
 
 
 def _needed(model: LoadedModel) -> dict[str, str]:
-    """What keys and values depend on besides the tokens."""
+    """Everything besides the tokens that keys and values depend on."""
     digest = model.source_sha256()
-    if not digest:  # the weights came from no file
+    if not digest:  # the weights did not come from a file
         digest = _digest(model.weights.packed.values())
     return {"numerics": model.numerics, "weights": digest, "config": repr(model.config)}
 

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class _Call(NamedTuple):
-    """Anything but texts that is to be computed."""
+    """A call other than generation to compute."""
 
     client: str
     work: Callable[[], Any]
@@ -45,27 +45,26 @@ class _Call(NamedTuple):
 
 
 class Scheduler:
-    """What continues the texts of many requests at once; made by :meth:`gpt2c.GPT2.scheduler`.
+    """Continues the texts of many requests at once; made by :meth:`gpt2c.GPT2.scheduler`.
 
-    A request joins between two passes, and a text that ends makes room for the next. All texts that run
-    advance in one pass; prompts are computed in slices beside them, so that nobody waits for longer than a
-    pass with a slice; but ``heal`` adds passes before a text begins, and with ``overflow="slide"`` what the
-    model still sees is computed at once when the beginning is forgotten. Texts are byte for byte those of
-    ``generate``, whoever else there is. Methods may be called from any thread; those that are awaited, from
-    any event loop.
+    A request joins between two passes, and a text that ends makes room for the next. All running texts
+    advance in one pass; prompts are computed in slices beside them, so no text waits longer than a pass with
+    a slice. (But ``heal`` adds passes before a text starts, and with ``overflow="slide"`` the remaining
+    window is recomputed at once when the start is dropped.) Texts are byte for byte those of ``generate``,
+    whatever else runs. Methods may be called from any thread; coroutines, from any event loop.
 
     Parameters
     ----------
     model : LoadedModel
     max_texts : int
-        How many texts run at once, at most; each beam of a search counts. The others wait.
+        The maximum number of running texts; each beam of a search counts. The others wait.
     max_tokens : int, optional
-        For how many tokens the texts that run have room in their caches, at most: prompts, and
+        The maximum number of tokens that the caches of running texts have room for: prompts, and
         ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
     max_waiting : int
-        How many requests may wait; beyond, only one of each client: for more there is a QueueFullError.
+        The maximum number of waiting requests; beyond it only one per client: others raise QueueFullError.
     slice_tokens : int
-        How many tokens of prompts a pass computes beside the next tokens of the texts that run.
+        The number of prompt tokens that a pass computes beside the next tokens of running texts.
     """
 
     def __init__(
@@ -77,11 +76,11 @@ class Scheduler:
         max_waiting: int = 64,
         slice_tokens: int = 64,
     ) -> None:
-        if not model.config.is_bert:  # of which anything else can be asked
+        if not model.config.is_bert:  # which supports other calls
             model.check_language_model()
         if model.config.add_cross_attention:
             raise ConfigError(
-                f"{model.name} has cross-attention, and the requests of a scheduler bring no output of an "
+                f"{model.name} has cross-attention, but a scheduler's requests have no output of an "
                 "encoder: use generate"
             )
         n_ctx = model.config.n_ctx
@@ -96,16 +95,16 @@ class Scheduler:
         self._turns = Turns()
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="gpt2c-jobs")
         self._waiting: Waiting[_Call] = Waiting(max_waiting)
-        self._calls: list[_Call] = []  # those that wait, and the one that runs
+        self._calls: list[_Call] = []  # the waiting ones, and the running one
         self._lock = threading.Lock()
         self._process = os.getpid()
-        # The passes of all texts: each of these has a deadline of its own, which is looked at between passes.
+        # For the passes of all texts: each text has its own deadline, which is checked between passes.
         self._thread: threading.Thread | None = None
         if not model.config.is_bert:
             self._shared = Job(model, SamplingOptions(deadline=self._in_turns(None, ROWS_PER_CALL)))
             self._thread = threading.Thread(target=self._work, name="gpt2c-scheduler", daemon=True)
             self._thread.start()
-        atexit.register(_close, weakref.ref(self))  # no pass is under way when the interpreter ends
+        atexit.register(_close, weakref.ref(self))  # no pass may run when the interpreter exits
 
     # ---- texts
 
@@ -118,19 +117,19 @@ class Scheduler:
         num_return_sequences: int = 1,
         **options: Unpack[GenerateKwargs],
     ) -> Request:
-        """Let texts be continued; returns at once.
+        """Submit texts to be continued; returns immediately.
 
         Parameters
         ----------
         prompts : str, token ids, or a list of either
         client : str
-            Whose request it is: clients take turns.
+            The owner of the request: clients take turns.
         notify : function, optional
             Called as ``notify(steps)`` in the scheduler's thread, after each pass in which texts of the
-            request have advanced, with a list of `Step`. It should return soon.
+            request have advanced, with a list of `Step`. It should return quickly.
         num_return_sequences : int
         **options
-            As for :meth:`gpt2c.GPT2.generate`, but for edits and names_filter. A deadline counts from now.
+            As for :meth:`gpt2c.GPT2.generate`, except edits and names_filter. A deadline counts from now.
 
         Returns
         -------
@@ -140,9 +139,9 @@ class Scheduler:
         Raises
         ------
         QueueFullError
-            ``max_waiting`` requests are waiting, and one of them is this client's.
+            ``max_waiting`` requests are waiting, one of them this client's.
         ContextLengthError, ValueError, TypeError
-            As from ``generate``; or a text needs more room than the scheduler has at all.
+            As from ``generate``; or a text needs more room than the scheduler has in total.
         """
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
@@ -169,7 +168,7 @@ class Scheduler:
         num_return_sequences: int = 1,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """What :meth:`gpt2c.GPT2.generate` gives. Cancelling the task ends the texts."""
+        """The result of :meth:`gpt2c.GPT2.generate`. Cancelling the task ends the texts."""
         request = self.submit(prompts, client=client, num_return_sequences=num_return_sequences, **options)
         try:
             results = await asyncio.wrap_future(request.future)
@@ -182,14 +181,14 @@ class Scheduler:
     async def stream(
         self, prompt: Prompt, *, client: str = "", **options: Unpack[GenerateKwargs]
     ) -> AsyncIterator[str]:
-        """The pieces of a continuation as they come, as of :meth:`gpt2c.GPT2.stream`.
+        """The pieces of a continuation as they are generated, as from :meth:`gpt2c.GPT2.stream`.
 
-        Leaving the loop before the end, and ``aclose()``, end the text.
+        Leaving the loop early, or ``aclose()``, ends the text.
         """
         if separate(prompt)[0]:
             raise TypeError("stream continues one prompt: use generate for several")
         if options.get("num_beams", 1) != 1:
-            raise ValueError("stream cannot tell the text of a beam search before its end: use generate")
+            raise ValueError("stream cannot show the text of a beam search before it ends: use generate")
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[list[Step] | None] = asyncio.Queue()
 
@@ -217,18 +216,18 @@ class Scheduler:
         deadline: float | Deadline | None = None,
         **options: Any,
     ) -> Future[Result]:
-        """Let something else be computed beside the texts: in slices, which take turns with their passes.
+        """Compute something else beside the texts: in slices, which take turns with their passes.
 
         Parameters
         ----------
         function
             Takes ``deadline=``: ``model.score``, ``embed``, ``suggest``, the methods of a session …
         *args, **options
-            What it is called with.
+            Its arguments.
         client : str
-            Whose call it is: clients take turns.
+            The owner of the call: clients take turns.
         deadline : float or Deadline, optional
-            It counts from now; cancelling it ends the work.
+            Counts from now; cancelling it ends the work.
 
         Returns
         -------
@@ -237,7 +236,7 @@ class Scheduler:
         Raises
         ------
         QueueFullError
-            ``max_waiting`` others are waiting, and one of them is this client's.
+            ``max_waiting`` others are waiting, one of them this client's.
         """
         limit = self._in_turns(deadline, self._slice)
         limit.begin()
@@ -247,7 +246,7 @@ class Scheduler:
                 raise RuntimeError("the scheduler is closed")
             self._waiting.put(client, call)
             self._calls.append(call)
-            self._jobs.submit(self._run_next)  # which need not be this one
+            self._jobs.submit(self._run_next)  # not necessarily this one
         call.future.add_done_callback(lambda _: self._ended(call))
         return call.future
 
@@ -280,7 +279,7 @@ class Scheduler:
             result = call.work()
         except BaseException as error:
             call.future.set_exception(error)
-            del call  # which the error's traceback would keep
+            del call  # otherwise the error's traceback would keep it alive
         else:
             call.future.set_result(result)
 
@@ -288,20 +287,20 @@ class Scheduler:
         with self._lock:
             self._calls.remove(call)
             waited = self._waiting.discard(call.client, call)
-        if waited:  # it was cancelled, which those who wait for the future are to know
+        if waited:  # it was cancelled: notify those who wait for the future
             call.future.set_running_or_notify_cancel()
 
     # ---- the scheduler itself
 
     @property
     def counts(self) -> Counts:
-        """How many texts run, how many requests and calls wait, and how much room is taken."""
+        """The running texts, the waiting requests and calls, and the room in use."""
         counts = self._queue.counts()
         with self._lock:
             return counts._replace(waiting=counts.waiting + len(self._waiting))
 
     def close(self, drain: float = 0.0) -> None:
-        """Take no more requests, give those that there are ``drain`` seconds, and cancel the others."""
+        """Accept no more requests, give the present ones ``drain`` seconds, then cancel the rest."""
         self._queue.close()
         end = perf_counter() + drain
         while (self._calls or not self._queue.finished) and perf_counter() < end:
@@ -335,18 +334,18 @@ class Scheduler:
             try:
                 for text in advance(self._shared, queue, self._slice):
                     queue.note(text)
-            except Exception as error:  # of the engine: memory, for instance
+            except Exception as error:  # from the engine: out of memory, for instance
                 queue.fail_all(error)
         queue.tell()
 
     def _in_turns(self, deadline: float | Deadline | None, rows: int) -> Deadline:
-        """A deadline of one piece of work, whose passes take turns with all others."""
+        """A deadline for one piece of work, whose passes take turns with all others."""
         own = PartDeadline(Deadline.of(deadline))
         own.turns, own.turn_rows = self._turns, rows
         return own
 
     def _costs(self, options: SamplingOptions) -> Any:
-        """What passes cost, where tokens are guessed: known for all texts together."""
+        """The cost of passes, for guessing tokens: measured for all texts together."""
         if options.draft is None:
             return None
         if self._shared.costs is None:

@@ -1,4 +1,4 @@
-"""A text that changes as someone writes it, and the keys and values of what has stayed the same."""
+"""A text that changes as a user writes it, and the keys and values of its unchanged part."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _NO_IDS = np.empty(0, np.int32)
-_STEP = 256  # tokens that a cache has room for at least
+_STEP = 256  # minimum room of a cache, in tokens
 
 
 class Session:
-    """A text and what the model has computed of it; made by :meth:`gpt2c.GPT2.session`.
+    """A text with its computed keys and values; made by :meth:`gpt2c.GPT2.session`.
 
-    The text may be changed in any way. What is asked for next computes the tokens after the longest beginning
-    that the text has in common with the one before, and no others. Results are byte for byte those of the
-    model's methods for the same text. One thread at a time may use a session; others need a :meth:`fork`.
+    The text may be changed in any way. The next call computes only the tokens after the longest common prefix
+    with the previous text. Results are byte for byte those of the model's methods for the same text. Only one
+    thread at a time may use a session; others need a :meth:`fork`.
 
     Attributes
     ----------
     model : LoadedModel
     special : bool
-        Whether special tokens such as ``<|endoftext|>`` are recognised in the text.
+        Whether special tokens such as ``<|endoftext|>`` are recognized in the text.
     is_text : bool
-        Whether a string was set, and not token ids.
+        Whether the text was set as a string, not as token ids.
     n_reused, n_computed : int
-        Of the latest call: how many tokens of the text it had no need to compute, and how many it computed.
+        Tokens of the text that the latest call reused, and computed.
     """
 
     borrowed = True
@@ -62,8 +62,8 @@ class Session:
         self.model, self.special = model, check_flag("special", special)
         self.n_reused = self.n_computed = 0
         self._cache: KVCache = model.new_cache(min(_STEP, model.config.n_ctx))
-        self._held: np.ndarray = _NO_IDS  # the tokens that it holds
-        self._logits: np.ndarray | None = None  # after them, if they are known
+        self._held: np.ndarray = _NO_IDS  # the tokens that the cache holds
+        self._logits: np.ndarray | None = None  # after them, if known
         self._text, self._ids = "", _NO_IDS
         self.is_text = True
         if isinstance(text, str):
@@ -73,21 +73,21 @@ class Session:
 
     @property
     def text(self) -> str:
-        """The text; may be set, also with ``+=``. Where token ids were set, theirs."""
+        """The text; may be set, also with ``+=``. If token ids were set, their text."""
         return self._text
 
     @text.setter
     def text(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(
-                f"session.text must be a str; got {type(text).__name__} (token ids: session.token_ids)"
+                f"session.text must be a str, not {type(text).__name__} (token ids: session.token_ids)"
             )
         ids = self.model.encode([text], special=self.special)[0]
-        self._ids, self._text, self.is_text = ids, text, True  # at once: an interrupt may come before
+        self._ids, self._text, self.is_text = ids, text, True  # atomically: an interrupt may come in between
 
     @property
     def token_ids(self) -> list[int]:
-        """The tokens of the text, with what the tokenizer puts before it; may be set."""
+        """The tokens of the text, including the tokenizer's prefix; may be set."""
         ids: list[int] = self._ids.tolist()
         return ids
 
@@ -95,17 +95,17 @@ class Session:
     def token_ids(self, ids: Any) -> None:
         if isinstance(ids, str):
             raise TypeError("session.token_ids takes token ids; set session.text to a string")
-        ids = self.model.encode([ids])[0].copy()  # their owner may change them
+        ids = self.model.encode([ids])[0].copy()  # the caller may change them
         text = self.model.tokenizer.decode(ids) if self.model.has_tokenizer else ""
         self._ids, self._text, self.is_text = ids, text, False
 
     def following(self, model: LoadedModel, prompt: Any) -> Session:
         """The session itself, with this prompt as its text, for a method of ``model``."""
         if model is not self.model:
-            raise ValueError(f"the session is one of {self.model.name}, another model than {model.name}")
+            raise ValueError(f"the session belongs to another model, {self.model.name}, not to {model.name}")
         several, [first, *others] = separate(prompt)
         if several or others:
-            raise ValueError(f"a session has one text, but got a list of {1 + len(others)} prompts")
+            raise ValueError(f"a session takes one prompt, not a list of {1 + len(others)}")
         if isinstance(first, str):
             self.text = first
         else:
@@ -124,7 +124,7 @@ class Session:
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text stays as it is."""
+        """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text does not change."""
         prompt = self._prompt(options)
         return loop.generate(
             self.model,
@@ -146,14 +146,14 @@ class Session:
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
     ) -> list[Suggestion]:
-        """The ``k`` most probable next tokens, as of :meth:`gpt2c.GPT2.suggest`."""
+        """The ``k`` most probable next tokens, as from :meth:`gpt2c.GPT2.suggest`."""
         found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
 
     def score(self, continuation: Prompt, **options: Unpack[ScoreKwargs]) -> Score:
-        """How probable a continuation of the text is, as of :meth:`gpt2c.GPT2.score` for the pair.
+        """The score of a continuation of the text, as from :meth:`gpt2c.GPT2.score` for the pair.
 
-        Nothing stands before the text, unless ``bos`` says so; then nothing that is held can be used.
+        No token precedes the text, unless ``bos`` adds one; then nothing held can be reused.
         """
         options.setdefault("bos", False)
         pairs: list[Item] = [(self._ids, continuation)]
@@ -163,7 +163,7 @@ class Session:
     def suggest_words(
         self, k: int = 5, *, deadline: float | Deadline | None = None
     ) -> Ranked[WordSuggestion]:
-        """The ``k`` most probable words that the last word of the text may become, or that follow it."""
+        """The ``k`` most probable words that complete the last word of the text, or that follow it."""
         from .words import LONGEST, suggest_words
 
         k = check_integer("k", k, 1, self.model.n_text_tokens, note=", the size of the vocabulary")
@@ -178,15 +178,15 @@ class Session:
         Parameters
         ----------
         n : int
-            How many texts are wanted; the search has as many beams.
+            The number of texts wanted, and of beams.
         max_new_tokens : int
-            How many tokens each has, the one that completes the last word of the text included.
+            The number of tokens of each, including the one that completes the last word of the text.
         deadline : float or Deadline, optional
-            When it passes, the texts are as long as they have become; ``.finished`` is False then.
+            When it passes, the texts so far are returned, with ``.finished`` False.
         """
         from .completion import complete
 
-        n = check_integer("n", n, 1, 1024, note=", each with a cache of its own")
+        n = check_integer("n", n, 1, 1024, note=", each with its own cache")
         half = self.model.config.n_ctx // 2
         most = check_integer("max_new_tokens", max_new_tokens, 1, half, note=", half of the context")
         context, typed = self.unfinished(most)
@@ -196,23 +196,23 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session into a file, which :meth:`gpt2c.GPT2.open_session` opens with the same model.
 
-        The file has the text, and what was computed of it; it appears once it is complete.
+        The file has the text and its keys and values; it appears when complete.
         """
         from .saving import Saved, write_session
 
         if self.model.cross is not None:
             raise ValueError(
-                "a session of a model with cross-attention cannot be saved: the file would lack what the "
-                "model was given; keep that and the text, and make a new session of model.given(states)"
+                "a session of a model with cross-attention cannot be saved: the file would lack the "
+                "encoder's output; keep that and the text, and make a new session of model.given(states)"
             )
-        if len(self._cache) > len(self._held):  # a call was interrupted before it was noted
+        if len(self._cache) > len(self._held):  # a call was interrupted before it was recorded
             self._cache.truncate(len(self._held))
         text = self._text if self.is_text else self.token_ids
         write_session(path, self.model, Saved(text, self.special, self._held, *self._cache.state()))
 
     @classmethod
     def open(cls, model: LoadedModel, path: str | os.PathLike[str]) -> Session:
-        """What :meth:`gpt2c.GPT2.open_session` does."""
+        """See :meth:`gpt2c.GPT2.open_session`."""
         from .saving import read_session
 
         saved = read_session(path, model)
@@ -223,54 +223,54 @@ class Session:
         return session
 
     def fork(self) -> Session:
-        """Another session with the same text, which goes its own way from here on."""
+        """An independent session with the same text."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _cache=self._cache.fork())
         other.n_reused = other.n_computed = 0
         return other
 
     def _prompt(self, options: GenerateKwargs) -> Prompt:
-        """The text as a prompt: its tokens, or where its last word is healed, what was written."""
+        """The text as a prompt: its tokens, or, if its last word is healed, the text itself."""
         options["special"] = self.special
         return self._text if self.is_text and options.get("heal") else self._ids
 
     def __reduce__(self) -> NoReturn:
-        """A TypeError, for pickles and copies: they would share the cache, or hold all of it."""
+        """A TypeError for pickling and copying, which would share or include the cache."""
         raise TypeError(
-            "a session is neither copied nor pickled: session.fork() gives another one, and "
+            "a session cannot be copied or pickled: session.fork() gives another one, and "
             "session.save(path) writes a file for model.open_session(path)"
         )
 
     # ---- for completion
 
     def unfinished(self, room: int) -> tuple[np.ndarray, bytes]:
-        """The tokens before what the end of the text may yet become, and the bytes of that.
+        """The tokens before the text's unfinished end, and the bytes of that end.
 
-        Of a long text they are its latest part, so that there is room for as many tokens more.
+        Of a long text only the latest part, so that there is room for as many more tokens.
         """
         n, typed = self._split()
-        # Something has to stand before the first token.
+        # Something must precede the first token.
         context = self._ids[:n] if n else np.array(self.model.start_ids, np.int32)
         if not typed and drops_space(self.model, context):
-            typed = b" "  # that of the first word, which is not shown
+            typed = b" "  # the space of the first word, which is not shown
         n_ctx = self.model.config.n_ctx
         most = max(1, n_ctx - room - len(typed))
-        if len(context) > most:  # the beginning moves in strides, so that what is kept can be used again
+        if len(context) > most:  # the start moves in strides, so that the cache can be reused
             stride = max(1, most // 2)
             context = context[-((most - len(context)) // stride) * stride :]
         return context, typed
 
     def _split(self) -> tuple[int, bytes]:
-        """Where in the tokens the last word begins, and the bytes of that."""
+        """The index of the token at which the last word starts, and its bytes."""
         return split_last(self.model, self._ids, self._text if self.is_text else "")
 
     def rows(self, ids: np.ndarray, deadline: Deadline) -> Rows:
-        """What the model says after paths from the first tokens of the text."""
+        """The model's predictions after paths from the first tokens of the text."""
         last = self._ids[self._split()[0] :][: self.model.config.n_ctx - len(ids) + 1]
         own = last[:-1].tolist()
         if self._logits is not None and np.array_equal(self._held, ids):
             return Rows(self.model, self._cache, [self._logits], deadline, own)
-        # In the same pass, the last word as the text has it: that is mostly the likeliest way to write it.
+        # In the same pass, the last word's own tokens: usually its likeliest spelling.
         cache = self.begin(self.model, ids, len(ids) + len(last))
         found = _engine.forward(
             self.model.weights,
@@ -292,16 +292,17 @@ class Session:
             self._cache = self._cache.fork(self._room(capacity))
         elif self._cache.branches:  # a stream reads it; what it has is not lost
             self._cache = self._cache.fork()
-        # In this order, as an interrupt may come between: the cache may hold more than is noted, never less.
+        # In this order, as an interrupt may come between: the cache may hold more than is recorded, never
+        # less.
         self._held, self._logits = self._held[:n], None
         self._cache.truncate(n)
         self.n_reused, self.n_computed = n, len(ids) - n
         return self._cache
 
     def _room(self, n_tokens: int) -> int:
-        """For how many tokens a cache is made that has to hold so many: it does not grow with every token."""
+        """The capacity of a cache for ``n`` tokens: it does not grow with every token."""
         return min(max(n_tokens + n_tokens // 2, _STEP), self.model.config.n_ctx)
 
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
-        """What the session's cache holds."""
+        """Record the contents of the session's cache."""
         self._held = ids

@@ -1,4 +1,4 @@
-"""Whole words that a text could go on with, and their probabilities."""
+"""Whole words that could continue a text, and their probabilities."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST", "suggest_words"]
 
-CANDIDATES = 64  # ways, and tokens after a path, that are looked at
-ENOUGH = 1e-2  # of the probability may be left, if fewer words were found than are wanted
-IGNORED = 1e-4  # paths with less of the probability are not followed
-FOLLOWED = 20  # paths, the most probable of those that are known at the time
+CANDIDATES = 64  # ways, and tokens after a path, to consider
+ENOUGH = 1e-2  # of the probability may remain, if fewer words were found than wanted
+IGNORED = 1e-4  # less probable paths are not followed
+FOLLOWED = 20  # paths to follow, the most probable ones known at the time
 LONGEST = 32  # tokens of a word
-SURE = 0.1  # of the last word's probability: what is less probable is not followed
+SURE = 0.1  # of the last word's probability: less probable paths are not followed
 
 
 def suggest_words(
@@ -40,9 +40,9 @@ def suggest_words(
     ----------
     model : LoadedModel
     typed : bytes
-        What the last word has until now.
+        The last word so far.
     rows : function
-        Gives what the model says after the tokens before that word, if it is not too late.
+        Returns the model's predictions after the tokens before that word, unless time is up.
     k : int
     deadline : Deadline
     """
@@ -56,12 +56,12 @@ def suggest_words(
 
 
 def _complete(data: bytes) -> str:
-    """The text of bytes, but for a character that is not complete. UnicodeDecodeError if there is none."""
+    """The text of bytes, without an incomplete character. UnicodeDecodeError if they are not UTF-8."""
     return codecs.utf_8_decode(data, "strict", False)[0]
 
 
 class _Search:
-    """Paths are followed, the most probable first, until their words end."""
+    """Follow paths, the most probable first, until their words end."""
 
     def __init__(self, model: LoadedModel, typed: bytes, k: int) -> None:
         self.model, self.typed, self.k = model, typed, k
@@ -73,7 +73,7 @@ class _Search:
         self.longest = LONGEST
 
     def run(self, rows: Rows) -> None:
-        self.longest = min(LONGEST, rows.room + 1)  # the last token of a path is not computed with
+        self.longest = min(LONGEST, rows.room + 1)  # the last token of a path is not computed
         covers = CoverSearch(rows, self.typed)
         followed = n_known = 0
         while True:
@@ -112,30 +112,30 @@ class _Search:
         for data, mass in ranked:
             word = data.decode("utf-8")
             added = word[self.n_typed :]
-            if added[:1].isspace():  # it follows what was typed
+            if added[:1].isspace():  # it follows the typed text
                 word = added
             suggestions.append(WordSuggestion(added, word.strip(), mass / self.total))
         return Ranked(suggestions, remaining=max(0.0, self.left) / self.total, finished=finished)
 
     def _is_settled(self) -> bool:
-        """Whether what is left can hardly change the ranking."""
+        """Whether the rest can hardly change the ranking."""
         if len(self.found) < self.k:
             return False
         last = heapq.nlargest(self.k, self.found.values())[-1]
         return -self.frontier[0][0] <= SURE * last
 
     def _end(self, data: bytes) -> int | None:
-        """Where the word ends, in bytes, of which what is typed is the beginning and ``data`` is more."""
+        """The end of the word, in bytes, which starts with the typed text and continues with ``data``."""
         text = _complete(data)
         end = end_of_word(text, self.n_typed)
         return None if end is None else len(text[:end].encode("utf-8"))
 
     def _add(self, path: Path) -> None:
-        """Take a path that may have come to the end of its word."""
+        """Handle a path that may have reached the end of its word."""
         try:
             end = self._end(path.data)
         except UnicodeDecodeError:
-            return  # no text
+            return  # not text
         if end is None and len(path.tokens) < self.longest:
             heapq.heappush(self.frontier, (-path.mass, path.tokens, path.data))
         elif end is not None:
@@ -146,7 +146,7 @@ class _Search:
         self.mass += mass
 
     def _follow(self, path: Path, p: np.ndarray) -> None:
-        """Go on from a path by the probabilities of its next token."""
+        """Continue a path by the probabilities of its next token."""
         text = _complete(path.data)
         last = text[-1:] if len(text.encode("utf-8")) == len(path.data) else ""
         goes_on = None
@@ -155,7 +155,7 @@ class _Search:
         elif last and len(text) > self.n_typed and not last.isspace() and last not in APOSTROPHES:
             goes_on = self.spelling.in_marks
         if goes_on is not None:
-            # What does not go on with the word ends it.
+            # Tokens that do not continue the word end it.
             p = p[: len(goes_on)] * goes_on
             self._find(path.data, path.mass * (1 - float(p.sum(dtype=np.float64))))
         for token in _engine.top(p[: self.model.n_text_tokens], CANDIDATES).tolist():

@@ -6,7 +6,7 @@ package, and `as_tokenizer` takes any other object with ``encode`` and ``decode`
 
 load.py finds a tokenizer, files.py reads its files, vocabulary.py compiles what they describe, bpe.py runs
 it, foreign.py wraps objects of other libraries, writing.py turns tokens that arrive one by one into text.
-saving.py writes a tokenizer's files, with describing.py for those that are not there.
+saving.py writes a tokenizer's files, and describing.py composes those that do not exist.
 """
 
 from .base import Tokenizer

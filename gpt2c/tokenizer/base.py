@@ -34,26 +34,26 @@ class Tokenizer:
     kind : str
         What it is and which library runs it, for display.
     n_vocab : int
-        The largest token id + 1, special tokens included (ids below it may be missing); 2**31 - 1 for a
+        The largest token id + 1, special tokens included (smaller ids may be missing); 2**31 - 1 for a
         wrapped object that does not report it.
     special_tokens : dict of str to int
         The tokens with a meaning beyond their text, such as ``<|endoftext|>``, and their ids.
     prefix, suffix : tuple of int
         The ids that the model's files put before and after a whole text (``add_bos_token``, a
-        post-processor). `encode` gives neither: prompts and scored texts begin with the prefix, and the
-        suffix, which would end a text that is to go on, is left out.
+        post-processor). `encode` returns neither: prompts and scored texts start with the prefix, and the
+        suffix, which would end a text that is to be continued, is left out.
     bos_token_id, eos_token_id : int or None
         The special tokens that the tokenizer's files, or the wrapped object, name as the beginning and the
         end of a text.
     mask_id : int or None
-        The one that they name as the mask, which stands for a token that a BERT is to predict.
+        The mask token, if named: it marks a token for a BERT to predict.
     chat_template : str or None
-        How a dialogue is written as one text: a template of Jinja, from the tokenizer's files.
+        The Jinja template that writes a dialogue as one text, from the tokenizer's files.
     source : Path or None
-        The directory, or the file in one, that it was read from.
+        The directory, or the file, that it was read from.
     takes_bos : bool
         Whether the setting ``add_bos_token`` would put the bos token before every text: beside vocab.json and
-        merges.txt it does, beside a tokenizer.json it does nothing.
+        merges.txt it does; beside a tokenizer.json it has no effect.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Tokenizer:
 
     @property
     def between(self) -> tuple[int, ...]:
-        """The ids between the two texts of a pair: those after a text; in RoBERTa's family ``</s>`` twice."""
+        """The ids between the two texts of a pair: the suffix; in RoBERTa's family ``</s>`` twice."""
         doubled = self.special_tokens.get("</s>") in self.suffix
         return self.suffix * (1 + doubled)
 
@@ -83,23 +83,23 @@ class Tokenizer:
         text : str
             Any text; an empty one has no tokens. Lone surrogates are refused: they are not Unicode text.
         special : bool, default False
-            Whether ``<|endoftext|>`` and other special tokens are recognised in the text. By default they
+            Whether ``<|endoftext|>`` and other special tokens are recognized in the text. By default they
             are ordinary text, so that a text cannot inject them.
         continued : bool, default False
-            Whether the text goes on behind another one: then no space is put before it, as some tokenizers
-            do with a whole text.
+            Whether the text continues another one: then no space is put before it, as some tokenizers do
+            with a whole text.
 
         Raises
         ------
         TypeError
             ``text`` is not a str.
         TokenizerError
-            The text cannot be encoded, or it needs a token that the model does not have.
+            The text cannot be encoded, or needs a token that the model lacks.
         """
         raise NotImplementedError
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token; perhaps a part of a UTF-8 character. Empty for an id without a token.
+        """The bytes of one token, possibly part of a UTF-8 character. Empty for an id without a token.
 
         Raises
         ------
@@ -109,48 +109,48 @@ class Tokenizer:
         raise NotImplementedError
 
     def bytes_inside(self, token_id: int) -> bytes:
-        """The bytes that a token adds behind others: with a space that decoding puts before it there.
+        """The bytes that a token adds after others, including a space that decoding puts before it.
 
-        Empty for an id without a token, and for the token of what the vocabulary cannot write.
+        Empty for an id without a token, and for the unknown token.
 
         Raises
         ------
         TokenizerError
-            What it adds is not known, or depends on its neighbours: words cannot be completed then.
+            These bytes are unknown or depend on the neighbouring tokens: words cannot be completed.
         """
         return self.token_bytes(token_id)
 
     def begins_word(self, token_id: int) -> bool:
-        """Whether a token begins a word: with white space, or by the rules of the vocabulary."""
+        """Whether a token starts a word: with white space, or by the rules of the vocabulary."""
         return self.token_bytes(token_id).decode("utf-8", "replace")[:1].isspace()
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids (list, tuple, one-dimensional array). What is not UTF-8 becomes U+FFFD."""
+        """The text of token ids (list, tuple, one-dimensional array). Invalid UTF-8 becomes U+FFFD."""
         return b"".join(map(self.token_bytes, id_list(ids))).decode("utf-8", "replace")
 
     def decoder(self, before: Iterable[int] = ()) -> StreamDecoder:
-        """A new decoder for a text that arrives token by token, behind the token ids ``before``."""
+        """A new decoder for a text that arrives token by token, after the token ids ``before``."""
         return StreamDecoder(self.token_bytes, id_list(before))
 
     def offsets(
         self, text: str, ids: Iterable[int], *, special: bool = False
     ) -> list[tuple[int, int]] | None:
-        """Where the tokens of a text stand in it.
+        """The position of each token in a text.
 
         Parameters
         ----------
         text : str
         ids : iterable of int
-            Its tokens: ``encode(text)``, the first of these, or any ids with ``decode(ids) == text``.
+            Its tokens: ``encode(text)``, the first few of these, or any ids with ``decode(ids) == text``.
         special : bool, default False
-            Whether special tokens were recognised in the text.
+            Whether special tokens were recognized in the text.
 
         Returns
         -------
         list of (start, end), or None
-            ``text[start:end]`` is the smallest piece of the text, in whole characters, that holds the token's
-            bytes: tokens that share a character overlap there. None where it is not known: the ids do not
-            spell the text, or a wrapped object changes it.
+            ``text[start:end]`` is the shortest piece of the text, in whole characters, that contains the
+            token's bytes: tokens that share a character overlap. None if the positions are unknown: the ids
+            do not spell the text, or a wrapped object changes it.
         """
         pieces = self._pieces(text, id_list(ids), special)
         data = b"".join(pieces)
@@ -176,11 +176,11 @@ class Tokenizer:
         return found
 
     def _packed_vocabulary(self) -> dict[str, Any] | None:
-        """What `packed` has but for the mask and the chat template."""
+        """`packed` without the mask and the chat template."""
         return None
 
     def described(self) -> dict[str, Any] | None:
-        """The content of a tokenizer.json that does the same; None if there can be none."""
+        """The content of an equivalent tokenizer.json; None if none can exist."""
         return None
 
     def __repr__(self) -> str:
@@ -197,30 +197,30 @@ class StreamDecoder:
     ----------
     token_bytes : function of a token id
     before : list of int
-        The tokens that stand before the text.
+        The tokens before the text.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], before: Sequence[int] = ()) -> None:
         self._token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         data, at = b"", len(before)
-        while at and len(data) < 3:  # a character that was begun has no more bytes
+        while at and len(data) < 3:  # an incomplete character has no more bytes
             at -= 1
             data = token_bytes(before[at]) + data
         self._utf8.decode(data)
-        # A character that was begun there counts as one U+FFFD there.
+        # A character left incomplete in them counts as one U+FFFD.
         self._shown = len(self._utf8.getstate()[0].decode("utf-8", "replace"))
 
     def push(self, token_id: int) -> str:
-        """Add a token; returns the text that it completes, often all of its own."""
+        """Add a token; returns the text that it completes, usually its own."""
         return self._new(self._utf8.decode(self._token_bytes(token_id)))
 
     def flush(self) -> str:
-        """End the text; returns U+FFFD if it ends inside a character. A new text may begin after this."""
+        """End the text; returns U+FFFD if it ends inside a character. A new text may start after this."""
         return self._new(self._utf8.decode(b"", True))
 
     def alone(self, token_id: int) -> str:
-        """The text that one token would add, if the text ended with it; nothing is added."""
+        """The text that a token would add if the text ended with it; the state does not change."""
         data = self._utf8.getstate()[0] + self._token_bytes(token_id)
         return data.decode("utf-8", "replace")[self._shown :]
 
@@ -250,8 +250,8 @@ def check_text(text: Any) -> None:
 def check_size(name: str, n_vocab: int, n_ids: int) -> None:
     """Raise unless a vocabulary of ``n_vocab`` ids, added tokens aside, can be that of a model of ``n_ids``.
 
-    Some models lack rows for a few tokens of the vocabulary, or for tokens that were added to it or that the
-    class of the tokenizer adds by itself: such a token is refused where a text needs it (`check_id`).
+    Some models lack rows for a few tokens of the vocabulary, or for tokens added to it, by its files or by
+    the tokenizer's class: such a token is refused when a text needs it (`check_id`).
     """
     if n_vocab > n_ids and 20 * (n_vocab - n_ids) > n_vocab:
         raise TokenizerError(
@@ -261,7 +261,7 @@ def check_size(name: str, n_vocab: int, n_ids: int) -> None:
 
 
 def check_id(index: int, text: str, n_ids: int) -> None:
-    """Raise if the model does not have the id of a token that a text needs."""
+    """Raise if the model lacks the id of a token that a text needs."""
     if index >= n_ids:
         raise TokenizerError(
             f"the token {shown(text)} has the id {index}, but the model's end at {n_ids - 1}: its embedding "
@@ -270,7 +270,7 @@ def check_id(index: int, text: str, n_ids: int) -> None:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a library failed, and nobody interrupted it: Rust's PanicException is not an Exception."""
+    """Whether a library failed rather than being interrupted: Rust's PanicException is not an Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -288,18 +288,16 @@ def id_list(ids: Any) -> list[int]:
             raise TypeError
         return [operator.index(value) for value in values]
     except TypeError:
-        raise TypeError(
-            f"token ids must be a flat list or array of whole numbers, not {shown(ids)}"
-        ) from None
+        raise TypeError(f"token ids must be a flat list or array of integers, not {shown(ids)}") from None
 
 
 def _spells(data: bytes, text: str) -> bool:
-    """Whether the bytes are those of the text, or of a beginning of it that may end inside a character."""
+    """Whether the bytes are a prefix of the text's, which may end inside a character."""
     return data.decode("utf-8", "replace") == text or text.encode("utf-8").startswith(data)
 
 
 def _begins_character(data: bytes) -> np.ndarray:
-    """Where ``data.decode("utf-8", "replace")`` has the first byte of a character; bool [len(data)]."""
+    """Whether a byte starts a character of ``data.decode("utf-8", "replace")``; bool [len(data)]."""
     begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
     view, at = memoryview(data), 0
     while True:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-import tiktoken  # here, not when first needed: importing it fails once the main thread has ended
+import tiktoken  # here, not on first use: importing it fails once the main thread has ended
 
 from ..errors import TokenizerError
 from .base import Tokenizer, check_id, check_known, check_size, check_text, id_list, is_failure
@@ -20,7 +20,7 @@ __all__ = ["SEPARATOR", "BPETokenizer"]
 SEPARATOR = "\u0100"
 
 # tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
-# _without_long_runs. White space is what they call \s: Unicode's White_Space, which is not quite Python's.
+# _without_long_runs. White space is their \s: Unicode's White_Space, which differs from Python's.
 _LONG_RUN = 20_000
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACES = "".join(filter(re.compile(f"[{_WHITE}]").match, map(chr, range(0x3001))))
@@ -36,13 +36,13 @@ class BPETokenizer(Tokenizer):
     name, kind : str
         See `Tokenizer`.
     n_ids : int, optional
-        How many ids the model has, if that is not the size of the vocabulary. `encode` gives no id that the
-        model lacks; `decode` takes every id that it has.
+        The number of ids that the model has, if it is not the size of the vocabulary. `encode` never returns
+        an id that the model lacks; `decode` takes every id that it has.
 
     Raises
     ------
     TokenizerError
-        The vocabulary is another model's.
+        The vocabulary belongs to another model.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, name: str, kind: str, n_ids: int | None = None) -> None:
@@ -86,7 +86,7 @@ class BPETokenizer(Tokenizer):
         if 0 <= index < self.n_vocab:
             return self._tokens[index]
         check_known(index, max(self.n_vocab, self._n_ids))
-        return b""  # a row that only pads the model's embedding
+        return b""  # a padding row of the model's embedding
 
     token_bytes.__doc__ = Tokenizer.token_bytes.__doc__
 
@@ -146,7 +146,7 @@ class BPETokenizer(Tokenizer):
     def _cut_out(self, pattern: re.Pattern[str], piece: str | int, special: bool) -> Iterator[str | int]:
         """The parts of a text between the matches of a pattern, and the matches as ids.
 
-        A special token that is ordinary text is passed over as a whole, as the tokenizers library does.
+        A special token read as ordinary text is skipped as a whole, as in the tokenizers library.
         """
         if isinstance(piece, int):
             yield piece
@@ -168,7 +168,7 @@ class BPETokenizer(Tokenizer):
             yield plain
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        """Ranks of a text's tokens."""
+        """The ranks of a text's tokens."""
         try:
             return self._tiktoken.encode_ordinary(text)
         except BaseException as error:
@@ -182,7 +182,7 @@ class BPETokenizer(Tokenizer):
 
 
 def _patterns(added: list[AddedToken]) -> list[re.Pattern[str]]:
-    """Patterns that cut added tokens out of a text, for use in turn; of several matches the longest wins."""
+    """Patterns that cut added tokens out of a text, to apply in turn; the longest match wins."""
     groups = ([token.text for token in added if token.late == late] for late in (False, True))
     ordered = (sorted(group, key=len, reverse=True) for group in groups if group)
     return [re.compile(f"({'|'.join(map(re.escape, group))})") for group in ordered]
@@ -191,9 +191,9 @@ def _patterns(added: list[AddedToken]) -> list[re.Pattern[str]]:
 def _without_long_runs(text: str) -> Iterator[str]:
     """Cut a text where GPT-2's rule cuts very long runs of white space anyway: before a run's last character.
 
-    If something follows a run, the rule makes its last character the beginning of that, or a piece of its
-    own, and all before it one piece. A run at the end of a text is one piece, too; so both parts of the text
-    are split as they are within the whole.
+    If something follows a run, the rule gives its last character to what follows, or makes it a piece of its
+    own, and makes one piece of all before it. A run at the end of a text is one piece, too; so both parts of
+    the text are split as they are within the whole.
     """
     half = _LONG_RUN // 2  # every long run contains one of these windows
     if not any(text[at : at + half].isspace() for at in range(0, len(text) - half + 1, half)):

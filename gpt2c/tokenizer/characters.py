@@ -17,13 +17,13 @@ class CharacterTokenizer(Tokenizer):
     Parameters
     ----------
     characters : sequence of str
-        By their ids.
+        In order of their ids.
     name : str
 
     Raises
     ------
     TokenizerError
-        One of them is no single character, or is there twice.
+        One of them is not a single character, or occurs twice.
     """
 
     kind = "characters"
@@ -37,10 +37,10 @@ class CharacterTokenizer(Tokenizer):
         self._characters = [character.encode() for character in characters]
         self._ids = {character: index for index, character in enumerate(characters)}
         if len(self._ids) != len(characters):
-            raise TokenizerError(f"{name}: a character is there twice")
+            raise TokenizerError(f"{name}: a character occurs twice")
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
-        """See `Tokenizer`; a character that is not known is an error."""
+        """See `Tokenizer`; an unknown character is an error."""
         check_text(text)
         try:
             return [self._ids[character] for character in text]
@@ -57,7 +57,7 @@ class CharacterTokenizer(Tokenizer):
 
     def described(self) -> dict[str, Any]:
         """See `Tokenizer`."""
-        # As many words as characters, of which those that are not known are an error: "" is no token.
+        # One word per character, with unknown characters an error: "" is not a token.
         pattern = {"Regex": r"[\s\S]"}
         return {
             "version": "1.0",
@@ -73,7 +73,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def of_description(cls, description: dict[str, Any], name: str) -> CharacterTokenizer | None:
-        """The tokenizer that `described` itself so; None for any other description."""
+        """The tokenizer that `described` returned this for; None for any other description."""
         model = description.get("model")
         vocab = model.get("vocab") if isinstance(model, dict) and model.get("type") == "WordLevel" else None
         if not isinstance(vocab, dict) or not all(

@@ -1,4 +1,4 @@
-"""The chat template of a model: how its tokenizer files say that a dialogue is written as one text."""
+"""The chat template of a model: how its tokenizer files write a dialogue as one text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _DIALOGPT = "{% for message in messages %}{{ message.content }}{{ eos_token }}{%
 
 
 def read_chat_template(directory: Path) -> str | None:
-    """The template that transformers would take: chat_template.jinja, else that of tokenizer_config.json.
+    """The template that transformers would use: chat_template.jinja, else that of tokenizer_config.json.
 
-    DialoGPT came before there were templates; where it has none, it gets what its authors did: each message
-    is followed by the end-of-text token.
+    DialoGPT predates templates; if its files have none, it gets its authors' format: each message is followed
+    by the end-of-text token.
 
     Raises
     ------
     TokenizerError
-        A file cannot be read, or what it has is no template, or is too long for one.
+        A file cannot be read, or its template is not one or is too long.
     """
     path = directory / FILE
     if path.is_file():
@@ -46,17 +46,17 @@ def read_chat_template(directory: Path) -> str | None:
 
 
 def default_template(given: Any) -> str | None:
-    """The template that counts of what ``chat_template`` may be: one, or several with names."""
+    """The effective template of ``chat_template``, which may be one, or several with names."""
     if isinstance(given, list):
         named = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
         given = named.get("default")
-    elif isinstance(given, dict):  # so it is in an object of transformers
+    elif isinstance(given, dict):  # as an object of transformers has it
         given = given.get("default")
     return given if isinstance(given, str) else None
 
 
 def _is_dialogpt(path: Path) -> bool:
-    """Whether a config.json is that of DialoGPT, or of a model that was made from it."""
+    """Whether a config.json is that of DialoGPT, or of a model derived from it."""
     config = read_json(path, default={})
     tasks = config.get("task_specific_params")
     name = config.get("_name_or_path")

@@ -1,9 +1,9 @@
 """Tokenizer files as transformers loads them, class by class.
 
-What a tokenizer does depends, besides its files, on the class that ``tokenizer_config.json`` names, else
-``config.json``: the arguments of its constructor have defaults, and some of them change what
-``tokenizer.json`` says. The rules are those of transformers 4.57. Without a name the class is GPT2Tokenizer,
-as for every model of the type "gpt2"; classes that are not in the table below change nothing.
+What a tokenizer does depends, besides its files, on the class named in ``tokenizer_config.json``, else in
+``config.json``: its constructor's arguments have defaults, and some of them change what ``tokenizer.json``
+says. The rules are those of transformers 4.57. If no class is named it is GPT2Tokenizer, as for every model
+of the type "gpt2"; classes that are not in the table below change nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ROBERTA = ("Bart", "Blenderbot", "LED", "Longformer", "Roberta")
 _FRAMING = ("Cohere", "Gemma", "GPTNeoX", "Llama")
 
 BERT = ("Bert", "ConvBert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert")
-"""Classes with BertTokenizer's code under other names."""
+"""BertTokenizer under other names."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "Albert": _ALBERT,
@@ -72,15 +72,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class Settings(NamedTuple):
-    """The class that loads a tokenizer, and the arguments of its constructor."""
+    """The class that loads a tokenizer, and its constructor's arguments."""
 
     tokenizer_class: str
-    """Its name, as the files have it; "" where they name none."""
+    """Its name in the files; "" if they name none."""
     values: dict[str, Any]
 
     @classmethod
     def of(cls, name: Any, given: dict[str, Any], directory: Path | None = None) -> Settings:
-        """The settings of the class that a file names, with its defaults under what the files give.
+        """The settings of the class that a file names: those of the files over the class's defaults.
 
         The defaults of one class depend on the name of the directory.
         """
@@ -92,7 +92,7 @@ class Settings(NamedTuple):
         values = _DEFAULTS.get(found.family, {}) | given
         extra = values.get("extra_ids", 0)
         if found.family == "T5" and not (type(extra) is int and 0 <= extra <= 10_000):
-            raise TokenizerError(f"extra_ids must be a whole number from 0 to 10,000, not {shown(extra)}")
+            raise TokenizerError(f"extra_ids must be an integer from 0 to 10,000, not {shown(extra)}")
         mask = _DEFAULTS.get(found.family, {}).get("mask_token")
         if isinstance(mask, dict) and isinstance(values["mask_token"], str):
             values["mask_token"] = mask | {"content": values["mask_token"]}
@@ -100,11 +100,11 @@ class Settings(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The class without what its fast and slow form differ in: "Bert" of BertTokenizerFast."""
+        """The class whether fast or slow: "Bert" for BertTokenizerFast."""
         return self.tokenizer_class.removesuffix("Fast").removesuffix("Tokenizer") or "GPT2"
 
     def of_slow(self) -> Settings:
-        """As the classes in Python make them, through which vocab.json + merges.txt go.
+        """The settings as the classes in Python make them, which read vocab.json + merges.txt.
 
         They write a special token's name as an object whose flag "normalized" has another default.
         """
@@ -130,7 +130,7 @@ class Settings(NamedTuple):
 
 
 def _gptsw3(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
-    """What the files give to GPTSw3Tokenizer: a null asks for the default, and one model has others."""
+    """The arguments of GPTSw3Tokenizer: null means the default, and one model has other defaults."""
     given = {name: value for name, value in given.items() if value is not None}
     if "gpt-sw3-7b" not in str(directory):
         return given
@@ -145,12 +145,12 @@ def content(token: Any) -> str | None:
 
 
 def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, int]) -> None:
-    """Change a ``tokenizer.json`` as its class does when it loads it; ``ids`` has the added tokens'."""
+    """Change a ``tokenizer.json`` as its class does when it loads it; ``ids`` are the added tokens'."""
     values, family = settings.values, settings.family
     for part in ("pre_tokenizer", "decoder"):
         _modernise(description.get(part))
     step = description.get("pre_tokenizer")
-    # Only as the one step: inside a sequence it stays. A Metaspace has prepend_scheme instead, untouched.
+    # Only if it is the only step: inside a sequence it stays. A Metaspace's prepend_scheme stays, too.
     if isinstance(step, dict) and step.get("type") == "ByteLevel":
         asked = values.get("add_prefix_space", False)
         step["add_prefix_space"] = step.get("add_prefix_space", True) if asked is None else bool(asked)
@@ -168,9 +168,9 @@ def apply_class(description: dict[str, Any], settings: Settings, ids: dict[str, 
 
 
 def _modernise(step: Any) -> None:
-    """Give a Metaspace of an old file the name of what its add_prefix_space meant.
+    """Spell out add_prefix_space of an old file's Metaspace as a prepend_scheme.
 
-    The tokenizers library does that for true, but refuses false without the name.
+    The tokenizers library does so for true, but refuses false without a prepend_scheme.
     """
     for child in (step, *_children(step)):
         old = isinstance(child, dict) and child.get("type") == "Metaspace" and "add_prefix_space" in child
@@ -184,7 +184,7 @@ def _children(step: Any) -> list[Any]:
 
 
 def bert_normalizer(values: dict[str, Any]) -> dict[str, Any]:
-    """What BertTokenizer's settings make of its normalizer."""
+    """Apply BertTokenizer's settings to its normalizer."""
     return {
         "lowercase": bool(values.get("do_lower_case", True)),
         "strip_accents": values.get("strip_accents"),
@@ -193,12 +193,12 @@ def bert_normalizer(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def template(before: list[Any], behind: list[Any], ids: dict[str, int]) -> dict[str, Any]:
-    """The post-processor that puts special tokens before and behind a text."""
+    """The post-processor that puts special tokens before and after a text."""
     texts = [content(token) for token in (*before, *behind)]
     for text in texts:
         if text not in ids:
             raise TokenizerError(
-                f"the settings put the token {shown(text)} beside every text, but the files do not have it"
+                f"the settings put the token {shown(text)} around every text, but the files lack it"
             )
     pieces = [{"SpecialToken": {"id": text, "type_id": 0}} for text in texts]
     single = [*pieces[: len(before)], {"Sequence": {"id": "A", "type_id": 0}}, *pieces[len(before) :]]

@@ -1,4 +1,4 @@
-"""Texts that go on behind another one, in pipelines that put a space before every text."""
+"""Texts that continue another one, in pipelines that put a space before every text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["SMALL", "Continuing", "puts_space"]
 
 
 class Continuing:
-    """Encodes texts as what follows another text: the first of their words gets no space before it.
+    """Encodes texts as the continuation of another text: their first word gets no space before it.
 
-    A pipeline may put the space before every piece that is cut out of a text: behind added tokens, or before
-    every word. So the beginning of a text is encoded without it, and the rest as it always is.
+    A pipeline may put the space before every piece that is cut out of a text: after added tokens, or before
+    every word. So the beginning of a text is encoded without the space, and the rest as usual.
 
     Parameters
     ----------
     whole, made : functions of a bool
-        The pipeline, which reads special tokens or not, and another one like it, which may be changed.
+        The pipeline, with or without special tokens, and an equal one that may be changed.
     description : dict
         Its tokenizer.json.
     """
@@ -44,7 +44,7 @@ class Continuing:
             }
             return tokenizers.Tokenizer.from_str(json.dumps(small))
 
-        # Its tokens are the pieces that get a space each.
+        # Its tokens are the pieces that each get a space.
         self._pieces = parts(before) if before else None
         self._changed = parts(pre)
         self._without: dict[bool, Any] = {}
@@ -55,7 +55,7 @@ class Continuing:
         cut = len(text) if self._once else self._beginning(text, special)
         head = without.encode(text[:cut], add_special_tokens=False)
         if text[:1].isspace() and (not head.offsets or head.offsets[0][0] > 0):
-            cut = 0  # the text's own space is lost: the one that is put there stands for it
+            cut = 0  # the text's own space is lost; the added one replaces it
             head = without.encode("", add_special_tokens=False)
         tail = whole.encode(text[cut:], add_special_tokens=False)
         return head.ids + tail.ids, head.offsets + [(cut + start, cut + end) for start, end in tail.offsets]
@@ -70,7 +70,7 @@ class Continuing:
         return self._without[special]
 
     def _beginning(self, text: str, special: bool) -> int:
-        """Where the first piece of a text ends that gets a space."""
+        """The end of the first piece that gets a space."""
         end = len(text)
         if self._pieces is not None:
             first, *others = [start for start, _ in self._pieces.encode(text).offsets] or [0]
@@ -80,7 +80,7 @@ class Continuing:
             token = self._added.get(index)
             if token is None or start >= end or (token["special"] and not special):
                 continue
-            # The model itself gives some of them, such as the one for what it does not know.
+            # The model itself produces some of them, such as the unknown token.
             if text[start:stop].strip() == token["content"].strip():
                 return start
         return end

@@ -25,14 +25,14 @@ def describe(vocabulary: Vocabulary, where: str) -> dict[str, Any]:
     Raises
     ------
     TokenizerError
-        Two of its ids have the same bytes: the file could not tell them apart.
+        Two of its ids have the same bytes, which the file could not tell apart.
     """
     added = {token.id: token.text for token in vocabulary.added}
     spelling = {i: added.get(i, written(token)) for i, token in enumerate(vocabulary.tokens) if token}
     vocab = {text: i for i, text in spelling.items()}
     if len(vocab) != len(spelling):
-        raise TokenizerError(f"{where}: two token ids have the same text, which no tokenizer.json can say")
-    # The first line of a merges.txt is passed over.
+        raise TokenizerError(f"{where}: two token ids have the same text, which a tokenizer.json cannot have")
+    # The first line of a merges.txt is skipped.
     lines = ["", *(f"{written(a)} {written(b)}" for a, b in _merges(vocabulary.ranks)), ""]
     made = {vocabulary.ids[rank] for rank in vocabulary.ranks.values()}
     unmade = {text for text, i in vocab.items() if i not in made}
@@ -53,9 +53,9 @@ def describe(vocabulary: Vocabulary, where: str) -> dict[str, Any]:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The two parts of every token of the BPE but the bytes, by rank.
+    """The two parts of every BPE token except single bytes, by rank.
 
-    They are what the earlier merges make of its bytes (the third rule in `vocabulary`).
+    The earlier merges turn the token's bytes into these two (the third rule in `vocabulary`).
     """
     found = []
     for token in sorted((token for token, rank in ranks.items() if rank >= 256), key=ranks.__getitem__):

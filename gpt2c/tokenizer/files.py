@@ -1,8 +1,8 @@
 """The tokenizer files of a model directory, read into one form: that of ``tokenizer.json``.
 
-Known are ``tokenizer.json``; ``vocab.json`` + ``merges.txt``, also under OpenAI's names; ``vocab.txt``
+Supported are ``tokenizer.json``; ``vocab.json`` + ``merges.txt``, also under OpenAI's names; ``vocab.txt``
 (BertTokenizer's WordPiece); and SentencePiece models. Each may come with ``tokenizer_config.json``,
-``special_tokens_map.json`` and ``added_tokens.json``. All are read as transformers 4.57 reads them, see
+``special_tokens_map.json`` and ``added_tokens.json``. All are read as transformers 4.57 reads them; see
 `classes`.
 """
 
@@ -24,9 +24,9 @@ __all__ = ["FILES", "META", "OPENAI_PAIR", "PAIR", "SENTENCEPIECE", "pair_of", "
 SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
 PAIR = ("vocab.json", "merges.txt")
 OPENAI_PAIR = ("encoder.json", "vocab.bpe")
-"""The same two files, as OpenAI's program calls them."""
+"""The same two files under OpenAI's names."""
 FILES = ("tokenizer.json", *PAIR, "vocab.txt", *SENTENCEPIECE, *OPENAI_PAIR)
-"""What a vocabulary may be in, in the order of preference."""
+"""The files that may hold a vocabulary, in order of preference."""
 
 META = "meta.pkl"
 """nanoGPT's table of characters, which checkpoint/nanogpt.py reads."""
@@ -37,40 +37,40 @@ _CLASSES = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "distilbert": "DistilBertTokenizer",
 }
-"""Of models that are no GPT-2, by their model_type."""
+"""Classes of models other than GPT-2, by model_type."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 class _Later(NamedTuple):
-    """A token that the files beside the vocabulary name."""
+    """A token named in the files beside the vocabulary."""
 
     text: str
     id: int | None
     flags: dict[str, Any]
     wins: bool
-    """Whether the flags are taken even if the vocabulary's file has the token with others."""
+    """Whether its flags override those in the vocabulary's file."""
 
 
 class Description(NamedTuple):
-    """What the tokenizer files of a model say."""
+    """The content of a model's tokenizer files."""
 
     content: dict[str, Any]
     """The content of ``tokenizer.json``, read or made from the other files."""
     where: str
-    """What to name in messages."""
+    """The name for messages."""
     bos: str | None
-    """The token that the settings name as the beginning of a text."""
+    """The beginning-of-text token, if the settings name one."""
     eos: str | None
-    """The one that they name as its end."""
+    """The end-of-text token, if they name one."""
     mask: str | None
-    """The one that they name as the mask."""
+    """The mask token, if they name one."""
     takes_bos: bool
     """Whether ``add_bos_token`` puts a bos token before every text, as it does without a tokenizer.json."""
 
 
 def read_description(source: Path) -> Description | None:
-    """Read the tokenizer files of a directory, or one file with the settings that stand beside it.
+    """Read the tokenizer files of a directory, or one file with the settings beside it.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def read_description(source: Path) -> Description | None:
     Raises
     ------
     TokenizerError
-        A file cannot be read, is damaged, or the files contradict each other or need rules or a package that
-        are not there.
+        A file cannot be read or is damaged, or the files contradict each other, or need rules that gpt2c does
+        not have or a package that is not installed.
     """
     directory = source if source.is_dir() else source.parent
     config = read_json(directory / "tokenizer_config.json", default={})
@@ -95,7 +95,7 @@ def read_description(source: Path) -> Description | None:
         name = model.get("tokenizer_class")
     given = config | names
     first, more = (one.get("additional_special_tokens") for one in (config, names))
-    if isinstance(first, list) and isinstance(more, list):  # the only setting that adds to the other one
+    if isinstance(first, list) and isinstance(more, list):  # the only setting whose two values add up
         given["additional_special_tokens"] = [*first, *(token for token in more if token not in first)]
     settings = Settings.of(name, given, directory)
     path = _vocabulary_file(directory, settings) if source.is_dir() else source
@@ -116,24 +116,24 @@ def read_description(source: Path) -> Description | None:
 
 
 def _vocabulary_file(directory: Path, settings: Settings) -> Path | None:
-    """The file to read; of several without tokenizer.json the one that belongs to the class comes first."""
+    """The file to read; among several without tokenizer.json, the class's own comes first."""
     there = [directory / name for name in FILES if (directory / name).is_file()]
     own = {"T5": SENTENCEPIECE, "GPTSw3": SENTENCEPIECE, **dict.fromkeys(BERT, ("vocab.txt",))}
     its = own.get(settings.family, ())
-    first = its if settings.family == "GPTSw3" else ("tokenizer.json",)  # it has no form for tokenizer.json
+    first = its if settings.family == "GPTSw3" else ("tokenizer.json",)  # it cannot read tokenizer.json
     there.sort(key=lambda path: (path.name not in first, path.name not in its))
     return there[0] if there else None
 
 
 def pair_of(path: Path) -> tuple[str, str] | None:
-    """The names of the two files that belong together, if this is one of them."""
+    """The names of both files of a pair, if this is one of them."""
     return next((pair for pair in (PAIR, OPENAI_PAIR) if path.name in pair), None)
 
 
 def _usual_class(path: Path, given: dict[str, Any], model_type: Any) -> Settings:
-    """The class for files that name none: that of the model, as for transformers, if it reads such files.
+    """The class for files that name none: as in transformers the model's, if it reads such files.
 
-    For a GPT-2 transformers then reads vocab.json and tokenizer.json only.
+    For a GPT-2 transformers then reads only vocab.json and tokenizer.json.
     """
     for model, name in _CLASSES.items():
         if model == model_type and (name == "RobertaTokenizer" or not pair_of(path)):
@@ -145,7 +145,7 @@ def _usual_class(path: Path, given: dict[str, Any], model_type: Any) -> Settings
 
 
 def _read(path: Path, settings: Settings, added: set[str]) -> tuple[dict[str, Any], str]:
-    """The description in one file (or two), and its name, without what the class and other files add."""
+    """The description in one file (or two), without the additions of the class and other files; its name."""
     where, directory = str(path), path.parent
     if path.suffix == ".model":
         return from_sentencepiece(read_bytes(path), settings, where), where
@@ -164,7 +164,7 @@ def _read(path: Path, settings: Settings, added: set[str]) -> tuple[dict[str, An
 def _add_post_processor(
     description: dict[str, Any], path: Path, settings: Settings, ids: dict[str, int]
 ) -> None:
-    """What the class puts before and behind a text, where no tokenizer.json says it."""
+    """What the class puts before and after a text, where no tokenizer.json specifies it."""
     values = settings.values
     if path.suffix == ".model" and settings.family == "T5":
         description["post_processor"] = template([], ["</s>"] if "</s>" in ids else [], ids)
@@ -182,9 +182,9 @@ def _add_post_processor(
 
 
 def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -> list[_Later]:
-    """The tokens that transformers adds to those of the vocabulary's file.
+    """The tokens that transformers adds to those in the vocabulary's file.
 
-    They come from ``added_tokens_decoder``, or from ``added_tokens.json`` in its stead; then those that the
+    They come from ``added_tokens_decoder``, or else from ``added_tokens.json``; then come those that the
     settings name as bos_token and so on, which makes them special.
     """
     where = directory / "tokenizer_config.json"
@@ -193,7 +193,7 @@ def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -
     if legacy:
         where = directory / "added_tokens.json"
         entries = [(index, text) for text, index in read_json(where, default={}).items()]
-        if settings.family == "GPTSw3":  # of a tokenizer.json that stands there, it reads the added tokens
+        if settings.family == "GPTSw3":  # it reads the added tokens of a tokenizer.json, too
             other = read_json(directory / "tokenizer.json", default={}).get("added_tokens")
             listed = other if isinstance(other, list) else []
             entries += [(token.get("id"), token) for token in listed if isinstance(token, dict)]
@@ -219,9 +219,9 @@ def _later_tokens(directory: Path, config: dict[str, Any], settings: Settings) -
 
 
 def _merge_added(description: dict[str, Any], later: list[_Later], where: str) -> dict[str, int]:
-    """Complete the description's list of added tokens, and give the ids of all tokens that it has.
+    """Complete the description's list of added tokens; returns the ids of all its tokens.
 
-    A token that is there keeps its id; a new one has the vocabulary's id for it, or the next one.
+    A listed token keeps its id; a new one gets the id that the vocabulary has for it, or the next one.
     """
     listed = description.get("added_tokens") or []
     if not isinstance(listed, list):
@@ -241,7 +241,7 @@ def _merge_added(description: dict[str, Any], later: list[_Later], where: str) -
         following = max(len(vocab), last + 1)
         has = known.get("id", vocab.get(text, following))
         if type(has) is not int:
-            raise TokenizerError(f"{where}: the id of {shown(text)} must be a whole number, not {shown(has)}")
+            raise TokenizerError(f"{where}: the id of {shown(text)} must be an integer, not {shown(has)}")
         if index not in (None, has):
             if has == following:
                 raise TokenizerError(

@@ -16,7 +16,7 @@ __all__ = ["ForeignTokenizer", "wrap"]
 
 _UNKNOWN_SIZE = 2**31 - 1
 
-# What the classes of transformers override that do more to a text than their pipeline does.
+# Overridden by classes of transformers that do more to a text than their pipeline does.
 _DOING = {
     "__call__",
     "encode",
@@ -27,7 +27,7 @@ _DOING = {
     "tokenize",
     "_tokenize",
 }
-# The classes in which these belong to the library's own way, or only check an option.
+# In these classes they belong to the library itself, or only check an option.
 _PLAIN = {"PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerBase", "GPT2TokenizerFast"}
 _PLAIN |= {"RobertaTokenizerFast", "SpecialTokensMixin", "PushToHubMixin", "object"}
 
@@ -51,7 +51,7 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
         found.bos_token_id, found.eos_token_id = obj.bos_token_id, obj.eos_token_id
         found.mask_id = obj.mask_token_id
         found.chat_template = default_template(getattr(obj, "chat_template", None))
-    else:  # it names none; this is both wherever it is a special token
+    else:  # it names none; this token is both wherever it is special
         found.bos_token_id = found.eos_token_id = found.special_tokens.get("<|endoftext|>")
     return found
 
@@ -59,15 +59,15 @@ def wrap(obj: Any, name: str | None, n_vocab: int | None) -> Tokenizer:
 def _copied(
     pipeline: Any, name: str, n_vocab: int | None, special_tokens: dict[str, int] | None
 ) -> Tokenizer:
-    """A copy of an object of the tokenizers library, whose switches can be set."""
+    """A copy of an object of the tokenizers library, so that its switches can be set."""
     from .huggingface import HuggingFaceTokenizer
 
     try:
         description = json.loads(pipeline.to_str())
     except Exception as error:  # the library raises no narrower class
         raise TokenizerError(
-            f"the tokenizer {name} cannot be copied ({error}): parts of it are written in Python; give an "
-            "object with encode and decode that uses it"
+            f"the tokenizer {name} cannot be copied ({error}): parts of it are written in Python; wrap it in "
+            "an object with encode and decode"
         ) from None
     return HuggingFaceTokenizer(description, name=name, n_ids=n_vocab, special_tokens=special_tokens)
 
@@ -75,15 +75,15 @@ def _copied(
 class ForeignTokenizer(Tokenizer):
     """Any object with ``encode`` and ``decode``.
 
-    The bytes of a token come from the library if it has them (tiktoken). Otherwise they are those of the text
-    by which ``decode`` becomes longer with the token, in which a part of a character is U+FFFD.
+    The bytes of a token come from the library if it has them (tiktoken). Otherwise they are the bytes by
+    which the text of ``decode`` grows with the token; a part of a character is then U+FFFD.
 
     Parameters
     ----------
     obj, name, n_vocab
         See `gpt2c.tokenizer.load.as_tokenizer`.
     library : str
-        Where it comes from: "tiktoken", "transformers", or "" for any other.
+        The library it comes from: "tiktoken", "transformers", or "" for any other.
     """
 
     def __init__(self, obj: Any, library: str, name: str, n_vocab: int | None) -> None:
@@ -110,8 +110,8 @@ class ForeignTokenizer(Tokenizer):
         ids = self._continued(text, special) if continued and text else self._encoded(text, special)
         if self._limit is not None and ids and not 0 <= min(ids) <= max(ids) < self._limit:
             raise TokenizerError(
-                f"the tokenizer {self.name} gave ids from {min(ids)} to {max(ids)}, but the model's are 0 to "
-                f"{self._limit - 1}: they do not belong together"
+                f"the tokenizer {self.name} returned ids from {min(ids)} to {max(ids)}, but the model's are "
+                f"0 to {self._limit - 1}: they do not belong together"
             )
         return ids
 
@@ -126,12 +126,14 @@ class ForeignTokenizer(Tokenizer):
             how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         try:
             text = self._object.decode(ids, **how)
-        except Exception as error:  # such as KeyError, for an id that it does not have
+        except Exception as error:  # such as KeyError, for an unknown id
             raise TokenizerError(
                 f"the tokenizer {self.name} cannot decode {shown(ids)}: {error!r}"
             ) from error
         if not isinstance(text, str):
-            raise TypeError(f"decode of the tokenizer {self.name} must give a str, not {type(text).__name__}")
+            raise TypeError(
+                f"decode of the tokenizer {self.name} must return a str, not {type(text).__name__}"
+            )
         return text
 
     decode.__doc__ = Tokenizer.decode.__doc__
@@ -153,7 +155,7 @@ class ForeignTokenizer(Tokenizer):
         data = self.token_bytes(token_id)
         if self._library != "tiktoken" and "\ufffd".encode() in data:
             raise TokenizerError(
-                f"the tokenizer {self.name} does not tell the bytes of token {token_id}, a part of a "
+                f"the tokenizer {self.name} does not report the bytes of token {token_id}, a part of a "
                 "character: words cannot be completed with it; give its files (tokenizer.json, "
                 "vocab.json and merges.txt, spiece.model) as the tokenizer"
             )
@@ -186,9 +188,9 @@ class ForeignTokenizer(Tokenizer):
         return self._inside(self._ids(text))
 
     def _continued(self, text: str, special: bool) -> list[int]:
-        """The ids of a text behind a full stop, which leave out a space that is put before whole texts.
+        """The ids of a text after a full stop, so without the space that is put before whole texts.
 
-        Where the stop changes the text, as with an object that cuts at white space alone, those of the text.
+        If the stop changes the text, as with an object that only splits at white space, the text's own ids.
         """
         whole = self._encoded(text, special)
         if self._library == "tiktoken":
@@ -197,7 +199,7 @@ class ForeignTokenizer(Tokenizer):
             before, both = self._encoded(".", special), self._encoded("." + text, special)
             behind = self.decode(both)[len(self.decode(before)) :]
             same = before and both[: len(before)] == before and behind.strip() == self.decode(whole).strip()
-        except Exception:  # an object that does not know the stop
+        except Exception:  # an object without a token for the stop
             return whole
         return both[len(before) :] if same else whole
 
@@ -206,7 +208,7 @@ class ForeignTokenizer(Tokenizer):
         return id_list(getattr(found, "ids", found))
 
     def _inside(self, ids: list[int]) -> list[int]:
-        """Token ids without what the object puts around every text."""
+        """Token ids without those that the object puts around every text."""
         before, after = self.prefix, self.suffix
         end = len(ids) - len(after)
         if end < len(before) or tuple(ids[: len(before)]) != before or tuple(ids[end:]) != after:
@@ -215,7 +217,7 @@ class ForeignTokenizer(Tokenizer):
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the object puts before and after a text: all that it makes of an empty one, taken apart."""
+        """What the object puts before and after a text: its ids for an empty one, split."""
         if self._library == "tiktoken":
             return (), ()
         if self._library == "transformers":
@@ -224,7 +226,7 @@ class ForeignTokenizer(Tokenizer):
         try:
             empty = self._ids("")
             sample = self._ids("a") if empty else []
-        except Exception:  # an object that cannot encode these: then it is not known to put anything there
+        except Exception:  # an object that cannot encode these: assume that it adds nothing
             empty = []
         if not empty:
             return (), ()
@@ -236,7 +238,7 @@ class ForeignTokenizer(Tokenizer):
 
 
 def _library(obj: Any) -> str:
-    """The library that the object's class, or one it is derived from, comes from; "" if unknown."""
+    """The library that the object's class, or a base class, comes from; "" if unknown."""
     names = [cls.__module__.partition(".")[0] for cls in type(obj).__mro__]
     return next((name for name in names if name in ("tiktoken", "tokenizers", "transformers")), "")
 
@@ -262,7 +264,7 @@ def _special_tokens(obj: Any, library: str) -> dict[str, int]:
 
 
 def _is_plain(obj: Any) -> bool:
-    """Whether an object of transformers does to a text what its pipeline does, and nothing else."""
+    """Whether an object of transformers processes text exactly as its pipeline does."""
     if getattr(obj, "backend_tokenizer", None) is None:
         return False
     return all(cls.__name__ in _PLAIN or not _DOING & vars(cls).keys() for cls in type(obj).__mro__)

@@ -1,4 +1,4 @@
-"""The tokenizer in the metadata of a GGUF file, as llama.cpp keeps it: byte-level BPE of GPT-2's kind."""
+"""The tokenizer in the metadata of a GGUF file, in llama.cpp's form: byte-level BPE of GPT-2's kind."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .merges import byte_level_bpe
 __all__ = ["CONTROL", "ENDS", "NORMAL", "UNUSED", "USER_DEFINED", "from_metadata"]
 
 _KEYS = "tokenizer.ggml."
-# Names of rules that cut a text into words, of which GPT-2's is one; "default" stands for an unknown one.
+# Names of rules that split a text as GPT-2 does; "default" is the name of an unknown rule.
 _WORDS = ("gpt-2", "phi-2", "default")
 ENDS = ("eos", "eot", "eom")
 """llama.cpp's names for tokens that end a text: of the text, of a turn, of a message."""
-# What a token is, by its number in the file.
+# The kinds of tokens, by their number in the file.
 NORMAL, _UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)
 _OTHER = "Give the folder with the tokenizer's files as tokenizer= (--tokenizer)"
 
 
 def from_metadata(metadata: Mapping[str, Any], where: str, n_vocab: int) -> Tokenizer:
-    """The tokenizer that a file's metadata describe, for a model of ``n_vocab`` tokens.
+    """The tokenizer that a file's metadata describes, for a model of ``n_vocab`` tokens.
 
     Raises
     ------
     TokenizerError
-        There is none, it is of a kind that is not read, damaged, or another model's.
+        There is none, or it is of an unsupported kind, damaged, or another model's.
     """
     given = {key[len(_KEYS) :]: value for key, value in metadata.items() if key.startswith(_KEYS)}
     _check_kind(given, where)
@@ -48,29 +48,29 @@ def from_metadata(metadata: Mapping[str, Any], where: str, n_vocab: int) -> Toke
     chat = metadata.get("tokenizer.chat_template")
     if chat is not None and (not isinstance(chat, str) or len(chat) > MOST_CHARACTERS):
         raise TokenizerError(
-            f"{where}: the chat template is {shown(chat)}; a text of at most {MOST_CHARACTERS:,} characters "
-            "is needed"
+            f"{where}: the chat template is {shown(chat)}; allowed: a text of at most {MOST_CHARACTERS:,} "
+            "characters"
         )
     tokenizer.chat_template = chat
     return tokenizer
 
 
 def _check_kind(given: Mapping[str, Any], where: str) -> None:
-    """Refuse what is no byte-level BPE that cuts texts into words as GPT-2 does."""
+    """Refuse anything but byte-level BPE that splits texts into words as GPT-2 does."""
     model, words = given.get("model"), given.get("pre", "default")
     if model in (None, "none", "no_vocab"):
         raise TokenizerError(f"{where} holds no tokenizer. {_OTHER}; in Python, token ids work without")
     if model != "gpt2":
         raise TokenizerError(
-            f"{where} has a tokenizer of the kind {shown(model)}; in GGUF files 'gpt2' is read. {_OTHER}"
+            f"{where} has a tokenizer of the kind {shown(model)}; supported in GGUF files: 'gpt2'. {_OTHER}"
         )
     if words not in _WORDS:
         raise TokenizerError(
-            f"{where} cuts texts into words by the rule {shown(words)} (tokenizer.ggml.pre); in GGUF files "
-            f"are read {', '.join(map(repr, _WORDS))}. {_OTHER}"
+            f"{where} cuts texts into words by the rule {shown(words)} (tokenizer.ggml.pre); supported in "
+            f"GGUF files: {', '.join(map(repr, _WORDS))}. {_OTHER}"
         )
     if given.get("add_sep_token", False) is not False:
-        raise TokenizerError(f"{where} has add_sep_token, which is not read in GGUF files. {_OTHER}")
+        raise TokenizerError(f"{where} has add_sep_token, which is not supported in GGUF files. {_OTHER}")
 
 
 def _texts(given: Mapping[str, Any], name: str, where: str) -> list[str]:
@@ -81,19 +81,19 @@ def _texts(given: Mapping[str, Any], name: str, where: str) -> list[str]:
 
 
 def _types(given: Mapping[str, Any], count: int, where: str) -> list[int]:
-    """What each token is; all are ordinary where the file does not say."""
+    """The kind of each token; all are ordinary if the file has no list."""
     found = given.get("token_type")
     if found is None:
         return [NORMAL] * count
     if not isinstance(found, list) or len(found) != count:
         raise TokenizerError(
-            f"{where}: tokenizer.ggml.token_type does not say what each of the {count} tokens is"
+            f"{where}: tokenizer.ggml.token_type does not give the kind of each of the {count} tokens"
         )
     return found
 
 
 def _id(given: Mapping[str, Any], name: str, tokens: list[str], where: str) -> int | None:
-    """The token that is named as the beginning or the end of a text."""
+    """The token named as the beginning or the end of a text."""
     found = given.get(f"{name}_token_id")
     if found is not None and (type(found) is not int or not 0 <= found < len(tokens)):
         raise TokenizerError(
@@ -106,12 +106,12 @@ def _id(given: Mapping[str, Any], name: str, tokens: list[str], where: str) -> i
 def _sorted(
     tokens: list[str], types: list[int], ids: Mapping[str, int | None], where: str
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """The vocabulary, and those of its tokens that are cut out of a text, as a tokenizer.json has them."""
+    """The vocabulary and its added tokens, in the form of a tokenizer.json."""
     vocab: dict[str, int] = {}
     added: list[dict[str, Any]] = []
     for index, (text, kind) in enumerate(zip(tokens, types, strict=True)):
         if kind == UNUSED or not text:
-            continue  # a row that only fills the embedding up
+            continue  # a padding row of the embedding
         if text in vocab:
             raise TokenizerError(f"{where}: {shown(text)} is both token {vocab[text]} and token {index}")
         vocab[text] = index
@@ -127,7 +127,7 @@ def _sorted(
 def _put_beside(
     given: Mapping[str, Any], name: str, ids: Mapping[str, int | None], tokens: list[str], where: str
 ) -> list[str]:
-    """The token that is put before ("bos") or behind ("eos") every text."""
+    """The token that is put before ("bos") or after ("eos") every text."""
     asked, index = given.get(f"add_{name}_token", False), ids[name]
     if asked is False:
         return []

@@ -1,7 +1,7 @@
 """GPTSw3Tokenizer of transformers, which Swedish GPT-2s have: a SentencePiece model, run by sentencepiece.
 
-The rules around it are those of the class in Python of transformers 4.57: tokens beside the model are cut out
-of a text before it sees it, and have a space on either side in text that is decoded.
+The rules around it are those of the Python class in transformers 4.57: tokens outside the model are cut out
+of a text first, and have a space on either side in decoded text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .window import WindowDecoder
 __all__ = ["GPTSw3Tokenizer", "is_gptsw3"]
 
 _MARK = "\u2581"
-# Control characters but tab and line feed, the no-break space, the soft hyphen, the zero-width space.
+# Control characters except tab and line feed, the no-break space, the soft hyphen, the zero-width space.
 _REMOVED = {*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B}
 _SPACES = (0x2002, 0x2003, 0x2005, 0x2008, 0x2009, 0x200A, 0x202F, 0x3000, 0xFFFC)
 _CLEANED = dict.fromkeys(_SPACES, " ") | dict.fromkeys(_REMOVED)
 
 
 class _Added(NamedTuple):
-    """A token that is cut out of a text, and what it does to its surroundings."""
+    """A token that is cut out of a text, and its effect on its surroundings."""
 
     id: int
     lstrip: bool
@@ -39,7 +39,7 @@ class _Added(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A part of a text: where its characters stand there, and its token or what encodes it."""
+    """A part of a text: the positions of its characters, and its token or its encoder."""
 
     places: Sequence[int]
     text: str
@@ -48,31 +48,32 @@ class _Run(NamedTuple):
 
 
 def is_gptsw3(description: dict[str, Any]) -> bool:
-    """Whether a description, as `read_description` makes it, is one for `GPTSw3Tokenizer`."""
+    """Whether a description from `read_description` is one for `GPTSw3Tokenizer`."""
     model = description.get("model")
     return isinstance(model, dict) and model.get("type") == MODEL_TYPE
 
 
 class GPTSw3Tokenizer(LibraryTokenizer):
-    """A SentencePiece model, and the added tokens of its files.
+    """A SentencePiece model with the added tokens of its files.
 
-    Text that is decoded has a space before every piece that ends with a special token, put there when that
-    token comes: ``Hello`` is followed by `` Hello<s>``. The stream decoder, which has shown the piece by
+    Decoded text has a space before every piece that ends with a special token, inserted when that token
+    arrives: ``Hello`` is followed by `` Hello<s>``. The stream decoder, which has already shown the piece by
     then, leaves that space out.
 
     Parameters
     ----------
     description : dict
-        What `gpt2c.tokenizer.files.read_description` makes of the files.
+        The result of `gpt2c.tokenizer.files.read_description`.
     name : str
         See `Tokenizer`.
     n_ids : int, optional
-        How many ids the model has.
+        The number of ids that the model has.
 
     Raises
     ------
     TokenizerError
-        The description is damaged, the vocabulary is another model's, or sentencepiece is not installed.
+        The description is damaged, the vocabulary belongs to another model, or sentencepiece is not
+        installed.
     """
 
     kind = "GPTSw3Tokenizer run by sentencepiece"
@@ -114,7 +115,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
     decoder.__doc__ = Tokenizer.decoder.__doc__
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token, without the spaces that decoding puts beside an added token."""
+        """The bytes of one token, without the spaces that decoding puts around an added token."""
         piece = self._known(token_id)
         if piece is None:
             return b""
@@ -125,7 +126,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
         return b"" if self._whole.is_control(token_id) else piece.replace(_MARK, " ").encode("utf-8")
 
     def bytes_inside(self, token_id: int) -> bytes:
-        # A space written as a byte, which no text has, would not be left out at the beginning of a text.
+        # A space as a byte token, which no text encodes to, would not be dropped at the start of a text.
         is_space = token_id < self._size and self._token(token_id) == "<0x20>"
         return b"" if is_space or token_id == self._whole.unk_id() else self.token_bytes(token_id)
 
@@ -139,7 +140,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
         }
 
     def _processor(self, change: Callable[[Any], None]) -> Any:
-        """The library's object for the model after a change of its rules."""
+        """The library's object for the model with changed rules."""
         proto = parsed(self._model, self.name)
         change(proto.normalizer_spec)
         from sentencepiece import SentencePieceProcessor
@@ -151,7 +152,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
 
     @cached_property
     def _bare(self) -> Any:
-        """What encodes a text that goes on behind another one: it puts no space before it."""
+        """The encoder for a text that continues another one: it adds no space before it."""
 
         def change(spec: Any) -> None:
             spec.add_dummy_prefix = False
@@ -160,7 +161,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
 
     @cached_property
     def _cut(self) -> re.Pattern[str]:
-        """The added tokens, the longest first; where there are none, what stands nowhere."""
+        """A pattern of the added tokens, the longest first; without any, one that never matches."""
         texts = sorted(self._added, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
@@ -177,7 +178,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
         return ids, lambda: list(chain.from_iterable(map(self._spans, runs)))
 
     def _runs(self, text: str, special: bool, continued: bool) -> Iterator[_Run]:
-        """The parts of a text: added tokens, if they are read there, and what stands between them."""
+        """The parts of a text: added tokens, where they are recognized, and the text between them."""
         for number, places in enumerate(self._parts(text) if special else [range(len(text))]):
             words = _at(text, places)
             token = self._added.get(words) if special else None
@@ -187,7 +188,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
                 yield _Run(places, words, token and token.id, processor)
 
     def _parts(self, text: str) -> list[Sequence[int]]:
-        """A text cut at the added tokens: the places of the characters of every part."""
+        """A text cut at the added tokens: the positions of every part's characters."""
         ends = [0, *chain.from_iterable(found.span() for found in self._cut.finditer(text)), len(text)]
         parts: list[Sequence[int]] = [range(start, end) for start, end in pairwise(ends) if end > start]
         for i, part in enumerate(parts):
@@ -200,7 +201,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
                 parts[i + 1] = right[len(right) - len(_at(text, right).lstrip()) :]
             if token.lstrip and left:
                 parts[i - 1] = left[: len(_at(text, left).rstrip())]
-            # A token that must be a word of its own is text where only a space is missing.
+            # A token that must be a separate word is ordinary text where only a space is missing.
             if token.single_word and left and text[left[-1]] != " ":
                 parts[i - 1], parts[i] = [*parts[i - 1], *part], ()
             elif token.single_word and right and text[right[0]] != " ":
@@ -208,17 +209,17 @@ class GPTSw3Tokenizer(LibraryTokenizer):
         return parts
 
     def _loses_space(self, text: str) -> bool:
-        """Whether a model that drops spaces before a text would drop one that begins this text."""
+        """Whether a model that drops leading spaces would drop one at the start of this text."""
         drops: bool = self._bare.normalize(" .") == "."
         return drops and self._bare.normalize("." + _clean(text)).startswith("." + _MARK)
 
     def _spans(self, run: _Run) -> Spans:
-        """Where the tokens of a part stand in the whole text."""
+        """The positions of a part's tokens in the whole text."""
         if run.token is not None:
             return [(run.places[0], run.places[-1] + 1)]
         from sentencepiece import sentencepiece_pb2
 
-        # Each with its end, where a token without text may stand.
+        # Each with its end, where a token without text may be.
         text, places = _clean(run.text), [*run.places, run.places[-1] + 1]
         sources = [*_sources(run.text), (len(run.text), len(run.text))]
         characters = [at for at, char in enumerate(text) for _ in char.encode("utf-8")] + [len(text)]
@@ -230,7 +231,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
                 start, end = sources[characters[piece.begin]][0], sources[characters[piece.end - 1]][1]
                 found.append((places[start], places[end - 1] + 1))
             elif following is not None and self._is_byte(piece) and self._is_byte(following):
-                found.append(found[-1])  # the last byte of a character holds the place of all
+                found.append(found[-1])  # the last byte of a character determines the position of all
             else:
                 place = places[sources[characters[piece.begin]][0]]
                 found.append((place, place))
@@ -249,7 +250,7 @@ class GPTSw3Tokenizer(LibraryTokenizer):
         return piece
 
     def _decoded(self, ids: list[int], late: bool) -> str:
-        """The text of tokens; ``late``: with the spaces that special tokens put before a piece of text."""
+        """The text of tokens; ``late``: with the spaces that special tokens insert before earlier text."""
         texts: list[str] = []
         pieces: list[str] = []
         tokens = [token for token in map(self._token, ids) if token is not None]
@@ -292,7 +293,7 @@ def _at(text: str, places: Sequence[int]) -> str:
 
 
 def _clean(text: str) -> str:
-    """A text as the models were trained on it."""
+    """A text cleaned as the models' training text was."""
     return unicodedata.normalize("NFC", text.translate(_CLEANED))
 
 

@@ -25,25 +25,25 @@ _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class HuggingFaceTokenizer(LibraryTokenizer):
-    """A ``tokenizers.Tokenizer``, and what its own description tells of it.
+    """A ``tokenizers.Tokenizer`` with the facts of its description.
 
     Parameters
     ----------
     description : dict
-        The content of a tokenizer.json that the library accepts. (It is not asked for it again: of
+        The content of a tokenizer.json that the library accepts. (The library is not asked for it again: for
         vocabularies with holes some versions then print a warning to stdout.)
     name : str
         See `Tokenizer`.
     n_ids : int, optional
-        How many ids the model has.
+        The number of ids that the model has.
     special_tokens : dict of str to int, optional
-        Those of an object that knows more of them than the pipeline.
+        Those of an object that has more of them than the pipeline.
 
     Raises
     ------
     TokenizerError
-        The library refuses the description or gives an added token another id, or the vocabulary is another
-        model's.
+        The library refuses the description or gives an added token another id, or the vocabulary belongs to
+        another model.
     """
 
     kind = "tokenizer run by tokenizers"
@@ -76,13 +76,13 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         self._decoding = steps(self._description.get("decoder"), "decoders")
         self._decodes = {step["type"] for step in self._decoding}
         model = self._description["model"]
-        # What the pieces of a WordPiece begin with that go on with a word.
+        # The prefix of WordPieces that continue a word.
         self._joint: str = model["continuing_subword_prefix"] if model.get("type") == "WordPiece" else ""
 
     def decode(self, ids: Iterable[int]) -> str:
         ids = id_list(ids)
-        if ids and not 0 <= min(ids) <= max(ids) < 2**32:  # beyond which the library does not count
-            raise ValueError(f"token ids must be from 0 on; got {min(ids)} to {max(ids)}")
+        if ids and not 0 <= min(ids) <= max(ids) < 2**32:  # the library's limit
+            raise ValueError(f"token ids must be at least 0; these run from {min(ids)} to {max(ids)}")
         return self._whole.decode(ids, skip_special_tokens=False)
 
     decode.__doc__ = Tokenizer.decode.__doc__
@@ -93,7 +93,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
     decoder.__doc__ = Tokenizer.decoder.__doc__
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token as the vocabulary has it, without a space that the decoder puts before."""
+        """The bytes of one token in the vocabulary, without a space that the decoder puts before it."""
         piece = self._known(token_id)
         if piece is None:
             return b""
@@ -116,9 +116,9 @@ class HuggingFaceTokenizer(LibraryTokenizer):
     bytes_inside.__doc__ = Tokenizer.bytes_inside.__doc__
 
     def begins_word(self, token_id: int) -> bool:
-        """Whether a token begins a word: with white space; or, in a vocabulary without, by its form.
+        """Whether a token starts a word: with white space or, in a vocabulary without it, by its form.
 
-        A WordPiece that does not go on with a word; any token where the decoder puts a space before each.
+        By its form: a WordPiece that does not continue a word; any token if the decoder puts spaces between.
         """
         piece = self._known(token_id)
         if piece is None:
@@ -145,7 +145,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         return piece
 
     def _is_byte(self, token_id: int) -> bool:
-        """Whether it is one of the bytes that, if they make no characters together, all become U+FFFD."""
+        """Whether it is a byte token: a run of them that is not valid UTF-8 becomes U+FFFD, all of it."""
         return "ByteFallback" in self._decodes and bool(_BYTE.fullmatch(self._token(token_id) or ""))
 
     def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], Callable[[], Spans]]:
@@ -161,7 +161,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         return found.ids, lambda: found.offsets
 
     def _pipeline(self, special: bool) -> Any:
-        """The pipeline; with ``special`` a copy that reads special tokens."""
+        """The pipeline; with ``special`` a copy that recognizes special tokens."""
         return self._reading if special else self._whole
 
     @cached_property
@@ -172,7 +172,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         pipeline = _parsed(self._description, self.name)
         added = self._description["added_tokens"]
         if _misplaced(pipeline, added):
-            # In vocabularies with holes the library numbers new tokens as it should only after loading.
+            # In vocabularies with holes the library numbers new tokens correctly only after loading.
             has = set(map(_text, self._description["model"]["vocab"]))
             inside = [token for token in added if token["content"] in has]
             pipeline = _parsed(self._description | {"added_tokens": inside}, self.name)
@@ -196,7 +196,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
 
     @cached_property
     def _unknown(self) -> int | None:
-        """The id of the token for what the vocabulary cannot write."""
+        """The id of the unknown token."""
         model = self._description["model"]
         index: int | None = model.get("unk_id")
         if index is None and model.get("unk_token") is not None:
@@ -205,7 +205,7 @@ class HuggingFaceTokenizer(LibraryTokenizer):
 
     @cached_property
     def _inside(self) -> Callable[[str], str]:
-        """What a token adds behind others, by the steps of the decoder."""
+        """The text that a token adds after others, by the steps of the decoder."""
         return inside(self._decoding, self.name)
 
     def _written(self, piece: str) -> str:

@@ -1,4 +1,4 @@
-"""What a token adds to the text of those before it, by the decoder of a tokenizer.json."""
+"""The text that a token adds after others, by the decoder of a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import TokenizerError
 
 __all__ = ["inside"]
 
-# What the WordPiece decoder of the tokenizers library cleans up, in this order, in each token.
+# The clean-up of the tokenizers library's WordPiece decoder, in this order, in each token.
 _CLEANED = [(" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m")]
 _CLEANED += [(" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")]
 
@@ -17,19 +17,19 @@ _Change = Callable[[str], str]
 
 
 def inside(steps: Sequence[dict[str, Any]], name: str) -> _Change:
-    """The text of a token of the vocabulary behind others.
+    """The text of a token of the vocabulary after others.
 
     Parameters
     ----------
     steps : sequence of dict
-        Of the decoder; without any, the library puts spaces between tokens.
+        The steps of the decoder; without any, the library puts spaces between tokens.
     name : str
-        Of the tokenizer, for errors.
+        The tokenizer's name, for errors.
 
     Raises
     ------
     TokenizerError
-        There is a step after which the text of a token may depend on the one that follows.
+        After one of the steps, the text of a token may depend on the next token.
     """
     changes: list[_Change] = [] if steps else [lambda piece: f" {piece}"]
     fused = False
@@ -53,7 +53,7 @@ def inside(steps: Sequence[dict[str, Any]], name: str) -> _Change:
 
 
 def _change(step: dict[str, Any], fused: bool) -> _Change | None:
-    """What a step does to a token behind others; None if that depends on more."""
+    """The effect of a step on a token after others; None if it depends on anything else."""
     kind = step["type"]
     if kind in ("Fuse", "ByteFallback", "ByteLevel"):
         return lambda piece: piece

@@ -1,4 +1,4 @@
-"""What the tokenizers that other libraries run for gpt2c have in common."""
+"""The common part of tokenizers that other libraries run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Spans = list[tuple[int, int]]
 
 
 class LibraryTokenizer(Tokenizer):
-    """A tokenizer that knows its vocabulary and where tokens stand; subclasses say how it is asked.
+    """A tokenizer that knows its vocabulary and token positions; subclasses query the library.
 
     Attributes
     ----------
     _n_ids : int
-        How many ids the model has.
+        The number of ids that the model has.
     """
 
     _n_ids: int
 
     def _encoded(self, text: str, special: bool, continued: bool) -> tuple[list[int], Callable[[], Spans]]:
-        """The ids of a text, and a function that finds their offsets."""
+        """The ids of a text, and a function that computes their offsets."""
         raise NotImplementedError
 
     def _token(self, index: int) -> str | None:
@@ -52,7 +52,7 @@ class LibraryTokenizer(Tokenizer):
     offsets.__doc__ = Tokenizer.offsets.__doc__
 
     def _check(self, ids: Iterable[int]) -> None:
-        """Raise for a token that the model does not have."""
+        """Raise for a token that the model lacks."""
         for index in ids:
             check_id(index, self._token(index) or "", self._n_ids)
 

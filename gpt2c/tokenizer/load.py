@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["as_tokenizer", "gpt2_tokenizer", "load_tokenizer", "made_from", "unpack"]
 
 _KIND = "byte-level BPE (tiktoken)"
-# GPT-2's vocabulary, and the same in an embedding padded to a multiple of 64 or 128, as trainers do it.
+# GPT-2's vocabulary, and its size in embeddings that trainers pad to a multiple of 64 or 128.
 _GPT2_SIZES = (50_257, 50_304)
 
 
 def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
     """The tokenizer in a model's directory.
 
-    Read are ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece), a SentencePiece
-    model or OpenAI's ``encoder.json`` + ``vocab.bpe``, the first of them that is there, with the settings and
-    added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``; and the
-    chat template. Without any vocabulary, a model with 50,257 tokens, or 50,304 for a round size, gets
-    GPT-2's. A byte-level BPE needs tiktoken only; files that ask for something that tiktoken does not
-    reproduce exactly are run by ``tokenizers``, if that is installed.
+    It is read from ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, ``vocab.txt`` (WordPiece), a
+    SentencePiece model or OpenAI's ``encoder.json`` + ``vocab.bpe``, whichever comes first in this order,
+    with the settings and added tokens in ``tokenizer_config.json``, ``special_tokens_map.json`` and
+    ``added_tokens.json``, and the chat template. Without any vocabulary, a model with 50,257 tokens, or
+    50,304 after padding, gets GPT-2's. Byte-level BPE needs only tiktoken; files that ask for something
+    tiktoken does not reproduce exactly are run by ``tokenizers``, if it is installed.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
         each other or the model, or need ``tokenizers``, which is not installed.
     """
     directory = Path(directory)
-    # Only here, because a packed model does without them.
+    # Imported here because packed models do not need them.
     from .chat_template import read_chat_template
     from .files import read_description
 
@@ -74,7 +74,7 @@ def load_tokenizer(directory: str | Path, config: Config) -> Tokenizer:
 
 
 def made_from(description: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
-    """The tokenizer that a description asks for, run by tiktoken where that is exact."""
+    """The tokenizer of a description, run by tiktoken where that is exact."""
     from .gptsw3 import GPTSw3Tokenizer, is_gptsw3
 
     if is_gptsw3(description):
@@ -92,7 +92,7 @@ def _without_files(directory: Path, n_vocab: int) -> Tokenizer:
     if n_vocab in _GPT2_SIZES:
         return as_tokenizer(gpt2_tokenizer(), n_vocab=n_vocab)
     raise TokenizerError(
-        f"{directory} has no tokenizer files; needed is tokenizer.json, vocab.json and merges.txt, "
+        f"{directory} has no tokenizer files; gpt2c needs tokenizer.json, vocab.json and merges.txt, "
         "vocab.txt, a SentencePiece model or nanoGPT's meta.pkl. Give one with "
         "tokenizer= (--tokenizer); in Python, token ids work without"
     )
@@ -176,18 +176,18 @@ def gpt2_tokenizer() -> Tokenizer:
 def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = None) -> Tokenizer:
     """Wrap any object that has ``encode(text)`` and ``decode(ids)``.
 
-    Objects of tiktoken, tokenizers and transformers are known: special tokens in the text are ordinary text
-    unless allowed. Any other object applies its own rules, regardless of ``special``.
+    Objects of tiktoken, tokenizers and transformers are recognized: special tokens in the text are ordinary
+    text unless allowed. Any other object applies its own rules, regardless of ``special``.
 
     Parameters
     ----------
     obj : object
-        ``encode`` must give ids in a list, tuple or array (or in ``.ids``), ``decode`` must give a str.
-        A `Tokenizer` is returned as it is, if it fits ``n_vocab``, else one that does.
+        ``encode`` must return ids in a list, tuple or array (or in ``.ids``), ``decode`` a str. A `Tokenizer`
+        is returned as it is if it fits ``n_vocab``; otherwise a copy that fits is.
     name : str, optional
         See `Tokenizer`; by default the class of the object.
     n_vocab : int, optional
-        The number of ids that the model has; encoding to others is then an error.
+        The number of ids that the model has; encoding to any other id is an error.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""vocab.json + merges.txt: the pipelines that GPT2Tokenizer and RobertaTokenizer make of them."""
+"""vocab.json + merges.txt: the pipelines of GPT2Tokenizer and RobertaTokenizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAMILIES = ("GPT2", "Roberta", "Bart")
 def from_vocab_and_merges(
     vocab: dict[str, Any], merges: str, settings: Settings, added: set[str], where: str
 ) -> dict[str, Any]:
-    """The description of a byte-level BPE; ``added`` are the tokens that the files name beside it."""
+    """The description of a byte-level BPE; ``added`` are the tokens that the other files name."""
     if settings.family not in _FAMILIES:
         raise TokenizerError(
             f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know; "
@@ -45,20 +45,20 @@ def byte_level_bpe(vocab: dict[str, Any], merges: list[str]) -> dict[str, Any]:
 
 
 def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> list[str]:
-    """The merges that transformers takes from a file: all lines but the first, and none after the last break.
+    """The merges that transformers reads: every line but the first, up to the last line break.
 
-    The first line is usually "#version: 0.2". Where it is a merge, and where the last line has no line break,
-    transformers 4.57 loses that merge, and so it is here: the model was trained with the tokens that
-    transformers gave it. ("#" begins no comment: "# #" is a merge.)
+    The first line is usually "#version: 0.2". If it is a merge, or if the last line has no line break,
+    transformers 4.57 loses that merge, and so does gpt2c: the model was trained with the tokens of
+    transformers. ("#" does not start a comment: "# #" is a merge.)
 
     Raises
     ------
     TokenizerError
-        The file is cut: the vocabulary has tokens that no merge makes, but two of its tokens spell, as merges
-        would have it: with ids beyond the last token that is made, since training numbers the tokens in the
-        order of the merges; or, for vocabularies in another order, more than one in a hundred. Never counted
-        is what gets into a vocabulary without a merge: added tokens, whatever stands in brackets, like <s>
-        and [PAD], and what no two tokens spell, like madeupword0000.
+        The file is truncated: the vocabulary has tokens that no merge makes, but that two of its tokens
+        spell, as merges would: with ids beyond the last merged token, since training numbers tokens in the
+        order of the merges; or, in vocabularies in another order, more than one in a hundred. Tokens that
+        enter a vocabulary without a merge do not count: added tokens, anything in brackets, like <s> and
+        [PAD], and tokens that no two others spell, like madeupword0000.
     """
     first, *lines = text.split("\n")
     last = lines.pop() if lines else ""
@@ -72,14 +72,15 @@ def _lines(text: str, vocab: dict[str, Any], added: set[str], where: str) -> lis
     late = [token for token, index in unmade.items() if type(index) is int and index > end]
     if late or 100 * len(unmade) > len(vocab):
         raise TokenizerError(
-            f"{where}: the merges are cut: no line of them makes {shown((late or list(unmade))[0])}, the "
-            f"first of {len(unmade)} tokens. Get it again; or give another with tokenizer= (--tokenizer)"
+            f"{where}: the merges are truncated: none of them makes {shown((late or list(unmade))[0])}, the "
+            f"first of {len(unmade)} tokens. Get the file again; or give another with tokenizer= "
+            "(--tokenizer)"
         )
     return [line for line in lines if line]
 
 
 def _spelled_by_two(token: str, vocab: dict[str, Any]) -> bool:
-    """Whether a merge of two tokens could make this one, and it does not look like a special token."""
+    """Whether a merge of two tokens could make this one, which does not look like a special token."""
     if token[:1] + token[-1:] in ("<>", "[]") or not BYTE_CHARS.issuperset(token):
         return False
     return any(token[:at] in vocab and token[at:] in vocab for at in range(1, len(token)))

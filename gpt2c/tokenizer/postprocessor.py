@@ -1,4 +1,4 @@
-"""What a tokenizer's post-processor puts around a text."""
+"""The tokens that a tokenizer's post-processor puts around a text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _KINDS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "ByteLeve
 
 
 class Around(NamedTuple):
-    """What stands around the tokens of a text, and what is done to their offsets.
+    """The ids around the tokens of a text, and the change to their offsets.
 
     Attributes
     ----------
     prefix, suffix : tuple of int
     trims : bool
-        Whether the offsets of a token leave out the spaces at its ends.
+        Whether a token's offsets leave out the spaces at its ends.
     spares_first : bool
-        Whether one space at the beginning of a text is not left out.
+        Whether one space at the start of a text is kept.
     """
 
     prefix: tuple[int, ...] = ()
@@ -31,12 +31,12 @@ class Around(NamedTuple):
 
 
 def read_post_processor(post_processor: Any, where: str) -> Around:
-    """The ids that the ``post_processor`` of a tokenizer.json adds, and what it does to offsets.
+    """The ids that the ``post_processor`` of a tokenizer.json adds, and its change to offsets.
 
     Raises
     ------
     TokenizerError
-        It is damaged, of a kind that the tokenizers library does not have, or adds to the text in its middle.
+        It is damaged, of a kind unknown to the tokenizers library, or adds ids inside the text.
     """
     found = Around()
     for step in steps(post_processor, "processors"):
@@ -73,18 +73,18 @@ def steps(node: Any, children: str) -> list[dict[str, Any]]:
 
 
 def _template(step: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """The ids before and after the text in a template for one text."""
+    """The ids before and after the text, in a template for one text."""
     before: list[Any] = []
     after: list[Any] | None = None
     for piece in step["single"]:
         if "Sequence" in piece:
             if after is not None:
-                raise ValueError("the text stands in it twice")
+                raise ValueError("the text occurs in it twice")
             after = []
         else:
             (before if after is None else after).extend(
                 step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
             )
     if after is None:
-        raise ValueError("the text does not stand in it")
+        raise ValueError("the text does not occur in it")
     return before, after

@@ -15,8 +15,8 @@ from ..json_values import unique_keys
 
 __all__ = ["MAX_SIZE", "read_bytes", "read_json", "read_text"]
 
-# Bytes of one tokenizer file. GPT-2's have 0.5 and 1 MB; the largest that are published, for vocabularies
-# of 256,000 tokens, 35 MB. Python objects made from one take about five times as much.
+# Bytes of one tokenizer file. GPT-2's are 0.5 and 1 MB; the largest published ones, for vocabularies of
+# 256,000 tokens, are 35 MB. The Python objects made from one take about five times as much.
 MAX_SIZE = 64 * 2**20
 
 
@@ -27,9 +27,9 @@ def read_json(path: Path, default: Any = None) -> Any:
     try:
         value = json.loads(read_text(path), object_pairs_hook=unique_keys)
     except RecursionError:
-        raise TokenizerError(f"{path} is damaged, it is nested too deeply for a tokenizer's JSON") from None
+        raise TokenizerError(f"{path} is damaged: it is nested too deeply for a tokenizer's JSON") from None
     except ValueError as error:
-        raise TokenizerError(f"{path} is damaged, it is not valid JSON: {error}") from None
+        raise TokenizerError(f"{path} is damaged: it is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not {shown(value)}")
     return value
@@ -40,7 +40,7 @@ def read_text(path: Path) -> str:
     try:
         text = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path} is damaged, it is not UTF-8: {error}") from None
+        raise TokenizerError(f"{path} is damaged: it is not UTF-8: {error}") from None
     return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True)
 
 
@@ -55,8 +55,8 @@ def read_bytes(path: Path) -> bytes:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
     if size > MAX_SIZE:
         raise TokenizerError(
-            f"{path} has {size:,} bytes, and a tokenizer file may have {MAX_SIZE:,}: it is damaged, or "
-            "another file under this name. Put the model's own file there, or give a tokenizer with "
+            f"{path} has {size:,} bytes, but a tokenizer file may have at most {MAX_SIZE:,}: it is damaged, "
+            "or another file under this name. Put the model's own file there, or give a tokenizer with "
             "tokenizer= (--tokenizer)"
         )
     return data

@@ -21,29 +21,29 @@ _SETTINGS = (
     "added_tokens.json",
     FILE,
 )
-# What a file of another name is called in a directory.
+# The standard names of files that may have others.
 _USUAL = {".json": "tokenizer.json", ".txt": "vocab.txt", ".model": "spiece.model"}
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[str, Any]:
-    """Write a tokenizer's files: those that it was read from, as they are, else a tokenizer.json.
+    """Write a tokenizer's files: the originals, unchanged, or else a tokenizer.json.
 
     Parameters
     ----------
     tokenizer : Tokenizer
     directory : path
     n_ctx : int
-        The most tokens that the model takes.
+        The maximum number of tokens that the model takes.
 
     Returns
     -------
     dict
-        What config.json has to say of the tokenizer.
+        The entries of config.json that concern the tokenizer.
 
     Raises
     ------
     TokenizerError
-        It cannot be written, or the files that it was read from are not there any more.
+        It cannot be written, or the files that it was read from are gone.
     """
     found = _written(tokenizer, directory, n_ctx)
     if tokenizer.chat_template not in (None, read_chat_template(directory)):
@@ -64,11 +64,11 @@ def _written(tokenizer: Tokenizer, directory: Path, n_ctx: int) -> dict[str, Any
     named = {"bos_token": tokenizer.bos_token_id, "eos_token": tokenizer.eos_token_id}
     named["mask_token"] = tokenizer.mask_id
     settings: dict[str, Any] = {
-        # The class that takes tokenizer.json at its word, but for the space before a text.
+        # The class that follows tokenizer.json exactly, except for the space before a text.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": n_ctx,
         "clean_up_tokenization_spaces": False,
-        # By itself it gives token_type_ids, too, for which GPT-2 adds embeddings to its input.
+        # By default it returns token_type_ids, too, for which GPT-2 adds embeddings to its input.
         "model_input_names": ["input_ids", "attention_mask"],
         **{name: names[index] for name, index in named.items() if index in names},
     }
@@ -87,7 +87,7 @@ def _copied(source: Path, directory: Path) -> dict[str, Any]:
     names = {name: name for name in _SETTINGS}
     pair = pair_of(source)
     if source.is_dir():
-        # First those that others replace where both are there.
+        # Files first that others override where both exist.
         names |= dict(zip(OPENAI_PAIR, PAIR, strict=True))
         names |= {name: name for name in FILES if name not in OPENAI_PAIR}
     elif pair is not None:
@@ -97,7 +97,7 @@ def _copied(source: Path, directory: Path) -> dict[str, Any]:
     for name, usual in names.items():
         if (folder / name).is_file():
             shutil.copyfile(folder / name, directory / usual)
-    # The class may be named there only.
+    # The class may be named only there.
     config = folder / "config.json"
     named = read_json(config).get("tokenizer_class") if config.is_file() else None
     return {} if named is None else {"tokenizer_class": named}

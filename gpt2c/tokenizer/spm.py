@@ -1,4 +1,4 @@
-"""SentencePiece models: the pipeline that transformers' T5Tokenizer makes of one, or the model as it is.
+"""SentencePiece models: as the pipeline of transformers' T5Tokenizer, or as they are.
 
 The file is a message of Google's protocol buffers; the package sentencepiece has its schema.
 """
@@ -23,15 +23,15 @@ _CONTROL, _USER_DEFINED = 3, 4  # ModelProto.SentencePiece.Type
 
 
 def from_sentencepiece(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
-    """The description of a SentencePiece model, Unigram or BPE: its pieces, and ``extra_ids`` behind them.
+    """The description of a SentencePiece model, Unigram or BPE: its pieces, followed by ``extra_ids``.
 
-    GPTSw3Tokenizer's has the file itself, which no pipeline can stand for.
+    GPTSw3Tokenizer's contains the file itself, which no pipeline can replace.
     """
     if settings.family == "GPTSw3":
         return _as_it_is(data, settings, where)
     if settings.family != "T5":
         raise TokenizerError(
-            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know: of "
+            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know; of "
             "SentencePiece models it reads T5Tokenizer's and GPTSw3Tokenizer's. Give tokenizer="
             "transformers.AutoTokenizer.from_pretrained(...), or, if that has a fast form, save it as "
             "tokenizer.json"
@@ -68,8 +68,8 @@ def _as_it_is(data: bytes, settings: Settings, where: str) -> dict[str, Any]:
     for name in ("do_lower_case", "sp_model_kwargs"):
         if settings.values.get(name):
             raise TokenizerError(
-                f"{where}: the settings have {name} = {shown(settings.values[name])}, with which gpt2c does "
-                "not run GPTSw3Tokenizer; give another one with tokenizer= (--tokenizer)"
+                f"{where}: the settings have {name} = {shown(settings.values[name])}, which gpt2c does not "
+                "support for GPTSw3Tokenizer; give another tokenizer with tokenizer= (--tokenizer)"
             )
     lists = [settings.values.get(name) for name in ("additional_special_tokens", "extra_special_tokens")]
     more = chain.from_iterable(names for names in lists if isinstance(names, list))
@@ -93,14 +93,14 @@ def parsed(data: bytes, where: str) -> Any:
     except ImportError as error:
         raise TokenizerError(
             f"{where}: a SentencePiece model needs a package that cannot be imported ({error}): "
-            'pip install "gpt2c[sentencepiece]"; or give another one with tokenizer= (--tokenizer)'
+            'pip install "gpt2c[sentencepiece]"; or give another tokenizer with tokenizer= (--tokenizer)'
         ) from None
-    schema: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    schema: Any = sentencepiece_model_pb2  # its classes are created on import
     proto = schema.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
-        raise TokenizerError(f"{where} is damaged, it is no SentencePiece model: {error}") from None
+        raise TokenizerError(f"{where} is damaged: it is not a SentencePiece model: {error}") from None
     if not proto.pieces:
         raise TokenizerError(f"{where} is damaged: a SentencePiece model without pieces")
     return proto
@@ -137,15 +137,15 @@ def _model(proto: Any, pieces: list[tuple[str, float]], where: str) -> dict[str,
             "merges": list(_merges(pieces, len(proto.pieces))),
         }
     raise TokenizerError(
-        f"{where}: a SentencePiece model of the kind {kind} (word or char); only Unigram and BPE are known"
+        f"{where}: a SentencePiece model of kind {kind} (word or char); supported: Unigram and BPE"
     )
 
 
 def _merges(pieces: list[tuple[str, float]], n_own: int) -> Iterable[list[str]]:
     """The merges that make a BPE's pieces, the piece with the highest score first.
 
-    SentencePiece keeps no merges: any two pieces that spell a third one are a pair. Pieces that were put
-    behind the ``n_own`` of the model take no part in pairs.
+    SentencePiece stores no merges: any two pieces that spell a third one are a pair. Pieces that were added
+    after the ``n_own`` of the model take no part in pairs.
     """
     ids = {piece: index for index, (piece, _) in enumerate(pieces[:n_own])}
     found = []

@@ -11,11 +11,11 @@ while a BPE names the *pairs* it joins. The two agree if for every merge, "x y -
 2. x and y are single bytes or made by earlier merges;
 3. the bytes of xy, by the earlier merges alone, become x and y.
 
-Why this is enough: by 2, merges are applied in ascending order; and what stands between two boundaries that
-no merge has crossed was merged as if it stood alone. So whenever two neighbours spell a token xy, 3 says that
-they are x and y if that merge is still to come, and that they would be one already if its turn were past. For
-the same reason a word that is a token (tiktoken looks that up first) becomes that token. Training gives such
-vocabularies only, since it merges pairs just seen as neighbours; one made or edited by hand may break the
+Why this is enough: by 2, merges are applied in ascending order; and the bytes between two boundaries that no
+merge has crossed were merged as if they were alone. So whenever two neighbours spell a token xy, 3 says that
+they are x and y if that merge is still to come, and that they would already be one if its turn were past. For
+the same reason a word that is a token (tiktoken looks that up first) becomes that token. Training yields only
+such vocabularies, since it merges pairs just seen as neighbours; one made or edited by hand may break the
 rules, and is refused.
 """
 
@@ -54,7 +54,7 @@ _FROM_BYTES = "".join(char for _, char in sorted(zip(_BYTE_ORDER, _BYTE_CHARS, s
 _TO_BYTES = codecs.charmap_build(_FROM_BYTES)
 
 
-# More than any vocabulary has; a larger id would only fill the memory.
+# More than any vocabulary has; a larger id would only waste memory.
 _LARGEST_ID = 2**22
 
 
@@ -68,7 +68,7 @@ class AddedToken(NamedTuple):
     text: str
     id: int
     special: bool
-    """Whether it has a meaning beyond its text, as <|endoftext|> has."""
+    """Whether it has a meaning beyond its text, like <|endoftext|>."""
     late: bool
     """Whether it is looked for after the others ("normalized" in the files)."""
     lstrip: bool = False
@@ -83,7 +83,7 @@ class Vocabulary(NamedTuple):
     tokens: list[bytes]
     """The bytes of every token, by id."""
     ranks: dict[bytes, int]
-    """The tokens that the BPE makes -> their place in merge order, bytes first."""
+    """The tokens that the BPE makes -> their index in merge order, bytes first."""
     ids: list[int]
     """The id of every rank."""
     added: list[AddedToken]
@@ -106,20 +106,20 @@ def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
     Parameters
     ----------
     description : dict
-        What ``tokenizer.json`` holds.
+        The content of ``tokenizer.json``.
     where : str
         The file or directory, for messages.
 
     Raises
     ------
     NotExact
-        tiktoken would give other tokens, or we cannot be sure that it gives the same.
+        tiktoken would give other tokens, or cannot be shown to give the same.
     TokenizerError
         The description contradicts itself.
     """
     model = description.get("model")
     if not isinstance(model, dict):
-        raise TokenizerError(f'{where} is no tokenizer.json: there is no "model" in it')
+        raise TokenizerError(f'{where} is not a tokenizer.json: it has no "model"')
     around = read_post_processor(description.get("post_processor"), where)
     _require_plain(description, model)
     vocab, merges = model.get("vocab"), model.get("merges")
@@ -149,7 +149,7 @@ def compile_vocabulary(description: dict[str, Any], where: str) -> Vocabulary:
 
 
 def _require_plain(description: dict[str, Any], model: dict[str, Any]) -> None:
-    """Refuse whatever is not byte-level BPE with GPT-2's splitting and nothing else."""
+    """Refuse anything but plain byte-level BPE with GPT-2's splitting."""
     kind = model.get("type", "BPE")  # old files of GPT-2 have no type
     if kind != "BPE":
         raise NotExact(f"its model is {shown(kind)}, not BPE")
@@ -177,10 +177,10 @@ def _require_plain(description: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _check_ids(vocab: dict[str, Any], where: str) -> None:
-    """Whole numbers from 0 on, none of them twice; some may be missing, and then have no text."""
+    """Check ids: integers of at least 0, each once; a missing one has no text."""
     if set(map(type, vocab.values())) != {int}:
         raise TokenizerError(
-            f"{where}: the ids of the vocabulary must be whole numbers, and at least one is needed"
+            f"{where}: the ids of the vocabulary must be integers, and at least one is needed"
         )
     ids = set(vocab.values())
     if len(ids) < len(vocab):
@@ -205,14 +205,14 @@ def _pairs(merges: list[Any], where: str) -> Iterator[tuple[str, str]]:
 
 
 def _rank_merges(vocab: dict[str, Any], merges: Iterator[tuple[str, str]], where: str) -> dict[str, int]:
-    """The rank of every token that the BPE can make, 256 bytes first; holds the merges to the rules above."""
+    """The rank of every token that the BPE can make, 256 bytes first; checks the rules above."""
     ranks = {char: rank for rank, char in enumerate(_BYTE_CHARS)}
     lacking = [char for char in _BYTE_CHARS if char not in vocab]
     if lacking:
         raise NotExact(
             f"its vocabulary lacks {len(lacking)} of the 256 bytes, the first is {shown(lacking[0])}"
         )
-    left, right = list(range(256)), list(range(256))  # the parts of every rank; bytes are their own
+    left, right = list(range(256)), list(range(256))  # the parts of every rank; a byte is its own
     made: dict[tuple[int, int], int] = {}
     for rank, (a, b) in enumerate(merges, 256):
         x, y, token = ranks.get(a), ranks.get(b), a + b
@@ -236,11 +236,11 @@ def _rank_merges(vocab: dict[str, Any], merges: Iterator[tuple[str, str]], where
 def _neighbours(
     x: int, y: int, limit: int, left: list[int], right: list[int], made: dict[tuple[int, int], int]
 ) -> bool:
-    """Whether the bytes of x and y, merged together by the merges below ``limit``, become just x and y.
+    """Whether the bytes of x and y, merged together by the merges below ``limit``, become exactly x and y.
 
-    From (x, y) we go back in time, undoing the later of the two merges beside the boundary. The two tokens
-    that stand there at a moment must not be a pair whose turn comes before ``limit``, the merge that happened
-    to one of them next. Of equal pairs that overlap, the left one is merged.
+    From (x, y) we go back in time, undoing the later of the two merges beside the boundary. At no moment may
+    the two tokens there be a pair whose turn comes before ``limit``, the merge that happened to one of them
+    next. Of equal pairs that overlap, the left one is merged.
     """
     while True:
         if made.get((x, y), limit) < limit:
@@ -294,7 +294,7 @@ def _added_tokens(
                 f"{where}: {shown(text)} has the id {vocab[text]} in the vocabulary, {index} as added"
             )
         tokens[index] = spelled(text, where)
-        # Not so of those that the BPE makes, too, if they are special: they are rarely read in a text.
+        # Special ones that the BPE also makes are exempt: they are rarely recognized in a text.
         if tokens[index] != _utf8(text, where) and not (text in ranks and entry.get("special")):
             raise NotExact(f"its added token {shown(text)} is not decoded to its own text")
         next_id = max(next_id, index + 1)

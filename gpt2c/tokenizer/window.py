@@ -8,7 +8,7 @@ from .base import StreamDecoder
 
 __all__ = ["WindowDecoder", "window_offsets"]
 
-_FEW = 16  # tokens; any number is right from which on a window may begin
+_FEW = 16  # tokens; any number at which a window may begin is right
 
 _Decode = Callable[[list[int]], str]
 
@@ -23,9 +23,9 @@ class WindowDecoder(StreamDecoder):
     ----------
     decode : function of a list of token ids
     before : sequence of int
-        The tokens that stand before the text.
+        The tokens before the text.
     waits : function of a token id
-        Whether the text of a token may yet change with the next one.
+        Whether the text of a token may still change with the next one.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class WindowDecoder(StreamDecoder):
         self._waits = waits
         self._before = self._tail(list(before))
         self._latest: list[int] = []
-        # How many characters fewer the text has than those shown: U+FFFD, of which some became one character.
+        # By how much the text is shorter than what was shown, where several U+FFFD became one character.
         self._owed = 0
 
     def alone(self, token_id: int) -> str:
@@ -63,9 +63,9 @@ class WindowDecoder(StreamDecoder):
         return piece
 
     def _may_begin(self, ids: list[int]) -> bool:
-        """Whether a window may begin with these tokens.
+        """Whether a window may start with these tokens.
 
-        Not with some that have no text, which would leave the next one the first, nor inside a character or a
+        It may not if some have no text, which would leave the next one the first, nor inside a character or a
         run of tokens whose text may change together.
         """
         if self._waits(ids[0]):
@@ -74,7 +74,7 @@ class WindowDecoder(StreamDecoder):
         return bool(text) and not text.startswith("\ufffd")
 
     def _tail(self, before: list[int]) -> list[int]:
-        """As many of the last tokens as matter for the text of the next one."""
+        """The last tokens that affect the text of the next one."""
         size = _FEW
         while size < len(before) and not self._may_begin(before[-size:]):
             size *= 2
@@ -82,7 +82,7 @@ class WindowDecoder(StreamDecoder):
 
 
 def window_offsets(decode: _Decode, text: str, ids: Sequence[int]) -> list[tuple[int, int]] | None:
-    """Where the tokens of a text stand in it, if they decode to it: those that share a character share it."""
+    """The positions of tokens in a text, if they decode to it; tokens may share a character."""
     spans: list[tuple[int, int]] = []
     decoder, done, waiting = WindowDecoder(decode), "", 0
     for token in [*ids, None]:

@@ -1,4 +1,4 @@
-"""vocab.txt alone: the pipeline that BertTokenizer makes of it."""
+"""vocab.txt alone: the pipeline of BertTokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _HELP = "save it as tokenizer.json, or give tokenizer=transformers.AutoTokenizer
 
 
 def from_vocab_txt(text: str, settings: Settings, where: str) -> dict[str, Any]:
-    """The description of a WordPiece whose vocabulary has one token a line: the line's number is its id.
+    """The description of a WordPiece whose vocabulary has one token per line: the line number is its id.
 
-    Of a token that occurs twice the last id counts, as in transformers; the other one becomes a hole.
+    If a token occurs twice the last id counts, as in transformers; the other becomes a hole.
     """
     if settings.family not in BERT:
         raise TokenizerError(
-            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know: of "
+            f"{where}: the files name {shown(settings.tokenizer_class)}, whose rules gpt2c does not know; of "
             f"vocab.txt it reads BertTokenizer's. If it has a fast form, {_HELP}"
         )
     lines = text.removesuffix("\n").split("\n")
@@ -27,7 +27,7 @@ def from_vocab_txt(text: str, settings: Settings, where: str) -> dict[str, Any]:
     unknown = content(settings.values.get("unk_token")) or "[UNK]"
     if unknown not in vocab:
         raise TokenizerError(
-            f"{where}: the unknown token {shown(unknown)} is not in it: it is no vocabulary of a "
+            f"{where}: the unknown token {shown(unknown)} is not in it: this is not a vocabulary of "
             "BertTokenizer, one token a line, or tokenizer_config.json should name another unk_token"
         )
     return {

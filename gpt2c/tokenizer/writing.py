@@ -19,12 +19,12 @@ class Writer:
         None writes nothing.
     stop : tuple of str
     skip : int
-        How many characters at the beginning are left out.
+        The number of characters to drop at the start.
 
     Attributes
     ----------
     text : str
-        What is certain to belong to the continuation.
+        The text that certainly belongs to the continuation.
     stopped : bool
         Whether a stop string was found; nothing may be added after that.
     """
@@ -47,7 +47,7 @@ class Writer:
         return self._add(self._decoder.push(token)) if self._decoder else ""
 
     def finish(self) -> str:
-        """End the continuation; returns the text that was held back, unless a stop string ended it."""
+        """End the continuation; returns the text held back, unless a stop string ended it."""
         if not self._decoder or self.stopped:
             return ""
         piece = self._add(self._decoder.flush())
@@ -58,7 +58,7 @@ class Writer:
         return piece
 
     def cancel(self) -> str:
-        """End an abandoned continuation; returns what was held back. An incomplete character is dropped."""
+        """End an abandoned continuation; returns the text held back. An incomplete character is dropped."""
         held = self._filter.flush()
         self._pieces.append(held)
         return held
@@ -81,7 +81,7 @@ class _StopFilter:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """Add ``text``; returns what is certain to belong to the result."""
+        """Add ``text``; returns the text that certainly belongs to the result."""
         if not self._stop:
             return text
         text = self._held + text
@@ -98,6 +98,6 @@ class _StopFilter:
         return text[:certain]
 
     def flush(self) -> str:
-        """What was held back, once it is known that no stop string follows."""
+        """The text held back, once it is known that no stop string follows."""
         held, self._held = self._held, ""
         return held

@@ -1,1 +1,1 @@
-"""What an encoder-decoder model makes of texts: other texts, and how probable these are."""
+"""Encoder-decoder models: generating texts for sources, and scoring them."""

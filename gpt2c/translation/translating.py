@@ -1,7 +1,7 @@
 """Texts that a decoder writes for the texts that an encoder reads.
 
-For every source there is a copy of the decoder that attends to it (`core.crossing.given_each`), with all that
-a language model can do. Many of them advance in one loop, as the continuations of one model do.
+For every source there is a copy of the decoder that attends to it (`core.crossing.given_each`), with all
+abilities of a language model. Many of them advance in one loop, like the continuations of one model.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ _MOST_NEW = 128
 
 
 class _Writing(Job):
-    """What is the same for all texts, of which nothing stands before what is written."""
+    """The state shared by all texts, none of which has a visible prompt."""
 
     def new_writer(self, before: Iterable[int], skip: int = 0) -> Writer:
-        """A writer; the token that a text begins with in the decoder is no part of it."""
+        """A writer; the decoder's start token is not part of the text."""
         return super().new_writer([*before][1:], skip)
 
 
 def encode(model: Translator, sources: Any, *, deadline: Any = None, **how: Any) -> Any:
-    """What :meth:`gpt2c.EncoderDecoder.encode` does."""
+    """See :meth:`gpt2c.EncoderDecoder.encode`."""
     several, readings = _read(model, sources, **how)
     found = list(_states(model, readings, Deadline.of(deadline)))
     return found if several else found[0]
 
 
 def given(model: Translator, source: Any, *, deadline: Any = None, **how: Any) -> Any:
-    """What :meth:`gpt2c.EncoderDecoder.given` does."""
+    """See :meth:`gpt2c.EncoderDecoder.given`."""
     return next(_given_each(model, _read_one(model, source, **how), Deadline.of(deadline)))
 
 
@@ -85,7 +85,7 @@ def generate(
     max_tokens: int | None = None,
     **options: Any,
 ) -> Generation | list[Generation]:
-    """What :meth:`gpt2c.EncoderDecoder.generate` does."""
+    """See :meth:`gpt2c.EncoderDecoder.generate`."""
     checked = SamplingOptions(num_return_sequences=num_return_sequences, **_begun(model, options))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
@@ -98,9 +98,9 @@ def generate(
 def generate_rows(
     model: Translator, options: SamplingOptions, rows: Iterable[tuple[Any, Any]]
 ) -> Iterator[tuple[Any, list[Generation], bool]]:
-    """Texts for the sources of a table, in order, which are taken as they are needed.
+    """Texts for the sources of a table, in order; rows are consumed as needed.
 
-    What is yielded is what `generation.loop.generate_rows` yields.
+    Yields like `generation.loop.generate_rows`.
     """
     how = reading_options(model, special=options.special)
     readings = (
@@ -116,7 +116,7 @@ def _written(
     batch_size: int | None = None,
 ) -> Iterator[tuple[Any, list[Generation], bool]]:
     """The texts for each source, by its key; none for None."""
-    # What all have in common: the passes, in which every text brings a cache of its own, and the seed.
+    # Shared by all: the passes, in which every text has its own cache, and the seed.
     nothing = np.zeros((1, model.decoder.config.n_embd), np.float32)
     shared = _Writing(given_each(model.decoder, [nothing], [None])[0], options)
     options, start = replace(options, seed=shared.seed), _start(model)
@@ -141,7 +141,7 @@ def _written(
 
 
 def stream(model: Translator, source: Any, *, max_tokens: int | None = None, **options: Any) -> Stream:
-    """What :meth:`gpt2c.EncoderDecoder.stream` does."""
+    """See :meth:`gpt2c.EncoderDecoder.stream`."""
     decoder = given(model, source, max_tokens=max_tokens, special=options.get("special", False))
     return stream_of(decoder, _start(model), kind=_Writing, **_begun(model, options))
 
@@ -149,13 +149,13 @@ def stream(model: Translator, source: Any, *, max_tokens: int | None = None, **o
 def score(
     model: Translator, sources: Any, targets: Any, *, max_tokens: int | None = None, **options: Any
 ) -> Score | list[Score]:
-    """What :meth:`gpt2c.EncoderDecoder.score` does."""
+    """See :meth:`gpt2c.EncoderDecoder.score`."""
     several, readings = _read(model, sources, max_tokens=max_tokens, special=options.get("special", False))
     no_targets = isinstance(targets, list | tuple) and not targets
     several_targets, texts = (True, []) if no_targets else separate(targets)
     if several != several_targets or len(texts) != len(readings):
         raise ValueError(
-            f"sources and targets must be one text each, or as many of each; got {len(readings)} sources and "
+            f"sources and targets must be one text each, or as many of each, not {len(readings)} sources and "
             f"{len(texts)} targets"
         )
     limit = Deadline.of(options.pop("deadline", None))
@@ -167,7 +167,7 @@ def score(
 def _passages(
     decoders: Iterator[LoadedModel], texts: Sequence[Any], options: dict[str, Any]
 ) -> Iterator[Passage]:
-    """What is scored, of each decoder a text; those of several share calls of the engine."""
+    """The passages to score, one text per decoder; those of several share calls of the engine."""
     checked: ScoringOptions | None = None
     for i, (decoder, text) in enumerate(zip(decoders, texts, strict=True)):
         checked = checked or ScoringOptions.checked(decoder, bos=decoder.config.bos_token_id, **options)
@@ -178,7 +178,7 @@ def _passages(
 def run_with_cache(
     model: Translator, source: Any, target: Prompt, names_filter: Any = None, edits: Any = (), **how: Any
 ) -> tuple[np.ndarray, ActivationCache]:
-    """What :meth:`gpt2c.EncoderDecoder.run_with_cache` does."""
+    """See :meth:`gpt2c.EncoderDecoder.run_with_cache`."""
     special = how.pop("special", False)
     decoder = given(model, source, special=special)
     ids = decoder.encode_text(target, "the target", special=special)
@@ -188,17 +188,17 @@ def run_with_cache(
 
 
 def most_new(model: Translator, compares: bool = False) -> int:
-    """How many tokens a text has at most, if nobody says it; where texts are compared, all need positions."""
+    """The default limit of tokens of a text; where texts are compared, all need positions."""
     return max(1, min(_MOST_NEW, int(model.decoder.config.n_ctx) - compares))
 
 
 def _begun(model: Translator, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of generation, with the default that is another one here."""
+    """Options of generation, with the different default of this class."""
     return {"max_new_tokens": most_new(model, bool(options.get("penalty_alpha"))), **options}
 
 
 def _start(model: Translator) -> list[int]:
-    """What a text begins with in the decoder."""
+    """The decoder's start token."""
     return [model.decoder.config.bos_token_id]
 
 
@@ -208,21 +208,21 @@ def _read(model: Translator, sources: Any, **how: Any) -> tuple[bool, list[Readi
 
 def reading_options(model: Translator, **how: Any) -> Options:
     """How sources are read, checked."""
-    cutting = "in Python, max_tokens={0} leaves the rest out"
+    cutting = "in Python, max_tokens={0} truncates it"
     return check_options(model.encoder, **how)._replace(cutting=cutting)
 
 
 def _read_one(model: Translator, source: Any, **how: Any) -> list[Reading]:
     several, readings = _read(model, source, **how)
     if several:
-        raise TypeError(f"one text is needed here, but got a list of {len(readings)}")
+        raise TypeError(f"give one text, not a list of {len(readings)}")
     return readings
 
 
 def _states(
     model: Translator, readings: Sequence[Reading], deadline: Deadline | None
 ) -> Iterator[np.ndarray]:
-    """The output of the encoder for each text, as wide as the decoder: float32 [positions, n_embd]."""
+    """The output of the encoder for each text, in the decoder's width: float32 [positions, n_embd]."""
     for _, rows in hidden_rows(model.encoder, readings, lambda text: np.arange(len(text.ids)), deadline):
         yield rows if model.projection is None else model.projection(rows)
 
@@ -230,7 +230,7 @@ def _states(
 def _given_each(
     model: Translator, readings: Iterable[Reading | None], deadline: Deadline | None
 ) -> Iterator[LoadedModel | None]:
-    """The decoder with each of the texts, of which some are encoded at a time; None for None."""
+    """The decoder with each of the texts, encoding some at a time; None for None."""
     for some in within_bounds(readings, lambda reading: (len(reading.ids) if reading else 1, 0)):
         present = [reading for reading in some if reading is not None]
         states = list(_states(model, present, deadline))

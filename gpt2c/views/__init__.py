@@ -1,1 +1,1 @@
-"""Results as pictures: pages, plots, notebooks, terminals. Results come in; nothing is decided here."""
+"""Drawing results: pages, plots, notebooks, terminals. Nothing is computed here."""

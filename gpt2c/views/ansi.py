@@ -1,4 +1,4 @@
-"""Bold, dim and coloured text, where a terminal shows it."""
+"""Bold, dim and coloured text for terminals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def shown(text: str, stream: TextIO) -> str:
-    """``text`` as it goes to ``stream``: unchanged, but for control characters, which no terminal gets."""
+    """``text`` for ``stream``: unchanged, except for control characters, which terminals never get."""
     return harmless(text) if is_terminal(stream) else text
 
 
 def paint(text: str, code: str, stream: TextIO) -> str:
-    """``text`` as the SGR ``code`` says, if ``stream`` is a terminal and wants it (https://no-color.org).
+    """``text`` with the SGR ``code``, if ``stream`` is a terminal that wants colours (https://no-color.org).
 
     A terminal gets no other control characters: see `shown`.
     """

@@ -1,4 +1,4 @@
-"""How a model reads a text and goes on with it: as a page, as text for a terminal, as JSON values."""
+"""How a model reads a text and continues it: as a page, as text for a terminal, as JSON values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "check_options"]
 
-# How many next tokens are told.
+# The number of next tokens shown.
 NEXT = 5
 
 
@@ -47,11 +47,11 @@ class Explanation(Paged):
     ----------
     model : LoadedModel
     text : str
-        What is explained; for token ids their text.
+        The explained text; for token ids their text.
     token_ids : np.ndarray
-        Its tokens, int32 [T], with what the tokenizer puts before it.
+        Its tokens, int32 [T], including the tokenizer's prefix.
     edits : list of str
-        What was changed in the pass, and how, in words.
+        Descriptions of the edits in the pass.
     lang : str
         The language of the page.
     """
@@ -78,7 +78,7 @@ class Explanation(Paged):
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
         several, given = separate(text)
         if several:
-            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
         layer, head = checked_head(model, layer, head)
         layers = checked_layers(model, layers)
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
@@ -105,7 +105,7 @@ class Explanation(Paged):
 
     @cached_property
     def html(self) -> str:
-        """The page: one HTML file, which needs no network."""
+        """The page: one HTML file, which works offline."""
         return explain_page(
             self.model,
             self._given,
@@ -121,8 +121,8 @@ class Explanation(Paged):
         )
 
     def print(self, out: TextIO, width: int) -> None:
-        """Write it as text for a terminal of so many columns."""
-        told, screen, c = self._told, terminal.Screen(out, width), self.model.config
+        """Write it as text for a terminal of ``width`` columns."""
+        values, screen, c = self._told, terminal.Screen(out, width), self.model.config
         about = (
             f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
             f"token, {c.n_vocab:,} tokens"
@@ -131,25 +131,29 @@ class Explanation(Paged):
             screen.line(line)
         if self.edits:
             terminal.print_edits(screen, self.edits)
-        terminal.print_embedding(screen, told.cache)
-        terminal.print_attention(screen, told.cache, told.layer, told.head)
-        terminal.print_pattern(screen, told.cache, told.layer, told.head)
+        terminal.print_embedding(screen, values.cache)
+        terminal.print_attention(screen, values.cache, values.layer, values.head)
+        terminal.print_pattern(screen, values.cache, values.layer, values.head)
         if self.model.cross is not None:
-            terminal.print_cross_attention(screen, told.cache)
-        terminal.print_attribution(screen, told.attribution)
-        terminal.print_next(screen, told.next)
-        terminal.print_lens(screen, told.lens)
-        if told.score is not None:
-            terminal.print_text(screen, told.score)
-        terminal.print_head_scores(screen, told.head_scores, told.layer, told.head)
-        if told.generations:
-            terminal.print_continuations(screen, told.generations)
+            terminal.print_cross_attention(screen, values.cache)
+        terminal.print_attribution(screen, values.attribution)
+        terminal.print_next(screen, values.next)
+        terminal.print_lens(screen, values.lens)
+        if values.score is not None:
+            terminal.print_text(screen, values.score)
+        terminal.print_head_scores(screen, values.head_scores, values.layer, values.head)
+        if values.generations:
+            terminal.print_continuations(screen, values.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
-        told, c = self._told, self.model.config
-        of_one = {name: of_head(told.cache, name, told.layer, told.head) for name in ("q", "k", "v", "z")}
-        of_pairs = {name: told.cache[name, told.layer][told.head] for name in ("attn_scores", "pattern")}
+        values, c = self._told, self.model.config
+        of_one = {
+            name: of_head(values.cache, name, values.layer, values.head) for name in ("q", "k", "v", "z")
+        }
+        of_pairs = {
+            name: values.cache[name, values.layer][values.head] for name in ("attn_scores", "pattern")
+        }
         of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
         return {
             "model": self.model.name,
@@ -157,9 +161,9 @@ class Explanation(Paged):
             "text": self.text,
             "edits": self.edits,
             "token_ids": self.token_ids.tolist(),
-            "tokens": told.cache.tokens,
-            "layer": told.layer,
-            "head": told.head,
+            "tokens": values.cache.tokens,
+            "layer": values.layer,
+            "head": values.head,
             "sizes": {
                 "T": len(self.token_ids),
                 "n_layer": c.n_layer,
@@ -167,7 +171,7 @@ class Explanation(Paged):
                 "n_embd": c.n_embd,
                 "d_head": c.head_dim,
                 "n_vocab": c.n_vocab,
-                "best": told.lens.top_ids.shape[2],
+                "best": values.lens.top_ids.shape[2],
             },
             "shapes": {
                 **dict.fromkeys(of_one, "[T, d_head]"),
@@ -175,20 +179,20 @@ class Explanation(Paged):
                 **{f"logit_lens.{name}": of_cells for name in ("logprobs", "ranks", "entropies")},
                 **{f"logit_lens.top_{name}": of_best for name in ("ids", "logprobs", "tokens")},
                 "logit_lens.token_ids": "[T]",
-                **{f"head_scores.{name}": of_heads for name in vars(told.head_scores)},
+                **{f"head_scores.{name}": of_heads for name in vars(values.head_scores)},
                 "attribution.heads": of_heads,
                 "attribution.attn_bias": "[n_layer]",
             },
             **plain({**of_one, **of_pairs}),
-            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in told.next],
-            "logit_lens": told.lens.to_dict(),
-            "attribution": told.attribution.to_dict(),
-            "head_scores": told.head_scores.to_dict(),
+            "next": [{**one._asdict(), "bytes": one.bytes.hex()} for one in values.next],
+            "logit_lens": values.lens.to_dict(),
+            "attribution": values.attribution.to_dict(),
+            "head_scores": values.head_scores.to_dict(),
             **self._cross(),
-            "score": None if told.score is None else told.score.rows(),
+            "score": None if values.score is None else values.score.rows(),
             "generations": [
                 {"num_beams": beams, "text": g.text, "token_ids": g.token_ids, "logprobs": g.logprobs}
-                for beams, g in told.generations
+                for beams, g in values.generations
             ],
         }
 
@@ -203,7 +207,7 @@ class Explanation(Paged):
     @cached_property
     def _told(self) -> _Told:
         given, special = self._given, self._special
-        # Scored is what stands behind the first token, which may be one that the tokenizer put there.
+        # Scores start after the first token, which may be from the tokenizer.
         put = len(self.token_ids) > len(self.model.encode_text(given, "the text", special=special))
         scored: Any = None
         if len(self.token_ids) > 1:
@@ -212,7 +216,7 @@ class Explanation(Paged):
 
 
 class _Told:
-    """What is printed of a text, or written as JSON."""
+    """The content of the text and of the JSON."""
 
     def __init__(
         self,
@@ -244,13 +248,13 @@ class _Told:
 
 
 def check_options(*, max_new_tokens: Any, num_beams: Any, temperature: Any, seed: Any) -> None:
-    """Raise ValueError or TypeError where a continuation cannot be so."""
+    """Raise ValueError or TypeError for an invalid continuation."""
     SamplingOptions(max_new_tokens=max_new_tokens, num_beams=num_beams)
     SamplingOptions(temperature=temperature, seed=seed)
 
 
 def _names(layer: int, results: Iterable[str]) -> NamesFilter:
-    """The activations to capture: the largest ones in ``layer`` only, and results of heads if edited."""
+    """The activations to capture: the largest ones only in ``layer``, and results of heads if edited."""
 
     def wanted(name: str) -> bool:
         place = name.rpartition(".")[2].removeprefix("hook_")

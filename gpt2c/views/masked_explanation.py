@@ -65,7 +65,7 @@ class MaskedExplanation(Paged):
         self.lang = lang
         several, given = separate(text)
         if several:
-            raise TypeError(f"explain takes one text, but got a list of {len(given)}: explain each of them")
+            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
         self.model, self._given = model, text
         self._layer, self._head = checked_head(model, layer, head)
         self._layers = checked_layers(model, layers)

@@ -1,6 +1,6 @@
-"""The inside of a pass as text, for a terminal: the walk from tokens to the next word, then layers and heads.
+"""A pass as text for a terminal: from tokens to the next word, then layers and heads.
 
-Every function prints one part on a :class:`Screen`, which knows how wide it is and which characters it has.
+Every function prints one part on a :class:`Screen`, which knows its width and its characters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "print_text",
 ]
 
-# Of a table with a row per token: the others are summed up or left out.
+# Maximum rows of a table with a row per token: the others are summed or left out.
 MOST_ROWS = 12
 _RANK_COLOURS = ("32", "33", "35", "31")
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -48,7 +48,7 @@ _PLAIN = str.maketrans({"·": ".", "…": "~", "␣": "_", "◌": "_"})
 
 
 class Screen:
-    """Where text is shown.
+    """The terminal that shows text.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Screen:
         self.line(bold(text, self.out))
 
     def text(self, text: str) -> str:
-        """A text as it will appear: what the encoding lacks is escaped before its width is taken."""
+        """A text as it will appear: characters that the encoding lacks are escaped before it is measured."""
         if not self.plain:
             return text
         return text.translate(_PLAIN).encode(self._encoding, self._errors).decode(self._encoding)
@@ -103,7 +103,7 @@ class Screen:
 
 
 def print_edits(screen: Screen, told: Sequence[str]) -> None:
-    """What was changed in the pass, and how."""
+    """The edits in the pass."""
     screen.title("This is not the model as it is: these edits change what it computes")
     for one in told:
         for line in wrapped("  " + screen.text("".join(map(visible, one))), screen.width):
@@ -130,7 +130,7 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
 
 
 def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
-    """What the last token takes in one head: its query with keys gives scores, then weights for values."""
+    """The last token in one head: its query and the keys give scores, then weights for values."""
     query, keys, values, result = (of_head(cache, name, layer, head) for name in "qkvz")  # [T, d_head] each
     scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
     tokens = cache.tokens
@@ -164,12 +164,12 @@ def print_cross_attention(screen: Screen, cache: ActivationCache) -> None:
 
 
 def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
-    """The weights of one head as a matrix: a row per token that asks, a column per token that answers."""
+    """The weights of one head as a matrix: a row per query token, a column per key token."""
     pattern, tokens = cache["pattern", layer][head], cache.tokens
     size = min(len(tokens), (screen.width - 18) // 3, 32)
     first = len(tokens) - size
     which = f", last {size} tokens" if first else ""
-    # Not where weights are edited.
+    # Not if weights are edited.
     shares = ": each row shares out 100%" if np.allclose(pattern.sum(axis=1), 1, atol=1e-3) else ""
     screen.title(f"Pattern of layer {layer}, head {head}{which}{shares}")
     screen.line(" " * 17 + "".join(f"{at % 100:3}" for at in range(first, len(tokens))))
@@ -185,10 +185,10 @@ def print_pattern(screen: Screen, cache: ActivationCache, layer: int, head: int)
 
 
 def print_attribution(screen: Screen, attribution: Attribution) -> None:
-    """What each attention and each feed-forward adds to the logit of the most probable next token."""
+    """The contributions of attention and feed-forward layers to the logit of the most probable next token."""
     parts = attribution.components
     token = screen.token(attribution.token, attribution.token_id, 16).rstrip()
-    screen.title(f"What adds up to the logit of the next token, {token}: {attribution.logit:.2f}")
+    screen.title(f"Contributions to the logit of the next token, {token}: {attribution.logit:.2f}")
     columns = {"attn": "attention", "cross_attn": "cross-attention", "mlp": "feed-forward"}
     columns = {kind: name for kind, name in columns.items() if f"{kind} 0" in parts}
     most, width = max(map(abs, parts.values())) or 1.0, (screen.width - 30) // len(columns)
@@ -204,7 +204,7 @@ def print_attribution(screen: Screen, attribution: Attribution) -> None:
 
 
 def print_next(screen: Screen, suggestions: Sequence[Suggestion]) -> None:
-    """What could come next, with probabilities."""
+    """The next tokens, with probabilities."""
     screen.title(f"Next: the {len(suggestions)} most probable of all tokens")
     print_suggestions(screen, suggestions)
 
@@ -224,7 +224,7 @@ def print_lens(screen: Screen, lens: LogitLens) -> None:
     width = (screen.width - 10) // n - 1 if n < n_tokens else 13
     at = range(n_tokens - n, n_tokens)
     tokens = [screen.token(lens.tokens[i], lens.input_ids[i], width) for i in at]
-    which = "token in each place" if lens.in_place else "next token"
+    which = "token at each position" if lens.in_place else "next token"
     screen.title(f"Logit lens: the most probable {which} if this layer were the last")
     screen.line(" " * 10 + " ".join(tokens))
     for layer in reversed(range(len(lens.names))):
@@ -279,7 +279,7 @@ def print_text(screen: Screen, score: Score) -> None:
 
 
 def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int) -> None:
-    """What the chosen head does as far as its pattern tells, and which heads do most of it."""
+    """The chosen head's scores from its pattern, and the heads with the highest scores."""
     own = f"L{layer}H{head}"
     screen.title(f"Heads: mean weight on ..., here ({own}: layer {layer}, head {head}) and most")
     n = (screen.width - 30) // 14
@@ -297,7 +297,7 @@ def print_head_scores(screen: Screen, scores: HeadScores, layer: int, head: int)
 
 
 def print_continuations(screen: Screen, generations: Iterable[tuple[int, Generation]]) -> None:
-    """Continuations, each with the beams it was found with and the logarithm of its joint probability."""
+    """Continuations, each with its number of beams and its joint log-probability."""
     screen.title("Continued, and the log-probability of all new tokens together (nats)")
     for beams, generation in generations:
         name = "greedy" if beams == 1 else f"{beams} beams"

@@ -1,8 +1,8 @@
-"""`gpt2c bench`: how fast this machine runs a model, beside how fast it could.
+"""`gpt2c bench`: how fast this machine runs a model, compared with its limits.
 
-command.py runs the command and report.py prints its tables. What is measured: load.py (new processes, to the
-first token), roofs.py (what the machine could do), kernels.py and cases.py (kernels, and calls of a model,
-with their shares of the roofs), formats.py (number formats, to choose one). models.py makes random weights.
+command.py runs the command and report.py prints its tables. The measurements: load.py (new processes, to the
+first token), roofs.py (the machine's limits), kernels.py and cases.py (kernels, and calls of a model, with
+their shares of the roofs), formats.py (number formats, to choose one). models.py makes random weights.
 """
 
 from .cases import Case, Result, check_answers, measure

@@ -1,11 +1,11 @@
-"""How long calls of a model take, beside how long they have to take.
+"""The time of calls of a model, compared with the minimum possible.
 
-Every time stands next to a roof that was measured in the same run, alternating with it. A call reads all
-weights once, and the keys and values of its sequences (`bytes_of_call`); it multiplies and adds
+Every time is compared with a roof measured in the same run, alternating with it. A call reads all weights
+once, and the keys and values of its sequences (`bytes_of_call`); it multiplies and adds
 (`operations_of_call`). It takes at least the time that this machine needs to read these bytes, and at least
 that of the arithmetic: the share is the longer of the two, divided by the time measured.
 
-The roof of reads is measured over a buffer of as many bytes as the call reads, again and again: a large
+The roof of reads is measured over a buffer of the call's size, repeatedly: a large
 shared cache then keeps as much of the buffer as it may keep of the model.
 """
 
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 PROMPT, DECODE, DECODE_PROMPT, BATCH, BATCH_DECODE = 512, 128, 32, 8, 32
-# Operations per element, counted in our own recipes; small beside the matrices.
+# Operations per element, counted in gpt2c's code; small compared with the matrices.
 NORM, ACTIVATION, SOFTMAX = 8, 35, 30
 
 
-# ---- what a call has to do
+# ---- the work of a call
 
 
 def bytes_of_call(weights: _engine.Weights, sequences: Iterable[tuple[float, int]]) -> float:
-    """Bytes that a call reads at least once.
+    """The minimum number of bytes that a call reads.
 
     All that `Weights.nbytes` counts (packed matrices with their scales, biases, LayerNorms) except the
     tables of which single rows are read (positions; the embedding where the head is another matrix), and per
@@ -54,7 +54,7 @@ def bytes_of_call(weights: _engine.Weights, sequences: Iterable[tuple[float, int
     ----------
     weights : Weights
     sequences : iterable of (past, rows)
-        How many positions each sequence has in its cache, and how many it gets.
+        The number of positions in each sequence's cache, and of new ones.
     """
     c = weights.config
     tables = c.n_ctx * c.n_embd
@@ -76,7 +76,7 @@ def operations_of_call(
     ----------
     config : Config
     dtype : str
-        Format of the dense layers; with int4 the head is int8. All else is float32.
+        Format of the dense layers; with int4 the head is int8. Everything else is float32.
     sequences : iterable of (past, rows)
     outputs : int
         Rows of logits.
@@ -97,7 +97,7 @@ def operations_of_call(
 
 
 class Measurable(Protocol):
-    """What `measure` times: a call that can be repeated, with the bytes and operations that it needs."""
+    """A repeatable call for `measure` to time, with the bytes and operations that it needs."""
 
     name: str
     tokens: int
@@ -111,24 +111,24 @@ class Measurable(Protocol):
 
 
 class Case:
-    """A call of the model that can be timed again and again.
+    """A call of the model that can be timed repeatedly.
 
     Parameters
     ----------
     name : str
     model : GPT2
     past : list of int
-        How many positions each sequence has before; a sequence without any gets a new cache at every run.
+        The previous positions of each sequence; a sequence without any gets a new cache in every run.
     rows : int
-        How many rows each sequence gets by a call.
+        The rows of each sequence per call.
     calls : int
-        Calls one after the other, before the caches are cut back.
+        Consecutive calls before the caches are truncated.
     keep : int
         As for `_engine.forward`.
     seconds : float
         A run repeats all this until it takes about this long.
     threads : int, optional
-        Other than the model's.
+        If different from the model's.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Case:
         )
         self.ids = np.split(ids[len(ids) - rows * calls :], calls)
         self.caches = self._filled(ids)
-        # Positions that the calls before a call have added, on average.
+        # The average number of positions added by earlier calls.
         mean = rows * (calls - 1) / 2
         self.sequences = [(n + mean, rows) for n in past]
         self.tokens = rows * len(past)
@@ -195,7 +195,7 @@ class Case:
 
 
 class Result(NamedTuple):
-    """What was measured of a `Measurable`: seconds of a call, and beside them the roofs of the same run."""
+    """The measurements of a `Measurable`: seconds of a call, and the roofs of the same run."""
 
     name: str
     tokens: int
@@ -224,12 +224,12 @@ class Result(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The larger of the two: the share of the time that no program could save."""
+        """The larger of the two: the share of the time that no program could avoid."""
         return max(self.read_share, self.arithmetic_share)
 
     @property
     def roof(self) -> str:
-        """Which one it is: "read" or "arithmetic"."""
+        """The larger one: "read" or "arithmetic"."""
         return "read" if self.read_share >= self.arithmetic_share else "arithmetic"
 
     def report(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def measure(cases: Sequence[Measurable], rounds: int | None = None) -> list[Resu
     """Time all cases in alternating rounds, each after the roof of reading its bytes; medians.
 
     Arithmetic roofs are measured once per round for every instruction set, format and number of threads, and
-    the best of all rounds counts.
+    the best of all rounds is used.
     """
     rounds = rounds or ROUNDS
     memory = _engine.aligned_empty(max(1, int(max(case.bytes for case in cases)) // 4))
@@ -278,16 +278,16 @@ def measure(cases: Sequence[Measurable], rounds: int | None = None) -> list[Resu
 
 
 def rates(model: GPT2) -> list[Result]:
-    """The speeds that llama-bench reports too, after a check of the answers, in alternating rounds.
+    """The speeds that llama-bench reports too, after checking the results, in alternating rounds.
 
-    ``pp512``: a prompt, until its last logits are there. ``tg128``: tokens one after the other, behind 32
-    others. ``bg8``: the same of 8 sequences together. Texts are shorter where the model has fewer positions,
-    and named so.
+    ``pp512``: a prompt, up to its last logits. ``tg128``: tokens one after the other, after 32 others.
+    ``bg8``: the same for 8 sequences together. Texts are shorter, and the names reflect it, if the model has
+    fewer positions.
 
     Raises
     ------
     RuntimeError
-        If the model answers otherwise in pieces than at once.
+        If the model's results differ between pieces and a whole.
     """
     config = model.config
     prompt = min(PROMPT, config.n_ctx)
@@ -304,7 +304,7 @@ def rates(model: GPT2) -> list[Result]:
 
 
 def check_answers(model: GPT2, tokens: int) -> None:
-    """Check that a prompt at once and in pieces agree: speeds are reported of right answers only.
+    """Check that a prompt at once and in pieces agree: speeds are reported only for correct results.
 
     Raises
     ------
@@ -320,5 +320,5 @@ def check_answers(model: GPT2, tokens: int) -> None:
         at_once, in_pieces, rtol=0, atol=1e-4 * max(1.0, float(np.abs(at_once).max())))  # fmt: skip
     if not same:
         raise RuntimeError(
-            "the model answers otherwise in pieces than at once: its speed means nothing; please report this"
+            "the results differ between pieces and a whole, so the speed is meaningless; please report this"
         )

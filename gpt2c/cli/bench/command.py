@@ -1,4 +1,4 @@
-"""What `gpt2c bench` measures, and in which order."""
+"""The measurements of `gpt2c bench`, and their order."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = ["cpu_name", "run"]
 
 
 def run(arguments: Namespace) -> None:
-    """Measure what was asked for. Tables are printed as they are made; JSON holds all of it, at the end.
+    """Run the requested measurements. Tables are printed one by one; JSON has everything, at the end.
 
-    JSON: ``machine`` and ``model`` describe what was measured; the rest as asked for, with seconds, bytes,
+    JSON: ``machine`` and ``model`` describe what was measured; the rest as requested, with seconds, bytes,
     bytes per second and operations per second: ``load`` (`load.load`), ``roofline`` (`roofs.roofline`),
-    ``kernels`` and ``rates`` (`cases.Result.report` of each); ``recommend`` (see `_recommend`) stands alone.
+    ``kernels`` and ``rates`` (`cases.Result.report` of each); ``recommend`` (see `_recommend`) is alone.
     """
     wanted = _wanted(arguments)
     if not arguments.shape:
@@ -85,7 +85,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _recommend(arguments: Namespace) -> None:
-    """Measure every number format, and tell which to use.
+    """Measure every number format, and recommend one.
 
     JSON: under ``recommend`` the ``formats`` (`formats.Format`), the loss that a format may have
     (``max_loss_percent``), the ``text`` (null: gpt2c's own) and how many ``tokens`` of it were compared, and
@@ -130,12 +130,12 @@ def _machine(model: GPT2) -> dict[str, Any]:
         "cpu": cpu_name(),
         "isa": model.weights.isa,
         "threads": model.threads,
-        "team": _engine.TEAM,
+        "team": _engine.team(),
     }
 
 
 def _wanted(arguments: Namespace) -> list[str]:
-    """The parts to measure; raises ValueError where the arguments exclude one another."""
+    """The parts to measure; raises ValueError if arguments exclude one another."""
     if arguments.shape and arguments.model:
         raise ValueError("give --shape or --model, not both")
     if arguments.shape and arguments.adapter:
@@ -162,13 +162,11 @@ def _wanted(arguments: Namespace) -> list[str]:
 
 
 def _check_recommend(arguments: Namespace) -> None:
-    """Raise ValueError where --recommend cannot measure every number format."""
+    """Raise ValueError if --recommend cannot measure every number format."""
     if arguments.parts:
-        raise ValueError(f"--recommend is a measurement of its own: leave out {' '.join(arguments.parts)}")
+        raise ValueError(f"--recommend is a separate measurement: leave out {' '.join(arguments.parts)}")
     if arguments.shape:
-        raise ValueError(
-            "--recommend compares losses, which random weights (--shape) have none of: give -m MODEL"
-        )
+        raise ValueError("--recommend compares losses, and random weights (--shape) have none: give -m MODEL")
     if arguments.dtype:
         raise ValueError(f"--recommend measures every dtype: leave out --dtype {arguments.dtype}")
     if arguments.backend != "native":
@@ -177,7 +175,7 @@ def _check_recommend(arguments: Namespace) -> None:
     if packed is not None:
         raise ValueError(
             f"{packed} holds {open_packed(packed).dtype} and no other format to compare it with: give the "
-            "model that it was made from"
+            "original model"
         )
 
 
@@ -198,7 +196,7 @@ def _model(arguments: Namespace, source: str | None, measure_load: bool) -> tupl
                 found["load"] = load(path, threads=arguments.threads)
         return model, found
     how |= {"strict": arguments.strict, "adapter": arguments.adapter}
-    # Before this process maps a file, which the system could not drop from its cache then.
+    # Before this process maps a file, which the system could then not drop from its cache.
     if measure_load:
         found["load"] = load(source, **how)
     return GPT2.from_pretrained(source, tokenizer=arguments.tokenizer, **how), found
@@ -222,7 +220,7 @@ def _check_language_model(arguments: Namespace) -> None:
     if config.is_classifier:
         raise ConfigError(
             f"{arguments.model} is a classifier; bench measures language models. gpt2c classify on a file of "
-            "texts tells how fast it is"
+            "texts shows its speed"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which number format is the fastest on this machine, and what each costs.
+"""The fastest number format on this machine, and the cost of each.
 
 `gpt2c bench --recommend` shows all of it, `gpt2c score --dtype auto` takes the one for scoring.
 """
@@ -31,15 +31,15 @@ __all__ = [
 
 USES = ("scoring", "generating")
 
-# A run of each format and use takes about so long, if a call does not take longer.
+# The duration of a run of each format and use, unless a call takes longer.
 RUN_SECONDS = 0.1
-# No round begins after so many seconds: for large models, one round has to do.
+# No round starts after this many seconds: for large models, one round must suffice.
 SECONDS = 5.0
-# Tokens that are scored in a call, generated in a run, and compared with float32.
+# Tokens to score in a call, to generate in a run, and to compare with float32.
 DOCUMENTS, DECODE, COMPARED = 512, 16, 4096
-# By what factor a less exact format must be faster.
+# The factor by which a less exact format must be faster.
 CLEARLY = 1.05
-# Speeds of a format that differ by a larger factor were measured beside other work.
+# If a format's speeds differ by a larger factor, the machine was busy.
 STEADY = 2
 
 
@@ -56,7 +56,7 @@ class Format(NamedTuple):
 
 
 def allowed_loss(formats: Sequence[Format], max_loss: float | None = None) -> float:
-    """How much of the log-loss a format may cost, in percent: ``max_loss``, else what bfloat16 costs.
+    """The allowed increase of the log-loss, in percent: ``max_loss``, else that of bfloat16.
 
     On a short text bfloat16 may be better than float32 by chance, so without ``max_loss`` it is at least 0.
     """
@@ -66,10 +66,10 @@ def allowed_loss(formats: Sequence[Format], max_loss: float | None = None) -> fl
 
 
 def fastest(formats: Sequence[Format], use: str, max_loss: float) -> Format:
-    """The fastest format for a use among those that cost no more than ``max_loss``.
+    """The fastest format for a use among those that cost at most ``max_loss``.
 
-    Formats come in the order of their exactness: a less exact one must be faster by more than repeated
-    measurements differ.
+    Formats are in order of exactness: a less exact one must be faster by more than repeated measurements
+    vary.
     """
     best = formats[0]
     for found in formats[1:]:
@@ -80,7 +80,7 @@ def fastest(formats: Sequence[Format], use: str, max_loss: float) -> Format:
 
 
 def reason(formats: Sequence[Format], use: str, max_loss: float) -> str:
-    """Why `fastest` chooses what it does."""
+    """The reason for the choice of `fastest`."""
     base, found = formats[0], fastest(formats, use, max_loss)
     if found is base:
         return "no other format within the allowed loss is clearly faster here"
@@ -89,7 +89,7 @@ def reason(formats: Sequence[Format], use: str, max_loss: float) -> str:
 
 
 def disturbed(formats: Sequence[Format]) -> list[str]:
-    """A line that says so, if the speed of a format differs more between rounds than on a quiet machine."""
+    """A warning if the speed of a format varies more between rounds than on a quiet machine."""
     speeds = [speed for found in formats for speed in found.speeds.values()]
     if not any(speed["high"] > STEADY * speed["low"] for speed in speeds):
         return []
@@ -112,17 +112,17 @@ def load_formats(load: Callable[[str], GPT2]) -> dict[str, GPT2]:
 
 
 def sample(model: GPT2, text: str) -> list[np.ndarray]:
-    """The beginning of a text as windows of tokens, enough to compare formats on.
+    """The start of a text as windows of tokens, enough to compare formats.
 
     Raises
     ------
     ValueError
-        The text has not even two tokens.
+        The text has fewer than two tokens.
     """
     found = _first(windows(model, text), COMPARED)
     if not found:
         raise ValueError(
-            "the text to compare number formats on is too short: give one of some thousand words"
+            "the text to compare number formats on is too short: give one of a few thousand words"
         )
     return found
 
@@ -130,7 +130,7 @@ def sample(model: GPT2, text: str) -> list[np.ndarray]:
 def measure_formats(
     models: Mapping[str, GPT2], texts: Sequence[np.ndarray], uses: Sequence[str] = USES
 ) -> list[Format]:
-    """How fast a model is in each number format, in alternating rounds, and what the format costs.
+    """The speed of a model in each number format, in alternating rounds, and the cost of the format.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def measure_formats(
     texts : list of int32 arrays
         See `sample`.
     uses : sequence of str
-        What is timed: of `USES`.
+        The uses to time, from `USES`.
     """
     first = next(iter(models))
     documents = _first(texts, DOCUMENTS)
@@ -179,7 +179,7 @@ def _first(texts: Sequence[np.ndarray], n_tokens: int) -> list[np.ndarray]:
 
 
 class Scoring:
-    """The scoring of documents, which can be timed again and again."""
+    """The scoring of documents, as a repeatable call."""
 
     def __init__(self, model: GPT2, documents: Sequence[np.ndarray]) -> None:
         self.model, self.documents = model, list(documents)

@@ -17,24 +17,24 @@ __all__ = ["KernelCase", "dense", "dense_check", "kernels"]
 
 # A token, a few, and a block of a prompt.
 ROWS = (1, 8, 256)
-# At most this many layers stand side by side.
+# The maximum number of layers side by side.
 COPIES = 12
 # With more rows, arithmetic takes longer than reading, wherever the weights are.
 FEW_ROWS = 16
-# A run repeats a kernel for this long.
+# The duration of a run, which repeats a kernel.
 SECONDS = 0.02
-# Columns of the head that are measured: all of them would take long to make.
+# Columns of the head to measure: creating all of them would take long.
 HEAD_PART = 16384
 # Unit roundoff of float32.
 U = 2.0**-24
-# Of an input of a dense layer, as it is multiplied.
+# Unit roundoff of a dense layer's inputs.
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 1}
 
 
 class KernelCase:
-    """A kernel that can be timed again and again: `work(n)` calls it n times.
+    """A kernel that can be timed repeatedly: `work(n)` calls it n times.
 
-    ``pause`` is in seconds, before and after: idle threads of another library and of ours spin for a while,
+    ``pause`` is in seconds, before and after: idle threads of other libraries and of gpt2c spin for a while,
     and would slow down each other.
     """
 
@@ -82,7 +82,7 @@ def dense_check(
     Raises
     ------
     RuntimeError
-        If an output is further off than rounding ``x`` to the format and adding in float32 explain.
+        If an output differs by more than rounding ``x`` to the format and adding in float32 explain.
     """
     size = np.abs(x).astype(np.float64)
     if dtype == "float32":
@@ -98,9 +98,9 @@ def dense_check(
 
 
 def _check(result: np.ndarray, expected: np.ndarray, allowed: Any, name: str) -> None:
-    # Written so that NaN fails too.
+    # Written so that NaN also fails.
     if not np.all(np.abs(result - expected) <= allowed):
-        raise RuntimeError(f"{name} is not what float64 says: its speed means nothing; please report this")
+        raise RuntimeError(f"{name} differs from float64, so its speed is meaningless; please report this")
 
 
 def dense(
@@ -114,11 +114,11 @@ def dense(
 ) -> list[KernelCase]:
     """A dense layer with different numbers of rows, checked.
 
-    With few rows the weights of ``copies`` layers stand side by side, as one layer: as in a model, few of
-    the weights are in a cache then, and the work of Python around a call is negligible.
+    With few rows the weights of ``copies`` layers are side by side, as one layer: as in a model, few of the
+    weights are then in a cache, and Python's overhead per call is negligible.
     """
     rng = np.random.default_rng(0)
-    # Whole panels, so that copies can stand side by side.
+    # Whole panels, so that copies can be side by side.
     n_out += -n_out % 64
     weight = rng.standard_normal((n_in, n_out), dtype=np.float32)
     one = _ops.pack(weight, dtype=dtype, threads=how["threads"])
@@ -186,7 +186,7 @@ def _activation(config: Config, rows: int, how: dict[str, Any]) -> KernelCase:
 
 
 def _attention(config: Config, rows: int, positions: int, isa: str) -> KernelCase:
-    """One head on one thread: the engine shares out heads, not queries of unequal length."""
+    """One head on one thread: the engine distributes heads, not queries of unequal length."""
     rng, d = np.random.default_rng(0), config.head_dim
     q = rng.standard_normal((rows, d), dtype=np.float32)
     k, v = rng.standard_normal((2, positions, d), dtype=np.float32)
@@ -213,8 +213,8 @@ def _attention(config: Config, rows: int, positions: int, isa: str) -> KernelCas
 def kernels(config: Config, dtype: str, *, isa: str, threads: int) -> list[Result]:
     """Measure kernels of a model's sizes, on random numbers, in alternating rounds.
 
-    Dense layers have 1, 8 and 256 rows that are already rounded to the number format; with 1 and 8, up to 12
-    layers stand side by side. The roof of reads is for as many bytes: that of a cache where they fit.
+    Dense layers get 1, 8 and 256 rows already rounded to the number format; with 1 and 8, up to 12
+    layers are side by side. The roof of reads is for the same size: that of a cache if they fit.
 
     Raises
     ------

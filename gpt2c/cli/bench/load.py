@@ -1,4 +1,4 @@
-"""What a new process takes to its first token, in time and in memory."""
+"""The time and memory of a new process up to its first token."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .roofs import ROUNDS, median_and_spread
 
 __all__ = ["cached_share", "files_of", "load", "memory_of"]
 
-# Processes at once, to see what they share.
+# Processes at once, to measure shared memory.
 PROCESSES = 4
 PAGE = 4096
 
-# What a new process does. It begins before the first import, so nothing of gpt2c may be needed to read it.
+# The code of a new process. It starts before the first import, so reading it must not need gpt2c.
 FIRST_TOKEN = """
 import json, sys, time
 at = [time.perf_counter()]
@@ -56,7 +56,7 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def cached_share(paths: Sequence[Path], samples: int = 512) -> float | None:
-    """The part of some files that is in the page cache, found by reads that do not wait for a disk.
+    """The fraction of some files in the page cache, found by reads that do not wait for a disk.
 
     None where the system cannot tell (RWF_NOWAIT: Linux, and not every file system).
     """
@@ -87,10 +87,10 @@ def _read(paths: Sequence[Path]) -> None:
 
 
 def _drop(paths: Sequence[Path]) -> None:
-    """Ask the system to drop files from the page cache; it keeps what a process has mapped."""
+    """Ask the system to drop files from the page cache; it keeps pages that a process has mapped."""
     for path in paths:
         with open(path, "rb") as file:
-            # Pages that are not on the disk yet cannot be dropped.
+            # Pages not yet on disk cannot be dropped.
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -145,7 +145,7 @@ def memory_of(pids: Sequence[int]) -> dict[str, int]:
     Returns
     -------
     dict
-        ``count`` of the processes; what they take ``together``, shared pages once (the sum of their
+        ``count`` of the processes; the memory they use ``together``, shared pages once (the sum of their
         proportional set sizes); and the largest ``resident`` memory of one, and its
         ``private`` part, which it does not share.
 
@@ -173,7 +173,7 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
     source : str, optional
         A local model, as for ``GPT2.from_pretrained``.
     **how
-        More arguments of it: dtype, threads, backend.
+        Its other arguments: dtype, threads, backend.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def load(source: str | None, **how: Any) -> dict[str, Any]:
         (``cached_share``, the worst round's; None: the system cannot tell), and in seconds ``process`` (from
         start to end) and its parts ``import numpy``, ``import gpt2c`` (beyond NumPy), ``load`` and ``first
         token``, each with ``median``, ``low`` and ``high``. The system is asked to drop the files before
-        every uncached process; the cache of a disk or of a virtual machine is out of its reach.
+        every uncached process; it cannot drop the cache of a disk or of a virtual machine.
         ``processes``: the memory of 4 of them at once (`memory_of`). Missing where the system has no
         /proc/PID/smaps_rollup.
     """

@@ -15,7 +15,7 @@ from ...tokenizer import gpt2_tokenizer
 
 __all__ = ["SHAPES", "check_shape", "random_model", "random_weights"]
 
-# What is special of OpenAI's four models, and of bigcode/starcoderbase-1b, whose heads share keys and values
+# The particulars of OpenAI's four models, and of bigcode/starcoderbase-1b, whose heads share keys and values
 # (their config.json on the Hugging Face hub).
 SHAPES: dict[str, dict[str, Any]] = {
     "124M": {"n_layer": 12, "n_head": 12, "n_embd": 768},
@@ -79,7 +79,7 @@ def random_weights(
 
     def read(name: str) -> np.ndarray:
         part, kind = re.sub(r"^h\.\d+\.", "", name).rsplit(".", 1)
-        # All others are of LayerNorms.
+        # All others belong to LayerNorms.
         if part not in shapes:
             return np.full(n_embd, float(kind == "weight"), np.float32)
         shape = shapes[part] if kind == "weight" else shapes[part][1:]

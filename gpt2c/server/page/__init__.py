@@ -1,4 +1,4 @@
-"""The page at ``/``: one document to type into, which asks nobody but the server that it comes from."""
+"""The page at ``/``: one document to type into, which contacts only its own server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["ROUTES"]
 SHARED = ("language.js", "elements.js", "pieces.js")
 SCRIPTS = ("sheet.js", "tokens.js", "page.js")
 
-ALTERNATIVES = 5  # shown in the place of a token
+ALTERNATIVES = 5  # shown for a token
 
 
 async def page(request: Request) -> HTMLResponse:
-    """The page; what it has to know of the model and the server stands in it."""
+    """The page, with the data about the model and the server that it needs."""
     state = State.of(request)
     template, style, script = _parts()
     config, settings = state.model.config, state.settings

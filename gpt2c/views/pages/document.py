@@ -129,7 +129,7 @@ def _check(text: Prompt, max_new_tokens: int, num_beams: int, lang: str) -> None
     check_integer("num_beams", num_beams, 1)
     several, given = separate(text)
     if several:
-        raise TypeError(f"explain_page explains one text, but got a list of {len(given)}")
+        raise TypeError(f"explain_page explains one text, not a list of {len(given)}")
 
 
 def _reading(
