@@ -1,4 +1,4 @@
-"""The threads of a call: OpenMP or the pool, with the same bits, and what happens where none can start."""
+"""The threads of a call: OpenMP or the pool, with the same bits; and calls where no thread can be started."""
 
 from __future__ import annotations
 
