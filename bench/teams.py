@@ -3,9 +3,9 @@
     python bench/teams.py [--threads 2] [--busy 0 3] [--rounds 5] [--json FILE]
 
 Measured in a process for each: microseconds to open and close a parallel region, and of a barrier in it;
-milliseconds for a token of the bundled model; of GPT-2 124M with random int8 weights, milliseconds for a token
-and for a prompt of 256 tokens. --busy N runs N busy programs beside it for each CPU. Rounds alternate; medians
-are shown, and each ratio to OpenMP.
+milliseconds for a token of the bundled model; of GPT-2 124M with random int8 weights, milliseconds for a
+token and for a prompt of 256 tokens. --busy N runs N busy programs beside it for each CPU. Rounds alternate;
+medians are shown, and each ratio to OpenMP.
 """
 
 from __future__ import annotations
