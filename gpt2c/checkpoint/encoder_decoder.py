@@ -95,8 +95,8 @@ def load_encoder_decoder(
     with reading(path):
         if any((path / file).exists() for file in _PACKED):
             parts = [
-                load_packed([kind], path / file, dtype, backend, find_own, how, map=map, keeps_bos=True)
-                for kind, file, find_own in zip(classes, _PACKED, finders, strict=True)
+                load_packed([kind], path / file, dtype, backend, own, how, map=map, keeps_bos=True)
+                for kind, file, own in zip(classes, _PACKED, finders, strict=True)
             ]
             projection = _packed_projection(path, parts[0].config, parts[1].config)
         else:
@@ -104,10 +104,8 @@ def load_encoder_decoder(
             notes += opened.notes
             with opened.encoder.loading(), opened.decoder.loading():
                 parts = [
-                    load_checkpoint(
-                        [kind], checkpoint, dtype, backend, find_own, progress, how, keeps_bos=True
-                    )
-                    for kind, checkpoint, find_own in zip(classes, opened[:2], finders, strict=True)
+                    load_checkpoint([kind], checkpoint, dtype, backend, own, progress, how, keeps_bos=True)
+                    for kind, checkpoint, own in zip(classes, opened[:2], finders, strict=True)
                 ]
                 projection = opened.projection()
     encoder, decoder = parts
