@@ -22,39 +22,91 @@ __all__ = [
 
 
 class GPT2CError(Exception):
-    """Base class of every error that gpt2c raises on purpose."""
+    """Base class of every error that gpt2c raises on purpose.
+
+    Examples
+    --------
+    >>> try:
+    ...     model.generate("Once upon a time", max_new_tokens=100_000)
+    ... except gpt2c.GPT2CError as error:
+    ...     print(type(error).__name__)
+    """
 
 
 class CheckpointError(GPT2CError, OSError):
-    """A model file is missing, damaged, or does not hold the tensors that its configuration asks for."""
+    """A model file is missing, damaged, or does not hold the tensors that its configuration asks for.
+
+    Examples
+    --------
+    >>> GPT2.from_pretrained("no/such/folder/")
+    """
 
 
 class ConfigError(GPT2CError, ValueError):
-    """A configuration asks for something invalid, or for something gpt2c cannot do."""
+    """A configuration asks for something invalid, or for something gpt2c cannot do.
+
+    Examples
+    --------
+    >>> gpt2c.Config(n_layer=0, n_head=2, n_embd=8, n_inner=32, n_ctx=16, n_vocab=100)
+    """
 
 
 class ContextLengthError(GPT2CError, ValueError):
-    """A text has more tokens than the model has positions, or than a cache has room for."""
+    """A text has more tokens than the model has positions, or than a cache has room for.
+
+    Examples
+    --------
+    >>> model.generate("Once upon a time", max_new_tokens=100_000)
+    """
 
 
 class DeadlineError(GPT2CError, TimeoutError):
-    """A call reached its deadline or was cancelled before it had a result."""
+    """A call reached its deadline or was cancelled before it had a result.
+
+    Examples
+    --------
+    >>> limit = Deadline()
+    >>> limit.cancel()
+    >>> model.score("The king", deadline=limit)
+    """
 
 
 class QueueFullError(GPT2CError, RuntimeError):
-    """A scheduler's queue of waiting requests is full."""
+    """A scheduler's queue of waiting requests is full.
+
+    Examples
+    --------
+    >>> with model.scheduler(max_texts=1, max_waiting=1) as busy:
+    ...     for _ in range(3):
+    ...         request = busy.submit("Once upon a time", max_new_tokens=400, eos_token_id=[])
+    """
 
 
 class TokenizerError(GPT2CError, ValueError):
-    """The tokenizer files are missing, damaged, or of a kind that the base install cannot run exactly."""
+    """The tokenizer files are missing, damaged, or of a kind that the base install cannot run exactly.
+
+    Examples
+    --------
+    >>> model.mask_token_id
+    """
 
 
 class UnsupportedISAError(GPT2CError, RuntimeError):
-    """The requested instruction set is unknown, not compiled in, or missing from this CPU."""
+    """The requested instruction set is unknown, not compiled in, or missing from this CPU.
+
+    Examples
+    --------
+    >>> issubclass(gpt2c.UnsupportedISAError, RuntimeError)
+    """
 
 
 class CacheInUseError(GPT2CError, RuntimeError):
-    """A KVCache was passed to two calls at once, or twice to one call."""
+    """A KVCache was passed to two calls at once, or twice to one call.
+
+    Examples
+    --------
+    >>> issubclass(gpt2c.CacheInUseError, RuntimeError)
+    """
 
 
 def shown(value: Any) -> str:

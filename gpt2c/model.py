@@ -65,6 +65,12 @@ class GPT2(Pretrained):
         The checkpoint's own defaults for generation. They are not applied, except for the bos and eos ids.
     chat_template : str or None
         The tokenizer's Jinja template that writes a dialogue as one text, for programs that render it.
+
+    Examples
+    --------
+    >>> from gpt2c import GPT2
+    >>> model = GPT2.from_pretrained()  # the bundled model
+    >>> model.generate("Once upon a time", max_new_tokens=12).text
     """
 
     model_type = "gpt2"
@@ -148,6 +154,10 @@ class GPT2(Pretrained):
         -----
         Missing or unsupported tokenizer files are an error only once text is needed: token ids
         always work.
+
+        Examples
+        --------
+        >>> GPT2.from_pretrained(dtype="int8").dtype
         """
         from .checkpoint.loading import load
 
@@ -213,6 +223,11 @@ class GPT2(Pretrained):
             The model has no cross-attention.
         ValueError, TypeError
             The states are not such an array, or hold NaN or infinity.
+
+        Examples
+        --------
+        >>> states = dates.encode("the third of May, 1984")
+        >>> dates.decoder.given(states).generate("", max_new_tokens=12).text
         """
         from .core.crossing import given
 
@@ -442,6 +457,12 @@ class GPT2(Pretrained):
             computed then.
         ValueError, TypeError
             A prompt or an option is invalid.
+
+        Examples
+        --------
+        >>> model.generate("Once upon a time", max_new_tokens=12).text
+        >>> found = model.generate("A king", num_return_sequences=2, max_new_tokens=5, temperature=1, seed=1)
+        >>> [one.text for one in found]
         """
         if session is not None:
             return session.following(self, prompts).generate(
@@ -470,6 +491,11 @@ class GPT2(Pretrained):
         -------
         Stream
             An iterator of str; its ``result`` is the Generation once it has ended.
+
+        Examples
+        --------
+        >>> for piece in model.stream("Once upon a time", max_new_tokens=8):
+        ...     print(piece, end="|")
         """
         if session is not None:
             return session.following(self, prompt).stream(**options)
@@ -502,6 +528,11 @@ class GPT2(Pretrained):
         ------
         ValueError, TypeError
             The text is too short, or the configuration is invalid.
+
+        Examples
+        --------
+        >>> out = model.generate("Once", max_new_tokens=80, temperature=1, seed=1, watermarking_config={})
+        >>> model.detect_watermark(out.text).z_score > 4
         """
         from .generation.watermark import detect
 
@@ -522,6 +553,12 @@ class GPT2(Pretrained):
         Session
             With the methods of the model for its text: results are the same, byte for byte, and only tokens
             after the first change are computed.
+
+        Examples
+        --------
+        >>> session = model.session("The king and the")
+        >>> session.text += " qu"
+        >>> [found.word for found in session.suggest_words(2)]
         """
         from .session.session import Session
 
@@ -555,6 +592,12 @@ class GPT2(Pretrained):
         Scheduler
             ``await scheduler.generate(...)``, ``async for piece in scheduler.stream(...)``,
             ``scheduler.submit(...)`` from threads; ``close()`` or a ``with`` block ends it.
+
+        Examples
+        --------
+        >>> with model.scheduler() as scheduler:
+        ...     request = scheduler.submit(["Once upon a time", "A king"], max_new_tokens=4)
+        ...     [found.text for found in request.future.result()]
         """
         from .session.scheduler import Scheduler
 
@@ -574,6 +617,11 @@ class GPT2(Pretrained):
         CheckpointError
             It is damaged, or was made with other weights, another dtype or another version of gpt2c's
             arithmetic; with "bfloat16" also on another instruction set.
+
+        Examples
+        --------
+        >>> model.session("The king and the").save("king.session")
+        >>> model.open_session("king.session").text
         """
         from .session.session import Session
 
@@ -628,6 +676,10 @@ class GPT2(Pretrained):
             As for :meth:`generate`; raises DeadlineError when it passes, as there is no result then.
         session : Session, optional
             As for :meth:`generate`.
+
+        Examples
+        --------
+        >>> [(found.text, round(found.probability, 4)) for found in model.suggest("The king and the", k=2)]
         """
         if session is not None:
             return session.following(self, prompt).suggest(k, edits=edits, deadline=deadline)
@@ -664,6 +716,10 @@ class GPT2(Pretrained):
         -------
         list of WordSuggestion
             With ``remaining``, the probability left unsearched, and ``finished``.
+
+        Examples
+        --------
+        >>> [found.word for found in model.suggest_words("The king and the qu", k=2)]
         """
         if session is None:
             session = self.session(special=special)
@@ -758,6 +814,13 @@ class GPT2(Pretrained):
             that make logits infinite or NaN.
         TokenizerError
             ``words`` with a tokenizer whose tokens do not show word boundaries.
+
+        Examples
+        --------
+        >>> score = model.score("The king had three daughters.")
+        >>> round(score.perplexity, 2), score.ranks.tolist()
+        >>> good, bad = model.score([("The king and the", " queen"), ("The king and the", " wolf")])
+        >>> good.logprob > bad.logprob
         """
         return scoring.score(
             self,
@@ -795,6 +858,10 @@ class GPT2(Pretrained):
         -------
         Choice
             ``index``, ``probabilities``, ``logits``.
+
+        Examples
+        --------
+        >>> chooser.choose(["The king had three daughters.", "The king had three moons."]).index
         """
         from .heads.heads import choose
 
@@ -827,6 +894,10 @@ class GPT2(Pretrained):
         Returns
         -------
         np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
+
+        Examples
+        --------
+        >>> model.embed(["a king", "a queen"]).shape
         """
         from .heads.embedding import embed
 
@@ -881,6 +952,10 @@ class GPT2(Pretrained):
         gpt2c.views.explanation.Explanation
             A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
             is the page, ``.to_dict()`` has the arrays for JSON.
+
+        Examples
+        --------
+        >>> model.explain("The king and the").save("page.html")
         """
         from .views.explanation import Explanation
 

@@ -25,6 +25,12 @@ class Deadline:
     ----------
     seconds : float, optional
         Above 0; None: no limit except :meth:`cancel`.
+
+    Examples
+    --------
+    >>> from gpt2c import Deadline
+    >>> limit = Deadline(0.05)
+    >>> model.generate("Once", max_new_tokens=10**6, overflow="slide", deadline=limit).finish_reason
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -39,16 +45,35 @@ class Deadline:
 
     @classmethod
     def of(cls, given: Any) -> Deadline:
-        """The Deadline for a value of the option ``deadline``."""
+        """The Deadline for a value of the option ``deadline``.
+
+        Examples
+        --------
+        >>> Deadline.of(2.5).seconds
+        """
         return given if isinstance(given, Deadline) else cls(given)
 
     def begin(self) -> None:
-        """Start the clock, unless it is running."""
+        """Start the clock, unless it is running.
+
+        Examples
+        --------
+        >>> limit = Deadline(60)
+        >>> limit.begin()
+        >>> limit.reason is None
+        """
         if self.seconds is not None and self._end == math.inf:
             self._end = perf_counter() + self.seconds
 
     def cancel(self) -> None:
-        """Stop the running computation, from any thread, and refuse later ones."""
+        """Stop the running computation, from any thread, and refuse later ones.
+
+        Examples
+        --------
+        >>> limit = Deadline()
+        >>> limit.cancel()
+        >>> limit.reason
+        """
         self._cancelled = True
 
     @property
@@ -59,7 +84,15 @@ class Deadline:
         return "deadline" if perf_counter() >= self._end else None
 
     def check(self) -> None:
-        """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds."""
+        """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds.
+
+        Examples
+        --------
+        >>> limit = Deadline()
+        >>> limit.check()
+        >>> limit.cancel()
+        >>> limit.check()
+        """
         reason = self.reason
         if reason == "cancelled":
             raise DeadlineError("the call was cancelled before it had a result")

@@ -35,13 +35,25 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Set to 0: zero ablation."""
+    """Set to 0: zero ablation.
+
+    Examples
+    --------
+    >>> ablated = [("blocks.*.attn.hook_z", edits.zero(heads=1))]  # head 1 of every layer
+    >>> model.generate("The king and the", max_new_tokens=6, edits=ablated).text
+    """
     edit = scale(0.0, positions=positions, heads=heads, units=units)
     return _called(edit, "zero", positions=positions, heads=heads, units=units)
 
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Multiply by a number. 0 always gives 0."""
+    """Multiply by a number. 0 always gives 0.
+
+    Examples
+    --------
+    >>> louder = [("blocks.2.hook_mlp_out", edits.scale(2.0))]
+    >>> model.generate("The king and the", max_new_tokens=6, edits=louder).text
+    """
     number = _float32("scale", factor)
     if number.ndim:
         raise TypeError(f"scale needs a number, not an array {list(number.shape)}")
@@ -63,6 +75,12 @@ def add(
     ----------
     vector : array or float
         Anything that NumPy broadcasts to the selection: [n_embd] for the residual stream, for example.
+
+    Examples
+    --------
+    >>> steering = 2 * (model.embed("a wolf") - model.embed("a king"))
+    >>> steered = [("blocks.3.hook_resid_post", edits.add(steering))]
+    >>> model.generate("The king and the", max_new_tokens=6, edits=steered).text
     """
     vector = _float32("add", vector)
 
@@ -93,6 +111,12 @@ def mean(
     ----------
     *caches : ActivationCache
         At least one, in which the edited values were captured. Scores and patterns have no such mean.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The king and the queen lived in a castle.")
+    >>> averaged = [("blocks.2.hook_mlp_out", edits.mean(cache))]
+    >>> model.generate("The king and the", max_new_tokens=6, edits=averaged).text
     """
     if not caches or not all(isinstance(cache, Mapping) for cache in caches):
         raise TypeError("mean needs the ActivationCache of at least one text")
@@ -124,6 +148,12 @@ def replace(
     ----------
     source : ActivationCache or array
         The run with the value under the same name, or the value itself, for all positions.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The wolf and the")
+    >>> patched = [("blocks.0.hook_resid_post", edits.replace(cache, positions=1))]
+    >>> model.suggest("The king and the", k=1, edits=patched)[0].text
     """
 
     def edit(value: np.ndarray, hook: Hook) -> None:

@@ -35,6 +35,11 @@ class ActivationCache(Displayed, Activations):
     A mapping of names (see :mod:`gpt2c.introspection.hooks`) to float32 arrays:
     ``cache["blocks.3.attn.hook_pattern"]`` and the shorter ``cache["pattern", 3]`` are the same. Its
     attributes are those of :class:`gpt2c.introspection.activations.Activations`.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The king and the")
+    >>> cache.tokens, cache["pattern", 3].shape, cache["resid_post", -1].shape
     """
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
@@ -54,6 +59,11 @@ class ActivationCache(Displayed, Activations):
         Returns
         -------
         gpt2c.introspection.results.LogitLens
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> cache.logit_lens(k=1).logprobs.shape
         """
         return lens.logit_lens(self, k, tokens)
 
@@ -79,6 +89,12 @@ class ActivationCache(Displayed, Activations):
         ------
         ValueError
             The position has no logits, as only the last ones were kept.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> found = cache.attribution()
+        >>> found.token, round(found.logit, 4), round(found.components["mlp 5"], 4)
         """
         return lens.attribution(self, token, against, position)
 
@@ -96,6 +112,11 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.crossing.CrossAttention
             ``print`` shows a table, a notebook one with colours, and ``.plot()`` draws it.
+
+        Examples
+        --------
+        >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
+        >>> cache.cross_attention(layer=1).weights.shape
         """
         return cross_attention(self, layer, head)
 
@@ -106,6 +127,11 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.results.HeadScores
             Documents the scores and their sources.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the queen and the king")
+        >>> cache.head_scores().previous_token.max().round(2)
         """
         return head_scores(self)
 

@@ -6,17 +6,18 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Condition
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ..errors import QueueFullError
 from ..generation.text import Text
 
 if TYPE_CHECKING:
+    from ..core.deadline import Deadline
     from ..generation.beam import Search
     from ..generation.job import Job
     from ..generation.results import FinishReason, Generation
 
-__all__ = ["Counts", "Queue", "Request", "Step", "Waiting"]
+__all__ = ["Call", "Counts", "Queue", "Request", "Step", "Waiting"]
 
 Item = TypeVar("Item")
 
@@ -46,6 +47,15 @@ class Counts(NamedTuple):
     tokens: int
     """Positions reserved for the running texts."""
     max_tokens: int
+
+
+class Call(NamedTuple):
+    """A call other than generation to compute."""
+
+    client: str
+    work: Callable[[], Any]
+    limit: Deadline
+    future: Future[Any]
 
 
 class Request:
