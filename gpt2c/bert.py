@@ -57,6 +57,7 @@ class BERT(Pretrained):
     >>> from gpt2c import BERT
     >>> bert = BERT.from_pretrained()  # the bundled model
     >>> bert.fill("Once upon a [MASK] there was a king.", k=1)[0].text
+    'Once upon a time there was a king.'
     """
 
     model_type = "bert"
@@ -106,6 +107,7 @@ class BERT(Pretrained):
         Examples
         --------
         >>> BERT.from_pretrained(dtype="int4").config.model_type
+        'bert'
         """
         from .checkpoint.bundled import BUNDLED_MASKED
         from .checkpoint.loading import load
@@ -183,6 +185,7 @@ class BERT(Pretrained):
         Examples
         --------
         >>> [filling.tokens[0].text for filling in bert.fill("The [MASK] had three daughters.", k=3)]
+        [' children', ' dragon', ' king']
         """
         from .masks.filling import fill
 
@@ -243,6 +246,7 @@ class BERT(Pretrained):
         Examples
         --------
         >>> round(bert.score("The king had three daughters.").perplexity, 2)
+        4.49
         """
         from .masks.scoring import score
 
@@ -297,6 +301,7 @@ class BERT(Pretrained):
         Examples
         --------
         >>> bert.hidden("The king").shape
+        (4, 256)
         """
         from .heads.embedding import hidden
 
@@ -346,6 +351,7 @@ class BERT(Pretrained):
         Examples
         --------
         >>> bert.embed(["a king", "a queen"], normalize=True).shape
+        (2, 256)
         """
         from .heads.embedding import embed
 

@@ -209,6 +209,7 @@ class Config:
     >>> from gpt2c import Config
     >>> config = Config(n_layer=2, n_head=2, n_embd=8, n_inner=None, n_ctx=16, n_vocab=100)
     >>> config.n_inner, config.head_dim, config.n_parameters
+    (32, 4, 2688)
     """
 
     n_layer: int
@@ -357,6 +358,7 @@ class Config:
         Examples
         --------
         >>> model.config.head_dim, model.config.attention_scale(0)
+        (64, 0.125)
         """
         scale = 1 / math.sqrt(self.head_dim) if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale

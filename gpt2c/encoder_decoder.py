@@ -61,6 +61,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
     >>> from gpt2c import EncoderDecoder
     >>> dates = EncoderDecoder.from_pretrained("dates")  # a bundled model
     >>> dates.generate("the third of May, 1984").text
+    '1984-05-03'
     """
 
     @classmethod
@@ -108,6 +109,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Examples
         --------
         >>> EncoderDecoder.from_pretrained("dates", dtype="int8").decoder.dtype
+        'int8'
         """
         from .checkpoint.encoder_decoder import load_encoder_decoder
 
@@ -143,6 +145,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         --------
         >>> dates.save("packed dates")
         >>> EncoderDecoder.from_pretrained("packed dates").generate("May 3rd, 1984").text
+        '1984-05-03'
         """
         from .checkpoint.encoder_decoder import save_encoder_decoder
 
@@ -209,6 +212,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Examples
         --------
         >>> dates.encode("the third of May, 1984").shape
+        (11, 128)
         """
         found = translating.encode(self, sources, max_tokens=max_tokens, special=special, deadline=deadline)
         return cast("np.ndarray | list[np.ndarray]", found)
@@ -228,6 +232,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Examples
         --------
         >>> dates.given("the third of May, 1984").suggest("1984-", k=1)[0].text
+        '-'
         """
         return cast(GPT2, translating.given(self, source, max_tokens=max_tokens, special=special))
 
@@ -284,6 +289,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Examples
         --------
         >>> [found.text for found in dates.generate(["May 3rd, 1984", "1 March 1206"], num_beams=2)]
+        ['1984-05-03', '1206-03-01']
         """
         return translating.generate(
             self,
@@ -304,6 +310,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Examples
         --------
         >>> "|".join(dates.stream("May 3rd, 1984"))
+        '1|9|8|4|-|0|5|-|0|3'
         """
         return translating.stream(self, source, max_tokens=max_tokens, **options)
 
@@ -339,6 +346,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         --------
         >>> right, wrong = dates.score(["May 3rd, 1984"] * 2, ["1984-05-03", "1984-06-03"])
         >>> right.logprob > wrong.logprob
+        True
         """
         return translating.score(
             self,
@@ -385,6 +393,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         --------
         >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
         >>> cache["cross_attn.pattern", 1].shape
+        (4, 11, 12)
         """
         return translating.run_with_cache(
             self, source, target, names_filter, edits, special=special, logits_to_keep=logits_to_keep

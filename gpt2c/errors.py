@@ -27,9 +27,10 @@ class GPT2CError(Exception):
     Examples
     --------
     >>> try:
-    ...     model.generate("Once upon a time", max_new_tokens=100_000)
+    ...     GPT2.from_pretrained("no/such/folder/")
     ... except gpt2c.GPT2CError as error:
-    ...     print(type(error).__name__)
+    ...     print(error)
+    there is no file or directory 'no/such/folder/'
     """
 
 
@@ -39,6 +40,7 @@ class CheckpointError(GPT2CError, OSError):
     Examples
     --------
     >>> GPT2.from_pretrained("no/such/folder/")
+    gpt2c.errors.CheckpointError: there is no file or directory 'no/such/folder/'
     """
 
 
@@ -48,6 +50,7 @@ class ConfigError(GPT2CError, ValueError):
     Examples
     --------
     >>> gpt2c.Config(n_layer=0, n_head=2, n_embd=8, n_inner=32, n_ctx=16, n_vocab=100)
+    gpt2c.errors.ConfigError: n_layer is 0; allowed: an integer from 1 to 1000
     """
 
 
@@ -56,7 +59,11 @@ class ContextLengthError(GPT2CError, ValueError):
 
     Examples
     --------
-    >>> model.generate("Once upon a time", max_new_tokens=100_000)
+    >>> try:
+    ...     model.generate("Once upon a time", max_new_tokens=100_000)
+    ... except gpt2c.ContextLengthError:
+    ...     print("too long")
+    too long
     """
 
 
@@ -68,6 +75,7 @@ class DeadlineError(GPT2CError, TimeoutError):
     >>> limit = Deadline()
     >>> limit.cancel()
     >>> model.score("The king", deadline=limit)
+    gpt2c.errors.DeadlineError: the call was cancelled before it had a result
     """
 
 
@@ -76,9 +84,10 @@ class QueueFullError(GPT2CError, RuntimeError):
 
     Examples
     --------
-    >>> with model.scheduler(max_texts=1, max_waiting=1) as busy:
-    ...     for _ in range(3):
+    >>> with model.scheduler(max_texts=1, max_waiting=2) as busy:
+    ...     for _ in range(4):
     ...         request = busy.submit("Once upon a time", max_new_tokens=400, eos_token_id=[])
+    gpt2c.errors.QueueFullError: 2 requests are waiting, the maximum (max_waiting): try again later
     """
 
 
@@ -87,7 +96,11 @@ class TokenizerError(GPT2CError, ValueError):
 
     Examples
     --------
-    >>> model.mask_token_id
+    >>> try:
+    ...     model.mask_token_id
+    ... except gpt2c.TokenizerError:
+    ...     print("this model has no mask token")
+    this model has no mask token
     """
 
 
@@ -97,6 +110,7 @@ class UnsupportedISAError(GPT2CError, RuntimeError):
     Examples
     --------
     >>> issubclass(gpt2c.UnsupportedISAError, RuntimeError)
+    True
     """
 
 
@@ -106,6 +120,7 @@ class CacheInUseError(GPT2CError, RuntimeError):
     Examples
     --------
     >>> issubclass(gpt2c.CacheInUseError, RuntimeError)
+    True
     """
 
 

@@ -71,6 +71,7 @@ class GPT2(Pretrained):
     >>> from gpt2c import GPT2
     >>> model = GPT2.from_pretrained()  # the bundled model
     >>> model.generate("Once upon a time", max_new_tokens=12).text
+    ' there was a man who had a son. He was a'
     """
 
     model_type = "gpt2"
@@ -158,6 +159,7 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> GPT2.from_pretrained(dtype="int8").dtype
+        'int8'
         """
         from .checkpoint.loading import load
 
@@ -228,6 +230,7 @@ class GPT2(Pretrained):
         --------
         >>> states = dates.encode("the third of May, 1984")
         >>> dates.decoder.given(states).generate("", max_new_tokens=12).text
+        '1984-05-03'
         """
         from .core.crossing import given
 
@@ -461,8 +464,10 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> model.generate("Once upon a time", max_new_tokens=12).text
+        ' there was a man who had a son. He was a'
         >>> found = model.generate("A king", num_return_sequences=2, max_new_tokens=5, temperature=1, seed=1)
         >>> [one.text for one in found]
+        [' laughs like the stead', ' those praised her too']
         """
         if session is not None:
             return session.following(self, prompts).generate(
@@ -496,6 +501,7 @@ class GPT2(Pretrained):
         --------
         >>> for piece in model.stream("Once upon a time", max_new_tokens=8):
         ...     print(piece, end="|")
+         there| was| a| man| who| had| a| son|
         """
         if session is not None:
             return session.following(self, prompt).stream(**options)
@@ -533,6 +539,7 @@ class GPT2(Pretrained):
         --------
         >>> out = model.generate("Once", max_new_tokens=80, temperature=1, seed=1, watermarking_config={})
         >>> model.detect_watermark(out.text).z_score > 4
+        True
         """
         from .generation.watermark import detect
 
@@ -559,6 +566,7 @@ class GPT2(Pretrained):
         >>> session = model.session("The king and the")
         >>> session.text += " qu"
         >>> [found.word for found in session.suggest_words(2)]
+        ['queen', "queen's"]
         """
         from .session.session import Session
 
@@ -598,6 +606,7 @@ class GPT2(Pretrained):
         >>> with model.scheduler() as scheduler:
         ...     request = scheduler.submit(["Once upon a time", "A king"], max_new_tokens=4)
         ...     [found.text for found in request.future.result()]
+        [' there was a man', "'s son was a"]
         """
         from .session.scheduler import Scheduler
 
@@ -622,6 +631,7 @@ class GPT2(Pretrained):
         --------
         >>> model.session("The king and the").save("king.session")
         >>> model.open_session("king.session").text
+        'The king and the'
         """
         from .session.session import Session
 
@@ -680,6 +690,7 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> [(found.text, round(found.probability, 4)) for found in model.suggest("The king and the", k=2)]
+        [(' king', 0.1866), (' queen', 0.0978)]
         """
         if session is not None:
             return session.following(self, prompt).suggest(k, edits=edits, deadline=deadline)
@@ -720,6 +731,7 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> [found.word for found in model.suggest_words("The king and the qu", k=2)]
+        ['queen', "queen's"]
         """
         if session is None:
             session = self.session(special=special)
@@ -819,8 +831,10 @@ class GPT2(Pretrained):
         --------
         >>> score = model.score("The king had three daughters.")
         >>> round(score.perplexity, 2), score.ranks.tolist()
+        (230.02, [2207, 10, 1, 434, 7, 0])
         >>> good, bad = model.score([("The king and the", " queen"), ("The king and the", " wolf")])
         >>> good.logprob > bad.logprob
+        True
         """
         return scoring.score(
             self,
@@ -862,6 +876,7 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> chooser.choose(["The king had three daughters.", "The king had three moons."]).index
+        0
         """
         from .heads.heads import choose
 
@@ -898,6 +913,7 @@ class GPT2(Pretrained):
         Examples
         --------
         >>> model.embed(["a king", "a queen"]).shape
+        (2, 256)
         """
         from .heads.embedding import embed
 

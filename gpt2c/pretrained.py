@@ -52,6 +52,7 @@ class Pretrained(LoadedModel):
         --------
         >>> model.save("tales.gpt2c")
         >>> GPT2.from_pretrained("tales.gpt2c").generate("A king", max_new_tokens=4).text
+        "'s son was a"
         """
         from .checkpoint.packed import save
 
@@ -95,6 +96,7 @@ class Pretrained(LoadedModel):
         Examples
         --------
         >>> model.export("tales"), round(model.export("tales.gguf", "q8_0"), 4)
+        (0.0, 0.0052)
         """
         from .checkpoint.export import export
 
@@ -159,6 +161,7 @@ class Pretrained(LoadedModel):
         --------
         >>> found = classifier.classify("The king had three daughters.")
         >>> found.label, round(found.probability, 2)
+        ('bad', 0.82)
         """
         from .heads.heads import classify
 
@@ -202,7 +205,9 @@ class Pretrained(LoadedModel):
 
         Examples
         --------
-        >>> [tag.label for tag in tagger.tag("The king").tags]
+        >>> found = tagger.tag("The king")
+        >>> len(found.tags), found.tags[0].label, found.entities[0].label
+        (8, 'I-PER', 'PER')
         """
         from .heads.heads import tag
 
@@ -227,12 +232,13 @@ class Pretrained(LoadedModel):
             For a BERT, which reads whole texts with the tokens around them, and in strings its masks, also
             tuples of two texts in a list.
         names_filter : str, (str, int), iterable of either, function, or None
-            What to capture, by the names of :mod:`gpt2c.introspection.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short names
-            as in the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is
-            called with each name. None, like ``"*"``, captures everything but ``attn.hook_result``, which is
-            n_head times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be
-            named, or matched by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
+            What to capture, by the names of :mod:`gpt2c.introspection.hooks` (those of TransformerLens), with
+            wildcards: ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by
+            short names as in the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function
+            that is called with each name. None, like ``"*"``, captures everything but ``attn.hook_result``,
+            which is n_head times as large as the rest, and the inputs of parts such as ``hook_q_input``:
+            these must be named, or matched by a pattern that ends as they do, in ``result``, ``_in`` or
+            ``_input``.
         edits : iterable of (str, function)
             Interventions, in order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
             are captured after the edits.
@@ -262,6 +268,7 @@ class Pretrained(LoadedModel):
         --------
         >>> logits, cache = model.run_with_cache("The king and the")
         >>> cache["pattern", 2].shape, cache["resid_post", -1].shape
+        ((4, 4, 4), (4, 256))
         """
         from .introspection.passes import run_with_cache
 
@@ -298,9 +305,9 @@ class Pretrained(LoadedModel):
             Two texts with the same number of tokens; for a BERT also two pairs of texts.
         over : tuple
             ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
-            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.introspection.hooks`), and
-            the layers, positions and heads to patch, one by one: lists or ranges. Positions and heads
-            may be "all", which patches all of them at once and is the default.
+            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see
+            :mod:`gpt2c.introspection.hooks`), and the layers, positions and heads to patch, one by one: lists
+            or ranges. Positions and heads may be "all", which patches all of them at once and is the default.
         metric : function
             Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
         types : sequence of two, optional
@@ -319,7 +326,9 @@ class Pretrained(LoadedModel):
         Examples
         --------
         >>> king, fox = "The king gave his", "The fox gave his"
-        >>> model.patch(king, fox, ("z", range(6), "all", [0, 1]), lambda logits: logits[-1, 635]).values.shape
+        >>> over = ("z", range(6), "all", [0, 1])  # heads 0 and 1 of every layer
+        >>> model.patch(king, fox, over, lambda logits: logits[-1, 635]).values.shape
+        (6, 2)
         """
         from .introspection.patching import patch
 

@@ -23,7 +23,7 @@ from helpers.tiny_checkpoints import safetensors_bytes
 
 import gpt2c
 import gpt2c.integrations.ray
-from gpt2c import BERT, GPT2, Deadline, EncoderDecoder, edits
+from gpt2c import BERT, GPT2, Deadline, EncoderDecoder, WatermarkingConfig, edits
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADS = ROOT / "tests/data/heads"
@@ -66,18 +66,18 @@ def examples(value):
 def names(model):
     """The names that examples use (docs/api/index.md), in an empty folder."""
     one_thread = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), one_thread:
-        with model.scheduler() as scheduler:
-            yield {
-                **{"asyncio": asyncio, "gpt2c": gpt2c, "np": np, "BERT": BERT, "GPT2": GPT2, "edits": edits},
-                **{"Deadline": Deadline, "EncoderDecoder": EncoderDecoder, "scheduler": scheduler},
-                **{"WatermarkingConfig": gpt2c.WatermarkingConfig, "model": model},
-                "bert": BERT.from_pretrained(),
-                "dates": EncoderDecoder.from_pretrained("dates"),
-                "classifier": with_head("single"),
-                "tagger": with_head("tokens"),
-                "chooser": with_head("choice"),
-            }
+    folder = tempfile.TemporaryDirectory()
+    with one_thread, folder, contextlib.chdir(folder.name), model.scheduler() as scheduler:
+        yield {
+            **{"asyncio": asyncio, "gpt2c": gpt2c, "np": np, "BERT": BERT, "GPT2": GPT2, "edits": edits},
+            **{"Deadline": Deadline, "EncoderDecoder": EncoderDecoder, "model": model},
+            **{"WatermarkingConfig": WatermarkingConfig, "scheduler": scheduler},
+            "bert": BERT.from_pretrained(),
+            "dates": EncoderDecoder.from_pretrained("dates"),
+            "classifier": with_head("single"),
+            "tagger": with_head("tokens"),
+            "chooser": with_head("choice"),
+        }
 
 
 def with_head(case):

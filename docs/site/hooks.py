@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages keep their places in the repository, so that the links that work on GitHub work here.
+"""Hooks of MkDocs: pages keep their places in the repository, so that links work as they do on GitHub.
 
 The site has README.md, the files that it links to, those that these link to, and so on.
 """
@@ -29,8 +29,9 @@ def reached():
         found.add(path)
         if path.endswith(".md"):
             text = (ROOT / path).read_text(encoding="utf-8")
-            links = {posixpath.normpath(posixpath.join(posixpath.dirname(path), x)) for x in LINK.findall(text)}
-            waiting += [link for link in sorted(links - found) if (ROOT / link).is_file()]
+            folder = posixpath.dirname(path)
+            links = {posixpath.normpath(posixpath.join(folder, link)) for link in LINK.findall(text)}
+            waiting += [link for link in links - found if (ROOT / link).is_file()]
     return sorted(found)
 
 

@@ -31,6 +31,7 @@ class Deadline:
     >>> from gpt2c import Deadline
     >>> limit = Deadline(0.05)
     >>> model.generate("Once", max_new_tokens=10**6, overflow="slide", deadline=limit).finish_reason
+    'deadline'
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -50,6 +51,7 @@ class Deadline:
         Examples
         --------
         >>> Deadline.of(2.5).seconds
+        2.5
         """
         return given if isinstance(given, Deadline) else cls(given)
 
@@ -61,6 +63,7 @@ class Deadline:
         >>> limit = Deadline(60)
         >>> limit.begin()
         >>> limit.reason is None
+        True
         """
         if self.seconds is not None and self._end == math.inf:
             self._end = perf_counter() + self.seconds
@@ -73,6 +76,7 @@ class Deadline:
         >>> limit = Deadline()
         >>> limit.cancel()
         >>> limit.reason
+        'cancelled'
         """
         self._cancelled = True
 
@@ -92,6 +96,7 @@ class Deadline:
         >>> limit.check()
         >>> limit.cancel()
         >>> limit.check()
+        gpt2c.errors.DeadlineError: the call was cancelled before it had a result
         """
         reason = self.reason
         if reason == "cancelled":

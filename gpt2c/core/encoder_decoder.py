@@ -96,6 +96,7 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
         Examples
         --------
         >>> len(dates.source_sha256())
+        64
         """
         return self.decoder.source_sha256()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
@@ -205,7 +204,8 @@ class LoadedModel:
 
         Examples
         --------
-        >>> model.memory_plan()["logits_per_row"] == 4 * model.config.n_vocab
+        >>> model.memory_plan()["cache_full_context"], model.memory_plan()["logits_per_row"]
+        (6291456, 16384)
         """
         # Room for the whole context; pages are committed on first use.
         full = _engine.KVCache(self.weights, None, self.cache_dtype).nbytes
@@ -265,6 +265,7 @@ class LoadedModel:
         Examples
         --------
         >>> model.token_bytes(635)
+        b' king'
         """
         if self._tokenizer is None or token >= self.n_text_tokens:
             return b""
@@ -276,6 +277,7 @@ class LoadedModel:
         Examples
         --------
         >>> model.token_text(635)
+        ' king'
         """
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
@@ -288,6 +290,7 @@ class LoadedModel:
         Examples
         --------
         >>> model.encode(["The king", ""])
+        [array([335, 635], dtype=int32), array([0], dtype=int32)]
         """
         if isinstance(prompts, str):
             raise TypeError("encode takes a list of prompts: encode([text])[0] has the token ids of one")
@@ -336,6 +339,7 @@ class LoadedModel:
         >>> cache = model.new_cache()
         >>> logits = model.forward([464, 1445], cache)
         >>> len(cache)
+        2
         """
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
@@ -375,6 +379,7 @@ class LoadedModel:
         Examples
         --------
         >>> model.forward([464, 1445], logits_to_keep=1).shape
+        (1, 4096)
         """
         check_predicts_tokens(self.config, self.name)
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")

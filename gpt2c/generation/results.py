@@ -57,6 +57,7 @@ class Generation(Displayed):
     --------
     >>> found = model.generate("The king", max_new_tokens=3)
     >>> found.text, found.finish_reason, found.token_ids
+    ("'s daughter was", 'length', [370, 1047, 308])
     """
 
     text: str

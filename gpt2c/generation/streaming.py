@@ -57,6 +57,7 @@ class Stream:
     >>> with model.stream("Once upon a time", max_new_tokens=40) as stream:
     ...     piece = next(stream)
     >>> piece, stream.result.finish_reason
+    (' there', 'cancelled')
     """
 
     def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
@@ -93,6 +94,7 @@ class Stream:
         >>> piece = next(stream)
         >>> stream.close()
         >>> stream.result.text == piece
+        True
         """
         self._steps.close()
         self._text.cut("cancelled")
@@ -105,6 +107,7 @@ class Stream:
         >>> stream = model.stream("Once upon a time", max_new_tokens=40)
         >>> stream.cancel()
         >>> list(stream), stream.result.finish_reason
+        ([], 'cancelled')
         """
         self._text.job.options.deadline.cancel()
 

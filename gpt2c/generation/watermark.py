@@ -60,6 +60,7 @@ class WatermarkingConfig:
     >>> mark = WatermarkingConfig(bias=4.0, hashing_key=12345)
     >>> out = model.generate("Once", max_new_tokens=40, temperature=1, seed=1, watermarking_config=mark)
     >>> model.detect_watermark(out.text, mark).z_score > 4, model.detect_watermark(out.text).z_score > 4
+    (True, False)
     """
 
     greenlist_ratio: float = 0.25
@@ -89,6 +90,7 @@ class WatermarkingConfig:
         Examples
         --------
         >>> WatermarkingConfig.of({"bias": 4.0}).bias
+        4.0
         """
         if isinstance(given, cls):
             return given
@@ -191,6 +193,7 @@ class WatermarkScore:
     --------
     >>> found = model.detect_watermark("The king had three daughters.")
     >>> found.n_tokens, found.z_score > 4
+    (5, False)
     """
 
     n_tokens: int

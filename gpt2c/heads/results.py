@@ -36,6 +36,7 @@ class Classification:
     --------
     >>> found = classifier.classify("The king had three daughters.")
     >>> list(found.probabilities), found.logits.shape
+    (['bad', 'so-so', 'great'], (3,))
     """
 
     label: str | None
@@ -108,6 +109,7 @@ class Tagging:
     --------
     >>> found = tagger.tag("The king")
     >>> len(found.tags) == found.n_tokens
+    True
     """
 
     tags: list[Tag]
@@ -133,6 +135,7 @@ class Choice:
     --------
     >>> found = chooser.choose(["The king had three daughters.", "The king had three moons."])
     >>> found.index, [round(one, 2) for one in found.probabilities]
+    (0, [0.64, 0.36])
     """
 
     index: int

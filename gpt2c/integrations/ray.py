@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -189,8 +189,9 @@ class Scorer(_Mapper):
 
     Examples
     --------
-    >>> found = gpt2c.ray.Scorer()({"text": ["The king had three daughters."]})
-    >>> found["gpt2c_perplexity"].round(2)
+    >>> from gpt2c.ray import Scorer
+    >>> Scorer()({"text": ["The king had three daughters."]})["gpt2c_perplexity"].round(2)
+    array([230.02])
     """
 
     columns = SCORES
@@ -268,7 +269,9 @@ class Generator(_Mapper):
 
     Examples
     --------
-    >>> gpt2c.ray.Generator(max_new_tokens=4)({"text": ["Once upon a time"]})["gpt2c_continuation"]
+    >>> from gpt2c.ray import Generator
+    >>> Generator(max_new_tokens=4)({"text": ["Once upon a time"]})["gpt2c_continuation"]
+    array([' there was a man'], dtype=object)
     """
 
     @explains_keywords(OF_GENERATION, options=[*GenerateKwargs.__annotations__])
@@ -328,7 +331,9 @@ class Embedder(_Mapper):
 
     Examples
     --------
-    >>> gpt2c.ray.Embedder("masked")({"text": ["a king", "a queen"]})["gpt2c_embedding"].shape
+    >>> from gpt2c.ray import Embedder
+    >>> Embedder("masked")({"text": ["a king", "a queen"]})["gpt2c_embedding"].shape
+    (2, 256)
     """
 
     columns = EMBEDDINGS

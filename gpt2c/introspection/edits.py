@@ -41,6 +41,7 @@ def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None
     --------
     >>> ablated = [("blocks.*.attn.hook_z", edits.zero(heads=1))]  # head 1 of every layer
     >>> model.generate("The king and the", max_new_tokens=6, edits=ablated).text
+    ' queen were all the same.'
     """
     edit = scale(0.0, positions=positions, heads=heads, units=units)
     return _called(edit, "zero", positions=positions, heads=heads, units=units)
@@ -53,6 +54,7 @@ def scale(factor: float, *, positions: Choice = None, heads: Choice = None, unit
     --------
     >>> louder = [("blocks.2.hook_mlp_out", edits.scale(2.0))]
     >>> model.generate("The king and the", max_new_tokens=6, edits=louder).text
+    ' queen were very glad to see'
     """
     number = _float32("scale", factor)
     if number.ndim:
@@ -78,9 +80,10 @@ def add(
 
     Examples
     --------
-    >>> steering = 2 * (model.embed("a wolf") - model.embed("a king"))
+    >>> steering = model.embed("a wolf") - model.embed("a king")
     >>> steered = [("blocks.3.hook_resid_post", edits.add(steering))]
-    >>> model.generate("The king and the", max_new_tokens=6, edits=steered).text
+    >>> model.generate("The king and the", max_new_tokens=5, edits=steered).text
+    ' dog were all dead.'
     """
     vector = _float32("add", vector)
 
@@ -117,6 +120,7 @@ def mean(
     >>> logits, cache = model.run_with_cache("The king and the queen lived in a castle.")
     >>> averaged = [("blocks.2.hook_mlp_out", edits.mean(cache))]
     >>> model.generate("The king and the", max_new_tokens=6, edits=averaged).text
+    ' king and the king were the'
     """
     if not caches or not all(isinstance(cache, Mapping) for cache in caches):
         raise TypeError("mean needs the ActivationCache of at least one text")
@@ -154,6 +158,7 @@ def replace(
     >>> logits, cache = model.run_with_cache("The wolf and the")
     >>> patched = [("blocks.0.hook_resid_post", edits.replace(cache, positions=1))]
     >>> model.suggest("The king and the", k=1, edits=patched)[0].text
+    ' wolf'
     """
 
     def edit(value: np.ndarray, hook: Hook) -> None:

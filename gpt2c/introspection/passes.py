@@ -40,6 +40,7 @@ class ActivationCache(Displayed, Activations):
     --------
     >>> logits, cache = model.run_with_cache("The king and the")
     >>> cache.tokens, cache["pattern", 3].shape, cache["resid_post", -1].shape
+    (['The', ' king', ' and', ' the'], (4, 4, 4), (4, 256))
     """
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
@@ -64,6 +65,7 @@ class ActivationCache(Displayed, Activations):
         --------
         >>> logits, cache = model.run_with_cache("The king and the")
         >>> cache.logit_lens(k=1).logprobs.shape
+        (7, 4)
         """
         return lens.logit_lens(self, k, tokens)
 
@@ -95,6 +97,7 @@ class ActivationCache(Displayed, Activations):
         >>> logits, cache = model.run_with_cache("The king and the")
         >>> found = cache.attribution()
         >>> found.token, round(found.logit, 4), round(found.components["mlp 5"], 4)
+        (' king', 5.8182, 1.9515)
         """
         return lens.attribution(self, token, against, position)
 
@@ -117,6 +120,7 @@ class ActivationCache(Displayed, Activations):
         --------
         >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
         >>> cache.cross_attention(layer=1).weights.shape
+        (11, 12)
         """
         return cross_attention(self, layer, head)
 
@@ -131,7 +135,8 @@ class ActivationCache(Displayed, Activations):
         Examples
         --------
         >>> logits, cache = model.run_with_cache("The king and the queen and the king")
-        >>> cache.head_scores().previous_token.max().round(2)
+        >>> round(float(cache.head_scores().previous_token.max()), 2)
+        0.61
         """
         return head_scores(self)
 

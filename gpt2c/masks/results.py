@@ -27,6 +27,7 @@ class Filling(NamedTuple):
     --------
     >>> best = bert.fill("The [MASK] had three [MASK].")[0]
     >>> best.text, [token.text for token in best.tokens]
+    ('The children had three children.', [' children', ' children'])
     """
 
     text: str
@@ -48,6 +49,7 @@ class Filled(list[Filling]):
     --------
     >>> found = bert.fill("The [MASK] had three [MASK].", k=2)
     >>> [filling.text for filling in found], len(found.masks)
+    (['The children had three children.', 'The children had three sons.'], 2)
     """
 
     def __init__(

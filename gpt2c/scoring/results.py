@@ -37,6 +37,7 @@ class Suggestion(NamedTuple):
     --------
     >>> best = model.suggest("The king and the", k=1)[0]
     >>> best.text, best.token_id, best.bytes, round(best.probability, 4)
+    (' king', 635, b' king', 0.1866)
     """
 
     text: str
@@ -85,6 +86,7 @@ class Score(Displayed):
     --------
     >>> score = model.score("The king had three daughters.")
     >>> len(score), round(score.logprob, 4), round(score.bits_per_byte, 4), score.offsets[1]
+    (6, -32.6291, 1.6232, (3, 8))
     """
 
     token_ids: list[int]
@@ -144,6 +146,7 @@ class Score(Displayed):
         --------
         >>> score = model.score("The king had three daughters.")
         >>> round(score.word_perplexity(), 2), round(score.word_perplexity(6), 2)
+        (682.53, 230.02)
         """
         if n_words is None:
             if self.text is None:
@@ -204,6 +207,7 @@ class Score(Displayed):
         --------
         >>> score = model.score("The king had three daughters.", words=True)
         >>> [(word.text, round(word.surprisal, 2)) for word in score.words()]
+        [('The', 17.53), ('king', 6.77), ('had', 3.11), ('three', 12.01), ('daughters.', 7.66)]
         """
         if self._words is None:
             raise ValueError("the text was scored without words: pass words=True")
@@ -220,6 +224,7 @@ class Score(Displayed):
         --------
         >>> row = model.score("The king had three daughters.").rows()[1]
         >>> row["text"], row["rank"], row["start"], row["end"]
+        (' king', 10, 3, 8)
         """
         places: list[tuple[int | None, int | None]] = [(None, None)] * len(self)
         texts: list[str | None] = [None] * len(self)

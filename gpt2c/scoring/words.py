@@ -39,6 +39,7 @@ class Word(NamedTuple):
     --------
     >>> word = model.score("The king had three daughters.", words=True).words()[-1]
     >>> word.text, word.start, word.end, round(word.surprisal, 2), word.n_tokens
+    ('daughters.', 19, 29, 7.66, 2)
     """
 
     text: str

@@ -54,6 +54,7 @@ class Scheduler:
     --------
     >>> with model.scheduler(max_texts=8) as scheduler:
     ...     asyncio.run(scheduler.generate("Once upon a time", max_new_tokens=4)).text
+    ' there was a man'
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Scheduler:
         --------
         >>> request = scheduler.submit(["Once upon a time", "A king"], max_new_tokens=4)
         >>> [found.text for found in request.future.result()]
+        [' there was a man', "'s son was a"]
         """
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
@@ -167,6 +169,7 @@ class Scheduler:
         Examples
         --------
         >>> asyncio.run(scheduler.generate("Once upon a time", max_new_tokens=4)).text
+        ' there was a man'
         """
         request = self.submit(prompts, client=client, num_return_sequences=num_return_sequences, **options)
         try:
@@ -189,6 +192,7 @@ class Scheduler:
         >>> async def pieces():
         ...     return [piece async for piece in scheduler.stream("Once upon a time", max_new_tokens=4)]
         >>> asyncio.run(pieces())
+        [' there', ' was', ' a', ' man']
         """
         if separate(prompt)[0]:
             raise TypeError("stream continues one prompt: use generate for several")
@@ -246,6 +250,7 @@ class Scheduler:
         Examples
         --------
         >>> round(scheduler.run(model.score, "A king.", client="me").result().perplexity, 2)
+        5378.23
         """
         limit = self._in_turns(deadline, self._slice)
         limit.begin()
@@ -272,6 +277,7 @@ class Scheduler:
         Examples
         --------
         >>> asyncio.run(scheduler.call(model.suggest, "The king and the", 1))[0].text
+        ' king'
         """
         limit = Deadline.of(deadline)
         try:

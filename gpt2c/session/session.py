@@ -59,8 +59,10 @@ class Session:
     --------
     >>> session = model.session("The king and the")
     >>> session.suggest(1)[0].text
+    ' king'
     >>> session.text += " queen"
     >>> session.suggest(1)[0].text, session.n_reused, session.n_computed
+    (' were', 4, 1)
     """
 
     borrowed = True
@@ -136,6 +138,7 @@ class Session:
         Examples
         --------
         >>> model.session("Once upon a time").generate(max_new_tokens=6).text
+        ' there was a man who had'
         """
         prompt = self._prompt(options)
         return loop.generate(
@@ -153,6 +156,7 @@ class Session:
         Examples
         --------
         >>> list(model.session("Once upon a time").stream(max_new_tokens=4))
+        [' there', ' was', ' a', ' man']
         """
         return streaming.stream(self.model, self._prompt(options), prefixes=self, **options)
 
@@ -168,6 +172,7 @@ class Session:
         Examples
         --------
         >>> [found.text for found in model.session("The king and the").suggest(2)]
+        [' king', ' queen']
         """
         found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
@@ -181,6 +186,7 @@ class Session:
         --------
         >>> session = model.session("The king and the")
         >>> session.score(" queen").logprob > session.score(" wolf").logprob
+        True
         """
         options.setdefault("bos", False)
         pairs: list[Item] = [(self._ids, continuation)]
@@ -195,6 +201,7 @@ class Session:
         Examples
         --------
         >>> [found.word for found in model.session("The king and the qu").suggest_words(2)]
+        ['queen', "queen's"]
         """
         from .words import LONGEST, suggest_words
 
@@ -219,6 +226,7 @@ class Session:
         Examples
         --------
         >>> [found.text for found in model.session("The king and the qu").complete(2, max_new_tokens=4)]
+        ['een, who had', 'een, who was']
         """
         from .completion import complete
 
@@ -238,6 +246,7 @@ class Session:
         --------
         >>> model.session("The king and the").save("king.session")
         >>> model.open_session("king.session").text
+        'The king and the'
         """
         from .saving import Saved, write_session
 
@@ -259,6 +268,7 @@ class Session:
         --------
         >>> model.session("The king and the").save("king.session")
         >>> gpt2c.Session.open(model, "king.session").text
+        'The king and the'
         """
         from .saving import read_session
 
@@ -278,6 +288,7 @@ class Session:
         >>> other = session.fork()
         >>> other.text += " queen"
         >>> session.text
+        'The king and the'
         """
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _cache=self._cache.fork())

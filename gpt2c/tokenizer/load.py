@@ -173,6 +173,7 @@ def gpt2_tokenizer() -> Tokenizer:
     --------
     >>> tokenizer = gpt2c.gpt2_tokenizer()
     >>> tokenizer.encode("The king"), tokenizer.decode([464, 5822])
+    ([464, 5822], 'The king')
     """
     tokenizer = BPETokenizer(gpt2_vocabulary(), name="GPT-2's vocabulary, bundled with gpt2c", kind=_KIND)
     tokenizer.bos_token_id = tokenizer.eos_token_id = tokenizer.special_tokens["<|endoftext|>"]
@@ -208,6 +209,7 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     ...     def decode(self, ids):
     ...         return "".join(map(chr, ids))
     >>> gpt2c.as_tokenizer(Letters(), n_vocab=128).encode("king")
+    [107, 105, 110, 103]
     """
     if isinstance(obj, Tokenizer):
         packed = obj.packed() if n_vocab not in (None, obj.n_vocab) else None
