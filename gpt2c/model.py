@@ -110,7 +110,7 @@ class GPT2(Pretrained):
         dtype : str, optional
             The number format of the weights of dense layers: "float32" (the default), "bfloat16", "int8" or
             "int4", each about half as large as the one before and slightly less exact; which is fastest
-            depends on the CPU (README: number formats). A packed file has a fixed format.
+            depends on the CPU (docs/number-formats.md). A packed file has a fixed format.
         cache_dtype : str, optional
             The number format of keys and values: "float32"; or "float16" or "bfloat16" in half the memory,
             which is faster for long texts. By default bfloat16 models use bfloat16, int8 and int4 ones

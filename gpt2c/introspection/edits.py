@@ -1,17 +1,15 @@
-"""Interventions in a forward pass: replacements of named values (see hooks.py).
+"""Interventions in a forward pass: replacements of named values (see :mod:`gpt2c.introspection.hooks`).
 
 An edit is a function ``edit(value, hook)``: it changes the array it is given in place and returns None, or
 returns another of the same shape. ``hook`` is a `Hook`. The functions below make the usual ones. Each takes
 the same selection of what to edit, by default everything:
 
-positions
-    Positions in the text, from 0: an int, a slice with non-negative ends, or an iterable of ints. Positions
-    outside the text are refused, but during generation the positions continue. They are the model's: see
-    `Hook`.
-heads
-    Attention heads: an int or an iterable of ints; for values that have heads.
-units
-    Indices along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
+- ``positions``: positions in the text, from 0: an int, a slice with non-negative ends, or an iterable of
+  ints. Positions outside the text are refused, but during generation the positions continue. They are the
+  model's: see `Hook`.
+- ``heads``: attention heads: an int or an iterable of ints; for values that have heads.
+- ``units``: indices along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a
+  pattern.
 """
 
 from __future__ import annotations
