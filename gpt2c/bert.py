@@ -298,6 +298,11 @@ class BERT(Pretrained):
         -------
         np.ndarray, float32 [tokens, n_embd], or a list of them
 
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+
         Examples
         --------
         >>> bert.hidden("The king").shape
@@ -382,6 +387,13 @@ class BERT(Pretrained):
         gpt2c.views.masked_explanation.MaskedExplanation
             A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
             is it, ``.to_dict()`` has the arrays for JSON.
+
+        Raises
+        ------
+        ContextLengthError
+            The text is longer than the model's positions.
+        ValueError
+            The model has no such layer or head, the page no such language.
 
         Examples
         --------

@@ -355,6 +355,11 @@ class Config:
         ``1 / sqrt(head_dim)`` if ``scale_attn_weights`` else 1; with ``scale_attn_by_inverse_layer_idx`` also
         divided by ``layer + 1``.
 
+        Parameters
+        ----------
+        layer : int
+            From 0.
+
         Examples
         --------
         >>> model.config.head_dim, model.config.attention_scale(0)

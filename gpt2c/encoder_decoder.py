@@ -141,6 +141,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         path : str or path
             A new name for the folder, or an empty folder.
 
+        Raises
+        ------
+        OSError
+            The folder exists and is not empty, or cannot be written.
+
         Examples
         --------
         >>> dates.save("packed dates")
@@ -209,6 +214,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         -------
         float32 array [positions, decoder.config.n_embd], or a list of them
 
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A source is too long, or has no tokens.
+
         Examples
         --------
         >>> dates.encode("the third of May, 1984").shape
@@ -228,6 +238,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         ----------
         source, max_tokens, special
             As for :meth:`encode`.
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            As from :meth:`encode`.
 
         Examples
         --------
@@ -286,6 +301,13 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Generation, or list of Generation
             One for one source; else all of the first source, then those of the next.
 
+        Raises
+        ------
+        ContextLengthError
+            A source is too long, or ``max_new_tokens`` exceeds the decoder's positions.
+        ValueError, TypeError
+            A source or an option is invalid.
+
         Examples
         --------
         >>> [found.text for found in dates.generate(["May 3rd, 1984", "1 March 1206"], num_beams=2)]
@@ -306,6 +328,18 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         self, source: Prompt, *, max_tokens: int | None = None, **options: Unpack[GenerateKwargs]
     ) -> Stream:
         """The text for a source, piece by piece: see :meth:`gpt2c.GPT2.stream`.
+
+        Parameters
+        ----------
+        source, max_tokens
+            As for :meth:`encode`; one source.
+        **options
+            As for :meth:`generate`, but only one text and no beams.
+
+        Returns
+        -------
+        Stream
+            An iterator of str; its ``result`` is the Generation once it has ended.
 
         Examples
         --------
@@ -341,6 +375,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Returns
         -------
         Score, or list of Score
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A source or target is too long or empty; there are not as many of each.
 
         Examples
         --------
@@ -389,6 +428,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         logits : float32 array [kept, n_vocab]
         cache : ActivationCache
 
+        Raises
+        ------
+        ContextLengthError, ValueError
+            The source or target is too long; the decoder has no such value.
+
         Examples
         --------
         >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
@@ -422,6 +466,11 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Returns
         -------
         gpt2c.views.explanation.Explanation
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            The source or target is too long; an option is out of range.
 
         Examples
         --------

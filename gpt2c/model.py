@@ -497,6 +497,11 @@ class GPT2(Pretrained):
         Stream
             An iterator of str; its ``result`` is the Generation once it has ended.
 
+        Raises
+        ------
+        ContextLengthError, ValueError, TypeError
+            As from :meth:`generate`; several prompts, continuations or beams.
+
         Examples
         --------
         >>> for piece in model.stream("Once upon a time", max_new_tokens=8):
@@ -561,6 +566,12 @@ class GPT2(Pretrained):
             With the methods of the model for its text: results are the same, byte for byte, and only tokens
             after the first change are computed.
 
+        Raises
+        ------
+        ValueError, TypeError
+            The text is neither a string nor token ids that the model has. (Its length matters only for the
+            methods.)
+
         Examples
         --------
         >>> session = model.session("The king and the")
@@ -601,6 +612,13 @@ class GPT2(Pretrained):
             ``await scheduler.generate(...)``, ``async for piece in scheduler.stream(...)``,
             ``scheduler.submit(...)`` from threads; ``close()`` or a ``with`` block ends it.
 
+        Raises
+        ------
+        ValueError
+            A number is out of range.
+        ConfigError
+            The model does not continue texts, or needs the output of an encoder.
+
         Examples
         --------
         >>> with model.scheduler() as scheduler:
@@ -620,6 +638,15 @@ class GPT2(Pretrained):
 
     def open_session(self, path: str | os.PathLike[str]) -> Session:
         """Open a session written by :meth:`Session.save` with this model and this arithmetic.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that :meth:`Session.save` wrote.
+
+        Returns
+        -------
+        Session
 
         Raises
         ------
@@ -687,6 +714,18 @@ class GPT2(Pretrained):
         session : Session, optional
             As for :meth:`generate`.
 
+        Returns
+        -------
+        list of Suggestion, or list of these
+            With ``text``, ``probability`` (0 to 1), ``token_id`` and ``bytes``.
+
+        Raises
+        ------
+        ContextLengthError
+            A prompt is longer than the model's positions.
+        ValueError, TypeError
+            ``k`` is out of range, or a prompt is neither a string nor token ids that the model has.
+
         Examples
         --------
         >>> [(found.text, round(found.probability, 4)) for found in model.suggest("The king and the", k=2)]
@@ -727,6 +766,13 @@ class GPT2(Pretrained):
         -------
         list of WordSuggestion
             With ``remaining``, the probability left unsearched, and ``finished``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As from :meth:`suggest`. (Of a text longer than the model's positions, the latest part is used.)
+        TokenizerError
+            The model has no tokenizer, or one whose tokens do not show word boundaries.
 
         Examples
         --------
@@ -873,6 +919,13 @@ class GPT2(Pretrained):
         Choice
             ``index``, ``probabilities``, ``logits``.
 
+        Raises
+        ------
+        ConfigError
+            The model has no such head.
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+
         Examples
         --------
         >>> chooser.choose(["The king had three daughters.", "The king had three moons."]).index
@@ -909,6 +962,11 @@ class GPT2(Pretrained):
         Returns
         -------
         np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens; there is no such pooling.
 
         Examples
         --------
@@ -968,6 +1026,13 @@ class GPT2(Pretrained):
         gpt2c.views.explanation.Explanation
             A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
             is the page, ``.to_dict()`` has the arrays for JSON.
+
+        Raises
+        ------
+        ContextLengthError
+            The text is longer than the model's positions.
+        ValueError
+            The model has no such layer or head, the page no such language.
 
         Examples
         --------

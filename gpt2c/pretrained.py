@@ -323,6 +323,13 @@ class Pretrained(LoadedModel):
             The metric of every patch: ``values``, [layers], [layers, positions], [layers, heads] or
             [layers, positions, heads], with the names of all axes; NumPy treats it as that array.
 
+        Raises
+        ------
+        ContextLengthError
+            The texts are longer than the model's positions.
+        KeyError, ValueError
+            The model has no such value, layer or head; the texts differ in length.
+
         Examples
         --------
         >>> king, fox = "The king gave his", "The fox gave his"

@@ -48,6 +48,16 @@ class Deadline:
     def of(cls, given: Any) -> Deadline:
         """The Deadline for a value of the option ``deadline``.
 
+        Parameters
+        ----------
+        given : float, Deadline or None
+            Seconds above 0; a Deadline is returned as it is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It is none of these.
+
         Examples
         --------
         >>> Deadline.of(2.5).seconds
@@ -89,6 +99,11 @@ class Deadline:
 
     def check(self) -> None:
         """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds.
+
+        Raises
+        ------
+        DeadlineError
+            The time has passed, or :meth:`cancel` was called.
 
         Examples
         --------

@@ -287,6 +287,11 @@ class LoadedModel:
         A string gets the tokens that the tokenizer puts before a text, and none of those it puts after one;
         an empty string is the start of a text. With ``special``, special tokens are recognized in strings.
 
+        Raises
+        ------
+        TypeError, ValueError
+            A prompt is neither a string nor token ids, or has an id that the model does not have.
+
         Examples
         --------
         >>> model.encode(["The king", ""])

@@ -87,6 +87,16 @@ class WatermarkingConfig:
     def of(cls, given: Any) -> WatermarkingConfig:
         """A configuration, from one or from a mapping of its fields.
 
+        Parameters
+        ----------
+        given : WatermarkingConfig or mapping
+            ``{}`` has the defaults.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It has another field, or a value that is not allowed.
+
         Examples
         --------
         >>> WatermarkingConfig.of({"bias": 4.0}).bias

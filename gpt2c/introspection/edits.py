@@ -35,6 +35,16 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
     """Set to 0: zero ablation.
 
+    Parameters
+    ----------
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    ValueError
+        In a pass: the value lacks what is selected.
+
     Examples
     --------
     >>> ablated = [("blocks.*.attn.hook_z", edits.zero(heads=1))]  # head 1 of every layer
@@ -46,7 +56,21 @@ def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None
 
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Multiply by a number. 0 always gives 0.
+    """Multiply by a number.
+
+    Parameters
+    ----------
+    factor : float
+        0 always gives 0.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    TypeError
+        The factor is not a number.
+    ValueError
+        In a pass: the value lacks what is selected.
 
     Examples
     --------
@@ -75,6 +99,13 @@ def add(
     ----------
     vector : array or float
         Anything that NumPy broadcasts to the selection: [n_embd] for the residual stream, for example.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    ValueError
+        In a pass: the vector does not fit the selection, or the value lacks what is selected.
 
     Examples
     --------
@@ -112,6 +143,15 @@ def mean(
     ----------
     *caches : ActivationCache
         At least one, in which the edited values were captured. Scores and patterns have no such mean.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    TypeError
+        There is no cache, or one is not an ActivationCache.
+    KeyError, ValueError
+        In a pass: the value was not captured, or has no such mean.
 
     Examples
     --------
@@ -150,6 +190,13 @@ def replace(
     ----------
     source : ActivationCache or array
         The run with the value under the same name, or the value itself, for all positions.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        In a pass: the value was not captured, or has another shape.
 
     Examples
     --------

@@ -61,6 +61,13 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.results.LogitLens
 
+        Raises
+        ------
+        KeyError
+            A residual stream was not captured.
+        ValueError
+            ``k`` or ``tokens`` is out of range.
+
         Examples
         --------
         >>> logits, cache = model.run_with_cache("The king and the")
@@ -116,6 +123,13 @@ class ActivationCache(Displayed, Activations):
         gpt2c.introspection.crossing.CrossAttention
             ``print`` shows a table, a notebook one with colours, and ``.plot()`` draws it.
 
+        Raises
+        ------
+        KeyError
+            The model has no cross-attention, or its pattern was not captured.
+        ValueError
+            It has no such layer or head.
+
         Examples
         --------
         >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
@@ -131,6 +145,11 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.results.HeadScores
             Documents the scores and their sources.
+
+        Raises
+        ------
+        KeyError
+            The attention pattern of a layer was not captured.
 
         Examples
         --------

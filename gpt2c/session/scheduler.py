@@ -18,11 +18,11 @@ from ..core.checks import check_integer
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
-from ..errors import ConfigError, ContextLengthError
+from ..errors import ConfigError
 from ..generation.job import Job
 from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
-from .queueing import Call, Counts, Queue, Request, Step, Waiting, places_of, tokens_of
+from .queueing import Call, Counts, Queue, Request, Step, Waiting
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -151,7 +151,7 @@ class Scheduler:
         computed = computed_prompts(job, separate(prompts)[1])
         texts = [text for i, prompt in enumerate(computed) for text in texts_of(job, prompt, i)]
         request = Request(job, texts, client, notify)
-        self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
+        self._queue.check_room(texts)
         checked.deadline.begin()
         self._queue.put(request)
         return request
@@ -164,7 +164,9 @@ class Scheduler:
         num_return_sequences: int = 1,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """The result of :meth:`gpt2c.GPT2.generate`. Cancelling the task ends the texts.
+        """The result of :meth:`gpt2c.GPT2.generate`: options and errors of :meth:`submit`.
+
+        Cancelling the task ends the texts.
 
         Examples
         --------
@@ -186,6 +188,11 @@ class Scheduler:
         """The pieces of a continuation as they are generated, as from :meth:`gpt2c.GPT2.stream`.
 
         Leaving the loop early, or ``aclose()``, ends the text.
+
+        Parameters
+        ----------
+        prompt, client, **options
+            As for :meth:`submit`, but only one continuation and no beams.
 
         Examples
         --------
@@ -272,7 +279,7 @@ class Scheduler:
         deadline: float | Deadline | None = None,
         **options: Any,
     ) -> Result:
-        """The result of :meth:`run`. Cancelling the task ends the work.
+        """The result of :meth:`run`: options and errors are the same. Cancelling the task ends the work.
 
         Examples
         --------
@@ -321,6 +328,11 @@ class Scheduler:
 
     def close(self, drain: float = 0.0) -> None:
         """Accept no more requests, give the present ones ``drain`` seconds, then cancel the rest.
+
+        Parameters
+        ----------
+        drain : float, default 0
+            Seconds.
 
         Examples
         --------
@@ -379,19 +391,6 @@ class Scheduler:
 
             self._shared.costs = Costs()
         return self._shared.costs
-
-    def _check_room(self, job: Job, tokens: int, places: int) -> None:
-        if places > self._queue.max_texts:
-            options = job.options
-            name = "num_beams" if options.num_beams > 1 else "top_k" if options.penalty_alpha else ""
-            what = f"{name} is {places}" if name else f"guidance_scale computes {places} texts together"
-            raise ValueError(f"{what}; allowed: 1 to {self._queue.max_texts}, the scheduler's max_texts")
-        if tokens > self._queue.max_tokens:
-            raise ContextLengthError(
-                f"prompt and max_new_tokens={job.options.max_new_tokens} need room for {tokens} tokens, but "
-                f"the scheduler has room for {self._queue.max_tokens} in all (max_tokens): shorten the "
-                "prompt, or lower max_new_tokens or num_beams"
-            )
 
 
 def _close(scheduler: weakref.ref[Scheduler]) -> None:

@@ -133,7 +133,7 @@ class Session:
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text does not change.
+        """Continue the text, with the options, results and errors of :meth:`gpt2c.GPT2.generate`.
 
         Examples
         --------
@@ -167,7 +167,7 @@ class Session:
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
     ) -> list[Suggestion]:
-        """The ``k`` most probable next tokens, as from :meth:`gpt2c.GPT2.suggest`.
+        """The ``k`` most probable next tokens: options and errors of :meth:`gpt2c.GPT2.suggest`.
 
         Examples
         --------
@@ -178,7 +178,7 @@ class Session:
         return cast("list[Suggestion]", found)
 
     def score(self, continuation: Prompt, **options: Unpack[ScoreKwargs]) -> Score:
-        """The score of a continuation of the text, as from :meth:`gpt2c.GPT2.score` for the pair.
+        """The score of a continuation: options and errors of :meth:`gpt2c.GPT2.score` for the pair.
 
         No token precedes the text, unless ``bos`` adds one; then nothing held can be reused.
 
@@ -196,7 +196,7 @@ class Session:
     def suggest_words(
         self, k: int = 5, *, deadline: float | Deadline | None = None
     ) -> Ranked[WordSuggestion]:
-        """The ``k`` most probable words that complete the last word of the text, or that follow it.
+        """The most probable words: options and errors of :meth:`gpt2c.GPT2.suggest_words`.
 
         Examples
         --------
@@ -223,6 +223,16 @@ class Session:
         deadline : float or Deadline, optional
             When it passes, the texts so far are returned, with ``.finished`` False.
 
+        Returns
+        -------
+        list of Completion
+            With ``remaining``, the probability left unsearched, and ``finished``.
+
+        Raises
+        ------
+        ValueError
+            A number is out of range.
+
         Examples
         --------
         >>> [found.text for found in model.session("The king and the qu").complete(2, max_new_tokens=4)]
@@ -241,6 +251,18 @@ class Session:
         """Write the session into a file, which :meth:`gpt2c.GPT2.open_session` opens with the same model.
 
         The file has the text and its keys and values; it appears when complete.
+
+        Parameters
+        ----------
+        path : str or path
+            A file of that name is replaced.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        ValueError
+            The model has cross-attention.
 
         Examples
         --------
