@@ -51,6 +51,13 @@ class BERT(Pretrained):
     ----------
     config, weights, name, notes
         As for :class:`gpt2c.GPT2`; the names of tensors are those of :mod:`gpt2c.reference_bert`.
+
+    Examples
+    --------
+    >>> from gpt2c import BERT
+    >>> bert = BERT.from_pretrained()  # the bundled model
+    >>> bert.fill("Once upon a [MASK] there was a king.", k=1)[0].text
+    'Once upon a time there was a king.'
     """
 
     model_type = "bert"
@@ -92,8 +99,15 @@ class BERT(Pretrained):
 
         Raises
         ------
-        CheckpointError, ConfigError, ValueError
-            As for :meth:`gpt2c.GPT2.from_pretrained`; or the files are those of a GPT-2.
+        CheckpointError, ConfigError
+            The files are missing, damaged, those of a GPT-2, or ask for something unsupported.
+        ValueError
+            An option is not one of the values above.
+
+        Examples
+        --------
+        >>> BERT.from_pretrained(dtype="int4").config.model_type
+        'bert'
         """
         from .checkpoint.bundled import BUNDLED_MASKED
         from .checkpoint.loading import load
@@ -168,6 +182,11 @@ class BERT(Pretrained):
             The model has no head that predicts tokens, or its tokenizer no mask.
         ContextLengthError, ValueError
             A text is too long, or has no mask; a target is not one token.
+
+        Examples
+        --------
+        >>> [filling.tokens[0].text for filling in bert.fill("The [MASK] had three daughters.", k=3)]
+        [' children', ' dragon', ' king']
         """
         from .masks.filling import fill
 
@@ -224,6 +243,11 @@ class BERT(Pretrained):
             The model has no head that predicts tokens, or its tokenizer no mask.
         ContextLengthError, ValueError
             A text is too long, or has no tokens.
+
+        Examples
+        --------
+        >>> round(bert.score("The king had three daughters.").perplexity, 2)
+        4.49
         """
         from .masks.scoring import score
 
@@ -274,6 +298,16 @@ class BERT(Pretrained):
         Returns
         -------
         np.ndarray, float32 [tokens, n_embd], or a list of them
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+
+        Examples
+        --------
+        >>> bert.hidden("The king").shape
+        (4, 256)
         """
         from .heads.embedding import hidden
 
@@ -319,6 +353,11 @@ class BERT(Pretrained):
         ConfigError
             The files of sentence-transformers ask for something gpt2c does not support, and ``pooling`` is
             not given.
+
+        Examples
+        --------
+        >>> bert.embed(["a king", "a queen"], normalize=True).shape
+        (2, 256)
         """
         from .heads.embedding import embed
 
@@ -349,6 +388,17 @@ class BERT(Pretrained):
         gpt2c.views.masked_explanation.MaskedExplanation
             A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
             is it, ``.to_dict()`` has the arrays for JSON.
+
+        Raises
+        ------
+        ContextLengthError
+            The text is longer than the model's positions.
+        ValueError
+            The model has no such layer or head, the page no such language.
+
+        Examples
+        --------
+        >>> bert.explain("The [MASK] had three daughters.").save("page.html")
         """
         from .views.masked_explanation import MaskedExplanation
 

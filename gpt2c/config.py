@@ -203,6 +203,13 @@ class Config:
     ------
     ConfigError
         An invalid value; the message names the field, what was given and what is allowed.
+
+    Examples
+    --------
+    >>> from gpt2c import Config
+    >>> config = Config(n_layer=2, n_head=2, n_embd=8, n_inner=None, n_ctx=16, n_vocab=100)
+    >>> config.n_inner, config.head_dim, config.n_parameters
+    (32, 4, 2688)
     """
 
     n_layer: int
@@ -347,6 +354,16 @@ class Config:
 
         ``1 / sqrt(head_dim)`` if ``scale_attn_weights`` else 1; with ``scale_attn_by_inverse_layer_idx`` also
         divided by ``layer + 1``.
+
+        Parameters
+        ----------
+        layer : int
+            From 0.
+
+        Examples
+        --------
+        >>> model.config.head_dim, model.config.attention_scale(0)
+        (64, 0.125)
         """
         scale = 1 / math.sqrt(self.head_dim) if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale

@@ -55,6 +55,13 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         The source of the model.
     notes : list of str
         What was read from the folder; ``encoder.notes`` and ``decoder.notes`` have more.
+
+    Examples
+    --------
+    >>> from gpt2c import EncoderDecoder
+    >>> dates = EncoderDecoder.from_pretrained("dates")  # a bundled model
+    >>> dates.generate("the third of May, 1984").text
+    '1984-05-03'
     """
 
     @classmethod
@@ -95,8 +102,15 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
 
         Raises
         ------
-        CheckpointError, ConfigError, ValueError
-            As for :meth:`gpt2c.GPT2.from_pretrained`.
+        CheckpointError, ConfigError
+            The files are missing, damaged, or ask for something that gpt2c does not support.
+        ValueError
+            An option is not one of the values above.
+
+        Examples
+        --------
+        >>> EncoderDecoder.from_pretrained("dates", dtype="int8").decoder.dtype
+        'int8'
         """
         from .checkpoint.encoder_decoder import load_encoder_decoder
 
@@ -128,6 +142,17 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         ----------
         path : str or path
             A new name for the folder, or an empty folder.
+
+        Raises
+        ------
+        OSError
+            The folder exists and is not empty, or cannot be written.
+
+        Examples
+        --------
+        >>> dates.save("packed dates")
+        >>> EncoderDecoder.from_pretrained("packed dates").generate("May 3rd, 1984").text
+        '1984-05-03'
         """
         from .checkpoint.encoder_decoder import save_encoder_decoder
 
@@ -148,6 +173,10 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         ------
         ValueError
             The weights are rounded: the model was not loaded in float32.
+
+        Examples
+        --------
+        >>> dates.export("dates for transformers")
         """
         from .checkpoint.encoder_decoder_export import export_encoder_decoder
 
@@ -186,6 +215,16 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Returns
         -------
         float32 array [positions, decoder.config.n_embd], or a list of them
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A source is too long, or has no tokens.
+
+        Examples
+        --------
+        >>> dates.encode("the third of May, 1984").shape
+        (11, 128)
         """
         found = translating.encode(self, sources, max_tokens=max_tokens, special=special, deadline=deadline)
         return cast("np.ndarray | list[np.ndarray]", found)
@@ -201,6 +240,16 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         ----------
         source, max_tokens, special
             As for :meth:`encode`.
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            As from :meth:`encode`.
+
+        Examples
+        --------
+        >>> dates.given("the third of May, 1984").suggest("1984-", k=1)[0].text
+        '-'
         """
         return cast(GPT2, translating.given(self, source, max_tokens=max_tokens, special=special))
 
@@ -253,6 +302,18 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         -------
         Generation, or list of Generation
             One for one source; else all of the first source, then those of the next.
+
+        Raises
+        ------
+        ContextLengthError
+            A source is too long, or ``max_new_tokens`` exceeds the decoder's positions.
+        ValueError, TypeError
+            A source or an option is invalid.
+
+        Examples
+        --------
+        >>> [found.text for found in dates.generate(["May 3rd, 1984", "1 March 1206"], num_beams=2)]
+        ['1984-05-03', '1206-03-01']
         """
         return translating.generate(
             self,
@@ -268,7 +329,25 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
     def stream(
         self, source: Prompt, *, max_tokens: int | None = None, **options: Unpack[GenerateKwargs]
     ) -> Stream:
-        """The text for a source, piece by piece: see :meth:`gpt2c.GPT2.stream`."""
+        """The text for a source, piece by piece: see :meth:`gpt2c.GPT2.stream`.
+
+        Parameters
+        ----------
+        source, max_tokens
+            As for :meth:`encode`; one source.
+        **options
+            As for :meth:`generate`, but only one text and no beams.
+
+        Returns
+        -------
+        Stream
+            An iterator of str; its ``result`` is the Generation once it has ended.
+
+        Examples
+        --------
+        >>> "|".join(dates.stream("May 3rd, 1984"))
+        '1|9|8|4|-|0|5|-|0|3'
+        """
         return translating.stream(self, source, max_tokens=max_tokens, **options)
 
     @explains_keywords(OF_PROMPTS)
@@ -298,6 +377,17 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Returns
         -------
         Score, or list of Score
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A source or target is too long or empty; there are not as many of each.
+
+        Examples
+        --------
+        >>> right, wrong = dates.score(["May 3rd, 1984"] * 2, ["1984-05-03", "1984-06-03"])
+        >>> right.logprob > wrong.logprob
+        True
         """
         return translating.score(
             self,
@@ -339,6 +429,17 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         -------
         logits : float32 array [kept, n_vocab]
         cache : ActivationCache
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            The source or target is too long; the decoder has no such value.
+
+        Examples
+        --------
+        >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
+        >>> cache["cross_attn.pattern", 1].shape
+        (4, 11, 12)
         """
         return translating.run_with_cache(
             self, source, target, names_filter, edits, special=special, logits_to_keep=logits_to_keep
@@ -367,6 +468,15 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         Returns
         -------
         gpt2c.views.explanation.Explanation
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            The source or target is too long; an option is out of range.
+
+        Examples
+        --------
+        >>> dates.explain("May 3rd, 1984").save("page.html")
         """
         from .views.translation import explain
 

@@ -65,6 +65,13 @@ class GPT2(Pretrained):
         The checkpoint's own defaults for generation. They are not applied, except for the bos and eos ids.
     chat_template : str or None
         The tokenizer's Jinja template that writes a dialogue as one text, for programs that render it.
+
+    Examples
+    --------
+    >>> from gpt2c import GPT2
+    >>> model = GPT2.from_pretrained()  # the bundled model
+    >>> model.generate("Once upon a time", max_new_tokens=12).text
+    ' there was a man who had a son. He was a'
     """
 
     model_type = "gpt2"
@@ -104,7 +111,7 @@ class GPT2(Pretrained):
         dtype : str, optional
             The number format of the weights of dense layers: "float32" (the default), "bfloat16", "int8" or
             "int4", each about half as large as the one before and slightly less exact; which is fastest
-            depends on the CPU (README: number formats). A packed file has a fixed format.
+            depends on the CPU (docs/number-formats.md). A packed file has a fixed format.
         cache_dtype : str, optional
             The number format of keys and values: "float32"; or "float16" or "bfloat16" in half the memory,
             which is faster for long texts. By default bfloat16 models use bfloat16, int8 and int4 ones
@@ -153,6 +160,11 @@ class GPT2(Pretrained):
         -----
         Missing or unsupported tokenizer files are an error only once text is needed: token ids
         always work.
+
+        Examples
+        --------
+        >>> GPT2.from_pretrained(dtype="int8").dtype
+        'int8'
         """
         from .checkpoint.loading import load
 
@@ -219,6 +231,12 @@ class GPT2(Pretrained):
             The model has no cross-attention.
         ValueError, TypeError
             The states are not such an array, or hold NaN or infinity.
+
+        Examples
+        --------
+        >>> states = dates.encode("the third of May, 1984")
+        >>> dates.decoder.given(states).generate("", max_new_tokens=12).text
+        '1984-05-03'
         """
         from .core.crossing import given
 
@@ -448,6 +466,14 @@ class GPT2(Pretrained):
             computed then.
         ValueError, TypeError
             A prompt or an option is invalid.
+
+        Examples
+        --------
+        >>> model.generate("Once upon a time", max_new_tokens=12).text
+        ' there was a man who had a son. He was a'
+        >>> found = model.generate("A king", num_return_sequences=2, max_new_tokens=5, temperature=1, seed=1)
+        >>> [one.text for one in found]
+        [' laughs like the stead', ' those praised her too']
         """
         if session is not None:
             return session.following(self, prompts).generate(
@@ -476,6 +502,17 @@ class GPT2(Pretrained):
         -------
         Stream
             An iterator of str; its ``result`` is the Generation once it has ended.
+
+        Raises
+        ------
+        ContextLengthError, ValueError, TypeError
+            As from :meth:`generate`; several prompts, continuations or beams.
+
+        Examples
+        --------
+        >>> for piece in model.stream("Once upon a time", max_new_tokens=8):
+        ...     print(piece, end="|")
+         there| was| a| man| who| had| a| son|
         """
         if session is not None:
             return session.following(self, prompt).stream(**options)
@@ -508,6 +545,12 @@ class GPT2(Pretrained):
         ------
         ValueError, TypeError
             The text is too short, or the configuration is invalid.
+
+        Examples
+        --------
+        >>> out = model.generate("Once", max_new_tokens=80, temperature=1, seed=1, watermarking_config={})
+        >>> model.detect_watermark(out.text).z_score > 4
+        True
         """
         from .generation.watermark import detect
 
@@ -528,6 +571,19 @@ class GPT2(Pretrained):
         Session
             With the methods of the model for its text: results are the same, byte for byte, and only tokens
             after the first change are computed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The text is neither a string nor token ids that the model has. (Its length matters only for the
+            methods.)
+
+        Examples
+        --------
+        >>> session = model.session("The king and the")
+        >>> session.text += " qu"
+        >>> [found.word for found in session.suggest_words(2)]
+        ['queen', "queen's"]
         """
         from .session.session import Session
 
@@ -561,6 +617,20 @@ class GPT2(Pretrained):
         Scheduler
             ``await scheduler.generate(...)``, ``async for piece in scheduler.stream(...)``,
             ``scheduler.submit(...)`` from threads; ``close()`` or a ``with`` block ends it.
+
+        Raises
+        ------
+        ValueError
+            A number is out of range.
+        ConfigError
+            The model does not continue texts, or needs the output of an encoder.
+
+        Examples
+        --------
+        >>> with model.scheduler() as scheduler:
+        ...     request = scheduler.submit(["Once upon a time", "A king"], max_new_tokens=4)
+        ...     [found.text for found in request.future.result()]
+        [' there was a man', "'s son was a"]
         """
         from .session.scheduler import Scheduler
 
@@ -575,11 +645,26 @@ class GPT2(Pretrained):
     def open_session(self, path: str | os.PathLike[str]) -> Session:
         """Open a session written by :meth:`Session.save` with this model and this arithmetic.
 
+        Parameters
+        ----------
+        path : str or path
+            A file that :meth:`Session.save` wrote.
+
+        Returns
+        -------
+        Session
+
         Raises
         ------
         CheckpointError
             It is damaged, or was made with other weights, another dtype or another version of gpt2c's
             arithmetic; with "bfloat16" also on another instruction set.
+
+        Examples
+        --------
+        >>> model.session("The king and the").save("king.session")
+        >>> model.open_session("king.session").text
+        'The king and the'
         """
         from .session.session import Session
 
@@ -634,6 +719,23 @@ class GPT2(Pretrained):
             As for :meth:`generate`; raises DeadlineError when it passes, as there is no result then.
         session : Session, optional
             As for :meth:`generate`.
+
+        Returns
+        -------
+        list of Suggestion, or list of these
+            With ``text``, ``probability`` (0 to 1), ``token_id`` and ``bytes``.
+
+        Raises
+        ------
+        ContextLengthError
+            A prompt is longer than the model's positions.
+        ValueError, TypeError
+            ``k`` is out of range, or a prompt is neither a string nor token ids that the model has.
+
+        Examples
+        --------
+        >>> [(found.text, round(found.probability, 4)) for found in model.suggest("The king and the", k=2)]
+        [(' king', 0.1866), (' queen', 0.0978)]
         """
         if session is not None:
             return session.following(self, prompt).suggest(k, edits=edits, deadline=deadline)
@@ -670,6 +772,18 @@ class GPT2(Pretrained):
         -------
         list of WordSuggestion
             With ``remaining``, the probability left unsearched, and ``finished``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As from :meth:`suggest`. (Of a text longer than the model's positions, the latest part is used.)
+        TokenizerError
+            The model has no tokenizer, or one whose tokens do not show word boundaries.
+
+        Examples
+        --------
+        >>> [found.word for found in model.suggest_words("The king and the qu", k=2)]
+        ['queen', "queen's"]
         """
         if session is None:
             session = self.session(special=special)
@@ -764,6 +878,15 @@ class GPT2(Pretrained):
             that make logits infinite or NaN.
         TokenizerError
             ``words`` with a tokenizer whose tokens do not show word boundaries.
+
+        Examples
+        --------
+        >>> score = model.score("The king had three daughters.")
+        >>> round(score.perplexity, 2), score.ranks.tolist()
+        (230.02, [2207, 10, 1, 434, 7, 0])
+        >>> good, bad = model.score([("The king and the", " queen"), ("The king and the", " wolf")])
+        >>> good.logprob > bad.logprob
+        True
         """
         return scoring.score(
             self,
@@ -801,6 +924,18 @@ class GPT2(Pretrained):
         -------
         Choice
             ``index``, ``probabilities``, ``logits``.
+
+        Raises
+        ------
+        ConfigError
+            The model has no such head.
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens.
+
+        Examples
+        --------
+        >>> chooser.choose(["The king had three daughters.", "The king had three moons."]).index
+        0
         """
         from .heads.heads import choose
 
@@ -833,6 +968,16 @@ class GPT2(Pretrained):
         Returns
         -------
         np.ndarray, float32 [n_embd], or [texts, n_embd] of a list
+
+        Raises
+        ------
+        ContextLengthError, ValueError
+            A text is too long, or has no tokens; there is no such pooling.
+
+        Examples
+        --------
+        >>> model.embed(["a king", "a queen"]).shape
+        (2, 256)
         """
         from .heads.embedding import embed
 
@@ -887,6 +1032,17 @@ class GPT2(Pretrained):
         gpt2c.views.explanation.Explanation
             A notebook shows its page, ``print`` its text; ``.save("page.html")`` writes the page, ``.html``
             is the page, ``.to_dict()`` has the arrays for JSON.
+
+        Raises
+        ------
+        ContextLengthError
+            The text is longer than the model's positions.
+        ValueError
+            The model has no such layer or head, the page no such language.
+
+        Examples
+        --------
+        >>> model.explain("The king and the").save("page.html")
         """
         from .views.explanation import Explanation
 

@@ -47,6 +47,12 @@ class Pretrained(LoadedModel):
             The model has backend "blas".
         TokenizerError
             Its tokenizer is an object of another library, which cannot be written.
+
+        Examples
+        --------
+        >>> model.save("tales.gpt2c")
+        >>> GPT2.from_pretrained("tales.gpt2c").generate("A king", max_new_tokens=4).text
+        "'s son was a"
         """
         from .checkpoint.packed import save
 
@@ -86,6 +92,11 @@ class Pretrained(LoadedModel):
             a packed file; in a GGUF file, it is not a byte-level BPE with GPT-2's rules.
         OSError
             The directory exists and is not empty, or cannot be written.
+
+        Examples
+        --------
+        >>> model.export("tales"), round(model.export("tales.gguf", "q8_0"), 4)
+        (0.0, 0.0052)
         """
         from .checkpoint.export import export
 
@@ -145,6 +156,12 @@ class Pretrained(LoadedModel):
             The model has no such head.
         ContextLengthError, ValueError
             A text is too long, or has no tokens.
+
+        Examples
+        --------
+        >>> found = classifier.classify("The king had three daughters.")
+        >>> found.label, round(found.probability, 2)
+        ('bad', 0.82)
         """
         from .heads.heads import classify
 
@@ -185,6 +202,12 @@ class Pretrained(LoadedModel):
         -------
         Tagging, or list of Tagging
             ``tags``, one for each token of the text, and ``entities``, neighbours of the same kind.
+
+        Examples
+        --------
+        >>> found = tagger.tag("The king")
+        >>> len(found.tags), found.tags[0].label, found.entities[0].label
+        (8, 'I-PER', 'PER')
         """
         from .heads.heads import tag
 
@@ -209,12 +232,13 @@ class Pretrained(LoadedModel):
             For a BERT, which reads whole texts with the tokens around them, and in strings its masks, also
             tuples of two texts in a list.
         names_filter : str, (str, int), iterable of either, function, or None
-            What to capture, by the names of :mod:`gpt2c.hooks` (those of TransformerLens), with wildcards:
-            ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by short names
-            as in the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function that is
-            called with each name. None, like ``"*"``, captures everything but ``attn.hook_result``, which is
-            n_head times as large as the rest, and the inputs of parts such as ``hook_q_input``: these must be
-            named, or matched by a pattern that ends as they do, in ``result``, ``_in`` or ``_input``.
+            What to capture, by the names of :mod:`gpt2c.introspection.hooks` (those of TransformerLens), with
+            wildcards: ``"blocks.3.attn.hook_pattern"``, ``["*.hook_resid_pre", "blocks.[0-3].mlp.*"]``; by
+            short names as in the cache: ``"pattern"`` in all layers, ``("pattern", 3)`` in one; or a function
+            that is called with each name. None, like ``"*"``, captures everything but ``attn.hook_result``,
+            which is n_head times as large as the rest, and the inputs of parts such as ``hook_q_input``:
+            these must be named, or matched by a pattern that ends as they do, in ``result``, ``_in`` or
+            ``_input``.
         edits : iterable of (str, function)
             Interventions, in order: a name, wildcards allowed, and an edit (:mod:`gpt2c.edits`). Values
             are captured after the edits.
@@ -239,6 +263,12 @@ class Pretrained(LoadedModel):
             A prompt is longer than the model's positions.
         ValueError
             A name that the model does not have; an edit that does not fit.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> cache["pattern", 2].shape, cache["resid_post", -1].shape
+        ((4, 4, 4), (4, 256))
         """
         from .introspection.passes import run_with_cache
 
@@ -275,9 +305,9 @@ class Pretrained(LoadedModel):
             Two texts with the same number of tokens; for a BERT also two pairs of texts.
         over : tuple
             ``(name, layers)``, ``(name, layers, positions)`` or ``(name, layers, positions, heads)``: a value
-            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see :mod:`gpt2c.hooks`), and
-            the layers, positions and heads to patch, one by one: lists or ranges. Positions and heads
-            may be "all", which patches all of them at once and is the default.
+            by its short name ("resid_pre", "attn_out", "z", "mlp.post", ...; see
+            :mod:`gpt2c.introspection.hooks`), and the layers, positions and heads to patch, one by one: lists
+            or ranges. Positions and heads may be "all", which patches all of them at once and is the default.
         metric : function
             Called with the logits of a patched run, float32 [kept, n_vocab]; returns a number.
         types : sequence of two, optional
@@ -292,6 +322,20 @@ class Pretrained(LoadedModel):
         gpt2c.introspection.results.Patching
             The metric of every patch: ``values``, [layers], [layers, positions], [layers, heads] or
             [layers, positions, heads], with the names of all axes; NumPy treats it as that array.
+
+        Raises
+        ------
+        ContextLengthError
+            The texts are longer than the model's positions.
+        KeyError, ValueError
+            The model has no such value, layer or head; the texts differ in length.
+
+        Examples
+        --------
+        >>> king, fox = "The king gave his", "The fox gave his"
+        >>> over = ("z", range(6), "all", [0, 1])  # heads 0 and 1 of every layer
+        >>> model.patch(king, fox, over, lambda logits: logits[-1, 635]).values.shape
+        (6, 2)
         """
         from .introspection.patching import patch
 

@@ -292,8 +292,8 @@ def forward(
     ids : sequence of int, shape [T]
         Token ids, 0 <= id < n_vocab, at most n_ctx of them; or text, for a loaded model.
     look : callable, optional
-        Called as ``look(name, value)`` for named values (the names of :mod:`gpt2c.hooks`); its return value,
-        such as ``value`` itself, is used instead.
+        Called as ``look(name, value)`` for named values (see :mod:`gpt2c.introspection.hooks`); its return
+        value, such as ``value`` itself, is used instead.
     causal : bool
         If False, every position attends to all others.
     states : array, shape [S, n_embd]

@@ -11,13 +11,13 @@ import os
 import re
 import shlex
 import tempfile
-import traceback
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 from helpers import command_line
+from helpers.examples import ended, python
 
 from gpt2c.cli.parser import build_parser
 
@@ -25,6 +25,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Whole pages of examples.
 RUN = (
     "../README.md",
+    "api/configuration.md",
     "bert.md",
     "encoder-decoder.md",
     "generation.md",
@@ -59,21 +60,6 @@ def answered(page):
         return BLOCK.sub(block, page)
 
 
-def python(text, session):
-    """A block with what its statements print; one that fails prints the last line of its traceback."""
-    answer = []
-    for example in re.findall(r"^>>> .*\n(?:\.\.\..*\n)*", text, re.MULTILINE):
-        source = re.sub(r"^(>>>|\.\.\.) ?", "", example, flags=re.MULTILINE)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            try:
-                exec(compile(source, "<page>", "single"), session)
-            except Exception as error:
-                print(traceback.format_exception_only(error)[-1], end="")
-        answer += [example, ended(printed.getvalue())]
-    return "".join(answer)
-
-
 def commands(text):
     """A block with what its commands write to stdout."""
     answer = []
@@ -83,10 +69,6 @@ def commands(text):
             assert done.returncode == 0, done.stderr
             answer += [line, ended(done.stdout)]
     return "".join(answer)
-
-
-def ended(text):
-    return text.rstrip("\n") + "\n" if text.strip() else ""
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -25,6 +25,13 @@ class Deadline:
     ----------
     seconds : float, optional
         Above 0; None: no limit except :meth:`cancel`.
+
+    Examples
+    --------
+    >>> from gpt2c import Deadline
+    >>> limit = Deadline(0.05)
+    >>> model.generate("Once", max_new_tokens=10**6, overflow="slide", deadline=limit).finish_reason
+    'deadline'
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -39,16 +46,48 @@ class Deadline:
 
     @classmethod
     def of(cls, given: Any) -> Deadline:
-        """The Deadline for a value of the option ``deadline``."""
+        """The Deadline for a value of the option ``deadline``.
+
+        Parameters
+        ----------
+        given : float, Deadline or None
+            Seconds above 0; a Deadline is returned as it is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It is none of these.
+
+        Examples
+        --------
+        >>> Deadline.of(2.5).seconds
+        2.5
+        """
         return given if isinstance(given, Deadline) else cls(given)
 
     def begin(self) -> None:
-        """Start the clock, unless it is running."""
+        """Start the clock, unless it is running.
+
+        Examples
+        --------
+        >>> limit = Deadline(60)
+        >>> limit.begin()
+        >>> limit.reason is None
+        True
+        """
         if self.seconds is not None and self._end == math.inf:
             self._end = perf_counter() + self.seconds
 
     def cancel(self) -> None:
-        """Stop the running computation, from any thread, and refuse later ones."""
+        """Stop the running computation, from any thread, and refuse later ones.
+
+        Examples
+        --------
+        >>> limit = Deadline()
+        >>> limit.cancel()
+        >>> limit.reason
+        'cancelled'
+        """
         self._cancelled = True
 
     @property
@@ -59,7 +98,21 @@ class Deadline:
         return "deadline" if perf_counter() >= self._end else None
 
     def check(self) -> None:
-        """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds."""
+        """Raise DeadlineError if the work must end now. The engine calls this every few milliseconds.
+
+        Raises
+        ------
+        DeadlineError
+            The time has passed, or :meth:`cancel` was called.
+
+        Examples
+        --------
+        >>> limit = Deadline()
+        >>> limit.check()
+        >>> limit.cancel()
+        >>> limit.check()
+        gpt2c.errors.DeadlineError: the call was cancelled before it had a result
+        """
         reason = self.reason
         if reason == "cancelled":
             raise DeadlineError("the call was cancelled before it had a result")

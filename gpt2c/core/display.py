@@ -55,6 +55,11 @@ class Displayed:
             matplotlib is not installed: ``pip install "gpt2c[plot]"``.
         ValueError
             There is nothing to draw.
+
+        Examples
+        --------
+        >>> figure = model.score("The king had three daughters.").plot()
+        >>> figure.savefig("score.png")
         """
         from ..views import plots
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from .lm import LoadedModel, pickled
+from .lm import LoadedModel
+from .origins import pickled
 
 if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
@@ -90,7 +91,13 @@ class LoadedEncoderDecoder(Generic[Encoder, Decoder]):
         return self.encoder.tokenizer
 
     def source_sha256(self) -> str:
-        """The hash of the files that both parts were read from; "" if there are none."""
+        """The hash of the files that both parts were read from; "" if there are none.
+
+        Examples
+        --------
+        >>> len(dates.source_sha256())
+        64
+        """
         return self.decoder.source_sha256()
 
     def __repr__(self) -> str:

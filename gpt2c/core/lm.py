@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from ..errors import ConfigError, TokenizerError
 from . import _engine
 from .checks import check_integer
 from .crossing import Encoded, check_given
+from .origins import pickled, takes_weights
 from .prefixes import NothingKept
 from .prompts import token_ids
 from .roles import check_language_model, check_predicts_tokens
@@ -24,28 +23,7 @@ if TYPE_CHECKING:
     from ..tokenizer.base import Tokenizer
     from .prefixes import Prefixes
 
-__all__ = ["LoadedModel", "pickled"]
-
-
-P = ParamSpec("P")
-
-
-def _takes_weights(init: Callable[P, None]) -> Callable[P, None]:
-    """Explains to users who pass ``__init__`` the name of a model how to load one."""
-
-    @wraps(init)
-    def checking(*args: P.args, **kwargs: P.kwargs) -> None:
-        given = args[1] if len(args) > 1 else kwargs.get("weights")
-        if not isinstance(given, _engine.Weights):
-            cls = type(args[0]).__name__
-            source = repr(given) if isinstance(given, str | os.PathLike) else "..."
-            raise TypeError(
-                f"{cls}.from_pretrained({source}) loads a model; {cls}(...) itself takes weights that are "
-                "loaded already"
-            )
-        init(*args, **kwargs)
-
-    return checking
+__all__ = ["LoadedModel"]
 
 
 class LoadedModel:
@@ -80,7 +58,7 @@ class LoadedModel:
     model_type: ClassVar[str | None] = None
     """The model type of this class; None: any."""
 
-    @_takes_weights
+    @takes_weights
     def __init__(
         self,
         weights: _engine.Weights,
@@ -222,7 +200,13 @@ class LoadedModel:
         return n_vocab if self._tokenizer is None else min(n_vocab, self._tokenizer.n_vocab)
 
     def memory_plan(self) -> dict[str, int]:
-        """Memory in bytes: weights once; a cache and a row of logits for every running text."""
+        """Memory in bytes: weights once; a cache and a row of logits for every running text.
+
+        Examples
+        --------
+        >>> model.memory_plan()["cache_full_context"], model.memory_plan()["logits_per_row"]
+        (6291456, 16384)
+        """
         # Room for the whole context; pages are committed on first use.
         full = _engine.KVCache(self.weights, None, self.cache_dtype).nbytes
         plan = {
@@ -276,13 +260,25 @@ class LoadedModel:
     # ---- tokens
 
     def token_bytes(self, token: int) -> bytes:
-        """The text of a token as bytes; empty for a token without text, or without a tokenizer."""
+        """The text of a token as bytes; empty for a token without text, or without a tokenizer.
+
+        Examples
+        --------
+        >>> model.token_bytes(635)
+        b' king'
+        """
         if self._tokenizer is None or token >= self.n_text_tokens:
             return b""
         return self._tokenizer.token_bytes(token)
 
     def token_text(self, token: int) -> str:
-        """The text of a token for display; bytes that are not UTF-8 by themselves appear as ``\\xe5``."""
+        """The text of a token for display; bytes that are not UTF-8 by themselves appear as ``\\xe5``.
+
+        Examples
+        --------
+        >>> model.token_text(635)
+        ' king'
+        """
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
     def encode(self, prompts: Sequence[Any], *, special: bool = False) -> list[np.ndarray]:
@@ -290,6 +286,16 @@ class LoadedModel:
 
         A string gets the tokens that the tokenizer puts before a text, and none of those it puts after one;
         an empty string is the start of a text. With ``special``, special tokens are recognized in strings.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A prompt is neither a string nor token ids, or has an id that the model does not have.
+
+        Examples
+        --------
+        >>> model.encode(["The king", ""])
+        [array([335, 635], dtype=int32), array([0], dtype=int32)]
         """
         if isinstance(prompts, str):
             raise TypeError("encode takes a list of prompts: encode([text])[0] has the token ids of one")
@@ -332,6 +338,13 @@ class LoadedModel:
 
         ``len(cache)`` is the number of tokens in it, ``cache.truncate(n)`` keeps the first n,
         ``cache.fork()`` copies.
+
+        Examples
+        --------
+        >>> cache = model.new_cache()
+        >>> logits = model.forward([464, 1445], cache)
+        >>> len(cache)
+        2
         """
         if n_ctx is not None:
             n_ctx = check_integer("n_ctx", n_ctx, 1, self.config.n_ctx, note=", the model's context")
@@ -367,6 +380,11 @@ class LoadedModel:
         ------
         ContextLengthError
             The tokens do not fit after those in the cache; the cache is unchanged.
+
+        Examples
+        --------
+        >>> model.forward([464, 1445], logits_to_keep=1).shape
+        (1, 4096)
         """
         check_predicts_tokens(self.config, self.name)
         keep = check_integer("logits_to_keep", logits_to_keep, 0, note=" (0 keeps all)")
@@ -380,20 +398,3 @@ class LoadedModel:
             cache = self.new_cache(min(len(tokens), self.config.n_ctx))
         given = None if types is None else token_ids(types, self.config.n_types, "types")
         return _engine.forward(self.weights, [(cache, tokens, given)], keep=keep, threads=self.threads)
-
-
-def pickled(model: object, threads: int, origin: Mapping[str, Any] | None, **now: Any) -> tuple[Any, ...]:
-    """The result of a model's ``__reduce__``: the arguments that load it again, some as they are ``now``."""
-    if origin is None:
-        raise TypeError(
-            f"this {type(model).__name__} was not made by from_pretrained, so a pickle cannot say where it "
-            "comes from: model.save(path), and pickle from_pretrained(path) or the path itself"
-        )
-    how = {**origin, **now}
-    if check_threads(how["threads"]) != threads:  # they were set later
-        how["threads"] = threads
-    return _loaded, (type(model), how)
-
-
-def _loaded(cls: Any, how: dict[str, Any]) -> Any:
-    return cls.from_pretrained(**how)

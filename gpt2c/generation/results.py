@@ -52,6 +52,12 @@ class Generation(Displayed):
         With ``names_filter``: the activations of the prompt and of every new token except the last, which the
         model has not processed; byte for byte those of one pass over all of them (except
         ``attn.hook_result``, which NumPy multiplies).
+
+    Examples
+    --------
+    >>> found = model.generate("The king", max_new_tokens=3)
+    >>> found.text, found.finish_reason, found.token_ids
+    ("'s daughter was", 'length', [370, 1047, 308])
     """
 
     text: str

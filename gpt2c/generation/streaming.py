@@ -51,6 +51,13 @@ class Stream:
     Iterate over it for the text; afterwards ``result`` holds the :class:`Generation`. The work is done while
     iterating. Closing the stream early, leaving its ``with`` block or an exception during the work (Ctrl-C
     included) ends it: the cache is freed and ``result`` is the text so far, "cancelled".
+
+    Examples
+    --------
+    >>> with model.stream("Once upon a time", max_new_tokens=40) as stream:
+    ...     piece = next(stream)
+    >>> piece, stream.result.finish_reason
+    (' there', 'cancelled')
     """
 
     def __init__(self, job: Job, prompt: ComputedPrompt) -> None:
@@ -79,12 +86,29 @@ class Stream:
         raise StopIteration
 
     def close(self) -> None:
-        """End the stream and free its cache. Closing twice does no harm."""
+        """End the stream and free its cache. Closing twice does no harm.
+
+        Examples
+        --------
+        >>> stream = model.stream("Once upon a time", max_new_tokens=40)
+        >>> piece = next(stream)
+        >>> stream.close()
+        >>> stream.result.text == piece
+        True
+        """
         self._steps.close()
         self._text.cut("cancelled")
 
     def cancel(self) -> None:
-        """End the stream from another thread: the iterating thread gets no more pieces."""
+        """End the stream from another thread: the iterating thread gets no more pieces.
+
+        Examples
+        --------
+        >>> stream = model.stream("Once upon a time", max_new_tokens=40)
+        >>> stream.cancel()
+        >>> list(stream), stream.result.finish_reason
+        ([], 'cancelled')
+        """
         self._text.job.options.deadline.cancel()
 
     def __enter__(self) -> Stream:

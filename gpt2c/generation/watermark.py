@@ -53,6 +53,14 @@ class WatermarkingConfig:
     ------
     ValueError, TypeError
         Names the field, what was given and what is allowed.
+
+    Examples
+    --------
+    >>> from gpt2c import WatermarkingConfig
+    >>> mark = WatermarkingConfig(bias=4.0, hashing_key=12345)
+    >>> out = model.generate("Once", max_new_tokens=40, temperature=1, seed=1, watermarking_config=mark)
+    >>> model.detect_watermark(out.text, mark).z_score > 4, model.detect_watermark(out.text).z_score > 4
+    (True, False)
     """
 
     greenlist_ratio: float = 0.25
@@ -77,7 +85,23 @@ class WatermarkingConfig:
 
     @classmethod
     def of(cls, given: Any) -> WatermarkingConfig:
-        """A configuration, from one or from a mapping of its fields."""
+        """A configuration, from one or from a mapping of its fields.
+
+        Parameters
+        ----------
+        given : WatermarkingConfig or mapping
+            ``{}`` has the defaults.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It has another field, or a value that is not allowed.
+
+        Examples
+        --------
+        >>> WatermarkingConfig.of({"bias": 4.0}).bias
+        4.0
+        """
         if isinstance(given, cls):
             return given
         names = [field.name for field in fields(cls)]
@@ -174,6 +198,12 @@ class WatermarkScore:
         The excess over that, in standard deviations. Above 4 is very unlikely by chance.
     p_value : float
         The probability of at least this many in an unmarked text, by the normal distribution.
+
+    Examples
+    --------
+    >>> found = model.detect_watermark("The king had three daughters.")
+    >>> found.n_tokens, found.z_score > 4
+    (5, False)
     """
 
     n_tokens: int

@@ -31,6 +31,12 @@ class Classification:
         The number of tokens that the model read, including those around the text.
     truncated : bool
         Whether the text had more than ``max_tokens``.
+
+    Examples
+    --------
+    >>> found = classifier.classify("The king had three daughters.")
+    >>> list(found.probabilities), found.logits.shape
+    (['bad', 'so-so', 'great'], (3,))
     """
 
     label: str | None
@@ -98,6 +104,12 @@ class Tagging:
         The number of tokens that the model read, including those around the text.
     truncated : bool
         Whether the text had more than ``max_tokens``.
+
+    Examples
+    --------
+    >>> found = tagger.tag("The king")
+    >>> len(found.tags) == found.n_tokens
+    True
     """
 
     tags: list[Tag]
@@ -118,6 +130,12 @@ class Choice:
         Probability of each text; they sum to 1.
     logits : np.ndarray
         float32 [texts].
+
+    Examples
+    --------
+    >>> found = chooser.choose(["The king had three daughters.", "The king had three moons."])
+    >>> found.index, [round(one, 2) for one in found.probabilities]
+    (0, [0.64, 0.36])
     """
 
     index: int

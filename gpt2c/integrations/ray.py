@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Unpack
-
-import numpy as np
 
 from ..any_model import from_pretrained
 from ..bert import BERT
@@ -26,6 +24,7 @@ from ..errors import shown
 from ..generation.options import GenerateKwargs, SamplingOptions, lists_options
 from ..model import GPT2
 from ..tokenizer.base import check_text
+from .columns import array_of, is_null, rows_of, value_of
 
 __all__ = ["Embedder", "Generator", "Scorer"]
 
@@ -102,7 +101,7 @@ class _Mapper(ABC):
             )
         # Wrong options are their own error, not a row's.
         task = self._task
-        texts, faults = self._checked(map(_value, values) if is_arrow else values)
+        texts, faults = self._checked(map(value_of, values) if is_arrow else values)
         wanted = [row for row, fault in enumerate(faults) if not (fault and self.on_error == "skip")]
         rows: list[dict[str, Any]] = []
         places: list[int] = []
@@ -110,7 +109,7 @@ class _Mapper(ABC):
             rows += [{**row, "error": faults[place]} for row in found]
             places += [place] * len(found)
         if places != [*range(len(texts))]:
-            batch = _taken(batch, places)
+            batch = rows_of(batch, places)
         columns = {name: [row[name] for row in rows] for name in kinds}
         if is_arrow:
             import pyarrow as pa
@@ -119,14 +118,14 @@ class _Mapper(ABC):
             for name, values in columns.items():
                 batch = batch.append_column(self.prefix + name, pa.array(values, types[kinds[name]]))
             return batch
-        added = {self.prefix + name: _array(values, kinds[name]) for name, values in columns.items()}
+        added = {self.prefix + name: array_of(values, kinds[name]) for name, values in columns.items()}
         return batch.assign(**added) if hasattr(batch, "assign") else {**batch, **added}
 
     def _checked(self, values: Iterable[Any]) -> tuple[list[Any], list[str]]:
         """The texts, None if missing, and for each its fault, or an empty string."""
         texts, faults = [], []
         for row, value in enumerate(values):
-            text, fault = (None if _is_null(value) else value), ""
+            text, fault = (None if is_null(value) else value), ""
             try:
                 text = text.decode("utf-8") if isinstance(text, bytes) else text
                 if isinstance(text, str):
@@ -187,6 +186,12 @@ class Scorer(_Mapper):
     ------
     ValueError, TypeError
         With a batch: the text column is missing, a new one exists already, or an error of ``score``.
+
+    Examples
+    --------
+    >>> from gpt2c.ray import Scorer
+    >>> Scorer()({"text": ["The king had three daughters."]})["gpt2c_perplexity"].round(2)
+    array([230.02])
     """
 
     columns = SCORES
@@ -261,6 +266,12 @@ class Generator(_Mapper):
     ------
     ValueError, TypeError
         As from :class:`Scorer` or ``generate``.
+
+    Examples
+    --------
+    >>> from gpt2c.ray import Generator
+    >>> Generator(max_new_tokens=4)({"text": ["Once upon a time"]})["gpt2c_continuation"]
+    array([' there was a man'], dtype=object)
     """
 
     @explains_keywords(OF_GENERATION, options=[*GenerateKwargs.__annotations__])
@@ -317,6 +328,12 @@ class Embedder(_Mapper):
     ------
     ValueError, TypeError
         As from :class:`Scorer` or ``embed``.
+
+    Examples
+    --------
+    >>> from gpt2c.ray import Embedder
+    >>> Embedder("masked")({"text": ["a king", "a queen"]})["gpt2c_embedding"].shape
+    (2, 256)
     """
 
     columns = EMBEDDINGS
@@ -356,45 +373,3 @@ class Embedder(_Mapper):
 
     def _new_task(self) -> Embedding:
         return Embedding(self.model, **self.options)
-
-
-def _value(scalar: Any) -> Any:
-    """The value of an Arrow scalar; the bytes of a text that is not UTF-8."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return error.object
-
-
-def _taken(batch: Any, rows: Sequence[int]) -> Any:
-    """These rows of a batch."""
-    if hasattr(batch, "column_names"):
-        import pyarrow as pa
-
-        return batch.take(pa.array(rows, pa.int64()))
-    if hasattr(batch, "assign"):
-        return batch.iloc[list(rows)]
-    wanted = np.array(rows, np.intp)
-    return {
-        name: column[wanted] if hasattr(column, "dtype") else [column[i] for i in rows]
-        for name, column in batch.items()
-    }
-
-
-def _is_null(text: Any) -> bool:
-    """Whether this is None, NaN, or NA of pandas, recognized by its name: pandas may be missing."""
-    is_nan = isinstance(text, float | np.floating) and text != text
-    return text is None or is_nan or type(text).__name__ == "NAType"
-
-
-def _array(values: Sequence[Any], kind: type) -> np.ndarray:
-    """A column: texts as objects; numbers of type ``kind``, or float64 with NaN for None if there is any."""
-    if kind is list and values and None not in values:
-        return np.array(values, np.float32)
-    if kind is list:
-        values = [None if value is None else np.array(value, np.float32) for value in values]
-    if kind in (str, list):
-        return np.array([*values, None], object)[:-1]
-    if None in values:
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.array(values, {int: np.int64, float: np.float64, bool: np.bool_}[kind])

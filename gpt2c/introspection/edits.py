@@ -1,17 +1,15 @@
-"""Interventions in a forward pass: replacements of named values (see hooks.py).
+"""Interventions in a forward pass: replacements of named values (see :mod:`gpt2c.introspection.hooks`).
 
 An edit is a function ``edit(value, hook)``: it changes the array it is given in place and returns None, or
 returns another of the same shape. ``hook`` is a `Hook`. The functions below make the usual ones. Each takes
 the same selection of what to edit, by default everything:
 
-positions
-    Positions in the text, from 0: an int, a slice with non-negative ends, or an iterable of ints. Positions
-    outside the text are refused, but during generation the positions continue. They are the model's: see
-    `Hook`.
-heads
-    Attention heads: an int or an iterable of ints; for values that have heads.
-units
-    Indices along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a pattern.
+- ``positions``: positions in the text, from 0: an int, a slice with non-negative ends, or an iterable of
+  ints. Positions outside the text are refused, but during generation the positions continue. They are the
+  model's: see `Hook`.
+- ``heads``: attention heads: an int or an iterable of ints; for values that have heads.
+- ``units``: indices along the last axis: neurons of the feed-forward layer, dimensions, or the keys of a
+  pattern.
 """
 
 from __future__ import annotations
@@ -35,13 +33,51 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 def zero(*, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Set to 0: zero ablation."""
+    """Set to 0: zero ablation.
+
+    Parameters
+    ----------
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    ValueError
+        In a pass: the value lacks what is selected.
+
+    Examples
+    --------
+    >>> ablated = [("blocks.*.attn.hook_z", edits.zero(heads=1))]  # head 1 of every layer
+    >>> model.generate("The king and the", max_new_tokens=6, edits=ablated).text
+    ' queen were all the same.'
+    """
     edit = scale(0.0, positions=positions, heads=heads, units=units)
     return _called(edit, "zero", positions=positions, heads=heads, units=units)
 
 
 def scale(factor: float, *, positions: Choice = None, heads: Choice = None, units: Choice = None) -> Edit:
-    """Multiply by a number. 0 always gives 0."""
+    """Multiply by a number.
+
+    Parameters
+    ----------
+    factor : float
+        0 always gives 0.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    TypeError
+        The factor is not a number.
+    ValueError
+        In a pass: the value lacks what is selected.
+
+    Examples
+    --------
+    >>> louder = [("blocks.2.hook_mlp_out", edits.scale(2.0))]
+    >>> model.generate("The king and the", max_new_tokens=6, edits=louder).text
+    ' queen were very glad to see'
+    """
     number = _float32("scale", factor)
     if number.ndim:
         raise TypeError(f"scale needs a number, not an array {list(number.shape)}")
@@ -63,6 +99,20 @@ def add(
     ----------
     vector : array or float
         Anything that NumPy broadcasts to the selection: [n_embd] for the residual stream, for example.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    ValueError
+        In a pass: the vector does not fit the selection, or the value lacks what is selected.
+
+    Examples
+    --------
+    >>> steering = model.embed("a wolf") - model.embed("a king")
+    >>> steered = [("blocks.3.hook_resid_post", edits.add(steering))]
+    >>> model.generate("The king and the", max_new_tokens=5, edits=steered).text
+    ' dog were all dead.'
     """
     vector = _float32("add", vector)
 
@@ -93,6 +143,22 @@ def mean(
     ----------
     *caches : ActivationCache
         At least one, in which the edited values were captured. Scores and patterns have no such mean.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    TypeError
+        There is no cache, or one is not an ActivationCache.
+    KeyError, ValueError
+        In a pass: the value was not captured, or has no such mean.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The king and the queen lived in a castle.")
+    >>> averaged = [("blocks.2.hook_mlp_out", edits.mean(cache))]
+    >>> model.generate("The king and the", max_new_tokens=6, edits=averaged).text
+    ' king and the king were the'
     """
     if not caches or not all(isinstance(cache, Mapping) for cache in caches):
         raise TypeError("mean needs the ActivationCache of at least one text")
@@ -124,6 +190,20 @@ def replace(
     ----------
     source : ActivationCache or array
         The run with the value under the same name, or the value itself, for all positions.
+    positions, heads, units
+        What to edit: see :mod:`gpt2c.introspection.edits`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        In a pass: the value was not captured, or has another shape.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The wolf and the")
+    >>> patched = [("blocks.0.hook_resid_post", edits.replace(cache, positions=1))]
+    >>> model.suggest("The king and the", k=1, edits=patched)[0].text
+    ' wolf'
     """
 
     def edit(value: np.ndarray, hook: Hook) -> None:

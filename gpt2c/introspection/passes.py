@@ -35,6 +35,12 @@ class ActivationCache(Displayed, Activations):
     A mapping of names (see :mod:`gpt2c.introspection.hooks`) to float32 arrays:
     ``cache["blocks.3.attn.hook_pattern"]`` and the shorter ``cache["pattern", 3]`` are the same. Its
     attributes are those of :class:`gpt2c.introspection.activations.Activations`.
+
+    Examples
+    --------
+    >>> logits, cache = model.run_with_cache("The king and the")
+    >>> cache.tokens, cache["pattern", 3].shape, cache["resid_post", -1].shape
+    (['The', ' king', ' and', ' the'], (4, 4, 4), (4, 256))
     """
 
     def logit_lens(self, k: int = 5, tokens: int | Sequence[int] | None = None) -> LogitLens:
@@ -54,6 +60,19 @@ class ActivationCache(Displayed, Activations):
         Returns
         -------
         gpt2c.introspection.results.LogitLens
+
+        Raises
+        ------
+        KeyError
+            A residual stream was not captured.
+        ValueError
+            ``k`` or ``tokens`` is out of range.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> cache.logit_lens(k=1).logprobs.shape
+        (7, 4)
         """
         return lens.logit_lens(self, k, tokens)
 
@@ -79,6 +98,13 @@ class ActivationCache(Displayed, Activations):
         ------
         ValueError
             The position has no logits, as only the last ones were kept.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> found = cache.attribution()
+        >>> found.token, round(found.logit, 4), round(found.components["mlp 5"], 4)
+        (' king', 5.8182, 1.9515)
         """
         return lens.attribution(self, token, against, position)
 
@@ -96,6 +122,19 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.crossing.CrossAttention
             ``print`` shows a table, a notebook one with colours, and ``.plot()`` draws it.
+
+        Raises
+        ------
+        KeyError
+            The model has no cross-attention, or its pattern was not captured.
+        ValueError
+            It has no such layer or head.
+
+        Examples
+        --------
+        >>> logits, cache = dates.run_with_cache("May 3rd, 1984", "1984-05-03")
+        >>> cache.cross_attention(layer=1).weights.shape
+        (11, 12)
         """
         return cross_attention(self, layer, head)
 
@@ -106,6 +145,17 @@ class ActivationCache(Displayed, Activations):
         -------
         gpt2c.introspection.results.HeadScores
             Documents the scores and their sources.
+
+        Raises
+        ------
+        KeyError
+            The attention pattern of a layer was not captured.
+
+        Examples
+        --------
+        >>> logits, cache = model.run_with_cache("The king and the queen and the king")
+        >>> round(float(cache.head_scores().previous_token.max()), 2)
+        0.61
         """
         return head_scores(self)
 

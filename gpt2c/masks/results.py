@@ -22,6 +22,12 @@ class Filling(NamedTuple):
     tokens : tuple of Suggestion
         The token for each mask, in the order of the text; each probability is conditional on the tokens that
         were filled before it.
+
+    Examples
+    --------
+    >>> best = bert.fill("The [MASK] had three [MASK].")[0]
+    >>> best.text, [token.text for token in best.tokens]
+    ('The children had three children.', [' children', ' children'])
     """
 
     text: str
@@ -38,6 +44,12 @@ class Filled(list[Filling]):
         For each mask, in the order of the text, the most probable tokens while the other masks remain masked.
     truncated : bool
         Whether the text had more than ``max_tokens``.
+
+    Examples
+    --------
+    >>> found = bert.fill("The [MASK] had three [MASK].", k=2)
+    >>> [filling.text for filling in found], len(found.masks)
+    (['The children had three children.', 'The children had three sons.'], 2)
     """
 
     def __init__(

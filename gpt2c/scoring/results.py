@@ -32,6 +32,12 @@ class Suggestion(NamedTuple):
     token_id : int
     bytes : bytes
         The token's exact bytes.
+
+    Examples
+    --------
+    >>> best = model.suggest("The king and the", k=1)[0]
+    >>> best.text, best.token_id, best.bytes, round(best.probability, 4)
+    (' king', 635, b' king', 0.1866)
     """
 
     text: str
@@ -75,6 +81,12 @@ class Score(Displayed):
     masses : np.ndarray, float32 [n], optional
         The natural logarithm of the probability that a token of the ``mask`` is at the position of each
         token; None without a mask.
+
+    Examples
+    --------
+    >>> score = model.score("The king had three daughters.")
+    >>> len(score), round(score.logprob, 4), round(score.bits_per_byte, 4), score.offsets[1]
+    (6, -32.6291, 1.6232, (3, 8))
     """
 
     token_ids: list[int]
@@ -129,6 +141,12 @@ class Score(Displayed):
         ------
         ValueError
             No number was given, and the text is unknown (token ids were scored) or has no words.
+
+        Examples
+        --------
+        >>> score = model.score("The king had three daughters.")
+        >>> round(score.word_perplexity(), 2), round(score.word_perplexity(6), 2)
+        (682.53, 230.02)
         """
         if n_words is None:
             if self.text is None:
@@ -184,6 +202,12 @@ class Score(Displayed):
         ------
         ValueError
             The text was scored without ``words=True``.
+
+        Examples
+        --------
+        >>> score = model.score("The king had three daughters.", words=True)
+        >>> [(word.text, round(word.surprisal, 2)) for word in score.words()]
+        [('The', 17.53), ('king', 6.77), ('had', 3.11), ('three', 12.01), ('daughters.', 7.66)]
         """
         if self._words is None:
             raise ValueError("the text was scored without words: pass words=True")
@@ -195,6 +219,12 @@ class Score(Displayed):
         The keys: ``token_id``, ``text``, ``start``, ``end`` (None without `offsets`), ``logprob``,
         ``surprisal`` (bits), ``rank``, ``entropy``, ``variance``, ``context``; ``mass`` with a mask;
         ``top_ids`` and ``top_logprobs`` (lists) with a top.
+
+        Examples
+        --------
+        >>> row = model.score("The king had three daughters.").rows()[1]
+        >>> row["text"], row["rank"], row["start"], row["end"]
+        (' king', 10, 3, 8)
         """
         places: list[tuple[int | None, int | None]] = [(None, None)] * len(self)
         texts: list[str | None] = [None] * len(self)

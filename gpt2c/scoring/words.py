@@ -34,6 +34,12 @@ class Word(NamedTuple):
     first_token, n_tokens : int
         Its tokens, with the white space before it: ``n_tokens`` of the scored tokens from ``first_token`` on.
         An end-of-text token inside given ids does not start a word: like white space, it belongs to the next.
+
+    Examples
+    --------
+    >>> word = model.score("The king had three daughters.", words=True).words()[-1]
+    >>> word.text, word.start, word.end, round(word.surprisal, 2), word.n_tokens
+    ('daughters.', 19, 29, 7.66, 2)
     """
 
     text: str

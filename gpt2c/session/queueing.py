@@ -6,17 +6,18 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Condition
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from ..errors import QueueFullError
+from ..errors import ContextLengthError, QueueFullError
 from ..generation.text import Text
 
 if TYPE_CHECKING:
+    from ..core.deadline import Deadline
     from ..generation.beam import Search
     from ..generation.job import Job
     from ..generation.results import FinishReason, Generation
 
-__all__ = ["Counts", "Queue", "Request", "Step", "Waiting"]
+__all__ = ["Call", "Counts", "Queue", "Request", "Step", "Waiting"]
 
 Item = TypeVar("Item")
 
@@ -46,6 +47,15 @@ class Counts(NamedTuple):
     tokens: int
     """Positions reserved for the running texts."""
     max_tokens: int
+
+
+class Call(NamedTuple):
+    """A call other than generation to compute."""
+
+    client: str
+    work: Callable[[], Any]
+    limit: Deadline
+    future: Future[Any]
 
 
 class Request:
@@ -196,6 +206,21 @@ class Queue:
         self._to_tell: dict[Request, None] = {}  # in order
 
     # ---- from any thread
+
+    def check_room(self, texts: Sequence[Text | Search]) -> None:
+        """Raise ValueError or ContextLengthError if one of these texts could never run."""
+        options = texts[0].job.options
+        places, tokens = places_of(texts[0]), max(map(tokens_of, texts))
+        if places > self.max_texts:
+            name = "num_beams" if options.num_beams > 1 else "top_k" if options.penalty_alpha else ""
+            what = f"{name} is {places}" if name else f"guidance_scale computes {places} texts together"
+            raise ValueError(f"{what}; allowed: 1 to {self.max_texts}, the scheduler's max_texts")
+        if tokens > self.max_tokens:
+            raise ContextLengthError(
+                f"prompt and max_new_tokens={options.max_new_tokens} need room for {tokens} tokens, but "
+                f"the scheduler has room for {self.max_tokens} in all (max_tokens): shorten the "
+                "prompt, or lower max_new_tokens or num_beams"
+            )
 
     def put(self, request: Request) -> None:
         """Queue a request, or raise QueueFullError."""

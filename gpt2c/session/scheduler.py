@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from ..core.batching import CACHE_BYTES, ROWS_PER_CALL
 from ..core.checks import check_integer
 from ..core.deadline import Deadline, PartDeadline
 from ..core.prompts import separate
 from ..core.turns import Turns
-from ..errors import ConfigError, ContextLengthError
+from ..errors import ConfigError
 from ..generation.job import Job
 from ..generation.loop import advance, computed_prompts, texts_of
 from ..generation.options import SamplingOptions
-from .queueing import Counts, Queue, Request, Step, Waiting, places_of, tokens_of
+from .queueing import Call, Counts, Queue, Request, Step, Waiting
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 Result = TypeVar("Result")
-
-
-class _Call(NamedTuple):
-    """A call other than generation to compute."""
-
-    client: str
-    work: Callable[[], Any]
-    limit: Deadline
-    future: Future[Any]
 
 
 class Scheduler:
@@ -56,15 +47,14 @@ class Scheduler:
     Parameters
     ----------
     model : LoadedModel
-    max_texts : int
-        The maximum number of running texts; each beam of a search counts. The others wait.
-    max_tokens : int, optional
-        The maximum number of tokens that the caches of running texts have room for: prompts, and
-        ``max_new_tokens`` of each. By default as many as take 1 GiB, but at least the model's positions.
-    max_waiting : int
-        The maximum number of waiting requests; beyond it only one per client: others raise QueueFullError.
-    slice_tokens : int
-        The number of prompt tokens that a pass computes beside the next tokens of running texts.
+    max_texts, max_tokens, max_waiting, slice_tokens
+        As for :meth:`gpt2c.GPT2.scheduler`.
+
+    Examples
+    --------
+    >>> with model.scheduler(max_texts=8) as scheduler:
+    ...     asyncio.run(scheduler.generate("Once upon a time", max_new_tokens=4)).text
+    ' there was a man'
     """
 
     def __init__(
@@ -94,8 +84,8 @@ class Scheduler:
         )
         self._turns = Turns()
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="gpt2c-jobs")
-        self._waiting: Waiting[_Call] = Waiting(max_waiting)
-        self._calls: list[_Call] = []  # the waiting ones, and the running one
+        self._waiting: Waiting[Call] = Waiting(max_waiting)
+        self._calls: list[Call] = []  # the waiting ones, and the running one
         self._lock = threading.Lock()
         self._process = os.getpid()
         # For the passes of all texts: each text has its own deadline, which is checked between passes.
@@ -142,6 +132,12 @@ class Scheduler:
             ``max_waiting`` requests are waiting, one of them this client's.
         ContextLengthError, ValueError, TypeError
             As from ``generate``; or a text needs more room than the scheduler has in total.
+
+        Examples
+        --------
+        >>> request = scheduler.submit(["Once upon a time", "A king"], max_new_tokens=4)
+        >>> [found.text for found in request.future.result()]
+        [' there was a man', "'s son was a"]
         """
         if os.getpid() != self._process:
             raise RuntimeError("a scheduler works in the process that made it: make one after the fork")
@@ -155,7 +151,7 @@ class Scheduler:
         computed = computed_prompts(job, separate(prompts)[1])
         texts = [text for i, prompt in enumerate(computed) for text in texts_of(job, prompt, i)]
         request = Request(job, texts, client, notify)
-        self._check_room(texts[0].job, max(map(tokens_of, texts)), places_of(texts[0]))
+        self._queue.check_room(texts)
         checked.deadline.begin()
         self._queue.put(request)
         return request
@@ -168,7 +164,15 @@ class Scheduler:
         num_return_sequences: int = 1,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """The result of :meth:`gpt2c.GPT2.generate`. Cancelling the task ends the texts."""
+        """The result of :meth:`gpt2c.GPT2.generate`: options and errors of :meth:`submit`.
+
+        Cancelling the task ends the texts.
+
+        Examples
+        --------
+        >>> asyncio.run(scheduler.generate("Once upon a time", max_new_tokens=4)).text
+        ' there was a man'
+        """
         request = self.submit(prompts, client=client, num_return_sequences=num_return_sequences, **options)
         try:
             results = await asyncio.wrap_future(request.future)
@@ -184,6 +188,18 @@ class Scheduler:
         """The pieces of a continuation as they are generated, as from :meth:`gpt2c.GPT2.stream`.
 
         Leaving the loop early, or ``aclose()``, ends the text.
+
+        Parameters
+        ----------
+        prompt, client, **options
+            As for :meth:`submit`, but only one continuation and no beams.
+
+        Examples
+        --------
+        >>> async def pieces():
+        ...     return [piece async for piece in scheduler.stream("Once upon a time", max_new_tokens=4)]
+        >>> asyncio.run(pieces())
+        [' there', ' was', ' a', ' man']
         """
         if separate(prompt)[0]:
             raise TypeError("stream continues one prompt: use generate for several")
@@ -237,10 +253,15 @@ class Scheduler:
         ------
         QueueFullError
             ``max_waiting`` others are waiting, one of them this client's.
+
+        Examples
+        --------
+        >>> round(scheduler.run(model.score, "A king.", client="me").result().perplexity, 2)
+        5378.23
         """
         limit = self._in_turns(deadline, self._slice)
         limit.begin()
-        call = _Call(client, partial(function, *args, deadline=limit, **options), limit, Future())
+        call = Call(client, partial(function, *args, deadline=limit, **options), limit, Future())
         with self._lock:
             if self._queue.closed:
                 raise RuntimeError("the scheduler is closed")
@@ -258,7 +279,13 @@ class Scheduler:
         deadline: float | Deadline | None = None,
         **options: Any,
     ) -> Result:
-        """The result of :meth:`run`. Cancelling the task ends the work."""
+        """The result of :meth:`run`: options and errors are the same. Cancelling the task ends the work.
+
+        Examples
+        --------
+        >>> asyncio.run(scheduler.call(model.suggest, "The king and the", 1))[0].text
+        ' king'
+        """
         limit = Deadline.of(deadline)
         try:
             future = self.run(function, *args, client=client, deadline=limit, **options)
@@ -283,7 +310,7 @@ class Scheduler:
         else:
             call.future.set_result(result)
 
-    def _ended(self, call: _Call) -> None:
+    def _ended(self, call: Call) -> None:
         with self._lock:
             self._calls.remove(call)
             waited = self._waiting.discard(call.client, call)
@@ -300,7 +327,18 @@ class Scheduler:
             return counts._replace(waiting=counts.waiting + len(self._waiting))
 
     def close(self, drain: float = 0.0) -> None:
-        """Accept no more requests, give the present ones ``drain`` seconds, then cancel the rest."""
+        """Accept no more requests, give the present ones ``drain`` seconds, then cancel the rest.
+
+        Parameters
+        ----------
+        drain : float, default 0
+            Seconds.
+
+        Examples
+        --------
+        >>> other = model.scheduler()
+        >>> other.close(drain=1.0)
+        """
         self._queue.close()
         end = perf_counter() + drain
         while (self._calls or not self._queue.finished) and perf_counter() < end:
@@ -353,19 +391,6 @@ class Scheduler:
 
             self._shared.costs = Costs()
         return self._shared.costs
-
-    def _check_room(self, job: Job, tokens: int, places: int) -> None:
-        if places > self._queue.max_texts:
-            options = job.options
-            name = "num_beams" if options.num_beams > 1 else "top_k" if options.penalty_alpha else ""
-            what = f"{name} is {places}" if name else f"guidance_scale computes {places} texts together"
-            raise ValueError(f"{what}; allowed: 1 to {self._queue.max_texts}, the scheduler's max_texts")
-        if tokens > self._queue.max_tokens:
-            raise ContextLengthError(
-                f"prompt and max_new_tokens={job.options.max_new_tokens} need room for {tokens} tokens, but "
-                f"the scheduler has room for {self._queue.max_tokens} in all (max_tokens): shorten the "
-                "prompt, or lower max_new_tokens or num_beams"
-            )
 
 
 def _close(scheduler: weakref.ref[Scheduler]) -> None:

@@ -54,6 +54,15 @@ class Session:
         Whether the text was set as a string, not as token ids.
     n_reused, n_computed : int
         Tokens of the text that the latest call reused, and computed.
+
+    Examples
+    --------
+    >>> session = model.session("The king and the")
+    >>> session.suggest(1)[0].text
+    ' king'
+    >>> session.text += " queen"
+    >>> session.suggest(1)[0].text, session.n_reused, session.n_computed
+    (' were', 4, 1)
     """
 
     borrowed = True
@@ -124,7 +133,13 @@ class Session:
         batch_size: int | None = None,
         **options: Unpack[GenerateKwargs],
     ) -> Generation | list[Generation]:
-        """Continue the text, as :meth:`gpt2c.GPT2.generate` does; the text does not change."""
+        """Continue the text, with the options, results and errors of :meth:`gpt2c.GPT2.generate`.
+
+        Examples
+        --------
+        >>> model.session("Once upon a time").generate(max_new_tokens=6).text
+        ' there was a man who had'
+        """
         prompt = self._prompt(options)
         return loop.generate(
             self.model,
@@ -136,7 +151,13 @@ class Session:
         )
 
     def stream(self, **options: Unpack[GenerateKwargs]) -> streaming.Stream:
-        """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does."""
+        """Continue the text piece by piece, as :meth:`gpt2c.GPT2.stream` does.
+
+        Examples
+        --------
+        >>> list(model.session("Once upon a time").stream(max_new_tokens=4))
+        [' there', ' was', ' a', ' man']
+        """
         return streaming.stream(self.model, self._prompt(options), prefixes=self, **options)
 
     def suggest(
@@ -146,14 +167,26 @@ class Session:
         edits: Iterable[tuple[str, Edit]] = (),
         deadline: float | Deadline | None = None,
     ) -> list[Suggestion]:
-        """The ``k`` most probable next tokens, as from :meth:`gpt2c.GPT2.suggest`."""
+        """The ``k`` most probable next tokens: options and errors of :meth:`gpt2c.GPT2.suggest`.
+
+        Examples
+        --------
+        >>> [found.text for found in model.session("The king and the").suggest(2)]
+        [' king', ' queen']
+        """
         found = scoring.suggest(self.model, self._ids, k, edits=edits, deadline=deadline, prefixes=self)
         return cast("list[Suggestion]", found)
 
     def score(self, continuation: Prompt, **options: Unpack[ScoreKwargs]) -> Score:
-        """The score of a continuation of the text, as from :meth:`gpt2c.GPT2.score` for the pair.
+        """The score of a continuation: options and errors of :meth:`gpt2c.GPT2.score` for the pair.
 
         No token precedes the text, unless ``bos`` adds one; then nothing held can be reused.
+
+        Examples
+        --------
+        >>> session = model.session("The king and the")
+        >>> session.score(" queen").logprob > session.score(" wolf").logprob
+        True
         """
         options.setdefault("bos", False)
         pairs: list[Item] = [(self._ids, continuation)]
@@ -163,7 +196,13 @@ class Session:
     def suggest_words(
         self, k: int = 5, *, deadline: float | Deadline | None = None
     ) -> Ranked[WordSuggestion]:
-        """The ``k`` most probable words that complete the last word of the text, or that follow it."""
+        """The most probable words: options and errors of :meth:`gpt2c.GPT2.suggest_words`.
+
+        Examples
+        --------
+        >>> [found.word for found in model.session("The king and the qu").suggest_words(2)]
+        ['queen', "queen's"]
+        """
         from .words import LONGEST, suggest_words
 
         k = check_integer("k", k, 1, self.model.n_text_tokens, note=", the size of the vocabulary")
@@ -183,6 +222,21 @@ class Session:
             The number of tokens of each, including the one that completes the last word of the text.
         deadline : float or Deadline, optional
             When it passes, the texts so far are returned, with ``.finished`` False.
+
+        Returns
+        -------
+        list of Completion
+            With ``remaining``, the probability left unsearched, and ``finished``.
+
+        Raises
+        ------
+        ValueError
+            A number is out of range.
+
+        Examples
+        --------
+        >>> [found.text for found in model.session("The king and the qu").complete(2, max_new_tokens=4)]
+        ['een, who had', 'een, who was']
         """
         from .completion import complete
 
@@ -197,6 +251,24 @@ class Session:
         """Write the session into a file, which :meth:`gpt2c.GPT2.open_session` opens with the same model.
 
         The file has the text and its keys and values; it appears when complete.
+
+        Parameters
+        ----------
+        path : str or path
+            A file of that name is replaced.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        ValueError
+            The model has cross-attention.
+
+        Examples
+        --------
+        >>> model.session("The king and the").save("king.session")
+        >>> model.open_session("king.session").text
+        'The king and the'
         """
         from .saving import Saved, write_session
 
@@ -212,7 +284,14 @@ class Session:
 
     @classmethod
     def open(cls, model: LoadedModel, path: str | os.PathLike[str]) -> Session:
-        """See :meth:`gpt2c.GPT2.open_session`."""
+        """See :meth:`gpt2c.GPT2.open_session`.
+
+        Examples
+        --------
+        >>> model.session("The king and the").save("king.session")
+        >>> gpt2c.Session.open(model, "king.session").text
+        'The king and the'
+        """
         from .saving import read_session
 
         saved = read_session(path, model)
@@ -223,7 +302,16 @@ class Session:
         return session
 
     def fork(self) -> Session:
-        """An independent session with the same text."""
+        """An independent session with the same text.
+
+        Examples
+        --------
+        >>> session = model.session("The king and the")
+        >>> other = session.fork()
+        >>> other.text += " queen"
+        >>> session.text
+        'The king and the'
+        """
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _cache=self._cache.fork())
         other.n_reused = other.n_computed = 0

@@ -167,7 +167,14 @@ def _unpacked(packed: dict[str, Any], where: str) -> Vocabulary:
 
 @lru_cache(maxsize=1)
 def gpt2_tokenizer() -> Tokenizer:
-    """OpenAI's GPT-2 vocabulary of 50,257 tokens, from the package."""
+    """OpenAI's GPT-2 vocabulary of 50,257 tokens, from the package.
+
+    Examples
+    --------
+    >>> tokenizer = gpt2c.gpt2_tokenizer()
+    >>> tokenizer.encode("The king"), tokenizer.decode([464, 5822])
+    ([464, 5822], 'The king')
+    """
     tokenizer = BPETokenizer(gpt2_vocabulary(), name="GPT-2's vocabulary, bundled with gpt2c", kind=_KIND)
     tokenizer.bos_token_id = tokenizer.eos_token_id = tokenizer.special_tokens["<|endoftext|>"]
     return tokenizer
@@ -193,6 +200,16 @@ def as_tokenizer(obj: Any, *, name: str | None = None, n_vocab: int | None = Non
     ------
     TypeError
         The object lacks one of the methods.
+
+    Examples
+    --------
+    >>> class Letters:
+    ...     def encode(self, text):
+    ...         return [ord(letter) for letter in text]
+    ...     def decode(self, ids):
+    ...         return "".join(map(chr, ids))
+    >>> gpt2c.as_tokenizer(Letters(), n_vocab=128).encode("king")
+    [107, 105, 110, 103]
     """
     if isinstance(obj, Tokenizer):
         packed = obj.packed() if n_vocab not in (None, obj.n_vocab) else None
