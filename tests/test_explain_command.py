@@ -240,10 +240,10 @@ def test_the_row_in_numbers_is_the_one_that_the_page_opens_with(bundled):
 def test_of_a_long_text_the_largest_weights_are_shown_and_the_rest_is_summed_up(bundled):
     text = TEXT * 5
     _, cache = bundled.run_with_cache(text)
-    at = opening(cache, 1, 0).token
-    weights = cache["pattern", 1][0, at, : at + 1]
+    at = opening(cache, 2, 0).token
+    weights = cache["pattern", 2][0, at, : at + 1]
     assert len(weights) > 12
-    lines = section(view(bundled, text, layer=1, head=0), "Attention,")
+    lines = section(view(bundled, text, layer=2, head=0), "Attention,")
     shown = [int(row.split()[0]) for row in lines[2:-2]]
     assert shown == sorted(np.argsort(-weights)[:12].tolist())
     rest = 1 - weights[shown].sum(dtype=float)

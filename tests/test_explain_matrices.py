@@ -20,6 +20,11 @@ PIXELS = """
 (e => { const d = e.getContext('2d').getImageData(0, 0, e.width, e.height).data;
   return Array.from({ length: d.length / 4 }, (_, i) => [d[4 * i + 3], d[4 * i + 2] > d[4 * i]]); })(e)
 """
+# How red each pixel of a picture is, read from a copy: a picture that is read twice is a warning.
+REDS = """
+(e, copy) => { copy.drawImage(e, 0, 0);
+  return [...copy.getImageData(0, 0, 32, 32).data].filter((_, i) => i % 4 === 0); }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def test_a_pixel_is_the_mean_of_a_block_of_weights(browser, files, bundled, laye
 
 def test_pictures_are_drawn_again_in_the_colours_of_the_screen(browser, files, bundled):
     opened(browser, files, explain_page(bundled, TEXT, max_new_tokens=1, num_beams=1))
-    script = "[...e.getContext('2d').getImageData(0, 0, 32, 32).data].filter((_, i) => i % 4 === 0)"
+    script = f"({REDS})(e, document.createElement('canvas').getContext('2d'))"
     try:
         browser.media(dark=False)
         [light] = browser.all("canvas[data-matrix=query]", script)
@@ -114,4 +119,4 @@ def test_the_pictures_of_a_large_model_take_little_room(monkeypatch):
             weights[name.replace("h.0.", f"h.{i}.")] = weights[name]
     large = type("Model", (), {"config": config, "weights": weights})
     found = matrices(large)
-    assert len(json_text(found)) < 300_000 and found["layers"][47]["query"]["size"] == [22, 22]
+    assert len(json_text(found)) < 150_000 and found["layers"][47]["query"]["size"] == [16, 16]

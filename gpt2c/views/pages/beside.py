@@ -18,7 +18,7 @@ from .codes import float32, packed
 if TYPE_CHECKING:
     from ...introspection.passes import ActivationCache
 
-__all__ = ["SIZE", "beside"]
+__all__ = ["SIZE", "beside", "masked_for"]
 
 Json = dict[str, Any]
 
@@ -26,16 +26,34 @@ SIZE = 45_000  # characters, at most: of 16 tokens
 CANDIDATES = 5  # of each model for a token
 
 
-def beside(cache: ActivationCache, token: int, shown: Sequence[int], used: set[int]) -> Json | None:
+def masked_for(cache: ActivationCache) -> LoadedModel | None:
+    """The bundled masked model, where it can read the same tokens.
+
+    None where the ids of the two models mean different texts, where the text is longer than its positions,
+    for a BERT, and for a decoder, which also sees a source.
+    """
+    model = cache.model
+    if model.cross is not None or model.config.is_bert:
+        return None
+    masked = load([LoadedModel], BUNDLED_MASKED, threads=model.threads)
+    if not _same_tokens(model, masked) or len(_around(masked, cache.token_ids)[0]) > masked.config.n_ctx:
+        return None
+    return masked
+
+
+def beside(
+    cache: ActivationCache, masked: LoadedModel, token: int, shown: Sequence[int], used: set[int]
+) -> Json:
     """Where the masked model's heads look in the same text, and how both models guess each token.
 
     The masked model guesses a token that a mask replaces, from both sides; GPT-2 guesses it from those before
-    it. None where the two have different vocabularies, where the masked model has too few positions, for a
-    BERT, and for a decoder, which also sees a source.
+    it.
 
     Parameters
     ----------
     cache : ActivationCache
+    masked : LoadedModel
+        What `masked_for` returns.
     token : int
         The position of the token that the page opens with. The masked model's head is the one in which it
         gives most weight to a token behind it, other than its neighbour.
@@ -46,19 +64,12 @@ def beside(cache: ActivationCache, token: int, shown: Sequence[int], used: set[i
 
     Returns
     -------
-    dict or None
+    dict
         ``weights`` [layers, heads, n, n] from each of these tokens to each other one, ``sides``
         [layers, heads, n, 2] to all before it and all behind it, and the guesses: ids and log-probabilities
         [n, k], and the log-probability of the token itself [n]. GPT-2 has none for the first token of a text.
     """
-    if cache.model.cross is not None or cache.model.config.is_bert:
-        return None
-    masked = load([LoadedModel], BUNDLED_MASKED, threads=cache.model.threads)
-    if not _same_tokens(cache.model, masked):
-        return None
     ids, first = _around(masked, cache.token_ids)
-    if len(ids) > masked.config.n_ctx:
-        return None
     [seen] = capture(masked, [ids], "attn.hook_pattern")
     rows = np.array(shown) + first
     patterns = np.stack([seen["pattern", i] for i in range(masked.config.n_layer)])[:, :, rows]

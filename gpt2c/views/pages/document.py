@@ -14,7 +14,7 @@ from ...generation.options import SamplingOptions
 from ...introspection.head_scores import Opening, opening
 from . import explanation
 from .attention import PICTURES, ROOM, attention
-from .beside import SIZE, beside
+from .beside import SIZE, beside, masked_for
 from .continuation import continuations, generation, room, search
 from .crossing import crossing
 from .gallery import gallery
@@ -165,7 +165,9 @@ def reading(
         data["scores"] = explanation.scores(cache.model, cache.token_ids.tolist(), used, edits)
     if cache.model.cross is not None:
         data["cross"] = crossing(cache, used)
-    left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts())) - SIZE
+    left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts()))
+    masked = masked_for(cache)
+    left -= SIZE if masked else 0
     data["attention"] = attention(
         cache,
         place.layer,
@@ -176,8 +178,8 @@ def reading(
     )
     left -= len(json_text(data["attention"]))
     data["walk"] = walk(cache, place, used, without=without, room=left)
-    other = beside(cache, place.token, data["walk"]["shown"], used)
-    data |= {"beside": other} if other else {}
+    if masked:
+        data["beside"] = beside(cache, masked, place.token, data["walk"]["shown"], used)
     used.update(data["ends"])
     data["pieces"] = explanation.pieces(cache.model, used)
     return data

@@ -15,8 +15,8 @@ __all__ = ["matrices"]
 
 Json = dict[str, Any]
 
-WIDEST = 32  # rows and columns of a picture, at most
-ROOM = 150_000  # pixels of all pictures
+SMALLEST, WIDEST = 16, 32  # rows and columns of a picture, at least and at most
+ROOM = 40_000  # pixels of all pictures, about
 LARGEST = 127  # shades on either side of 0
 
 
@@ -28,7 +28,7 @@ def matrices(model: LoadedModel) -> Json:
     """
     config, weights = model.config, model.weights
     n = 6 * config.n_layer + 2
-    size = int(min(WIDEST, (ROOM / n) ** 0.5))
+    size = int(min(WIDEST, max(SMALLEST, (ROOM / n) ** 0.5)))
     ends = np.cumsum([config.n_head, config.n_kv_head]) * config.head_dim
     layers = []
     for i in range(config.n_layer):
