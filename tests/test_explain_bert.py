@@ -145,6 +145,22 @@ def test_the_lens_of_a_bert_is_its_logit_lens(browser, files, page, masked, cach
     unharmed(browser)
 
 
+def test_weights_are_there_on_a_phone(browser, files, masked, page, bundled):
+    try:
+        browser.resize(360, 800)
+        for html in (page, bundled.explain("The king had three", max_new_tokens=1, num_beams=1).html):
+            opened(browser, files, html)
+            browser.click("#tab-walk")
+            for table in browser.all("#walk-softmax, #walk-beside", "e.id"):
+                seen = browser.all(f"#{table} tbody tr", "[...e.children].filter(c => c.offsetWidth).length")
+                names = browser.all(f"#{table} thead th", "e.offsetWidth ? e.textContent : ''")
+                assert len(set(seen)) == 1 and seen[0] >= 3, table
+                assert any("weight" in name or "masked model" in name for name in names), table
+    finally:
+        browser.resize(1200, 900)
+    unharmed(browser)
+
+
 # ---- pairs of texts
 
 

@@ -72,7 +72,7 @@ const beside = data.beside && (() => {
     const share = (value, name) => make("b", { "data-number": name }, percent(value));
     return [
       make("h4", {}, t("Seen by a masked model")),
-      make("p", {}, t("The masked model that comes with gpt2c is a BERT with the same vocabulary. No token is hidden from another there, and it was trained to guess tokens that a mask replaces.")),
+      make("p", {}, t("The masked model that comes with gpt2c is a BERT with the same vocabulary. No token is hidden from another there, and it was trained to guess tokens that a mask replaces."), data.edits ? t(" ") + t("It is as it is: nothing of it is edited.") : ""),
       lists(changed),
       table(layer, head, query),
       make("p", { class: "note" }, mixed("{0} of its weight goes to what stands before {1}, {2} to what stands behind it.", share(before, "before"), token(tokens[shown[query]]), share(behind, "behind"))),

@@ -108,12 +108,14 @@ function softmaxTable(layer, head, query) {
     rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, name), blank(), blank(), causal ? blank() : null, numberCell(fixed(rest.weight, 4)), barCell(rest.weight), ...(causal ? [numberCell(fixed(rest.unmasked, 4)), barCell(rest.unmasked, "without")] : [])));
   }
   const headings = [t("key of"), t("query · key {0}", scaling(layer)), causal ? t("masked") : null, t("exp(score − largest)"), t("weight"), "", ...(causal ? [t("without a mask"), ""] : [])].filter((one) => one !== null);
-  const label = causal ? t("Scores, mask and softmax") : t("Scores and softmax");
-  if (!causal) return [numberTable("walk-softmax", label, headings, rows)];
+  const table = numberTable("walk-softmax", causal ? t("Scores, mask and softmax") : t("Scores and softmax"), headings, rows);
+  // The exponentials are left out where there is no room.
+  for (const row of table.querySelectorAll("tr")) row.children[causal ? 3 : 2].classList.add("spare");
+  if (!causal) return [table];
   const later = shown.reduce((sum, _, key) => sum + (numbers.hidden(query, key) ? numbers.unmasked(layer, head, query, key) : 0), 0);
   const last = shown[query] === T - 1;
   return [
-    numberTable("walk-softmax", label, headings, rows),
+    table,
     make("p", { class: "note" }, t("Right: the same scores without a mask."), t(" "), last
       ? t("Nothing follows the last token, so it is the same; follow another one to see what the mask changes.")
       : mixed("The tokens behind {0} that are shown would take {1} of the weight. (Only this layer's mask is taken away: what reaches the layer was computed with masks.)", token(tokens[shown[query]]), make("b", { "data-number": "later" }, percent(later)))),
