@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from helpers.explained import data_of
 from helpers.pages import axe
-from helpers.toys import random_gpt2
+from helpers.toys import bundled_tokenizer, random_gpt2
 from test_explain_browser import opened, rounded, softmax, token_bytes, unharmed
 from test_explain_walk import select
 
 from gpt2c import BERT
 from gpt2c.introspection.head_scores import opening
 from gpt2c.views.pages import explain_page
+from gpt2c.views.pages.beside import masked_for
 
 TEXT = "The princess was sad because her golden ball fell"
 HIDDEN = 1  # " princess"
@@ -150,10 +151,28 @@ def test_of_a_long_text_the_shown_tokens_are_there(browser, files, bundled, mask
     unharmed(browser)
 
 
-def test_the_masked_model_is_left_out_where_its_tokens_mean_something_else(browser, files, bundled):
-    other, _ = random_gpt2(n_vocab=61)
+class Swapped:
+    """The bundled tokenizer, but for two tokens, which change places."""
+
+    def __getattr__(self, name):
+        return getattr(bundled_tokenizer(), name)
+
+    def token_bytes(self, token):
+        return bundled_tokenizer().token_bytes({700: 701, 701: 700}.get(token, token))
+
+
+def test_the_masked_model_is_there_where_all_tokens_mean_the_same():
+    ids, found = [5, 7, 9, 11], []
+    for n_vocab, tokenizer in ((4096, bundled_tokenizer()), (4096, Swapped()), (4095, bundled_tokenizer())):
+        model, _ = random_gpt2(n_vocab=n_vocab, tokenizer=tokenizer)
+        found.append(masked_for(model.run_with_cache(ids)[1]) is not None)
+    assert found == [True, False, False]
+
+
+def test_the_masked_model_is_left_out_where_it_cannot_read_the_text(browser, files, bundled):
+    without, _ = random_gpt2(n_vocab=61)  # and without a tokenizer
     too_long = "The king " * 255 + "The"
-    for model, text in ((other, [5, 7, 9, 11]), (bundled, too_long)):
+    for model, text in ((without, [5, 7, 9, 11]), (bundled, too_long)):
         html = explain_page(model, text, **OPTIONS)
         assert "beside" not in data_of(html)
         opened(browser, files, html)

@@ -202,7 +202,7 @@ def test_an_edited_bert_says_so(bert):
     told = data_of(explanation.html)["start"]
     assert (told["layer"], told["head"], told["token"]) == tuple(opening(cache))
     assert repr(explanation) == "<Explanation of 19 tokens, 1 edit: print it, or .save(path) its page>"
-    assert "these edits change what it computes\n  blocks.0.attn.hook_pattern: times 0.5" in str(explanation)
+    assert f"these edits change what it computes\n  {explanation.edits[0]}\n" in str(explanation)
     mask = explanation.to_dict()["masks"][0]
     logits = cache.logits[mask["position"], : bert.n_text_tokens]
     assert mask["candidates"][0]["token_id"] == logits.argmax()

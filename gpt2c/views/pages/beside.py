@@ -114,7 +114,7 @@ def _start(seen: ActivationCache, row: int, end: int) -> Json:
 def _same_tokens(model: LoadedModel, masked: LoadedModel) -> bool:
     """Whether the ids of a model mean the same texts in the masked model, which also has a mask."""
     n = model.n_text_tokens
-    if not model.has_tokenizer or masked.n_text_tokens != n + 1 or masked.mask_token_id != n:
+    if not model.has_tokenizer or masked.mask_token_id != n:
         return False
     return all(model.token_bytes(token) == masked.token_bytes(token) for token in range(n))
 
