@@ -366,7 +366,7 @@ class BERT(Pretrained):
 
     def explain(
         self,
-        text: Prompt,
+        text: Item,
         *,
         layer: int | None = None,
         head: int | None = None,
@@ -378,8 +378,9 @@ class BERT(Pretrained):
 
         Parameters
         ----------
-        text : str or token ids
-            With or without masks; special tokens are recognised in strings.
+        text : str, token ids, or a pair of either
+            With or without masks; special tokens are recognised in strings. Of a tuple of two texts, the page
+            can show the attention within each of them, or from one to the other.
         layer, head, layers, edits, lang
             As for :meth:`gpt2c.GPT2.explain`.
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from test_cli_surroundings import Terminal
 
 from gpt2c.core.labels import columns, fitted, label, visible
+from gpt2c.introspection.head_scores import opening
 from gpt2c.views import terminal
 from gpt2c.views.pages import explain_page
 
@@ -206,28 +207,43 @@ def test_embeddings_are_the_arrays(bundled, cache):
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (3, 2), (-1, -1)])
 def test_attention_in_numbers_is_the_arrays(bundled, cache, layer, head):
     printed = view(bundled, TEXT, layer=layer, head=head)
-    assert f"Attention, layer {layer % 6}, head {head % 4}: what the last token, \u2423was, takes" in printed
+    at = opening(cache, layer % 6, head % 4).token
+    asks = cache.tokens[at].replace(" ", "\u2423")
+    title = f"Attention, layer {layer % 6}, head {head % 4}: what token {at}, {asks}, takes from which"
+    assert title in printed
     lines = section(printed, "Attention,")
     rows, result = lines[2:-1], lines[-1]
     q, k, v, z = (cache[name, layer][:, head] for name in "qkvz")
-    scores, weights = cache["attn_scores", layer][head], cache["pattern", layer][head]
-    assert re.findall(r"-?\d+\.\d+", lines[0]) == [f"{value:z.2f}" for value in q[-1, :4]]
-    for at, row in enumerate(rows):
+    scores, weights = cache["attn_scores", layer][head, at], cache["pattern", layer][head, at]
+    assert re.findall(r"-?\d+\.\d+", lines[0]) == [f"{value:z.2f}" for value in q[at, :4]]
+    assert len(rows) == at + 1
+    for key, row in enumerate(rows):
         expected = [
-            *(f"{value:z.2f}" for value in k[at, :2]),
-            f"{scores[-1, at]:.2f}",
-            f"{weights[-1, at]:.1%}",
-            *(f"{value:z.2f}" for value in [*v[at, :2], *(weights[-1, at] * v[at, :2])]),
+            *(f"{value:z.2f}" for value in k[key, :2]),
+            f"{scores[key]:.2f}",
+            f"{weights[key]:.1%}",
+            *(f"{value:z.2f}" for value in [*v[key, :2], *(weights[key] * v[key, :2])]),
         ]
         assert re.findall(r"-?\d+\.\d+%?", row[15:]) == expected
-    assert re.findall(r"-?\d+\.\d+", result) == [f"{value:z.2f}" for value in z[-1, :2]]
+    assert re.findall(r"-?\d+\.\d+", result) == [f"{value:z.2f}" for value in z[at, :2]]
+
+
+def test_the_row_in_numbers_is_the_one_that_the_page_opens_with(bundled):
+    explanation = bundled.explain("The animal didn't cross the street because it was too tired")
+    place = data_of(explanation.html)["start"]
+    assert place["token"] < len(explanation.token_ids) - 1  # else the last row would pass
+    assert {name: explanation.to_dict()[name] for name in place} == place
+    title = f"Attention, layer {place['layer']}, head {place['head']}: what token {place['token']},"
+    assert title in str(explanation)
 
 
 def test_of_a_long_text_the_largest_weights_are_shown_and_the_rest_is_summed_up(bundled):
     text = TEXT * 5
     _, cache = bundled.run_with_cache(text)
-    weights = cache["pattern", 1][0, -1]
-    lines = section(view(bundled, text, layer=1, head=0), "Attention,")
+    at = opening(cache, 2, 0).token
+    weights = cache["pattern", 2][0, at, : at + 1]
+    assert len(weights) > 12
+    lines = section(view(bundled, text, layer=2, head=0), "Attention,")
     shown = [int(row.split()[0]) for row in lines[2:-2]]
     assert shown == sorted(np.argsort(-weights)[:12].tolist())
     rest = 1 - weights[shown].sum(dtype=float)

@@ -23,10 +23,10 @@ CALLS = re.compile(
     rf"\b(?:t|mixed)\(\s*(?:{LITERAL}|(?P<computed>[^\s\"]))|\bplural\((?:[^\"]*?), {LITERAL}, {LITERAL}\)"
 )
 # What is written in Latin letters in Chinese, too: names, and words that have no other. The last line has
-# options, models and an arithmetic.
+# the two texts of a pair, options, models and an arithmetic.
 LATIN = """
 gpt2c explain softmax logit logits LayerNorm GELU BERT MASK top-k top-p k p e nat exp attention sink layers
-top_k top_p dates decoder bytes float32 float32-native-4
+A B top_k top_p dates decoder bytes float32 float32-native-4
 """
 
 
@@ -130,6 +130,7 @@ OTHERS = {
         .html
     ),
     "a BERT": lambda _, bert: bert.explain("The [MASK] had [MASK] daughters.", lang="zh").html,
+    "a pair": lambda _, bert: bert.explain(("The king had daughters.", "They were."), lang="zh").html,
     "a BERT without a mask": lambda _, bert: bert.explain("The king had daughters.", lang="zh").html,
 }
 

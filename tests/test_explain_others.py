@@ -12,6 +12,7 @@ from test_explain_browser import CODE_ERROR, PERCENT, opened, panels, rounded, t
 
 from gpt2c import EncoderDecoder, edits
 from gpt2c.introspection.head_scores import opening
+from gpt2c.views import masked_explanation
 
 DATE, WRITTEN = "the third of May, 1984", "1984-05-03"
 MASKED = "The [MASK] had [MASK] daughters."
@@ -185,7 +186,9 @@ def test_a_bert_is_printed_and_in_json_with_the_numbers_of_fill(bert):
     told = json.loads(json.dumps(explanation.to_dict()))
     assert (told["layer"], told["head"]) == (1, 0)
     for mask, candidates in zip(told["masks"], found, strict=True):
-        assert [one["probability"] for one in mask["candidates"]] == [one.probability for one in candidates]
+        assert [one["token_id"] for one in mask["candidates"]] == [one.token_id for one in candidates]
+        for one, exact in zip(mask["candidates"], candidates, strict=True):  # fill rounds to float32
+            assert one["probability"] == pytest.approx(exact.probability, rel=1e-6)
     _, cache = bert.run_with_cache(MASKED, "attn.hook_pattern")
     assert np.array_equal(np.array(told["pattern"], np.float32), cache["pattern", 1][0])
     assert np.array(told["sides"]).sum(axis=2) == pytest.approx(1, abs=1e-5)
@@ -198,6 +201,18 @@ def test_an_edited_bert_says_so(bert):
     _, cache = bert.run_with_cache(MASKED, "attn.hook_pattern", edits=changes)
     told = data_of(explanation.html)["start"]
     assert (told["layer"], told["head"], told["token"]) == tuple(opening(cache))
+    assert repr(explanation) == "<Explanation of 19 tokens, 1 edit: print it, or .save(path) its page>"
+    assert f"these edits change what it computes\n  {explanation.edits[0]}\n" in str(explanation)
+    mask = explanation.to_dict()["masks"][0]
+    logits = cache.logits[mask["position"], : bert.n_text_tokens]
+    assert mask["candidates"][0]["token_id"] == logits.argmax()
+
+
+def test_a_bert_computes_its_pass_once(bert, monkeypatch):
+    read, passes = masked_explanation.read_masked, []
+    monkeypatch.setattr(masked_explanation, "read_masked", lambda *given: passes.append(0) or read(*given))
+    explanation = bert.explain(MASKED)
+    assert explanation.html and str(explanation) and explanation.to_dict() and len(passes) == 1
 
 
 def test_one_text_only(bert):

@@ -73,11 +73,14 @@ def _explained(arguments: Namespace, text: str, continued: dict[str, Any]) -> Ex
     heads = {name: vars(arguments)[name] for name in ("layer", "head", "layers", "edits")}
     heads["lang"] = arguments.lang or ENGLISH
     if is_encoder_decoder(arguments.model):
+        _check_single(arguments.second)
         both = load_encoder_decoder(arguments)
         return both.explain(text, special=arguments.special, **continued, **heads)
     model = load_any(arguments)
     if model.config.is_bert:
-        return cast("BERT", model).explain(text, **heads)
+        second = arguments.second
+        return cast("BERT", model).explain(text if second is None else (text, second), **heads)
+    _check_single(arguments.second)
     explanation = cast("GPT2", model).explain(text, special=arguments.special, **continued, **heads)
     if not arguments.special:
         for token in model.tokenizer.special_tokens:
@@ -88,3 +91,9 @@ def _explained(arguments: Namespace, text: str, continued: dict[str, Any]) -> Ex
     if 0 <= left < wanted:
         note(f"room for {left} of {wanted} new tokens: the model has {model.config.n_ctx} positions")
     return explanation
+
+
+def _check_single(second: str | None) -> None:
+    """Raise ValueError for a pair of texts."""
+    if second is not None:
+        raise ValueError("--second is for a BERT, which reads pairs of texts: leave it out")

@@ -201,6 +201,7 @@ def _explain(command: Command) -> None:
         "layer, the score of the text, what each head does. Steps and the search tree are only on the page.",
     )
     parser.add_argument("text", nargs="?", help="the text; - or nothing: stdin, without its final line break")
+    parser.add_argument("--second", metavar="TEXT", help="for a BERT: the second text of a pair")
     special_option(parser)
     edit_option(parser)
     parser.add_argument(

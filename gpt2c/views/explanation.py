@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.checks import check_flag
-from ..core.labels import harmless
-from ..core.prompts import check_lengths, separate
-from ..errors import counted
+from ..core.prompts import check_lengths
 from ..generation.options import SamplingOptions
 from ..introspection.activations import of_head
-from ..introspection.edits import Edit, described
+from ..introspection.edits import Edit
 from ..introspection.hooks import NamesFilter
 from ..introspection.observer import checked_edits
 from ..json_values import plain
 from ..scoring.scoring import score, suggest
 from . import terminal
-from .paged import Paged
+from .paged import Paged, check_one_text
 from .pages import explain_page
 from .pages.continuation import continuations, room
-from .pages.explanation import Edits, checked_head, checked_layers, look
-from .pages.language import ENGLISH, check_language
+from .pages.explanation import Edits, look
+from .pages.language import ENGLISH
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
@@ -74,34 +70,16 @@ class Explanation(Paged):
         lang: str = ENGLISH,
     ) -> None:
         model.check_language_model()
-        check_language(lang)
         check_options(max_new_tokens=max_new_tokens, num_beams=num_beams, temperature=temperature, seed=seed)
-        several, given = separate(text)
-        if several:
-            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
-        layer, head = checked_head(model, layer, head)
-        layers = checked_layers(model, layers)
+        check_one_text(text)
+        super().__init__(model, text, layer=layer, head=head, layers=layers, edits=edits, lang=lang)
         [self.token_ids] = model.encode([text], special=check_flag("special", special))
         check_lengths([self.token_ids], model.config.n_ctx)
-        self.model, self._given, self._special, self._source = model, text, special, source
-        self._layer, self._head, self._layers, self.lang = layer, head, layers, lang
+        self._special, self._source = special, source
         self._new: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
         self._drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
-        self._edits: Edits = tuple(edits) if isinstance(edits, Iterable) else (edits,)
-        checked_edits(model, self._edits)
-        self.edits = described(model.config, self._edits)
         known = b"".join(map(model.token_bytes, self.token_ids.tolist())).decode("utf-8", "replace")
         self.text = text if isinstance(text, str) else known
-
-    def __repr__(self) -> str:
-        edited = f", {len(self.edits)} edit{'s' * (len(self.edits) > 1)}" if self.edits else ""
-        n_tokens = counted(len(self.token_ids), "token")
-        return f"<Explanation of {n_tokens}{edited}: print it, or .save(path) its page>"
-
-    def __str__(self) -> str:
-        out = io.StringIO()
-        self.print(out, 80)
-        return out.getvalue().strip("\n")
 
     @cached_property
     def html(self) -> str:
@@ -122,18 +100,12 @@ class Explanation(Paged):
 
     def print(self, out: TextIO, width: int) -> None:
         """Write it as text for a terminal of ``width`` columns."""
-        values, screen, c = self._told, terminal.Screen(out, width), self.model.config
-        about = (
-            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
-            f"token, {c.n_vocab:,} tokens"
-        )
-        for line in textwrap.wrap(about, screen.width):
-            screen.line(line)
-        if self.edits:
-            terminal.print_edits(screen, self.edits)
+        values, screen = self._told, terminal.Screen(out, width)
+        layer, head, _ = values.place
+        terminal.print_model(screen, self.model, self.edits)
         terminal.print_embedding(screen, values.cache)
-        terminal.print_attention(screen, values.cache, values.layer, values.head)
-        terminal.print_pattern(screen, values.cache, values.layer, values.head)
+        terminal.print_attention(screen, values.cache, values.place)
+        terminal.print_pattern(screen, values.cache, layer, head)
         if self.model.cross is not None:
             terminal.print_cross_attention(screen, values.cache)
         terminal.print_attribution(screen, values.attribution)
@@ -141,19 +113,16 @@ class Explanation(Paged):
         terminal.print_lens(screen, values.lens)
         if values.score is not None:
             terminal.print_text(screen, values.score)
-        terminal.print_head_scores(screen, values.head_scores, values.layer, values.head)
+        terminal.print_head_scores(screen, values.head_scores, layer, head)
         if values.generations:
             terminal.print_continuations(screen, values.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for `json.dumps`: arrays as lists; None is minus infinity, or no value."""
         values, c = self._told, self.model.config
-        of_one = {
-            name: of_head(values.cache, name, values.layer, values.head) for name in ("q", "k", "v", "z")
-        }
-        of_pairs = {
-            name: values.cache[name, values.layer][values.head] for name in ("attn_scores", "pattern")
-        }
+        layer, head, token = values.place
+        of_one = {name: of_head(values.cache, name, layer, head) for name in ("q", "k", "v", "z")}
+        of_pairs = {name: values.cache[name, layer][head] for name in ("attn_scores", "pattern")}
         of_cells, of_best, of_heads = "[n_layer + 1, T]", "[n_layer + 1, T, best]", "[n_layer, n_head]"
         return {
             "model": self.model.name,
@@ -162,8 +131,9 @@ class Explanation(Paged):
             "edits": self.edits,
             "token_ids": self.token_ids.tolist(),
             "tokens": values.cache.tokens,
-            "layer": values.layer,
-            "head": values.head,
+            "layer": layer,
+            "head": head,
+            "token": token,
             "sizes": {
                 "T": len(self.token_ids),
                 "n_layer": c.n_layer,
@@ -231,7 +201,7 @@ class _Told:
         num_beams: int,
     ) -> None:
         results = [name for name in checked_edits(model, edits) if name.endswith("hook_result")]
-        self.cache, self.layer, self.head = look(
+        self.cache, self.place = look(
             model, token_ids, layer, head, lambda layer: _names(layer, results), edits=edits
         )
         self.score = score

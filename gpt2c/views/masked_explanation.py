@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
-from ..core.labels import harmless
-from ..core.prompts import separate
-from ..errors import counted
-from ..introspection.edits import Edit, described
-from ..introspection.head_scores import opening
-from ..introspection.observer import checked_edits
+from ..heads.reading import is_pair
+from ..introspection.edits import Edit
+from ..introspection.head_scores import Opening, opening
 from ..json_values import plain
-from ..masks.filling import fill
+from ..scoring.results import Suggestion
 from . import terminal
-from .paged import Paged
-from .pages import explain_masked_page
-from .pages.explanation import Edits, checked_head, checked_layers
-from .pages.language import ENGLISH, check_language
-from .pages.masked import mask_id, read_masked, sides
+from .paged import Paged, check_one_text
+from .pages import masked_page
+from .pages.language import ENGLISH
+from .pages.masked import best_tokens, masks_of, read_masked, reading_of, second_of, sides
 
 if TYPE_CHECKING:
     from ..core.lm import LoadedModel
-    from ..core.prompts import Prompt
-    from ..masks.results import Filled
+    from ..core.prompts import Item
+    from ..introspection.passes import ActivationCache
 
 __all__ = ["MaskedExplanation"]
 
@@ -45,7 +39,7 @@ class MaskedExplanation(Paged):
     token_ids : np.ndarray
         The tokens of the text, int32 [T], with what the tokenizer puts around it.
     edits : list of str
-        What was changed in the pass, and how, in words.
+        Descriptions of the edits in the pass.
     lang : str
         The language of the page.
     """
@@ -53,7 +47,7 @@ class MaskedExplanation(Paged):
     def __init__(
         self,
         model: LoadedModel,
-        text: Prompt,
+        text: Item,
         *,
         layer: int | None = None,
         head: int | None = None,
@@ -61,64 +55,52 @@ class MaskedExplanation(Paged):
         edits: Iterable[tuple[str, Edit]] = (),
         lang: str = ENGLISH,
     ) -> None:
-        check_language(lang)
-        self.lang = lang
-        several, given = separate(text)
-        if several:
-            raise TypeError(f"explain takes one text, not a list of {len(given)}: explain each of them")
-        self.model, self._given = model, text
-        self._layer, self._head = checked_head(model, layer, head)
-        self._layers = checked_layers(model, layers)
-        self._edits: Edits = tuple(edits)
-        checked_edits(model, self._edits)
-        self.edits = described(model.config, self._edits)
-        self._cache = read_masked(model, text, self._edits)
-        self.token_ids = self._cache.token_ids
-        self._place = opening(self._cache, self._layer, self._head)
-
-    def __repr__(self) -> str:
-        return f"<Explanation of {counted(len(self.token_ids), 'token')}: print it, or .save(path) its page>"
-
-    def __str__(self) -> str:
-        out = io.StringIO()
-        self.print(out, 80)
-        return out.getvalue().strip("\n")
+        if not is_pair(text):
+            check_one_text(text)
+        super().__init__(model, text, layer=layer, head=head, layers=layers, edits=edits, lang=lang)
+        self._reading = reading_of(model, text)
+        self.token_ids = self._reading.ids
+        self._second = second_of(model, text, self._reading)
 
     @cached_property
     def html(self) -> str:
-        """The page: one HTML file, which needs no network."""
-        return explain_masked_page(
-            self.model,
-            self._given,
-            layer=self._layer,
-            head=self._head,
+        """The page: one HTML file, which works offline."""
+        return masked_page(
+            self._cache,
+            self._place,
+            given=self._given,
+            second=self._second,
             layers=self._layers,
             edits=self._edits,
             lang=self.lang,
         )
 
     @cached_property
-    def _filled(self) -> Filled | None:
-        """What its masks may stand for, if it has any and the model can tell."""
-        if not self.model.config.masked_head or not self._masks or self._edits:
-            return None
-        found: Any = fill(self.model, self._given, CANDIDATES)
-        return found
+    def _cache(self) -> ActivationCache:
+        """The one pass that page, text and JSON show."""
+        return read_masked(self.model, self._reading, self._edits)
+
+    @cached_property
+    def _place(self) -> Opening:
+        return opening(self._cache, self._layer, self._head)
 
     @property
-    def _masks(self) -> list[int]:
-        return np.flatnonzero(self.token_ids == mask_id(self.model)).tolist()
+    def _masks(self) -> list[tuple[int, list[Suggestion]]]:
+        """The position of each mask, and the tokens that it may stand for, if the model can tell."""
+        if not self.model.config.masked_head:
+            return []
+        found = []
+        for position in masks_of(self._cache):
+            [ids], [logprobs] = best_tokens(self._cache, [position], CANDIDATES)
+            each = zip(ids.tolist(), logprobs.tolist(), strict=True)
+            found.append((position, [_suggestion(self.model, *one) for one in each]))
+        return found
 
     def print(self, out: TextIO, width: int) -> None:
-        """Write it as text for a terminal of so many columns."""
-        screen, c = terminal.Screen(out, width), self.model.config
-        screen.line(
-            f"{harmless(self.model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
-            f"token, {c.n_vocab:,} tokens"
-        )
-        if self.edits:
-            terminal.print_edits(screen, self.edits)
-        for position, found in zip(self._masks, self._filled.masks if self._filled else [], strict=False):
+        """Write it as text for a terminal of ``width`` columns."""
+        screen = terminal.Screen(out, width)
+        terminal.print_model(screen, self.model, self.edits)
+        for position, found in self._masks:
             screen.title(f"The mask at position {position}")
             terminal.print_suggestions(screen, found)
         layer, head, _ = self._place
@@ -132,15 +114,17 @@ class MaskedExplanation(Paged):
             "numerics": self.model.numerics,
             "edits": self.edits,
             "token_ids": self.token_ids.tolist(),
+            "second": self._second,
             "tokens": self._cache.tokens,
             "layer": layer,
             "head": head,
             "token": token,
             "masks": [
-                {"position": position, "candidates": [_plain(one) for one in found]}
-                for position, found in zip(
-                    self._masks, self._filled.masks if self._filled else [], strict=False
-                )
+                {
+                    "position": position,
+                    "candidates": [{**one._asdict(), "bytes": one.bytes.hex()} for one in found],
+                }
+                for position, found in self._masks
             ],
             **plain(
                 {
@@ -152,5 +136,5 @@ class MaskedExplanation(Paged):
         }
 
 
-def _plain(one: Any) -> dict[str, Any]:
-    return {**one._asdict(), "bytes": one.bytes.hex()}
+def _suggestion(model: LoadedModel, token: int, logprob: float) -> Suggestion:
+    return Suggestion(model.tokenizer.decode([token]), math.exp(logprob), token, model.token_bytes(token))

@@ -6,19 +6,22 @@ Every function prints one part on a :class:`Screen`, which knows its width and i
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from ..core import _engine
-from ..core.labels import RANK_NAMES, columns, fitted, label, rank_class, visible, wrapped
+from ..core.labels import RANK_NAMES, columns, fitted, harmless, label, rank_class, visible, wrapped
 from ..introspection.activations import of_head
 from ..scoring.results import pieces
 from .ansi import bold, dim, paint
 
 if TYPE_CHECKING:
+    from ..core.lm import LoadedModel
     from ..generation.results import Generation
+    from ..introspection.head_scores import Opening
     from ..introspection.passes import ActivationCache
     from ..introspection.results import Attribution, HeadScores, LogitLens
     from ..scoring.results import Score, Suggestion
@@ -29,10 +32,10 @@ __all__ = [
     "print_attribution",
     "print_continuations",
     "print_cross_attention",
-    "print_edits",
     "print_embedding",
     "print_head_scores",
     "print_lens",
+    "print_model",
     "print_next",
     "print_pattern",
     "print_suggestions",
@@ -102,10 +105,19 @@ class Screen:
         return self.blocks[level - 1] if level else " "
 
 
-def print_edits(screen: Screen, told: Sequence[str]) -> None:
-    """The edits in the pass."""
+def print_model(screen: Screen, model: LoadedModel, edits: Sequence[str]) -> None:
+    """The model, and the edits in the pass."""
+    c = model.config
+    about = (
+        f"{harmless(model.name)}: {c.n_layer} layers of {c.n_head} heads, {c.n_embd} numbers per "
+        f"token, {c.n_vocab:,} tokens"
+    )
+    for line in textwrap.wrap(about, screen.width):
+        screen.line(line)
+    if not edits:
+        return
     screen.title("This is not the model as it is: these edits change what it computes")
-    for one in told:
+    for one in edits:
         for line in wrapped("  " + screen.text("".join(map(visible, one))), screen.width):
             screen.line(line)
 
@@ -129,15 +141,17 @@ def print_embedding(screen: Screen, cache: ActivationCache) -> None:
         screen.line(f"{at:3} {cache.token_ids[at]:6}  {token} {numbers}")
 
 
-def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: int) -> None:
-    """The last token in one head: its query and the keys give scores, then weights for values."""
+def print_attention(screen: Screen, cache: ActivationCache, place: Opening) -> None:
+    """One token in one head: its query and the keys give scores, then weights for values."""
+    layer, head, row = place
     query, keys, values, result = (of_head(cache, name, layer, head) for name in "qkvz")  # [T, d_head] each
-    scores, weights = cache["attn_scores", layer][head, -1], cache["pattern", layer][head, -1]  # [T]
+    seen = row + 1 if cache.causal else len(keys)
+    scores, weights = (cache[name, layer][head, row, :seen] for name in ("attn_scores", "pattern"))  # [seen]
     tokens = cache.tokens
-    last = screen.token(tokens[-1], cache.token_ids[-1], 16).rstrip()
-    screen.title(f"Attention, layer {layer}, head {head}: what the last token, {last}, takes from which")
+    asks = screen.token(tokens[row], cache.token_ids[row], 16).rstrip()
+    screen.title(f"Attention, layer {layer}, head {head}: what token {row}, {asks}, takes from which")
     n = max(1, (screen.width - 36) // 21)
-    screen.line(f"its query: {_numbers(query[-1], 2 * n)} … ({len(query[-1])} numbers)")
+    screen.line(f"its query: {_numbers(query[row], 2 * n)} … ({len(query[row])} numbers)")
     heads = [f"{name:<{7 * n - 1}}" for name in ("key", "value", "weighted")]
     screen.line(
         f"{'pos':>3} {'token':<10} {heads[0]}  {'score':>6} {'weight':>6}        {heads[1]} {heads[2]}"
@@ -147,10 +161,10 @@ def print_attention(screen: Screen, cache: ActivationCache, layer: int, head: in
         token, bar = screen.token(tokens[at], cache.token_ids[at], 10), screen.bar(weights[at], 6)
         key, value, share = (_numbers(row, n) for row in (keys[at], values[at], weights[at] * values[at]))
         screen.line(f"{at:3} {token} {key}  {scores[at]:6.2f} {weights[at]:6.1%} {bar} {value} {share}")
-    if len(shown) < len(tokens):
+    if len(shown) < seen:
         rest = float(np.delete(weights, shown).sum(dtype=np.float64))
-        screen.line(f"    and {len(tokens) - len(shown)} more, {rest:.1%} together")
-    screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[-1], n)}")
+        screen.line(f"    and {seen - len(shown)} more, {rest:.1%} together")
+    screen.line(f"{'the sum of the weighted values':<{37 + 14 * n}}{_numbers(result[row], n)}")
 
 
 def print_cross_attention(screen: Screen, cache: ActivationCache) -> None:

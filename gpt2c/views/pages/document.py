@@ -14,25 +14,30 @@ from ...generation.options import SamplingOptions
 from ...introspection.head_scores import Opening, opening
 from . import explanation
 from .attention import PICTURES, ROOM, attention
+from .beside import SIZE, beside, masked_for
 from .continuation import continuations, generation, room, search
 from .crossing import crossing
 from .gallery import gallery
 from .language import ENGLISH, check_language, said, words_of
+from .matrices import matrices
 from .parts import json_text, part, script_of, source_hash
-from .walk import names, walk
+from .walk import names, predicts, walk
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
     from ...core.prompts import Prompt
     from ...introspection.passes import ActivationCache
 
-__all__ = ["assembled", "explain_page", "fragment", "framed"]
+__all__ = ["assembled", "explain_page", "fragment", "framed", "reading"]
 
 # The script in the order in which its parts use each other; page.js starts everything.
 SCRIPTS = (
     *("data.js", "language.js", "pieces.js", "elements.js", "characters.js", "numbers.js", "sampling.js"),
     *(
         "scoring.js",
+        "matrices.js",
+        "beside.js",
+        "bert.js",
         "walk.js",
         "map.js",
         "heads.js",
@@ -112,7 +117,7 @@ def explain_page(
     used = set(cache.token_ids.tolist())
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     data = {"words": words_of(lang), **_continuing(cache, max_new_tokens, num_beams, options, used, edits)}
-    data |= _reading(cache, opening(cache, layer, head), layers, data, used, edits)
+    data |= reading(cache, opening(cache, layer, head), layers, data, used, edits)
     return assembled(data | _title(cache, text, source), lang)
 
 
@@ -132,7 +137,7 @@ def _check(text: Prompt, max_new_tokens: int, num_beams: int, lang: str) -> None
         raise TypeError(f"explain_page explains one text, not a list of {len(given)}")
 
 
-def _reading(
+def reading(
     cache: ActivationCache,
     place: Opening,
     layers: Sequence[int] | None,
@@ -144,6 +149,7 @@ def _reading(
 
     The tokens that are shown are added to ``used``.
     """
+    config = cache.model.config
     edited = explanation.edited(cache.model, edits)
     without = edited["edits"]["attention"] if edited else []
     data = {
@@ -151,22 +157,29 @@ def _reading(
         **edited,
         "start": place._asdict(),
         "gallery": gallery(cache, place),
-        "lens": explanation.lens(cache, used),
-        "scores": explanation.scores(cache.model, cache.token_ids.tolist(), used, edits),
+        "matrices": matrices(cache.model),
     }
+    if predicts(config):
+        data["lens"] = explanation.lens(cache, used)
+    if not config.is_bert:
+        data["scores"] = explanation.scores(cache.model, cache.token_ids.tolist(), used, edits)
     if cache.model.cross is not None:
         data["cross"] = crossing(cache, used)
     left = LARGEST - PIECES - len(json_text({**others, **data})) - sum(map(len, _parts()))
+    masked = masked_for(cache)
+    left -= SIZE if masked else 0
     data["attention"] = attention(
         cache,
         place.layer,
-        hidden=True,
+        hidden=cache.causal,
         without=without,
         layers=layers,
         room=max(min(ROOM, left - WALK), PICTURES + WALK // 4),
     )
     left -= len(json_text(data["attention"]))
     data["walk"] = walk(cache, place, used, without=without, room=left)
+    if masked:
+        data["beside"] = beside(cache, masked, place.token, data["walk"]["shown"], used)
     used.update(data["ends"])
     data["pieces"] = explanation.pieces(cache.model, used)
     return data

@@ -15,7 +15,7 @@ import numpy as np
 from ...core.checks import check_flag, check_index
 from ...errors import ConfigError
 from ...introspection.edits import Edit, described
-from ...introspection.head_scores import opening
+from ...introspection.head_scores import Opening, opening
 from ...introspection.hooks import NamesFilter, full_name
 from ...introspection.observer import checked_edits
 from ...introspection.passes import capture
@@ -60,17 +60,17 @@ def look(
     names_of: Callable[[int], NamesFilter],
     special: bool = False,
     edits: Edits = (),
-) -> tuple[ActivationCache, int, int]:
-    """What ``names_of`` the layer names, captured of a text, and the layer and the head to begin with.
+) -> tuple[ActivationCache, Opening]:
+    """What ``names_of`` the layer names, captured of a text, and the place to begin with.
 
-    Those are counted from 0. Default: the most telling head (`introspection.head_scores.opening`), of all or
-    of the layer that is given. Everything is as the edits leave it.
+    Default: the most telling head (`introspection.head_scores.opening`), of all or of the layer that is
+    given. Everything is as the edits leave it.
     """
     layer, head = checked_head(model, layer, head)
     if layer is None:
         layer, head, _ = opening(captured(model, text, "attn.hook_pattern", special, edits), layer, head)
     cache = captured(model, text, names_of(layer), special, edits)
-    return cache, layer, opening(cache, layer).head if head is None else head
+    return cache, opening(cache, layer, head)
 
 
 def checked_head(model: LoadedModel, layer: int | None, head: int | None) -> tuple[int | None, int | None]:

@@ -15,6 +15,22 @@ function headsView(panel) {
   let active = held; // the one that is looked at
   let rowHeight = 0;
 
+  // Of a pair of sentences, A and B, those between which lines are drawn; null: between all.
+  const { second } = data;
+  let between = null;
+  const sentence = (index) => (index < second ? "A" : "B");
+  const within = (row, column) => !between || between === sentence(row) + sentence(column);
+  const seen = (head, row, column) => (within(row, column) ? attention.weight(chosen.layer, head, row, column) : 0);
+  const filter = second === undefined ? null : choice(
+    t("Sentences"),
+    [["", t("all")], ...["AA", "AB", "BA", "BB"].map((ends) => [ends, [...ends].join(" → ")])],
+    "",
+    (ends) => {
+      between = ends || null;
+      redraw();
+    }
+  );
+
   const layers = selection(t("Layer"), layerOptions(), (layer) => choose(layer, chosen.head, chosen.heads));
   layers.list.id = "heads-layer";
   const toggles = headOptions().map(([head]) =>
@@ -74,13 +90,14 @@ function headsView(panel) {
     sides[1].list
   );
 
-  panel.append(
+  fill(panel, {}, [
     make("p", {}, t("Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight."), hint(t("Point at a token, or move to it with the keyboard; a click keeps it."))),
-    make("div", { class: "controls" }, layers.element, group, every, one),
+    make("div", { class: "controls" }, layers.element, group, every, one, filter),
+    filter && make("p", { class: "note" }, t("Sentence A is what stands at positions 0 to {0}, sentence B the rest. A → B are the lines from tokens of A that ask to tokens of B that answer.", second - 1)),
     board,
     left,
-    readout
-  );
+    readout,
+  ]);
 
   function look(side, index) {
     active = side === undefined ? null : { side, index };
@@ -92,8 +109,8 @@ function headsView(panel) {
     const found = [];
     for (let other = 0; other < T; other++) {
       const weight = active.side === "asks"
-        ? attention.weight(chosen.layer, head, active.index, other)
-        : attention.weight(chosen.layer, head, other, active.index);
+        ? seen(head, active.index, other)
+        : seen(head, other, active.index);
       if (weight > 0) found.push([other, weight]);
     }
     return found.sort((a, b) => b[1] - a[1]);
@@ -120,7 +137,7 @@ function headsView(panel) {
   // The largest weight of a token, as one that asks or that answers.
   const known = new Map();
   function largest(head, side, index) {
-    const name = `${chosen.layer} ${head} ${side} ${index}`;
+    const name = `${chosen.layer} ${head} ${side} ${index} ${between}`;
     if (!known.has(name)) known.set(name, findLargest(head, side, index));
     return known.get(name);
   }
@@ -128,7 +145,7 @@ function headsView(panel) {
     let most = 0;
     for (let other = 0; other < T; other++) {
       const [row, column] = side === "asks" ? [index, other] : [other, index];
-      most = Math.max(most, attention.weight(chosen.layer, head, row, column));
+      most = Math.max(most, seen(head, row, column));
     }
     return most;
   }
@@ -136,7 +153,7 @@ function headsView(panel) {
   // Between the token that is looked at and another one, of the heads that are shown.
   function meanWeight(other) {
     const [row, column] = active.side === "asks" ? [active.index, other] : [other, active.index];
-    return [...chosen.heads].reduce((sum, head) => sum + attention.weight(chosen.layer, head, row, column), 0) / chosen.heads.size;
+    return [...chosen.heads].reduce((sum, head) => sum + seen(head, row, column), 0) / chosen.heads.size;
   }
 
   function redraw() {
@@ -148,7 +165,7 @@ function headsView(panel) {
     const middle = (index) => (index + 0.5) * rowHeight;
     const heads = [...chosen.heads].sort((a, b) => a - b);
     const line = (head, row, column, strength) => {
-      const weight = attention.weight(chosen.layer, head, row, column);
+      const weight = seen(head, row, column);
       // Lines of several heads run side by side.
       const aside = (heads.indexOf(head) - (heads.length - 1) / 2) * Math.min(3, (0.6 * rowHeight) / heads.length);
       const [from, to] = [middle(row) + aside, middle(column) + aside];
@@ -169,7 +186,7 @@ function headsView(panel) {
         const least = active ? FAINTEST.one * most : clear;
         for (let column = 0; column < (attention.causal ? row + 1 : T); column++) {
           const on = !active || (active.side === "asks" ? active.index === row : active.index === column);
-          const weight = attention.weight(chosen.layer, head, row, column);
+          const weight = seen(head, row, column);
           if (on && weight >= least && weight > 0) line(head, row, column, 1);
           else if (on) omitted += weight > 0 ? 1 : 0;
           else if (weight >= clear && weight > 0) line(head, row, column, 0.12);

@@ -1,4 +1,4 @@
-// The logit lens: what each layer would answer if it were the last.
+// The logit lens: what each layer would answer if it were the last: the next token, or in a BERT the one in the place.
 
 function lensView(panel) {
   const told = data.lens;
@@ -15,13 +15,13 @@ function lensView(panel) {
   };
   const meanings = {
     probability: ["0", "1"],
-    rank: [t("rank {0} of the next token", whole(data.model.n_vocab - 1)), t("rank {0}", 0)],
+    rank: [bert ? t("rank {0} of the model's choice", whole(data.model.n_vocab - 1)) : t("rank {0} of the next token", whole(data.model.n_vocab - 1)), t("rank {0}", 0)],
     entropy: [t("certain"), t("undecided")],
   };
   let shade = "probability";
   const shadeChoice = choice(
     t("Colour"),
-    [["probability", t("probability of the first")], ["rank", t("rank of the next token")], ["entropy", t("entropy")]],
+    [["probability", t("probability of the first")], ["rank", bert ? t("rank of the model's choice") : t("rank of the next token")], ["entropy", t("entropy")]],
     shade,
     (value) => {
       shade = value;
@@ -30,7 +30,7 @@ function lensView(panel) {
   );
 
   // Characters in several tokens, by the columns above which their tokens are asked for.
-  const later = charactersOf([tokens[0], ...asked]).map(({ from, to, text }) => ({ from: from - 1, to: to - 1, text }));
+  const later = bert ? [] : charactersOf([tokens[0], ...asked]).map(({ from, to, text }) => ({ from: from - 1, to: to - 1, text }));
 
   // The table of some positions: all of them on a screen, as many as fit on paper.
   const PAPER_COLUMNS = 8;
@@ -56,7 +56,7 @@ function lensView(panel) {
     const element = make(
       "table",
       { class: "lens", role: "grid", "aria-label": t("Logit lens"), "--columns": positions.length },
-      make("thead", {}, together(later, from, to), header(t("next"), asked)),
+      make("thead", {}, together(later, from, to), header(bert ? t("chosen") : t("next"), asked)),
       make("tbody", {}, rows.reverse()),
       make("tfoot", {}, header(t("token"), tokens), together(spelled, from, to))
     );
@@ -96,7 +96,7 @@ function lensView(panel) {
   const readout = make("p", { class: "readout", "aria-live": "polite" });
 
   panel.append(
-    make("p", {}, t("After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."), hint(t("Point at a cell, or move with the arrow keys, for the first choices there."))),
+    make("p", {}, bert ? t("After every layer the residual stream is sent through the head that predicts tokens, as if no layer followed. Read a column from below: how the model comes to choose a token for this place. A ring marks where the first choice is the one of the whole model.") : t("After every layer the residual stream is sent through the last LayerNorm and the vocabulary's table, as if no layer followed. Read a column from below: how the answer for the next token comes to be. A ring marks where the first choice is the token that is next (above the last token: the model's own answer)."), hint(t("Point at a cell, or move with the arrow keys, for the first choices there."))),
     make("div", { class: "controls" }, shadeChoice, scaleBox),
     tables,
     readout
@@ -108,13 +108,17 @@ function lensView(panel) {
     const top = p.flatMap((share, i) => [i ? t(", ") : "", token(topIds[at * k + i]), ` ${percent(share)}`]);
     const rest = Math.max(0, 1 - p.reduce((sum, share) => sum + share, 0));
     readout.replaceChildren(
-      ...mixed("{0} after {1}: {2}", make("b", {}, names[layer]), token(tokens[position]), top),
+      ...(bert
+        ? mixed("{0} in the place of {1}: {2}", make("b", {}, names[layer]), token(tokens[position]), top)
+        : mixed("{0} after {1}: {2}", make("b", {}, names[layer]), token(tokens[position]), top)),
       ` · ${t("all {0} others {1}", whole(data.model.n_vocab - k), percent(rest))}`,
       make(
         "span",
         { class: "told" },
         mixed("entropy {0} nats", make("b", {}, fixed(entropies[at]))), " · ",
-        mixed("next {0}: rank {1}, {2}", token(asked[position]), make("b", {}, whole(ranks[at])), percent(Math.exp(logprobs[at])))
+        bert
+          ? mixed("chosen {0}: rank {1}, {2}", token(asked[position]), make("b", {}, whole(ranks[at])), percent(Math.exp(logprobs[at])))
+          : mixed("next {0}: rank {1}, {2}", token(asked[position]), make("b", {}, whole(ranks[at])), percent(Math.exp(logprobs[at])))
       )
     );
   }
@@ -124,6 +128,6 @@ function lensView(panel) {
     scaleBox.replaceChildren(scale(...meanings[shade]));
   }
   arrange();
-  tell(names.length - 1, T - 1);
+  tell(names.length - 1, bert ? data.masks[0] ?? T - 1 : T - 1);
   return arrange;
 }

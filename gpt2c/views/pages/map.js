@@ -50,6 +50,15 @@ const map = (() => {
     );
   }
 
+  // What is behind the last layer.
+  function ends() {
+    if (bert) return data.candidates ? [place(t("head, logits"), "logits", () => inStep("logits") || ["lens", "masks"].includes(view))] : [];
+    return [
+      place(t("LayerNorm, logits"), "logits", () => inStep("logits") || view === "lens"), arrow(),
+      place(t("next token"), "sampling", () => inStep("sampling") || ["generation", "search"].includes(view)),
+    ];
+  }
+
   // Arrow keys go to the nearest part in their direction.
   function nearest(from, key) {
     const middle = (element) => {
@@ -112,9 +121,8 @@ const map = (() => {
     nav.append(
       place(t("tokens"), "tokens", () => inStep("tokens") || view === "text"), arrow(),
       place(t("embedding"), "embedding"), arrow(),
-      ...Array.from({ length: n_layer }, (_, layer) => layerBox(layer)), arrow(),
-      place(t("LayerNorm, logits"), "logits", () => inStep("logits") || view === "lens"), arrow(),
-      place(t("next token"), "sampling", () => inStep("sampling") || ["generation", "search"].includes(view))
+      ...Array.from({ length: n_layer }, (_, layer) => layerBox(layer)), ...(bert && !data.candidates ? [] : [arrow()]),
+      ...ends()
     );
     nav.addEventListener("keydown", keys);
     nav.addEventListener("focusin", (event) => event.target.matches("[data-stop]") && enter(event.target));

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core import _engine
-from ...introspection.edits import Edit
-from ...introspection.head_scores import opening
-from ...introspection.passes import capture, encoded
+from ...heads.reading import Options, Reading, is_pair, read_all
+from ...introspection.head_scores import Opening
+from ...introspection.passes import capture
 from ...masks.filling import fill
 from ...scoring.options import check_outcome
-from . import explanation
-from .attention import attention
+from . import document, explanation
 from .codes import float32, packed
-from .document import assembled
-from .gallery import gallery
 from .language import ENGLISH, words_of
+from .walk import names
 
 if TYPE_CHECKING:
     from ...core.lm import LoadedModel
-    from ...core.prompts import Prompt
     from ...introspection.passes import ActivationCache
 
-__all__ = ["candidates", "explain_masked_page", "mask_id", "read_masked", "sides"]
+__all__ = ["best_tokens", "masked_page", "masks_of", "read_masked", "reading_of", "second_of", "sides"]
 
 Json = dict[str, Any]
 
@@ -33,20 +30,26 @@ CANDIDATES = 10  # tokens of each place
 WAYS = 5  # to fill several masks together
 
 
-def read_masked(model: LoadedModel, text: Prompt, edits: Iterable[tuple[str, Edit]] = ()) -> ActivationCache:
-    """The patterns of all heads of a BERT, captured of a text, and its logits."""
-    ids, types = encoded(model, [text])
-    [cache] = capture(model, ids, "attn.hook_pattern", edits, types=types)
-    check_outcome(tuple(edits), cache.logits)
+def reading_of(model: LoadedModel, text: Any) -> Reading:
+    """A text as a BERT reads it: whole, with masks and the tokens around it."""
+    _, [reading] = read_all(model, [text], Options(None, special=True))
+    return reading
+
+
+def read_masked(model: LoadedModel, reading: Reading, edits: explanation.Edits = ()) -> ActivationCache:
+    """What a page shows, captured of a text, and its logits."""
+    types = reading.types if model.config.n_types else None
+    [cache] = capture(model, [reading.ids], names(model.config), edits, types=[types])
+    check_outcome(edits, cache.logits)
     return cache
 
 
-def explain_masked_page(
-    model: LoadedModel,
-    text: Prompt,
+def masked_page(
+    cache: ActivationCache,
+    place: Opening,
     *,
-    layer: int | None = None,
-    head: int | None = None,
+    given: Any,
+    second: int | None = None,
     layers: Sequence[int] | None = None,
     edits: explanation.Edits = (),
     lang: str = ENGLISH,
@@ -55,58 +58,70 @@ def explain_masked_page(
 
     Parameters
     ----------
-    model : LoadedModel
-        A BERT, with or without a head that predicts tokens.
-    text : str or token ids
-    layer, head, layers, edits, lang
-        As for :func:`gpt2c.views.pages.explain_page`.
+    cache : ActivationCache
+        What `read_masked` returns.
+    place : Opening
+        What the page opens with.
+    given : str, token ids, or a pair of either
+        The text.
+    second : int, optional
+        Of a pair, the position where its second text begins.
+    layers, edits, lang
+        As for :func:`gpt2c.views.pages.explain_page`; the edits are those in the pass.
     """
-    layer, head = explanation.checked_head(model, layer, head)
-    layers = explanation.checked_layers(model, layers)
-    cache = read_masked(model, text, edits)
-    place = opening(cache, layer, head)
     used = set(cache.token_ids.tolist())
-    data = {
-        **explanation.about(model, cache.token_ids),
+    data: dict[str, Any] = {
         "words": words_of(lang),
-        **explanation.edited(model, edits),
-        "start": place._asdict(),
-        "gallery": gallery(cache, place),
-        "attention": attention(cache, place.layer, hidden=False, layers=layers),
         "sides": packed(float32(sides(cache))),
-        "masks": np.flatnonzero(cache.token_ids == mask_id(model)).tolist(),
+        "masks": masks_of(cache),
     }
-    if model.config.masked_head:
+    data |= {} if second is None else {"second": second}
+    if cache.model.config.masked_head:
         data["candidates"] = candidates(cache, used)
-        if len(data["masks"]) > 1 and not edits:
-            ways: Any = fill(model, text, WAYS)
+        if len(data["masks"]) > 1 and second is None and not edits:
+            ways: Any = fill(cache.model, given, WAYS)
             data["ways"] = [{"text": way.text, "p": way.probability} for way in ways]
-    data |= {"text": text} if isinstance(text, str) and text else {}
-    data["pieces"] = explanation.pieces(model, used)
-    return assembled(data, lang)
+    data |= document.reading(cache, place, layers, data, used, edits)
+    texts = [given] if second is None else given
+    if all(isinstance(text, str) and text for text in texts):
+        data["text"] = " / ".join(texts)
+    return document.assembled(data, lang)
 
 
-def mask_id(model: LoadedModel) -> int:
-    """The token of a mask; -1 where the tokenizer names none."""
-    found = model.tokenizer.mask_id if model.has_tokenizer else None
-    return -1 if found is None else found
+def second_of(model: LoadedModel, given: Any, reading: Reading) -> int | None:
+    """Where the second text of a pair begins; None for a single text."""
+    if not is_pair(given):
+        return None
+    between = model.tokenizer.between if isinstance(given[0], str) else ()
+    return reading.own.stop + len(between)
+
+
+def masks_of(cache: ActivationCache) -> list[int]:
+    """The positions of the masks; none where the tokenizer names no mask."""
+    model = cache.model
+    mask = model.tokenizer.mask_id if model.has_tokenizer else None
+    return [] if mask is None else np.flatnonzero(cache.token_ids == mask).tolist()
+
+
+def best_tokens(cache: ActivationCache, rows: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` most probable tokens of some places, and the logarithms of their probabilities: [rows, k]."""
+    n = cache.model.n_text_tokens
+    logits = cache.logits[rows].astype(np.float64)
+    best = np.array([_engine.top(row[:n], min(k, n)) for row in cache.logits[rows]])
+    top = logits.max(axis=1, keepdims=True)
+    logprobs = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return best, np.take_along_axis(logprobs, best, axis=1)
 
 
 def candidates(cache: ActivationCache, used: set[int]) -> Json:
-    """The most probable tokens of every place, and what stands there: [T, k] and [T]."""
-    n = cache.model.n_text_tokens
-    k = min(CANDIDATES, n)
-    logits = cache.logits.astype(np.float64)
-    top = logits.max(axis=1, keepdims=True)
-    logprobs = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    best = np.array([_engine.top(row[:n], k) for row in cache.logits])
+    """The most probable tokens of every place, [T, k], and what stands there, [T]."""
+    rows = range(len(cache.token_ids))
+    best, logprobs = best_tokens(cache, rows, CANDIDATES)
     used.update(best.ravel().tolist())
-    own = logprobs[np.arange(len(best)), cache.token_ids]
     return {
-        "k": k,
+        "k": best.shape[1],
         "ids": packed(best.astype(np.uint32)),
-        "logprobs": packed(float32(np.take_along_axis(logprobs, best, axis=1))),
-        "own": packed(float32(own)),
+        "logprobs": packed(float32(logprobs)),
     }
 
 

@@ -2,7 +2,7 @@
 
 function masksView(panel) {
   const told = data.candidates;
-  const arrays = told && { ids: unpacked(told.ids), logprobs: unpacked(told.logprobs), own: unpacked(told.own) };
+  const arrays = told && { ids: unpacked(told.ids), logprobs: unpacked(told.logprobs) };
   const sides = unpacked(data.sides);
   const masked = new Set(data.masks);
   let position = data.masks[0] ?? chosen.token;

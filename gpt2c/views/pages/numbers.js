@@ -26,7 +26,7 @@ const numbers = data.walk && (() => {
 
   const score = (layer, head, query, key) => ofLayer("scores", layer)[(head * n + query) * n + key];
   const ofRow = (name, layer, head, query) => ofLayer(name, layer)[head * n + query];
-  const hidden = (query, key) => shown[key] > shown[query];
+  const hidden = (query, key) => attention.causal && shown[key] > shown[query];
 
   function weight(layer, head, query, key) {
     if (told.layers[layer].weights) return ofLayer("weights", layer)[(head * n + query) * n + key];

@@ -4,15 +4,15 @@
   const { model, version } = data;
   const name = model.name === "the bundled model" ? t("the bundled model") : model.name;
   const views = [
+    ["masks", t("Masks"), masksView, bert],
     ["walk", t("Walk"), walkView, Boolean(data.walk)],
-    ["masks", t("Masks"), masksView, Boolean(data.sides)],
     ["cross", t("Cross-attention"), crossView, Boolean(data.cross)],
     ["gallery", t("Gallery"), galleryView, Boolean(data.gallery)],
     ["heads", t("Heads"), headsView, true],
     ["overview", t("All heads"), overviewView, true],
-    ["scores", data.walk ? t("Scores") : t("Matrix"), scoresView, true],
+    ["scores", data.walk && !bert ? t("Scores") : t("Matrix"), scoresView, true],
     ["lens", t("Logit lens"), lensView, Boolean(data.lens)],
-    ["text", t("Text"), textView, Boolean(data.walk)],
+    ["text", t("Text"), textView, data.scores !== undefined],
     ["generation", t("Generation"), generationView, Boolean(data.generation)],
     ["search", t("Search"), searchView, Boolean(data.search)],
   ].filter((view) => view[3]);

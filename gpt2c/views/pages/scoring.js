@@ -87,31 +87,35 @@ function softmaxTable(layer, head, query) {
   const { causal } = attention;
   const rows = shown.map((position, key) => {
     const [score, weight, unmasked] = ["score", "weight", "unmasked"].map((name) => numbers[name](layer, head, query, key));
-    const hidden = causal && numbers.hidden(query, key);
+    const hidden = numbers.hidden(query, key);
     return make(
       "tr",
       { class: hidden ? "later" : key === query ? "followed" : "" },
       make("th", { scope: "row" }, token(tokens[position])),
       numberCell(fixed(score, 3)),
-      numberCell(hidden ? "−∞" : fixed(score, 3)),
+      causal ? numberCell(hidden ? "−∞" : fixed(score, 3)) : null,
       numberCell(hidden ? "0" : fixed(Math.exp(score - top), 3)),
       numberCell(hidden ? "0" : fixed(weight, 4)),
       barCell(weight),
-      numberCell(fixed(unmasked, 4)),
-      barCell(unmasked, "without")
+      ...(causal ? [numberCell(fixed(unmasked, 4)), barCell(unmasked, "without")] : [])
     );
   });
   const rest = unshown(layer, head, query);
   if (rest.all) {
     const all = plural(rest.all, "{0} other token", "{0} other tokens");
     const name = rest.others < rest.all ? t("{0}, {1} of them later", all, whole(rest.all - rest.others)) : all;
-    rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, name), make("td", {}), make("td", {}), make("td", {}), numberCell(fixed(rest.weight, 4)), barCell(rest.weight), numberCell(fixed(rest.unmasked, 4)), barCell(rest.unmasked, "without")));
+    const blank = () => make("td", {});
+    rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, name), blank(), blank(), causal ? blank() : null, numberCell(fixed(rest.weight, 4)), barCell(rest.weight), ...(causal ? [numberCell(fixed(rest.unmasked, 4)), barCell(rest.unmasked, "without")] : [])));
   }
-  const headings = [t("key of"), t("query · key {0}", scaling(layer)), t("masked"), t("exp(score − largest)"), t("weight"), "", t("without a mask"), ""];
+  const headings = [t("key of"), t("query · key {0}", scaling(layer)), causal ? t("masked") : null, t("exp(score − largest)"), t("weight"), "", ...(causal ? [t("without a mask"), ""] : [])].filter((one) => one !== null);
+  const table = numberTable("walk-softmax", causal ? t("Scores, mask and softmax") : t("Scores and softmax"), headings, rows);
+  // The exponentials are left out where there is no room.
+  for (const row of table.querySelectorAll("tr")) row.children[causal ? 3 : 2].classList.add("spare");
+  if (!causal) return [table];
   const later = shown.reduce((sum, _, key) => sum + (numbers.hidden(query, key) ? numbers.unmasked(layer, head, query, key) : 0), 0);
   const last = shown[query] === T - 1;
   return [
-    numberTable("walk-softmax", t("Scores, mask and softmax"), headings, rows),
+    table,
     make("p", { class: "note" }, t("Right: the same scores without a mask."), t(" "), last
       ? t("Nothing follows the last token, so it is the same; follow another one to see what the mask changes.")
       : mixed("The tokens behind {0} that are shown would take {1} of the weight. (Only this layer's mask is taken away: what reaches the layer was computed with masks.)", token(tokens[shown[query]]), make("b", { "data-number": "later" }, percent(later)))),
@@ -126,7 +130,7 @@ function weightedValues(layer, head, query) {
   const line = (sign, label, content) => make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
   const lines = [];
   shown.forEach((position, key) => {
-    if (attention.causal && numbers.hidden(query, key)) return;
+    if (numbers.hidden(query, key)) return;
     const strip = cells(numbers.ofHead("v", key, layer, head).slice(0, 8), data.model.d_head, "v", position);
     const faded = line(lines.length ? "+" : "", mixed("{0} × value of {1}", make("b", {}, fixed(weights[key], 3)), token(tokens[position])), strip);
     faded.classList.add("faded");

@@ -4,28 +4,29 @@
 const STEPS = [
   ["tokens", t("The text in tokens")],
   ["embedding", t("Token row + position row")],
-  ["norm", t("LayerNorm")],
+  bert ? null : ["norm", t("LayerNorm")],
   ["projections", t("Query, key, value")],
   ["products", t("Query · key, number by number")],
-  ["attention", t("Score, mask, softmax")],
+  ["attention", bert ? t("Score and softmax") : t("Score, mask, softmax")],
   ["values", t("Values, weighted and summed")],
   ["all-heads", t("All heads of the layer")],
-  ["feed-forward", t("Projection and feed-forward")],
-  ["logits", t("Last LayerNorm and logits")],
-  ["sampling", t("The next token")],
-];
+  ["feed-forward", bert ? t("Projection, feed-forward, LayerNorm") : t("Projection and feed-forward")],
+  bert ? data.candidates && ["logits", t("The head and its logits")] : ["logits", t("Last LayerNorm and logits")],
+  bert ? null : ["sampling", t("The next token")],
+].filter(Boolean);
 
 function walkView(panel) {
   const { n_embd, n_inner, n_head, n_kv_head, d_head, n_layer, n_vocab } = data.model;
   const { shown, n } = numbers;
   const sizes = { pre: n_inner, post: n_inner };
-  const next = nextToken();
+  const next = data.walk.candidates && nextToken();
   let key = null; // of the pair whose products are shown; null: the one with the largest weight
 
   const strip = (name, layer) => cells(numbers.vector(name, numbers.at(), layer), sizes[name] ?? n_embd, name, shown[numbers.at()]);
   const headStrip = (name, at, count = 8) => cells(numbers.ofHead(name, at, chosen.layer, chosen.head).slice(0, count), d_head, name, shown[at]);
   const line = (sign, label, content) =>
     make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
+  const lines = (...each) => make("div", {}, each.flat());
   const current = () => token(tokens[shown[numbers.at()]]);
   const count = (tokens) => plural(tokens, "{0} token", "{0} tokens");
   const para = (...content) => make("p", {}, ...content);
@@ -68,12 +69,12 @@ function walkView(panel) {
 
   function embedding() {
     const { layer } = chosen;
-    return [
+    return [lines(
       line("", mixed("token {0}", current()), strip("embed")),
       line("+", t("position {0}", shown[numbers.at()]), strip("pos_embed")),
       layer === 0 ? null : line("⋯", layer === 1 ? t("layer 0 adds") : t("layers 0 to {0} add", layer - 1), make("span", { class: "more" }, t("what steps 3 to 9 show for one layer"))),
-      line("=", t("what enters layer {0}", layer), strip("resid_pre", layer)),
-    ];
+      line("=", t("what enters layer {0}", layer), strip("resid_pre", layer))
+    ), ...learned.tables()];
   }
 
   const norm = () => [
@@ -95,7 +96,9 @@ function walkView(panel) {
     );
     const head = make("thead", {}, make("tr", {}, [t("token"), t("key"), t("value")].map((name) => make("th", { scope: "col" }, name))));
     return [
-      line("", mixed("query of {0}", current()), headStrip("q", focus)),
+      line("", mixed("row of {0}", current()), strip(bert ? "resid_pre" : "normalized", chosen.layer)),
+      line("×", t("three learned matrices"), learned.projections(chosen.layer, chosen.head)),
+      line("=", mixed("query of {0}", current()), headStrip("q", focus)),
       make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Keys and values") }, make("table", { class: "plain" }, head, make("tbody", {}, rows))),
     ];
   }
@@ -112,7 +115,7 @@ function walkView(panel) {
   function feedForward() {
     const { layer } = chosen;
     const middle = data.cross ? "resid_mid_cross" : "resid_mid";
-    return [
+    return [lines(
       line("", n_head === 1 ? t("the head, projected") : t("{0} heads side by side, projected", n_head), strip("attn_out", layer)),
       line("+", t("what entered the layer"), strip("resid_pre", layer)),
       line("=", t("between the halves"), strip("resid_mid", layer)),
@@ -122,8 +125,8 @@ function walkView(panel) {
       line("→", t("through {0}", data.model.activation.startsWith("gelu") ? "GELU" : data.model.activation), strip("post", layer)),
       line("→", t("and narrow again"), strip("mlp_out", layer)),
       line("+", data.cross ? t("before feed-forward") : t("between the halves"), strip(middle, layer)),
-      line("=", t("what leaves the layer"), strip("resid_post", layer)),
-    ];
+      line("=", t("what leaves the layer"), strip("resid_post", layer))
+    ), ...learned.feedForward(layer, chosen.head)];
   }
 
   const logits = () => [
@@ -134,10 +137,13 @@ function walkView(panel) {
 
   const figures = {
     tokens: chips, embedding, norm, projections, products: pair,
-    attention: () => softmaxTable(chosen.layer, chosen.head, numbers.at()),
+    attention: () => [
+      ...softmaxTable(chosen.layer, chosen.head, numbers.at()),
+      ...(beside ? beside(chosen.layer, chosen.head, numbers.at(), update) : []),
+    ],
     values: () => weightedValues(chosen.layer, chosen.head, numbers.at()),
     "all-heads": () => allHeads(chosen.layer, chosen.head, numbers.at()),
-    "feed-forward": feedForward, logits, sampling: next.sampler,
+    "feed-forward": feedForward, logits, sampling: next?.sampler,
   };
 
   const others = n_layer > 2 ? t("The other {0} layers do the same with numbers of their own.", n_layer - 1) : n_layer > 1 ? t("The other layer does the same with numbers of its own.") : "";
@@ -162,6 +168,12 @@ function walkView(panel) {
     ],
   };
 
+  if (bert) {
+    const own = bertWalk({ strip, line, lines, current, para, others, logits: next?.logits });
+    Object.assign(figures, own.figures);
+    Object.assign(words, own.words);
+  }
+
   function eachHas() {
     const values = [plural(n_head, "{0} head", "{0} heads"), d_head, chosen.layer, chosen.head];
     if (n_kv_head === n_head) return t("Each of the {0} has {1} numbers of each; these are of layer {2}, head {3}.", ...values);
@@ -184,6 +196,7 @@ function walkView(panel) {
         make("div", { class: "figure" }, figures[name]())
       );
     }
+    learned.paint(list);
     layers.list.value = chosen.layer;
     heads.list.value = chosen.head;
     followed.list.value = shown[numbers.at()];
@@ -194,6 +207,7 @@ function walkView(panel) {
   let stale = false;
   const redraw = () => {
     if (stale) update();
+    else learned.paint(list); // in the colours of the screen, or of paper
     stale = false;
   };
   watchers.push(() => {

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ...config import Config
     from ...introspection.passes import ActivationCache
 
-__all__ = ["names", "walk"]
+__all__ = ["names", "predicts", "walk"]
 
 Json = dict[str, Any]
 
 FEWEST, SHOWN = 4, 16  # tokens that the walk follows, at least and at most
 WIDTH = 8  # numbers of each vector that it shows
-CANDIDATES = 40  # next tokens among which it samples by name
+CANDIDATES = 40  # tokens that may be next, or of a BERT in the place, by name
 TEMPERATURES = [round(0.1 * i, 1) for i in range(1, 21)]
 
 # Of each layer, by their names in the page.
@@ -43,6 +43,13 @@ STREAM = {
 }
 
 
+# Of a BERT, where LayerNorm follows each sum, the same, and what LayerNorm makes of the sums.
+BERT_STREAM = STREAM | {
+    "normalized": "hook_normalized_resid_mid",
+    "normalized2": "hook_normalized_resid_post",
+}
+
+
 def names(config: Config) -> list[str]:
     """What has to be captured for a page with a walk."""
     of_layers = [
@@ -52,10 +59,22 @@ def names(config: Config) -> list[str]:
     ]
     if config.add_cross_attention:
         of_layers.append("cross_attn.hook_pattern")
-    return ["hook_embed", "hook_pos_embed", "ln_final.*", *(f"blocks.*.{name}" for name in of_layers)]
+    ends = ["hook_embed", "hook_pos_embed"]
+    if config.is_bert and config.n_types:
+        ends.append("hook_token_type_embed")
+    if predicts(config):
+        ends.append("ln_final.*")
+    return [*ends, *(f"blocks.*.{name}" for name in of_layers)]
+
+
+def predicts(config: Config) -> bool:
+    """Whether the model has a head that predicts tokens: the next ones, or those of masks."""
+    return config.masked_head or not config.is_bert
 
 
 def _stream(config: Config) -> dict[str, str]:
+    if config.is_bert:
+        return BERT_STREAM
     return {**STREAM, **CROSS_STREAM} if config.add_cross_attention else STREAM
 
 
@@ -82,22 +101,26 @@ def walk(
     layers = [_layer(cache, i, shown, whole=i in without) for i in range(config.n_layer)]
     found = {
         "shown": shown.tolist(),
-        "stream": {
-            name: packed(float32(value[shown, :WIDTH]))
-            for name, value in {
-                "embed": cache["embed"],
-                "pos_embed": cache["pos_embed"],
-                "resid_last": cache["resid_post", -1],
-                "normalized_last": cache["ln_final.hook_normalized"],
-            }.items()
-        },
+        "stream": {name: packed(float32(value[shown, :WIDTH])) for name, value in _ends(cache).items()},
         "layers": layers,
-        **_next(cache, shown, used),
+        **(_next(cache, shown, used) if predicts(config) else {}),
     }
     whole = len(shown) * (config.n_head + config.n_kv_head) * config.head_dim * 2 * 4 // 3
     nearest = sorted(range(config.n_layer), key=lambda i: (abs(i - opening.layer), i))
     for i in nearest[: max(1, (room - _size(config, len(shown))) // whole)]:
         layers[i]["heads"] |= {name: stepped(cache[name, i][shown]) for name in "qk"}
+    return found
+
+
+def _ends(cache: ActivationCache) -> dict[str, np.ndarray]:
+    """What is before the layers and behind them, by the names in the page."""
+    config = cache.model.config
+    found = {"embed": cache["embed"], "pos_embed": cache["pos_embed"]}
+    if config.is_bert and config.n_types:
+        found["token_type_embed"] = cache["token_type_embed"]
+    if predicts(config):
+        found["resid_last"] = cache["normalized_resid_post" if config.is_bert else "resid_post", -1]
+        found["normalized_last"] = cache["ln_final.hook_normalized"]
     return found
 
 
@@ -126,8 +149,9 @@ def _shown(cache: ActivationCache, opening: Opening, n: int) -> np.ndarray:
 def _layer(cache: ActivationCache, layer: int, shown: np.ndarray, *, whole: bool) -> Json:
     T = len(cache.token_ids)
     scores = scores_of(cache, layer, shown)  # [n_head, shown, T]
-    masked = np.where(np.arange(T) <= shown[:, None], scores, -np.inf)
-    norm = {"mean": cache["resid_pre", layer].mean(axis=1), "scale": cache["ln1.hook_scale", layer][:, 0]}
+    masked = np.where(np.arange(T) <= shown[:, None], scores, -np.inf) if cache.causal else scores
+    before = cache["resid_mid" if cache.model.config.is_bert else "resid_pre", layer]
+    norm = {"mean": before.mean(axis=1), "scale": cache["ln1.hook_scale", layer][:, 0]}
     found = {
         **{
             name: packed(float32(cache[full, layer][shown, :WIDTH]))
@@ -147,19 +171,14 @@ def _layer(cache: ActivationCache, layer: int, shown: np.ndarray, *, whole: bool
 
 
 def _next(cache: ActivationCache, shown: np.ndarray, used: set[int]) -> Json:
-    """What may follow each shown token, and the final LayerNorm before it."""
+    """What may follow each shown token, or of a BERT stand in its place."""
     rows = cache.logits[shown]
     best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in rows])
     used.update(best.ravel().tolist())
     logits = rows.astype(np.float64)
     rest = logits.copy()
     np.put_along_axis(rest, best, -np.inf, axis=1)
-    norm = {
-        "mean_last": cache["resid_post", -1].mean(axis=1),
-        "scale_last": cache["ln_final.hook_scale"][:, 0],
-    }
     return {
-        **{name: packed(float32(value[shown])) for name, value in norm.items()},
         "temperatures": TEMPERATURES,
         "candidates": {
             "ids": packed(best.astype(np.uint32)),
