@@ -2,15 +2,16 @@
 
     python bench/history.py            (pip install "gpt2c[plot]" for the plot)
 
-Reads every result in bench/results and writes there the table of README.md and history.svg. The plot shows, by
-machine and number format, the share of the machine's roof (tables of bench/tables.py --only formats) and gpt2c's
-rate over that of the best other engine with the same format (tables of bench/against_peers.py). Runs that chose
-an instruction set (GPT2C_ISA) are left out. README.md there describes the form of a result.
+Reads every result in bench/results and writes there the table of README.md and history.svg. The plot shows,
+by machine and number format, the share of the machine's roof (tables of bench/tables.py --only formats) and
+gpt2c's rate over that of the best other engine with the same format (tables of bench/against_peers.py). Runs
+that chose an instruction set (GPT2C_ISA) are left out. README.md there describes the form of a result.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,11 @@ RESULTS = Path(__file__).resolve().parent / "results"
 FORMAT_OF = {"Q8_0": "int8", "Q4_0": "int4"}
 """Formats of llama.cpp, and what they are compared with."""
 
-SHARES = {"prompt of 512": "prompt of 512 tokens/s", "decoding": "decode tokens/s", "8 texts": "batch 8 tokens/s"}
+SHARES = {
+    "prompt of 512": "prompt of 512 tokens/s",
+    "decoding": "decode tokens/s",
+    "8 texts": "batch 8 tokens/s",
+}
 RATES = {"prompt of 512": "prefill", "decoding": "decode", "8 texts": "batch 8"}
 """What is drawn: the columns with it in the two kinds of tables."""
 
@@ -143,6 +148,26 @@ def ratios(table: Table) -> dict[tuple[str, str], float]:
     return found
 
 
+KINDS = {"share of the machine's roof": shares, "rate over the best other engine": ratios}
+
+
+def points(found: list[Run]) -> list[tuple[str, str, str, Run, float]]:
+    """What is drawn: (kind, what, format, run, value)."""
+    return [
+        (kind, what, fmt, run, value)
+        for run in found
+        for table in run.tables
+        for kind, of in KINDS.items()
+        for (what, fmt), value in of(table).items()
+    ]
+
+
+def digest(found: list[Run]) -> str:
+    """A hash of what is drawn, which the plot holds so that a test can compare it."""
+    lines = [f"{kind} {what} {fmt} {run.path.name} {v:.6f}\n" for kind, what, fmt, run, v in points(found)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def draw(found: list[Run], path: Path) -> None:
     """The plot."""
     import matplotlib
@@ -152,34 +177,27 @@ def draw(found: list[Run], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    kinds = {"share of the machine's roof": shares, "rate over the best other engine": ratios}
-    machines = list(dict.fromkeys(run.head["machine"] for run in found))
-    days = sorted({run.day for run in found})
-    figure, grid = plt.subplots(len(kinds), len(SHARES), figsize=(10, 6.5), sharey="row", layout="constrained")
-    for line, (label, of) in zip(grid, kinds.items(), strict=True):
-        for axes, what in zip(line, SHARES, strict=True):
-            for run in found:
-                for values in filter(None, map(of, run.tables)):
-                    for i, (fmt, (colour, _)) in enumerate(STYLES.items()):
-                        if (what, fmt) in values:
-                            mark = MARKS[machines.index(run.head["machine"])]
-                            x = days.index(run.day) + 0.15 * (i - 1.5)  # side by side
-                            axes.plot(x, values[what, fmt], color=colour, marker=mark, markersize=6, alpha=0.8)
-            axes.axhline(1, color="grey", linewidth=1, linestyle="--")
-            axes.set_xticks(range(len(days)), [f"{day.day} {day:%b}" for day in days])
-            axes.set_xlim(-0.5, len(days) - 0.5)
-            axes.set_ylim(bottom=0)
-            axes.grid(alpha=0.3, axis="y")
-            axes.set_title(what, fontsize=10)
-        line[0].set_ylabel(label)
+    marks = dict(zip(dict.fromkeys(run.head["machine"] for run in found), MARKS, strict=False))
+    days, formats = sorted({run.day for run in found}), list(STYLES)
+    figure, grid = plt.subplots(
+        len(KINDS), len(SHARES), figsize=(10, 6.5), sharey="row", layout="constrained"
+    )
+    axes = {(kind, what): grid[i, j] for i, kind in enumerate(KINDS) for j, what in enumerate(SHARES)}
+    for kind, what, fmt, run, value in points(found):
+        x = days.index(run.day) + 0.15 * (formats.index(fmt) - 1.5)  # side by side
+        axes[kind, what].plot(x, value, color=STYLES[fmt][0], marker=marks[run.head["machine"]], alpha=0.8)
+    for (_, what), one in axes.items():
+        one.axhline(1, color="grey", linewidth=1, linestyle="--")
+        one.set(title=what, xlim=(-0.5, len(days) - 0.5), ylim=(0, None))
+        one.set_xticks(range(len(days)), [f"{day.day} {day:%b}" for day in days])
+        one.grid(alpha=0.3, axis="y")
+    for line, kind in zip(grid, KINDS, strict=True):
+        line[0].set_ylabel(kind)
     handles = [Line2D([], [], color=c, marker="s", linestyle="", label=fmt) for fmt, (c, _) in STYLES.items()]
-    handles += [
-        Line2D([], [], color="grey", marker=mark, linestyle="", label=name)
-        for mark, name in zip(MARKS, machines, strict=False)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
-    figure.suptitle(f"GPT-2 124M on two cores, {days[0].year}", fontsize=11)
-    figure.savefig(path, metadata={"Date": None})
+    handles += [Line2D([], [], color="grey", marker=m, linestyle="", label=name) for name, m in marks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.suptitle(f"GPT-2 124M on two cores, {days[0].year}")
+    figure.savefig(path, metadata={"Date": None, "Description": f"points: {digest(found)}"})
     plt.close(figure)
 
 

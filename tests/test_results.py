@@ -29,24 +29,33 @@ def test_the_index_is_up_to_date():
     assert f"<!-- index -->\n{history.index(history.runs())}\n<!-- end -->" in readme
 
 
-def test_the_plot_is_up_to_date(tmp_path):
+def test_the_plot_is_up_to_date():
+    text = (history.RESULTS / "history.svg").read_text(encoding="utf-8")
+    assert history.points(history.runs()) and f"points: {history.digest(history.runs())}" in text
+
+
+def test_the_plot_has_every_point(tmp_path):
     pytest.importorskip("matplotlib")
-    history.draw(history.runs(), tmp_path / "history.svg")
-    assert points(tmp_path / "history.svg") == points(history.RESULTS / "history.svg")
-
-
-def points(path):
-    """Where the marks are, in any version of matplotlib."""
-    uses = re.findall(r'<use xlink:href="[^"]*" x="([\d.]+)" y="([\d.]+)" style="fill', path.read_text())
-    assert uses
-    return [(float(x), float(y)) for x, y in uses]
+    found = history.runs()
+    history.draw(found, tmp_path / "history.svg")
+    mark = r'<use xlink:href="#m\w+" x="[\d.]+" y="[\d.]+" style="(?:fill|stroke: #000000; stroke-linejoin)'
+    marks = re.findall(mark, (tmp_path / "history.svg").read_text(encoding="utf-8"))
+    machines = len({run.head["machine"] for run in found})
+    assert len(marks) == len(history.points(found)) + len(history.STYLES) + machines  # with the legend
 
 
 def test_the_ratios_are_those_that_the_result_of_30_november_states():
-    # Its text was written by hand from the table: "prompts 1.32 (float32), 1.02 (bfloat16), 1.42 (int8); ...".
-    table = [t for t in history.read(history.RESULTS / "2026-11-30.md").tables if t.header[:2] == ["engine", "prefill"]][-1]
+    # Written by hand, below the table: "prompts 1.32 (float32), 1.02 (bfloat16), 1.42 (int8); ...".
+    table = [
+        t
+        for t in history.read(history.RESULTS / "2026-11-30.md").tables
+        if t.header[:2] == ["engine", "prefill"]
+    ][-1]
     found = {key: round(value, 2) for key, value in history.ratios(table).items()}
-    prompts = {("prompt of 512", fmt): r for fmt, r in zip(("float32", "bfloat16", "int8"), (1.32, 1.02, 1.42), strict=True)}
+    prompts = {
+        ("prompt of 512", fmt): r
+        for fmt, r in zip(("float32", "bfloat16", "int8"), (1.32, 1.02, 1.42), strict=True)
+    }
     formats = ("float32", "bfloat16", "int8", "int4")
     decoding = {("decoding", fmt): r for fmt, r in zip(formats, (0.94, 1.23, 1.81, 1.26), strict=True)}
     eight = {("8 texts", fmt): r for fmt, r in zip(formats, (0.91, 1.39, 1.60, 1.54), strict=True)}

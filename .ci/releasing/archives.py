@@ -28,12 +28,11 @@ def mode(executable: bool) -> int:
     return 0o755 if executable else 0o644
 
 
-def rewrite_sdist(path: Path, folder: Path) -> Path:
+def rewrite_sdist(path: Path, folder: Path) -> None:
     """Write the sdist ``path`` into ``folder``, under its own name."""
-    target = folder / path.name
     with (
         tarfile.open(path) as source,
-        target.open("wb") as raw,
+        (folder / path.name).open("wb") as raw,
         gzip.GzipFile("", "wb", 9, raw, mtime=epoch()) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as out,
     ):
@@ -45,7 +44,6 @@ def rewrite_sdist(path: Path, folder: Path) -> Path:
             content = source.extractfile(member)
             assert content is not None
             out.addfile(clean, content)
-    return target
 
 
 def read_wheel(path: Path) -> dict[str, bytes]:
@@ -70,4 +68,4 @@ def write_wheel(path: Path, files: Mapping[str, bytes]) -> None:
 
 if __name__ == "__main__":
     sdist, folder = map(Path, sys.argv[1:])
-    print(rewrite_sdist(sdist, folder))
+    rewrite_sdist(sdist, folder)

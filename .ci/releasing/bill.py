@@ -1,13 +1,14 @@
 """The bill of materials (CycloneDX 1.6, JSON) of what a wheel holds, not of what it requires.
 
-gpt2c itself, GNU libgomp, the code that Cython generated, and each folder of gpt2c/data, with the hash of every
-file. A folder or library that the tables below do not name is an error, so that nothing is left out.
+gpt2c itself, GNU libgomp, the code that Cython generated, and each folder of gpt2c/data, with the hash of
+every file. A folder or library that is not known here is an error, so that nothing is left out.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import re
 import uuid
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.contact import OrganizationalEntity
 from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
-from cyclonedx.validation.json import JsonStrictValidator
 from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 MODEL, DATA = ComponentType.MACHINE_LEARNING_MODEL, ComponentType.DATA
@@ -67,8 +68,16 @@ def data_folders(files: Mapping[str, bytes]) -> list[Component]:
     ]
 
 
+def package_of(files: Mapping[str, bytes]) -> PackageURL | None:
+    """The system's package that libgomp is from, if auditwheel found it."""
+    bills = [json.loads(text) for name, text in files.items() if name.endswith("/sboms/auditwheel.cdx.json")]
+    found = [part["purl"] for bill in bills for part in bill["components"] if "libgomp" in part["name"]]
+    return PackageURL.from_string(found[0]) if found else None
+
+
 def libraries(files: Mapping[str, bytes]) -> list[Component]:
     """What auditwheel added."""
+    package = package_of(files)
     names = [name.rpartition("/")[2] for name in files if name.startswith("gpt2c.libs/")]
     if unknown := [name for name in names if not name.startswith("libgomp-")]:
         raise SystemExit(f"bill.py: the wheel holds {', '.join(unknown)}, whose licence is not known here")
@@ -76,13 +85,16 @@ def libraries(files: Mapping[str, bytes]) -> list[Component]:
         Component(
             name="libgomp",
             type=ComponentType.LIBRARY,
-            version=name.rpartition(".so.")[2],
-            description="GNU OpenMP, as packaged by the system that the wheel was built on",
+            version=package.version if package else name.rpartition(".so.")[2],
+            purl=package,
+            description="GNU OpenMP from the system that the wheel was built on, stripped and renamed",
             bom_ref=f"libgomp/{name}",
             supplier=OrganizationalEntity(name="Free Software Foundation"),
             licenses=[LicenseExpression("GPL-3.0-or-later WITH GCC-exception-3.1")],
             external_references=[
-                ExternalReference(type=ExternalReferenceType.VCS, url=XsUri("https://gcc.gnu.org/git/gcc.git"))
+                ExternalReference(
+                    type=ExternalReferenceType.VCS, url=XsUri("https://gcc.gnu.org/git/gcc.git")
+                )
             ],
             components=files_of(files, f"gpt2c.libs/{name}"),
         )

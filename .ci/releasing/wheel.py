@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from archives import read_wheel, write_wheel
-from bill import bill_of_materials
 
 LICENCES = Path(__file__).resolve().parent / "licences"
 EXPRESSION = "MIT AND (GPL-3.0-or-later WITH GCC-exception-3.1)"
@@ -58,6 +57,8 @@ def with_record(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def finish(path: Path, folder: Path) -> None:
     """Write the finished wheel into ``folder``, and its bill of materials beside it."""
+    from bill import bill_of_materials  # which needs cyclonedx-python-lib
+
     files = with_licences(read_wheel(path))
     bill = bill_of_materials(files)
     files[f"{dist_info(files)}/sboms/gpt2c.cdx.json"] = bill
