@@ -1,4 +1,4 @@
-"""What releases are made with: notes, archives of equal bytes, licences, a bill of materials, pinned tools."""
+"""What releases are made with: notes, archives of equal bytes, licences, bill of materials, pinned tools."""
 
 import base64
 import csv
