@@ -85,12 +85,19 @@ def test_the_notes_are_the_section_of_the_version(tmp_path):
 )
 def test_a_changelog_that_is_not_ready_stops_a_release(tmp_path, changelog, message):
     with pytest.raises(SystemExit, match=message):
-        notes.section(repository(tmp_path, "1.1", changelog))
+        notes.check("v1.1", repository(tmp_path, "1.1", changelog))
+
+
+def test_a_changelog_that_is_ready_lets_a_release_pass(tmp_path):
+    notes.check("v1.1", repository(tmp_path, "1.1", "## Unreleased\n\n## 1.1 (2026-12-02)\n\nNew.\n"))
 
 
 def test_a_tag_that_is_not_the_version_stops_a_release():
     done = subprocess.run(
-        [sys.executable, RELEASING / "notes.py", "--tag", "v0.0"], capture_output=True, text=True, timeout=60
+        [sys.executable, RELEASING / "notes.py", "--check", "v0.0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1 and f"expected v{gpt2c.__version__}" in done.stderr
 
