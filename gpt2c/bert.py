@@ -72,6 +72,7 @@ class BERT(Pretrained):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        map: bool | None = None,
         strict: bool = True,
         progress: bool = False,
     ) -> BERT:
@@ -80,22 +81,19 @@ class BERT(Pretrained):
         Parameters
         ----------
         source : str or path, optional
-            A directory in Hugging Face layout, of transformers or of sentence-transformers; a file of weights
-            with config.json and the tokenizer's files beside it; a packed file (see :meth:`save`); or the
-            name of a model on the Hugging Face hub such as "bert-base-uncased". Without it, the small masked
-            model that comes with gpt2c, in int4.
+            A directory of transformers or sentence-transformers; a file of weights with config.json and the
+            tokenizer's files beside it; a packed file (see :meth:`save`); or the name of a model on the
+            Hugging Face hub such as "bert-base-uncased". None is the bundled masked model, in int4.
         dtype, cache_dtype, backend, threads, tokenizer, revision, subfolder, cache_dir, token, \
-        local_files_only, strict, progress
+        local_files_only, map, strict, progress
             As for :meth:`gpt2c.GPT2.from_pretrained`. Keys and values are kept only during a call.
         adapter
-            Must be None: adapters can only be merged into GPT-2 models.
+            Must be None: adapters are for GPT-2s.
 
         Raises
         ------
-        CheckpointError, ConfigError
-            The files are missing, damaged, those of a GPT-2, or ask for something unsupported.
-        ValueError
-            An option is not one of the values above.
+        CheckpointError, ConfigError, ValueError
+            As for :meth:`gpt2c.GPT2.from_pretrained`; or the files are those of a GPT-2.
         """
         from .checkpoint.bundled import BUNDLED_MASKED
         from .checkpoint.loading import load
@@ -114,6 +112,7 @@ class BERT(Pretrained):
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            map=map,
             strict=strict,
             progress=progress,
         )

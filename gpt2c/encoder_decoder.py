@@ -73,6 +73,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        map: bool | None = None,
         strict: bool = True,
         progress: bool = False,
     ) -> EncoderDecoder:
@@ -85,7 +86,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             and whose decoder is a GPT-2; one that :meth:`save` wrote; or the name of a model on the Hugging
             Face hub.
         dtype, cache_dtype, backend, threads, revision, subfolder, cache_dir, token, local_files_only, \
-        strict, progress
+        map, strict, progress
             As for :meth:`gpt2c.GPT2.from_pretrained`; they are for both parts.
         tokenizer : str, path or object, or a tuple of two
             As for :meth:`gpt2c.GPT2.from_pretrained`, for both parts; a tuple has the encoder's and the
@@ -94,10 +95,8 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
 
         Raises
         ------
-        CheckpointError, ConfigError
-            The files are missing, damaged, or ask for something that gpt2c does not support.
-        ValueError
-            An option is not one of the values above.
+        CheckpointError, ConfigError, ValueError
+            As for :meth:`gpt2c.GPT2.from_pretrained`.
         """
         from .checkpoint.encoder_decoder import load_encoder_decoder
 
@@ -115,6 +114,7 @@ class EncoderDecoder(LoadedEncoderDecoder[BERT, GPT2]):
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            map=map,
             strict=strict,
             progress=progress,
         )

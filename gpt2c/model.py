@@ -86,6 +86,7 @@ class GPT2(Pretrained):
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        map: bool | None = None,
         strict: bool = True,
         prefix_cache: int | str | None = None,
         progress: bool = False,
@@ -125,6 +126,10 @@ class GPT2(Pretrained):
             For models on the hub, as in huggingface_hub: a branch, tag or commit; a folder inside the
             repository; the directory of downloads; an access token; never download. ``subfolder`` works for
             directories, too.
+        map : bool, optional
+            Map a packed file and use it in place; if False, read it into memory, so that nothing that happens
+            to the file can disturb the model. By default files on network file systems are read, and all
+            others mapped. Other kinds of files are always read.
         strict : bool
             Refuse a checkpoint with tensors that GPT-2 does not have, or with an index that names a tensor
             its shards lack. If False, :attr:`notes` list them instead. The tensors that GPT-2 needs must
@@ -166,6 +171,7 @@ class GPT2(Pretrained):
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            map=map,
             strict=strict,
             progress=progress,
         )

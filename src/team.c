@@ -29,7 +29,7 @@ static void team_call(team_body body, void *argument, int thread, int threads) {
 /* Threads that wait for the next region. A call takes as many as are idle and starts what it lacks, so calls of several
  * threads have workers of their own. */
 
-enum { POOL_SPINS = 4000, POOL_STACK = 1 << 20 };
+enum { POOL_STACK = 1 << 20 };
 
 typedef struct {
     team_body body;
@@ -65,7 +65,7 @@ static void pool_forked(void) {
 
 static team_job *pool_next(team_worker *worker) {
     team_job *job;
-    for (int spins = 0; spins < POOL_SPINS; spins++) {
+    for (int spins = 0; spins < TEAM_SLEEP; spins++) {
         if ((job = atomic_load_explicit(&worker->job, memory_order_acquire)) != NULL) return job;
         team_relax(spins);
     }

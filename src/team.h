@@ -48,12 +48,13 @@ static inline void team_done(team_queue *queue) { atomic_fetch_add_explicit(&que
 
 /* One turn of a wait: it spins for some microseconds (the usual wait), then yields, then sleeps, so that more threads
  * than free cores do not collapse. */
+enum { TEAM_YIELD = 1000, TEAM_SLEEP = 3000 };
 static inline void team_relax(int spins) {
-    if (spins < 1000) {
+    if (spins < TEAM_YIELD) {
 #if defined(__SSE__)
         _mm_pause();
 #endif
-    } else if (spins < 3000) {
+    } else if (spins < TEAM_SLEEP) {
         sched_yield();
     } else {
         const struct timespec nap = {0, 50000};

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gpt2c import CheckpointError
 from gpt2c.checkpoint import safetensors
-from gpt2c.checkpoint.files import MAX_JSON, RegularFile
+from gpt2c.checkpoint.files import RegularFile
 from gpt2c.checkpoint.tensors import TensorInfo, read_tensor
 
 try:
@@ -233,11 +233,20 @@ def test_bad_files(file, case):
 
 
 def test_header_that_is_too_large(file):
-    data = with_header(b"{" + b" " * MAX_JSON + b"}")
-    with pytest.raises(
-        CheckpointError, match=rf"announces a header of {MAX_JSON + 2} bytes; for a GPT-2 at most {MAX_JSON} "
-    ):
+    size = 256 * 1024
+    assert header_of(file(with_header(b"{" + b" " * (size - 2) + b"}"))) == {}
+    data = with_header(b"{" + b" " * (size - 1) + b"}")
+    with pytest.raises(CheckpointError, match=f"announces a header of {size + 1} bytes; at most {size} are"):
         header_of(file(data))
+
+
+def test_dimensions_that_are_too_many(file):
+    def with_dimensions(n):
+        return with_header(b'{"a":{"dtype":"U8","shape":[%s0],"data_offsets":[0,0]}}' % (b"1," * (n - 1)))
+
+    assert len(header_of(file(with_dimensions(64)))["a"].shape) == 64
+    with pytest.raises(CheckpointError, match="tensor 'a' has 65 dimensions; at most 64 are accepted"):
+        header_of(file(with_dimensions(65)))
 
 
 def test_truncated_anywhere(file):

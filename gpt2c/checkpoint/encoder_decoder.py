@@ -21,7 +21,15 @@ from .checkpoint import Checkpoint
 from .directory import open_weights
 from .encoder_decoder_config import Pair, pair_from_hf
 from .files import RegularFile, read_object, reading
-from .loading import check_arithmetic, findable, given_tokenizer, load_checkpoint, load_packed, origin_of
+from .loading import (
+    check_arithmetic,
+    check_map,
+    findable,
+    given_tokenizer,
+    load_checkpoint,
+    load_packed,
+    origin_of,
+)
 from .names import without_wrappers
 from .opening import check_given, find
 from .packed import save as save_packed
@@ -55,6 +63,7 @@ def load_encoder_decoder(
     tokenizer: Any = None,
     revision: str | None = None,
     subfolder: str | None = None,
+    map: bool | None = None,
     strict: bool = True,
     progress: bool = False,
     **hub: Any,
@@ -73,9 +82,10 @@ def load_encoder_decoder(
         cache_dtype=cache_dtype,
         backend=backend,
         threads=threads,
-        tokenizer=None if tokenizer is None else tuple(map(findable, tokenizers)),
+        tokenizer=None if tokenizer is None else tuple(findable(one) for one in tokenizers),
         revision=revision,
         subfolder=subfolder,
+        map=check_map(map),
         strict=strict,
     )
     threads = check_threads(threads)
@@ -85,8 +95,8 @@ def load_encoder_decoder(
     with reading(path):
         if any((path / file).exists() for file in _PACKED):
             parts = [
-                load_packed([kind], path / file, dtype, backend, find_own, how, keeps_bos=True)
-                for kind, file, find_own in zip(classes, _PACKED, finders, strict=True)
+                load_packed([kind], path / file, dtype, backend, own, how, map=map, keeps_bos=True)
+                for kind, file, own in zip(classes, _PACKED, finders, strict=True)
             ]
             projection = _packed_projection(path, parts[0].config, parts[1].config)
         else:
@@ -94,10 +104,8 @@ def load_encoder_decoder(
             notes += opened.notes
             with opened.encoder.loading(), opened.decoder.loading():
                 parts = [
-                    load_checkpoint(
-                        [kind], checkpoint, dtype, backend, find_own, progress, how, keeps_bos=True
-                    )
-                    for kind, checkpoint, find_own in zip(classes, opened[:2], finders, strict=True)
+                    load_checkpoint([kind], checkpoint, dtype, backend, own, progress, how, keeps_bos=True)
+                    for kind, checkpoint, own in zip(classes, opened[:2], finders, strict=True)
                 ]
                 projection = opened.projection()
     encoder, decoder = parts

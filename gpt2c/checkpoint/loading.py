@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import _engine
+from ..core.checks import check_flag
 from ..core.lm import LoadedModel
 from ..core.roles import wrong_class
 from ..core.threads import check_threads
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_arithmetic",
+    "check_map",
     "findable",
     "given_tokenizer",
     "load",
@@ -51,6 +53,7 @@ def load(
     adapter: Any = None,
     revision: str | None = None,
     subfolder: str | None = None,
+    map: bool | None = None,
     strict: bool = True,
     progress: bool = False,
     **hub: Any,
@@ -73,6 +76,7 @@ def load(
         adapter=adapter and [(findable(path), weight) for path, weight in adapter],
         revision=revision,
         subfolder=subfolder,
+        map=check_map(map),
         strict=strict,
     )
     threads = check_threads(threads)  # before the long work
@@ -86,7 +90,7 @@ def load(
             "with the adapter; save writes both into one packed file"
         )
     if path is not None:
-        return load_packed(classes, path, dtype, backend, find, how)
+        return load_packed(classes, path, dtype, backend, find, how, map=map)
 
     from .opening import open_checkpoint
 
@@ -106,6 +110,11 @@ def check_arithmetic(dtype: Any, backend: Any) -> None:
         )
     if backend not in _engine.BACKENDS:
         raise ValueError(f"backend must be 'native' or 'blas', not {backend!r}")
+
+
+def check_map(map: Any) -> bool | None:
+    """``map`` as it is, or TypeError."""
+    return None if map is None else check_flag("map", map)
 
 
 def origin_of(source: Any, hub: dict[str, Any], **how: Any) -> dict[str, Any]:
@@ -178,12 +187,13 @@ def load_packed(
     find: Callable[[Config], Tokenizer] | None,
     how: dict[str, Any],
     *,
+    map: bool | None,
     keeps_bos: bool = False,
 ) -> Model:
     """The model of a packed file; like `load_checkpoint`."""
     from ..tokenizer.load import unpack
 
-    packed = open_packed(path)
+    packed = open_packed(path, map)
     cls = _class_of(packed.config, str(path), classes)
     if dtype not in (None, packed.dtype):
         raise ValueError(
@@ -194,7 +204,8 @@ def load_packed(
         raise ValueError(f"backend is {backend!r}, but {path} is packed for backend 'native'")
     metadata = packed.metadata
     notes = [
-        f"packed file of version {metadata['version']}, mapped and used in place: {packed.dtype}",
+        f"packed file of version {metadata['version']}, "
+        f"{'mapped and used in place' if packed.guard else 'read into memory'}: {packed.dtype}",
         f"made from {metadata.get('name')}, SHA-256 of its weights "
         f"{metadata.get('source_sha256') or 'unknown'}, with numerics {metadata.get('numerics')}",
     ]

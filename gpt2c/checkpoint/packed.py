@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from ..core import _engine
 from ..core.files import replacing
 from ..errors import CheckpointError, ConfigError, TokenizerError, shown
 from .bundled import located
-from .files import RegularFile, parse_object, reading
+from .files import RegularFile, parse_object
+from .mapping import bytes_of
 from .names import expected
 from .packed_config import check_keys, config_from_header, config_values
 from .safetensors import read_header_and_metadata, write_tensors
@@ -208,7 +208,8 @@ class Packed:
     vocabulary: dict[str, Any] | None
     metadata: dict[str, str]
     tensors: dict[str, TensorInfo]
-    _bytes: np.ndarray  # the mapped file
+    _bytes: np.ndarray  # the whole file
+    guard: Callable[[], None] | None  # see `mapping.bytes_of`
 
     def weights(self, *, isa: str | None = None, threads: int = 1) -> _engine.Weights:
         """The weights, used in place."""
@@ -223,7 +224,13 @@ class Packed:
 
         with _naming_damage(self.path):  # panels of another size
             return _engine.Weights(
-                self.config, read, panels=panels, dtype=self.dtype, isa=isa, threads=threads
+                self.config,
+                read,
+                panels=panels,
+                guard=self.guard,
+                dtype=self.dtype,
+                isa=isa,
+                threads=threads,
             )
 
     def _array(self, name: str) -> np.ndarray:
@@ -233,6 +240,8 @@ class Packed:
     def check(self) -> None:
         """Read the whole payload and compare its checksum. Raises CheckpointError if it differs."""
         checksum = _sha256()
+        if self.guard is not None:
+            self.guard()
         start = min(info.offset for info in self.tensors.values())
         checksum.update(self._bytes[start:])
         with _naming_damage(self.path):
@@ -271,8 +280,8 @@ def packed_path(source: str | os.PathLike[str] | None) -> Path | None:
         return None
 
 
-def open_packed(path: Path) -> Packed:
-    """Map a packed file.
+def open_packed(path: Path, map: bool | None = None) -> Packed:
+    """Open a packed file: mapped or, with ``map=False`` or on a network file system, read into memory.
 
     Raises
     ------
@@ -281,15 +290,9 @@ def open_packed(path: Path) -> Packed:
     ConfigError
         Its configuration is invalid.
     """
-    with RegularFile(path) as file:
-        tensors, metadata = read_header_and_metadata(file)
-        with reading(path):
-            whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        if not file.is_unchanged():
-            raise CheckpointError(
-                f"{path} was changed while opening it: load it again when the program that writes it has "
-                "finished"
-            )
+    file = RegularFile(path)
+    tensors, metadata = read_header_and_metadata(file)
+    whole, guard = bytes_of(file, map)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file, but not a packed one: gpt2c convert makes those"
@@ -309,7 +312,9 @@ def open_packed(path: Path) -> Packed:
         if VOCABULARY in tensors:
             info = tensors[VOCABULARY]
             vocabulary = _parse_vocabulary(whole[info.offset : info.offset + info.nbytes].tobytes())
-    return Packed(path, config, metadata["dtype"], generation_config, vocabulary, metadata, tensors, whole)
+    return Packed(
+        path, config, metadata["dtype"], generation_config, vocabulary, metadata, tensors, whole, guard
+    )
 
 
 def _check_metadata(metadata: Mapping[str, str], header: bytes) -> None:

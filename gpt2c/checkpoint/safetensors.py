@@ -17,13 +17,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import CheckpointError, shown
-from .files import MAX_JSON, RegularFile, parse_object
+from .files import RegularFile, parse_object
 from .tensors import ITEMSIZE, TensorInfo
 
 __all__ = ["check_begin", "header_bytes", "read_header", "read_header_and_metadata", "write_tensors"]
 
 # Declared bytes of one tensor; far above any file, far below an overflow.
 _MAX_BYTES = 2**62
+# Maximum bytes of a header: GPT-2's have 20 to 80 kB.
+_MAX_HEADER = 2**18
+_MAX_DIMENSIONS = 64  # NumPy's
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -74,9 +77,9 @@ def _header_text(file: RegularFile) -> bytes:
             f"{path} is truncated or not a safetensors file: it announces a header of {length} bytes but has "
             f"{size} bytes in all"
         )
-    if length > MAX_JSON:
+    if length > _MAX_HEADER:
         raise CheckpointError(
-            f"{path} announces a header of {length} bytes; for a GPT-2 at most {MAX_JSON} are accepted"
+            f"{path} announces a header of {length} bytes; at most {_MAX_HEADER} are accepted"
         )
     data = file.read(length, 8)
     if len(data) != length:
@@ -151,30 +154,43 @@ def header_bytes(
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
     """One entry of the header, checked except for its position among the others."""
-    where = f"the header of {path}: tensor {shown(name)}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where} needs dtype, shape and data_offsets, but has {shown(entry)}")
+    try:
+        dtype, shape, offsets = _entry(entry)
+        nbytes = _size(dtype, shape)
+        begin, end = offsets
+        if end - begin != nbytes:
+            raise CheckpointError(
+                f"has {end - begin} bytes of data, but its shape {shown(shape)} of {dtype} takes {nbytes}"
+            )
+    except CheckpointError as error:
+        raise CheckpointError(f"the header of {path}: tensor {shown(name)} {error}") from None
+    return TensorInfo(name, dtype, tuple(shape), path, start + begin, nbytes)
+
+
+def _entry(entry: Any) -> tuple[str, list[int], list[int]]:
+    """The dtype, shape and data_offsets."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"needs dtype, shape and data_offsets, but has {shown(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
-        raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(ITEMSIZE)}")
+        raise CheckpointError(f"has the unknown dtype {shown(dtype)}; known: {', '.join(ITEMSIZE)}")
+    if isinstance(shape, list) and len(shape) > _MAX_DIMENSIONS:
+        raise CheckpointError(f"has {len(shape)} dimensions; at most {_MAX_DIMENSIONS} are accepted")
     if not _naturals(shape):
-        raise CheckpointError(
-            f"{where} has the shape {shown(shape)}; needed: a list of integers of at least 0"
-        )
+        raise CheckpointError(f"has the shape {shown(shape)}; needed: a list of integers of at least 0")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where} has the data_offsets {shown(offsets)}; needed: [begin, end]")
+        raise CheckpointError(f"has the data_offsets {shown(offsets)}; needed: [begin, end]")
+    return dtype, shape, offsets
+
+
+def _size(dtype: str, shape: list[int]) -> int:
+    """The bytes of a tensor, checked at every step as for a 64-bit product: [2**40, 2**40, 0] is refused."""
     nbytes = ITEMSIZE[dtype]
-    # Checked at every step, as for a 64-bit product: [2**40, 2**40, 0] is refused.
     for size in shape:
         nbytes *= size
         if nbytes > _MAX_BYTES:
-            raise CheckpointError(f"{where} has the shape {shown(shape)}: larger than any file")
-    begin, end = offsets
-    if end - begin != nbytes:
-        raise CheckpointError(
-            f"{where} has {end - begin} bytes of data, but its shape {shown(shape)} of {dtype} takes {nbytes}"
-        )
-    return TensorInfo(name, dtype, tuple(shape), path, start + begin, nbytes)
+            raise CheckpointError(f"has the shape {shown(shape)}: larger than any file")
+    return nbytes
 
 
 def _naturals(value: Any) -> bool:

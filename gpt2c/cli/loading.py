@@ -60,6 +60,7 @@ def _options(arguments: Namespace) -> dict[str, Any]:
         "adapter": arguments.adapter,
         "revision": arguments.revision,
         "local_files_only": arguments.offline,
+        "map": arguments.map,
         "strict": arguments.strict,
         "progress": is_terminal(sys.stderr),
     }

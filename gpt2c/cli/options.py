@@ -66,6 +66,13 @@ def model_options(
     group.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     group.add_argument("--offline", action="store_true", help="never download")
     group.add_argument(
+        "--no-map",
+        dest="map",
+        action="store_const",
+        const=False,
+        help="read a packed file into memory (it is mapped, except on network file systems)",
+    )
+    group.add_argument(
         "--no-strict",
         dest="strict",
         action="store_false",

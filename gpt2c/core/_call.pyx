@@ -42,7 +42,8 @@ cdef class Call:
                   bint bidirectional=False, deadline=None, bint encoded=False):
         if len(sequences) == 0:
             raise ValueError("no sequences given; at least one (cache, ids) is needed")
-        self.weights, self.deadline = weights, deadline
+        weights.guarded()
+        self.weights, self.deadline, self.c.batch.encoded = weights, deadline, encoded
         self.caches, self.owned, self.named, self.named_aside = [], [], {}, {}
         self.c.model, self.c.kernels = &weights.model, weights.kernels
         self.c.external_gemm = weights.backend == "blas"
@@ -50,7 +51,6 @@ cdef class Call:
         self.c.threads = 1 if self.c.external_gemm else threads_now(threads)
         bidirectional = bidirectional or weights.config.is_bert
         self.add_sequences(sequences, bidirectional)
-        self.c.batch.encoded = encoded
         if weights.config.add_cross_attention and not encoded:
             self.add_cross()
         whole = observer is not None or start is not None or bidirectional

@@ -21,12 +21,14 @@ cdef class Weights:
     cdef object read
     cdef object read_rows
     cdef object panels
+    cdef object guard
     # Keys and values of the cache dropped last, for the next one of that size: the system clears new memory first,
     # which takes a tenth of the time of a prompt.
     cdef list dropped
     cdef object __weakref__
 
     cdef acquire_memory(self, size)
+    cdef int guarded(self) except -1
     cdef int choose(self, backend, dtype, isa, threads) except -1
     cdef int shape_model(self) except -1
     cdef int reserve_arena(self) except -1

@@ -25,6 +25,7 @@ class Weights(Mapping[str, NDArray[np.float32]]):
         *,
         read_rows: Callable[[str, int, int], NDArray[np.float32]] | None = None,
         panels: Callable[[str], NDArray[np.uint8]] | None = None,
+        guard: Callable[[], None] | None = None,
         backend: str = "native",
         dtype: str = "float32",
         isa: str | None = None,

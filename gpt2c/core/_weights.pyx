@@ -58,27 +58,27 @@ cdef class Weights:
 
     A mapping of canonical names (those at the top of gpt2c/reference.py) to read-only float32 arrays of the
     checkpoint's shapes: ``weights["h.3.attn.c_attn.weight"]`` of a GPT-2 is [n_embd, 3 n_embd]. Packed weights are
-    unpacked on access, into a new array: the numbers that passes multiply with, which are the checkpoint's in float32,
-    and rounded ones in other formats. ``lm_head.weight`` exists only if the head is not tied to ``wte.weight``.
+    unpacked on access, into a new array: the numbers that passes multiply with, the checkpoint's in float32 and rounded
+    in other formats. ``lm_head.weight`` exists only if the head is not tied to ``wte.weight``.
 
     Parameters
     ----------
     config : gpt2c.config.Config
     read : callable
-        ``read(name)`` returns the tensor of that canonical name (see gpt2c.checkpoint.names) as a C-contiguous float32
-        array. It is called once per tensor; its result is released once a packed copy replaces it.
+        ``read(name)`` returns the tensor of that canonical name (see gpt2c.checkpoint.names), C-contiguous float32. It
+        is called once per tensor; its result is released once a packed copy replaces it.
     read_rows : callable, optional
-        ``read_rows(name, begin, end)`` returns some rows of the head's matrix, the largest of all, which then never
-        exists as a whole.
+        ``read_rows(name, begin, end)`` returns rows of the head's matrix, which then never exists as a whole.
     panels : callable, optional
-        ``panels(name)`` returns the weights of a dense layer as ``packed`` of another Weights of this configuration
-        and dtype holds them: uint8 [panels, bytes], C-contiguous, aligned to 64 bytes. They are used in place instead
-        of packing; ``read`` is called for the rest.
+        ``panels(name)`` returns the weights of a dense layer, to be used in place, as ``packed`` of another Weights of
+        this configuration and dtype holds them: uint8 [panels, bytes], aligned to 64 bytes. ``read`` has the rest.
+    guard : callable, optional
+        Called before each use of the weights; raises an error if their memory must not be touched.
     backend : {"native", "blas"}
         ``native``: gpt2c's own panels. ``blas``: NumPy's BLAS, without the guarantee of bit-equal results.
     dtype : {"float32", "bfloat16", "int8", "int4"}
-        The number format of the weights of dense layers (including the head and so a tied embedding); formats other
-        than float32 require ``native``. With int4 the head is int8. The rest of the model is float32.
+        The number format of dense layers and the head (so of a tied embedding); formats other than float32 require
+        ``native``. With int4 the head is int8. The rest of the model is float32.
     isa : str or None
         An instruction set in ``isas()``; None: GPT2C_ISA or the fastest.
     threads : int
@@ -87,17 +87,16 @@ cdef class Weights:
     Attributes
     ----------
     config, backend, dtype, isa : as given or chosen (a CPU without fused multiply-add hardware uses ``blas``)
-    nbytes : int
-        Bytes held.
+    nbytes : int, the bytes held
     packed : read-only mapping
-        Canonical name -> read-only array as it is held: for the head and the weights of dense layers the panels (with
-        ``native``), in the order in which a pass reads them; for everything else float32.
+        Canonical name -> read-only array as it is held: first the panels (with ``native``) of dense layers and the
+        head, in the order in which a pass reads them; then everything else, float32.
     """
 
-    def __cinit__(self, config, read, *, read_rows=None, panels=None, backend="native", dtype="float32", isa=None,
-                  threads=1):
+    def __cinit__(self, config, read, *, read_rows=None, panels=None, guard=None, backend="native", dtype="float32",
+                  isa=None, threads=1):
         self.layers = NULL
-        self.config, self.read, self.read_rows, self.panels = config, read, read_rows, panels
+        self.config, self.read, self.read_rows, self.panels, self.guard = config, read, read_rows, panels, guard
         self.owned, self.named, self.matrices, self.dropped = [], {}, {}, []
         self.choose(backend, dtype, isa, threads)
         self.shape_model()
@@ -116,8 +115,14 @@ cdef class Weights:
     def __dealloc__(self):
         PyMem_Free(self.layers)
 
+    cdef int guarded(self) except -1:
+        if self.guard is not None:
+            self.guard()
+        return 0
+
     @property
     def packed(self):
+        self.guarded()
         return MappingProxyType(self.named)
 
     # ---- making it ----
@@ -375,14 +380,14 @@ cdef class Weights:
         """
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu" or ids.ndim != 1 or ((ids < 0) | (ids >= self.config.n_vocab)).any():
-            raise ValueError(f"ids must be a list of token ids from 0 to {self.config.n_vocab - 1}, "
-                             f"not {ids.tolist()!r}")
+            raise ValueError(f"ids must be token ids from 0 to {self.config.n_vocab - 1}, not {ids.tolist()!r}")
         if self.backend == "blas":
             return self.matrices[GPT2C_HEAD, 0].T[ids]
         return self.columns(&self.model.head, ids.tolist())
 
     cdef columns(self, const gpt2c_dense *dense, which):
         """Some outputs of a dense layer: float32 [which, inputs]."""
+        self.guarded()
         found = np.empty((len(which), dense.n_in), np.float32)
         cdef float *row = <float *>memory_of(found)
         cdef ptrdiff_t n

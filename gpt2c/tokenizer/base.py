@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import mmap
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TokenizerError, shown
+from ..errors import TokenizerError, counted, shown
 
 __all__ = [
     "StreamDecoder",
     "Tokenizer",
     "check_id",
     "check_known",
+    "check_memory",
     "check_size",
     "check_text",
     "id_list",
@@ -244,6 +246,22 @@ def check_text(text: Any) -> None:
         raise TokenizerError(
             f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}: "
             "it is not Unicode; read it as UTF-8, or use text.encode('utf-8', 'replace').decode('utf-8')"
+        ) from None
+
+
+def check_memory(text: str, per_byte: int, before: int = 1 << 20) -> None:
+    """Raise MemoryError unless a library can have ``per_byte`` bytes for each of a text, besides ``before``.
+
+    The libraries are written in Rust, which ends the process where an allocation fails. The memory is
+    reserved and given back, so this is no guarantee while other threads allocate.
+    """
+    size = before + len(text) * (1 if text.isascii() else 4) * per_byte
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        raise MemoryError(
+            f"tokenizing {counted(len(text), 'character')} can take {-(-size >> 20):,} MiB, which the system "
+            "does not give: split the text, or raise the limit"
         ) from None
 
 

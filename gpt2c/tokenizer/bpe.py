@@ -11,7 +11,7 @@ from typing import Any
 import tiktoken  # here, not on first use: importing it fails once the main thread has ended
 
 from ..errors import TokenizerError
-from .base import Tokenizer, check_id, check_known, check_size, check_text, id_list, is_failure
+from .base import Tokenizer, check_id, check_known, check_memory, check_size, check_text, id_list, is_failure
 from .vocabulary import GPT2_SPLIT, AddedToken, Vocabulary
 
 __all__ = ["SEPARATOR", "BPETokenizer"]
@@ -22,8 +22,15 @@ SEPARATOR = "\u0100"
 # tiktoken's regular expressions overflow their stack on about a million spaces in a row, hence
 # _without_long_runs. White space is their \s: Unicode's White_Space, which differs from Python's.
 _LONG_RUN = 20_000
+# tiktoken gets a text in parts of about this many characters, so that it needs little memory at a time. For
+# each byte of one it takes fewer than this: 40 were measured (tiktoken 0.14), on a word of random letters.
+_PART = 1 << 16
+_PER_BYTE = 48
+# Its own vocabulary took 260 bytes for each of GPT-2's tokens.
+_PER_TOKEN = 400
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _SPACES = "".join(filter(re.compile(f"[{_WHITE}]").match, map(chr, range(0x3001))))
+_WORD_END = re.compile(f"(?<=[^{_WHITE}])(?=[{_WHITE}])")
 _LONG_RUNS = re.compile(f"(?<![{_WHITE}])[{_WHITE}]{{{_LONG_RUN},}}+")
 
 
@@ -53,6 +60,7 @@ class BPETokenizer(Tokenizer):
         self._tokens, self._ranks, self._ids = vocabulary.tokens, vocabulary.ranks, vocabulary.ids
         self.prefix, self.suffix = vocabulary.around.prefix, vocabulary.around.suffix
         self._added = {token.text: token for token in vocabulary.added}
+        self._greedy = {token.id: token for token in vocabulary.added if token.lstrip or token.rstrip}
         self._patterns = _patterns(vocabulary.added)
         self._n_ids = self.n_vocab if n_ids is None else n_ids
 
@@ -61,6 +69,7 @@ class BPETokenizer(Tokenizer):
 
     @cached_property
     def _tiktoken(self) -> Any:
+        check_memory("", 0, _PER_TOKEN * self.n_vocab)
         return tiktoken.Encoding("gpt2c", pat_str=GPT2_SPLIT, mergeable_ranks=self._ranks, special_tokens={})
 
     def encode(self, text: str, special: bool = False, *, continued: bool = False) -> list[int]:
@@ -73,7 +82,7 @@ class BPETokenizer(Tokenizer):
             if isinstance(piece, int):
                 ids.append(piece)
             else:
-                for part in _without_long_runs(piece):
+                for part in _parts(piece):
                     ids += [self._ids[rank] for rank in self._encode_ordinary(part)]
         if ids and max(ids) >= self._n_ids:
             self._check(ids)
@@ -110,10 +119,11 @@ class BPETokenizer(Tokenizer):
 
     def _pieces(self, text: str, ids: list[int], special: bool) -> list[bytes]:
         """Tokens that take in white space hold it, too."""
-        greedy = {token.id: token for token in self._vocabulary.added if token.lstrip or token.rstrip}
+        if not self._greedy:
+            return super()._pieces(text, ids, special)
         pieces, at = [], 0
         for index in ids:
-            piece, token = self.token_bytes(index), greedy.get(index)
+            piece, token = self.token_bytes(index), self._greedy.get(index)
             if token is not None and (special or not token.special):
                 rest = text.encode()[at:].decode("utf-8", "replace")
                 left = rest[: len(rest) - len(rest.lstrip(_SPACES))] if token.lstrip else ""
@@ -169,8 +179,10 @@ class BPETokenizer(Tokenizer):
 
     def _encode_ordinary(self, text: str) -> list[int]:
         """The ranks of a text's tokens."""
+        encoding = self._tiktoken
+        check_memory(text, _PER_BYTE)
         try:
-            return self._tiktoken.encode_ordinary(text)
+            return encoding.encode_ordinary(text)
         except BaseException as error:
             if not is_failure(error):
                 raise
@@ -186,6 +198,15 @@ def _patterns(added: list[AddedToken]) -> list[re.Pattern[str]]:
     groups = ([token.text for token in added if token.late == late] for late in (False, True))
     ordered = (sorted(group, key=len, reverse=True) for group in groups if group)
     return [re.compile(f"({'|'.join(map(re.escape, group))})") for group in ordered]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a text where GPT-2's rule cuts anyway: before white space that follows something else."""
+    begin = 0
+    while len(text) - begin > _PART and (end := _WORD_END.search(text, begin + _PART)):
+        yield from _without_long_runs(text[begin : end.start()])
+        begin = end.start()
+    yield from _without_long_runs(text[begin:])
 
 
 def _without_long_runs(text: str) -> Iterator[str]:
