@@ -89,7 +89,7 @@ def read(path: Path) -> Run:
     if not path.stem.startswith(day.isoformat()):
         raise ValueError(f"{path.name}: the title says {title[1]}; the name must begin with {day}")
     first, *others = tables_of(text)
-    head = dict(first.rows)
+    head = {row[0]: row[-1] for row in first.rows}
     if tuple(head) != HEAD:
         raise ValueError(f"{path.name}: the first table must have the rows {', '.join(HEAD)}")
     if not all(table.command for table in others):
