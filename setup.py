@@ -11,7 +11,7 @@ the length of the table. If only the names differ, the extension lacks a symbol 
 
 Environment: CC chooses the compiler; GPT2C_NO_OPENMP=1 builds without OpenMP, with the pool of src/team.c
 alone; GPT2C_WERROR=1 makes warnings in the C core errors; GPT2C_EMULATE_TILES=1 builds "amx" with
-src/tiles_emulated.h, for tests on CPUs without tiles.
+src/tiles_emulated.h, for tests on CPUs without tiles; GPT2C_COVERAGE=1 counts the lines that run, for gcov.
 """
 
 import os
@@ -45,7 +45,8 @@ if X86:
         "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
     }
 
-FLAGS = ["-std=c11", "-g0", "-fno-lto", "-fvisibility=hidden"]
+COVERAGE = ["--coverage"] if os.environ.get("GPT2C_COVERAGE") else []
+FLAGS = ["-std=c11", "-g0", "-fno-lto", "-fvisibility=hidden", *COVERAGE]
 CYTHON_FLAGS = [*FLAGS, "-O2", "-DPy_LIMITED_API=0x030B0000"]
 CORE_FLAGS = [
     *FLAGS,
@@ -78,6 +79,7 @@ class BuildCore(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for (ext, _, _), objects in zip(jobs, pool.map(self.compile_one, jobs), strict=True):
                 ext.extra_objects += objects
+                ext.extra_link_args += COVERAGE
         super().build_extensions()
 
     def jobs(self):
@@ -95,7 +97,7 @@ class BuildCore(build_ext):
         ext, source, flags = job
         if source.endswith(".pyx"):
             with self.one_at_a_time:  # Cython is not thread-safe
-                (generated,) = cythonize([ext], build_dir=self.build_temp)
+                (generated,) = cythonize([ext], build_dir=self.build_temp, emit_linenums=bool(COVERAGE))
             (source,), ext.sources = generated.sources, []
         return self.compiler.compile(
             [source], output_dir=self.build_temp, include_dirs=["src"], extra_postargs=flags

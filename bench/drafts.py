@@ -22,6 +22,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from history import read
 
 from gpt2c import GPT2
 from gpt2c.cli.bench import random_model
@@ -49,7 +50,8 @@ def texts() -> dict[str, tuple[str, str]]:
     lines = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8").splitlines()
     words = "\n".join([line for line in lines if line.startswith("|")][:40])
     data = (ROOT / "gpt2c/data/model/SOURCES.tsv").read_text(encoding="utf-8")[:6000]
-    document = (ROOT / "bench/results/rest.json").read_text(encoding="utf-8")[:4000]
+    tables = read(ROOT / "bench/results/2026-11-25.md").tables
+    document = json.dumps([vars(table) for table in tables[2:]], indent=1)[:4000]
     return {
         "code": ("repeats", code),
         "json": ("repeats", document),
