@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers.explained import TEXT, Page, data_of, explained
+from helpers.explained import TEXT, Page, data_of
 from helpers.pages import opened, token_bytes, unharmed
 from helpers.toys import random_gpt2
 
@@ -16,24 +16,6 @@ from gpt2c.views.pages.parts import json_text
 
 FAMILY, FLAG = "👩\u200d👩\u200d👧", "🇩🇪"
 QUICK = {"max_new_tokens": 2, "num_beams": 2}
-
-
-@pytest.fixture(scope="module")
-def told(bundled):
-    return explained(bundled)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("pages")
-
-
-@pytest.fixture
-def screen(browser):
-    """The browser, which is as it was when the test has ended."""
-    yield browser
-    browser.resize(1200, 900)
-    browser.media()
 
 
 # ---- characters in several tokens
