@@ -45,7 +45,7 @@ def browser():
 
 @pytest.fixture
 def screen(browser):
-    """The browser, for a test that changes what the page is shown on: it is as it was when the test has ended."""
+    """The browser, for tests that change what a page is shown on; afterwards it is as it was."""
     yield browser
     browser.resize(1200, 900)
     browser.media()

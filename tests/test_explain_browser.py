@@ -480,9 +480,7 @@ def test_paper_shows_everything_in_light_colours(screen, files, told):
     screen.js("dispatchEvent(new Event('beforeprint')) && 0")
     assert panels(screen) == VIEWS
     assert sum(numbers(screen.js("getComputedStyle(document.body).backgroundColor"))[:3]) > 600
-    inks = screen.all(
-        "canvas", "e.getContext('2d').getImageData(0, 0, e.width, e.height).data.some(x => x)"
-    )
+    inks = screen.all("canvas", "e.getContext('2d').getImageData(0, 0, e.width, e.height).data.some(x => x)")
     assert len(inks) > 24 and all(inks)
     screen.js("dispatchEvent(new Event('afterprint')) && 0")
     assert panels(screen) == ["lens"]
