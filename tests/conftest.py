@@ -31,9 +31,9 @@ def bundled():
     return GPT2.from_pretrained(threads=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
-    """Chromium, for the tests of a file."""
+    """Chromium, for all tests."""
     from helpers.browser import Browser, chromium
 
     if chromium() is None:
@@ -41,6 +41,28 @@ def browser():
     browser = Browser()
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def screen(browser):
+    """The browser, for tests that change what a page is shown on; afterwards it is as it was."""
+    yield browser
+    browser.resize(1200, 900)
+    browser.media()
+
+
+@pytest.fixture(scope="session")
+def told(bundled):
+    """A page of `gpt2c explain`, and what it must say."""
+    from helpers.explained import explained
+
+    return explained(bundled)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A folder for pages."""
+    return tmp_path_factory.mktemp("pages")
 
 
 def pytest_addoption(parser):

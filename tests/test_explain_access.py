@@ -4,31 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from helpers.explained import HEAD, LAYER, NASTY, VIEWS, Page, explained
-from helpers.pages import axe, contrasts, opened, unharmed
+from helpers.explained import HEAD, LAYER, NASTY, VIEWS, Page
+from helpers.pages import axe, contrasts, opened, together, unharmed
 
 from gpt2c.views.pages import explain_page, fragment
 
 WIDTHS = [360, 1280]
 EMOJI = NASTY[5]
-
-
-@pytest.fixture(scope="module")
-def told(bundled):
-    return explained(bundled)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("pages")
-
-
-@pytest.fixture
-def screen(browser):
-    """The browser, which is as it was when the test has ended."""
-    yield browser
-    browser.resize(1200, 900)
-    browser.media()
 
 
 # ---- axe
@@ -40,9 +22,8 @@ def test_axe_finds_nothing(screen, files, told, width, dark):
     screen.resize(width, 800)
     screen.media(dark=dark)
     opened(screen, files, told.page)
-    for view in VIEWS:
-        screen.click(f"#tab-{view}")
-        assert axe(screen) == [], view
+    together(screen)
+    assert axe(screen) == []
     unharmed(screen)
 
 
@@ -57,9 +38,8 @@ def test_axe_finds_nothing_in_a_short_text_a_nasty_one_and_a_fragment(screen, fi
         frame.attributes["srcdoc"],
     ):
         opened(screen, files, html)
-        for view in screen.all("[role=tab]", "e.id.replace('tab-', '')"):
-            screen.click(f"#tab-{view}")
-            assert axe(screen) == [], view
+        together(screen)
+        assert axe(screen) == []
 
 
 def test_axe_finds_what_is_wrong(screen, files, told):
@@ -197,9 +177,10 @@ def test_forced_colours_leave_what_is_seen_by_colour(screen, files, told, dark):
             assert colours and ground not in colours, selector
         found = contrasts(screen)
         assert len(found) > 20 and min(found)[0] >= 4.5, view
-        assert axe(screen) == [], view
     tabs = screen.all("[role=tab]", "getComputedStyle(e).outlineStyle")
     assert tabs == ["none"] * (len(VIEWS) - 1) + ["solid"]
+    together(screen)
+    assert axe(screen) == []
     unharmed(screen)
 
 
@@ -233,13 +214,16 @@ def test_what_has_the_focus_is_never_under_something_else(screen, files, told, v
             assert screen.js(HIDDEN) is None, key
 
 
+STICKY = ".guide, .walk-bar, .readout, .details"
+
+
 def test_everything_sticky_stands_still_where_little_is_seen(screen, files, told):
     """As when a page of 1,280 by 1,024 is enlarged four times (WCAG 1.4.10)."""
     screen.resize(320, 256)
     opened(screen, files, told.page)
     for view in VIEWS:
         screen.js(f"document.querySelector('#tab-{view}').click()")
-        assert set(screen.all(".tabs, .readout, .details", "getComputedStyle(e).position")) == {"static"}
+        assert set(screen.all(STICKY, "getComputedStyle(e).position")) == {"static"}
 
 
 SMALL = """

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page, explained
+from helpers.explained import HEAD, LAYER, NASTY, TEXT, VIEWS, Page
 from helpers.pages import contrasts, opened, token_bytes, unharmed
 from helpers.toys import random_gpt2
 
@@ -17,16 +17,6 @@ HIDDEN = f"{MINUS}\N{INFINITY}"
 PERCENT = rf"[\d.e{MINUS}]+%"
 NUMBER = r"-?[\d,]*\.?\d+(?:e-?\d+)?"
 CODE_ERROR = 27 / 65535 / 32  # of an attention weight in 16 bits
-
-
-@pytest.fixture(scope="module")
-def told(bundled):
-    return explained(bundled)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("pages")
 
 
 @pytest.fixture
@@ -467,82 +457,67 @@ OUTSIDE = """
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [320, 360, 700, 800, 1000, 1280])
-def test_fits_and_can_be_read(browser, files, told, width, dark):
+def test_fits_and_can_be_read(screen, files, told, width, dark):
     """No view is wider than the screen; text has a contrast of 4.5 (WCAG AA)."""
-    try:
-        browser.resize(width, 800)
-        browser.media(dark=dark)
-        opened(browser, files, told.page)
-        background = numbers(browser.js("getComputedStyle(document.body).backgroundColor"))
-        assert (sum(background[:3]) < 200) == dark
-        for view in VIEWS:
-            browser.click(f"#tab-{view}")
-            assert browser.js("document.documentElement.scrollWidth") <= width, view
-            assert browser.js(OUTSIDE) == [], view
-            found = contrasts(browser)
-            assert len(found) > 20 and min(found)[0] >= 4.5, view
-        unharmed(browser)
-    finally:
-        browser.resize(1200, 900)
-        browser.media()
+    screen.resize(width, 800)
+    screen.media(dark=dark)
+    opened(screen, files, told.page)
+    background = numbers(screen.js("getComputedStyle(document.body).backgroundColor"))
+    assert (sum(background[:3]) < 200) == dark
+    for view in VIEWS:
+        screen.click(f"#tab-{view}")
+        assert screen.js("document.documentElement.scrollWidth") <= width, view
+        assert screen.js(OUTSIDE) == [], view
+        found = contrasts(screen)
+        assert len(found) > 20 and min(found)[0] >= 4.5, view
+    unharmed(screen)
 
 
-def test_paper_shows_everything_in_light_colours(browser, files, told):
-    browser.media(dark=True)
-    try:
-        opened(browser, files, told.page)
-        browser.click("#tab-lens")
-        browser.js("dispatchEvent(new Event('beforeprint')) && 0")
-        assert panels(browser) == VIEWS
-        assert sum(numbers(browser.js("getComputedStyle(document.body).backgroundColor"))[:3]) > 600
-        inks = browser.all(
-            "canvas", "e.getContext('2d').getImageData(0, 0, e.width, e.height).data.some(x => x)"
-        )
-        assert len(inks) > 24 and all(inks)
-        browser.js("dispatchEvent(new Event('afterprint')) && 0")
-        assert panels(browser) == ["lens"]
-        pdf = browser.pdf()
-        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) >= len(VIEWS)
-        assert panels(browser) == ["lens"]
-        unharmed(browser)
-    finally:
-        browser.media()
+def test_paper_shows_everything_in_light_colours(screen, files, told):
+    screen.media(dark=True)
+    opened(screen, files, told.page)
+    screen.click("#tab-lens")
+    screen.js("dispatchEvent(new Event('beforeprint')) && 0")
+    assert panels(screen) == VIEWS
+    assert sum(numbers(screen.js("getComputedStyle(document.body).backgroundColor"))[:3]) > 600
+    inks = screen.all("canvas", "e.getContext('2d').getImageData(0, 0, e.width, e.height).data.some(x => x)")
+    assert len(inks) > 24 and all(inks)
+    screen.js("dispatchEvent(new Event('afterprint')) && 0")
+    assert panels(screen) == ["lens"]
+    pdf = screen.pdf()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 1  # the lens alone takes one
+    assert panels(screen) == ["lens"]
+    unharmed(screen)
 
 
-def test_reduced_motion(browser, files, told):
-    try:
-        for reduced in (False, True):
-            browser.media(reduced_motion=reduced)
-            opened(browser, files, told.page)
-            moving = browser.all("*", "getComputedStyle(e).transitionDuration !== '0s'")
-            assert any(moving) == (not reduced)
-    finally:
-        browser.media()
+def test_reduced_motion(screen, files, told):
+    for reduced in (False, True):
+        screen.media(reduced_motion=reduced)
+        opened(screen, files, told.page)
+        moving = screen.all("*", "getComputedStyle(e).transitionDuration !== '0s'")
+        assert any(moving) == (not reduced)
 
 
-def test_a_long_text_stays_usable(browser, files, bundled):
+def test_a_long_text_stays_usable(screen, files, bundled):
     ids = np.random.default_rng(1).integers(1, 4096, 200).tolist()
     _, cache = bundled.run_with_cache(ids, "*.hook_pattern")
-    opened(browser, files, explain_page(bundled, ids, layer=2, head=0))
-    try:
-        for width in (1200, 360):
-            browser.resize(width, 800)
-            for view in VIEWS:
-                browser.click(f"#tab-{view}")
-                assert panels(browser) == [view]
-                assert browser.js("document.documentElement.scrollWidth") <= width, view
-    finally:
-        browser.resize(1200, 900)
-    browser.click("#tab-scores")
-    browser.click("#panel-scores .choice label:nth-child(3)")
-    browser.focus("#matrix-weights")
+    opened(screen, files, explain_page(bundled, ids, layer=2, head=0))
+    for width in (360, 1200):
+        screen.resize(width, 800)
+        for view in VIEWS:
+            screen.click(f"#tab-{view}")
+            assert panels(screen) == [view]
+            assert screen.js("document.documentElement.scrollWidth") <= width, view
+    screen.click("#tab-scores")
+    screen.click("#panel-scores .choice label:nth-child(3)")
+    screen.focus("#matrix-weights")
     for column in range(20):
         exact = float(cache["pattern", 2][0, 199, column])
         error = max(27 / 255 / 32, exact * math.expm1(27 / 255 / 2))  # of 8 bits
-        assert rounded(browser.text("#scores-readout [data-number=weight]"), exact, error)
-        browser.press("ArrowRight")
-    assert b"".join(token_bytes(browser, ".word .token")) == b"".join(map(bundled.token_bytes, ids))
-    unharmed(browser)
+        assert rounded(screen.text("#scores-readout [data-number=weight]"), exact, error)
+        screen.press("ArrowRight")
+    assert b"".join(token_bytes(screen, ".word .token")) == b"".join(map(bundled.token_bytes, ids))
+    unharmed(screen)
 
 
 def test_one_token_and_a_full_context(browser, files, bundled):
@@ -631,14 +606,11 @@ def test_the_frame_in_a_notebook_shows_the_page_and_lets_nothing_out(bundled, br
 
 
 @pytest.mark.parametrize("text", ["The king", "The king had three daughters, and the"])
-def test_the_frame_of_a_cache_has_room_for_its_tokens(bundled, browser, files, text):
+def test_the_frame_of_a_cache_has_room_for_its_tokens(bundled, screen, files, text):
     """All tokens are seen in a narrow notebook too, above what is told of the chosen one."""
     [frame] = Page(fragment(bundled.run_with_cache(text, names_filter="pattern")[1])).elements
-    browser.resize(820, int(re.search(r"height:(\d+)px", frame.attributes["style"])[1]))
-    try:
-        opened(browser, files, frame.attributes["srcdoc"])
-        last = browser.all(".asks .side-token", "e.getBoundingClientRect().bottom")[-1]
-        assert last <= browser.all("#panel-heads .readout", "e.getBoundingClientRect().top")[0] + 1
-    finally:
-        browser.resize(1200, 900)
-    unharmed(browser)
+    screen.resize(820, int(re.search(r"height:(\d+)px", frame.attributes["style"])[1]))
+    opened(screen, files, frame.attributes["srcdoc"])
+    last = screen.all(".asks .side-token", "e.getBoundingClientRect().bottom")[-1]
+    assert last <= screen.all("#panel-heads .readout", "e.getBoundingClientRect().top")[0] + 1
+    unharmed(screen)

@@ -7,8 +7,8 @@ from importlib.resources import files
 import pytest
 from helpers.berts import loader
 from helpers.command_line import run
-from helpers.explained import TEXT, Page, explained
-from helpers.pages import axe, opened, unharmed
+from helpers.explained import TEXT, Page
+from helpers.pages import axe, opened, together, unharmed
 
 from gpt2c import EncoderDecoder, edits
 from gpt2c.views.pages import explain_page
@@ -92,11 +92,6 @@ def test_a_language_without_a_page_is_an_error():
 # ---- the page in Chinese
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("languages")
-
-
 # What is said, but for tokens, code and the reader's own text: texts, and what a screen reader is told.
 SAID = """
 [...document.querySelectorAll("body *:not(script, style, noscript)")].flatMap((e) => {
@@ -140,8 +135,8 @@ def chinese(bundled):
     return explain_page(bundled, TEXT, layer=3, head=1, seed=5, lang="zh")
 
 
-def test_no_english_is_left_in_any_view(browser, folder, chinese):
-    opened(browser, folder, chinese)
+def test_no_english_is_left_in_any_view(browser, files, chinese):
+    opened(browser, files, chinese)
     assert browser.js("document.documentElement.lang") == "zh"
     for view in views(browser):
         browser.click(f"#tab-{view}")
@@ -151,37 +146,39 @@ def test_no_english_is_left_in_any_view(browser, folder, chinese):
                 if selector != ".thumb":  # which opens another view
                     browser.press("Enter")
         assert english(browser) == set(), view
-        assert axe(browser) == [], view
     described = browser.all(".node:not(.root)", "e.ariaDescription")
     assert all(
         re.fullmatch(r"(第一个|在 .+ 之后)(\uff0c第 \d 条文本的结尾)?", text, re.S) for text in described
     )
     assert Page(chinese).text("noscript").startswith("本页的图")
+    together(browser)
+    assert axe(browser) == []
     unharmed(browser)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_no_english_is_left_in_the_page_of(browser, folder, bundled, tmp_path, kind):
-    opened(browser, folder, OTHERS[kind](bundled, loader(tmp_path)("bytes")))
+def test_no_english_is_left_in_the_page_of(browser, files, bundled, tmp_path, kind):
+    opened(browser, files, OTHERS[kind](bundled, loader(tmp_path)("bytes")))
     for view in views(browser):
         browser.click(f"#tab-{view}")
         assert english(browser) == set(), view
-        assert axe(browser) == [], view
+    together(browser)
+    assert axe(browser) == []
     unharmed(browser)
 
 
-def test_english_is_found_where_it_is_left(browser, folder, bundled):
-    opened(browser, folder, explained(bundled).page)
+def test_english_is_found_where_it_is_left(browser, files, told):
+    opened(browser, files, told.page)
     assert {"Walk", "Follow", "Map"} <= english(browser)
 
 
 NUMBERS = ("[data-number]", "td.number:not([data-number])", ".cell")
 
 
-def test_the_numbers_are_those_of_the_page_in_english(browser, folder, bundled, chinese):
+def test_the_numbers_are_those_of_the_page_in_english(browser, files, told, chinese):
     found = []
-    for page in (explained(bundled).page, chinese):
-        opened(browser, folder, page)
+    for page in (told.page, chinese):
+        opened(browser, files, page)
         for view in views(browser):
             browser.click(f"#tab-{view}")
         found.append([re.findall(r"\d[\d.,]*%?", text) for name in NUMBERS for text in browser.all(name)])
@@ -189,7 +186,7 @@ def test_the_numbers_are_those_of_the_page_in_english(browser, folder, bundled, 
 
 
 @pytest.mark.parametrize(("text", "count"), [("", "1 token"), ("The king", "2 tokeny"), (TEXT, "6 tokenów")])
-def test_a_table_can_have_a_text_for_each_plural(browser, folder, bundled, text, count):
+def test_a_table_can_have_a_text_for_each_plural(browser, files, bundled, text, count):
     """Polish has three of whole numbers; the browser knows which."""
     forms = {"one": "{0} token", "few": "{0} tokeny", "many": "{0} tokenów", "other": "{0} tokena"}
     page = bundled.explain(text, max_new_tokens=1, num_beams=1).html
@@ -199,7 +196,7 @@ def test_a_table_can_have_a_text_for_each_plural(browser, folder, bundled, text,
     ):
         assert page.count(old) == 1
         page = page.replace(old, new)
-    opened(browser, folder, page)
+    opened(browser, files, page)
     assert browser.text("#top .made").endswith(f"· {count}")
 
 

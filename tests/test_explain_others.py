@@ -24,11 +24,6 @@ def dates():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("others")
-
-
-@pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     return loader(tmp_path_factory.mktemp("berts"))("bytes")
 
@@ -149,18 +144,15 @@ def test_the_page_of_a_bert_shows_both_sides(browser, files, bert):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_pages_of_other_models_fit(browser, files, bert, dates, width):
-    try:
-        browser.resize(width, 800)
-        for page in (bert.explain(MASKED).html, dates.explain(DATE, max_new_tokens=1, num_beams=1).html):
-            opened(browser, files, page)
-            for tab in browser.all("[role=tab]", "e.id"):
-                browser.click(f"#{tab}")
-                assert browser.js("document.documentElement.scrollWidth") <= width, tab
-                assert not re.search(r"\bnull\b|undefined|NaN|\[object", browser.text("main")), tab
-    finally:
-        browser.resize(1200, 900)
-    unharmed(browser)
+def test_pages_of_other_models_fit(screen, files, bert, dates, width):
+    screen.resize(width, 800)
+    for page in (bert.explain(MASKED).html, dates.explain(DATE, max_new_tokens=1, num_beams=1).html):
+        opened(screen, files, page)
+        for tab in screen.all("[role=tab]", "e.id"):
+            screen.click(f"#{tab}")
+            assert screen.js("document.documentElement.scrollWidth") <= width, tab
+            assert not re.search(r"\bnull\b|undefined|NaN|\[object", screen.text("main")), tab
+    unharmed(screen)
 
 
 def test_a_bert_without_masks_or_without_a_head_for_them_is_explained(browser, files):

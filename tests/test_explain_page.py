@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.explained import NASTY, TEXT, Page, data_of, explained
+from helpers.explained import NASTY, TEXT, Page, data_of
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +17,6 @@ from gpt2c import GPT2, Config, __version__
 from gpt2c.cli.bench.models import random_weights
 from gpt2c.tokenizer import gpt2_tokenizer
 from gpt2c.views.pages import codes, explain_page, fragment
-
-
-@pytest.fixture(scope="module")
-def told(bundled):
-    return explained(bundled)
 
 
 def test_nothing_is_loaded_and_nothing_foreign_can_run(told):

@@ -20,11 +20,6 @@ ALPHAS = "[...e.getContext('2d').getImageData(0, 0, e.width, e.height).data].fil
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("walks")
-
-
-@pytest.fixture(scope="module")
 def animal(bundled):
     return bundled.run_with_cache(ANIMAL)[1]
 

@@ -26,6 +26,13 @@ def unharmed(browser: Browser) -> None:
     assert [url for url in browser.requests if not url.startswith(("file:", "data:", "about:"))] == []
 
 
+def together(browser: Browser) -> None:
+    """All views below each other, each opened once: what is looked for in all of them is looked for once."""
+    for tab in browser.all("[role=tab]", "e.id"):
+        browser.click(f"#{tab}")
+    browser.js("document.querySelectorAll('[role=tabpanel]').forEach((panel) => (panel.hidden = false))")
+
+
 # The bytes of a token as it is shown: letters are themselves, marks know theirs.
 BYTES = """[...e.childNodes].flatMap(node => {
   if (node.nodeType === 3) return [...new TextEncoder().encode(node.data)];

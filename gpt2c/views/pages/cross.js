@@ -43,7 +43,7 @@ function crossView(panel) {
   }
 
   fill(panel, {}, [
-    make("p", {}, t("The encoder has read the source; the decoder attends to all of it, without a mask, each time it writes a token. Queries come from what is written, keys and values from the encoder. Point at a written token, or move to it with the keyboard.")),
+    make("p", {}, t("The encoder has read the source; the decoder attends to all of it, without a mask, each time it writes a token. Queries come from what is written, keys and values from the encoder."), hint(t("Point at a written token, or move to it with the keyboard."))),
     heads < data.model.n_head ? make("p", { class: "note" }, leftOut()) : null,
     make("div", { class: "controls" }, layerList.element, headList.element),
     make("h3", {}, t("Source")), make("div", { class: "sentences" }, chips),

@@ -49,7 +49,7 @@ SCRIPTS = (
     ),
     *("lens.js", "text.js", "generation.js", "search.js", "page.js"),
 )
-STYLES = ("base.css", "page.css", "walk.css", "print.css")
+STYLES = ("base.css", "page.css", "walk.css", "narrow.css", "print.css")
 WITHOUT_SCRIPT = "This page draws its pictures with its own script, which the browser has switched off."
 TITLE_CHARACTERS = 60
 LARGEST = 2_900_000  # bytes of a page

@@ -58,7 +58,7 @@ const hint = (text) => make("span", { class: "hint" }, t(" "), text);
 // What has the focus is scrolled out from under what sticks to the edges of the window.
 document.addEventListener("focusin", ({ target }) => {
   if (!target.matches(":focus-visible")) return;
-  for (const sticky of document.querySelectorAll(".sticky, .tabs, .readout")) {
+  for (const sticky of document.querySelectorAll(".sticky, .readout")) {
     if (!sticky.offsetHeight || sticky.contains(target) || getComputedStyle(sticky).position !== "sticky") continue;
     const [cover, box] = [sticky.getBoundingClientRect(), target.getBoundingClientRect()];
     if (box.bottom <= cover.top || box.top >= cover.bottom || box.height > innerHeight / 2) continue;

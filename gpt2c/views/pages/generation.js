@@ -206,7 +206,8 @@ function generationView(panel) {
         lines, drawColumns(columns, length, at), characters, answer
       )
     );
-    picture.scrollLeft = at.x(active) - picture.clientWidth / 2;
+    // The names of the layers are seen, too, where there is room for both.
+    picture.scrollLeft = at.x(active) + 2 * cell > picture.clientWidth ? at.x(active) - picture.clientWidth / 2 : 0;
     left.textContent = hidden.lines
       ? t("Lines of less than a fiftieth of the largest weight of one token in their layer are not drawn: {0} of {1}, with {2} of all that is read.", whole(hidden.lines), whole(hidden.of), roughly(hidden.weight))
       : "";

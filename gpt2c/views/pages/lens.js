@@ -33,7 +33,7 @@ function lensView(panel) {
   const later = bert ? [] : charactersOf([tokens[0], ...asked]).map(({ from, to, text }) => ({ from: from - 1, to: to - 1, text }));
 
   // The table of some positions: all of them on a screen, as many as fit on paper.
-  const PAPER_COLUMNS = 8;
+  const PAPER_COLUMNS = 11;
   let cells = [];
   function table(from, to) {
     const positions = Array.from({ length: to - from }, (_, i) => from + i);

@@ -22,7 +22,7 @@ function masksView(panel) {
   const details = make("div", { class: "side-by-side", "aria-live": "polite" });
 
   fill(panel, {}, [
-    make("p", {}, t("A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it. Choose a place with the mouse or the keyboard.")),
+    make("p", {}, t("A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it."), hint(t("Choose a place with the mouse or the keyboard."))),
     masked.size ? null : make("p", { class: "note" }, t("This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found.")),
     group,
     details,

@@ -35,7 +35,7 @@
   const told = data.attention;
   const roughError = (x) => `${Number(x.toPrecision(1))}`;
   const precision = [
-    t("Attention weights stand in this page with {0} bits each: right to ±{1}, small ones to {2} of themselves", told.bits, roughError(attention.error), roughly(Math.expm1(attention.error / told.knee), 1)),
+    t("This page stores each attention weight in {0} bits: accurate to ±{1}, small ones to {2} of their value", told.bits, roughError(attention.error), roughly(Math.expm1(attention.error / told.knee), 1)),
     attention.score ? t("scores behind the mask to ±{0}", roughError(attention.hiddenError)) : null,
     data.walk ? t("queries, keys and values of the walk to ±{0}", roughError(numbers.error)) : null,
     t("all other numbers are the model's float32."),
@@ -43,8 +43,8 @@
   const sentences = [
     t("Made by gpt2c {0} (arithmetic {1}).", version, model.numerics),
     precision.filter(Boolean).join(t("; ")),
-    told.layers.length === model.n_layer ? null : t("Attention is told for {0} only.", layersNamed(told.layers)),
-    told.kept ? t("Of each token, only the {0} largest weights are told.", told.kept) : null,
+    told.layers.length === model.n_layer ? null : t("Attention is kept for {0} only.", layersNamed(told.layers)),
+    told.kept ? t("Of each token, only the {0} largest weights are kept.", told.kept) : null,
     t("Layers, heads and positions are counted from 0."),
   ];
   document.getElementById("foot").append(

@@ -176,13 +176,13 @@ function scoresView(panel) {
     const gap = 32;
     for (const one of figures) one.element.hidden = !usable.includes(one);
     const labels = usable.at(-1).left.offsetWidth + 2;
-    const fitting = Math.floor(((frame.clientWidth - (usable.length - 1) * gap) / usable.length - labels) / T);
+    const fitting = ((frame.clientWidth - (usable.length - 1) * gap) / usable.length - labels) / T;
     const together = usable.length === 1 || fitting >= 28;
     const shown = together || printing() ? usable : usable.filter((one) => one.name === stage);
     for (const one of figures) one.element.hidden = !shown.includes(one);
     stageChoice.hidden = together;
     const size = together ? fitting : (frame.clientWidth - labels) / T;
-    const [least, most] = printing() ? [1, onPaper()] : [T > FINE ? 3 : 14, 56];
+    const [least, most] = printing() ? [0, onPaper()] : [T > FINE ? 3 : 14, 56];
     for (const one of shown) one.redrawAt(Math.max(least, Math.min(most, printing() ? size : Math.floor(size))));
     note.replaceChildren(...notes(shown));
     tell();

@@ -24,7 +24,7 @@ function searchView(panel) {
     }
   });
 
-  // Greedy decoding can go where the search has given up.
+  // Greedy decoding can go where the search has dropped a text.
   let greedy = root;
   told.greedy.ids.forEach((id, i) => {
     let child = greedy.children.find((node) => node.id === id);
@@ -80,10 +80,10 @@ function searchView(panel) {
   function fateOf(node) {
     if (node.outside) return t("greedy decoding only: the search does not go here");
     if (node.fate === "ended") return t("the text ends here");
-    return node.lives ? t("kept: no. {0} of its step", Number(node.fate.split(" ")[1]) + 1) : t("not among the best: given up");
+    return node.lives ? t("kept: no. {0} of its step", Number(node.fate.split(" ")[1]) + 1) : t("not among the best: dropped");
   }
 
-  // The whole way to the node is lit: boxes with the same token differ by what stands before.
+  // The whole path to the node is highlighted: boxes with the same token differ by what stands before.
   function tell(node) {
     for (const one of nodes) {
       for (const element of [one.button, one.line]) element?.classList.toggle("lit", node !== root && begins(one.ids, node.ids));
@@ -168,7 +168,7 @@ function searchView(panel) {
       : t("Here greedy decoding finds a more probable text: a beam search keeps few texts and can lose the best.");
 
   panel.append(
-    make("p", {}, t("Beam search keeps the {0} most probable texts at every step. Each box is a token that was weighed; full lines lead to those that lived on, dotted ones to the best of the others. Blue is the way to the best text, orange the greedy one. A number at the end of a way is that of its text. Of the tokens given up, two are drawn for each text.", told.num_beams), hint(t("Point at a box, or move with the arrow keys, to light its way and to see what is not drawn."))),
+    make("p", {}, t("Beam search keeps the {0} most probable texts at every step. Each box is a token that was considered: solid lines lead to those that were kept, dotted lines to the best of the rest. The path to the best text is blue, the greedy path orange. A number at the end of a path is that of its text. Of the tokens that were dropped, two are drawn for each text.", told.num_beams), hint(t("Point at a box, or move with the arrow keys, to highlight its path and to see what is not drawn."))),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Texts found") }, summary),
     make("p", { class: "verdict" }, verdict),
     make("div", { class: "scroll" }, tree),

@@ -155,7 +155,7 @@ function walkView(panel) {
     products: () => para(t("A query and a key are multiplied number by number, and the products are added up: a dot product. It is large where both point the same way.")),
     attention: () => para(mixed("The query of {0} times each key, {1}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.", current(), scaling(chosen.layer) || t("not scaled")), attention.edited(chosen.layer) ? t(" ") + t("Here they were edited: the weights do not follow from the scores shown.") : ""),
     values: () => para(mixed("Each value row counts as much as its weight says: the paler, the less. Their sum is what the head brings to {0}.", current())),
-    "all-heads": () => para(t("The {0} of layer {1} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention. Choose another head here.", plural(n_head, "{0} head", "{0} heads"), chosen.layer)),
+    "all-heads": () => para(t("The {0} of layer {1} do this at once, each with projections of its own, so each can look elsewhere: multi-head attention.", plural(n_head, "{0} head", "{0} heads"), chosen.layer), hint(t("Choose another head here."))),
     "feed-forward": () => para([
       t("All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again."),
       ...(data.cross ? [t("In between comes cross-attention, which has a view of its own.")] : []),
@@ -232,7 +232,7 @@ function walkView(panel) {
   });
 
   panel.append(
-    para(t("One pass through the model, in the order in which things are computed, with the numbers of this text. Choose the layer, the head and the token here or in the map above.")),
+    para(t("One pass through the model, in the order in which things are computed, with the numbers of this text."), hint(t("Choose the layer, the head and the token here or in the map above."))),
     bar,
     list
   );
