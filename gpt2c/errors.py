@@ -87,7 +87,7 @@ class QueueFullError(GPT2CError, RuntimeError):
     >>> with model.scheduler(max_texts=1, max_waiting=2) as busy:
     ...     for _ in range(4):
     ...         request = busy.submit("Once upon a time", max_new_tokens=400, eos_token_id=[])
-    gpt2c.errors.QueueFullError: 2 requests are waiting, the maximum (max_waiting): try again later
+    gpt2c.errors.QueueFullError: 2 requests waiting, the maximum (max_waiting): try again later
     """
 
 

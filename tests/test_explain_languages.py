@@ -77,10 +77,10 @@ def test_a_translation_has_the_places_of_its_text(name):
 
 
 def test_an_unknown_language_is_an_error_that_names_those_there_are(bundled):
-    with pytest.raises(ValueError, match="lang must be one of en, zh, but got 'tlh'"):
+    with pytest.raises(ValueError, match="lang must be one of 'en', 'zh', not 'tlh'"):
         bundled.explain(TEXT, lang="tlh")
     done = run("explain", TEXT, "-o", "-", "--lang", "tlh")
-    assert done.returncode == 1 and "lang must be one of en, zh" in done.stderr and done.stdout == ""
+    assert done.returncode == 1 and "lang must be one of 'en', 'zh'" in done.stderr and done.stdout == ""
 
 
 def test_a_language_without_a_page_is_an_error():

@@ -218,10 +218,10 @@ def test_nobody_takes_all_the_room_to_wait(model):
             lambda client: scheduler.run(lambda deadline: None, client=client),
         ):
             asked = [way("many") for _ in range(3)]
-            with pytest.raises(gpt2c.QueueFullError, match="3 requests are waiting, the maximum"):
+            with pytest.raises(gpt2c.QueueFullError, match="3 requests waiting, the maximum"):
                 way("many")
             asked.append(way("one"))
-            with pytest.raises(gpt2c.QueueFullError, match="4 requests are waiting"):
+            with pytest.raises(gpt2c.QueueFullError, match="4 requests waiting"):
                 way("one")
             for request in asked:
                 request.cancel()
@@ -232,7 +232,7 @@ def test_nobody_takes_all_the_room_to_wait(model):
 def test_a_bounded_queue(model):
     with model.scheduler(max_texts=1, max_waiting=3) as scheduler:
         requests = []
-        with pytest.raises(gpt2c.QueueFullError, match="3 requests are waiting, the maximum"):
+        with pytest.raises(gpt2c.QueueFullError, match="3 requests waiting, the maximum"):
             while True:
                 requests += [scheduler.submit("The king", max_new_tokens=300, eos_token_id=[])]
         assert 3 <= len(requests) <= 4

@@ -28,18 +28,18 @@ cdef class KVCache:
     ----------
     weights : Weights
         The model it belongs to; other models refuse it. A new cache reuses the memory of a dropped one.
-    n_ctx : int or None
+    n_ctx : int, optional
         Positions it has room for, 1 to the model's n_ctx (the default). Pages are committed as positions are filled.
-    dtype : {"float32", "float16", "bfloat16"} or None
+    dtype : {"float32", "float16", "bfloat16"}, optional
         The number format of keys and values; None: the one that goes with the weights' format. float16 needs half the
         memory and rounds to nearest (beyond 65520 to infinity); so does bfloat16, with fewer digits and no such limit.
         With bfloat16, queries and attention weights are rounded, too, so that CPUs with an instruction for pairs of
         bfloat16 multiply twice as fast. Sums are float32.
-    prefix : KVCache or None
+    prefix : KVCache, optional
         A cache that this one continues: its positions are read in place instead of copied (except up to 15). While
         other caches read them it is frozen: it may be the prefix of more caches, but neither grow nor shrink. Both have
         the same ``cross``.
-    cross : KVCache or None
+    cross : KVCache, optional
         For a model with cross-attention: keys and values of the output of an encoder, from ``cross_keys``.
     of_encoder : bool
         Whether it holds keys and values of an encoder's output: then n_ctx is unlimited.
@@ -47,7 +47,7 @@ cdef class KVCache:
     Attributes
     ----------
     n_ctx : int
-    cross : KVCache or None
+    cross : KVCache, optional
     branches : int
         The number of caches that read its positions; above 0 it is frozen.
     nbytes : int
@@ -253,7 +253,7 @@ cdef class KVCache:
 
         Parameters
         ----------
-        n_ctx : int or None
+        n_ctx : int, optional
             Positions that the copy has room for, at least len(cache); None: as many as this one.
         """
         cdef KVCache copy = KVCache(self.weights, self.n_ctx if n_ctx is None else n_ctx, self.dtype, self.prefix,

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from threading import Condition
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from ..errors import ContextLengthError, QueueFullError
+from ..errors import ContextLengthError, QueueFullError, counted
 from ..generation.text import Text
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Waiting(Generic[Item]):
         """Add an item, or raise QueueFullError."""
         if len(self) >= self._most and client in self._clients:
             raise QueueFullError(
-                f"{len(self)} requests are waiting, the maximum (max_waiting): try again later"
+                f"{counted(len(self), 'request')} waiting, the maximum (max_waiting): try again later"
             )
         self._clients.setdefault(client, deque()).append(item)
 

@@ -61,7 +61,7 @@ const beside = data.beside && (() => {
     if (position < data.starts.length && tokens[0] === data.starts[0]) return [];
     const left = position ? chart("left", query, t("This model, from what stands before it")) : make("p", { class: "note" }, t("Nothing stands before the first token, so this model does not guess it."));
     return [
-      make("p", {}, mixed("What stands in the place of {0}? This model sees only what stands before it. The masked model is given a mask in its place, and sees both sides.", token(tokens[position]))),
+      make("p", {}, mixed("Which token belongs in the place of {0}? This model sees only the tokens before it. The masked model is given a mask in its place, and sees both sides.", token(tokens[position]))),
       make("div", { class: "guesses" }, make("div", {}, left), make("div", {}, chart("masked", query, t("The masked model, from both sides")))),
     ];
   }
@@ -72,7 +72,7 @@ const beside = data.beside && (() => {
     const share = (value, name) => make("b", { "data-number": name }, percent(value));
     return [
       make("h4", {}, t("Seen by a masked model")),
-      make("p", {}, t("The masked model that comes with gpt2c is a BERT with the same vocabulary. No token is hidden from another there, and it was trained to guess tokens that a mask replaces."), data.edits ? t(" ") + t("It is as it is: nothing of it is edited.") : ""),
+      make("p", {}, t("The masked model that comes with gpt2c is a BERT with the same vocabulary. No token is hidden from another there, and it was trained to guess tokens that a mask replaces."), data.edits ? t(" ") + t("The edits do not apply to it.") : ""),
       lists(changed),
       table(layer, head, query),
       make("p", { class: "note" }, mixed("{0} of its weight goes to what stands before {1}, {2} to what stands behind it.", share(before, "before"), token(tokens[shown[query]]), share(behind, "behind"))),

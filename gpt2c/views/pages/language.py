@@ -24,7 +24,7 @@ def languages() -> list[str]:
 def check_language(lang: Any) -> None:
     """Raise ValueError where a page cannot be in this language."""
     if lang not in languages():
-        raise ValueError(f"lang must be one of {', '.join(languages())}, but got {lang!r}")
+        raise ValueError(f"lang must be one of {', '.join(map(repr, languages()))}, not {lang!r}")
 
 
 def words_of(lang: str) -> dict[str, Any]:
