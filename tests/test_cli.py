@@ -406,9 +406,12 @@ def test_help_version_and_no_command():
     assert done.returncode == 2 and done.stdout == "" and "usage: gpt2c" in done.stderr
     help = run("--help")
     assert help.returncode == 0
-    for name in ("generate", "suggest", "score", "info", "serve", "bench"):
+    commands = ("generate", "suggest", "score", "classify", "embed", "fill")
+    for name in (*commands, "explain", "info", "convert", "export", "serve", "bench"):
         assert f"    {name} " in help.stdout
-        assert run(name, "--help").stdout.startswith(f"usage: gpt2c {name}")
+        of_command = run(name, "--help").stdout
+        assert of_command.startswith(f"usage: gpt2c {name}")
+        assert max(map(len, of_command.splitlines())) <= 80
 
 
 def test_the_ends_of_a_text_can_be_named(bundled):
