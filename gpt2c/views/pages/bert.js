@@ -37,7 +37,7 @@ function bertWalk({ strip, line, lines, current, para, others, logits }) {
   };
 
   const words = {
-    embedding: () => para(t("The token's row of the embedding table, {0} numbers of which the first are shown, plus the row of the place where it stands, and where the model has token types, that of its type. LayerNorm follows. From here on every token has its own row of {0} numbers: the residual stream.", whole(n_embd))),
+    embedding: () => para(t("The token's row of the embedding table, {0} numbers of which the first are shown, plus the row of its position, and where the model has token types, that of its type. LayerNorm follows. From here on every token has its own row of {0} numbers: the residual stream.", whole(n_embd))),
     attention: () => para(mixed("The query of {0} times each key, {1}, is a score. No key is masked: a token attends to both sides. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.", current(), scaling(chosen.layer) || t("not scaled")), attention.edited(chosen.layer) ? t(" ") + t("Here they were edited: the weights do not follow from the scores shown.") : ""),
     "feed-forward": () => para([
       t("All heads side by side are projected and added to the stream. Then the second half of the layer: two dense layers with a bend between them, on each token alone, added again. After each sum comes LayerNorm: the row is shifted to mean 0, divided by its standard deviation, and gets a learned gain and bias."),

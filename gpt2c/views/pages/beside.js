@@ -40,7 +40,7 @@ const beside = data.beside && (() => {
     });
     const rest = shown.reduce((left, _, key) => left - weight(query, key), 1);
     const { others, weight: left } = unshown(layer, head, query);
-    rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, t("all others, and what stands around the text")), numberCell(others ? fixed(left, 4) : "0"), barCell(others ? left : 0), numberCell(fixed(Math.max(0, rest), 4)), barCell(rest, "without")));
+    rows.push(make("tr", { class: "others" }, make("th", { scope: "row" }, t("all others, and the tokens around the text")), numberCell(others ? fixed(left, 4) : "0"), barCell(others ? left : 0), numberCell(fixed(Math.max(0, rest), 4)), barCell(rest, "without")));
     const headings = [t("key of"), t("this model, layer {0}, head {1}", layer, head), "", t("masked model, layer {0}, head {1}", seen.layer, seen.head), ""];
     return numberTable("walk-beside", t("Weights of both models"), headings, rows);
   }
@@ -48,7 +48,7 @@ const beside = data.beside && (() => {
   function chart(name, query, caption) {
     const { ids, logprobs, own } = guesses[name];
     const id = tokens[shown[query]];
-    const here = t("stands here");
+    const here = t("in the text");
     const rows = Array.from({ length: k }, (_, i) => query * k + i).map((at) => ({ id: ids[at], p: Math.exp(logprobs[at]), note: ids[at] === id ? here : "" }));
     if (!rows.some((row) => row.id === id)) rows.push({ id, p: Math.exp(own[query]), note: here });
     const found = bars(rows, caption);
@@ -59,7 +59,7 @@ const beside = data.beside && (() => {
   function guessed(query) {
     const position = shown[query];
     if (position < data.starts.length && tokens[0] === data.starts[0]) return [];
-    const left = position ? chart("left", query, t("This model, from what stands before it")) : make("p", { class: "note" }, t("Nothing stands before the first token, so this model does not guess it."));
+    const left = position ? chart("left", query, t("This model, from the tokens before it")) : make("p", { class: "note" }, t("No token comes before the first, so this model does not guess it."));
     return [
       make("p", {}, mixed("Which token belongs in the place of {0}? This model sees only the tokens before it. The masked model is given a mask in its place, and sees both sides.", token(tokens[position]))),
       make("div", { class: "guesses" }, make("div", {}, left), make("div", {}, chart("masked", query, t("The masked model, from both sides")))),
@@ -75,7 +75,7 @@ const beside = data.beside && (() => {
       make("p", {}, t("The masked model that comes with gpt2c is a BERT with the same vocabulary. No token is hidden from another there, and it was trained to guess tokens that a mask replaces."), data.edits ? t(" ") + t("The edits do not apply to it.") : ""),
       lists(changed),
       table(layer, head, query),
-      make("p", { class: "note" }, mixed("{0} of its weight goes to what stands before {1}, {2} to what stands behind it.", share(before, "before"), token(tokens[shown[query]]), share(behind, "behind"))),
+      make("p", { class: "note" }, mixed("{0} of its weight goes to tokens before {1}, {2} to tokens after it.", share(before, "before"), token(tokens[shown[query]]), share(behind, "behind"))),
       ...guessed(query),
     ];
   };

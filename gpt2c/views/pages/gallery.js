@@ -4,10 +4,10 @@ function galleryView(panel, open) {
   // Of every kind its name, what such a head does, what the score is, and what a text needs for it.
   const kinds = {
     telling: [t("Most telling"), t("Its tokens give most weight to one other token: not to themselves, to their neighbours or to the first token, where heads look in any text."), t("mean of the largest quarter of these weights"), t("a text of four tokens")],
-    previous_token: [t("Previous token"), t("Each token looks at the one before it. Such heads copy to a token what stands before it."), t("mean weight of the token before"), t("two tokens")],
+    previous_token: [t("Previous token"), t("Each token looks at the one before it: such heads pass on what the previous token was."), t("mean weight of the token before"), t("two tokens")],
     itself: [t("The token itself"), t("Each token looks at itself."), t("mean weight of the token itself"), t("two tokens")],
     first_token: [t("First token"), t("Tokens that have no use for the head leave their weight on the first token, an attention sink."), t("mean weight of the first token"), t("two tokens")],
-    duplicate_token: [t("Duplicate token"), t("A token looks at earlier places where the same token stands."), t("mean weight of all earlier occurrences"), t("a token that occurs twice")],
+    duplicate_token: [t("Duplicate token"), t("A token looks at earlier occurrences of itself."), t("mean weight of all earlier occurrences"), t("a token that occurs twice")],
     induction: [t("Induction"), t("A token looks at what followed it where it stood before, and so foresees that it follows again."), t("mean weight of the tokens that followed"), t("a token that occurs twice")],
     pronoun: [t("From a pronoun back"), t("A pronoun looks back at a word that it may mean."), t("largest weight that a pronoun gives such a word"), t("an English pronoun, with a noun before it that is not the first token")],
   };

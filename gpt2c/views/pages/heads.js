@@ -93,7 +93,7 @@ function headsView(panel) {
   fill(panel, {}, [
     make("p", {}, t("Each token on the left asks; the lines go to the tokens that answer, the thicker the more weight."), hint(t("Point at a token, or move to it with the keyboard; a click keeps it."))),
     make("div", { class: "controls" }, layers.element, group, every, one, filter),
-    filter && make("p", { class: "note" }, t("Sentence A is what stands at positions 0 to {0}, sentence B the rest. A → B are the lines from tokens of A that ask to tokens of B that answer.", second - 1)),
+    filter && make("p", { class: "note" }, t("Sentence A has positions 0 to {0}, sentence B the rest. A → B shows the lines from queries in A to keys in B.", second - 1)),
     board,
     left,
     readout,

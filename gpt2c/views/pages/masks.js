@@ -22,8 +22,8 @@ function masksView(panel) {
   const details = make("div", { class: "side-by-side", "aria-live": "polite" });
 
   fill(panel, {}, [
-    make("p", {}, t("A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what stands before it and behind it."), hint(t("Choose a place with the mouse or the keyboard."))),
-    masked.size ? null : make("p", { class: "note" }, t("This text has no mask. What stands in a place is seen by the model, so it is hardly a guess: put a mask where a word is to be found.")),
+    make("p", {}, t("A BERT sees the whole text at once: no token is hidden from another, so each place is judged by what comes before and after it."), hint(t("Choose a place with the mouse or the keyboard."))),
+    masked.size ? null : make("p", { class: "note" }, t("This text has no mask. The model sees each token that it is asked about, so these are hardly guesses: put a mask where it should find a word.")),
     group,
     details,
     ...(data.ways ? [ways()] : []),
@@ -38,9 +38,9 @@ function masksView(panel) {
     if (!told) return make("p", { class: "note" }, t("This model has no head that predicts tokens."));
     const rows = Array.from({ length: told.k }, (_, i) => {
       const id = arrays.ids[position * told.k + i];
-      return { id, p: Math.exp(arrays.logprobs[position * told.k + i]), note: id === tokens[position] ? t("stands here") : "" };
+      return { id, p: Math.exp(arrays.logprobs[position * told.k + i]), note: id === tokens[position] ? t("in the text") : "" };
     });
-    const chart = bars(rows, masked.has(position) ? t("What the mask may stand for") : t("What may stand here"));
+    const chart = bars(rows, masked.has(position) ? t("What the mask may stand for") : t("Candidates for this place"));
     chart.id = "masks-candidates";
     return chart;
   }
@@ -61,8 +61,8 @@ function masksView(panel) {
     return make(
       "table",
       { class: "plain", id: "masks-sides" },
-      make("caption", {}, t("Attention to what stands before it, to itself (grey), and to what stands behind it; mean of the heads")),
-      make("thead", {}, make("tr", {}, make("td", {}), make("th", { scope: "col" }, t("before")), make("td", {}), make("th", { scope: "col" }, t("behind")))),
+      make("caption", {}, t("Attention to tokens before it, to itself (grey), and to tokens after it; mean of the heads")),
+      make("thead", {}, make("tr", {}, make("td", {}), make("th", { scope: "col" }, t("before")), make("td", {}), make("th", { scope: "col" }, t("after")))),
       make("tbody", {}, rows)
     );
   }

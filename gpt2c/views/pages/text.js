@@ -51,16 +51,16 @@ function textView(panel) {
   function tell(position) {
     words.forEach((word, index) => word.classList.toggle("active", index === position));
     if (position === 0 || !told) {
-      details.replaceChildren(make("p", {}, mixed("{0} stands first: nothing to foresee it from.", token(tokens[position]))));
+      details.replaceChildren(make("p", {}, mixed("{0} comes first: there is nothing to predict it from.", token(tokens[position]))));
       return;
     }
     const i = position - 1;
     const rows = Array.from({ length: told.k }, (_, j) => {
       const id = arrays.ids[i * told.k + j];
-      return { id, p: Math.exp(arrays.tops[i * told.k + j]), note: id === tokens[position] ? t("stands here") : "" };
+      return { id, p: Math.exp(arrays.tops[i * told.k + j]), note: id === tokens[position] ? t("in the text") : "" };
     });
     if (!rows.some((row) => row.id === tokens[position])) {
-      rows.push({ id: tokens[position], p: Math.exp(arrays.logprobs[i]), note: t("stands here, rank {0}", whole(arrays.ranks[i])) });
+      rows.push({ id: tokens[position], p: Math.exp(arrays.logprobs[i]), note: t("in the text, rank {0}", whole(arrays.ranks[i])) });
     }
     rows.push(others(rows, n_vocab));
     details.replaceChildren(
