@@ -32,6 +32,14 @@ def bundled():
 
 
 @pytest.fixture(scope="session")
+def masked():
+    """The masked model that comes with gpt2c."""
+    from gpt2c import BERT
+
+    return BERT.from_pretrained(threads=1)
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Chromium, for all tests."""
     from helpers.browser import Browser, chromium

@@ -12,7 +12,6 @@ from helpers.pages import axe
 from test_explain_browser import CODE_ERROR, PERCENT, opened, panels, rounded, softmax, token_bytes, unharmed
 from test_explain_walk import select, strips
 
-from gpt2c import BERT
 from gpt2c.introspection.head_scores import opening
 
 TEXT = "The princess had three [MASK], and she was fair."
@@ -21,18 +20,8 @@ PAIR = ("The king had three [MASK].", "They were fair.")
 
 
 @pytest.fixture(scope="module")
-def masked():
-    return BERT.from_pretrained(threads=1)
-
-
-@pytest.fixture(scope="module")
 def cache(masked):
     return masked.run_with_cache(TEXT)[1]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("berts")
 
 
 @pytest.fixture(scope="module")

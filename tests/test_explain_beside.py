@@ -8,7 +8,6 @@ from helpers.toys import bundled_tokenizer, random_gpt2
 from test_explain_browser import opened, rounded, softmax, token_bytes, unharmed
 from test_explain_walk import select
 
-from gpt2c import BERT
 from gpt2c.introspection.head_scores import opening
 from gpt2c.views.pages import explain_page
 from gpt2c.views.pages.beside import masked_for
@@ -19,18 +18,8 @@ OPTIONS = {"max_new_tokens": 1, "num_beams": 1}
 
 
 @pytest.fixture(scope="module")
-def masked():
-    return BERT.from_pretrained(threads=1)
-
-
-@pytest.fixture(scope="module")
 def cache(bundled):
     return bundled.run_with_cache(TEXT)[1]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("beside")
 
 
 @pytest.fixture(scope="module")

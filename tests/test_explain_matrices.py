@@ -27,11 +27,6 @@ REDS = """
 """
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return tmp_path_factory.mktemp("matrices")
-
-
 def means(matrix, size=32):
     """The means of size x size equal blocks."""
     rows, columns = matrix.shape
