@@ -2,7 +2,7 @@
 
 Cython generates each of EXTENSIONS from its .pyx file. The first one also contains the C core: the CORE files
 and, for each entry of KERNELS, src/kernels_NAME.c compiled with that entry's flags. Everything else is
-compiled for the platform's baseline. There is no link-time optimisation: code for a wider instruction set
+compiled for the platform's baseline. Link-time optimisation is off: code for a wider instruction set
 could leak into what every CPU runs. One pool compiles all files, the slowest first; setuptools only links.
 
 A new instruction set needs an entry in KERNELS, a file src/kernels_NAME.c and an entry in the table of

@@ -30,7 +30,7 @@ class GPT2CError(Exception):
     ...     GPT2.from_pretrained("no/such/folder/")
     ... except gpt2c.GPT2CError as error:
     ...     print(error)
-    there is no file or directory 'no/such/folder/'
+    no file or directory is named 'no/such/folder/'
     """
 
 
@@ -40,7 +40,7 @@ class CheckpointError(GPT2CError, OSError):
     Examples
     --------
     >>> GPT2.from_pretrained("no/such/folder/")
-    gpt2c.errors.CheckpointError: there is no file or directory 'no/such/folder/'
+    gpt2c.errors.CheckpointError: no file or directory is named 'no/such/folder/'
     """
 
 

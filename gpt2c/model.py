@@ -716,7 +716,7 @@ class GPT2(Pretrained):
         edits : iterable of (str, function), default ()
             Interventions, as for :meth:`run_with_cache`; refused if they make logits infinite or NaN.
         deadline : float or Deadline, optional
-            As for :meth:`generate`; raises DeadlineError when it passes, as there is no result then.
+            As for :meth:`generate`; raises DeadlineError when it passes, since no result exists then.
         session : Session, optional
             As for :meth:`generate`.
 
@@ -856,7 +856,7 @@ class GPT2(Pretrained):
         edits : iterable of (str, function), default ()
             Interventions, as for :meth:`run_with_cache`. Every window is computed separately, with the tokens
             before the text, and edits see it as a whole: positions count from its start. Its last token is
-            the text's, or the one before it if there is no room.
+            the text's, or the one before it for lack of room.
         deadline : float or Deadline, optional
             As for :meth:`generate`; raises DeadlineError when it passes. An iterator has yielded the earlier
             results by then.
@@ -872,7 +872,7 @@ class GPT2(Pretrained):
         Raises
         ------
         ContextLengthError
-            A text is longer than the window, and there is no stride.
+            A text is longer than the window, without a stride.
         ValueError
             A text without a token to score; an invalid window, stride or mask; edits
             that make logits infinite or NaN.
@@ -972,7 +972,7 @@ class GPT2(Pretrained):
         Raises
         ------
         ContextLengthError, ValueError
-            A text is too long, or has no tokens; there is no such pooling.
+            A text is too long, or has no tokens; the pooling is unknown.
 
         Examples
         --------

@@ -117,7 +117,7 @@ typedef struct {
  * all heads, then the keys, then the values. wte is plain rows, or NULL where embedding and head are one matrix: rows
  * are then read from the panels.
  * Each part of a layer reads LayerNorm of the residual stream and is added to it. With post_norm a part reads the
- * residual stream itself, and LayerNorm of the sum replaces it, as ln_emb of the embedding does; there is no ln_f. What
+ * residual stream itself, and LayerNorm of the sum replaces it, as ln_emb of the embedding does; ln_f is missing. What
  * enters the head goes through `transform`, the activation and ln_head before, unless that has no outputs. */
 typedef struct {
     ptrdiff_t n_layer, n_head, n_kv_head, d_head, n_embd, n_inner, n_ctx, n_vocab;
@@ -319,7 +319,7 @@ void gpt2c_parallel_for(int threads, ptrdiff_t n, void (*body)(void *, ptrdiff_t
 void gpt2c_empty_phases(int threads, ptrdiff_t phases);
 /* "openmp" or "pool": what regions run in from now on. */
 const char *gpt2c_team_kind(void);
-/* Chooses the pool, or OpenMP. Returns 0, or -1 if there is no OpenMP in this build. A region for which a thread cannot
+/* Chooses the pool, or OpenMP. Returns 0, or -1 in a build without OpenMP. A region for which a thread cannot
  * be started, which would end the process in GNU OpenMP, chooses the pool by itself. */
 int gpt2c_team_choose(int use_pool);
 /* On how many threads the last region ran for which not all could be started; 0 if there was none. */

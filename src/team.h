@@ -18,7 +18,7 @@ typedef void (*team_body)(void *argument, int thread, int threads);
 void team_run(int threads, team_body body, void *argument);
 
 /* The work of a region: phases of items. Every member first claims the items of its own share, which are adjacent in
- * memory, then the rest of the others' shares. There is no barrier: a phase is over when its items are done, so a
+ * memory, then the rest of the others' shares. No barrier is needed: a phase is over when its items are done, so a
  * member that the system has suspended holds up the others only if it was in the middle of an item. */
 typedef struct {
     atomic_ptrdiff_t done;                          /* items, counted through all phases */

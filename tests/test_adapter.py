@@ -553,7 +553,7 @@ def test_files_that_are_missing(base, copy):
         logits(DATA / "attention" / FILE)
     with pytest.raises(CheckpointError, match="is not an adapter: that is a directory with"):
         logits(base, base)
-    with pytest.raises(CheckpointError, match="there is no adapter 'no/such/place'"):
+    with pytest.raises(CheckpointError, match="no adapter is named 'no/such/place'"):
         logits(base, "no/such/place")
 
 

@@ -227,13 +227,13 @@ def test_paths_that_do_not_exist(tmp_path):
         "a\0b",
         "x" * 300,
     ):
-        refused(source, r"^there is no file or directory '")
+        refused(source, r"^no file or directory is named '")
     refused(
-        Path("no-such-model"), r"^there is no file or directory 'no-such-model'$"
+        Path("no-such-model"), r"^no file or directory is named 'no-such-model'$"
     )  # a path is never a name
-    refused(tmp_path / "gpt2", r"^there is no file or directory '.*gpt2'$")
+    refused(tmp_path / "gpt2", r"^no file or directory is named '.*gpt2'$")
     write_model(tmp_path)
-    refused(tmp_path, r"^there is no directory .*/missing$", subfolder="missing")
+    refused(tmp_path, r"^the directory .*/missing does not exist$", subfolder="missing")
 
 
 def test_wrong_options(tmp_path):

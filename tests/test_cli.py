@@ -435,7 +435,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "Once", "upon"],
             1,
-            "there is no file Once: several arguments, or one with -o DIR, are names",
+            "the file Once does not exist: several arguments, or one with -o DIR, are names",
         ),
         (
             ["generate", "--temprature", "1"],
@@ -523,7 +523,7 @@ def test_the_ends_of_a_text_can_be_named(bundled):
         (
             ["generate", "x", "-o", "/"],
             1,
-            "there is no file x: several arguments, or one with -o DIR, are names",
+            "the file x does not exist: several arguments, or one with -o DIR, are names",
         ),
         (["suggest", "x", "-k", "0"], 1, "-k must be at least 1, not 0"),
         (["score", ""], 1, "the text is empty: there is nothing to score"),

@@ -361,7 +361,7 @@ def test_suggest_asks_again_and_again_where_a_terminal_can_do_no_more(terminal, 
     keyboard.type(" king\n")
     keyboard.until(re.escape((text + " king").splitlines()[-1]) + r"(.|\n)*3 +[\d.]+%.*\n(.*)> ")
     keyboard.type("4\n")  # no suggestion: the text stays
-    keyboard.until("there is no suggestion 4: 1 to 3(.|\n)*> ")
+    keyboard.until("suggestion 4 does not exist: 1 to 3(.|\n)*> ")
     keyboard.type("The\n")  # a new text
     keyboard.until(r"The(.|\n)*3 +[\d.]+%.*\n(.*)> ")
     keyboard.type("\x04")

@@ -239,7 +239,7 @@ class TestLLM:
         [
             (["-s", "You are a king"], "takes no system prompt"),
             (["-o", "temperature", "-1"], "greater than or equal to 0"),
-            (["-o", "model", "/nowhere"], "there is no file or directory '/nowhere'"),
+            (["-o", "model", "/nowhere"], "no file or directory is named '/nowhere'"),
             (["-o", "topk", "3"], "topk"),
             (["-c"], "does not support conversations"),
         ],

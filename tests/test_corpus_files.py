@@ -204,8 +204,8 @@ def test_nested_columns_of_parquet(model, tmp_path):
     for field, message in [
         ("a.b", "the column 'a.b' holds struct<c: string>"),
         ("a.n", "'a.n' holds int64"),
-        ("a.z", "there is no column 'a.z'"),
-        ("n.a", "there is no column 'n.a'"),
+        ("a.z", "no column is called 'a.z'"),
+        ("n.a", "no column is called 'n.a'"),
     ]:
         assert message in refused(tmp_path / "a.parquet", tmp_path, model, text_field=field)
 

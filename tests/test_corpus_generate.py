@@ -376,8 +376,8 @@ def test_a_seed_is_chosen_once(corpus, tmp_path):
     [
         (["a.jsonl"], 1, "continuations of files go to a directory: give it with -o DIR (for one prompt:"),
         (["a.jsonl", "-o", "b.csv"], 1, "with -o DIR; b.csv is the name of a file"),
-        (["nofile.jsonl"], 1, "there is no file nofile.jsonl; if that is a text, give it on stdin"),
-        (["The", "king"], 1, "there is no file The: several arguments, or one with -o DIR, are names"),
+        (["nofile.jsonl"], 1, "the file nofile.jsonl does not exist; if that is a text, give it on stdin"),
+        (["The", "king"], 1, "the file The does not exist: several arguments, or one with -o DIR, are names"),
         (["a.jsonl", "-o", "out", "--json"], 1, "--json is for a single text"),
         (["a.jsonl", "-o", "out", "--stats"], 1, "--stats is for a single text"),
         (["a.jsonl", "-o", "out", "--trace"], 1, "--trace is for a single text"),
@@ -400,7 +400,7 @@ def test_a_file_that_is_not_there_is_no_text_to_score(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in (["typo.jsonl"], ["typo.csv.gz", "-o", "out1"], ["typo.txt", "--json"]):
         done = run("score", *arguments)
-        assert done.returncode == 1 and f"there is no file {arguments[0]}" in done.stderr
+        assert done.returncode == 1 and f"the file {arguments[0]} does not exist" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert run("score", "I read a.txt").returncode == 0
     assert run("score", "-", stdin=b"a.txt").returncode == 0

@@ -468,7 +468,7 @@ def test_offline_from_the_cache(ask, files, endpoint, home, tmp_path):
     again = offline("owner/other", cache_dir=str(tmp_path / "cache"))
     assert again["error"] == "CheckpointError"
     assert again["message"] == (
-        "there is no file or directory 'owner/other' here, so gpt2c looked in the Hub's cache: "
+        "no file or directory here is named 'owner/other', so gpt2c looked in the Hub's cache: "
         "config.json of 'owner/other': not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set. "
         "Fetch the model on another machine (`hf download owner/other --local-dir DIRECTORY`), copy the "
         "directory here and give its path"
@@ -481,7 +481,7 @@ def test_offline_and_not_cached(ask, files):
     answer, requests = ask("owner/tiny", files, local_files_only=True)
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "there is no file or directory 'owner/tiny' here, so gpt2c looked in the Hub's cache: "
+        "no file or directory here is named 'owner/tiny', so gpt2c looked in the Hub's cache: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and local_files_only "
         "(--offline) is set. Fetch the model on another machine (`hf download owner/tiny"
     )
@@ -526,7 +526,7 @@ def test_no_connection(files, home, tmp_path):
     client.close()
     assert answer["error"] == "CheckpointError"
     assert answer["message"].startswith(
-        "there is no file or directory 'owner/tiny' here, so gpt2c looked on the Hub: "
+        "no file or directory here is named 'owner/tiny', so gpt2c looked on the Hub: "
         "config.json of 'owner/tiny': not in the Hub's cache on this machine, and the Hub cannot be reached "
         "(Conn"
     )
@@ -655,7 +655,7 @@ def test_names_that_are_paths(name):
 def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = (
-        r"^there is no file or directory 'no/such'; .* needs the package .*: pip install huggingface_hub$"
+        r"^no file or directory is named 'no/such'; .* needs the package .*: pip install huggingface_hub$"
     )
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint("no/such")

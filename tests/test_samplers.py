@@ -249,7 +249,7 @@ def test_logits_that_are_no_numbers_are_refused_as_always(bad):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"typical_p": 0.0}, "typical_p must be above 0 and at most 1 (1 is no limit), not 0"),
+        ({"typical_p": 0.0}, "typical_p must be above 0 and at most 1 (1: no limit), not 0"),
         ({"top_n_sigma": -1}, "top_n_sigma must be from 0 (no limit) to 1e6, not -1"),
         ({"xtc_probability": 1.5}, "xtc_probability must be from 0 (never) to 1 (always), not 1.5"),
         ({"xtc_threshold": 0}, "xtc_threshold must be above 0 and at most 1, not 0"),

@@ -547,7 +547,7 @@ class TestOpenAI:
     def test_errors_are_those_that_the_client_knows(self, address):
         openai = pytest.importorskip("openai")
         with openai.OpenAI(**address, max_retries=0) as client:
-            with pytest.raises(openai.NotFoundError, match="no model"):
+            with pytest.raises(openai.NotFoundError, match="unknown model"):
                 client.completions.create(**{**self.fields, "model": "gpt-4"})
             with pytest.raises(openai.BadRequestError) as caught:
                 client.completions.create(**{**self.fields, "prompt": PROMPT * 200})

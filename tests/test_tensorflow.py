@@ -159,7 +159,7 @@ def test_the_latest_is_not_clear(copy):
     path = copy()
     one, two = path / "model-1.index", path / "model-2.index"
     (path / "checkpoint").write_text('model_checkpoint_path: "model-3"\n')
-    refused(path, rf"names 'model-3', but there is no .*/model-3\.index: give the path of {one}, {two}$")
+    refused(path, rf"names 'model-3', but .*/model-3\.index does not exist: give the path of {one}, {two}$")
     (path / "checkpoint").write_bytes(b"\xff\0")
     refused(path, rf"checkpoint does not name the latest checkpoint, as .*: give the path of {one}, {two}$")
     (path / "checkpoint").unlink()

@@ -248,9 +248,9 @@ def test_what_is_no_tokenizer(tmp_path):
     cases = {
         tmp_path / "empty": r"empty has no tokenizer files; it needs one of tokenizer.json, vocab.json",
         tmp_path / "model.bin": r"model.bin is not a tokenizer file, which ends with .json, .txt, .model",
-        tmp_path / "none": r"there is no file or directory '.*none': tokenizer takes a directory",
-        "": "there is no file or directory ''",
-        "./none": "there is no file or directory './none'",
+        tmp_path / "none": r"no file or directory is named '.*none': tokenizer takes a directory",
+        "": "no file or directory is named ''",
+        "./none": "no file or directory is named './none'",
     }
     for given, message in cases.items():
         with pytest.raises(TokenizerError, match=message):

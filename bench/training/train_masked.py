@@ -159,7 +159,7 @@ def rows(sentences, bpe, rng):
 
 
 def collate(texts, rng):
-    """Return a batch: padded ids with masks; where there is no padding; which are hidden; their own ids."""
+    """Return a batch: padded ids with masks; which are not padding; which are hidden; their own ids."""
     lengths = np.array([len(t) for t in texts])
     mask = np.arange(lengths.max()) < lengths[:, None]
     ids = np.full(mask.shape, EOT)

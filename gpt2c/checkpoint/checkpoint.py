@@ -67,7 +67,7 @@ class Checkpoint:
         CheckpointError
             The file can no longer be read, or the tensor holds NaN or infinity.
         KeyError
-            There is no tensor of that name.
+            No tensor has that name.
         """
         return read_from(self.files, self.tensors[name])
 

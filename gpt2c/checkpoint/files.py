@@ -66,7 +66,7 @@ class RegularFile:
     Raises
     ------
     CheckpointError
-        There is no such file, it is not a regular file, or it cannot be read. All methods may raise this.
+        The file does not exist, is not a regular one, or cannot be read. All methods may raise this.
     """
 
     def __init__(self, path: Path) -> None:

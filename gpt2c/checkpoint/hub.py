@@ -44,7 +44,7 @@ _OF_SENTENCES = (
     "config_sentence_transformers.json",
     *(f"sentence_{family}_config.json" for family in ("bert", "roberta", "distilbert", "xlm-roberta")),
 )
-# These are needed only if there is no tokenizer.json.
+# These are needed only without a tokenizer.json.
 _OTHERS = tuple(file for file in FILES if file not in _SMALL_FILES)
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_WORD}(?:/{_WORD})?")
@@ -80,8 +80,8 @@ def fetch(
     Raises
     ------
     CheckpointError
-        There is no such model, revision or file, access is refused, or the cache lacks a file and cannot get
-        it.
+        The model, revision or file does not exist, access is refused, or the cache lacks a file and cannot
+        get it.
     ConfigError
         The model is not a GPT-2, or not one that gpt2c supports. Nothing large was fetched.
     """
@@ -129,7 +129,7 @@ def fetch_adapter(
     Raises
     ------
     CheckpointError
-        There is no such adapter, access is refused, or the cache lacks it and cannot get it.
+        The adapter does not exist, access is refused, or the cache lacks it and cannot get it.
     """
     repository = _Repository(name, None, None, cache_dir, token, local_files_only)
     return _fetch_adapter(repository, repository.files())
@@ -161,7 +161,7 @@ def fetch_tokenizer(
     Raises
     ------
     CheckpointError
-        There is no such repository or revision, it has no tokenizer files, access is refused, or the cache
+        The repository or revision does not exist or has no tokenizer files, access is refused, or the cache
         lacks them and cannot get them.
     """
     repository = _Repository(name, revision, None, cache_dir, token, local_files_only)
@@ -206,7 +206,7 @@ class _Repository:
             from huggingface_hub import errors
         except ImportError as error:
             raise CheckpointError(
-                f"there is no file or directory {name!r}; to look for it on the Hub, gpt2c needs the package "
+                f"no file or directory is named {name!r}; to look for it on the Hub, gpt2c needs the package "
                 f"huggingface_hub, which cannot be imported ({error}): pip install huggingface_hub"
             ) from error
         self.library, self.errors = huggingface_hub, errors
@@ -290,7 +290,7 @@ class _Repository:
             missing = self.not_cached("/".join((*self.folder, file)))
             if file == "config.json":  # nothing of the model is cached: perhaps a directory was meant
                 where = "in the Hub's cache" if self.asked else "on the Hub"
-                return f"there is no file or directory {name!r} here, so gpt2c looked {where}: {missing}"
+                return f"no file or directory here is named {name!r}, so gpt2c looked {where}: {missing}"
             return missing
         lost = isinstance(
             error, errors.LocalEntryNotFoundError

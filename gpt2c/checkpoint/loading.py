@@ -102,7 +102,7 @@ def load(
 
 
 def check_arithmetic(dtype: Any, backend: Any) -> None:
-    """Raise ValueError if there is no such number format or back end."""
+    """Raise ValueError for an unknown number format or back end."""
     if dtype is not None and dtype not in _engine.DTYPES:
         measured = "; gpt2c bench --recommend shows which is fastest here" if dtype == "auto" else ""
         raise ValueError(

@@ -78,7 +78,7 @@ def find_adapters(adapter: Any, **hub: Any) -> list[Found]:
         path, notes = Path(os.path.expanduser(given)), list[str]()
         if not given or not path.exists():
             if not looks_like_name(given):
-                raise CheckpointError(f"there is no adapter {given!r}: {_ALLOWED}")
+                raise CheckpointError(f"no adapter is named {given!r}: {_ALLOWED}")
             path, notes = fetch_adapter(given, **hub)
         found.append((path, given, weight, notes))
     return found

@@ -46,7 +46,7 @@ def open_checkpoint(
     ----------
     source : str or path, optional
         A directory (config.json; model.safetensors, or shards and their index), a .safetensors file with its
-        config.json in the same directory, a GGUF file, or, if there is no such path, a name on the Hugging
+        config.json in the same directory, a GGUF file, or, if the path does not exist, a name on the Hugging
         Face Hub: "gpt2", "microsoft/DialoGPT-small". Default: the small model bundled with gpt2c. A LoRA
         adapter loads the base that it names, with the adapter merged into it.
     adapter : str, path, list or mapping, optional
@@ -64,7 +64,7 @@ def open_checkpoint(
     Raises
     ------
     CheckpointError
-        There is no model, or it is damaged, incomplete or of another format.
+        The model does not exist, is damaged, incomplete or of another format.
     ConfigError
         config.json is invalid, or asks for something gpt2c does not support.
     """
@@ -93,7 +93,7 @@ def find(
             return path / (subfolder or ""), [], True
         if os.path.exists(f"{path}.index"):
             raise CheckpointError(
-                f"there is no file {path}: for a TensorFlow checkpoint give the index, {path}.index"
+                f"{path} does not exist: for a TensorFlow checkpoint give the index, {path}.index"
             )
         if isinstance(source, str) and looks_like_name(source):
             return *fetch(source, revision=revision, subfolder=subfolder, **hub), False
@@ -104,7 +104,7 @@ def find(
                 ": a weight can only be given with --adapter, -m BASE --adapter "
                 f"{given}, or in Python adapter=[({before!r}, {weight})]"
             )
-        raise CheckpointError(f"there is no file or directory {given!r}{hint}")
+        raise CheckpointError(f"no file or directory is named {given!r}{hint}")
 
 
 def _merged(
@@ -149,7 +149,7 @@ def _check_alone(path: Path, name: str) -> None:
 def _open(path: Path, name: str, notes: list[str], strict: bool) -> Checkpoint:
     """Open the weights at ``path``: a directory, or a file with config.json in the same directory."""
     if not path.exists():
-        raise CheckpointError(f"there is no directory {path}")
+        raise CheckpointError(f"the directory {path} does not exist")
     directory = path if path.is_dir() else path.parent
     generation_config: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:

@@ -114,7 +114,9 @@ def _latest(path: Path, there: list[Path]) -> Path:
     # It may be a path on another machine, where the checkpoint was also beside this file.
     index = path.with_name(re.split(r"[/\\]", named[1])[-1] + _INDEX)
     if not index.is_file():
-        raise CheckpointError(f"{path} names {shown(named[1])}, but there is no {index}: {_instead(there)}")
+        raise CheckpointError(
+            f"{path} names {shown(named[1])}, but {index} does not exist: {_instead(there)}"
+        )
     return index
 
 

@@ -29,7 +29,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     ----------
     given : str, path or object
         A directory with tokenizer files; one such file (tokenizer.json, vocab.txt, spiece.model, nanoGPT's
-        meta.pkl, a GGUF file), read with the settings beside it; if there is no such path, the name of a
+        meta.pkl, a GGUF file), read with the settings beside it; if the path does not exist, the name of a
         model on the Hugging Face hub, from which only the tokenizer is fetched; or an object, see
         `as_tokenizer`.
     config : Config
@@ -39,7 +39,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     Raises
     ------
     TokenizerError
-        There is no such tokenizer, or it cannot be read, or it is another model's.
+        The tokenizer does not exist, cannot be read, or is another model's.
     CheckpointError
         The hub does not have it.
     """
@@ -49,7 +49,7 @@ def find_tokenizer(given: Any, config: Config, **hub: Any) -> Tokenizer:
     if not os.fspath(given) or not path.exists():
         if not isinstance(given, str) or not looks_like_name(given):
             raise TokenizerError(
-                f"there is no file or directory {os.fspath(given)!r}: tokenizer takes a directory with "
+                f"no file or directory is named {os.fspath(given)!r}: tokenizer takes a directory with "
                 f"tokenizer files, one of them ({', '.join(_NAMES)}), or a name on the Hugging Face hub"
             )
         path = fetch_tokenizer(given, **hub)

@@ -375,7 +375,7 @@ def _serve(command: Command) -> None:
 def _bench_part(word: str) -> str:
     """A part to measure: argparse's ``choices`` would refuse an empty list."""
     if word not in BENCH_PARTS:
-        raise ArgumentTypeError(f"there is no part {word!r}; choose from {', '.join(BENCH_PARTS)}")
+        raise ArgumentTypeError(f"unknown part {word!r}; choose from {', '.join(BENCH_PARTS)}")
     return word
 
 

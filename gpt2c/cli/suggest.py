@@ -106,7 +106,7 @@ def _keyboard(model: GPT2, k: int, special: bool, edits: Sequence[tuple[str, Edi
             picked = suggestions[int(line) - 1]
         # A longer number may be a text, such as 1001.
         elif suggestions and line.isdecimal() and len(line) <= 3:
-            note(f"there is no suggestion {line}: 1 to {len(suggestions)}")
+            note(f"suggestion {line} does not exist: 1 to {len(suggestions)}")
             continue
         try:
             if picked:  # its token, which its text alone may not reproduce

@@ -34,7 +34,7 @@ def names_files(arguments: Namespace) -> bool:
 
         if is_input(given[0]):
             raise FileNotFoundError(
-                f"there is no file {given[0]}; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
+                f"the file {given[0]} does not exist; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
                 f"{arguments.command}"
             )
     return False

@@ -33,7 +33,7 @@ def label(text: str, token_id: int | None = None) -> str:
     return "".join("\u2423" if character == " " else visible(character) for character in text)
 
 
-# A byte that is no character by itself, as the texts of tokens have it.
+# A byte that by itself is not a character, as the texts of tokens have it.
 _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 

@@ -48,7 +48,7 @@ class LoadedModel:
         The format in which new caches keep keys and values: "float32", "float16" or "bfloat16"; None: the one
         that goes with the weights.
     no_tokenizer : str
-        Why there is no tokenizer, for the error when one is needed.
+        Why it has no tokenizer, for the error when one is needed.
     source_sha256 : function
         Computes the hash of the files the weights were read from; "" if they did not come from a file.
     origin : mapping, optional

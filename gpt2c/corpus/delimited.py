@@ -21,7 +21,7 @@ def read_csv(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
     rows = _rows(job, separator(job, options))
     place, header, _ = _header(rows)
     if header.count(options.text_field) != 1:
-        what = "two columns are called" if options.text_field in header else "there is no column"
+        what = "two columns are called" if options.text_field in header else "no column is called"
         error = missing_field(place, what, options.text_field, dict.fromkeys(header))
         hint = "; if another character separates the fields, name it with --delimiter"
         raise ValueError(f"{error}{hint}") if len(header) == 1 else error

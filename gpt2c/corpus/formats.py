@@ -48,7 +48,7 @@ def read(
     """The records of a file that belong to this shard; the whole file is read and checked.
 
     Bad ones, including those whose text fails the ``check``, are reported, unless they stop the work, and
-    kept without a text, or left out if there is no original to copy.
+    kept without a text, or left out without an original to copy.
 
     Raises
     ------

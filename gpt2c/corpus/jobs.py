@@ -70,7 +70,7 @@ def check_input(source: str) -> None:
         )
     if not os.path.exists(source):
         raise FileNotFoundError(
-            f"there is no file {source}: several arguments, or one with -o DIR, are names of files; put a "
+            f"the file {source} does not exist: several arguments, or one with -o DIR, are names of files; put a "
             "text of several words in quotes, without -o DIR"
         )
     if not os.path.isfile(source):
@@ -257,7 +257,7 @@ def perform(
     Raises
     ------
     ValueError, OSError
-        As from `survey`, or the output cannot be written. Then there is no output.
+        As from `survey`, or the output cannot be written; nothing is then written.
     """
     totals, begin = Totals(), perf_counter()
     journal = Journal(job, task.columns, settings(task, options))

@@ -64,7 +64,7 @@ def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
     for name in path:
         names = [inner.name for inner in fields] if pa.types.is_struct(fields) else []
         if names.count(name) != 1:
-            what = "two columns are called" if name in names else "there is no column"
+            what = "two columns are called" if name in names else "no column is called"
             raise missing_field(job.source, what, field, schema.names)
         fields = fields.field(name).type
     kind = fields.value_type if pa.types.is_dictionary(fields) else fields

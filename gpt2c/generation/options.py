@@ -159,14 +159,14 @@ class SamplingOptions:
 
     def _check_draw(self) -> None:
         """How a token is sampled."""
-        self._put("top_k", check_integer("top_k", self.top_k, 0, note=" (0 is no limit)"))
+        self._put("top_k", check_integer("top_k", self.top_k, 0, note=" (0: no limit)"))
         if self.seed is not None:
             note = " (2**64 - 1), or None for a fresh one"
             self._put("seed", check_integer("seed", self.seed, 0, SEEDS - 1, note=note))
         self._put_number("temperature", lambda t: t >= 0, "0 (greedy) or above, and finite")
-        self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
+        self._put_number("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1: no limit)")
         self._put_number("min_p", lambda p: 0 <= p <= 1, "from 0 (no limit) to 1")
-        self._put_number("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1 is no limit)")
+        self._put_number("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1 (1: no limit)")
         self._put_number("top_n_sigma", lambda n: 0 <= n <= 1e6, "from 0 (no limit) to 1e6")
         self._put_number("xtc_probability", lambda p: 0 <= p <= 1, "from 0 (never) to 1 (always)")
         self._put_number("xtc_threshold", lambda p: 0 < p <= 1, "above 0 and at most 1")

@@ -98,7 +98,7 @@ def read(model: LoadedModel, text: Any, name: str, options: Options) -> Reading 
     Raises
     ------
     ContextLengthError
-        It has more tokens than the model has positions, and there is no ``max_tokens``.
+        It has more tokens than the model has positions, without ``max_tokens``.
     """
     if model.config.is_bert and is_pair(text):
         return _read_pair(model, text, name, options)

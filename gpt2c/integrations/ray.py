@@ -86,7 +86,7 @@ class _Mapper(ABC):
         present = batch.column_names if is_arrow else list(batch)
         if self.text_column not in present:
             raise ValueError(
-                f"there is no column {self.text_column!r}; the columns are: {', '.join(present)}"
+                f"no column is called {self.text_column!r}; the columns are: {', '.join(present)}"
             )
         kinds = {**self.columns, **({"error": str} if self.on_error == "null" else {})}
         taken = [self.prefix + name for name in kinds if self.prefix + name in present]

@@ -149,7 +149,7 @@ def mean(
     Raises
     ------
     TypeError
-        There is no cache, or one is not an ActivationCache.
+        No cache is given, or one is not an ActivationCache.
     KeyError, ValueError
         In a pass: the value was not captured, or has no such mean.
 

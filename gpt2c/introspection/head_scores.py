@@ -65,7 +65,7 @@ def telling_weights(pattern: np.ndarray, *, causal: bool = True) -> np.ndarray:
     Returns
     -------
     np.ndarray, [n_head, T]
-        0 where there is no other key.
+        0 without another key.
     """
     T = pattern.shape[-1]
     places = np.arange(T)

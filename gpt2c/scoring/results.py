@@ -194,7 +194,7 @@ class Score(Displayed):
         for word ends: times the probability that the next token starts with white space or ends the text,
         given the word, divided by that of the same, given the text before the word (T. Pimentel and C.
         Meister, "How to Compute the Probability of a Word", 2024). So it is the probability of this word
-        among all, however many tokens they take. Where no word must end there is no divisor: at the start of
+        among all, however many tokens they take. Where no word must end, nothing is divided: at the start of
         a text, after white space, and where the scored text continues a word of its context (the first word
         is then only its scored part).
 

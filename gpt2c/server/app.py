@@ -59,6 +59,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path, headers = shown(request.url.path)[1:-1], dict(error.headers or {})
     if error.status_code == 404:
         there = ", ".join(route.path.replace(":path", "") for route in ROUTES)
-        return error_response(APIError(404, f"there is no {path}; there are: {there}", code="unknown_url"))
+        return error_response(
+            APIError(404, f"{path} does not exist; the paths are: {there}", code="unknown_url")
+        )
     message = f"{path} takes {headers.get('Allow', 'other methods')}, not {shown(request.method)[1:-1]}"
     return error_response(APIError(error.status_code, message, headers=headers))

@@ -68,7 +68,7 @@ async def model(request: Request) -> JSONResponse:
     if name not in state.model_ids:
         raise APIError(
             404,
-            f"there is no model {shown(name)}; this server has {state.model_id}",
+            f"unknown model {shown(name)}; this server has {state.model_id}",
             param="model",
             code="model_not_found",
         )

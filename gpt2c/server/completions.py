@@ -50,7 +50,7 @@ def check_model(state: State, model: str | None, *, any_kind: bool = False) -> N
     if model is not None and model not in state.model_ids:
         raise APIError(
             404,
-            f"there is no model {model!r} here; this server has {state.model_id!r}",
+            f"unknown model {model!r}; this server has {state.model_id!r}",
             param="model",
             code="model_not_found",
         )

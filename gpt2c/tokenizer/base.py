@@ -253,7 +253,7 @@ def check_memory(text: str, per_byte: int, before: int = 1 << 20) -> None:
     """Raise MemoryError unless a library can have ``per_byte`` bytes for each of a text, besides ``before``.
 
     The libraries are written in Rust, which ends the process where an allocation fails. The memory is
-    reserved and given back, so this is no guarantee while other threads allocate.
+    reserved and given back, which guarantees nothing while other threads allocate.
     """
     size = before + len(text) * (1 if text.isascii() else 4) * per_byte
     try:

@@ -47,7 +47,7 @@ class CharacterTokenizer(Tokenizer):
         except KeyError as error:
             known = "".join(character.decode() for character in self._characters)
             raise TokenizerError(
-                f"there is no token for {shown(error.args[0])}; the model knows the characters {shown(known)}"
+                f"{shown(error.args[0])} has no token; the model knows the characters {shown(known)}"
             ) from None
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -57,7 +57,7 @@ _RANK_COLOURS = ("#4c9f70", "#d9b44a", "#d9793a", "#9e3d5f")
 @singledispatch
 def plot(result: Any) -> Figure:
     """Draw a result; :meth:`gpt2c.core.display.Displayed.plot` says what is drawn of which, and how."""
-    raise TypeError(f"there is no figure of a {type(result).__name__}")
+    raise TypeError(f"a {type(result).__name__} has no figure")
 
 
 @plot.register

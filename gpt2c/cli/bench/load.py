@@ -152,7 +152,7 @@ def memory_of(pids: Sequence[int]) -> dict[str, int]:
     Raises
     ------
     OSError
-        There is no such process, or the system has no /proc/PID/smaps_rollup.
+        The process does not exist, or the system has no /proc/PID/smaps_rollup.
     """
     found = {"count": len(pids), "together": 0, "resident": 0, "private": 0}
     for pid in pids:

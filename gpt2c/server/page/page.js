@@ -7,7 +7,7 @@ const session = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => he
 
 const say = (id, text) => (byId(id).textContent = text);
 
-// What went wrong is told until the same work succeeds.
+// An error is shown until the same work succeeds.
 let failing = null;
 const failed = (work) => (error) => {
   failing = work;
@@ -89,7 +89,7 @@ async function score(signal, text) {
     rows = (await answer("/v1/score", body, signal)).data[0].tokens;
     signal.throwIfAborted();
   }
-  if (rows.length && rows.every((row) => row.start === null)) throw new Error("This tokenizer does not tell where its tokens stand.");
+  if (rows.length && rows.every((row) => row.start === null)) throw new Error("This tokenizer does not tell where its tokens are.");
   sheet.colour(text, marksOf(text, rows));
   succeeded(score);
 }

@@ -22,7 +22,7 @@ function useKey(given) {
   }
 }
 
-// Half of a surrogate pair, as some keyboards leave between two events, is no character that can be sent.
+// Half of a surrogate pair, as some keyboards leave between two events, is not a character that can be sent.
 const sendable = (text) => text.toWellFormed?.() ?? text;
 
 async function post(path, body, signal) {

@@ -1,4 +1,4 @@
-// The tokens of the text with their probabilities, and what is told of one.
+// The tokens of the text with their probabilities, and the details of one.
 
 // Where each token stands, in units of JavaScript's strings; those that share a character are one.
 function marksOf(text, rows) {

@@ -51,12 +51,12 @@ def attention(
     ----------
     cache : ActivationCache
     first : int
-        The layer that the page opens with, which is always told.
+        The layer that the page opens with, which is always kept.
     hidden : bool
         Also tell the scores behind the mask and each row's log-sum-exp, from which the visible scores follow:
         of all layers, or of the first alone, or of none, as there is room.
     without : iterable of int
-        Layers whose scores are not told, since weights do not follow from query and key there.
+        Layers whose scores are left out, since weights do not follow from query and key there.
     layers : sequence of int, optional
         Tell only of these, and the first.
     room : int

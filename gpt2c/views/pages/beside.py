@@ -101,7 +101,7 @@ def beside(
 def _start(seen: ActivationCache, row: int, end: int) -> Json:
     """The head that gives most weight from a token to one behind it, before ``end`` and no neighbour.
 
-    The most telling head where there is no such token.
+    The most telling head without such a token.
     """
     layer, head, _ = opening(seen)
     behind = [seen["pattern", i][:, row, row + 2 : end] for i in range(seen.model.config.n_layer)]

@@ -4,7 +4,7 @@ const encoder = new TextEncoder();
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const segmenter = Intl.Segmenter ? new Intl.Segmenter("en", { granularity: "grapheme" }) : null;
 
-// The bytes of a token's text, in which a byte that is no UTF-8 by itself is a lone surrogate.
+// The bytes of a token's text, in which a byte that is not UTF-8 by itself is a lone surrogate.
 function bytesOfPiece(piece) {
   return [...piece].flatMap((character) => {
     const code = character.codePointAt(0);

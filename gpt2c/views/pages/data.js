@@ -51,7 +51,7 @@ const attention = (() => {
     return weightOf[codeAt(layer, head, row, column)];
   }
 
-  // Of a long text only the largest weights of each row are told: any other is 0 here.
+  // Of a long text only the largest weights of each row are kept: any other is 0 here.
   const keys = told.kept && unpacked(told.keys);
   function largestWeights(layer, head, row, column) {
     if (!place.has(layer) || (told.causal && column > row)) return 0;
@@ -60,7 +60,7 @@ const attention = (() => {
     return 0;
   }
   const weight = told.kept ? largestWeights : allWeights;
-  // Of a row, the smallest weight that is told: any that is not is no larger.
+  // Of a row, the smallest weight that is kept: any other is at most as large.
   const least = (layer, head, row) => weightOf[codes[((place.get(layer) * heads + head) * T + row + 1) * told.kept - 1]];
 
   let score = null;

@@ -117,7 +117,7 @@ function others(rows, count) {
   return { name: t("all others"), p: Math.max(0, 1 - shown), kind: "others", note: plural(count - rows.length, "{0} token", "{0} tokens") };
 }
 
-// Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is no token. What
+// Bars of probabilities: rows of { id, p, note, kind }, with a name instead of an id where it is not a token. What
 // many tokens have together is no bar beside those of one.
 function bars(rows, caption) {
   const most = Math.max(...rows.map((row) => (row.kind === "others" ? 0 : row.p)), 1e-9);

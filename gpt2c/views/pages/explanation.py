@@ -1,7 +1,7 @@
 """The contents of a page about a text: gathered from one model, as JSON values.
 
 Arrays are packed float32 or codes (see codes.py). Token ids stand for tokens everywhere; ``pieces`` has their
-texts, in which a byte that is no UTF-8 by itself is a lone surrogate, U+DC80 for 0x80.
+texts, in which a byte that is not UTF-8 by itself is a lone surrogate, U+DC80 for 0x80.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def captured(
 
 
 def edited(model: LoadedModel, edits: Edits) -> Json:
-    """The edits as they are told, and the layers of which scores or weights of attention are edited."""
+    """The edits in words, and the layers of which scores or weights of attention are edited."""
     if not edits:
         return {}
     names = checked_edits(model, edits)
@@ -179,7 +179,7 @@ def lens(cache: ActivationCache, used: set[int]) -> Json:
 
 
 def scores(model: LoadedModel, token_ids: Sequence[int], used: set[int], edits: Edits = ()) -> Json | None:
-    """How probable every token but the first was; None where there is no other."""
+    """How probable every token but the first was; None without another."""
     if len(token_ids) < 2:
         return None
     top = min(ALTERNATIVES, model.n_text_tokens)

@@ -23,7 +23,7 @@ function bytesOf(text) {
 }
 
 // A mark in the place of what cannot be seen. In the name of a button or a cell, a space before a word is
-// nothing, as in any text; where there is no word it is named.
+// nothing, as in any text; without a word it is named.
 function mark(text, beforeWord = false) {
   const code = text.codePointAt(0);
   if (code >= 0xdc80 && code <= 0xdcff) {

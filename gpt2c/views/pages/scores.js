@@ -158,7 +158,7 @@ function scoresView(panel) {
   function notes(shown) {
     const found = [];
     if (attention.edited(chosen.layer)) {
-      found.push(t("Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are told, those below 0 as 0 and those above 1 as 1."), t(" "));
+      found.push(t("Scores or weights of this layer were edited, so the weights do not follow from query and key: they alone are shown, those below 0 as 0 and those above 1 as 1."), t(" "));
     } else if (attention.score && !hasScores()) {
       found.push(t("The text is long: this page has the scores of {0} only.", layersNamed(data.attention.scores.layers)), t(" "));
     }

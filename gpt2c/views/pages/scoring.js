@@ -109,7 +109,7 @@ function softmaxTable(layer, head, query) {
   }
   const headings = [t("key of"), t("query · key {0}", scaling(layer)), causal ? t("masked") : null, t("exp(score − largest)"), t("weight"), "", ...(causal ? [t("without a mask"), ""] : [])].filter((one) => one !== null);
   const table = numberTable("walk-softmax", causal ? t("Scores, mask and softmax") : t("Scores and softmax"), headings, rows);
-  // The exponentials are left out where there is no room.
+  // The exponentials are left out for lack of room.
   for (const row of table.querySelectorAll("tr")) row.children[causal ? 3 : 2].classList.add("spare");
   if (!causal) return [table];
   const later = shown.reduce((sum, _, key) => sum + (numbers.hidden(query, key) ? numbers.unmasked(layer, head, query, key) : 0), 0);

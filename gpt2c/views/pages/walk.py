@@ -91,7 +91,7 @@ def walk(
     used : set of int
         The tokens that are named are added.
     without : collection of int
-        Layers whose weights do not follow from query and key, and are told themselves.
+        Layers whose weights do not follow from query and key, and are kept themselves.
     room : int
         Characters. There are as many tokens as fit (4 to 16), and the queries and keys of as many layers are
         told whole, of the others the first numbers only.
@@ -189,7 +189,7 @@ def _next(cache: ActivationCache, shown: np.ndarray, used: set[int]) -> Json:
 
 
 def log_sum_exp(x: np.ndarray) -> np.ndarray:
-    """Of the last axis, as float32; minus infinity, of nothing, is told as the lowest finite number."""
+    """Of the last axis, as float32; minus infinity, of nothing, is written as the lowest finite number."""
     top = x.max(axis=-1)
     with np.errstate(divide="ignore"):
         sums = np.log(np.exp(x - np.where(np.isfinite(top), top, 0)[..., None]).sum(axis=-1))
