@@ -34,8 +34,8 @@ def names_files(arguments: Namespace) -> bool:
 
         if is_input(given[0]):
             raise FileNotFoundError(
-                f"the file {given[0]} does not exist; if that is a text, give it on stdin: echo {given[0]} | gpt2c "
-                f"{arguments.command}"
+                f"the file {given[0]} does not exist; if that is a text, give it on stdin: echo {given[0]} | "
+                f"gpt2c {arguments.command}"
             )
     return False
 

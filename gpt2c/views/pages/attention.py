@@ -44,8 +44,8 @@ def attention(
 ) -> Json:
     """The attention of the layers that were captured.
 
-    Where there is no room for all weights, only the largest ones of each token are told ("kept" of them), and
-    of as many layers as there is room for, together with a small picture of every head.
+    For lack of room, only the largest weights of each token are kept ("kept" of them), of as many layers as
+    fit, together with a small picture of every head.
 
     Parameters
     ----------
