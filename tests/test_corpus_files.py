@@ -239,7 +239,7 @@ def test_the_separator_is_not_guessed(model, tmp_path):
     assert "1: 2 fields" not in (message := refused(tmp_path / "b.csv", tmp_path, model))
     assert "b.csv:2: 2 fields, but the header has 1" in message
     (tmp_path / "c.csv").write_text("a;b;c\n1;2;3\n")
-    assert "no column 'text': choose with --text-field, such as 'a', 'b', 'c'" in refused(
+    assert "no column is called 'text': choose with --text-field, such as 'a', 'b', 'c'" in refused(
         tmp_path / "c.csv", tmp_path, model
     )
 

@@ -171,7 +171,7 @@ def test_the_latest_is_not_clear(copy):
     two.unlink()
     refused(path, "has no config.json")
     (path / "checkpoint").write_text('model_checkpoint_path: "model-3"\n')
-    refused(path, r"no .*/model-3\.index: get that file and its data$")
+    refused(path, r"but .*/model-3\.index does not exist: get that file and its data$")
 
 
 def test_paths_of_parts(copy):

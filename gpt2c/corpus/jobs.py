@@ -70,8 +70,8 @@ def check_input(source: str) -> None:
         )
     if not os.path.exists(source):
         raise FileNotFoundError(
-            f"the file {source} does not exist: several arguments, or one with -o DIR, are names of files; put "
-            "a text of several words in quotes, without -o DIR"
+            f"the file {source} does not exist: several arguments, or one with -o DIR, are names of files; "
+            "put a text of several words in quotes, without -o DIR"
         )
     if not os.path.isfile(source):
         raise ValueError(f"{source} is not a regular file, and inputs are read twice: give a file")
