@@ -339,7 +339,7 @@ def test_a_weight_in_the_wrong_place(base):
     with pytest.raises(TypeError, match=r"; put a pair into a list: adapter=\[\('a', 0\.5\)\]"):
         GPT2.from_pretrained(base, adapter=("a", 0.5))
     with pytest.raises(
-        CheckpointError, match=r"no file or directory is named '.*=0\.5'.* -m BASE --adapter .*=0\.5"
+        CheckpointError, match=r"is named .*=0\.5.* -m BASE --adapter .*=0\.5"
     ):
         GPT2.from_pretrained(f"{DATA / 'attention'}=0.5")
     with pytest.raises(CheckpointError, match=r"--adapter DIR or --adapter DIR=WEIGHT"):
