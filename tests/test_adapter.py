@@ -338,9 +338,7 @@ def test_weights_on_the_command_line(weight, base):
 def test_a_weight_in_the_wrong_place(base):
     with pytest.raises(TypeError, match=r"; put a pair into a list: adapter=\[\('a', 0\.5\)\]"):
         GPT2.from_pretrained(base, adapter=("a", 0.5))
-    with pytest.raises(
-        CheckpointError, match=r"is named .*=0\.5.* -m BASE --adapter .*=0\.5"
-    ):
+    with pytest.raises(CheckpointError, match=r"is named .*=0\.5.* -m BASE --adapter .*=0\.5"):
         GPT2.from_pretrained(f"{DATA / 'attention'}=0.5")
     with pytest.raises(CheckpointError, match=r"--adapter DIR or --adapter DIR=WEIGHT"):
         GPT2.from_pretrained(base, adapter="a,b")
