@@ -98,6 +98,16 @@ def test_the_walk_ends_with_the_logits_of_the_place(shown, masked, cache):
     assert all(map(rounded, strips(shown, "resid_last", MASK)[0], cache["normalized_resid_post", -1][MASK]))
 
 
+def test_the_first_number_of_a_query_is_a_row_times_a_column(shown, masked, cache):
+    layer, head, token = opening(cache)
+    row, weights = cache["resid_pre", layer][token].astype(float), masked.weights
+    column = weights[f"h.{layer}.attn.c_attn.weight"][:, 64 * head]
+    bars = shown.all("#step-projections .products rect", "Number(e.dataset.product)")
+    assert bars == pytest.approx(row * column, rel=1e-4, abs=1e-6) and len(bars) == 256
+    total = shown.all("#step-projections [data-made=sum]")[0]
+    assert rounded(total, (row * column).sum(), 1e-4)
+
+
 def test_the_walk_of_a_bert_says_nothing_of_a_next_token(browser, files, page):
     opened(browser, files, page)
     for view in ("walk", "lens", "heads", "gallery", "overview", "scores"):

@@ -118,6 +118,29 @@ def strips(browser, name, position):
     return found
 
 
+def test_the_first_number_of_the_query_is_a_row_times_a_column(shown, bundled, animal):
+    layer, head, _ = opening(animal)
+    select(shown, "#walk-layer", layer)
+    select(shown, "#walk-head", head)
+    select(shown, "#walk-token", IT)
+    weights = bundled.weights
+    row = animal["ln1.hook_normalized", layer][IT].astype(float) * weights[f"h.{layer}.ln_1.weight"]
+    row += weights[f"h.{layer}.ln_1.bias"]
+    column = weights[f"h.{layer}.attn.c_attn.weight"][:, 64 * head]
+    bars = shown.all("#step-projections .products rect", "Number(e.dataset.product)")
+    assert bars == pytest.approx(row * column, rel=1e-4, abs=1e-6) and len(bars) == 256
+    for name, exact in (("row", row), ("column", column), ("product", row * column)):
+        cells = shown.all(f"[data-vector=made-{name}] .cell")
+        assert all(rounded(cell, number) for cell, number in zip(cells, exact[:8], strict=True)), name
+    query = animal["q", layer][IT, head, 0]
+    bias = weights[f"h.{layer}.attn.c_attn.bias"][64 * head]
+    made = shown.all("#step-projections [data-made]")
+    assert all(map(rounded, made, (query - bias, bias, query), [1e-4] * 3))
+    select(shown, "#walk-head", (head + 1) % 4)
+    assert shown.all("#step-projections [data-made]") == []
+    assert f"Layer {layer}, head {head}, with which the page opens" in shown.text("#step-projections")
+
+
 # ---- attention
 
 
@@ -127,12 +150,12 @@ def test_a_score_is_the_sum_of_the_products_of_query_and_key(shown, animal, key)
     select(shown, "#walk-token", IT)
     select(shown, "#walk-key", key)
     products = animal["q", layer][IT, head].astype(float) * animal["k", layer][key, head]
-    bars = shown.all(".products rect", "Number(e.dataset.product)")
+    bars = shown.all("#step-products .products rect", "Number(e.dataset.product)")
     assert np.abs(bars - products).max() < 0.001 and len(bars) == 64
-    up = shown.all(".products rect", "e.classList.contains('above')")
+    up = shown.all("#step-products .products rect", "e.classList.contains('above')")
     assert [bar >= 0 for bar in bars] == up
-    heights = np.array(shown.all(".products rect", "Number(e.getAttribute('height'))"))
-    tops = np.array(shown.all(".products rect", "Number(e.getAttribute('y'))"))
+    heights = np.array(shown.all("#step-products .products rect", "Number(e.getAttribute('height'))"))
+    tops = np.array(shown.all("#step-products .products rect", "Number(e.getAttribute('y'))"))
     assert tops == pytest.approx(np.where(products < 0, 48, 48 - heights), abs=0.05)
     assert heights == pytest.approx(48 * np.abs(products) / np.abs(products).max(), abs=0.05)
     total, score = shown.all("#step-products [data-number]")
@@ -413,6 +436,6 @@ def test_multi_query_attention_shares_keys(browser, files):
     select(browser, "#walk-token", 7)
     select(browser, "#walk-key", 3)
     products = cache["q", 1][7, 1].astype(float) * cache["k", 1][3, 0]
-    bars = browser.all(".products rect", "Number(e.dataset.product)")
+    bars = browser.all("#step-products .products rect", "Number(e.dataset.product)")
     assert np.abs(bars - products).max() < 1e-3 * np.abs(products).max() + 1e-4
     unharmed(browser)

@@ -177,7 +177,7 @@ def reading(
         room=max(min(ROOM, left - WALK), PICTURES + WALK // 4),
     )
     left -= len(json_text(data["attention"]))
-    data["walk"] = walk(cache, place, used, without=without, room=left)
+    data["walk"] = walk(cache, place, used, without=without, edited=bool(edits), room=left)
     if masked:
         data["beside"] = beside(cache, masked, place.token, data["walk"]["shown"], used)
     used.update(data["ends"])

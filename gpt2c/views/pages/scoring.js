@@ -60,6 +60,30 @@ function products(layer, head, query, key, pick) {
   return [controls, ...rows, productBars(each), make("p", { class: "note" }, t("One bar for each of the {0} products: {1} above zero raise the score, {2} lower it.", d_head, positive, each.length - positive)), total];
 }
 
+// How the first number of a query is made, in the layer and head that the page opens with.
+function rowTimesColumn(layer, head, at) {
+  const { product } = data.walk;
+  if (!product) return [];
+  if (layer !== product.layer || head !== product.head) {
+    return [make("p", { class: "note" }, t("Layer {0}, head {1}, with which the page opens, also has a row times a column of its matrix here, number by number.", product.layer, product.head))];
+  }
+  const [rows, column] = [unpacked(product.rows), unpacked(product.column)];
+  const row = rows.subarray(at * column.length, (at + 1) * column.length);
+  const each = Array.from(row, (value, i) => value * column[i]);
+  const sum = each.reduce((a, b) => a + b, 0);
+  const line = (sign, name, label, values) =>
+    make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), cells(values.slice(0, 8), column.length, `made-${name}`));
+  const number = (name, value) => make("b", { "data-made": name }, fixed(value, 3));
+  return [
+    make("h4", {}, t("The first number of the query")),
+    line("", "row", bert ? t("the row") : t("the row, with gain and bias"), row),
+    line("×", "column", t("first column of the head"), column),
+    line("=", "product", t("product"), each),
+    productBars(each),
+    make("p", { class: "sum" }, mixed("The sum of all {0} products is {1}; plus the bias {2} it is the first number of the query: {3}.", whole(column.length), number("sum", sum), number("bias", product.bias), number("query", sum + product.bias))),
+  ];
+}
+
 function productBars(each) {
   const [width, half] = [10 * each.length, 48];
   const most = Math.max(...each.map(Math.abs), 1e-9);

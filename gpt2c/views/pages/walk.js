@@ -99,6 +99,7 @@ function walkView(panel) {
       line("", mixed("row of {0}", current()), strip(bert ? "resid_pre" : "normalized", chosen.layer)),
       line("×", t("three learned matrices"), learned.projections(chosen.layer, chosen.head)),
       line("=", mixed("query of {0}", current()), headStrip("q", focus)),
+      ...rowTimesColumn(chosen.layer, chosen.head, focus),
       make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("Keys and values") }, make("table", { class: "plain" }, head, make("tbody", {}, rows))),
     ];
   }

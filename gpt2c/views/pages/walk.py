@@ -79,7 +79,13 @@ def _stream(config: Config) -> dict[str, str]:
 
 
 def walk(
-    cache: ActivationCache, opening: Opening, used: set[int], *, without: Collection[int] = (), room: int
+    cache: ActivationCache,
+    opening: Opening,
+    used: set[int],
+    *,
+    without: Collection[int] = (),
+    edited: bool = False,
+    room: int,
 ) -> Json:
     """One pass through all layers and heads with numbers, for the tokens that the page shows.
 
@@ -92,9 +98,11 @@ def walk(
         The tokens that are named are added.
     without : collection of int
         Layers whose weights do not follow from query and key, and are kept themselves.
+    edited : bool
+        Whether numbers of the pass were edited: a query need not follow from its row then.
     room : int
         Characters. There are as many tokens as fit (4 to 16), and the queries and keys of as many layers are
-        told whole, of the others the first numbers only.
+        whole; the others have their first numbers only.
     """
     config = cache.model.config
     shown = _shown(cache, opening, max(FEWEST, *(n for n in range(SHOWN + 1) if _size(config, n) <= room)))
@@ -103,6 +111,7 @@ def walk(
         "shown": shown.tolist(),
         "stream": {name: packed(float32(value[shown, :WIDTH])) for name, value in _ends(cache).items()},
         "layers": layers,
+        "product": None if edited else _product(cache, opening, shown),
         **(_next(cache, shown, used) if predicts(config) else {}),
     }
     whole = len(shown) * (config.n_head + config.n_kv_head) * config.head_dim * 2 * 4 // 3
@@ -110,6 +119,22 @@ def walk(
     for i in nearest[: max(1, (room - _size(config, len(shown))) // whole)]:
         layers[i]["heads"] |= {name: stepped(cache[name, i][shown]) for name in "qk"}
     return found
+
+
+def _product(cache: ActivationCache, opening: Opening, shown: np.ndarray) -> Json:
+    """How the first number of the opening head's queries is made: a row times a column, plus a bias."""
+    model, (layer, head, _) = cache.model, opening
+    weights, at = model.weights, head * model.config.head_dim
+    rows = cache["resid_pre" if model.config.is_bert else "ln1.hook_normalized", layer][shown]
+    if not model.config.is_bert:
+        rows = rows * weights[f"h.{layer}.ln_1.weight"] + weights[f"h.{layer}.ln_1.bias"]
+    return {
+        "layer": layer,
+        "head": head,
+        "rows": packed(float32(rows)),
+        "column": packed(float32(weights[f"h.{layer}.attn.c_attn.weight"][:, at])),
+        "bias": float(weights[f"h.{layer}.attn.c_attn.bias"][at]),
+    }
 
 
 def _ends(cache: ActivationCache) -> dict[str, np.ndarray]:
@@ -128,7 +153,8 @@ def _size(config: Config, n: int) -> int:
     """About how many characters the walk takes with ``n`` tokens, and the first numbers of each vector."""
     vectors = 4 * WIDTH * len(_stream(config)) + (3 * 4 + 4 * 2 * WIDTH) * config.n_head
     candidates = 8 * CANDIDATES + 4 * len(TEMPERATURES)
-    return (n * (config.n_layer * vectors + candidates) + n * n * 4 * config.n_layer * config.n_head) * 4 // 3
+    tokens = n * (config.n_layer * vectors + candidates + 4 * config.n_embd)
+    return (tokens + n * n * 4 * config.n_layer * config.n_head) * 4 // 3
 
 
 def _shown(cache: ActivationCache, opening: Opening, n: int) -> np.ndarray:
