@@ -1,4 +1,4 @@
-"""Damaged files that every reader must refuse with an error of its own, or read as the format's library does.
+"""Damaged files that every reader must refuse with its own error, or read as the library does.
 
     python tests/long/readers.py [--cases 20000 | --minutes M] [--seed s] [--only reader …] [--first case]
 
