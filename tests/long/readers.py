@@ -6,7 +6,8 @@ Case n mutates one small valid file: bits, bytes, pieces, numbers at edges, valu
 the reader dies of a signal, takes more than 10 s, raises an error that is not one of gpt2c's, takes more than
 64 MB, or accepts what the library rejects or reads otherwise (safetensors, tokenizers, json, pyarrow; packed
 files, torch's, GGUF, TensorFlow's and CSV are not compared). Two forked workers run the cases; --first n
---cases 1 repeats case n alone, with the same --only. Prints the failures and the counts; status 1 on a failure.
+--cases 1 repeats case n alone, with the same --only. Prints the failures and the counts; status 1 on a
+failure.
 """
 
 import argparse
