@@ -195,7 +195,7 @@ class Machine(RuleBasedStateMachine):
         with self.model.scheduler(max_texts=2, slice_tokens=5) as scheduler:
             requests = [scheduler.submit(ids, max_new_tokens=3) for ids in several]
             for request, ids in zip(requests, several, strict=True):
-                same_texts(request.result(), FRESH.generate(ids, max_new_tokens=3))
+                same_texts(request.future.result(60), FRESH.generate(ids, max_new_tokens=3))
 
     @rule()
     def pickle(self):
