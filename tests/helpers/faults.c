@@ -21,13 +21,14 @@ static int sticky;          /* all later ones fail, too */
 static int number;          /* errno of a write that fails */
 static int others;          /* only in threads other than the one that armed */
 static pthread_t owner;
-static uintptr_t exempt[64][2]; /* callers whose allocations never fail: [from, to) */
+static uintptr_t exempt[64][3]; /* callers [from, to) whose allocations up to so many bytes never fail */
 static int n_exempt;
 
-void faults_exempt(uintptr_t from, uintptr_t to) {
+void faults_exempt(uintptr_t from, uintptr_t to, size_t size) {
     if (n_exempt < 64) {
         exempt[n_exempt][0] = from;
-        exempt[n_exempt++][1] = to;
+        exempt[n_exempt][1] = to;
+        exempt[n_exempt++][2] = size;
     }
 }
 
@@ -48,45 +49,52 @@ long faults_disarm(void) {
     return atomic_load(&count);
 }
 
-static int fails(int what, const void *caller) {
+static int fails(int what, const void *caller, size_t size) {
     if (atomic_load(&armed) != what || (others && pthread_equal(owner, pthread_self()))) return 0;
     for (int i = 0; i < n_exempt; i++)
-        if ((uintptr_t)caller >= exempt[i][0] && (uintptr_t)caller < exempt[i][1]) return 0;
+        if ((uintptr_t)caller >= exempt[i][0] && (uintptr_t)caller < exempt[i][1] && size <= exempt[i][2])
+            return 0;
     long k = atomic_fetch_add(&count, 1) + 1;
+    if (k == at && getenv("FAULTS_SHOW")) {
+        Dl_info found = {0};
+        if (!dladdr(caller, &found)) found.dli_fname = "?";
+        dprintf(2, "number %ld, %zu bytes, in %s (%s)\n", k, size, found.dli_fname,
+                found.dli_sname ? found.dli_sname : "a static function");
+    }
     return sticky ? k >= at : k == at;
 }
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
 
-#define ALLOCATION(failed)                                          \
-    if (fails(ALLOCATIONS, __builtin_return_address(0))) {          \
+#define ALLOCATION(size, failed)                                          \
+    if (fails(ALLOCATIONS, __builtin_return_address(0), size)) {       \
         errno = ENOMEM;                                             \
         return failed;                                              \
     }
 
 void *malloc(size_t size) {
-    ALLOCATION(NULL)
+    ALLOCATION(size, NULL)
     return __libc_malloc(size);
 }
 
 void *calloc(size_t n, size_t size) {
-    ALLOCATION(NULL)
+    ALLOCATION(n * size, NULL)
     return __libc_calloc(n, size);
 }
 
 void *realloc(void *old, size_t size) {
-    ALLOCATION(NULL)
+    ALLOCATION(size, NULL)
     return __libc_realloc(old, size);
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
-    ALLOCATION(NULL)
+    ALLOCATION(size, NULL)
     return __libc_memalign(alignment, size);
 }
 
 int posix_memalign(void **found, size_t alignment, size_t size) {
-    ALLOCATION(ENOMEM)
+    ALLOCATION(size, ENOMEM)
     *found = __libc_memalign(alignment, size);
     return *found ? 0 : ENOMEM;
 }
@@ -96,7 +104,7 @@ static int write_fails(int fd, const void *caller) {
     struct stat found;
     if (atomic_load(&armed) != WRITES || fstat(fd, &found) || !(S_ISREG(found.st_mode) || S_ISDIR(found.st_mode)))
         return 0;
-    if (!fails(WRITES, caller)) return 0;
+    if (!fails(WRITES, caller, SIZE_MAX)) return 0;
     errno = number;
     return 1;
 }

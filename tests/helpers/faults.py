@@ -26,9 +26,9 @@ def compile_library(folder: Path) -> Path:
 
 
 class Faults:
-    """The preloaded library."""
+    """The preloaded library. ``exempt``: libraries, and up to how many bytes their allocations never fail."""
 
-    def __init__(self, exempt=()):
+    def __init__(self, exempt):
         self.library = ctypes.CDLL(None)
         self.library.faults_arm.argtypes = [
             ctypes.c_int,
@@ -37,12 +37,13 @@ class Faults:
             ctypes.c_int,
             ctypes.c_int,
         ]
-        self.library.faults_exempt.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
+        self.library.faults_exempt.argtypes = [ctypes.c_size_t] * 3
         self.library.faults_disarm.restype = ctypes.c_long
         self.n = 0
         for line in Path("/proc/self/maps").read_text().splitlines():
-            if any(name in line for name in exempt):
-                self.library.faults_exempt(*(int(end, 16) for end in line.split()[0].split("-")))
+            for name, size in exempt.items():
+                if name in line:
+                    self.library.faults_exempt(*(int(end, 16) for end in line.split()[0].split("-")), size)
 
     @contextmanager
     def failing(self, what, k=NEVER, *, later_too=False, error=errno.ENOSPC, in_other_threads=False):

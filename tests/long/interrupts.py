@@ -3,8 +3,8 @@
     python tests/long/interrupts.py [--cases 100 | --minutes m] [--seed s] [--first i] [--only NAME …]
 
 In every case another process sends SIGINT while an operation of `helpers.operations` runs, on one thread
-or two; the time from the signal to the KeyboardInterrupt is the latency. Then this process forks while a thread
-of it computes: parent and child must get the bytes of an undisturbed run. In every fifth case a process made
+or two; the time from the signal to the KeyboardInterrupt is the latency. Then this process forks while one of
+its threads computes: parent and child must get the bytes of an undisturbed run. In every fifth case a process made
 by "spawn" or "forkserver" takes the model.
 
 Prints latencies (--p99 and --max set what fails), and failures with what reproduces them; status 1 if any. A
