@@ -11,10 +11,10 @@ undisturbed run.
 
 Allocations by tiktoken, tokenizers and OpenMP themselves never fail here: those end the process by design,
 and gpt2c asks for memory before it calls the first two. Nor do those of NumPy up to 64 KiB: it does not check
-some of its own buffers, for instance where an array is indexed with int32. Where Python or NumPy raise an error
-of their own (FOREIGN) instead of MemoryError, it is counted as such.
+some of its own buffers, for instance where an array is indexed with int32. Where Python or NumPy raise an
+error of their own (FOREIGN) instead of MemoryError, it is counted as such.
 
-Prints every failure with what reproduces it; status 1 if there were any. FAULTS_SHOW=1 shows who asked for the
+Prints every failure with what reproduces it; status 1 if there were any. FAULTS_SHOW=1 shows who asked for
 memory, and the errors. All cases take about ten minutes on two cores.
 """
 

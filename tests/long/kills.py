@@ -1,4 +1,4 @@
-"""kill -9 at random moments of what writes or serves: files are whole, the work done again gives the same bytes.
+"""kill -9 at random moments of what writes or serves: files are whole, and work done again gives the same.
 
     python tests/long/kills.py [--cases 20 | --minutes m] [--seed s] [--first i] [--only NAME …]
 
