@@ -42,8 +42,9 @@ WRITING = ("session_save", "save", "convert", "score_file")
 ANY = 2**63
 EXEMPT = {"tiktoken": ANY, "tokenizers": ANY, "libgomp": ANY, "/ld-linux": ANY, "/numpy/": 2**16}
 ALLOWED = (MemoryError, OSError, GPT2CError, ServerError)
-FOREIGN = (
-    r"error return without exception set|NULL without setting|can't allocate .*lock|can't start new thread"
+FOREIGN = re.compile(
+    "error return without exception|NULL without setting|"
+    "digital envelope|can't (allocate .*lock|start new thread)"
 )
 CODES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
@@ -88,7 +89,7 @@ class Child:
                 print(described(error), file=sys.stderr)
             seen = type(error).__name__
         except Exception as error:
-            if not re.search(FOREIGN, str(error)):
+            if not FOREIGN.search(str(error)):
                 return f"wrong: {described(error)}"
             seen = f"{type(error).__name__} of Python or NumPy"
         problem = self.damaged()

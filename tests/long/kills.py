@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -66,13 +67,13 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def start(arguments, **streams):
-    return subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL, **streams)
+def start(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    return subprocess.Popen(arguments, env=environment(), stdout=stdout, stderr=stderr)
 
 
 def finish(arguments):
     """Run a process to its end."""
-    with start(arguments, stdout=subprocess.DEVNULL) as process:
+    with start(arguments) as process:
         status = process.wait(PATIENCE)
     require(status == 0, f"done again: status {status}")
 
@@ -83,7 +84,7 @@ def killed(arguments, rng, seconds, folder):
     Half of the moments are drawn from all of its time, half from just after it has begun to write.
     """
     before = contents(folder)
-    with start(arguments, stdout=subprocess.DEVNULL) as process:
+    with start(arguments) as process:
         if rng.random() < 0.5:
             time.sleep(rng.random() * seconds)
         else:
@@ -175,12 +176,13 @@ class Gate:
     @contextlib.contextmanager
     def server(self, port=0):
         """A server in a process of its own: its address and process."""
-        process = start(command("serve", "--port", port, "-t", 1), stdout=subprocess.PIPE)
+        process = start(command("serve", "--port", port, "-t", 1), stderr=subprocess.PIPE)
         with process:
             try:
-                words = process.stdout.readline().decode()
-                require("http://" in words, f"the server does not start: {words!r}")
-                yield Address(int(words.split("http://")[1].split(":")[1].split("/")[0].split()[0])), process
+                words = process.stderr.readline().decode()
+                found = re.search(r"listening on http://127\.0\.0\.1:(\d+)\n", words)
+                require(found, f"the server does not start: {words}")
+                yield Address(int(found[1])), process
             finally:
                 process.kill()
 
