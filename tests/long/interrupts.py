@@ -134,7 +134,8 @@ def interrupt(stand, rng, only, ctrl_c):
 
 def fork(stand, rng, only, _):
     """A fork while a thread computes: the child asks the same model, and the thread goes on."""
-    subject, names = rng.choice(stand.subjects), [name for name in only if name not in UNFORKED]
+    names = [name for name in only if name not in UNFORKED] or ["suggest"]
+    subject = rng.choice(stand.subjects)
     under_way, asked = rng.choice(names), rng.choice(names)
     found = []
     worker = threading.Thread(target=lambda: found.append(OPERATIONS[under_way](subject)))
