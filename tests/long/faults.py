@@ -10,9 +10,9 @@ a file that was there is whole; no temporary file remains; and the operation don
 undisturbed run.
 
 Allocations by tiktoken, tokenizers, pydantic and OpenMP themselves never fail here: those end the process by
-design, and gpt2c asks for memory before it calls the first two. Nor do those of NumPy up to 64 KiB: it does not check
-some of its own buffers, for instance where an array is indexed with int32. Where Python or NumPy raise an
-error of their own (FOREIGN) instead of MemoryError, it is counted as such.
+design, and gpt2c asks for memory before it calls the first two. Nor do those of NumPy up to 64 KiB: it does
+not check some of its own buffers, for instance where an array is indexed with int32. Where Python or NumPy
+raise an error of their own (FOREIGN) instead of MemoryError, it is counted as such.
 
 Prints every failure with what reproduces it; status 1 if there were any. FAULTS_SHOW=1 shows who asked for
 memory, and the errors. All cases take about ten minutes on two cores.
@@ -41,9 +41,8 @@ from gpt2c import GPT2CError
 
 WRITING = ("session_save", "save", "convert", "score_file")
 ANY = 2**63
-EXEMPT = dict.fromkeys(("tiktoken", "tokenizers", "pydantic_core", "libgomp", "/ld-linux"), ANY) | {
-    "/numpy/": 2**16
-}
+ENDING = ("tiktoken", "tokenizers", "pydantic_core", "libgomp", "/ld-linux")
+EXEMPT = {**dict.fromkeys(ENDING, ANY), "/numpy/": 2**16}
 ALLOWED = (MemoryError, OSError, GPT2CError, ServerError)
 FOREIGN = re.compile(
     "error return without exception|NULL without setting|"

@@ -78,27 +78,32 @@ def finish(arguments):
     require(status == 0, f"done again: status {status}")
 
 
-def killed(arguments, rng, seconds, folder):
-    """Start a process and kill it at a random moment; gives whether it was killed before its end.
+def killed(process, rng, seconds, folder):
+    """Kill a process at a random moment; gives whether it was killed before its end.
 
-    Half of the moments are drawn from all of its time, half from just after it has begun to write.
+    Half of the moments are drawn from ``seconds``, half from just after it has begun to write.
     """
-    before = contents(folder)
-    with start(arguments) as process:
+    before = sizes(folder)
+    with process:
         if rng.random() < 0.5:
             time.sleep(rng.random() * seconds)
         else:
-            while process.poll() is None and contents_names(folder) == before.keys():
-                time.sleep(0.0005)
-            time.sleep(rng.random() ** 3 * 0.1)
+            while process.poll() is None and sizes(folder) == before:
+                time.sleep(0.0002)
+            time.sleep(rng.random() ** 3 * 0.02)
         process.kill()
         status = process.wait(PATIENCE)
     require(status in (0, -signal.SIGKILL), f"status {status}")
     return status != 0
 
 
-def contents_names(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+def sizes(folder):
+    """The sizes of all files in a folder, by name."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it may go away at any time
+            found[str(path.relative_to(folder))] = path.stat().st_size
+    return found
 
 
 class Gate:
@@ -141,36 +146,32 @@ class Gate:
             arguments = [folder / "model.gpt2c" if each == "FILE" else each for each in arguments]
             finish(command(*arguments, "--no-comparison"))
             old = (folder / "model.gpt2c").read_bytes()
-        was_killed = killed(self.command("convert", folder), rng, self.seconds["convert"], folder)
+        was_killed = killed(start(self.command("convert", folder)), rng, self.seconds["convert"], folder)
         found = contents(folder).get("model.gpt2c", b"")
         require(found in (old, self.whole["convert"]["model.gpt2c"]), "the packed file is damaged")
         finish(self.command("convert", folder))
-        require(contents(folder) == self.whole["convert"], f"other files: {sorted(contents_names(folder))}")
+        require(contents(folder) == self.whole["convert"], f"other files: {sorted(sizes(folder))}")
         return was_killed
 
     def score(self, rng, folder):
         kills = 0
         for _ in range(rng.randrange(1, 4)):
-            kills += killed(self.command("score", folder), rng, self.seconds["score"], folder)
+            kills += killed(start(self.command("score", folder)), rng, self.seconds["score"], folder)
             found = contents(folder).get("texts.jsonl")
             require(found in (None, self.whole["score"]["texts.jsonl"]), "a file of scores is not whole")
         finish(self.command("score", folder))
-        require(contents(folder) == self.whole["score"], f"other files: {sorted(contents_names(folder))}")
+        require(contents(folder) == self.whole["score"], f"other files: {sorted(sizes(folder))}")
         return kills
 
     def session(self, rng, folder):
         saved = folder / "saved"
-        process = start([sys.executable, "-c", SESSION, saved, *self.texts, "100000"], stdout=subprocess.PIPE)
-        with process:
-            process.stdout.read(rng.randrange(1, 20))
-            time.sleep(rng.random() * 0.02)
-            process.kill()
-            require(process.wait(PATIENCE) == -signal.SIGKILL, f"status {process.returncode}")
+        arguments = [sys.executable, "-c", SESSION, saved, *self.texts, "100000"]
+        process = start(arguments, stdout=subprocess.PIPE)
+        process.stdout.read(rng.randrange(1, 20))  # a point for every file that is complete
+        killed(process, rng, 0.05, folder)
         require(saved.read_bytes() in self.allowed, "the saved session is neither of the two")
         finish([sys.executable, "-c", SESSION, saved, *self.texts, "2"])
-        require(
-            contents(folder) == {"saved": self.allowed[0]}, f"other files: {sorted(contents_names(folder))}"
-        )
+        require(contents(folder) == {"saved": self.allowed[0]}, f"other files: {sorted(sizes(folder))}")
         return True
 
     @contextlib.contextmanager
