@@ -12,7 +12,9 @@ undisturbed run.
 Allocations by tiktoken, tokenizers, pydantic and OpenMP themselves never fail here: those end the process by
 design, and gpt2c asks for memory before it calls the first two. Nor do those of NumPy up to 64 KiB: it does
 not check some of its own buffers, for instance where an array is indexed with int32. Where Python or NumPy
-raise an error of their own (FOREIGN) instead of MemoryError, it is counted as such.
+raise an error of their own (FOREIGN) instead of MemoryError, it is counted as such. A server
+under faults may lose a later request to a thread of anyio that died for want of memory, and may end with an
+error, as its event loop does then; the gate counts both, and goes on with a new server.
 
 Prints every failure with what reproduces it; status 1 if there were any. FAULTS_SHOW=1 shows who asked for
 memory, and the errors. All cases take about ten minutes on two cores.
@@ -28,12 +30,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
+from helpers import served
 from helpers.faults import ALLOCATIONS, NEVER, WRITES, Faults, compile_library
 from helpers.operations import OPERATIONS, ServerError, Subject
 
@@ -48,6 +52,8 @@ FOREIGN = re.compile(
     "error return without exception|NULL without setting|"
     "digital envelope|can't (allocate .*lock|start new thread)"
 )
+PATIENCE = 60  # seconds; what takes longer hangs
+LOST = 3  # requests to threads that are dead, which anyio does not notice
 CODES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -60,6 +66,7 @@ class Child:
     """What the child process does: operations with faults, in the order that the parent asks for."""
 
     def __init__(self, name, folder):
+        served.TIMEOUT = 5
         self.name, self.operation = name, OPERATIONS[name]
         self.subject = Subject(folder)
         self.operation(self.subject)  # imports modules, creates files
@@ -97,13 +104,27 @@ class Child:
         problem = self.damaged()
         if problem:
             return f"wrong: after {seen}: {problem}"
-        try:
-            again = self.operation(self.subject)
-        except Exception as error:
-            if "FAULTS_SHOW" in os.environ:
-                faulthandler.dump_traceback()
-            return f"wrong: after {seen}, done again: {described(error)}"
-        return seen if again == self.expected else f"wrong: after {seen}, done again: other bytes"
+        lost = 0
+        while True:
+            try:
+                again = self.operation(self.subject)
+                break
+            except TimeoutError:  # only a server's client has one
+                lost += 1
+                if self.has_ended():
+                    seen, lost = f"{seen}, and the server ended", 0
+                    del self.subject.server
+                elif lost > LOST:
+                    return f"wrong: after {seen}, no answer to {lost} requests"
+            except Exception as error:
+                return f"wrong: after {seen}, done again: {described(error)}"
+        if again != self.expected:
+            return f"wrong: after {seen}, done again: other bytes"
+        return f"{seen}, and then {lost} requests without an answer" if lost else seen
+
+    def has_ended(self):
+        """Whether the thread that runs the server has ended."""
+        return not any(thread.name.endswith("(run)") for thread in threading.enumerate())
 
     def damaged(self):
         """What is wrong with the files: the journal and the unfinished file of scores are to be resumed."""
@@ -119,7 +140,11 @@ class Child:
     def obey(self):
         for line in sys.stdin:
             kind, k = json.loads(line)
-            print(json.dumps(self.case(kind, k) if k else self.count(kind)), flush=True)
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
+            answer = self.case(kind, k) if k else self.count(kind)
+            faulthandler.cancel_dump_traceback_later()
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a fault may have left them redirected
+            print(json.dumps(answer), flush=True)
         os._exit(0)  # a server may still run
 
 
