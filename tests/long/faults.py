@@ -17,7 +17,7 @@ under faults may lose a later request to a thread of anyio that died for want of
 error, as its event loop does then; the gate counts both, and goes on with a new server.
 
 Prints every failure with what reproduces it; status 1 if there were any. FAULTS_SHOW=1 shows who asked for
-memory, and the errors. All cases take about ten minutes on two cores.
+memory, and the errors. All cases, some 18,000, take about 45 minutes.
 """
 
 import argparse
