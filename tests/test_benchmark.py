@@ -322,6 +322,6 @@ def test_what_cannot_be_measured_is_refused_before_any_word_of_measuring(words, 
     assert main(["bench", *words]) == 1
     told = capsys.readouterr().err
     assert told.startswith("gpt2c: error: ") and (
-        "124M" in told or "no file or directory 'nosuch.gpt2c'" in told
+        "124M" in told or "no file or directory is named 'nosuch.gpt2c'" in told
     )
     assert "Hub" not in told

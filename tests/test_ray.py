@@ -162,7 +162,7 @@ def test_pickle_leaves_the_model_out(packed):
 
 
 def test_wrong_batches():
-    with pytest.raises(ValueError, match="no column 'body'; the columns are: text, n"):
+    with pytest.raises(ValueError, match="no column is called 'body'; the columns are: text, n"):
         Scorer(text_column="body")({"text": ["a"], "n": [1]})
     with pytest.raises(ValueError, match="the rows already have gpt2c_logprob: choose another prefix="):
         Scorer()({"text": ["a"], "gpt2c_logprob": [1.0]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,10 @@ tokenizer.encode("Once")
         (OWN, "'word ' * 2_000_000", 1 << 20),
         (OWN, "'Once upon a time'", 1 << 19),
         ("tokenizer = gpt2_tokenizer()", "'Once upon a time'", 4 << 20),
-        (OTHER, "'a b ' * 1_000_000", 100 << 20),
+        pytest.param(
+            *(OTHER, "'a b ' * 1_000_000", 100 << 20),
+            marks=pytest.mark.skipif(find_spec("tokenizers") is None, reason="tokenizers is not installed"),
+        ),
     ],
     ids=["a long word", "a long text", "a short text", "the vocabulary", "tokenizers"],
 )
