@@ -64,13 +64,14 @@ def test_the_lens_has_characters_above_their_columns(browser, files, bundled):
 
 def test_the_walk_says_which_character_a_token_is_a_part_of(browser, files, bundled):
     opened(browser, files, explain_page(bundled, f"a国{FLAG}", **QUICK))
-    chips = (
-        "[parseInt(e.textContent.match(/position (\\d+)/)[1]), e.querySelector('.part')?.textContent ?? '']"
-    )
+    note = "e.querySelector('.of-character')"
+    chips = f"[parseInt(e.textContent.match(/position (\\d+)/)[1]), {note}?.textContent ?? '']"
     parts = dict(browser.all(".chip", chips))
     assert len(parts) > 4
     for position, part in parts.items():
         assert part == ("" if position == 0 else f"part of {'国' if position < 4 else FLAG}")
+    borders = browser.all(".chip .of-character", "getComputedStyle(e).borderTopWidth")
+    assert borders == ["0px"] * (len(parts) - 1)
 
 
 def test_a_token_with_a_space_and_a_part_of_a_character(browser, files):

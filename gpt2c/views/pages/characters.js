@@ -77,5 +77,5 @@ const reading = (ids) => grouped(ids, ids.map((id) => token(id)));
 const spelled = charactersOf(tokens);
 function partOf(position) {
   const found = spelled.find(({ from, to }) => from <= position && position <= to);
-  return found ? make("small", { class: "part" }, mixed("part of {0}", character(found.text))) : null;
+  return found ? make("small", { class: "of-character" }, mixed("part of {0}", character(found.text))) : null;
 }
