@@ -80,7 +80,8 @@ function rowTimesColumn(layer, head, at) {
     line("×", "column", t("first column of the head"), column),
     line("=", "product", t("product"), each),
     productBars(each),
-    make("p", { class: "sum" }, mixed("The sum of all {0} products is {1}; plus the bias {2} it is the first number of the query: {3}.", whole(column.length), number("sum", sum), number("bias", product.bias), number("query", sum + product.bias))),
+    data.model.dtype === "float32" ? make("p", { class: "sum" }, mixed("The sum of all {0} products is {1}; plus the bias {2} it is the first number of the query: {3}.", whole(column.length), number("sum", sum), number("bias", product.bias), number("query", sum + product.bias)))
+      : make("p", { class: "sum" }, mixed("The sum of all {0} products and the bias {1} is {2}; the model has {3}, since with {4} weights the row is rounded before it is multiplied.", whole(column.length), number("bias", product.bias), number("sum", sum + product.bias), number("query", numbers.ofHead("q", at, layer, head)[0]), data.model.dtype)),
   ];
 }
 

@@ -151,7 +151,7 @@ function walkView(panel) {
   const words = {
     tokens: () => para(mixed("The model reads tokens: pieces of text from a fixed vocabulary of {0}. A token is the number of a row in the embedding table. {1} is a space.", whole(n_vocab), make("span", { class: "mark" }, "␣"))),
     embedding: () => para(t("The token's row of the embedding table, {0} numbers of which the first are shown, plus the row of its position. From here on every token has its own row of {0} numbers: the residual stream.", whole(n_embd))),
-    norm: () => para(t("Layer {0} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias, which is not shown.)", chosen.layer)),
+    norm: () => para(t("Layer {0} begins: each row is shifted to mean 0 and divided by its standard deviation. (Every number then gets a learned gain and bias.)", chosen.layer)),
     projections: () => para(mixed("Three learned projections of the same row: the {0} is what a token looks for, the {1} what it offers, the {2} what it hands over.", bold(t("query")), bold(t("key")), bold(t("value"))), t(" "), eachHas()),
     products: () => para(t("A query and a key are multiplied number by number, and the products are added up: a dot product. It is large where both point the same way.")),
     attention: () => para(mixed("The query of {0} times each key, {1}, is a score. Keys of later tokens are masked: their score becomes −∞, so their weight is exactly 0. Softmax (the exponential, divided by the sum) turns the scores into weights that sum to 1.", current(), scaling(chosen.layer) || t("not scaled")), attention.edited(chosen.layer) ? t(" ") + t("Here they were edited: the weights do not follow from the scores shown.") : ""),
