@@ -3,7 +3,7 @@
 
 const bert = Boolean(data.sides);
 
-function bertWalk({ strip, line, lines, current, para, others, logits }) {
+function bertWalk({ strip, lines, current, para, others, logits }) {
   const { n_layer, n_inner, n_embd, n_vocab, activation } = data.model;
 
   const figures = {

@@ -14,6 +14,7 @@ from ...core.lm import LoadedModel
 from ...introspection.head_scores import opening
 from ...introspection.passes import capture
 from .codes import float32, packed
+from .explanation import log_softmax
 
 if TYPE_CHECKING:
     from ...introspection.passes import ActivationCache
@@ -151,9 +152,8 @@ def _hidden(masked: LoadedModel, ids: np.ndarray, rows: np.ndarray) -> Guesses:
 
 def _following(cache: ActivationCache, shown: Sequence[int]) -> Guesses:
     """What GPT-2 expects in the place of each token, after those before it."""
-    logits = cache.logits[[max(0, at - 1) for at in shown]].astype(np.float64)
-    top = logits.max(axis=1, keepdims=True)
-    logprobs = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in float32(logits)])
+    rows = cache.logits[[max(0, at - 1) for at in shown]]
+    logprobs = log_softmax(rows)
+    best = np.array([_engine.top(row[: cache.model.n_text_tokens], CANDIDATES) for row in rows])
     own = np.take_along_axis(logprobs, cache.token_ids[shown][:, None].astype(np.int64), axis=1)[:, 0]
     return best, np.take_along_axis(logprobs, best, axis=1), own

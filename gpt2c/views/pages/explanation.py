@@ -86,6 +86,13 @@ def checked_layers(model: LoadedModel, layers: Sequence[int] | None) -> list[int
     return None if layers is None else [check_index("layers", i, model.config.n_layer) for i in layers]
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The log-probabilities of rows of logits: float64 [rows, n_vocab]."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
 def captured(
     model: LoadedModel, text: Prompt, names: NamesFilter, special: bool = False, edits: Edits = ()
 ) -> ActivationCache:

@@ -106,11 +106,8 @@ def masks_of(cache: ActivationCache) -> list[int]:
 def best_tokens(cache: ActivationCache, rows: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` most probable tokens of some places, and the logarithms of their probabilities: [rows, k]."""
     n = cache.model.n_text_tokens
-    logits = cache.logits[rows].astype(np.float64)
     best = np.array([_engine.top(row[:n], min(k, n)) for row in cache.logits[rows]])
-    top = logits.max(axis=1, keepdims=True)
-    logprobs = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    return best, np.take_along_axis(logprobs, best, axis=1)
+    return best, np.take_along_axis(explanation.log_softmax(cache.logits[rows]), best, axis=1)
 
 
 def candidates(cache: ActivationCache, used: set[int]) -> Json:

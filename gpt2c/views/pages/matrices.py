@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,13 +49,14 @@ def matrices(model: LoadedModel) -> Json:
 
 def _picture(matrix: np.ndarray, size: int) -> Json:
     """The means of at most size x size blocks of a matrix."""
-    counts, means = [], matrix.astype(np.float64)
-    for axis, length in enumerate(matrix.shape):
-        n = min(size, length)
-        starts = np.arange(n) * length // n
-        sizes = np.diff(np.append(starts, length))
-        means = np.add.reduceat(means, starts, axis=axis) / np.expand_dims(sizes, 1 - axis)
-        counts.append(n)
+    counts = [min(size, length) for length in matrix.shape]
+    means = _means(_means(matrix, counts[0]).T, counts[1]).T
     most = float(np.abs(means).max())
     shades = np.round(LARGEST + LARGEST * means / (most or 1)).astype(np.uint8)
     return {"shape": list(matrix.shape), "size": counts, "most": most, "shades": packed(shades)}
+
+
+def _means(rows: np.ndarray, n: int) -> np.ndarray:
+    """The means of ``n`` blocks of neighbouring rows, in float64."""
+    ends = np.arange(n + 1) * len(rows) // n
+    return np.array([rows[begin:end].mean(axis=0, dtype=np.float64) for begin, end in pairwise(ends)])

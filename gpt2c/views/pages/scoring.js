@@ -51,7 +51,7 @@ function products(layer, head, query, key, pick) {
     ? mixed("The sum of all {0} products is {1}; {2} it is the score {3}.", d_head, shownSum, scaling(layer), shownScore)
     : mixed("The sum of all {0} products is {1}, which is the score: {2}.", d_head, shownSum, shownScore));
   const rows = [["", "query", t("query"), q], ["×", "key", t("key"), k], ["=", "product", t("product"), each]].map(([sign, name, label, values]) =>
-    make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), cells(values.slice(0, 8), d_head, `product-${name}`))
+    line(sign, label, cells(values.slice(0, 8), d_head, `product-${name}`))
   );
   if (!numbers.whole(layer)) {
     return [controls, ...rows, total, make("p", { class: "note" }, t("The text is long: this page has all {0} numbers of queries and keys in layers {1} only; here are the first {2}.", d_head, listed(numbers.wholeLayers), q.length))];
@@ -71,17 +71,18 @@ function rowTimesColumn(layer, head, at) {
   const row = rows.subarray(at * column.length, (at + 1) * column.length);
   const each = Array.from(row, (value, i) => value * column[i]);
   const sum = each.reduce((a, b) => a + b, 0);
-  const line = (sign, name, label, values) =>
-    make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), cells(values.slice(0, 8), column.length, `made-${name}`));
+  const first = (name, values) => cells(values.slice(0, 8), column.length, `made-${name}`);
   const number = (name, value) => make("b", { "data-made": name }, fixed(value, 3));
+  const total = data.model.dtype === "float32"
+    ? mixed("The sum of all {0} products is {1}; plus the bias {2} it is the first number of the query: {3}.", whole(column.length), number("sum", sum), number("bias", product.bias), number("query", sum + product.bias))
+    : mixed("The sum of all {0} products and the bias {1} is {2}; the model has {3}, since with {4} weights the row is rounded before it is multiplied.", whole(column.length), number("bias", product.bias), number("sum", sum + product.bias), number("query", numbers.ofHead("q", at, layer, head)[0]), data.model.dtype);
   return [
     make("h4", {}, t("The first number of the query")),
-    line("", "row", bert ? t("the row") : t("the row, with gain and bias"), row),
-    line("×", "column", t("first column of the head"), column),
-    line("=", "product", t("product"), each),
+    line("", bert ? t("the row") : t("the row, with gain and bias"), first("row", row)),
+    line("×", t("first column of the head"), first("column", column)),
+    line("=", t("product"), first("product", each)),
     productBars(each),
-    data.model.dtype === "float32" ? make("p", { class: "sum" }, mixed("The sum of all {0} products is {1}; plus the bias {2} it is the first number of the query: {3}.", whole(column.length), number("sum", sum), number("bias", product.bias), number("query", sum + product.bias)))
-      : make("p", { class: "sum" }, mixed("The sum of all {0} products and the bias {1} is {2}; the model has {3}, since with {4} weights the row is rounded before it is multiplied.", whole(column.length), number("bias", product.bias), number("sum", sum + product.bias), number("query", numbers.ofHead("q", at, layer, head)[0]), data.model.dtype)),
+    make("p", { class: "sum" }, total),
   ];
 }
 
@@ -95,6 +96,11 @@ function productBars(each) {
   });
   picture.append(draw("line", { x1: 0, x2: width, y1: half, y2: half, class: "zero" }));
   return picture;
+}
+
+// What is done to a vector, its name, and the vector.
+function line(sign, label, content) {
+  return make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
 }
 
 // A vector as its first numbers, orange below zero and blue above.
@@ -152,7 +158,6 @@ function weightedValues(layer, head, query) {
   const { shown } = numbers;
   const weights = shown.map((_, key) => numbers.weight(layer, head, query, key));
   const most = Math.max(...weights, 1e-9);
-  const line = (sign, label, content) => make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
   const lines = [];
   shown.forEach((position, key) => {
     if (numbers.hidden(query, key)) return;

@@ -24,8 +24,6 @@ function walkView(panel) {
 
   const strip = (name, layer) => cells(numbers.vector(name, numbers.at(), layer), sizes[name] ?? n_embd, name, shown[numbers.at()]);
   const headStrip = (name, at, count = 8) => cells(numbers.ofHead(name, at, chosen.layer, chosen.head).slice(0, count), d_head, name, shown[at]);
-  const line = (sign, label, content) =>
-    make("div", { class: "line" }, make("span", { class: "sign" }, sign), make("span", { class: "what" }, label), content);
   const lines = (...each) => make("div", {}, each.flat());
   const current = () => token(tokens[shown[numbers.at()]]);
   const count = (tokens) => plural(tokens, "{0} token", "{0} tokens");
@@ -170,7 +168,7 @@ function walkView(panel) {
   };
 
   if (bert) {
-    const own = bertWalk({ strip, line, lines, current, para, others, logits: next?.logits });
+    const own = bertWalk({ strip, lines, current, para, others, logits: next?.logits });
     Object.assign(figures, own.figures);
     Object.assign(words, own.words);
   }
