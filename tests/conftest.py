@@ -31,6 +31,16 @@ def bundled():
     return GPT2.from_pretrained(threads=1)
 
 
+@pytest.fixture
+def packed(tmp_path):
+    """That model as a packed file, which a test may damage."""
+    from gpt2c import GPT2
+
+    path = tmp_path / "model.gpt2c"
+    GPT2.from_pretrained(dtype="int8").save(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def masked():
     """The masked model that comes with gpt2c."""

@@ -30,20 +30,13 @@ SHORTEN = f"""
 import os
 from gpt2c import GPT2, CheckpointError
 IDS = {IDS}
-model = GPT2.from_pretrained('m.gpt2c', threads=2)
-os.truncate('m.gpt2c', 4096)
+model = GPT2.from_pretrained('model.gpt2c', threads=2)
+os.truncate('model.gpt2c', 4096)
 try:
     USE
 except CheckpointError as error:
     print(error)
 """
-
-
-@pytest.fixture
-def packed(tmp_path):
-    path = tmp_path / "m.gpt2c"
-    GPT2.from_pretrained(dtype="int8").save(path)
-    return path
 
 
 @pytest.mark.parametrize("use", USES)
@@ -52,10 +45,10 @@ def test_a_file_truncated_while_mapped_is_an_error(packed, use):
     done = subprocess.run([sys.executable, "-c", program], cwd=packed.parent, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "m.gpt2c was changed while it was in use: load the model again; replace such a file by renaming "
+        "model.gpt2c was changed while it was in use: load the model again; replace such a file by renaming "
         "another over it, or load it with map=False (--no-map)\n"
     )
-    assert os.listdir(packed.parent) == ["m.gpt2c"]
+    assert os.listdir(packed.parent) == ["model.gpt2c"]
 
 
 def test_contents_written_over_a_mapped_file_are_not_computed_with(packed):

@@ -34,13 +34,6 @@ def odd_gpt2(dtype: str, **settings) -> GPT2:
     return GPT2(_engine.Weights(config, weights.__getitem__, dtype=dtype), threads=1)
 
 
-@pytest.fixture
-def packed(tmp_path):
-    path = tmp_path / "model.gpt2c"
-    GPT2.from_pretrained(dtype="int8").save(path)
-    return path
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": False}], ids=["tied", "untied"])
 def test_a_saved_model_is_the_same(tmp_path, dtype, settings):

@@ -11,7 +11,6 @@ Prints latencies (--p99 and --max set what fails), and failures with what reprod
 hundred cases take about a minute on two cores.
 """
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -27,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
+from helpers.gates import gate_parser, numbers_of
 from helpers.operations import OPERATIONS, Subject
 
 PATIENCE = 60  # seconds; what takes longer hangs
@@ -195,12 +195,7 @@ def new_process(stand, rng, *_):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--minutes", type=float, help="stop after this time instead")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, metavar="I", help="begin with this case")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="operations")
+    parser = gate_parser(__doc__, 100, NAMES, "operations")
     parser.add_argument("--p99", type=float, default=50, metavar="MS", help="of the latencies, at most")
     parser.add_argument("--max", type=float, default=250, metavar="MS", help="the longest latency, at most")
     arguments = parser.parse_args()
@@ -210,8 +205,7 @@ def main():
     multiprocessing.set_forkserver_preload(["gpt2c"])
     with tempfile.TemporaryDirectory() as folder, CtrlC() as ctrl_c:
         stand = Stand(Path(folder))
-        number = arguments.first
-        while going_on(arguments, number, begun):
+        for number in numbers_of(arguments):
             for kind in (interrupt, fork, new_process)[: 3 if number % 5 == 0 else 2]:
                 rng = random.Random(f"{arguments.seed} {number} {kind.__name__}")
                 try:
@@ -223,17 +217,10 @@ def main():
                     failed += 1
                     again = f"--seed {arguments.seed} --first {number} --cases 1"
                     print(f"case {number}: {type(error).__name__}: {error} ({again})", flush=True)
-            number += 1
     slow = report(latencies, arguments)
     kinds = ", ".join(f"{count} {kind}" for kind, count in done.items())
     print(f"{kinds}; {failed} failed; {time.monotonic() - begun:.0f} s")
     return 1 if failed or slow else 0
-
-
-def going_on(arguments, number, begun):
-    if arguments.minutes is not None:
-        return time.monotonic() - begun < 60 * arguments.minutes
-    return number < arguments.first + arguments.cases
 
 
 def described(found):

@@ -10,7 +10,6 @@ another process then does gives the bytes of an undisturbed run, and no temporar
 Prints failures with what reproduces them, --seed s --first i --cases 1; status 1 if there were any.
 """
 
-import argparse
 import contextlib
 import json
 import random
@@ -26,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
 from helpers.command_line import command, environment
+from helpers.gates import gate_parser, numbers_of
 from helpers.operations import LONG
 from helpers.served import ask
 
@@ -208,21 +208,11 @@ KINDS = ("convert", "score", "session", "serve")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20)
-    parser.add_argument("--minutes", type=float, help="stop after this time instead")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, metavar="I", help="begin with this case")
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of work")
-    arguments = parser.parse_args()
-    begun, number, failed, kills = time.monotonic(), arguments.first, 0, Counter()
+    arguments = gate_parser(__doc__, 20, KINDS, "kinds of work").parse_args()
+    begun, done, failed, kills = time.monotonic(), 0, 0, Counter()
     with tempfile.TemporaryDirectory() as folder:
         gate = Gate(Path(folder))
-        while (
-            time.monotonic() - begun < 60 * arguments.minutes
-            if arguments.minutes is not None
-            else number < arguments.first + arguments.cases
-        ):
+        for number in numbers_of(arguments):
             kind = arguments.only[number % len(arguments.only)]
             own = Path(folder) / f"case-{number}"
             own.mkdir()
@@ -232,9 +222,8 @@ def main():
                 failed += 1
                 again = f"--seed {arguments.seed} --first {number} --cases 1 --only {kind}"
                 print(f"case {number}: {kind}: {type(error).__name__}: {error} ({again})", flush=True)
-            number += 1
+            done += 1
     found = ", ".join(f"{kind} {count}" for kind, count in kills.items())
-    done = number - arguments.first
     print(f"{done} cases, {kills.total()} kills ({found}); {failed} failed; {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0
 

@@ -10,7 +10,6 @@ files, torch's, GGUF, TensorFlow's and CSV are not compared). Two forked workers
 failure.
 """
 
-import argparse
 import io
 import json
 import mmap
@@ -30,6 +29,7 @@ import pyarrow
 import pyarrow.parquet
 import safetensors
 import tokenizers
+from helpers.gates import gate_parser
 from helpers.gguf_files import gguf_bytes, model_metadata, model_tensors
 from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors
 
@@ -282,13 +282,7 @@ def start(*arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20000)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=READERS, default=list(READERS))
-    options = parser.parse_args()
+    options = gate_parser(__doc__, 20_000, [*READERS], "readers").parse_args()
     files, began = seeds(), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         for reader, valid in files.items():
