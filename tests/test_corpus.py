@@ -23,6 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from helpers.command_line import TIMEOUT, command, environment, run
+from helpers.text_files import zstd
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,11 +36,6 @@ from gpt2c.core.files import replacing
 from gpt2c.corpus.jobs import FileOptions, Job, claim, perform, plan, survey
 from gpt2c.corpus.tasks import Scoring
 from gpt2c.scoring.rows import score_rows
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 TEXTS = ["Once upon a time", "déjà 🙂\nzwei Zeilen", "", "x", "The king went out. " * 30, "a, \"b\"; 'c'\t"]
 COLUMNS = ["n_tokens", "n_bytes", "logprob", "perplexity", "bits_per_byte", "bits_per_char", "truncated"]

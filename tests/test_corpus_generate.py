@@ -329,7 +329,7 @@ def test_kill_and_resume(corpus, tmp_path):
             command(*arguments, "-o", "out", *seed), env=environment(), stderr=subprocess.DEVNULL
         )
         before = journaled(tmp_path / "out")
-        wanted = before + moments.randrange(1, 9000) if kills < 6 else 10**9
+        wanted = before + moments.randrange(1, 9000) if kills < 3 else 10**9
         end = time.monotonic() + TIMEOUT
         while process.poll() is None and time.monotonic() < end:
             if journaled(tmp_path / "out") >= wanted:
@@ -339,7 +339,7 @@ def test_kill_and_resume(corpus, tmp_path):
         assert process.wait(TIMEOUT) in (0, -signal.SIGKILL)
         kills += process.returncode != 0
         seed = ()  # the directory remembers it
-    assert kills >= 3
+    assert kills >= 2
     assert contents(tmp_path / "out") == whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shlex
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,9 @@ def compile_library(folder: Path) -> Path:
     """Compile the library into a folder."""
     library = folder / LIBRARY
     source = Path(__file__).with_suffix(".c")
-    compiler = os.environ.get("CC", "cc")
+    compiler = shlex.split(os.environ.get("CC", "cc"))
     subprocess.run(
-        [compiler, "-O2", "-fPIC", "-shared", source, "-o", library, "-ldl", "-pthread"], check=True
+        [*compiler, "-O2", "-fPIC", "-shared", source, "-o", library, "-ldl", "-pthread"], check=True
     )
     return library
 

@@ -3,15 +3,15 @@
     python tests/long/kills.py [--cases 20 | --minutes m] [--seed s] [--first i] [--only NAME …]
 
 A case is a process that is killed while it starts, computes or writes: `convert` over a packed file that is
-there or not, `score -o` (resumed, maybe killed again, until it is done), a session that saves itself again
-and again, a server amid requests. Afterwards a file is the old one, the new one or absent if it was; what
-another process then does gives the bytes of an undisturbed run, and no temporary file remains.
+there or not, `score -o` and `generate -o` with a file of one of four formats (resumed, maybe killed again,
+until it is done), a session that saves itself again and again, a server amid requests. Afterwards a file is
+the old one, the new one or absent if it was; what another process then does gives the bytes of an undisturbed
+run, and no temporary file remains.
 
 Prints failures with what reproduces them, --seed s --first i --cases 1; status 1 if there were any.
 """
 
 import contextlib
-import json
 import random
 import re
 import signal
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from helpers.command_line import command, environment
 from helpers.gates import gate_parser, numbers_of
 from helpers.operations import LONG
 from helpers.served import ask
+from helpers.text_files import made
 
 from gpt2c.checkpoint import BUNDLED
 
@@ -107,23 +109,12 @@ def sizes(folder):
 
 
 class Gate:
-    """The four kinds of work, and what each gives undisturbed."""
+    """The kinds of work, and what each gives undisturbed."""
 
     def __init__(self, folder):
         self.folder = folder
-        source = folder / "texts.jsonl"
-        lines = (json.dumps({"id": n, "text": f"{n} {LONG[n : n + 500]}"}) for n in range(150))
-        source.write_text("\n".join(lines))
-        self.converting = ["convert", BUNDLED, "FILE", "--no-comparison", "-t", 1]
-        self.scoring = ["score", source, "-o", "FOLDER", "-t", 1]
+        self.undisturbed = cache(self.undisturbed)
         self.texts = (LONG, LONG[:50] + LONG[200:900])
-        self.seconds, self.whole = {}, {}
-        for name in ("convert", "score"):
-            (folder / name).mkdir()
-            begun = time.monotonic()
-            finish(self.command(name, folder / name))
-            self.seconds[name] = time.monotonic() - begun
-            self.whole[name] = contents(folder / name)
         (folder / "session").mkdir()
         saved = folder / "session" / "saved"
         self.allowed = []
@@ -133,35 +124,51 @@ class Gate:
         with self.server() as (address, _):
             self.answer = self.asked(address)
 
-    def command(self, name, folder):
-        """The command line of a kind of work in a folder."""
-        given = self.converting if name == "convert" else self.scoring
-        paths = {"FILE": folder / "model.gpt2c", "FOLDER": f"{folder}/"}
-        return command(*(paths.get(str(each), each) for each in given))
+    def undisturbed(self, *work):
+        """How many seconds some work takes, and the files that it leaves."""
+        folder = self.folder / " ".join(work)
+        folder.mkdir()
+        begun = time.monotonic()
+        finish(self.command(work, folder))
+        return time.monotonic() - begun, contents(folder)
+
+    def command(self, work, folder):
+        """The command line of work whose files are in a folder."""
+        if work[0] == "convert":
+            return command("convert", BUNDLED, folder / "model.gpt2c", "--no-comparison", "-t", 1, *work[1:])
+        kind, name = work
+        source = self.folder / name
+        if not source.exists():
+            made(name, [f"{n} {LONG[n : n + 500]}" for n in range(150)], self.folder)
+        sampled = ("-n", 9, "--seed", 7) if kind == "generate" else ()
+        return command(kind, source, "-o", f"{folder}/", "-t", 1, *sampled)
 
     def convert(self, rng, folder):
         old = b""
         if rng.random() < 0.5:  # an older packed file, of another number format
-            arguments = [each if each != "--no-comparison" else "--dtype=int8" for each in self.converting]
-            arguments = [folder / "model.gpt2c" if each == "FILE" else each for each in arguments]
-            finish(command(*arguments, "--no-comparison"))
+            finish(self.command(("convert", "--dtype=int8"), folder))
             old = (folder / "model.gpt2c").read_bytes()
-        was_killed = killed(start(self.command("convert", folder)), rng, self.seconds["convert"], folder)
+        seconds, whole = self.undisturbed("convert")
+        was_killed = killed(start(self.command(("convert",), folder)), rng, seconds, folder)
         found = contents(folder).get("model.gpt2c", b"")
-        require(found in (old, self.whole["convert"]["model.gpt2c"]), "the packed file is damaged")
-        finish(self.command("convert", folder))
-        require(contents(folder) == self.whole["convert"], f"other files: {sorted(sizes(folder))}")
+        require(found in (old, whole["model.gpt2c"]), "the packed file is damaged")
+        finish(self.command(("convert",), folder))
+        require(contents(folder) == whole, f"other files: {sorted(sizes(folder))}")
         return was_killed
 
-    def score(self, rng, folder):
+    def score(self, rng, folder, kind="score"):
+        name = rng.choice(("a.jsonl", "b.jsonl.zst", "c.csv", "d.parquet"))
+        seconds, whole = self.undisturbed(kind, name)
         kills = 0
         for _ in range(rng.randrange(1, 4)):
-            kills += killed(start(self.command("score", folder)), rng, self.seconds["score"], folder)
-            found = contents(folder).get("texts.jsonl")
-            require(found in (None, self.whole["score"]["texts.jsonl"]), "a file of scores is not whole")
-        finish(self.command("score", folder))
-        require(contents(folder) == self.whole["score"], f"other files: {sorted(sizes(folder))}")
+            kills += killed(start(self.command((kind, name), folder)), rng, seconds, folder)
+            require(contents(folder).get(name) in (None, whole[name]), f"a file of {kind} is not whole")
+        finish(self.command((kind, name), folder))
+        require(contents(folder) == whole, f"other files of {kind} {name}: {sorted(sizes(folder))}")
         return kills
+
+    def generate(self, rng, folder):
+        return self.score(rng, folder, "generate")
 
     def session(self, rng, folder):
         saved = folder / "saved"
@@ -204,7 +211,7 @@ class Gate:
         return True
 
 
-KINDS = ("convert", "score", "session", "serve")
+KINDS = ("convert", "score", "generate", "session", "serve")
 
 
 def main():
