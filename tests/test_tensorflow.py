@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command_line import run
+from helpers.tf_tables import MAGIC, block, field, sealed, table, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +31,6 @@ DATA = Path(__file__).parent / "data" / "openai"
 LOGITS = dict(np.load(DATA / "logits.npz"))
 IDS = LOGITS["ids"].tolist()
 HASHES = json.loads((DATA / "expected.json").read_text())
-MAGIC = bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture
@@ -259,45 +259,6 @@ def test_settings_of_other_programs(copy):
 
 
 # ---- a writer of bundles, from the description of their format
-
-
-def varint(value):
-    data = b""
-    while value > 127:
-        data, value = data + bytes([value & 127 | 128]), value >> 7
-    return data + bytes([value])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value % 2**64)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def block(items, compression=0):
-    """A block and its end; keys have in common with the key before them what they can."""
-    data, last = b"", b""
-    for key, value in items:
-        shared = next((i for i, (a, b) in enumerate(zip(key, last, strict=False)) if a != b), 0)
-        data += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    return sealed(data + bytes(4) + (1).to_bytes(4, "little") + bytes([compression]))
-
-
-def sealed(data):
-    return data + masked(crc32c(data)).to_bytes(4, "little")
-
-
-def table(items, in_a_block=100, compression=0):
-    data, places = b"", []
-    for at in range(0, len(items), in_a_block):
-        part = items[at : at + in_a_block]
-        found = block(part, compression)
-        places.append((part[-1][0], varint(len(data)) + varint(len(found) - 5)))
-        data += found
-    index = block(places)
-    footer = varint(0) + varint(0) + varint(len(data)) + varint(len(index) - 5)
-    return data + index + footer.ljust(40, b"\0") + MAGIC
 
 
 def header(shards=1, endianness=0, consumer=0):
