@@ -339,6 +339,7 @@ def test_tables_of_several_blocks(in_a_block, tmp_path):
         ({"crc": 1}, "is damaged: the checksum of variable 'model/wpe' is wrong"),
         ({"more": field(7, b"")}, "'model/wpe' is stored in parts .a partitioned variable.*save it whole"),
         ({"more": field(4, b"ab")}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(2, field(2, 3))}, "is damaged: a message has a field of the wrong type"),
         ({"more": b"\x3b"}, "is damaged: a message is truncated"),
         ({"more": b"\x3a\x05ab"}, "is damaged: a message is truncated"),
         ({"more": b"\x38" + b"\x80" * 11}, "is damaged: a number is truncated"),

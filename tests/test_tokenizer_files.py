@@ -299,6 +299,7 @@ def test_damaged_files(tmp_path):
     last = max(vocab, key=vocab.get)
     cases = [
         ("{", r"tokenizer.json is damaged: it is not valid JSON: Expecting"),
+        ('{"a": NaN}', r"is not valid JSON: NaN is not a number of JSON"),
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         ("[" * 100_000, "is damaged: it is nested too deeply for a tokenizer's JSON$"),
         ("[]", r"tokenizer.json must hold a JSON object, not \[\]"),

@@ -51,11 +51,16 @@ def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
         It is damaged, or names anything that a file of tensors does not need.
     """
     machine, stream = _Machine(where, is_torch), cast("IO[bytes]", _Bounded(file))
+    end = 0  # of the current frame, which holds instructions and may not be truncated
     try:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if n == _MOST_INSTRUCTIONS:
                 raise CheckpointError(f"{where} has a pickle of more than {n:,} instructions, too many")
+            if opcode.name == "FRAME":
+                end = file.tell() + cast("int", argument)
             if opcode.name == "STOP":
+                if file.tell() < end:
+                    raise ValueError("a frame is truncated")
                 return machine.result()
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, EOFError, UnicodeDecodeError, OverflowError) as error:
@@ -85,6 +90,7 @@ class _Machine:
         self.where, self.is_torch = where, is_torch
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
 
     def result(self) -> Any:
         if len(self.stack) != 1:
@@ -222,7 +228,10 @@ class _Machine:
             raise ValueError("a storage is described incorrectly")
         if len(parts) == 6 and parts[5] is not None:
             raise ValueError("a storage is a part of another, which is not supported")
-        self.stack.append(Storage(key, STORAGES[name], numel))
+        storage = Storage(key, STORAGES[name], numel)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError("a storage is described in two ways")
+        self.stack.append(storage)
 
 
 def _same(value: Hashable) -> Callable[[Any], Any]:

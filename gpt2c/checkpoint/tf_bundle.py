@@ -198,7 +198,10 @@ def _variable(value: bytes) -> Variable:
     fields: dict[str, tuple[int, type]] = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int)}
     fields |= {"offset": (4, int), "nbytes": (5, int), "crc": (6, bytes)}
     entry = _message(value, **fields)
-    dims = [_message(size, size=(1, int)) for number, size in _fields(entry.pop("shape")) if number == 2]
+    sizes = [size for number, size in _fields(entry.pop("shape")) if number == 2]
+    if not all(isinstance(size, bytes) for size in sizes):
+        raise _Damaged("a message has a field of the wrong type")
+    dims = [_message(size, size=(1, int)) for size in sizes]
     if len(dims) > _MOST_DIMS:
         raise _Damaged(f"a variable has {len(dims)} dimensions")
     return Variable(

@@ -29,6 +29,8 @@ _ZIP = b"PK\x03\x04"
 # Maximum bytes of a zip archive's table, and of data.pkl: files of GPT-2s have about 100 kB.
 _MOST = 64 * 2**20
 _STEP = 2**20
+# The latest version of the format: kMaxSupportedFileFormatVersion in torch's caffe2/serialize/versions.h.
+_LATEST = 10
 
 
 class _Place(NamedTuple):
@@ -110,6 +112,10 @@ def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
         raise CheckpointError(f"{path} is a zip archive that torch.save did not write: it has no data.pkl")
     [description] = descriptions
     prefix = description.removesuffix("data.pkl")
+    outside = [name for name in found if not name.startswith(prefix)]
+    if outside:
+        raise CheckpointError(f"{path} has the member {shown(outside[0])}, which is not in its folder {prefix}")
+    _check_version(file, found.get(f"{prefix}version"))
     order = found.get(f"{prefix}byteorder")
     if order is not None and file.read(order.nbytes, order.offset) != b"little":
         raise CheckpointError(f"{path} is not little-endian")
@@ -122,6 +128,14 @@ def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
     return value, {
         name.removeprefix(inside): place for name, place in found.items() if name.startswith(inside)
     }
+
+
+def _check_version(file: RegularFile, place: _Place | None) -> None:
+    text = b"" if place is None else file.read(min(place.nbytes, 20), place.offset).rstrip(b"\n")
+    if not text.isdigit() or not 1 <= int(text) <= _LATEST:
+        raise CheckpointError(
+            f"{file.path} has the version {shown(text.decode('latin-1'))} of torch's format; supported: 1 to {_LATEST}"
+        )
 
 
 def _table(file: RegularFile, reader: Any) -> list[zipfile.ZipInfo]:
@@ -254,8 +268,11 @@ def _info(tensor: Tensor, file: RegularFile, places: Mapping[str, _Place]) -> Te
     if storage.key not in places:
         raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is not in the file")
     place = places[storage.key]
-    if place.nbytes < storage.numel * ITEMSIZE[storage.dtype]:
-        raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is truncated")
+    needed = storage.numel * ITEMSIZE[storage.dtype]
+    if place.nbytes != needed:
+        raise CheckpointError(
+            f"{where} uses storage {shown(storage.key)}, which has {place.nbytes} bytes instead of {needed}"
+        )
     empty = 0 in tensor.shape
     reach = 0 if empty else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if (tensor.offset + reach) * itemsize > place.nbytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import IO, Any
 
+from ..errors import counted
 from .records import (
     Done,
     Fault,
@@ -50,6 +51,11 @@ def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Re
                     except UnicodeDecodeError as error:
                         text, fault = None, Fault(place, f"is {not_utf8(error)}", options.text_field)
                     yield Record(place, text, (group, batch_number, batch, row), fault)
+        if number != file.metadata.num_rows:
+            raise ValueError(
+                f"{job.source}: not a complete Parquet file: it has {counted(number, 'row')}, but its footer "
+                f"announces {file.metadata.num_rows}"
+            )
 
 
 def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
@@ -92,7 +98,7 @@ def _open(job: Job) -> Iterator[Any]:
             yield file
     except pa.ArrowNotImplementedError as error:
         raise ValueError(f"{job.source}: pyarrow cannot read this kind of Parquet file: {error}") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         # An error of the system, not of the file.
         if getattr(error, "errno", None) is not None:
             raise

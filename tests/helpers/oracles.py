@@ -19,9 +19,10 @@ import numpy as np
 
 from gpt2c.checkpoint.packed import Packed
 from gpt2c.checkpoint.tensors import TensorInfo
+from helpers.oracle_tokenizers import answers
 from helpers.tf_tables import fields, items_of
 
-__all__ = ["COMPARISONS", "LIBRARIES", "TEXTS", "Different", "compare", "load"]
+__all__ = ["COMPARISONS", "LIBRARIES", "Different", "compare", "load"]
 
 LIBRARIES = {
     "safetensors": "safetensors",
@@ -31,8 +32,6 @@ LIBRARIES = {
     "parquet": "pyarrow",
 }
 """Readers whose files are compared with a library that may be missing."""
-
-TEXTS = ["A test, of 12 words.", " the king  sang\n", "猫é </s><|endoftext|>[MASK]", "unaffable ▁x"]
 
 
 class Different(Exception):
@@ -228,15 +227,8 @@ def _tensorflow(path: Path, found: Any) -> None:
 
 
 def _tokenizer(path: Path, found: Any) -> None:
-    import tokenizers
-
-    content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(content | {"truncation": None, "padding": None}))
-    theirs.encode_special_tokens = True
-    for text in TEXTS:
-        ids = theirs.encode(text, add_special_tokens=False).ids
-        _expect(f"tokens of {text!r}", list(found.encode(text)), ids)
-        _expect(f"text of {ids}", found.decode(ids), theirs.decode(ids, skip_special_tokens=False))
+    for question, ours, theirs in answers(path, found):
+        _expect(question, ours, theirs)
 
 
 def _config(path: Path, found: dict[str, Any]) -> None:

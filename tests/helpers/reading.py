@@ -30,7 +30,8 @@ from gpt2c.errors import CheckpointError, GPT2CError
 from gpt2c.tokenizer.files import read_description
 from gpt2c.tokenizer.load import made_from, unpack
 from helpers.gguf_files import TYPES, gguf_bytes, model_metadata, model_tensors
-from helpers.oracles import LIBRARIES, TEXTS, Different, compare
+from helpers.oracle_tokenizers import TEXTS
+from helpers.oracles import LIBRARIES, Different, compare
 from helpers.saved_tokenizer import described
 from helpers.tf_tables import items_of, table
 from helpers.tiny_checkpoints import TINY, safetensors_bytes, tiny_tensors
