@@ -428,7 +428,7 @@ def test_tables_that_cannot_be(tmp_path):
     )
     with open(path, "wb") as file:
         file.truncate(2**23)
-    assert "too many for the index of a GPT-2 (at most 4194304)" in told_of(path)
+    assert "too many for the index of a GPT-2 (at most 524288)" in told_of(path)
 
 
 def told_of(path):

@@ -328,6 +328,9 @@ def test_damaged_files(tmp_path):
         (described(model={"vocab": vocab | {last: 2**40}}), f"a token has the id {2**40}; allowed: 0 to"),
         (described(post_processor={"type": "TemplateProcessing"}), "the post_processor is damaged"),
         (described(post_processor={"type": "RobertaProcessing"}), "the post_processor is damaged"),
+        (described(post_processor={"type": "Sequence", "processors": 1.5}), "its post_processor None is not"),
+        (described(model={"type": "WordLevel", "vocab": {"a": 0, "b": 0}, "unk_token": "a"}),
+         "'a' and 'b' both have the id 0"),
         (described(post_processor={"type": "Nonsense"}), "its post_processor 'Nonsense' is not known"),
         (described(post_processor={"type": "TemplateProcessing", "single": [
             {"SpecialToken": {"id": "x"}}, {"Sequence": {}}], "special_tokens": {"x": {"ids": [999]}}}),

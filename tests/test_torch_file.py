@@ -313,6 +313,7 @@ PROGRAMS = {
     "no end": b"\x80\x02]",
     "a frame that ends after it": b"\x80\x04\x95\x09\0\0\0\0\0\0\0K\x01.",
     "a memo that is not there": b"\x80\x02h\x05.",
+    "a mark in the memo": b"\x80\x02(q\x00K\x01t.",
     "a mark at the end": b"\x80\x02(.",
     "a list as a key": b"\x80\x02}]K\x01s.",
     "state of a number": b"\x80\x02K\x01}b.",

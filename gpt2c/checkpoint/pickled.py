@@ -16,11 +16,12 @@ from typing import IO, Any, cast
 from ..errors import CheckpointError
 from .torch_names import STORAGES, Name, Storage, is_size, named
 
-__all__ = ["read_pickle"]
+__all__ = ["MOST_BYTES", "read_pickle"]
 
-# More than any file of tensors has; the values of a pickle take about 100 times its bytes.
-_MOST_INSTRUCTIONS = 5_000_000
-_MOST_BYTES = 64 * 2**20
+# Maximum instructions of a pickle: GPT-2 1.5B with the state of Adam has 60,000. Each takes up to 200 bytes.
+_MOST_INSTRUCTIONS = 2**18
+# Maximum bytes of a pickle; a text takes up to four times its bytes.
+MOST_BYTES = 4 * 2**20
 _LONGEST_NAME = 1000
 
 
@@ -72,11 +73,12 @@ class _Bounded:
     """A file for pickletools that checks announced lengths before they are trusted."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._left = file, MOST_BYTES
 
     def read(self, n: int) -> bytes:
-        if n > _MOST_BYTES:
-            raise ValueError(f"it announces a value of {n} bytes")
+        if n > self._left:
+            raise ValueError(f"a value of {n} bytes makes it larger than {MOST_BYTES} bytes")
+        self._left -= n
         return self._file.read(n)
 
     def readline(self) -> bytes:
@@ -112,6 +114,11 @@ class _Machine:
         if value is _MARK:
             raise ValueError("a value is missing")
         return value
+
+    def _peek(self) -> Any:
+        if self.stack[-1] is _MARK:
+            raise ValueError("a value is missing")
+        return self.stack[-1]
 
     def _since_mark(self) -> list[Any]:
         for at in range(len(self.stack) - 1, -1, -1):
@@ -180,12 +187,12 @@ class _Machine:
             table[key] = value
 
     def op_binput(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
+        self.memo[index] = self._peek()
 
     op_long_binput = op_binput
 
     def op_memoize(self, _: None) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo[len(self.memo)] = self._peek()
 
     def op_binget(self, index: int) -> None:
         if index not in self.memo:

@@ -20,7 +20,7 @@ __all__ = ["Variable", "read_index"]
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
 # Maximum size of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 2**19
 # TensorFlow's own limit.
 _MOST_DIMS = 254
 # The reader version that current files require.

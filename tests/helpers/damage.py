@@ -19,7 +19,22 @@ __all__ = ["damaged", "in_bytes", "in_json"]
 
 Rng = np.random.Generator
 
-EDGES = [0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
+EDGES = [
+    0,
+    1,
+    127,
+    128,
+    255,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**53,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+]
 VALUES: list[Any] = [
     *(None, True, False, -1, 0, 1, 2, 1.5, 1e308, "", "x", [], {}, [[]], [None], {"a": 1}),
     *(2**31, 2**63, 2**64, -(2**63), 10**30, "\ud800", "\0", "é", float("nan")),
@@ -27,9 +42,45 @@ VALUES: list[Any] = [
 DTYPES = ["F32", "F16", "BF16", "F64", "I8", "U8", "I64", "BOOL", "F8_E4M3", "F4", "C64", "f32", "F6_E2M3"]
 PIECES = [
     *(b'"', b'""', b"'", b"\xef\xbb\xbf", b"\0", b"\r", b"\n", b"\r\n", b"\xff", b"\xc3", b"\xed\xa0\x80"),
-    *(b"\\ud800", b"\\u0000", b"\\u00", b"\\", b",", b";", b"\t", b" ", b"\xe2\x80\xa8", b"\x1c", b"\xc2\x85"),
-    *(b"1e999", b"NaN", b"-0", b"1.0", b"1E2", b"01", b"[", b"{", b"}", b"]", b":", b"text", b"null", b"true"),
-    *(b'"text":', b'{"text":1}', b'"text":"b",', b"[" * 2000, b"9" * 5000, b"\xf4\x90\x80\x80", b"#", b"\x0c"),
+    *(
+        b"\\ud800",
+        b"\\u0000",
+        b"\\u00",
+        b"\\",
+        b",",
+        b";",
+        b"\t",
+        b" ",
+        b"\xe2\x80\xa8",
+        b"\x1c",
+        b"\xc2\x85",
+    ),
+    *(
+        b"1e999",
+        b"NaN",
+        b"-0",
+        b"1.0",
+        b"1E2",
+        b"01",
+        b"[",
+        b"{",
+        b"}",
+        b"]",
+        b":",
+        b"text",
+        b"null",
+        b"true",
+    ),
+    *(
+        b'"text":',
+        b'{"text":1}',
+        b'"text":"b",',
+        b"[" * 2000,
+        b"9" * 5000,
+        b"\xf4\x90\x80\x80",
+        b"#",
+        b"\x0c",
+    ),
 ]
 
 
@@ -39,9 +90,7 @@ def damaged(reader: str, data: bytes, files: Sequence[bytes], rng: Rng) -> bytes
     if ways and rng.random() < 0.6:
         try:
             return ways[rng.integers(len(ways))](data, rng)
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, StopIteration):
-            pass  # no longer of this format
-        except (struct.error, RecursionError, NotImplementedError, zlib.error):
+        except Exception:  # no longer of this format: many kinds of errors, of many libraries
             pass
     return in_bytes(data, files, rng)
 
@@ -131,7 +180,9 @@ def in_spelling(data: bytes, rng: Rng) -> bytes:
     if kind == 0:
         return text.replace("{", '{"x":0,"x":0,', 1).encode()
     if kind == 1:
-        return text.replace(str(rng.integers(10)), ["1e0", "1.0", "-0", "01", "1E1"][rng.integers(5)], 1).encode()
+        return text.replace(
+            str(rng.integers(10)), ["1e0", "1.0", "-0", "01", "1E1"][rng.integers(5)], 1
+        ).encode()
     if kind == 2:
         return json.dumps(json.loads(data), ensure_ascii=False, indent=int(rng.integers(3))).encode()
     letter = text[rng.integers(len(text))]
@@ -220,7 +271,11 @@ def in_packed(data: bytes, rng: Rng) -> bytes:
         entry = header["vocabulary"]
         begin, _ = entry["data_offsets"]
         text = in_json(body[begin:], rng)
-        body, entry["shape"], entry["data_offsets"] = body[:begin] + text, [len(text)], [begin, begin + len(text)]
+        body, entry["shape"], entry["data_offsets"] = (
+            body[:begin] + text,
+            [len(text)],
+            [begin, begin + len(text)],
+        )
     return sealed(header) + body
 
 

@@ -52,10 +52,27 @@ _WITH = [
     *(b"\x8d" + (2**63).to_bytes(8, "little"), b"\x95" + bytes(8), b"\x80\x02", b"\x80\x05", b"\x80\x06"),
     *(b"q\x00", b"q\x05", b"h\x00", b"h\x05", b"r\0\0\0\0", b"j\x05\0\0\0", b"p0\n", b"g0\n", b"\x94"),
     *(b"cos\nsystem\n", b"c__builtin__\neval\n", b"ctorch\nload\n", b"ctorch._utils\n_rebuild_tensor\n"),
-    *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ctorch\nfloat16\n", b"ctorch\nSize\n"),
+    *(
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch\nFloatStorage\n",
+        b"ctorch\nfloat16\n",
+        b"ctorch\nSize\n",
+    ),
     *(b"ctorch._utils\n_rebuild_parameter\n", b"ccollections\nOrderedDict\n", b"ctorch\ndevice\n"),
     *(b"ctorch\nQInt8Storage\n", b"ctorch.storage\nUntypedStorage\n", b"Pstorage\n", b"ios\nsystem\n"),
-    *(b")R", b"(dR", b"}(X\x01\0\0\0aK\x01u", b"](K\x01K\x02e", b"0", b"2", b"a", b"s", b"b", b"\x85", b"\x86"),
+    *(
+        b")R",
+        b"(dR",
+        b"}(X\x01\0\0\0aK\x01u",
+        b"](K\x01K\x02e",
+        b"0",
+        b"2",
+        b"a",
+        b"s",
+        b"b",
+        b"\x85",
+        b"\x86",
+    ),
 ]
 
 
@@ -68,7 +85,7 @@ def _instructions(data: bytes) -> list[bytes]:
 
 
 def in_pickle(data: bytes, rng: Rng) -> bytes:
-    """Other instructions in the first pickle: some left out, put in, replaced, exchanged, repeated or moved."""
+    """Other instructions in the first pickle: some left out, added, replaced, exchanged or repeated."""
     *found, rest = _instructions(data)
     for _ in range(rng.integers(1, 4)):
         i, j = (int(x) for x in rng.integers(len(found), size=2))

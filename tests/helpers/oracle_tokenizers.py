@@ -1,8 +1,8 @@
 """What the tokenizers library makes of a tokenizer.json, compared with gpt2c.
 
-gpt2c does not read all fields of a byte-level BPE, and a file is of use where those are damaged. So the library
-gets the file with their usual values in their place: truncation and padding, the template of pairs, types of
-sequences, unknown tokens of a BPE that knows every byte. Everything else is the file's own.
+gpt2c does not read all fields of a byte-level BPE, and a file is of use where others are damaged. So the
+library gets the file with usual values in these: truncation and padding, the template of pairs, the types of
+sequences, the unknown token of a BPE that knows every byte. Everything else is the file's own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answers(path: Path, tokenizer: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _added(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens with every flag; gpt2c takes any value of one as true or false, and a missing one as usual."""
+    """The added tokens with every flag: gpt2c takes any value as true or false, none as usual."""
     names = ("single_word", "lstrip", "rstrip")
     return [
         {"id": token["id"], "content": token["content"], "special": bool(token.get("special"))}

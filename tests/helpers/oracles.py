@@ -119,7 +119,9 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         dtype = module == "torch" and not name.startswith("_")
-        if name not in self._NAMES and not (name.startswith("_rebuild_") or name.endswith("Storage") or dtype):
+        if name not in self._NAMES and not (
+            name.startswith("_rebuild_") or name.endswith("Storage") or dtype
+        ):
             raise pickle.UnpicklingError(f"{module}.{name}")
         return super().find_class(module, name)
 
@@ -198,7 +200,13 @@ def _gguf(path: Path, found: Any) -> None:
         "tensors",
         [(t.name, t.dtype, [*t.shape], t.offset, t.nbytes) for t in found.tensors.values()],
         [
-            (t.name, t.tensor_type.name, [int(n) for n in reversed(t.shape)], int(t.data_offset), int(t.n_bytes))
+            (
+                t.name,
+                t.tensor_type.name,
+                [int(n) for n in reversed(t.shape)],
+                int(t.data_offset),
+                int(t.n_bytes),
+            )
             for t in theirs.tensors
         ],
     )

@@ -1,4 +1,4 @@
-"""TensorFlow's tables of variables in the plainest way, from the description of their format: LevelDB's tables.
+"""TensorFlow's tables of variables, in the plainest way, from the description of LevelDB's tables.
 
 Checksums are computed bit by bit here, not by the code under test.
 """

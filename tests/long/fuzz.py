@@ -1,15 +1,15 @@
-"""Fuzzing of every reader, guided by coverage: what tests/long/readers.py does at random, steered to new code.
+"""Fuzzing of every reader, guided by coverage: tests/long/readers.py, steered to code that did not run yet.
 
     pip install atheris==3.0.0      (Linux, Python 3.11 to 3.13; nothing else of gpt2c needs it)
     python tests/long/fuzz.py [--minutes 20] [--seed s] [--only reader …] [--folder DIR] [--keep]
     python tests/long/fuzz.py --repeat FILE --only reader
 
-Each reader runs for --minutes in a process of its own, two at a time, with gpt2c's Python instrumented. It starts
-with the valid files and tests/data/corpus; libFuzzer's mutations alternate with those of helpers/damage.py. A file
-fails as in readers.py: crash, more than 10 s or 64 MB, another program's error, accepted but read otherwise by the
-format's library. It is saved, and a line says how to repeat it; of failures with the same words only the first.
---keep then puts the smallest files that together reach all lines into tests/data/corpus. --cases: per reader,
-instead of the time. Prints what ran; status 1 on a failure.
+Each reader runs for --minutes, or --cases, in a process of its own, two at a time, with gpt2c's Python
+instrumented. It begins with the valid files and tests/data/corpus; libFuzzer's mutations alternate with those
+of helpers/damage.py. A file fails as in readers.py: a crash, more than 10 s or 64 MB, an error that is not
+gpt2c's, or accepted but not read as the format's library reads it. It is saved, and a line says how to repeat
+it; of failures with the same words only the first. --keep then puts into tests/data/corpus the smallest files
+that together take every step that any file took. Prints what ran; status 1 on a failure.
 """
 
 from __future__ import annotations
@@ -69,9 +69,17 @@ def fuzz(reader: str, folder: Path, seconds: int, cases: int, seed: int) -> None
     def mutated(data: bytes, largest: int, number: int) -> bytes:
         if number % 2:
             return atheris.Mutate(data, largest)
-        return damaged(reader, data, files, np.random.default_rng(number))[:largest]
+        rng = np.random.default_rng(number)
+        if rng.random() < 0.3:  # what is close to a valid file is more often accepted, and compared
+            data = files[rng.integers(len(files))]
+        return damaged(reader, data, files, rng)[:largest]
 
-    limits = [f"-max_total_time={seconds}", f"-runs={cases}", f"-timeout={reading.SECONDS}", "-rss_limit_mb=4096"]
+    limits = [
+        f"-max_total_time={seconds}",
+        f"-runs={cases}",
+        f"-timeout={reading.SECONDS}",
+        "-rss_limit_mb=4096",
+    ]
     options = [f"-max_len={LARGEST}", "-len_control=0", f"-seed={seed + 1}", "-detect_leaks=0"]
     artifacts = f"-artifact_prefix={folder / 'failures'}/"
     arguments = ["fuzz", *limits, *options, artifacts, str(folder / "corpus")]
@@ -117,7 +125,9 @@ class Running:
             return True
         self.crashes += 1
         print(f"{self.reader}: status {status}; the end of {self.folder}/log names the file", flush=True)
-        if self.crashes > RESTARTS or (self.options.minutes and time.monotonic() - self.begun > 60 * self.options.minutes):
+        if self.crashes > RESTARTS or (
+            self.options.minutes and time.monotonic() - self.begun > 60 * self.options.minutes
+        ):
             return True
         self.process = self._start()
         return False

@@ -6,8 +6,8 @@ Case n damages one small file, valid or from tests/data/corpus: bytes, or what i
 instructions of pickles, tensors of GGUF, …), with its checksums made right. It fails if the reader dies of a
 signal, takes more than 10 s or 64 MB, raises an error that is not one of gpt2c's, or accepts what the library
 rejects or reads otherwise: safetensors, torch, gguf-py, tokenizers, json, csv, pyarrow; packed files and
-TensorFlow's index are read again after their descriptions. Two forked workers run the cases; --first n --cases 1
-repeats case n alone, with the same --only. Prints the failures and the counts; status 1 on a failure.
+TensorFlow's index are read again after their descriptions. Two forked workers run the cases; --first n
+--cases 1 repeats case n alone, with the same --only. Prints failures and counts; status 1 on a failure.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def supervise(options, until):
                     begin(n + WORKERS, state[0])
     counts = Counter()
     for shared in shares:
-        counts.update(dict(zip(("done", "accepted", "failed"), struct.unpack_from("<3q", shared, 8), strict=True)))
+        counts.update(
+            dict(zip(("done", "accepted", "failed"), struct.unpack_from("<3q", shared, 8), strict=True))
+        )
     return died, counts
 
 
