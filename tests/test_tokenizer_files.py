@@ -286,6 +286,11 @@ def test_the_library_runs_the_rest(tmp_path):
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     write(tmp_path / "words", {"tokenizer.json": words.to_str()})
     assert load(tmp_path / "words", 3).encode("b a x") == [1, 0, 2]
+    twice = json.loads(words.to_str())
+    twice["model"]["vocab"]["b"] = 0
+    write(tmp_path / "words", {"tokenizer.json": twice})
+    with pytest.raises(TokenizerError, match="'a' and 'b' both have the id 0"):
+        load(tmp_path / "words", 3)
     write(tmp_path / "words", {"tokenizer.json": {"model": {"type": "Nonsense"}}})
     with pytest.raises(TokenizerError, match="the tokenizers library refuses it"):
         load(tmp_path / "words", 3)
@@ -329,8 +334,6 @@ def test_damaged_files(tmp_path):
         (described(post_processor={"type": "TemplateProcessing"}), "the post_processor is damaged"),
         (described(post_processor={"type": "RobertaProcessing"}), "the post_processor is damaged"),
         (described(post_processor={"type": "Sequence", "processors": 1.5}), "its post_processor None is not"),
-        (described(model={"type": "WordLevel", "vocab": {"a": 0, "b": 0}, "unk_token": "a"}),
-         "'a' and 'b' both have the id 0"),
         (described(post_processor={"type": "Nonsense"}), "its post_processor 'Nonsense' is not known"),
         (described(post_processor={"type": "TemplateProcessing", "single": [
             {"SpecialToken": {"id": "x"}}, {"Sequence": {}}], "special_tokens": {"x": {"ids": [999]}}}),
