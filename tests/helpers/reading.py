@@ -282,7 +282,7 @@ def _valid_parquet() -> list[Any]:
         },
     ):
         out = io.BytesIO()
-        parquet.write_table(texts, out, **how)
+        parquet.write_table(texts.slice(len(files)), out, **how)
         files.append(out.getvalue())
     return files
 
