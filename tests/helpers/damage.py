@@ -281,8 +281,9 @@ def in_packed(data: bytes, rng: Rng) -> bytes:
 
 def sealed(header: dict[str, Any], more: int = 0) -> bytes:
     """A packed file's header with its length, padding (and ``more``), and the checksum as documented."""
-    if "header_crc32" in header["__metadata__"]:
-        header["__metadata__"]["header_crc32"] = "0" * 8
+    texts = header.get("__metadata__")
+    if isinstance(texts, dict) and "header_crc32" in texts:
+        texts["header_crc32"] = "0" * 8
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % 64 + more)
     data = len(text).to_bytes(8, "little") + text
