@@ -45,7 +45,6 @@ def of_kind(reader, change):
         yield change(files[seed % len(files)], rng)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_checksums_of_damaged_files_are_right():
     for data in of_kind("torch", lambda data, rng: in_torch(data, rng) if data[:2] == b"PK" else b""):
         if data:

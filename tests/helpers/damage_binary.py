@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import struct
+import warnings
 import zipfile
 from typing import Any
 
@@ -142,7 +143,10 @@ def in_torch(data: bytes, rng: Rng) -> bytes:
         change = in_pickle if name.endswith(".pkl") and kind < 9 else _bytes
         members[i] = (name, change(content, rng))
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(out, "w") as archive,
+    ):  # names that occur twice
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name or "x"), content)
     return out.getvalue()
