@@ -463,6 +463,10 @@ def test_archives_that_cannot_be(tmp_path):
     # The last member where the first one is.
     overlapping = good[: table + 42] + good[first + 42 : first + 46] + good[table + 46 :]
     assert "shares bytes with another" in refused(path, bytes(overlapping))
+    for at, message in ((table + 38, "marked as a directory"), (table + 34, "in another file")):
+        marked = good[:at] + b"\x10" + good[at + 1 :]
+        assert message in refused(path, bytes(marked))
+    assert "of several files" in refused(path, bytes(good[:-18] + b"\1" + good[-17:]))
     beyond = good[: table + 20] + struct.pack("<II", 2**30, 2**30) + good[table + 28 :]
     assert "file: it is truncated" in refused(path, bytes(beyond))
     elsewhere = good[: table + 42] + struct.pack("<I", 5) + good[table + 46 :]

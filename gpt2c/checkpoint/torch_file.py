@@ -155,6 +155,8 @@ def _check_table(file: RegularFile) -> None:
     path, end = file.path, file.read(22, max(0, file.size - 22))
     if end[:4] != b"PK\x05\x06":
         raise CheckpointError(f"{path} is a damaged or truncated zip archive: its end is missing")
+    if any(end[4:8]):
+        raise CheckpointError(f"{path} is a part of a zip archive of several files, which torch never writes")
     size = int.from_bytes(end[12:16], "little")
     locator = file.read(20, max(0, file.size - 42))
     if locator[:4] == b"PK\x06\x07":
@@ -166,8 +168,8 @@ def _check_table(file: RegularFile) -> None:
 def _member(file: RegularFile, member: zipfile.ZipInfo) -> _Place:
     """The position of a member's data, after its local header."""
     where = f"{file.path}: the member {shown(member.filename)}"
-    if member.external_attr & 0x10:
-        raise CheckpointError(f"{where} is marked as a directory")
+    if member.external_attr & 0x10 or member.volume:
+        raise CheckpointError(f"{where} is marked as a directory, or as lying in another file")
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise CheckpointError(f"{where} is compressed or encrypted, which torch.save never does")
     if member.file_size != member.compress_size:

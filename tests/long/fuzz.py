@@ -8,8 +8,9 @@ Each reader runs for --minutes, or --cases, in a process of its own, two at a ti
 instrumented. It begins with the valid files and tests/data/corpus; libFuzzer's mutations alternate with those
 of helpers/damage.py. A file fails as in readers.py: a crash, more than 10 s or 64 MB, an error that is not
 gpt2c's, or accepted but not read as the format's library reads it. It is saved, and a line says how to repeat
-it; of failures with the same words only the first. --keep then puts into tests/data/corpus the smallest files
-that together take every step that any file took. Prints what ran; status 1 on a failure.
+it; of failures with the same words only the first. --keep then adds to tests/data/corpus the files that
+failed, and the smallest ones that together take every step that any file took. Prints what ran; status 1 on a
+failure.
 """
 
 from __future__ import annotations
@@ -165,32 +166,28 @@ def lines_of(reader: str, data: bytes, folder: Path) -> set[tuple[object, ...]]:
 
     sys.settrace(called)
     try:
-        accepted, _ = reading.attempt(reader, data, folder)
+        accepted, _ = reading.attempt(reader, data, folder, compared=False)
     finally:
         sys.settrace(None)
     return steps | {(accepted,)}
 
 
 def keep(reader: str, folder: Path) -> None:
-    """Put into the repository's corpus what reaches lines that smaller files do not."""
+    """Add to the repository's corpus what once failed, and what takes a step that no smaller file takes."""
     from helpers import reading
 
     target = reading.CORPUS / reader
     target.mkdir(parents=True, exist_ok=True)
-    names = {*(folder / "corpus").iterdir(), *target.iterdir()}
+    failed = [path.read_bytes() for path in (folder / "failures").iterdir()]
+    others = {path.read_bytes() for path in (folder / "corpus").iterdir()} - set(reading.corpus(reader))
     known: set[tuple[object, ...]] = set()
-    kept = set()
     with tempfile.TemporaryDirectory() as place:
-        for data in sorted({path.read_bytes() for path in names}, key=lambda data: (len(data), data)):
+        for data in (*reading.corpus(reader), *failed, *sorted(others, key=lambda data: (len(data), data))):
             steps = lines_of(reader, data, Path(place))
-            if steps - known:
-                known |= steps
-                kept.add(hashlib.sha256(data).hexdigest()[:16])
+            if data in failed or steps - known:
                 (target / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-    for path in target.iterdir():
-        if path.name not in kept:
-            path.unlink()
-    print(f"{reader}: {len(kept)} files in {target}", flush=True)
+            known |= steps
+    print(f"{reader}: {len([*target.iterdir()])} files in {target}", flush=True)
 
 
 # ---- the command
