@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command_line import run
+from helpers.damage import damaged
+from helpers.reading import corpus, valid_files
 from helpers.tf_tables import MAGIC, block, field, sealed, table, varint
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,6 +278,14 @@ def entry(array, offset=0, dtype=1, **changes):
     return message + b"\x35" + values["crc"].to_bytes(4, "little") + values["more"]
 
 
+def of_block(content):
+    """A table of one block."""
+    found = sealed(content + b"\0")
+    places = block([(b"z", varint(0) + varint(len(content)))])
+    footer = varint(0) + varint(0) + varint(len(found)) + varint(len(places) - 5)
+    return found + places + footer.ljust(40, b"\0") + MAGIC
+
+
 SIZES = {"n_vocab": 5, "n_ctx": 3, "n_embd": 2, "n_head": 1, "n_layer": 1}
 
 
@@ -340,6 +351,9 @@ def test_tables_of_several_blocks(in_a_block, tmp_path):
         ({"more": field(7, b"")}, "'model/wpe' is stored in parts .a partitioned variable.*save it whole"),
         ({"more": field(4, b"ab")}, "is damaged: a message has a field of the wrong type"),
         ({"more": field(2, field(2, 3))}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(7, 3)}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(7, b"\x3a")}, "is damaged: a number is truncated"),
+        ({"more": field(7, b"\3\0")}, "is damaged: a message has a field without a number"),
         ({"more": b"\x3b"}, "is damaged: a message is truncated"),
         ({"more": b"\x3a\x05ab"}, "is damaged: a message is truncated"),
         ({"more": b"\x38" + b"\x80" * 11}, "is damaged: a number is truncated"),
@@ -412,6 +426,11 @@ def test_tables_that_cannot_be(tmp_path):
         "is compressed, which TensorFlow never does: save the model"
     )
     assert told(pointing(b"ab")).startswith("is damaged: a block is too short")
+    content = block([header(), (b"b", one)])[:-13]  # without its only restart point
+    for points in (b"\1\0\0\0", b"", bytes(4) + b"\1\0\0\0"):
+        assert told(of_block(content + points + (len(points) // 4).to_bytes(4, "little"))) == (
+            "is damaged: a block has a restart point that is not a whole key; get the file again"
+        )
     assert told(pointing(b"\xff" * 8)).startswith("is damaged: a block is too short")
     assert told(pointing(b"\0\xff\x01\0" + bytes(8))).startswith(
         "is damaged: an entry is longer than its block"
@@ -499,10 +518,7 @@ def test_any_block_with_a_right_checksum(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=12))
-    found = sealed(bytes(content) + b"\0")
-    places = block([(b"z", varint(0) + varint(len(content)))])
-    footer = varint(0) + varint(0) + varint(len(found)) + varint(len(places) - 5)
-    path.write_bytes(found + places + footer.ljust(40, b"\0") + MAGIC)
+    path.write_bytes(of_block(bytes(content)))
     try:
         with RegularFile(path) as file:
             read_index(file)
@@ -573,3 +589,44 @@ def same_as(tensorflow, path):
     for name, info in checkpoint.tensors.items():
         theirs = reader.get_tensor(info.name).astype(np.float32)
         assert checkpoint.read(name).tobytes() == theirs.tobytes(), name
+
+
+# ---- damaged indexes beside TensorFlow
+
+
+def by_tensorflow(tf, path):
+    """The types and shapes of the variables, read in a process of its own: damage may end TensorFlow's."""
+    out, into = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+            shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+            found = {name: [dtypes[name].as_datatype_enum, *shape] for name, shape in shapes.items()}
+            os.write(into, json.dumps(found).encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    with open(out, "rb") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else None
+
+
+@pytest.mark.oracle
+def test_damaged_indexes_beside_tensorflow(tmp_path):
+    """What is accepted of files that fuzzing found, and of others, has TensorFlow's variables."""
+    tf = pytest.importorskip("tensorflow")
+    files, compared = [*valid_files("tensorflow"), *corpus("tensorflow")], 0
+    files += [damaged("tensorflow", files[i % 3], files, np.random.default_rng(i)) for i in range(300)]
+    for data in files:
+        (tmp_path / "a.index").write_bytes(data)
+        try:
+            _, ours = read_index(RegularFile(tmp_path / "a.index"))
+        except CheckpointError:
+            continue
+        if any(variable.dtype == 0 for variable in ours.values()):  # which no model may have, here and there
+            continue
+        theirs = by_tensorflow(tf, tmp_path / "a.index")
+        assert theirs == {name: [v.dtype, *v.shape] for name, v in ours.items()}
+        compared += 1
+    assert compared > 20

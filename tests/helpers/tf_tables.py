@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 __all__ = ["MAGIC", "block", "blocks", "crc32c", "field", "fields", "items_of", "sealed", "table", "varint"]
 
 MAGIC = bytes.fromhex("57fb808b247547db")
@@ -113,6 +115,9 @@ def _pairs(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
         key = key[:shared] + contents[at : at + own]
         yield key, contents[at + own : at + own + size]
         at += own + size
+    restarts = np.frombuffer(contents[end:-4], "<u4")
+    if not len(restarts) or restarts[0]:
+        raise ValueError("a block that TensorFlow finds empty, or whose first entry it does not find")
 
 
 def blocks(data: bytes) -> list[tuple[int, int]]:
