@@ -18,8 +18,8 @@ from .torch_names import STORAGES, Name, Storage, is_size, named
 
 __all__ = ["MOST_BYTES", "read_pickle"]
 
-# Maximum instructions of a pickle: GPT-2 1.5B with the state of Adam has 60,000. Each takes up to 200 bytes.
-_MOST_INSTRUCTIONS = 2**18
+# Maximum instructions of a pickle: GPT-2 1.5B with the state of Adam has 68,000. Each takes up to 200 bytes.
+_MOST_INSTRUCTIONS = 200_000
 # Maximum bytes of a pickle; a text takes up to four times its bytes.
 MOST_BYTES = 4 * 2**20
 _LONGEST_NAME = 1000

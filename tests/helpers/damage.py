@@ -167,7 +167,7 @@ def _exchange(value: Any, rng: Rng) -> None:
         elif kind == 2 and isinstance(at, dict):
             at[["", "x", "type", "text", "__metadata__"][rng.integers(5)]] = at.pop(key)
         elif kind == 3 and type(at[key]) in (int, float):
-            at[key] = type(at[key])(at[key] + rng.integers(-2, 3))
+            at[key] += int(rng.integers(-2, 3))
         else:
             at[key] = VALUES[rng.integers(len(VALUES))]
         return
